@@ -1,0 +1,1 @@
+"""Few-shot CLIP adaptation under one leak-free protocol."""
