@@ -1,0 +1,1 @@
+"""The images: descriptions, readers, few-shot draws, views."""

@@ -1,0 +1,125 @@
+"""Datasets by name: the descriptions in ``datasets/``, a user's own TOML file, or a plain folder of images.
+
+A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and lives in the
+``READERS`` table of one of the modules below: ``READERS: dict[str, Callable[[DatasetSpec, Place], Dataset]]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bench.data.dataset import Dataset
+from bench.data.spec import DatasetSpec, parse, read_toml
+from bench.errors import BenchError
+from bench.names import canonical, nearest
+from bench.paths import datasets_dir
+
+__all__ = ["DatasetSpec", "Place", "Reader", "find", "names", "spec"]
+
+READER_MODULES = ("bench.data.readers", "bench.pocket.readers")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reader looks and writes.
+
+    ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so that a
+    missing image folder is no error. A split that a reader makes itself is written under ``out``, if given.
+    """
+
+    data_root: Path | None = None
+    images: bool = True
+    out: Path | None = None
+
+
+Reader = Callable[[DatasetSpec, Place], Dataset]
+
+
+def names() -> list[str]:
+    """The names of the datasets that come with the program, sorted."""
+    return sorted(_catalog(datasets_dir()).values(), key=canonical)
+
+
+def spec(name: str) -> DatasetSpec:
+    """The description of a dataset by name; hyphen and underscore are the same letter.
+
+    Raises BenchError, with the nearest name, when there is none.
+    """
+    folder = datasets_dir()
+    stem = _catalog(folder).get(canonical(name))
+    if stem is None:
+        raise BenchError(
+            f"unknown dataset '{name}'{nearest(name, names())}; `bench list datasets` shows all, "
+            "and a path to a folder of images or to a TOML file works too"
+        )
+    return _read(folder / f"{stem}.toml")
+
+
+def find(name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None) -> Dataset:
+    """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
+
+    ``images=False`` reads the lists only. Raises MissingData when something is not where it is looked for and
+    BenchError when what is there cannot be used.
+    """
+    described = describe(name_or_path)
+    return reader(described.reader)(described, Place(data_root, images, out))
+
+
+def describe(name_or_path: str) -> DatasetSpec:
+    """The description that ``find`` uses: by name first, then by path."""
+    path = Path(name_or_path).expanduser()
+    if canonical(name_or_path) in _catalog(datasets_dir()):
+        return spec(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        return _own(read_toml(path))
+    if path.is_dir():
+        folder = path.resolve()
+        return _own(parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent))
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise BenchError(f"{name_or_path}: no such folder or TOML file")
+    return spec(name_or_path)
+
+
+def reader(name: str) -> Reader:
+    """The function that reads datasets of this kind. Raises BenchError for an unknown reader."""
+    known: list[str] = []
+    for module in READER_MODULES:
+        table: Mapping[str, Reader] = importlib.import_module(module).READERS
+        if name in table:
+            return table[name]
+        known += table
+    raise BenchError(f"unknown reader '{name}'{nearest(name, known)}; known: {', '.join(sorted(known))}")
+
+
+def _own(described: DatasetSpec) -> DatasetSpec:
+    """A user's dataset under a name that is safe in file names and is not one of the catalog's."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", described.name).strip("-.") or "images"
+    return replace(described, name=f"{name}-own" if canonical(name) in _catalog(datasets_dir()) else name)
+
+
+@lru_cache
+def _catalog(folder: Path) -> dict[str, str]:
+    return {canonical(file.stem): file.stem for file in sorted(folder.glob("*.toml"))}
+
+
+@lru_cache
+def _read(file: Path) -> DatasetSpec:
+    described = read_toml(file)
+    if described.name != file.stem:
+        raise BenchError(f"{file}: name = \"{described.name}\" must equal the file's name")
+    mined = _mined(file.parent / "prompts" / "mined.toml").get(described.name)
+    return replace(described, templates={**described.templates, "mined": mined}) if mined else described
+
+
+@lru_cache
+def _mined(file: Path) -> dict[str, tuple[str, ...]]:
+    """Published mined templates per dataset (datasets 5.5): they were chosen with labels, tables mark them."""
+    if not file.is_file():
+        return {}
+    return {name: tuple(templates) for name, templates in tomllib.loads(file.read_text(encoding="utf-8")).items()}

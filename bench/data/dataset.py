@@ -1,0 +1,97 @@
+"""What every reader returns: lists of images with labels, and the source that opens them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from bench.data.spec import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Items:
+    """Images and their labels in parallel. The order is part of the protocol: never sort it (datasets 2.2)."""
+
+    paths: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.paths) == len(self.labels), "paths and labels are parallel"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Iterable[int]) -> Items:
+        """The rows at ``indices``, in that order."""
+        chosen = tuple(indices)
+        return Items(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
+
+
+class ImageSource(Protocol):
+    """Opens the images of a dataset by the paths in its items. Picklable, so that worker processes can hold it."""
+
+    def open(self, path: str) -> Image.Image:
+        """The image as RGB, unrotated and unscaled. Raises BenchError naming the file when it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that has been found and read.
+
+    ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the lists,
+    labels and names, and no path of the machine. ``classes`` is for shifted test sets that hold a subset of their
+    source's classes: label i here is row ``classes[i]`` of the source's class list; None means all, in order.
+    ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of the draw, if there is one.
+    """
+
+    name: str
+    spec: DatasetSpec
+    classnames: tuple[str, ...]
+    train: Items
+    val: Items
+    test: Items
+    digest: str
+    source: ImageSource
+    notes: tuple[str, ...] = ()
+    classes: tuple[int, ...] | None = None
+    indices: Path | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The images a few-shot fit may see: a support set and a validation set (datasets 4.1).
+
+    ``train_indices`` and ``val_indices`` are positions in the dataset's train and val lists. ``digest`` identifies
+    the two ordered lists of paths; ``note`` says what is not standard about them.
+    """
+
+    train: Items
+    val: Items
+    train_indices: tuple[int, ...]
+    val_indices: tuple[int, ...]
+    digest: str
+    note: str = ""
+
+
+def path_digest(paths: Iterable[str]) -> str:
+    """SHA-256 (hex) of relative paths joined by one newline, none at the end, UTF-8 (datasets 4.1)."""
+    return hashlib.sha256("\n".join(paths).encode()).hexdigest()
+
+
+def dataset_digest(classnames: Iterable[str], train: Items, val: Items, test: Items, *more: str) -> str:
+    """SHA-256 (hex) of class names and the three lists with labels; ``more`` is whatever else defines the images."""
+    state = hashlib.sha256()
+    for part in ("\n".join(classnames), *map(_rows, (train, val, test)), *more):
+        state.update(f"{len(part)}:".encode() + part.encode() + b"\0")
+    return state.hexdigest()
+
+
+def _rows(items: Items) -> str:
+    return "\n".join(f"{label}\t{path}" for path, label in zip(items.paths, items.labels, strict=True))

@@ -1,0 +1,173 @@
+"""A dataset's description as data: what ``datasets/*.toml`` may say, checked key by key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.names import nearest
+
+TOP_KEYS = ("name", "title", "kind", "reader", "recipe_as", "source", "targets", "licence", "get", "folder")
+TABLES: dict[str, tuple[str, ...] | None] = {
+    "prompts": ("coop", "hand"),
+    "counts": ("classes", "train", "val", "test"),
+    "cupl": ("files", "rule", "keys", "note"),
+    "layout": ("folders", "images"),
+    "classnames": ("rule", "names", "rename", "drop", "sha256"),
+    "options": None,  # the reader's own settings, checked by the reader through ``DatasetSpec.option_values``
+}
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+@dataclass(frozen=True)
+class CuplRule:
+    """Where a dataset's CuPL sentences are and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
+
+    files: tuple[str, ...] = ()
+    rule: str = "name"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ClassnameRule:
+    """How class names come about: the rule in words, a fixed list, renamed or dropped folders, a digest to check."""
+
+    rule: str = ""
+    names: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset as its TOML describes it; nothing here has looked at the disk.
+
+    ``templates`` maps a prompt set's name (``coop``, ``hand`` and, where published, ``mined``) to templates with one
+    ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it is empty;
+    ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try under the data
+    root, in order; ``images`` the image folders to try inside each. ``extra`` holds the reader's own options.
+    """
+
+    name: str
+    title: str
+    kind: str
+    reader: str
+    templates: Mapping[str, tuple[str, ...]]
+    recipe_as: str = "default"
+    source: str = ""
+    targets: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    images: tuple[str, ...] = ("",)
+    licence: str = ""
+    get: str = ""
+    cupl: CuplRule | None = None
+    classnames: ClassnameRule = ClassnameRule()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    base: Path | None = None
+
+    def option_values(self, **defaults: Any) -> dict[str, Any]:
+        """The reader's options over their defaults; an option the reader does not know is an error."""
+        _known(self.extra, defaults, f"{self.name}: [options]")
+        return {**defaults, **self.extra}
+
+
+def read_toml(file: Path) -> DatasetSpec:
+    """The description in ``file``. Raises BenchError for a key that is unknown, missing or of the wrong type."""
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BenchError(f"{file}: not a readable TOML file: {error}") from error
+    return parse(table, str(file), base=file.resolve().parent)
+
+
+def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> DatasetSpec:
+    """A DatasetSpec from a parsed TOML table; ``where`` begins the error messages."""
+    _known(table, (*TOP_KEYS, *TABLES), where)
+    for key in TOP_KEYS:
+        _typed(table, key, list if key == "targets" else str, where)
+    parts: dict[str, dict[str, Any]] = {}
+    for name, keys in TABLES.items():
+        _typed(table, name, dict, where)
+        parts[name] = table.get(name, {})
+        if keys is not None:
+            _known(parts[name], keys, f"{where}: [{name}]")
+    if not table.get("name"):
+        raise BenchError(f"{where}: needs a line  name = \"...\"")
+    for key, value in parts["counts"].items():
+        if type(value) is not int or value < 0:
+            raise BenchError(f"{where}: [counts] {key} must be a whole number, not {value!r}")
+    layout, folder = parts["layout"], table.get("folder")
+    folders = _strings(layout, "folders", where) or ((folder,) if folder else ())
+    return DatasetSpec(
+        name=table["name"],
+        title=table.get("title", table["name"]),
+        kind=table.get("kind", "own images"),
+        reader=table.get("reader", "folder"),
+        templates=_templates(parts["prompts"], where),
+        recipe_as=table.get("recipe_as", "default"),
+        source=table.get("source", ""),
+        targets=_strings(table, "targets", where),
+        counts=dict(parts["counts"]),
+        folders=folders,
+        images=_strings(layout, "images", where) or ("",),
+        licence=table.get("licence", ""),
+        get=table.get("get", "").strip(),
+        cupl=_cupl(parts["cupl"], where) if parts["cupl"] else None,
+        classnames=_classnames(parts["classnames"], where),
+        extra=dict(parts["options"]),
+        base=base,
+    )
+
+
+def _templates(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    given = {key: _strings(table, key, f"{where}: [prompts]") for key in table}
+    for key, templates in given.items():
+        for template in templates:
+            if template.count("{}") != 1:
+                raise BenchError(f"{where}: [prompts] {key}: a template holds {{}} exactly once, not {template!r}")
+    coop = given.get("coop") or given.get("hand") or (DEFAULT_TEMPLATE,)
+    return {"coop": coop, "hand": given.get("hand") or coop}
+
+
+def _cupl(table: Mapping[str, Any], where: str) -> CuplRule:
+    return CuplRule(
+        _strings(table, "files", where), table.get("rule", "name"), dict(table.get("keys", {})), table.get("note", "")
+    )
+
+
+def _classnames(table: Mapping[str, Any], where: str) -> ClassnameRule:
+    return ClassnameRule(
+        table.get("rule", ""),
+        _strings(table, "names", where),
+        dict(table.get("rename", {})),
+        _strings(table, "drop", where),
+        table.get("sha256", ""),
+    )
+
+
+def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise BenchError(f"{where}: {key} must be a list of strings")
+    return tuple(value)
+
+
+def _typed(table: Mapping[str, Any], key: str, kind: type, where: str) -> None:
+    if key in table and not isinstance(table[key], kind):
+        words: dict[type, str] = {str: "text in quotes", list: "a list of strings", dict: "a table"}
+        word = words[kind]
+        raise BenchError(f"{where}: {key} must be {word}, not {table[key]!r}")
+
+
+def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    known = tuple(keys)
+    for key in table:
+        if key not in known:
+            raise BenchError(f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known) or 'none'}")
