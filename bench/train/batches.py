@@ -1,0 +1,136 @@
+"""Which rows enter which step, as data: batch rules, orders and view rows (protocol 13.1, 15.2, 12.3, 3.1, 18.4).
+
+Orders come from CPU streams keyed by (seed, purpose, epoch), so any epoch can be rebuilt on its own and no order
+depends on the device. Legend: N images, V views of each, B batch. No torch here.
+
+Rules
+    ``restart``     shuffled passes without the last partial batch, reshuffled on exhaustion (Cross-Modal, SAFE)
+    ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
+    ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
+    ``full``        one batch of all rows in their own order
+    ``clap``        max(1, N // B) batches from a fresh permutation of all V*N rows (CLAP, ZS-LP)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.names import canonical, nearest
+from bench.train import rng
+
+RULES = ("restart", "epoch-keep", "epoch-drop", "full", "clap")
+LAYOUTS = ("union", "per-epoch")
+
+
+def known(name: str, kind: str, names: Sequence[str]) -> str:
+    """``name`` in canonical spelling; raises ``BenchError`` with the nearest of ``names`` if it is none of them."""
+    folded = canonical(name)
+    if folded not in names:
+        raise BenchError(f"unknown {kind} '{name}'{nearest(name, names)}; one of: {', '.join(names)}")
+    return folded
+
+
+def legal(rule: str, n_rows: int, batch: int) -> bool:
+    """Whether a batch of ``batch`` rows can be drawn from ``n_rows``.
+
+    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten the batch.
+    """
+    rule = known(rule, "batch rule", RULES)
+    return n_rows > 0 and (rule == "full" or (batch > 0 and (rule != "restart" or batch < n_rows)))
+
+
+def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream") -> None:
+    """Raise ``BenchError`` where ``legal`` says no, naming the ``stream`` that is too small."""
+    if legal(rule, n_rows, batch):
+        return
+    if n_rows < 1:
+        raise BenchError(f"{stream} has no rows to draw batches from")
+    if batch < 1:
+        raise BenchError(f"batch {batch} of {stream} is not a positive number of rows")
+    raise BenchError(
+        f"batch {batch} of {stream} must be strictly smaller than its {n_rows} rows; "
+        f"choose at most {n_rows - 1} rows" if n_rows > 1 else
+        f"{stream} has a single row, and a batch must be strictly smaller; add rows (views, shots)"
+    )
+
+
+def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
+    """Steps until every row was offered once; for ``clap`` (protocol 18.4) counted over the ``n_images`` behind them."""
+    rule = known(rule, "batch rule", RULES)
+    check_legal(rule, n_rows, batch)
+    if rule == "full":
+        return 1
+    if rule == "epoch-keep":
+        return -(-n_rows // batch)
+    if rule == "clap":
+        return max(1, (n_rows if n_images is None else n_images) // batch)
+    return max(1, n_rows // batch)
+
+
+def order(seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None) -> np.ndarray:
+    """The first ``take`` (default all) entries of the random permutation of ``n_rows`` rows of one epoch, int64.
+
+    Rows are sorted by raw PCG64 words: the word stream is fixed by its definition, shuffling routines are not.
+    """
+    words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
+    if take is None or take >= n_rows:
+        return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+    chosen = np.argpartition(words, take)[:take]
+    return chosen[np.argsort(words[chosen])].astype(np.int64, copy=False)
+
+
+def index_batches(
+    rule: str,
+    n_rows: int,
+    batch: int,
+    *,
+    key: tuple[int, *tuple[str | int, ...]],
+    steps: int | None = None,
+    epochs: int | None = None,
+    n_images: int | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The batches of a run: (0-based epoch, row indices int64) per step, for ``steps`` steps or ``epochs`` epochs.
+
+    ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose. ``n_images`` is
+    the N of rule ``clap``. Raises ``BenchError`` for an unknown rule or an illegal batch, at the call.
+    """
+    assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
+    rule = known(rule, "batch rule", RULES)
+    seed, *purpose = key
+    check_legal(rule, n_rows, batch, str(purpose[-1]) if purpose else "this stream")
+    each = steps_per_epoch(rule, n_rows, batch, n_images)
+    total = steps if steps is not None else (epochs or 0) * each
+    return _batches(rule, n_rows, batch, each, total, seed, purpose)
+
+
+def _batches(
+    rule: str, n_rows: int, batch: int, each: int, total: int, seed: int, purpose: list[str | int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    everything = np.arange(n_rows, dtype=np.int64)
+    for step in range(total):
+        epoch, b = divmod(step, each)
+        if rule == "full":
+            yield epoch, everything
+            continue
+        if b == 0:
+            rows = order(seed, purpose, epoch, n_rows, each * batch)
+        yield epoch, rows[b * batch : (b + 1) * batch]
+
+
+def pool_rows(layout: str, n_images: int, n_views: int) -> int:
+    """How many rows a stream offers: V*N for ``union`` (all views in one pool), N for ``per-epoch``."""
+    return n_images * n_views if known(layout, "view layout", LAYOUTS) == "union" else n_images
+
+
+def locate(layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0) -> np.ndarray:
+    """Where the rows of a batch lie in the view-major pool of V*N rows (row v*N + i is view v of image i), int64.
+
+    ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank starts at
+    ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.
+    """
+    if known(layout, "view layout", LAYOUTS) == "union":
+        return rows
+    return rows + ((epoch + first) % n_views) * n_images

@@ -1,0 +1,220 @@
+"""Optimisers for stacked replicas: one update moves R parameter sets, each with its own rate and decay.
+
+Every tensor carries the replica axis first, (R, ...); learning rates and decays are (R,). Per replica the arithmetic is
+that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with momentum). Updates are in place, and no step reads a
+tensor back from a device, so that a step can be captured in a CUDA graph: the step counter lives beside the parameters.
+
+Importing this module does not import torch: recipes name an ``OptimSpec`` while plans are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.errors import BenchError
+from bench.lazy import torch
+from bench.names import canonical, nearest
+
+NAMES = ("adamw", "adam", "sgd")
+
+# Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
+HALF_FLUSH = 3e-8
+
+# CPU, elements of one tensor and replica: from here on a step is bound by memory traffic and one fused pass per replica
+# beats several passes over all replicas; below, the Python call per replica would cost more than it saves.
+_FUSE_FROM = 16_384
+
+# Tensors are updated in groups of at most this many elements, which bounds the temporaries of the list kernels.
+_GROUP = 1 << 22
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """An optimiser as data; ``dataclasses.asdict`` is JSON-able and ``OptimSpec(**that)`` restores it.
+
+    ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no dampening).
+    ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second moments below 3e-8 as
+    fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's global gradient norm (protocol 7.1).
+    Raises ``BenchError`` for an unknown name or values out of range.
+    """
+
+    name: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    half_state: bool = False
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        name = canonical(self.name)
+        if name not in NAMES:
+            raise BenchError(f"unknown optimiser '{self.name}'{nearest(self.name, NAMES)}; one of: {', '.join(NAMES)}")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise BenchError(f"optimiser '{name}': betas must be two numbers in [0, 1), not {self.betas}")
+        if not (self.eps >= 0.0 and self.momentum >= 0.0):
+            raise BenchError(f"optimiser '{name}': eps and momentum must not be negative")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise BenchError(f"optimiser '{name}': clip_norm must be positive, or left out")
+        if self.half_state and name == "sgd":
+            raise BenchError("optimiser 'sgd' has no second moment; leave half_state out")
+
+
+def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
+    """Optimiser state per parameter and replica in bytes (weights and gradients not included)."""
+    if spec.name == "sgd":
+        return itemsize if spec.momentum else 0
+    return 2 * itemsize
+
+
+class Optimiser:
+    """What the three share: the stacked parameters (kept by reference, changed in place), replica count and step number.
+
+    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``step`` takes gradients of the same
+    names and shapes, which it leaves alone, and float tensors ``lr_R``, ``wd_R`` (R,) on the parameters' device;
+    float64 is best, since products such as rate times decay are formed before they are rounded to the parameters' dtype.
+    """
+
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
+        assert params, "nothing to optimise"
+        self.spec = spec
+        self.names = tuple(params)
+        self.params = [params[name].detach() for name in self.names]
+        first = self.params[0]
+        self.replicas = first.shape[0]
+        for name, param in zip(self.names, self.params, strict=True):
+            assert param.is_contiguous() and param.is_floating_point(), name
+            assert (param.shape[0], param.dtype, param.device) == (self.replicas, first.dtype, first.device), name
+        self.t = torch.zeros((), dtype=torch.float64, device=first.device)
+        self._groups = _groups(self.params)
+
+    def step(self, grads: Mapping[str, torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        """One update of every replica, in place."""
+        assert lr_R.shape == wd_R.shape == (self.replicas,), (lr_R.shape, wd_R.shape, self.replicas)
+        with torch.no_grad():
+            ordered = [grads[name] for name in self.names]
+            if self.spec.clip_norm is not None:
+                ordered, _ = clip(ordered, self.spec.clip_norm)
+            self.t += 1.0
+            self._update(ordered, lr_R.double(), wd_R.double())
+
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        raise NotImplementedError
+
+
+class SGD(Optimiser):
+    """Momentum SGD with coupled decay, as ``torch.optim.SGD``: b = momentum b + (g + wd p), p -= lr b."""
+
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(spec, params)
+        self.buffers = [torch.zeros_like(p) for p in self.params] if spec.momentum else []
+
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        for i, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
+            decay, rate = _along(wd_R, param), _along(lr_R, param)
+            if self.buffers:
+                direction = self.buffers[i].mul_(self.spec.momentum).add_(grad).addcmul_(param, decay)
+            else:
+                direction = torch.addcmul(grad, param, decay)
+            param.addcmul_(direction, rate, value=-1.0)
+
+
+class AdamW(Optimiser):
+    """AdamW, as ``torch.optim.AdamW``: p *= 1 - lr wd, then p -= lr (m / c1) / (sqrt(v / c2) + eps), eps outside the root.
+
+    c1 = 1 - beta1^t and c2 = 1 - beta2^t correct the moments' start at zero.
+    """
+
+    coupled = False
+
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(spec, params)
+        self.first = [torch.zeros_like(p) for p in self.params]
+        self.second = [torch.zeros_like(p) for p in self.params]
+        self._kernel = getattr(torch, "_fused_adam_" if self.coupled else "_fused_adamw_", None)
+        self._fusable = self._kernel is not None and self.t.device.type == "cpu" and not spec.half_state
+
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        beta1, beta2 = self.spec.betas
+        rate_R = lr_R / (1.0 - beta1**self.t)
+        root = torch.sqrt(1.0 - beta2**self.t).to(self.params[0].dtype)
+        shrink_R = 1.0 - lr_R * wd_R
+        for group in self._groups:
+            if self._fusable and self.params[group[0]][0].numel() >= _FUSE_FROM:
+                for i in group:
+                    self._fused(i, grads[i], lr_R, wd_R)
+                continue
+            params, g = [self.params[i] for i in group], [grads[i] for i in group]
+            first, second = [self.first[i] for i in group], [self.second[i] for i in group]
+            if self.coupled:
+                g = [torch.addcmul(x, p, _along(wd_R, p)) for x, p in zip(g, params, strict=True)]
+            else:
+                for p in params:
+                    p.mul_(_along(shrink_R, p))
+            torch._foreach_lerp_(first, g, 1.0 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, g, g, 1.0 - beta2)
+            if self.spec.half_state:
+                for v in second:
+                    torch.nn.functional.threshold_(v, HALF_FLUSH, 0.0)
+            scaled = torch._foreach_sqrt(second)
+            torch._foreach_div_(scaled, root)
+            torch._foreach_add_(scaled, self.spec.eps)
+            for p, m, d in zip(params, first, scaled, strict=True):
+                p.addcmul_(torch.div(m, d, out=d), _along(rate_R, p), value=-1.0)
+
+    def _fused(self, i: int, grad: torch.Tensor, lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        """One pass over memory per replica: weights, gradient and both moments are each touched once."""
+        assert self._kernel is not None
+        beta1, beta2 = self.spec.betas
+        grad = grad.contiguous()
+        rows = zip(self.params[i], grad, self.first[i], self.second[i], lr_R.tolist(), wd_R.tolist(), strict=True)
+        for param, g, first, second, lr, decay in rows:
+            self._kernel(
+                [param], [g], [first], [second], [], [self.t], lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay,
+                eps=self.spec.eps, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+
+class Adam(AdamW):
+    """Adam with L2-coupled decay, as ``torch.optim.Adam``: the decay wd p joins the gradient before the moments."""
+
+    coupled = True
+
+
+def make(spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> Optimiser:
+    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)); state starts at zero."""
+    kinds: dict[str, type[Optimiser]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+    return kinds[spec.name](spec, params)
+
+
+def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Gradients (R, ...) scaled so that each replica's global norm is at most ``bound``, and the norms before, (R,).
+
+    As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, bound / (norm + 1e-6)), over all tensors together.
+    """
+    parts = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads])
+    norm_R = torch.linalg.vector_norm(parts, dim=0)
+    factor_R = (bound / (norm_R + 1e-6)).clamp(max=1.0)
+    return [g * _along(factor_R, g) for g in grads], norm_R
+
+
+def _along(x_R: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Per-replica numbers shaped (R, 1, ...) to broadcast over ``like``, in its dtype."""
+    return x_R.to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
+
+
+def _groups(params: list[torch.Tensor]) -> list[list[int]]:
+    """Positions of tensors that share list kernels; a tensor of ``_FUSE_FROM`` elements a replica stands alone."""
+    groups: list[list[int]] = []
+    size = _GROUP
+    for i, param in enumerate(params):
+        alone = param[0].numel() >= _FUSE_FROM or size + param.numel() > _GROUP
+        if alone or not groups:
+            groups.append([])
+            size = 0
+        groups[-1].append(i)
+        size = _GROUP if param[0].numel() >= _FUSE_FROM else size + param.numel()
+    return groups
