@@ -1,0 +1,60 @@
+# make run | test | lint: each sets up $(VENV) first when it has to. make clean: removes what these leave behind,
+# but neither $(VENV) nor results.
+#
+#   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`
+#   make test PYTEST_ARGS="-m 'not slow'"             flags for pytest
+#   make PYTHON=python3.12 ...                        another interpreter (3.11 or newer)
+#   make PIP_ARGS="--extra-index-url INDEX" ...       more flags for the installer, such as an index of CPU builds
+#   make VENV_ARGS=--system-site-packages CONSTRAINTS= ...   use a torch that is already there
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_ARGS ?=
+CONSTRAINTS ?= constraints.txt
+PIP_ARGS ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
+MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
+
+.PHONY: help run test lint clean
+help:
+	@echo "make run [ARGS=...]   measure, then print the table"
+	@echo "make test             ruff, mypy and every test"
+	@echo "make lint             ruff and mypy"
+	@echo "make clean            remove caches and build outputs (not $(VENV), not results)"
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fewshot-clip-bench needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+	  { test -x $(BIN)/pip || uv venv --seed --python $(PYTHON) $(VENV_ARGS) $(VENV); } && \
+	  uv pip install --python $(BIN)/python $(INSTALL); \
+	else \
+	  { test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV_ARGS) $(VENV); } && \
+	  $(BIN)/python -m pip install $(INSTALL); \
+	fi
+	@touch $@
+
+run: $(STAMP)
+ifeq ($(strip $(ARGS)),)
+	@echo "bench run $(MAIN_JOB)"
+	@$(BIN)/bench run $(MAIN_JOB); status=$$?; \
+	if [ $$status -le 1 ]; then echo "bench table"; $(BIN)/bench table || exit; fi; exit $$status
+else
+	$(BIN)/bench run $(ARGS)
+endif
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find bench methods tests -name __pycache__ -type d -prune -exec rm -rf {} +
