@@ -113,6 +113,7 @@ def _read(file: Path) -> DatasetSpec:
     described = read_toml(file)
     if described.name != file.stem:
         raise BenchError(f"{file}: name = \"{described.name}\" must equal the file's name")
+    described = replace(described, base=None)
     mined = _mined(file.parent / "prompts" / "mined.toml").get(described.name)
     return replace(described, templates={**described.templates, "mined": mined}) if mined else described
 

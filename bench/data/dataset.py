@@ -48,6 +48,7 @@ class Dataset:
     ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the lists,
     labels and names, and no path of the machine. ``classes`` is for shifted test sets that hold a subset of their
     source's classes: label i here is row ``classes[i]`` of the source's class list; None means all, in order.
+    ``own_split`` marks lists cut by this program where no published ones are at hand (``notes`` say how).
     ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of the draw, if there is one.
     """
 
@@ -61,6 +62,7 @@ class Dataset:
     source: ImageSource
     notes: tuple[str, ...] = ()
     classes: tuple[int, ...] | None = None
+    own_split: bool = False
     indices: Path | None = None
 
 

@@ -16,7 +16,7 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "prompts": ("coop", "hand"),
     "counts": ("classes", "train", "val", "test"),
     "cupl": ("files", "rule", "keys", "note"),
-    "layout": ("folders", "images"),
+    "layout": ("folders", "images", "holds"),
     "classnames": ("rule", "names", "rename", "drop", "sha256"),
     "options": None,  # the reader's own settings, checked by the reader through ``DatasetSpec.option_values``
 }
@@ -51,7 +51,10 @@ class DatasetSpec:
     ``templates`` maps a prompt set's name (``coop``, ``hand`` and, where published, ``mined``) to templates with one
     ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it is empty;
     ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try under the data
-    root, in order; ``images`` the image folders to try inside each. ``extra`` holds the reader's own options.
+    root, in order; ``images`` the image folders to try inside each, of which the right one holds one of
+    the folders ``holds``, if any are named. ``extra`` is the reader's own options.
+    ``base`` is the folder of a user's own TOML file, where relative folders start; None in the catalog, whose folders
+    start at the data root.
     """
 
     name: str
@@ -65,6 +68,7 @@ class DatasetSpec:
     counts: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     images: tuple[str, ...] = ("",)
+    holds: tuple[str, ...] = ()
     licence: str = ""
     get: str = ""
     cupl: CuplRule | None = None
@@ -117,6 +121,7 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> Dat
         counts=dict(parts["counts"]),
         folders=folders,
         images=_strings(layout, "images", where) or ("",),
+        holds=_strings(layout, "holds", where),
         licence=table.get("licence", ""),
         get=table.get("get", "").strip(),
         cupl=_cupl(parts["cupl"], where) if parts["cupl"] else None,

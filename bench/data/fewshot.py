@@ -1,0 +1,171 @@
+"""The few-shot draw (datasets 4.1): which images a fit may see, and the index files that record it (datasets 4.4)."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.data.dataset import Dataset, Draw, Items, path_digest
+from bench.errors import BenchError, MissingData
+from bench.files import digest, read_json
+
+MAX_VAL_SHOTS = 4
+
+
+def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
+    """``shots`` images per class for support and min(shots, 4) for validation, drawn by ``seed``.
+
+    One private ``random.Random(seed)`` serves train, then val; classes come in order of first appearance, images in
+    the order of the sample; a class with fewer images is taken whole. Draws of different shots are not nested.
+    If the dataset has a folder of index files with one for these shots and this seed, that file is the draw.
+    ``shots = 0`` is the empty draw of methods that use no labels.
+
+    Raises MissingData when the dataset has no training images here, BenchError for a test-only dataset.
+    """
+    if shots < 0:
+        raise BenchError(f"shots must be 0 or more, not {shots}")
+    if shots == 0:
+        return _draw((), (), dataset, "")
+    _require_train(dataset)
+    index = dataset.indices / f"shot_{shots}-seed_{seed}.json" if dataset.indices else None
+    if index is not None and index.is_file():
+        return read_index(dataset, index)
+    generator = random.Random(seed)
+    train = sample(dataset.train, shots, generator)
+    val = sample(dataset.val, min(shots, MAX_VAL_SHOTS), generator)
+    return _draw(train, val, dataset, _shortage(dataset, shots))
+
+
+def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...]:
+    """Positions of ``shots`` items per label, labels in order of first appearance (datasets 4.1, steps 2 and 3)."""
+    groups: dict[int, list[int]] = {}
+    for position, label in enumerate(items.labels):
+        groups.setdefault(label, []).append(position)
+    chosen: list[int] = []
+    for group in groups.values():
+        chosen += generator.sample(group, shots) if len(group) >= shots else group
+    return tuple(chosen)
+
+
+def export_index(dataset: Dataset, drawn: Draw) -> dict[str, Any]:
+    """The draw as a Cross-Modal index file (datasets 4.4), paths relative to the dataset's folder."""
+    prefix = dataset.spec.images[0].strip("/")
+
+    def part(items: Items, indices: tuple[int, ...]) -> dict[str, Any]:
+        rows = zip(items.paths, items.labels, strict=True)
+        return {
+            "data": [
+                {
+                    "impath": f"{prefix}/{path}" if prefix else path,
+                    "label": label,
+                    "classname": dataset.classnames[label],
+                }
+                for path, label in rows
+            ],
+            "indices": list(indices),
+        }
+
+    return {"train": part(drawn.train, drawn.train_indices), "val": part(drawn.val, drawn.val_indices)}
+
+
+def read_index(dataset: Dataset, file: Path) -> Draw:
+    """The draw recorded in an index file on disk; see ``import_index``."""
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read as JSON: {error}") from error
+    return import_index(dataset, content, f"index file {file.name}")
+
+
+def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "index file") -> Draw:
+    """The draw that an index file's ``content`` records; any folders before the dataset's own paths are ignored.
+
+    Positions and paths must agree with the dataset's lists. Only where those lists are the program's own cut
+    (``dataset.own_split``) are the images matched by path alone, for the file then counts in another list.
+    Raises BenchError, beginning with ``where``, when file and dataset disagree.
+    """
+    _require_train(dataset)
+    parts: dict[str, tuple[Items, tuple[int, ...]]] = {}
+    for name, items in (("train", dataset.train), ("val", dataset.val)):
+        rows = list(_rows(content, name, where))
+        if dataset.own_split:
+            parts[name] = _by_path(dataset, rows, where), tuple(position for _, _, position in rows)
+            continue
+        for path, label, position in rows:
+            if not (
+                0 <= position < len(items)
+                and items.labels[position] == label
+                and _same_file(path, items.paths[position])
+            ):
+                raise BenchError(
+                    f"{where}: {name} position {position} is {path} (label {label}), but {dataset.name}'s list has "
+                    f"something else there: the file belongs to another split"
+                )
+        positions = tuple(position for _, _, position in rows)
+        parts[name] = items.take(positions), positions
+    (train, train_indices), (val, val_indices) = parts["train"], parts["val"]
+    if len(set(train.paths) | set(val.paths)) < len(train) + len(val):
+        raise BenchError(f"{where}: an image occurs twice")
+    return Draw(train, val, train_indices, val_indices, _pair_digest(train, val), f"from {where}")
+
+
+def _rows(content: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, int, int]]:
+    try:
+        data, indices = content[name]["data"], content[name]["indices"]
+        for item, position in zip(data, indices, strict=True):
+            yield str(item["impath"]).replace("\\", "/"), int(item["label"]), int(position)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchError(
+            f"{where}: not a Cross-Modal index file, which holds {{\"train\": {{\"data\": [...], \"indices\": [...]}}, "
+            f"\"val\": ...}} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> Items:
+    known = {path: (path, label) for items in (dataset.train, dataset.val) for path, label in _pairs(items)}
+    found: list[tuple[str, int]] = []
+    for path, label, _ in rows:
+        parts = path.split("/")
+        row = next((known[tail] for i in range(len(parts)) if (tail := "/".join(parts[i:])) in known), None)
+        if row is None or row[1] != label:
+            raise BenchError(f"{where}: {path} (label {label}) is not among the training images of {dataset.name}")
+        found.append(row)
+    return Items(tuple(path for path, _ in found), tuple(label for _, label in found))
+
+
+def _pairs(items: Items) -> Iterator[tuple[str, int]]:
+    return zip(items.paths, items.labels, strict=True)
+
+
+def _same_file(path: str, row: str) -> bool:
+    return path == row or path.endswith(f"/{row}")
+
+
+def _draw(train: tuple[int, ...], val: tuple[int, ...], dataset: Dataset, note: str) -> Draw:
+    chosen, held_out = dataset.train.take(train), dataset.val.take(val)
+    return Draw(chosen, held_out, train, val, _pair_digest(chosen, held_out), note)
+
+
+def _pair_digest(train: Items, val: Items) -> str:
+    return digest({"train": path_digest(train.paths), "val": path_digest(val.paths)})
+
+
+def _require_train(dataset: Dataset) -> None:
+    if len(dataset.train):
+        return
+    if dataset.spec.source:
+        raise BenchError(
+            f"{dataset.name} is a test set only: run {dataset.spec.source} and it is evaluated as one of its targets"
+        )
+    raise MissingData(f"{dataset.name} has no training images here: {'; '.join(dataset.notes) or dataset.spec.get}")
+
+
+def _shortage(dataset: Dataset, shots: int) -> str:
+    sizes = Counter(dataset.train.labels)
+    short = sum(1 for size in sizes.values() if size < shots)
+    if not short:
+        return ""
+    return f"{short} of {len(sizes)} classes have fewer than {shots} training images and are taken whole"

@@ -1,0 +1,158 @@
+"""ImageNet and its shifted test sets: folders named by WordNet id or by number (datasets 3.1, 3.12, 4.5)."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.data import layout
+from bench.data.catalog import Place
+from bench.data.dataset import Dataset, Items, dataset_digest
+from bench.data.imagefile import FolderSource, is_image
+from bench.data.spec import DatasetSpec
+from bench.data.splitfile import read_split
+from bench.errors import BenchError
+from bench.paths import datasets_dir
+
+CUT_SEED = 0
+VAL_SHARE = 0.2
+
+
+def class_list(name: str) -> dict[str, str]:
+    """WordNet id to class name in label order, from a class list that comes with the program.
+
+    The published names are used whatever ``classnames.txt`` lies beside the images: other names change accuracy.
+    """
+    lines = (datasets_dir() / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines if line.strip())
+
+
+def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
+    """ImageNet: the validation images are the test set; training and validation lists come from the training images.
+
+    They are read from the split file if it is there; else they are this program's own cut (``own_split``): files
+    sorted by name, per class 20 % set aside for validation by one generator with a fixed seed. Few-shot index files
+    under ``indices/`` come before either at the draw. Options: ``classes``, ``split``: file names.
+    """
+    options = spec.option_values(classes="imagenet-classnames.txt", split="split_ImageNet.json")
+    names = class_list(options["classes"])
+    file = layout.first_existing(layout.file_candidates(spec, place, options["split"]))
+    root = layout.image_folder(spec, place, must_hold=("val", "train"))
+    notes: tuple[str, ...] = ()
+    if file is not None:
+        split = read_split(file)
+        if split.classnames != tuple(names.values()):
+            raise BenchError(f"{file}: its class names are not ImageNet's 1000 in the order of WordNet ids")
+        train, val, test = split.train, split.val, split.test
+    else:
+        if place.images and not (root / "val").is_dir():
+            raise layout.missing(spec, "val/ (the test set)", [root / "val"], spec.get)
+        test = _listed(spec, root, {wnid: f"val/{wnid}" for wnid in names}) if (root / "val").is_dir() else Items()
+        train, val, notes = Items(), Items(), (f"no folder {root / 'train'}",)
+        if (root / "train").is_dir():
+            pool = _listed(spec, root, {wnid: f"train/{wnid}" for wnid in names})
+            train, val = cut(pool)
+            notes = (
+                f"no {options['split']}: train and val are this program's own 80/20 cut of the training images, "
+                "not comparable image by image with published few-shot sets",
+            )
+    return Dataset(
+        name=spec.name,
+        spec=spec,
+        classnames=tuple(names.values()),
+        train=train,
+        val=val,
+        test=test,
+        digest=dataset_digest(names.values(), train, val, test),
+        source=FolderSource(root),
+        notes=notes,
+        own_split=file is None,
+        indices=layout.index_folder(spec, place),
+    )
+
+
+def cut(pool: Items) -> tuple[Items, Items]:
+    """Train and val by the documented fallback of datasets 4.5: per class a seeded 80/20 cut, order kept."""
+    groups: dict[int, list[int]] = {}
+    for position, label in enumerate(pool.labels):
+        groups.setdefault(label, []).append(position)
+    generator = random.Random(CUT_SEED)
+    held_out: set[int] = set()
+    for group in groups.values():
+        held_out.update(generator.sample(group, round(VAL_SHARE * len(group))))
+    positions = range(len(pool))
+    return pool.take(p for p in positions if p not in held_out), pool.take(p for p in positions if p in held_out)
+
+
+def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
+    """A test set of folders named by WordNet id: all of ImageNet's classes, or those that the option ``wnids`` lists.
+
+    With ``wnids``, labels count within that list and ``classes`` holds the rows of ImageNet's class list.
+    """
+    options = spec.option_values(classes="imagenet-classnames.txt", wnids=[])
+    names = class_list(options["classes"])
+    rows = {wnid: row for row, wnid in enumerate(names)}
+    chosen: Sequence[str] = options["wnids"] or list(names)
+    classes = tuple(rows[wnid] for wnid in chosen) if options["wnids"] else None
+    return _test_set(spec, place, {wnid: wnid for wnid in chosen}, tuple(names[wnid] for wnid in chosen), classes)
+
+
+def number_folders(spec: DatasetSpec, place: Place) -> Dataset:
+    """A test set of folders named 0, 1, 2, ...: the label is the number, not the rank in a sorted listing."""
+    names = class_list(spec.option_values(classes="imagenet-classnames.txt")["classes"])
+    folders = {wnid: str(number) for number, wnid in enumerate(names)}
+    return _test_set(spec, place, folders, tuple(names.values()), None)
+
+
+def _test_set(
+    spec: DatasetSpec, place: Place, folders: Mapping[str, str], names: tuple[str, ...], classes: tuple[int, ...] | None
+) -> Dataset:
+    root = layout.image_folder(spec, place, must_hold=tuple(folders.values()))
+    test = _listed(spec, root, folders) if root.is_dir() else Items()
+    return Dataset(
+        name=spec.name,
+        spec=spec,
+        classnames=names,
+        train=Items(),
+        val=Items(),
+        test=test,
+        digest=dataset_digest(names, Items(), Items(), test, repr(classes)),
+        source=FolderSource(root),
+        classes=classes,
+    )
+
+
+def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
+    """The images of each class folder by name, classes in order. Every folder must be there and hold an image."""
+    paths: list[str] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for label, name in enumerate(folders.values()):
+        files = images_in(root / name)
+        if not files:
+            empty.append(name)
+        paths += [f"{name}/{file}" for file in files]
+        labels += [label] * len(files)
+    if empty:
+        parent = (root / empty[0]).parent
+        flat = bool(images_in(parent))
+        mend = (
+            f"the images lie flat in {parent}: sort them into one folder per WordNet id"
+            if flat
+            else f"unpack the dataset again, or check that {parent} is the right folder"
+        )
+        raise BenchError(
+            f"{spec.name}: {len(empty)} of {len(folders)} class folders are missing or empty "
+            f"(first: {root / empty[0]}); {mend}"
+        )
+    return Items(tuple(paths), tuple(labels))
+
+
+def images_in(folder: Path) -> list[str]:
+    """Names of the image files directly in ``folder``, sorted; hidden and other files are skipped."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_image(entry.name))

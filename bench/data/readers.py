@@ -1,0 +1,103 @@
+"""The readers that a description's ``reader = "..."`` may name, and the two that follow published lists."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from bench.data import folder, idx, imagenet, layout
+from bench.data.catalog import Place, Reader
+from bench.data.dataset import Dataset, Items, dataset_digest
+from bench.data.imagefile import FolderSource
+from bench.data.spec import DatasetSpec
+from bench.data.splitfile import Split, read_split
+from bench.errors import BenchError
+from bench.files import sha256_file
+
+
+def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
+    """A dataset whose lists are a CoOp split file (datasets 2). A missing split file is an error, never a re-split.
+
+    Options: ``file``, its name; ``sha256`` of the published file, so that another one is noted.
+    """
+    options = spec.option_values(file="", sha256="")
+    candidates = layout.file_candidates(spec, place, options["file"])
+    file = layout.first_existing(candidates)
+    if file is None:
+        raise layout.missing(
+            spec,
+            f"the split file {options['file']}",
+            candidates,
+            "It is CoOp's list of training, validation and test images, and no other list gives comparable numbers. "
+            "CoOp's DATASETS.md links it, and the folder splits/ of linzhiqiu/cross_modal_adaptation holds all nine; "
+            f"put it in {candidates[0].parent}",
+        )
+    split = read_split(file)
+    notes = []
+    if options["sha256"] and sha256_file(file) != options["sha256"]:
+        notes.append(f"{file.name} is not byte for byte the published file")
+    return build(spec, place, split, layout.image_folder(spec, place), notes)
+
+
+def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
+    """FGVC Aircraft's own text files (datasets 3.7): a class list and one list of "image-id class" per part.
+
+    Options: ``classes``, the class list; ``lists``, the pattern of the three lists' names.
+    """
+    options = spec.option_values(classes="variants.txt", lists="images_variant_{part}.txt")
+    candidates = [home / options["classes"] for home in layout.dataset_folders(spec, place)]
+    file = layout.first_existing(candidates)
+    if file is None:
+        raise layout.missing(spec, f"the class list {options['classes']}", candidates, spec.get)
+    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    labels = {name: label for label, name in enumerate(names)}
+    parts = {part: _aircraft_list(file.parent / options["lists"].format(part=part), labels, spec)
+             for part in ("train", "val", "test")}
+    split = Split(parts["train"], parts["val"], parts["test"], tuple(names))
+    return build(spec, place, split, layout.image_folder(spec, place), [])
+
+
+def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec) -> Items:
+    if not file.is_file():
+        raise layout.missing(spec, f"the list {file.name}", [file], spec.get)
+    paths: list[str] = []
+    chosen: list[int] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        image, _, name = line.strip().partition(" ")  # ids keep leading zeros and names may hold blanks
+        if name not in labels:
+            raise BenchError(f"{file}: line {number}: '{name}' is not in the class list")
+        paths.append(f"{image}.jpg")
+        chosen.append(labels[name])
+    return Items(tuple(paths), tuple(chosen))
+
+
+def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: list[str]) -> Dataset:
+    """The dataset of ``split`` with its images under ``images``; other class names than the published are noted."""
+    expected = spec.classnames.sha256
+    if expected and hashlib.sha256("\n".join(split.classnames).encode()).hexdigest() != expected:
+        notes = [*notes, "class names or their order differ from the published ones"]
+    return Dataset(
+        name=spec.name,
+        spec=spec,
+        classnames=split.classnames,
+        train=split.train,
+        val=split.val,
+        test=split.test,
+        digest=dataset_digest(split.classnames, split.train, split.val, split.test),
+        source=FolderSource(images),
+        notes=tuple(notes),
+        indices=layout.index_folder(spec, place),
+    )
+
+
+READERS: dict[str, Reader] = {
+    "coop-split": coop_split,
+    "aircraft": aircraft,
+    "imagenet": imagenet.imagenet,
+    "wnid-folders": imagenet.wnid_folders,
+    "number-folders": imagenet.number_folders,
+    "folder": folder.class_folders,
+    "idx": idx.idx,
+}

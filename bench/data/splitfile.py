@@ -1,0 +1,84 @@
+"""CoOp's split files (datasets 2): one JSON object with train, val and test, checked strictly, order kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.dataset import Items
+from bench.data.imagefile import escapes
+from bench.errors import BenchError
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three lists of a split file and the class names by label."""
+
+    train: Items
+    val: Items
+    test: Items
+    classnames: tuple[str, ...]
+
+
+def read_split(file: Path) -> Split:
+    """Read and check a split file; no image is looked at.
+
+    Raises BenchError when it is not exactly three lists of ``[path, label, class name]``, when labels are not
+    0..C-1 with one name each and all in train, when a path occurs twice, or when one leaves the image folder.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read as JSON ({error}); download the split file again") from error
+    return parse_split(content, str(file))
+
+
+def parse_split(content: Any, where: str) -> Split:
+    """A split from parsed JSON; ``where`` begins the error messages. See ``read_split``."""
+    if not isinstance(content, dict) or set(content) != set(PARTS):
+        raise BenchError(f"{where}: a split file has exactly the keys train, val and test")
+    seen: set[str] = set()
+    names: dict[int, str] = {}
+    lists = {part: _items(content[part], f"{where}: {part}", seen, names) for part in PARTS}
+    if sorted(names) != list(range(len(names))):
+        raise BenchError(f"{where}: labels must be 0 to {len(names) - 1} without gaps")
+    absent = set(names) - set(lists["train"].labels)
+    if absent:
+        raise BenchError(f"{where}: class {min(absent)} ('{names[min(absent)]}') has no row in train")
+    return Split(lists["train"], lists["val"], lists["test"], tuple(names[label] for label in range(len(names))))
+
+
+def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:
+    if not isinstance(rows, list):
+        raise BenchError(f"{where} must be a list of rows")
+    paths: list[str] = []
+    labels: list[int] = []
+    for number, row in enumerate(rows):
+        if not (isinstance(row, list) and [type(value) for value in row] == [str, int, str]):
+            raise BenchError(f"{where} row {number} must be [path, label, class name], not {row!r}")
+        path, label, name = row
+        if escapes(path):
+            raise BenchError(f"{where} row {number}: path {path!r} leaves the image folder")
+        if path in seen:
+            raise BenchError(f"{where} row {number}: {path} is listed twice")
+        if names.setdefault(label, name) != name:
+            raise BenchError(f"{where} row {number}: class {label} is both '{names[label]}' and '{name}'")
+        seen.add(path)
+        paths.append(path)
+        labels.append(label)
+    return Items(tuple(paths), tuple(labels))
+
+
+def split_rows(split: Split) -> dict[str, list[list[Any]]]:
+    """The split as JSON rows, ready to be written as a split file."""
+    return {
+        part: [
+            [path, label, split.classnames[label]]
+            for path, label in zip(getattr(split, part).paths, getattr(split, part).labels, strict=True)
+        ]
+        for part in PARTS
+    }
