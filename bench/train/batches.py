@@ -50,15 +50,12 @@ def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream")
         raise BenchError(f"{stream} has no rows to draw batches from")
     if batch < 1:
         raise BenchError(f"batch {batch} of {stream} is not a positive number of rows")
-    raise BenchError(
-        f"batch {batch} of {stream} must be strictly smaller than its {n_rows} rows; "
-        f"choose at most {n_rows - 1} rows" if n_rows > 1 else
-        f"{stream} has a single row, and a batch must be strictly smaller; add rows (views, shots)"
-    )
+    mend = f"choose at most {n_rows - 1}" if n_rows > 1 else "add shots or views"
+    raise BenchError(f"batch {batch} of {stream} must be strictly smaller than its number of rows, {n_rows}; {mend}")
 
 
 def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps until every row was offered once; for ``clap`` (protocol 18.4) counted over the ``n_images`` behind them."""
+    """Steps that make one epoch; rule ``clap`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows."""
     rule = known(rule, "batch rule", RULES)
     check_legal(rule, n_rows, batch)
     if rule == "full":

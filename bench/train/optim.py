@@ -21,11 +21,11 @@ NAMES = ("adamw", "adam", "sgd")
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
 
-# CPU, elements of one tensor and replica: from here on a step is bound by memory traffic and one fused pass per replica
-# beats several passes over all replicas; below, the Python call per replica would cost more than it saves.
-_FUSE_FROM = 16_384
+# CPU, elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica beats
+# several passes over all replicas; below, the calls per replica cost more than they save.
+_FUSE_FROM = 4096
 
-# Tensors are updated in groups of at most this many elements, which bounds the temporaries of the list kernels.
+# List kernels take tensors of at most this many elements together, which bounds their temporaries.
 _GROUP = 1 << 22
 
 
@@ -70,11 +70,11 @@ def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
 
 
 class Optimiser:
-    """What the three share: the stacked parameters (kept by reference, changed in place), replica count and step number.
+    """What the three share: stacked parameters (kept by reference, changed in place), replica count, step number.
 
     ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``step`` takes gradients of the same
     names and shapes, which it leaves alone, and float tensors ``lr_R``, ``wd_R`` (R,) on the parameters' device;
-    float64 is best, since products such as rate times decay are formed before they are rounded to the parameters' dtype.
+    float64 is best, since products such as rate times decay are formed before they take the parameters' dtype.
     """
 
     def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
@@ -88,7 +88,6 @@ class Optimiser:
             assert param.is_contiguous() and param.is_floating_point(), name
             assert (param.shape[0], param.dtype, param.device) == (self.replicas, first.dtype, first.device), name
         self.t = torch.zeros((), dtype=torch.float64, device=first.device)
-        self._groups = _groups(self.params)
 
     def step(self, grads: Mapping[str, torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
         """One update of every replica, in place."""
@@ -122,7 +121,7 @@ class SGD(Optimiser):
 
 
 class AdamW(Optimiser):
-    """AdamW, as ``torch.optim.AdamW``: p *= 1 - lr wd, then p -= lr (m / c1) / (sqrt(v / c2) + eps), eps outside the root.
+    """AdamW, as ``torch.optim.AdamW``: p *= 1 - lr wd, then p -= lr (m / c1) / (sqrt(v / c2) + eps).
 
     c1 = 1 - beta1^t and c2 = 1 - beta2^t correct the moments' start at zero.
     """
@@ -134,18 +133,19 @@ class AdamW(Optimiser):
         self.first = [torch.zeros_like(p) for p in self.params]
         self.second = [torch.zeros_like(p) for p in self.params]
         self._kernel = getattr(torch, "_fused_adam_" if self.coupled else "_fused_adamw_", None)
-        self._fusable = self._kernel is not None and self.t.device.type == "cpu" and not spec.half_state
+        large = sum(p[0].numel() for p in self.params) >= _FUSE_FROM
+        self._fuse = large and self._kernel is not None and self.t.device.type == "cpu" and not spec.half_state
+        self._views = list(zip(*map(_by_replica, (self.params, self.first, self.second)), strict=True))
+        self._groups = _groups([p.numel() for p in self.params])
 
     def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+        if self._fuse:
+            return self._fused(grads, lr_R.tolist(), wd_R.tolist())
         beta1, beta2 = self.spec.betas
         rate_R = lr_R / (1.0 - beta1**self.t)
         root = torch.sqrt(1.0 - beta2**self.t).to(self.params[0].dtype)
         shrink_R = 1.0 - lr_R * wd_R
         for group in self._groups:
-            if self._fusable and self.params[group[0]][0].numel() >= _FUSE_FROM:
-                for i in group:
-                    self._fused(i, grads[i], lr_R, wd_R)
-                continue
             params, g = [self.params[i] for i in group], [grads[i] for i in group]
             first, second = [self.first[i] for i in group], [self.second[i] for i in group]
             if self.coupled:
@@ -158,23 +158,22 @@ class AdamW(Optimiser):
             torch._foreach_addcmul_(second, g, g, 1.0 - beta2)
             if self.spec.half_state:
                 for v in second:
-                    torch.nn.functional.threshold_(v, HALF_FLUSH, 0.0)
+                    torch.nn.functional.threshold(v, HALF_FLUSH, 0.0, inplace=True)
             scaled = torch._foreach_sqrt(second)
             torch._foreach_div_(scaled, root)
             torch._foreach_add_(scaled, self.spec.eps)
             for p, m, d in zip(params, first, scaled, strict=True):
                 p.addcmul_(torch.div(m, d, out=d), _along(rate_R, p), value=-1.0)
 
-    def _fused(self, i: int, grad: torch.Tensor, lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
-        """One pass over memory per replica: weights, gradient and both moments are each touched once."""
+    def _fused(self, grads: list[torch.Tensor], rates: list[float], decays: list[float]) -> None:
+        """One pass over memory per replica: weights, gradients and both moments are touched once."""
         assert self._kernel is not None
         beta1, beta2 = self.spec.betas
-        grad = grad.contiguous()
-        rows = zip(self.params[i], grad, self.first[i], self.second[i], lr_R.tolist(), wd_R.tolist(), strict=True)
-        for param, g, first, second, lr, decay in rows:
+        steps = [self.t] * len(grads)
+        for (p, m, v), g, lr, decay in zip(self._views, _by_replica(grads), rates, decays, strict=True):
             self._kernel(
-                [param], [g], [first], [second], [], [self.t], lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay,
-                eps=self.spec.eps, amsgrad=False, maximize=False,
+                p, g, m, v, [], steps, lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, eps=self.spec.eps,
+                amsgrad=False, maximize=False,
             )  # fmt: skip
 
 
@@ -195,8 +194,10 @@ def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], t
 
     As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, bound / (norm + 1e-6)), over all tensors together.
     """
-    parts = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads])
-    norm_R = torch.linalg.vector_norm(parts, dim=0)
+    # Each replica's slice is reduced on its own: a reduction over stacked rows may round differently with R.
+    slices = [piece for g in grads for piece in g.unbind()]
+    norms = torch.stack(torch._foreach_norm(slices)).view(len(grads), -1)
+    norm_R = sum(x_R * x_R for x_R in norms).sqrt()
     factor_R = (bound / (norm_R + 1e-6)).clamp(max=1.0)
     return [g * _along(factor_R, g) for g in grads], norm_R
 
@@ -206,15 +207,19 @@ def _along(x_R: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return x_R.to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
 
 
-def _groups(params: list[torch.Tensor]) -> list[list[int]]:
-    """Positions of tensors that share list kernels; a tensor of ``_FUSE_FROM`` elements a replica stands alone."""
+def _by_replica(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
+    """For every replica, its slice of every tensor."""
+    return list(zip(*(x.contiguous().unbind() for x in tensors), strict=True))
+
+
+def _groups(sizes: list[int]) -> list[list[int]]:
+    """Positions in ``sizes`` that share list kernels, in order; a group exceeds ``_GROUP`` only if it is one tensor."""
     groups: list[list[int]] = []
-    size = _GROUP
-    for i, param in enumerate(params):
-        alone = param[0].numel() >= _FUSE_FROM or size + param.numel() > _GROUP
-        if alone or not groups:
+    room = 0
+    for i, size in enumerate(sizes):
+        if not groups or size > room:
             groups.append([])
-            size = 0
+            room = _GROUP
         groups[-1].append(i)
-        size = _GROUP if param[0].numel() >= _FUSE_FROM else size + param.numel()
+        room -= size
     return groups
