@@ -30,7 +30,7 @@ def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
             candidates,
             "It is CoOp's list of training, validation and test images, and no other list gives comparable numbers. "
             "CoOp's DATASETS.md links it, and the folder splits/ of linzhiqiu/cross_modal_adaptation holds all nine; "
-            f"put it in {candidates[0].parent}",
+            f"put it in {layout.first_existing(layout.dataset_folders(spec, place)) or candidates[0].parent}",
         )
     split = read_split(file)
     notes = []

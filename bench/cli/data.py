@@ -1,0 +1,103 @@
+"""``bench data``: the images on this machine, and the few-shot sets drawn from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The images: what is here, whether it is whole, and the few-shot sets drawn from it.", no_args_is_help=True)
+
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False)
+]
+
+
+class Format(StrEnum):
+    """How a verb prints its result."""
+
+    text = "text"
+    json = "json"
+
+
+@app.command()
+def draw(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
+    shots: Annotated[int, typer.Option(help="Training images per class; validation gets min(shots, 4).", min=0)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
+    data_root: DataRoot = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Read this index file, and check it, instead of drawing.", show_default=False)
+    ] = None,
+    format: Annotated[Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")] = Format.json,
+) -> None:
+    """Print the few-shot set of a dataset. Needs its split file, no images."""
+    from bench.data import catalog, fewshot
+    from bench.data.dataset import path_digest
+
+    found = catalog.find(dataset, data_root, images=False)
+    drawn = fewshot.read_index(found, index) if index else fewshot.draw(found, shots, seed)
+    if format is Format.json:
+        typer.echo(json.dumps(fewshot.export_index(found, drawn), indent=4, ensure_ascii=False))
+    else:
+        for part, items in (("train", drawn.train), ("val", drawn.val)):
+            typer.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+    for note in filter(None, (*found.notes, drawn.note)):
+        typer.echo(f"note: {note}", err=True)
+
+
+@app.command()
+def status(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets to look for; all if none is named.")] = None,
+    data_root: DataRoot = None,
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+) -> None:
+    """Show which datasets are here, whether their sizes are the published ones, and what to do about the rest."""
+    from bench.data.status import status as look
+
+    rows = look(data_root, names or None)
+    if format is Format.json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        return
+    width = max((len(row.name) for row in rows), default=0)
+    for row in rows:
+        sizes = row.counts or row.expected
+        shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
+        typer.echo(f"{row.name:<{width}}  {row.state:<12}  {shown if row.counts else f'({shown})'}")
+    for row in rows:
+        if row.todo:
+            typer.echo(f"\n{row.name}: {row.todo.removeprefix(f'{row.name}: ')}")
+
+
+@app.command()
+def verify(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
+    data_root: DataRoot = None,
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+) -> None:
+    """Open every listed image; show the first ten that fail and the likely cause. Exit 1 if any fails."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bench.data import catalog
+    from bench.data.verify import verify as check
+
+    found = catalog.find(dataset, data_root)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(found.name, total=None)
+        result = check(found, lambda done, total: progress.update(task, completed=done, total=total))
+    if format is Format.json:
+        typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
+    else:
+        typer.echo(f"{found.name}: {result.checked - result.failed} of {result.checked} images open")
+        for path, reason in result.failures:
+            typer.echo(f"  {path}: {reason}")
+        if result.cause:
+            typer.echo(f"likely cause: {result.cause}")
+    if result.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,98 @@
+"""Which datasets are here: found, missing or arranged wrongly, with their sizes against Table II of the paper."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.data import catalog, layout
+from bench.data.catalog import Place
+from bench.data.dataset import Dataset
+from bench.data.imagefile import FolderSource
+from bench.data.spec import DatasetSpec
+from bench.data.verify import likely_cause, listed
+from bench.errors import BenchError, MissingData
+
+SPOT_FIRST, SPOT_RANDOM = 3, 30
+
+
+@dataclass(frozen=True)
+class StatusRow:
+    """One dataset. ``state``: 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'; ``todo`` mends it.
+
+    ``counts`` are the sizes found and ``expected`` the published ones (classes, train, val, test).
+    """
+
+    name: str
+    kind: str
+    state: str
+    counts: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+    todo: str = ""
+
+
+def status(data_root: Path | None, names: Iterable[str] | None = None) -> list[StatusRow]:
+    """The state of the named datasets (default: the whole catalog) under ``data_root``, in the catalog's order."""
+    return [_row(catalog.describe(name), data_root) for name in (catalog.names() if names is None else names)]
+
+
+def _row(spec: DatasetSpec, data_root: Path | None) -> StatusRow:
+    expected = dict(spec.counts)
+    if not spec.folders:
+        return StatusRow(spec.name, spec.kind, "built in", expected, expected)
+    try:
+        dataset = catalog.reader(spec.reader)(spec, Place(data_root))
+    except BenchError as error:
+        state = "wrong layout" if _something_there(spec, data_root) else "missing"
+        return StatusRow(spec.name, spec.kind, state, {}, expected, str(error))
+    counts = sizes(dataset)
+    state, todo = "found", "; ".join(dataset.notes)
+    different = [key for key, value in _comparable(counts, expected).items() if value != expected[key]]
+    absent = _spot_check(dataset)
+    if absent:
+        state, todo = "wrong layout", f"{absent[0]} is not there: {likely_cause(dataset, absent, _spots(dataset))}"
+    elif different:
+        found = ", ".join(f"{key} {_comparable(counts, expected)[key]} instead of {expected[key]}" for key in different)
+        state, todo = "wrong counts", f"{found}: check that the lists and images are the published ones"
+    return StatusRow(spec.name, spec.kind, state, counts, expected, todo)
+
+
+def sizes(dataset: Dataset) -> dict[str, int]:
+    """Classes, and images in train, val and test."""
+    return {
+        "classes": len(dataset.classnames),
+        "train": len(dataset.train),
+        "val": len(dataset.val),
+        "test": len(dataset.test),
+    }
+
+
+def _comparable(counts: dict[str, int], expected: dict[str, int]) -> dict[str, int]:
+    """Sizes under the published headings: where no val is published, train is what val was cut from as well."""
+    if "val" in expected or "train" not in expected:
+        return {key: counts[key] for key in expected}
+    return {key: counts[key] + (counts["val"] if key == "train" else 0) for key in expected}
+
+
+def _something_there(spec: DatasetSpec, data_root: Path | None) -> bool:
+    try:
+        return layout.first_existing(layout.dataset_folders(spec, Place(data_root))) is not None
+    except MissingData:
+        return False
+
+
+def _spot_check(dataset: Dataset) -> list[str]:
+    """Listed files that are not there, among the first few and a fixed random sample."""
+    source = dataset.source
+    if not isinstance(source, FolderSource):
+        return []
+    paths = list(listed(dataset))
+    chosen = paths[:SPOT_FIRST] + random.Random(0).sample(paths, min(SPOT_RANDOM, len(paths)))
+    return [path for path in chosen if not (source.root / path.replace("\\", "/")).is_file()]
+
+
+def _spots(dataset: Dataset) -> int:
+    total = len(dataset.train) + len(dataset.val) + len(dataset.test)
+    return min(SPOT_FIRST, total) + min(SPOT_RANDOM, total)

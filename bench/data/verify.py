@@ -1,0 +1,99 @@
+"""Opening every listed image of a dataset, and a guess at what is wrong when some do not open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.dataset import Dataset
+from bench.data.imagefile import FolderSource
+from bench.errors import BenchError, MissingData
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How many images were opened, how many failed, the first ten failures as (path, reason), and the likely cause."""
+
+    checked: int
+    failed: int
+    failures: tuple[tuple[str, str], ...] = ()
+    cause: str = ""
+
+
+def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Verification:
+    """Open every listed image once; ``progress(done, total)`` is called after each."""
+    paths = list(listed(dataset))
+    failures: list[tuple[str, str]] = []
+    absent: list[str] = []
+    failed = 0
+    for done, path in enumerate(paths, 1):
+        try:
+            dataset.source.open(path)
+        except BenchError as error:
+            failed += 1
+            if isinstance(error, MissingData):
+                absent.append(path)
+            if len(failures) < SHOWN:
+                failures.append((path, str(error)))
+        if progress is not None:
+            progress(done, len(paths))
+    cause = ""
+    if failed:
+        cause = likely_cause(dataset, absent, len(paths)) if absent else "damaged files: download the archive again"
+    return Verification(len(paths), failed, tuple(failures), cause)
+
+
+def listed(dataset: Dataset) -> Iterator[str]:
+    """Every path of the three lists, in order."""
+    for items in (dataset.train, dataset.val, dataset.test):
+        yield from items.paths
+
+
+def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
+    """Why the ``absent`` files of ``checked`` ones may be missing: one sentence, from what lies in their place."""
+    if not isinstance(dataset.source, FolderSource):
+        return "files were removed after the lists were read"
+    root = dataset.source.root
+    if not root.is_dir():
+        return f"the folder of images {root} does not exist"
+    path = absent[0].replace("\\", "/")
+    if _other_case(root, path):
+        return f"file names differ in upper and lower case: {_other_case(root, path)} is there instead of {path}"
+    parent = _deepest(root, path)
+    if parent != (root / path).parent:
+        wanted = (root / path).relative_to(parent).parts[0]
+        there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:4]
+        return (
+            f"{parent} has no {wanted}/ but {', '.join(there) or 'nothing'}: another copy of the dataset, arranged "
+            "differently, or an archive that was not unpacked whole"
+        )
+    there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:2]
+    if len(absent) == checked:
+        found = ", ".join(there) or "nothing"
+        return f"{parent} holds {found} instead of {Path(path).name}: another copy of the dataset"
+    return "the archive was not unpacked whole, or files were taken away: unpack it again"
+
+
+def _deepest(root: Path, path: str) -> Path:
+    folder = root
+    for part in Path(path).parts[:-1]:
+        if not (folder / part).is_dir():
+            return folder
+        folder = folder / part
+    return folder
+
+
+def _other_case(root: Path, path: str) -> str:
+    """What is at ``path`` when case is ignored; empty when nothing is."""
+    folder, found = root, []
+    for part in Path(path).parts:
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        match = part if part in names else next((name for name in names if name.lower() == part.lower()), "")
+        if not match:
+            return ""
+        found.append(match)
+        folder = folder / match
+    return "/".join(found) if "/".join(found) != path else ""
