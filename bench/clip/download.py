@@ -1,0 +1,101 @@
+"""Getting weights: the only code of the program that opens a socket, called by ``bench weights get`` alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.clip import weights
+from bench.errors import BenchError, MissingWeights
+from bench.files import write_json
+from bench.names import nearest
+
+QUICK = "-quickgelu"
+
+
+def fetch(name: str) -> Path:
+    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; the path of the file.
+
+    Weights that are already there are left alone. Raises BenchError for an unknown tag or a failed download.
+    """
+    from open_clip import pretrained
+
+    arch, _, tag = name.partition("/")
+    arch = weights.architecture(arch).removesuffix(QUICK)
+    tag = (tag or "openai").lower().replace("-", "_")
+    if found := weights.stored(arch, tag):
+        return found[0]
+    settings = pretrained.get_pretrained_cfg(arch, tag)
+    if not settings:
+        tags = pretrained.list_pretrained_tags_by_model(arch)
+        hint = nearest(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
+        raise BenchError(f"{arch} has no pretrained weights '{tag}'{hint}")
+    home = weights.folder() / arch / tag
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch:
+        try:
+            file = Path(pretrained.download_pretrained(settings, cache_dir=scratch)).resolve(strict=True)
+            named = pretrained.download_pretrained(settings, cache_dir=scratch)
+        except Exception as error:  # the hub and urllib raise many kinds; all of them mean: no file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BenchError(
+                f"could not download {arch}/{tag}: {reason}. On a machine without network, copy a file here and name "
+                f"it: --backbone {arch}{QUICK if settings.get('quick_gelu') else ''}@FILE"
+            ) from error
+        target = home / Path(named).name
+        shutil.move(file, target)
+    write_json(home / weights.RECORD, record(arch, tag, target, settings))
+    if _uses_hub_tokenizer(arch):
+        hub_tokenizer(arch, fetch=True)
+    return target
+
+
+def record(arch: str, tag: str, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is known about downloaded weights, so that later runs need neither torch nor network to name them."""
+    return {
+        "arch": arch,
+        "tag": tag,
+        "file": file.name,
+        "sha256": weights.file_hash(file),
+        "quick_gelu": bool(settings.get("quick_gelu", False)),
+        "preprocess": {k: settings[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in settings},
+    }
+
+
+def _uses_hub_tokenizer(arch: str) -> bool:
+    from open_clip import get_model_config
+
+    text = get_model_config(arch)["text_cfg"]
+    return bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
+
+
+def hub_tokenizer(arch: str, fetch: bool) -> Any:
+    """A tokeniser that open_clip keeps on a hub, from the weights folder; ``fetch`` allows to download it."""
+    from open_clip import get_tokenizer
+
+    cache_dir = str(weights.folder() / "tokenizers")
+    try:
+        with _online(fetch):
+            return get_tokenizer(arch, cache_dir=cache_dir)
+    except ImportError as error:
+        raise BenchError(f"the tokeniser of {arch} needs another package: pip install transformers") from error
+    except (OSError, ValueError) as error:
+        message = f"the tokeniser of {arch} is not on this machine: run `bench weights get {arch}`"
+        raise MissingWeights(message) from error
+
+
+@contextmanager
+def _online(allowed: bool) -> Iterator[None]:
+    """Forbid or allow the hub client to use the network for the time of the block."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = not allowed
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

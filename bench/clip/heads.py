@@ -1,0 +1,108 @@
+"""Pooling heads: the last thing an image tower does, as a pure function of named tensors that a method may train.
+
+Legend: B batch, T tokens, D tower width, C embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.clip import attnpool, vit_tail
+from bench.clip.blocks import Activation, Params
+from bench.errors import BenchError
+
+
+@dataclass(frozen=True)
+class PoolingHead:
+    """A tower's pooling head and CLIP's own weights for it (protocol 2.1, 2.2).
+
+    ``params`` bears CLIP's names: ``positional_embedding``, ``q_proj.weight`` ... for an attention pool (family "rn");
+    ``block.attn.in_proj_weight`` ... ``ln_post.*``, ``proj`` for a transformer's tail (family "vit").
+    The calls are differentiable, follow the parameters' precision (the dense tokens are cast to it), and run under
+    ``torch.func.vmap`` over a leading replica axis of the parameters, the tokens shared or not.
+    """
+
+    family: str
+    heads: int
+    params: dict[str, Tensor]
+    _preproj: Callable[[Params, Tensor], Tensor]
+    _project: Callable[[Params, Tensor], Tensor]
+    _all_tokens: Callable[[Params, Tensor], Tensor]
+
+    def __call__(self, params: Params, x_BTD: Tensor) -> Tensor:
+        """Raw image embeddings (B, C) from the tap ``dense`` (B, T, D)."""
+        return self._project(params, self._preproj(params, x_BTD))
+
+    def preproj(self, params: Params, x_BTD: Tensor) -> Tensor:
+        """The tap ``preproj`` (B, D): the vector before the last projection (protocol 18.6)."""
+        return self._preproj(params, x_BTD)
+
+    def project(self, params: Params, v_BD: Tensor) -> Tensor:
+        """The last projection alone: (B, D) to (B, C); biased for "rn", without bias for "vit"."""
+        return self._project(params, v_BD)
+
+    def all_tokens(self, params: Params, x_BTD: Tensor) -> Tensor:
+        """The tap ``tokens`` (B, T, C): the outputs of all queries, the pooled one first (protocol 14)."""
+        return self._all_tokens(params, x_BTD)
+
+    def copy(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The parameters as fresh tensors of ``dtype``, free to be trained."""
+        return {name: p.detach().to(dtype, copy=True) for name, p in self.params.items()}
+
+
+def attention_pool(params: Params, heads: int) -> PoolingHead:
+    """The head of a ModifiedResNet from its named tensors."""
+    return PoolingHead(
+        "rn",
+        heads,
+        dict(params),
+        partial(attnpool.preproj, heads=heads),
+        attnpool.project,
+        partial(attnpool.all_tokens, heads=heads),
+    )
+
+
+def transformer_tail(params: Params, heads: int, activation: Activation, eps: float) -> PoolingHead:
+    """The head of a VisionTransformer from its named tensors, its MLP's activation and its LayerNorms' epsilon."""
+    settings: dict[str, Any] = {"heads": heads, "activation": activation, "eps": eps}
+    return PoolingHead(
+        "vit",
+        heads,
+        dict(params),
+        partial(vit_tail.preproj, **settings),
+        vit_tail.project,
+        partial(vit_tail.all_tokens, **settings),
+    )
+
+
+def of_tower(visual: Any, family: str) -> PoolingHead:
+    """The pooling head of an open_clip image tower, with copies of its weights in at least fp32.
+
+    Raises BenchError for towers whose last step is neither of the two (SigLIP's MAP, timm trunks).
+    """
+    if family == "rn":
+        return attention_pool(_copies(visual.attnpool), visual.attnpool.num_heads)
+    if family == "vit":
+        block = visual.transformer.resblocks[-1]
+        params = _copies(block, "block.") | _copies(visual.ln_post, "ln_post.")
+        params["proj"] = _copy(visual.proj)
+        return transformer_tail(params, block.attn.num_heads, block.mlp.gelu, block.ln_1.eps)
+    raise BenchError(
+        "this image tower has no pooling head that can be trained: choose a backbone with a CLIP ResNet or ViT tower "
+        "(bench list backbones), or a method that needs only the image embedding"
+    )
+
+
+def _copies(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    return {f"{prefix}{name}": _copy(p) for name, p in module.named_parameters()}
+
+
+def _copy(p: Tensor) -> Tensor:
+    """Detached, and at least single precision: halves are too coarse to train."""
+    return p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)

@@ -1,0 +1,59 @@
+"""All taps of an image tower in one forward pass (protocol 2.4).
+
+Legend: B batch, T tokens, D tower width, C embedding width, h w grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.clip import heads
+
+_POOLED = frozenset({"dense", "tokens", "preproj", "pooled"})
+TAPS: dict[str, frozenset[str]] = {
+    "rn": _POOLED | {"pixels", "layer3"},
+    "vit": _POOLED | {"pixels"},
+    "other": frozenset({"pooled"}),
+}
+
+
+def encode(
+    model: Any, head: heads.PoolingHead | None, family: str, x_BCHW: Tensor, taps: Sequence[str]
+) -> dict[str, Tensor]:
+    """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family "other").
+
+    ``pooled`` goes through the folded head, which equals the tower's own last step at a twentieth of its cost.
+    """
+    if head is None:
+        return {"pooled": model.encode_image(x_BCHW, normalize=False)} if "pooled" in taps else {}
+    found: dict[str, Tensor] = {"pixels": x_BCHW}
+    if _POOLED & set(taps) or "layer3" in taps:
+        trunk = _resnet if family == "rn" else _vit
+        trunk(model.visual, x_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
+    if {"pooled", "preproj"} & set(taps):
+        found["preproj"] = head.preproj(head.params, found["dense"])
+        found["pooled"] = head.project(head.params, found["preproj"])
+    if "tokens" in taps:
+        found["tokens"] = head.all_tokens(head.params, found["dense"])
+    return {tap: found[tap] for tap in taps}
+
+
+def _resnet(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer3: bool) -> None:
+    if x_BCHW.device.type == "cpu":
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    layer3 = visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW))))
+    found["layer3"] = layer3
+    if stop_at_layer3:
+        return
+    found["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)  # row-major grid tokens, without their mean
+
+
+def _vit(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer3: bool) -> None:
+    x_BTD = visual._embeds(x_BCHW)
+    for block in visual.transformer.resblocks[:-1]:
+        x_BTD = block(x_BTD)
+    found["dense"] = x_BTD

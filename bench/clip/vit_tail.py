@@ -1,0 +1,48 @@
+"""The last block, ``ln_post`` and projection of a VisionTransformer as a pure function, folded to CLS (protocol 2.2).
+
+Only the CLS output leaves the tower, so queries, ``out_proj`` and MLP are computed for CLS alone and keys and values
+are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter: its gain moves into the
+query and its shift, equal for all tokens, drops out of the scores and adds W_v b to the output (attention sums to one).
+
+Legend: B batch, T tokens (CLS first), D tower width, H heads, d = D / H, C embedding width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.clip.blocks import Activation, Params, block, linear, mlp, norm
+from bench.clip.pairs import pair
+
+
+def preproj(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
+    """(B, D): CLS after the last block and ``ln_post``, the vector that ``proj`` projects."""
+    gain_D, shift_D = params["block.ln_1.weight"], params["block.ln_1.bias"]
+    x_BTD = x_BTD.to(gain_D.dtype)
+    B, _, D = x_BTD.shape
+    z_BTD = F.layer_norm(x_BTD, (D,), eps=eps)
+    wq, wk, wv = params["block.attn.in_proj_weight"].chunk(3)
+    bq, _, bv = params["block.attn.in_proj_bias"].chunk(3)
+    q_BD = F.linear(z_BTD[:, 0] * gain_D + shift_D, wq, bq) * (D // heads) ** -0.5
+    u_HBD = torch.bmm(q_BD.view(B, heads, D // heads).transpose(0, 1), wk.view(heads, D // heads, D))
+    a_HBT = pair(u_HBD * gain_D, z_BTD.transpose(1, 2)).softmax(-1)
+    mixed_HBD = pair(a_HBT, z_BTD) * gain_D + shift_D
+    o_HBd = torch.bmm(mixed_HBD, wv.view(heads, D // heads, D).transpose(1, 2))
+    o_BD = o_HBd.transpose(0, 1).reshape(B, D) + bv
+    h_BD = x_BTD[:, 0] + linear(o_BD, params, "block.attn.out_proj")
+    h_BD = h_BD + mlp(norm(h_BD, params, "block.ln_2", eps), params, "block.mlp", activation)
+    return norm(h_BD, params, "ln_post", eps)
+
+
+def project(params: Params, v_BD: Tensor) -> Tensor:
+    """(B, D) to (B, C): the last projection, which has no bias."""
+    return v_BD @ params["proj"]
+
+
+def all_tokens(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
+    """(B, T, C): every token through the block, ``ln_post`` and ``proj``, CLS first (protocol 14)."""
+    x_BTD = x_BTD.to(params["proj"].dtype)
+    h_BTD = block(x_BTD, params, "block", heads, activation, eps, causal=False)
+    return project(params, norm(h_BTD, params, "ln_post", eps))

@@ -1,0 +1,118 @@
+"""Weights on this machine: where they lie, what is in them, and their hash. (no torch)"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.files import read_json, sha256_file, write_json
+from bench.names import canonical, nearest
+
+ASSETS = Path(__file__).parent / "assets"
+RECORD = "weights.json"
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than littering their folder
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels reach the image tower (protocol 1.2): normalisation, and how the short side is brought to size."""
+
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Preprocess:
+        """From open_clip's ``preprocess_cfg`` (other keys are not about the evaluation view)."""
+        default = cls()
+        return cls(
+            tuple(settings.get("mean") or default.mean),
+            tuple(settings.get("std") or default.std),
+            settings.get("interpolation") or default.interpolation,
+            settings.get("resize_mode") or default.resize_mode,
+        )
+
+
+def folder() -> Path:
+    """Where downloaded weights lie: ``$BENCH_WEIGHTS``, else the user's cache folder."""
+    if chosen := os.environ.get("BENCH_WEIGHTS"):
+        return Path(chosen).expanduser()
+    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache_home).expanduser() / "fewshot-clip-bench" / "weights"
+
+
+@cache
+def architectures() -> dict[str, Path]:
+    """Name to JSON file of every architecture that open_clip describes; the package is located, not imported."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or not found.submodule_search_locations:
+        raise BenchError("the package open_clip_torch is not installed: pip install open_clip_torch")
+    return {p.stem: p for p in sorted(Path(found.submodule_search_locations[0], "model_configs").glob("*.json"))}
+
+
+def architecture(name: str) -> str:
+    """open_clip's spelling of an architecture's name; BenchError with the nearest one if there is none."""
+    known = {canonical(n): n for n in architectures()}
+    if canonical(name) not in known:
+        hint = nearest(name, [*known.values(), "pocket-rn", "pocket-vit"])
+        raise BenchError(f"unknown backbone '{name}'{hint}; `bench list backbones` shows the names")
+    return known[canonical(name)]
+
+
+def stored(arch: str, tag: str) -> tuple[Path, dict[str, Any]] | None:
+    """File and record of downloaded weights, or None; the record says what open_clip knows about the tag."""
+    home = folder() / arch / tag
+    if not (home / RECORD).is_file():
+        return None
+    record = read_json(home / RECORD)
+    file = home / record["file"]
+    return (file, record) if file.is_file() else None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes; for large files kept in a JSON beside it, keyed by size and modification time."""
+    stat = path.stat()
+    if stat.st_size < _SMALL:
+        return sha256_file(path)
+    seen = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    memo = path.with_name(path.name + ".sha256.json")
+    with contextlib.suppress(OSError, ValueError):
+        record = read_json(memo)
+        if isinstance(record, dict) and {k: record.get(k) for k in seen} == seen and len(record["sha256"]) == 64:
+            return str(record["sha256"])
+    sha256 = sha256_file(path)
+    with contextlib.suppress(OSError):  # a read-only folder only costs the time to hash again
+        write_json(memo, {**seen, "sha256": sha256})
+    return sha256
+
+
+def embedded_config(path: Path) -> dict[str, Any] | None:
+    """The architecture a safetensors file carries in its metadata (key ``config``, open_clip's words), or None."""
+    if path.suffix != ".safetensors":
+        return None
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise BenchError(f"{path} is not a whole safetensors file: fetch or copy it again")
+        header = json.loads(file.read(length))
+    text = header.get("__metadata__", {}).get("config")
+    return json.loads(text) if text else None
+
+
+def is_torchscript(path: Path) -> bool:
+    """True for a TorchScript archive, which runs code when it is loaded (OpenAI's original files are such)."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
