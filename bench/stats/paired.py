@@ -1,0 +1,62 @@
+"""Two methods on the same images and seeds: paired differences and McNemar's test (fractions)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from bench.stats.intervals import Interval, average_interval
+from bench.stats.variance import table
+
+Pair = tuple[ArrayLike, ArrayLike]
+BOUNDS = (-1.0, 1.0)
+
+
+def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """first - second per seed and image, (S, n), from correctness arrays (S, n) in the same seed and image order.
+
+    A method without a seed (one row) is compared with every seed of the other. ValueError when the shapes do not fit.
+    """
+    a, b = table(first).astype(np.float64), table(second).astype(np.float64)
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"paired outcomes need the same images: {a.shape[-1]} against {b.shape[-1]}")
+    if a.shape[-2] != b.shape[-2] and 1 not in (a.shape[-2], b.shape[-2]):
+        raise ValueError(f"paired outcomes need the same seeds: {a.shape[-2]} against {b.shape[-2]}")
+    return a - b
+
+
+def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval for the accuracy difference first - second in one cell; shapes as in `difference`."""
+    return average_difference_interval([(first, second)], level)
+
+
+def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
+    """Interval for the difference of the averages over datasets; one (first, second) pair of arrays per dataset."""
+    return average_interval([difference(a, b) for a, b in pairs], level, BOUNDS)
+
+
+class McNemar(NamedTuple):
+    """Images that only one of two methods gets right, and the two-sided p-values of "both as often"."""
+
+    only_first: int
+    only_second: int
+    p_exact: float
+    p_mid: float  # exact p minus half the probability of the observed split: less conservative, use it by default
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
+    """McNemar's test in one cell (one seed): correctness vectors (n,) on the same images.
+
+    Seeds may not be stacked into one vector: outcomes of one image under several seeds are not independent.
+    """
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"McNemar's test takes two vectors over the same images, not shapes {a.shape} and {b.shape}")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n = only_a + only_b
+    if n == 0:
+        return McNemar(0, 0, 1.0, 1.0)
+    exact = float(stats.binomtest(only_a, n, 0.5).pvalue)
+    return McNemar(only_a, only_b, exact, min(1.0, exact - float(stats.binom.pmf(only_a, n, 0.5))))

@@ -1,0 +1,201 @@
+"""Intervals for means and paired differences, p-values, McNemar and the gate."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from bench.stats import (
+    average_difference_interval,
+    average_interval,
+    column_marks,
+    difference,
+    difference_interval,
+    mcnemar,
+    mean_interval,
+    non_inferiority,
+    p_value,
+    resolvable,
+)
+
+PAIRS = arrays(np.bool_, (2, 3, 12))
+
+
+def outcomes(seed: int, accuracy: float, shape: tuple[int, ...] = (3, 400)) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < accuracy
+
+
+def test_one_seed_names_images_only() -> None:
+    y = outcomes(0, 0.7, (1, 300))
+    interval = mean_interval(y)
+    assert interval.varies == ("images",)
+    assert interval.df == 299
+    low, high = stats.t.interval(0.95, 299, y.mean(), stats.sem(y[0].astype(float)))
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert mean_interval(y[0]) == interval
+    assert mean_interval(outcomes(0, 0.7)).varies == ("seeds", "images")
+
+
+def test_degrees_of_freedom_give_back_the_interval() -> None:
+    for seed in range(5):
+        interval = mean_interval(outcomes(seed, 0.6))
+        assert 2 <= interval.df <= 399
+        half = stats.t.isf(0.025, interval.df) * interval.se
+        assert (interval.low, interval.high) == pytest.approx((interval.estimate - half, interval.estimate + half))
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    same = np.repeat(outcomes(1, 0.6, (1, 400)), 3, axis=0)
+    apart = same.copy()
+    apart[0, :40], apart[1, :40] = True, False
+    assert mean_interval(apart).se > 1.5 * mean_interval(same).se
+    assert mean_interval(same).se == pytest.approx(mean_interval(same[:1]).se)  # copies of a seed add nothing
+
+
+def test_average_over_fixed_datasets() -> None:
+    cells = [outcomes(i, 0.5 + i / 20, (3, 200 + 50 * i)) for i in range(4)]
+    average = average_interval(cells)
+    singles = [mean_interval(c) for c in cells]
+    assert average.estimate == pytest.approx(np.mean([s.estimate for s in singles]))
+    assert average.se == pytest.approx(np.sqrt(sum(s.se**2 for s in singles)) / 4)
+    assert average.se < 0.7 * max(s.se for s in singles)
+    assert average.df > min(s.df for s in singles)
+    assert average_interval([cells[0], outcomes(9, 0.5, (1, 100))]).varies == ("seeds", "images")
+
+
+@pytest.mark.parametrize("n", [20, 500])
+def test_no_exception_among_n_images_is_not_certainty(n: int) -> None:
+    interval = mean_interval(np.ones((3, n)))
+    exact = stats.binomtest(n, n).proportion_ci(0.95).low
+    assert interval.high == 1
+    assert interval.low == pytest.approx(exact)
+    same = difference_interval(np.ones((3, n)), np.ones((3, n)))
+    assert (same.low, same.high) == pytest.approx((exact - 1, 1 - exact))
+    assert p_value(same) == 1
+
+
+@given(PAIRS)
+def test_paired_difference_is_antisymmetric_and_consistent(pair: np.ndarray) -> None:
+    a, b = pair
+    forth, back = difference_interval(a, b), difference_interval(b, a)
+    assert (forth.estimate, forth.low, forth.high) == pytest.approx((-back.estimate, -back.high, -back.low))
+    assert forth.estimate == pytest.approx(a.mean() - b.mean())
+    assert forth.low <= forth.estimate <= forth.high
+    if abs(p_value(forth) - 0.05) > 1e-6:
+        uncut = abs(forth.estimate) <= stats.t.isf(0.025, forth.df) * forth.se
+        assert (p_value(forth) > 0.05) == uncut
+    wide = difference_interval(a, b, level=0.99)
+    assert wide.low <= forth.low + 1e-12
+    assert wide.high >= forth.high - 1e-12
+
+
+def test_pairing_removes_the_shared_difficulty() -> None:
+    rng = np.random.default_rng(4)
+    hard = 3 * rng.standard_normal(400)
+    a, b = (mean + hard + rng.standard_normal((3, 400)) > 0 for mean in (0.6, 0.2))
+    assert difference_interval(a, b).se < 0.7 * np.hypot(mean_interval(a).se, mean_interval(b).se)
+    one = difference_interval(a, b)
+    two = average_difference_interval([(a, b), (a, b)])
+    assert two.se == pytest.approx(one.se / np.sqrt(2))
+
+
+def test_a_method_without_seeds_is_paired_with_every_seed() -> None:
+    a, b = outcomes(0, 0.7), outcomes(1, 0.6, (1, 400))
+    assert np.array_equal(difference(a, b), a.astype(int) - b)
+    with pytest.raises(ValueError, match="same seeds"):
+        difference(a, outcomes(1, 0.6, (2, 400)))
+    with pytest.raises(ValueError, match="same images"):
+        difference(a, outcomes(1, 0.6, (3, 399)))
+
+
+def test_mcnemar_against_binomial_sums() -> None:
+    a = np.array([1] * 9 + [0] * 2 + [1] * 50, bool)
+    b = np.array([0] * 9 + [1] * 2 + [1] * 50, bool)
+    result = mcnemar(a, b)
+    tail = sum(comb(11, i) for i in range(3)) / 2**11
+    assert result[:2] == (9, 2)
+    assert result.p_exact == pytest.approx(2 * tail)
+    assert result.p_mid == pytest.approx(2 * tail - comb(11, 2) / 2**11)
+    assert mcnemar(a, a) == (0, 0, 1.0, 1.0)
+    even = mcnemar([1, 0, 1], [0, 1, 1])
+    assert even.p_exact == 1
+    with pytest.raises(ValueError, match="two vectors"):
+        mcnemar(np.ones((3, 5)), np.ones((3, 5)))
+
+
+def test_mcnemar_against_statsmodels() -> None:
+    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
+    a, b = outcomes(5, 0.7, (200,)), outcomes(6, 0.6, (200,))
+    table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
+    assert mcnemar(a, b).p_exact == pytest.approx(contingency.mcnemar(table, exact=True).pvalue)
+
+
+def test_resolvable_difference_is_found_with_the_stated_power() -> None:
+    rng = np.random.default_rng(8)
+    reference = difference_interval(rng.random((1, 400)) < 0.5, rng.random((1, 400)) < 0.5)
+    size = resolvable(reference, power=0.8)
+    found = 0
+    for _ in range(1000):
+        a, b = rng.random((1, 400)) < 0.5 + size, rng.random((1, 400)) < 0.5
+        found += p_value(difference_interval(a, b)) < 0.05
+    assert 0.76 <= found / 1000 <= 0.86
+    assert resolvable(reference, power=0.9) > size
+
+
+def test_gate_passes_noise_and_fails_a_drop() -> None:
+    rng = np.random.default_rng(12)
+    old = rng.random((3, 3000)) < 0.7
+    flipped = old ^ (rng.random(old.shape) < 0.005)
+    worse = old & ~(rng.random(old.shape) < 0.05)
+    steady, drop = non_inferiority([(flipped, old)]), non_inferiority([(worse, old)])
+    assert steady.passed
+    assert steady.enough
+    assert not drop.passed
+    assert drop.lower < drop.interval.estimate < -0.02
+    assert drop.interval.level == pytest.approx(0.90)
+    few = non_inferiority([(flipped[:, :60], old[:, :60] ^ (rng.random((3, 60)) < 0.2))])
+    assert not few.enough
+    assert few.smallest_drop > 0.01
+    with pytest.raises(ValueError, match="margin"):
+        non_inferiority([(old, old)], margin=-1)
+
+
+def test_gate_of_identical_outcomes_states_what_it_could_see() -> None:
+    old = outcomes(0, 0.7, (1, 1000))
+    same = non_inferiority([(old, old)])
+    assert same.passed
+    assert 0 < same.smallest_drop < 0.01
+    assert same.lower == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
+
+
+def test_column_marks() -> None:
+    rng = np.random.default_rng(2)
+    good = rng.random((3, 500)) < 0.8
+    near = good ^ (rng.random(good.shape) < 0.01)
+    near[0, :3] = ~good[0, :3]
+    bad = good & (rng.random((1, 500)) < 0.8)
+    marks = column_marks({"bad": [bad], "good": [good], "near": [near & good]})
+    assert [marks[m].best for m in marks] == [False, True, False]
+    assert list(marks) == ["bad", "good", "near"]
+    assert not marks["bad"].tied
+    assert marks["bad"].p_holm < 1e-4
+    assert marks["good"].to_best is None
+    close = column_marks({"a": [good], "b": [near]})
+    other = close["b"] if close["a"].best else close["a"]
+    assert other.tied
+    assert other.to_best is not None
+    assert other.to_best.contains(0)
+    with pytest.raises(ValueError, match="same datasets"):
+        column_marks({"a": [good], "b": [good, good]})
+
+
+@given(st.integers(1, 4), st.integers(2, 30), st.integers(0, 99))
+def test_intervals_stay_within_the_possible(seeds: int, n: int, key: int) -> None:
+    y = np.random.default_rng(key).random((seeds, n)) < 0.9
+    interval = mean_interval(y)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert interval.high > interval.low
