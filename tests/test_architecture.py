@@ -87,7 +87,8 @@ def unsafe(tree: ast.AST) -> list[str]:
     own_state = {id(inner) for block in guarded for inner in ast.walk(block)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = {node.module} if isinstance(node, ast.ImportFrom) else {alias.name for alias in node.names} - {"pickle"}
+            plain = isinstance(node, ast.Import)
+            names = {alias.name for alias in node.names} - {"pickle"} if plain else {node.module}
             if names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}:
                 found.append(f"line {node.lineno}: pickles")
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle" and node.attr != "UnpicklingError":
