@@ -1,0 +1,62 @@
+"""`bench cache`: what the feature store holds, and making room."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import BenchError
+from bench.features.store import FeatureStore
+
+app = typer.Typer(help="List or clear stored features.", no_args_is_help=True)
+
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of the store (default: $BENCH_CACHE, else the user's cache).")
+]
+
+
+@app.command("list")
+def list_(
+    cache: CacheDir = None,
+    format: Annotated[str, typer.Option(help="'text' or 'json'.")] = "text",
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything and delete what is damaged first.")] = False,
+) -> None:
+    """List the stored feature sets: what, how many images, how large."""
+    if format not in ("text", "json"):
+        raise BenchError(f"--format {format} is not known: write 'text' or 'json'")
+    store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
+    if verify:
+        store.verify()
+    entries = store.entries()
+    if format == "json":
+        rows = [{"name": e.folder.name, "key": vars(e.key), "images": e.rows(), "bytes": e.bytes} for e in entries]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for entry in entries:
+        typer.echo(f"{_size(entry.bytes):>10}  {entry.rows():>8} images  {entry.folder.name}")
+    typer.echo(f"{_size(sum(entry.bytes for entry in entries)):>10}  in {store.root}, {_size(store.free())} free")
+
+
+@app.command()
+def clear(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern of the names that `list` prints.")] = "*",
+    cache: CacheDir = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete stored features, all or those that match PATTERN (such as '*_dense_*'); they can be encoded again."""
+    store = FeatureStore(cache)
+    entries = store.entries(pattern)
+    if not entries:
+        typer.echo(f"nothing in {store.root} matches '{pattern}'")
+        return
+    if not yes:
+        total = _size(sum(entry.bytes for entry in entries))
+        typer.confirm(f"Delete {len(entries)} feature sets ({total}) in {store.root}?", abort=True)
+    typer.echo(f"freed {_size(store.clear(pattern))}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

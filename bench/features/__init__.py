@@ -1,0 +1,1 @@
+"""Features: every image is encoded once per view, for all methods, shots and seeds."""

@@ -1,0 +1,117 @@
+"""Decoding and rendering images in worker processes, which never import torch.
+
+Blocks come back in order through a bounded queue, so that memory stays flat whatever the size of the dataset.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bench.data.views import render_views
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from bench.data.dataset import ImageSource
+
+_FEW = 512  # rendered views below which starting processes costs more than it saves
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pixels reach the tower: input side, filter, and how the image is brought to size (see ``views.render``)."""
+
+    size: int
+    mode: str = "bicubic"
+    resize: str = "shortest"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A few images to decode once each and render in all of ``views``."""
+
+    paths: tuple[str, ...]
+    views: tuple[str, ...]
+
+
+def render_block(source: ImageSource, look: Look, block: Block) -> np.ndarray:
+    """The pixels of a block, uint8 (n, V, size, size, 3). Raises BenchError naming an image that cannot be read."""
+    pixels = np.empty((len(block.paths), len(block.views), look.size, look.size, 3), np.uint8)
+    for row, path in zip(pixels, block.paths, strict=True):
+        try:
+            row[:] = render_views(source.open(path), block.views, path, look.size, look.mode, look.resize)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on broken files
+            raise BenchError(f"cannot read the image {path}: {error}; replace the file and run again") from error
+    return pixels
+
+
+def default_workers(encodes: int) -> int:
+    """Worker processes for that many rendered views: none for few, else the usable cores less one, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if encodes < _FEW else min(16, max(1, cores - 1))
+
+
+def rendered(
+    source: ImageSource, look: Look, blocks: Iterable[Block], workers: int, ahead: int = 2
+) -> Generator[np.ndarray]:
+    """The pixels of each block in order. ``workers = 0`` decodes in one thread of this process.
+
+    At most ``2 * workers + ahead`` blocks are in memory. Close the iterator to stop early (``contextlib.closing``).
+    Raises BenchError when an image cannot be read or a worker dies.
+    """
+    pool, work = _pool(source, look, workers)
+    waiting: deque[Future[np.ndarray]] = deque()
+    try:
+        for block in blocks:
+            waiting.append(pool.submit(work, block))
+            if len(waiting) >= 2 * workers + ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise BenchError(
+            "a process that decodes images died (is memory short?): run again, what is encoded is kept; a Python script"
+            ' that encodes must keep its work under `if __name__ == "__main__":`'
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(source: ImageSource, look: Look, workers: int) -> tuple[Executor, Callable[[Block], np.ndarray]]:
+    if workers:
+        # Spawned, not forked: the parent may hold threads and a CUDA context, which do not survive a fork.
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, look)), _work
+    return ThreadPoolExecutor(1), lambda block: render_block(source, look, block)
+
+
+_worker: dict[str, tuple[ImageSource, Look]] = {}  # set once in each worker process, never in the parent
+
+
+def _start(source: ImageSource, look: Look) -> None:
+    _worker["job"] = (source, look)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)  # a killed run leaves no workers behind
+
+
+def _work(block: Block) -> np.ndarray:
+    return render_block(*_worker["job"], block)

@@ -1,0 +1,172 @@
+"""Encode once: every image x view that anyone asked for goes through the tower one time, all its taps into the store.
+
+What is too big to keep is streamed instead: same values, nothing stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.features.forward import Encoded, Images, Tower, encoded, feature_key
+from bench.features.key import FeatureKey
+from bench.features.plan import KeyOf, Piece, Request, outstanding
+from bench.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["EncodeReport", "Request", "encode", "feature_key", "stream", "stream_views"]
+
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What an ``encode`` call did: images decoded, image x view passes through the tower, wall seconds."""
+
+    images: int
+    encodes: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Image x view passes per second; 0 when there was nothing to do."""
+        return self.encodes / self.seconds if self.encodes else 0.0
+
+
+def encode(
+    tower: Tower,
+    dataset: Images,
+    requests: Sequence[Request],
+    store: FeatureStore,
+    *,
+    workers: int | None = None,
+    batch: int | None = None,
+    dtype: str = "float32",
+    progress: Progress | None = None,
+) -> EncodeReport:
+    """Bring everything that ``requests`` name into the store; what is there already is not encoded again.
+
+    ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows per
+    forward pass (None: 32, on CUDA 256). ``dtype``: what the tower computes in, ``float32`` or (CUDA) ``float16`` /
+    ``bfloat16``. ``progress(done, total)`` counts image x view passes. Peak memory does not grow with the number of
+    images. Raises BenchError for an unreadable image, a full disk, or features that half precision cannot hold; what
+    was finished before stays.
+    """
+
+    def key_of(tap: str, view: str) -> FeatureKey:
+        return feature_key(tower, dataset, tap, view, dtype)
+
+    began = time.perf_counter()
+    pieces = outstanding(requests, store, key_of)
+    total, done = sum(piece.encodes for piece in pieces), 0
+    room = _Room(store, pieces, key_of)
+    with closing(encoded(tower, dataset.source, pieces, workers, batch, dtype)) as passes:
+        for number, results in groupby(passes, key=lambda result: result.piece):
+            with closing(_stored(results, pieces[number], store, key_of, room)) as counts:
+                for rows in counts:
+                    done += rows
+                    if progress:
+                        progress(done, total)
+    return EncodeReport(sum(len(piece.paths) for piece in pieces), done, time.perf_counter() - began)
+
+
+def _stored(
+    results: Iterator[Encoded], piece: Piece, store: FeatureStore, key_of: KeyOf, room: _Room
+) -> Generator[int]:
+    """Write one piece, a shard for each view and tap; yields how many rows each result brought."""
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        writers = {
+            (view, tap): stack.enter_context(store.writer(key_of(tap, view), piece.paths))
+            for view, taps in piece.views
+            for tap in taps
+        }
+
+        def write(result: Encoded, rows: Mapping[str, np.ndarray]) -> None:
+            for tap, array in rows.items():
+                writers[result.view, tap].write(result.start, array)
+
+        # One batch is written and hashed while the next goes through the tower. Leaving the stack waits for the
+        # thread before it closes the writers.
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        last: Future[None] | None = None
+        for result in results:
+            rows = {tap: tensor.cpu().numpy() for tap, tensor in result.taps.items()}
+            room.check(rows)
+            if last:
+                last.result()
+            last = thread.submit(write, result, rows)
+            yield len(next(iter(rows.values())))
+        if last:
+            last.result()
+        for writer in writers.values():
+            writer.images_per_second = round(piece.encodes / (time.perf_counter() - started), 1)
+
+
+def stream(
+    tower: Tower,
+    dataset: Images,
+    paths: Sequence[str],
+    view: str,
+    taps: Collection[str],
+    *,
+    workers: int | None = None,
+    batch: int | None = None,
+    dtype: str = "float32",
+) -> Generator[tuple[int, dict[str, Tensor]]]:
+    """Features made on the fly: (start, tap -> float16 tensor (b, ...) on the tower's device), in the order of paths.
+
+    The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is named.
+    """
+    with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch, dtype=dtype)) as parts:
+        for start, _, features in parts:
+            yield start, features
+
+
+def stream_views(
+    tower: Tower,
+    dataset: Images,
+    paths: Sequence[str],
+    views: Mapping[str, Collection[str]],
+    *,
+    workers: int | None = None,
+    batch: int | None = None,
+    dtype: str = "float32",
+) -> Generator[tuple[int, str, dict[str, Tensor]]]:
+    """``stream`` for several views of the same images, each image decoded once: (start, view, features)."""
+    piece = Piece(tuple(paths), tuple((view, tuple(sorted(taps))) for view, taps in views.items()))
+    with closing(encoded(tower, dataset.source, [piece], workers, batch, dtype)) as passes:
+        for result in passes:
+            yield result.start, result.view, result.taps
+
+
+class _Room:
+    """Checks the disk when the shape of a tap's rows is first known, before any row of it is written."""
+
+    def __init__(self, store: FeatureStore, pieces: Sequence[Piece], key_of: KeyOf) -> None:
+        self._store = store
+        self._due: dict[str, list[tuple[FeatureKey, int]]] = {}
+        for piece in pieces:
+            for view, taps in piece.views:
+                for tap in taps:
+                    self._due.setdefault(tap, []).append((key_of(tap, view), len(piece.paths)))
+
+    def check(self, rows: Mapping[str, np.ndarray]) -> None:
+        need = sum(
+            self._store.disk_need(key, n, rows[tap].shape[1:]) for tap in rows for key, n in self._due.pop(tap, ())
+        )
+        if need and need > (free := self._store.free()):
+            raise BenchError(
+                f"the features need {need / 1e9:.1f} GB in {self._store.root}, where {free / 1e9:.1f} GB are free:"
+                " pass --cache DIR on a larger disk, or clear old features with `bench cache clear`"
+            )

@@ -1,0 +1,151 @@
+"""From images to features: blocks of pixels through the tower, every view and tap of an image together.
+
+Shapes: B batch, n images of a block, V views of each, H W pixels, C colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bench.data.views import parse, preprocessing
+from bench.errors import BenchError
+from bench.features.decode import Block, Look, default_workers, rendered
+from bench.features.key import FeatureKey
+from bench.features.plan import Piece
+from bench.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.data.dataset import ImageSource
+
+_BLOCK = 32  # rendered views per block: what travels between processes at a time (5 MB at 224 pixels)
+_HALF_MAX = 65504.0
+
+
+class Tower(Protocol):
+    """What encoding needs of a backbone. It may also have ``mode`` and ``resize`` (see ``views.render``)."""
+
+    @property
+    def spec(self) -> Any: ...  # name, arch, quick_gelu, weights_hash
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def mean(self) -> Any: ...
+
+    @property
+    def std(self) -> Any: ...
+
+    def encode_images(self, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """Raw features of normalised pixels, one tensor (B, ...) for each tap."""
+        ...
+
+
+class Images(Protocol):
+    """What encoding needs of a dataset."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def source(self) -> ImageSource: ...
+
+
+class Encoded(NamedTuple):
+    """Features of one view of consecutive images: rows ``start`` on of a piece, tap -> (n, ...) float16."""
+
+    piece: int
+    start: int
+    view: str
+    taps: dict[str, Tensor]
+
+
+def feature_key(tower: Tower, dataset: Images, tap: str, view: str, dtype: str = "float32") -> FeatureKey:
+    """The key under which the store keeps one tap of one view of a dataset's images."""
+    spec, look = tower.spec, _look(tower)
+    arch = spec.arch + ("+quickgelu" if spec.quick_gelu and "quickgelu" not in spec.arch else "")
+    prepared = preprocessing(look.size, tower.mean, tower.std, look.mode, look.resize)
+    device = _device(tower).type
+    return FeatureKey(arch, spec.weights_hash, prepared, dataset.digest, tap, str(parse(view)), dtype, device)
+
+
+def encoded(
+    tower: Tower, source: ImageSource, pieces: Sequence[Piece], workers: int | None, batch: int | None, dtype: str
+) -> Generator[Encoded]:
+    """Decode, render and encode pieces in order, each image once. See ``encode`` for the arguments."""
+    if not any(piece.encodes for piece in pieces):
+        return
+    batch = batch or (256 if _device(tower).type == "cuda" else 32)
+    workers = default_workers(sum(piece.encodes for piece in pieces)) if workers is None else workers
+    plan: list[tuple[int, int, Block]] = []  # piece, index of the block's last image + 1, block
+    for number, piece in enumerate(pieces):
+        names = tuple(view for view, _ in piece.views)
+        step = max(1, min(batch, _BLOCK) // len(names))
+        for start in range(0, len(piece.paths), step):
+            paths = piece.paths[start : start + step]
+            plan.append((number, start + len(paths), Block(paths, names)))
+    decoded = rendered(source, _look(tower), (block for _, _, block in plan), workers, ahead=1 + batch // _BLOCK)
+    with closing(decoded):
+        waiting: list[np.ndarray] = []
+        for (number, end, block), pixels in zip(plan, decoded, strict=True):
+            waiting.append(pixels)
+            n = sum(map(len, waiting))
+            full = (n + len(block.paths)) * len(block.views) > batch
+            if full or end == len(pieces[number].paths):
+                pixels_nVHWC, waiting = np.concatenate(waiting), []
+                for view, features in _views_of(tower, pieces[number], pixels_nVHWC, batch, dtype):
+                    yield Encoded(number, end - n, view, features)
+
+
+def _views_of(
+    tower: Tower, piece: Piece, pixels_nVHWC: np.ndarray, batch: int, dtype: str
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    n = len(pixels_nVHWC)
+    # All views share a pass with all taps: the deeper tap needs the shallower one anyway, and batches stay full.
+    taps = sorted({tap for _, of_view in piece.views for tap in of_view})
+    rows = pixels_nVHWC.swapaxes(0, 1).reshape(-1, *pixels_nVHWC.shape[2:])
+    parts = [forward(tower, rows[i : i + batch], taps, dtype) for i in range(0, len(rows), batch)]
+    joined = {tap: torch.cat([part[tap] for part in parts]) for tap in taps} if len(parts) > 1 else parts[0]
+    for i, (view, of_view) in enumerate(piece.views):
+        yield view, {tap: joined[tap][i * n : (i + 1) * n] for tap in of_view}
+
+
+def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], dtype: str = "float32") -> dict[str, Tensor]:
+    """One pass through the tower: uint8 pixels to float16 features, tap -> (B, ...), on the tower's device.
+
+    Raises BenchError when a value is not finite or beyond half precision.
+    """
+    device = _device(tower)
+    mean, std = (torch.tensor([*v], dtype=torch.float32, device=device).view(3, 1, 1) for v in (tower.mean, tower.std))
+    # TF32 would make float32 features depend on the GPU's generation.
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    cast = torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+    with torch.inference_mode(), exact, cast:
+        x_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)  # channels-last in memory as it is
+        raw = tower.encode_images(x_BCHW.float().div_(255).sub_(mean).div_(std), taps)
+        bounds = {tap: torch.stack(torch.aminmax(raw[tap].float())).tolist() for tap in taps}
+    for tap, (low, high) in bounds.items():
+        if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
+            raise BenchError(
+                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision cannot hold:"
+                " check the weights file, or compute in float32"
+            )
+    # Copied outside inference mode, so that a method may train on streamed features.
+    return {tap: raw[tap].to(torch.float16, copy=True) for tap in taps}
+
+
+def _look(tower: Tower) -> Look:
+    return Look(tower.image_size, getattr(tower, "mode", "bicubic"), getattr(tower, "resize", "shortest"))
+
+
+def _device(tower: Tower) -> torch.device:
+    return next(tower.model.parameters()).device

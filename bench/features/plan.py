@@ -1,0 +1,59 @@
+"""What is left to encode: every image once, with all the views and taps that anyone asked for. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.data.views import parse
+from bench.features.key import FeatureKey
+from bench.features.store import FeatureStore
+
+SHARD_ROWS = 2048  # images per shard: what an interruption costs at most (0.4 GB of RN50's dense features)
+
+KeyOf = Callable[[str, str], FeatureKey]  # (tap, view) -> key
+
+
+@dataclass(frozen=True)
+class Request:
+    """Images, and for each view the taps wanted of it."""
+
+    paths: Sequence[str]
+    views: Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images that all lack the same: one shard per view and tap. ``views`` pairs each view with its taps."""
+
+    paths: tuple[str, ...]
+    views: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def encodes(self) -> int:
+        """How many image x view passes through the tower the piece takes."""
+        return len(self.paths) * len(self.views)
+
+
+def outstanding(requests: Sequence[Request], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
+    """The pieces that are not in the store yet: together they hold every lacking image x view exactly once."""
+    wanted: dict[tuple[str, str], dict[str, None]] = {}  # (view, tap) -> paths, in order and without repeats
+    for request in requests:
+        for view, taps in request.views.items():
+            for tap in sorted(taps):
+                wanted.setdefault((str(parse(view)), tap), {}).update(dict.fromkeys(request.paths))
+    lacking: dict[str, list[tuple[str, str]]] = {}
+    for (view, tap), paths in sorted(wanted.items()):
+        for path in store.missing(key_of(tap, view), list(paths)):
+            lacking.setdefault(path, []).append((view, tap))
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for path, what in lacking.items():
+        alike.setdefault(tuple(what), []).append(path)
+    pieces = []
+    for pairs, chosen in alike.items():
+        views: dict[str, tuple[str, ...]] = {}
+        for view, tap in pairs:
+            views[view] = (*views.get(view, ()), tap)
+        for start in range(0, len(chosen), SHARD_ROWS):
+            pieces.append(Piece(tuple(chosen[start : start + SHARD_ROWS]), tuple(views.items())))
+    return pieces

@@ -1,0 +1,100 @@
+"""Writing one shard of a feature set, rows in place as they arrive. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from bench.features.shard import SCHEMA, shard_id, try_lock
+from bench.files import sha256_file, write_json
+
+
+class ShardWriter:
+    """Context manager that writes one shard; leaving it without an error makes the shard visible, else no trace stays.
+
+    Rows go to the file as they arrive, at their place. Plain writes instead of a writable memory map: the pages do
+    not count as this process's memory, and a full disk is an error here, not a killed process.
+    """
+
+    images_per_second: float | None = None  # set by the encoder, kept in the manifest
+
+    def __init__(self, folder: Path, paths: Sequence[str], key: Mapping[str, Any]) -> None:
+        self.paths, self._key = tuple(paths), dict(key)
+        # Each writer has files of its own, so two processes that encode the same images cannot mix their halves.
+        self._data = folder / f"{shard_id(self.paths)}-{uuid.uuid4().hex[:8]}.npy"
+        self._partial = self._data.with_name(self._data.name + ".partial")
+        self._written = np.zeros(len(self.paths), bool)
+        self._row_shape: tuple[int, ...] | None = None
+        self._offset = self._next = 0
+        self._hash: Any = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._partial.open("xb")
+        with suppress(OSError):  # a file system without locks: its abandoned files are left to `bench cache clear`
+            try_lock(self._file)
+        return self
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Write ``rows`` (n, ...) at row ``start``. The first call fixes the row shape; rows are stored as float16."""
+        rows = np.ascontiguousarray(rows, np.float16)
+        if self._row_shape is None:
+            self._row_shape = rows.shape[1:]
+            self._header()
+        assert rows.shape[1:] == self._row_shape and start + len(rows) <= len(self.paths), "rows of another shape"
+        flat = rows.reshape(-1).data.cast("B")
+        if start == self._next and self._hash:
+            self._hash.update(flat)
+            self._next = start + len(rows)
+        else:
+            self._hash = None  # out of order: hash the whole file at the end
+        self._file.seek(self._offset + start * (rows.nbytes // max(1, len(rows))))
+        self._file.write(flat)
+        self._written[start : start + len(rows)] = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def _header(self) -> None:
+        described = {"descr": "<f2", "fortran_order": False, "shape": (len(self.paths), *(self._row_shape or ()))}
+        np.lib.format.write_array_header_1_0(self._file, described)
+        self._offset = self._file.tell()
+        self._file.flush()
+        self._hash.update(self._partial.read_bytes())
+
+    def _commit(self) -> None:
+        assert self._row_shape is not None and self._written.all(), "a shard was left before all its rows were written"
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        stat = os.fstat(self._file.fileno())
+        if os.name == "nt":
+            self._file.close()  # Windows does not rename an open file
+        about = {
+            "schema": SCHEMA,
+            "key": self._key,
+            "shape": [len(self.paths), *self._row_shape],
+            "dtype": "float16",
+            "offset": self._offset,
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "sha256": self._hash.hexdigest() if self._hash else sha256_file(self._partial),
+            "images_per_second": self.images_per_second,
+            "paths": list(self.paths),
+        }
+        os.replace(self._partial, self._data)
+        write_json(self._data.with_suffix(".json"), about)
