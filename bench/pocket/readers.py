@@ -21,7 +21,7 @@ from bench.data.spec import DatasetSpec
 from bench.errors import BenchError, MissingData
 from bench.names import nearest
 from bench.pocket.glyphs import glyph_id
-from bench.pocket.scenes import SceneSource, folder
+from bench.pocket.scenes import RENDERING, SceneSource, folder
 
 SPLITS = ("train", "val", "test")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -56,7 +56,7 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
     }
     source = SceneSource(spec.name, names, drawings, options["style"])
     items = {split: _items(split, names, splits.get(split, 0)) for split in SPLITS}
-    scenes = hashlib.sha256()
+    scenes = hashlib.sha256(b"%d" % RENDERING)
     for split, each in splits.items():
         for label in range(len(names)):
             for index in range(each):
@@ -68,7 +68,7 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
         items["train"],
         items["val"],
         items["test"],
-        dataset_digest(names, items["train"], items["val"], items["test"], scenes.hexdigest()),
+        dataset_digest(names, items["train"], items["val"], items["test"], scenes.hexdigest(), repr(rows)),
         source,
         classes=rows if subset else None,
     )
@@ -116,7 +116,7 @@ def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
     spec.option_values()
     pixels, labels = _scans()
     order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits %d" % row).digest())
-    each = {split: spec.counts[split] // len(DIGITS) for split in ("train", "val")}
+    each = {split: spec.counts.get(split, 0) // len(DIGITS) for split in ("train", "val")}
     rows: dict[str, int] = {}
     parts: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
     for label, name in enumerate(DIGITS):

@@ -23,6 +23,7 @@ from bench.names import nearest
 from bench.pocket import glyphs, textures
 
 SIDE = 128  # px, a scene is square
+RENDERING = 1  # part of every dataset digest: raise it when the pixels of a scene may change
 _COARSE = 64  # px, textures are computed at this size and enlarged
 
 
