@@ -1,0 +1,64 @@
+"""The file format of the embedded CLIPs: fp16 safetensors with only the token rows that training touched.
+
+Keys are open_clip's, without ``attn_mask``; ``token_embedding.weight`` is given by ``token_embedding.rows`` (n, D) and
+``token_embedding.ids`` (n,) int32, the other rows being zero. Metadata: ``config`` (the architecture as JSON),
+``recipe``, ``name``, ``init``, ``seed``, ``batch``, ``steps``, ``seconds``.
+
+Legend: n tokens that training touched, D width of the text tower.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from bench.files import write_bytes
+
+RECIPE = "2"  # version of the recipe; 1 was the prototype's
+
+
+def export(
+    state: dict[str, torch.Tensor], ids_n: torch.Tensor, config: dict[str, Any], facts: dict[str, Any], path: Path
+) -> None:
+    """Write a state dict whose token table has the rows ``ids_n`` only (n, D); ``facts`` join the metadata."""
+    kept = {k: v.detach().half().cpu().contiguous() for k, v in state.items() if k != "attn_mask"}
+    kept["token_embedding.rows"] = kept.pop("token_embedding.weight")
+    kept["token_embedding.ids"] = ids_n.int().cpu().contiguous()
+    metadata = {"config": json.dumps(config), "recipe": RECIPE, **{k: str(v) for k, v in facts.items()}}
+    write_bytes(path, save(kept, metadata=metadata))
+
+
+def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
+    """Start ``model``, whose token table holds the rows ``ids_n``, from a file; returns how many tokens are new to it.
+
+    New tokens keep their random rows. Of a file with another image tower only the text side is taken.
+    """
+    state = {k: v.float() for k, v in load_file(path).items()}
+    own = {k: v.shape for k, v in model.state_dict().items()}
+    image = {k for k in state if k.startswith("visual.")}
+    if any(own.get(k) != state[k].shape for k in image):
+        state = {k: v for k, v in state.items() if k not in image}
+        image = {k for k in own if k.startswith("visual.")}
+    else:
+        image = set()
+    rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids").long()
+    place = {int(k): j for j, k in enumerate(ids)}
+    table = model.get_parameter("token_embedding.weight").detach().clone()
+    known = [(i, place[int(k)]) for i, k in enumerate(ids_n) if int(k) in place]
+    if known:
+        mine, theirs = (torch.tensor(side) for side in zip(*known, strict=True))
+        table[mine] = rows[theirs].to(table)
+    missing, unexpected = model.load_state_dict({**state, "token_embedding.weight": table}, strict=False)
+    assert not unexpected and set(missing) <= {"attn_mask", *image}, (missing, unexpected)
+    return len(ids_n) - len(known)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a file says about itself."""
+    with safe_open(path, "pt") as file:
+        return file.metadata()
