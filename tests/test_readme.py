@@ -1,0 +1,110 @@
+"""Every command the README shows exists; those not marked otherwise are run, in order, in one empty folder.
+
+A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its commands
+are only parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MARK = r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n+)?"
+BLOCK = re.compile(MARK + r"```(?P<kind>console|bash|sh|shell)\n(?P<body>.*?)```", re.S)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``$`` line: its words without the prompt, and why it is not run (empty: it is)."""
+
+    words: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+def commands(text: str) -> list[Command]:
+    """The commands of a Markdown text, continuation lines joined, comments dropped."""
+    found = []
+    for block in BLOCK.finditer(text):
+        assert block["kind"] == "console", "write commands as ```console blocks with '$ ' before each"
+        for line in block["body"].replace("\\\n", " ").splitlines():
+            if line.startswith("$ "):
+                words = shlex.split(line[2:], comments=True)
+                found.append(Command(tuple(words), block["reason"] or ""))
+    return found
+
+
+SHOWN = commands(README)
+
+
+def parse(words: tuple[str, ...]) -> None:
+    """Let the command line parse ``bench ...`` without doing anything; its usage errors come through."""
+    typer = pytest.importorskip("typer")
+    cli = pytest.importorskip("bench.cli")
+    command: Any = typer.main.get_command(cli.app)
+    args = list(words[1:])
+    while hasattr(command, "commands"):
+        assert args and args[0] in command.commands, f"no such verb: {' '.join(words)}"
+        command = command.commands[args.pop(0)]
+    command.make_context(words[-1], args)
+
+
+def test_the_parser_of_this_file_sees_commands() -> None:
+    text = "<!-- not run: slow -->\n```console\n$ bench run \\\n    --shots 1  # few\noutput\n```\n\n"
+    text += "```console\n$ make run\n```\n"
+    assert commands(text) == [Command(("bench", "run", "--shots", "1"), "slow"), Command(("make", "run"), "")]
+    assert {c.words[0] for c in SHOWN} >= {"make"}
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=str)
+def test_command_exists(command: Command) -> None:
+    program, *args = command.words
+    if program == "bench":
+        parse(command.words)
+    elif program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        for target in (a for a in args if "=" not in a):
+            assert re.search(rf"^{re.escape(target)}:", makefile, re.M), f"no target {target}"
+        for variable, _, value in (a.partition("=") for a in args if "=" in a):
+            assert re.search(rf"^{variable} \?=", makefile, re.M), f"no variable {variable}"
+            if variable == "ARGS":
+                parse(("bench", "run", *shlex.split(value)))
+    else:
+        assert command.reason, f"'{command}' is neither bench nor make: say why it is not run"
+
+
+def test_a_misspelt_option_is_found() -> None:
+    with pytest.raises(Exception, match=r"(?i)no such option|--shotz"):
+        parse(("bench", "run", "--shotz", "1"))
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    """In order, because later ones read what earlier ones made; sockets and the user's cache stay untouched."""
+    pytest.importorskip("bench.cli")
+    env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    work = tmp_path / "work"
+    work.mkdir()
+    for command in SHOWN:
+        if command.reason or command.words[0] != "bench":
+            continue
+        code = "from bench.cli import main; main()"
+        args = [sys.executable, "-c", code, *command.words[1:]]
+        done = subprocess.run(args, cwd=work, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), f"README links to {target}, which does not exist"
