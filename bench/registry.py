@@ -1,0 +1,133 @@
+"""Methods by name: the methods/ folder, ``--plugin file.py`` and entry points, all through one loader."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from bench.errors import BenchError
+from bench.interface import Method
+from bench.names import canonical, nearest
+from bench.paths import methods_dir
+
+ENTRY_POINTS = "bench.methods"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that could not be loaded: listed with its reason, not hidden."""
+
+    source: str
+    reason: str
+
+
+def load_file(file: Path) -> ModuleType:
+    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not import."""
+    name = f"bench.methods.{file.stem}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(file):
+        return known
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BenchError(f"{file}: not a Python file; a plugin is one .py file with a Method class")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _methods_in(module: ModuleType) -> list[type[Method]]:
+    return [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__ and "name" in vars(value)
+    ]
+
+
+def _check(cls: type[Method], source: str) -> None:
+    for attribute in ("name", "title"):
+        if not isinstance(getattr(cls, attribute, None), str):
+            raise BenchError(f"{source}: class {cls.__name__} needs a line  {attribute} = \"...\"")
+    unknown = {key for values in (*cls.presets.values(), *cls.per_dataset.values()) for key in values} - set(cls.settings)
+    if unknown or not set(cls.inference) <= set(cls.settings):
+        odd = ", ".join(sorted(unknown | (set(cls.inference) - set(cls.settings))))
+        raise BenchError(f"{source}: {cls.name}: {odd}: not in settings; every preset, per_dataset and inference key must be")
+
+
+class Registry:
+    """The methods of this process by canonical name, and the sources that failed to load."""
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Method] = {}
+        self.sources: dict[str, str] = {}
+        self.broken: list[Broken] = []
+
+    def add(self, cls: type[Method], source: str) -> None:
+        """Register one method class. Raises BenchError when its name is taken or its fields are incomplete."""
+        _check(cls, source)
+        key = canonical(cls.name)
+        if key in self.methods and self.sources[key] != source:
+            raise BenchError(f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; give the method another name")
+        self.methods[key] = cls()
+        self.sources[key] = source
+
+    def add_file(self, file: Path) -> None:
+        """Register every method class of a file. Raises BenchError when there is none."""
+        if not file.is_file():
+            raise BenchError(f"--plugin {file}: no such file")
+        found = _methods_in(load_file(file.resolve()))
+        if not found:
+            raise BenchError(f"{file}: no method in it; define a class that derives from bench.Method and has a name")
+        for cls in found:
+            self.add(cls, str(file))
+
+    def get(self, name: str) -> Method:
+        """The method of that name. Raises BenchError with the nearest name, or the reason its file did not load."""
+        found = self.methods.get(canonical(name))
+        if found is not None:
+            return found
+        reason = next((b.reason for b in self.broken if canonical(Path(b.source).stem) == canonical(name)), "")
+        raise BenchError(reason or f"unknown method '{name}'{nearest(name, self.names())}; `bench list methods` shows all")
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(m.name for m in self.methods.values())
+
+
+def _try(registry: Registry, source: str, add: object) -> None:
+    assert callable(add)
+    try:
+        add()
+    except BenchError as error:
+        registry.broken.append(Broken(source, str(error)))
+
+
+@lru_cache(maxsize=1)
+def builtin() -> Registry:
+    """The methods that come with the program and those of installed packages (entry points ``bench.methods``)."""
+    registry = Registry()
+    for file in sorted(methods_dir().glob("[!_]*.py")):
+        _try(registry, str(file), lambda file=file: registry.add_file(file))
+    for point in entry_points(group=ENTRY_POINTS):
+        _try(registry, point.value, lambda point=point: registry.add(point.load(), point.value))
+    return registry
+
+
+def with_plugins(files: tuple[Path, ...] = ()) -> Registry:
+    """The built-in methods and those of the given plugin files; a plugin that does not load is an error here."""
+    base = builtin()
+    registry = Registry()
+    registry.methods, registry.sources, registry.broken = dict(base.methods), dict(base.sources), list(base.broken)
+    for file in files:
+        registry.add_file(file)
+    return registry

@@ -1,0 +1,259 @@
+"""The plan: every fit and evaluation a command asks for, with its keys, before any image is opened. No torch.
+
+Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values) (architecture 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench import prompts as prompt_sets
+from bench.clip.backbone import BackboneSpec, resolve
+from bench.data import catalog, fewshot
+from bench.data.dataset import Dataset, Draw
+from bench.errors import BenchError, MissingData
+from bench.files import digest
+from bench.interface import Facts, Method, Recipe
+from bench.names import canonical
+from bench.prompts import PromptSet
+from bench.registry import Registry
+from bench.run import protocol as protocols
+from bench.run import record, settings
+
+ENCODE_DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a ``bench run`` asks for; each field bears the name of its flag."""
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...]
+    seeds: tuple[int, ...]
+    backbones: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    preset: str | None = None
+    protocol: str = "recipe"
+    overrides: settings.Overrides = field(default_factory=dict)
+    sweeps: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    targets: bool = False
+    data_root: Path | None = None
+    prompt_dir: Path | None = None
+    results: Path = Path("results")
+    allow_torchscript: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The coordinates of a fit, as tables name them."""
+
+    method: str
+    dataset: str
+    shots: int
+    seed: int
+    backbone: str
+    prompts: str
+    protocol: str
+    preset: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One test set under one choice of inference-time values."""
+
+    target: Dataset
+    values: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fit with its key, what it reads, and its evaluations. ``after``: fits of other methods whose state it reads."""
+
+    cell: Cell
+    method: Method
+    settings: Mapping[str, Any]
+    recipe: Recipe
+    facts: Facts
+    dataset: Dataset
+    draw: Draw
+    prompts: PromptSet
+    backbone: BackboneSpec
+    after: Mapping[str, Planned]
+    parts: Mapping[str, Any]
+    key: str
+    where: Path
+    evaluations: tuple[Evaluation, ...] = ()
+    asked: bool = True
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A cell that cannot run here, and why."""
+
+    method: str
+    dataset: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """Fits in the order they run, and what is blocked."""
+
+    fits: list[Planned]
+    blocked: list[Blocked]
+
+
+def make(request: Request, registry: Registry) -> Plan:
+    """The plan of a request: breadth first, one seed of everything, then the next.
+
+    Raises BenchError for unknown names and values; missing data only blocks the cells that need it.
+    """
+    return _Planner(request, registry).plan()
+
+
+class _Planner:
+    """Caches what many cells share: backbones, datasets, draws, prompt sets."""
+
+    def __init__(self, request: Request, registry: Registry) -> None:
+        self.request = request
+        self.registry = registry
+        self.backbones = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
+        self.datasets: dict[str, Dataset] = {}
+        self.draws: dict[tuple[str, int, int], Draw] = {}
+        self.fits: dict[str, Planned] = {}
+        self.blocked: dict[tuple[str, str, str], Blocked] = {}
+        protocols.check(request.protocol)
+
+    def plan(self) -> Plan:
+        r = self.request
+        methods = [self.registry.get(name) for name in dict.fromkeys(r.methods)]
+        found = self._found(r.datasets)
+        labelled = [m for m in methods if m.uses_labels]
+        for backbone in self.backbones.values():
+            for method in methods:
+                if not method.uses_labels:
+                    for dataset in found:
+                        self._cells(method, dataset, 0, 0, backbone)
+            for seed in r.seeds:
+                for dataset in found:
+                    for shots in r.shots:
+                        for method in labelled:
+                            self._cells(method, dataset, shots, seed, backbone)
+        fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
+        return Plan(fits, list(self.blocked.values()))
+
+    def _found(self, names: tuple[str, ...]) -> list[Dataset]:
+        found = []
+        for name in dict.fromkeys(names):
+            try:
+                found.append(self._dataset(name))
+            except MissingData as error:
+                for method in self.request.methods:
+                    self._block(method, name, str(error))
+        return found
+
+    def _dataset(self, name: str) -> Dataset:
+        if name not in self.datasets:
+            out = self.request.results / "splits"
+            self.datasets[name] = catalog.find(name, self.request.data_root, out=out)
+        return self.datasets[name]
+
+    def _block(self, method: str, dataset: str, reason: str) -> None:
+        self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
+
+    def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
+        if dataset.spec.source:
+            raise BenchError(
+                f"{dataset.name} is a test set for models of {dataset.spec.source}: "
+                f"run --datasets {dataset.spec.source} --targets instead"
+            )
+        given = self.request.overrides.get(canonical(method.name), {})
+        for prompts in self.request.prompts or method.prompts:
+            for swept in [{}, *self.request.sweeps.get(canonical(method.name), [])]:
+                try:
+                    self._fit(method, dataset, shots, seed, backbone, prompts, {**given, **swept}, asked=True)
+                except MissingData as error:
+                    self._block(method.name, dataset.name, str(error))
+
+    def _fit(
+        self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec, prompts: str,
+        overrides: Mapping[str, Any], asked: bool,
+    ) -> Planned | None:  # fmt: skip
+        if backbone.family not in method.towers:
+            reason = f"{method.name} works on {' and '.join(method.towers)} towers, {backbone.name} is '{backbone.family}'"
+            self._block(method.name, dataset.name, reason)
+            return None
+        preset = self.request.preset or backbone.preset
+        given = self.request.overrides
+        after = {}
+        for name in method.after:
+            other = self.registry.get(name)
+            found = self._fit(
+                other, dataset, shots, seed, backbone, prompts, given.get(canonical(name), {}), asked=False
+            )
+            if found is None:
+                return None
+            after[name] = found
+        values = settings.resolve(method, preset, dataset.spec.recipe_as, overrides)
+        draw = self._draw(dataset, shots, seed)
+        built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
+        facts = Facts(
+            shots, len(dataset.classnames), len(draw.train), built.size, dataset.spec.recipe_as, backbone.family, preset
+        )
+        recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
+        parts = {
+            "schema": record.SCHEMA,
+            "method": method.name,
+            "version": method.version,
+            "settings": {k: v for k, v in values.items() if k not in method.inference},
+            "recipe": asdict(recipe),
+            "dataset": dataset.digest,
+            "draw": draw.digest,
+            "seed": seed,
+            "shots": shots,
+            "weights": backbone.digest,
+            "prompts": built.digest,
+            "protocol": self.request.protocol,
+            "encode_dtype": ENCODE_DTYPE,
+            "after": {name: fit.key for name, fit in after.items()},
+        }
+        key = digest(parts)
+        inference = {k: values[k] for k in method.inference}
+        cell = Cell(
+            method.name, dataset.name, shots, seed, backbone.name, built.name, self.request.protocol, preset
+        )
+        planned = self.fits.get(key)
+        if planned is None:
+            where = record.folder(self.request.results, backbone.name, dataset.name, method.name)
+            planned = Planned(
+                cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, asked=asked
+            )
+        evaluations = self._evaluations(planned, inference) if asked else ()
+        merged = {e.key: e for e in (*planned.evaluations, *evaluations)}
+        planned = replace(planned, evaluations=tuple(merged.values()), asked=planned.asked or asked)
+        self.fits[key] = planned
+        return planned
+
+    def _evaluations(self, fit: Planned, values: Mapping[str, Any]) -> list[Evaluation]:
+        names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
+        found = []
+        for name in names:
+            try:
+                target = fit.dataset if name == fit.dataset.name else self._dataset(name)
+            except MissingData as error:
+                self._block(fit.cell.method, name, str(error))
+                continue
+            key = digest([fit.key, target.digest, dict(values)])
+            found.append(Evaluation(target, dict(values), key))
+        return found
+
+    def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:
+        key = (dataset.name, shots, seed)
+        if key not in self.draws:
+            self.draws[key] = fewshot.draw(dataset, shots, seed)
+        return self.draws[key]

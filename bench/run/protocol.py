@@ -1,0 +1,48 @@
+"""Protocols: what may choose hyper-parameters and the step (architecture 2).
+
+``recipe``        the author's own rule, with test selection replaced by few-shot validation (default)
+``no-val``        fixed settings and the last step; validation images are never scored
+``equal-budget``  every trained method scores the same number of configurations on validation, last step each
+``test-oracle``   the recipe's rule on the test images: reproduces published leaks, marked in every table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bench.errors import BenchError
+from bench.interface import LR, Recipe
+from bench.names import nearest
+
+NAMES = ("recipe", "no-val", "equal-budget", "test-oracle")
+BUDGET = 12  # configurations per fit under equal-budget: the size of SAFE's published grid
+_SPAN = 10.0  # learning rates from fixed / 10 to fixed * 10
+
+
+def check(name: str) -> None:
+    """Raises BenchError for an unknown protocol."""
+    if name not in NAMES:
+        raise BenchError(f"unknown protocol '{name}'{nearest(name, NAMES)}; one of: {', '.join(NAMES)}")
+
+
+def apply(name: str, recipe: Recipe) -> Recipe:
+    """The recipe as the protocol runs it."""
+    if name == "no-val":
+        return replace(recipe, **_fixed(recipe, ("grid", "static", "search")), select="last", patience=None)
+    if name == "equal-budget" and recipe.optim is not None and LR in recipe.grid:
+        ladder = tuple(
+            float(recipe.fixed[LR]) * _SPAN ** (-1.0 + 2.0 * i / (BUDGET - 1)) for i in range(BUDGET)
+        )
+        parts = _fixed(recipe, ("grid", "static", "search"))
+        parts["grid"] = {**parts["grid"], LR: ladder}
+        return replace(recipe, **parts, select="last", patience=None)
+    return recipe
+
+
+def _fixed(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
+    def one(axes: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        return {axis: (recipe.fixed[axis],) for axis in axes}
+
+    return {name: one(getattr(recipe, name)) for name in names}

@@ -1,0 +1,99 @@
+"""Records: one small JSON file for each fit and each evaluation, predictions beside it (architecture 7).
+
+``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``. Each file is
+written atomically the moment it is known; merging two machines' results is copying files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.files import read_json, write_bytes, write_json
+
+SCHEMA = 1
+SHORT = 20  # hex digits of a key that make a file name
+
+
+def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:
+    """Where the records of one method on one dataset lie."""
+    return results / "runs" / _safe(backbone) / _safe(dataset) / _safe(method)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def fit_path(where: Path, fit_key: str) -> Path:
+    """The record of a fit."""
+    return where / f"{fit_key[:SHORT]}.json"
+
+
+def evaluation_path(where: Path, fit_key: str, key: str) -> Path:
+    """The record of an evaluation of that fit."""
+    return where / f"{fit_key[:SHORT]}-{key[:SHORT]}.json"
+
+
+def state_path(results: Path, fit_key: str) -> Path:
+    """The fitted tensors of a fit (safetensors)."""
+    return results / "states" / f"{fit_key[:SHORT]}.safetensors"
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A record, or None if there is none. Raises BenchError for a file that is not one of ours."""
+    if not path.is_file():
+        return None
+    try:
+        record = read_json(path)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: not a readable record ({error}); delete it to run its cell again") from error
+    if not isinstance(record, dict) or "schema" not in record:
+        raise BenchError(f"{path}: not a record of this program; move it out of the results folder")
+    return record
+
+
+def done(path: Path, key: str) -> dict[str, Any] | None:
+    """The record at ``path`` if it is of this schema, bears this key and did not fail."""
+    record = read(path)
+    if record is None or record["schema"] != SCHEMA or record.get("key") != key or record.get("status") != "ok":
+        return None
+    return record
+
+
+def evaluated(path: Path, key: str) -> dict[str, Any] | None:
+    """``done`` for an evaluation: its predictions must be there too."""
+    record = done(path, key)
+    return record if record and path.with_suffix(".npz").is_file() else None
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write one record with the schema's number."""
+    write_json(path, {"schema": SCHEMA, **record})
+
+
+def write_predictions(path: Path, top1: np.ndarray, top5: np.ndarray, labels: np.ndarray) -> None:
+    """Top-1 (n,), top-5 (n, 5) and labels (n,) of every test image, in the order of the test list; uint16."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, top1=top1.astype(np.uint16), top5=top5.astype(np.uint16), labels=labels.astype(np.uint16))
+    write_bytes(path, buffer.getvalue())
+
+
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of ``write_predictions``."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def every(results: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """All records under ``results/runs``, in path order."""
+    for path in sorted((results / "runs").rglob("*.json")):
+        record = read(path)
+        if record is not None:
+            yield path, record

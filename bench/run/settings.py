@@ -1,0 +1,105 @@
+"""A method's settings for one cell: its defaults, the dataset's row, the preset, and what the user set.
+
+Later wins: ``settings`` < ``per_dataset[recipe_as]`` < ``presets[preset]`` < ``--set method.key=value``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.errors import BenchError
+from bench.interface import Method
+from bench.names import canonical, nearest
+
+Overrides = Mapping[str, Mapping[str, Any]]  # canonical method name -> setting -> value
+
+
+def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of ``method`` with their values for this preset and dataset row."""
+    row = next((v for k, v in method.per_dataset.items() if canonical(k) == canonical(recipe_as)), {})
+    return {**method.settings, **row, **method.presets.get(preset, {}), **overrides}
+
+
+def parse_value(text: str, default: Any, name: str) -> Any:
+    """A value as typed on the command line, in the type of the setting's default.
+
+    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None.
+    """
+    if isinstance(default, tuple):
+        like = default[0] if default else 0.0
+        return tuple(parse_value(part, like, name) for part in text.split(","))
+    lowered = text.strip().lower()
+    if lowered == "none":
+        return None
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[lowered]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+        if isinstance(default, str):
+            return text.strip()
+        return json.loads(lowered)
+    except (KeyError, ValueError) as error:
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = kinds.get(type(default), "a number")
+        raise BenchError(f"--set {name}={text}: not {kind}") from error
+
+
+def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Method, str, str]:
+    name, equals, value = text.partition("=")
+    owner, dot, setting = name.partition(".")
+    if not (equals and dot):
+        raise BenchError(f"{option} {text}: write method.key=value, as in {option} safe.beta=0.7")
+    method = methods.get(canonical(owner))
+    if method is None:
+        raise BenchError(f"{option} {text}: unknown method '{owner}'{nearest(owner, [m.name for m in methods.values()])}")
+    known = {canonical(s): s for s in method.settings}
+    if canonical(setting) not in known:
+        raise BenchError(
+            f"{option} {text}: {method.name} has no setting '{setting}'{nearest(setting, known)}; "
+            f"its settings: {', '.join(method.settings) or 'none'}"
+        )
+    return method, known[canonical(setting)], value
+
+
+def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, dict[str, Any]]:
+    """``--set method.key=value`` options as values by canonical method name."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in items:
+        method, setting, value = _split(text, "--set", methods)
+        found.setdefault(canonical(method.name), {})[setting] = parse_value(
+            value, method.settings[setting], f"{method.name}.{setting}"
+        )
+    return found
+
+
+def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, list[dict[str, Any]]]:
+    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c`` as a list of overrides per method."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in items:
+        method, setting, value = _split(text, "--sweep", methods)
+        default = method.settings[setting]
+        like = default[0] if isinstance(default, tuple) else default
+        values = _range(value, text) if ":" in value and not isinstance(like, str) else value.split(",")
+        for v in values:
+            parsed = parse_value(str(v), like, f"{method.name}.{setting}")
+            found.setdefault(canonical(method.name), []).append(
+                {setting: (parsed,) if isinstance(default, tuple) else parsed}
+            )
+    return found
+
+
+def _range(text: str, whole: str) -> list[float]:
+    try:
+        start, stop, step = map(float, text.split(":"))
+        count = math.floor((stop - start) / step + 1e-9) + 1
+        if step <= 0 or count < 1:
+            raise ValueError
+    except (ValueError, ZeroDivisionError) as error:
+        raise BenchError(f"--sweep {whole}: write start:stop:step with step > 0, as in 0:2:0.1") from error
+    return [round(start + i * step, 12) for i in range(count)]

@@ -1,0 +1,198 @@
+"""Fit one task: train or solve every grid point, keep what validation likes best, then search inference-time values.
+
+The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid point in
+sweep order, the first search point (protocol 6.2, 12.3, 15.2). Legend: R replicas, G search points, B images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
+from bench.train import loop, rng
+from bench.train.loop import Pool, Scorer
+
+CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Raw features of labelled images, one tensor (n, ...) per tap, and their classes (n,)."""
+
+    features: Features
+    y: Tensor
+
+
+@dataclass
+class Fitted:
+    """A fitted task.
+
+    ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every grid point.
+    ``budget``: configurations and search points scored on validation, optimiser steps, validation images.
+    """
+
+    params: Params
+    values: dict[str, Any]
+    step: int | None = None
+    val_accuracy: float | None = None
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    budget: dict[str, int] = field(default_factory=dict)
+
+
+def chunks(features: Features, rows: int, factor: int = 1) -> Iterator[tuple[int, Features]]:
+    """Slices of all taps together, at most ``CHUNK_BYTES`` of features times ``factor`` each."""
+    per_row = sum(math.prod(x.shape[1:]) * 4 for x in features.values()) * factor
+    size = max(1, min(rows, CHUNK_BYTES // max(per_row, 1)))
+    for start in range(0, rows, size):
+        yield start, {tap: x[start : start + size] for tap, x in features.items()}
+
+
+def scorer(method: Method, recipe: Recipe, consts: Consts, settings: Values, val: Labelled) -> Scorer:
+    """Validation accuracy and negative loss of stacked replicas, (R,) each, at the recipe's check values."""
+    base = {**settings, **recipe.check}
+
+    def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
+        frozen = {name: p.detach() for name, p in params.items()}
+        axes = loop.axes_of(values, recipe, val.y.device)
+        hits_R = torch.zeros(len(values), dtype=torch.float64, device=val.y.device)
+        loss_R = torch.zeros_like(hits_R)
+        with torch.no_grad():
+            for start, features in chunks(val.features, len(val.y), len(values)):
+
+                def logits(p: Params, a: Values, features: Features = features) -> Tensor:
+                    return method.logits(p, consts, features, {**base, **a})
+
+                logits_RBK = loop.map_replicas(logits, method.fuse, frozen, axes).double()
+                y_B = val.y[start : start + logits_RBK.shape[1]]
+                hits_R += (logits_RBK.argmax(-1) == y_B).sum(-1)
+                picked_RB = logits_RBK.gather(-1, y_B.expand(len(values), -1)[..., None])[..., 0]
+                loss_R += (logits_RBK.logsumexp(-1) - picked_RB).sum(-1)
+        return hits_R / len(val.y), -loss_R / len(val.y)
+
+    return score
+
+
+def search(
+    method: Method, consts: Consts, params: Params, values: Values, grid: Sequence[Values], val: Labelled
+) -> tuple[dict[str, Any], float]:
+    """The first of the search points with the highest validation accuracy, and that accuracy."""
+    hits_G = torch.zeros(len(grid), dtype=torch.long, device=val.y.device)
+    with torch.no_grad():
+        for start, features in chunks(val.features, len(val.y)):
+            for positions, logits_GBK in method.sweep(params, consts, features, values, grid):
+                y_B = val.y[start : start + logits_GBK.shape[1]]
+                hits_G[list(positions)] += (logits_GBK.argmax(-1) == y_B).sum(-1)
+    best = int(hits_G.cpu().numpy().argmax())  # numpy's argmax is the first of equals; torch's need not be
+    return dict(grid[best]), int(hits_G[best]) / len(val.y)
+
+
+def fit(
+    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None
+) -> Fitted:
+    """Fit a task under its recipe.
+
+    ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to choose.
+    Raises BenchError when a batch is larger than its stream allows.
+    """
+    grid = {**recipe.grid, **recipe.static}
+    every = points(grid)
+    if val is None and (len(every) > 1 or len(points(recipe.search)) > 1):
+        raise AssertionError("without validation a recipe has one grid point and one search point")
+    done = _trained(method, recipe, task, consts, pools, val) if recipe.optim else _solved(method, recipe, task, consts, val)
+    # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
+    ordered = [done[_key(point)] for point in every]
+    best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
+    values, accuracy = dict(best.point), best.accuracy
+    candidates = points(recipe.search)
+    if recipe.search and len(candidates) > 1:
+        assert val is not None
+        settings = {**task.settings, **values}
+        found, accuracy = search(method, consts, best.params, settings, candidates, val)
+        values.update(found)
+    elif recipe.search:
+        values.update(candidates[0])
+    scored = val is not None
+    return Fitted(
+        best.params,
+        values,
+        best.step,
+        accuracy if scored else None,
+        [{"point": d.point, "checks": d.curve} for d in ordered] if recipe.optim and scored else [],
+        {
+            "configurations": len(every) if scored and (recipe.optim or len(every) > 1) else 0,
+            "checks": sum(len(d.curve) for d in ordered) if scored else 0,
+            "search_points": len(candidates) if recipe.search and len(candidates) > 1 else 0,
+            "steps": sum(d.steps for d in ordered),
+            "val_images": len(val.y) if val else 0,
+        },
+    )
+
+
+@dataclass
+class _Point:
+    """One grid point's outcome."""
+
+    point: dict[str, Any]
+    params: Params
+    score: float
+    accuracy: float
+    step: int | None
+    curve: list[tuple[int, float]]
+    steps: int
+
+
+def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(point.items()))
+
+
+def _trained(
+    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None
+) -> dict[Any, _Point]:
+    done: dict[Any, _Point] = {}
+    for static in points(recipe.static):
+        settings = {**task.settings, **static}
+        values = [{**point, **static} for point in points(recipe.grid)]
+        group = recipe if not static else _with_static(recipe, static)
+        start = [method.init(task, consts, {**settings, **v}, rng.generator(task.seed, "init")) for v in values]
+        score = scorer(method, group, consts, settings, val) if val else None
+        out = loop.train(method, group, consts, start, values, settings, pools, task.seed, score)
+        for r, point in enumerate(values):
+            curve = [(step, accuracy[r]) for step, accuracy in out.curve]
+            accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
+            params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
+            done[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
+    return done
+
+
+def _with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:
+    """A static ``batch`` also sets the batch of the streams, in the shares the recipe gave them."""
+    if "batch" not in static:
+        return recipe
+    from dataclasses import replace
+
+    whole = sum(s.batch or 0 for s in recipe.streams.values())
+    streams = {
+        name: replace(s, batch=s.batch * static["batch"] // whole if s.batch else None) for name, s in recipe.streams.items()
+    }
+    return replace(recipe, streams=streams)
+
+
+def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None) -> dict[Any, _Point]:
+    done: dict[Any, _Point] = {}
+    several = len(points({**recipe.grid, **recipe.static})) > 1
+    for point in points({**recipe.grid, **recipe.static}):
+        settings = {**task.settings, **point}
+        params = method.solve(task, consts, settings)
+        accuracy = 0.0
+        if val is not None and several:
+            stacked = {name: p[None] for name, p in params.items()}
+            scores = scorer(method, recipe, consts, settings, val)(stacked, [point])
+            accuracy = float(scores[0][0])
+        done[_key(point)] = _Point(point, params, accuracy, accuracy, None, [], 0)
+    return done

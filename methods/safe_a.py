@@ -1,0 +1,150 @@
+"""SAFE-A: Tip-Adapter's cache on SAFE's blended embeddings (protocol 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bench.interface import (
+    DENSE,
+    EVAL,
+    FLIP,
+    LR,
+    POOLED,
+    PREPARED,
+    WD,
+    Batch,
+    Consts,
+    Facts,
+    Features,
+    Method,
+    Params,
+    Recipe,
+    Stream,
+    Task,
+    Values,
+    cosine_logits,
+    cross_entropy,
+    unit,
+)
+from bench.lazy import torch
+from bench.methods.safe import blend
+from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sweep, search_axis
+from bench.train.optim import OptimSpec
+from bench.train.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SafeA(Method):
+    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings; (alpha, gamma) are searched on validation.
+
+    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by Tip-Adapter-F's recipe.
+    """
+
+    name = "safe-a"
+    title = "SAFE-A"
+    cite = "Zhu et al. 2023"
+    taps = (DENSE, POOLED)
+    towers = ("rn", "vit")
+    after = ("safe",)
+    settings = {
+        "key_views": "rrc:10",  # A22: rrc:V random resized crops (0.5), or flip = {eval, flip}
+        "gamma_top": 7.0, "alpha_top": 3.0, "gamma_steps": 200, "alpha_steps": 20, "init_gamma": 1.0, "init_alpha": 1.17,
+        "train_keys": False,  # A19
+        "lr": (1e-3,), "wd": (0.01,), "eps": 1e-4, "epochs": 20, "batch": 256,  # A23, used with train_keys
+        "beta": 0.5, "blend": "raw",
+        "gamma": None, "alpha": None,
+    }  # fmt: skip
+    presets = {"quick": {"key_views": "flip"}}
+    per_dataset = {
+        name: {"gamma_top": row["beta_top"], "alpha_top": row["alpha_top"], "init_alpha": row["init_alpha"]}
+        for name, row in TipAdapterF.per_dataset.items()
+    }
+    inference = ("beta", "blend", "gamma", "alpha")
+
+    def _views(self, settings: Values) -> tuple[str, ...]:
+        how = settings["key_views"]
+        return (EVAL, FLIP) if how == "flip" else tuple(f"rrc(0.5)#{i}" for i in range(int(how.removeprefix("rrc:"))))
+
+    def recipe(self, settings: Values, facts: Facts) -> Recipe:
+        views = self._views(settings)
+        shared = Recipe(
+            support={DENSE: views, POOLED: views},
+            search={
+                "alpha": (0.0, *search_axis(0.1, settings["alpha_top"], settings["alpha_steps"])),
+                "gamma": search_axis(0.1, settings["gamma_top"], settings["gamma_steps"]),
+            },
+            check={"alpha": settings["init_alpha"], "gamma": settings["init_gamma"]},
+            fixed={"alpha": settings["init_alpha"], "gamma": settings["init_gamma"], LR: 1e-3, WD: 0.01},
+        )
+        if not settings["train_keys"]:
+            return shared
+        keys = Stream(PREPARED, "blended_VNC", views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])
+        return Recipe(
+            support=shared.support,
+            search=shared.search,
+            check=shared.check,
+            fixed=shared.fixed,
+            streams={"image": keys},
+            optim=OptimSpec("adamw", eps=settings["eps"]),
+            schedule=Schedule("cosine"),
+            epochs=settings["epochs"],
+            grid={LR: settings["lr"], WD: settings["wd"]},
+        )
+
+    def prepare(self, task: Task) -> Consts:
+        """Mean raw embeddings of the support images under the tuned and the frozen head.
+
+        Blending is linear on raw outputs, so the means are kept apart and beta stays an inference-time value.
+        """
+        head, state = task.head, task.states["safe"]
+        tuned_params = {**head.params, **state.params}
+        views = self._views(task.settings)
+        tuned, frozen = [], []
+        for view in views:
+            tuned.append(torch.cat([head(tuned_params, x) for _, x in task.slices(DENSE, view)]))
+            frozen.append(task.features(POOLED, view))
+        tuned_VNC, frozen_VNC = torch.stack(tuned), torch.stack(frozen)
+        onehot_NK = torch.nn.functional.one_hot(task.labels_N, task.facts.n_classes).to(tuned_VNC.dtype)
+        settings = task.settings
+        return {
+            "blended_VNC": blend(tuned_VNC, frozen_VNC, settings["beta"], settings["blend"]),
+            "W_KC": state.params.get("W_KC", task.W_KC), "scale": task.scale, "head": head, "tuned_params": tuned_params,
+            "tuned_VNC": tuned_VNC, "frozen_VNC": frozen_VNC, "onehot_NK": onehot_NK,
+        }  # fmt: skip
+
+    def _keys(self, params: Params, consts: Consts, values: Values) -> Tensor:
+        if "keys_NC" in params:
+            return params["keys_NC"]
+        return unit(blend(consts["tuned_VNC"], consts["frozen_VNC"], values["beta"], values["blend"]).mean(0))
+
+    def _queries(self, consts: Consts, features: Features, values: Values) -> Tensor:
+        tuned_BC = consts["head"](consts["tuned_params"], features[DENSE])
+        return unit(blend(tuned_BC, features[POOLED], values["beta"], values["blend"]))
+
+    def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
+        return {"keys_NC": self._keys({}, consts, values).clone()}
+
+    def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
+        rows = batch["image"]
+        logits_BK = self._score(unit(rows.x), params["keys_NC"], consts, values["init_alpha"], values["init_gamma"])
+        return {"loss": cross_entropy(logits_BK, rows.y)}
+
+    def _score(self, q_BC: Tensor, keys_NC: Tensor, consts: Consts, alpha: float, gamma: float) -> Tensor:
+        cache_BK = affinity_logits(q_BC @ keys_NC.T, consts["onehot_NK"], gamma)
+        return cosine_logits(q_BC, consts["W_KC"], consts["scale"]) + alpha * cache_BK
+
+    def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
+        q_BC = self._queries(consts, features, values)
+        return self._score(q_BC, self._keys(params, consts, values), consts, values["alpha"], values["gamma"])
+
+    def sweep(
+        self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """The affinities once and the class sums once per gamma."""
+        q_BC = self._queries(consts, features, values)
+        a_BN = q_BC @ self._keys(params, consts, values).T
+        text_BK = cosine_logits(q_BC, consts["W_KC"], consts["scale"])
+        yield from broadcast_sweep(text_BK, a_BN, consts["onehot_NK"], grid, sharpness="gamma", ratio="alpha")
