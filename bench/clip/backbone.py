@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 POCKET = ("pocket-rn", "pocket-vit")
 QUICK = "-quickgelu"
-_VARIANTS = "ls_init_value block_type qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn scale_fc".split()
+_VARIANTS = frozenset(
+    {"ls_init_value", "block_type", "qk_norm", "scaled_cosine_attn"}
+    | {"scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}
+)
 
 
 @dataclass(frozen=True)

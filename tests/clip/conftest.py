@@ -1,0 +1,52 @@
+"""Small random towers with CLIP's structure, in files that `resolve` can name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+TOWERS: dict[str, dict[str, Any]] = {
+    "rn": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 64},
+    "vit": {"layers": 3, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64},
+    "avg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64, "pool_type": "avg"},
+    "timm": {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "linear"},
+}
+
+
+def config(kind: str, quick_gelu: bool = True) -> dict[str, Any]:
+    vision = dict(TOWERS[kind])
+    return {"embed_dim": 16, "vision_cfg": vision, "text_cfg": dict(TEXT), "quick_gelu": quick_gelu}
+
+
+def build(kind: str, quick_gelu: bool = True, seed: int = 0) -> Any:
+    """A random open_clip CLIP whose BatchNorms and LayerNorms are not at their trivial start."""
+    from open_clip.model import CLIP
+
+    torch.manual_seed(seed)
+    model = CLIP(**config(kind, quick_gelu)).eval()
+    with torch.no_grad():
+        for name, t in [*model.named_parameters(), *model.named_buffers()]:
+            if t.is_floating_point() and t.ndim == 1 and "attn_mask" not in name:
+                t.add_(0.3 * torch.rand_like(t))
+    return model
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., tuple[str, Any]]:
+    """Writes a random tower to a file; returns the name that `resolve` takes, and the model itself."""
+    from safetensors.torch import save_file
+
+    def make(kind: str, quick_gelu: bool = True) -> tuple[str, Any]:
+        model = build(kind, quick_gelu)
+        path = tmp_path / f"{kind}.safetensors"
+        tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+        save_file(tensors, path, {"config": json.dumps(config(kind, quick_gelu))})
+        return f"{kind}@{path}", model
+
+    return make
