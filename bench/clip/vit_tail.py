@@ -44,5 +44,5 @@ def project(params: Params, v_BD: Tensor) -> Tensor:
 def all_tokens(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
     """(B, T, C): every token through the block, ``ln_post`` and ``proj``, CLS first (protocol 14)."""
     x_BTD = x_BTD.to(params["proj"].dtype)
-    h_BTD = block(x_BTD, params, "block", heads, activation, eps, causal=False)
+    h_BTD = block(x_BTD, params, "block", heads, activation, eps, mask_TT=None)
     return project(params, norm(h_BTD, params, "ln_post", eps))

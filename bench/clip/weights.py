@@ -80,6 +80,12 @@ def stored(arch: str, tag: str) -> tuple[Path, dict[str, Any]] | None:
     return (file, record) if file.is_file() else None
 
 
+def stored_names() -> list[str]:
+    """Names of all downloaded weights, as ``resolve`` takes them."""
+    records = sorted(folder().glob(f"*/*/{RECORD}"))
+    return [p.parts[-3] if p.parts[-2] == "openai" else f"{p.parts[-3]}/{p.parts[-2]}" for p in records]
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes; for large files kept in a JSON beside it, keyed by size and modification time."""
     stat = path.stat()

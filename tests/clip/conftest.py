@@ -15,7 +15,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "rn": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 64},
     "vit": {"layers": 3, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64},
     "avg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64, "pool_type": "avg"},
-    "timm": {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "linear"},
+    "timm": {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"},
 }
 
 

@@ -1,0 +1,66 @@
+"""``bench weights``: which backbones are on this machine, and getting one."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="The backbones' weights: what is here, and getting more.", no_args_is_help=True)
+
+USUAL = ("pocket-rn", "pocket-vit", "RN50", "ViT-B-16")  # shown even when they are missing
+
+
+class Format(StrEnum):
+    """How a verb prints its result."""
+
+    text = "text"
+    json = "json"
+
+
+@app.command()
+def status(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
+    """Show the weights on this machine and where they lie."""
+    from bench.clip import weights
+
+    rows = [_row(name) for name in dict.fromkeys([*USUAL, *weights.stored_names()])]
+    if format is Format.json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    typer.echo(f"weights folder: {weights.folder()}")
+    for row in rows:
+        if row["state"] == "found":
+            typer.echo(f"{row['name']:<24} found    {row['megabytes']:8.1f} MB  {row['sha256'][:12]}  {row['file']}")
+        else:
+            typer.echo(f"{row['name']:<24} missing  {row['note']}")
+
+
+def _row(name: str) -> dict[str, Any]:
+    from bench.clip.backbone import resolve
+    from bench.errors import BenchError
+
+    try:
+        spec = resolve(name, allow_torchscript=True)  # looking at a file runs nothing
+    except BenchError as error:
+        return {"name": name, "state": "missing", "note": str(error)}
+    size = Path(spec.file).stat().st_size / 1e6
+    return {"name": name, "state": "found", "file": str(spec.file), "megabytes": size, "sha256": spec.weights_hash}
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="ARCH (OpenAI's weights) or ARCH/TAG, as open_clip names them.")],
+) -> None:
+    """Download a backbone's weights: the only verb that does."""
+    from bench.clip.backbone import POCKET
+    from bench.names import canonical
+
+    if canonical(name) in POCKET:
+        typer.echo(f"{canonical(name)} comes with the program; there is nothing to get")
+        return
+    from bench.clip.download import fetch
+
+    typer.echo(f"{name}: {fetch(name)}")
