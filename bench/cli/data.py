@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The images: what is here, whether it is whole, and the few-shot sets drawn from it.", no_args_is_help=True)
+app = typer.Typer(help="The images: what is here, whether it is whole, and its few-shot sets.", no_args_is_help=True)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
-    """Folders that may hold the dataset, best first: beside a user's TOML file, then under the data root.
+    """Folders that may hold the dataset, best first: beside a user's TOML file, under the data root, system folders.
 
     Raises MissingData when the description needs a data root and none is given.
     """
     roots = [root for root in (spec.base, place.data_root) if root is not None]
     folders = [Path(folder).expanduser() for folder in spec.folders]
-    tried = [folder for folder in folders if folder.is_absolute()]
-    tried += [root / folder for root in roots for folder in folders if not folder.is_absolute()]
+    tried = [root / folder for root in roots for folder in folders if not folder.is_absolute()]
+    tried += [folder for folder in folders if folder.is_absolute()]
     if not tried:
         raise MissingData(f"{spec.name}: give --data-root DIR, the folder that holds {spec.folders[0]}/")
     return tried
