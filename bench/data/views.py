@@ -112,7 +112,7 @@ def render_views(
     image: Image.Image, views: Sequence[str], path: str, size: int, mode: str = "bicubic", resize: str = "shortest"
 ) -> np.ndarray:
     """Several views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see ``render``)."""
-    if mode not in _FILTERS or resize not in _RESIZES:
+    if mode not in _FILTERS or resize not in _RESIZES:  # open_clip knows more; none of its CLIP weights use them
         raise BenchError(f"cannot resize by '{resize}' with '{mode}': known are {_RESIZES} and {tuple(_FILTERS)}")
     image = image if image.mode == "RGB" else image.convert("RGB")
     pixels = np.empty((len(views), size, size, 3), np.uint8)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import BenchError
-from bench.features.forward import Encoded, Images, Tower, encoded, feature_key
-from bench.features.key import FeatureKey
+from bench.features.forward import Encoded, Images, Tower, encoded, keys
+from bench.features.key import FeatureKey, feature_key
 from bench.features.plan import KeyOf, Piece, Request, outstanding
 from bench.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EncodeReport", "Request", "encode", "feature_key", "stream", "stream_views"]
+__all__ = ["EncodeReport", "Request", "encode", "feature_key", "keys", "stream", "stream_views"]
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -51,26 +51,20 @@ def encode(
     *,
     workers: int | None = None,
     batch: int | None = None,
-    dtype: str = "float32",
     progress: Progress | None = None,
 ) -> EncodeReport:
     """Bring everything that ``requests`` name into the store; what is there already is not encoded again.
 
     ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows per
-    forward pass (None: 32, on CUDA 256). ``dtype``: what the tower computes in, ``float32`` or (CUDA) ``float16`` /
-    ``bfloat16``. ``progress(done, total)`` counts image x view passes. Peak memory does not grow with the number of
-    images. Raises BenchError for an unreadable image, a full disk, or features that half precision cannot hold; what
-    was finished before stays.
+    forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes. Peak memory does not
+    grow with the number of images. Raises BenchError for an unreadable image, a full disk, or features that half
+    precision cannot hold; what was finished before stays.
     """
-
-    def key_of(tap: str, view: str) -> FeatureKey:
-        return feature_key(tower, dataset, tap, view, dtype)
-
-    began = time.perf_counter()
+    began, key_of = time.perf_counter(), keys(tower, dataset)
     pieces = outstanding(requests, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
     room = _Room(store, pieces, key_of)
-    with closing(encoded(tower, dataset.source, pieces, workers, batch, dtype)) as passes:
+    with closing(encoded(tower, dataset.source, pieces, workers, batch)) as passes:
         for number, results in groupby(passes, key=lambda result: result.piece):
             with closing(_stored(results, pieces[number], store, key_of, room)) as counts:
                 for rows in counts:
@@ -101,7 +95,7 @@ def _stored(
         thread = stack.enter_context(ThreadPoolExecutor(1))
         last: Future[None] | None = None
         for result in results:
-            rows = {tap: tensor.cpu().numpy() for tap, tensor in result.taps.items()}
+            rows = {tap: tensor.numpy(force=True) for tap, tensor in result.taps.items()}
             room.check(rows)
             if last:
                 last.result()
@@ -122,13 +116,12 @@ def stream(
     *,
     workers: int | None = None,
     batch: int | None = None,
-    dtype: str = "float32",
 ) -> Generator[tuple[int, dict[str, Tensor]]]:
     """Features made on the fly: (start, tap -> float16 tensor (b, ...) on the tower's device), in the order of paths.
 
     The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is named.
     """
-    with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch, dtype=dtype)) as parts:
+    with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch)) as parts:
         for start, _, features in parts:
             yield start, features
 
@@ -141,11 +134,10 @@ def stream_views(
     *,
     workers: int | None = None,
     batch: int | None = None,
-    dtype: str = "float32",
 ) -> Generator[tuple[int, str, dict[str, Tensor]]]:
     """``stream`` for several views of the same images, each image decoded once: (start, view, features)."""
     piece = Piece(tuple(paths), tuple((view, tuple(sorted(taps))) for view, taps in views.items()))
-    with closing(encoded(tower, dataset.source, [piece], workers, batch, dtype)) as passes:
+    with closing(encoded(tower, dataset.source, [piece], workers, batch)) as passes:
         for result in passes:
             yield result.start, result.view, result.taps
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from bench.data.views import parse, preprocessing
 from bench.errors import BenchError
 from bench.features.decode import Block, Look, default_workers, rendered
-from bench.features.key import FeatureKey
-from bench.features.plan import Piece
+from bench.features.key import feature_key
+from bench.features.plan import KeyOf, Piece
 from bench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.clip.backbone import BackboneSpec
     from bench.data.dataset import ImageSource
 
 _BLOCK = 32  # rendered views per block: what travels between processes at a time (5 MB at 224 pixels)
@@ -28,22 +28,16 @@ _HALF_MAX = 65504.0
 
 
 class Tower(Protocol):
-    """What encoding needs of a backbone. It may also have ``mode`` and ``resize`` (see ``views.render``)."""
+    """What encoding needs of a backbone."""
 
     @property
-    def spec(self) -> Any: ...  # name, arch, quick_gelu, weights_hash
+    def spec(self) -> BackboneSpec: ...
 
     @property
-    def model(self) -> Any: ...
+    def device(self) -> torch.device: ...
 
     @property
-    def image_size(self) -> int: ...
-
-    @property
-    def mean(self) -> Any: ...
-
-    @property
-    def std(self) -> Any: ...
+    def dtype(self) -> torch.dtype: ...
 
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Raw features of normalised pixels, one tensor (B, ...) for each tap."""
@@ -69,22 +63,19 @@ class Encoded(NamedTuple):
     taps: dict[str, Tensor]
 
 
-def feature_key(tower: Tower, dataset: Images, tap: str, view: str, dtype: str = "float32") -> FeatureKey:
-    """The key under which the store keeps one tap of one view of a dataset's images."""
-    spec, look = tower.spec, _look(tower)
-    arch = spec.arch + ("+quickgelu" if spec.quick_gelu and "quickgelu" not in spec.arch else "")
-    prepared = preprocessing(look.size, tower.mean, tower.std, look.mode, look.resize)
-    device = _device(tower).type
-    return FeatureKey(arch, spec.weights_hash, prepared, dataset.digest, tap, str(parse(view)), dtype, device)
+def keys(tower: Tower, dataset: Images) -> KeyOf:
+    """(tap, view) -> the key of a dataset's features as this tower, on its device and in its precision, makes them."""
+    dtype = str(tower.dtype).removeprefix("torch.")
+    return lambda tap, view: feature_key(tower.spec, dataset.digest, tap, view, dtype, tower.device.type)
 
 
 def encoded(
-    tower: Tower, source: ImageSource, pieces: Sequence[Piece], workers: int | None, batch: int | None, dtype: str
+    tower: Tower, source: ImageSource, pieces: Sequence[Piece], workers: int | None, batch: int | None
 ) -> Generator[Encoded]:
     """Decode, render and encode pieces in order, each image once. See ``encode`` for the arguments."""
     if not any(piece.encodes for piece in pieces):
         return
-    batch = batch or (256 if _device(tower).type == "cuda" else 32)
+    batch = batch or (256 if tower.device.type == "cuda" else 32)
     workers = default_workers(sum(piece.encodes for piece in pieces)) if workers is None else workers
     plan: list[tuple[int, int, Block]] = []  # piece, index of the block's last image + 1, block
     for number, piece in enumerate(pieces):
@@ -93,7 +84,7 @@ def encoded(
         for start in range(0, len(piece.paths), step):
             paths = piece.paths[start : start + step]
             plan.append((number, start + len(paths), Block(paths, names)))
-    decoded = rendered(source, _look(tower), (block for _, _, block in plan), workers, ahead=1 + batch // _BLOCK)
+    decoded = rendered(source, _look(tower.spec), (block for _, _, block in plan), workers, ahead=1 + batch // _BLOCK)
     with closing(decoded):
         waiting: list[np.ndarray] = []
         for (number, end, block), pixels in zip(plan, decoded, strict=True):
@@ -102,34 +93,33 @@ def encoded(
             full = (n + len(block.paths)) * len(block.views) > batch
             if full or end == len(pieces[number].paths):
                 pixels_nVHWC, waiting = np.concatenate(waiting), []
-                for view, features in _views_of(tower, pieces[number], pixels_nVHWC, batch, dtype):
+                for view, features in _views_of(tower, pieces[number], pixels_nVHWC, batch):
                     yield Encoded(number, end - n, view, features)
 
 
 def _views_of(
-    tower: Tower, piece: Piece, pixels_nVHWC: np.ndarray, batch: int, dtype: str
+    tower: Tower, piece: Piece, pixels_nVHWC: np.ndarray, batch: int
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     n = len(pixels_nVHWC)
     # All views share a pass with all taps: the deeper tap needs the shallower one anyway, and batches stay full.
     taps = sorted({tap for _, of_view in piece.views for tap in of_view})
     rows = pixels_nVHWC.swapaxes(0, 1).reshape(-1, *pixels_nVHWC.shape[2:])
-    parts = [forward(tower, rows[i : i + batch], taps, dtype) for i in range(0, len(rows), batch)]
+    parts = [forward(tower, rows[i : i + batch], taps) for i in range(0, len(rows), batch)]
     joined = {tap: torch.cat([part[tap] for part in parts]) for tap in taps} if len(parts) > 1 else parts[0]
     for i, (view, of_view) in enumerate(piece.views):
         yield view, {tap: joined[tap][i * n : (i + 1) * n] for tap in of_view}
 
 
-def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], dtype: str = "float32") -> dict[str, Tensor]:
+def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[str, Tensor]:
     """One pass through the tower: uint8 pixels to float16 features, tap -> (B, ...), on the tower's device.
 
     Raises BenchError when a value is not finite or beyond half precision.
     """
-    device = _device(tower)
-    mean, std = (torch.tensor([*v], dtype=torch.float32, device=device).view(3, 1, 1) for v in (tower.mean, tower.std))
+    how, device = tower.spec.preprocess, tower.device
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (how.mean, how.std))
     # TF32 would make float32 features depend on the GPU's generation.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    cast = torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
-    with torch.inference_mode(), exact, cast:
+    with torch.inference_mode(), exact:
         x_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)  # channels-last in memory as it is
         raw = tower.encode_images(x_BCHW.float().div_(255).sub_(mean).div_(std), taps)
         bounds = {tap: torch.stack(torch.aminmax(raw[tap].float())).tolist() for tap in taps}
@@ -143,9 +133,5 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], dtype: s
     return {tap: raw[tap].to(torch.float16, copy=True) for tap in taps}
 
 
-def _look(tower: Tower) -> Look:
-    return Look(tower.image_size, getattr(tower, "mode", "bicubic"), getattr(tower, "resize", "shortest"))
-
-
-def _device(tower: Tower) -> torch.device:
-    return next(tower.model.parameters()).device
+def _look(spec: BackboneSpec) -> Look:
+    return Look(spec.image_size, spec.preprocess.interpolation, spec.preprocess.resize_mode)

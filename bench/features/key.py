@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.data.views import parse, preprocessing
+
+if TYPE_CHECKING:
+    from bench.clip.backbone import BackboneSpec
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
@@ -12,11 +18,11 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 class FeatureKey:
     """Names one set of features; rows inside a set are found by the image's split-relative path.
 
-    ``tower`` is the architecture (with its activation), ``weights`` and ``dataset`` are SHA-256 digests (hex),
+    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` the dataset's;
     ``dtype`` is what the tower computed in (stored rows are always float16), ``device`` the device type.
     """
 
-    tower: str
+    arch: str
     weights: str
     preprocessing: str
     dataset: str
@@ -29,5 +35,14 @@ class FeatureKey:
     def folder(self) -> str:
         """The set's folder below the store's root: safe in a file system, short, and telling to a reader."""
         view = self.view.replace("#", ".").replace(",noflip", "n").replace("(", "").replace(")", "")
-        parts = (self.tower, self.weights[:12], self.preprocessing, self.dataset[:12], self.tap, view, self.dtype)
+        parts = (self.arch, self.weights[:12], self.preprocessing, self.dataset[:12], self.tap, view, self.dtype)
         return "_".join(_UNSAFE.sub("-", part) for part in (*parts, self.device))
+
+
+def feature_key(
+    spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
+) -> FeatureKey:
+    """The key of one tap of one view of a dataset's images. ``device`` is a device type: ``cpu`` or ``cuda``."""
+    how = spec.preprocess
+    prepared = preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)
+    return FeatureKey(spec.arch, spec.digest, prepared, dataset_digest, tap, str(parse(view)), dtype, device)

@@ -64,7 +64,10 @@ class FeatureStore:
 
     def read(self, key: FeatureKey, paths: Sequence[str]) -> np.ndarray:
         """The rows of ``paths``, float16 (n, ...), in memory. Raises BenchError when one is not stored."""
-        return next(self.slices(key, paths, max(1, len(paths))))[1]
+        for _, whole in self.slices(key, paths, max(1, len(paths))):
+            return whole
+        some = next(iter(self._index(key).values()), None)
+        return np.empty((0, *(some[0].shape[1:] if some else ())), np.float16)
 
     def slices(self, key: FeatureKey, paths: Sequence[str], rows: int = 256) -> Iterator[tuple[int, np.ndarray]]:
         """The rows of ``paths`` in pieces of ``rows``: (start, float16 array); one piece in memory at a time.
@@ -73,10 +76,10 @@ class FeatureStore:
         """
         index = self._index(key)
         absent = [path for path in paths if path not in index]
-        if absent or not paths:
+        if absent:
             raise BenchError(
-                f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} images"
-                f"{f', first {absent[0]}' if absent else ''}: run the command again to encode them"
+                f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} images,"
+                f" first {absent[0]}: run the command again to encode them"
             )
         with ExitStack() as stack:
             files: dict[Path, IO[bytes]] = {}

@@ -102,7 +102,8 @@ def test_crops_are_the_same_on_every_machine_and_in_every_process() -> None:
         ((35, 0, 604, 427), False),
         ((35, 0, 604, 427), False),
     ]
-    code = f"from bench.data.views import *; print([crop_box(parse(v), 'class_a/img 1.jpg', 640, 427) for v in {views}])"
+    boxes_of = f"[crop_box(parse(v), 'class_a/img 1.jpg', 640, 427) for v in {views}]"
+    code = f"from bench.data.views import crop_box, parse; print({boxes_of})"
     root = Path(__file__).resolve().parents[2]
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert run.stdout.strip() == str(boxes)
