@@ -79,7 +79,7 @@ def hub_tokenizer(arch: str, fetch: bool) -> Any:
 
     cache_dir = str(weights.folder() / "tokenizers")
     try:
-        with _online(fetch):
+        with network(fetch):
             return get_tokenizer(arch, cache_dir=cache_dir)
     except ImportError as error:
         raise BenchError(f"the tokeniser of {arch} needs another package: pip install transformers") from error
@@ -89,7 +89,7 @@ def hub_tokenizer(arch: str, fetch: bool) -> Any:
 
 
 @contextmanager
-def _online(allowed: bool) -> Iterator[None]:
+def network(allowed: bool) -> Iterator[None]:
     """Forbid or allow the hub client to use the network for the time of the block."""
     from huggingface_hub import constants
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.clip.backbone import BackboneSpec
+from bench.clip.download import network
 from bench.errors import BenchError
 
 State = dict[str, Tensor]
@@ -101,7 +102,14 @@ def _model(spec: BackboneSpec) -> Any:
         config["vision_cfg"]["timm_model_pretrained"] = False
     if config["text_cfg"].get("hf_model_name"):
         config["text_cfg"]["hf_model_pretrained"] = False
-    return kind(**(config | {"quick_gelu": spec.quick_gelu}))
+    if not config["text_cfg"].get("hf_model_name"):
+        return kind(**(config | {"quick_gelu": spec.quick_gelu}))
+    try:  # these text towers are described by files of the hub's cache
+        with network(False):
+            return kind(**(config | {"quick_gelu": spec.quick_gelu}))
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"cannot build the text tower of {spec.name} ({reason}): pip install transformers") from error
 
 
 def _fill(model: Any, state: State, spec: BackboneSpec) -> None:

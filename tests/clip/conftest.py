@@ -17,19 +17,24 @@ TOWERS: dict[str, dict[str, Any]] = {
     "avg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64, "pool_type": "avg"},
     "timm": {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"},
 }
+TOWERS["sigmoid"] = TOWERS["timm"]
 
 
 def config(kind: str, quick_gelu: bool = True) -> dict[str, Any]:
-    vision = dict(TOWERS[kind])
-    return {"embed_dim": 16, "vision_cfg": vision, "text_cfg": dict(TEXT), "quick_gelu": quick_gelu}
+    found = {"embed_dim": 16, "vision_cfg": dict(TOWERS[kind]), "text_cfg": dict(TEXT), "quick_gelu": quick_gelu}
+    if kind == "sigmoid":  # as SigLIP: text without a causal mask, trained with a bias on the logits
+        found |= {"custom_text": True, "init_logit_bias": -10.0}
+        found["text_cfg"] |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    return found
 
 
 def build(kind: str, quick_gelu: bool = True, seed: int = 0) -> Any:
     """A random open_clip CLIP whose BatchNorms and LayerNorms are not at their trivial start."""
-    from open_clip.model import CLIP
+    from open_clip.model import CLIP, CustomTextCLIP
 
     torch.manual_seed(seed)
-    model = CLIP(**config(kind, quick_gelu)).eval()
+    settings = config(kind, quick_gelu)
+    model = (CustomTextCLIP if settings.pop("custom_text", False) else CLIP)(**settings).eval()
     with torch.no_grad():
         for name, t in [*model.named_parameters(), *model.named_buffers()]:
             if t.is_floating_point() and t.ndim == 1 and "attn_mask" not in name:

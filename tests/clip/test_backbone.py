@@ -73,7 +73,7 @@ def test_a_loaded_model_is_frozen(tiny: Tiny) -> None:
     assert loaded.scale == pytest.approx(float(loaded.model.logit_scale.exp()))
 
 
-@pytest.mark.parametrize("kind", ["avg", "timm"])
+@pytest.mark.parametrize("kind", ["avg", "timm", "sigmoid"])
 def test_other_towers_give_only_pooled(tiny: Tiny, kind: str) -> None:
     name, model = tiny(kind)
     loaded = backbone.load(backbone.resolve(name))
@@ -84,6 +84,26 @@ def test_other_towers_give_only_pooled(tiny: Tiny, kind: str) -> None:
         loaded.encode_images(x_BCHW, ["pooled", "dense"])
     with pytest.raises(BenchError, match="no pooling head"):
         _ = loaded.head
+
+
+def test_sigmoid_models_encode_text_their_own_way(tiny: Tiny) -> None:
+    name, model = tiny("sigmoid")
+    spec = backbone.resolve(name)
+    assert spec.preprocess.mean == (0.5, 0.5, 0.5) and spec.preprocess.resize_mode == "squash"
+    loaded = backbone.load(spec)
+    from bench.clip.text import bpe_tokenizer
+
+    want = model.encode_text(bpe_tokenizer(77)(["a dog", "two cats"])).detach()
+    torch.testing.assert_close(loaded.encode_text(["a dog", "two cats"]), want)
+    with pytest.raises(BenchError, match="no causal CLIP text tower"):
+        _ = loaded.text
+
+
+def test_missing_tokenisers_are_errors_not_downloads() -> None:
+    from bench.clip.download import hub_tokenizer
+
+    with pytest.raises(BenchError, match=r"pip install transformers|bench weights get"):
+        hub_tokenizer("ViT-B-16-SigLIP", fetch=False)
 
 
 @pytest.mark.parametrize("arch, kind", [("RN50", "rn"), ("ViT-B-16", "vit"), ("ViT-B-16-SigLIP", "other")])
@@ -239,3 +259,15 @@ def test_lower_precision_stays_in_the_image_tower(tiny: Tiny) -> None:
     assert torch.nn.functional.cosine_similarity(a, b).min() > 0.99 and not torch.equal(a, b)
     assert all(p.dtype == torch.float32 for p in half.head.params.values())
     torch.testing.assert_close(exact.encode_text(["a dog"]), half.encode_text(["a dog"]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["rn", "vit"])
+def test_halves_on_a_gpu_agree_with_singles_on_the_cpu(tiny: Tiny, kind: str) -> None:
+    spec = backbone.resolve(tiny(kind)[0])
+    want = backbone.load(spec).encode_images(images(), ["pooled", "dense"])
+    found = backbone.load(spec, "cuda", torch.float16).encode_images(images(), ["pooled", "dense"])
+    for tap, value in want.items():
+        near = torch.nn.functional.cosine_similarity(found[tap].float().cpu().flatten(1), value.flatten(1))
+        assert near.min() > 0.999, tap
