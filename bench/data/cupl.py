@@ -1,12 +1,44 @@
-"""From a class name to its key in a CuPL file (datasets 5.6): a rule per dataset, and a table for the exceptions."""
+"""Sentences of a language model per class, in CuPL's format, and the key each class has there (datasets 5.6)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
-from bench.data.spec import CuplRule
-from bench.errors import BenchError
+from bench.data.layout import first_existing
+from bench.data.spec import CuplRule, DatasetSpec
+from bench.errors import BenchError, MissingData
+from bench.files import read_json
 from bench.names import nearest
+
+
+def sentences(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> tuple[tuple[str, ...], ...]:
+    """The sentences of every class in label order, unfiltered, from the first of its CuPL files in ``folder``.
+
+    A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Raises MissingData when
+    no file is there, BenchError when a class has no key or no sentences.
+    """
+    rule = spec.cupl or CuplRule(files=(f"{spec.name}.json",))
+    wanted = " or ".join(rule.files)
+    if folder is None:
+        raise MissingData(f"{spec.name}: the prompt set cupl needs --prompt-dir DIR with {wanted}. {rule.note}".strip())
+    file = first_existing(folder / name for name in rule.files)
+    if file is None:
+        raise MissingData(f"{spec.name}: {folder} holds no {wanted}. {rule.note}".strip())
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BenchError(f"{file}: must be a JSON object of class name to list of sentences")
+    found = []
+    for classname in classnames:
+        key = find_key(rule, classname, content)
+        lines = content[key]
+        if not lines or not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise BenchError(f"{file}: '{key}' must be a list of sentences")
+        found.append(tuple(lines))
+    return tuple(found)
 
 
 def _name(words: str) -> str:
@@ -37,10 +69,12 @@ def cupl_key(rule: CuplRule, classname: str) -> str:
     return rule.keys.get(classname) or RULES[rule.rule](classname).replace("_", " ")
 
 
-def find_key(rule: CuplRule, classname: str, available: Iterable[str]) -> str:
+def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
     """The key of ``classname`` among a file's keys, upper and lower case alike. Raises BenchError when none fits."""
-    keys = {key.lower(): key for key in available}
     wanted = cupl_key(rule, classname)
+    if wanted in available:
+        return wanted
+    keys = {key.lower(): key for key in available}
     if wanted.lower() not in keys:
         hint = nearest(wanted, keys.values())
         raise BenchError(f"class '{classname}': no key '{wanted}' among the CuPL prompts{hint}")

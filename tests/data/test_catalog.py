@@ -13,7 +13,7 @@ from bench import paths
 from bench.data import catalog, cupl
 from bench.data.imagenet import class_list
 from bench.data.spec import DatasetSpec, parse
-from bench.errors import BenchError
+from bench.errors import BenchError, MissingData
 from tests.fixtures import disk
 
 # Classes, train, val and test of Table II; a dash is None.
@@ -115,6 +115,29 @@ def test_cupl_rules() -> None:
     assert cupl.find_key(rule, "russian_blue", ["Russian Blue"]) == "Russian Blue"
     with pytest.raises(BenchError, match="did you mean 'Russian Blue'"):
         cupl.find_key(rule, "russian_blu", ["Russian Blue"])
+
+
+def test_cupl_sentences(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "protocol" / "data" / "cupl"
+    names = json.loads((folder.parent / "classnames" / "classnames_by_label.json").read_text())
+    pets = cupl.sentences(catalog.spec("oxford_pets"), tuple(names["oxford_pets"]), folder)
+    assert len(pets) == 37 and {len(lines) for lines in pets} == {20}
+    content = json.loads((folder / "pets_prompts_full.json").read_text())
+    assert pets[names["oxford_pets"].index("russian_blue")] == tuple(content["Russian Blue"])
+    assert len(cupl.sentences(catalog.spec("imagenet"), tuple(names["imagenet"]), folder)) == 1000
+    with pytest.raises(MissingData, match="CaFo"):
+        cupl.sentences(catalog.spec("eurosat"), ("Forest",), tmp_path)
+
+
+def test_own_sentences(tmp_path: Path) -> None:
+    spec = parse({"name": "birds"}, "x")
+    (tmp_path / "birds.json").write_text('{"snowy owl": ["A white owl."], "auk": ["A {} bird.", "."]}')
+    assert cupl.sentences(spec, ("auk", "snowy_owl"), tmp_path) == (("A {} bird.", "."), ("A white owl.",))
+    with pytest.raises(MissingData, match="--prompt-dir"):
+        cupl.sentences(spec, ("auk",), None)
+    (tmp_path / "birds.json").write_text('{"auk": []}')
+    with pytest.raises(BenchError, match="list of sentences"):
+        cupl.sentences(spec, ("auk",), tmp_path)
 
 
 def test_imagenet_class_names() -> None:
