@@ -29,7 +29,7 @@ def glyph_batch(pixels_N4GG: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor
 
 
 def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator) -> torch.Tensor:
-    """Other artists' ways with the same drawing: gray, swapped channels, mirrored, tone, black outlines, bare lines.
+    """Other artists' ways with the same drawing: gray, swapped channels, mirrored, tinted, black outlines, bare lines.
 
     ``keep_hue_B`` marks drawings that mean their colours and handedness (flags): only tone and outlines change.
     """
@@ -39,13 +39,16 @@ def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator
     rgb, alpha = g_B4GG[:, :3], g_B4GG[:, 3:]
     rgb = torch.where(_column((u_B < 0.1) & free_B), rgb.mean(1, keepdim=True).expand_as(rgb), rgb)
     rgb = torch.where(_column((u_B > 0.96) & free_B), rgb.flip(1), rgb)
-    g = torch.cat([(rgb * (0.8 + 0.4 * _column(_uniform(n, gen, dev)))).clamp(max=1), alpha], 1)
+    tint = torch.where(free_B[:, None], 0.25, 0.06) * (2 * _uniform((n, 3), gen, dev) - 1)
+    gain = (0.8 + 0.4 * _uniform((n, 1), gen, dev)) * (1 + tint)
+    g = torch.cat([(rgb * gain[:, :, None, None]).minimum(alpha), alpha], 1)
     g = torch.where(_column((_uniform(n, gen, dev) < 0.3) & free_B), g.flip(3), g)
     v_B = _uniform(n, gen, dev)
     lined = (v_B < 0.55).nonzero()[:, 0]
-    if len(lined):
-        bare_L = _column((v_B[lined] < 0.06) & free_B[lined])
-        g[lined] = _outlined(g[lined], bare_L)
+    for rows, width in ((lined[::2], 3), (lined[1::2], 5)):
+        if len(rows):
+            bare_L = _column((v_B[rows] < 0.06) & free_B[rows])
+            g[rows] = _outlined(g[rows], bare_L, width)
     return g
 
 
@@ -70,7 +73,8 @@ def compose(
     t_B = _uniform(n, gen, dev)
     scale = torch.where(small_B, SMALL[0] + (SMALL[1] - SMALL[0]) * t_B, LARGE[0] + (LARGE[1] - LARGE[0]) * t_B)
     x, y = ((2 * _uniform(n, gen, dev) - 1) * (1 - scale) for _ in range(2))
-    scene = _paste(scene, main_B4GG, scale, (_uniform(n, gen, dev) - 0.5) * 0.6, x, y)
+    squeeze_B2 = 1 + 0.35 * _uniform((n, 2), gen, dev) * (_uniform((n, 2), gen, dev) < 0.35)
+    scene = _paste(scene, main_B4GG, scale, (_uniform(n, gen, dev) - 0.5) * 0.6, x, y, squeeze_B2)
     pale_B = _uniform(n, gen, dev) < 0.12
     contrast = _column(torch.where(pale_B, 0.35 + 0.5 * _uniform(n, gen, dev), 0.85 + 0.15 * _uniform(n, gen, dev)))
     return tone_B3 + contrast * (scene - tone_B3), texture_B, colour_B
@@ -116,23 +120,29 @@ def _paste(
     turn_B: torch.Tensor,
     x_B: torch.Tensor,
     y_B: torch.Tensor,
+    squeeze_B2: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Lay premultiplied glyphs on scenes: scale as a share of the side, turn in radians, centre in [-1, 1]."""
+    """Lay premultiplied glyphs on scenes: scale as a share of the side, turn in radians, centre in [-1, 1].
+
+    ``squeeze_B2`` says how many times narrower and lower than its frame each glyph is: artists' proportions differ.
+    """
     c, s = torch.cos(turn_B) / scale_B, torch.sin(turn_B) / scale_B
     matrix = torch.stack([torch.stack([c, -s, s * y_B - c * x_B], 1), torch.stack([s, c, -s * x_B - c * y_B], 1)], 1)
+    if squeeze_B2 is not None:
+        matrix = matrix * squeeze_B2[:, :, None]
     side = scene_B3SS.shape[-1]
     grid = F.affine_grid(matrix, [len(scene_B3SS), 4, side, side], align_corners=False)
     over = F.grid_sample(glyph_B4GG, grid, align_corners=False)
     return scene_B3SS * (1 - over[:, 3:]) + over[:, :3]
 
 
-def _outlined(g_B4GG: torch.Tensor, bare_B: torch.Tensor) -> torch.Tensor:
-    """Black lines along silhouettes and tone edges, as cartoonists draw; where ``bare_B`` only the lines stay."""
-    rgb, alpha = g_B4GG[:, :3], g_B4GG[:, 3:]
-    wide = F.max_pool2d(alpha, 3, 1, 1)
-    ring = (wide + F.max_pool2d(-alpha, 3, 1, 1)).clamp(0, 1)
+def _outlined(g_B4GG: torch.Tensor, bare_B: torch.Tensor, width: int) -> torch.Tensor:
+    """Black lines, ``width`` px, along silhouettes and tone edges, as cartoonists draw; ``bare_B``: only the lines."""
+    rgb, alpha, pad = g_B4GG[:, :3], g_B4GG[:, 3:], width // 2
+    wide = F.max_pool2d(alpha, width, 1, pad)
+    ring = (wide + F.max_pool2d(-alpha, width, 1, pad)).clamp(0, 1)
     tone = rgb.mean(1, keepdim=True)
-    edge = torch.maximum(ring, (F.max_pool2d(tone, 3, 1, 1) + F.max_pool2d(-tone, 3, 1, 1) > 0.25).float())
+    edge = torch.maximum(ring, (F.max_pool2d(tone, width, 1, pad) + F.max_pool2d(-tone, width, 1, pad) > 0.25).float())
     return torch.cat([torch.where(bare_B, torch.zeros_like(rgb), rgb * (1 - edge)), torch.where(bare_B, edge, wide)], 1)
 
 

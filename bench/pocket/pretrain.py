@@ -51,19 +51,20 @@ class Learner:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
         self.config, self.known, self.lr, self.device = config, known, lr, torch.device(device)
         self.tokenizer = open_clip.get_tokenizer("RN50")
         texts = list(vocabulary(known))
         self.ids_n = torch.unique(self.tokenizer(texts))
         self.row_of = torch.zeros(config["text_cfg"]["vocab_size"], dtype=torch.long)
         self.row_of[self.ids_n] = torch.arange(len(self.ids_n))
-        self.model = CLIP(**config)
-        width = config["text_cfg"]["width"]
-        self.model.token_embedding = torch.nn.Embedding(len(self.ids_n), width)
-        torch.nn.init.normal_(self.model.token_embedding.weight, std=0.02)
-        self.model = self.model.to(self.device, memory_format=torch.channels_last)
-        self.prototypes_KC = torch.nn.Parameter(torch.randn(len(known), config["embed_dim"], device=self.device))
+        with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
+            torch.manual_seed(seed)
+            model = CLIP(**config)
+            model.token_embedding = torch.nn.Embedding(len(self.ids_n), config["text_cfg"]["width"])
+            torch.nn.init.normal_(model.token_embedding.weight, std=0.02)
+            prototypes_KC = torch.randn(len(known), config["embed_dim"])
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.prototypes_KC = torch.nn.Parameter(prototypes_KC.to(self.device))
         named = list(self.model.named_parameters())
         decay = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
         rest = [p for name, p in named if not (p.ndim > 1 and "embedding" not in name)]
