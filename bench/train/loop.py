@@ -61,9 +61,11 @@ def replica(params: Params, r: int) -> Params:
     return {name: p[r] for name, p in params.items()}
 
 
-def axes_of(values: Sequence[Values], recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
-    """The grid's values of every replica as tensors (R,), the part of the settings that is mapped over."""
-    return {a: torch.tensor([float(v[a]) for v in values], dtype=torch.float32, device=device) for a in recipe.grid}
+def axes_of(
+    values: Sequence[Values], recipe: Recipe, device: torch.device, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The grid's values of every replica as tensors (R,), in the parameters' precision: what is mapped over."""
+    return {a: torch.tensor([float(v[a]) for v in values], dtype=dtype, device=device) for a in recipe.grid}
 
 
 def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
@@ -192,7 +194,7 @@ def train(
     steps = steps_of(recipe, per_epoch)
     table_SR = rate_table(recipe, values, settings, steps, per_epoch).to(device)
     wd_R = torch.tensor([float(v.get(WD, settings.get(WD, 0.0))) for v in values], dtype=torch.float64, device=device)
-    axes = axes_of(values, recipe, device)
+    axes = axes_of(values, recipe, device, dtype)
     optimiser = optim.make(recipe.optim, params)
     keeper = _Keeper(params, recipe.criterion)
     out = Trained({}, [], [])

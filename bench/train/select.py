@@ -59,7 +59,8 @@ def scorer(method: Method, recipe: Recipe, consts: Consts, settings: Values, val
 
     def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
         frozen = {name: p.detach() for name, p in params.items()}
-        axes = loop.axes_of(values, recipe, val.y.device)
+        dtype = next((p.dtype for p in frozen.values()), torch.float32)
+        axes = loop.axes_of(values, recipe, val.y.device, dtype)
         hits_R = torch.zeros(len(values), dtype=torch.float64, device=val.y.device)
         loss_R = torch.zeros_like(hits_R)
         with torch.no_grad():
