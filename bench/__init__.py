@@ -1,1 +1,24 @@
-"""Few-shot CLIP adaptation under one leak-free protocol."""
+"""Few-shot CLIP adaptation under one leak-free protocol.
+
+The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame)``,
+``bench.Method`` (base class of methods).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_FACE = {
+    "Method": ("bench.interface", "Method"),
+    "load_results": ("bench.report.frame", "load_results"),
+    "table": ("bench.report.tables", "table_1"),
+}
+__all__ = sorted(_FACE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module 'bench' has no attribute '{name}'")
+    module, attribute = _FACE[name]
+    return getattr(import_module(module), attribute)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench.errors import BenchError
+from bench.files import digest
 from bench.interface import Method
 from bench.names import canonical, nearest
 from bench.paths import methods_dir
@@ -27,9 +28,20 @@ class Broken:
     reason: str
 
 
+def _package() -> None:
+    """Make ``bench.methods`` importable: the folder of methods as a package, wherever it lies."""
+    if "bench.methods" not in sys.modules:
+        package = ModuleType("bench.methods")
+        package.__path__ = [str(methods_dir())]
+        sys.modules["bench.methods"] = package
+
+
 def load_file(file: Path) -> ModuleType:
     """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not import."""
+    _package()
     name = f"bench.methods.{file.stem}"
+    if file.parent != methods_dir() and (methods_dir() / file.name).exists():
+        name += "_" + digest(str(file))[:8]  # a plugin may bear the file name of a built-in method
     known = sys.modules.get(name)
     if known is not None and known.__file__ == str(file):
         return known

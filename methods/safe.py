@@ -78,7 +78,11 @@ class Safe(Method):
             schedule=Schedule("warmup-cosine-cm", {"warmup_steps": settings["warmup"]}),
             steps=settings["steps"],
             grid={LR: settings["lr"], WD: settings["wd"]},
-            check={} if settings["select_with_blend"] else {"beta": 0.0, "blend": "raw"},
+            check=(
+                {"beta": settings["beta"], "blend": settings["blend"]}
+                if settings["select_with_blend"]
+                else {"beta": 0.0, "blend": "raw"}
+            ),
             fixed={LR: settings["lr"][len(settings["lr"]) // 2], WD: 0.0},
             check_every=settings["check_every"],
             criterion=settings["criterion"],

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bench.methods.safe import blend
+from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sweep, search_axis
+
 from bench.interface import (
     DENSE,
     EVAL,
@@ -28,8 +31,6 @@ from bench.interface import (
     unit,
 )
 from bench.lazy import torch
-from bench.methods.safe import blend
-from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sweep, search_axis
 from bench.train.optim import OptimSpec
 from bench.train.schedule import Schedule
 
@@ -62,7 +63,7 @@ class SafeA(Method):
         name: {"gamma_top": row["beta_top"], "alpha_top": row["alpha_top"], "init_alpha": row["init_alpha"]}
         for name, row in TipAdapterF.per_dataset.items()
     }
-    inference = ("beta", "blend", "gamma", "alpha")
+    inference = ("gamma", "alpha")
 
     def _views(self, settings: Values) -> tuple[str, ...]:
         how = settings["key_views"]

@@ -68,11 +68,16 @@ class Evaluation:
     target: Dataset
     values: Mapping[str, Any]
     key: str
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fit with its key, what it reads, and its evaluations. ``after``: fits of other methods whose state it reads."""
+    """A fit with its key, what it reads, and its evaluations.
+
+    ``after``: fits of other methods whose state it reads. ``changed``: settings that the user set away from their
+    values for this preset and dataset (those that act at evaluation only are in ``Evaluation.changed``).
+    """
 
     cell: Cell
     method: Method
@@ -87,6 +92,7 @@ class Planned:
     parts: Mapping[str, Any]
     key: str
     where: Path
+    changed: Mapping[str, Any] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     asked: bool = True
 
@@ -174,7 +180,7 @@ class _Planner:
             )
         given = self.request.overrides.get(canonical(method.name), {})
         for prompts in self.request.prompts or method.prompts:
-            for swept in [{}, *self.request.sweeps.get(canonical(method.name), [])]:
+            for swept in self.request.sweeps.get(canonical(method.name), [{}]):
                 try:
                     self._fit(method, dataset, shots, seed, backbone, prompts, {**given, **swept}, asked=True)
                 except MissingData as error:
@@ -200,6 +206,8 @@ class _Planner:
                 return None
             after[name] = found
         values = settings.resolve(method, preset, dataset.spec.recipe_as, overrides)
+        usual = settings.resolve(method, preset, dataset.spec.recipe_as, {})
+        changed = {k: v for k, v in overrides.items() if v != usual[k]}
         draw = self._draw(dataset, shots, seed)
         built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
         facts = Facts(
@@ -224,22 +232,24 @@ class _Planner:
         }
         key = digest(parts)
         inference = {k: values[k] for k in method.inference}
+        late = {k: v for k, v in changed.items() if k in method.inference}
         cell = Cell(
             method.name, dataset.name, shots, seed, backbone.name, built.name, self.request.protocol, preset
         )
         planned = self.fits.get(key)
         if planned is None:
             where = record.folder(self.request.results, backbone.name, dataset.name, method.name)
+            early = {k: v for k, v in changed.items() if k not in method.inference}
             planned = Planned(
-                cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, asked=asked
+                cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, early, asked=asked
             )
-        evaluations = self._evaluations(planned, inference) if asked else ()
+        evaluations = self._evaluations(planned, inference, late) if asked else ()
         merged = {e.key: e for e in (*planned.evaluations, *evaluations)}
         planned = replace(planned, evaluations=tuple(merged.values()), asked=planned.asked or asked)
         self.fits[key] = planned
         return planned
 
-    def _evaluations(self, fit: Planned, values: Mapping[str, Any]) -> list[Evaluation]:
+    def _evaluations(self, fit: Planned, values: Mapping[str, Any], changed: Mapping[str, Any]) -> list[Evaluation]:
         names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
         found = []
         for name in names:
@@ -249,7 +259,7 @@ class _Planner:
                 self._block(fit.cell.method, name, str(error))
                 continue
             key = digest([fit.key, target.digest, dict(values)])
-            found.append(Evaluation(target, dict(values), key))
+            found.append(Evaluation(target, dict(values), key, changed))
         return found
 
     def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:

@@ -1,0 +1,21 @@
+"""The Typer application: verbs and sub-commands put together."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.cli import cache, data, listing, run, table, weights
+
+app = typer.Typer(
+    name="bench",
+    help="Few-shot CLIP adaptation: every method under one leak-free protocol.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(run.run)
+app.command("table")(table.table)
+app.add_typer(listing.app, name="list")
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
+app.add_typer(cache.app, name="cache")

@@ -1,0 +1,94 @@
+"""``bench list``: methods, datasets, backbones, suites and prompt sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="What there is to choose from.", no_args_is_help=True)
+
+Format = Annotated[str, typer.Option("--format", help="text or json (a list of objects with a name).")]
+
+
+def _print(rows: list[dict[str, Any]], form: str) -> None:
+    from bench.errors import BenchError
+
+    if form == "json":
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif form == "text":
+        width = max((len(str(r["name"])) for r in rows), default=0)
+        for row in rows:
+            rest = "  ".join(str(v) for k, v in row.items() if k != "name" and v not in ("", None))
+            typer.echo(f"{row['name']:<{width}}  {rest}".rstrip())
+    else:
+        raise BenchError(f"--format {form}: choose text or json")
+
+
+@app.command()
+def methods(
+    format: Format = "text",
+    plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
+) -> None:
+    """Methods by name; a file that does not load is listed with its reason."""
+    from bench.registry import with_plugins
+
+    registry = with_plugins(tuple(plugin or ()))
+    rows = [
+        {"name": m.name, "title": m.title, "cite": m.cite, "towers": ",".join(m.towers), "note": m.note}
+        for m in sorted(registry.methods.values(), key=lambda m: m.name)
+    ]
+    rows += [{"name": Path(b.source).stem, "broken": b.reason} for b in registry.broken]
+    _print(rows, format)
+
+
+@app.command()
+def datasets(format: Format = "text") -> None:
+    """Datasets by name, with their kind and counts."""
+    from bench.data import catalog
+
+    rows = []
+    for name in catalog.names():
+        spec = catalog.spec(name)
+        counts = spec.counts
+        rows.append({
+            "name": spec.name, "kind": spec.kind, "title": spec.title, "classes": counts.get("classes"),
+            "train": counts.get("train"), "val": counts.get("val"), "test": counts.get("test"), "licence": spec.licence,
+        })  # fmt: skip
+    if format == "text":
+        rows = [{"name": r["name"], "kind": f"{r['kind']:<16}", "title": r["title"], "c": f"({r['classes']} classes)"} for r in rows]
+    _print(rows, format)
+
+
+@app.command()
+def backbones(format: Format = "text") -> None:
+    """Backbones with embedded or downloadable weights, and whether they are here."""
+    from bench.clip.backbone import POCKET, resolve
+    from bench.errors import MissingWeights
+
+    rows = []
+    for name in (*POCKET, "RN50", "ViT-B-16"):
+        try:
+            spec = resolve(name)
+            rows.append({"name": name, "family": spec.family, "image_size": f"{spec.image_size} px", "here": "here"})
+        except MissingWeights as error:
+            rows.append({"name": name, "here": f"missing: {error}"})
+    _print(rows, format)
+
+
+@app.command()
+def suites(format: Format = "text") -> None:
+    """Suites by name."""
+    from bench import suite
+
+    _print([{"name": s.name, "title": s.title} for s in map(suite.load, suite.names())], format)
+
+
+@app.command()
+def prompts(format: Format = "text") -> None:
+    """Prompt sets by name."""
+    from bench.prompts import SETS
+
+    _print([{"name": name, "what": what} for name, (what, _) in SETS.items()], format)

@@ -1,0 +1,70 @@
+"""What ``bench run`` prints before, instead of and after working."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.run.execute import Outcome, Todo
+    from bench.run.plan import Plan
+
+_SHOWN = 12  # blocked and failed cells printed one by one
+
+
+def show(plan: Plan, todo: list[Todo], complete: int, results: Path) -> None:
+    """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
+    from bench.run import estimate
+
+    fits = Counter(t.fit.cell.method for t in todo)
+    typer.echo(f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in {results / 'runs'}")
+    if todo:
+        typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
+        size = estimate.disk(todo)
+        typer.echo(f"  features on disk: at most {size / 1e9:.2f} GB; fitted states beside the records")
+        seconds = estimate.seconds(results, todo)
+        if seconds is not None:
+            typer.echo(f"  estimate from earlier records: {seconds / 60:.1f} minutes without encoding")
+    for notes in sorted({(t.fit.dataset.name, note) for t in todo for note in t.fit.dataset.notes}):
+        typer.echo(f"  note on {notes[0]}: {notes[1]}")
+    for spec in {t.fit.backbone.name: t.fit.backbone for t in todo}.values():
+        kinds = {t.fit.dataset.spec.kind for t in todo if t.fit.backbone.name == spec.name}
+        if spec.preset == "quick" and kinds & {"own images", "photos"}:
+            typer.secho(f"  warning: {spec.name} knows drawings only; its numbers on photographs say little", fg="yellow")
+    for blocked in plan.blocked[:_SHOWN]:
+        typer.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
+    if len(plan.blocked) > _SHOWN:
+        typer.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
+
+
+def show_why(todo: list[Todo]) -> None:
+    """One line for each cell to do that has a record under another key: the parts that differ."""
+    from bench.run.why import reasons
+
+    for t in todo:
+        typer.echo(f"  {reasons(t)}")
+
+
+def show_idle(complete: int) -> None:
+    """Nothing to do."""
+    if complete:
+        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps")
+    else:
+        typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """What was done, and every failure."""
+    typer.echo(
+        f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
+        f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
+    )
+    if outcome.out_of_time:
+        typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
+    for cell, message in outcome.failures[:_SHOWN]:
+        typer.secho(f"  failed: {cell}: {message}", err=True, fg="red")
+    if len(outcome.failures) > _SHOWN:
+        typer.secho(f"  and {len(outcome.failures) - _SHOWN} more failed; their records hold the tracebacks", err=True, fg="red")

@@ -1,0 +1,90 @@
+"""``bench run``: measure every cell of a grid, resuming what is done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SUITE = "pocket"
+
+
+def run(
+    suite: Annotated[str, typer.Option(help="Names what to measure; the other options replace parts of it.")] = SUITE,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated; see `bench list methods`.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Comma-separated names, image folders or TOML files.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Images per class, comma-separated.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Few-shot draws, comma-separated.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Comma-separated: pocket-rn, RN50, ARCH/TAG, ARCH@FILE.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt sets for every method, comma-separated.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Budget: paper or quick (default: by backbone).")] = None,
+    protocol: Annotated[str, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = "recipe",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="method.key=value; may be repeated.")] = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="method.key=start:stop:step or a,b,c.")] = None,
+    targets: Annotated[bool | None, typer.Option(help="Also evaluate a dataset's shifted test sets.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
+    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")] = None,
+    prompt_dir: Annotated[Path | None, typer.Option(help="Folder of CuPL or CaFo sentence files.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")] = None,
+    results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,
+    keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
+    allow_torchscript: Annotated[bool, typer.Option("--allow-torchscript", help="Load TorchScript weights (they run code).")] = False,
+) -> None:
+    """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
+    from bench import registry as registries
+    from bench.cli import plan_view
+    from bench.cli.options import names, numbers
+    from bench.names import canonical
+    from bench.run import execute, plan, settings
+    from bench.suite import load
+
+    chosen = load(suite)
+    registry = registries.with_plugins(tuple(plugin or ()))
+    known = {canonical(m.name): m for m in registry.methods.values()}
+    # Somebody's own images are photographs: without a word about the backbone they are measured with CLIP's RN50.
+    own = any(Path(d).expanduser().exists() for d in names(datasets))
+    request = plan.Request(
+        methods=names(methods) or chosen.methods,
+        datasets=names(datasets) or chosen.datasets,
+        shots=numbers(shots, "--shots") or chosen.shots,
+        seeds=numbers(seeds, "--seeds") or chosen.seeds,
+        backbones=names(backbone) or (("RN50",) if own else chosen.backbones),
+        prompts=names(prompts) or chosen.prompts,
+        preset=preset,
+        protocol=protocol,
+        overrides=settings.parse_overrides(set_ or (), known),
+        sweeps=settings.parse_sweeps(sweep or chosen.sweeps, known),
+        targets=chosen.targets if targets is None else targets,
+        data_root=data_root,
+        prompt_dir=prompt_dir,
+        results=results,
+        allow_torchscript=allow_torchscript,
+    )
+    planned = plan.make(request, registry)
+    todo, complete = execute.remaining(planned, fresh)
+    plan_view.show(planned, todo, complete, results)
+    if dry_run:
+        if why:
+            plan_view.show_why(todo)
+        raise typer.Exit(0)
+    if not todo:
+        plan_view.show_idle(complete)
+        raise typer.Exit(0 if complete else 2)
+
+    from bench.cli.progress import Board
+    from bench.run.session import Session
+
+    deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
+    with Board(len(todo)) as board:
+        runner = execute.Runner(Session(device, cache, board.say, workers), registry, results, keep_states, fresh)
+        outcome = runner.run(planned, todo, board.advance, deadline)
+    plan_view.show_outcome(outcome)
+    raise typer.Exit(1 if outcome.failures else 0)

@@ -1,0 +1,52 @@
+"""What a plan will cost: disk for features, and seconds judged from earlier records. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from bench.clip.backbone import BackboneSpec
+from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
+from bench.run import needs, record
+from bench.run.execute import Todo
+
+
+def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
+    """Shape of one image's features at a tap, from the architecture alone."""
+    vision, width = spec.config["vision_cfg"], int(spec.config["embed_dim"])
+    if spec.family == "rn":
+        tower, side = 32 * int(vision.get("width", 64)), spec.image_size // 32
+        shapes = {DENSE: (side**2, tower), TOKENS: (side**2 + 1, width), LAYER3: (tower // 2, 2 * side, 2 * side)}
+    elif spec.family == "vit":
+        tower, tokens = int(vision.get("width", 768)), (spec.image_size // int(vision.get("patch_size", 16))) ** 2 + 1
+        shapes = {DENSE: (tokens, tower), TOKENS: (tokens, width)}
+    else:
+        tower, shapes = width, {}
+    return {POOLED: (width,), PREPROJ: (tower,), **shapes}.get(tap, (width,))
+
+
+def disk(todo: list[Todo]) -> int:
+    """Bytes of stored features (fp16) that the cells read, each image x view x tap once; what is stored already included."""
+    wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
+    for t in todo:
+        found = [*needs.of_fit(t.fit, t.fit.cell.protocol == "test-oracle")]
+        found += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e)]
+        for dataset, part, paths, view, tap in found:
+            if needs.stored(tap, view):
+                key = (t.fit.backbone.name, dataset.name, part, view, tap)
+                wanted.setdefault(key, (t.fit.backbone, set()))[1].update(paths)
+    return sum(2 * math.prod(row_shape(spec, tap)) * len(paths) for (*_, tap), (spec, paths) in wanted.items())
+
+
+def seconds(results: Path, todo: list[Todo]) -> float | None:
+    """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots; None without."""
+    known: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for _, found in record.every(results):
+        if found.get("status") == "ok" and found["kind"] == "fit":
+            known[found["cell"]["method"], found["cell"]["shots"]].append(sum(found["seconds"].values()))
+    parts = [known.get((t.fit.cell.method, t.fit.cell.shots)) for t in todo]
+    if not parts or any(p is None for p in parts):
+        return None
+    return sum(median(p) for p in parts if p)

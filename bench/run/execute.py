@@ -1,0 +1,222 @@
+"""Run a plan: encode, fit, evaluate, record; resume what is done; a failing cell costs only itself."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.registry import Registry
+from bench.run import needs, record
+from bench.run.plan import Evaluation, Plan, Planned
+
+if TYPE_CHECKING:
+    from bench.interface import State
+    from bench.run.session import Session
+
+Progress = Callable[[str, int, int], None]  # (what, cells done, cells in all)
+
+
+@dataclass
+class Outcome:
+    """What a run did: counts, and the failures as (cell, message)."""
+
+    cells: int = 0
+    resumed: int = 0
+    fits: int = 0
+    evaluations: int = 0
+    encodes: int = 0
+    steps: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    out_of_time: bool = False
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A fit with work left: the evaluations that lack a record, and whether the fit itself does."""
+
+    fit: Planned
+    evaluations: tuple[Evaluation, ...]
+    stored: dict[str, Any] | None
+
+
+def remaining(plan: Plan, fresh: bool = False) -> tuple[list[Todo], int]:
+    """What is left to do, in plan order, and how many asked-for cells are complete. No torch."""
+    todo, complete = [], 0
+    for fit in plan.fits:
+        stored = None if fresh else record.done(record.fit_path(fit.where, fit.key), fit.key)
+        lacking = tuple(e for e in fit.evaluations if fresh or not _evaluated(fit, e))
+        if fit.asked and stored and not lacking:
+            complete += 1
+        elif fit.asked:
+            todo.append(Todo(fit, lacking, stored))
+    return todo, complete
+
+
+def _evaluated(fit: Planned, evaluation: Evaluation) -> bool:
+    return record.evaluated(record.evaluation_path(fit.where, fit.key, evaluation.key), evaluation.key) is not None
+
+
+def label(fit: Planned) -> str:
+    """A cell in one line."""
+    c = fit.cell
+    shots = f" {c.shots}-shot seed {c.seed}" if c.shots else ""
+    return f"{c.method} {c.dataset}{shots} ({c.backbone}, {c.prompts})"
+
+
+class Runner:
+    """Works through the cells in order, dependencies first, one state of each (dataset, shots, seed) at a time."""
+
+    def __init__(
+        self, session: Session, registry: Registry, results: Path, keep_states: str = "needed", fresh: bool = False
+    ) -> None:
+        self.session, self.results, self.fresh = session, results, fresh
+        self.keep = _keeper(registry, keep_states)
+        self.states: dict[str, State] = {}
+        self.outcome = Outcome()
+
+    def run(self, plan: Plan, todo: list[Todo], progress: Progress, deadline: float | None = None) -> Outcome:
+        """Do all of ``todo``; stops starting cells after ``deadline`` (time.monotonic)."""
+        done = len([f for f in plan.fits if f.asked]) - len(todo)
+        total = done + len(todo)
+        self.outcome.resumed, self.outcome.cells = done, total
+        everything = [need for t in todo for need in self._needs(t)]
+        taps = {
+            spec: needs.taps_by_view(n for s, n in everything if s == spec) for spec in {s for s, _ in everything}
+        }
+        for (_, _), group in _rounds(todo):
+            self._encode(group, taps)
+            self.states.clear()
+            for t in group:
+                if deadline is not None and time.monotonic() > deadline:
+                    self.outcome.out_of_time = True
+                    return self.outcome
+                self._cell(t)
+                done += 1
+                progress(label(t.fit), done, total)
+        return self.outcome
+
+    def _needs(self, t: Todo) -> Iterator[tuple[str, needs.Need]]:
+        name = t.fit.backbone.name
+        for fit in self._chain(t.fit):
+            if fit is not t.fit and not self.fresh and record.done(record.fit_path(fit.where, fit.key), fit.key):
+                continue
+            for need in needs.of_fit(fit, fit.cell.protocol == "test-oracle"):
+                yield name, need
+        for evaluation in t.evaluations:
+            for need in needs.of_evaluation(t.fit, evaluation):
+                yield name, need
+
+    def _chain(self, fit: Planned) -> Iterator[Planned]:
+        for other in fit.after.values():
+            yield from self._chain(other)
+        yield fit
+
+    def _encode(self, group: list[Todo], taps: dict[str, Any]) -> None:
+        found = [(t.fit.backbone, need) for t in group for _, need in self._needs(t)]
+        for spec in {s.name: s for s, _ in found}.values():
+            wanted = needs.requests((n for s, n in found if s.name == spec.name), taps[spec.name])
+            for dataset, requests in wanted.values():
+                try:
+                    self.outcome.encodes += self.session.encode(spec, dataset, requests).encodes
+                except BenchError as error:
+                    # The cells that need these images fail one by one below and say why; the others go on.
+                    self.session.report(f"{dataset.name}: {error}")
+
+    def _cell(self, t: Todo) -> None:
+        try:
+            self._fit_and_evaluate(t)
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            self._failed(t, error)
+
+    def _fit_and_evaluate(self, t: Todo) -> None:
+        from bench.run import evaluate, provenance
+
+        state, task, consts = self._state(t.fit)
+        if not t.evaluations:
+            return
+        if consts is None:
+            task = self.session.task(t.fit, self._after(t.fit))
+            consts = t.fit.method.prepare(task)
+        facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(t.fit.method)}
+        for e in t.evaluations:
+            found, arrays = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
+            path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
+            record.write_predictions(path.with_suffix(".npz"), *arrays)
+            cell = asdict(t.fit.cell)
+            record.write(
+                path,
+                {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": cell, **found, "provenance": facts},
+            )
+            self.outcome.evaluations += 1
+
+    def _after(self, fit: Planned) -> dict[str, State]:
+        return {name: self._state(other)[0] for name, other in fit.after.items()}
+
+    def _state(self, fit: Planned) -> tuple[State, Any, Any]:
+        """The state of a fit: from this round, from disk, or fitted now; with task and constants if just fitted."""
+        from bench.interface import State
+        from bench.run import fit as fitting
+        from bench.run import provenance
+
+        if fit.key in self.states:
+            return self.states[fit.key], None, None
+        path = record.fit_path(fit.where, fit.key)
+        stored = None if self.fresh else record.done(path, fit.key)
+        found = fitting.load_state(self.results, fit, stored, self.session.device) if stored else None
+        if found is not None:
+            self.states[fit.key] = found
+            return found, None, None
+        fitted, task, consts, seconds = fitting.run_fit(self.session, fit, self._after(fit))
+        facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(fit.method)}
+        if fitted.params and self.keep(fit):
+            fitting.save_state(self.results, fit, fitted)
+        record.write(path, fitting.fit_record(fit, fitted, seconds, facts))
+        self.outcome.fits += 1
+        self.outcome.steps += fitted.budget["steps"]
+        self.states[fit.key] = State(fitted.params, fitted.values)
+        return self.states[fit.key], task, consts
+
+    def _failed(self, t: Todo, error: Exception) -> None:
+        """A failed cell is a record too; tables print ERR for it."""
+        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        path = record.fit_path(t.fit.where, t.fit.key)
+        if record.done(path, t.fit.key) is None:
+            trace = "".join(traceback.format_exception(error))
+            record.write(
+                path,
+                {
+                    "kind": "fit", "status": "failed", "key": t.fit.key, "cell": asdict(t.fit.cell), "changed": dict(t.fit.changed),
+                    "parts": t.fit.parts,
+                    "error": message, "traceback": trace,
+                },
+            )  # fmt: skip
+        self.outcome.failures.append((label(t.fit), message))
+
+
+def _rounds(todo: list[Todo]) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
+    """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states."""
+    groups: dict[tuple[int, str], list[Todo]] = defaultdict(list)
+    for t in todo:
+        groups[t.fit.cell.seed, t.fit.dataset.name].append(t)
+    yield from groups.items()
+
+
+def _keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:
+    """``--keep-states``: all, none, or those that other methods read or that later evaluations can reuse."""
+    read = {name for method in registry.methods.values() for name in method.after}
+    rules: dict[str, Callable[[Planned], bool]] = {
+        "all": lambda fit: True,
+        "none": lambda fit: False,
+        "needed": lambda fit: fit.method.name in read or bool(fit.method.inference),
+    }
+    if rule not in rules:
+        raise BenchError(f"--keep-states {rule}: choose needed, all or none")
+    return rules[rule]

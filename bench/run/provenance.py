@@ -1,0 +1,79 @@
+"""Where a number came from: versions, device, flags, commit (architecture 7)."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bench.interface import Method
+from bench.lazy import torch
+
+_LIBRARIES = ("fewshot-clip-bench", "torch", "open_clip_torch", "numpy", "scikit-learn", "scipy", "Pillow")
+
+
+@lru_cache(maxsize=1)
+def libraries() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@lru_cache(maxsize=1)
+def commit() -> dict[str, Any]:
+    """The git commit of the checkout the program runs from, if it is one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return {"commit": git("rev-parse", "HEAD") or None, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def source_digest(method: Method) -> str:
+    """SHA-256 of the method's source file: recorded, not keyed, so that an edited method shows as drifted."""
+    module = sys.modules[type(method).__module__]
+    file = inspect.getsourcefile(module)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def device_name(device: str) -> str:
+    """The accelerator's or the processor's name."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def of_run(device: str) -> dict[str, Any]:
+    """What a record says of the machine and the program."""
+    return {
+        **commit(),
+        "libraries": libraries(),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "flags": {
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        },
+    }

@@ -1,0 +1,150 @@
+"""What the fits of one command share: the backbone, the feature store, classifiers. The first module that needs torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.clip import backbone as backbones
+from bench.clip.backbone import Backbone, BackboneSpec
+from bench.data.dataset import Dataset, Items
+from bench.errors import BenchError
+from bench.features.encode import EncodeReport, Request, encode, keys, stream
+from bench.features.store import FeatureStore
+from bench.interface import SUPPORT, TEXT, Recipe, State, Task, TextSide
+from bench.lazy import torch
+from bench.prompts import PromptSet
+from bench.run.needs import stored
+from bench.run.plan import Planned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.train.loop import Pool
+
+
+def pick_device(name: str) -> str:
+    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
+    return name
+
+
+def repeatable() -> None:
+    """TF32 off and deterministic algorithms on, so that a repeated command gives the same numbers."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True)
+
+
+class Session:
+    """Backbones, features and classifiers of one command, each made once."""
+
+    def __init__(self, device: str, cache: Path | None, report: Callable[[str], None], workers: int | None = None) -> None:
+        repeatable()
+        self.device = pick_device(device)
+        self.store = FeatureStore(cache, report)
+        self.report = report
+        self.workers = workers
+        self.encodes = 0
+        self._backbones: dict[str, Backbone] = {}
+        self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
+
+    def backbone(self, spec: BackboneSpec) -> Backbone:
+        """The loaded model."""
+        if spec.digest not in self._backbones:
+            self._backbones[spec.digest] = backbones.load(spec, self.device)
+        return self._backbones[spec.digest]
+
+    def text(self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]) -> tuple[Tensor, TextSide]:
+        """The classifier W (K, C) of a prompt set and the text side of its tasks."""
+        from bench.clip.text import classifier
+
+        key = (spec.digest, prompts.digest)
+        if key not in self._texts:
+            flat = [p for group in prompts.prompts for p in group]
+            class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
+            raw_PC = self.backbone(spec).encode_text(flat).float()
+            W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
+            side = TextSide(raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates)
+            self._texts[key] = W_KC, side
+        return self._texts[key]
+
+    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> EncodeReport:
+        """Bring features into the store; counts what was encoded."""
+        report = encode(self.backbone(spec), dataset, requests, self.store, workers=self.workers)
+        self.encodes += report.encodes
+        return report
+
+    def slices(
+        self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Raw float32 features on the device in pieces (start, (n, ...)): from the store, or made on the fly."""
+        tower = self.backbone(spec)
+        if not stored(tap, view):
+            for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers):
+                yield start, taps[tap].to(self.device).float()
+            return
+        for start, piece in self.store.slices(keys(tower, dataset)(tap, view), paths, rows):
+            yield start, torch.from_numpy(piece).to(self.device).float()
+
+    def features(self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str) -> Tensor:
+        """All of ``slices`` in one tensor."""
+        return torch.cat([x for _, x in self.slices(spec, dataset, paths, view, tap)])
+
+    def pool(self, fit: Planned, task: Task, source: str, tap: str, views: Sequence[str]) -> Pool:
+        """The rows of a stream. Support features stay in half precision, as stored, and are cast batch by batch."""
+        from bench.train.loop import Pool
+
+        if source == TEXT:
+            return Pool(task.text.raw_PC, task.text.class_of_P)
+        assert source == SUPPORT, source
+        parts = []
+        for view in views:
+            for _, x in self.slices(fit.backbone, fit.dataset, fit.draw.train.paths, view, tap):
+                parts.append(x.half())
+        return Pool(torch.cat(parts), task.labels_N, len(views))
+
+    def task(self, fit: Planned, states: dict[str, State]) -> Task:
+        """What the method of a planned fit may learn from."""
+        spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
+        tower = self.backbone(spec)
+        W_KC, side = self.text(spec, fit.prompts, dataset.classnames)
+        known: dict[tuple[str, str], Tensor] = {}
+
+        def features(tap: str, view: str) -> Tensor:
+            if (tap, view) not in known:
+                known[tap, view] = self.features(spec, dataset, train.paths, view, tap)
+            return known[tap, view]
+
+        def slices(tap: str, view: str) -> Iterator[tuple[int, Tensor]]:
+            return self.slices(spec, dataset, train.paths, view, tap)
+
+        return Task(
+            facts=fit.facts, settings=fit.settings, labels_N=self.labels(train), W_KC=W_KC, scale=tower.scale, text=side,
+            features=features, slices=slices, backbone=tower, states=states, seed=fit.cell.seed, device=self.device,
+        )  # fmt: skip
+
+    def labels(self, items: Items) -> Tensor:
+        """Classes (n,) of images on the device."""
+        return torch.tensor(items.labels, dtype=torch.long, device=self.device)
+
+
+def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: object) -> dict[str, Pool]:
+    """One pool per stream of the recipe."""
+    from bench.interface import PREPARED
+    from bench.train.loop import Pool
+
+    found = {}
+    for name, stream_ in recipe.streams.items():
+        if stream_.source == PREPARED:
+            x_VN = consts[stream_.tap]  # type: ignore[index]
+            found[name] = Pool(x_VN.flatten(0, 1), task.labels_N, len(x_VN))
+        else:
+            found[name] = session.pool(fit, task, stream_.source, stream_.tap, stream_.views)
+    return found

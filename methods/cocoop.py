@@ -1,0 +1,77 @@
+"""CoCoOp: a context that a small network shifts for every image (protocol 9).
+
+Legend: K classes, M context vectors, L tokens, D tower width, C embedding width, H hidden units, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.methods.coop import CoOp, dassl_recipe
+
+from bench.interface import POOLED, Consts, Facts, Features, Params, Recipe, Task, Values, unit
+from bench.lazy import torch
+from bench.train.optim import OptimSpec
+from bench.train.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROMPTS = 512  # prompts in one pass through the text tower when images are scored
+
+
+class CoCoOp(CoOp):
+    """Trains the context (M, D), from "a photo of a", and a network C -> C/16 -> D with biases and ReLU whose output is added
+    to every context vector of an image's prompts: K prompts an image, in training and at test time.
+
+    Deviations: fp32, where the released code trains in fp16; with ``max_steps`` the run is cut by steps, not epochs, and the
+    cosine falls by steps from the first (one epoch of single images is longer than a short run).
+    """
+
+    name = "cocoop"
+    title = "CoCoOp"
+    cite = "Zhou et al. 2022"
+    note = "costly, so run it by name: every image needs its own K prompts through the text tower, also at test time"
+    settings = {
+        "context": 4, "init": "a photo of a", "position": "end", "reduction": 16,
+        "lr": (0.002,), "wd": (5e-4,), "batch": 1, "epochs": 10, "crop": 0.08, "views": None, "max_steps": None,
+    }  # fmt: skip
+    presets = {"quick": {"views": 4, "max_steps": 300}}
+    per_dataset = {}
+
+    def recipe(self, settings: Values, facts: Facts) -> Recipe:
+        full = dassl_recipe({**settings, "max_steps": None}, facts, settings["epochs"], OptimSpec("sgd"))
+        steps = settings["epochs"] * max(1, facts.n_support // settings["batch"])
+        if settings["max_steps"] is None or settings["max_steps"] >= steps:
+            return full
+        return replace(full, epochs=None, steps=settings["max_steps"], schedule=Schedule("cosine"))
+
+    def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
+        start = super().init(task, consts, {**values, "class_specific": False}, generator)
+        ctx_MD, C = start["ctx"], task.W_KC.shape[1]
+        H = max(1, C // values["reduction"])
+
+        def uniform(fan_in: int, *shape: int) -> Tensor:
+            bound = 1 / math.sqrt(fan_in)  # torch's default for linear layers, weights and biases alike
+            made = torch.empty(shape, dtype=ctx_MD.dtype).uniform_(-bound, bound, generator=generator)
+            return made.to(ctx_MD.device)
+
+        D = ctx_MD.shape[1]
+        w1_HC, b1_H, w2_DH, b2_D = uniform(C, H, C), uniform(C, H), uniform(H, D, H), uniform(H, D)
+        return {"ctx": ctx_MD, "w1_HC": w1_HC, "b1_H": b1_H, "w2_DH": w2_DH, "b2_D": b2_D}
+
+    def _logits(self, params: Params, consts: Consts, unit_BC: Tensor) -> Tensor:
+        """(B, K) logits of unit features, all prompts in one pass."""
+        prompts, (B, C) = consts["prompts"], unit_BC.shape
+        hidden_BH = torch.relu(unit_BC @ params["w1_HC"].T + params["b1_H"])
+        shift_BD = hidden_BH @ params["w2_DH"].T + params["b2_D"]
+        ctx_B1MD = (params["ctx"] + shift_BD[:, None])[:, None]
+        raw_PC = consts["tower"].encode(prompts.fill(ctx_B1MD).flatten(0, 1), prompts.eot_K.repeat(B))
+        return consts["scale"] * (unit(raw_PC).view(B, -1, C) @ unit_BC[..., None])[..., 0]
+
+    def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
+        images = max(1, PROMPTS // len(consts["prompts"].eot_K))
+        pieces = unit(features[POOLED]).split(images)
+        return torch.cat([self._logits(params, consts, unit_BC) for unit_BC in pieces])

@@ -1,0 +1,182 @@
+"""CoOp: learned context vectors in front of, around or behind the class name (protocol 8).
+
+Legend: K classes, M context vectors, L tokens, D tower width, C embedding width, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.interface import (
+    LR,
+    POOLED,
+    WD,
+    Batch,
+    Consts,
+    Facts,
+    Features,
+    Method,
+    Params,
+    Recipe,
+    Stream,
+    Task,
+    Values,
+    cosine_logits,
+    cross_entropy,
+    unit,
+)
+from bench.lazy import torch
+from bench.train.optim import OptimSpec
+from bench.train.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.clip.text import TextTower
+
+POSITIONS = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The frozen part of K learned prompts.
+
+    ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at position l.
+    ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the names alone: moving the name
+    leaves them as they are.
+    """
+
+    base_KLD: Tensor
+    place_KLM: Tensor
+    eot_K: Tensor
+
+    def fill(self, ctx: Tensor) -> Tensor:
+        """Embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
+        # A product and not an assignment: it maps over replicas, and its gradient sums in a fixed order on every device.
+        return self.base_KLD + self.place_KLM @ ctx
+
+
+def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = "", position: str = "end") -> Prompts:
+    """Prompts of M context slots and the class name, with a full stop at the end.
+
+    The last slots stand for the words of ``words``, one slot a word: tokens beyond that (a comma makes one) stay frozen
+    right behind the slots, as in the reference (protocol 10). Raises BenchError when words outnumber the slots or a prompt
+    exceeds the tower's context length.
+    """
+    if position not in POSITIONS:
+        raise BenchError(f"position '{position}' of the class name: choose {', '.join(POSITIONS)}")
+    encode, n_words = tower.tokenize.encode, len(words.split())
+    if n_words > M:
+        raise BenchError(f"context {M} has no room for the {n_words} words of '{words}': choose at least {n_words}")
+    names = [name.replace("_", " ") for name in classnames]
+    prefix = " ".join(["X"] * (M - n_words) + words.split())
+    n_tail = len(encode(words)) - n_words
+    lengths = [2 + M + n_tail + len(encode(f"{name}.")) for name in names]
+    if max(lengths) > tower.context_length:
+        longest = classnames[lengths.index(max(lengths))]
+        raise BenchError(f"{M} context vectors and '{longest}' make {max(lengths)} tokens, more than {tower.context_length}: "
+                         "choose fewer context vectors or a shorter class name")  # fmt: skip
+    ids_KL = tower.tokenize([f"{prefix} {name}." for name in names])
+    eot_K = ids_KL.argmax(-1)
+    order_KL = torch.stack([_order(M, n_tail, len(encode(name)), ids_KL.shape[1], position) for name in names])
+    order_KL = order_KL[:, : int(eot_K.max()) + 1]
+    place_KLM = order_KL[..., None] == torch.arange(1, M + 1)
+    embedded_KLD = tower.embed(ids_KL.gather(1, order_KL))
+    place_KLM = place_KLM.to(embedded_KLD)
+    return Prompts(embedded_KLD * (1 - place_KLM.sum(-1, keepdim=True)), place_KLM, eot_K)
+
+
+def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
+    """Which token of the placeholder string (start, slots, tail, name, rest) stands at each position, (L,)."""
+    slots, tail = list(range(1, 1 + M)), list(range(1 + M, 1 + M + n_tail))
+    name = list(range(1 + M + n_tail, 1 + M + n_tail + n_name))
+    rest = list(range(1 + M + n_tail + n_name, L))
+    half = {"end": M, "middle": M // 2, "front": 0}[position]
+    context = [*slots, *tail] if position == "end" else slots[:half]
+    after = [] if position == "end" else [*slots[half:], *tail]
+    return torch.tensor([0, *context, *name, *after, *rest])
+
+
+def word_vectors(tower: TextTower, words: str) -> Tensor:
+    """Embeddings (w, D) of the first w tokens of w words."""
+    return tower.embed(tower.tokenize([words]))[0, 1 : 1 + len(words.split())]
+
+
+def epochs_by_shots(shots: int) -> int:
+    """CoOp's epochs: 50 at one shot, 100 up to four, then 200."""
+    return 50 if shots <= 1 else 100 if shots <= 4 else 200
+
+
+def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, **more: object) -> Recipe:
+    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8): a fresh random crop of every image in every
+    epoch, the schedule with one constant first epoch, the last epoch kept.
+
+    Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds the bank of crops, which epochs
+    then use in turn (None: one crop an epoch, as published).
+    """
+    if settings["max_steps"] is not None:
+        per_epoch = max(1, facts.n_support // settings["batch"])
+        epochs = min(epochs, max(2, settings["max_steps"] // per_epoch))
+    n_views = min(epochs, settings["views"] or epochs)
+    views = tuple(f"rrc({settings['crop']:g})#{i}" for i in range(n_views))
+    stream = Stream(views=views, rows="per-epoch", order="epoch-drop", batch=settings["batch"])
+    shared = {
+        "streams": {"image": stream}, "optim": optim, "schedule": Schedule("dassl"), "epochs": epochs, "select": "last",
+        "grid": {LR: settings["lr"], WD: settings["wd"]}, "fixed": {LR: settings["lr"][0], WD: settings["wd"][0]},
+    }  # fmt: skip
+    return Recipe(**{**shared, **more})  # type: ignore[arg-type]
+
+
+class CoOp(Method):
+    """Trains the context (M, D), or (K, M, D) with ``class_specific``, through the frozen text tower.
+
+    The gradient is that of the activations only, and prompts are cut at the last end token. ``init`` holds words to start
+    from (their number replaces ``context``), else the start is normal with deviation 0.02. Names and context make the
+    classifier: the prompt set is not read. Deviation: fp32, where the released code trains an fp16 context.
+    """
+
+    name = "coop"
+    title = "CoOp"
+    cite = "Zhou et al. 2022"
+    settings = {
+        "context": 16, "position": "end", "class_specific": False, "init": "",
+        "lr": (0.002,), "wd": (5e-4,), "batch": 32,
+        "epochs": None,  # 50 at 1 shot, 100 at 2 and 4, 200 from 8 on
+        "crop": 0.08, "views": None, "max_steps": None,
+    }  # fmt: skip
+    presets = {"quick": {"views": 4, "max_steps": 200}}
+    per_dataset = {"imagenet": {"epochs": 50}}
+
+    def recipe(self, settings: Values, facts: Facts) -> Recipe:
+        return dassl_recipe(settings, facts, settings["epochs"] or epochs_by_shots(facts.shots), OptimSpec("sgd"))
+
+    def prepare(self, task: Task) -> Consts:
+        tower, settings = task.backbone.text, task.settings
+        words = settings["init"]
+        M = len(words.split()) or settings["context"]
+        prompts = lay_out(tower, task.text.classnames, M, words, settings["position"])
+        return {"tower": tower, "prompts": prompts, "scale": task.scale}
+
+    def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
+        K, _, M = consts["prompts"].place_KLM.shape
+        like = consts["prompts"].base_KLD
+        leading = (K,) if values["class_specific"] else ()
+        if values["init"]:
+            return {"ctx": word_vectors(consts["tower"], values["init"]).expand(*leading, M, -1).clone()}
+        ctx = 0.02 * torch.randn(*leading, M, like.shape[-1], generator=generator, dtype=like.dtype)
+        return {"ctx": ctx.to(like.device)}
+
+    def classifier(self, params: Params, consts: Consts) -> Tensor:
+        """Unit class rows (K, C) of the learned prompts."""
+        prompts = consts["prompts"]
+        return unit(consts["tower"].encode(prompts.fill(params["ctx"]), prompts.eot_K))
+
+    def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
+        rows = batch["image"]
+        return {"loss": cross_entropy(self.logits(params, consts, {POOLED: rows.x}, values), rows.y)}
+
+    def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
+        return cosine_logits(features[POOLED], self.classifier(params, consts), consts["scale"])
