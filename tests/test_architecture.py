@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "suite": {"interface", "registry", "data", "clip", "prompts"},
     "run": {"train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
     "report": {"stats", "run.record"},
-    "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe"},
+    "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # the command line, and the lazy public face
 

@@ -108,7 +108,6 @@ def test_wheel_holds_what_git_holds(checkout: Path, wheel: Path) -> None:
     assert "License-Expression: Apache-2.0" in metadata
 
 
-@pytest.mark.skipif(not (ROOT / "bench/cli/__init__.py").is_file(), reason="no command line yet")
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
 def test_installed_outside_the_checkout(kind: str, checkout: Path, wheel: Path, tmp_path: Path) -> None:
     install = (wheel,) if kind == "wheel" else ("--no-build-isolation", "--editable", checkout)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,14 +48,32 @@ def commands(text: str) -> list[Command]:
     return found
 
 
+def files(text: str) -> dict[str, str]:
+    """Files a Markdown text shows whole: code blocks whose first line is ``# name.py`` or ``# name.toml``."""
+    blocks = re.findall(r"```(?:python|toml)\n(# ([\w.-]+\.(?:py|toml))\n.*?)```", text, re.S)
+    return {name: body for body, name in blocks}
+
+
+def write_photos(folder: Path) -> None:
+    """Two classes of ten small noisy images: what a reader's own folder looks like."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("cat", (200, 120, 40)), ("dog", (40, 120, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.normal(colour, 40, (48, 64, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
 SHOWN = commands(README)
 
 
 def parse(words: tuple[str, ...]) -> None:
     """Let the command line parse ``bench ...`` without doing anything; its usage errors come through."""
-    typer = pytest.importorskip("typer")
-    cli = pytest.importorskip("bench.cli")
-    command: Any = typer.main.get_command(cli.app)
+    import typer
+
+    from bench.cli.app import app
+
+    command: Any = typer.main.get_command(app)
     args = list(words[1:])
     while hasattr(command, "commands"):
         assert args and args[0] in command.commands, f"no such verb: {' '.join(words)}"
@@ -91,11 +111,13 @@ def test_a_misspelt_option_is_found() -> None:
 
 
 def test_commands_run(tmp_path: Path) -> None:
-    """In order, because later ones read what earlier ones made; sockets and the user's cache stay untouched."""
-    pytest.importorskip("bench.cli")
+    """In order, because later ones read what earlier ones made; the user's cache stays untouched."""
     env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     work = tmp_path / "work"
     work.mkdir()
+    write_photos(work / "pets")
+    for name, body in files(README).items():
+        (work / name).write_text(body, encoding="utf-8")
     for command in SHOWN:
         if command.reason or command.words[0] != "bench":
             continue
