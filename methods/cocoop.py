@@ -6,8 +6,9 @@ Legend: K classes, M context vectors, L tokens, D tower width, C embedding width
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.methods.coop import CoOp, dassl_recipe
 
@@ -39,7 +40,7 @@ class CoCoOp(CoOp):
         "lr": (0.002,), "wd": (5e-4,), "batch": 1, "epochs": 10, "crop": 0.08, "views": None, "max_steps": None,
     }  # fmt: skip
     presets = {"quick": {"views": 4, "max_steps": 300}}
-    per_dataset = {}
+    per_dataset: ClassVar[Mapping[str, Values]] = {}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         full = dassl_recipe({**settings, "max_steps": None}, facts, settings["epochs"], OptimSpec("sgd"))
