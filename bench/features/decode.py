@@ -8,12 +8,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.data.dataset import ImageSource
 
-_FEW = 512  # rendered views below which starting processes costs more than it saves
+_FEW = 2000  # rendered views below which starting processes costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,15 @@ def rendered(
     waiting: deque[Future[np.ndarray]] = deque()
     try:
         for block in blocks:
-            waiting.append(pool.submit(work, block))
+            with _no_main_script(source) if workers else nullcontext():
+                waiting.append(pool.submit(work, block))
             if len(waiting) >= 2 * workers + ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise BenchError(
-            "a process that decodes images died (is memory short?): run again, what is encoded is kept; a Python script"
-            ' that encodes must keep its work under `if __name__ == "__main__":`'
+            "a process that decodes images died (is memory short?): run again, what is encoded is kept"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -96,6 +99,24 @@ def _pool(source: ImageSource, look: Look, workers: int) -> tuple[Executor, Call
         spawn = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, look)), _work
     return ThreadPoolExecutor(1), lambda block: render_block(source, look, block)
+
+
+@contextmanager
+def _no_main_script(source: ImageSource) -> Iterator[None]:
+    """Keeps processes that start inside from running the user's script again.
+
+    Spawning imports the parent's main module, for objects that are defined there. Decoding needs none, and a script
+    usually imports torch, which would cost every worker seconds and hundreds of megabytes.
+    """
+    script = sys.modules["__main__"]
+    if type(source).__module__ == "__main__":
+        yield
+        return
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 _worker: dict[str, tuple[ImageSource, Look]] = {}  # set once in each worker process, never in the parent

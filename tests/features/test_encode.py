@@ -132,6 +132,20 @@ def test_worker_processes_give_the_same_rows_and_never_see_torch(images: Any, tm
     assert not images.source.torch_seen()
 
 
+def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    here, log = str(Path(__file__).parent), str(tmp_path)
+    script.write_text(
+        f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
+        "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import stream\nprint('started')\n"
+        f"data = dataset(Path({log!r}))\n"
+        "print(sum(len(f['pooled']) for _, f in stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], workers=1)))"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["started", "2"], run.stderr
+    assert not NoiseSource(tmp_path / "opened.log").torch_seen()
+
+
 def test_encoding_modules_import_no_torch() -> None:
     code = "import bench.features.encode, bench.features.decode, bench.cli.cache, sys; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -263,3 +277,12 @@ def test_abandoned_streams_end_their_workers(images: Any) -> None:
     parts.close()
     assert not multiprocessing.active_children()
     assert len(NoiseSource.opened(images.source)) < 200
+
+
+def test_processes_start_only_for_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.features.decode import default_workers
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert (default_workers(100), default_workers(100_000)) == (0, 16)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    assert default_workers(100_000) == 1
