@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
+
+from bench.methods.linear_probe_sgd import COMMON, QUICK, head_recipe, head_rows, uniform, zero_shot_rows
+from bench.methods.wise_ft import HeadEnsemble
 
 from bench.interface import (
     DENSE,
-    POOLED,
     Batch,
     Consts,
     Facts,
@@ -24,8 +26,6 @@ from bench.interface import (
     unit,
 )
 from bench.lazy import torch
-from bench.methods.linear_probe_sgd import COMMON, QUICK, head_recipe, head_rows, uniform, zero_shot_rows
-from bench.methods.wise_ft import HeadEnsemble
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ class CrossModal(CrossModalHead):
     title = "Cross-Modal"
     taps = (DENSE,)
     towers = ("rn", "vit")
-    settings: dict[str, Any] = {
+    settings: ClassVar[Values] = {
         "init": "zeroshot", "lr": (1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "batch": (8,), "train_scale": 0.546, **COMMON,
     }  # fmt: skip
     presets = {"quick": {**QUICK, "lr": (1e-3, 3e-4, 1e-4)}}  # raised: 300 steps, and a small tower's larger weights
@@ -100,7 +100,7 @@ class CrossModalLinear(CrossModalHead):
 
     name = "cross-modal-linear"
     title = "Cross-Modal (linear)"
-    settings: dict[str, Any] = {
+    settings: ClassVar[Values] = {
         "init": "zeroshot", "lr": (1e-3, 1e-4), "wd": (0.0, 0.01, 1e-4), "batch": (8, 32), **COMMON,
     }  # fmt: skip
     per_dataset = {"imagenet": {"augment": "none"}}
@@ -112,7 +112,7 @@ class CrossModalAdapter(CrossModalHead):
 
     name = "cross-modal-adapter"
     title = "Cross-Modal (adapter)"
-    settings: dict[str, Any] = {
+    settings: ClassVar[Values] = {
         "init": "zeroshot", "lr": (1e-4, 1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "batch": (8,),
         "residual": 0.2, "reduction": 4, **COMMON,
     }  # fmt: skip
@@ -143,7 +143,6 @@ class CrossModalWise(HeadEnsemble):
     taps, towers = CrossModal.taps, CrossModal.towers
     base = CrossModal
     after = (CrossModal.name,)
-    presets = {"quick": {}}
 
 
 class CrossModalLinearWise(HeadEnsemble):
@@ -154,7 +153,6 @@ class CrossModalLinearWise(HeadEnsemble):
     cite = "Lin et al. 2023"
     base = CrossModalLinear
     after = (CrossModalLinear.name,)
-    presets = {"quick": {}}
 
 
 class CrossModalAdapterWise(HeadEnsemble):
@@ -165,4 +163,3 @@ class CrossModalAdapterWise(HeadEnsemble):
     cite = "Lin et al. 2023"
     base = CrossModalAdapter
     after = (CrossModalAdapter.name,)
-    presets = {"quick": {}}

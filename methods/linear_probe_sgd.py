@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.methods.safe import train_views
+
 from bench.errors import BenchError
 from bench.interface import (
     LR,
@@ -27,7 +29,6 @@ from bench.interface import (
     cross_entropy,
 )
 from bench.lazy import torch
-from bench.methods.safe import train_views
 from bench.names import nearest
 from bench.train.batches import legal
 from bench.train.optim import OptimSpec

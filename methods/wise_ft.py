@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.interface import Consts, Features, Method, Params, Task, Values
 from bench.methods.linear_probe_sgd import LinearProbeSgd, LinearProbeSgdZeroShot, zero_shot_rows
+
+from bench.interface import Consts, Features, Method, Params, Task, Values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ class HeadEnsemble(Method):
 
     base: ClassVar[type[Method]]
     settings = {"ratio": 0.5}
+    presets = {"quick": {}}
     inference = ("ratio",)
 
     def prepare(self, task: Task) -> Consts:
@@ -51,7 +53,6 @@ class WiseFt(HeadEnsemble):
     cite = "Wortsman et al. 2022; Lin et al. 2023"
     base = LinearProbeSgd
     after = (LinearProbeSgd.name,)
-    presets = {"quick": {}}
 
 
 class WiseFtZeroShot(HeadEnsemble):
@@ -62,4 +63,3 @@ class WiseFtZeroShot(HeadEnsemble):
     cite = "Wortsman et al. 2022; Lin et al. 2023"
     base = LinearProbeSgdZeroShot
     after = (LinearProbeSgdZeroShot.name,)
-    presets = {"quick": {}}
