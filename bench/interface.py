@@ -62,7 +62,8 @@ class Recipe:
     ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost. ``static``: values that
     change shapes; each combination is a group of its own. ``search``: inference-time values tried on validation after
     training. ``support``: taps and views of the support images that ``prepare`` reads. ``check``: values that replace the
-    settings while checkpoints are scored. ``fixed``: one value per grid, static and search axis, for protocols without validation.
+    settings while checkpoints are scored. ``fixed``: one value per grid, static and search axis, for protocols without
+    validation.
     ``select``: ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after steps
     0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is best, ``accuracy`` or
     ``loss``. ``patience``: checks without any improvement after which training stops.

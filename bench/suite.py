@@ -59,4 +59,5 @@ def _read(file: Path) -> Suite:
     missing = [f.name for f in fields(Suite)[:7] if f.name not in table]
     if missing:
         raise BenchError(f"{file}: needs {', '.join(missing)}")
-    return Suite(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    axes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Suite(**axes)

@@ -104,12 +104,16 @@ class Safe(Method):
         """Raw embeddings (B, C) of the fine-tuned head; tensors that are not trained come from the frozen one."""
         return consts["head"]({**consts["head"].params, **params}, x_BTD)
 
+    def rows(self, params: Params, consts: Consts) -> Tensor:
+        """The classifier (K, C): frozen, unless it is trained along (A5)."""
+        return params["W_KC"] if "W_KC" in params else consts["W_KC"]
+
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]
         scale = values["train_scale"] * consts["scale"]
-        logits_BK = cosine_logits(self.tuned(params, consts, rows.x), params.get("W_KC", consts["W_KC"]), scale)
+        logits_BK = cosine_logits(self.tuned(params, consts, rows.x), self.rows(params, consts), scale)
         return {"loss": cross_entropy(logits_BK, rows.y)}
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         b_BC = blend(self.tuned(params, consts, features[DENSE]), features[POOLED], values["beta"], values["blend"])
-        return cosine_logits(b_BC, params.get("W_KC", consts["W_KC"]), consts["scale"])
+        return cosine_logits(b_BC, self.rows(params, consts), consts["scale"])

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class SafeA(Method):
     """Training-free on SAFE's checkpoint: keys and queries are blended embeddings; (alpha, gamma) are searched on validation.
 
-    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by Tip-Adapter-F's recipe.
+    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by Tip-Adapter-F's
+    recipe.
     """
 
     name = "safe-a"
@@ -52,7 +53,8 @@ class SafeA(Method):
     after = ("safe",)
     settings = {
         "key_views": "rrc:10",  # A22: rrc:V random resized crops (0.5), or flip = {eval, flip}
-        "gamma_top": 7.0, "alpha_top": 3.0, "gamma_steps": 200, "alpha_steps": 20, "init_gamma": 1.0, "init_alpha": 1.17,
+        "gamma_top": 7.0, "alpha_top": 3.0, "gamma_steps": 200, "alpha_steps": 20,
+        "init_gamma": 1.0, "init_alpha": 1.17,
         "train_keys": False,  # A19
         "lr": (1e-3,), "wd": (0.01,), "eps": 1e-4, "epochs": 20, "batch": 256,  # A23, used with train_keys
         "beta": 0.5, "blend": "raw",

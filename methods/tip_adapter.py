@@ -60,7 +60,9 @@ class TipAdapter(Method):
         "beta": None, "alpha": None,
     }  # fmt: skip
     presets = {"quick": {"key_views": 4}}
-    per_dataset = {name: {"beta_top": float(b), "alpha_top": float(a), "init_alpha": float(i)} for name, (b, a, i) in _TABLE.items()}
+    per_dataset = {
+        name: {"beta_top": float(b), "alpha_top": float(a), "init_alpha": float(i)} for name, (b, a, i) in _TABLE.items()
+    }
     inference = ("beta", "alpha")
 
     def _views(self, settings: Values) -> tuple[str, ...]:
@@ -80,12 +82,12 @@ class TipAdapter(Method):
     def prepare(self, task: Task) -> Consts:
         """Keys are the raw features averaged over the views and normalised once (12.1)."""
         views = self._views(task.settings)
-        mean_NC = sum(task.features(POOLED, view) for view in views) / len(views)
+        mean_NC = torch.stack([task.features(POOLED, view) for view in views]).mean(0)
         onehot_NK = torch.nn.functional.one_hot(task.labels_N, task.facts.n_classes).to(mean_NC.dtype)
         return {"W_KC": task.W_KC, "scale": task.scale, "keys_NC": unit(mean_NC), "onehot_NK": onehot_NK}
 
     def _keys(self, params: Params, consts: Consts) -> Tensor:
-        return params.get("keys_NC", consts["keys_NC"])
+        return params["keys_NC"] if "keys_NC" in params else consts["keys_NC"]
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         q_BC = unit(features[POOLED])
@@ -119,7 +121,8 @@ class TipAdapterF(TipAdapter):
 
     name = "tip-adapter-f"
     title = "Tip-Adapter-F"
-    # one_bank: the epochs reuse the views of the cache. half_state: the released code keeps fp16 optimiser state, which changes the steps (protocol 12.4).
+    # one_bank: the epochs reuse the views of the cache.
+    # half_state: the released code keeps fp16 optimiser state, which changes the steps (protocol 12.4).
     settings = {
         **TipAdapter.settings,
         "lr": (1e-3,), "wd": (0.01,), "eps": 1e-4, "epochs": 20, "batch": 256, "epoch_views": 20,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Entry point of the command ``bench``: user errors are one line and exit code 2, Ctrl-C exits 130."""
+    """Entry point of the command ``bench``: user errors are one line and exit code 2."""
     import sys
 
     import typer
@@ -17,6 +17,3 @@ def main() -> None:
     except BenchError as error:
         typer.secho(f"bench: {error}", err=True, fg="red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("bench: interrupted; nothing that was finished is lost, the same command goes on from here", err=True)
-        sys.exit(130)

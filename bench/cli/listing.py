@@ -58,7 +58,10 @@ def datasets(format: Format = "text") -> None:
             "train": counts.get("train"), "val": counts.get("val"), "test": counts.get("test"), "licence": spec.licence,
         })  # fmt: skip
     if format == "text":
-        rows = [{"name": r["name"], "kind": f"{r['kind']:<16}", "title": r["title"], "c": f"({r['classes']} classes)"} for r in rows]
+        rows = [
+            {"name": r["name"], "kind": f"{r['kind']:<16}", "title": r["title"], "classes": f"({r['classes']} classes)"}
+            for r in rows
+        ]
     _print(rows, format)
 
 

@@ -36,7 +36,7 @@ def run(
     why: Annotated[bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
     time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
-    allow_torchscript: Annotated[bool, typer.Option("--allow-torchscript", help="Load TorchScript weights (they run code).")] = False,
+    allow_torchscript: Annotated[bool, typer.Option("--allow-torchscript", help="Load weights that run code.")] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
     from bench import registry as registries
@@ -85,6 +85,10 @@ def run(
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
     with Board(len(todo)) as board:
         runner = execute.Runner(Session(device, cache, board.say, workers), registry, results, keep_states, fresh)
-        outcome = runner.run(planned, todo, board.advance, deadline)
+        try:
+            outcome = runner.run(planned, todo, board.advance, deadline)
+        except KeyboardInterrupt:
+            board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
+            raise typer.Exit(130) from None
     plan_view.show_outcome(outcome)
     raise typer.Exit(1 if outcome.failures else 0)

@@ -33,8 +33,9 @@ def load_results(results: Path = Path("results")) -> pd.DataFrame:
             "move the others to a folder of their own"
         )
     fits = {r["key"]: r for _, r in found if r["kind"] == "fit"}
-    rows = [_row(path, r, fits.get(r["fit"], {})) for path, r in found if r["kind"] == "evaluation"]
-    rows += [_failed(path, r) for path, r in found if r["kind"] == "fit" and r["status"] == "failed"]
+    evaluations = [(path, r, fits.get(r["fit"], {})) for path, r in found if r["kind"] == "evaluation"]
+    rows = [_row(path, r, fit) if r["status"] == "ok" else _failed(path, r, fit) for path, r, fit in evaluations]
+    rows += [_failed(path, r, r) for path, r in found if r["kind"] == "fit" and r["status"] == "failed"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
 
@@ -61,12 +62,12 @@ def _row(path: Path, r: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failed(path: Path, r: dict[str, Any]) -> dict[str, Any]:
-    blank = {"accuracy": float("nan"), "top5": float("nan"), "n": 0, "variant": variant({}, r), "values": {}, "seconds": 0.0}
-    version = r["parts"].get("version")
+def _failed(path: Path, r: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
+    blank = {"accuracy": float("nan"), "top5": float("nan"), "n": 0, "seconds": 0.0, "steps": 0, "configurations": 0}
     return {
-        **r["cell"], **blank, "target": r["cell"]["dataset"], "status": "failed", "error": r["error"], "version": version,
-        "steps": 0, "configurations": 0, "fit": r["key"], "key": r["key"], "path": str(path),
+        **r["cell"], **blank, "target": r.get("target", r["cell"]["dataset"]), "status": "failed", "error": r["error"],
+        "variant": variant(r, fit), "values": r.get("values", {}), "version": fit.get("parts", {}).get("version"),
+        "fit": fit.get("key", r["key"]), "key": r["key"], "path": str(path),
     }  # fmt: skip
 
 

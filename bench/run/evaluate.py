@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.interface import EVAL, Consts, Method, Params
+from bench.interface import EVAL, Consts, Params
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
@@ -21,13 +21,13 @@ ROWS = 256
 
 
 def predict(
-    session: Session, fit: Planned, evaluation: Evaluation, method: Method, params: Params, consts: Consts, values: Mapping[str, Any]
+    session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, values: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Top-1 (n,) and top-5 (n, 5) classes of every test image, in list order.
 
     A target with a class subset is scored on its rows of the classifier only, before the arg-max (protocol 1.6).
     """
-    target = evaluation.target
+    target, method = evaluation.target, fit.method
     columns = None if target.classes is None else torch.tensor(target.classes, device=session.device)
     K = len(target.classnames)
     found = []
@@ -51,7 +51,7 @@ def evaluate(
     given = {k: v for k, v in evaluation.values.items() if v is not None}
     values = {**fit.settings, **chosen, **given}
     began = time.perf_counter()
-    top1, top5 = predict(session, fit, evaluation, fit.method, params, consts, values)
+    top1, top5 = predict(session, fit, evaluation, params, consts, values)
     labels = np.asarray(evaluation.target.test.labels)
     record = {
         "target": evaluation.target.name,

@@ -150,11 +150,8 @@ class Runner:
             found, arrays = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
             path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
             record.write_predictions(path.with_suffix(".npz"), *arrays)
-            cell = asdict(t.fit.cell)
-            record.write(
-                path,
-                {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": cell, **found, "provenance": facts},
-            )
+            head = {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": asdict(t.fit.cell)}
+            record.write(path, {**head, **found, "provenance": facts})
             self.outcome.evaluations += 1
 
     def _after(self, fit: Planned) -> dict[str, State]:
@@ -185,19 +182,20 @@ class Runner:
         return self.states[fit.key], task, consts
 
     def _failed(self, t: Todo, error: Exception) -> None:
-        """A failed cell is a record too; tables print ERR for it."""
+        """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it."""
         message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(error))
+        head = {"status": "failed", "cell": asdict(t.fit.cell), "error": message, "traceback": trace}
         path = record.fit_path(t.fit.where, t.fit.key)
         if record.done(path, t.fit.key) is None:
-            trace = "".join(traceback.format_exception(error))
-            record.write(
-                path,
-                {
-                    "kind": "fit", "status": "failed", "key": t.fit.key, "cell": asdict(t.fit.cell), "changed": dict(t.fit.changed),
-                    "parts": t.fit.parts,
-                    "error": message, "traceback": trace,
-                },
-            )  # fmt: skip
+            changed = {"changed": dict(t.fit.changed), "parts": t.fit.parts}
+            record.write(path, {"kind": "fit", "key": t.fit.key, **head, **changed})
+        else:
+            for e in t.evaluations:
+                path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
+                if record.evaluated(path, e.key) is None:
+                    more = {"target": e.target.name, "values": dict(e.values), "changed": dict(e.changed)}
+                    record.write(path, {"kind": "evaluation", "key": e.key, "fit": t.fit.key, **head, **more})
         self.outcome.failures.append((label(t.fit), message))
 
 

@@ -25,7 +25,8 @@ def reasons(t: Todo) -> str:
         nearest.append(_differences(found["parts"], dict(t.fit.parts)))
     if not nearest:
         return f"{label(t.fit)}: never run"
-    return f"{label(t.fit)}: stale: {', '.join(min(nearest, key=len))}"
+    closest = min(nearest, key=lambda found: len(found))
+    return f"{label(t.fit)}: stale: {', '.join(closest)}"
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

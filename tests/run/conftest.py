@@ -1,0 +1,78 @@
+"""A real but tiny measurement: three classes of coloured shapes, the embedded ResNet, recipes of a few steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner, Result
+
+CLASSES = {"apple": (200, 30, 30), "banana": (230, 210, 40), "broccoli": (30, 140, 40)}
+QUICK = ("--set", "safe.steps=6", "--set", "safe.check_every=2", "--set", "tip-adapter-f.epochs=2")
+
+
+def draw_images(root: Path, counts: dict[str, int]) -> Path:
+    """``root/<part>/<class>/<i>.png``: noisy shapes of the class's colour, all different."""
+    generator = random.Random(7)
+    for part, count in counts.items():
+        for name, colour in CLASSES.items():
+            folder = root / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                noise = tuple(generator.randrange(256) for _ in range(3))
+                image = Image.new("RGB", (48, 40), noise)
+                x, y = generator.randrange(8), generator.randrange(8)
+                ImageDraw.Draw(image).ellipse((x, y, x + 30, y + 25), fill=colour)
+                image.save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 3 classes with train, val and test images."""
+    return draw_images(tmp_path_factory.mktemp("data") / "shapes", {"train": 4, "val": 3, "test": 5})
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature store that the tests of this folder share."""
+    return tmp_path_factory.mktemp("features")
+
+
+Bench = Callable[..., Result]
+
+
+@pytest.fixture
+def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """``bench VERB ...`` in this process; ``run`` gets the tiny images, the embedded ResNet and the shared store."""
+    from bench.cli.app import app
+
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+
+    def call(verb: str, *arguments: object, data: Path | None = images) -> Result:
+        extra: tuple[str, ...] = ()
+        if verb == "run":
+            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *QUICK)
+            extra += ("--datasets", str(data)) if data else ()
+        return CliRunner().invoke(app, [verb, *extra, *map(str, arguments)])
+
+    return call
+
+
+def records(results: Path) -> dict[str, bytes]:
+    """What a run concluded, by file: predictions whole, records without times and provenance."""
+    import json
+
+    found = {}
+    for path in sorted((results / "runs").rglob("*")):
+        if path.suffix == ".npz":
+            found[path.name] = path.read_bytes()
+        elif path.suffix == ".json":
+            record = json.loads(path.read_text())
+            for key in ("seconds", "provenance", "peak_memory"):
+                record.pop(key, None)
+            found[path.name] = json.dumps(record, sort_keys=True).encode()
+    return found

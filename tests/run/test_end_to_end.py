@@ -1,0 +1,175 @@
+"""The main job on real images: run, resume, fail, table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.run.conftest import QUICK, Bench, draw_images, records
+
+FOUR = "zero-shot,tip-adapter-f,safe,safe-a"
+
+
+def command(images: Path, results: Path, *more: str) -> list[str]:
+    """``bench run`` as a process of its own."""
+    return [
+        sys.executable, "-m", "bench", "run", "--datasets", str(images), "--backbone", "pocket-rn", "--shots", "2",
+        "--results", str(results), *QUICK, *more,
+    ]  # fmt: skip
+
+
+def test_run_then_table(bench: Bench, tmp_path: Path) -> None:
+    done = bench("run", "--methods", FOUR, "--results", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "4 cells" in done.output  # one template here, so zero-shot's two prompt sets are one cell
+    table = bench("table", "--results", tmp_path, "--format", "csv")
+    rows = list(csv.DictReader(table.output.splitlines()))
+    assert list(rows[0]) == ["method", "shots", "shapes", "average"]
+    assert [row["method"].split(" ")[0] for row in rows] == ["zero-shot", "safe", "safe-a", "tip-adapter-f"]
+    assert all(0.0 <= float(row["shapes"]) <= 100.0 for row in rows)
+
+
+def test_second_run_does_nothing_and_imports_no_torch(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+    assert bench("run", "--methods", FOUR, "--results", tmp_path).exit_code == 0
+    code = (
+        "import sys; from bench.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
+    )
+    arguments = command(images, tmp_path, "--methods", FOUR, "--seeds", "1")[3:]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, "BENCH_CACHE": str(cache)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 encodes, 0 steps" in done.stdout
+
+
+def test_killed_then_resumed_equals_uninterrupted(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+    whole = tmp_path / "whole"
+    seeds = ("--seeds", "1,2", "--methods", FOUR)
+    assert bench("run", *seeds, "--results", whole).exit_code == 0
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(images, cut, *seeds), env={**os.environ, "BENCH_CACHE": str(cache)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and len(list(cut.rglob("*.npz"))) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    part = len(records(cut))
+    assert part < len(records(whole)), "the kill came too late to test anything"
+    assert bench("run", *seeds, "--results", cut).exit_code == 0
+    assert records(cut) == records(whole)
+
+
+def test_no_socket_is_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("bench run opened a network connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    done = bench("run", "--methods", "zero-shot", "--results", tmp_path, "--workers", "0")
+    assert done.exit_code == 0, done.output
+
+
+def test_missing_weights_name_the_command(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {**os.environ, "BENCH_WEIGHTS": str(tmp_path / "none")}
+    arguments = [sys.executable, "-m", "bench", "run", "--datasets", str(images), "--methods", "zero-shot", "--results", str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=env)
+    assert done.returncode == 2
+    assert "bench weights get RN50" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failing_cell_costs_only_itself(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "broken_one.py"
+    plugin.write_text(
+        "from bench.interface import Method\n\n\n"
+        "class BrokenOne(Method):\n    name = 'broken-one'\n    title = 'Broken'\n\n"
+        "    def logits(self, params, consts, features, values):\n        raise RuntimeError('wrong on purpose')\n"
+    )
+    done = bench("run", "--methods", "broken-one,zero-shot", "--plugin", plugin, "--results", tmp_path / "r")
+    assert done.exit_code == 1
+    assert "wrong on purpose" in done.output
+    table = bench("table", "--results", tmp_path / "r", "--format", "csv").output
+    assert "broken-one,2,ERR,-" in table
+    assert re.search(r"zero-shot,0,\d", table)
+
+
+def test_a_plugin_appears_in_the_table(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "nearest_mean.py"
+    plugin.write_text(
+        '"""Nearest class mean of the support set."""\n\n'
+        "from bench.interface import POOLED, Method, Recipe, cosine_logits, unit\n"
+        "from bench.lazy import torch\n\n\n"
+        "class NearestMean(Method):\n"
+        '    name = "nearest-mean"\n    title = "Nearest class mean"\n\n'
+        "    def recipe(self, settings, facts):\n"
+        '        return Recipe(support={POOLED: ("eval",)})\n\n'
+        "    def prepare(self, task):\n"
+        "        onehot_KN = torch.nn.functional.one_hot(task.labels_N, task.facts.n_classes).T.float()\n"
+        '        return {"M_KC": unit(onehot_KN @ unit(task.features(POOLED, "eval"))), "scale": task.scale}\n\n'
+        "    def logits(self, params, consts, features, values):\n"
+        '        return cosine_logits(features[POOLED], consts["M_KC"], consts["scale"])\n'
+    )
+    assert bench("run", "--methods", "nearest-mean", "--plugin", plugin, "--results", tmp_path / "r").exit_code == 0
+    assert "nearest-mean,2," in bench("table", "--results", tmp_path / "r", "--format", "csv").output
+
+
+def test_interruption_keeps_what_is_done(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+    results = tmp_path / "r"
+    process = subprocess.Popen(
+        command(images, results, "--methods", "zero-shot,safe", "--seeds", "1,2,3"),
+        env={**os.environ, "BENCH_CACHE": str(cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(results.rglob("*.npz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "goes on from here" in error
+    assert list(results.rglob("*.npz"))
+
+
+def test_inference_values_need_no_refit(bench: Bench, tmp_path: Path) -> None:
+    assert bench("run", "--methods", "safe", "--results", tmp_path).exit_code == 0
+    swept = bench("run", "--methods", "safe", "--sweep", "safe.beta=0:2:0.5", "--results", tmp_path)
+    assert swept.exit_code == 0, swept.output
+    assert "0 fits, 4 evaluations, 0 encodes, 0 steps" in swept.output  # 0.5 was there already
+    values = [json.loads(p.read_text()).get("values") for p in tmp_path.rglob("*-*.json")]
+    assert sorted(v["beta"] for v in values) == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_two_processes_share_a_store(tmp_path: Path, images: Path) -> None:
+    env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen(command(images, tmp_path / f"r{i}", "--methods", "zero-shot,tip-adapter", "--seeds", "1"), env=env,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]  # fmt: skip
+    for process in both:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    assert records(tmp_path / "r0") == records(tmp_path / "r1")
+
+
+def test_too_few_images_of_a_class(bench: Bench, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    source = draw_images(tmp_path / "more", {"all": 2}) / "all"
+    source.rename(flat)
+    from bench.errors import BenchError
+
+    done = bench("run", "--methods", "zero-shot", "--results", tmp_path / "r", data=flat)
+    assert isinstance(done.exception, BenchError)
+    assert "3" in str(done.exception)
