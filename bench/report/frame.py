@@ -1,31 +1,47 @@
-"""Records as a DataFrame: one row per evaluation, failed fits included."""
+"""Records as a DataFrame: one row per evaluation, failed fits included, each cell once."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.paths import results_dir
+from bench.report import current
 from bench.run import record
 
 COLUMNS = (
     "method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "accuracy", "top5", "n",
     "status", "error", "variant", "values", "version", "steps", "configurations", "seconds", "fit", "key", "path",
+    "title", "label_prompts", "written",
 )  # fmt: skip
+# Prompt sets that were chosen or trained with labels, for records that do not say so themselves.
+LABEL_PROMPTS = frozenset({"mined", "linear"})
 
 
-def load_results(results: Path = Path("results")) -> pd.DataFrame:
-    """All records under ``results/runs``: one row per evaluation, one with ``status = failed`` per failed fit.
+def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
+    """All records of a results folder, as files or packed: one row per evaluation, one with ``status = failed`` per failure.
 
     ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the inference-time values,
-    ``variant`` the settings that are not the method's most frequent ones (empty for the plain method), ``path`` the record.
-    Raises BenchError when there are no records, or when they mix schema versions.
+    ``variant`` the settings that a user set away from the method's own (empty for the plain method), ``path`` the record,
+    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts.
+
+    A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or
+    of one it builds on, of other weights under the same name, of another content of a test set, and of older settings;
+    ``attrs["notes"]`` says what was left out. Raises BenchError when there are no records, or when they mix schema
+    versions.
     """
+    results = Path(results)
     found = list(record.every(results))
     if not found:
-        raise BenchError(f"no records under {results / 'runs'}: run `bench run` first, or name the folder with --results")
+        shipped = results_dir() / "pocket"
+        hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
+        raise BenchError(f"no records under {results / 'runs'}: run `bench run` first, or name the folder with --results{hint}")
     schemas = {r["schema"] for _, r in found}
     if schemas != {record.SCHEMA}:
         raise BenchError(
@@ -33,45 +49,68 @@ def load_results(results: Path = Path("results")) -> pd.DataFrame:
             "move the others to a folder of their own"
         )
     fits = {r["key"]: r for _, r in found if r["kind"] == "fit"}
-    evaluations = [(path, r, fits.get(r["fit"], {})) for path, r in found if r["kind"] == "evaluation"]
-    rows = [_row(path, r, fit) if r["status"] == "ok" else _failed(path, r, fit) for path, r, fit in evaluations]
-    rows += [_failed(path, r, r) for path, r in found if r["kind"] == "fit" and r["status"] == "failed"]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
+    rows = []
+    for path, r in found:
+        if r["kind"] == "evaluation":
+            rows.append(_row(path, r, fits.get(r["fit"], {}), fits))
+        elif r["status"] == "failed":
+            rows.append(_row(path, r, r, fits))
+    kept, notes = current.only(rows)
+    frame = pd.DataFrame(kept, columns=list(COLUMNS))
+    frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
+    frame.attrs["notes"] = notes
+    return frame
 
 
-def _row(path: Path, r: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
-    budget = fit.get("budget", {})
+def correct(path: str | Path) -> NDArray[np.bool_]:
+    """Which test images (n,) the evaluation with this ``path`` got right. Raises BenchError if its predictions are gone."""
+    npz = Path(path).with_suffix(".npz")
+    return _correct(npz, npz.stat().st_mtime_ns if npz.is_file() else 0)
+
+
+@cache
+def _correct(npz: Path, stamp: int) -> NDArray[np.bool_]:
+    top1, labels = record.read_top1(npz)
+    return np.asarray(top1 == labels)
+
+
+def _row(path: Path, r: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any]) -> dict[str, Any]:
+    ok, budget, parts = r["status"] == "ok", fit.get("budget", {}), fit.get("parts", {})
+    cell = r["cell"]
     return {
-        **r["cell"],
-        "target": r["target"],
-        "accuracy": 100.0 * r["top1"],
-        "top5": 100.0 * r["top5"],
-        "n": r["n"],
+        **cell,
+        "target": r.get("target", cell["dataset"]),
+        "accuracy": 100.0 * r["top1"] if ok else float("nan"),
+        "top5": 100.0 * r["top5"] if ok else float("nan"),
+        "n": r["n"] if ok else 0,
         "status": r["status"],
-        "error": "",
-        "variant": variant(r, fit),
-        "values": r["values"],
-        "version": fit.get("parts", {}).get("version"),
+        "error": "" if ok else r["error"],
+        "variant": variant(r, fit, fits),
+        "values": r.get("values", {}),
+        "version": parts.get("version"),
         "steps": budget.get("steps", 0),
         "configurations": budget.get("configurations", 0),
-        "seconds": sum(fit.get("seconds", {}).values()) + r["seconds"],
-        "fit": r["fit"],
+        "seconds": sum(fit.get("seconds", {}).values()) + (r["seconds"] if ok else 0.0),
+        "fit": fit.get("key", r["key"]),
         "key": r["key"],
         "path": str(path),
+        "title": fit.get("title", cell["method"]),
+        "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in LABEL_PROMPTS),
+        "written": r.get("provenance", {}).get("written") or current.time_of(path),
+        "made": current.made(r, fit, fits),
     }
 
 
-def _failed(path: Path, r: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
-    blank = {"accuracy": float("nan"), "top5": float("nan"), "n": 0, "seconds": 0.0, "steps": 0, "configurations": 0}
-    return {
-        **r["cell"], **blank, "target": r.get("target", r["cell"]["dataset"]), "status": "failed", "error": r["error"],
-        "variant": variant(r, fit), "values": r.get("values", {}), "version": fit.get("parts", {}).get("version"),
-        "fit": fit.get("key", r["key"]), "key": r["key"], "path": str(path),
-    }  # fmt: skip
+def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
+    """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 
-
-def variant(evaluation: dict[str, Any], fit: dict[str, Any]) -> str:
-    """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none."""
+    Those of the fits that it builds on bear their method's name: ``safe.steps=100``.
+    """
     changed = {**fit.get("changed", {}), **evaluation.get("changed", {})}
-    return ", ".join(f"{k}={v}" for k, v in sorted(changed.items()))
+    for other in current.below(fit, fits or {}):
+        changed |= {f"{other['cell']['method']}.{k}": v for k, v in other.get("changed", {}).items()}
+    return ", ".join(f"{k}={_short(v)}" for k, v in sorted(changed.items()))
+
+
+def _short(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

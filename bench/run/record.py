@@ -1,7 +1,8 @@
 """Records: one small JSON file for each fit and each evaluation, predictions beside it (architecture 7).
 
 ``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``. Each file is
-written atomically the moment it is known; merging two machines' results is copying files.
+written atomically the moment it is known; merging two machines' results is copying files. A folder of packed records
+(bench.run.packed) reads in the same way; a file that lies beside them counts in place of the packed one.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from bench.errors import BenchError
 from bench.files import read_json, write_bytes, write_json
+from bench.run import packed
 
 SCHEMA = 1
 SHORT = 20  # hex digits of a key that make a file name
@@ -49,7 +53,7 @@ def state_path(results: Path, fit_key: str) -> Path:
 def read(path: Path) -> dict[str, Any] | None:
     """A record, or None if there is none. Raises BenchError for a file that is not one of ours."""
     if not path.is_file():
-        return None
+        return packed.record(path)
     try:
         record = read_json(path)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -70,12 +74,13 @@ def done(path: Path, key: str) -> dict[str, Any] | None:
 def evaluated(path: Path, key: str) -> dict[str, Any] | None:
     """``done`` for an evaluation: its predictions must be there too."""
     record = done(path, key)
-    return record if record and path.with_suffix(".npz").is_file() else None
+    return record if record and has_predictions(path.with_suffix(".npz")) else None
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Write one record with the schema's number."""
-    write_json(path, {"schema": SCHEMA, **record})
+    """Write one record with the schema's number and the time; of two records of one cell the later one counts."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    write_json(path, {"schema": SCHEMA, **record, "provenance": {**record.get("provenance", {}), "written": now}})
 
 
 def write_predictions(path: Path, top1: np.ndarray, top5: np.ndarray, labels: np.ndarray) -> None:
@@ -85,15 +90,46 @@ def write_predictions(path: Path, top1: np.ndarray, top5: np.ndarray, labels: np
     write_bytes(path, buffer.getvalue())
 
 
+def has_predictions(path: Path) -> bool:
+    """Whether predictions lie at ``path``, as a file or packed."""
+    return path.is_file() or packed.top1(path) is not None
+
+
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of ``write_predictions``."""
-    with np.load(path, allow_pickle=False) as arrays:
+    """The arrays of ``write_predictions``; packed predictions lack ``top5``. Raises BenchError where there are none."""
+    if not path.is_file():
+        found = packed.top1(path)
+        if found is None:
+            raise BenchError(f"{path}: the predictions are gone; run the cell again with --fresh")
+        return dict(zip(("top1", "labels"), found, strict=True))
+    with _arrays(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
+def read_top1(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Top-1 classes (n,) and labels (n,) alone, which is quicker."""
+    if not path.is_file():
+        found = read_predictions(path)
+        return found["top1"], found["labels"]
+    with _arrays(path) as arrays:
+        return arrays["top1"], arrays["labels"]
+
+
+def _arrays(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise BenchError(f"{path}: not readable predictions ({error}); delete the file to run its cell again") from error
+
+
 def every(results: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """All records under ``results/runs``, in path order."""
-    for path in sorted((results / "runs").rglob("*.json")):
-        record = read(path)
-        if record is not None:
+    """All records under ``results/runs`` in path order, packed ones included."""
+    files = sorted((results / "runs").rglob("*.json"))
+    known = set(files)
+    for path, record in packed.records(results):
+        if path not in known:
             yield path, record
+    for path in files:
+        found = read(path)
+        if found is not None:
+            yield path, found
