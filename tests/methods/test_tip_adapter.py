@@ -1,0 +1,98 @@
+"""Tip-Adapter and Tip-Adapter-F against the published code's numbers (protocol 12, 21 items 4 and 15)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.interface import POOLED, Batch, Method, Recipe, Rows, Task, points
+from bench.train import rng, select
+from bench.train.loop import Pool
+from tests.methods.support import close, drive, fixture, make_task, method, score
+
+
+def setting(shared: Path, name: str) -> tuple[Method, Task, Recipe, dict[str, Any]]:
+    """The fixture as a task: three stored views stand for the random crops."""
+    f = fixture(shared, "tip")
+    m = method(name)
+    views = {(POOLED, f"rrc(0.5)#{v}"): x for v, x in enumerate(f["views"])}
+    overrides = {
+        "key_views": len(f["views"]), "init_alpha": float(f["alpha"]), "init_beta": float(f["beta"]),
+        "beta_top": float(f["search_beta_scale"]), "alpha_top": float(f["search_alpha_scale"]),
+        "beta_steps": int(f["search_beta_steps"]), "alpha_steps": int(f["search_alpha_steps"]),
+    }  # fmt: skip
+    if name == "tip-adapter-f":
+        overrides |= {"lr": (float(f["lr"]),), "eps": float(f["adam_eps"]), "wd": (float(f["weight_decay"]),)}
+        overrides |= {"epochs": len(f["F_order"]), "batch": int(f["F_batch_size"]), "epoch_views": len(f["F_views"])}
+    task = make_task(m, f["train_labels"], f["text_weights"], features=views, overrides=overrides)
+    return m, task, m.recipe(task.settings, task.facts), f
+
+
+def test_cache_and_logits(shared: Path) -> None:
+    m, task, _, f = setting(shared, "tip-adapter")
+    close(m.prepare(task)["keys_NC"], f["cache_keys"])
+    at_start = {"alpha": float(f["alpha"]), "beta": float(f["beta"])}
+    close(score(m, task, {}, f["val_features"], **at_start), f["val_logits_tip"])
+    close(score(m, task, {}, f["val_features"], **{**at_start, "alpha": 0.0}), f["val_logits_zs"])
+
+
+def test_search(shared: Path) -> None:
+    m, task, recipe, f = setting(shared, "tip-adapter")
+    val = select.Labelled({POOLED: f["val_features"]}, f["val_labels"])
+    out = select.fit(m, recipe, task, m.prepare(task), {}, val)
+    assert out.values["beta"] == pytest.approx(float(f["best_beta"]), abs=1e-12)
+    assert out.values["alpha"] == pytest.approx(float(f["best_alpha"]), abs=1e-12)
+    assert 100 * (out.val_accuracy or 0) == pytest.approx(float(f["search_acc"].max()))
+    close(score(m, task, {}, f["test_features"], **out.values), f["test_logits_best"])
+
+
+def test_every_point_of_the_search(shared: Path) -> None:
+    m, task, recipe, f = setting(shared, "tip-adapter")
+    grid = points(recipe.search)
+    accuracy = torch.zeros(len(grid), dtype=torch.float64)
+    for positions, logits in m.sweep({}, m.prepare(task), {POOLED: f["val_features"]}, task.settings, grid):
+        accuracy[list(positions)] = 100 * (logits.argmax(-1) == f["val_labels"]).double().mean(-1)
+    close(accuracy.view(f["search_acc"].shape), f["search_acc"], 1e-12)
+
+
+def training_batches(f: dict[str, Any]) -> list[Batch]:
+    size, found = int(f["F_batch_size"]), []
+    for x, order in zip(f["F_views"], f["F_order"], strict=True):
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            found.append(Batch({"image": Rows(x[rows], f["train_labels"][rows], rows)}, len(found), rng.generator(0)))
+    return found
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_training_the_keys(shared: Path, replicas: int) -> None:
+    m, task, _, f = setting(shared, "tip-adapter-f")
+    batches = training_batches(f)
+    start = m.init(task, m.prepare(task), task.settings, rng.generator(1))
+    trace = drive(m, task, batches, start, per_epoch=len(batches) // len(f["F_order"]), replicas=replicas)
+    close(torch.tensor(trace.rates, dtype=torch.float64), f["F_lr"])
+    close(trace.loss(), f["F_loss"])
+    close(trace.of("keys_NC"), f["F_keys_steps"])
+
+
+def test_zero_epochs_leave_tip_adapter(shared: Path) -> None:
+    m, task, _, f = setting(shared, "tip-adapter-f")
+    params = m.init(task, m.prepare(task), task.settings, rng.generator(1))
+    values = {"alpha": 2.0, "beta": 3.0}
+    plain, plain_task, _, _ = setting(shared, "tip-adapter")
+    close(score(m, task, params, f["test_features"], **values), score(plain, plain_task, {}, f["test_features"], **values))
+
+
+def test_epochs_are_checked_and_the_last_partial_batch_kept(shared: Path) -> None:
+    m, task, recipe, f = setting(shared, "tip-adapter-f")
+    recipe = replace(recipe, search={}, fixed={})
+    x = f["F_views"].flatten(0, 1)
+    val = select.Labelled({POOLED: f["val_features"]}, f["val_labels"])
+    out = select.fit(m, recipe, task, m.prepare(task), {"image": Pool(x, f["train_labels"], len(f["F_views"]))}, val)
+    per_epoch = -(-len(f["train_labels"]) // int(f["F_batch_size"]))
+    assert [step + 1 for step, _ in out.curve[0]["checks"]] == [per_epoch * e for e in range(1, len(f["F_order"]) + 1)]
+    assert out.budget["steps"] == per_epoch * len(f["F_order"])
