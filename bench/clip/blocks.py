@@ -6,6 +6,7 @@ Legend: N sequences, T tokens, D width, H heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,38 @@ def norm(x: Tensor, params: Params, name: str, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"], eps)
 
 
+class _Product(torch.autograd.Function):
+    """x W^T whose weight gradient comes out row by row: torch's own, mapped over replicas, is a transposed view, and the
+    copy that optimisers then make of it costs more than the product."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, W: Tensor) -> Tensor:
+        return x @ W.t()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, W = ctx.saved_tensors
+        to_x = grad @ W if ctx.needs_input_grad[0] else None
+        to_W = grad.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return to_x, to_W
+
+
+def product(x: Tensor, W: Tensor) -> Tensor:
+    """x W^T for x (..., in) and W (out, in), differentiable, also under vmap."""
+    out: Tensor = _Product.apply(x, W)
+    return out
+
+
 def linear(x: Tensor, params: Params, name: str) -> Tensor:
     """Affine map with the parameters ``name``.weight and ``name``.bias."""
-    return F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+    return product(x, weight) + bias if torch.is_grad_enabled() else F.linear(x, weight, bias)
 
 
 def mlp(x: Tensor, params: Params, name: str, activation: Activation) -> Tensor:

@@ -64,6 +64,7 @@ class Session:
     def text(self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]) -> tuple[Tensor, TextSide]:
         """The classifier W (K, C) of a prompt set and the text side of its tasks."""
         from bench.clip.text import classifier
+        from bench.clip.tokens import untrained_tokens
 
         key = (spec.digest, prompts.digest)
         if key not in self._texts:
@@ -71,6 +72,8 @@ class Session:
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
             raw_PC = self.backbone(spec).encode_text(flat).float()
             W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
+            if warning := untrained_tokens(self.backbone(spec), classnames):
+                self.report(warning)
             side = TextSide(raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates)
             self._texts[key] = W_KC, side
         return self._texts[key]
@@ -87,7 +90,7 @@ class Session:
         """Raw float32 features on the device in pieces (start, (n, ...)): from the store, or made on the fly."""
         tower = self.backbone(spec)
         if not stored(tap, view):
-            for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers):
+            for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers, batch=rows):
                 yield start, taps[tap].to(self.device).float()
             return
         for start, piece in self.store.slices(keys(tower, dataset)(tap, view), paths, rows):

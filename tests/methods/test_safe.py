@@ -166,3 +166,15 @@ def test_published_recipe() -> None:
     assert len(points(recipe.grid)) == 12
     assert (recipe.steps, recipe.check_every, recipe.streams["image"].batch) == (12800, 100, 8)
     assert len(range(0, 12800, 100)) == 128
+
+
+def test_quick_recipe() -> None:
+    """The embedded suite's budget: three learning rates, 300 steps, checks every 25, no weight-decay axis."""
+    m = method("safe")
+    _, task = task_for("safe", tiny_head())
+    recipe = m.recipe({**m.settings, **m.presets["quick"]}, task.facts)
+    assert (len(points(recipe.grid)), recipe.steps, recipe.check_every) == (3, 300, 25)
+    tip = method("tip-adapter-f")
+    banks = tip.recipe({**tip.settings, **tip.presets["quick"]}, task.facts)
+    assert banks.streams["image"].views == banks.support[POOLED], "one bank serves the cache and the epochs"
+    assert len(banks.support[POOLED]) == 4

@@ -32,9 +32,8 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Top-1 predictions by method, after fits on ``dataset``."""
     monkeypatch.setattr(catalog, "find", lambda *_, **__: dataset)
-    request = plan.Request(
-        METHODS, (dataset.name,), (2,), (1,), ("pocket-rn",), prompts=("hand",), protocol=protocol, overrides=FAST, results=results
-    )
+    grid = (METHODS, (dataset.name,), (2,), (1,), ("pocket-rn",), ("hand",))
+    request = plan.Request(*grid, protocol=protocol, overrides=FAST, results=results)
     planned = plan.make(request, builtin())
     todo, _ = execute.remaining(planned)
     outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(planned, todo, lambda *_: None)

@@ -32,6 +32,9 @@ def test_run_then_table(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", "--methods", FOUR, "--results", tmp_path)
     assert done.exit_code == 0, done.output
     assert "4 cells" in done.output  # one template here, so zero-shot's two prompt sets are one cell
+    # 15 test and 6 validation images as they are; 6 support images as eval, flip and one bank of 4 crops.
+    # 3 learning rates of SAFE x 6 steps, 2 epochs of Tip-Adapter-F of one batch.
+    assert "57 encodes, 20 steps" in done.output
     table = bench("table", "--results", tmp_path, "--format", "csv")
     rows = list(csv.DictReader(table.output.splitlines()))
     assert list(rows[0]) == ["method", "shots", "shapes", "average"]
@@ -85,8 +88,8 @@ def test_no_socket_is_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.M
 
 def test_missing_weights_name_the_command(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {**os.environ, "BENCH_WEIGHTS": str(tmp_path / "none")}
-    arguments = [sys.executable, "-m", "bench", "run", "--datasets", str(images), "--methods", "zero-shot", "--results", str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=env)
+    arguments = ["run", "--datasets", str(images), "--methods", "zero-shot", "--results", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, env=env)
     assert done.returncode == 2
     assert "bench weights get RN50" in done.stderr
     assert "Traceback" not in done.stderr

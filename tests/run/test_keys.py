@@ -16,7 +16,8 @@ from bench.registry import Registry, builtin
 from bench.run import plan
 
 BASE = {
-    "methods": ("safe",), "datasets": ("shapes",), "shots": (2,), "seeds": (1,), "backbones": ("pocket-rn",), "prompts": ("hand",),
+    "methods": ("safe",), "datasets": ("shapes",), "shots": (2,), "seeds": (1,), "backbones": ("pocket-rn",),
+    "prompts": ("hand",),
 }  # fmt: skip
 
 
