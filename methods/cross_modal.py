@@ -121,7 +121,7 @@ class CrossModalAdapter(CrossModalHead):
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         rows_KC = consts["zeroshot_KC"]
         C = rows_KC.shape[1]
-        H = C // values["reduction"]
+        H = max(1, C // values["reduction"])
         return {
             "down_HC": uniform((H, C), C, generator, rows_KC),
             "up_CH": uniform((C, H), H, generator, rows_KC),

@@ -105,7 +105,7 @@ def test_adapter_step_equals_plain_modules() -> None:
     start = adapter.init(task, adapter.prepare(task), task.settings, rng.generator(1, "init"))
     assert start["down_HC"].shape == (2, C) and float(start["up_CH"].abs().max()) <= 2**-0.5
     batch = pairs(x_BC, y_B, raw_PC[:4], c_P[:4], 0)
-    trace = drive(adapter, task, [batch] * 3, start, epochs=12800)
+    trace = drive(adapter, task, [batch] * 3, start, epochs=12800, replicas=2)
 
     down, up, head = (
         torch.nn.Linear(i, o, bias=False, dtype=torch.float64) for i, o in ((C, 2), (2, C), (C, K))
@@ -156,7 +156,7 @@ def test_partial_step_equals_the_plain_pool() -> None:
     start = partial.init(task, partial.prepare(task), task.settings, rng.generator(1, "init"))
     assert set(start) == {*pool, "W_KC"}
     batch = pairs(x_BSD, y_B, raw_PC[4:], c_P[4:], 0)
-    trace = drive(partial, task, [batch] * 3, start, epochs=12800)
+    trace = drive(partial, task, [batch] * 3, start, epochs=12800, replicas=2)
 
     leaves = {n: p.clone().requires_grad_() for n, p in start.items()}
 
