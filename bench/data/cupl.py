@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from bench.data.layout import first_existing
 from bench.data.spec import CuplRule, DatasetSpec
 from bench.errors import BenchError, MissingData
 from bench.files import read_json
 from bench.names import nearest
+from bench.paths import datasets_dir
+
+OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class name to sentences
 
 
 def sentences(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> tuple[tuple[str, ...], ...]:
     """The sentences of every class in label order, unfiltered, from the first of its CuPL files in ``folder``.
 
-    A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Raises MissingData when
-    no file is there, BenchError when a class has no key or no sentences.
+    A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Without a folder the
+    embedded datasets use the sentences that come with the program. Raises MissingData when no file is there,
+    BenchError when a class has no key or no sentences.
     """
     rule = spec.cupl or CuplRule(files=(f"{spec.name}.json",))
+    shipped = own_sentences(spec) if folder is None else {}
+    if shipped:
+        return _by_class(rule, classnames, shipped, OWN)
     wanted = " or ".join(rule.files)
     if folder is None:
         raise MissingData(f"{spec.name}: the prompt set cupl needs --prompt-dir DIR with {wanted}. {rule.note}".strip())
@@ -31,6 +40,22 @@ def sentences(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | Non
         raise BenchError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise BenchError(f"{file}: must be a JSON object of class name to list of sentences")
+    return _by_class(rule, classnames, content, str(file))
+
+
+def own_sentences(spec: DatasetSpec) -> Mapping[str, Any]:
+    """The sentences of a catalog dataset that come with the program, by class name; empty for the others."""
+    return _own(datasets_dir() / "prompts" / OWN).get(spec.name, {}) if spec.base is None else {}
+
+
+@lru_cache
+def _own(file: Path) -> dict[str, dict[str, Any]]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _by_class(
+    rule: CuplRule, classnames: tuple[str, ...], content: Mapping[str, Any], file: str
+) -> tuple[tuple[str, ...], ...]:
     found = []
     for classname in classnames:
         key = find_key(rule, classname, content)
