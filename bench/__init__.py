@@ -1,7 +1,7 @@
 """Few-shot CLIP adaptation under one leak-free protocol.
 
-The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame)``,
-``bench.Method`` (base class of methods).
+The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame, "1").text("md")``,
+``bench.compare(frame, "safe", "tip-adapter-f").verdict``, ``bench.Method`` (base class of methods).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 _FACE = {
     "Method": ("bench.interface", "Method"),
+    "compare": ("bench.report.compare", "compare"),
     "load_results": ("bench.report.frame", "load_results"),
-    "table": ("bench.report.tables", "table_1"),
+    "table": ("bench.report.tables", "table"),
 }
 __all__ = sorted(_FACE)
 

@@ -2,40 +2,102 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 
 def table(
-    which: Annotated[str, typer.Argument(help="1: dataset x shots x method.")] = "1",
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to.")] = Path("results"),
-    methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    which: Annotated[
+        str, typer.Argument(help="1: dataset x shots x method; 2: sizes of the datasets; 3: shifted test sets; ablation.")
+    ] = "1",
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these, in this order.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    format: Annotated[str, typer.Option(help="console, md, csv or json.")] = "console",
+    prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Only this preset.")] = None,
+    variants: Annotated[bool, typer.Option("--variants", help="Rows with changed settings too.")] = False,
+    targets: Annotated[bool, typer.Option("--targets", help="Shifted test sets in the ablation too.")] = False,
+    base: Annotated[str | None, typer.Option(help="Method or prompt set that an ablation measures changes from.")] = None,
+    against: Annotated[str | None, typer.Option(help="Published numbers beside ours: paper, or another source.")] = None,
+    format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
     partial: Annotated[bool, typer.Option("--partial", help="Show averages over incomplete rows, marked.")] = False,
     bold: Annotated[bool, typer.Option(help="Mark the best of each column.")] = True,
+    underline: Annotated[bool, typer.Option(help="Mark what is not told from the best.")] = True,
+    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Table 2: count the datasets here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Print a table of the recorded results."""
     from bench.cli.options import names, numbers
+    from bench.cli.show import show
+    from bench.report import tables
+
+    frame = with_titles(load(results, which))
+    found = tables.table(
+        frame, which, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"), backbone=backbone,
+        prompts=names(prompts), protocol=protocol, preset=preset, variants=variants, partial=partial, bold=bold,
+        underline=underline, against=against, base=base, targets=shifts(frame) if which == "3" or targets else (),
+        counts=sizes(names(datasets), frame, data_root) if which == "2" else None,
+    )  # fmt: skip
+    show(found, format, out)
+
+
+def load(results: Path, which: str) -> pd.DataFrame:
+    """The records; table 2 does without any."""
+    import pandas as pd
+
     from bench.errors import BenchError
-    from bench.report import frame, render, tables
+    from bench.report.frame import COLUMNS, load_results
 
-    if which != "1":
-        raise BenchError(f"bench table {which}: there is table 1 (dataset x shots x method)")
-    found = tables.table_1(
-        frame.load_results(results), names(methods), names(datasets), numbers(shots, "--shots"), backbone, partial, bold
-    )
-    text = render.render(found, format)
-    if out is not None:
-        from bench.files import write_bytes
+    try:
+        return load_results(results)
+    except BenchError:
+        if which != "2" or any((results / "runs").rglob("*.json")):
+            raise
+        return pd.DataFrame(columns=list(COLUMNS))
 
-        write_bytes(out, render.plain(text).encode() if format == "console" else text.encode())
-        return
-    terminal = format == "console" and sys.stdout.isatty()
-    typer.echo(text if terminal or format != "console" else render.plain(text), nl=False)
+
+def with_titles(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the methods' titles, as far as the program knows the methods."""
+    from bench.registry import builtin
+
+    titles = {name: method.title for name, method in builtin().methods.items()}
+    notes = dict(frame.attrs)
+    frame = frame.assign(title=[titles.get(m, t) for m, t in zip(frame["method"], frame["title"], strict=True)])
+    frame.attrs.update(notes)
+    return frame
+
+
+def shifts(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The shifted test sets of the recorded sources, in the catalog's order."""
+    from bench.data import catalog
+
+    known = set(catalog.names())
+    return tuple(t for name in frame["dataset"].unique() if name in known for t in catalog.spec(name).targets)
+
+
+def sizes(wanted: Iterable[str], frame: pd.DataFrame, data_root: Path | None) -> dict[str, dict[str, int]]:
+    """Classes and images by dataset: of the named ones, else of the paper's and of those with records.
+
+    As described in the catalog; with a data root, as counted there, and nothing for a dataset that is not there.
+    """
+    from bench.data import catalog, status
+    from bench.report import paper
+
+    names = list(wanted)
+    if not names:
+        known = set(catalog.names())
+        names = [*paper.sizes(), *(str(n) for n in frame["target"].unique() if n in known)]
+    specs = [catalog.spec(name) for name in dict.fromkeys(names)]
+    if data_root is None:
+        return {spec.name: dict(spec.counts) for spec in specs}
+    return {row.name: dict(row.counts) for row in status.status(data_root, [spec.name for spec in specs])}

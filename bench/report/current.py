@@ -16,7 +16,7 @@ class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
     ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's. ``content``:
-    digests of the data set and of the test set, by name.
+    digests of the dataset and of the test set, by name.
     """
 
     versions: Mapping[str, int]

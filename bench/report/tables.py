@@ -1,173 +1,117 @@
-"""Tables as data: which number stands where, what is best, what is missing; rendering is in ``render``.
+"""Tables as data: which number stands where, what is best, what is missing; ``render`` turns them into text.
 
-Layout of Table I: one row per method and shots, one column per dataset, the average last.
+``table`` makes the paper's tables of a DataFrame of records: 1 (dataset x shots x method), 3 (shifts), ``ablation``
+(settings and prompt sets), and each of them against published numbers. Table 2 (sizes) needs no records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.names import canonical, nearest
+from bench.names import nearest
 
 ORACLE = "test-oracle"
-MISSING, FAILED = "-", "ERR"
-AVERAGE = "average"
+MISSING, FAILED, AVERAGE = "-", "ERR", "average"
+WHICH = ("1", "2", "3", "ablation")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table: a value in percent, or None with the text that stands for it."""
+    """One place of a table: a value (percent, unless the column says otherwise) or None, and the text that shows it.
+
+    ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths`` are the
+    records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
+    """
 
     value: float | None = None
     text: str = MISSING
     best: bool = False
+    tied: bool = False
     partial: bool = False
+    paths: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method at one number of shots. ``label`` names prompts, protocol and settings where rows differ in them."""
+    """One line. ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable forms.
 
-    label: str
-    method: str
-    shots: int
-    oracle: bool
+    Rows of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``: the
+    coordinates that its records share (backbone, method, shots, prompts, protocol, preset, variant).
+    """
+
+    heads: tuple[str, ...]
     entries: dict[str, Entry]
+    names: tuple[str, ...] = ()
+    method: str = ""
+    shots: int = 0
+    oracle: bool = False
+    block: tuple[object, ...] = ()
+    seeds: tuple[int, ...] = ()
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The method, with whatever tells its rows apart."""
+        return self.heads[0]
 
 
 @dataclass
 class Table:
-    """A titled table: ``columns`` of datasets (and the average), rows in order, notes below."""
+    """A titled table. ``heads`` name the leading columns, ``columns`` the others; ``notes`` stand below.
+
+    ``averages``: columns that average others, with those. ``left``: columns of text, set to the left.
+    """
 
     title: str
     columns: list[str]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    heads: tuple[str, ...] = ("method", "shots")
+    averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+
+    def text(self, form: str = "md") -> str:
+        """The table as console, md, latex, csv, html or json text."""
+        from bench.report.render import render
+
+        return render(self, form)
 
 
-_GROUP = ["method", "shots", "prompts", "protocol", "preset", "variant"]
-
-
-def table_1(
-    frame: pd.DataFrame, methods: Sequence[str] = (), datasets: Sequence[str] = (), shots: Sequence[int] = (),
-    backbone: str | None = None, partial: bool = False, bold: bool = True,
+def table(
+    frame: pd.DataFrame, which: str = "1", *, methods: Sequence[str] = (), datasets: Sequence[str] = (),
+    shots: Sequence[int] = (), backbone: str | None = None, prompts: Sequence[str] = (), protocol: str | None = None,
+    preset: str | None = None, variants: bool = False, partial: bool = False, bold: bool = True, underline: bool = True,
+    against: str | None = None, base: str | None = None, targets: Sequence[str] = (),
+    counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Table:  # fmt: skip
-    """Dataset x shots x method: mean over seeds of test accuracy in percent (Table I's layout).
+    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``; means over seeds, in percent.
 
-    Best per dataset and shots is marked, never in test-oracle rows. A failed seed makes its entry ``ERR``, an absent one a
-    dash; an average over incomplete entries is withheld unless ``partial``, then marked. Raises BenchError for unknown
-    names and for a table of several backbones.
+    Names narrow it down. ``variants``: rows with changed settings too. ``partial``: averages over incomplete rows, marked.
+    ``bold`` marks the best of a column, ``underline`` those that the data do not tell from it (``marks``). ``against``:
+    published numbers beside ours ('paper' or another source in results/paper). ``base``: the method or prompt set that an
+    ablation measures changes from. ``targets``: shifted test sets in the order wanted (3), or to show at all (ablation).
+    ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed backbones where one is
+    needed.
     """
-    own = frame[frame["target"] == frame["dataset"]]
-    own = _only(own, "method", methods)
-    own = _only(own, "dataset", datasets)
-    own = _one_backbone(own, backbone)
-    if shots:
-        own = own[own["shots"].isin([0, *shots])]
-    columns = _order(list(own["dataset"].unique()), datasets)
-    rows, missing = [], []
-    for key, group in own.groupby(_GROUP, sort=False):
-        entries = {d: _entry(group, d) for d in columns}
-        lacking = [d for d, e in entries.items() if e.value is None]
-        entries[AVERAGE] = _average([entries[d] for d in columns], partial)
-        label = _label(dict(zip(_GROUP, key, strict=True)), own)
-        if lacking:
-            missing.append(f"{label}, {_shots(int(key[1]))}: {', '.join(lacking)}")
-        rows.append(Row(label, str(key[0]), int(key[1]), key[3] == ORACLE, entries))
-    rows.sort(key=lambda r: r.shots)
-    if bold:
-        rows = _mark_best(rows, [*columns, AVERAGE])
-    counts = own[own["shots"] > 0].groupby(["method", "shots"])["seed"].nunique()
-    seeds = f"{counts.min()} to {counts.max()}" if len(counts) and counts.min() != counts.max() else f"{counts.max()}"
-    notes = [f"test accuracy in %, mean over {seeds if len(counts) else 'no'} seeds; backbone {_single(own, 'backbone')}"]
-    if missing:
-        notes.append("no average where entries are missing: " + "; ".join(missing))
-        if partial:
-            notes.append("* average over the entries that are there")
-    if any(r.oracle for r in rows):
-        notes.append("rows marked 'test-oracle' chose hyper-parameters on the test images; they are never best")
-    return Table("Few-shot accuracy", [*columns, AVERAGE], rows, notes)
+    from bench.report import paper, tables_ablation, tables_accuracy, tables_sizes
+    from bench.report.choose import Choice
 
-
-def _only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
-    if not names:
-        return frame
-    known = {canonical(n): n for n in frame[column].unique()}
-    for name in names:
-        if canonical(name) not in known:
-            raise BenchError(f"no records of {column} '{name}'{nearest(name, known.values())}; run it first")
-    return frame[frame[column].isin([known[canonical(n)] for n in names])]
-
-
-def _one_backbone(frame: pd.DataFrame, backbone: str | None) -> pd.DataFrame:
-    names = list(frame["backbone"].unique())
-    if backbone is not None:
-        return _only(frame, "backbone", [backbone])
-    if len(names) > 1:
-        raise BenchError(f"records of several backbones ({', '.join(sorted(names))}): choose one with --backbone")
-    return frame
-
-
-def _order(found: list[str], wanted: Sequence[str]) -> list[str]:
-    rank = {canonical(d): i for i, d in enumerate(wanted)}
-    return sorted(found, key=lambda d: (rank.get(canonical(d), len(rank)), d))
-
-
-def _entry(group: pd.DataFrame, dataset: str) -> Entry:
-    """Mean over seeds; every seed that the row has anywhere must be there."""
-    rows = group[group["dataset"] == dataset]
-    good = rows[rows["status"] == "ok"]
-    lost = set(rows[rows["status"] == "failed"]["seed"]) - set(good["seed"])
-    if lost:
-        return Entry(text=FAILED)
-    if set(good["seed"]) != set(group["seed"]):
-        return Entry()
-    value = float(good["accuracy"].mean())
-    return Entry(value, f"{value:.2f}")
-
-
-def _average(entries: list[Entry], partial: bool) -> Entry:
-    values = [e.value for e in entries if e.value is not None]
-    whole = len(values) == len(entries)
-    if not values or not (whole or partial):
-        return Entry()
-    value = sum(values) / len(values)
-    return Entry(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
-
-
-def _label(key: dict[str, object], frame: pd.DataFrame) -> str:
-    """The method, with whatever tells its rows apart."""
-    own = frame[(frame["method"] == key["method"])]
-    extra = [str(key[c]) for c in ("prompts", "preset") if own[c].nunique() > 1]
-    if key["protocol"] != "recipe":
-        extra.append(str(key["protocol"]))
-    if key["variant"]:
-        extra.append(str(key["variant"]))
-    return f"{key['method']} ({', '.join(extra)})" if extra else str(key["method"])
-
-
-def _mark_best(rows: list[Row], columns: list[str]) -> list[Row]:
-    marked = []
-    for row in rows:
-        entries = dict(row.entries)
-        for column in columns:
-            # Zero-shot rows have no shots of their own: they compete in every block, and are marked in none but theirs.
-            rivals = [r.entries[column] for r in rows if r.shots == row.shots and not r.oracle]
-            values = [round(e.value, 2) for e in rivals if e.value is not None and not e.partial]
-            mine = entries[column]
-            if values and mine.value is not None and not row.oracle and not mine.partial and round(mine.value, 2) == max(values):
-                entries[column] = Entry(mine.value, mine.text, best=len(rivals) > 1)
-        marked.append(Row(row.label, row.method, row.shots, row.oracle, entries))
-    return marked
-
-
-def _shots(n: int) -> str:
-    return f"{n} shot{'s' if n > 1 else ''}" if n else "zero-shot"
-
-
-def _single(frame: pd.DataFrame, column: str) -> str:
-    return ", ".join(sorted(map(str, frame[column].unique())))
+    if which not in WHICH:
+        raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")
+    choice = Choice(
+        tuple(methods), tuple(datasets), tuple(shots), backbone, tuple(prompts), protocol, preset, variants or which == "ablation"
+    )
+    if which == "2":
+        return tables_sizes.table_2(counts or {}, frame, against)
+    if against is not None:
+        return paper.against(frame, which, choice, against)
+    if which == "ablation":
+        return tables_ablation.table_ablation(frame, choice, tuple(targets), base, partial)
+    make = tables_accuracy.table_1 if which == "1" else tables_accuracy.table_3
+    return make(frame, choice, tuple(targets), partial, bold, underline)

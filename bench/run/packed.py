@@ -34,8 +34,13 @@ class Line(NamedTuple):
     place: tuple[str, int] | None
 
 
-def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the same bytes."""
+def write(
+    folder: Path, records: Mapping[str, Record], top1: Mapping[str, tuple[np.ndarray, np.ndarray]], limit: int | None = None
+) -> int:
+    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the same bytes.
+
+    Returns the size of the two files. Raises BenchError, and writes nothing, when it would exceed ``limit``.
+    """
     columns: dict[str, list[str]] = {}
     for at in sorted(top1):
         classes, labels = top1[at]
@@ -52,8 +57,13 @@ def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, tuple[
     text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
+    squeezed = lzma.compress(text.encode(), preset=9)
+    size = len(squeezed) + len(buffer.getvalue())
+    if limit is not None and size > limit:
+        raise BenchError(f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see --limit")
     write_bytes(folder / PREDICTIONS, buffer.getvalue())
-    write_bytes(folder / RECORDS, lzma.compress(text.encode(), preset=9))
+    write_bytes(folder / RECORDS, squeezed)
+    return size
 
 
 def records(results: Path) -> Iterator[tuple[Path, Record]]:

@@ -1,0 +1,96 @@
+"""``bench compare A B``: two methods on the same images and seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from bench.data.dataset import Dataset
+    from bench.report.compare import Comparison
+    from bench.report.pairs import Pair
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")],
+    second: Annotated[str, typer.Argument(help="The method to compare it with.")],
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    datasets: Annotated[str | None, typer.Option(help="Only these; your own by their path, for --images.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt set of both methods.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol of both methods (default: recipe).")] = None,
+    preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
+    format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
+    images: Annotated[Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")] = None,
+    most: Annotated[int, typer.Option(help="Images of each kind on a contact sheet.")] = 16,
+    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets, for --images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
+) -> None:
+    """Say which of two methods is better, by how much, and how sure that is."""
+    from bench.cli.options import names, numbers
+    from bench.cli.show import show
+    from bench.report import compare as comparing
+    from bench.report.frame import load_results
+
+    where = places(names(datasets))
+    found = comparing.compare(
+        load_results(results), first, second, datasets=tuple(where), shots=numbers(shots, "--shots"), backbone=backbone,
+        prompts=prompts, protocol=protocol, preset=preset,
+    )  # fmt: skip
+    show(found.table, format, out)
+    if images is not None:
+        images.mkdir(parents=True, exist_ok=True)
+        for pair in found.pairs:
+            path = images / f"{pair.dataset}-{pair.shots}-shots.png"
+            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, results)
+            contact_sheet(pair, found, dataset, most).save(path)
+            typer.echo(f"wrote {path}", err=True)
+
+
+def places(given: tuple[str, ...]) -> dict[str, str]:
+    """Names of the datasets on the command line, some of which may be paths, and what to find each by."""
+    from bench.data import catalog
+
+    return {catalog.describe(name).name if Path(name).expanduser().exists() else name: name for name in given}
+
+
+def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
+    """The dataset with its images."""
+    from bench.data import catalog
+
+    return catalog.find(name, data_root, out=results / "splits")
+
+
+def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) -> Image.Image:
+    """The images of one cell that only one of the two gets right, with what each said.
+
+    Raises BenchError where the dataset is not as it was when the records were made.
+    """
+    from bench.errors import BenchError
+    from bench.report.choose import shots_text
+    from bench.report.sheet import Picture, flips, seed_of, sheet
+    from bench.run import record
+
+    recorded = record.read(Path(pair.paths[0][0]))
+    if recorded is None or recorded["target_digest"] != dataset.digest:
+        raise BenchError(f"{pair.dataset}: its images are not those of the records any more; run the cells again")
+    said = [[record.read_top1(Path(path).with_suffix(".npz"))[0] for path in side] for side in pair.paths]
+
+    def picture(i: int) -> Picture:
+        seed = seed_of(pair, i)
+        top1 = [int(side[seed if len(side) > 1 else 0][i]) for side in said]
+        words = [f"{name}: {dataset.classnames[k]}" for name, k in zip((found.first, found.second), top1, strict=True)]
+        return Picture(dataset.source.open(dataset.test.paths[i]), (dataset.classnames[dataset.test.labels[i]], *words))
+
+    changed = flips(pair)
+    groups = [
+        (f"only {name} is right: {len(positions)} images", [picture(i) for i in positions[:most]])
+        for name, positions in ((found.first, changed.only_first), (found.second, changed.only_second))
+    ]
+    seeds = f"{len(pair.seeds)} seeds, the most consistent first" if len(pair.seeds) > 1 else f"seed {pair.seeds[0]}"
+    return sheet(f"{found.first} and {found.second} on {pair.dataset}, {shots_text(pair.shots)} ({seeds})", groups)

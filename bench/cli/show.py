@@ -1,0 +1,26 @@
+"""A table on the terminal or in a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.report.tables import Table
+
+
+def show(table: Table, form: str, out: Path | None) -> None:
+    """Print ``table`` in the format of ``--format``, or write it to ``out``; escape codes only for a terminal."""
+    from bench.files import write_bytes
+    from bench.report import render
+
+    text = render.render(table, form)
+    if form == "console" and (out is not None or not sys.stdout.isatty()):
+        text = render.plain(text)
+    if out is not None:
+        write_bytes(out, text.encode())
+    else:
+        typer.echo(text, nl=False)

@@ -1,0 +1,52 @@
+"""Packing a results folder into two files small enough to commit (bench.run.packed)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report import current
+from bench.report.frame import load_results
+from bench.run import record
+from bench.run.record import packed
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What ``pack`` wrote: counts of fits, evaluations and records left out, and bytes of the two files."""
+
+    fits: int
+    evaluations: int
+    left_out: int
+    size: int
+
+
+def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
+    """Pack the records that count (``load_results``), with the fits behind them, from ``results`` into ``out``.
+
+    Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the same records give
+    the same bytes. Raises BenchError where predictions are missing, and when the files would exceed ``limit`` bytes (they
+    are then not written).
+    """
+    frame = load_results(results)
+    found = {path: r for path, r in record.every(results)}
+    fits = {r["key"]: (path, r) for path, r in found.items() if r["kind"] == "fit"}
+    known = {key: r for key, (_, r) in fits.items()}
+    kept: dict[Path, dict[str, Any]] = {}
+    for path, fit in zip(map(Path, frame["path"]), frame["fit"], strict=True):
+        kept[path] = found[path]
+        chain = [known[fit], *current.below(known[fit], known)] if fit in known else []
+        kept |= {fits[r["key"]][0]: r for r in chain}
+    top1 = {path: record.read_top1(path.with_suffix(".npz")) for path, r in kept.items() if _predicts(r)}
+    root = results / "runs"
+    size = packed.write(
+        out, {p.relative_to(root).as_posix(): r for p, r in kept.items()},
+        {p.relative_to(root).as_posix(): arrays for p, arrays in top1.items()}, limit,
+    )  # fmt: skip
+    count = sum(r["kind"] == "fit" for r in kept.values())
+    return Packed(count, len(kept) - count, len(found) - len(kept), size)
+
+
+def _predicts(r: dict[str, Any]) -> bool:
+    return bool(r["kind"] == "evaluation" and r["status"] == "ok")

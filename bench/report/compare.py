@@ -1,0 +1,169 @@
+"""Two methods on the same images: differences with intervals and tests, and a verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.report.choose import Choice, one_backbone, pick, shots_text
+from bench.report.pairs import Pair, pairs, sides
+from bench.report.tables import AVERAGE, Entry, Row, Table
+from bench.report.tables_ablation import p_text
+from bench.stats import Interval, average_interval, difference, holm, mcnemar, p_value, resolvable, wilcoxon_holm
+
+DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = "difference", "interval", "p", "McNemar", "Wilcoxon", "resolves"
+BOUNDS = (-1.0, 1.0)
+ENOUGH = 6  # datasets below which no two-sided signed-rank p can be under 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``difference``: first - second averaged over all datasets and numbers of shots (fractions). ``resolves``: the
+    smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions. ``table`` has the cells."""
+
+    first: str
+    second: str
+    verdict: str
+    difference: Interval
+    resolves: float
+    pairs: tuple[Pair, ...]
+    table: Table
+
+
+def compare(
+    frame: pd.DataFrame, first: str, second: str, *, datasets: Sequence[str] = (), shots: Sequence[int] = (),
+    backbone: str | None = None, prompts: str | None = None, protocol: str | None = None, preset: str | None = None,
+) -> Comparison:  # fmt: skip
+    """Compare two methods of a DataFrame from ``load_results`` on the cells that both have, seed by seed, image by image.
+
+    A method is named ``name``, ``name:key=value`` (a variant, as tables print it) or ``name@prompts``. Raises BenchError
+    for unknown names, for choices that are left open and where the two have nothing in common.
+    """
+    if first == second:
+        raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
+    choice = Choice((), tuple(datasets), tuple(shots), backbone, preset=preset, variants=True)
+    notes = list(frame.attrs.get("notes", ()))
+    frame, _ = pick(frame[frame["target"] == frame["dataset"]], choice)
+    rows = sides(one_backbone(frame), (first, second), prompts, protocol)
+    found, lost = pairs(rows[0], rows[1])
+    if not found:
+        raise BenchError(f"{first} and {second} have no complete cell in common" + (f": {', '.join(lost)}" if lost else ""))
+    by_shots: dict[int, list[Pair]] = {}
+    for pair in found:
+        by_shots.setdefault(pair.shots, []).append(pair)
+    ranks = _ranks(by_shots)
+    lines = [_named(row, first, second) for n, cells in by_shots.items() for row in _block(n, cells, ranks.get(n))]
+    whole = average_interval(_over_shots(found), bounds=BOUNDS)
+    verdict = _verdict(first, second, found, whole)
+    columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
+    table = Table(f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,))
+    table.notes = [verdict, *_notes(found, ranks, lost), *notes]
+    return Comparison(first, second, verdict, whole, resolvable(whole), tuple(found), table)
+
+
+def _over_shots(found: Sequence[Pair]) -> list[NDArray[np.float64]]:
+    """Differences (S, n) of each dataset, averaged over its numbers of shots, which have the same images.
+
+    Only seeds that a dataset has at every number of shots can be averaged.
+    """
+    datasets: dict[str, list[Pair]] = {}
+    for pair in found:
+        datasets.setdefault(pair.dataset, []).append(pair)
+    tables = []
+    for cells in datasets.values():
+        seeds = sorted(set.intersection(*(set(c.seeds) for c in cells)))
+        if seeds:
+            gaps = [difference(c.first, c.second)[[c.seeds.index(s) for s in seeds]] for c in cells]
+            tables.append(np.asarray(np.mean(gaps, axis=0)))
+    if not tables:
+        raise BenchError("no seed is there at all numbers of shots: compare one of them with --shots")
+    return tables
+
+
+def _block(shots: int, cells: Sequence[Pair], rank: float | None) -> list[Row]:
+    """One line per dataset, and their average where there are several."""
+    gaps = [difference(c.first, c.second) for c in cells]
+    intervals = [average_interval([gap], bounds=BOUNDS) for gap in gaps]
+    rows = []
+    for cell, interval, p in zip(cells, intervals, holm([p_value(i) for i in intervals]), strict=True):
+        tests = [mcnemar(_of_seed(cell.first, i), _of_seed(cell.second, i)) for i in range(len(cell.seeds))]
+        each = Entry(text="  ".join(p_text(t.p_mid) for t in tests))
+        rows.append(_line(cell.dataset, shots, [cell], interval, float(p), {MCNEMAR: each}))
+    if len(cells) > 1:
+        whole = average_interval(gaps, bounds=BOUNDS)
+        ranks = {} if rank is None else {WILCOXON: Entry(rank, p_text(rank))}
+        rows.append(_line(AVERAGE, shots, cells, whole, p_value(whole), ranks))
+    return rows
+
+
+def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
+    return right_Sn[i if len(right_Sn) > 1 else 0]
+
+
+def _line(name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Entry]) -> Row:
+    means = {side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")}
+    entries = {side: Entry(value, f"{value:.2f}") for side, value in means.items()}
+    gap, reach = 100 * interval.estimate, 100 * resolvable(interval)
+    entries |= {
+        DIFFERENCE: Entry(gap, f"{gap:+.2f}"), INTERVAL: Entry(text=_span(interval)), P: Entry(p, p_text(p)),
+        MCNEMAR: Entry(), WILCOXON: Entry(), RESOLVES: Entry(reach, f"{reach:.2f}"), **more,
+    }  # fmt: skip
+    return Row((name, str(shots)), entries, shots=shots, block=(shots,))
+
+
+def _named(row: Row, first: str, second: str) -> Row:
+    entries = dict(row.entries)
+    return replace(row, entries={first: entries.pop("first"), second: entries.pop("second"), **entries})
+
+
+def _span(interval: Interval) -> str:
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+
+
+def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
+    """Wilcoxon's p over the datasets at each number of shots, Holm-adjusted over these; none under two datasets."""
+    found = {}
+    for shots, cells in by_shots.items():
+        if len(cells) > 1:
+            scores = pd.DataFrame({"a": [c.first.mean() for c in cells], "b": [c.second.mean() for c in cells]})
+            found[shots] = float(wilcoxon_holm(scores)["p"].iloc[0])
+    return dict(zip(found, map(float, holm(list(found.values()))), strict=True)) if found else {}
+
+
+def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) -> str:
+    """Who is better, by how much, how sure, and what could have been seen at all."""
+    names = list(dict.fromkeys(p.dataset for p in found))
+    numbers = " and ".join(shots_text(n) for n in dict.fromkeys(p.shots for p in found))
+    where = f"on average over {len(names)} datasets" if len(names) > 1 else f"on {names[0]}"
+    size = f"{abs(100 * whole.estimate):.2f} points"
+    if whole.low > 0 or whole.high < 0:
+        word = "better" if whole.estimate > 0 else "worse"
+        says = f"{first} is {word} than {second} by {size} {where} at {numbers}"
+    else:
+        says = f"{first} and {second} are not told apart {where} at {numbers}: {100 * whole.estimate:+.2f} points"
+    seeds = max(max(len(p.first), len(p.second)) for p in found)
+    images = sum({p.dataset: p.first.shape[1] for p in found}.values())
+    return (
+        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} and {images} test images resolve "
+        f"a difference from {100 * resolvable(whole):.2f} points on."
+    )
+
+
+def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[str]) -> list[str]:
+    counts = sorted({max(len(p.first), len(p.second)) for p in found})
+    varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
+    notes = [
+        "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
+        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed",
+        "resolves: the smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions",
+    ]
+    if ranks:
+        few = len({p.dataset for p in found}) < ENOUGH
+        hint = f"; with fewer than {ENOUGH} datasets it cannot be below 0.05" if few else ""
+        notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
+    return notes + ([f"left out, because one of the two lacks a seed or failed: {', '.join(lost)}"] if lost else [])

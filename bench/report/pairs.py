@@ -1,0 +1,105 @@
+"""Two methods' records put side by side: the same cells, the same seeds, the same test images.
+
+Legend: S seeds, n test images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.names import canonical, nearest
+from bench.report.choose import DEFAULT_PROTOCOL, shots_text
+from bench.report.frame import correct
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) for a method for which nothing is drawn."""
+
+    dataset: str
+    shots: int
+    seeds: tuple[int, ...]
+    paths: tuple[tuple[str, ...], tuple[str, ...]]
+    first: NDArray[np.bool_]
+    second: NDArray[np.bool_]
+
+
+def sides(frame: pd.DataFrame, specs: tuple[str, str], prompts: str | None, protocol: str | None) -> list[pd.DataFrame]:
+    """The records of the two methods named ``name``, ``name:key=value`` or ``name@prompts``.
+
+    The default protocol where a method has it; where prompt sets are not named, one that both have. Raises BenchError
+    for names without records and where a choice is left.
+    """
+    rows = [_side(frame, spec, prompts, protocol) for spec in specs]
+    shared = set(rows[0]["prompts"]) & set(rows[1]["prompts"])
+    if shared:
+        most = pd.concat(rows)["prompts"].value_counts()
+        usual = max(shared, key=lambda name: (most[name], name))
+        rows = [r if "@" in spec else r[r["prompts"] == usual] for r, spec in zip(rows, specs, strict=True)]
+    for spec, found in zip(specs, rows, strict=True):
+        for column in ("prompts", "protocol", "preset"):
+            if found[column].nunique() > 1:
+                names = ", ".join(sorted(found[column].unique()))
+                raise BenchError(f"{spec}: records of several {column} ({names}): choose one with --{column}")
+    return rows
+
+
+def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | None) -> pd.DataFrame:
+    rest, _, own_prompts = spec.partition("@")
+    name, _, variant = rest.partition(":")
+    known = {canonical(m): m for m in frame["method"].unique()}
+    if canonical(name) not in known:
+        raise BenchError(f"no records of method '{name}'{nearest(name, known.values())}; run it first")
+    found = frame[frame["method"] == known[canonical(name)]]
+    chosen = [v for v in found["variant"].unique() if v.replace(" ", "") == variant.replace(" ", "")]
+    if not chosen:
+        listed = "; ".join(v or "(plain)" for v in sorted(found["variant"].unique()))
+        raise BenchError(f"{name} has no records with {variant or 'unchanged settings'}; there are: {listed}")
+    found = found[found["variant"] == chosen[0]]
+    for column, value in (("prompts", own_prompts or prompts), ("protocol", protocol)):
+        if value:
+            values = {canonical(v): v for v in found[column].unique()}
+            if canonical(value) not in values:
+                there = ", ".join(sorted(values.values()))
+                raise BenchError(f"{name} has no records with {column} '{value}'; there are: {there}")
+            found = found[found[column] == values[canonical(value)]]
+    usual = found["protocol"] == DEFAULT_PROTOCOL
+    return found[usual] if protocol is None and usual.any() else found
+
+
+def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[str]]:
+    """The cells that both have complete, by shots and dataset, and the names of those that are not.
+
+    A method for which nothing is drawn meets every number of shots of the other; otherwise both need the number of shots,
+    and the seeds that both have count.
+    """
+    drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
+    numbers = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
+    found, lost = [], []
+    for shots in numbers:
+        for dataset in sorted(set(first["dataset"]) | set(second["dataset"])):
+            here = [_cell(r[r["dataset"] == dataset], shots if d else 0) for r, d in zip((first, second), drawn, strict=True)]
+            both = [set(cell) for cell, d in zip(here, drawn, strict=True) if d]
+            seeds = sorted(set.intersection(*both)) if both else [0]
+            if not seeds or not all(here):
+                lost.append(f"{dataset} at {shots_text(shots)}")
+                continue
+            paths = [tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)]
+            right = [np.stack([correct(p) for p in side]) for side in paths]
+            if right[0].shape[1] != right[1].shape[1]:
+                raise BenchError(f"{dataset}: the two were measured on different test images; run the older one again")
+            found.append(Pair(dataset, shots, tuple(seeds), (paths[0], paths[1]), right[0], right[1]))
+    return found, lost
+
+
+def _cell(rows: pd.DataFrame, shots: int) -> dict[int, str]:
+    """The record of each seed; none at all where a seed failed: survivors alone are never compared."""
+    rows = rows[rows["shots"] == shots]
+    if (rows["status"] != "ok").any():
+        return {}
+    return dict(zip(rows["seed"].astype(int), rows["path"], strict=True))

@@ -1,0 +1,138 @@
+"""Ablations: rows that differ in settings or prompt sets, and how far each is from the row that they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.names import canonical, nearest
+from bench.report.choose import Choice, in_order, pick
+from bench.report.marks import outcomes
+from bench.report.tables import AVERAGE, Entry, Row, Table
+from bench.report.tables_accuracy import lines, missing_notes, seeds_text
+from bench.stats import Interval, average_difference_interval, holm, p_value
+
+Block = tuple[str, int, str]  # method, shots, backbone
+CHANGE, INTERVAL, P = "change", "interval", "p"
+
+
+def table_ablation(
+    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), base: str | None = None, partial: bool = False
+) -> Table:
+    """Accuracy of each method's variants, and the paired change from its plain row, averaged over the test sets shown.
+
+    What varies: settings, else prompt sets (also when ``choice.prompts`` names several), else the protocol. Methods in
+    which it does not are left out unless they are asked for by name, and datasets in which it does not, unless asked for.
+    ``base`` names another start: a method (all rows are measured from its plain row) or a prompt set. ``targets`` adds
+    shifted test sets. Holm's correction runs over the rows of one method, shots and backbone.
+    """
+    chosen, _ = pick(frame, replace(choice, variants=True))
+    shown = {canonical(t) for t in targets}
+    chosen = chosen[(chosen["target"] == chosen["dataset"]) | chosen["target"].map(canonical).isin(shown)]
+    base_method, base_prompts = _base(base, chosen)
+    prompts = [*([base_prompts] if base_prompts else []), *chosen["prompts"].value_counts().index]
+    axis = _axis(chosen, choice)
+    asked = {canonical(m) for m in choice.methods} | ({canonical(base_method)} if base_method else set())
+    chosen = chosen[chosen["method"].isin(_varied(chosen, "method", axis)) | chosen["method"].map(canonical).isin(asked)]
+    columns = list(chosen["target"].unique() if choice.datasets else _varied(chosen, "target", axis))
+    columns = in_order(columns, [*choice.datasets, *chosen["dataset"].unique(), *targets])
+    averages = {AVERAGE: tuple(columns)} if len(columns) > 1 else {}
+    groups: dict[Block, list[Row]] = {}
+    for row in lines(chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True):
+        groups.setdefault((row.method, row.shots, row.heads[2]), []).append(row)
+    kept: list[Row] = []
+    for block, rows in groups.items():
+        if len(rows) < 2 and canonical(block[0]) not in asked:
+            continue
+        start = _start(groups.get((base_method or block[0], *block[1:]), []), prompts)
+        kept += _measured(rows, start, columns, block)
+    if not kept:
+        raise BenchError(
+            "no variants among these records: `bench run --sweep method.setting=a,b`, `--prompts a,b` or `--suite ablation` "
+            "makes some"
+        )
+    several = len({row.heads[2] for row in kept}) > 1
+    if not several:
+        kept = [replace(row, heads=row.heads[:2], names=row.names[:2]) for row in kept]
+    heads = ("method", "shots", "backbone") if several else ("method", "shots")
+    found = Table("Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages)
+    found.notes = [f"test accuracy in %, mean over {seeds_text(chosen)}; change in points from the row marked 'start'"]
+    found.notes += ["95 % interval and p (Holm within a method's variants) of the paired change; seeds and images vary"]
+    return replace(found, notes=[*found.notes, *missing_notes(found, partial), *frame.attrs.get("notes", ())])
+
+
+def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None]:
+    """``--base`` as (method, prompt set)."""
+    if base is None:
+        return None, None
+    methods, prompts = ({canonical(n): str(n) for n in frame[c].unique()} for c in ("method", "prompts"))
+    if canonical(base) in methods:
+        return methods[canonical(base)], None
+    if canonical(base) in prompts:
+        return None, prompts[canonical(base)]
+    raise BenchError(f"--base {base}: no method or prompt set with records{nearest(base, [*methods, *prompts])}")
+
+
+def _axis(frame: pd.DataFrame, choice: Choice) -> str:
+    """The coordinate that an ablation of these records varies."""
+    several = [c for c in ("variant", "prompts", "protocol") if _varied(frame, "method", c)]
+    return "prompts" if len(choice.prompts) > 1 and "prompts" in several else several[0] if several else "variant"
+
+
+def _varied(frame: pd.DataFrame, column: str, axis: str) -> list[str]:
+    """The values of ``column`` whose rows of one method differ in ``axis``."""
+    counts = frame.groupby([column, "method"] if column != "method" else ["method"])[axis].nunique().reset_index()
+    return sorted(counts[counts[axis] > 1][column].unique())
+
+
+def _start(rows: Sequence[Row], prompts: Sequence[str]) -> Row | None:
+    """The row without changed settings, of the first of these prompt sets that it has."""
+    plain = [row for row in rows if not row.key["variant"]]
+    return min(plain, key=lambda row: (row.oracle, prompts.index(row.key["prompts"])), default=None)
+
+
+def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], block: Block) -> list[Row]:
+    """The rows with change, interval and Holm's p against ``start``; dashes where they cannot be paired."""
+    changes: dict[int, Interval] = {}
+    for i, row in enumerate(rows):
+        if start is not None and row is not start:
+            found = paired(row, start, columns)
+            if found is not None:
+                changes[i] = found
+    adjusted = dict(zip(changes, holm([p_value(c) for c in changes.values()]), strict=True)) if changes else {}
+    measured = []
+    for i, row in sorted(enumerate(rows), key=lambda found: found[1] is not start):
+        extra = {CHANGE: Entry(), INTERVAL: Entry(), P: Entry()}
+        if row is start:
+            extra[CHANGE] = Entry(text="start")
+        elif i in changes:
+            change = changes[i]
+            extra[CHANGE] = Entry(100 * change.estimate, f"{100 * change.estimate:+.2f}")
+            extra[INTERVAL] = Entry(text=f"{100 * change.low:+.2f} to {100 * change.high:+.2f}")
+            extra[P] = Entry(float(adjusted[i]), p_text(float(adjusted[i])))
+        measured.append(replace(row, entries={**row.entries, **extra}, block=block))
+    return measured
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
+    """Interval of row - start averaged over the columns, on the seeds that both have; None where a column is incomplete."""
+    seeds = sorted(set(row.seeds) & set(start.seeds))
+    if not seeds or any(r.entries[c].value is None for r in (row, start) for c in columns):
+        return None
+    pairs = []
+    for c in columns:
+        both = [outcomes(r.entries[c])[[r.seeds.index(s) for s in seeds]] for r in (row, start)]
+        if both[0].shape != both[1].shape:
+            return None
+        pairs.append((np.asarray(both[0]), np.asarray(both[1])))
+    return average_difference_interval(pairs)
+

@@ -1,0 +1,151 @@
+"""Table I (dataset x shots x method) and Table III (a source and its shifted test sets, by backbone)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report import marks
+from bench.report.choose import IDENTITY, Choice, Namer, in_order, one_backbone, pick, shots_text
+from bench.report.tables import AVERAGE, FAILED, ORACLE, Entry, Row, Table
+
+TARGETS_AVERAGE = "average of shifts"
+
+
+def table_1(
+    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), partial: bool = False, bold: bool = True,
+    underline: bool = True,
+) -> Table:  # fmt: skip
+    """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
+
+    A failed seed makes its entry ``ERR``, an absent one a dash; an average over incomplete entries is withheld unless
+    ``partial``, then marked.
+    """
+    own, notes = pick(frame[frame["target"] == frame["dataset"]], choice)
+    own = one_backbone(own)
+    _some(own, "its own test images")
+    columns = in_order(list(own["dataset"].unique()), choice.datasets)
+    averages = {AVERAGE: tuple(columns)}
+    rows = [*lines(own, columns, averages, partial, choice.methods)]
+    found = Table("Few-shot accuracy", [*columns, AVERAGE], rows, averages=averages)
+    found.notes = [f"test accuracy in %, mean over {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
+    found.notes += [*missing_notes(found, partial), *notes, *frame.attrs.get("notes", ())]
+    return marks.mark(found, bold, underline)
+
+
+def table_3(
+    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), partial: bool = False, bold: bool = True,
+    underline: bool = True,
+) -> Table:  # fmt: skip
+    """Accuracy on a source's test set and on shifted ones of models fitted on the source, by backbone and shots."""
+    chosen, notes = pick(frame, choice)
+    sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
+    if len(sources) != 1:
+        found = f"shifted test sets of several sources ({', '.join(sources)}): choose one with --datasets"
+        raise BenchError(found if sources else "no records of shifted test sets: bench run --targets makes them")
+    source = sources[0]
+    chosen = chosen[chosen["dataset"] == source]
+    shifts = in_order([t for t in chosen["target"].unique() if t != source], targets)
+    averages = {TARGETS_AVERAGE: tuple(shifts)}
+    rows = [*lines(chosen, [source, *shifts], averages, partial, choice.methods, backbones=True)]
+    table = Table(
+        f"Shifted test sets of {source}", [source, *shifts, TARGETS_AVERAGE], rows, heads=("method", "shots", "backbone"),
+        averages=averages,
+    )  # fmt: skip
+    table.notes = [f"test accuracy in %, mean over {seeds_text(chosen)}, of models that saw {source} only"]
+    table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
+    return marks.mark(table, bold, underline)
+
+
+def lines(
+    frame: pd.DataFrame, columns: Sequence[str], averages: dict[str, tuple[str, ...]], partial: bool,
+    methods: Sequence[str] = (), backbones: bool = False,
+) -> list[Row]:  # fmt: skip
+    """One row per identity: an entry for every test set in ``columns`` and for the averages, blocks in order."""
+    namer = Namer(frame)
+    rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
+    rows = []
+    for values, group in frame.groupby(list(IDENTITY), sort=True):
+        key: dict[str, Any] = dict(zip(IDENTITY, values, strict=True))
+        seeds = tuple(sorted(int(s) for s in group["seed"].unique()))
+        by_target = {t: g for t, g in group.groupby("target")}
+        broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]  # fits: they have no evaluation at all
+        entries = {c: entry(by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0]) for c in columns}
+        entries |= {name: average([entries[c] for c in parts], partial) for name, parts in averages.items()}
+        label, name = namer(key)
+        shots = int(key["shots"])
+        tail = (str(shots), str(key["backbone"])) if backbones else (str(shots),)
+        rows.append(
+            Row(
+                (label, *tail), entries, (name, *tail), str(key["method"]), shots, key["protocol"] == ORACLE,
+                block=(key["backbone"], shots), seeds=seeds, key=key,
+            )
+        )  # fmt: skip
+    rows.sort(key=lambda r: (*map(str, r.block[:1]), r.shots, rank[r.method], r.heads))
+    return rows
+
+
+def entry(rows: pd.DataFrame, seeds: Sequence[int], broken: pd.DataFrame) -> Entry:
+    """Mean over seeds of one test set's ``rows``; every seed that the table row has anywhere must be there.
+
+    A failed seed, of these rows or of the fits in ``broken``, is an error and not a gap.
+    """
+    good = rows[rows["status"] == "ok"].sort_values("seed")
+    failed = pd.concat([rows[rows["status"] == "failed"], broken])
+    failed = failed[~failed["seed"].isin(good["seed"])]
+    if len(failed):
+        return Entry(text=FAILED, note="; ".join(sorted(set(failed["error"]))))
+    if set(good["seed"]) != set(seeds):
+        return Entry()
+    value = float(good["accuracy"].mean())
+    return Entry(value, f"{value:.2f}", paths=tuple(good["path"]))
+
+
+def average(entries: Sequence[Entry], partial: bool) -> Entry:
+    """The unweighted mean of complete entries; of the ones that are there, marked, only if ``partial``."""
+    values = [e.value for e in entries if e.value is not None]
+    whole = len(values) == len(entries)
+    if not values or not (whole or partial):
+        return Entry()
+    value = sum(values) / len(values)
+    return Entry(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
+
+
+def missing_notes(table: Table, partial: bool) -> list[str]:
+    """What is missing or failed, and what marks and warnings in the rows mean."""
+    gaps: dict[tuple[str, str], list[int]] = {}
+    for row in table.rows:
+        parts = dict.fromkeys(c for columns in table.averages.values() for c in columns)
+        lacking = [c for c in parts if row.entries[c].value is None]
+        if lacking:
+            backbone = f", {row.heads[2]}" if len(row.heads) > 2 else ""
+            gaps.setdefault((f"{row.names[0]}{backbone}", ", ".join(lacking)), []).append(row.shots)
+    notes = []
+    if gaps:
+        each = [f"{name} at {' and '.join(map(shots_text, n))}: {what}" for (name, what), n in gaps.items()]
+        notes.append("no average where entries are missing: " + "; ".join(each))
+        notes += ["* average over the entries that are there"] if partial else []
+    errors = {e.note: row for row in table.rows for e in row.entries.values() if e.text == FAILED and e.note}
+    notes += [f"ERR of {row.names[0]} at {shots_text(row.shots)}: {text}" for text, row in list(errors.items())[:5]]
+    if any(r.oracle for r in table.rows):
+        notes.append("rows marked 'test-oracle' chose hyper-parameters on the test images; they are never best")
+    if any("uses labels" in r.label for r in table.rows):
+        notes.append("prompts marked 'uses labels' were chosen or trained with labelled images")
+    return notes
+
+
+def seeds_text(frame: pd.DataFrame) -> str:
+    """``3 seeds``, or a range, of the rows that use labels."""
+    counts: Any = frame[frame["shots"] > 0].groupby(["method", "shots", "backbone"])["seed"].nunique()
+    if not len(counts):
+        return "no seeds, nothing is drawn"
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} seed{'s' if low > 1 else ''}" if low == high else f"{low} to {high} seeds"
+
+
+def _some(frame: pd.DataFrame, what: str) -> None:
+    if not len(frame):
+        raise BenchError(f"no records on {what} fit the options")

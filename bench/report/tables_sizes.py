@@ -1,0 +1,44 @@
+"""Table II: classes and images of the datasets, ours against the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from bench.report import paper
+from bench.report.choose import in_order
+from bench.report.tables import MISSING, Entry, Row, Table
+
+PARTS = ("classes", "train", "val", "test")
+
+
+def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None = None, against: str | None = None) -> Table:
+    """Sizes by dataset: ours (``counts``), the published ones, and whether they agree.
+
+    ``evaluated`` is the number of test images behind the records in ``frame``. The published table has no shifted test sets
+    and none of a user's own, so their verdict is a dash. ``against`` names the source, the paper by default.
+    """
+    published = paper.sizes(against or "paper")
+    names = list(counts) or in_order(list(published), [])
+    measured = {} if frame is None else frame[frame["status"] == "ok"].groupby("target")["n"].max().to_dict()
+    columns = [*PARTS, *(f"paper: {part}" for part in PARTS), "verdict", "evaluated"]
+    rows, notes = [], []
+    for name in names:
+        ours, theirs = counts.get(name, {}), published.get(name, {})
+        entries = {part: _size(ours.get(part)) for part in PARTS}
+        entries |= {f"paper: {part}": _size(theirs.get(part, (None, ""))[0]) for part in PARTS}
+        different = [part for part in PARTS if part in theirs and theirs[part][0] not in (None, ours.get(part))]
+        verdict = (f"differs: {', '.join(different)}" if different else "same") if theirs and ours else MISSING
+        entries["verdict"] = Entry(text=verdict)
+        entries["evaluated"] = _size(measured.get(name))
+        rows.append(Row((name,), entries, (name,)))
+        remarks = {note for _, note in theirs.values() if note}
+        notes += [f"{name}: {remark}" for remark in sorted(remarks)]
+        if name in measured and "test" in ours and measured[name] != ours["test"]:
+            notes.append(f"{name}: the records evaluate {measured[name]} test images, the dataset has {ours['test']}")
+    return Table("Sizes of the datasets", columns, rows, notes, heads=("dataset",), left=("verdict",))
+
+
+def _size(n: int | None) -> Entry:
+    return Entry() if n is None else Entry(float(n), str(int(n)))
