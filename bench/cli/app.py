@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, compare, data, listing, pack, run, table, weights
+from bench.cli import cache, compare, data, listing, pack, plot, run, table, weights
 
 app = typer.Typer(
     name="bench",
@@ -17,6 +17,7 @@ app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("compare")(compare.compare)
 app.command("pack")(pack.pack)
+app.command("plot")(plot.plot)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

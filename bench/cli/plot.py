@@ -1,0 +1,38 @@
+"""``bench plot``: records as the paper's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="shots, beta, prompts, cd (critical differences) or time.")] = "shots",
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there (not for beta).")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
+    setting: Annotated[str, typer.Option(help="For 'beta': the evaluation setting on the x axis.")] = "beta",
+    dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
+) -> None:
+    """Draw a figure of the recorded results; the same records give the same file."""
+    from bench.cli.options import names, numbers
+    from bench.cli.table import with_titles
+    from bench.report import figures, frame
+
+    path = out or Path(f"{kind}.pdf")
+    drawn = figures.plot(
+        with_titles(frame.load_results(results)), kind, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"),
+        backbone=backbone, prompts=names(prompts), protocol=protocol, preset=preset, setting=setting,
+    )  # fmt: skip
+    figures.save(drawn, path, dpi)
+    typer.echo(f"{path}: {drawn.alt}")
+    for note in drawn.notes:
+        typer.echo(f"note: {note}")

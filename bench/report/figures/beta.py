@@ -1,0 +1,88 @@
+"""Accuracy change against beta = 0, on the source and its shifted test sets, a panel per backbone (Fig. 5 of the paper)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.choose import Choice, shots_text
+from bench.report.figures import outcomes, select, style
+from bench.report.figures.style import Drawn
+from bench.stats import difference_interval
+
+
+def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
+    """Lines with 95 % bands of the paired difference: same fits, same images, another value of ``setting``.
+
+    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless chosen.
+    """
+    swept, notes = _swept(frame, choice, setting)
+    shots = max(choice.shots) if choice.shots else int(swept["shots"].max())
+    swept = swept[swept["shots"] == shots]
+    if swept["dataset"].nunique() > 1:
+        names = ", ".join(sorted(swept["dataset"].unique()))
+        raise BenchError(f"several datasets have a {setting} sweep ({names}): choose one with --datasets")
+    swept = select.one_method(swept, f"a {setting} sweep")
+    method, source = swept.iloc[0]["method"], swept.iloc[0]["dataset"]
+    points, gaps = _table(swept)
+    if not len(points):
+        raise BenchError(f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting)}` fills them")
+    backbones = sorted(points["panel"].unique())
+    looks = style.looks([source, *sorted(set(points["series"]) - {source})])
+    with style.context():
+        wide = min(len(backbones), 2)
+        figure, axes = style.canvas(len(backbones), wide, style.PAGE if wide > 1 else style.COLUMN, 2.4)
+        for i, (ax, backbone) in enumerate(zip(axes, backbones, strict=True)):
+            ax.axhline(0, color=style.GREY, linewidth=0.8, zorder=1)
+            mine = points[points["panel"] == backbone]
+            for name, look in looks.items():
+                if len(own := mine[mine["series"] == name]):
+                    style.series(ax, own.sort_values("x"), look)
+            ax.set(title=backbone, xlabel=setting, ylabel="" if i % wide else f"change against {setting} = 0 (points)")
+        style.key(figure, looks, {}, 5 if wide > 1 else 3)
+    what = f"{select.titles(swept)[method]}, {shots_text(shots)} of {source}"
+    alt = f"Change of accuracy with {setting}: {what}, on {', '.join(looks)}"
+    return Drawn(figure, points, alt, (*notes, *gaps, f"{what}; differences are paired with {setting} = 0"))
+
+
+def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of fits that were evaluated at several values of the setting, 0 among them, and at nothing else unusual."""
+    own, notes = select.narrow(frame, select.any_shots(choice))
+    own = own[own["status"] == "ok"]
+    own = own[own["shots"].isin(choice.shots)] if choice.shots else own
+    own = own.assign(x=[values.get(setting) for values in own["values"]])
+    numbers = own["x"].map(lambda x: isinstance(x, int | float))
+    usual = (own["variant"] == "") | (own["variant"] == [f"{setting}={x}" for x in own["x"]])
+    own = own[numbers & usual]
+    own = own.assign(x=own["x"].astype(float))
+    each = own.groupby("fit")["x"]
+    whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)
+    if not whole.any():
+        raise BenchError(
+            f"no sweep of {setting} from 0 on is recorded; `{_command(choice, setting)}` makes one, by evaluations without refits"
+        )
+    return own[whole], notes
+
+
+def _command(choice: Choice, setting: str) -> str:
+    method = choice.methods[0] if choice.methods else "safe"
+    return select.command(choice, f"--methods {method} --sweep {method}.{setting}=0:2:0.1 --targets")
+
+
+def _table(swept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    rows, notes = [], []
+    for (backbone, target), group in swept.groupby(["backbone", "target"]):
+        seeds = set(group["seed"])
+        base = group[group["x"] == 0]
+        if not outcomes.complete(base, seeds):
+            notes.append(f"{target} with {backbone}: 0 is not there for every seed")
+            continue
+        frozen = outcomes.stacked(base)
+        for x, cell in group.groupby("x"):
+            if not outcomes.complete(cell, seeds):
+                notes.append(f"{target} with {backbone} at {x:g}: seeds are missing")
+                continue
+            i = difference_interval(outcomes.stacked(cell), frozen)
+            low, high = (0.0, 0.0) if x == 0 else (100 * i.low, 100 * i.high)  # 0 against itself: nothing can vary
+            rows.append((backbone, target, x, 100 * i.estimate, low, high))
+    return pd.DataFrame(rows, columns=["panel", "series", "x", "y", "low", "high"]), notes

@@ -1,0 +1,109 @@
+"""Critical difference diagram: average ranks over datasets, bars over methods that the datasets do not tell apart."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.errors import BenchError
+from bench.report.choose import Choice, shots_text
+from bench.report.figures import outcomes, select, style
+from bench.report.figures.style import Drawn
+from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
+
+# Inches: height of a label, of a bar, of the axis; width of a letter, of one rank at the least.
+_ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.62, 0.054, 0.15
+
+
+def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
+    """Friedman's test with Nemenyi's critical difference at one number of shots: the largest there is, unless chosen."""
+    scores, titles, shots, notes = table(frame, choice)
+    try:
+        result = friedman(scores)
+    except ValueError as error:
+        raise BenchError(f"critical difference at {shots_text(shots)}: {error}") from error
+    with style.context():
+        figure = _diagram(result, titles)
+    rows = [("", method, shots, float(shots), rank, rank, rank) for method, rank in result.ranks.items()]
+    points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
+    order = ", ".join(f"{m} {r:.2f}" for m, r in result.ranks.items())
+    alt = f"Average ranks over {result.datasets} datasets, {shots_text(shots)}: {order}"
+    what = f"{shots_text(shots)}, {result.datasets} datasets; Friedman p = {result.p:.3g}"
+    cd = f"critical difference {result.critical_difference:.2f} (Nemenyi, {100 * result.level:g} %)"
+    return Drawn(figure, points, alt, (*notes, f"{what}, {cd}"))
+
+
+def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, str], int, list[str]]:
+    """Mean accuracy, datasets x methods; methods' titles; the number of shots; notes.
+
+    Methods without labels compete at every number of shots. Methods that lack a dataset or a seed are left out, and named.
+    Raises BenchError when under three are left, or more than one diagram can tell apart.
+    """
+    own, notes = select.own_tests(frame, choice)
+    shots = int(max(own["shots"]))
+    own = own[own["shots"].isin([0, shots])]
+    datasets = sorted(own["dataset"].unique())
+    scores = {}
+    for method, group in own.groupby("method"):
+        cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
+        if cells is None:
+            notes.append(select.gap(method, shots))
+        else:
+            scores[method] = [float(cell.mean()) for cell in cells]
+    if len(scores) < 3 or len(datasets) < 2:
+        raise BenchError(
+            f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on {len(datasets)}; "
+            f"make more with `{select.command(choice, f'--shots {shots}')}`"
+        )
+    if len(scores) > MAX_METHODS:
+        raise BenchError(f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with --methods")
+    return pd.DataFrame(scores, index=datasets), select.titles(own), shots, notes
+
+
+def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
+    ranks = [(titles[str(m)], rank) for m, rank in result.ranks.items()]
+    k, half = len(ranks), (len(ranks) + 1) // 2
+    bars = not_separated(result)
+    height = _TOP + _BAR * len(bars) + _ROW * (half + 0.5)
+    left = 0.18 + _LETTER * (5 + max(len(name) for name, _ in ranks))
+    width = style.COLUMN if 2 * left + _RANK * k <= style.COLUMN else style.PAGE
+    right = width - left
+    figure = Figure(figsize=(width, height))
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.axis("off")
+
+    def at(rank: float) -> float:
+        return left + (rank - 1) / (k - 1) * (right - left)
+
+    _axis(ax, result, at(1), at(k), [(at(i), str(i)) for i in range(1, k + 1)])
+    below = _TOP + _BAR * len(bars)
+    for i, (name, rank) in enumerate(ranks):
+        first = i < half
+        y = below + _ROW * ((i if first else k - 1 - i) + 0.6)
+        edge = left - 0.1 if first else right + 0.1
+        ax.plot([at(rank), at(rank), edge], [_TOP, y, y], color="0.2", linewidth=0.7, solid_joinstyle="miter")
+        text = f"{name} {rank:.2f}" if first else f"{rank:.2f} {name}"
+        ax.text(edge - 0.04 if first else edge + 0.04, y, text, ha="right" if first else "left", va="center", fontsize=7)
+    colour = style.looks(["bar"])["bar"].colour
+    for i, group in enumerate(bars):
+        y = _TOP + _BAR * (i + 0.8)
+        ends = at(result.ranks[group[0]]) - 0.03, at(result.ranks[group[-1]]) + 0.03
+        ax.plot(ends, [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=3)
+    return figure
+
+
+def _axis(ax: Axes, result: Friedman, start: float, end: float, ticks: list[tuple[float, str]]) -> None:
+    """The rank axis with its ticks, and the critical difference as a ruler above it."""
+    ax.plot([start, end], [_TOP, _TOP], color="0.2", linewidth=0.8)
+    for x, label in ticks:
+        ax.plot([x, x], [_TOP, _TOP - 0.05], color="0.2", linewidth=0.8)
+        ax.text(x, _TOP - 0.08, label, ha="center", va="bottom", fontsize=7)
+    length = result.critical_difference * (end - start) / (len(ticks) - 1)
+    shown = min(length, end - start)
+    ax.plot([start, start + shown], [0.22, 0.22], color="0.2", linewidth=1.0)
+    for x in (start, start + shown):
+        ax.plot([x, x], [0.18, 0.26], color="0.2", linewidth=1.0)
+    more = "" if shown == length else ", longer than the axis"
+    ax.text(start, 0.14, f"critical difference {result.critical_difference:.2f}{more}", ha="left", va="bottom", fontsize=7)

@@ -1,0 +1,75 @@
+"""One method with several prompt sets, averaged over datasets, against images per class (Fig. 8 of the paper)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.choose import Choice, one_backbone
+from bench.report.figures import outcomes, select, style
+from bench.report.figures.style import Drawn
+from bench.stats import average_interval
+
+_SPREAD = 0.34  # how far apart the prompt sets of one number of shots stand, of a unit
+
+
+def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
+    """Points with 95 % interval bars, one colour per prompt set, on the datasets that every one of them has."""
+    own, notes = _several(frame, choice)
+    sets = sorted(own["prompts"].unique(), key=lambda p: _quality(own, p))
+    datasets = sorted(set.intersection(*(set(own[own["prompts"] == p]["dataset"]) for p in sets)))
+    if not datasets:
+        raise BenchError(f"no dataset has all of the prompt sets {', '.join(sets)}: choose some with --prompts")
+    points, gaps = _table(own, sets, datasets)
+    method = own.iloc[0]["method"]
+    if not len(points):
+        command = select.command(choice, f"--methods {method}")
+        raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{command}` runs what is missing")
+    labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
+    shots = sorted(own["shots"].unique())
+    looks = style.looks(sets)
+    with style.context():
+        figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.5)
+        for i, (name, look) in enumerate(looks.items()):
+            mine = points[points["series"] == name].sort_values("shots")
+            aside = _SPREAD * (i / max(len(sets) - 1, 1) - 0.5)
+            style.series(ax, mine.assign(x=mine["x"] + aside), look, band=False)
+        ax.set_xticks(range(len(shots)), [str(s) for s in shots])
+        ax.set(xlabel="shots", ylabel="average accuracy (%)", title=select.titles(own)[method])
+        ax.set_xlim(-0.5, len(shots) - 0.5)
+        style.key(figure, looks, {p: f"{p} (uses labels)" for p in labelled}, 3)
+    alt = f"Average accuracy of {method} with the prompt sets {', '.join(sets)}"
+    return Drawn(figure, points, alt, (*notes, *gaps, f"average over {', '.join(datasets)}"))
+
+
+def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of the one method that has several prompt sets; those without labels only where no other has."""
+    own, notes = select.narrow(frame[(frame["target"] == frame["dataset"]) & (frame["variant"] == "")], choice)
+    own = one_backbone(own)
+    few = own[own["shots"] > 0]
+    for rows in (few, own):
+        several = rows[rows.groupby("method")["prompts"].transform("nunique") > 1] if len(rows) else rows
+        if len(several):
+            return select.one_method(several, "several prompt sets"), notes
+    method = choice.methods[0] if choice.methods else "safe"
+    command = select.command(choice, f"--methods {method} --prompts class-name,vanilla,coop,hand")
+    raise BenchError(f"no method has records of two prompt sets; make them with `{command}`")
+
+
+def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    rows, notes = [], []
+    for name in sets:
+        for x, shots in enumerate(sorted(own["shots"].unique())):
+            group = own[(own["prompts"] == name) & (own["shots"] == shots)]
+            cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
+            if cells is None:
+                notes.append(select.gap(name, int(shots)))
+                continue
+            i = average_interval(cells)
+            rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
+    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), notes
+
+
+def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:
+    """Order of the legend: lowest accuracy first."""
+    return float(own[own["prompts"] == prompts]["accuracy"].mean()), prompts

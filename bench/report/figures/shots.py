@@ -1,0 +1,80 @@
+"""Accuracy against images per class: the average first, then one panel per dataset (Fig. 2 of the paper)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from bench.errors import BenchError
+from bench.report.choose import Choice
+from bench.report.figures import outcomes, select, style
+from bench.report.figures.style import Drawn
+from bench.report.tables import AVERAGE
+from bench.stats import average_interval
+
+COLUMNS = 4
+_SPREAD = 0.3  # how far apart the bars of one number of shots stand, of a doubling
+
+
+def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
+    """Lines with 95 % intervals for methods that use labels, grey lines for those that do not.
+
+    An interval covers other draws of the support set and other test images; datasets are fixed.
+    """
+    own, notes = select.own_tests(frame, choice)
+    points, gaps = table(own)
+    few = points[points["shots"] > 0]
+    if not len(few):
+        raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{select.command(choice, '')}` runs what is missing")
+    looks = style.looks(sorted(few["series"].unique()))
+    flat = style.greys(sorted(set(points["series"]) - set(looks)))
+    names = sorted(set(points["panel"]) - {AVERAGE})
+    panels = [AVERAGE, *names] if AVERAGE in set(points["panel"]) and own["dataset"].nunique() > 1 else names
+    ticks = sorted(few["shots"].unique())
+    with style.context():
+        wide = min(COLUMNS, len(panels))
+        page = wide > 2
+        figure, axes = style.canvas(len(panels), wide, style.PAGE if page else style.COLUMN, 1.55 if page else 2.3)
+        for i, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
+            _panel(ax, points[points["panel"] == panel], looks, flat, ticks)
+            ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
+            ax.set(ylabel="accuracy (%)" if i % wide == 0 else "", xlabel="shots" if i + wide >= len(panels) else "")
+        style.key(figure, {**looks, **flat}, select.titles(own), 5 if page else 3)
+    alt = f"Test accuracy against shots, {', '.join(looks)}, on {', '.join(names)}"
+    return Drawn(figure, points, alt, (*notes, *gaps))
+
+
+def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """(panel, series, shots, x, y, low, high) in percent, and what is left out because seeds are missing or failed."""
+    rows, notes = [], []
+    datasets = sorted(own["dataset"].unique())
+    for (method, n), group in own.groupby(["method", "shots"]):
+        lacking, shots = [], int(str(n))
+        for panel, names in ((AVERAGE, datasets), *((d, [d]) for d in datasets)):
+            cells = outcomes.by_dataset(group, names, set(group["seed"]))
+            if cells is None:
+                lacking.append(panel)
+                continue
+            i = average_interval(cells)
+            rows.append((panel, method, shots, float(shots), 100 * i.estimate, 100 * i.low, 100 * i.high))
+        if lacking:
+            notes.append(select.gap(method, shots, f" of {', '.join(lacking)}"))
+    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), notes
+
+
+def _panel(ax: Axes, points: pd.DataFrame, looks: dict[str, style.Look], flat: dict[str, str], ticks: list[int]) -> None:
+    ax.set_xscale("log", base=2)
+    for name, dashes in flat.items():
+        for y in points[points["series"] == name]["y"]:
+            ax.axhline(y, color=style.GREY, linestyle=dashes, linewidth=0.9, zorder=1)
+    band = len(looks) <= style.BANDS
+    for i, (name, look) in enumerate(looks.items()):
+        own = points[(points["series"] == name) & (points["shots"] > 0)].sort_values("x")
+        if len(own):
+            aside = 1.0 if band else 2 ** (_SPREAD * (i / (len(looks) - 1) - 0.5))
+            style.series(ax, own.assign(x=own["x"] * aside), look, band and len(own) > 1)
+    ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -1,0 +1,112 @@
+"""How figures look: sizes of a two-column page, type that stays readable there, colours that most eyes tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
+GREY = "0.35"
+_RC = {
+    **sns.axes_style("ticks"),
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is on every machine
+    "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.frameon": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5, "ytick.major.size": 2.5, "axes.titlepad": 3, "axes.labelpad": 2,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+    "grid.linewidth": 0.4, "grid.color": "0.9", "lines.linewidth": 1.1, "lines.markersize": 3.6, "lines.markeredgewidth": 0.5,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
+    "svg.hashsalt": "bench", "svg.fonttype": "path", "pdf.fonttype": 42,
+}  # fmt: skip
+# Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black; the shape of the marker
+# and the dashes say the same once more, for print without colour.
+_COLOURS = [*(sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 9, 3, 5)), "#222222"]
+_MARKERS = "osD^vPX<"
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, the numbers in it (panel, series, x, y, low, high), what it shows in words, and what to know about it."""
+
+    figure: Figure
+    points: pd.DataFrame
+    alt: str
+    notes: tuple[str, ...] = ()
+
+
+class Look(NamedTuple):
+    """Colour, marker and dashes of one series."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+def context() -> AbstractContextManager[None]:
+    """The figure settings; wrap drawing and writing in it."""
+    return matplotlib.rc_context(_RC)
+
+
+def looks(series: Iterable[str]) -> dict[str, Look]:
+    """A look for every series: colours first, then other dashes; no two alike."""
+    n = len(_COLOURS)
+    return {
+        name: Look(_COLOURS[i % n], _MARKERS[i % len(_MARKERS)], _DASHES[i // n % len(_DASHES)])
+        for i, name in enumerate(dict.fromkeys(series))
+    }
+
+
+def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of ``panels`` axes in rows of ``columns``; sizes in inches, ``height`` of one row."""
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes[panels:]:
+        ax.remove()
+    return figure, axes[:panels]
+
+
+BANDS = 5  # more bands than this in one panel hide one another: bars instead
+
+
+def series(ax: Axes, points: pd.DataFrame, look: Look, band: bool = True) -> None:
+    """A line with markers through (x, y), and its interval as a band, or as bars where ``band`` is False."""
+    sns.lineplot(
+        data=points, x="x", y="y", ax=ax, color=look.colour, marker=look.marker, linestyle=look.dashes, errorbar=None,
+        legend=False, markeredgecolor="white", zorder=3,
+    )  # fmt: skip
+    if band:
+        ax.fill_between(points["x"], points["low"], points["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=2)
+    else:
+        ax.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=2)
+
+
+def greys(names: Sequence[str]) -> dict[str, str]:
+    """Dashes of plain grey lines, which have no place on the x axis."""
+    return {name: ("--", ":", "-.")[i % 3] for i, name in enumerate(names)}
+
+
+def key(
+    figure: Figure, series: Mapping[str, Look | str], titles: Mapping[str, str], columns: int, more: Sequence[Line2D] = ()
+) -> None:
+    """One legend for all panels, below them. A string instead of a look is a plain grey line with these dashes."""
+    handles = []
+    for name, look in series.items():
+        label = titles.get(name, name)
+        if isinstance(look, str):
+            handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, look), label=label))
+        else:
+            line = {"color": look.colour, "marker": look.marker, "linestyle": look.dashes, "markeredgecolor": "white"}
+            handles.append(Line2D([], [], label=label, **line))
+    handles += more
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=2.6)

@@ -1,0 +1,88 @@
+"""Average accuracy against the seconds one cell takes, tuning included: what accuracy costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bench.errors import BenchError
+from bench.report.choose import Choice, shots_text
+from bench.report.figures import outcomes, select, style
+from bench.report.figures.style import Drawn
+from bench.run import record
+from bench.stats import average_interval
+
+
+def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
+    """One marker per method and shots, joined in the order of shots; seconds on a log axis.
+
+    Seconds are the mean over datasets and seeds of preparing, training every configuration, searching and evaluating, and
+    of the fits the method builds on; encoding is shared by all methods and not in them.
+    """
+    own, notes = select.own_tests(frame, choice)
+    datasets = sorted(own["dataset"].unique())
+    rows, machines = [], set()
+    for (method, shots), group in own.groupby(["method", "shots"]):
+        cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
+        if cells is None:
+            notes.append(select.gap(method, shots))
+            continue
+        i = average_interval(cells)
+        timed = [cost(path) for path in group[group["status"] == "ok"]["path"]]
+        machines |= {name for _, name in timed}
+        seconds = sum(s for s, _ in timed) / len(timed)
+        rows.append(("", method, shots, seconds, 100 * i.estimate, 100 * i.low, 100 * i.high))
+    points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
+    if not len(points):
+        raise BenchError(f"nothing is complete: {'; '.join(notes)}; `{select.command(choice, '')}` runs what is missing")
+    if len(machines) > 1:
+        notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
+    elif machines:
+        notes.append(f"measured on {min(machines)}; encoding is not counted")
+    alt = f"Average accuracy over {', '.join(datasets)} against seconds per cell"
+    return Drawn(_scatter(points, select.titles(own)), points, alt, tuple(notes))
+
+
+def cost(path: str) -> tuple[float, str]:
+    """Seconds of an evaluation with the fits behind it, and the machine's name."""
+    file = Path(path)
+    evaluation = record.read(file)
+    if evaluation is None:
+        raise BenchError(f"{path}: the record has gone; load the results again")
+    seconds = float(evaluation["seconds"]) + _fitting(file.parent, evaluation["fit"])
+    return seconds, str(evaluation.get("provenance", {}).get("device_name", "an unnamed machine"))
+
+
+def _fitting(where: Path, key: str) -> float:
+    fit: dict[str, Any] = record.read(record.fit_path(where, key)) or {}
+    above = fit.get("parts", {}).get("after", {})
+    return sum(fit.get("seconds", {}).values()) + sum(_fitting(where.parent / name, k) for name, k in above.items())
+
+
+def _scatter(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    looks = style.looks(sorted(points["series"].unique()))
+    sizes = {n: 2.6 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
+    with style.context():
+        figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.9)
+        for name, look in looks.items():
+            mine = points[points["series"] == name].sort_values("shots")
+            ax.plot(mine["x"], mine["y"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
+            ax.vlines(mine["x"], mine["low"], mine["high"], color=look.colour, linewidth=0.8, zorder=2)
+            for x, y, n in zip(mine["x"], mine["y"], mine["shots"], strict=True):
+                ax.plot([x], [y], color=look.colour, marker=look.marker, markersize=sizes[n], markeredgecolor="white", zorder=3)
+        ax.set(xscale="log", xlabel="seconds per cell, tuning included", ylabel="average accuracy (%)")
+        ax.grid(axis="x")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if points["x"].max() > 20 * points["x"].min() else (1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        shots = [
+            Line2D([], [], color=style.GREY, marker="o", linestyle="", markersize=size, label=shots_text(n))
+            for n, size in sizes.items()
+        ]
+        style.key(figure, looks, titles, 3, shots)
+    return figure

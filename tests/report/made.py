@@ -1,0 +1,109 @@
+"""Records as ``bench run`` writes them, details and all, with made-up predictions: images differ in difficulty, seeds in luck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.files import digest
+from bench.run import record
+
+CLASSES = 10
+SKILL = {"zero-shot": 0.45, "tip-adapter": 0.52, "tip-adapter-f": 0.6, "safe": 0.64, "safe-a": 0.66}
+TITLES = {"zero-shot": "Zero-shot CLIP", "tip-adapter": "Tip-Adapter", "tip-adapter-f": "Tip-Adapter-F", "safe": "SAFE"}
+PROVENANCE = {
+    "commit": "0" * 40, "dirty": False, "libraries": {"python": "3.12.1", "torch": "2.9.0"}, "device": "cpu",
+    "device_name": "Example CPU", "threads": 1, "flags": {"deterministic": True, "tf32": False}, "source": "ab" * 32,
+}  # fmt: skip
+
+
+def cell(method: str, dataset: str, shots: int, seed: int, **other: str) -> dict[str, Any]:
+    """Coordinates with the usual rest."""
+    usual = {"backbone": "pocket-rn", "prompts": "hand", "protocol": "recipe", "preset": "quick"}
+    return {"method": method, "dataset": dataset, "shots": shots, "seed": seed, **usual, **other}
+
+
+def one(
+    results: Path, where: Mapping[str, Any], n: int = 60, skill: float | None = None, target: str | None = None,
+    values: Mapping[str, Any] | None = None, changed: Mapping[str, Any] | None = None, status: str = "ok",
+    after: Mapping[str, str] | None = None, version: int = 1, provenance: Mapping[str, Any] = PROVENANCE, seconds: float = 1.0,
+    title: str | None = None,
+) -> Path:  # fmt: skip
+    """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed)."""
+    method = where["method"]
+    parts = {
+        "version": version, "weights": "c" * 64, "after": dict(after or {}), "settings": {"lr": [1e-3], "steps": 100},
+        "dataset": digest(where["dataset"]), "cell": dict(where),
+    }  # fmt: skip
+    fit_key = digest(parts)
+    folder = record.folder(results, where["backbone"], where["dataset"], method)
+    fit: dict[str, Any] = {
+        "kind": "fit", "status": status, "key": fit_key, "cell": dict(where), "changed": {}, "parts": parts,
+        "title": title or TITLES.get(method, method),
+    }  # fmt: skip
+    if status != "ok":
+        record.write(record.fit_path(folder, fit_key), {**fit, "error": "out of memory", "traceback": "Traceback ..."})
+        return record.fit_path(folder, fit_key)
+    checks = [[step, 0.4 + 0.02 * step**0.5] for step in range(0, 101, 25)]
+    more = {
+        "values": {"lr": 0.001}, "step": 75, "val_accuracy": 0.57,
+        "curve": [{"point": {"lr": 0.001}, "checks": checks}, {"point": {"lr": 0.01}, "checks": [[s, a / 2] for s, a in checks]}],
+        "budget": {"configurations": 2, "checks": 10, "search_points": 0, "steps": 200, "val_images": 10},
+        "seconds": {"prepare": 0.1 * seconds, "fit": seconds}, "peak_memory": 10**8, "notes": ["a note"], "has_state": True,
+    }  # fmt: skip
+    record.write(record.fit_path(folder, fit_key), {**fit, **more, "provenance": dict(provenance)})
+    goal = target or where["dataset"]
+    key = digest([fit_key, goal, dict(values or {})])
+    labels, top1 = predictions(where, goal, n, SKILL.get(method, 0.5) if skill is None else skill)
+    right = float((top1 == labels).mean())
+    path = record.evaluation_path(folder, fit_key, key)
+    record.write_predictions(path.with_suffix(".npz"), top1, np.stack([top1] * 5, 1), labels)
+    record.write(path, {
+        "kind": "evaluation", "status": "ok", "key": key, "fit": fit_key, "cell": dict(where), "target": goal,
+        "target_digest": digest(goal), "values": dict(values or {}), "changed": dict(changed or {}), "n": n,
+        "top1": right, "top5": right, "seconds": 0.1, "provenance": dict(provenance),
+    })  # fmt: skip
+    return path
+
+
+def predictions(where: Mapping[str, Any], target: str, n: int, skill: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and top-1 classes (n,): the same images in every cell, skill growing with shots."""
+    images = np.random.default_rng([sum(map(ord, target)), n])
+    labels, difficulty = images.integers(0, CLASSES, n), images.normal(0, 0.25, n)
+    luck = np.random.default_rng([where["seed"], where["shots"], *map(ord, where["method"] + target)])
+    level = skill + 0.05 * np.log2(max(where["shots"], 1)) + luck.normal(0, 0.01)
+    right = level + difficulty + luck.normal(0, 0.1, n) > 0.5
+    return labels, np.where(right, labels, (labels + 1) % CLASSES)
+
+
+def grid(
+    results: Path, methods: Sequence[str] = tuple(SKILL), datasets: Sequence[str] = ("birds", "fish", "tools"),
+    shots: Sequence[int] = (1, 4), seeds: Sequence[int] = (1, 2, 3), n: int = 60, **other: Any,
+) -> Path:  # fmt: skip
+    """Cells of a whole table; zero-shot has no shots and no seeds."""
+    for method in methods:
+        for dataset in datasets:
+            if method == "zero-shot":
+                one(results, cell(method, dataset, 0, 0, **other), n)
+                continue
+            for k in shots:
+                for seed in seeds:
+                    one(results, cell(method, dataset, k, seed, **other), n, seconds=k * 0.3 * len(method))
+    return results
+
+
+def sweep(
+    results: Path, betas: Sequence[float] = (0.0, 0.5, 1.0), targets: Sequence[str] = ("birds", "birds-v2"), **other: Any
+) -> Path:
+    """SAFE at several betas on a source and a shift, 16 shots."""
+    for seed in (1, 2, 3):
+        for target in targets:
+            for beta in betas:
+                changed = {} if beta == 0.5 else {"beta": beta}
+                skill = 0.5 + 0.1 * beta * (1.2 - beta)
+                where = cell("safe", targets[0], 16, seed, **other)
+                one(results, where, skill=skill, target=target, values={"beta": beta, "blend": "raw"}, changed=changed)
+    return results

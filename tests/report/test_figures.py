@@ -1,0 +1,202 @@
+"""Figures show what bench.stats computes, come out the same every time, and say what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from bench.errors import BenchError
+from bench.report import figures
+from bench.report.figures import style
+from bench.report.frame import correct, load_results
+from bench.stats import average_interval, difference_interval, friedman, mean_interval
+from tests.report import made
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small table, a beta sweep with two backbones, and one method with two prompt sets."""
+    folder = made.grid(tmp_path_factory.mktemp("results"))
+    for seed in (1, 2, 3):
+        for dataset in ("birds", "fish", "tools"):
+            made.one(folder, made.cell("safe", dataset, 1, seed, prompts="vanilla"), skill=0.4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = made.sweep(tmp_path_factory.mktemp("sweep"))
+    return made.sweep(folder, backbone="pocket-vit")
+
+
+def point(drawn: style.Drawn, **where: Any) -> Any:
+    rows = drawn.points
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def outcomes(frame: Any, **where: Any) -> np.ndarray:
+    rows = frame[frame["prompts"] == "hand"]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return np.stack([correct(p) for p in rows.sort_values("seed")["path"]])
+
+
+def test_shots_shows_the_intervals_of_the_statistics(results: Path) -> None:
+    frame = load_results(results)
+    drawn = figures.plot(frame, "shots")
+    cells = [outcomes(frame, method="safe", dataset=d, shots=4) for d in ("birds", "fish", "tools")]
+    for panel, interval in (("average", average_interval(cells)), ("fish", mean_interval(cells[1]))):
+        got = point(drawn, panel=panel, series="safe", shots=4)
+        assert (got.y, got.low, got.high) == pytest.approx(tuple(100 * x for x in (interval.estimate, interval.low, interval.high)))
+    assert [ax.get_title() for ax in drawn.figure.axes] == ["average", "birds", "fish", "tools"]
+    grey = [line for ax in drawn.figure.axes for line in ax.lines if line.get_linestyle() == "--" and line.get_color() == style.GREY]
+    assert len(grey) == 4, "the zero-shot line is in every panel"
+    legend = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert "SAFE" in legend and "Zero-shot CLIP" in legend
+
+
+def test_a_failed_seed_takes_its_points_out_and_is_named(results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder)
+    frame = load_results(folder)
+    row = frame[(frame["method"] == "safe") & (frame["dataset"] == "fish") & (frame["shots"] == 4) & (frame["seed"] == 2)].iloc[0]
+    for file in Path(row["path"]).parent.glob(f"{row['fit'][:20]}*"):
+        file.unlink()
+    made.one(folder, made.cell("safe", "fish", 4, 2), status="failed")
+    drawn = figures.plot(load_results(folder), "shots")
+    lost = drawn.points[(drawn.points["series"] == "safe") & (drawn.points["shots"] == 4)]
+    assert set(lost["panel"]) == {"birds", "tools"}
+    assert any("safe, 4 shots" in note and "average, fish" in note for note in drawn.notes)
+
+
+def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
+    frame = load_results(swept)
+    drawn = figures.plot(frame, "beta")
+    assert [ax.get_title() for ax in drawn.figure.axes] == ["pocket-rn", "pocket-vit"]
+    here = {"backbone": "pocket-vit", "target": "birds-v2"}
+    interval = difference_interval(outcomes(frame, **here, variant="beta=1.0"), outcomes(frame, **here, variant="beta=0.0"))
+    got = point(drawn, panel="pocket-vit", series="birds-v2", x=1.0)
+    assert (got.y, got.low, got.high) == pytest.approx(tuple(100 * x for x in (interval.estimate, interval.low, interval.high)))
+    zero = point(drawn, panel="pocket-rn", series="birds", x=0.0)
+    assert (zero.y, zero.low, zero.high) == (0, 0, 0)
+
+
+def test_prompts_compares_prompt_sets_of_one_method(results: Path) -> None:
+    drawn = figures.plot(load_results(results), "prompts")
+    assert set(drawn.points["series"]) == {"hand", "vanilla"}
+    assert point(drawn, series="hand", shots=1).y > point(drawn, series="vanilla", shots=1).y
+    assert "safe" in drawn.alt
+
+
+def test_cd_shows_friedmans_ranks(results: Path) -> None:
+    frame = load_results(results)
+    drawn = figures.plot(frame, "cd", shots=[4], prompts=["hand"])
+    own = frame[frame["shots"].isin([0, 4]) & (frame["prompts"] == "hand")]
+    expected = friedman(own.pivot_table(index="dataset", columns="method", values="accuracy"))
+    assert dict(zip(drawn.points["series"], drawn.points["y"], strict=True)) == pytest.approx(dict(expected.ranks))
+    assert f"{expected.critical_difference:.2f}" in drawn.notes[-1]
+
+
+def test_time_counts_the_fits_a_method_builds_on(results: Path, tmp_path: Path) -> None:
+    folder = made.grid(tmp_path, ["zero-shot", "safe"], ["birds"], shots=(1,), seeds=(1,))
+    frame = load_results(folder)
+    below = frame[frame["method"] == "safe"].iloc[0]
+    made.one(folder, made.cell("safe-a", "birds", 1, 1), seconds=2.0, after={"safe": below["fit"]})
+    drawn = figures.plot(load_results(folder), "time")
+    own, other = 2.0 * 1.1 + 0.1, 0.3 * len("safe") * 1.1
+    assert point(drawn, series="safe-a").x == pytest.approx(own + other)
+    assert point(drawn, series="safe").x == pytest.approx(other + 0.1)
+
+
+@pytest.mark.parametrize("form", figures.FORMATS)
+def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path: Path) -> None:
+    """In another process, with another hash seed, a week later."""
+    first, second = tmp_path / f"1.{form}", tmp_path / f"2.{form}"
+    figures.save(figures.plot(load_results(results), "shots", prompts=["hand"]), first)
+    code = (
+        "import sys; from pathlib import Path; from bench.report import figures; from bench.report.frame import load_results\n"
+        "figures.save(figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), Path(sys.argv[2]))"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, str(results), str(second)], check=True, env=env, cwd=tmp_path)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_type_is_readable_at_column_width(results: Path, swept: Path) -> None:
+    for folder, kind in ((results, "shots"), (results, "prompts"), (results, "cd"), (results, "time"), (swept, "beta")):
+        drawn = figures.plot(load_results(folder), kind, prompts=() if kind == "prompts" else ("hand",))
+        assert drawn.figure.get_figwidth() in (style.COLUMN, style.PAGE)
+        svg = figures.encode(drawn, "svg").decode()
+        assert "<svg" in svg
+        texts = [t for ax in drawn.figure.axes for t in (*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels())]
+        texts += [t for legend in drawn.figure.legends for t in legend.get_texts()]
+        assert min(t.get_fontsize() for t in texts if t.get_text()) >= 7, kind
+
+
+def test_colours_differ_for_colour_blind_eyes_and_in_grey() -> None:
+    """Series that share a colour differ in dashes; every two looks differ; no colour is nearly white."""
+    looks = style.looks(map(str, range(24)))
+    assert len(set(map(str, looks.values()))) == 24
+    # Deuteranopia (Machado et al. 2009, full severity): the colours stay at least a visible step apart.
+    deuteranopia = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+    seen = [deuteranopia @ np.array(to_rgb(c)) for c in dict.fromkeys(look.colour for look in looks.values())]
+    gaps = [float(np.linalg.norm(a - b)) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(gaps) > 0.08
+    assert all(np.dot([0.2126, 0.7152, 0.0722], to_rgb(look.colour)) < 0.75 for look in looks.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        ("shots", {"methods": ["zero-shot"]}, r"bench run --methods zero-shot --shots 1,4,16"),
+        ("beta", {}, r"bench run --methods safe --sweep safe\.beta=0:2:0\.1 --targets"),
+        ("beta", {"methods": ["tip-adapter"]}, r"--sweep tip-adapter\.beta=0:2:0\.1"),
+        ("prompts", {"methods": ["safe-a"]}, r"bench run --methods safe-a --prompts class-name,vanilla,coop,hand"),
+        ("cd", {"methods": ["safe", "zero-shot"]}, r"3 methods on 2 datasets.*bench run --methods safe,zero-shot --shots 4"),
+        ("shots", {"methods": ["saef"]}, r"did you mean 'safe'"),
+        ("shoots", {}, r"did you mean 'shots'"),
+        ("shots", {"protocol": "no-val"}, r"no records of protocol 'no-val'"),
+    ],
+)
+def test_missing_records_name_the_command(results: Path, kind: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        figures.plot(load_results(results), kind, **options)
+    assert re.search(says, str(caught.value)), str(caught.value)
+
+
+def test_commands_in_messages_parse(results: Path) -> None:
+    from tests.test_readme import parse
+
+    for kind, options in (("shots", {"methods": ["zero-shot"]}), ("beta", {}), ("prompts", {"methods": ["safe-a"]})):
+        with pytest.raises(BenchError) as caught:
+            figures.plot(load_results(results), kind, **options)
+        (command,) = re.findall(r"`(bench [^`]+)`", str(caught.value))
+        parse(tuple(command.split()))
+
+
+def test_several_backbones_want_a_choice(results: Path, tmp_path: Path) -> None:
+    made.grid(tmp_path, ["safe"], ["birds"], shots=(1, 4), seeds=(1,))
+    made.grid(tmp_path, ["safe"], ["birds"], shots=(1, 4), seeds=(1,), backbone="pocket-vit")
+    frame = load_results(tmp_path)
+    with pytest.raises(BenchError, match="--backbone"):
+        figures.plot(frame, "shots")
+    assert set(figures.plot(frame, "shots", backbone="pocket-vit").points["panel"]) == {"average", "birds"}
+
+
+def test_an_unknown_suffix_is_an_error(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="pdf, png, svg"):
+        figures.save(figures.plot(load_results(results), "time"), tmp_path / "figure.jpeg")
