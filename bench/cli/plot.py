@@ -28,8 +28,9 @@ def plot(
     from bench.report import figures, frame
 
     path = out or Path(f"{kind}.pdf")
+    records = with_titles(frame.load_results(results))
     drawn = figures.plot(
-        with_titles(frame.load_results(results)), kind, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"),
+        records, kind, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"),
         backbone=backbone, prompts=names(prompts), protocol=protocol, preset=preset, setting=setting,
     )  # fmt: skip
     figures.save(drawn, path, dpi)

@@ -48,6 +48,10 @@ def point(drawn: style.Drawn, **where: Any) -> Any:
     return rows.iloc[0]
 
 
+def percent(interval: Any) -> tuple[float, ...]:
+    return tuple(100 * x for x in (interval.estimate, interval.low, interval.high))
+
+
 def outcomes(frame: Any, **where: Any) -> np.ndarray:
     rows = frame[frame["prompts"] == "hand"]
     for column, value in where.items():
@@ -61,10 +65,10 @@ def test_shots_shows_the_intervals_of_the_statistics(results: Path) -> None:
     cells = [outcomes(frame, method="safe", dataset=d, shots=4) for d in ("birds", "fish", "tools")]
     for panel, interval in (("average", average_interval(cells)), ("fish", mean_interval(cells[1]))):
         got = point(drawn, panel=panel, series="safe", shots=4)
-        assert (got.y, got.low, got.high) == pytest.approx(tuple(100 * x for x in (interval.estimate, interval.low, interval.high)))
+        assert (got.y, got.low, got.high) == pytest.approx(percent(interval))
     assert [ax.get_title() for ax in drawn.figure.axes] == ["average", "birds", "fish", "tools"]
-    grey = [line for ax in drawn.figure.axes for line in ax.lines if line.get_linestyle() == "--" and line.get_color() == style.GREY]
-    assert len(grey) == 4, "the zero-shot line is in every panel"
+    lines = [line for ax in drawn.figure.axes for line in ax.lines]
+    assert sum((line.get_linestyle(), line.get_color()) == ("--", style.GREY) for line in lines) == 4, "the zero-shot line is in every panel"
     legend = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
     assert "SAFE" in legend and "Zero-shot CLIP" in legend
 
@@ -90,7 +94,7 @@ def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
     here = {"backbone": "pocket-vit", "target": "birds-v2"}
     interval = difference_interval(outcomes(frame, **here, variant="beta=1.0"), outcomes(frame, **here, variant="beta=0.0"))
     got = point(drawn, panel="pocket-vit", series="birds-v2", x=1.0)
-    assert (got.y, got.low, got.high) == pytest.approx(tuple(100 * x for x in (interval.estimate, interval.low, interval.high)))
+    assert (got.y, got.low, got.high) == pytest.approx(percent(interval))
     zero = point(drawn, panel="pocket-rn", series="birds", x=0.0)
     assert (zero.y, zero.low, zero.high) == (0, 0, 0)
 
