@@ -66,7 +66,8 @@ class Recipe:
     validation.
     ``select``: ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after steps
     0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is best, ``accuracy`` or
-    ``loss``. ``patience``: checks without any improvement after which training stops.
+    ``loss``. ``patience``: checks without any improvement after which training stops. ``halving``, for methods that are
+    solved: how often the interval of two decades around the choice on a grid axis is halved (protocol 6.1).
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class Recipe:
     select: str = "best"
     criterion: str = "accuracy"
     patience: int | None = None
+    halving: Mapping[str, int] = field(default_factory=dict)
 
 
 def points(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -192,6 +194,7 @@ class Method:
     version: ClassVar[int] = 1
     uses_labels: ClassVar[bool] = True
     prompts: ClassVar[tuple[str, ...]] = ("hand",)
+    uses_prompts: ClassVar[bool] = True  # False: it has texts of its own, --prompts does not apply
     taps: ClassVar[tuple[str, ...]] = (POOLED,)
     towers: ClassVar[tuple[str, ...]] = ("rn", "vit", "other")
     after: ClassVar[tuple[str, ...]] = ()

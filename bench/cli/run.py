@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ def run(
     cache: Annotated[Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")] = None,
     results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs: Annotated[int | None, typer.Option(help="Processes that fit cells (default: by cores and cells).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -79,14 +81,23 @@ def run(
         plan_view.show_idle(complete)
         raise typer.Exit(0 if complete else 2)
 
+    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.progress import Board
+    from bench.run import parallel
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
     with Board(len(todo)) as board:
-        runner = execute.Runner(Session(device, cache, board.say, workers), registry, results, keep_states, fresh)
+        session = Session(device, cache, board.say, workers)
+        runner = execute.Runner(session, registry, results, keep_states, fresh)
+        several = jobs or parallel.default_jobs(session.device, len(todo))
         try:
-            outcome = runner.run(planned, todo, board.advance, deadline)
+            if several > 1:
+                setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh)
+                outcome = parallel.run(runner, setup, planned, todo, several, board.advance, deadline)
+            else:
+                outcome = runner.run(planned, todo, board.advance, deadline)
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(130) from None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.run.session import Session
 
 Progress = Callable[[str, int, int], None]  # (what, cells done, cells in all)
+Taps = dict[str, dict[tuple[str, str, str], set[str]]]  # backbone -> (dataset, part, view) -> taps
 
 
 @dataclass
@@ -34,6 +35,12 @@ class Outcome:
     steps: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     out_of_time: bool = False
+
+    def add(self, other: Outcome) -> None:
+        """Count in what another process did."""
+        for name in ("fits", "evaluations", "encodes", "steps"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures += other.failures
 
 
 @dataclass(frozen=True)
@@ -80,17 +87,18 @@ class Runner:
         self.states: dict[str, State] = {}
         self.outcome = Outcome()
 
+    def begin(self, plan: Plan, todo: list[Todo]) -> None:
+        """Count what was there before."""
+        self.outcome.cells = len([f for f in plan.fits if f.asked])
+        self.outcome.resumed = self.outcome.cells - len(todo)
+
     def run(self, plan: Plan, todo: list[Todo], progress: Progress, deadline: float | None = None) -> Outcome:
         """Do all of ``todo``; stops starting cells after ``deadline`` (time.monotonic)."""
-        done = len([f for f in plan.fits if f.asked]) - len(todo)
-        total = done + len(todo)
-        self.outcome.resumed, self.outcome.cells = done, total
-        everything = [need for t in todo for need in self._needs(t)]
-        taps = {
-            spec: needs.taps_by_view(n for s, n in everything if s == spec) for spec in {s for s, _ in everything}
-        }
-        for (_, _), group in _rounds(todo):
-            self._encode(group, taps)
+        self.begin(plan, todo)
+        done, total = self.outcome.resumed, self.outcome.cells
+        taps = self.taps(todo)
+        for _, group in rounds(todo):
+            self.encode(group, taps)
             self.states.clear()
             for t in group:
                 if deadline is not None and time.monotonic() > deadline:
@@ -100,6 +108,12 @@ class Runner:
                 done += 1
                 progress(label(t.fit), done, total)
         return self.outcome
+
+    def taps(self, todo: list[Todo]) -> Taps:
+        """By backbone: all taps that the whole run wants of each (dataset, part, view), so that one pass serves them."""
+        everything = [need for t in todo for need in self._needs(t)]
+        names = {name for name, _ in everything}
+        return {name: needs.taps_by_view(n for s, n in everything if s == name) for name in names}
 
     def _needs(self, t: Todo) -> Iterator[tuple[str, needs.Need]]:
         name = t.fit.backbone.name
@@ -117,7 +131,8 @@ class Runner:
             yield from self._chain(other)
         yield fit
 
-    def _encode(self, group: list[Todo], taps: dict[str, Any]) -> None:
+    def encode(self, group: list[Todo], taps: Taps) -> None:
+        """Bring into the store what the cells of a round read."""
         found = [(t.fit.backbone, need) for t in group for _, need in self._needs(t)]
         for spec in {s.name: s for s, _ in found}.values():
             wanted = needs.requests((n for s, n in found if s.name == spec.name), taps[spec.name])
@@ -134,7 +149,7 @@ class Runner:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            self._failed(t, error)
+            self.failed(t, error)
 
     def _fit_and_evaluate(self, t: Todo) -> None:
         from bench.run import evaluate, provenance
@@ -159,7 +174,6 @@ class Runner:
 
     def _state(self, fit: Planned) -> tuple[State, Any, Any]:
         """The state of a fit: from this round, from disk, or fitted now; with task and constants if just fitted."""
-        from bench.interface import State
         from bench.run import fit as fitting
         from bench.run import provenance
 
@@ -178,10 +192,10 @@ class Runner:
         record.write(path, fitting.fit_record(fit, fitted, seconds, facts))
         self.outcome.fits += 1
         self.outcome.steps += fitted.budget["steps"]
-        self.states[fit.key] = State(fitted.params, fitted.values)
+        self.states[fit.key] = fitting.state_of(fit, fitted.params, fitted.values)
         return self.states[fit.key], task, consts
 
-    def _failed(self, t: Todo, error: Exception) -> None:
+    def failed(self, t: Todo, error: Exception) -> None:
         """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it."""
         message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error))
@@ -199,7 +213,7 @@ class Runner:
         self.outcome.failures.append((label(t.fit), message))
 
 
-def _rounds(todo: list[Todo]) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
+def rounds(todo: list[Todo]) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
     """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states."""
     groups: dict[tuple[int, str], list[Todo]] = defaultdict(list)
     for t in todo:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 from bench.files import write_bytes
-from bench.interface import EVAL, Consts, State, Task
+from bench.interface import EVAL, Consts, Params, State, Task
 from bench.run import needs, record
 from bench.run.plan import Planned
 from bench.run.session import Session, pools
@@ -60,6 +60,7 @@ def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], prove
         "seconds": dict(seconds),
         "peak_memory": _peak(),
         "notes": [note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
+        "prompts_use_labels": fit.prompts.uses_labels,
         "has_state": bool(fitted.params),
         "provenance": dict(provenance),
     }
@@ -85,8 +86,13 @@ def save_state(results: Any, fit: Planned, fitted: Fitted) -> None:
 def load_state(results: Any, fit: Planned, stored: Mapping[str, Any], device: str) -> State | None:
     """The state of a recorded fit, or None if its tensors were not kept."""
     if not stored["has_state"]:
-        return State({}, stored["values"])
+        return state_of(fit, {}, stored["values"])
     path = record.state_path(results, fit.key)
     if not path.is_file():
         return None
-    return State({name: p.to(device) for name, p in load(path.read_bytes()).items()}, stored["values"])
+    return state_of(fit, {name: p.to(device) for name, p in load(path.read_bytes()).items()}, stored["values"])
+
+
+def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
+    """A fit's state: its tensors, and its settings with the values chosen for it."""
+    return State(params, {**fit.settings, **chosen})

@@ -8,7 +8,7 @@ Rules
     ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
     ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
     ``full``        one batch of all rows in their own order
-    ``clap``        max(1, N // B) batches from a fresh permutation of all V*N rows (CLAP, ZS-LP)
+    ``images``      max(1, N // B) batches from a fresh permutation of all V*N rows (CLAP, ZS-LP)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.names import canonical, nearest
 from bench.train import rng
 
-RULES = ("restart", "epoch-keep", "epoch-drop", "full", "clap")
+RULES = ("restart", "epoch-keep", "epoch-drop", "full", "images")
 LAYOUTS = ("union", "per-epoch")
 
 
@@ -55,14 +55,14 @@ def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream")
 
 
 def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps that make one epoch; rule ``clap`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows."""
+    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows."""
     rule = known(rule, "batch rule", RULES)
     check_legal(rule, n_rows, batch)
     if rule == "full":
         return 1
     if rule == "epoch-keep":
         return -(-n_rows // batch)
-    if rule == "clap":
+    if rule == "images":
         return max(1, (n_rows if n_images is None else n_images) // batch)
     return max(1, n_rows // batch)
 
@@ -92,7 +92,7 @@ def index_batches(
     """The batches of a run: (0-based epoch, row indices int64) per step, for ``steps`` steps or ``epochs`` epochs.
 
     ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose. ``n_images`` is
-    the N of rule ``clap``. Raises ``BenchError`` for an unknown rule or an illegal batch, at the call.
+    the N of rule ``images``. Raises ``BenchError`` for an unknown rule or an illegal batch, at the call.
     """
     assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
     rule = known(rule, "batch rule", RULES)

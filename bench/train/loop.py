@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class Pool:
         return len(self.y)
 
 
+_ONE_THREAD = 1 << 23  # parameters of all replicas together
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
 
 
@@ -187,6 +189,14 @@ def train(
     negative loss per replica, (R,) each; without it nothing is checked and the last step is kept. Deterministic: orders
     and noise depend on ``seed`` and the stream's name alone, never on how replicas are grouped.
     """
+    with _threads(start):
+        return _train(method, recipe, consts, start, values, settings, pools, seed, score)
+
+
+def _train(
+    method: Method, recipe: Recipe, consts: Consts, start: Sequence[Params], values: Sequence[Values], settings: Values,
+    pools: Mapping[str, Pool], seed: int, score: Scorer | None,
+) -> Trained:  # fmt: skip
     assert recipe.optim is not None
     params = stack(start)
     device, dtype = next(iter(params.values())).device, next(iter(params.values())).dtype
@@ -219,6 +229,21 @@ def train(
         out.curve.append((out.steps - 1, final[0].tolist()))
     out.params, out.score, out.step = keeper.params, keeper.score.tolist(), keeper.step
     return out
+
+
+@contextmanager
+def _threads(start: Sequence[Params]) -> Iterator[None]:
+    """One thread for small parameter sets: handing microseconds of work to a second core costs more than it saves.
+
+    Decided by size and not by the clock, because the number of threads can change the last bits of a product.
+    """
+    size = sum(p.numel() for replica in start for p in replica.values())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if size < _ONE_THREAD else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _due(step: int, every: int | None, per_epoch: int) -> bool:

@@ -109,6 +109,9 @@ def fit(
     # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
     ordered = [done[_key(point)] for point in every]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
+    if recipe.halving and not recipe.optim and val is not None:
+        best, tried = _halved(method, recipe, task, consts, val, best)
+        ordered += tried
     values, accuracy = dict(best.point), best.accuracy
     candidates = points(recipe.search)
     if recipe.search and len(candidates) > 1:
@@ -126,7 +129,7 @@ def fit(
         accuracy if scored else None,
         [{"point": d.point, "checks": d.curve} for d in ordered] if recipe.optim and scored else [],
         {
-            "configurations": len(every) if scored and (recipe.optim or len(every) > 1) else 0,
+            "configurations": len(ordered) if scored and (recipe.optim or len(ordered) > 1) else 0,
             "checks": sum(len(d.curve) for d in ordered) if scored else 0,
             "search_points": len(candidates) if recipe.search and len(candidates) > 1 else 0,
             "steps": sum(d.steps for d in ordered),
@@ -185,15 +188,39 @@ def _with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:
 
 
 def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None) -> dict[Any, _Point]:
-    done: dict[Any, _Point] = {}
-    several = len(points({**recipe.grid, **recipe.static})) > 1
-    for point in points({**recipe.grid, **recipe.static}):
-        settings = {**task.settings, **point}
-        params = method.solve(task, consts, settings)
-        accuracy = 0.0
-        if val is not None and several:
-            stacked = {name: p[None] for name, p in params.items()}
-            scores = scorer(method, recipe, consts, settings, val)(stacked, [point])
-            accuracy = float(scores[0][0])
-        done[_key(point)] = _Point(point, params, accuracy, accuracy, None, [], 0)
-    return done
+    every = points({**recipe.grid, **recipe.static})
+    judge = val if len(every) > 1 else None
+    return {_key(point): _solve(method, recipe, task, consts, judge, point) for point in every}
+
+
+def _solve(
+    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None, point: dict[str, Any]
+) -> _Point:
+    settings = {**task.settings, **point}
+    params = method.solve(task, consts, settings)
+    accuracy = 0.0
+    if val is not None:
+        stacked = {name: p[None] for name, p in params.items()}
+        accuracy = float(scorer(method, recipe, consts, settings, val)(stacked, [point])[0][0])
+    return _Point(point, params, accuracy, accuracy, None, [], 0)
+
+
+def _halved(
+    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled, best: _Point
+) -> tuple[_Point, list[_Point]]:
+    """The end kept in the last round, and all points tried: both ends are fitted, the better end's half is next.
+
+    Equal ends keep the lower one. Midpoints are those of the logarithms.
+    """
+    tried: dict[float, _Point] = {}
+    for axis, rounds in recipe.halving.items():
+        centre = math.log10(best.point[axis])
+        low, high = centre - 1.0, centre + 1.0
+        for _ in range(rounds):
+            for e in (low, high):
+                if e not in tried:
+                    tried[e] = _solve(method, recipe, task, consts, val, {**best.point, axis: 10.0**e})
+            left = tried[low].score >= tried[high].score
+            best, middle = tried[low if left else high], (low + high) / 2.0
+            low, high = (low, middle) if left else (middle, high)
+    return best, list(tried.values())

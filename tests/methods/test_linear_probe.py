@@ -8,10 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from bench.interface import EVAL, POOLED, Task
-from bench.run.settings import resolve
 from bench.train import rng, select
 from bench.train.select import Labelled
-from tests.methods.support import close, make_task, method, score
+from tests.methods.support import make_task, method, score
 
 PROBE = method("linear-probe")
 
@@ -52,22 +51,34 @@ def test_solution_is_the_optimum() -> None:
         assert float(g.abs().max()) < 1e-2
 
 
-def test_strength_is_the_first_best_on_validation() -> None:
-    task, _, _ = task_of(4)
+def accuracy(task: Task, strength: float, val: Labelled) -> float:
+    params = PROBE.solve(task, {}, {**task.settings, "C": strength})
+    return float((score(PROBE, task, params, val.features[POOLED]).argmax(1) == val.y).double().mean())
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 8])
+def test_strength_is_searched_twice(rounds: int) -> None:
+    """The source's loop, written out: seven powers, then the end of a shrinking interval (ties go left)."""
+    task, _, _ = task_of(4, rounds=rounds)
     x, y = toy(4, n=4, seed=2)
-    recipe = PROBE.recipe(task.settings, task.facts)
-    fitted = select.fit(PROBE, recipe, task, PROBE.prepare(task), {}, Labelled({POOLED: x}, y))
-    accuracies = []
-    for strength in recipe.grid["C"]:
-        params = PROBE.solve(task, {}, {**task.settings, "C": strength})
-        accuracies.append(float((score(PROBE, task, params, x).argmax(1) == y).double().mean()))
-    assert len(set(accuracies)) > 1
-    best = int(np.argmax(accuracies))
-    assert fitted.values["C"] == recipe.grid["C"][best] and fitted.val_accuracy == accuracies[best]
-    close(fitted.params["b_K"], PROBE.solve(task, {}, {**task.settings, "C": recipe.grid["C"][best]})["b_K"], rtol=1e-12)
+    val = Labelled({POOLED: x}, y)
+    fitted = select.fit(PROBE, PROBE.recipe(task.settings, task.facts), task, {}, {}, val)
+    coarse = [accuracy(task, strength, val) for strength in task.settings["C"]]
+    assert len(set(coarse)) > 1
+    found = task.settings["C"][int(np.argmax(coarse))]
+    ends = [0.1 * found, 10.0 * found]
+    for _ in range(rounds):
+        keep = int(accuracy(task, ends[0], val) < accuracy(task, ends[1], val))
+        found = ends[keep]
+        ends[1 - keep] = float(np.sqrt(ends[0] * ends[1]))
+    assert fitted.values["C"] == pytest.approx(found) and fitted.val_accuracy == accuracy(task, found, val)
+    assert fitted.budget["configurations"] == 7 + (rounds + 1 if rounds else 0)
 
 
-def test_strengths_tried() -> None:
-    paper, quick = (resolve(PROBE, preset, "default", {})["C"] for preset in ("paper", "quick"))
-    assert len(paper) == 25 and paper[0] == 1e6 and paper[-1] == pytest.approx(1e-6)
-    np.testing.assert_allclose(quick, (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6))
+def test_without_validation_nothing_is_searched() -> None:
+    from bench.run import protocol
+
+    task, _, _ = task_of(4)
+    recipe = protocol.apply("no-val", PROBE.recipe(task.settings, task.facts))
+    fitted = select.fit(PROBE, recipe, task, {}, {}, None)
+    assert fitted.values == {"C": 1.0} and fitted.budget["configurations"] == 0

@@ -29,7 +29,7 @@ def command(images: Path, results: Path, *more: str) -> list[str]:
 
 
 def test_run_then_table(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", "--methods", FOUR, "--results", tmp_path)
+    done = bench("run", "--methods", FOUR, "--results", tmp_path, "--cache", tmp_path / "cache")
     assert done.exit_code == 0, done.output
     assert "4 cells" in done.output  # one template here, so zero-shot's two prompt sets are one cell
     # 15 test and 6 validation images as they are; 6 support images as eval, flip and one bank of 4 crops.
@@ -176,3 +176,28 @@ def test_too_few_images_of_a_class(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", "--methods", "zero-shot", "--results", tmp_path / "r", data=flat)
     assert isinstance(done.exception, BenchError)
     assert "3" in str(done.exception)
+
+
+def test_several_processes_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
+    """One and two workers: identical records. A worker that dies loses its round only, which another takes up."""
+    seeds = ("--seeds", "1,2", "--methods", "zero-shot,tip-adapter-f,safe-a")
+    assert bench("run", *seeds, "--results", tmp_path / "one", "--jobs", "1").exit_code == 0
+    two = bench("run", *seeds, "--results", tmp_path / "two", "--jobs", "2")
+    assert two.exit_code == 0, two.output
+    assert records(tmp_path / "one") == records(tmp_path / "two")
+
+
+def test_a_dying_worker_costs_only_its_round(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(
+        "import os\n\nfrom bench.interface import Method\n\n\n"
+        "class Deadly(Method):\n    name = 'deadly'\n    title = 'Deadly'\n\n"
+        "    def prepare(self, task):\n        os._exit(9) if task.seed == 2 else None\n        return {'W': task.W_KC}\n\n"
+        "    def logits(self, params, consts, features, values):\n        return features['pooled'] @ consts['W'].T\n"
+    )
+    arguments = ("--methods", "deadly", "--plugin", plugin, "--seeds", "1,2,3", "--jobs", "2", "--results", tmp_path / "r")
+    done = bench("run", *arguments)
+    assert done.exit_code == 1
+    assert "died twice" in done.output
+    good = [p for p in (tmp_path / "r").rglob("*-*.json") if json.loads(p.read_text())["status"] == "ok"]
+    assert len(good) == 2

@@ -53,8 +53,8 @@ def test_steps_per_epoch() -> None:
     assert steps_per_epoch("epoch-drop", 10, 32) == 1
     assert steps_per_epoch("epoch-drop", 95, 32) == 2
     assert steps_per_epoch("full", 95, 0) == 1
-    assert steps_per_epoch("clap", 20 * 1600, 256, 1600) == 6
-    assert steps_per_epoch("clap", 20 * 100, 256, 100) == 1
+    assert steps_per_epoch("images", 20 * 1600, 256, 1600) == 6
+    assert steps_per_epoch("images", 20 * 100, 256, 100) == 1
 
 
 @settings(max_examples=80, deadline=None)
@@ -71,7 +71,7 @@ def test_every_epoch_draws_without_replacement(rule: str, n_rows: int, batch: in
         assert rows.dtype == np.int64 and len(set(rows.tolist())) == len(rows)
         assert rows.min() >= 0 and rows.max() < n_rows
         dropped = {"restart": n_rows % batch, "epoch-keep": 0, "full": 0}.get(rule)
-        if dropped is None:  # epoch-drop and clap drop a partial batch only where a full one exists
+        if dropped is None:  # epoch-drop and images drop a partial batch only where a full one exists
             dropped = n_rows % batch if n_rows >= batch else 0
         assert len(rows) == n_rows - dropped
     sizes = {len(index) for _, index in drawn}
@@ -79,12 +79,12 @@ def test_every_epoch_draws_without_replacement(rule: str, n_rows: int, batch: in
         assert sizes == {batch}
 
 
-def test_clap_touches_about_n_of_the_pool() -> None:
+def test_images_touches_about_n_of_the_pool() -> None:
     """Protocol 18.4: an epoch takes max(1, N // B) batches from a permutation of all V*N rows."""
-    drawn = run("clap", 20 * 30, 8, epochs=2, n_images=30)
+    drawn = run("images", 20 * 30, 8, epochs=2, n_images=30)
     assert [len(index) for _, index in drawn] == [8] * 6
     assert max(index.max() for _, index in drawn) >= 30
-    short = run("clap", 20 * 3, 256, epochs=1, n_images=3)
+    short = run("images", 20 * 3, 256, epochs=1, n_images=3)
     assert [len(index) for _, index in short] == [60]
 
 

@@ -1,0 +1,156 @@
+"""The local executor: the cells of a plan in several processes of one machine.
+
+The parent encodes, in plan order, and hands a round (one seed of one dataset) to a worker when its features are stored;
+workers fit, evaluate and write records. A worker that dies loses only the round it was in, which is tried once more.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.run.execute import Outcome, Runner, Todo, remaining, rounds
+from bench.run.plan import Plan, Request, make
+
+_CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
+_MOST = 4  # each holds a model and the features of its round
+_TRIES = 2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to rebuild the plan and run parts of it."""
+
+    request: Request
+    plugins: tuple[Path, ...]
+    device: str
+    cache: Path | None
+    keep_states: str
+    fresh: bool
+
+
+@dataclass
+class Part:
+    """What a worker did of a round."""
+
+    outcome: Outcome
+    labels: list[str]
+    messages: list[str] = field(default_factory=list)
+
+
+def default_jobs(device: str, cells: int) -> int:
+    """Worker processes when none are asked for: one for an accelerator, on a processor one per core for enough cells."""
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _MOST, cells // _CELLS_PER_JOB))
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(setup: Setup, pids: Any) -> None:
+    """Runs once in every worker: the plan again (it is a function of the request), one thread, no Ctrl-C of its own."""
+    from bench.lazy import torch
+    from bench.registry import with_plugins
+    from bench.run.session import Session
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pids.put(os.getpid())
+    torch.set_num_threads(1)
+    registry = with_plugins(setup.plugins)
+    messages: list[str] = []
+    session = Session(setup.device, setup.cache, messages.append, workers=0)
+    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh)
+    _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
+
+
+def _round(keys: frozenset[str]) -> Part:
+    """Runs in a worker: the cells with these fit keys."""
+    runner: Runner = _worker["runner"]
+    todo = [t for t in remaining(_worker["plan"], _worker["fresh"])[0] if t.fit.key in keys]
+    runner.outcome = Outcome()
+    labels: list[str] = []
+    runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what))
+    messages = list(_worker["messages"])
+    _worker["messages"].clear()
+    return Part(runner.outcome, labels, messages)
+
+
+class _Pool:
+    """Worker processes that can be ended and started again."""
+
+    def __init__(self, setup: Setup, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pids = context.SimpleQueue()
+        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, self.pids))
+
+    def end(self) -> None:
+        """End the workers without waiting for what they are at."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        while not self.pids.empty():
+            with suppress(ProcessLookupError):
+                os.kill(self.pids.get(), signal.SIGTERM)
+
+
+def run(
+    parent: Runner, setup: Setup, plan: Plan, todo: list[Todo], jobs: int,
+    progress: Callable[[str, int, int], None], deadline: float | None = None,
+) -> Outcome:  # fmt: skip
+    """``parent.run`` with ``jobs`` worker processes: the same records, in whatever order the rounds end."""
+    waiting = deque((group, 1) for _, group in rounds(todo))
+    taps = parent.taps(todo)
+    parent.begin(plan, todo)
+    total = parent.outcome.cells
+    done = total - len(todo)
+    pool = _Pool(setup, jobs)
+    busy: dict[Future[Part], tuple[list[Todo], int]] = {}
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < jobs:
+                if deadline is not None and time.monotonic() > deadline:
+                    parent.outcome.out_of_time = True
+                    waiting.clear()
+                    break
+                group, tries = waiting.popleft()
+                parent.encode(group, taps)
+                busy[pool.executor.submit(_round, frozenset(t.fit.key for t in group))] = group, tries
+            if not busy:
+                break
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                if future not in busy:
+                    continue  # was in flight when the pool broke
+                group, tries = busy.pop(future)
+                try:
+                    part = future.result()
+                except BrokenProcessPool:
+                    for lost, n in [(group, tries), *busy.values()]:
+                        if n < _TRIES:
+                            waiting.appendleft((lost, n + 1))
+                        else:
+                            done += len(lost)
+                            for t in lost:
+                                parent.failed(t, RuntimeError("its worker process died twice (out of memory?); try --jobs 1"))
+                    busy.clear()
+                    pool.end()
+                    pool = _Pool(setup, jobs)
+                    continue
+                parent.outcome.add(part.outcome)
+                for message in part.messages:
+                    parent.session.report(message)
+                for what in part.labels:
+                    done += 1
+                    progress(what, done, total)
+    finally:
+        pool.end()
+    return parent.outcome

@@ -1,0 +1,115 @@
+"""Prompt sets that labels take part in: what they choose, what they depend on, and that records say so (protocol 15.4)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import prompts
+from bench.data import catalog
+from bench.errors import MissingData
+from bench.registry import builtin
+from bench.run import drawn, execute, plan
+from bench.run.session import Session
+from tests.run.conftest import Bench
+
+HEAD = "linear-probe-sgd-zs"
+
+
+def request(images: Path, tmp_path: Path, **more: Any) -> plan.Request:
+    asked: dict[str, Any] = {
+        "methods": ("zero-shot",), "datasets": (str(images),), "shots": (1, 2), "seeds": (1, 2), "backbones": ("pocket-rn",),
+        "results": tmp_path, "overrides": {HEAD: {"steps": 6, "check_every": 2}},
+    }  # fmt: skip
+    return plan.Request(**{**asked, **more})
+
+
+def test_a_label_free_method_gets_shots_and_seed_from_its_prompts(images: Path, tmp_path: Path) -> None:
+    made = plan.make(request(images, tmp_path, prompts=("hand", "mined-val", "linear")), builtin())
+    asked = [f for f in made.fits if f.asked]
+    found = sorted((f.cell.prompts, f.cell.shots, f.cell.seed) for f in asked)
+    draws = [(n, s) for n in (1, 2) for s in (1, 2)]
+    assert found == [("hand", 0, 0), *(("linear", *d) for d in draws), *(("mined-val", *d) for d in draws)]
+    assert len({f.key for f in made.fits}) == len(made.fits)
+    heads = [f for f in made.fits if not f.asked]
+    assert {f.cell.method for f in heads} == {HEAD} and {f.cell.prompts for f in heads} == {"hand"}
+    assert all(f.facts.n_prompts == 3 for f in asked if f.cell.prompts == "linear")
+    assert all(f.facts.n_prompts == 3 * prompts.MINED for f in asked if f.cell.prompts == "mined-val")
+
+
+def test_without_validation_nothing_is_mined(images: Path, tmp_path: Path) -> None:
+    made = plan.make(request(images, tmp_path, prompts=("mined-val",), protocol="no-val"), builtin())
+    assert made.fits == []
+    (reason,) = {b.reason for b in made.blocked}
+    assert reason == "mined-val chooses templates on validation images, which protocol no-val leaves alone"
+
+
+def test_missing_sentences_and_lists_block() -> None:
+    with pytest.raises(MissingData, match="--prompt-dir"):
+        prompts.build("linear", catalog.spec("dtd"), ("banded",))
+    with pytest.raises(MissingData, match="mined-val"):
+        prompts.build("mined", catalog.spec("emoji"), ("dog",))
+    start = prompts.build("linear", catalog.spec("emoji"), ("dog",))
+    assert (start.tuned_from, start.prompts) == ("cupl", prompts.build("cupl", catalog.spec("emoji"), ("dog",)).prompts)
+
+
+def test_labelled_is_what_sets_say_of_themselves() -> None:
+    spec = catalog.spec("oxford_pets")
+    folder = None
+    for name in prompts.SETS:
+        if name in ("cupl", "linear"):
+            spec, folder = catalog.spec("emoji"), None
+        built = prompts.build(name, spec, ("dog",), folder)
+        assert built.uses_labels == prompts.labelled(name)
+    plain = prompts.build("hand", spec, ("dog",))
+    assert plain.digest == prompts.json_digest([plain.prompts, plain.reduce])  # records of plain sets keep their keys
+
+
+def test_the_best_templates_come_first_and_ties_keep_the_pools_order() -> None:
+    right = torch.eye(2)
+    raw_KMC = torch.stack([right.flip(0), right, right.flip(0), 3 * right], dim=1)  # the second and the fourth are right
+    f_nC, y_n = torch.tensor([[2.0, 0.1], [0.2, 1.0]]), torch.tensor([0, 1])
+    assert drawn.ranking(raw_KMC, f_nC, y_n) == [1, 3, 0, 2]
+
+
+@pytest.fixture
+def fitted(images: Path, cache: Path, tmp_path: Path) -> Any:
+    """A run over the session's own objects: (session, the asked-for fits, the runner)."""
+    session = Session("cpu", cache, lambda line: None, workers=0)
+    made = plan.make(request(images, tmp_path, prompts=("mined-val", "linear"), shots=(2,), seeds=(1,)), builtin())
+    todo, _ = execute.remaining(made)
+    runner = execute.Runner(session, builtin(), tmp_path)
+    outcome = runner.run(made, todo, lambda *_: None)
+    assert outcome.failures == [] and outcome.evaluations == 2
+    return session, {f.cell.prompts: f for f in made.fits if f.asked}, runner
+
+
+def test_what_a_draw_makes_of_the_texts(fitted: Any) -> None:
+    session, fits, runner = fitted
+    W_KC, side = session.text(fits["mined-val"], {})
+    assert len(side.templates) == prompts.MINED and side.raw_PC.shape[0] == 3 * prompts.MINED
+    assert set(side.templates) <= set(fits["mined-val"].prompts.templates)
+    torch.testing.assert_close(W_KC.norm(dim=-1), torch.ones(3))
+    head = runner.states[fits["linear"].after[plan.TUNED].key]
+    W_KC, side = session.text(fits["linear"], {plan.TUNED: head})
+    rows_KC = head.params["W_KC"]
+    torch.testing.assert_close(W_KC, rows_KC / rows_KC.norm(dim=-1, keepdim=True))
+    _, start = session.encoded_text(fits["linear"].backbone, fits["linear"].prompts, side.classnames)
+    torch.testing.assert_close(side.raw_PC.norm(dim=-1), start.raw_PC.norm(dim=-1))  # one template: its own length
+    assert float((side.raw_PC - start.raw_PC).abs().max()) > 1e-5  # and another direction
+
+
+def test_records_say_that_labels_chose_the_texts_and_a_second_run_does_nothing(bench: Bench, tmp_path: Path) -> None:
+    run = ("--methods", "zero-shot", "--prompts", "hand,linear", "--results", tmp_path, "--set", f"{HEAD}.steps=6")
+    done = bench("run", *run)
+    assert done.exit_code == 0, done.output
+    found = [json.loads(p.read_text()) for p in (tmp_path / "runs").rglob("*.json")]
+    marks = {(r["cell"]["method"], r["cell"]["prompts"]): r["prompts_use_labels"] for r in found if r["kind"] == "fit"}
+    assert marks == {("zero-shot", "hand"): False, ("zero-shot", "linear"): True, (HEAD, "hand"): False}
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}
+    assert bench("run", *run).exit_code == 0
+    assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}
