@@ -5,17 +5,22 @@ Strings only; the text tower turns them into W (bench/clip/text.py). Sources: pr
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from bench.data.spec import DEFAULT_TEMPLATE, DatasetSpec
-from bench.errors import BenchError
+from bench.errors import BenchError, MissingData
 from bench.files import digest as json_digest
 from bench.names import canonical, nearest
+from bench.paths import datasets_dir
 
 # Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
+MINED = 21  # templates that mining keeps (datasets 5.5)
+LABELLED = frozenset({"mined", "mined-val", "linear"})  # sets made with labelled images: they carry shots and seed
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,9 @@ class PromptSet:
     """``prompts[k]``: the strings of class k, in label order. ``reduce``: the ensembling order of the set.
 
     ``templates`` are the ``{}`` forms the strings came from, empty for sentence sets. ``uses_labels`` marks sets that were
-    chosen with labelled images: tables mark them too.
+    chosen with labelled images: tables mark them too. Two kinds are finished only for a draw (bench/run/drawn.py):
+    ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on the few-shot validation images; ``tuned_by``
+    names the method whose fitted class rows, started at the prompt set ``tuned_from``, are W.
     """
 
     name: str
@@ -31,16 +38,21 @@ class PromptSet:
     templates: tuple[str, ...] = ()
     reduce: str = NORMALISE_THEN_MEAN
     uses_labels: bool = False
+    select: int = 0
+    tuned_by: str = ""
+    tuned_from: str = ""
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the strings and of how they are reduced."""
-        return json_digest([self.prompts, self.reduce])
+        """SHA-256 (hex) of the strings, of how they are reduced, and of what labels do to them."""
+        rule = [self.select, self.tuned_by, self.tuned_from]
+        return json_digest([self.prompts, self.reduce, *(rule if any(rule) else ())])
 
     @property
     def size(self) -> int:
-        """P, the number of prompts of all classes together."""
-        return sum(map(len, self.prompts))
+        """P, the number of text rows of all classes together that a method gets to see."""
+        each = 1 if self.tuned_by else self.select
+        return len(self.prompts) * each if each else sum(map(len, self.prompts))
 
 
 def fill(template: str, classname: str) -> str:
@@ -61,8 +73,30 @@ def _cupl(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -
 
 def _mined(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
     if "mined" not in spec.templates:
-        raise BenchError(f"{spec.name} has no published mined templates; leave 'mined' out of --prompts for it")
+        raise MissingData(f"{spec.name} has no published mined templates: --prompts mined-val mines some for it")
     return _from_templates("mined", spec.templates["mined"], classnames, uses_labels=True)
+
+
+@lru_cache
+def _pool() -> tuple[str, ...]:
+    table = tomllib.loads((datasets_dir() / "prompts" / "pool.toml").read_text(encoding="utf-8"))
+    return tuple(template for group in table.values() for template in group)
+
+
+def _mined_val(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
+    pool = tuple(dict.fromkeys((*spec.templates["hand"], *spec.templates["coop"], *_pool())))
+    return replace(_from_templates("mined-val", pool, classnames, uses_labels=True), select=MINED)
+
+
+def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
+    """Starts at the sentences, or at the hand templates of a dataset for which nobody published or gave any."""
+    try:
+        base = _cupl(spec, classnames, folder)
+    except MissingData:
+        if spec.cupl or folder:
+            raise
+        base = build("hand", spec, classnames)
+    return replace(base, name="linear", uses_labels=True, tuned_by="linear-probe-sgd-zs", tuned_from=base.name)
 
 
 Builder = Callable[[DatasetSpec, tuple[str, ...], "Path | None"], PromptSet]
@@ -72,8 +106,15 @@ SETS: dict[str, tuple[str, Builder]] = {
     "coop": ("CoOp's single template per dataset", lambda s, c, f: _from_templates("coop", s.templates["coop"], c)),
     "hand": ("Tip-Adapter's templates per dataset", lambda s, c, f: _from_templates("hand", s.templates["hand"], c)),
     "mined": ("21 published templates per dataset, chosen with labels", _mined),
-    "cupl": ("sentences of a language model (--prompt-dir)", _cupl),
+    "mined-val": (f"{MINED} templates of a pool, chosen on the draw's validation images", _mined_val),
+    "cupl": ("sentences of a language model (--prompt-dir; the embedded datasets have their own)", _cupl),
+    "linear": ("text weights from cupl, fine-tuned on the draw's images as a linear head, then frozen", _linear),
 }
+
+
+def labelled(name: str) -> bool:
+    """Whether a prompt set is made with labelled images, so that even label-free methods depend on shots and seed."""
+    return canonical(name) in LABELLED
 
 
 def build(name: str, spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None = None) -> PromptSet:

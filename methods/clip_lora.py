@@ -121,6 +121,7 @@ class ClipLora(Method):
     cite = "Zanella and Ben Ayed 2024"
     note = "costly: trains both towers from pixels"
     prompts = ("vanilla",)
+    uses_prompts = False
     taps = (PIXELS,)
     towers = ("vit",)
     fuse = False

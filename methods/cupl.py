@@ -15,3 +15,4 @@ class Cupl(ZeroShot):
     title = "CuPL"
     cite = "Pratt et al. 2023"
     prompts = ("cupl",)
+    uses_prompts = False

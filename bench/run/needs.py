@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from bench.data.dataset import Dataset
 from bench.features.plan import Request
-from bench.interface import DENSE, EVAL, LAYER3, PIXELS, SUPPORT, TOKENS
+from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
 from bench.run.plan import Evaluation, Planned
 
 # Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored (architecture 5).
@@ -45,6 +45,8 @@ def of_fit(fit: Planned, oracle: bool) -> Iterator[Need]:
     if fit.draw.train.paths:
         for tap, view in support_needs(fit):
             yield fit.dataset, "support", fit.draw.train.paths, view, tap
+    if fit.prompts.select:
+        yield fit.dataset, "val", fit.draw.val.paths, EVAL, POOLED
     if scores_validation(fit):
         part, paths = ("test", fit.dataset.test.paths) if oracle else ("val", fit.draw.val.paths)
         for tap in fit.method.taps:

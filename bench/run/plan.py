@@ -24,6 +24,7 @@ from bench.run import protocol as protocols
 from bench.run import record, settings
 
 ENCODE_DTYPE = "float32"
+TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class Evaluation:
 class Planned:
     """A fit with its key, what it reads, and its evaluations.
 
-    ``after``: fits of other methods whose state it reads. ``changed``: settings that the user set away from their
-    values for this preset and dataset (those that act at evaluation only are in ``Evaluation.changed``).
+    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``: settings that
+    the user set away from their values for this preset and dataset (those that act at evaluation only are in
+    ``Evaluation.changed``).
     """
 
     cell: Cell
@@ -139,16 +141,14 @@ class _Planner:
         r = self.request
         methods = [self.registry.get(name) for name in dict.fromkeys(r.methods)]
         found = self._found(r.datasets)
-        labelled = [m for m in methods if m.uses_labels]
         for backbone in self.backbones.values():
             for method in methods:
-                if not method.uses_labels:
-                    for dataset in found:
-                        self._cells(method, dataset, 0, 0, backbone)
+                for dataset in found:
+                    self._cells(method, dataset, 0, 0, backbone)
             for seed in r.seeds:
                 for dataset in found:
                     for shots in r.shots:
-                        for method in labelled:
+                        for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
         return Plan(fits, list(self.blocked.values()))
@@ -179,7 +179,10 @@ class _Planner:
                 f"run --datasets {dataset.spec.source} --targets instead"
             )
         given = self.request.overrides.get(canonical(method.name), {})
-        for prompts in self.request.prompts or method.prompts:
+        for prompts in (self.request.prompts if method.uses_prompts else ()) or method.prompts:
+            # What sees labels, the method or its prompts, has shots and a seed; the rest is computed once.
+            if (method.uses_labels or prompt_sets.labelled(prompts)) != (shots > 0):
+                continue
             for swept in self.request.sweeps.get(canonical(method.name), [{}]):
                 try:
                     self._fit(method, dataset, shots, seed, backbone, prompts, {**given, **swept}, asked=True)
@@ -195,21 +198,25 @@ class _Planner:
             self._block(method.name, dataset.name, reason)
             return None
         preset = self.request.preset or backbone.preset
-        given = self.request.overrides
+        built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
+        if built.select and not protocols.validates(self.request.protocol):
+            reason = f"{built.name} chooses templates on validation images, which protocol {self.request.protocol} leaves alone"
+            self._block(method.name, dataset.name, reason)
+            return None
+        reads = {name: (name, prompts) for name in method.after}
+        if built.tuned_by:
+            reads[TUNED] = (built.tuned_by, built.tuned_from)
         after = {}
-        for name in method.after:
-            other = self.registry.get(name)
-            found = self._fit(
-                other, dataset, shots, seed, backbone, prompts, given.get(canonical(name), {}), asked=False
-            )
+        for role, (name, texts) in reads.items():
+            given = self.request.overrides.get(canonical(name), {})
+            found = self._fit(self.registry.get(name), dataset, shots, seed, backbone, texts, given, asked=False)
             if found is None:
                 return None
-            after[name] = found
+            after[role] = found
         values = settings.resolve(method, preset, dataset.spec.recipe_as, overrides)
         usual = settings.resolve(method, preset, dataset.spec.recipe_as, {})
         changed = {k: v for k, v in overrides.items() if v != usual[k]}
         draw = self._draw(dataset, shots, seed)
-        built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
         facts = Facts(
             shots, len(dataset.classnames), len(draw.train), built.size, dataset.spec.recipe_as, backbone.family, preset
         )

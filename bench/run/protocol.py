@@ -27,6 +27,11 @@ def check(name: str) -> None:
         raise BenchError(f"unknown protocol '{name}'{nearest(name, NAMES)}; one of: {', '.join(NAMES)}")
 
 
+def validates(name: str) -> bool:
+    """Whether the protocol lets labelled validation images choose anything."""
+    return name != "no-val"
+
+
 def apply(name: str, recipe: Recipe) -> Recipe:
     """The recipe as the protocol runs it."""
     if name == "no-val":

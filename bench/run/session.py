@@ -17,7 +17,7 @@ from bench.interface import SUPPORT, TEXT, Recipe, State, Task, TextSide
 from bench.lazy import torch
 from bench.prompts import PromptSet
 from bench.run.needs import stored
-from bench.run.plan import Planned
+from bench.run.plan import TUNED, Planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +61,20 @@ class Session:
             self._backbones[spec.digest] = backbones.load(spec, self.device)
         return self._backbones[spec.digest]
 
-    def text(self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]) -> tuple[Tensor, TextSide]:
-        """The classifier W (K, C) of a prompt set and the text side of its tasks."""
+    def text(self, fit: Planned, states: dict[str, State]) -> tuple[Tensor, TextSide]:
+        """The classifier W (K, C) of a fit's prompt set and the text side of its task."""
+        from bench.run import drawn
+
+        if fit.prompts.tuned_by:
+            return drawn.tuned(self, fit, states[TUNED])
+        if fit.prompts.select:
+            return drawn.mined(self, fit)
+        return self.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
+
+    def encoded_text(
+        self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
+    ) -> tuple[Tensor, TextSide]:
+        """W and the text side of all strings of a prompt set, each encoded once."""
         from bench.clip.text import classifier
         from bench.clip.tokens import untrained_tokens
 
@@ -117,7 +129,7 @@ class Session:
         """What the method of a planned fit may learn from."""
         spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
         tower = self.backbone(spec)
-        W_KC, side = self.text(spec, fit.prompts, dataset.classnames)
+        W_KC, side = self.text(fit, states)
         known: dict[tuple[str, str], Tensor] = {}
 
         def features(tap: str, view: str) -> Tensor:
@@ -130,7 +142,8 @@ class Session:
 
         return Task(
             facts=fit.facts, settings=fit.settings, labels_N=self.labels(train), W_KC=W_KC, scale=tower.scale, text=side,
-            features=features, slices=slices, backbone=tower, states=states, seed=fit.cell.seed, device=self.device,
+            features=features, slices=slices, backbone=tower, states={name: states[name] for name in fit.method.after},
+            seed=fit.cell.seed, device=self.device,
         )  # fmt: skip
 
     def labels(self, items: Items) -> Tensor:

@@ -1,0 +1,56 @@
+"""Prompt sets that depend on the draw: templates mined on validation, and text weights fine-tuned on the support set.
+
+Both use labels, so they belong to one (dataset, shots, seed); validation here is the few-shot one under every protocol.
+Legend: K classes, M templates, P prompts, C embedding width, n validation images.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.clip.text import classifier
+from bench.errors import BenchError
+from bench.interface import EVAL, POOLED, State, TextSide, unit
+from bench.run.plan import Planned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.run.session import Session
+
+
+def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
+    """Templates by the zero-shot accuracy that each has on its own, best first; of equals the earlier (datasets 5.5)."""
+    hits = [int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])]
+    return sorted(range(len(hits)), key=lambda m: -hits[m])
+
+
+def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
+    """W and the text side of the best templates of the set's pool."""
+    items, names, prompts = fit.draw.val, fit.dataset.classnames, fit.prompts
+    if not len(items):
+        raise BenchError(f"{fit.dataset.name} has no validation images to choose templates on: leave {prompts.name} out")
+    _, pool = session.encoded_text(fit.backbone, prompts, names)
+    f_nC = session.features(fit.backbone, fit.dataset, items.paths, EVAL, POOLED)
+    K, M = len(names), len(prompts.templates)
+    chosen = ranking(pool.raw_PC.view(K, M, -1), f_nC, session.labels(items))[: prompts.select]
+    raw_PC = pool.raw_PC.view(K, M, -1)[:, chosen].flatten(0, 1)
+    class_of_P = torch.arange(K, device=raw_PC.device).repeat_interleave(len(chosen))
+    W_KC = classifier(raw_PC, class_of_P.tolist(), K, prompts.reduce, names)
+    return W_KC, TextSide(raw_PC, class_of_P, names, tuple(prompts.templates[m] for m in chosen))
+
+
+def tuned(session: Session, fit: Planned, head: State) -> tuple[Tensor, TextSide]:
+    """W from the class rows of a fitted head, brought back to unit length; one text row a class.
+
+    The raw rows that some methods start from get the lengths which the raw class means of the untuned texts have.
+    """
+    W_KC = unit(head.params["W_KC"]).float()
+    _, start = session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
+    K = len(W_KC)
+    sums_KC = torch.zeros_like(W_KC).index_add(0, start.class_of_P, start.raw_PC)
+    lengths_K = (sums_KC / torch.bincount(start.class_of_P, minlength=K)[:, None]).norm(dim=-1)
+    class_of_P = torch.arange(K, device=W_KC.device)
+    return W_KC, TextSide(lengths_K[:, None] * W_KC, class_of_P, fit.dataset.classnames, ())
