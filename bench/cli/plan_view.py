@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from bench.data.spec import DatasetSpec
     from bench.run.execute import Outcome, Todo
     from bench.run.plan import Plan
 
@@ -30,22 +31,28 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path) -> None:
             typer.echo(f"  estimate from earlier records: {seconds / 60:.1f} minutes without encoding")
     for notes in sorted({(t.fit.dataset.name, note) for t in todo for note in t.fit.dataset.notes}):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
-    for spec in {t.fit.backbone.name: t.fit.backbone for t in todo}.values():
-        kinds = {t.fit.dataset.spec.kind for t in todo if t.fit.backbone.name == spec.name}
-        if spec.preset == "quick" and kinds & {"own images", "photos"}:
-            typer.secho(f"  warning: {spec.name} knows drawings only; its numbers on photographs say little", fg="yellow")
+    tiny = sorted({t.fit.backbone.name for t in todo if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)})
+    if tiny:
+        typer.secho(f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little", fg="yellow")
     for blocked in plan.blocked[:_SHOWN]:
         typer.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
         typer.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
 
 
-def show_why(todo: list[Todo]) -> None:
-    """One line for each cell to do that has a record under another key: the parts that differ."""
-    from bench.run.why import reasons
+def embedded(spec: DatasetSpec) -> bool:
+    """Whether a dataset comes with the program."""
+    from bench.pocket.readers import READERS
 
-    for t in todo:
-        typer.echo(f"  {reasons(t)}")
+    return spec.reader in READERS
+
+
+def show_why(plan: Plan, todo: list[Todo]) -> None:
+    """One line for each cell to do, with the parts of its key that changed, and one for each drifted method."""
+    from bench.run.why import drifted, reasons
+
+    for line in (*map(reasons, todo), *drifted(plan)):
+        typer.echo(f"  {line}")
 
 
 def show_idle(complete: int) -> None:

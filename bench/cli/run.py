@@ -44,6 +44,7 @@ def run(
     from bench import registry as registries
     from bench.cli import plan_view
     from bench.cli.options import names, numbers
+    from bench.data import catalog
     from bench.names import canonical
     from bench.run import execute, plan, settings
     from bench.suite import load
@@ -51,14 +52,14 @@ def run(
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
-    # Somebody's own images are photographs: without a word about the backbone they are measured with CLIP's RN50.
-    own = any(Path(d).expanduser().exists() for d in names(datasets))
+    # The embedded models know the embedded drawings; anything else is measured with CLIP's RN50 unless told otherwise.
+    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
     request = plan.Request(
         methods=names(methods) or chosen.methods,
         datasets=names(datasets) or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
-        backbones=names(backbone) or (("RN50",) if own else chosen.backbones),
+        backbones=names(backbone) or (("RN50",) if foreign else chosen.backbones),
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
@@ -75,7 +76,7 @@ def run(
     plan_view.show(planned, todo, complete, results)
     if dry_run:
         if why:
-            plan_view.show_why(todo)
+            plan_view.show_why(planned, todo)
         raise typer.Exit(0)
     if not todo:
         plan_view.show_idle(complete)

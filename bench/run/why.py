@@ -1,11 +1,13 @@
-"""Why a cell is to do: never run, stale (something in its key changed), or failed before. No torch."""
+"""Why a cell is to do: never run, stale (something in its key changed), or failed before; and which done cells have
+drifted (the method's source changed, its version did not). No torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench.run import record
+from bench.run import provenance, record
 from bench.run.execute import Todo, label
+from bench.run.plan import Plan
 
 _SAME = ("shots", "seed", "prompts", "protocol", "preset")
 
@@ -27,6 +29,19 @@ def reasons(t: Todo) -> str:
         return f"{label(t.fit)}: never run"
     closest = min(nearest, key=lambda found: len(found))
     return f"{label(t.fit)}: stale: {', '.join(closest)}"
+
+
+def drifted(plan: Plan) -> list[str]:
+    """One line for each method whose recorded fits were made by another source file under the same version."""
+    lines = {}
+    for fit in plan.fits:
+        found = record.done(record.fit_path(fit.where, fit.key), fit.key)
+        if found and found["provenance"]["source"] != provenance.source_digest(fit.method):
+            lines[fit.method.name] = (
+                f"{fit.method.name}: drifted: its source changed since its records were made, its version "
+                f"({fit.method.version}) did not; if numbers may change, raise the version"
+            )
+    return list(lines.values())
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -201,3 +201,26 @@ def test_a_dying_worker_costs_only_its_round(bench: Bench, tmp_path: Path) -> No
     assert "died twice" in done.output
     good = [p for p in (tmp_path / "r").rglob("*-*.json") if json.loads(p.read_text())["status"] == "ok"]
     assert len(good) == 2
+
+
+def test_why_a_cell_is_stale_or_drifted(bench: Bench, tmp_path: Path) -> None:
+    plugin = tmp_path / "moving.py"
+    text = (
+        "from bench.interface import Method\n\n\n"
+        "class Moving(Method):\n    name = 'moving'\n    title = 'Moving'\n    settings = {'scale': 1.0}\n\n"
+        "    def logits(self, params, consts, features, values):\n"
+        "        return values['scale'] * features['pooled'] @ consts['W_KC'].T\n"
+    )
+    plugin.write_text(text)
+    arguments = ("--methods", "moving", "--plugin", plugin, "--results", tmp_path / "r")
+
+    def why(*more: str) -> str:
+        sys.modules.pop("bench.methods.moving", None)
+        return bench("run", *arguments, "--dry-run", "--why", *more).output
+
+    assert "never run" in why()
+    assert bench("run", *arguments).exit_code == 0
+    assert "moving" not in why().split("runs\n")[1]
+    assert "stale: settings.scale 1.0 -> 2.0" in why("--set", "moving.scale=2")
+    plugin.write_text(text + "\n# edited\n")
+    assert "moving: drifted" in why()
