@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bench.pocket import compose, numerals, probe
 from bench.pocket.arch import ARCH
-from bench.pocket.captions import COLOURS, TEXTURES, caption, vocabulary
+from bench.pocket.captions import COLOURS, TEXTURES, caption, templates, vocabulary
 from bench.pocket.iconsets import Concept, Glyphs, concepts, heldout_glyphs, training_glyphs
 from bench.pocket.weights import export, load_into
 
@@ -76,6 +76,14 @@ class Learner:
         self.drawings = [np.flatnonzero(glyphs.concept == k) for k in range(len(known))]
         share = np.array([1.0 if c.asked else UNASKED for c in known]) * np.array([len(d) > 0 for d in self.drawings])
         self.share = share / share.sum()
+
+    def start_from(self, path: Path) -> int:
+        """Take over a file's weights; returns how many tokens are new. The auxiliary classifier starts at the concepts' texts."""
+        new = load_into(self.model, self.ids_n, path)
+        with torch.no_grad():
+            names = [templates(c)[0].format(c.alias or c.name) for c in self.known]
+            self.prototypes_KC.copy_(torch.cat([self.text(names[i : i + 128]) for i in range(0, len(names), 128)]))
+        return new
 
     def text(self, texts: Sequence[str]) -> Tensor:
         """Unit text embeddings (B, C); the causal tower needs no position after the last EOT."""
@@ -190,7 +198,7 @@ def main() -> None:
     known = [*icons, *numerals.CONCEPTS]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     learner = Learner(ARCH[a.arch], known, glyphs, a.lr or LR[a.arch], a.seed, device)
-    new = load_into(learner.model, learner.ids_n, a.init) if a.init else len(learner.ids_n)
+    new = learner.start_from(a.init) if a.init else len(learner.ids_n)
     print(f"{len(glyphs.concept)} drawings, {len(known)} concepts, {len(learner.ids_n)} tokens, {new} new", flush=True)
     held = {artist: heldout_glyphs(a.npm, icons, artist) for artist in ("openmoji", "twemoji")}
     tasks = probe.tasks(a.datasets, icons, held, ARCH[a.arch]["vision_cfg"]["image_size"])

@@ -90,8 +90,9 @@ def test_going_on_from_a_file(tmp_path: Path, known: list[Concept], drawn: Glyph
     one = learner(known[:-1], drawn)
     pretrain(one, out, {}, batch=6, steps=2)
     two = learner(known, drawn, seed=5)
-    assert load_into(two.model, two.ids_n, out) > 0  # Austria's tokens are new
+    assert two.start_from(out) > 0  # Austria's tokens are new
     one.model.eval(), two.model.eval()
+    assert torch.allclose(two.prototypes_KC[:1], two.text(["a photo of a red square."]), atol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(two.text(["a red square"]), one.text(["a red square"]), atol=5e-3, rtol=0)
     wide = copy.deepcopy(TINY)
