@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Params
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
@@ -36,6 +37,8 @@ def predict(
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
             logits_BK = method.logits(params, consts, features, values)
+            if not torch.isfinite(logits_BK).all():
+                raise BenchError(f"{fit.cell.method} gives logits that are not finite: its training diverged; try smaller rates")
             if columns is not None:
                 logits_BK = logits_BK[:, columns]
             # argsort and not topk: equal logits must rank the same way on every device, the lower class first.
