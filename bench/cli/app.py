@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, compare, data, listing, pack, plot, run, table, weights
+from bench.cli import cache, check, compare, data, listing, pack, plot, run, table, weights
 
 app = typer.Typer(
     name="bench",
@@ -18,6 +18,7 @@ app.command("table")(table.table)
 app.command("compare")(compare.compare)
 app.command("pack")(pack.pack)
 app.command("plot")(plot.plot)
+app.command("check")(check.check)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

@@ -1,0 +1,86 @@
+"""``bench check``: have the methods got worse than a baseline?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.report.gate import Verdict
+
+BASELINE = Path("results/baselines/pocket.json")
+
+
+def check(
+    baseline: Annotated[Path, typer.Option(help="JSON file of predictions to compare with.")] = BASELINE,
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run the baseline's cells now instead of reading records.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")] = False,
+    methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    margin: Annotated[float, typer.Option(help="Largest accuracy drop to accept, in points.", min=0)] = 1.0,
+    agreement: Annotated[float, typer.Option(help="Least agreement on the same kind of machine, in %.", min=0, max=100)] = 99.5,
+    rule: Annotated[str, typer.Option(help="auto, or agreement or accuracy on every machine.")] = "auto",
+    slower: Annotated[float, typer.Option(help="Speed ratio from which to warn.", min=1)] = 1.5,
+    strict_speed: Annotated[bool, typer.Option("--strict-speed", help="Fail where it would warn of speed.")] = False,
+    format: Annotated[str, typer.Option(help="text or github (job summary and annotations).")] = "text",
+    plugin: Annotated[list[Path] | None, typer.Option(help="With --rerun: a Python file with a method.")] = None,
+    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="With --rerun: folder of the datasets.")] = None,
+    prompt_dir: Annotated[Path | None, typer.Option(help="With --rerun: folder of sentence files.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="With --rerun: feature store.")] = None,
+    device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be said."""
+    from bench.cli import rerun as again
+    from bench.cli.options import names, numbers
+    from bench.errors import BenchError
+    from bench.registry import with_plugins
+    from bench.report import baseline as baselines
+    from bench.report import gate, gate_view
+    from bench.report.frame import load_results
+
+    if format not in gate_view.FORMATS:
+        raise BenchError(f"--format {format}: choose one of {', '.join(gate_view.FORMATS)}")
+    chosen: dict[str, Sequence[Any]] = {"method": names(methods), "dataset": names(datasets)}
+    chosen |= {"shots": numbers(shots, "--shots"), "seed": numbers(seeds, "--seeds")}
+    old = None if update and not baseline.is_file() else baselines.narrow(baselines.load(baseline), chosen)
+    calibration = None
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+        if rerun:
+            if old is None:
+                raise BenchError(f"{baseline}: no baseline whose cells could run again; write one from records, without --rerun")
+            where = again.Where(Path(folder), data_root, prompt_dir, cache, device)
+            before = gate.calibrate()
+            again.rerun(old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True))
+            calibration = (before + gate.calibrate()) / 2
+            results = Path(folder)
+        frame = load_results(results)
+        if update:
+            kept = baselines.chosen(frame, None if any(chosen.values()) and not rerun else old, chosen)
+            baselines.save(baseline, baselines.Baseline(tuple(kept), calibration))
+            typer.echo(f"{baseline}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+            return
+        assert old is not None
+        verdict = gate.check(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
+    if format == "github":
+        _tell_github(verdict, strict_speed)
+    typer.echo(gate_view.text(verdict), nl=False)
+    raise typer.Exit(0 if verdict.passed and not (strict_speed and verdict.slow) else 1)
+
+
+def _tell_github(verdict: Verdict, strict_speed: bool) -> None:
+    """Annotations on standard output, where the runner reads them; the summary in the file that it names."""
+    from bench.report import gate_view
+
+    typer.echo(gate_view.commands(verdict, strict_speed), nl=False)
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if file:
+        with open(file, "a", encoding="utf-8") as summary:
+            summary.write(gate_view.summary(verdict))

@@ -1,0 +1,92 @@
+"""Running the cells of a baseline again, as `bench run` would, into a folder of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.report.baseline import CELL, Kept
+
+if TYPE_CHECKING:
+    from bench.registry import Registry
+    from bench.run.plan import Plan, Planned, Request
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a run needs beside its cells; fields as the flags of `bench run`."""
+
+    results: Path
+    data_root: Path | None = None
+    prompt_dir: Path | None = None
+    cache: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+
+def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
+    """Fit and evaluate the kept cells from nothing; failures are records. Raises BenchError where a cell cannot run here."""
+    from bench.run import execute
+    from bench.run.session import Session
+
+    plan = plan_of(kept, registry, where)
+    todo, _ = execute.remaining(plan)
+    runner = execute.Runner(Session(where.device, where.cache, say, where.workers), registry, where.results, "none")
+    runner.run(plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
+
+
+def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
+    """A plan of exactly these evaluations. Raises BenchError where one cannot run here."""
+    from bench.run import plan
+
+    fits: dict[str, Planned] = {}
+    for request, wanted in _requests(kept, where):
+        made = plan.make(request, registry)
+        if made.blocked:
+            first = made.blocked[0]
+            raise BenchError(f"cannot run {first.method} on {first.dataset} again: {first.reason}")
+        for fit in made.fits:
+            cell = tuple(getattr(fit.cell, name) for name in CELL)
+            evaluations = tuple(e for e in fit.evaluations if (*cell, e.target.name) in wanted)
+            known = fits.get(fit.key)
+            if known is not None:
+                evaluations = tuple({e.key: e for e in (*known.evaluations, *evaluations)}.values())
+            fits[fit.key] = replace(fit, evaluations=evaluations, asked=bool(evaluations))
+    return plan.Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [])
+
+
+def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
+    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset and choice of settings."""
+    from bench.names import canonical
+    from bench.run.plan import Request
+
+    groups: dict[str, list[Kept]] = {}
+    for k in kept:
+        c = k.cell
+        key = json.dumps([c["backbone"], c["prompts"], c["protocol"], c["preset"], k.overrides], sort_keys=True)
+        groups.setdefault(key, []).append(k)
+    found = []
+    for cells in groups.values():
+        c = cells[0].cell
+        overrides = {canonical(m): {s: _setting(v) for s, v in values.items()} for m, values in cells[0].overrides.items()}
+
+        def every(name: str, cells: list[Kept] = cells) -> tuple[Any, ...]:
+            return tuple(sorted({k.cell[name] for k in cells} - {0}))
+
+        request = Request(
+            methods=every("method"), datasets=every("dataset"), shots=every("shots"), seeds=every("seed"),
+            backbones=(c["backbone"],), prompts=(c["prompts"],), preset=c["preset"], protocol=c["protocol"],
+            overrides=overrides, targets=any(k.target != k.cell["dataset"] for k in cells), data_root=where.data_root,
+            prompt_dir=where.prompt_dir, results=where.results,
+        )  # fmt: skip
+        found.append((request, {k.identity[:-1] for k in cells}))
+    return found
+
+
+def _setting(value: Any) -> Any:
+    """JSON has no tuples; settings have no lists."""
+    return tuple(map(_setting, value)) if isinstance(value, list) else value

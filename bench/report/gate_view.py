@@ -1,0 +1,72 @@
+"""A verdict as text, and as a GitHub job summary with annotations."""
+
+from __future__ import annotations
+
+from bench.report.gate import Group, Verdict
+
+FORMATS = ("text", "github")
+
+
+def text(verdict: Verdict) -> str:
+    """One line per method and shots, then warnings and the outcome."""
+    width = max(len(group.name) for group in verdict.groups)
+    lines = [f"{'ok  ' if g.passed else 'FAIL'}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
+    lines += [f"warning: {warning}" for warning in verdict.warnings]
+    return "\n".join([*lines, headline(verdict)]) + "\n"
+
+
+def headline(verdict: Verdict) -> str:
+    """The outcome in one line, with what the check could have seen."""
+    bad = [g for g in verdict.groups if not g.passed]
+    cells = sum(g.cells for g in verdict.groups)
+    head = f"{len(bad)} of {len(verdict.groups)} groups got worse" if bad else f"no method got worse: {cells} cells"
+    seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
+    could = f"; the smallest drop that would have been seen everywhere is {100 * max(seen):.2f} points" if seen else ""
+    speed = f"; {verdict.speed:.2f} times the baseline's seconds, calibrated" if verdict.speed is not None else ""
+    return f"{head}{could}{speed}"
+
+
+def summary(verdict: Verdict) -> str:
+    """Markdown for $GITHUB_STEP_SUMMARY."""
+    rows = ["## bench check", "", f"**{_cell(headline(verdict))}**", ""]
+    rows += ["| | method | cells | agreement | change | at worst | would see |", "|---|---|--:|--:|--:|--:|--:|"]
+    rows += [_row(group) for group in verdict.groups]
+    rows += ["", *(f"- {_cell(f'{g.name}: {g.reason}')}" for g in verdict.groups if not g.passed)]
+    rows += [f"- warning: {_cell(warning)}" for warning in verdict.warnings]
+    return "\n".join(rows) + "\n"
+
+
+def commands(verdict: Verdict, strict_speed: bool = False) -> str:
+    """Workflow commands: an error per group that failed, a warning per warning (an error where speed is strict)."""
+    lines = [_command("error", f"{g.name} got worse", g.reason) for g in verdict.groups if not g.passed]
+    for warning in verdict.warnings:
+        level = "error" if strict_speed and warning.startswith("slower") else "warning"
+        lines.append(_command(level, "bench check", warning))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(g: Group) -> str:
+    mark = "✅" if g.passed else "❌"
+    if g.test is None:
+        return f"| {mark} | {_cell(g.name)} | {g.cells} | ERR | | | |"
+    points = (100 * x for x in (g.test.interval.estimate, g.test.lower, g.test.smallest_drop))
+    change, lower, drop = points
+    return f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % | {change:+.2f} | {lower:+.2f} | {drop:.2f} |"
+
+
+def _cell(line: str) -> str:
+    """Text in Markdown: names cannot break the table or bring markup along."""
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
+        line = line.replace(sign, safe)
+    return line
+
+
+def _command(level: str, title: str, message: str) -> str:
+    return f"::{level} title={_escaped(title, prop=True)}::{_escaped(message)}"
+
+
+def _escaped(value: str, prop: bool = False) -> str:
+    """The escapes that workflow commands know; properties have two more."""
+    for sign, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), *(((":", "%3A"), (",", "%2C")) if prop else ())):
+        value = value.replace(sign, code)
+    return value

@@ -1,0 +1,302 @@
+"""The gate passes what has not changed, catches what is broken, and says when it cannot tell."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import BenchError
+from bench.files import read_json, write_json
+from bench.report import baseline as baselines
+from bench.report import gate, gate_view
+from bench.report.baseline import Baseline
+from bench.report.frame import load_results
+from tests.report import made
+
+N = 400
+
+
+def bench(*args: object) -> int:
+    """The exit code of ``bench ...`` in this process."""
+    from bench.cli import main
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["bench", *map(str, args)])
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.grid(tmp_path_factory.mktemp("results"), ["zero-shot", "tip-adapter", "safe"], ["birds", "fish"], (1, 4), n=N)
+
+
+@pytest.fixture(scope="module")
+def old(results: Path) -> Baseline:
+    return Baseline(tuple(baselines.collect(load_results(results))))
+
+
+def changed(baseline: Baseline, method: str, share: float, lift: bool = False, machine: str | None = None) -> Baseline:
+    """The baseline with other predictions for a share of a method's images: right ones (``lift``) or random ones."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for k in baseline.kept:
+        top1 = k.top1.copy()
+        if k.cell["method"] == method:
+            hit = rng.random(len(top1)) < share
+            assert k.labels is not None
+            top1[hit] = k.labels[hit] if lift else rng.integers(0, made.CLASSES, int(hit.sum()))
+        where = {**k.machine, "device_name": machine} if machine else k.machine
+        kept.append(replace(k, top1=top1, machine=where))
+    return replace(baseline, kept=tuple(kept))
+
+
+def of(verdict: gate.Verdict, name: str) -> gate.Group:
+    return next(g for g in verdict.groups if g.name.startswith(name))
+
+
+def test_the_same_records_pass(results: Path, old: Baseline) -> None:
+    verdict = gate.check(old, load_results(results))
+    assert verdict.passed and all(g.agreement == 1 and g.by_agreement for g in verdict.groups)
+    assert [g.name for g in verdict.groups] == [
+        "safe 1 shot (pocket-rn, hand)", "safe 4 shots (pocket-rn, hand)", "tip-adapter 1 shot (pocket-rn, hand)",
+        "tip-adapter 4 shots (pocket-rn, hand)", "zero-shot (pocket-rn, hand)",
+    ]  # fmt: skip
+    assert "smallest drop that would have been seen" in gate_view.headline(verdict)
+
+
+def test_same_machine_wants_the_same_predictions(results: Path, old: Baseline) -> None:
+    """A change that keeps the accuracy fails too, and says that the accuracy has held."""
+    before = changed(old, "safe", 0.02, lift=False)
+    verdict = gate.check(before, load_results(results))
+    assert not of(verdict, "safe 1").passed and of(verdict, "tip-adapter 1").passed
+    reason = r"agreement 9\d\.\d\d % < 99\.5 %.*accuracy has held: if the change is meant, --update"
+    assert re.search(reason, of(verdict, "safe 1").reason)
+    assert gate.check(before, load_results(results), rule="accuracy").passed
+    assert gate.check(before, load_results(results), agreement=0.9).passed
+
+
+def test_another_machine_may_flip_some_images(results: Path, old: Baseline) -> None:
+    verdict = gate.check(changed(old, "safe", 0.02, machine="Another CPU"), load_results(results))
+    assert verdict.passed and not of(verdict, "safe 1").by_agreement and of(verdict, "safe 1").agreement < 0.995
+
+
+def test_a_drop_beyond_the_margin_fails_on_every_machine(results: Path, old: Baseline) -> None:
+    """The baseline was 8 % of the images better."""
+    better = changed(old, "safe", 0.3, lift=True, machine="Another CPU")
+    verdict = gate.check(better, load_results(results))
+    worst = of(verdict, "safe 1")
+    assert not worst.passed and of(verdict, "zero-shot").passed
+    assert worst.test is not None and worst.test.lower < -0.01
+    assert gate.check(better, load_results(results), margin=0.5).passed
+    assert "1 of" not in gate_view.headline(verdict) and "2 of 5 groups got worse" in gate_view.headline(verdict)
+
+
+def test_few_images_cannot_pass_on_another_machine_and_say_so(tmp_path: Path) -> None:
+    made.grid(tmp_path, ["safe"], ["birds"], (1,), n=40)
+    old = Baseline(tuple(baselines.collect(load_results(tmp_path))))
+    verdict = gate.check(changed(old, "safe", 0.04, lift=True, machine="Another CPU"), load_results(tmp_path))
+    assert not verdict.passed and "take more" in verdict.groups[0].reason
+    assert gate.check(changed(old, "safe", 0.0, machine="Another CPU"), load_results(tmp_path)).passed, "nothing flipped at all"
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cpu"])
+def test_kind_of_machine(old: Baseline, device: str) -> None:
+    one = old.kept[0]
+    other = replace(one, machine={**one.machine, "device": device})
+    assert (one.kind == other.kind) == (device == "cpu")
+    assert replace(one, machine={**one.machine, "libraries": {"torch": "2.8.0"}}).kind != one.kind
+    assert replace(one, machine={**one.machine, "commit": "1" * 40}).kind == one.kind
+
+
+def test_a_failed_cell_fails_and_a_missing_one_is_no_answer(results: Path, old: Baseline, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder)
+    frame = load_results(folder)
+    row = frame[(frame["method"] == "safe") & (frame["shots"] == 4)].iloc[0]
+    for file in Path(row["path"]).parent.glob(f"{row['fit'][:20]}*"):
+        file.unlink()
+    with pytest.raises(BenchError, match=r"no record of safe birds, 4 shots, seed 1.*--rerun"):
+        gate.check(old, load_results(folder))
+    made.one(folder, made.cell("safe", "birds", 4, 1), status="failed")
+    verdict = gate.check(old, load_results(folder))
+    assert not of(verdict, "safe 4").passed and "out of memory" in of(verdict, "safe 4").reason
+
+
+def test_another_test_set_is_no_answer(results: Path, old: Baseline) -> None:
+    moved = replace(old, kept=(replace(old.kept[0], target_digest="0" * 64), *old.kept[1:]))
+    with pytest.raises(BenchError, match="not the test set of the baseline any more"):
+        gate.check(moved, load_results(results))
+
+
+def test_speed_is_relative_to_the_calibration(results: Path, old: Baseline) -> None:
+    """Twice the seconds on a machine half as fast is the same speed."""
+    frame = load_results(results)
+    half = replace(old, calibration=0.1, kept=tuple(replace(k, seconds=k.seconds / 2) for k in old.kept))
+    even = gate.check(half, frame, calibration=0.2)
+    assert even.speed == pytest.approx(1.0) and not even.slow and not even.warnings
+    slow = gate.check(half, frame, calibration=0.1)
+    assert slow.speed == pytest.approx(2.0) and slow.slow and slow.passed
+    assert "slower: 2.00 times" in slow.warnings[0]
+    assert gate.check(old, frame, calibration=0.1).speed is None
+    assert 0 < gate.calibrate(rounds=1) < 60
+
+
+def test_a_new_version_is_mentioned(results: Path, old: Baseline) -> None:
+    before = replace(old, kept=tuple(replace(k, version=0) if k.cell["method"] == "safe" else k for k in old.kept))
+    assert gate.check(before, load_results(results)).warnings == ("safe: version 1, the baseline has version 0",)
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1), st.booleans())
+def test_predictions_survive_the_file(top1: list[int], small: bool) -> None:
+    array = (np.array(top1) % (256 if small else 65536)).astype(np.uint16)
+    stored = json.loads(json.dumps(baselines._packed(array)))
+    assert np.array_equal(baselines._unpacked(stored), array)
+
+
+def test_a_baseline_survives_the_file(old: Baseline, tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    baselines.save(file, replace(old, calibration=0.5))
+    back = baselines.load(file)
+    assert back.calibration == 0.5 and len(back.kept) == len(old.kept)
+    by_identity = {k.identity: k for k in old.kept}
+    for k in back.kept:
+        assert np.array_equal(k.top1, by_identity[k.identity].top1)
+        assert k.machine == by_identity[k.identity].machine and k.kind == by_identity[k.identity].kind
+    baselines.save(tmp_path / "again.json", back)
+    assert file.read_bytes() == (tmp_path / "again.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b.update(schema=99),
+        lambda b: b.pop("cells"),
+        lambda b: b["cells"][0].pop("target_digest"),
+        lambda b: b["cells"][0]["cell"].pop("seed"),
+        lambda b: b["cells"][0]["top1"].update(data="###"),
+        lambda b: b["cells"][0]["top1"].update(data="AAAA"),
+        lambda b: b["cells"][0]["top1"].update(n=3),
+        lambda b: b["cells"][0].update(machine=9),
+        lambda b: b.update(cells=[]),
+    ],
+)
+def test_unusable_baselines_exit_2(results: Path, old: Baseline, tmp_path: Path, damage: Any) -> None:
+    file = tmp_path / "b.json"
+    baselines.save(file, old)
+    found = read_json(file)
+    damage(found)
+    write_json(file, found)
+    assert bench("check", "--baseline", file, "--results", results) == 2
+
+
+def test_exit_codes(results: Path, old: Baseline, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "b.json"
+    assert bench("check", "--baseline", file, "--results", results) == 2
+    assert "--update" in capsys.readouterr().err
+    (tmp_path / "text.json").write_text("not JSON")
+    assert bench("check", "--baseline", tmp_path / "text.json", "--results", results) == 2
+    assert bench("check", "--baseline", file, "--results", results, "--update", "--methods", "safe,zero-shot") == 0
+    assert {k.cell["method"] for k in baselines.load(file).kept} == {"safe", "zero-shot"}
+    assert bench("check", "--baseline", file, "--results", results) == 0
+    assert bench("check", "--baseline", file, "--results", tmp_path / "nothing") == 2
+    assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 2
+    assert bench("check", "--baseline", file, "--results", results, "--rule", "both") == 2
+    assert bench("check", "--baseline", tmp_path / "new.json", "--results", results, "--update", "--rerun") == 2
+    baselines.save(file, changed(old, "safe", 0.1))
+    assert bench("check", "--baseline", file, "--results", results) == 1
+    assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 0
+
+
+def test_github_format(results: Path, old: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    file, summary = tmp_path / "b.json", tmp_path / "summary.md"
+    summary.write_text("earlier step\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    before = changed(old, "safe", 0.3, lift=True)
+    before = replace(before, kept=tuple(replace(k, version=0) for k in before.kept if k.cell["method"] == "safe"))
+    baselines.save(file, before)
+    assert bench("check", "--baseline", file, "--results", results, "--format", "github") == 1
+    out = capsys.readouterr().out
+    errors = [line for line in out.splitlines() if line.startswith("::error ")]
+    assert len(errors) == 2 and errors[0].startswith("::error title=safe 1 shot (pocket-rn%2C hand) got worse::")
+    assert "99.5 %25" in errors[0]
+    assert any(line.startswith("::warning title=bench check::safe: version 1") for line in out.splitlines())
+    text = summary.read_text()
+    assert text.startswith("earlier step\n## bench check") and text.count("❌") == 2
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {8}
+
+
+def test_markdown_and_commands_cannot_be_broken_by_names() -> None:
+    group = gate.Group("a|b<script>\n", 1, False, True, 0.5, None, "100 %\n::error::x")
+    verdict = gate.Verdict((group,), None, (), False)
+    assert gate_view.commands(verdict) == "::error title=a|b<script>%0A got worse::100 %25%0A::error::x\n"
+    assert "<script>" not in gate_view.summary(verdict) and "a\\|b" in gate_view.summary(verdict)
+
+
+PLUGIN = """
+import torch
+from bench.interface import EVAL, POOLED, Method, Recipe, cosine_logits, unit
+
+
+class Blend(Method):
+    name = "blend"
+    title = "Text and class means"
+    settings = {"text": 1.0}
+
+    def recipe(self, settings, facts):
+        return Recipe(support={POOLED: (EVAL,)})
+
+    def solve(self, task, consts, values):
+        f_NC = unit(task.features(POOLED, EVAL))
+        return {"means_KC": unit(torch.zeros_like(task.W_KC).index_add(0, task.labels_N, f_NC))}
+
+    def logits(self, params, consts, features, values):
+        f_BC = features[POOLED]
+        text_BK = cosine_logits(f_BC, consts["W_KC"], TEXT_SCALE)
+        return values["text"] * text_BK + cosine_logits(f_BC, params["means_KC"], MEAN_SCALE)
+"""
+RIGHT = {"TEXT_SCALE": "1.0", "MEAN_SCALE": 'consts["scale"]'}
+
+
+def plugin(folder: Path, **scales: str) -> Path:
+    folder.mkdir()
+    text = PLUGIN
+    for name, value in {**RIGHT, **scales}.items():
+        text = text.replace(name, value)
+    (folder / "blend.py").write_text(text, encoding="utf-8")
+    return folder / "blend.py"
+
+
+def test_a_broken_method_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On real cells, run again with a wrong sign, a wrong scale and an exception; the accuracy rule sees them too."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    good, file, results = plugin(tmp_path / "good"), tmp_path / "b.json", tmp_path / "results"
+    cells = ("--datasets", "digits", "--methods", "blend", "--shots", 16, "--seeds", "1,2", "--set", "blend.text=0.5")
+    assert bench("run", "--plugin", good, *cells, "--results", results) == 0
+    assert bench("check", "--baseline", file, "--results", results, "--update") == 2, "changed settings are not plain cells"
+    baselines.save(file, Baseline(tuple(baselines.collect(load_results(results)))))
+    again = ("check", "--baseline", file, "--rerun", "--plugin")
+    assert bench(*again, good) == 0
+    assert bench(*again, good, "--update") == 0
+    assert baselines.load(file).calibration and baselines.load(file).kept[0].overrides == {"blend": {"text": 0.5}}
+    capsys.readouterr()
+    for name, scales in (
+        ("sign", {"MEAN_SCALE": '-consts["scale"]'}),
+        ("scale", {"TEXT_SCALE": 'consts["scale"] ** 2'}),
+        ("crash", {"MEAN_SCALE": 'consts["no such"]'}),
+    ):
+        broken = plugin(tmp_path / name, **scales)
+        assert bench(*again, broken, "--rule", "accuracy" if name != "sign" else "auto") == 1, name
+        assert "FAIL  blend 16 shots" in capsys.readouterr().out
+    assert bench("check", "--baseline", file, "--results", results) == 0, "a rerun leaves the records alone"
