@@ -39,7 +39,7 @@ class CoCoOp(CoOp):
         "context": 4, "init": "a photo of a", "position": "end", "reduction": 16,
         "lr": (0.002,), "wd": (5e-4,), "batch": 1, "epochs": 10, "crop": 0.08, "views": None, "max_steps": None,
     }  # fmt: skip
-    presets = {"quick": {"views": 4, "max_steps": 300}}
+    presets = {"quick": {"lr": (0.05, 0.002), "views": 4, "max_steps": 200}}
     per_dataset: ClassVar[Mapping[str, Values]] = {}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:

@@ -25,7 +25,8 @@ class ProGrad(CoOp):
 
     Teacher and start use ProGrad's own templates. The context starts at zero but for its last rows, which hold the words
     before the class name, one row a word: a comma is a token of its own, so that the last token of "a type of pet, a photo
-    of a" stays frozen behind the context. Deviation: fp32, where the released code trains an fp16 context.
+    of a" stays frozen behind the context. A ``context`` of fewer vectors than words grows to their number. Deviation: fp32,
+    where the released code trains an fp16 context.
     """
 
     name = "prograd"
@@ -38,7 +39,7 @@ class ProGrad(CoOp):
         "lam_many": 1.0,  # from 8 shots on
         "lr": (0.002,), "wd": (5e-4,), "batch": 32, "epochs": None, "crop": 0.08, "views": None, "max_steps": None,
     }  # fmt: skip
-    presets = CoOp.presets
+    presets = {"quick": {"context": 4, "lr": (0.3, 0.002), "views": 4, "max_steps": 200}}  # as CoOp's: words only, two rates
     per_dataset = {
         "imagenet": {"epochs": 50},
         "oxford_pets": {"template": "a type of pet, a photo of a {}."},
@@ -61,13 +62,15 @@ class ProGrad(CoOp):
     def prepare(self, task: Task) -> Consts:
         tower, settings, names = task.backbone.text, task.settings, task.text.classnames
         words = settings["template"].split("{}")[0].strip()
-        prompts = lay_out(tower, names, settings["context"], words, settings["position"])
+        M = max(settings["context"], len(words.split()))
+        prompts = lay_out(tower, names, M, words, settings["position"])
         teacher_KC = unit(task.backbone.encode_text([fill(settings["template"], name) for name in names]))
         return {"tower": tower, "prompts": prompts, "scale": task.scale, "teacher_KC": teacher_KC, "words": words}
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         rows_wD = word_vectors(consts["tower"], consts["words"])
-        empty_MD = rows_wD.new_zeros(values["context"] - len(rows_wD), rows_wD.shape[1])
+        M = consts["prompts"].place_KLM.shape[-1]
+        empty_MD = rows_wD.new_zeros(M - len(rows_wD), rows_wD.shape[1])
         return {"ctx": torch.cat([empty_MD, rows_wD])}
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:

@@ -110,6 +110,6 @@ def test_recipe_and_start(task: Task, start: dict[str, torch.Tensor]) -> None:
     }  # fmt: skip
     settings = support.resolving.resolve(COCOOP, "quick", "default", {})
     short = COCOOP.recipe(settings, Facts(16, 60, 960, 60, "default", "rn", "quick"))
-    assert (short.steps, short.epochs, short.schedule.name) == (300, None, "cosine")
+    assert (short.steps, short.epochs, short.schedule.name) == (200, None, "cosine")
     tiny = COCOOP.recipe(settings, Facts(1, 10, 10, 10, "default", "rn", "quick"))
     assert (tiny.steps, tiny.epochs, tiny.schedule.name) == (None, 10, "dassl")
