@@ -1,0 +1,146 @@
+"""Ratios of single parts at true size: folded heads, the cut text tower, the inference-time search.
+
+Weights are random: they do not change how long anything takes. Legend: B batch, T tokens, D tower width, L tokens of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import AttentionPool2d
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.clip import heads
+from bench.interface import POOLED, points
+from bench.methods.tip_adapter import search_axis  # type: ignore[import-not-found]
+from bench.train import rng, select
+from tests.benchmarks import ratios_online
+from tests.benchmarks.ratios_timing import Row, interleaved, row
+
+
+def _normal(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for i, p in enumerate(module.parameters()):
+            p.copy_(torch.randn(p.shape, generator=rng.generator(0, "weights", i)) * p.shape[-1] ** -0.5)
+
+
+def original_head(family: str) -> tuple[torch.nn.Module, heads.PoolingHead, Callable[[Tensor], Tensor], Tensor]:
+    """open_clip's module at true size, our head with its weights, its map from dense tokens, and a batch of 8."""
+    g = rng.generator(0, "tokens")
+    if family == "rn":
+        pool = AttentionPool2d(7, 2048, 32, 1024)
+        _normal(pool)
+        holder = torch.nn.Module()
+        holder.attnpool = pool
+        x = torch.randn(8, 49, 2048, generator=g).relu()
+        return pool, heads.of_tower(holder, "rn"), lambda x: pool(x.transpose(1, 2).unflatten(2, (7, 7))), x
+    vit = VisionTransformer(224, 16, 768, 1, 12, 4.0, output_dim=512, act_layer=QuickGELU).eval()
+    _normal(vit.transformer)
+    tail = torch.nn.Module()
+    tail.transformer, tail.ln_post, tail.proj = vit.transformer, vit.ln_post, vit.proj
+    x = torch.randn(8, 197, 768, generator=g)
+    return tail, heads.of_tower(vit, "vit"), lambda x: vit._pool(vit.transformer(x))[0] @ vit.proj, x
+
+
+def flops(fn: Callable[[], Any]) -> int:
+    """Floating-point operations of matrix products; attention written out, so that no kernel goes uncounted."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        fn()
+    return counter.get_total_flops()
+
+
+def head_rows(repeats: int) -> list[Row]:
+    """Forward and backward of a batch of 8 through the folded head against open_clip's module."""
+    found = []
+    for family, title, least in (("rn", "RN50 head, 50x2048", 3.0), ("vit", "ViT-B/16 head, 197x768", 3.0)):
+        module, head, original, x = original_head(family)
+        params = {name: p.requires_grad_() for name, p in head.copy().items()}
+        weights = [p for p in module.parameters() if p.requires_grad]
+
+        def folded(head: heads.PoolingHead = head, params: dict[str, Tensor] = params, x: Tensor = x) -> Any:
+            return torch.autograd.grad(head(params, x).square().sum(), list(params.values()))
+
+        def plain(original: Any = original, weights: list[Tensor] = weights, x: Tensor = x) -> Any:
+            return torch.autograd.grad(original(x).square().sum(), weights, allow_unused=True)
+
+        with torch.no_grad():
+            torch.testing.assert_close(head(params, x), original(x), rtol=1e-3, atol=1e-3)
+        times = interleaved({"ours": folded, "plain": plain}, repeats)
+        mine, theirs = flops(folded), flops(plain)
+        more = {"multiply_adds": mine // 2, "baseline_multiply_adds": theirs // 2, "multiply_adds_ratio": theirs / mine}
+        note = f"forward + backward, batch 8; {theirs / mine:.1f}x fewer multiply-adds"
+        found.append(
+            row(title, "open_clip module", times["ours"], times["plain"], True, False, note, least=least, more=more)
+        )
+    return found
+
+
+def text_rows(model: Any, tower: Any, title: str, prompts: int, repeats: int, context: int = 16) -> Row:
+    """Prompts of 16 learned positions and a name, forward and backward to the embeddings, cut against all 77 positions."""
+    words = " ".join(["X"] * context)
+    ids = tower.tokenize([f"{words} thing number {i}." for i in range(prompts)])
+    eot = ids.argmax(-1)
+    embedded = tower.embed(ids).detach().requires_grad_()
+
+    def cut() -> Any:
+        return torch.autograd.grad(tower.encode(embedded, eot).square().sum(), embedded)
+
+    def whole() -> Any:
+        return torch.autograd.grad(ratios_online.encode_text(model, embedded, eot).square().sum(), embedded)
+
+    with torch.no_grad():
+        theirs = ratios_online.encode_text(model, embedded, eot)
+        torch.testing.assert_close(tower.encode(embedded, eot), theirs, rtol=1e-3, atol=1e-3)
+    times = interleaved({"ours": cut, "whole": whole}, repeats)
+    note = f"{prompts} prompts, {int(eot.max()) + 1} of 77 positions kept, forward + backward"
+    return row(title, "open_clip text tower, 77 positions", times["ours"], times["whole"], None, None, note, least=2.0)
+
+
+def search_rows(method: Any, n_val: int, N: int, K: int, steps: tuple[int, int], repeats: int, C: int = 1024) -> list[Row]:
+    """Tip-Adapter's grid against a plain double loop, as published (affinity in the loop) and with the affinity taken out."""
+    g = rng.generator(0, "search")
+    centre_KC = torch.randn(K, C, generator=g)
+    y_N, y_n = torch.arange(N) % K, torch.arange(n_val) % K
+    keys_NC = F.normalize(centre_KC[y_N] + 2.0 * torch.randn(N, C, generator=g), dim=-1)
+    f_nC = centre_KC[y_n] + 2.0 * torch.randn(n_val, C, generator=g)
+    W_KC = F.normalize(centre_KC + 4.0 * torch.randn(K, C, generator=g), dim=-1)
+    consts = {"W_KC": W_KC, "scale": 100.0, "keys_NC": keys_NC, "onehot_NK": F.one_hot(y_N, K).float()}
+    axes = {"beta": search_axis(0.1, 7.0, steps[0]), "alpha": search_axis(0.1, 3.0, steps[1])}
+    grid, val = points(axes), select.Labelled({POOLED: f_nC}, y_n)
+    chosen: dict[str, Any] = {}
+
+    def ours() -> None:
+        chosen["ours"] = select.search(method, consts, {}, {}, grid, val)
+
+    def double_loop(inside: bool) -> None:
+        q_nC = F.normalize(f_nC, dim=-1)
+        text_nK = 100.0 * q_nC @ W_KC.T
+        affinity = q_nC @ keys_NC.T
+        best, at = -1, {}
+        for beta in axes["beta"]:
+            for alpha in axes["alpha"]:
+                if inside:
+                    affinity = q_nC @ keys_NC.T
+                cached = ((-1) * (beta - beta * affinity)).exp() @ consts["onehot_NK"]
+                hits = int(((text_nK + cached * alpha).argmax(-1) == y_n).sum())
+                if hits > best:
+                    best, at = hits, {"beta": beta, "alpha": alpha}
+        chosen[f"loop {inside}"] = at, best / n_val
+
+    loops = {"ours": ours, "published": lambda: double_loop(True), "hoisted": lambda: double_loop(False)}
+    ours()
+    times = interleaved(loops, repeats, warm=False)
+    same = chosen["ours"] == chosen["loop True"] == chosen["loop False"]
+    assert same, f"the search and the loops chose different points: {chosen}"
+    title = f"search of {len(grid)} points"
+    note = f"{n_val} validation images, {N} keys, {K} classes; same point chosen"
+    return [
+        row(title, "double loop, affinity inside (published)", times["ours"], times["published"], True, None, note, least=20.0),
+        row(title, "double loop, affinity outside", times["ours"], times["hoisted"], True, None, note),
+    ]

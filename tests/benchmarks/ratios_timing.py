@@ -1,0 +1,59 @@
+"""Interleaved timing: every variant once a round, so that whatever else the machine does falls on all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ratio: how many times longer ``baseline`` takes than ``ours``, medians of interleaved repeats.
+
+    ``ratio`` is the median over rounds of the ratio within a round. ``cached`` and ``folded`` describe the baseline: does
+    it read stored features, does it run the folded head (None: nothing of the kind takes part). ``floor``: the seconds
+    that the cost model thinks possible for ``ours`` on this device (None: not modelled).
+    """
+
+    name: str
+    baseline: str
+    ratio: float
+    ours_s: float
+    baseline_s: float
+    repeats: int
+    cached: bool | None
+    folded: bool | None
+    note: str = ""
+    floor: float | None = None
+    least: float | None = None
+    more: Mapping[str, Any] | None = None
+
+
+def clock(fn: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    fn()
+    return time.perf_counter() - began
+
+
+def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int, warm: bool = True) -> dict[str, list[float]]:
+    """Seconds of every variant in every round; ``warm``: one round before, not counted."""
+    if warm:
+        for fn in variants.values():
+            fn()
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, fn in variants.items():
+            found[name].append(clock(fn))
+    return found
+
+
+def row(
+    name: str, baseline: str, ours: list[float], theirs: list[float], cached: bool | None, folded: bool | None, note: str = "",
+    **more: Any,
+) -> Row:  # fmt: skip
+    """A row from the rounds of ours and of a baseline."""
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    return Row(name, baseline, ratio, statistics.median(ours), statistics.median(theirs), len(ours), cached, folded, note, **more)
