@@ -75,7 +75,8 @@ class Namer:
     """Names rows by their method and by whatever tells its rows apart."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.several = {c: frame.groupby("method")[c].nunique().gt(1).to_dict() for c in ("prompts", "preset")}
+        by_method = frame.groupby(["method", "backbone"])[["prompts", "preset"]].nunique().groupby("method").max()
+        self.several = {c: by_method[c].gt(1).to_dict() for c in ("prompts", "preset")}
         self.titles = dict(zip(frame["method"], frame["title"], strict=True))
         self.labelled = set(frame[frame["label_prompts"].astype(bool)]["prompts"])
 

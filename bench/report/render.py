@@ -38,16 +38,20 @@ def plain(text: str) -> str:
     return Text.from_ansi(text).plain + "\n"
 
 
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
 def _markdown(table: Table) -> str:
     def cell(entry: Entry) -> str:
-        text = entry.text.replace("|", "\\|").replace("*", "\\*")
+        text = _escaped(entry.text)
         return f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.tied else text
 
-    heads = [[h.replace("|", "\\|") for h in row.heads] for row in table.rows]
-    rows = [[*h, *(cell(row.entries[c]) for c in table.columns)] for h, row in zip(heads, table.rows, strict=True)]
+    rows = [[*map(_escaped, row.heads), *(cell(row.entries[c]) for c in table.columns)] for row in table.rows]
     align = ["left", *["right"] * (len(table.heads) - 1), *("left" if c in table.left else "right" for c in table.columns)]
-    body = tabulate(rows, [*table.heads, *table.columns], tablefmt="github", colalign=align, disable_numparse=True)
-    return f"{body}\n\n" + "".join(note.replace("*", "\\*") + "  \n" for note in table.notes)
+    heads = [*map(_escaped, [*table.heads, *table.columns])]
+    body = tabulate(rows, heads, tablefmt="github", colalign=align, disable_numparse=True)
+    return f"{body}\n\n" + "".join(_escaped(note) + "  \n" for note in table.notes)
 
 
 def _csv(table: Table) -> str:

@@ -18,7 +18,7 @@ _NOTES = 110  # characters per line of the notes
 
 def console(table: Table) -> str:
     """The table with escape codes for bold and underlined, blocks apart, the notes wrapped below it."""
-    wide = RichTable(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    wide = RichTable(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for i, head in enumerate(table.heads):
         wide.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
     for column in table.columns:
@@ -30,10 +30,10 @@ def console(table: Table) -> str:
         block = row.block
         wide.add_row(*(Text(h) for h in row.heads), *(_cell(row.entries[c]) for c in table.columns))
     out = io.StringIO()
-    Console(file=out, width=_WIDE, force_terminal=True, color_system=None, highlight=False).print(wide)
+    Console(file=out, width=_WIDE, force_terminal=True, color_system="standard", highlight=False).print(wide)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     notes = [textwrap.fill(note, _NOTES, subsequent_indent="  ", break_long_words=False) for note in table.notes]
-    return "\n".join([*lines, *notes]) + "\n"
+    return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
 
 
 def _broken(column: str) -> str:

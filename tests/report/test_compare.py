@@ -1,0 +1,175 @@
+"""Two methods on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bench.errors import BenchError
+from bench.report.compare import compare
+from bench.report.frame import load_results
+from bench.report.pairs import Pair
+from bench.report.sheet import PER_ROW, Picture, flips, seed_of, sheet
+from bench.stats import average_difference_interval, mcnemar, wilcoxon_holm
+from tests.report.synthetic import K, grid, write_cell
+
+SEVEN = tuple(f"set-{i}" for i in range(7))
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    methods = {"zero-shot": 0.5, "safe": 0.6, "tip-adapter-f": 0.595, "coop": 0.4}
+    return load_results(grid(tmp_path_factory.mktemp("r"), methods, datasets=SEVEN))
+
+
+def test_verdicts(frame: pd.DataFrame) -> None:
+    better = compare(frame, "safe", "coop")
+    assert better.verdict.startswith("safe is better than coop by 20.00 points on average over 7 datasets at 1 shot and 16 shots")
+    assert compare(frame, "coop", "safe").verdict.startswith("coop is worse than safe by 20.00 points")
+    open_ = compare(frame, "safe", "tip-adapter-f")
+    assert open_.difference.low < 0 < open_.difference.high
+    assert "are not told apart" in open_.verdict
+    assert f"resolve a difference from {100 * open_.resolves:.2f} points on" in open_.verdict
+    for found in (better, open_):
+        assert found.verdict.count(".  ") == 0 and found.table.notes[0] == found.verdict
+
+
+def test_numbers_are_those_of_the_statistics(frame: pd.DataFrame) -> None:
+    found = compare(frame, "safe", "tip-adapter-f", shots=[16])
+    whole = average_difference_interval([(p.first, p.second) for p in found.pairs])
+    assert found.difference == whole
+    rows = {r.heads[0]: r.entries for r in found.table.rows}
+    assert rows["average"]["difference"].value == pytest.approx(100 * whole.estimate)
+    scores = pd.DataFrame({"a": [p.first.mean() for p in found.pairs], "b": [p.second.mean() for p in found.pairs]})
+    assert rows["average"]["Wilcoxon"].value == pytest.approx(wilcoxon_holm(scores)["p"].iloc[0])
+    first = found.pairs[0]
+    each = [mcnemar(first.first[i], first.second[i]).p_mid for i in range(3)]
+    assert rows[first.dataset]["McNemar"].text == "  ".join("<0.001" if p < 0.0005 else f"{p:.3f}" for p in each)
+
+
+def test_a_method_without_seeds_meets_every_number_of_shots(frame: pd.DataFrame) -> None:
+    found = compare(frame, "zero-shot", "safe", datasets=["set-0"])
+    assert [(p.shots, p.first.shape[0], p.second.shape[0]) for p in found.pairs] == [(1, 1, 3), (16, 1, 3)]
+    assert found.table.rows[0].entries["difference"].text == "-10.00"
+
+
+def test_two_methods_without_seeds(tmp_path: Path) -> None:
+    write_cell(tmp_path, "zero-shot", "ants", 0, 0, 0.5)
+    write_cell(tmp_path, "cupl", "ants", 0, 0, 0.7)
+    found = compare(load_results(tmp_path), "cupl", "zero-shot")
+    assert "on ants at zero-shot" in found.verdict
+    assert "nothing is said about other seeds" in " ".join(found.table.notes)
+
+
+def test_only_common_seeds_and_complete_cells(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6}, shots=(1,))
+    grid(tmp_path, {"coop": 0.4}, shots=(1, 4), seeds=(2, 3, 4), datasets=("ants",))
+    write_cell(tmp_path, "coop", "bees", 1, 1, 0.4)
+    write_cell(tmp_path, "coop", "bees", 1, 2, 0.4, fail="it broke")
+    found = compare(load_results(tmp_path), "safe", "coop")
+    (pair,) = found.pairs
+    assert (pair.dataset, pair.shots, pair.seeds) == ("ants", 1, (2, 3))
+    assert "bees at 1 shot" in found.table.notes[-1]
+
+
+def test_variants_and_prompt_sets(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6}, shots=(1,))
+    grid(tmp_path, {"safe": 0.4}, shots=(1,), changed={"steps": 5, "lr": [0.1]})
+    grid(tmp_path, {"safe": 0.7}, shots=(1,), prompts="cupl")
+    frame = load_results(tmp_path)
+    assert compare(frame, "safe@hand", "safe:lr=0.1,steps=5").difference.estimate == pytest.approx(0.2)
+    assert compare(frame, "safe@cupl", "safe@hand").difference.estimate == pytest.approx(0.1)
+    with pytest.raises(BenchError, match=r"\(plain\); lr=0.1, steps=5"):
+        compare(frame, "safe", "safe:steps=6")
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (("safe", "safe"), "against itself"),
+        (("safe", "sfae"), "did you mean 'safe'"),
+        (("safe", "coop@cupl"), "no records with prompts"),
+    ],
+)
+def test_errors_name_the_mend(frame: pd.DataFrame, names: tuple[str, str], word: str) -> None:
+    with pytest.raises(BenchError, match=word):
+        compare(frame, *names)
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.5)
+    write_cell(tmp_path, "coop", "bees", 1, 1, 0.5)
+    with pytest.raises(BenchError, match="no complete cell in common"):
+        compare(load_results(tmp_path), "safe", "coop")
+
+
+def test_predictions_pair_by_image(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.5, n=100)
+    write_cell(tmp_path, "coop", "ants", 1, 1, 0.5, n=50)
+    with pytest.raises(BenchError, match="different test images"):
+        compare(load_results(tmp_path), "safe", "coop")
+
+
+def pair(first: list[list[int]], second: list[list[int]]) -> Pair:
+    return Pair("ants", 1, (1, 2), (("a",), ("b",)), np.array(first, bool), np.array(second, bool))
+
+
+def test_flips_are_ordered_by_consistency() -> None:
+    found = pair([[1, 1, 0, 0, 1]], [[1, 0, 1, 0, 0], [1, 1, 1, 0, 0]])
+    assert flips(found).only_first == (4, 1)
+    assert flips(found).only_second == (2,)
+    assert seed_of(found, 2) == 0
+    assert seed_of(pair([[1], [1]], [[1], [0]]), 0) == 1
+
+
+def test_sheet_has_every_picture() -> None:
+    red = Picture(Image.new("RGB", (40, 30), "red"), ("a very long class name that cannot fit below the picture", "safe: b"))
+    one, two = (sheet("title", [("only a", [red] * n), ("only b", [])]) for n in (PER_ROW, PER_ROW + 1))
+    assert two.height > one.height and two.width == one.width
+    reds = [(np.asarray(s) == (255, 0, 0)).all(-1).sum() for s in (one, two)]
+    assert reds == [40 * 30 * PER_ROW, 40 * 30 * (PER_ROW + 1)]
+
+
+@dataclass
+class Fake:
+    """A dataset of grey images."""
+
+    digest: str
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        return tuple("abcde"[:K])
+
+    @property
+    def test(self) -> Fake:
+        return self
+
+    @property
+    def labels(self) -> list[int]:
+        return [i % K for i in range(100)]
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(i) for i in range(100)]
+
+    @property
+    def source(self) -> Fake:
+        return self
+
+    def open(self, path: str) -> Image.Image:
+        return Image.new("RGB", (20, 20), (int(path),) * 3)
+
+
+def test_contact_sheet_needs_the_recorded_images(frame: pd.DataFrame) -> None:
+    from bench.cli.compare import contact_sheet
+
+    found = compare(frame, "safe", "coop", datasets=["set-0"], shots=[1])
+    image = contact_sheet(found.pairs[0], found, Fake("set-0"), 4)  # type: ignore[arg-type]
+    assert image.width > 500
+    with pytest.raises(BenchError, match="not those of the records"):
+        contact_sheet(found.pairs[0], found, Fake("other"), 4)  # type: ignore[arg-type]

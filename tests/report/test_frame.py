@@ -1,0 +1,148 @@
+"""Which records count: each cell once, and never numbers of different makes together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.errors import BenchError
+from bench.report.current import CELL
+from bench.report.frame import COLUMNS, correct, load_results
+from bench.run import record
+from tests.report.synthetic import grid, write_cell
+
+LATER = "2026-02-01T00:00:00.000+00:00"
+
+
+def notes(frame: object) -> str:
+    return " | ".join(frame.attrs["notes"])  # type: ignore[attr-defined]
+
+
+def test_one_row_per_cell(tmp_path: Path) -> None:
+    frame = load_results(grid(tmp_path, {"zero-shot": 0.5, "safe": 0.6}))
+    assert tuple(frame.columns) == COLUMNS
+    assert len(frame) == 2 + 2 * 2 * 3
+    assert not frame.duplicated(list(CELL)).any()
+    assert frame.attrs["notes"] == []
+    row = frame[(frame["method"] == "safe") & (frame["seed"] == 2) & (frame["shots"] == 1)].iloc[0]
+    assert row["accuracy"] == pytest.approx(60.0)
+    assert (row["steps"], row["configurations"], row["seconds"]) == (10, 3, 1.5)
+    assert correct(row["path"]).mean() == pytest.approx(0.6)
+
+
+def test_the_newest_version_alone_counts(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(1,))
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9, version=2, written="2020-01-01T00:00:00.000+00:00")
+    frame = load_results(tmp_path)
+    safe = frame[frame["method"] == "safe"]
+    assert list(safe["version"]) == [2], "seeds of version 1 must not fill up version 2"
+    assert len(frame[frame["method"] == "coop"]) == 3
+    assert "3 records of safe version 1" in notes(frame)
+
+
+def test_a_method_on_an_old_version_of_another_is_old_too(tmp_path: Path) -> None:
+    old = write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    write_cell(tmp_path, "safe-a", "ants", 1, 1, 0.7, after={"safe": old})
+    assert set(load_results(tmp_path)["method"]) == {"safe", "safe-a"}
+    new = write_cell(tmp_path, "safe", "ants", 1, 1, 0.5, version=2)
+    frame = load_results(tmp_path)
+    assert set(frame["method"]) == {"safe"}
+    assert "safe version 1" in notes(frame)
+    write_cell(tmp_path, "safe-a", "ants", 1, 1, 0.8, after={"safe": new})
+    frame = load_results(tmp_path).set_index("method")
+    assert frame.loc["safe-a", "accuracy"] == pytest.approx(80.0)
+
+
+def test_settings_of_the_method_below_make_a_variant(tmp_path: Path) -> None:
+    below = write_cell(tmp_path, "safe", "ants", 1, 1, 0.6, changed={"steps": 5})
+    write_cell(tmp_path, "safe-a", "ants", 1, 1, 0.7, after={"safe": below}, changed={"key_views": "flip"})
+    frame = load_results(tmp_path).set_index("method")
+    assert frame.loc["safe", "variant"] == "steps=5"
+    assert frame.loc["safe-a", "variant"] == "key_views=flip, safe.steps=5"
+
+
+@pytest.mark.parametrize(("change", "word"), [({"weights": "w2"}, "older weights"), ({"content": "-2"}, "older content of ants")])
+def test_other_weights_or_images_replace(tmp_path: Path, change: dict[str, str], word: str) -> None:
+    grid(tmp_path, {"safe": 0.6}, datasets=("ants", "bees"), shots=(1,))
+    write_cell(tmp_path, "coop", "ants", 1, 1, 0.4, written=LATER, **change)  # type: ignore[arg-type]
+    frame = load_results(tmp_path)
+    ants = frame[frame["dataset"] == "ants"]
+    assert set(ants["method"]) == {"coop"}
+    assert word in notes(frame)
+    # Weights belong to the backbone, so they take the other dataset along; images do not.
+    assert (set(frame["dataset"]) == {"ants"}) == ("weights" in change)
+
+
+def test_the_later_of_two_settings_counts(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9)
+    where = next((tmp_path / "runs").rglob("*.json")).parent
+    before = set(where.iterdir())
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.5, after={"other": "key"}, written=LATER)
+    assert set(where.iterdir()) > before
+    frame = load_results(tmp_path)
+    assert list(frame["accuracy"]) == [pytest.approx(50.0)]
+    assert "run again with other settings" in notes(frame)
+
+
+def test_a_later_failure_is_not_hidden_by_an_older_success(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9)
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9, after={"other": "key"}, fail="no memory", written=LATER)
+    frame = load_results(tmp_path)
+    assert list(frame["status"]) == ["failed"]
+    assert list(frame["error"]) == ["no memory"]
+
+
+def test_schemas_do_not_mix(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6})
+    path = next((tmp_path / "runs").rglob("*-*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": record.SCHEMA + 1}))
+    with pytest.raises(BenchError, match="schema"):
+        load_results(tmp_path)
+
+
+def test_no_records_name_the_command(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="bench run"):
+        load_results(tmp_path)
+
+
+def test_prompts_that_use_labels_are_known(tmp_path: Path) -> None:
+    write_cell(tmp_path, "zero-shot", "ants", 4, 1, 0.5, prompts="mined")
+    write_cell(tmp_path, "zero-shot", "ants", 0, 0, 0.5)
+    frame = load_results(tmp_path).set_index("prompts")
+    assert bool(frame.loc["mined", "label_prompts"])
+    assert not bool(frame.loc["hand", "label_prompts"])
+
+
+def test_predictions_that_are_gone(tmp_path: Path) -> None:
+    frame = load_results(grid(tmp_path, {"safe": 0.6}, shots=(1,)))
+    path = Path(frame["path"][0])
+    path.with_suffix(".npz").write_bytes(b"torn")
+    with pytest.raises(BenchError, match="not readable predictions"):
+        correct(path)
+    path.with_suffix(".npz").unlink()
+    with pytest.raises(BenchError, match="--fresh"):
+        correct(path)
+
+
+def test_written_records_bear_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "a" / "b" / "c" / "x.json"
+    record.write(path, {"kind": "fit", "key": "x", "status": "ok", "provenance": {"device": "cpu"}})
+    found = record.read(path)
+    assert found is not None
+    assert found["provenance"]["device"] == "cpu"
+    assert found["provenance"]["written"] > "2020"
+
+
+def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
+    import os
+
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    path = Path(load_results(tmp_path)["path"][0])
+    assert correct(path).mean() == pytest.approx(0.6)
+    top1, labels = record.read_top1(path.with_suffix(".npz"))
+    record.write_predictions(path.with_suffix(".npz"), labels, np.stack([top1] * 5, 1), labels)
+    os.utime(path.with_suffix(".npz"), ns=(1, 1))
+    assert correct(path).all()

@@ -1,0 +1,115 @@
+"""Ours beside published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import BenchError
+from bench.report import paper
+from bench.report.frame import load_results
+from bench.report.tables import Row, Table, table
+from tests.report.synthetic import write_cell
+
+ELEVEN = sorted(paper.sizes())
+REAL = {"backbone": "RN50", "preset": "paper", "n": 10_000}
+
+
+def find(found: Table, method: str, shots: int, dataset: str) -> Row:
+    (hit,) = [r for r in found.rows if r.names[:3] == (method, str(shots), dataset) and r.block != ("alone",)]
+    return hit
+
+
+def verdict(found: Table, method: str, shots: int, dataset: str) -> str:
+    return find(found, method, shots, dataset).entries["verdict"].text
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    root = tmp_path_factory.mktemp("paper")
+    for seed in (1, 2, 3):
+        write_cell(root, "safe", "imagenet", 16, seed, 0.6593 + 0.009, **REAL)
+        write_cell(root, "safe-a", "imagenet", 16, seed, 0.6652 - 0.011, **REAL)
+        write_cell(root, "cross-modal", "imagenet", 16, seed, 0.66, backbone="RN50", preset="quick", n=100)
+        write_cell(root, "prograd", "oxford_pets", 1, seed, 0.8836 + 0.014, **REAL)
+        write_cell(root, "safe", "imagenet", 16, seed, 0.50, backbone="toy-rn")
+        write_cell(root, "safe", "ants", 16, seed, 0.50, backbone="RN50", preset="paper")
+    write_cell(root, "zero-shot", "imagenet", 0, 0, 0.5818 + 0.003, prompts="coop", **REAL)
+    write_cell(root, "zero-shot", "imagenet", 0, 0, 0.6032, prompts="hand", **REAL)
+    for target, value in (("imagenetv2", 0.577 + 0.007), ("imagenet_r", 0.603 - 0.009)):
+        for seed in (1, 2, 3):
+            write_cell(root, "safe", "imagenet", 16, seed, value, target=target, **REAL)
+    return load_results(root)
+
+
+def test_verdicts_on_table_1(frame: pd.DataFrame) -> None:
+    found = table(frame, against="paper")
+    assert verdict(found, "safe", 16, "imagenet") == "reproduced"  # 0.9 of 1.0
+    assert verdict(found, "safe-a", 16, "imagenet") == "differs"  # 1.1 of 1.0
+    assert verdict(found, "prograd", 1, "oxford_pets") == "reproduced"  # 1.4 of 1.5
+    assert verdict(found, "safe", 1, "average") == "not run"
+    assert verdict(found, "cross-modal", 16, "imagenet") == "not comparable (preset quick)"
+    safe = find(found, "safe", 16, "imagenet").entries
+    assert (safe["ours"].text, safe["published"].text, safe["difference"].text) == ("66.83", "65.93", "+0.90")
+    # Each prompt set of ours stands beside the one number that is printed.
+    assert verdict(found, "zero-shot (coop)", 0, "imagenet") == "reproduced"
+    assert verdict(found, "zero-shot (hand)", 0, "imagenet") == "differs"
+    assert "3 reproduced, 2 differs" in found.notes[0]
+
+
+def test_what_has_no_published_number(frame: pd.DataFrame) -> None:
+    found = table(frame, against="paper")
+    alone = {(r.names[0], r.names[2], r.names[3]): r.entries["verdict"].text for r in found.rows if r.block == ("alone",)}
+    assert alone["safe", "imagenet", "toy-rn"] == "not comparable (other backbone)"
+    assert alone["safe", "ants", "RN50"] == "not comparable (other dataset)"
+
+
+def test_verdicts_on_table_3(frame: pd.DataFrame) -> None:
+    found = table(frame, "3", against="paper", backbone="RN50")
+    assert verdict(found, "safe", 16, "imagenetv2") == "reproduced"  # 0.7 of 0.8
+    assert verdict(found, "safe", 16, "imagenet_r") == "differs"  # 0.9 of 0.8
+    assert verdict(found, "safe", 16, "imagenet") == "reproduced"  # the source is a cell: 0.93 of 1.0
+    assert verdict(found, "safe", 16, "imagenet_a") == "not run"
+    assert {r.names[3] for r in found.rows} == {"RN50"}
+
+
+def test_the_average_is_over_the_papers_eleven(tmp_path: Path) -> None:
+    for dataset in ELEVEN:
+        write_cell(tmp_path, "safe", dataset, 16, 1, 0.7733, **REAL)
+    write_cell(tmp_path, "safe", "ants", 16, 1, 0.1, backbone="RN50", preset="paper")
+    found = table(load_results(tmp_path), against="paper")
+    assert find(found, "safe", 16, "average").entries["difference"].value == pytest.approx(0.0, abs=0.01)
+    assert verdict(found, "safe", 16, "average") == "reproduced"
+
+
+def test_an_incomplete_average_says_what_is_missing(tmp_path: Path) -> None:
+    for dataset in ELEVEN[:-1]:
+        write_cell(tmp_path, "safe", dataset, 16, 1, 0.7733, **REAL)
+    found = table(load_results(tmp_path), against="paper")
+    assert verdict(found, "safe", 16, "average") == f"not run (missing: {ELEVEN[-1]})"
+
+
+def test_other_sources(frame: pd.DataFrame) -> None:
+    found = table(frame, against="tip-adapter-log")
+    assert find(found, "tip-adapter-f", 16, "imagenet").entries["published"].text == "65.51"
+    with pytest.raises(BenchError, match="unknown source"):
+        table(frame, against="papr")
+    with pytest.raises(BenchError, match="no published cells"):
+        table(frame, "ablation", against="paper")
+
+
+@given(st.sampled_from([0, 1, 2, 4, 8, 16]), st.sampled_from(["average", "dtd"]), st.booleans())
+def test_tolerances(shots: int, dataset: str, shifted: bool) -> None:
+    found = paper.tolerance(shots, dataset, shifted)
+    if shots == 0:
+        assert found == 0.4
+    elif dataset == "average":
+        assert found == 0.5
+    elif shifted:
+        assert found == 0.8
+    else:
+        assert found == (1.5 if shots <= 2 else 1.0)

@@ -1,0 +1,141 @@
+"""Every form of a table says the same, whatever characters its names hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import BenchError
+from bench.report.frame import load_results
+from bench.report.render import FORMATS, plain, render
+from bench.report.render_latex import escape
+from bench.report.tables import Entry, Row, Table, table
+from tests.report.synthetic import grid
+
+NASTY = r"<script>alert('x')</script> a&b_c 50% $x$ #1 {y} ~z ^w \end{tabular} [q] a|b *c* β"
+ENGINES = ("pdflatex", "xelatex", "lualatex", "tectonic")
+
+
+def nasty() -> Table:
+    rows = [
+        Row((NASTY, "1"), {NASTY: Entry(1.0, "1.00", best=True), "verdict": Entry(text=NASTY, note=NASTY)}, block=(1,)),
+        Row(("[plain] row", "16"), {NASTY: Entry(2.0, "2.00", tied=True), "verdict": Entry()}, block=(2,)),
+    ]
+    return Table(NASTY, [NASTY, "verdict"], rows, [NASTY], left=("verdict",))
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return load_results(grid(tmp_path_factory.mktemp("r"), {"zero-shot": 0.5, "safe": 0.6, "tip-adapter-f": 0.595, "coop": 0.4}))
+
+
+class Reader(HTMLParser):
+    """Collects the tags and the text of table cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cells:
+            self.cells[-1] += data
+
+
+def test_csv(frame: pd.DataFrame) -> None:
+    rows = list(csv.DictReader(render(table(frame), "csv").splitlines()))
+    assert list(rows[0]) == ["method", "shots", "ants", "bees", "average"]
+    assert {(r["method"], r["shots"]): r["ants"] for r in rows}["safe", "1"] == "60.00"
+
+
+def test_json(frame: pd.DataFrame) -> None:
+    found = json.loads(render(table(frame), "json"))
+    safe = next(r for r in found["rows"] if r["method"] == "safe" and r["shots"] == 1)
+    assert safe["entries"]["ants"] == {
+        "value": pytest.approx(60.0), "text": "60.00", "best": True, "tied": False, "partial": False, "note": "",
+    }  # fmt: skip
+    assert safe["key"]["backbone"] == "toy-rn"
+
+
+def test_markdown_and_console_mark_alike(frame: pd.DataFrame) -> None:
+    found = table(frame)
+    md = render(found, "md")
+    assert "**60.00**" in md and "<u>59.33</u>" in md
+    console = render(found, "console")
+    assert "\x1b[1m" in console and "\x1b[4m" in console
+    assert "\x1b" not in plain(console)
+    assert plain(console).splitlines()[0] == "Few-shot accuracy"
+    assert [line for line in plain(console).splitlines() if line != line.rstrip()] == []
+
+
+def test_html_escapes_everything() -> None:
+    reader = Reader()
+    text = render(nasty(), "html")
+    reader.feed(text)
+    assert "script" not in reader.tags
+    cells = [c.strip() for c in reader.cells]
+    assert cells[:4] == ["method", "shots", NASTY, "verdict"]
+    assert NASTY in cells[4:]
+    assert reader.tags.count("b") == reader.tags.count("u") == 1
+    assert reader.tags.count("tbody") == 2
+    assert "http" not in text and "src=" not in text
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=40))
+def test_any_name_survives_html_and_csv(name: str) -> None:
+    found = Table("t", ["x"], [Row((name, "1"), {"x": Entry(1.0, "1.00")})])
+    reader = Reader()
+    reader.feed(render(found, "html"))
+    assert reader.cells[3].rstrip("\n") == name.rstrip("\n")
+    rows = list(csv.reader(render(found, "csv").splitlines(keepends=True)))
+    assert rows[1][0] == name
+
+
+@given(st.text(alphabet="ab\\&%$#_{}~^<>|", max_size=30))
+def test_latex_leaves_nothing_special(name: str) -> None:
+    text = escape(name)
+    for command in ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar"):
+        text = text.replace(f"\\text{command}{{}}", "")
+    for character in "&%$#_{}":
+        text = text.replace("\\" + character, "")
+    assert set(text) <= {"a", "b"}
+
+
+def test_markdown_keeps_its_columns() -> None:
+    lines = [line for line in render(nasty(), "md").splitlines() if line.startswith("|")]
+    bars = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(set(bars)) == 1
+
+
+def test_latex_compiles(frame: pd.DataFrame, tmp_path: Path) -> None:
+    engine = next((e for e in ENGINES if shutil.which(e)), None)
+    if engine is None:
+        pytest.skip("needs a TeX engine")
+    tables = (table(frame), table(frame, against="paper", methods=["safe"]), nasty())
+    body = "\n".join(render(found, "latex") for found in tables)
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n", encoding="utf-8")
+    options = [] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
+    done = subprocess.run([engine, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def test_unknown_format() -> None:
+    with pytest.raises(BenchError, match="did you mean 'latex'"):
+        render(nasty(), "latec")
+    assert len(FORMATS) == 6
