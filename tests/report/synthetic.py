@@ -32,7 +32,8 @@ def write_cell(
     n: int = 100, backbone: str = "toy-rn", prompts: str = "hand", protocol: str = "recipe", preset: str = "quick",
     version: int = 1, weights: str = "w", content: str = "", changed: dict[str, Any] | None = None,
     late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
-    fail: str = "", noise: int = 0, keep_predictions: bool = True,
+    fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
+    classes: int = K,
 ) -> str:  # fmt: skip
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
@@ -45,7 +46,7 @@ def write_cell(
     }  # fmt: skip
     parts = {
         "schema": record.SCHEMA, "method": method, "version": version, "settings": changed or {}, "weights": weights,
-        "dataset": f"{dataset}{content}", "after": after or {},
+        "dataset": target_digest or f"{dataset}{content}", "after": after or {},
     }  # fmt: skip
     fit_key = digest([cell, parts])
     where = record.folder(results, backbone, dataset, method)
@@ -56,15 +57,15 @@ def write_cell(
     more = {"status": "ok", "values": {"lr": 0.1}, "budget": {"steps": 10, "configurations": 3}, "seconds": {"fit": 1.0}}
     _write(record.fit_path(where, fit_key), {**head, **more, "curve": [{"point": {"lr": 0.1}, "checks": [[0, 0.5]]}]}, written)
     right = outcomes(accuracy, n, seed, noise)
-    labels = np.arange(n) % K
-    top1 = np.where(right, labels, (labels + 1) % K)
+    labels = np.arange(n) % classes
+    top1 = np.where(right, labels, (labels + 1) % classes)
     key = digest([fit_key, target, late or {}])
     path = record.evaluation_path(where, fit_key, key)
     if keep_predictions:
         record.write_predictions(path.with_suffix(".npz"), top1, np.stack([top1] * 5, 1), labels)
     evaluation = {
         "kind": "evaluation", "status": "ok", "key": key, "fit": fit_key, "cell": cell, "target": target,
-        "target_digest": f"{target}{content}", "values": late or {}, "changed": late or {}, "n": n,
+        "target_digest": target_digest or f"{target}{content}", "values": late or {}, "changed": late or {}, "n": n,
         "top1": float(right.mean()), "top5": 1.0, "seconds": 0.5,
     }  # fmt: skip
     _write(path, evaluation, written)
