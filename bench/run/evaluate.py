@@ -5,6 +5,7 @@ Legend: B images of a slice, K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 
 from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Params
+from bench.run.estimate import row_shape
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
 TOP = 5
-ROWS = 256
+SLICE_BYTES = 64 << 20
+ROWS: int | None = None  # images of a slice; None: as many as SLICE_BYTES hold
 
 
 def predict(
@@ -32,7 +35,8 @@ def predict(
     columns = None if target.classes is None else torch.tensor(target.classes, device=session.device)
     K = len(target.classnames)
     found = []
-    parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, ROWS) for tap in method.taps]
+    rows = ROWS or max(1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps))
+    parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, rows) for tap in method.taps]
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}

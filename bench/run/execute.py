@@ -145,7 +145,8 @@ class Runner:
 
     def _cell(self, t: Todo) -> None:
         try:
-            self._fit_and_evaluate(t)
+            with self.session.threads(t.fit.backbone):
+                self._fit_and_evaluate(t)
         except KeyboardInterrupt:
             raise
         except Exception as error:

@@ -91,6 +91,8 @@ class _Pool:
     """Worker processes that can be ended and started again."""
 
     def __init__(self, setup: Setup, jobs: int) -> None:
+        # Workers share the cores by being several: each has one thread, also in NumPy's and scikit-learn's libraries.
+        os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
         context = multiprocessing.get_context("spawn")
         self.pids = context.SimpleQueue()
         self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, self.pids))

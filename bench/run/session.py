@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
 
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.train.loop import Pool
+
+
+SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
 
 def pick_device(name: str) -> str:
@@ -60,6 +66,25 @@ class Session:
         if spec.digest not in self._backbones:
             self._backbones[spec.digest] = backbones.load(spec, self.device)
         return self._backbones[spec.digest]
+
+    @contextmanager
+    def threads(self, spec: BackboneSpec) -> Iterator[None]:
+        """One thread while a small model's methods fit and score: sharing microseconds of work costs more than it saves.
+
+        Decided by the model's size and not by the clock, because the number of threads can change a product's last bits.
+        """
+        before = torch.get_num_threads()
+        model = self.backbone(spec).model
+        size = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding"))
+        if size >= SMALL:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            with threadpool_limits(1):  # NumPy's and scikit-learn's libraries
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def text(self, fit: Planned, states: dict[str, State]) -> tuple[Tensor, TextSide]:
         """The classifier W (K, C) of a fit's prompt set and the text side of its task."""

@@ -7,8 +7,8 @@ Legend: R replicas, V views, N support images, B batch.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,6 @@ class Pool:
         return len(self.y)
 
 
-_ONE_THREAD = 1 << 23  # parameters of all replicas together
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
 
 
@@ -75,7 +74,7 @@ def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
     leaves = [x for s in stacked for x in _leaves(s)]
     R = len(leaves[0])
     if R > 1 and fuse:
-        return torch.func.vmap(fn)(*stacked)
+        return torch.func.vmap(fn, randomness="same")(*stacked)
     parts = [fn(*(_pick(s, r) for s in stacked)) for r in range(R)]
     return _join(parts)
 
@@ -148,7 +147,10 @@ def gradients(
     """
     fuse = method.fuse
 
+    noise = batch.noise.get_state()
+
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        batch.noise.set_state(noise)  # every replica meets the same noise, however replicas are grouped
         return method.losses(p, consts, batch, {**settings, **a})
 
     with torch.enable_grad():
@@ -189,14 +191,6 @@ def train(
     negative loss per replica, (R,) each; without it nothing is checked and the last step is kept. Deterministic: orders
     and noise depend on ``seed`` and the stream's name alone, never on how replicas are grouped.
     """
-    with _threads(start):
-        return _train(method, recipe, consts, start, values, settings, pools, seed, score)
-
-
-def _train(
-    method: Method, recipe: Recipe, consts: Consts, start: Sequence[Params], values: Sequence[Values], settings: Values,
-    pools: Mapping[str, Pool], seed: int, score: Scorer | None,
-) -> Trained:  # fmt: skip
     assert recipe.optim is not None
     params = stack(start)
     device, dtype = next(iter(params.values())).device, next(iter(params.values())).dtype
@@ -231,21 +225,6 @@ def _train(
     return out
 
 
-@contextmanager
-def _threads(start: Sequence[Params]) -> Iterator[None]:
-    """One thread for small parameter sets: handing microseconds of work to a second core costs more than it saves.
-
-    Decided by size and not by the clock, because the number of threads can change the last bits of a product.
-    """
-    size = sum(p.numel() for replica in start for p in replica.values())
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if size < _ONE_THREAD else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _due(step: int, every: int | None, per_epoch: int) -> bool:
     return (step + 1) % per_epoch == 0 if every is None else step % every == 0
 
@@ -264,6 +243,7 @@ class _Keeper:
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
         """Take the live tensors of the replicas that improved."""
         now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
+        now = torch.where(now.isnan(), -math.inf, now)  # a diverged replica never wins
         better = (now > self.score).nonzero()[:, 0].tolist()
         self.stale = 0 if better else self.stale + 1
         self.score = torch.maximum(self.score, now)
