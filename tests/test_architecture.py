@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "registry": {"interface"},
     "suite": {"interface", "registry", "data", "clip", "prompts"},
     "run": {"train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
+    "contract": {"run", "train", "features", "data", "clip", "interface", "registry"},
     "report": {"stats", "run.record"},
     "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
 }

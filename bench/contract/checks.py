@@ -1,0 +1,277 @@
+"""What every method must hold to, each rule as one function that returns what is wrong, or an empty string.
+
+Legend: B images, K classes, R replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab
+from bench.contract.snapshot import differs, snapshot
+from bench.errors import BenchError
+from bench.interface import LR, Batch, Consts, Method, Params, Task, Values, points
+from bench.registry import Registry, with_plugins
+from bench.run import fit as fitting
+from bench.run import protocol, record
+from bench.run.session import pools
+from bench.train import loop, rng
+
+CLOSE = 1e-3  # of the largest magnitude: single precision, batched products of other shapes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule on one tower: ``problem`` is empty where the method keeps it."""
+
+    rule: str
+    tower: str
+    problem: str = ""
+
+
+def problems(target: str | Path) -> list[str]:
+    """What is wrong with a method, by name, or with every method of a Python file; an empty list is what a test wants."""
+    registry, methods = find(str(target))
+    with open_lab() as lab:
+        found = [f for method in methods for f in check(method, registry, lab)]
+    return [f"{f.rule} ({f.tower}): {f.problem}" for f in found if f.problem]
+
+
+def find(target: str) -> tuple[Registry, list[Method]]:
+    """The registry that knows the method of that name, or the methods of that file, and those methods.
+
+    Raises BenchError for an unknown name or a file that does not load.
+    """
+    path = Path(target)
+    if path.suffix != ".py":
+        registry = with_plugins()
+        return registry, [registry.get(target)]
+    registry = with_plugins((path,))
+    return registry, [method for key, method in registry.methods.items() if registry.sources[key] == str(path)]
+
+
+def check(method: Method, registry: Registry, lab: Lab) -> Iterator[Finding]:
+    """Every rule on every tower that the method works on, as they are tried."""
+    towers = [family for family in method.towers if family in lab.towers]
+    if not towers:
+        yield Finding("runs", "", f"works on none of {', '.join(lab.towers)}: there is nothing to check it on")
+    for family in towers:
+        yield from _on_tower(method, registry, lab, family)
+
+
+def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iterator[Finding]:
+    rules: dict[str, Callable[[], str]] = {
+        "output shapes": lambda: shapes(measured),
+        "pure functions": lambda: purity(measured),
+        "images do not see each other": lambda: independence(measured),
+        "test labels change nothing": lambda: canary(measured, measure(lab, method, registry, family, "relabelled")),
+        "state survives the disk": lambda: saved(measured),
+        "replicas together as alone": lambda: replicas(measured),
+        "sweep as logits": lambda: sweeps(measured),
+        "other protocols": lambda: protocols(measured),
+        "two classes": lambda: shapes(measure(lab, method, registry, family, "pair", PAIR["train"][0])),
+    }
+    lab = lab.fresh()
+    try:
+        measured = measure(lab, method, registry, family, "uneven")
+    except (Failed, BenchError) as error:
+        yield Finding("runs", family, str(error))
+        return
+    yield Finding("runs", family)
+    for rule, holds in rules.items():
+        try:
+            problem = holds()
+        except Exception as error:  # a plugin may fail in any way; the report names it and goes on
+            problem = f"{type(error).__name__}: {error}"
+        yield Finding(rule, family, problem)
+
+
+def shapes(m: Measured) -> str:
+    """Logits are (B, K), finite and floating for one image and for several; states are named tensors."""
+    K, consts, whole = len(m.fit.dataset.classnames), m.method.prepare(m.task()), m.test()
+    for B in (1, len(m.fit.dataset.test)):
+        found = m.logits({tap: x[:B] for tap, x in whole.items()}, consts)
+        if tuple(found.shape) != (B, K):
+            return f"logits of {B} images and {K} classes have shape {tuple(found.shape)}, not {(B, K)}"
+        if not found.is_floating_point() or not bool(found.isfinite().all()):
+            return "logits are not finite floating numbers"
+    odd = [name for name, p in m.state.params.items() if not isinstance(p, Tensor)]
+    return f"params['{odd[0]}'] is not a tensor" if odd else ""
+
+
+def purity(m: Measured) -> str:
+    """Called twice with the same arguments, every function returns the same and leaves its arguments as they were."""
+    task, support = m.task(), m.fit.recipe.support
+    known = [task.features(tap, view) for tap, views in support.items() for view in views]
+    given = {"the task": [task.W_KC, task.labels_N, task.text, dict(task.settings), known], "the backbone": task.backbone.model}
+    before, state = snapshot(given), torch.get_rng_state()
+    made, again = m.method.prepare(task), m.method.prepare(task)
+    if changed := differs(snapshot(made), snapshot(again)):
+        return f"prepare returns another {changed} the second time"
+    test = m.test()
+    held = {"constants": made, "features": test, "params": m.state.params, "values": dict(m.state.values)}
+    frozen = snapshot(held)
+    if not torch.equal(m.logits(test, made), m.logits(test, made)):
+        return "logits returns something else the second time"
+    if m.fit.recipe.optim is not None and (problem := _training_is_pure(m, task, made)):
+        return problem
+    if changed := differs(frozen, snapshot(held)) or differs(before, snapshot(given)):
+        return f"a function changed its argument: {changed}"
+    return "" if torch.equal(state, torch.get_rng_state()) else "a function used torch's global random generator"
+
+
+def _training_is_pure(m: Measured, task: Task, consts: Consts) -> str:
+    values, params = _starts(m, task, consts, 1)
+    _, twice = _starts(m, task, consts, 1)
+    if changed := differs(snapshot(params[0]), snapshot(twice[0])):
+        return f"init returns another {changed} for the same generator"
+    batch = _batch(m, task, consts)
+    held = {"batch": [rows.x for rows in batch.rows.values()], "params": params[0]}
+    frozen = snapshot(held)
+    settings = {**task.settings, **values[0]}
+    first, second = (m.method.losses(params[0], consts, _batch(m, task, consts), settings) for _ in range(2))
+    if differs(snapshot(first), snapshot(second)):
+        return "losses returns something else for the same batch"
+    changed = differs(frozen, snapshot(held))
+    return f"losses changed its argument: {changed}" if changed else ""
+
+
+def independence(m: Measured) -> str:
+    """An image's logits do not depend on which other images come with it, nor on their order."""
+    test, consts = m.test(), m.method.prepare(m.task())
+    whole = m.logits(test, consts)
+    order = torch.arange(len(whole)).flip(0)
+    shuffled = m.logits({tap: x[order] for tap, x in test.items()}, consts)[order]
+    single = torch.cat([m.logits({tap: x[i : i + 1] for tap, x in test.items()}, consts) for i in range(len(whole))])
+    for found, how in ((shuffled, "in another order"), (single, "one by one")):
+        if off := _far(found, whole):
+            return f"logits of images {how} differ by {off:.1e} of the largest"
+    return ""
+
+
+def canary(m: Measured, relabelled: Measured) -> str:
+    """Another fit, with every test image under the next class's label, predicts the same classes image by image."""
+    K, each = len(m.fit.dataset.classnames), len(m.top1) // len(m.fit.dataset.classnames)
+    moved = np.roll(m.top1.reshape(K, each), 1, axis=0).ravel()
+    hits = int((moved == relabelled.top1).sum())
+    return "" if hits == len(moved) else f"{len(moved) - hits} of {len(moved)} predictions changed with the test labels"
+
+
+def saved(m: Measured) -> str:
+    """The state read back from its file gives the same logits."""
+    stored = record.done(record.fit_path(m.fit.where, m.fit.key), m.fit.key)
+    state = fitting.load_state(m.results, m.fit, stored, "cpu") if stored else None
+    if state is None:
+        return "no state was kept"
+    consts, test = m.method.prepare(m.task()), m.test()
+    off = _far(m.logits(test, consts, state), m.logits(test, consts))
+    return f"logits differ by {off:.1e} of the largest after reading the state" if off else ""
+
+
+def replicas(m: Measured) -> str:
+    """Two replicas trained together have the gradients, and after a few steps the logits, that each has alone."""
+    recipe = m.fit.recipe
+    if recipe.optim is None:
+        return ""
+    task = m.task()
+    consts = m.method.prepare(task)
+    values, starts = _starts(m, task, consts, 2)
+    starts = [_moved(start, r) for r, start in enumerate(starts)]
+    rows = pools(m.lab.session, m.fit, task, recipe, consts)
+
+    def train(starts: list[Params], values: list[Values]) -> loop.Trained:
+        return loop.train(m.method, recipe, consts, starts, values, task.settings, rows, 1, None)
+
+    alone = [train([start], [value]) for start, value in zip(starts, values, strict=True)]
+    try:
+        both = train(starts, values)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        return f"does not map over replicas ({reason}): avoid data-dependent control flow, or set fuse = False"
+    batch, axes = _batch(m, task, consts), loop.axes_of(values, recipe, task.W_KC.device)
+    _, together = loop.gradients(m.method, consts, loop.stack(starts), batch, task.settings, axes)
+    for r, (start, value) in enumerate(zip(starts, values, strict=True)):
+        axis = loop.axes_of([value], recipe, task.W_KC.device)
+        _, single = loop.gradients(m.method, consts, loop.stack([start]), _batch(m, task, consts), task.settings, axis)
+        whole = max(float(g.abs().max()) for g in single.values())
+        for name, g in single.items():
+            if float((g[0] - together[name][r]).abs().max()) > CLOSE * whole:
+                return f"the gradient of '{name}' differs between a replica in a group and alone"
+        features = m.test()
+        pair = [m.method.logits(loop.replica(t.params, i), consts, features, {**m.state.values, **value})
+                for t, i in ((both, r), (alone[r], 0))]  # fmt: skip
+        if off := _far(pair[0].detach(), pair[1].detach()):
+            return f"logits differ by {off:.1e} of the largest between a replica in a group and alone"
+    return ""
+
+
+def sweeps(m: Measured) -> str:
+    """``sweep`` covers every search point once, with the logits that ``logits`` gives there."""
+    axes = {name: (values[0], values[-1]) for name, values in m.fit.recipe.search.items()}
+    grid = points(axes)
+    consts, test = m.method.prepare(m.task()), m.test()
+    found: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for positions, logits_GBK in m.method.sweep(m.state.params, consts, test, m.state.values, grid):
+            found |= dict(zip(positions, logits_GBK, strict=True))
+        if sorted(found) != list(range(len(grid))):
+            return f"sweep covers points {sorted(found)} of {len(grid)}"
+        for i, point in enumerate(grid):
+            wanted = m.method.logits(m.state.params, consts, test, {**m.state.values, **point})
+            if off := _far(found[i], wanted):
+                return f"sweep at {point} differs from logits by {off:.1e} of the largest"
+    return ""
+
+
+def protocols(m: Measured) -> str:
+    """The recipe says what to do where nothing may be chosen: ``fixed`` has one value per grid, static and search axis."""
+    recipe = m.fit.recipe
+    missing = [axis for axes in (recipe.grid, recipe.static, recipe.search) for axis in axes if axis not in recipe.fixed]
+    if missing:
+        return f"Recipe.fixed has no value for {', '.join(missing)}"
+    for name in protocol.NAMES:
+        protocol.apply(name, recipe)
+    return ""
+
+
+def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values], list[Params]]:
+    """Grid points and initial tensors of R replicas that differ: in the grid, or else in the rate and the random start."""
+    recipe = m.fit.recipe
+    static = points(recipe.static)[0]
+    grid = (points(recipe.grid) * R)[:R]
+    values: list[Values] = [{**v, **static} for v in grid]
+    if len(points(recipe.grid)) < R and LR in recipe.grid:
+        values = [{**v, LR: v[LR] / (r + 1)} for r, v in enumerate(values)]
+    starts = [m.method.init(task, consts, {**task.settings, **v}, rng.generator(r, "init")) for r, v in enumerate(values)]
+    return values, starts
+
+
+def _moved(start: Params, r: int) -> Params:
+    """Parameters away from their start, where some gradients are zero and their rounding errors decide."""
+    noise = rng.generator(r, "moved")
+    return {
+        name: p + 0.1 * max(float(p.abs().max()), 0.1) * torch.randn(p.shape, generator=noise).to(p) for name, p in start.items()
+    }
+
+
+def _batch(m: Measured, task: Task, consts: Consts) -> Batch:
+    recipe = m.fit.recipe
+    rows = pools(m.lab.session, m.fit, task, recipe, consts)
+    _, sequence = loop.orders(recipe.streams, rows, 1, 1)
+    drawn = {
+        name: loop.gather(rows[name], positions, task.W_KC.device, task.W_KC.dtype)
+        for name, positions in next(iter(sequence)).items()
+    }
+    return Batch(drawn, 0, rng.generator(1, "noise", 0))
+
+
+def _far(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference in units of the largest logit, or 0 where it is within rounding."""
+    off = float((found - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
+    return off if not off <= CLOSE else 0.0

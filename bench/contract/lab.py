@@ -1,0 +1,227 @@
+"""A tiny world to measure methods in: random towers, a few noisy images on disk, and the program's own plan and runner.
+
+Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method that passes
+here runs there.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench.clip.backbone import BackboneSpec
+from bench.data.dataset import Dataset
+from bench.errors import BenchError
+from bench.features.encode import EncodeReport, Request, stream
+from bench.interface import Consts, Facts, Method, Recipe, State, Task, Values
+from bench.names import canonical
+from bench.registry import Registry
+from bench.run import execute, plan, record
+from bench.run.plan import Planned
+from bench.run.session import Session
+
+STEPS = 3
+SIDE = 64  # pixels: the smallest images on which an attention pool has more than one token
+_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+_VISION: dict[str, dict[str, Any]] = {
+    "rn": {"layers": [1, 1, 1, 1], "width": 8, "image_size": SIDE, "head_width": 64},
+    "vit": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": SIDE},
+}
+_CLASSES = {"cat": (210, 120, 40), "green_frog": (40, 160, 60), "whale": (50, 80, 200)}
+# Images of a class by part: one class has fewer than the two shots asked for; two classes have plenty.
+UNEVEN = {"train": (3, 1, 2), "val": (2, 2, 2), "test": (3, 3, 3)}
+PAIR = {"train": (5, 5), "val": (2, 2), "test": (2, 2)}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """``towers``: family to the name of a random backbone. ``folders``: three uneven classes, the same with every test
+    image under the next class's label, and two classes."""
+
+    root: Path
+    session: _Session
+    towers: Mapping[str, str]
+    folders: Mapping[str, Path]
+
+    def fresh(self) -> Lab:
+        """The same lab with newly loaded towers and texts, whatever a method did to the old ones."""
+        return replace(self, session=_Session(self.session.known))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method fitted and evaluated in the lab: its plan, its state, where its records lie, top-1 classes of the test images."""
+
+    lab: Lab
+    fit: Planned
+    state: State
+    states: Mapping[str, State]
+    results: Path
+    top1: np.ndarray
+
+    @property
+    def method(self) -> Method:
+        """The method, its recipe cut to a few steps."""
+        return self.fit.method
+
+    def task(self) -> Task:
+        """A fresh task, as the fit had it."""
+        return self.lab.session.task(self.fit, dict(self.states))
+
+    def test(self) -> dict[str, torch.Tensor]:
+        """Raw features of the test images at the method's taps."""
+        paths, session = self.fit.dataset.test.paths, self.lab.session
+        return {t: session.features(self.fit.backbone, self.fit.dataset, paths, "eval", t) for t in self.method.taps}
+
+    def logits(self, features: Mapping[str, torch.Tensor], consts: Consts, state: State | None = None) -> torch.Tensor:
+        """Logits (B, K) of the fitted method."""
+        state = state or self.state
+        with torch.no_grad():
+            return self.method.logits(state.params, consts, features, state.values)
+
+
+class _Session(Session):
+    """A session whose features are made when they are asked for and kept in memory, in half precision as in the store."""
+
+    def __init__(self, known: dict[tuple[Any, ...], torch.Tensor]) -> None:
+        super().__init__("cpu", None, lambda line: None, workers=0)
+        self.known = known
+
+    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> EncodeReport:
+        return EncodeReport(0, 0, 0.0)
+
+    def slices(
+        self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        key = (spec.digest, dataset.digest, tuple(paths), view, tap)
+        if key not in self.known:
+            parts = stream(self.backbone(spec), dataset, paths, view, [tap], workers=0)
+            self.known[key] = torch.cat([taps[tap] for _, taps in parts])
+        for start in range(0, len(paths), rows):
+            yield start, self.known[key][start : start + rows].float()
+
+
+class Failed(Exception):
+    """A method did not get through a measurement; the message says where."""
+
+
+@contextmanager
+def open_lab() -> Iterator[Lab]:
+    """The lab in a temporary folder, built once for all methods that are checked."""
+    with tempfile.TemporaryDirectory(prefix="bench-contract-") as folder:
+        root = Path(folder)
+        towers = {family: f"{family}@{_tower(root, family)}" for family in _VISION}
+        folders = {"uneven": _images(root / "uneven", UNEVEN), "relabelled": _images(root / "relabelled", UNEVEN, shift=1)}
+        folders["pair"] = _images(root / "pair", PAIR)
+        _sentences(root / "prompts", folders)
+        yield Lab(root, _Session({}), towers, folders)
+
+
+def _tower(root: Path, family: str) -> Path:
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    config = {"embed_dim": 16, "vision_cfg": _VISION[family], "text_cfg": _TEXT, "quick_gelu": True}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        model = CLIP(**config)
+    file = root / f"{family}.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file, {"config": json.dumps(config)})
+    return file
+
+
+def _images(folder: Path, counts: Mapping[str, tuple[int, ...]], shift: int = 0) -> Path:
+    """Images as ``part/class/i.png``; with ``shift`` the test images of class k lie under class k + shift."""
+    for part, of_class in counts.items():
+        for k, count in enumerate(of_class):
+            label = (k + shift) % len(of_class) if part == "test" else k
+            place = folder / part / list(_CLASSES)[label]
+            place.mkdir(parents=True)
+            for i in range(count):
+                _image(f"{part}/{k}/{i}", list(_CLASSES.values())[k]).save(place / f"{i}.png")
+    return folder
+
+
+def _image(name: str, colour: tuple[int, int, int]) -> Image.Image:
+    draw = random.Random(name)
+    noise = np.array([[[draw.randrange(256) for _ in "rgb"] for _ in range(16)] for _ in range(16)])
+    mixed = (0.5 * noise + 0.5 * np.array(colour)).astype(np.uint8)
+    return Image.fromarray(mixed).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+
+
+def _sentences(folder: Path, datasets: Mapping[str, Path]) -> None:
+    folder.mkdir()
+    names = [name.replace("_", " ") for name in _CLASSES]
+    content = {name: [f"A {name} is an animal.", f"The {name} is here."] for name in names}
+    for name in datasets:
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def cut(method: Method) -> Method:
+    """The same method with a recipe of a few steps, checked after every one."""
+
+    def recipe(self: Method, settings: Values, facts: Facts) -> Recipe:
+        whole = method.recipe(settings, facts)
+        if whole.optim is None:
+            return whole
+        return replace(whole, steps=STEPS, epochs=None, check_every=1)
+
+    return type(type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__})()
+
+
+def measure(lab: Lab, method: Method, registry: Registry, family: str, folder: str, shots: int = 2) -> Measured:
+    """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads, on one tower and dataset.
+
+    Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
+    """
+    results = Path(tempfile.mkdtemp(dir=lab.root))
+    short = Registry()
+    for name in _chain(method, registry):
+        short.methods[canonical(name)] = cut(method if name == method.name else registry.get(name))
+    request = plan.Request(
+        (method.name,), (str(lab.folders[folder]),), (shots,), (1,), (lab.towers[family],), preset="quick",
+        prompt_dir=lab.root / "prompts", results=results,
+    )  # fmt: skip
+    made = plan.make(request, short)
+    if not made.fits:
+        raise Failed("; ".join(b.reason for b in made.blocked) or "its plan has no cell")
+    todo, _ = execute.remaining(made)
+    runner = execute.Runner(lab.session, short, results, keep_states="all")
+    outcome = runner.run(made, todo, lambda *_: None)
+    fit = next(f for f in made.fits if f.asked)
+    if outcome.failures:
+        raise Failed(f"{outcome.failures[0][1]}{_where(fit)}")
+    states = {role: runner.states[other.key] for role, other in fit.after.items()}
+    evaluation = fit.evaluations[0]
+    arrays = record.evaluation_path(fit.where, fit.key, evaluation.key).with_suffix(".npz")
+    return Measured(lab, fit, runner.states[fit.key], states, results, record.read_predictions(arrays)["top1"])
+
+
+def _chain(method: Method, registry: Registry) -> Iterator[str]:
+    for name in method.after:
+        yield from _chain(registry.get(name), registry)
+    yield method.name
+
+
+def _where(fit: Planned) -> str:
+    """The last line of the method's file in the traceback of a failed fit."""
+    found: dict[str, Any] = {}
+    for path in fit.where.glob("*.json"):
+        found = record.read(path) or {}
+        if found.get("status") == "failed":
+            break
+    lines = [line.strip() for line in found.get("traceback", "").splitlines() if line.strip().startswith("File ")]
+    own = [line for line in lines if "/bench/" not in line and "site-packages" not in line]
+    if not own and not lines:
+        raise BenchError(found.get("error", "failed without a traceback"))
+    return f" ({(own or lines)[-1]})"
