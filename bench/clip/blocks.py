@@ -28,13 +28,12 @@ def norm(x: Tensor, params: Params, name: str, eps: float) -> Tensor:
 
 class _Product(torch.autograd.Function):
     """x W^T whose weight gradient comes out row by row: torch's own, mapped over replicas, is a transposed view, and the
-    copy that optimisers then make of it costs more than the product."""
-
-    generate_vmap_rule = True
+    copy that optimisers then make of it costs more than the product. The rule for vmap is written out because the
+    generated one takes longer than a small product."""
 
     @staticmethod
     def forward(x: Tensor, W: Tensor) -> Tensor:
-        return x @ W.t()
+        return x @ W.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -44,8 +43,20 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, W = ctx.saved_tensors
         to_x = grad @ W if ctx.needs_input_grad[0] else None
-        to_W = grad.flatten(0, -2).t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        to_W = None
+        if ctx.needs_input_grad[1]:  # W (out, in), or one for each leading row of x and grad (R, n, ...)
+            kept = W.dim() - 2
+            to_W = grad.flatten(kept, -2).mT @ x.flatten(kept, -2)
         return to_x, to_W
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, W: Tensor) -> tuple[Tensor, int]:
+        if in_dims[1] is None:
+            assert in_dims[0] is not None
+            return product(x.movedim(in_dims[0], 0), W), 0
+        x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        out = product(x.flatten(1, -2), W.movedim(in_dims[1], 0))
+        return out.unflatten(1, x.shape[1:-1]), 0
 
 
 def product(x: Tensor, W: Tensor) -> Tensor:
@@ -57,7 +68,9 @@ def product(x: Tensor, W: Tensor) -> Tensor:
 def linear(x: Tensor, params: Params, name: str) -> Tensor:
     """Affine map with the parameters ``name``.weight and ``name``.bias."""
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    return product(x, weight) + bias if torch.is_grad_enabled() else F.linear(x, weight, bias)
+    # Only stacked weights gain from ``product``: one weight for all replicas is torch's own case.
+    stacked = torch.is_grad_enabled() and torch._C._functorch.is_batchedtensor(weight)
+    return product(x, weight) + bias if stacked else F.linear(x, weight, bias)
 
 
 def mlp(x: Tensor, params: Params, name: str, activation: Activation) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bench.methods.tip_adapter import search_axis  # type: ignore[import-not-found]
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor
@@ -18,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.clip import heads
 from bench.interface import POOLED, points
-from bench.methods.tip_adapter import search_axis  # type: ignore[import-not-found]
 from bench.train import rng, select
 from tests.benchmarks import ratios_online
 from tests.benchmarks.ratios_timing import Row, interleaved, row
