@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, check, compare, data, listing, pack, plot, run, table, weights
+from bench.cli import cache, check, check_method, compare, data, listing, new, pack, plot, run, table, weights
 
 app = typer.Typer(
     name="bench",
@@ -19,7 +19,9 @@ app.command("compare")(compare.compare)
 app.command("pack")(pack.pack)
 app.command("plot")(plot.plot)
 app.command("check")(check.check)
+app.command("check-method")(check_method.check_method)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
+app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
