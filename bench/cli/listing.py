@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bench.registry import Registry
 
 app = typer.Typer(help="What there is to choose from.", no_args_is_help=True)
 
@@ -31,17 +34,41 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
 def methods(
     format: Format = "text",
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="One screen per method: its recipe on one task.")] = False,
+    only: Annotated[str | None, typer.Option("--methods", help="With --verbose: only these.")] = None,
+    dataset: Annotated[str, typer.Option(help="With --verbose: the task's dataset.")] = "emoji",
+    shots: Annotated[int, typer.Option(help="With --verbose: the task's shots.", min=1)] = 16,
+    backbone: Annotated[str, typer.Option(help="With --verbose: the task's backbone.")] = "pocket-rn",
+    preset: Annotated[str | None, typer.Option(help="With --verbose: paper or quick (default: by backbone).")] = None,
 ) -> None:
     """Methods by name; a file that does not load is listed with its reason."""
     from bench.registry import with_plugins
 
     registry = with_plugins(tuple(plugin or ()))
+    if verbose:
+        from bench.cli.options import names
+
+        for name in names(only) or registry.names():
+            _recipe(registry, name, dataset, shots, backbone, preset)
+        return
     rows = [
         {"name": m.name, "title": m.title, "cite": m.cite, "towers": ",".join(m.towers), "note": m.note}
         for m in sorted(registry.methods.values(), key=lambda m: m.name)
     ]
     rows += [{"name": Path(b.source).stem, "broken": b.reason} for b in registry.broken]
     _print(rows, format)
+
+
+def _recipe(registry: Registry, name: str, dataset: str, shots: int, backbone: str, preset: str | None) -> None:
+    from bench.run import describe, plan
+    from bench.run.session import Session
+
+    request = plan.Request((name,), (dataset,), (shots,), (1,), (backbone,), preset=preset)
+    made = plan.make(request, registry)
+    asked = [fit for fit in made.fits if fit.asked]
+    for line in describe.lines(asked[-1], Session("cpu", None, typer.echo)) if asked else (f"{name}: {made.blocked[0].reason}",):
+        typer.echo(line)
+    typer.echo("")
 
 
 @app.command()

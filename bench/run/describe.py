@@ -1,0 +1,129 @@
+"""A method's recipe on one task in words: what is trained, how, for how long, and what chooses."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from bench.interface import Params, Recipe, State, Stream, Task, points
+from bench.lazy import torch
+from bench.run.estimate import row_shape
+from bench.run.plan import Planned
+from bench.run.session import Session
+from bench.run.settings import resolve
+from bench.train import rng
+
+
+def lines(fit: Planned, session: Session) -> Iterator[str]:
+    """One screen about the method of a planned fit, at that task's size."""
+    method, recipe, facts = fit.method, fit.recipe, fit.facts
+    yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
+    yield f"  what        {_first(method.__doc__)}"
+    yield f"  source      {_first(sys.modules[type(method).__module__].__doc__)}"
+    if method.note:
+        yield f"  note        {method.note}"
+    if method.after:
+        yield f"  reads       the fitted state of {', '.join(method.after)}"
+    yield f"  towers      {', '.join(method.towers)}; test features {', '.join(method.taps)}; prompts {', '.join(method.prompts)}"
+    if recipe.optim is None:
+        yield "  training    none by gradient" + ("" if type(method).solve is _plain_solve() else "; solved once per grid point")
+    else:
+        shapes = trained(fit, session)
+        total = sum(map(math.prod, shapes.values()))
+        names = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in list(shapes.items())[:6])
+        more = f" and {len(shapes) - 6} more" if len(shapes) > 6 else ""
+        yield f"  trains      {total:,} numbers: {names}{more}"
+        yield f"  optimiser   {_optimiser(recipe)}"
+        length = f"{recipe.steps} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
+        yield f"  length      {length}; schedule {recipe.schedule.name if recipe.schedule else 'none'}"
+        for name, stream in recipe.streams.items():
+            yield f"  batch       {name}: {_stream(stream)}"
+    for what, axes in (("grid", {**recipe.grid, **recipe.static}), ("search", recipe.search)):
+        if axes:
+            yield f"  {what:<11} {len(points(axes))} points: " + "; ".join(f"{a} {_axis(v)}" for a, v in axes.items())
+    yield f"  selection   {_selection(recipe)}"
+    changed = _changes(fit)
+    yield f"  preset      '{facts.preset}'" + (": " + ", ".join(changed) if changed else " changes nothing")
+
+
+def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the trainable tensors of one replica, found by initialising on features of zeros."""
+    task = _blank(fit, session)
+    params = fit.method.init(task, fit.method.prepare(task), _values(fit, task), rng.generator(0, "describe"))
+    return {name: tuple(p.shape) for name, p in params.items()}
+
+
+def _values(fit: Planned, task: Task) -> dict[str, Any]:
+    return {**task.settings, **points({**fit.recipe.grid, **fit.recipe.static})[0]}
+
+
+def _blank(fit: Planned, session: Session) -> Task:
+    """The fit's task with features of ones in place of images."""
+    task = session.task(fit, {name: _state(other, session) for name, other in fit.after.items()})
+    n = len(task.labels_N)
+
+    def features(tap: str, view: str) -> torch.Tensor:
+        return torch.ones(n, *row_shape(fit.backbone, tap), device=task.device)
+
+    return replace(task, features=features, slices=lambda tap, view: iter([(0, features(tap, view))]))
+
+
+def _state(fit: Planned, session: Session) -> State:
+    task = _blank(fit, session)
+    consts, values = fit.method.prepare(task), _values(fit, task)
+    params: Params = {}
+    if fit.recipe.optim is not None:
+        params = fit.method.init(task, consts, values, rng.generator(0, "describe"))
+    return State(params, values)
+
+
+def _plain_solve() -> Any:
+    from bench.interface import Method
+
+    return Method.solve
+
+
+def _first(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def _optimiser(recipe: Recipe) -> str:
+    spec = recipe.optim
+    assert spec is not None
+    details = f"momentum {spec.momentum:g}" if spec.name == "sgd" else f"betas {spec.betas}, eps {spec.eps:g}"
+    clip = f", gradients clipped at {spec.clip_norm:g}" if spec.clip_norm else ""
+    return f"{spec.name}, {details}{clip}"
+
+
+def _stream(stream: Stream) -> str:
+    batch = "all rows" if stream.batch is None else f"{stream.batch} rows"
+    bank = ", ".join(stream.views) if len(stream.views) <= 3 else f"{stream.views[0]} ... ({len(stream.views)} views)"
+    views = f" of {bank}" if stream.source == "support" else ""
+    return f"{batch} of {stream.source} '{stream.tap}'{views}; {stream.rows}, {stream.order}"
+
+
+def _axis(values: tuple[Any, ...]) -> str:
+    shown = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in values]
+    return "{" + ", ".join(shown) + "}" if len(shown) <= 6 else f"{shown[0]} ... {shown[-1]} ({len(shown)} values)"
+
+
+def _selection(recipe: Recipe) -> str:
+    several = any(len(v) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for v in axes.values())
+    if recipe.optim is not None and recipe.select == "best":
+        when = f"every {recipe.check_every} steps" if recipe.check_every else "after every epoch"
+        return f"best checkpoint by few-shot validation {recipe.criterion}, {when}; earliest of equals"
+    last = "last step" if recipe.optim is not None else "nothing trained"
+    return last + ("; the rest by few-shot validation accuracy, first of equals" if several else "; nothing to choose")
+
+
+def _changes(fit: Planned) -> list[str]:
+    """Settings that the preset changes against the published recipe."""
+    published: Mapping[str, Any] = resolve(fit.method, "paper", fit.facts.recipe_as, {})
+    return [f"{k} {_short(v)} -> {_short(fit.settings[k])}" for k, v in published.items() if fit.settings[k] != v]
+
+
+def _short(value: Any) -> str:
+    return _axis(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
