@@ -26,13 +26,14 @@ def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str,
 def parse_value(text: str, default: Any, name: str) -> Any:
     """A value as typed on the command line, in the type of the setting's default.
 
-    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None.
+    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None, but stays a word
+    where words are expected.
     """
     if isinstance(default, tuple):
         like = default[0] if default else 0.0
         return tuple(parse_value(part, like, name) for part in text.split(","))
     lowered = text.strip().lower()
-    if lowered == "none":
+    if lowered == "none" and not isinstance(default, str):
         return None
     try:
         if isinstance(default, bool):

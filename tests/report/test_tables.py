@@ -273,3 +273,25 @@ def test_the_public_face(full: pd.DataFrame) -> None:
     assert bench.load_results is load_results
     assert "| safe" in bench.table(full, "1").text("md")
     assert "safe is better than coop" in bench.compare(full, "safe", "coop").verdict
+
+
+def test_the_ablation_suite_plans(tmp_path: Path) -> None:
+    """Every open question is one setting away from the plain row, which is planned too."""
+    from bench.names import canonical
+    from bench.registry import builtin
+    from bench.run import settings
+    from bench.suite import load
+
+    suite = load("ablation")
+    known = {canonical(m.name): m for m in builtin().methods.values()}
+    sweeps = settings.parse_sweeps(suite.sweeps, known)
+    varied = {(name, key): value for name, points in sweeps.items() for point in points for key, value in point.items()}
+    for asked in ("train_scale", "blend", "train_classifier", "augment", "tail", "select_with_blend"):  # A2 A3 A5 A7 A9 A11
+        assert ("safe", asked) in varied
+    assert ("safe-a", "train_keys") in varied  # A19
+    for name, points in sweeps.items():
+        usual = settings.resolve(known[name], "quick", "default", {})
+        changed = [{k: v for k, v in point.items() if v != usual[k]} for point in points]
+        assert changed.count({}) == 1, "the plain row, once"
+        assert all(len(c) <= 1 for c in changed), "one at a time"
+    assert settings.parse_value("none", "flip", "safe.augment") == "none"
