@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, check, check_method, compare, data, listing, new, pack, plot, run, table, weights
+from bench.cli import cache, check, check_method, compare, data, listing, new, pack, plot, report, run, table, weights
 
 app = typer.Typer(
     name="bench",
@@ -18,6 +18,7 @@ app.command("table")(table.table)
 app.command("compare")(compare.compare)
 app.command("pack")(pack.pack)
 app.command("plot")(plot.plot)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("check-method")(check_method.check_method)
 app.add_typer(listing.app, name="list")

@@ -1,0 +1,119 @@
+"""What stands behind a number: one entry per seed with what was chosen, how it was reached, how long it took and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.files import digest
+from bench.report.choose import shots_text
+from bench.report.marks import LEVEL, outcomes
+from bench.report.tables import Entry, Row
+from bench.run import record
+from bench.stats import mean_interval
+
+CURVE_POINTS = 600  # checks of one fit that the page keeps: the chosen configuration first, then the others
+
+
+class Details:
+    """Collects the details of table entries; equal settings and machines are kept once."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.rows = {str(row["path"]): row for row in frame.to_dict("records")}
+        self.cells: list[dict[str, Any]] = []
+        self.shared: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def add(self, row: Row, column: str, entry: Entry) -> int | None:
+        """The number of an entry's details; None where there is nothing behind it, as behind an average."""
+        if not entry.paths and not (entry.value is None and entry.note):
+            return None
+        shots = shots_text(row.shots) if row.shots else ""
+        cell: dict[str, Any] = {"row": row.label, "shots": shots, "column": column, "text": entry.text}
+        if entry.paths:
+            cell["seeds"] = [self._seed(path) for path in entry.paths]
+            cell["interval"] = _interval(entry)
+        if entry.note:
+            cell["note"] = entry.note
+        self.cells.append(cell)
+        return len(self.cells) - 1
+
+    def payload(self) -> dict[str, Any]:
+        """JSON for the page's script."""
+        return {"cells": self.cells, "shared": self.shared}
+
+    def _share(self, value: Any) -> int:
+        key = digest(value)
+        if key not in self._places:
+            self._places[key] = len(self.shared)
+            self.shared.append(value)
+        return self._places[key]
+
+    def _seed(self, path: str) -> dict[str, Any]:
+        found = record.read(Path(path))
+        if found is None:
+            raise BenchError(f"{path}: the record has gone; load the results again")
+        fit = record.read(record.fit_path(Path(path).parent, found["fit"])) or {}
+        parts = fit.get("parts", {})
+        seconds = {**fit.get("seconds", {}), "evaluate": found["seconds"]}
+        digests = {name: parts[name] for name in ("dataset", "draw", "weights", "prompts") if isinstance(parts.get(name), str)}
+        provenance = {k: v for k, v in found.get("provenance", {}).items() if k != "written"}
+        return _clean({
+            "seed": found["cell"]["seed"],
+            "accuracy": 100 * found["top1"],
+            "top5": 100 * found["top5"],
+            "images": found["n"],
+            "validation": None if fit.get("val_accuracy") is None else 100 * fit["val_accuracy"],
+            "chosen": {**fit.get("values", {}), **{k: v for k, v in found["values"].items() if v is not None}},
+            "step": fit.get("step"),
+            "budget": fit.get("budget", {}),
+            "seconds": seconds,
+            "memory": fit.get("peak_memory"),
+            "curve": curve(fit),
+            "notes": fit.get("notes", []),
+            "settings": self._share(parts.get("settings", {})),
+            "cell": self._share({k: v for k, v in found["cell"].items() if k != "seed"} | {"version": parts.get("version")}),
+            "provenance": self._share(provenance),
+            "digests": digests,
+            "written": str(self.rows.get(path, {}).get("written", "")),
+            "fit": found["fit"],
+            "evaluation": found["key"],
+        })  # fmt: skip
+
+
+def curve(fit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Validation accuracy in percent by step of each configuration, the chosen one first, within ``CURVE_POINTS``."""
+    points = fit.get("curve") or []
+    values = fit.get("values", {})
+    ordered = sorted(points, key=lambda p: any(values.get(k) != v for k, v in p["point"].items()))
+    found, left = [], CURVE_POINTS
+    for i, point in enumerate(ordered):
+        if i and len(point["checks"]) > left:
+            break
+        left -= len(point["checks"])
+        name = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in point["point"].items())
+        found.append({"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in point["checks"]]})
+    return found
+
+
+def _interval(entry: Entry) -> list[float] | None:
+    """Low and high end in percent, or None where the predictions are gone."""
+    try:
+        found = mean_interval(outcomes(entry), LEVEL)
+    except BenchError:
+        return None
+    return [100 * found.low, 100 * found.high]
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    return [_clean(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,98 @@
+"""The page put together: sections in order, style, script and data inside."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from string import Template
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.html import assets, grids, pictures, reproduce, standing
+from bench.report.html.details import Details
+from bench.report.tables import Table, table
+
+
+def page(frame: pd.DataFrame, title: str, prompts: dict[str, object], targets: tuple[str, ...]) -> str:
+    """HTML text of the whole report."""
+    details = Details(frame)
+    first, lost = _first_tables(frame)
+    if not first:
+        raise BenchError("; ".join(lost) or "no table can be made of these records")
+    shifted = _shift_tables(frame, targets)
+    shown, missing = pictures.all_of(frame)
+    parts = {
+        "title": escape(title),
+        "summary": _summary(frame),
+        "accuracy": "".join(grids.grid(t, details, f"t1-{i}", _one(t, len(first))) for i, t in enumerate(first)),
+        "shifts": _section("shifts", "Shifted test sets", shifted, details),
+        "shots": grids.shot_boxes([*first, *shifted]),
+        "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
+        "statistics": standing.section(first),
+        "reproduce": reproduce.section(frame, prompts),
+        "style": _text("style.css"),
+        "script": _text("script.js"),
+        "data": data(details.payload()),
+    }
+    return Template(_text("page.html")).substitute(parts)
+
+
+def data(value: object) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or starts a comment."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _text(name: str) -> str:
+    return (assets() / name).read_text(encoding="utf-8")
+
+
+def _first_tables(frame: pd.DataFrame) -> tuple[list[Table], list[str]]:
+    found, lost = [], []
+    for backbone in sorted(frame["backbone"].unique()):
+        try:
+            found.append(table(frame, "1", backbone=backbone))
+        except BenchError as error:
+            lost.append(str(error))
+    return found, lost
+
+
+def _shift_tables(frame: pd.DataFrame, targets: tuple[str, ...]) -> list[Table]:
+    sources = sorted(frame[frame["target"] != frame["dataset"]]["dataset"].unique())
+    return [table(frame, "3", datasets=[source], targets=targets) for source in sources]
+
+
+def _one(t: Table, several: int) -> str:
+    """The caption of a first table: its backbone where there are several tables."""
+    backbone = t.rows[0].block[0] if t.rows else ""
+    return f"{t.title}, {backbone}" if several > 1 else t.title
+
+
+def _section(name: str, heading: str, found: list[Table], details: Details) -> str:
+    if not found:
+        return ""
+    inner = "".join(grids.grid(t, details, f"t3-{i}", t.title) for i, t in enumerate(found))
+    return f'<section id="{name}"><h2>{escape(heading)}</h2>{inner}</section>'
+
+
+def _summary(frame: pd.DataFrame) -> str:
+    good = frame[frame["status"] == "ok"]
+    counts = [
+        (good["method"].nunique(), "methods"), (good["dataset"].nunique(), "datasets"),
+        (good["backbone"].nunique(), "backbones"), (good["fit"].nunique(), "fits"), (len(good), "evaluations"),
+    ]  # fmt: skip
+    words = [f"{n} {name if n != 1 else name.removesuffix('s')}" for n, name in counts]
+    last = max((str(w) for w in frame["written"]), default="")[:10]
+    bad = int((frame["status"] == "failed").sum())
+    more = f" {bad} cells failed and print ERR." if bad else ""
+    return escape(f"{', '.join(words)}; last record of {last}." + more)
+
+
+def _absent(missing: list[str]) -> str:
+    if not missing:
+        return ""
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in missing)
+    return f'<details class="absent"><summary>Figures that these records do not hold</summary><ul>{items}</ul></details>'

@@ -1,0 +1,63 @@
+"""Figures as inline SVG, with their ids made their own and nothing in them that reaches outside."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report import figures
+
+_PER_BACKBONE = ("shots", "cd", "time", "prompts")
+_ZOOM = 1.2 / 0.75  # CSS pixels for a point: a fifth larger than in print
+_HEADINGS = {
+    "shots": "Accuracy against shots", "cd": "Average ranks over datasets", "time": "Accuracy against seconds",
+    "prompts": "Prompt sets", "beta": "Blending with the frozen head",
+}  # fmt: skip
+
+_CAPTIONS = {
+    "shots": "Mean over seeds with 95 % intervals, which cover other draws and other test images. Dashed grey: no labels.",
+    "cd": "Rank 1 is best. A bar joins methods whose average ranks differ by less than the critical difference.",
+    "time": "Seconds of one cell: preparing, training every configuration, searching, evaluating. Bars: 95 % intervals.",
+    "prompts": "The same method and draws with other prompts. Bars: 95 % intervals.",
+    "beta": "The same fits evaluated with another weight of the frozen head. Bands: 95 % intervals of the paired change.",
+}
+
+
+def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """HTML of every figure that the records hold, and the reasons why others are not there."""
+    shown, missing = [], []
+    backbones = sorted(frame["backbone"].unique())
+    for kind in figures.KINDS:
+        for backbone in backbones if kind in _PER_BACKBONE else [None]:
+            where = f", {backbone}" if backbone and len(backbones) > 1 else ""
+            try:
+                drawn = figures.plot(frame, kind, backbone=backbone)
+            except BenchError as error:
+                missing.append(f"{_HEADINGS[kind]}{where}: {error}")
+                continue
+            name = re.sub(r"[^a-z0-9]+", "-", f"figure-{kind}-{backbone or 'all'}".lower())
+            picture = inline(figures.encode(drawn, "svg").decode(), name, drawn.alt)
+            notes = "".join(f"<li>{escape(note)}</li>" for note in drawn.notes)
+            below = f'<figcaption>{escape(_CAPTIONS[kind])}<ul class="notes">{notes}</ul></figcaption>'
+            wide = " wide" if drawn.figure.get_figwidth() > 5 else ""
+            shown.append(
+                f'<figure class="picture{wide}"><h3>{escape(_HEADINGS[kind] + where)}</h3>'
+                f'<div class="scroll">{picture}</div>{below}</figure>\n'
+            )
+    return shown, missing
+
+
+def inline(svg: str, name: str, alt: str) -> str:
+    """An SVG file as an element of a page: ids begin with ``name``, the style keeps to it, no metadata."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r'\b(id=")', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace("*{", f"#{name} *{{")
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    size = f'viewBox="0 0 {width} {height}" style="width:{float(width) * _ZOOM:.0f}px"'
+    head = f'<svg id="{name}" role="img" aria-label="{escape(alt)}" {size} xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return head + svg[svg.index(">", svg.index("<svg")) + 1 :]

@@ -1,0 +1,89 @@
+"""The statistics section: averages with intervals, and what tells each method from the best."""
+
+from __future__ import annotations
+
+from html import escape
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.choose import shots_text
+from bench.report.marks import LEVEL, outcomes
+from bench.report.tables import AVERAGE, Row, Table
+from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
+
+_TEXT = (
+    "Intervals are 95 % and cover other draws of the support sets and other test images; the datasets are fixed. Differences "
+    "are paired: same draws, same images. p is two-sided and Holm-corrected within a block; the signed-rank p takes the "
+    "datasets as the sample instead, and cannot be small with few of them. The best was picked from the same data, so "
+    "\u201cnot told apart\u201d does not mean equal."
+)
+
+
+def section(tables: list[Table]) -> str:
+    """One table per backbone and number of shots that has two complete rows with the same seeds."""
+    blocks: list[str] = []
+    for table in tables:
+        groups: dict[tuple[object, ...], list[Row]] = {}
+        for row in table.rows:
+            if not row.oracle and row.entries[AVERAGE].value is not None and not row.entries[AVERAGE].partial:
+                groups.setdefault(row.block, []).append(row)
+        blocks += [_block(table, rows, len(tables) > 1) for rows in groups.values() if len({r.seeds for r in rows}) == 1]
+    body = "".join(blocks) or "<p>No two methods are complete on all datasets with the same seeds.</p>"
+    return f'<p>{escape(_TEXT)}</p>{body}'
+
+
+def _block(table: Table, rows: list[Row], several: bool) -> str:
+    datasets = table.averages[AVERAGE]
+    if len(rows) < 2:
+        return ""
+    try:
+        cells = {str(i): [outcomes(row.entries[d]) for d in datasets] for i, row in enumerate(rows)}
+        marks = column_marks(cells, LEVEL)
+    except (BenchError, ValueError) as error:
+        return f"<p>{escape(str(error))}</p>"
+    best = next(i for i, m in marks.items() if m.best)
+    ranks = _signed_ranks(rows, datasets, best)
+    lines = sorted(marks, key=lambda i: -marks[i].interval.estimate)
+    body = "".join(_line(rows[int(i)].label, marks[i], ranks.get(i)) for i in lines)
+    where = f", {rows[0].block[0]}" if several else ""
+    head = f"{shots_text(rows[0].shots)}{where}, average over {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}"
+    names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        f'<div class="standing"><h3>{escape(head)}</h3><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def _signed_ranks(rows: list[Row], datasets: tuple[str, ...], best: str) -> dict[str, float]:
+    scores = pd.DataFrame({str(i): [row.entries[d].value for d in datasets] for i, row in enumerate(rows)})
+    try:
+        found = wilcoxon_holm(scores, best)
+    except ValueError:
+        return {}
+    return dict(zip(found["second"], found["p_holm"], strict=True))
+
+
+def _line(label: str, mark: Mark, rank: float | None) -> str:
+    classes = "best" if mark.best else "tied" if mark.tied else ""
+    own, diff = mark.interval, mark.to_best
+    cells = (
+        f'<td class="{classes}">{100 * own.estimate:.2f}</td><td>{_span(own)}</td>'
+        f"<td>{'best' if diff is None else f'{_signed(diff.estimate)} ({_span(diff, sign=True)})'}</td>"
+        f"<td>{'' if diff is None else _p(mark.p_holm)}</td><td>{'' if rank is None or diff is None else _p(rank)}</td>"
+    )
+    return f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
+
+
+def _span(i: Interval, sign: bool = False) -> str:
+    show = _signed if sign else lambda x: f"{100 * x:.2f}"
+    return f"{show(i.low)} to {show(i.high)}"
+
+
+def _signed(x: float) -> str:
+    return f"{100 * x:+.2f}".replace("-", "\u2212")
+
+
+def _p(p: float) -> str:
+    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
