@@ -97,7 +97,9 @@ class Namer:
 
 
 def _joined(name: str, extra: list[str]) -> str:
-    return f"{name} ({', '.join(extra)})" if extra else name
+    if not extra:
+        return name
+    return f"{name[:-1]}, {', '.join(extra)})" if name.endswith(")") else f"{name} ({', '.join(extra)})"
 
 
 def shots_text(n: int) -> str:

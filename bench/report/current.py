@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.files import digest
+
 Row = dict[str, Any]
 CELL = ("method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "variant")
 
@@ -16,12 +18,14 @@ class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
     ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's. ``content``:
-    digests of the dataset and of the test set, by name.
+    digests of the dataset and of the test set, by name. ``setup``: digest of the settings and recipes of the same methods,
+    which differs between the seeds of a row only where the program's own defaults have changed.
     """
 
     versions: Mapping[str, int]
     weights: str
     content: Mapping[str, str]
+    setup: str
 
 
 def below(fit: Mapping[str, Any], fits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -41,6 +45,7 @@ def made(evaluation: Mapping[str, Any], fit: Mapping[str, Any], fits: Mapping[st
         {f["cell"]["method"]: f["parts"]["version"] for f in chain if "parts" in f},
         parts.get("weights", ""),
         {name: found for name, found in content.items() if name and found},
+        digest([[f.get("parts", {}).get(part) for part in ("settings", "recipe")] for f in chain]),
     )
 
 
@@ -76,13 +81,20 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         return [f"an older content of {name}" for name, found in row["made"].content.items() if _old(found, content, name)]
 
     rows = _drop(rows, old_content, notes)
+    setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup})
+
+    def old_setup(row: Row) -> list[str]:
+        old = row["made"].setup != setups[_seedless(row)]
+        return [f"{row['method']} with settings that are not the method's own any more"] if old else []
+
+    rows = _drop(rows, old_setup, notes)
     newest: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         cell = tuple(row[c] for c in CELL)
         if cell not in newest or row["written"] >= newest[cell]["written"]:
             newest[cell] = row
     kept = {id(row) for row in newest.values()}
-    return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again with other settings"], notes), notes
+    return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again"], notes), notes
 
 
 def _old(found: str, newest: Mapping[str, str], name: str) -> bool:
@@ -93,9 +105,14 @@ def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, str]]) -> dict[
     """The digest that the newest record gives to each name."""
     found: dict[str, tuple[str, str]] = {}
     for row in rows:
-        for name, digest in named(row).items():
-            found[name] = max(found.get(name, ("", "")), (row["written"], digest))
-    return {name: digest for name, (_, digest) in found.items()}
+        for name, value in named(row).items():
+            found[name] = max(found.get(name, ("", "")), (row["written"], value))
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _seedless(row: Row) -> str:
+    """The coordinates of a row of a table on one dataset: whatever its seeds share."""
+    return "\n".join(str(row[c]) for c in CELL if c not in ("seed", "target"))
 
 
 def _drop(rows: list[Row], reasons: Callable[[Row], list[str]], notes: list[str]) -> list[Row]:

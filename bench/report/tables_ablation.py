@@ -61,7 +61,7 @@ def table_ablation(
     heads = ("method", "shots", "backbone") if several else ("method", "shots")
     found = Table("Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages)
     found.notes = [f"test accuracy in %, mean over {seeds_text(chosen)}; change in points from the row marked 'start'"]
-    found.notes += ["95 % interval and p (Holm within a method's variants) of the paired change, on the seeds that both rows have"]
+    found.notes += ["95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both rows"]
     return replace(found, notes=[*found.notes, *missing_notes(found, partial), *frame.attrs.get("notes", ())])
 
 

@@ -33,7 +33,7 @@ def write_cell(
     version: int = 1, weights: str = "w", content: str = "", changed: dict[str, Any] | None = None,
     late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
     fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
-    classes: int = K,
+    classes: int = K, defaults: dict[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
@@ -45,7 +45,8 @@ def write_cell(
         "protocol": protocol, "preset": preset,
     }  # fmt: skip
     parts = {
-        "schema": record.SCHEMA, "method": method, "version": version, "settings": changed or {}, "weights": weights,
+        "schema": record.SCHEMA, "method": method, "version": version, "weights": weights,
+        "settings": {**(defaults or {}), **(changed or {})},
         "dataset": target_digest or f"{dataset}{content}", "after": after or {},
     }  # fmt: skip
     fit_key = digest([cell, parts])

@@ -84,7 +84,19 @@ def test_the_later_of_two_settings_counts(tmp_path: Path) -> None:
     assert set(where.iterdir()) > before
     frame = load_results(tmp_path)
     assert list(frame["accuracy"]) == [pytest.approx(50.0)]
-    assert "run again with other settings" in notes(frame)
+    assert "cells that were run again" in notes(frame)
+
+
+def test_seeds_under_changed_defaults_do_not_mix(tmp_path: Path) -> None:
+    """The program's own settings have changed, and one seed was run again; the others wait for their turn."""
+    grid(tmp_path, {"safe": 0.6}, datasets=("ants", "bees"), shots=(1,))
+    write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, defaults={"steps": 500}, written=LATER)
+    frame = load_results(tmp_path)
+    ants = frame[frame["dataset"] == "ants"]
+    assert list(ants["seed"]) == [2]
+    assert list(ants["accuracy"]) == [pytest.approx(80.0)]
+    assert len(frame[frame["dataset"] == "bees"]) == 3
+    assert "3 records of safe with settings that are not the method's own any more" in notes(frame)
 
 
 def test_a_later_failure_is_not_hidden_by_an_older_success(tmp_path: Path) -> None:
