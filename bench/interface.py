@@ -66,7 +66,7 @@ class Recipe:
     validation.
     ``select``: ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after steps
     0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is best, ``accuracy`` or
-    ``loss``. ``patience``: checks without any improvement after which training stops. ``halving``, for methods that are
+    ``loss``. ``patience``: checks without improvement after which a replica stops. ``halving``, for methods that are
     solved: how often the interval of two decades around the choice on a grid axis is halved (protocol 6.1).
     """
 

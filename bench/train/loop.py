@@ -200,7 +200,7 @@ def train(
     wd_R = torch.tensor([float(v.get(WD, settings.get(WD, 0.0))) for v in values], dtype=torch.float64, device=device)
     axes = axes_of(values, recipe, device, dtype)
     optimiser = optim.make(recipe.optim, params)
-    keeper = _Keeper(params, recipe.criterion)
+    keeper = _Keeper(params, recipe.criterion, recipe.patience)
     out = Trained({}, [], [])
     _, sequence = orders(recipe.streams, pools, seed, steps)
     for step, positions in enumerate(sequence):
@@ -215,7 +215,7 @@ def train(
         out.curve.append((step, accuracy_R.tolist()))
         out.losses.append((step, loss_R.tolist()))
         keeper.offer(step, accuracy_R, gain_R)
-        if recipe.patience is not None and keeper.stale >= recipe.patience:
+        if keeper.over:
             break
     if score is None or recipe.select != "best":
         final = score(params, values) if score else (torch.zeros(len(values)),) * 2
@@ -230,23 +230,33 @@ def _due(step: int, every: int | None, per_epoch: int) -> bool:
 
 
 class _Keeper:
-    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol 6.2)."""
+    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol 6.2).
 
-    def __init__(self, params: Params, criterion: str) -> None:
+    A replica whose ``patience`` ran out improves no more, so that what it keeps does not depend on its company.
+    """
+
+    def __init__(self, params: Params, criterion: str, patience: int | None) -> None:
         self.live, self.criterion = params, criterion
         self.params = {name: p.detach().clone() for name, p in params.items()}
         R = len(next(iter(params.values())))
         self.score = torch.full((R,), float("-inf"), dtype=torch.float64)
         self.step = [-1] * R
-        self.stale = 0
+        self.patience = float("inf") if patience is None else patience
+        self.stale = torch.zeros(R)
+
+    @property
+    def over(self) -> bool:
+        """Whether no replica can improve any more."""
+        return bool((self.stale >= self.patience).all())
 
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
         """Take the live tensors of the replicas that improved."""
         now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
         now = torch.where(now.isnan(), -math.inf, now)  # a diverged replica never wins
-        better = (now > self.score).nonzero()[:, 0].tolist()
-        self.stale = 0 if better else self.stale + 1
-        self.score = torch.maximum(self.score, now)
+        improved = (now > self.score) & (self.stale < self.patience)
+        better = improved.nonzero()[:, 0].tolist()
+        self.stale = torch.where(improved, 0.0, self.stale + 1)
+        self.score = torch.where(improved, now, self.score)
         with torch.no_grad():
             for r, name in itertools.product(better, self.live):
                 self.params[name][r].copy_(self.live[name][r])

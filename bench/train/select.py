@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
-from bench.train import loop, rng
+from bench.train import loop, rng, waves
 from bench.train.loop import Pool, Scorer
 
 CHUNK_BYTES = 64 << 20
@@ -105,7 +105,11 @@ def fit(
     every = points(grid)
     if val is None and (len(every) > 1 or len(points(recipe.search)) > 1):
         raise AssertionError("without validation a recipe has one grid point and one search point")
-    done = _trained(method, recipe, task, consts, pools, val) if recipe.optim else _solved(method, recipe, task, consts, val)
+    tally = waves.Tally()
+    if recipe.optim:
+        done = _trained(method, recipe, task, consts, pools, val, tally)
+    else:
+        done = _solved(method, recipe, task, consts, val)
     # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
     ordered = [done[_key(point)] for point in every]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
@@ -134,8 +138,14 @@ def fit(
             "search_points": len(candidates) if recipe.search and len(candidates) > 1 else 0,
             "steps": sum(d.steps for d in ordered),
             "val_images": len(val.y) if val else 0,
+            **_split(tally, len(points(recipe.static))),
         },
     )
+
+
+def _split(tally: waves.Tally, groups: int) -> dict[str, int]:
+    """What memory made of the groups; nothing when each was trained in one wave."""
+    return {"waves": tally.waves, "halvings": tally.halvings} if tally.waves > groups else {}
 
 
 @dataclass
@@ -156,21 +166,32 @@ def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _trained(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None
-) -> dict[Any, _Point]:
+    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None,
+    tally: waves.Tally,
+) -> dict[Any, _Point]:  # fmt: skip
     done: dict[Any, _Point] = {}
     for static in points(recipe.static):
         settings = {**task.settings, **static}
         values = [{**point, **static} for point in points(recipe.grid)]
         group = recipe if not static else _with_static(recipe, static)
-        start = [method.init(task, consts, {**settings, **v}, rng.generator(task.seed, "init")) for v in values]
+
+        def start(v: Values, settings: Values = settings) -> Params:
+            return method.init(task, consts, {**settings, **v}, rng.generator(task.seed, "init"))
+
         score = scorer(method, group, consts, settings, val) if val else None
-        out = loop.train(method, group, consts, start, values, settings, pools, task.seed, score)
-        for r, point in enumerate(values):
-            curve = [(step, accuracy[r]) for step, accuracy in out.curve]
-            accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
-            params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
-            done[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
+        for wave in waves.train(method, group, consts, start, values, settings, pools, task.seed, score, tally):
+            out = wave.trained
+            for r in range(len(out.score)):
+                curve = [(step, accuracy[r]) for step, accuracy in out.curve]
+                accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
+                params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
+                point = values[wave.first + r]
+                done[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
+            # What cannot be chosen any more need not be held while the next wave trains; equals wait for the sweep order.
+            top = max(d.score for d in done.values())
+            for d in done.values():
+                if d.score < top:
+                    d.params = {}
     return done
 
 

@@ -1,0 +1,105 @@
+"""Replicas in waves that fit in memory: a large grid is trained in parts, and running out of memory halves the parts.
+
+Waves change nothing but the peak: starts, orders and noise depend on the seed alone (``bench.train.loop``).
+Legend: R replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.interface import Consts, Method, Params, Recipe, Values
+from bench.train import loop, optim
+from bench.train.loop import Pool, Scorer, Trained
+
+# Of what is free: the rest is for activations, validation features and whoever else uses the device.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Replicas trained together: those from ``first`` on, and what became of them."""
+
+    first: int
+    trained: Trained
+
+
+@dataclass
+class Tally:
+    """How a group was split: waves that were trained, and how often running out of memory halved one."""
+
+    waves: int = 0
+    halvings: int = 0
+
+
+def bytes_per_replica(start: Params, recipe: Recipe) -> int:
+    """Bytes that one replica holds while it trains: weights, gradients, moments, best checkpoint, and its start."""
+    assert recipe.optim is not None
+    size = sum(p.numel() for p in start.values())
+    itemsize = max(p.element_size() for p in start.values())
+    return size * (4 * itemsize + optim.bytes_per_parameter(recipe.optim, itemsize))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that could be allocated now; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            return int(fields["MemAvailable"].split()[0]) * 1024
+    return None
+
+
+def fitting(R: int, each: int, free: int | None) -> int:
+    """How many of ``R`` replicas of ``each`` bytes to train together; at least one, and waves of nearly equal size."""
+    most = R if free is None else max(1, min(R, int(SHARE * free) // max(each, 1)))
+    return -(-R // -(-R // most))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch's allocator for the CPU raises a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def train(
+    method: Method, recipe: Recipe, consts: Consts, start: Callable[[Values], Params], values: Sequence[Values],
+    settings: Values, pools: Mapping[str, Pool], seed: int, score: Scorer | None, tally: Tally,
+) -> Iterator[Wave]:  # fmt: skip
+    """``loop.train`` of the replicas at ``values``, wave after wave, in order; ``start`` makes one replica's first tensors.
+
+    A wave that runs out of memory begins again with half as many replicas, as do those after it; a single replica that does
+    not fit raises what it met.
+    """
+    first, size = 0, 0
+    while first < len(values):
+        if not size:
+            probe = start(values[first])
+            device = next(iter(probe.values())).device
+            size = fitting(len(values), bytes_per_replica(probe, recipe), free_bytes(device))
+            del probe
+        part = values[first : first + size]
+        trained = None
+        try:
+            trained = loop.train(method, recipe, consts, [start(v) for v in part], part, settings, pools, seed, score)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or len(part) == 1:
+                raise
+        # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
+        if trained is None:
+            size = -(-len(part) // 2)
+            tally.halvings += 1
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        tally.waves += 1
+        yield Wave(first, trained)
+        first += len(part)

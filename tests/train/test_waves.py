@@ -1,0 +1,87 @@
+"""Grids larger than the memory are trained in waves, and nothing but the peak changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.interface import Recipe
+from bench.train import loop, waves
+from bench.train.optim import OptimSpec
+from tests.train.engine_cases import case
+from tests.train.test_fused import assert_same
+
+
+def test_bytes_of_a_replica() -> None:
+    start = {"a": torch.zeros(3, 4), "b": torch.zeros(5)}
+    adam, sgd = Recipe(optim=OptimSpec("adamw")), Recipe(optim=OptimSpec("sgd"))
+    assert waves.bytes_per_replica(start, adam) == 17 * (4 * 4 + 8)  # start, weights, gradients, best; two moments
+    assert waves.bytes_per_replica(start, sgd) == 17 * (4 * 4 + 4)
+
+
+@pytest.mark.parametrize(
+    ("R", "each", "free", "size"),
+    [(12, 10, None, 12), (12, 10, 240, 12), (12, 10, 239, 6), (12, 10, 100, 4), (12, 10, 1, 1), (7, 10, 80, 4), (1, 10, 0, 1)],
+)
+def test_size_of_a_wave(R: int, each: int, free: int | None, size: int) -> None:
+    assert waves.fitting(R, each, free) == size
+
+
+def test_free_memory_is_known_here() -> None:
+    free = waves.free_bytes(torch.device("cpu"))
+    assert free is None or 1 << 20 < free < 1 << 50
+
+
+@pytest.mark.parametrize("name", ["safe", "cross-modal-linear", "tip-adapter-f"])
+def test_waves_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case(name)
+    whole = c.fit()
+    assert "waves" not in whole.budget
+    each = waves.bytes_per_replica(c.method.init(c.task, c.consts, {**c.task.settings, "lr": 1.0}, None), c.recipe)  # type: ignore[arg-type]
+    monkeypatch.setattr(waves, "free_bytes", lambda device: int(2 * each / waves.SHARE))
+    split = c.fit()
+    assert split.budget["waves"] > 1 and split.budget["halvings"] == 0
+    assert_same(c, whole, split)
+    assert [e["checks"] for e in whole.curve] == [e["checks"] for e in split.curve]
+    assert {k: v for k, v in split.budget.items() if k not in ("waves", "halvings")} == whole.budget
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])  # fmt: skip
+def test_out_of_memory_halves_the_wave(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case("safe")
+    whole, sizes, original = c.fit(), [], loop.train
+
+    def cramped(*arguments: Any) -> loop.Trained:
+        sizes.append(len(arguments[4]))
+        if len(arguments[4]) > 2:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "train", cramped)
+    halved = c.fit()
+    assert sizes == [6, 3, 2, 2, 2]
+    assert (halved.budget["waves"], halved.budget["halvings"]) == (3, 2)
+    assert_same(c, whole, halved)
+
+
+def test_what_fits_in_no_wave_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: Any) -> loop.Trained:
+        raise MemoryError("not even one")
+
+    c = case("safe")
+    monkeypatch.setattr(loop, "train", never)
+    with pytest.raises(MemoryError, match="not even one"):
+        c.fit()
+
+
+def test_other_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> loop.Trained:
+        raise RuntimeError("shapes do not match")
+
+    c = case("safe")
+    monkeypatch.setattr(loop, "train", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        c.fit()
