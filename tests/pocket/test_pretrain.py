@@ -155,7 +155,7 @@ def test_rasterised_drawings_fill_their_frame() -> None:
 
 
 def test_missing_packages_name_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match="npm install .*noto@"):
+    with pytest.raises(MissingData, match=r"npm install .*noto@"):
         iconsets.concepts(tmp_path, tmp_path)
 
 
