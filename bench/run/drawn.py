@@ -43,14 +43,17 @@ def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
 
 
 def tuned(session: Session, fit: Planned, head: State) -> tuple[Tensor, TextSide]:
-    """W from the class rows of a fitted head, brought back to unit length; one text row a class.
+    """W from the class rows of a fitted head, all divided by their mean length; one text row a class.
 
-    The raw rows that some methods start from get the lengths which the raw class means of the untuned texts have.
+    The rows keep their proportions, so that zero-shot prediction is the head's, and are of length one on average, so that
+    what a method adds to s cos keeps its weight. The raw rows that some methods start from get the lengths which the
+    raw class means of the untuned texts have.
     """
-    W_KC = unit(head.params["W_KC"]).float()
+    rows_KC = head.params["W_KC"].float()
+    W_KC = rows_KC / rows_KC.norm(dim=-1).mean()
     _, start = session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
     K = len(W_KC)
     sums_KC = torch.zeros_like(W_KC).index_add(0, start.class_of_P, start.raw_PC)
     lengths_K = (sums_KC / torch.bincount(start.class_of_P, minlength=K)[:, None]).norm(dim=-1)
     class_of_P = torch.arange(K, device=W_KC.device)
-    return W_KC, TextSide(lengths_K[:, None] * W_KC, class_of_P, fit.dataset.classnames, ())
+    return W_KC, TextSide(lengths_K[:, None] * unit(W_KC), class_of_P, fit.dataset.classnames, ())
