@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.tables import Entry, Table
+from bench.report.tables import Entry, Table, broken
 
 _WIDE = 10_000  # a table that is cut is worse than one that wraps in the terminal
 _NOTES = 110  # characters per line of the notes
@@ -22,7 +22,7 @@ def console(table: Table) -> str:
     for i, head in enumerate(table.heads):
         wide.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
     for column in table.columns:
-        wide.add_column(_broken(column), no_wrap=True, justify="left" if column in table.left else "right")
+        wide.add_column("\n".join(broken(column)), no_wrap=True, justify="left" if column in table.left else "right")
     block = None
     for row in table.rows:
         if block is not None and row.block != block:
@@ -34,13 +34,6 @@ def console(table: Table) -> str:
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     notes = [textwrap.fill(note, _NOTES, subsequent_indent="  ", break_long_words=False) for note in table.notes]
     return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
-
-
-def _broken(column: str) -> str:
-    """A column's name over several lines, so that columns are hardly wider than their numbers."""
-    if len(column) <= 8:
-        return column
-    return column.replace("-", "-\n").replace("_", "_\n").replace(" ", "\n")
 
 
 def _cell(entry: Entry) -> Text:

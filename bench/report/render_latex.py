@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench.report.tables import Entry, Table
+import re
+
+from bench.report.tables import Entry, Table, broken
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,7 +29,7 @@ def latex(table: Table) -> str:
         f"\\caption{{{escape(table.title)}.}}",
         f"\\begin{{tabular}}{{{spec}}}",
         "\\toprule",
-        " & ".join(map(escape, [*table.heads, *table.columns])) + r" \\",
+        " & ".join([*map(escape, table.heads), *(_head(c, "l" if c in table.left else "r") for c in table.columns)]) + r" \\",
         "\\midrule",
     ]
     block = None
@@ -35,15 +37,23 @@ def latex(table: Table) -> str:
         if block is not None and row.block != block:
             lines.append("\\midrule")
         block = row.block
-        # A leading bracket would be read as the optional argument of the line break before it.
-        cells = [*(f"{{{escape(h)}}}" if h.startswith(("[", "*")) else escape(h) for h in row.heads)]
-        lines.append(" & ".join([*cells, *(_cell(row.entries[c]) for c in table.columns)]) + r" \\")
+        lines.append(" & ".join([*map(_start, row.heads), *(_cell(row.entries[c]) for c in table.columns)]) + r" \\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(note) + r"\par" for note in table.notes)]
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 
+def _start(text: str) -> str:
+    """Text after a line break, which would take a leading bracket or star for an argument of its own."""
+    return f"{{{escape(text)}}}" if text.startswith(("[", "*")) else escape(text)
+
+
+def _head(column: str, side: str) -> str:
+    lines = [_start(piece.strip()) for piece in broken(column)]
+    stack = r"\\".join(lines)
+    return f"\\shortstack[{side}]{{{stack}}}" if len(lines) > 1 else stack
+
+
 def _cell(entry: Entry) -> str:
-    text = escape(entry.text)
-    text = f"--{text[1:]}" if text == "-" else text
+    text = "--" if entry.text == "-" else re.sub(r"(?<!\w)-(?=\d)", "$-$", escape(entry.text))
     return f"\\textbf{{{text}}}" if entry.best else f"\\underline{{{text}}}" if entry.tied else text

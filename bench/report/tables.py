@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,11 @@ class Table:
         from bench.report.render import render
 
         return render(self, form)
+
+
+def broken(column: str) -> list[str]:
+    """A column's name in pieces for several lines, so that a column is hardly wider than its numbers."""
+    return re.sub(r"(?<=[-_ ])", "\n", column).split("\n") if len(column) > 8 else [column]
 
 
 def table(
