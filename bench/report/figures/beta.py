@@ -52,8 +52,7 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
     own = own.assign(x=[values.get(setting) for values in own["values"]])
     numbers = own["x"].map(lambda x: isinstance(x, int | float))
-    usual = (own["variant"] == "") | (own["variant"] == [f"{setting}={x}" for x in own["x"]])
-    own = own[numbers & usual]
+    own = own[numbers & own["variant"].map(lambda v: v == "" or _only_changes(setting, v))]
     own = own.assign(x=own["x"].astype(float))
     each = own.groupby("fit")["x"]
     whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)
@@ -62,6 +61,10 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
             f"no sweep of {setting} from 0 on is recorded; `{_command(choice, setting)}` makes one, by evaluations without refits"
         )
     return own[whole], notes
+
+
+def _only_changes(setting: str, variant: str) -> bool:
+    return variant.startswith(f"{setting}=") and ", " not in variant
 
 
 def _command(choice: Choice, setting: str) -> str:

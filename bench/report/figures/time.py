@@ -66,7 +66,7 @@ def _fitting(where: Path, key: str) -> float:
 
 def _scatter(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     looks = style.looks(sorted(points["series"].unique()))
-    sizes = {n: 2.6 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
+    sizes = {n: 3.0 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.9)
         for name, look in looks.items():
@@ -83,6 +83,7 @@ def _scatter(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
         shots = [
             Line2D([], [], color=style.GREY, marker="o", linestyle="", markersize=size, label=shots_text(n))
             for n, size in sizes.items()
+            if n
         ]
         style.key(figure, looks, titles, 3, shots)
     return figure

@@ -9,6 +9,7 @@ from string import Template
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.report.choose import IDENTITY
 from bench.report.html import assets, grids, pictures, reproduce, standing
 from bench.report.html.details import Details
 from bench.report.tables import Table, table
@@ -61,8 +62,11 @@ def _first_tables(frame: pd.DataFrame) -> tuple[list[Table], list[str]]:
 
 
 def _shift_tables(frame: pd.DataFrame, targets: tuple[str, ...]) -> list[Table]:
-    sources = sorted(frame[frame["target"] != frame["dataset"]]["dataset"].unique())
-    return [table(frame, "3", datasets=[source], targets=targets) for source in sources]
+    """One table per source, of the rows that were evaluated on a shifted test set at all."""
+    shifted = frame["target"] != frame["dataset"]
+    rows = frame[shifted.groupby([frame[name] for name in (*IDENTITY, "dataset")]).transform("any")]
+    sources = sorted(frame[shifted]["dataset"].unique())
+    return [table(rows, "3", datasets=[source], targets=targets) for source in sources]
 
 
 def _one(t: Table, several: int) -> str:

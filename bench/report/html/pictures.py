@@ -28,19 +28,22 @@ _CAPTIONS = {
 
 def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     """HTML of every figure that the records hold, and the reasons why others are not there."""
+    general = frame.attrs.get("notes", ())  # they stand below the tables
     shown, missing = [], []
-    backbones = sorted(frame["backbone"].unique())
+    backbones: list[str | None] = sorted(frame["backbone"].unique())
+    swept = sorted(frame[frame["variant"].str.startswith("beta=")]["dataset"].unique())
+    places: dict[str, list[tuple[str | None, list[str]]]] = {kind: [(b, []) for b in backbones] for kind in _PER_BACKBONE}
+    places["beta"] = [(None, [name]) for name in swept] or [(None, [])]
     for kind in figures.KINDS:
-        for backbone in backbones if kind in _PER_BACKBONE else [None]:
-            where = f", {backbone}" if backbone and len(backbones) > 1 else ""
+        for backbone, datasets in places[kind]:
+            where = "".join(f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name)
             try:
-                drawn = figures.plot(frame, kind, backbone=backbone)
+                drawn = figures.plot(frame, kind, backbone=backbone, datasets=datasets)
             except BenchError as error:
                 missing.append(f"{_HEADINGS[kind]}{where}: {error}")
                 continue
-            name = re.sub(r"[^a-z0-9]+", "-", f"figure-{kind}-{backbone or 'all'}".lower())
-            picture = inline(figures.encode(drawn, "svg").decode(), name, drawn.alt)
-            notes = "".join(f"<li>{escape(note)}</li>" for note in drawn.notes)
+            picture = inline(figures.encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
+            notes = "".join(f"<li>{escape(note)}</li>" for note in drawn.notes if note not in general)
             below = f'<figcaption>{escape(_CAPTIONS[kind])}<ul class="notes">{notes}</ul></figcaption>'
             wide = " wide" if drawn.figure.get_figwidth() > 5 else ""
             shown.append(
