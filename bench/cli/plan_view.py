@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = 12  # blocked and failed cells printed one by one
 
 
-def show(plan: Plan, todo: list[Todo], complete: int, results: Path) -> None:
+def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.run import estimate
 
@@ -24,7 +24,7 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path) -> None:
     typer.echo(f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in {results / 'runs'}")
     if todo:
         typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
-        size = estimate.disk(todo)
+        size = estimate.disk(todo, dense_cache)
         typer.echo(f"  features on disk: at most {size / 1e9:.2f} GB; fitted states beside the records")
         seconds = estimate.seconds(results, todo)
         if seconds is not None:

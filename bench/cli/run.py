@@ -32,6 +32,7 @@ def run(
     results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Annotated[int | None, typer.Option(help="Processes that fit cells (default: by cores and cells).")] = None,
+    dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -73,7 +74,7 @@ def run(
     )
     planned = plan.make(request, registry)
     todo, complete = execute.remaining(planned, fresh)
-    plan_view.show(planned, todo, complete, results)
+    plan_view.show(planned, todo, complete, results, dense_cache)
     if dry_run:
         if why:
             plan_view.show_why(planned, todo)
@@ -90,12 +91,12 @@ def run(
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
     with Board(len(todo)) as board:
-        session = Session(device, cache, board.say, workers)
+        session = Session(device, cache, board.say, workers, dense_cache)
         runner = execute.Runner(session, registry, results, keep_states, fresh)
         several = jobs or parallel.default_jobs(session.device, len(todo))
         try:
             if several > 1:
-                setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh)
+                setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache)
                 outcome = parallel.run(runner, setup, planned, todo, several, board.advance, deadline)
             else:
                 outcome = runner.run(planned, todo, board.advance, deadline)

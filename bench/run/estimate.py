@@ -27,12 +27,12 @@ def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
     return {POOLED: (width,), PREPROJ: (tower,), **shapes}.get(tap, (width,))
 
 
-def disk(todo: list[Todo]) -> int:
+def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     """Bytes of stored features (fp16) that the cells read, each image x view x tap once; what is stored already included."""
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
         found = [*needs.of_fit(t.fit, t.fit.cell.protocol == "test-oracle")]
-        found += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e)]
+        found += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
         for dataset, part, paths, view, tap in found:
             if needs.stored(tap, view):
                 key = (t.fit.backbone.name, dataset.name, part, view, tap)

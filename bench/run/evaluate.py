@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.data.dataset import Dataset
 from bench.errors import BenchError
-from bench.interface import EVAL, Consts, Params
+from bench.interface import EVAL, Consts, Features, Params
 from bench.run.estimate import row_shape
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
@@ -31,34 +32,63 @@ def predict(
 
     A target with a class subset is scored on its rows of the classifier only, before the arg-max (protocol 1.6).
     """
+    return padded(_slices_ranked(session, fit, evaluation, params, consts, values))
+
+
+def _slices_ranked(
+    session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, values: Mapping[str, Any]
+) -> list[np.ndarray]:
     target, method = evaluation.target, fit.method
-    columns = None if target.classes is None else torch.tensor(target.classes, device=session.device)
-    K = len(target.classnames)
     found = []
     rows = ROWS or max(1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps))
     parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, rows) for tap in method.taps]
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
-            logits_BK = method.logits(params, consts, features, values)
-            if not torch.isfinite(logits_BK).all():
-                raise BenchError(f"{fit.cell.method} gives logits that are not finite: its training diverged; try smaller rates")
-            if columns is not None:
-                logits_BK = logits_BK[:, columns]
-            # argsort and not topk: equal logits must rank the same way on every device, the lower class first.
-            found.append(logits_BK.argsort(dim=-1, descending=True, stable=True)[:, : min(TOP, K)].cpu().numpy())
-    ranked = np.concatenate(found)
-    return ranked[:, 0], np.pad(ranked, ((0, 0), (0, TOP - ranked.shape[1])), mode="edge")
+            found.append(ranked(fit, target, params, consts, features, values))
+    return found
+
+
+def ranked(
+    fit: Planned, target: Dataset, params: Params, consts: Consts, features: Features, values: Mapping[str, Any]
+) -> np.ndarray:
+    """The best classes of a slice's images, (B, min(TOP, K)), best first."""
+    logits_BK = fit.method.logits(params, consts, features, values)
+    if not torch.isfinite(logits_BK).all():
+        raise BenchError(f"{fit.cell.method} gives logits that are not finite: its training diverged; try smaller rates")
+    if target.classes is not None:
+        logits_BK = logits_BK[:, torch.tensor(target.classes, device=logits_BK.device)]
+    # argsort and not topk: equal logits must rank the same way on every device, the lower class first.
+    order_BK = logits_BK.argsort(dim=-1, descending=True, stable=True)
+    return order_BK[:, : min(TOP, len(target.classnames))].cpu().numpy()
+
+
+def padded(found: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Top-1 (n,) and top-5 (n, 5) of all slices; with fewer than five classes the last repeats."""
+    every = np.concatenate(found)
+    return every[:, 0], np.pad(every, ((0, 0), (0, TOP - every.shape[1])), mode="edge")
 
 
 def evaluate(
     session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, chosen: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The evaluation's record (without provenance) and its predictions: top-1, top-5, labels."""
-    given = {k: v for k, v in evaluation.values.items() if v is not None}
-    values = {**fit.settings, **chosen, **given}
+    values = values_of(fit, evaluation, chosen)
     began = time.perf_counter()
-    top1, top5 = predict(session, fit, evaluation, params, consts, values)
+    found = _slices_ranked(session, fit, evaluation, params, consts, values)
+    return concluded(evaluation, values, found, time.perf_counter() - began)
+
+
+def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that logits are computed at: settings, what validation chose, what the evaluation fixes."""
+    return {**fit.settings, **chosen, **{k: v for k, v in evaluation.values.items() if v is not None}}
+
+
+def concluded(
+    evaluation: Evaluation, values: Mapping[str, Any], found: Sequence[np.ndarray], seconds: float
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The record and the predictions of ranked slices."""
+    top1, top5 = padded(found)
     labels = np.asarray(evaluation.target.test.labels)
     record = {
         "target": evaluation.target.name,
@@ -68,6 +98,6 @@ def evaluate(
         "n": len(labels),
         "top1": float((top1 == labels).mean()),
         "top5": float((top5 == labels[:, None]).any(1).mean()),
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
     }
     return record, (top1, top5, labels)

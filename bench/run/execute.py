@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bench.run.plan import Evaluation, Plan, Planned
 
 if TYPE_CHECKING:
     from bench.interface import State
+    from bench.run.onepass import Job
     from bench.run.session import Session
 
 Progress = Callable[[str, int, int], None]  # (what, cells done, cells in all)
@@ -85,6 +86,7 @@ class Runner:
         self.session, self.results, self.fresh = session, results, fresh
         self.keep = _keeper(registry, keep_states)
         self.states: dict[str, State] = {}
+        self.waiting: list[tuple[Todo, Job, dict[str, Any]]] = []
         self.outcome = Outcome()
 
     def begin(self, plan: Plan, todo: list[Todo]) -> None:
@@ -103,10 +105,13 @@ class Runner:
             for t in group:
                 if deadline is not None and time.monotonic() > deadline:
                     self.outcome.out_of_time = True
-                    return self.outcome
+                    break
                 self._cell(t)
                 done += 1
                 progress(label(t.fit), done, total)
+            self._one_pass()
+            if self.outcome.out_of_time:
+                break
         return self.outcome
 
     def taps(self, todo: list[Todo]) -> Taps:
@@ -123,7 +128,7 @@ class Runner:
             for need in needs.of_fit(fit, fit.cell.protocol == "test-oracle"):
                 yield name, need
         for evaluation in t.evaluations:
-            for need in needs.of_evaluation(t.fit, evaluation):
+            for need in needs.of_evaluation(t.fit, evaluation, self.session.dense_cache):
                 yield name, need
 
     def _chain(self, fit: Planned) -> Iterator[Planned]:
@@ -153,7 +158,7 @@ class Runner:
             self.failed(t, error)
 
     def _fit_and_evaluate(self, t: Todo) -> None:
-        from bench.run import evaluate, provenance
+        from bench.run import evaluate, onepass, provenance
 
         state, task, consts = self._state(t.fit)
         if not t.evaluations:
@@ -163,12 +168,36 @@ class Runner:
             consts = t.fit.method.prepare(task)
         facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(t.fit.method)}
         for e in t.evaluations:
-            found, arrays = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
-            path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
-            record.write_predictions(path.with_suffix(".npz"), *arrays)
-            head = {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": asdict(t.fit.cell)}
-            record.write(path, {**head, **found, "provenance": facts})
-            self.outcome.evaluations += 1
+            if onepass.waits(self.session, t.fit, e):
+                self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))
+                continue
+            self._conclude(t, e, facts, *evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values))
+
+    def _conclude(self, t: Todo, e: Evaluation, facts: dict[str, Any], found: dict[str, Any], arrays: Any) -> None:
+        path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
+        record.write_predictions(path.with_suffix(".npz"), *arrays)
+        head = {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": asdict(t.fit.cell)}
+        record.write(path, {**head, **found, "provenance": facts})
+        self.outcome.evaluations += 1
+
+    def _one_pass(self) -> None:
+        """The evaluations of a round that wait for streamed features: one pass for each backbone and test set."""
+        from bench.run import onepass
+
+        groups: dict[tuple[str, str], list[tuple[Todo, Job, dict[str, Any]]]] = defaultdict(list)
+        for t, job, facts in self.waiting:
+            groups[t.fit.backbone.name, job.evaluation.target.name].append((t, job, facts))
+        self.waiting = []
+        for group in groups.values():
+            try:
+                results: Sequence[Any] = onepass.run(self.session, [job for _, job, _ in group])
+            except Exception as error:
+                results = [error] * len(group)
+            for (t, job, facts), result in zip(group, results, strict=True):
+                if isinstance(result, Exception):
+                    self.failed(t, result)
+                else:
+                    self._conclude(t, job.evaluation, facts, *result)
 
     def _after(self, fit: Planned) -> dict[str, State]:
         return {name: self._state(other)[0] for name, other in fit.after.items()}

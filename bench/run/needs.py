@@ -53,8 +53,10 @@ def of_fit(fit: Planned, oracle: bool) -> Iterator[Need]:
             yield fit.dataset, part, paths, EVAL, tap
 
 
-def of_evaluation(fit: Planned, evaluation: Evaluation) -> Iterator[Need]:
-    """What evaluating reads: the test images' features."""
+def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True) -> Iterator[Need]:
+    """What evaluating reads from the store: the test images' features, unless dense ones are streamed instead."""
+    if not dense_cache and HEAVY.intersection(fit.method.taps):
+        return
     for tap in fit.method.taps:
         yield evaluation.target, "test", evaluation.target.test.paths, EVAL, tap
 

@@ -37,6 +37,7 @@ class Setup:
     cache: Path | None
     keep_states: str
     fresh: bool
+    dense_cache: bool = True
 
 
 @dataclass
@@ -70,7 +71,7 @@ def _start(setup: Setup, pids: Any) -> None:
     torch.set_num_threads(1)
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
-    session = Session(setup.device, setup.cache, messages.append, workers=0)
+    session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
     runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh)
     _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
 

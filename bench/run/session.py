@@ -51,8 +51,12 @@ def repeatable() -> None:
 class Session:
     """Backbones, features and classifiers of one command, each made once."""
 
-    def __init__(self, device: str, cache: Path | None, report: Callable[[str], None], workers: int | None = None) -> None:
+    def __init__(
+        self, device: str, cache: Path | None, report: Callable[[str], None], workers: int | None = None,
+        dense_cache: bool = True,
+    ) -> None:  # fmt: skip
         repeatable()
+        self.dense_cache = dense_cache
         self.device = pick_device(device)
         self.store = FeatureStore(cache, report)
         self.report = report
@@ -120,6 +124,18 @@ class Session:
         report = encode(self.backbone(spec), dataset, requests, self.store, workers=self.workers)
         self.encodes += report.encodes
         return report
+
+    def lacks(self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]) -> bool:
+        """Whether any of these features is not in the store."""
+        key_of = keys(self.backbone(spec), dataset)
+        return any(self.store.missing(key_of(tap, view), paths) for tap in taps)
+
+    def stream(
+        self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Raw float32 features of several taps from one pass over the images, in batches; nothing is stored."""
+        for start, found in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
+            yield start, {tap: x.to(self.device).float() for tap, x in found.items()}
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256

@@ -1,0 +1,65 @@
+"""Evaluation without stored dense features: one pass over a test set's images serves every fitted state that waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.interface import EVAL, Consts, Params
+from bench.run import evaluate, needs
+from bench.run.plan import Evaluation, Planned
+from bench.run.session import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """An evaluation that waits: the fit's state and constants, and the values chosen for it."""
+
+    fit: Planned
+    evaluation: Evaluation
+    params: Params
+    consts: Consts
+    chosen: Mapping[str, Any]
+
+
+def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
+    """Whether an evaluation reads what the session does not store and the store does not hold from before."""
+    if session.dense_cache or not needs.HEAVY.intersection(fit.method.taps):
+        return False
+    return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
+
+
+def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tuple[np.ndarray, ...]] | Exception]:
+    """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
+
+    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass. Memory holds the
+    states and one batch of features. Raises what reading the images raises.
+    """
+    first = jobs[0]
+    target, began = first.evaluation.target, time.perf_counter()
+    taps = sorted({tap for job in jobs for tap in job.fit.method.taps})
+    values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
+    found: list[list[np.ndarray]] = [[] for _ in jobs]
+    errors: dict[int, Exception] = {}
+    with torch.no_grad():
+        for _, features in session.stream(first.fit.backbone, target, target.test.paths, EVAL, taps):
+            for i, job in enumerate(jobs):
+                if i in errors:
+                    continue
+                mine = {tap: features[tap] for tap in job.fit.method.taps}
+                try:
+                    ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
+                except Exception as error:  # one state's failure is its own; the pass goes on for the others
+                    errors[i] = error
+                else:
+                    found[i].append(ranked)
+    share = (time.perf_counter() - began) / len(jobs)
+    return [
+        errors[i] if i in errors else evaluate.concluded(job.evaluation, values[i], found[i], share)
+        for i, job in enumerate(jobs)
+    ]
