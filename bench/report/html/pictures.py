@@ -29,7 +29,8 @@ _CAPTIONS = {
 def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     """HTML of every figure that the records hold, and the reasons why others are not there."""
     general = frame.attrs.get("notes", ())  # they stand below the tables
-    shown, missing = [], []
+    shown: list[str] = []
+    missing: list[str] = []
     backbones: list[str | None] = sorted(frame["backbone"].unique())
     swept = sorted(frame[frame["variant"].str.startswith("beta=")]["dataset"].unique())
     places: dict[str, list[tuple[str | None, list[str]]]] = {kind: [(b, []) for b in backbones] for kind in _PER_BACKBONE}
