@@ -50,6 +50,7 @@ def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], prove
         "status": "ok",
         "key": fit.key,
         "cell": asdict(fit.cell),
+        "title": fit.method.title,
         "changed": dict(fit.changed),
         "parts": fit.parts,
         "values": fitted.values,
