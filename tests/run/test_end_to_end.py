@@ -224,3 +224,20 @@ def test_why_a_cell_is_stale_or_drifted(bench: Bench, tmp_path: Path) -> None:
     assert "stale: settings.scale 1.0 -> 2.0" in why("--set", "moving.scale=2")
     plugin.write_text(text + "\n# edited\n")
     assert "moving: drifted" in why()
+
+
+def test_time_budget_stops_and_resumes(bench: Bench, tmp_path: Path) -> None:
+    spent = bench("run", "--methods", "zero-shot", "--time-budget", "0", "--results", tmp_path)
+    assert spent.exit_code == 0
+    assert "time budget is spent" in spent.output
+    assert not list(tmp_path.rglob("*.npz"))
+    assert "1 evaluations" in bench("run", "--methods", "zero-shot", "--results", tmp_path).output
+
+
+def test_same_command_twice_gives_the_same_predictions(bench: Bench, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert bench("run", "--methods", FOUR, "--results", tmp_path / name).exit_code == 0
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    again = bench("run", "--methods", "safe", "--fresh", "--results", tmp_path / "a")
+    assert "1 fits" in again.output
+    assert records(tmp_path / "a") == records(tmp_path / "b")
