@@ -29,6 +29,12 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
         seconds = estimate.seconds(results, todo)
         if seconds is not None:
             typer.echo(f"  estimate from earlier records: {seconds / 60:.1f} minutes without encoding")
+        else:
+            least, device = estimate.least(todo)
+            typer.echo(
+                f"  no records to judge from; the cost model says at least {least / 60:.2g} minutes of training without encoding "
+                f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
+            )
     for notes in sorted({(t.fit.dataset.name, note) for t in todo for note in t.fit.dataset.notes}):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     tiny = sorted({t.fit.backbone.name for t in todo if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)})

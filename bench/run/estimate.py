@@ -9,7 +9,7 @@ from statistics import median
 
 from bench.clip.backbone import BackboneSpec
 from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
-from bench.run import needs, record
+from bench.run import cost, needs, record
 from bench.run.execute import Todo
 
 
@@ -50,3 +50,9 @@ def seconds(results: Path, todo: list[Todo]) -> float | None:
     if not parts or any(p is None for p in parts):
         return None
     return sum(median(p) for p in parts if p)
+
+
+def least(todo: list[Todo]) -> tuple[float, cost.Device]:
+    """Seconds that fitting takes at the least by the cost model, on this processor, which is measured now."""
+    device = cost.this_processor()
+    return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None), device

@@ -1,0 +1,214 @@
+"""What a fit costs at least: floating-point operations and bytes moved, from its recipe and the backbone's shapes. No torch.
+
+The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser state and features;
+a device with so many operations and bytes a second cannot be faster than ``Device.seconds``. It knows no method by name:
+what is trained follows from the taps that the recipe's streams read.
+
+Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads, L text tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.clip.backbone import BackboneSpec
+from bench.interface import DENSE, LAYER3, PIXELS, SUPPORT, TEXT, Recipe, points, steps_of
+from bench.run import needs
+from bench.run.plan import Planned
+from bench.train import batches
+
+PROMPT_TOKENS = 24  # L of a learned prompt, cut at its end: 16 context vectors, a name, start and end
+LAYER4_SHARE = 0.2  # of a ResNet tower's operations
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations and bytes to and from memory."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+    def times(self, n: float) -> Cost:
+        return Cost(self.flops * n, self.bytes * n)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A roofline: operations and bytes a second."""
+
+    name: str
+    flops: float
+    bytes: float
+
+    def seconds(self, cost: Cost) -> float:
+        """The least time the cost can take here."""
+        return max(cost.flops / self.flops, cost.bytes / self.bytes)
+
+
+# fp32 without tensor cores, as training runs (TF32 is off); vendor's figures.
+H100 = Device("NVIDIA H100 SXM", 67e12, 3.35e12)
+
+
+def this_processor(side: int = 768) -> Device:
+    """The roofline of this processor as NumPy sees it now, the best of a few products and copies (tens of milliseconds)."""
+    a, wide = np.ones((side, side), np.float32), np.ones(1 << 23, np.float32)
+    to = np.empty_like(wide)
+    product = min(_clock(lambda: a @ a) for _ in range(5))
+    copy = min(_clock(lambda: np.copyto(to, wide)) for _ in range(5))
+    return Device("this processor", 2 * side**3 / product, 2 * wide.nbytes / copy)
+
+
+def _clock(fn: object) -> float:
+    assert callable(fn)
+    began = time.perf_counter()
+    fn()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of a backbone. ``tokens`` enter the pooling head's attention; ``tower`` is a forward pass of one image."""
+
+    family: str
+    width: int
+    out: int
+    tokens: int
+    heads: int
+    tower: float
+    text_width: int
+    text_layers: int
+
+
+def shapes(spec: BackboneSpec) -> Shapes:
+    """The sizes that an architecture's description implies."""
+    config = spec.config
+    vision, text, C = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
+    tw, tl = int(text.get("width", 512)), int(text.get("layers", 12))
+    if spec.family == "rn":
+        width, layers = int(vision.get("width", 64)), vision["layers"]
+        D, T = 32 * width, (spec.image_size // 32) ** 2 + 1
+        return Shapes("rn", D, C, T, D // 64, _resnet(width, layers, spec.image_size), tw, tl)
+    D = int(vision.get("width", 768))
+    patch = int(vision.get("patch_size", 16))
+    T = (spec.image_size // patch) ** 2 + 1
+    layers = vision.get("layers", 12)
+    depth = int(layers) if isinstance(layers, int) else sum(layers)
+    tower = depth * _block(T, D) + 2.0 * (T - 1) * 3 * patch**2 * D
+    return Shapes(spec.family, D, C, T, D // int(vision.get("head_width", 64)), tower, tw, tl)
+
+
+def _block(T: int, D: int) -> float:
+    """Operations of a transformer block on T tokens."""
+    return 2.0 * T * 12 * D * D + 4.0 * T * T * D
+
+
+def _resnet(width: int, layers: list[int], image: int) -> float:
+    """Operations of a ModifiedResNet up to its attention pool: a stem of three convolutions, then bottleneck blocks."""
+    half = image // 2
+    macs = half**2 * 9.0 * (3 * width / 2 + (width / 2) ** 2 + (width / 2) * width)
+    side, into = image // 4, width
+    for stage, depth in enumerate(layers):
+        planes = width * 2**stage
+        after = side if stage == 0 else side // 2
+        for i in range(depth):
+            before = side if i == 0 else after  # anti-aliased: both convolutions of a strided block run before it pools
+            macs += before**2 * (into * planes + 9 * planes**2) + after**2 * 4 * planes**2
+            macs += after**2 * into * 4 * planes if i == 0 else 0.0
+            into = 4 * planes
+        side = after
+    return 2.0 * macs
+
+
+def head_parameters(s: Shapes) -> int:
+    """Numbers in a pooling head."""
+    D = s.width
+    if s.family == "rn":
+        return 3 * (D * D + D) + s.out * (D + 1) + s.tokens * D
+    return 12 * D * D + 13 * D + 2 * D + D * s.out
+
+
+def head_forward(s: Shapes, replicas: int = 1) -> float:
+    """Operations of the folded head for one image: no keys, no values, one query."""
+    square = 3 if s.family == "rn" else 12
+    return replicas * 2.0 * (square * s.width**2 + 2 * s.heads * s.tokens * s.width + s.width * s.out)
+
+
+def text_forward(s: Shapes, L: int = PROMPT_TOKENS) -> float:
+    """Operations of the text tower for one prompt of L tokens."""
+    return s.text_layers * _block(L, s.text_width) + 2.0 * s.text_width * s.out
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a recipe trains: numbers, operations of a forward pass per image and per step, factor of the backward pass."""
+
+    parameters: float
+    per_image: float
+    per_step: float = 0.0
+    backward: float = 2.0
+    row_bytes: float = 0.0
+
+
+def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
+    K, C = fit.facts.n_classes, s.out
+    taps = {stream.tap for stream in recipe.streams.values() if stream.source != TEXT}
+    rows = float(K * C)
+    if PIXELS in taps:
+        n = s.tower / 2 / s.tokens  # roughly: every weight is used once per token
+        return _Trained(n, s.tower + 2 * rows, row_bytes=4.0 * 3 * fit.backbone.image_size**2)
+    if LAYER3 in taps:
+        return _Trained(0.6 * s.width**2 * 3 + head_parameters(s), LAYER4_SHARE * s.tower + head_forward(s) + 2 * rows)
+    if DENSE in taps:
+        return _Trained(head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width)
+    if not fit.method.uses_prompts:  # its classifier comes out of the text tower at every step; only activations go back
+        return _Trained(16.0 * s.text_width, 2 * rows, K * text_forward(s), 1.0, 2.0 * C)
+    cached = float(fit.facts.n_support * C) if recipe.support else 0.0
+    return _Trained(rows + cached, 2 * (rows + cached), row_bytes=2.0 * C)
+
+
+def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
+    """Images in a batch, and steps in an epoch of the longest stream."""
+    images, longest = 0, 1
+    for stream in recipe.streams.values():
+        N = fit.facts.n_prompts if stream.source == TEXT else fit.facts.n_support
+        total = batches.pool_rows(stream.rows, N, 1 if stream.source == TEXT else len(stream.views))
+        batch = min(total, stream.batch or total)
+        if batches.legal(stream.order, total, batch):
+            longest = max(longest, batches.steps_per_epoch(stream.order, total, batch, N))
+        images += batch if stream.source == SUPPORT else 0
+    return images, longest
+
+
+def step(fit: Planned) -> Cost:
+    """One step of one replica: forward, backward, update."""
+    recipe, s = fit.recipe, shapes(fit.backbone)
+    assert recipe.optim is not None
+    t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
+    flops = (1 + t.backward) * (B * t.per_image + t.per_step)
+    # Weights are read forward and backward, gradients written; the update reads and writes weights and moments.
+    moments = 1 if recipe.optim.name == "sgd" else 2
+    return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
+
+
+def whole(fit: Planned) -> Cost:
+    """A fit: all steps of all grid points, the checks on validation, and the search after them."""
+    recipe, s = fit.recipe, shapes(fit.backbone)
+    K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
+    R = len(points({**recipe.grid, **recipe.static}))
+    first = len(next(iter(recipe.search.values()))) if recipe.search else 0
+    # Points of a search share all but one product for each value of its first axis.
+    cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first * K)) if first else Cost()
+    if recipe.optim is None:
+        return cost + Cost(2.0 * R * n_val * K * s.out)
+    _, per_epoch = _rows(fit, recipe)
+    steps = steps_of(recipe, per_epoch)
+    checks = 0 if not n_val else 1 if recipe.select != "best" else -(-steps // (recipe.check_every or per_epoch))
+    t = _trained(fit, recipe, s)
+    check = Cost(n_val * t.per_image + t.per_step, 4.0 * t.parameters + 2 * n_val * t.row_bytes)
+    return cost + step(fit).times(R * steps) + check.times(R * checks)

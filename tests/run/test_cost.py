@@ -1,0 +1,78 @@
+"""The cost model against torch's own count of operations, and its sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.clip.backbone import load, resolve
+from bench.registry import builtin
+from bench.run import cost, plan
+from tests.run.conftest import Bench
+
+
+def counted(fn: Any) -> int:
+    with FlopCounterMode(display=False) as counter:
+        fn()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["pocket-rn", "pocket-vit"])
+def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = resolve(name)
+    tower, s = load(spec), cost.shapes(spec)
+    x_BCHW = torch.randn(2, 3, spec.image_size, spec.image_size)
+    head = tower.head.params
+    assert sum(p.numel() for p in head.values()) == pytest.approx(cost.head_parameters(s), rel=0.02)
+    dense = tower.encode_images(x_BCHW, ["dense"])["dense"]
+    # The fused attention of inference is not counted by torch; written out it is.
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        found = counted(lambda: tower.encode_images(x_BCHW, ["dense"]))
+    last = 0.0 if s.family == "rn" else cost._block(s.tokens, s.width)  # belongs to the head of a ViT
+    whole = s.tower - last
+    assert found / 2 == pytest.approx(whole, rel=0.1)
+    params = {n: p.clone().requires_grad_() for n, p in head.items()}
+    assert counted(lambda: tower.head(head, dense)) / 2 == pytest.approx(cost.head_forward(s), rel=0.1)
+    both = counted(lambda: torch.autograd.grad(tower.head(params, dense).sum(), list(params.values()), allow_unused=True))
+    assert both / 2 == pytest.approx(3 * cost.head_forward(s), rel=0.25)
+    ids = tower.text.tokenize(["a photo of a thing."])
+    L = int(ids.argmax(-1)) + 1
+    text = counted(lambda: tower.text.encode_ids(ids))
+    assert text == pytest.approx(cost.text_forward(s, L), rel=0.1)
+
+
+def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, plan.Planned]:
+    request = plan.Request(
+        ("zero-shot", "tip-adapter", "safe", "cross-modal-linear", "coop"), (str(images),), (2,), (1,), ("pocket-rn",),
+        results=tmp_path, overrides=overrides,
+    )  # fmt: skip
+    return {f.cell.method: f for f in plan.make(request, builtin()).fits}
+
+
+def test_a_fit_is_its_steps_and_checks(images: Any, tmp_path: Any) -> None:
+    found = fits(images, tmp_path)
+    costs = {name: cost.whole(f) for name, f in found.items()}
+    assert costs["zero-shot"].flops == 0 < costs["tip-adapter"].flops
+    assert costs["safe"].flops > costs["cross-modal-linear"].flops
+    assert cost.step(found["coop"]).flops > cost.step(found["cross-modal-linear"]).flops, "a text tower costs more than rows"
+    twice = fits(images, tmp_path, safe={"steps": 600})["safe"]
+    assert cost.whole(twice).flops == pytest.approx(2 * costs["safe"].flops, rel=0.02)
+    one = fits(images, tmp_path, safe={"lr": (1e-3,)})["safe"]
+    assert costs["safe"].bytes == pytest.approx(3 * cost.whole(one).bytes)
+
+
+def test_roofline() -> None:
+    device = cost.Device("toy", 100.0, 10.0)
+    assert device.seconds(cost.Cost(200.0, 5.0)) == 2.0
+    assert device.seconds(cost.Cost(200.0, 50.0)) == 5.0
+    here = cost.this_processor(256)
+    assert 1e8 < here.flops < 1e15 and 1e8 < here.bytes < 1e14
+
+
+def test_dry_run_without_records_says_so(bench: Bench, tmp_path: Any) -> None:
+    done = bench("run", "--methods", "safe", "--results", tmp_path, "--dry-run")
+    assert done.exit_code == 0 and "no records to judge from" in done.output and "cost model" in done.output
