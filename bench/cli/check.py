@@ -20,6 +20,7 @@ def check(
     baseline: Annotated[Path, typer.Option(help="JSON file of predictions to compare with.")] = BASELINE,
     results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
     rerun: Annotated[bool, typer.Option("--rerun", help="Run the baseline's cells now instead of reading records.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="With --rerun: leave the new records in this empty folder.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")] = False,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
@@ -56,11 +57,13 @@ def check(
         if rerun:
             if old is None:
                 raise BenchError(f"{baseline}: no baseline whose cells could run again; write one from records, without --rerun")
-            where = again.Where(Path(folder), data_root, prompt_dir, cache, device)
+            results = keep or Path(folder)
+            if any((results / "runs").glob("*")):
+                raise BenchError(f"--keep {results}: there are records, and a rerun must not find any; name an empty folder")
+            where = again.Where(results, data_root, prompt_dir, cache, device)
             before = gate.calibrate()
             again.rerun(old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True))
             calibration = (before + gate.calibrate()) / 2
-            results = Path(folder)
         frame = load_results(results)
         if update:
             kept = baselines.chosen(frame, None if any(chosen.values()) and not rerun else old, chosen)

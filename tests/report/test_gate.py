@@ -287,7 +287,8 @@ def test_a_broken_method_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert bench("check", "--baseline", file, "--results", results, "--update") == 2, "changed settings are not plain cells"
     baselines.save(file, Baseline(tuple(baselines.collect(load_results(results)))))
     again = ("check", "--baseline", file, "--rerun", "--plugin")
-    assert bench(*again, good) == 0
+    assert bench(*again, good, "--keep", results) == 2, "a rerun into records would only read them"
+    assert bench(*again, good, "--keep", tmp_path / "kept") == 0 and len(load_results(tmp_path / "kept")) == 2
     assert bench(*again, good, "--update") == 0
     assert baselines.load(file).calibration and baselines.load(file).kept[0].overrides == {"blend": {"text": 0.5}}
     capsys.readouterr()
@@ -300,3 +301,13 @@ def test_a_broken_method_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert bench(*again, broken, "--rule", "accuracy" if name != "sign" else "auto") == 1, name
         assert "FAIL  blend 16 shots" in capsys.readouterr().out
     assert bench("check", "--baseline", file, "--results", results) == 0, "a rerun leaves the records alone"
+
+
+def test_commands_of_the_workflow_parse() -> None:
+    from tests.test_readme import ROOT, parse
+
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"^[ #]*(bench [a-z].*?)(?: >> .*)?$", text, re.M)
+    assert {c.split()[1] for c in commands} == {"run", "check", "table", "report"}
+    for command in commands:
+        parse(tuple(command.split()))
