@@ -20,6 +20,7 @@ from bench.paths import datasets_dir
 # Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
 MINED = 21  # templates that mining keeps (datasets 5.5)
+DRAWN = 2  # counts up when bench/run/drawn.py makes something else of the same strings
 LABELLED = frozenset({"mined", "mined-val", "linear"})  # sets made with labelled images: they carry shots and seed
 
 
@@ -46,7 +47,7 @@ class PromptSet:
     def digest(self) -> str:
         """SHA-256 (hex) of the strings, of how they are reduced, and of what labels do to them."""
         rule = [self.select, self.tuned_by, self.tuned_from]
-        return json_digest([self.prompts, self.reduce, *(rule if any(rule) else ())])
+        return json_digest([self.prompts, self.reduce, *([DRAWN, *rule] if any(rule) else ())])
 
     @property
     def size(self) -> int:
