@@ -102,7 +102,7 @@ def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
             found.setdefault("commit", {})[f"{commit}{' with changes' if facts.get('dirty') else ''}"] = None
         if "device_name" in facts:
             found.setdefault("machine", {})[f"{facts['device_name']} ({facts.get('device', '?')})"] = None
-        if "flags" in facts:
+        if facts.get("flags"):
             found.setdefault("flags", {})[", ".join(f"{k} {v}" for k, v in facts["flags"].items())] = None
         for name, version in facts.get("libraries", {}).items():
             found.setdefault(name, {})[str(version)] = None
