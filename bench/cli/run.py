@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import BenchError
+
 SUITE = "pocket"
+EXECUTORS = ("local", "ray")
 
 
 def run(
@@ -31,6 +34,8 @@ def run(
     cache: Annotated[Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")] = None,
     results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="An existing Ray cluster (default: a local one).")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes that fit cells (default: by cores and cells).")] = None,
     dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,
@@ -50,6 +55,8 @@ def run(
     from bench.run import execute, plan, settings
     from bench.suite import load
 
+    if executor not in EXECUTORS:
+        raise BenchError(f"--executor {executor}: choose {' or '.join(EXECUTORS)}")
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
@@ -94,9 +101,13 @@ def run(
         session = Session(device, cache, board.say, workers, dense_cache)
         runner = execute.Runner(session, registry, results, keep_states, fresh)
         several = jobs or parallel.default_jobs(session.device, len(todo))
+        setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache)
         try:
-            if several > 1:
-                setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache)
+            if executor == "ray":
+                from bench.run import ray_executor
+
+                outcome = ray_executor.run(runner, setup, planned, todo, ray_address, board.advance, deadline)
+            elif several > 1:
                 outcome = parallel.run(runner, setup, planned, todo, several, board.advance, deadline)
             else:
                 outcome = runner.run(planned, todo, board.advance, deadline)

@@ -20,7 +20,7 @@ from bench.run import needs
 from bench.run.plan import Planned
 from bench.train import batches
 
-PROMPT_TOKENS = 24  # L of a learned prompt, cut at its end: 16 context vectors, a name, start and end
+NAME_TOKENS = 4  # of a learned prompt beside its context, at the least: start, name, full stop, end
 LAYER4_SHARE = 0.2  # of a ResNet tower's operations
 
 
@@ -139,7 +139,7 @@ def head_forward(s: Shapes, replicas: int = 1) -> float:
     return replicas * 2.0 * (square * s.width**2 + 2 * s.heads * s.tokens * s.width + s.width * s.out)
 
 
-def text_forward(s: Shapes, L: int = PROMPT_TOKENS) -> float:
+def text_forward(s: Shapes, L: int) -> float:
     """Operations of the text tower for one prompt of L tokens."""
     return s.text_layers * _block(L, s.text_width) + 2.0 * s.text_width * s.out
 
@@ -167,7 +167,8 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
     if DENSE in taps:
         return _Trained(head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width)
     if not fit.method.uses_prompts:  # its classifier comes out of the text tower at every step; only activations go back
-        return _Trained(16.0 * s.text_width, 2 * rows, K * text_forward(s), 1.0, 2.0 * C)
+        M = len(str(fit.settings.get("init") or "").split()) or int(fit.settings.get("context", 1))
+        return _Trained(float(M * s.text_width), 2 * rows, K * text_forward(s, M + NAME_TOKENS), 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
     return _Trained(rows + cached, 2 * (rows + cached), row_bytes=2.0 * C)
 

@@ -206,6 +206,7 @@ def limit(fit: Fit, device: cost.Device) -> float:
     """Seconds that the cost model gives the fit at the least on a device."""
     seen: Any = SimpleNamespace(
         recipe=fit.recipe, facts=fit.task.facts, backbone=fit.backbone.spec, method=fit.method,
+        settings=fit.task.settings,
         draw=SimpleNamespace(val=SimpleNamespace(paths=fit.val.y_N)),
     )  # fmt: skip
     return device.seconds(cost.whole(seen))

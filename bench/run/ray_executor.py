@@ -1,0 +1,189 @@
+"""The Ray executor: groups of cells as tasks on the nodes of a cluster; the driver alone writes records.
+
+A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one place. It works
+in a folder of its own and sends its files back; what came back is recorded at once, so a node that dies costs only the tasks
+it was at, which Ray starts again elsewhere. Data, plugins and weights are read by path and must be there on every node;
+features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.files import write_bytes
+from bench.run import record
+from bench.run.execute import Outcome, Runner, Todo, remaining, rounds
+from bench.run.parallel import Part, Setup
+from bench.run.plan import Plan, Planned, make
+
+_RETRIES = 3
+Files = dict[str, bytes]  # path below the results folder -> content
+
+
+@dataclass
+class Sent:
+    """What a task sends back."""
+
+    part: Part
+    files: Files
+
+
+def groups(todo: list[Todo]) -> Iterator[list[Todo]]:
+    """The cells of one seed, dataset and number of shots, in plan order."""
+    for _, together in rounds(todo):
+        by_shots: dict[int, list[Todo]] = defaultdict(list)
+        for t in together:
+            by_shots[t.fit.cell.shots].append(t)
+        yield from by_shots.values()
+
+
+def run(
+    parent: Runner, setup: Setup, plan: Plan, todo: list[Todo], address: str | None,
+    progress: Callable[[str, int, int], None], deadline: float | None = None,
+) -> Outcome:  # fmt: skip
+    """``parent.run`` on a Ray cluster: the one at ``address``, else one on this machine. The same records.
+
+    Raises BenchError when Ray is not installed or the cluster cannot be reached.
+    """
+    ray = _connected(address)
+    waiting, taps = deque(groups(todo)), parent.taps(todo)
+    parent.begin(plan, todo)
+    total = parent.outcome.cells
+    done = total - len(todo)
+    gpus = 0 if setup.device == "cpu" else 1
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
+    slots = max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)))
+    busy: dict[Any, list[Todo]] = {}
+    try:
+        while waiting or busy:
+            # Two tasks for each slot: none waits for the driver, and few are under way when the time is up.
+            while waiting and len(busy) < 2 * slots:
+                if deadline is not None and time.monotonic() > deadline:
+                    parent.outcome.out_of_time = True
+                    waiting.clear()
+                    break
+                group = waiting.popleft()
+                if setup.cache is not None:
+                    parent.encode(group, taps)
+                known = {} if setup.fresh else _known(setup.request.results, group)
+                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known)] = group
+            if not busy:
+                break
+            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
+            group = busy.pop(ready)
+            try:
+                sent: Sent = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                done += len(group)
+                for t in group:
+                    parent.failed(t, RuntimeError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}"))
+                continue
+            _write(setup.request.results, sent.files)
+            parent.outcome.add(sent.part.outcome)
+            for message in sent.part.messages:
+                parent.session.report(message)
+            for what in sent.part.labels:
+                done += 1
+                progress(what, done, total)
+    finally:
+        for reference in busy:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+    return parent.outcome
+
+
+def _connected(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise BenchError("--executor ray needs Ray: pip install 'fewshot-clip-bench[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address") from error
+    return ray
+
+
+def _chain(fit: Planned) -> Iterator[Planned]:
+    for other in fit.after.values():
+        yield from _chain(other)
+    yield fit
+
+
+def _known(results: Path, group: list[Todo]) -> Files:
+    """The records and states that are there already of the group's fits and of those they read."""
+    found: Files = {}
+    for fit in {f.key: f for t in group for f in _chain(t.fit)}.values():
+        for path in (record.fit_path(fit.where, fit.key), record.state_path(results, fit.key)):
+            if path.is_file():
+                found[str(path.relative_to(results))] = path.read_bytes()
+        for e in fit.evaluations:
+            path = record.evaluation_path(fit.where, fit.key, e.key)
+            for part in (path, path.with_suffix(".npz")):
+                if part.is_file():
+                    found[str(part.relative_to(results))] = part.read_bytes()
+    return found
+
+
+def _write(results: Path, files: Files) -> None:
+    """States and predictions first: a record is what makes them count."""
+    for name in sorted(files, key=lambda name: name.endswith(".json")):
+        write_bytes(results / name, files[name])
+
+
+_node: dict[str, Any] = {}
+
+
+def _work(setup: Setup, where: str, keys: frozenset[str], known: Files) -> Sent:
+    """Runs in a Ray worker: the cells with these fit keys, in a folder that only this process sees.
+
+    ``where`` is the driver's working directory, which relative paths are meant from.
+    """
+    with suppress(FileNotFoundError):
+        os.chdir(where)
+    if _node.get("setup") != setup:
+        _prepare(setup)
+    folder: Path = _node["folder"]
+    shutil.rmtree(folder, ignore_errors=True)
+    _write(folder, known)
+    runner: Runner = _node["runner"]
+    runner.outcome = Outcome()
+    todo = [t for t in remaining(_node["plan"], setup.fresh)[0] if t.fit.key in keys]
+    labels: list[str] = []
+    runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what))
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for part in ("runs", "states")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    }
+    messages = list(_node["messages"])
+    _node["messages"].clear()
+    return Sent(Part(runner.outcome, labels, messages), {n: b for n, b in files.items() if known.get(n) != b})
+
+
+def _prepare(setup: Setup) -> None:
+    """Once in every worker process: the plan again, with results in a folder of its own."""
+    from bench.lazy import torch
+    from bench.registry import with_plugins
+    from bench.run.session import Session
+
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="bench-ray-"))
+    messages: list[str] = []
+    registry = with_plugins(setup.plugins)
+    session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
+    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh)
+    plan = make(replace(setup.request, results=folder), registry)
+    _node.update(setup=setup, folder=folder, plan=plan, runner=runner, messages=messages)
