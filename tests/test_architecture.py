@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "suite": {"interface", "registry", "data", "clip", "prompts"},
     "run": {"train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
     "contract": {"run", "train", "features", "data", "clip", "interface", "registry"},
+    "explain": {"run", "clip", "data", "interface", "stats", "features", "registry", "prompts", "pocket"},
     "report": {"stats", "run.record"},
     "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
 }

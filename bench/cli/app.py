@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, check, check_method, compare, data, listing, new, pack, plot, report, run, table, weights
+from bench.cli import cache, check, check_method, compare, data, explain, listing, new, pack, plot, report, run, table, weights
 
 app = typer.Typer(
     name="bench",
@@ -23,6 +23,7 @@ app.command("check")(check.check)
 app.command("check-method")(check_method.check_method)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
+app.add_typer(explain.app, name="explain")
 app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")

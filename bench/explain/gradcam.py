@@ -1,0 +1,51 @@
+"""Smooth Grad-CAM++ at the dense map (Omeiza et al. 2019; Grad-CAM++: Chattopadhay et al. 2018).
+
+Legend: N noisy copies of one image, T tokens, P grid positions, D tower width, S positions a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.clip.backbone import Backbone
+
+COPIES, NOISE = 16, 0.1
+
+
+def noisy(tower: Backbone, x_CHW: Tensor, copies: int = COPIES, noise: float = NOISE, seed: int = 0) -> Tensor:
+    """The tap ``dense`` (N, T, D) of ``copies`` of one normalised image with Gaussian noise.
+
+    ``noise``: its standard deviation as a share of the image's range; 0 with one copy is Grad-CAM++ without smoothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    deviation = noise * float(x_CHW.max() - x_CHW.min())
+    shifts = torch.randn((copies, *x_CHW.shape), generator=generator).to(x_CHW)
+    return tower.encode_images(x_CHW + deviation * shifts, ["dense"])["dense"]
+
+
+def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor, positions: slice) -> Tensor:
+    """The heat map (S, S), not negative, of a class score (N,) as a function of dense tokens (N, T, D).
+
+    First, second and third powers of the gradient are averaged over the noisy copies, as the second and third derivatives of
+    exp(score) are; the activations are those of the clean image. ``positions``: the tokens that are grid positions.
+    """
+    x_NTD = noisy_NTD.detach().float().requires_grad_(True)
+    (g_NTD,) = torch.autograd.grad(score(x_NTD).sum(), x_NTD)
+    g_NPD, a_PD = g_NTD[:, positions].double(), clean_TD[positions].detach().double()
+    g1_PD, g2_PD, g3_PD = (g_NPD.pow(k).mean(0) for k in (1, 2, 3))
+    below_PD = 2 * g2_PD + (a_PD * g3_PD).sum(0)
+    # A channel whose gradient is zero everywhere says nothing; its weight is zero and not zero by zero.
+    alpha_PD = torch.where(below_PD != 0, g2_PD / below_PD.where(below_PD != 0, torch.ones_like(below_PD)), 0.0)
+    weight_D = (alpha_PD * g1_PD.relu()).sum(0)
+    map_P = (a_PD @ weight_D).relu()
+    side = math.isqrt(len(map_P))
+    return map_P.unflatten(0, (side, side)).to(clean_TD.dtype)
+
+
+def grid_of(tower: Backbone) -> slice:
+    """Which tokens of the tap ``dense`` are grid positions: all of a ResNet's, all but CLS of a ViT's."""
+    return slice(0, None) if tower.family == "rn" else slice(1, None)

@@ -1,0 +1,86 @@
+"""How much of a picture's explanation falls on each of its parts: attention maps and Shapley values against masks.
+
+Legend: P parts, V models, M coalitions, S side in px, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from bench.clip.backbone import Backbone
+from bench.errors import BenchError
+from bench.explain import attention
+from bench.explain.picture import BACKGROUND, Picture
+from bench.explain.shapley import PERMUTATIONS, Shapley, composed, shapley
+from bench.explain.subject import Model, dense
+
+VALUES = {"margin": "its logit less the largest other logit", "probability": "its softmax probability"}
+FILLS = {"mean": "the mean colour of the image", BACKGROUND: "the mean colour of the background"}
+
+
+def enlarge(map_SS: np.ndarray, side: int) -> np.ndarray:
+    """A grid map on ``side`` x ``side`` pixels: each grid position's value spread evenly over the pixels that it covers."""
+    cell = np.arange(side) * len(map_SS) // side
+    pixels = np.bincount(cell, minlength=len(map_SS)).astype(np.float64)
+    return (map_SS / np.outer(pixels, pixels))[cell][:, cell]
+
+
+def map_shares(map_SS: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Share (P,) of a non-negative grid map that falls on each mask; masks that cover the image share one."""
+    weight = enlarge(map_SS.astype(np.float64), len(next(iter(masks.values()))))
+    return np.array([weight[mask].sum() for mask in masks.values()]) / weight.sum()
+
+
+def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray:
+    """The pooling head's attention map (S, S) on the grid, summing to one."""
+    with torch.no_grad():
+        found = attention.weights(tower, model.head, dense(tower, picture.pixels[None]))
+        return attention.maps(found)[0].double().cpu().numpy()
+
+
+def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
+    """The value (M,) of a class as ``VALUES`` says. Raises BenchError for another kind, or a margin with one class."""
+    if kind not in VALUES:
+        raise BenchError(f"--value {kind}: choose {' or '.join(VALUES)}")
+    if kind == "probability":
+        return logits_MK.double().softmax(-1)[:, label].cpu().numpy()
+    if logits_MK.shape[1] < 2:
+        raise BenchError("a margin needs two classes or more: use --value probability")
+    others = logits_MK.double().clone()
+    others[:, label] = -torch.inf
+    return (logits_MK[:, label].double() - others.max(-1).values).cpu().numpy()
+
+
+def colour(picture: Picture, fill: str) -> np.ndarray:
+    """What absent parts are painted with, (3,). Raises BenchError for an unknown word or a picture without background."""
+    if fill not in FILLS:
+        raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
+    if fill == "mean":
+        return picture.pixels.reshape(-1, 3).mean(0)
+    mask = picture.masks.get(BACKGROUND)
+    if mask is None or not mask.any():
+        raise BenchError(f"{picture.name} has no part named {BACKGROUND}: use --fill mean")
+    return picture.pixels[mask].mean(0)
+
+
+def part_values(
+    tower: Backbone, models: Sequence[Model], picture: Picture, label: int, value: str = "margin", fill: str = "mean",
+    permutations: int = PERMUTATIONS, seed: int = 0,
+) -> Shapley:  # fmt: skip
+    """Shapley values (P, V) of the picture's parts for a class under each model; all models see the same images."""
+    if not picture.masks:
+        raise BenchError(f"{picture.name} has no known parts: give --masks FILE or --grid N")
+    paint = colour(picture, fill)
+
+    def score(there_MP: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(there_MP), 256):
+            x_BTD = dense(tower, composed(picture.pixels, picture.masks, there_MP[start : start + 256], paint))
+            with torch.no_grad():
+                found.append(np.stack([class_value(m.logits(x_BTD), label, value) for m in models], axis=1))
+        return np.concatenate(found)
+
+    return shapley(score, len(picture.masks), permutations, seed)

@@ -1,0 +1,55 @@
+"""Dense features of every stage of an image tower, and where an image holds what another shows at one point (paper Eq. 1).
+
+Legend: B batch, S grid positions a side, D width of the stage (differs between stages).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bench.clip.backbone import Backbone
+from bench.errors import BenchError
+
+
+def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[str, Tensor]:
+    """Features (B, S, S, D) after each stage of a forward pass over normalised images: ``layer1`` to ``layer4`` of a ResNet,
+    ``block k`` of a ViT (patch tokens, CLS left out).
+
+    ``every``: each how many-th block counts from the end, by default so that there are at most four. Raises BenchError for
+    a tower that is neither.
+    """
+    if tower.family not in ("rn", "vit"):
+        raise BenchError(f"{tower.spec.name} has no stages to look into: choose a CLIP ResNet or ViT backbone")
+    visual = tower.model.visual
+    x = x_BCHW.to(tower.device, tower.dtype)
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        if tower.family == "rn":
+            x = visual.stem(x)
+            for name in ("layer1", "layer2", "layer3", "layer4"):
+                x = getattr(visual, name)(x)
+                found[name] = x.permute(0, 2, 3, 1)
+            return found
+        x = visual._embeds(x)
+        blocks = visual.transformer.resblocks
+        step = every or math.ceil(len(blocks) / 4)
+        for k, block in enumerate(blocks, 1):
+            x = block(x)
+            if (len(blocks) - k) % step == 0:
+                side = math.isqrt(x.shape[1] - 1)
+                found[f"block {k}"] = x[:, 1:].unflatten(1, (side, side))
+    return found
+
+
+def cell(side: int, grid: int, x: float, y: float) -> tuple[int, int]:
+    """(row, column) of the grid position that covers the point (x, y) of an image of ``side`` px."""
+    return min(grid - 1, int(y * grid / side)), min(grid - 1, int(x * grid / side))
+
+
+def correspondence(first_SSD: Tensor, second_SSD: Tensor, row: int, column: int) -> Tensor:
+    """Cosine similarity (S, S) between the first image's feature at one position and all of the second's (paper Eq. 1)."""
+    query_D = first_SSD[row, column]
+    return torch.cosine_similarity(second_SSD, query_D.expand_as(second_SSD), dim=-1)

@@ -1,0 +1,150 @@
+"""A CLIP before and after a fit, as functions of the dense tokens: what the explanations look into.
+
+Fits come from ``bench run``'s records and states where they are there; otherwise they are made the same way and kept.
+Legend: B batch, T tokens, D tower width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.clip.backbone import Backbone, BackboneSpec
+from bench.clip.blocks import Params
+from bench.data.dataset import Dataset
+from bench.errors import BenchError
+from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
+from bench.registry import Registry
+from bench.run import execute, fit, plan, record
+from bench.run.plan import Planned
+from bench.run.session import Session
+
+_ROWS = 64  # images of one forward pass
+
+
+@dataclass(frozen=True)
+class Model:
+    """``head``: the pooling head's parameters. ``logits``: dense (B, T, D) to (B, K), differentiable."""
+
+    name: str
+    head: Params
+    logits: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Zero-shot CLIP, and the same CLIP after a method was fitted, one model a seed."""
+
+    tower: Backbone
+    dataset: Dataset
+    method: str
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+    before: Model
+    after: tuple[Model, ...]
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Before, then after, seed by seed."""
+        return (self.before, *self.after)
+
+
+def subject(request: plan.Request, registry: Registry, session: Session) -> Subject:
+    """The models of one method on one dataset with one backbone, one number of shots, any seeds.
+
+    Raises BenchError when the cell cannot run here, or when the method reads more than the dense tokens.
+    """
+    planned = plan.make(request, registry)
+    fits = [f for f in planned.fits if f.asked]
+    if not fits:
+        raise BenchError("; ".join(b.reason for b in planned.blocked) or "nothing to explain: name --shots and --seeds")
+    name = fits[0].method.name
+    if beyond := sorted(set(fits[0].method.taps) - {DENSE, POOLED, PREPROJ, TOKENS}):
+        raise BenchError(f"{name} reads {', '.join(beyond)}, which comes before the dense map: choose another, such as safe")
+    _fit_missing(planned, fits, request.results, registry, session)
+    after, W_KC = [], None
+    for f in fits:
+        model, W_KC = _model(f, request.results, session)
+        after.append(model)
+    tower = session.backbone(fits[0].backbone)
+    assert W_KC is not None
+    head = tower.head
+    before = Model("zero-shot CLIP", head.params, lambda x: cosine_logits(head(head.params, x), W_KC, tower.scale))
+    seeds = tuple(f.cell.seed for f in fits)
+    return Subject(tower, fits[0].dataset, name, seeds, tuple(f.key for f in fits), before, tuple(after))
+
+
+def _fit_missing(planned: plan.Plan, fits: list[Planned], results: Path, registry: Registry, session: Session) -> None:
+    """Fit what has no state yet, and encode the support images of methods that read them even when they are fitted."""
+    todo = [
+        execute.Todo(replace(f, evaluations=()), (), record.done(record.fit_path(f.where, f.key), f.key))
+        for f in fits
+        if any(other.recipe.support or _stored(other, results, session) is None for other in _chain(f))
+    ]
+    if todo:
+        runner = execute.Runner(session, registry, results, keep_states="all")
+        outcome = runner.run(planned, todo, lambda what, done, total: session.report(f"fitted {what}"))
+        if outcome.failures:
+            cell, message = outcome.failures[0]
+            raise BenchError(f"{cell}: {message}")
+
+
+def _chain(f: Planned) -> Iterable[Planned]:
+    for other in f.after.values():
+        yield from _chain(other)
+    yield f
+
+
+def _stored(f: Planned, results: Path, session: Session) -> State | None:
+    found = record.done(record.fit_path(f.where, f.key), f.key)
+    return fit.load_state(results, f, found, session.device) if found else None
+
+
+def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
+    """The fitted method as a model, and the classifier W (K, C) that it started from."""
+    state = _stored(f, results, session)
+    others = {name: _stored(other, results, session) for name, other in f.after.items()}
+    assert state is not None and all(others.values()), "fits were made or loaded before"
+    task = session.task(f, {name: s for name, s in others.items() if s is not None})
+    consts = f.method.prepare(task)
+    given = {k: v for e in f.evaluations[:1] for k, v in e.values.items() if v is not None}
+    values, tower = {**state.values, **given}, session.backbone(f.backbone)
+    params = state.params
+
+    def logits(x_BTD: Tensor) -> Tensor:
+        return f.method.logits(params, consts, features(tower, f.method.taps, x_BTD), values)
+
+    tuned = {name: p for name, p in params.items() if name in tower.head.params}
+    return Model(f"{f.method.title}, seed {f.cell.seed}", {**tower.head.params, **tuned}, logits), task.W_KC
+
+
+def features(tower: Backbone, taps: Iterable[str], x_BTD: Tensor) -> Features:
+    """The taps behind ``dense`` from its tokens, by the frozen head."""
+    head, found, wanted = tower.head, {DENSE: x_BTD}, set(taps)
+    if wanted & {POOLED, PREPROJ}:
+        found[PREPROJ] = head.preproj(head.params, x_BTD)
+        found[POOLED] = head.project(head.params, found[PREPROJ])
+    if TOKENS in wanted:
+        found[TOKENS] = head.all_tokens(head.params, x_BTD)
+    return found
+
+
+def normalised(pixels_BHWC: np.ndarray, spec: BackboneSpec) -> Tensor:
+    """uint8 pixels (B, S, S, 3) as the tower's input (B, 3, S, S), float32."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (spec.preprocess.mean, spec.preprocess.std))
+    return (x - mean) / std
+
+
+def dense(tower: Backbone, pixels_BHWC: np.ndarray) -> Tensor:
+    """The tap ``dense`` (B, T, D), float32, of uint8 pixels (B, S, S, 3)."""
+    parts = [
+        tower.encode_images(normalised(pixels_BHWC[i : i + _ROWS], tower.spec), [DENSE])[DENSE].float()
+        for i in range(0, len(pixels_BHWC), _ROWS)
+    ]
+    return torch.cat(parts)
