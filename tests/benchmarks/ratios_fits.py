@@ -80,7 +80,12 @@ class Fit:
             else Pool(torch.cat([support[s.tap, v] for v in s.views]), task.labels_N, len(s.views))
             for name, s in recipe.streams.items()
         }
-        return select.fit(self.method, recipe, task, consts, pools, select.Labelled(val, self.val.y_N))
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a session does for small models
+        try:
+            return select.fit(self.method, recipe, task, consts, pools, select.Labelled(val, self.val.y_N))
+        finally:
+            torch.set_num_threads(before)
 
     def one_by_one(self, features: Any) -> list[select.Fitted]:
         """Every grid point as a run of its own."""
