@@ -100,7 +100,8 @@ def maps(
         for model, word in zip(found.models, ("before", "after"), strict=True):
             share = float(model.logits(clean).softmax(-1)[0, k].detach())
             heat = gradcam.heat(lambda x, model=model, k=k: model.logits(x)[:, k], clean[0], rough, grid)  # type: ignore[misc]
-            heats.append((f"Grad-CAM++ {word}\np = {share:.2f}", heat.detach().cpu().numpy()))
+            cold = "" if float(heat.max()) > 0 else ", none positive"
+            heats.append((f"Grad-CAM++ {word}\np = {share:.2f}{cold}", heat.detach().cpu().numpy()))
             pools.append((f"attention {word}", attention_map(found.tower, model, p)))
         rows.append((p, found.dataset.classnames[k].replace("_", " "), pools, heats))
     _save(figure.heat_maps(rows), out or Path("maps.png"))
@@ -200,12 +201,12 @@ def share(
     write_json(out / f"{stem}.json", {"verdict": said, **of, "shares": shares, "scenes": sharing.plain(rows)})
     heading = f"{title} on {found.dataset.name}, {shots} shots, {len(rows)} scenes, seeds {seeds} ({found.tower.spec.name})"
     for measure, groups in shares.items():
-        typer.echo(f"share of {sharing.MEASURES[measure]}, %: before -> after, change [95 % interval]; area")
+        typer.echo(f"share of {sharing.MEASURES[measure]}, %: before -> after, change [95 % interval]; area; scenes")
         for group, g in groups.items():
             c = g["change"]
             typer.echo(
                 f"  {group:<16}{100 * g['before']:6.1f} -> {100 * g['after']:5.1f}  {100 * c['estimate']:+5.1f} "
-                f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]  {100 * g['area']:5.1f}"
+                f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]  {100 * g['area']:5.1f}  {g['scenes']}"
             )
     _save(figure.shares(shares, sharing.MEASURES, heading), out / f"{stem}.png")
     typer.echo(said)

@@ -85,7 +85,7 @@ def heat_maps(rows: Sequence[tuple[Picture, str, Sequence[tuple[str, np.ndarray]
     Attention maps of a row share one colour scale; every class heat map has its own, as its height means nothing.
     """
     with matplotlib.rc_context(_RC):
-        figure, axes = _panels(len(rows), 1 + len(rows[0][2]) + len(rows[0][3]), 0.4)
+        figure, axes = _panels(len(rows), 1 + len(rows[0][2]) + len(rows[0][3]), 0.22)
         for row, (picture, title, pools, heats) in zip(axes, rows, strict=True):
             _picture(row[0], picture.pixels, title)
             top = max(float(m.max()) for _, m in pools)
@@ -100,7 +100,7 @@ def part_values(picture: Picture, title: str, found: Shapley, models: Sequence[s
     """The picture, its parts coloured by their Shapley value under each model, and the values as bars."""
     V = len(models)
     with matplotlib.rc_context(_RC):
-        bars = max(1.6, 0.55 * len(picture.masks))
+        bars = max(1.6, min(0.55 * len(picture.masks), 2.8 + 0.13 * len(picture.masks)))
         figure = Figure(figsize=((1 + V) * _CELL + bars + 0.7, _CELL + 0.75), layout="constrained")
         axes = figure.subplots(1, 2 + V, width_ratios=[1] * (1 + V) + [(bars + 0.7) / _CELL])
         _picture(axes[0], picture.pixels, title)

@@ -79,13 +79,20 @@ def test_heat_is_grad_cam_plus_plus_worked_out_by_hand() -> None:
     heat = gradcam.heat(lambda x: (x * w_TD).sum((1, 2)), a_TD, a_TD[None], slice(0, None))
     expected = np.zeros(4)
     for d in range(2):
-        # The sum over activations runs over all positions, the powers of the gradient are those of each position.
-        below = [2 * float(g) ** 2 + sum(float(a) * float(h) ** 3 for a, h in zip(a_TD[:, d], w_TD[:, d], strict=True))
-                 for g in w_TD[:, d]]  # fmt: skip
+        # The sum over activations runs over all positions, the powers of the gradient are each position's own.
+        total = sum(float(a) for a in a_TD[:, d])
+        below = [2 * float(g) ** 2 + total * float(g) ** 3 for g in w_TD[:, d]]
         alpha = [float(g) ** 2 / b if b else 0.0 for g, b in zip(w_TD[:, d], below, strict=True)]
         weight = sum(al * max(float(g), 0.0) for al, g in zip(alpha, w_TD[:, d], strict=True))
         expected += weight * a_TD[:, d].numpy()
     np.testing.assert_allclose(heat.numpy().ravel(), np.maximum(expected, 0), rtol=1e-5)
+
+
+def test_heat_keeps_its_sign_where_activations_are_negative() -> None:
+    a_TD = -torch.ones((4, 1))
+    a_TD[2] = 0.5
+    heat = gradcam.heat(lambda x: x[:, 2].sum(1), a_TD, a_TD[None], slice(0, None))
+    assert int(heat.argmax()) == 2 and float(heat.max()) > 0
 
 
 def test_noise_averages_and_repeats(tower: Towers) -> None:

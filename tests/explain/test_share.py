@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from bench.clip.backbone import resolve
 from bench.cli.app import app
+from bench.clip.backbone import resolve
 from bench.errors import BenchError
 from bench.explain import parts, picture, share
 
@@ -66,7 +66,7 @@ def test_masks_from_a_painted_file(tmp_path: Path) -> None:
 def test_values_of_a_class() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0]])
     np.testing.assert_allclose(parts.class_value(logits, 0, "margin"), [-2.0, 5.0])
-    np.testing.assert_allclose(parts.class_value(logits, 1, "probability"), logits.softmax(-1)[:, 1])
+    np.testing.assert_allclose(parts.class_value(logits, 1, "probability"), logits.softmax(-1)[:, 1], rtol=1e-6)
     with pytest.raises(BenchError, match="margin or probability"):
         parts.class_value(logits, 0, "logit")
 
@@ -106,8 +106,8 @@ def test_shares_by_group_and_their_paired_interval() -> None:
 
 @pytest.mark.parametrize(
     ("gains", "words"),
-    [((0.05, 0.05), "SAFE moves importance to the object:"), ((-0.05, -0.05), "away from the object:"), ((0.0, 0.0), "cannot be told"),
-     ((0.05, 0.0), "to the object by one measure"), ((0.05, -0.05), "disagree")],
+    [((0.05, 0.05), "SAFE moves importance to the object:"), ((-0.05, -0.05), "away from the object:"),
+     ((0.0, 0.0), "cannot be told"), ((0.05, 0.0), "to the object by one measure"), ((0.05, -0.05), "disagree")],
 )  # fmt: skip
 def test_the_verdict_follows_the_intervals(gains: tuple[float, float], words: str) -> None:
     first, second = (rows(gain) for gain in gains)
