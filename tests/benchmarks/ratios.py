@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,8 @@ def main() -> None:
         if words and not any(w in name.lower() for w in words):
             continue
         found = measure()
+        if name.startswith("scaling"):
+            found = [replace(r, name=f"{r.name}, {name}") for r in found]
         for r in found:
             print(f"{r.name}: {r.ratio:.1f}x against {r.baseline}", flush=True)
         rows += found

@@ -131,7 +131,7 @@ def make(case: Case, backbone: Any, K: int, shots: int, shrink: Mapping[str, Any
     names = [f"{'abcdefghijklmnopqrstuvwxyz'[k % 26]} thing {k}" for k in range(K)]
     method = builtin().get(case.method)
     y_N, y_n = (torch.arange(K).repeat_interleave(n) for n in (shots, min(shots, 4)))
-    raw_PC = backbone.encode_text([f"a photo of a {name}." for name in names]).float()
+    raw_PC = torch.randn(K, backbone.width, generator=rng.generator(0, "texts"))
     task = make_task(
         method, y_N, raw_PC, classnames=names, scale=backbone.scale, backbone=backbone, preset=case.preset,
         overrides={**case.overrides, **shrink},
@@ -236,10 +236,9 @@ def rows(backbone: Any, case: Case, steps: int, repeats: int, K: int = 10, shots
     def unfused() -> None:
         kept["online"] = case.plain(fit, fit.runs())
 
-    variants = {"fused": fused, "sequential": sequential, **({"whole": whole, "online": unfused} if plain else {})}
-    for fn in (fused, sequential):
-        fn()
-    times = interleaved(variants, repeats, warm=False)
+    times = interleaved({"fused": fused, "sequential": sequential}, 2 * repeats + 1)
+    if plain:
+        times |= interleaved({"whole": whole, "online": unfused}, repeats, warm=False)
     made = kept["fused"].budget["steps"] // n
     size = f"{n} grid point{'s' if n > 1 else ''}, {made} steps each, K={K}, {shots} shots"
     floor = limit(fit, cost.this_processor())
