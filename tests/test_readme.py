@@ -130,3 +130,16 @@ def test_commands_run(tmp_path: Path) -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
         assert (ROOT / target).exists(), f"README links to {target}, which does not exist"
+
+
+def test_sample_output_is_what_the_command_prints() -> None:
+    """Blocks whose command reads results/pocket: the README shows its output, line by line."""
+    shown = [b["body"] for b in BLOCK.finditer(README) if "--results results/pocket" in b["body"].splitlines()[0]]
+    assert shown, "the README shows a table of the committed records"
+    for body in shown:
+        command, *output = body.splitlines()
+        args = [sys.executable, "-c", "from bench.cli import main; main()", *shlex.split(command[2:])[1:]]
+        env = {**os.environ, "COLUMNS": "120"}
+        done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
