@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.interface import Params, Recipe, State, Stream, Task, points
+from bench.interface import Method, Params, Recipe, State, Stream, Task, points
 from bench.lazy import torch
 from bench.run.estimate import row_shape
 from bench.run.plan import Planned
@@ -29,7 +29,7 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
         yield f"  reads       the fitted state of {', '.join(method.after)}"
     yield f"  towers      {', '.join(method.towers)}; test features {', '.join(method.taps)}; prompts {', '.join(method.prompts)}"
     if recipe.optim is None:
-        yield "  training    none by gradient" + ("" if type(method).solve is _plain_solve() else "; solved once per grid point")
+        yield "  training    none by gradient" + ("" if type(method).solve is Method.solve else "; solved once per grid point")
     else:
         shapes = trained(fit, session)
         total = sum(map(math.prod, shapes.values()))
@@ -78,12 +78,6 @@ def _state(fit: Planned, session: Session) -> State:
     if fit.recipe.optim is not None:
         params = fit.method.init(task, consts, values, rng.generator(0, "describe"))
     return State(params, values)
-
-
-def _plain_solve() -> Any:
-    from bench.interface import Method
-
-    return Method.solve
 
 
 def _first(text: str | None) -> str:
