@@ -65,12 +65,11 @@ class CoCoOp(CoOp):
 
     def _logits(self, params: Params, consts: Consts, unit_BC: Tensor) -> Tensor:
         """(B, K) logits of unit features, all prompts in one pass."""
-        prompts, (B, C) = consts["prompts"], unit_BC.shape
         hidden_BH = torch.relu(unit_BC @ params["w1_HC"].T + params["b1_H"])
         shift_BD = hidden_BH @ params["w2_DH"].T + params["b2_D"]
         ctx_B1MD = (params["ctx"] + shift_BD[:, None])[:, None]
-        raw_PC = consts["tower"].encode(prompts.fill(ctx_B1MD).flatten(0, 1), prompts.eot_K.repeat(B))
-        return consts["scale"] * (unit(raw_PC).view(B, -1, C) @ unit_BC[..., None])[..., 0]
+        raw_BKC = consts["prompts"].encode(consts["tower"], ctx_B1MD)
+        return consts["scale"] * (unit(raw_BKC) @ unit_BC[..., None])[..., 0]
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         images = max(1, PROMPTS // len(consts["prompts"].eot_K))

@@ -35,6 +35,7 @@ from bench.train.schedule import Schedule
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.clip.packed_text import Pack
     from bench.clip.text import TextTower
 
 POSITIONS = ("end", "middle", "front")
@@ -46,17 +47,26 @@ class Prompts:
 
     ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at position l.
     ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the names alone: moving the name
-    leaves them as they are.
+    leaves them as they are. ``alike``: which tokens are computed with one context for all classes, ``apart``: with one each.
     """
 
     base_KLD: Tensor
     place_KLM: Tensor
     eot_K: Tensor
+    alike: Pack
+    apart: Pack
 
     def fill(self, ctx: Tensor) -> Tensor:
         """Embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
         # A product and not an assignment: it maps over replicas, and its gradient sums in a fixed order on every device.
         return self.base_KLD + self.place_KLM @ ctx
+
+    def encode(self, tower: TextTower, ctx: Tensor) -> Tensor:
+        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or (B, 1, M, D): one for all classes of each image."""
+        from bench.clip.packed_text import encode
+
+        each = ctx.dim() > 2 and ctx.shape[-3] > 1
+        return encode(tower, self.fill(ctx), self.apart if each else self.alike)
 
 
 def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = "", position: str = "end") -> Prompts:
@@ -79,14 +89,21 @@ def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = ""
         longest = classnames[lengths.index(max(lengths))]
         raise BenchError(f"{M} context vectors and '{longest}' make {max(lengths)} tokens, more than {tower.context_length}: "
                          "choose fewer context vectors or a shorter class name")  # fmt: skip
+    from bench.clip.packed_text import common, pack_of
+
     ids_KL = tower.tokenize([f"{prefix} {name}." for name in names])
     eot_K = ids_KL.argmax(-1)
     order_KL = torch.stack([_order(M, n_tail, len(encode(name)), ids_KL.shape[1], position) for name in names])
     order_KL = order_KL[:, : int(eot_K.max()) + 1]
     place_KLM = order_KL[..., None] == torch.arange(1, M + 1)
-    embedded_KLD = tower.embed(ids_KL.gather(1, order_KL))
+    ids_KL = ids_KL.gather(1, order_KL)
+    slot_KL = place_KLM.any(-1)
+    alike = common(torch.where(slot_KL, -order_KL, ids_KL), eot_K)
+    apart = common(torch.where(slot_KL, -torch.arange(1, 1 + len(names))[:, None], ids_KL), eot_K)
+    embedded_KLD = tower.embed(ids_KL)
     place_KLM = place_KLM.to(embedded_KLD)
-    return Prompts(embedded_KLD * (1 - place_KLM.sum(-1, keepdim=True)), place_KLM, eot_K)
+    packs = [pack_of(eot_K, ids_KL.shape[1], shared, embedded_KLD.device) for shared in (alike, apart)]
+    return Prompts(embedded_KLD * (1 - place_KLM.sum(-1, keepdim=True)), place_KLM, eot_K, *packs)
 
 
 def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
@@ -134,7 +151,7 @@ def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, 
 class CoOp(Method):
     """Trains the context (M, D), or (K, M, D) with ``class_specific``, through the frozen text tower.
 
-    The gradient is that of the activations only, and prompts are cut at the last end token. ``init`` holds words to start
+    The gradient is that of the activations only; what all prompts begin with is computed once. ``init`` holds words to start
     from (their number replaces ``context``), else the start is normal with deviation 0.02. Names and context make the
     classifier: the prompt set is not read. Deviation: fp32, where the released code trains an fp16 context.
     """
@@ -175,8 +192,7 @@ class CoOp(Method):
 
     def classifier(self, params: Params, consts: Consts) -> Tensor:
         """Unit class rows (K, C) of the learned prompts."""
-        prompts = consts["prompts"]
-        return unit(consts["tower"].encode(prompts.fill(params["ctx"]), prompts.eot_K))
+        return unit(consts["prompts"].encode(consts["tower"], params["ctx"]))
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]
