@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections import defaultdict
@@ -98,8 +99,11 @@ class Runner:
         """Do all of ``todo``; stops starting cells after ``deadline`` (time.monotonic)."""
         self.begin(plan, todo)
         done, total = self.outcome.resumed, self.outcome.cells
-        taps = self.taps(todo)
-        for _, group in rounds(todo):
+        taps, streamed, dataset = self.taps(todo), not self.session.dense_cache, ""
+        for (_, name), group in rounds(todo, by_dataset=streamed):
+            if name != dataset or self._heavy():
+                self._one_pass()
+            dataset = name
             self.encode(group, taps)
             self.states.clear()
             for t in group:
@@ -109,9 +113,9 @@ class Runner:
                 self._cell(t)
                 done += 1
                 progress(label(t.fit), done, total)
-            self._one_pass()
             if self.outcome.out_of_time:
                 break
+        self._one_pass()
         return self.outcome
 
     def taps(self, todo: list[Todo]) -> Taps:
@@ -180,8 +184,14 @@ class Runner:
         record.write(path, {**head, **found, "provenance": facts})
         self.outcome.evaluations += 1
 
+    def _heavy(self) -> bool:
+        """Whether the evaluations that wait hold more memory than they may: then they do not wait for the next round."""
+        from bench.run import onepass
+
+        return bool(self.waiting) and onepass.held([job for _, job, _ in self.waiting]) > onepass.HELD_BYTES
+
     def _one_pass(self) -> None:
-        """The evaluations of a round that wait for streamed features: one pass for each backbone and test set."""
+        """The evaluations that wait for streamed features: one pass for each backbone and test set."""
         from bench.run import onepass
 
         groups: dict[tuple[str, str], list[tuple[Todo, Job, dict[str, Any]]]] = defaultdict(list)
@@ -243,12 +253,35 @@ class Runner:
         self.outcome.failures.append((label(t.fit), message))
 
 
-def rounds(todo: list[Todo]) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
-    """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states."""
+def rounds(todo: list[Todo], by_dataset: bool = False) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
+    """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states.
+
+    ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves them all.
+    """
     groups: dict[tuple[int, str], list[Todo]] = defaultdict(list)
     for t in todo:
         groups[t.fit.cell.seed, t.fit.dataset.name].append(t)
+    if by_dataset:
+        names = list(dict.fromkeys(name for _, name in groups))
+        groups = dict(sorted(groups.items(), key=lambda item: names.index(item[0][1])))
     yield from groups.items()
+
+
+def portions(todo: list[Todo], streamed: bool, jobs: int) -> Iterator[list[Todo]]:
+    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, as many rounds of
+    a dataset as leave work for every worker, since each portion makes a pass over the test images.
+    """
+    if not streamed:
+        yield from (group for _, group in rounds(todo))
+        return
+    by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
+    for (_, name), group in rounds(todo):
+        by_dataset[name].append(group)
+    share = math.ceil(jobs / max(1, len(by_dataset)))
+    for groups in by_dataset.values():
+        step = math.ceil(len(groups) / share)
+        for i in range(0, len(groups), step):
+            yield [t for group in groups[i : i + step] for t in group]
 
 
 def _keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:

@@ -15,6 +15,8 @@ from bench.run import evaluate, needs
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
+HELD_BYTES = 2 << 30  # what waiting states may hold before a pass is made for them: 34 heads of RN50's size
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,6 +34,12 @@ def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
     if session.dense_cache or not needs.HEAVY.intersection(fit.method.taps):
         return False
     return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
+
+
+def held(jobs: Sequence[Job]) -> int:
+    """Bytes of the tensors that waiting jobs keep alive, shared ones counted once."""
+    tensors = [x for job in jobs for x in (*job.params.values(), *job.consts.values()) if isinstance(x, torch.Tensor)]
+    return sum({s.data_ptr(): s.nbytes() for s in (x.untyped_storage() for x in tensors)}.values())
 
 
 def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tuple[np.ndarray, ...]] | Exception]:

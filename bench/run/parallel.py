@@ -1,7 +1,8 @@
 """The local executor: the cells of a plan in several processes of one machine.
 
-The parent encodes, in plan order, and hands a round (one seed of one dataset) to a worker when its features are stored;
-workers fit, evaluate and write records. A worker that dies loses only the round it was in, which is tried once more.
+The parent encodes, in plan order, and hands a round (one seed of one dataset; with ``--no-dense-cache`` several, for the
+sake of few passes over the test images) to a worker when its features are stored; workers fit, evaluate and write records. A
+worker that dies loses only what it was at, which is tried once more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.run.execute import Outcome, Runner, Todo, remaining, rounds
+from bench.run.execute import Outcome, Runner, Todo, portions, remaining
 from bench.run.plan import Plan, Request, make
 
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
@@ -111,7 +112,7 @@ def run(
     progress: Callable[[str, int, int], None], deadline: float | None = None,
 ) -> Outcome:  # fmt: skip
     """``parent.run`` with ``jobs`` worker processes: the same records, in whatever order the rounds end."""
-    waiting = deque((group, 1) for _, group in rounds(todo))
+    waiting = deque((group, 1) for group in portions(todo, not setup.dense_cache, jobs))
     taps = parent.taps(todo)
     parent.begin(plan, todo)
     total = parent.outcome.cells

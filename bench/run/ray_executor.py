@@ -3,7 +3,8 @@
 A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one place. It works
 in a folder of its own and sends its files back; what came back is recorded at once, so a node that dies costs only the tasks
 it was at, which Ray starts again elsewhere. Data, plugins and weights are read by path and must be there on every node;
-features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs.
+features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
+``--no-dense-cache`` each task makes its own pass over the test images: a task stays small, so that little is lost with a node.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""``--no-dense-cache``: dense features of test images are streamed, once for all states of a round; numbers stay."""
+"""``--no-dense-cache``: dense features of test images are streamed, once for all states of a dataset; numbers stay."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from bench.features import encode
 from bench.interface import DENSE
-from bench.run import evaluate
+from bench.run import evaluate, execute, fit, onepass
 from bench.run.session import Session
 from tests.run.conftest import Bench
 
@@ -52,7 +53,7 @@ def test_same_numbers_in_one_pass(
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "b"))
     done = bench("run", *METHODS, "--results", tmp_path / "streamed", "--no-dense-cache")
     assert done.exit_code == 0, done.output
-    assert passes == [(15, ("dense", "pooled"))], "one pass for all the states of the round"
+    assert passes == [(15, ("dense", "pooled"))], "one pass for all the states"
     stored, streamed = evaluations(tmp_path / "stored"), evaluations(tmp_path / "streamed")
     assert len(stored) == 3 and stored.keys() == streamed.keys()
     for key, one in stored.items():
@@ -60,6 +61,67 @@ def test_same_numbers_in_one_pass(
             np.testing.assert_array_equal(value, streamed[key][name], err_msg=name)
     again = bench("run", *METHODS, "--results", tmp_path / "streamed", "--no-dense-cache")
     assert again.exit_code == 0 and "0 encodes, 0 steps" in again.output and len(passes) == 1
+
+
+SEEDS = ("--methods", "zero-shot,safe", "--seeds", "1,2,3", "--shots", "2,3", "--no-dense-cache")
+
+
+def test_seeds_and_shots_of_a_dataset_share_a_pass(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "f"))
+    done = bench("run", *SEEDS, "--results", tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    assert [n for n, _ in passes] == [15], "three seeds, two shots, zero-shot: one pass"
+    found = evaluations(tmp_path / "one")
+    assert len(found) == 7
+    monkeypatch.setattr(onepass, "HELD_BYTES", 0)
+    passes.clear()
+    assert bench("run", *SEEDS, "--results", tmp_path / "short").exit_code == 0
+    assert [n for n, _ in passes] == [15, 15, 15], "where memory is short each round makes its own"
+    for key, one in evaluations(tmp_path / "short").items():
+        np.testing.assert_array_equal(one["top5"], found[key]["top5"])
+
+
+def test_interrupted_evaluations_are_made_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "g"))
+    original, seeds = fit.run_fit, []
+
+    def interrupted(session: Session, planned: Any, states: Any) -> Any:
+        seeds.append(planned.cell.seed)
+        if planned.cell.seed == 2:
+            raise KeyboardInterrupt
+        return original(session, planned, states)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "run_fit", interrupted)
+        done = bench("run", *SEEDS, "--results", tmp_path)
+    assert done.exit_code == 130 and not passes and len(evaluations(tmp_path)) == 1, "zero-shot reads stored features"
+    monkeypatch.setattr(fit, "run_fit", lambda s, p, states: seeds.append(p.cell.seed) or original(s, p, states))
+    seeds.clear()
+    done = bench("run", *SEEDS, "--results", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert seeds == [2, 2, 3, 3], "the states of what was fitted are read, not trained again"
+    assert len(evaluations(tmp_path)) == 7 and len(passes) == 1
+
+
+def test_datasets_are_shared_out_whole_unless_workers_would_idle() -> None:
+    def todo(datasets: int, seeds: int) -> list[Any]:
+        """In plan order: seed by seed."""
+        made = [(f"d{d}", seed) for seed in range(seeds) for d in range(datasets)]
+        fits = [SimpleNamespace(cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name)) for name, seed in made]
+        return [SimpleNamespace(fit=one) for one in fits]
+
+    def shares(datasets: int, seeds: int, streamed: bool, jobs: int) -> list[str]:
+        found = execute.portions(todo(datasets, seeds), streamed, jobs)
+        return [" ".join(f"{t.fit.dataset.name}.{t.fit.cell.seed}" for t in group) for group in found]
+
+    assert shares(2, 2, False, 2) == ["d0.0", "d1.0", "d0.1", "d1.1"]
+    assert shares(2, 2, True, 2) == ["d0.0 d0.1", "d1.0 d1.1"]
+    assert shares(2, 3, True, 4) == ["d0.0 d0.1", "d0.2", "d1.0 d1.1", "d1.2"]
+    assert shares(1, 3, True, 4) == ["d0.0", "d0.1", "d0.2"]
 
 
 def test_no_dense_rows_of_test_images_are_stored(
@@ -82,10 +144,10 @@ def test_no_dense_rows_of_test_images_are_stored(
 def test_a_failing_state_costs_only_itself(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = evaluate.ranked
 
-    def broken(fit: Any, *rest: Any) -> Any:
-        if fit.cell.method == "safe":
+    def broken(planned: Any, *rest: Any) -> Any:
+        if planned.cell.method == "safe":
             raise RuntimeError("no logits today")
-        return original(fit, *rest)
+        return original(planned, *rest)
 
     monkeypatch.setattr(evaluate, "ranked", broken)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "d"))
