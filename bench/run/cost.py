@@ -144,6 +144,14 @@ def text_forward(s: Shapes, L: int) -> float:
     return s.text_layers * _block(L, s.text_width) + 2.0 * s.text_width * s.out
 
 
+def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
+    """Operations of the text tower for K prompts with ``common`` tokens at the start, computed once, and ``own`` tokens each;
+    only end tokens leave the last block."""
+    D, T = s.text_width, common + K * own
+    attention = 6.0 * T * D * D + 4.0 * D * (common**2 + K * own * (common + own))
+    return s.text_layers * attention + 18.0 * D * D * ((s.text_layers - 1) * T + K) + 2.0 * K * D * s.out
+
+
 @dataclass(frozen=True)
 class _Trained:
     """What a recipe trains: numbers, operations of a forward pass per image and per step, factor of the backward pass."""
@@ -168,7 +176,9 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
         return _Trained(head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width)
     if not fit.method.uses_prompts:  # its classifier comes out of the text tower at every step; only activations go back
         M = len(str(fit.settings.get("init") or "").split()) or int(fit.settings.get("context", 1))
-        return _Trained(float(M * s.text_width), 2 * rows, K * text_forward(s, M + NAME_TOKENS), 1.0, 2.0 * C)
+        each = M if fit.settings.get("class_specific") else 0
+        forward = prompts_forward(s, K, 1 + M - each, each + NAME_TOKENS - 1)
+        return _Trained(float(M * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
     return _Trained(rows + cached, 2 * (rows + cached), row_bytes=2.0 * C)
 

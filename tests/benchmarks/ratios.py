@@ -56,9 +56,11 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
         yield f"scaling K={K}", lambda c=case, k=K, s=shots: ratios_fits.rows(pocket, c, 100, repeats, k, s, plain=False)
     yield "heads", lambda: ratios_parts.head_rows(1 if quick else 7)
     text = pocket.model, pocket.text
-    yield "text pocket", lambda: [ratios_parts.text_rows(*text, "pocket text tower", 10, 2 if quick else 9)]
-    if not quick:
-        yield "text ViT-B/16", lambda: [ratios_parts.text_rows(*tower("ViT-B-16"), "ViT-B/16 text tower", 8, 3)]
+    yield "text pocket", lambda: ratios_parts.text_rows(*text, "pocket text tower", 10, 4, 2 if quick else 9)
+    for K, M in () if quick else ((20, 16), (20, 4), (100, 16)):
+        yield f"text ViT-B/16, K={K}, M={M}", lambda k=K, m=M: ratios_parts.text_rows(
+            *tower("ViT-B-16"), "ViT-B/16 text tower", k, m, 3
+        )
     size = (100, 400, 20, (20, 20), 1) if quick else (400, 1600, 100, (200, 20), 1)
     yield "search", lambda: ratios_parts.search_rows(registry.get("tip-adapter"), *size)
 

@@ -1,4 +1,4 @@
-"""Ratios of single parts at true size: folded heads, the cut text tower, the inference-time search.
+"""Ratios of single parts at true size: folded heads, the text tower of learned prompts, the inference-time search.
 
 Weights are random: they do not change how long anything takes. Legend: B batch, T tokens, D tower width, L tokens of text.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bench.methods.coop import lay_out  # type: ignore[import-not-found]
 from bench.methods.tip_adapter import search_axis  # type: ignore[import-not-found]
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import QuickGELU, VisionTransformer
@@ -81,25 +82,39 @@ def head_rows(repeats: int) -> list[Row]:
     return found
 
 
-def text_rows(model: Any, tower: Any, title: str, prompts: int, repeats: int, context: int = 16) -> Row:
-    """Prompts of 16 learned positions and a name, forward and backward to the embeddings, cut against all 77 positions."""
-    words = " ".join(["X"] * context)
-    ids = tower.tokenize([f"{words} thing number {i}." for i in range(prompts)])
-    eot = ids.argmax(-1)
-    embedded = tower.embed(ids).detach().requires_grad_()
+def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) -> list[Row]:
+    """One context of M vectors in front of K names of different lengths, forward and backward to the context: what prompts
+    share computed once, against every prompt cut at the last end token, and against all 77 positions."""
+    prompts = lay_out(tower, [" ".join(["thing"] * (1 + i % 4)) + f" number {i}" for i in range(K)], M)
+    L, positions = prompts.base_KLD.shape[1], tower.context_length
+    ctx = (0.02 * torch.randn(M, prompts.base_KLD.shape[2], generator=rng.generator(0, "context"))).requires_grad_()
 
-    def cut() -> Any:
-        return torch.autograd.grad(tower.encode(embedded, eot).square().sum(), embedded)
+    def cut(ctx: Tensor) -> Tensor:
+        return tower.encode(prompts.fill(ctx), prompts.eot_K)
 
-    def whole() -> Any:
-        return torch.autograd.grad(ratios_online.encode_text(model, embedded, eot).square().sum(), embedded)
+    def whole(ctx: Tensor) -> Tensor:
+        return ratios_online.encode_text(model, F.pad(prompts.fill(ctx), (0, 0, 0, positions - L)), prompts.eot_K)
 
+    def both(fn: Callable[[Tensor], Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(fn(ctx).square().sum(), ctx)
+
+    variants = {"ours": both(lambda ctx: prompts.encode(tower, ctx)), "cut": both(cut), "whole": both(whole)}
     with torch.no_grad():
-        theirs = ratios_online.encode_text(model, embedded, eot)
-        torch.testing.assert_close(tower.encode(embedded, eot), theirs, rtol=1e-3, atol=1e-3)
-    times = interleaved({"ours": cut, "whole": whole}, repeats)
-    note = f"{prompts} prompts, {int(eot.max()) + 1} of 77 positions kept, forward + backward"
-    return row(title, "open_clip text tower, 77 positions", times["ours"], times["whole"], None, None, note, least=2.0)
+        for theirs in (cut, whole):
+            torch.testing.assert_close(prompts.encode(tower, ctx), theirs(ctx), rtol=1e-3, atol=1e-3)
+    times = interleaved(variants, repeats)
+    counts = {name: flops(fn) for name, fn in variants.items()}
+    found = []
+    for name, baseline, least in (
+        ("cut", f"our text tower, every prompt at {L} positions", 1.0),
+        ("whole", f"open_clip text tower, {positions} positions", 2.0),
+    ):
+        fewer = counts[name] / counts["ours"]
+        size = f"{K} prompts, {M} context vectors, {len(prompts.alike.rows_T)} tokens computed"
+        note = f"{size}, forward + backward; {fewer:.1f}x fewer multiply-adds"
+        more = {"multiply_adds": counts["ours"] // 2, "baseline_multiply_adds": counts[name] // 2, "multiply_adds_ratio": fewer}
+        found.append(row(title, baseline, times["ours"], times[name], None, None, note, least=least, more=more))
+    return found
 
 
 def search_rows(method: Any, n_val: int, N: int, K: int, steps: tuple[int, int], repeats: int, C: int = 1024) -> list[Row]:

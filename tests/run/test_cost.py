@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.clip import packed_text
 from bench.clip.backbone import load, resolve
 from bench.registry import builtin
 from bench.run import cost, plan
@@ -43,6 +44,12 @@ def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) ->
     L = int(ids.argmax(-1)) + 1
     text = counted(lambda: tower.text.encode_ids(ids))
     assert text == pytest.approx(cost.text_forward(s, L), rel=0.1)
+    eot_K = torch.full((5,), 11)
+    x_KLD = tower.text.embed(tower.text.tokenize(["a photo"] * 5))
+    for common in (1, 9):
+        pack = packed_text.pack_of(eot_K, x_KLD.shape[1], common, x_KLD.device)
+        found = counted(lambda pack=pack: packed_text.encode(tower.text, x_KLD, pack))
+        assert found == pytest.approx(cost.prompts_forward(s, 5, common, 12 - common), rel=0.1)
 
 
 def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, plan.Planned]:
