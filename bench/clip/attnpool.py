@@ -2,41 +2,35 @@
 
 Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed: per head the
 score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias shifts all scores of a
-head alike, so softmax drops it and its gradient is exactly zero.
+head alike, so softmax drops it and its gradient is exactly zero. A token is a feature plus a position, x_j = f_j + p_j;
+the two are multiplied apart, so that replicas share the features and none of them forms its own tokens.
 
-Legend: B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C embedding width.
+Legend: R replicas, B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C embedding width.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bench.clip.blocks import Params, linear
+
+_WEIGHTS = ("positional_embedding", *(f"{n}_proj.{part}" for n in "qkv" for part in ("weight", "bias")))
 
 
 def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
     """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then the position table is added to all."""
-    positions_TD = params["positional_embedding"]
-    x_BSD = x_BSD.to(positions_TD.dtype)
-    return torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1) + positions_TD
+    return _mean_first(params, x_BSD) + params["positional_embedding"]
 
 
 def preproj(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
-    """(B, D): the attended vector that ``c_proj`` projects."""
-    x_BTD = with_mean(params, x_BSD)
-    B, _, D = x_BTD.shape
-    q_BD = linear(x_BTD[:, 0], params, "q_proj") * (D // heads) ** -0.5
-    wk_HdD = params["k_proj.weight"].view(heads, D // heads, D)
-    wv_HdD = params["v_proj.weight"].view(heads, D // heads, D)
-    # Heads lead in products with weights, images in products with tokens: plain strides for both, nothing is copied.
-    u_HBD = torch.bmm(q_BD.view(B, heads, D // heads).transpose(0, 1), wk_HdD)
-    a_BHT = torch.bmm(u_HBD.transpose(0, 1), x_BTD.transpose(1, 2)).softmax(-1)
-    mixed_BHD = torch.bmm(a_BHT, x_BTD)
-    o_HBd = torch.bmm(mixed_BHD.transpose(0, 1), wv_HdD.transpose(1, 2))
-    # The key bias takes part with weight zero, so that differentiating by it is legal and gives exactly zero.
-    return o_HBd.transpose(0, 1).reshape(B, D) + params["v_proj.bias"] + 0 * params["k_proj.bias"]
+    """(B, D): the attended vector that ``c_proj`` projects. It can be differentiated once."""
+    out: Tensor = _Attend.apply(heads, _mean_first(params, x_BSD), *(params[name] for name in _WEIGHTS))[0]
+    return out
 
 
 def project(params: Params, v_BD: Tensor) -> Tensor:
@@ -54,3 +48,137 @@ def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
     )
     o_BHTd = F.scaled_dot_product_attention(q, k, v)
     return project(params, o_BHTd.transpose(1, 2).reshape(B, T, D))
+
+
+def _mean_first(params: Params, x_BSD: Tensor) -> Tensor:
+    """The features with their mean in front, in the parameters' precision; equal for all replicas."""
+    x_BSD = x_BSD.to(params["positional_embedding"].dtype)
+    return torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1)
+
+
+class _Attend(torch.autograd.Function):
+    """The folded attention, forward and backward written out: each weight meets one product per use.
+
+    Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient of every
+    token, and leave weight gradients as transposed views that the optimiser then copies.
+    Weights are one replica's, or lead with a replica axis; the features then lead with it too, or are shared (one axis
+    less). After the output come the values that the backward reads.
+    """
+
+    @staticmethod
+    def forward(heads: int, f: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        if weights[0].dim() == 2:
+            return tuple(x[0] for x in _forward(heads, f[None], *(w[None] for w in weights)))
+        return _forward(heads, f if f.dim() == 4 else f[None], *weights)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        heads, f, pos, wq, _, wk, bk, wv, _ = inputs
+        ctx.heads = heads
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(f, pos, wq, wk, bk, wv, *output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_o: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        f, *rest = ctx.saved_tensors
+        one, shared = rest[0].dim() == 2, f.dim() == 3
+        if one:
+            to_o, rest = to_o[None], [x[None] for x in rest]
+        to_f, found = _backward(ctx.needs_input_grad[1], f[None] if shared else f, to_o, *rest)
+        if to_f is not None and shared:
+            to_f = to_f.sum(0)
+        return None, to_f, *((g[0] for g in found) if one else found)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], heads: int, f: Tensor, *weights: Tensor) -> Any:
+        n = info.batch_size
+
+        def leading(x: Tensor, dim: int | None) -> Tensor:
+            return x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)
+
+        stacked = [leading(w, dim) for w, dim in zip(weights, in_dims[2:], strict=True)]
+        inner = stacked[0].shape[1:-2]  # empty, or the replica axis of an inner vmap
+        if in_dims[1] is not None or f.dim() == 4:
+            f = leading(f, in_dims[1])
+            if f.dim() == 3 + len(inner):
+                f = f.unsqueeze(1)
+            f = f.expand(n, *inner, *f.shape[-3:]).reshape(-1, *f.shape[-3:])
+        out = _Attend.apply(heads, f, *(w.reshape(-1, *w.shape[1 + len(inner) :]) for w in stacked))
+        return tuple(x.unflatten(0, (n, *inner)) for x in out), (0,) * len(out)
+
+
+def _forward(
+    heads: int, f_RBTD: Tensor, pos_RTD: Tensor, wq_RDD: Tensor, bq_RD: Tensor, wk_RDD: Tensor, bk_RD: Tensor,
+    wv_RDD: Tensor, bv_RD: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The output (R, B, D), then q (R, H, B, d), u = W_k^T q, attention (R, H, B, T) and mixed tokens (R, H, B, D)."""
+    R, D = bq_RD.shape
+    lead = R, heads, f_RBTD.shape[1]
+    x, pos = _tokens(f_RBTD, pos_RTD)
+    q_RBD = torch.baddbmm(bq_RD[:, None], f_RBTD[:, :, 0] + pos_RTD[:, :1], wq_RDD.mT) * (D // heads) ** -0.5
+    q_RHBd = _by_head(q_RBD, heads)
+    u_RHBD = torch.bmm(q_RHBd.flatten(0, 1), wk_RDD.reshape(R * heads, -1, D)).view(*lead, D)
+    a_RHBT = _times(u_RHBD, x.mT, None if pos is None else pos.mT).softmax(-1)
+    mixed_RHBD = _times(a_RHBT, x, pos)
+    o_RHBd = torch.bmm(mixed_RHBD.flatten(0, 1), wv_RDD.reshape(R * heads, -1, D).mT).view(*lead, -1)
+    return _merged(o_RHBd) + bv_RD[:, None], q_RHBd, u_RHBD, a_RHBT, mixed_RHBD
+
+
+def _backward(
+    features: bool, f_RBTD: Tensor, to_o_RBD: Tensor, pos_RTD: Tensor, wq_RDD: Tensor, wk_RDD: Tensor, bk_RD: Tensor,
+    wv_RDD: Tensor, q_RHBd: Tensor, u_RHBD: Tensor, a_RHBT: Tensor, mixed_RHBD: Tensor,
+) -> tuple[Tensor | None, tuple[Tensor, ...]]:  # fmt: skip
+    """Gradients of the features (None unless wanted) and of the weights, in the order of ``_WEIGHTS``."""
+    R, H, B, D = lead = u_RHBD.shape
+    x, pos = _tokens(f_RBTD, pos_RTD)
+    to_o = _by_head(to_o_RBD, H).flatten(0, 1)
+    to_wv = torch.bmm(to_o.mT, mixed_RHBD.flatten(0, 1)).view(R, D, D)
+    to_mixed = torch.bmm(to_o, wv_RDD.reshape(R * H, -1, D)).view(lead)
+    to_a = a_RHBT * _times(to_mixed, x.mT, None if pos is None else pos.mT)
+    to_s = to_a - a_RHBT * to_a.sum(-1, keepdim=True)
+    to_u = _times(to_s, x, pos).flatten(0, 1)
+    to_wk = torch.bmm(q_RHBd.flatten(0, 1).mT, to_u).view(R, D, D)
+    to_q_RHBd = torch.bmm(to_u, wk_RDD.reshape(R * H, -1, D).mT).view(R, H, B, -1)
+    to_q_RBD = _merged(to_q_RHBd) * (D // H) ** -0.5
+    to_wq = torch.bmm(to_q_RBD.mT, (f_RBTD[:, :, 0] + pos_RTD[:, :1]).expand(R, -1, -1))
+    to_bq = to_q_RBD.sum(1)
+    # All images meet the same positions: their gradient is formed at once, not image by image.
+    a, m, s, u = (x.reshape(R, H * B, -1) for x in (a_RHBT, to_mixed, to_s, u_RHBD))
+    to_pos = torch.baddbmm(torch.bmm(a.mT, m), s.mT, u)
+    to_pos[:, :1] += torch.bmm(to_bq[:, None], wq_RDD)
+    to_f = None
+    if features:
+        a, m, s, u = (x.transpose(1, 2) for x in (a_RHBT, to_mixed, to_s, u_RHBD))
+        to_f = a.mT @ m + s.mT @ u
+        to_f[:, :, 0] += torch.bmm(to_q_RBD, wq_RDD)
+    return to_f, (to_pos, to_wq, to_bq, to_wk, torch.zeros_like(bk_RD), to_wv, to_o_RBD.sum(1))
+
+
+def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What is multiplied: tokens, or, where replicas share features, those and the positions apart."""
+    return (f_RBTD, pos_RTD) if len(f_RBTD) < len(pos_RTD) else (f_RBTD + pos_RTD[:, None], None)
+
+
+def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
+    """Rows of heads times each image's own matrix z (R or 1, B, M, N), plus the positions': (R, H, B, N) contiguous."""
+    R, H, B, M = y_RHBM.shape
+    if len(z_RBMN) < R:  # the heads of all replicas are rows of one product, and the images stay where they are
+        rows = y_RHBM.reshape(R * H, B, M).transpose(0, 1)
+        out = torch.bmm(rows, z_RBMN[0]).view(B, R, H, -1).permute(1, 2, 0, 3)
+    else:
+        rows = y_RHBM.transpose(1, 2).reshape(R * B, H, M)
+        out = torch.bmm(rows, z_RBMN.reshape(R * B, M, -1)).view(R, B, H, -1).transpose(1, 2)
+    if pos_RMN is None:
+        return out.contiguous()
+    return torch.bmm(y_RHBM.reshape(R, H * B, M), pos_RMN).view(R, H, B, -1).add_(out)
+
+
+def _by_head(x_RBD: Tensor, heads: int) -> Tensor:
+    """(R, B, D) to (R, H, B, d), contiguous."""
+    return x_RBD.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+
+
+def _merged(x_RHBd: Tensor) -> Tensor:
+    """(R, H, B, d) to (R, B, D)."""
+    return x_RHBd.transpose(1, 2).flatten(-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,34 @@ def test_replicas_under_vmap_equal_a_loop(family: str, shared: bool, order: str)
         alone = grad(loss)({n: p[r] for n, p in stacked.items()}, x if shared else x[r])
         for name, g in alone.items():
             assert_close(found[name][r], g, 1e-12, name)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_replicas_of_replicas(shared: bool) -> None:
+    """Two axes at once, features with one of them or none: as one replica after the other."""
+    _, head, _, x_BTD = make("rn", torch.float64)
+    stacked = {n: torch.stack([torch.stack([p, 1.1 * p]), torch.stack([p, 0.9 * p])]) for n, p in head.params.items()}
+    x = x_BTD if shared else torch.stack([x_BTD, -x_BTD])
+    found = vmap(vmap(head.preproj, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
+    for i, j in itertools.product(range(2), range(2)):
+        alone = head.preproj({n: p[i, j] for n, p in stacked.items()}, x if shared else x[i])
+        torch.testing.assert_close(found[i, j], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_features_apart_weights_shared() -> None:
+    _, head, _, x_BTD = make("rn", torch.float64)
+    found = vmap(lambda x: head(head.params, x))(torch.stack([x_BTD, -x_BTD]))
+    torch.testing.assert_close(found[1], head(head.params, -x_BTD), rtol=1e-12, atol=1e-12)
+
+
+def test_the_folded_pool_has_no_second_derivative() -> None:
+    """It says so, and returns no wrong one."""
+    _, head, _, x_BTD = make("rn", torch.float64)
+    params = {n: p.requires_grad_() for n, p in head.copy(torch.float64).items()}
+    leaf = params["q_proj.weight"]
+    (first,) = torch.autograd.grad(head(params, x_BTD).square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
 
 
 @pytest.mark.parametrize("family", ["rn", "vit"])
