@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, steps_of
-from bench.train import batches, optim, rng, schedule
+from bench.train import batches, graphs, optim, rng, schedule
+from bench.train.blocks import Sizes, blocks
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Trained:
 
     ``params``: chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better (R,). ``step``: the
     0-based step after which it was taken. ``curve``: (step, accuracy per replica) of every check. ``steps``: steps made.
+    ``graphs``: shapes of batches whose step was recorded and replayed; ``eager``: why others were not, on a device that can.
     """
 
     params: Params
@@ -50,6 +52,8 @@ class Trained:
     curve: list[tuple[int, list[float]]] = field(default_factory=list)
     steps: int = 0
     losses: list[tuple[int, list[float]]] = field(default_factory=list)
+    graphs: int = 0
+    eager: str = ""
 
 
 def stack(replicas: Sequence[Params]) -> Params:
@@ -131,11 +135,20 @@ def epoch_length(streams: Mapping[str, Stream], pools: Mapping[str, Pool]) -> in
 
 
 def gather(pool: Pool, positions: Any, device: torch.device, dtype: torch.dtype) -> Rows:
-    """The rows at ``positions``, moved to the device and cast to the parameters' precision."""
-    index = torch.from_numpy(positions)
-    x = pool.x[index.to(pool.x.device)].to(device=device, dtype=dtype)
-    index = index.to(device)
-    return Rows(x, pool.y[index % pool.images], index)
+    """The rows at ``positions``, on the device and in the parameters' precision."""
+    return rows_at(pool, torch.from_numpy(positions).to(device), dtype)
+
+
+def rows_at(pool: Pool, index_B: Tensor, dtype: torch.dtype) -> Rows:
+    """The rows at ``index_B``, on its device: gathered where the pool lies, moved if that is elsewhere."""
+    x = pool.x[index_B.to(pool.x.device)].to(device=index_B.device, dtype=dtype)
+    y = pool.y[(index_B % pool.images).to(pool.y.device)].to(index_B.device)
+    return Rows(x, y, index_B)
+
+
+def resident(pools: Mapping[str, Pool], device: torch.device) -> bool:
+    """Whether all rows lie on the device."""
+    return all(t.device == device for pool in pools.values() for t in (pool.x, pool.y))
 
 
 def gradients(
@@ -146,12 +159,11 @@ def gradients(
     Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
     """
     fuse = method.fuse
-
-    noise = batch.noise.get_state()
+    draw = graphs.drawn(batch)
 
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        batch.noise.set_state(noise)  # every replica meets the same noise, however replicas are grouped
-        return method.losses(p, consts, batch, {**settings, **a})
+        # Every replica meets the same noise, however replicas are grouped.
+        return method.losses(p, consts, draw.again(), {**settings, **a})
 
     with torch.enable_grad():
         found = map_replicas(losses, fuse, params, dict(axes))
@@ -202,14 +214,30 @@ def train(
     optimiser = optim.make(recipe.optim, params)
     keeper = _Keeper(params, recipe.criterion, recipe.patience)
     out = Trained({}, [], [])
-    _, sequence = orders(recipe.streams, pools, seed, steps)
-    for step, positions in enumerate(sequence):
-        rows = {name: gather(pools[name], p, device, dtype) for name, p in positions.items()}
-        batch = Batch(rows, step, rng.generator(seed, "noise", step))
+    host = graphs.Host()
+
+    def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:
+        parts = index_B.split(sizes)
+        rows = {name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)}
+        batch = graphs.Draw(rows, step, lambda: rng.generator(seed, "noise", step), host)
         loss_R, grads = gradients(method, consts, params, batch, settings, axes)
-        optimiser.step(grads, table_SR[step], wd_R)
-        out.steps = step + 1
-        if score is None or recipe.select != "best" or not _due(step, recipe.check_every, per_epoch):
+        optimiser.step(grads, lr_R, wd_R)
+        return loss_R
+
+    recorder = graphs.capturer(device)
+    eager = graphs.obstacle(method.fuse, resident(pools, device), steps) if recorder else ""
+    launch = graphs.Launcher(make_step, host, recorder, eager)
+
+    def due(step: int) -> bool:
+        return score is not None and recipe.select == "best" and _due(step, recipe.check_every, per_epoch)
+
+    _, sequence = orders(recipe.streams, pools, seed, steps)
+    for block in blocks(sequence, due, device):
+        for index_B, sizes in block:
+            loss_R = launch(index_B, table_SR[out.steps], sizes, out.steps)
+            out.steps += 1
+        step = out.steps - 1
+        if score is None or not due(step):
             continue
         accuracy_R, gain_R = score(params, values)
         out.curve.append((step, accuracy_R.tolist()))
@@ -222,6 +250,7 @@ def train(
         keeper.offer(out.steps - 1, *final)
         out.curve.append((out.steps - 1, final[0].tolist()))
     out.params, out.score, out.step = keeper.params, keeper.score.tolist(), keeper.step
+    out.graphs, out.eager = len(launch.recorded), launch.eager
     return out
 
 

@@ -34,7 +34,8 @@ class Fitted:
     """A fitted task.
 
     ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every grid point.
-    ``budget``: configurations and search points scored on validation, optimiser steps, validation images.
+    ``budget``: configurations and search points scored on validation, optimiser steps, validation images; waves and
+    halvings where memory made more than one; on a GPU ``graphs``, the recorded steps, and ``eager``, why others were not.
     """
 
     params: Params
@@ -42,7 +43,7 @@ class Fitted:
     step: int | None = None
     val_accuracy: float | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
-    budget: dict[str, int] = field(default_factory=dict)
+    budget: dict[str, Any] = field(default_factory=dict)
 
 
 def chunks(features: Features, rows: int, factor: int = 1) -> Iterator[tuple[int, Features]]:
@@ -143,9 +144,14 @@ def fit(
     )
 
 
-def _split(tally: waves.Tally, groups: int) -> dict[str, int]:
-    """What memory made of the groups; nothing when each was trained in one wave."""
-    return {"waves": tally.waves, "halvings": tally.halvings} if tally.waves > groups else {}
+def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
+    """What memory and the device made of the groups; nothing when each was trained in one wave of plain calls."""
+    found: dict[str, Any] = {}
+    if tally.waves > groups:
+        found |= {"waves": tally.waves, "halvings": tally.halvings}
+    if tally.graphs or tally.eager:
+        found |= {"graphs": tally.graphs, "eager": sorted(tally.eager)}
+    return found
 
 
 @dataclass

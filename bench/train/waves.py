@@ -7,7 +7,7 @@ Legend: R replicas.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,10 +30,19 @@ class Wave:
 
 @dataclass
 class Tally:
-    """How a group was split: waves that were trained, and how often running out of memory halved one."""
+    """How a group was trained: waves, how often running out of memory halved one, recorded steps and why others were not."""
 
     waves: int = 0
     halvings: int = 0
+    graphs: int = 0
+    eager: set[str] = field(default_factory=set)
+
+    def add(self, trained: Trained) -> None:
+        """Count in a wave."""
+        self.waves += 1
+        self.graphs += trained.graphs
+        if trained.eager:
+            self.eager.add(trained.eager)
 
 
 def bytes_per_replica(start: Params, recipe: Recipe) -> int:
@@ -63,6 +72,20 @@ def fitting(R: int, each: int, free: int | None) -> int:
     return -(-R // -(-R // most))
 
 
+def settled(pools: Mapping[str, Pool], device: torch.device) -> dict[str, Pool]:
+    """The pools on the device, those that fit there: steps then gather without moving rows between devices."""
+
+    def there(pool: Pool) -> Pool:
+        if loop.resident({"": pool}, device):
+            return pool
+        free = free_bytes(device)
+        if free is not None and pool.x.numel() * pool.x.element_size() > SHARE * free:
+            return pool
+        return replace(pool, x=pool.x.to(device), y=pool.y.to(device))
+
+    return {name: there(pool) for name, pool in pools.items()}
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch's allocator for the CPU raises a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -84,6 +107,7 @@ def train(
         if not size:
             probe = start(values[first])
             device = next(iter(probe.values())).device
+            pools = settled(pools, device)
             size = fitting(len(values), bytes_per_replica(probe, recipe), free_bytes(device))
             del probe
         part = values[first : first + size]
@@ -100,6 +124,6 @@ def train(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        tally.waves += 1
+        tally.add(trained)
         yield Wave(first, trained)
         first += len(part)

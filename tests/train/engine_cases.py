@@ -52,14 +52,36 @@ class Case:
             return self.method.logits(fitted.params, self.consts, self.seen, values)
 
 
+def on(c: Case, device: str) -> Case:
+    """The same case with all its tensors on a device."""
+    task, known = c.task, c.task.features
+
+    def there(x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {k: p.to(device) for k, p in x.items()}
+
+    moved = exact(replace(task.head, params=there(task.head.params)))
+    text = replace(task.text, raw_PC=task.text.raw_PC.to(device), class_of_P=task.text.class_of_P.to(device))
+    task = replace(
+        task, labels_N=task.labels_N.to(device), W_KC=task.W_KC.to(device), text=text, device=device,
+        features=lambda tap, view: known(tap, view).to(device), backbone=replace(task.backbone, head=moved),
+    )  # fmt: skip
+    pools = {name: replace(p, x=p.x.to(device), y=p.y.to(device)) for name, p in c.pools.items()}
+    val = select.Labelled(there(dict(c.val.features)), c.val.y.to(device))
+    return Case(c.method, c.recipe, task, c.method.prepare(task), pools, val, there(c.seen))
+
+
+def exact(made: PoolingHead) -> PoolingHead:
+    """The head with copies in its own precision."""
+    object.__setattr__(made, "copy", lambda dtype=None: {n: p.clone() for n, p in made.params.items()})
+    return made
+
+
 def head() -> PoolingHead:
     """A random attention pool that methods copy in float64."""
     g = rng.generator(3, "head")
     shapes = {"positional_embedding": (T + 1, D), "c_proj.weight": (C, D), "c_proj.bias": (C,)}
     shapes |= {f"{n}_proj.weight": (D, D) for n in "qkv"} | {f"{n}_proj.bias": (D,) for n in "qkv"}
-    made = attention_pool({n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, 4)
-    object.__setattr__(made, "copy", lambda dtype=None: {n: p.clone() for n, p in made.params.items()})
-    return made
+    return exact(attention_pool({n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, 4))
 
 
 def case(name: str, **more: Any) -> Case:

@@ -1,0 +1,323 @@
+"""Recorded steps: the engine's step over fixed tensors equals a plain loop, and what cannot be recorded is launched plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.interface import Batch, Consts, Method, Params, Values, points, steps_of
+from bench.train import blocks, graphs, loop, optim, rng, select, waves
+from tests.train.engine_cases import Case, case, on
+
+LONG: dict[str, dict[str, Any]] = {
+    "safe": {"steps": 40, "check_every": 7},
+    "cross-modal-linear": {"steps": 40, "check_every": 7, "batch": (4,)},
+    "linear-probe-sgd": {"steps": 40, "check_every": 7},
+    "tip-adapter-f": {"epochs": 14},  # 20 rows in batches of 7: a last one of 6
+}
+
+
+@dataclass
+class Recorder:
+    """Stands for a GPU: a replay makes the step again on the tensors that it was recorded with."""
+
+    warmed: int = 0
+    replays: list[int] = field(default_factory=list)
+    fail: Exception | None = None
+
+    def warm(self, step: Callable[[], torch.Tensor]) -> torch.Tensor:
+        self.warmed += 1
+        return step()
+
+    def capture(self, step: Callable[[], torch.Tensor]) -> graphs.Recording:
+        if self.fail:
+            raise self.fail
+        loss_R = torch.empty(0, dtype=torch.float64)
+        self.replays.append(0)
+        mine = len(self.replays) - 1
+
+        def replay() -> None:
+            self.replays[mine] += 1
+            found = step()
+            loss_R.resize_(found.shape).copy_(found)
+
+        return graphs.Recording(replay, loss_R)
+
+
+class Noisy(Method):
+    """Draws from the batch's noise, twice, as dropout in two layers does."""
+
+    name, title = "noisy", "Noisy"
+
+    def __init__(self, inner: Case) -> None:
+        self.inner = inner.method
+
+    def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
+        loss = self.inner.losses(params, consts, batch, values)["loss"]
+        a, b = (torch.rand((), generator=batch.noise, dtype=torch.float64) for _ in range(2))
+        return {"loss": loss * (1.0 + a - b)}
+
+    def logits(self, params: Params, consts: Consts, features: Any, values: Values) -> torch.Tensor:
+        return self.inner.logits(params, consts, features, values)
+
+
+class Counting(Noisy):
+    """Reads the step number."""
+
+    def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
+        return {"loss": self.inner.losses(params, consts, batch, values)["loss"] / (1.0 + batch.step)}
+
+
+def prepared(c: Case) -> tuple[Values, list[dict[str, float]], list[Params]]:
+    settings = {**c.task.settings, **{axis: v[0] for axis, v in c.recipe.static.items()}}
+    values = points(c.recipe.grid)
+    init = c.method.inner.init if isinstance(c.method, Noisy) else c.method.init
+    return settings, values, [init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in values]
+
+
+def train(c: Case) -> loop.Trained:
+    settings, values, start = prepared(c)
+    score = select.scorer(c.method, c.recipe, c.consts, settings, c.val)
+    return loop.train(c.method, c.recipe, c.consts, start, values, settings, c.pools, 1, score)
+
+
+def plain(c: Case) -> tuple[Params, list[list[float]]]:
+    """The last step's parameters and every step's losses: one step after the other, nothing prepared ahead."""
+    assert c.recipe.optim is not None
+    settings, values, start = prepared(c)
+    params, axes = loop.stack(start), loop.axes_of(values, c.recipe, torch.device("cpu"), torch.float64)
+    per_epoch = loop.epoch_length(c.recipe.streams, c.pools)
+    steps = steps_of(c.recipe, per_epoch)
+    rates = loop.rate_table(c.recipe, values, settings, steps, per_epoch)
+    wd_R = torch.tensor([v["wd"] for v in values], dtype=torch.float64)
+    optimiser = optim.make(c.recipe.optim, params)
+    losses = []
+    for step, drawn in enumerate(loop.orders(c.recipe.streams, c.pools, 1, steps)[1]):
+        rows = {name: loop.gather(c.pools[name], at, torch.device("cpu"), torch.float64) for name, at in drawn.items()}
+        batch = Batch(rows, step, rng.generator(1, "noise", step))
+        loss_R, grads = loop.gradients(c.method, c.consts, params, batch, settings, axes)
+        optimiser.step(grads, rates[step], wd_R)
+        losses.append(loss_R.tolist())
+    return params, losses
+
+
+def same(one: loop.Trained, other: loop.Trained) -> None:
+    """Bit for bit."""
+    for name in ("score", "step", "curve", "steps", "losses"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert all(torch.equal(p, other.params[name]) for name, p in one.params.items())
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(graphs, "capturer", lambda device: made)
+    return made
+
+
+@pytest.mark.parametrize("wrap", [None, Noisy, Counting])
+@pytest.mark.parametrize("name", ["cross-modal-linear", "tip-adapter-f"])
+def test_blocks_equal_a_plain_loop(name: str, wrap: type[Noisy] | None) -> None:
+    c = case(name)
+    if wrap:
+        c.method = wrap(c)
+    c.recipe = replace(c.recipe, select="last", check_every=None)
+    found, (params, losses) = train(c), plain(c)
+    assert len({tuple(row) for row in losses}) > 5
+    assert all(torch.equal(p.detach(), found.params[name]) for name, p in params.items())
+    checked = train(replace_recipe(c, select="best", check_every=5))
+    assert checked.losses and all(losses[step] == row for step, row in checked.losses)
+
+
+def replace_recipe(c: Case, **changes: Any) -> Case:
+    return replace(c, recipe=replace(c.recipe, **changes))
+
+
+def test_blocks_end_where_validation_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [{"a": torch.arange(i, i + 3).numpy(), "b": torch.arange(2).numpy()} for i in range(8)]
+    cut = list(blocks.blocks(iter(steps), lambda step: step % 3 == 0, torch.device("cpu")))
+    assert [len(block) for block in cut] == [1, 3, 3, 1]
+    assert [(at.tolist(), sizes) for block in cut for at, sizes in block] == [
+        ([i, i + 1, i + 2, 0, 1], (3, 2)) for i in range(8)
+    ]
+    monkeypatch.setattr(blocks, "MOST", 10)
+    assert [len(b) for b in blocks.blocks(iter(steps), lambda step: False, torch.device("cpu"))] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_recorded_steps_equal_called_ones(name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case(name, **LONG[name])
+    found = train(c)
+    shapes = 2 if name == "tip-adapter-f" else 1
+    assert (found.graphs, found.eager) == (shapes, "")
+    assert recorder.warmed == shapes * graphs.WARM and sum(recorder.replays) == found.steps - recorder.warmed
+    monkeypatch.setattr(graphs, "capturer", lambda device: None)
+    called = train(c)
+    assert (called.graphs, called.eager) == (0, "")
+    same(found, called)
+
+
+def test_patience_ends_recorded_runs_at_the_same_step(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case("safe", steps=60, check_every=1, patience=8, lr=(1e-2, 1e-7))
+    found = train(c)
+    assert found.graphs == 1 and found.steps < 60
+    monkeypatch.setattr(graphs, "capturer", lambda device: None)
+    same(found, train(c))
+
+
+@pytest.mark.parametrize(("wrap", "says"), [(Noisy, "the losses read batch.noise"), (Counting, "the losses read batch.step")])
+def test_losses_that_read_the_host_are_not_recorded(wrap: type[Noisy], says: str, recorder: Recorder) -> None:
+    c = case("cross-modal-linear", **LONG["cross-modal-linear"])
+    c.method = wrap(c)
+    found = train(replace_recipe(c, select="last"))
+    assert (found.graphs, found.eager, recorder.warmed, recorder.replays) == (0, says, 1, [])
+    assert all(torch.equal(p.detach(), found.params[name]) for name, p in plain(c)[0].items())
+
+
+def test_losses_that_read_the_host_late_are_found_while_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(1000))
+
+    class Late(Noisy):
+        def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
+            return {"loss": self.inner.losses(params, consts, batch, values)["loss"] * (1 if next(calls) < 3 else batch.step)}
+
+    def capture(step: Callable[[], torch.Tensor]) -> graphs.Recording:
+        step()
+        raise AssertionError("the step read its number")
+
+    monkeypatch.setattr(recorder, "capture", capture)
+    c = case("cross-modal-linear", **LONG["cross-modal-linear"])
+    c.method = Late(c)
+    found = train(c)
+    assert (found.graphs, found.steps) == (0, 40) and found.eager == "recording failed: the losses read batch.step"
+
+
+def test_a_failed_recording_costs_nothing_and_is_reported(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder.fail = RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
+    c = case("tip-adapter-f", **LONG["tip-adapter-f"])
+    fitted = c.fit()
+    why = "recording failed: operation not permitted when stream is capturing"
+    assert (fitted.budget["graphs"], fitted.budget["eager"]) == (0, [why])
+    monkeypatch.setattr(graphs, "capturer", lambda device: None)
+    called = c.fit()
+    assert "graphs" not in called.budget and "eager" not in called.budget
+    assert fitted.values == called.values and fitted.curve == called.curve
+    assert all(torch.equal(p, called.params[name]) for name, p in fitted.params.items())
+
+
+def test_the_first_error_is_the_one_reported() -> None:
+    def broken() -> None:
+        try:
+            raise RuntimeError("a step waited for the device")
+        finally:
+            raise RuntimeError("the recording was invalidated")
+
+    with pytest.raises(RuntimeError) as caught:
+        broken()
+    assert graphs._first(caught.value) == "a step waited for the device"
+
+
+def test_other_errors_of_a_recording_pass(recorder: Recorder) -> None:
+    recorder.fail = TypeError("a mistake in the method")
+    with pytest.raises(TypeError, match="a mistake"):
+        train(case("safe", **LONG["safe"]))
+
+
+def test_what_is_never_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case("cross-modal-linear", **LONG["cross-modal-linear"])
+    assert train(replace_recipe(c, steps=graphs.WORTH - 1)).eager == f"fewer than {graphs.WORTH} steps"
+    monkeypatch.setattr(loop, "resident", lambda pools, device: False)
+    assert train(c).eager == "features are gathered from another device"
+    monkeypatch.setattr(type(c.method), "fuse", False)
+    found = train(c)
+    assert (found.graphs, found.eager) == (0, "replicas are trained one after the other")
+    assert recorder.warmed == 0
+
+
+def test_fits_say_what_was_recorded(recorder: Recorder) -> None:
+    c = case("cross-modal-linear", **{**LONG["cross-modal-linear"], "batch": (4, 6)})
+    assert c.fit().budget["graphs"] == 2 and c.fit().budget["eager"] == []
+
+
+def test_pools_move_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.zeros(10, 4), torch.zeros(10, dtype=torch.long)
+    pools, there = {"image": loop.Pool(x, y)}, torch.device("meta")
+    assert waves.settled(pools, torch.device("cpu"))["image"] is pools["image"]
+    monkeypatch.setattr(waves, "free_bytes", lambda device: int(160 / waves.SHARE))
+    moved = waves.settled(pools, there)
+    assert loop.resident(moved, there) and not loop.resident(pools, there)
+    monkeypatch.setattr(waves, "free_bytes", lambda device: int(159 / waves.SHARE))
+    assert waves.settled(pools, there)["image"] is pools["image"]
+
+
+def test_noise_is_made_when_asked_for_and_met_again_from_its_start() -> None:
+    made: list[int] = []
+
+    def make() -> torch.Generator:
+        made.append(1)
+        return rng.generator(1, "noise", 5)
+
+    host = graphs.Host()
+    draw = graphs.Draw({}, 5, make, host)
+    assert not made and not host.asked
+    first = torch.rand(2, generator=draw.noise), torch.rand(2, generator=draw.noise)
+    again = draw.again()
+    assert torch.equal(torch.rand(2, generator=again.noise), first[0]) and not torch.equal(*first)
+    assert len(made) == 2 and host.asked == {"noise"} and draw.step == 5 and host.asked == {"noise", "step"}
+    given = Batch({}, 0, rng.generator(1, "x"))
+    torch.rand(3, generator=given.noise)
+    expected = torch.rand(2, generator=given.noise.clone_state())
+    assert torch.equal(torch.rand(2, generator=graphs.drawn(given).again().noise), expected)
+
+
+def test_a_moved_case_is_the_same_case() -> None:
+    c = case("safe")
+    same(train(on(c, "cpu")), train(c))
+
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture
+def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.cuda
+@NEEDS_CUDA
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_cuda_recorded_equals_launched(name: str, repeatable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = on(case(name, **LONG[name]), "cuda")
+    recorded = train(c)
+    assert recorded.graphs == (2 if name == "tip-adapter-f" else 1), recorded.eager
+    monkeypatch.setattr(graphs, "capturer", lambda device: None)
+    launched, there = train(c), train(on(c, "cpu"))
+    assert (recorded.step, recorded.score, recorded.curve) == (launched.step, launched.score, launched.curve)
+    for key, p in recorded.params.items():
+        torch.testing.assert_close(p, launched.params[key], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(p.cpu(), there.params[key], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.cuda
+@NEEDS_CUDA
+def test_cuda_a_step_that_waits_for_the_device_goes_on_unrecorded(repeatable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waiting(Noisy):
+        def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
+            loss = self.inner.losses(params, consts, batch, values)["loss"]
+            return {"loss": loss if float(batch["image"].x.sum()) < 1e9 else -loss}
+
+    c = on(case("cross-modal-linear", **{**LONG["cross-modal-linear"], "lr": (1e-2,), "wd": (0.0,)}), "cuda")
+    expected: Mapping[str, torch.Tensor] = train(c).params
+    c.method = Waiting(c)
+    found = train(c)
+    assert (found.graphs, found.steps) == (0, 40) and found.eager.startswith("recording failed: ")
+    for key, p in found.params.items():
+        torch.testing.assert_close(p, expected[key], rtol=1e-12, atol=1e-14)
