@@ -39,7 +39,7 @@ class ProGrad(CoOp):
         "lam_many": 1.0,  # from 8 shots on
         "lr": (0.002,), "wd": (5e-4,), "batch": 32, "epochs": None, "crop": 0.08, "views": None, "max_steps": None,
     }  # fmt: skip
-    presets = {"quick": {"context": 4, "lr": (0.3, 0.002), "views": 4, "max_steps": 200}}  # as CoOp's: words only, two rates
+    presets = {"quick": {"context": 4, "lr": (0.3, 1.0), "views": 4, "max_steps": 200}}  # as CoOp's: words only, two rates
     per_dataset = {
         "imagenet": {"epochs": 50},
         "oxford_pets": {"template": "a type of pet, a photo of a {}."},
