@@ -87,7 +87,7 @@ class Clap(ZsLp):
 
     name = "clap"
     title = "CLAP"
-    presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}  # 10 alone can diverge on the penalty when there are few classes
+    presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}  # 10 can diverge on the penalty with few classes
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         from dataclasses import replace
