@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.clip.text import TextTower
 
 POCKET = ("pocket-rn", "pocket-vit")
+FOLDED_FROM = 10_000_000  # parameters of an image tower; below, decoding takes longer than what folding its norms would save
 QUICK = "-quickgelu"
 _VARIANTS = frozenset(
     {"ls_init_value", "block_type", "qk_norm", "scaled_cosine_attn"}
@@ -215,7 +216,19 @@ class Backbone:
             )
         x_BCHW = x_BCHW.to(self.device, self.dtype, non_blocking=True)
         with torch.no_grad():
-            return towers.encode(self.model, self._head, self.family, x_BCHW, taps)
+            return towers.encode(self.model, self._head, self.family, x_BCHW, taps, self._trunk)
+
+    @cached_property
+    def _trunk(self) -> Any:
+        """The image tower that encodes: on a processor a large ResNet without its batch norms, else the model's own."""
+        from bench.clip import towers
+
+        visual = self.model.visual
+        exact = self.device.type == "cpu" and self.dtype == torch.float32
+        if not exact or self.family != "rn" or sum(p.numel() for p in visual.parameters()) < FOLDED_FROM:
+            return visual
+        with torch.inference_mode(False):  # this may be the first use, inside inference mode; the copy outlives it
+            return towers.folded(visual)
 
     @cached_property
     def text(self) -> TextTower:

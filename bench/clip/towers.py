@@ -6,10 +6,13 @@ Legend: B batch, T tokens, D tower width, C embedding width, h w grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.clip import heads
 
@@ -21,19 +24,35 @@ TAPS: dict[str, frozenset[str]] = {
 }
 
 
+def folded(visual: Any) -> Any:
+    """A copy of a frozen ResNet tower whose batch norms are folded into the convolutions before them.
+
+    Same outputs but for rounding, without a pass over the activations for each norm. The attention pool is shared with
+    the original, not copied.
+    """
+    visual = deepcopy(visual, {id(visual.attnpool): visual.attnpool})
+    for module in list(visual.modules()):
+        for (before, conv), (after, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, before, fuse_conv_bn_eval(conv, norm))
+                setattr(module, after, nn.Identity())
+    return visual
+
+
 def encode(
-    model: Any, head: heads.PoolingHead | None, family: str, x_BCHW: Tensor, taps: Sequence[str]
+    model: Any, head: heads.PoolingHead | None, family: str, x_BCHW: Tensor, taps: Sequence[str], trunk: Any = None
 ) -> dict[str, Tensor]:
     """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family "other").
 
-    ``pooled`` goes through the folded head, which equals the tower's own last step at a twentieth of its cost.
+    ``trunk`` runs in the place of the model's own image tower up to the pooling head. ``pooled`` goes through the folded
+    head, which equals the tower's own last step at a twentieth of its cost.
     """
     if head is None:
         return {"pooled": model.encode_image(x_BCHW, normalize=False)} if "pooled" in taps else {}
     found: dict[str, Tensor] = {"pixels": x_BCHW}
     if _POOLED & set(taps) or "layer3" in taps:
-        trunk = _resnet if family == "rn" else _vit
-        trunk(model.visual, x_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
+        run = _resnet if family == "rn" else _vit
+        run(model.visual if trunk is None else trunk, x_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
     if {"pooled", "preproj"} & set(taps):
         found["preproj"] = head.preproj(head.params, found["dense"])
         found["pooled"] = head.project(head.params, found["preproj"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.clip import backbone, state, weights
+from bench.clip import backbone, state, towers, weights
 from bench.errors import BenchError, MissingWeights
 
 Tiny = Callable[..., tuple[str, Any]]
@@ -60,6 +60,28 @@ def test_all_taps_come_from_one_forward_pass(tiny: Tiny, kind: str) -> None:
         out = model.visual.transformer.resblocks[-1](found["dense"])
         torch.testing.assert_close(model.visual.ln_post(out[:, 0]), found["preproj"], rtol=1e-4, atol=1e-5)
         assert found["dense"].shape == (3, 17, 32)
+
+
+@pytest.mark.parametrize("limit", [0, 10**12])
+def test_a_large_resnet_encodes_without_its_batch_norms(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(backbone, "FOLDED_FROM", limit)
+    loaded = backbone.load(backbone.resolve(tiny("rn")[0]))
+    norms = [m for m in loaded.model.visual.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    generator, calls = torch.Generator().manual_seed(1), []
+    for norm in norms:
+        for x in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            x.data.add_(torch.rand(x.shape, generator=generator))
+        norm.register_forward_hook(lambda *_: calls.append(1))
+    before = {name: p.clone() for name, p in loaded.model.state_dict().items()}
+    found = loaded.encode_images(images(), ["layer3", "dense", "pooled"])
+    assert len(calls) == (len(norms) if limit else 0)
+    want = towers.encode(loaded.model, loaded.head, "rn", images(), ["layer3", "dense", "pooled"])
+    assert len(calls) == len(norms) * (2 if limit else 1)
+    for tap, x in want.items():
+        torch.testing.assert_close(found[tap], x, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(p, before[name]) for name, p in loaded.model.state_dict().items())
 
 
 def test_a_loaded_model_is_frozen(tiny: Tiny) -> None:
