@@ -55,8 +55,9 @@ class _Product(torch.autograd.Function):
             assert in_dims[0] is not None
             return product(x.movedim(in_dims[0], 0), W), 0
         x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        out = product(x.flatten(1, -2), W.movedim(in_dims[1], 0))
-        return out.unflatten(1, x.shape[1:-1]), 0
+        rows = W.dim() - 2  # behind this axis and those of an inner vmap, which x and W share
+        out = product(x.flatten(rows, -2), W.movedim(in_dims[1], 0))
+        return out.unflatten(rows, x.shape[rows:-1]), 0
 
 
 def product(x: Tensor, W: Tensor) -> Tensor:

@@ -6,10 +6,8 @@ Legend: R replicas, V views, N support images, B batch.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, steps_of
 from bench.train import batches, graphs, optim, rng, schedule
 from bench.train.blocks import Sizes, blocks
+from bench.train.keep import Scorer, Track, Trained
 
 
 @dataclass(frozen=True)
@@ -34,26 +33,22 @@ class Pool:
         return len(self.y)
 
 
-Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
+@dataclass(frozen=True)
+class Lane:
+    """One task's part of a run: constants, the first tensors of its replicas, a pool for every stream, its seed and scorer.
 
-
-@dataclass
-class Trained:
-    """The outcome of a group of replicas.
-
-    ``params``: chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better (R,). ``step``: the
-    0-based step after which it was taken. ``curve``: (step, accuracy per replica) of every check. ``steps``: steps made.
-    ``graphs``: shapes of batches whose step was recorded and replayed; ``eager``: why others were not, on a device that can.
+    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each; None: nothing is checked.
     """
 
-    params: Params
-    score: list[float]
-    step: list[int]
-    curve: list[tuple[int, list[float]]] = field(default_factory=list)
-    steps: int = 0
-    losses: list[tuple[int, list[float]]] = field(default_factory=list)
-    graphs: int = 0
-    eager: str = ""
+    consts: Consts
+    start: Sequence[Params]
+    pools: Mapping[str, Pool]
+    seed: int
+    score: Scorer | None
+
+
+# (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,) and gradients
+Differentiate = Callable[[Params, Tensor, Sizes, int], tuple[Tensor, Params]]
 
 
 def stack(replicas: Sequence[Params]) -> Params:
@@ -158,25 +153,42 @@ def gradients(
 
     Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
     """
-    fuse = method.fuse
+    with torch.enable_grad():
+        found = losses_of(method, consts, params, batch, settings, axes)
+        grads = derivatives(found, params)
+    return next(iter(found.values())).detach(), combined(method, grads, settings, axes)
+
+
+def losses_of(
+    method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every named loss of every replica, (R,)."""
     draw = graphs.drawn(batch)
 
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Every replica meets the same noise, however replicas are grouped.
         return method.losses(p, consts, draw.again(), {**settings, **a})
 
-    with torch.enable_grad():
-        found = map_replicas(losses, fuse, params, dict(axes))
-        grads, leaves = {}, list(params.values())
-        for i, (name, loss_R) in enumerate(found.items()):
-            keep = i + 1 < len(found)
-            parts = torch.autograd.grad(loss_R.sum(), leaves, retain_graph=keep, materialize_grads=True)
-            grads[name] = dict(zip(params, parts, strict=True))
+    found: dict[str, Tensor] = map_replicas(losses, method.fuse, params, dict(axes))
+    return found
+
+
+def derivatives(losses: Mapping[str, Tensor], params: Params) -> dict[str, Params]:
+    """The gradients of each named loss, shaped as the stacked parameters."""
+    grads, leaves = {}, list(params.values())
+    for i, (name, loss_R) in enumerate(losses.items()):
+        keep = i + 1 < len(losses)
+        parts = torch.autograd.grad(loss_R.sum(), leaves, retain_graph=keep, materialize_grads=True)
+        grads[name] = dict(zip(params, parts, strict=True))
+    return grads
+
+
+def combined(method: Method, grads: dict[str, Params], settings: Values, axes: Mapping[str, Tensor]) -> Params:
+    """One gradient (R, ...) from those of the named losses, as the method says."""
     if type(method).combine is Method.combine:
-        combined = grads["loss"]
-    else:
-        combined = map_replicas(lambda g, a: method.combine(g, {**settings, **a}), fuse, grads, dict(axes))
-    return next(iter(found.values())).detach(), combined
+        return grads["loss"]
+    found: Params = map_replicas(lambda g, a: method.combine(g, {**settings, **a}), method.fuse, grads, dict(axes))
+    return found
 
 
 def rate_table(recipe: Recipe, values: Sequence[Values], settings: Values, steps: int, per_epoch: int) -> Tensor:
@@ -203,91 +215,79 @@ def train(
     negative loss per replica, (R,) each; without it nothing is checked and the last step is kept. Deterministic: orders
     and noise depend on ``seed`` and the stream's name alone, never on how replicas are grouped.
     """
-    assert recipe.optim is not None
-    params = stack(start)
-    device, dtype = next(iter(params.values())).device, next(iter(params.values())).dtype
-    per_epoch = epoch_length(recipe.streams, pools)
-    steps = steps_of(recipe, per_epoch)
-    table_SR = rate_table(recipe, values, settings, steps, per_epoch).to(device)
-    wd_R = torch.tensor([float(v.get(WD, settings.get(WD, 0.0))) for v in values], dtype=torch.float64, device=device)
-    axes = axes_of(values, recipe, device, dtype)
-    optimiser = optim.make(recipe.optim, params)
-    keeper = _Keeper(params, recipe.criterion, recipe.patience)
-    out = Trained({}, [], [])
     host = graphs.Host()
+    axes = axes_of(values, recipe, *_place(start))
 
-    def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:
+    def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
         parts = index_B.split(sizes)
+        dtype = next(iter(params.values())).dtype
         rows = {name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)}
         batch = graphs.Draw(rows, step, lambda: rng.generator(seed, "noise", step), host)
-        loss_R, grads = gradients(method, consts, params, batch, settings, axes)
+        return gradients(method, consts, params, batch, settings, axes)
+
+    return advance(recipe, [Lane(consts, start, pools, seed, score)], values, settings, method.fuse, differentiate, host)[0]
+
+
+def advance(
+    recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values, fuse: bool,
+    differentiate: Differentiate, host: graphs.Host,
+) -> list[Trained]:  # fmt: skip
+    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were alone."""
+    assert recipe.optim is not None
+    G, R = len(lanes), len(values)
+    params = stack([start for lane in lanes for start in lane.start])
+    device, _ = _place([params])
+    per_epoch = epoch_length(recipe.streams, lanes[0].pools)
+    steps = steps_of(recipe, per_epoch)
+    table_SR = rate_table(recipe, values, settings, steps, per_epoch).repeat(1, G).to(device)
+    wd_R = torch.tensor([float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G, dtype=torch.float64, device=device)
+    optimiser = optim.make(recipe.optim, params)
+    tracks = [Track(_part(params, g, R), lane.score, values, recipe) for g, lane in enumerate(lanes)]
+
+    def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:
+        loss_R, grads = differentiate(params, index_B, sizes, step)
         optimiser.step(grads, lr_R, wd_R)
         return loss_R
 
     recorder = graphs.capturer(device)
-    eager = graphs.obstacle(method.fuse, resident(pools, device), steps) if recorder else ""
+    all_there = all(resident(lane.pools, device) for lane in lanes)
+    eager = graphs.obstacle(fuse, all_there, steps) if recorder else ""
     launch = graphs.Launcher(make_step, host, recorder, eager)
 
     def due(step: int) -> bool:
-        return score is not None and recipe.select == "best" and _due(step, recipe.check_every, per_epoch)
+        return recipe.select == "best" and lanes[0].score is not None and _due(step, recipe.check_every, per_epoch)
 
-    _, sequence = orders(recipe.streams, pools, seed, steps)
-    for block in blocks(sequence, due, device):
+    sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
+    done = 0
+    for block in blocks(_merged(sequences), due, device):
         for index_B, sizes in block:
-            loss_R = launch(index_B, table_SR[out.steps], sizes, out.steps)
-            out.steps += 1
-        step = out.steps - 1
-        if score is None or not due(step):
-            continue
-        accuracy_R, gain_R = score(params, values)
-        out.curve.append((step, accuracy_R.tolist()))
-        out.losses.append((step, loss_R.tolist()))
-        keeper.offer(step, accuracy_R, gain_R)
-        if keeper.over:
+            loss_R = launch(index_B, table_SR[done], sizes, done)
+            done += 1
+        for g, track in enumerate(tracks):
+            if not track.over:
+                track.out.steps = done
+                if due(done - 1):
+                    track.check(done - 1, loss_R[g * R : (g + 1) * R])
+        if all(track.over for track in tracks):
             break
-    if score is None or recipe.select != "best":
-        final = score(params, values) if score else (torch.zeros(len(values)),) * 2
-        keeper.offer(out.steps - 1, *final)
-        out.curve.append((out.steps - 1, final[0].tolist()))
-    out.params, out.score, out.step = keeper.params, keeper.score.tolist(), keeper.step
-    out.graphs, out.eager = len(launch.recorded), launch.eager
-    return out
+    return [track.finish(len(launch.recorded), launch.eager) for track in tracks]
+
+
+def _place(stacked: Sequence[Params]) -> tuple[torch.device, torch.dtype]:
+    first = next(iter(stacked[0].values()))
+    return first.device, first.dtype
+
+
+def _part(params: Params, g: int, R: int) -> Params:
+    """The replicas of lane ``g``, sharing memory with all; all of them where there is one lane."""
+    return {name: p.detach()[g * R : (g + 1) * R] for name, p in params.items()}
+
+
+def _merged(sequences: Sequence[Iterator[dict[str, Any]]]) -> Iterator[dict[Any, Any]]:
+    """The positions of every lane's streams at a step, lane after lane."""
+    for parts in zip(*sequences, strict=True):
+        yield {(g, name): at for g, positions in enumerate(parts) for name, at in positions.items()}
 
 
 def _due(step: int, every: int | None, per_epoch: int) -> bool:
     return (step + 1) % per_epoch == 0 if every is None else step % every == 0
-
-
-class _Keeper:
-    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol 6.2).
-
-    A replica whose ``patience`` ran out improves no more, so that what it keeps does not depend on its company.
-    """
-
-    def __init__(self, params: Params, criterion: str, patience: int | None) -> None:
-        self.live, self.criterion = params, criterion
-        self.params = {name: p.detach().clone() for name, p in params.items()}
-        R = len(next(iter(params.values())))
-        self.score = torch.full((R,), float("-inf"), dtype=torch.float64)
-        self.step = [-1] * R
-        self.patience = float("inf") if patience is None else patience
-        self.stale = torch.zeros(R)
-
-    @property
-    def over(self) -> bool:
-        """Whether no replica can improve any more."""
-        return bool((self.stale >= self.patience).all())
-
-    def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
-        """Take the live tensors of the replicas that improved."""
-        now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
-        now = torch.where(now.isnan(), -math.inf, now)  # a diverged replica never wins
-        improved = (now > self.score) & (self.stale < self.patience)
-        better = improved.nonzero()[:, 0].tolist()
-        self.stale = torch.where(improved, 0.0, self.stale + 1)
-        self.score = torch.where(improved, now, self.score)
-        with torch.no_grad():
-            for r, name in itertools.product(better, self.live):
-                self.params[name][r].copy_(self.live[name][r])
-        for r in better:
-            self.step[r] = step

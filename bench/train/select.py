@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
 from bench.train import loop, rng, waves
-from bench.train.loop import Pool, Scorer
+from bench.train.keep import Scorer
+from bench.train.loop import Pool
 
 CHUNK_BYTES = 64 << 20
 
@@ -94,6 +95,16 @@ def search(
     return dict(grid[best]), int(hits_G[best]) / len(val.y)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing is scored)."""
+
+    task: Task
+    consts: Consts
+    pools: Mapping[str, Pool]
+    val: Labelled | None
+
+
 def fit(
     method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None
 ) -> Fitted:
@@ -102,17 +113,29 @@ def fit(
     ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to choose.
     Raises BenchError when a batch is larger than its stream allows.
     """
-    grid = {**recipe.grid, **recipe.static}
-    every = points(grid)
-    if val is None and (len(every) > 1 or len(points(recipe.search)) > 1):
+    return fit_joined(method, recipe, [Case(task, consts, pools, val)])[0]
+
+
+def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fitted]:
+    """Fit tasks that share recipe and settings, training them together; everything is chosen for each task on its own.
+
+    Raises ``join.Apart`` where several tasks cannot train together, besides what ``fit`` raises.
+    """
+    every = points({**recipe.grid, **recipe.static})
+    if any(case.val is None for case in cases) and (len(every) > 1 or len(points(recipe.search)) > 1):
         raise AssertionError("without validation a recipe has one grid point and one search point")
     tally = waves.Tally()
     if recipe.optim:
-        done = _trained(method, recipe, task, consts, pools, val, tally)
+        done = _trained(method, recipe, cases, tally)
     else:
-        done = _solved(method, recipe, task, consts, val)
+        done = [_solved(method, recipe, c.task, c.consts, c.val) for c in cases]
+    return [_chosen(method, recipe, case, found, tally) for case, found in zip(cases, done, strict=True)]
+
+
+def _chosen(method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally) -> Fitted:
+    task, consts, val = case.task, case.consts, case.val
     # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
-    ordered = [done[_key(point)] for point in every]
+    ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
     if recipe.halving and not recipe.optim and val is not None:
         best, tried = _halved(method, recipe, task, consts, val, best)
@@ -171,34 +194,36 @@ def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(point.items()))
 
 
-def _trained(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None,
-    tally: waves.Tally,
-) -> dict[Any, _Point]:  # fmt: skip
-    done: dict[Any, _Point] = {}
+def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally) -> list[dict[Any, _Point]]:
+    """The outcome of every grid point, by case."""
+    done: list[dict[Any, _Point]] = [{} for _ in cases]
     for static in points(recipe.static):
-        settings = {**task.settings, **static}
+        settings = {**cases[0].task.settings, **static}
         values = [{**point, **static} for point in points(recipe.grid)]
         group = recipe if not static else _with_static(recipe, static)
-
-        def start(v: Values, settings: Values = settings) -> Params:
-            return method.init(task, consts, {**settings, **v}, rng.generator(task.seed, "init"))
-
-        score = scorer(method, group, consts, settings, val) if val else None
-        for wave in waves.train(method, group, consts, start, values, settings, pools, task.seed, score, tally):
-            out = wave.trained
-            for r in range(len(out.score)):
-                curve = [(step, accuracy[r]) for step, accuracy in out.curve]
-                accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
-                params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
-                point = values[wave.first + r]
-                done[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
-            # What cannot be chosen any more need not be held while the next wave trains; equals wait for the sweep order.
-            top = max(d.score for d in done.values())
-            for d in done.values():
-                if d.score < top:
-                    d.params = {}
+        entrants = [_entrant(method, group, case, settings) for case in cases]
+        for wave in waves.train(method, group, entrants, values, settings, tally):
+            for mine, out in zip(done, wave.trained, strict=True):
+                for r in range(len(out.score)):
+                    curve = [(step, accuracy[r]) for step, accuracy in out.curve]
+                    accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
+                    params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
+                    point = values[wave.first + r]
+                    mine[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
+                # What cannot be chosen any more need not be held while the next wave trains; equals wait for the sweep order.
+                top = max(d.score for d in mine.values())
+                for d in mine.values():
+                    if d.score < top:
+                        d.params = {}
     return done
+
+
+def _entrant(method: Method, recipe: Recipe, case: Case, settings: Values) -> waves.Entrant:
+    def start(v: Values) -> Params:
+        return method.init(case.task, case.consts, {**settings, **v}, rng.generator(case.task.seed, "init"))
+
+    score = scorer(method, recipe, case.consts, settings, case.val) if case.val else None
+    return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
 
 
 def _with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:

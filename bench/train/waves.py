@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from bench.interface import Consts, Method, Params, Recipe, Values
-from bench.train import loop, optim
-from bench.train.loop import Pool, Scorer, Trained
+from bench.train import join, loop, optim
+from bench.train.keep import Scorer, Trained
+from bench.train.loop import Pool
 
 # Of what is free: the rest is for activations, validation features and whoever else uses the device.
 SHARE = 0.5
@@ -22,10 +23,10 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Wave:
-    """Replicas trained together: those from ``first`` on, and what became of them."""
+    """Replicas trained together: those from ``first`` on, and what became of them in each task."""
 
     first: int
-    trained: Trained
+    trained: list[Trained]
 
 
 @dataclass
@@ -93,27 +94,37 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """A task that trains: ``start`` makes a replica's first tensors; the rest as in ``loop.Lane``."""
+
+    consts: Consts
+    start: Callable[[Values], Params]
+    pools: Mapping[str, Pool]
+    seed: int
+    score: Scorer | None
+
+
 def train(
-    method: Method, recipe: Recipe, consts: Consts, start: Callable[[Values], Params], values: Sequence[Values],
-    settings: Values, pools: Mapping[str, Pool], seed: int, score: Scorer | None, tally: Tally,
-) -> Iterator[Wave]:  # fmt: skip
-    """``loop.train`` of the replicas at ``values``, wave after wave, in order; ``start`` makes one replica's first tensors.
+    method: Method, recipe: Recipe, entrants: Sequence[Entrant], values: Sequence[Values], settings: Values, tally: Tally
+) -> Iterator[Wave]:
+    """Train the replicas at ``values`` of one task, or of several that join, wave after wave, in order.
 
     A wave that runs out of memory begins again with half as many replicas, as do those after it; a single replica that does
-    not fit raises what it met.
+    not fit raises what it met. Raises ``join.Apart`` where several tasks cannot train together.
     """
     first, size = 0, 0
     while first < len(values):
         if not size:
-            probe = start(values[first])
+            probe = entrants[0].start(values[first])
             device = next(iter(probe.values())).device
-            pools = settled(pools, device)
-            size = fitting(len(values), bytes_per_replica(probe, recipe), free_bytes(device))
+            entrants = [replace(e, pools=settled(e.pools, device)) for e in entrants]
+            size = fitting(len(values), len(entrants) * bytes_per_replica(probe, recipe), free_bytes(device))
             del probe
         part = values[first : first + size]
         trained = None
         try:
-            trained = loop.train(method, recipe, consts, [start(v) for v in part], part, settings, pools, seed, score)
+            trained = _together(method, recipe, entrants, part, settings)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error) or len(part) == 1:
                 raise
@@ -124,6 +135,17 @@ def train(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        tally.add(trained)
+        tally.add(trained[0])
         yield Wave(first, trained)
         first += len(part)
+
+
+def _together(
+    method: Method, recipe: Recipe, entrants: Sequence[Entrant], part: Sequence[Values], settings: Values
+) -> list[Trained]:
+    if len(entrants) == 1:
+        e = entrants[0]
+        start = [e.start(v) for v in part]
+        return [loop.train(method, recipe, e.consts, start, part, settings, e.pools, e.seed, e.score)]
+    lanes = [loop.Lane(e.consts, [e.start(v) for v in part], e.pools, e.seed, e.score) for e in entrants]
+    return join.train(method, recipe, lanes, part, settings)

@@ -1,0 +1,131 @@
+"""Tasks that train together: seeds of one recipe as lanes of one stack, mapped over lanes outside and replicas inside.
+
+Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for rounding. What the
+lanes' constants share is used once; tensors that differ are stacked; anything else that differs keeps tasks apart.
+Legend: G lanes, R replicas, B batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from bench.interface import Method, Params, Recipe, Rows, Values
+from bench.train import graphs, loop
+from bench.train.blocks import Sizes
+from bench.train.keep import Trained
+from bench.train.loop import Lane
+
+Path = tuple[Any, ...]  # keys and positions that lead to a constant
+
+
+class Apart(Exception):
+    """These tasks cannot train together; says why."""
+
+
+def train(method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values) -> list[Trained]:
+    """``loop.train`` of every lane, in one loop. Raises Apart where something other than tensors tells the lanes apart."""
+    if not method.fuse:
+        raise Apart("replicas are trained one after the other")
+    G, R = len(lanes), len(values)
+    shared, varying = merged([lane.consts for lane in lanes])
+    check(lanes)
+    first = next(iter(lanes[0].start[0].values()))
+    axes, host = loop.axes_of(values, recipe, first.device, first.dtype), graphs.Host()
+
+    def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
+        parts = iter(index_B.split(sizes))
+        drawn = [{name: loop.rows_at(lane.pools[name], next(parts), first.dtype) for name in recipe.streams} for lane in lanes]
+        rows = {name: {k: torch.stack([getattr(d[name], k) for d in drawn]) for k in ("x", "y", "index")} for name in drawn[0]}
+
+        def of_lane(params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+            consts = placed(shared, own)
+            batch = graphs.Draw({name: Rows(**r) for name, r in rows.items()}, step, _no_noise, host)
+            return loop.losses_of(method, consts, params_R, batch, settings, axes)
+
+        def combine(grads: dict[str, Params]) -> Params:
+            return loop.combined(method, grads, settings, axes)
+
+        with torch.enable_grad():
+            nested = {name: p.unflatten(0, (G, R)) for name, p in params.items()}
+            found = torch.func.vmap(of_lane, randomness="same")(nested, varying, rows)
+            grads = loop.derivatives(found, params)
+        if type(method).combine is not Method.combine:
+            apart = {loss: {k: g.unflatten(0, (G, R)) for k, g in named.items()} for loss, named in grads.items()}
+            return _first(found), {k: g.flatten(0, 1) for k, g in torch.func.vmap(combine)(apart).items()}
+        return _first(found), combine(grads)
+
+    return loop.advance(recipe, lanes, values, settings, method.fuse, differentiate, host)
+
+
+def _first(found: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(found.values())).detach().flatten()
+
+
+def _no_noise() -> Generator:
+    raise Apart("the losses draw noise of their own seed")
+
+
+def check(lanes: Sequence[Lane]) -> None:
+    """Raises Apart unless all lanes draw from pools of one shape and start from tensors of one shape."""
+    shapes = [
+        [{name: (p.x.shape, p.x.dtype, len(p.y), p.views) for name, p in lane.pools.items()},
+         [{name: (p.shape, p.dtype) for name, p in start.items()} for start in lane.start]]
+        for lane in lanes
+    ]  # fmt: skip
+    if any(one != shapes[0] for one in shapes):
+        raise Apart("support sets differ in shape")
+
+
+def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:
+    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...), by their place.
+
+    Mappings, tuples and lists are looked into. Dataclasses must hold the same, plain values be equal and other objects be
+    one and the same, or Apart is raised.
+    """
+    first = consts_G[0]
+    where = ".".join(map(str, path))
+    if any(type(c) is not type(first) for c in consts_G):
+        raise Apart(f"the constants '{where}' are of several kinds")
+    if isinstance(first, Tensor):
+        if any((c.shape, c.dtype, c.device) != (first.shape, first.dtype, first.device) for c in consts_G):
+            raise Apart(f"the constants '{where}' differ in shape")
+        if all(c is first or torch.equal(c, first) for c in consts_G):
+            return first, {}
+        return first, {path: torch.stack([c.detach() for c in consts_G])}
+    if isinstance(first, Mapping):
+        if any(list(c) != list(first) for c in consts_G):
+            raise Apart(f"the constants '{where}' have different entries")
+        found = {key: merged([c[key] for c in consts_G], (*path, key)) for key in first}
+        return {key: s for key, (s, _) in found.items()}, {k: v for _, more in found.values() for k, v in more.items()}
+    if type(first) in (tuple, list):
+        if any(len(c) != len(first) for c in consts_G):
+            raise Apart(f"the constants '{where}' have different lengths")
+        items = [merged([c[i] for c in consts_G], (*path, i)) for i in range(len(first))]
+        return type(first)(s for s, _ in items), {k: v for _, more in items for k, v in more.items()}
+    if is_dataclass(first) and not all(c is first for c in consts_G):
+        # Each task made its own; they count as one where all they hold is equal.
+        fields = [{f.name: getattr(c, f.name) for f in dataclasses.fields(c)} for c in consts_G]
+        if merged(fields, path)[1]:
+            raise Apart(f"the constants '{where}' hold tensors that differ")
+        return first, {}
+    plain = isinstance(first, bool | int | float | str | None)
+    if not all(c is first or (plain and c == first) for c in consts_G):
+        raise Apart(f"the constants '{where}' are not tensors and differ")
+    return first, {}
+
+
+def placed(shared: Any, own: Mapping[Path, Any], path: Path = ()) -> Any:
+    """The constants of one lane: ``shared`` with its ``own`` tensors in their places."""
+    if path in own:
+        return own[path]
+    if not any(k[: len(path)] == path for k in own):
+        return shared
+    if isinstance(shared, Mapping):
+        return {key: placed(value, own, (*path, key)) for key, value in shared.items()}
+    return type(shared)(placed(value, own, (*path, i)) for i, value in enumerate(shared))
