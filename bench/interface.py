@@ -169,6 +169,22 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Logits of G search points that differ by the factor of one term: base + factor * slope, point by point.
+
+    ``base_BK``, ``slope_BK``: (B, K); ``factor_G``: (G,). The right points are counted without forming the logits.
+    """
+
+    base_BK: Tensor
+    slope_BK: Tensor
+    factor_G: Tensor
+
+    def logits(self) -> Tensor:
+        """(G, B, K)."""
+        return self.base_BK + self.factor_G[:, None, None] * self.slope_BK
+
+
+@dataclass(frozen=True)
 class Batch:
     """The rows of every stream for one step, the step number (from 0) and a generator for the method's own randomness."""
 
@@ -235,8 +251,11 @@ class Method:
 
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
-    ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)); override where points share work."""
+    ) -> Iterator[tuple[Sequence[int], Tensor | Lines]]:
+        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)); override where points share work.
+
+        A piece whose points differ by a factor of one term alone is best given as ``Lines``.
+        """
         for i, point in enumerate(grid):
             yield [i], self.logits(params, consts, features, {**values, **point})[None]
 

@@ -20,6 +20,7 @@ from bench.interface import (
     Consts,
     Facts,
     Features,
+    Lines,
     Method,
     Params,
     Recipe,
@@ -145,8 +146,8 @@ class SafeA(Method):
 
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
-    ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """The affinities once and the class sums once per gamma."""
+    ) -> Iterator[tuple[Sequence[int], Lines]]:
+        """The affinities once, class sums once per gamma; alpha is a factor."""
         q_BC = self._queries(consts, features, values)
         a_BN = q_BC @ self._keys(params, consts, values).T
         text_BK = cosine_logits(q_BC, consts["W_KC"], consts["scale"])

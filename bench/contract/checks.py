@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab
 from bench.contract.snapshot import differs, snapshot
 from bench.errors import BenchError
-from bench.interface import LR, Batch, Consts, Method, Params, Task, Values, points
+from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, points
 from bench.registry import Registry, with_plugins
 from bench.run import fit as fitting
 from bench.run import protocol, record
@@ -218,7 +218,8 @@ def sweeps(m: Measured) -> str:
     consts, test = m.method.prepare(m.task()), m.test()
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for positions, logits_GBK in m.method.sweep(m.state.params, consts, test, m.state.values, grid):
+        for positions, piece in m.method.sweep(m.state.params, consts, test, m.state.values, grid):
+            logits_GBK = piece.logits() if isinstance(piece, Lines) else piece
             found |= dict(zip(positions, logits_GBK, strict=True))
         if sorted(found) != list(range(len(grid))):
             return f"sweep covers points {sorted(found)} of {len(grid)}"

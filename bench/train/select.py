@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
-from bench.train import loop, rng, waves
+from bench.train import hits, loop, rng, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
 
@@ -88,9 +88,9 @@ def search(
     hits_G = torch.zeros(len(grid), dtype=torch.long, device=val.y.device)
     with torch.no_grad():
         for start, features in chunks(val.features, len(val.y)):
-            for positions, logits_GBK in method.sweep(params, consts, features, values, grid):
-                y_B = val.y[start : start + logits_GBK.shape[1]]
-                hits_G[list(positions)] += (logits_GBK.argmax(-1) == y_B).sum(-1)
+            y_B = val.y[start : start + len(next(iter(features.values())))]
+            for positions, piece in method.sweep(params, consts, features, values, grid):
+                hits_G[list(positions)] += hits.count(piece, y_B)
     best = int(hits_G.cpu().numpy().argmax())  # numpy's argmax is the first of equals; torch's need not be
     return dict(grid[best]), int(hits_G[best]) / len(val.y)
 

@@ -138,8 +138,8 @@ def test_safe_a_sweep_equals_point_by_point(head: PoolingHead) -> None:
     assert grid[0]["alpha"] == 0.0, "ties fall back to SAFE"
     consts, seen = m.prepare(task), features(head, 7, 30)
     seen_points = []
-    for positions, logits in m.sweep({}, consts, seen, task.settings, grid):
-        for i, got in zip(positions, logits, strict=True):
+    for positions, lines in m.sweep({}, consts, seen, task.settings, grid):
+        for i, got in zip(positions, lines.logits(), strict=True):
             seen_points.append(i)
             torch.testing.assert_close(got, m.logits({}, consts, seen, {**task.settings, **grid[i]}))
     assert sorted(seen_points) == list(range(len(grid)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from bench.interface import POOLED, Batch, Method, Recipe, Rows, Task, points
-from bench.train import rng, select
+from bench.train import hits, rng, select
 from bench.train.loop import Pool
 from tests.methods.support import close, drive, fixture, make_task, method, score
 
@@ -54,9 +55,34 @@ def test_every_point_of_the_search(shared: Path) -> None:
     m, task, recipe, f = setting(shared, "tip-adapter")
     grid = points(recipe.search)
     accuracy = torch.zeros(len(grid), dtype=torch.float64)
-    for positions, logits in m.sweep({}, m.prepare(task), {POOLED: f["val_features"]}, task.settings, grid):
-        accuracy[list(positions)] = 100 * (logits.argmax(-1) == f["val_labels"]).double().mean(-1)
+    for positions, lines in m.sweep({}, m.prepare(task), {POOLED: f["val_features"]}, task.settings, grid):
+        found = (lines.logits().argmax(-1) == f["val_labels"]).sum(-1)
+        assert torch.equal(found, hits.count(lines, f["val_labels"]))
+        accuracy[list(positions)] = 100 * found.double() / len(f["val_labels"])
     close(accuracy.view(f["search_acc"].shape), f["search_acc"], 1e-12)
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 3, 3), (4, 1, 3, 4)])
+def test_class_sums_are_the_product(counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in any order, classes of equal size (sums of rows, in blocks) or not (the product)."""
+    module = sys.modules[type(method("tip-adapter")).__module__]
+    monkeypatch.setattr(module, "_BLOCK", 40)
+    y_N = torch.arange(4).repeat_interleave(torch.tensor(counts))[torch.randperm(12, generator=rng.generator(0))]
+    a_BN = torch.rand(5, 12, generator=rng.generator(1), dtype=torch.float64)
+    onehot_NK = torch.nn.functional.one_hot(y_N, 4).double()
+    sums = module.class_sums(a_BN, onehot_NK)
+    for sharpness in (0.0, 0.3, 5.0):
+        torch.testing.assert_close(sums(sharpness), module.affinity_logits(a_BN, onehot_NK, sharpness), rtol=1e-12, atol=0.0)
+
+
+def test_equal_points_of_the_search_leave_the_first(shared: Path) -> None:
+    """Labels that the text alone predicts at every point: all points are equal, in one order and in the other."""
+    m, task, recipe, f = setting(shared, "tip-adapter")
+    consts = {**m.prepare(task), "scale": 1e6}
+    y_B = m.logits({}, consts, {POOLED: f["val_features"]}, {"alpha": 0.0, "beta": 1.0}).argmax(-1)
+    for grid in (points(recipe.search), points(recipe.search)[::-1]):
+        found, accuracy = select.search(m, consts, {}, {}, grid, select.Labelled({POOLED: f["val_features"]}, y_B))
+        assert found == grid[0] and accuracy == 1.0
 
 
 def training_batches(f: dict[str, Any]) -> list[Batch]:

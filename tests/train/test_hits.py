@@ -1,0 +1,53 @@
+"""Counting right images on lines of logits equals counting them on the logits themselves, ties and all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bench.interface import Lines
+from bench.train import hits, rng
+
+
+def counted(lines: Lines, y_B: torch.Tensor) -> list[int]:
+    """By numpy's argmax, which is the first of equals."""
+    return (lines.logits().numpy().argmax(-1) == y_B.numpy()).sum(-1).tolist()
+
+
+def random_lines(kind: str, B: int = 60, K: int = 7) -> tuple[Lines, torch.Tensor]:
+    g = rng.generator(0, "hits", kind)
+    y_B = torch.randint(K, (B,), generator=g)
+    if kind == "real":
+        base, slope = torch.randn(2, B, K, generator=g, dtype=torch.float64)
+        return Lines(base, slope, torch.linspace(-3, 3, 41, dtype=torch.float64)), y_B
+    base, slope = torch.randint(-2, 3, (2, B, K), generator=g).float()
+    return Lines(base, slope, torch.arange(-8, 9) / 4), y_B  # sums of quarters are exact: equal logits are equal
+
+
+@pytest.mark.parametrize("kind", ["real", "quarters"])
+def test_lines_count_as_their_logits(kind: str) -> None:
+    lines, y_B = random_lines(kind)
+    found = hits.count(lines, y_B)
+    assert found.tolist() == counted(lines, y_B) == hits.count(lines.logits(), y_B).tolist()
+    assert len(set(found.tolist())) > 3
+
+
+def test_the_quarters_hold_ties_that_order_decides() -> None:
+    """Reversed classes, so that the last of equals would win, give other counts."""
+    lines, y_B = random_lines("quarters")
+    K = lines.base_BK.shape[1]
+    turned = Lines(lines.base_BK.flip(1), lines.slope_BK.flip(1), lines.factor_G)
+    found = hits.count(turned, K - 1 - y_B)
+    assert found.tolist() == counted(turned, K - 1 - y_B)
+    assert (found != hits.count(lines, y_B)).sum() > 5
+
+
+@pytest.mark.parametrize("where", ["base", "slope"])
+@pytest.mark.parametrize("k", [0, 1])
+def test_no_number_is_not_right(where: str, k: int) -> None:
+    base, slope = torch.tensor([[9.0, 0.0, 0.0]]), torch.ones(1, 3)
+    y_B = torch.tensor([0])
+    assert hits.count(Lines(base, slope, torch.ones(1)), y_B).tolist() == [1]
+    (base if where == "base" else slope)[0, k] = np.nan
+    assert hits.count(Lines(base, slope, torch.ones(1)), y_B).tolist() == [0]
