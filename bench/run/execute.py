@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 from bench.registry import Registry
 from bench.run import needs, record
+from bench.run.joined import Joiner, kind
 from bench.run.plan import Evaluation, Plan, Planned
 
 if TYPE_CHECKING:
@@ -79,11 +80,17 @@ def label(fit: Planned) -> str:
 
 
 class Runner:
-    """Works through the cells in order, dependencies first, one state of each (dataset, shots, seed) at a time."""
+    """Works through the cells in order, dependencies first, one state of each (dataset, shots, seed) at a time.
+
+    ``join``: seeds of the same work train together, and a round holds the states of all of them.
+    """
 
     def __init__(
-        self, session: Session, registry: Registry, results: Path, keep_states: str = "needed", fresh: bool = False
-    ) -> None:
+        self, session: Session, registry: Registry, results: Path, keep_states: str = "needed", fresh: bool = False,
+        join: bool = False,
+    ) -> None:  # fmt: skip
+        self.join, self.joiner = join, Joiner(session)
+        self.ready: dict[str, tuple[Any, Any]] = {}  # task and constants of fits that were made along with another
         self.session, self.results, self.fresh = session, results, fresh
         self.keep = _keeper(registry, keep_states)
         self.states: dict[str, State] = {}
@@ -100,12 +107,14 @@ class Runner:
         self.begin(plan, todo)
         done, total = self.outcome.resumed, self.outcome.cells
         taps, streamed, dataset = self.taps(todo), not self.session.dense_cache, ""
-        for (_, name), group in rounds(todo, by_dataset=streamed):
+        for (_, name), group in rounds(todo, streamed, self.join):
             if name != dataset or self._heavy():
                 self._one_pass()
             dataset = name
             self.encode(group, taps)
             self.states.clear()
+            self.ready.clear()
+            self.joiner.begin(fit for t in group for fit in self._chain(t.fit) if self.join)
             for t in group:
                 if deadline is not None and time.monotonic() > deadline:
                     self.outcome.out_of_time = True
@@ -218,22 +227,28 @@ class Runner:
         from bench.run import provenance
 
         if fit.key in self.states:
-            return self.states[fit.key], None, None
+            return self.states[fit.key], *self.ready.pop(fit.key, (None, None))
         path = record.fit_path(fit.where, fit.key)
         stored = None if self.fresh else record.done(path, fit.key)
         found = fitting.load_state(self.results, fit, stored, self.session.device) if stored else None
         if found is not None:
             self.states[fit.key] = found
             return found, None, None
-        fitted, task, consts, seconds = fitting.run_fit(self.session, fit, self._after(fit))
-        facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(fit.method)}
-        if fitted.params and self.keep(fit):
-            fitting.save_state(self.results, fit, fitted)
-        record.write(path, fitting.fit_record(fit, fitted, seconds, facts))
-        self.outcome.fits += 1
-        self.outcome.steps += fitted.budget["steps"]
-        self.states[fit.key] = fitting.state_of(fit, fitted.params, fitted.values)
-        return self.states[fit.key], task, consts
+        for made, (fitted, task, consts, seconds) in self.joiner.fit(fit, self._open, self._after):
+            facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(made.method)}
+            if fitted.params and self.keep(made):
+                fitting.save_state(self.results, made, fitted)
+            record.write(record.fit_path(made.where, made.key), fitting.fit_record(made, fitted, seconds, facts))
+            self.outcome.fits += 1
+            self.outcome.steps += fitted.budget["steps"]
+            self.states[made.key] = fitting.state_of(made, fitted.params, fitted.values)
+            if made.asked or made is fit:
+                self.ready[made.key] = task, consts
+        return self.states[fit.key], *self.ready.pop(fit.key)
+
+    def _open(self, fit: Planned) -> bool:
+        """Whether a fit has yet to be made."""
+        return fit.key not in self.states and (self.fresh or record.done(record.fit_path(fit.where, fit.key), fit.key) is None)
 
     def failed(self, t: Todo, error: Exception) -> None:
         """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it."""
@@ -253,29 +268,34 @@ class Runner:
         self.outcome.failures.append((label(t.fit), message))
 
 
-def rounds(todo: list[Todo], by_dataset: bool = False) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
+def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
     """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states.
 
     ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves them all.
+    ``join``: by (shots, dataset) instead, datasets one after the other, fits that differ in seed side by side.
     """
     groups: dict[tuple[int, str], list[Todo]] = defaultdict(list)
     for t in todo:
-        groups[t.fit.cell.seed, t.fit.dataset.name].append(t)
-    if by_dataset:
+        groups[t.fit.cell.shots if join else t.fit.cell.seed, t.fit.dataset.name].append(t)
+    if by_dataset or join:
         names = list(dict.fromkeys(name for _, name in groups))
         groups = dict(sorted(groups.items(), key=lambda item: names.index(item[0][1])))
-    yield from groups.items()
+    for key, group in groups.items():
+        if join:
+            kinds = list(dict.fromkeys(kind(t.fit) for t in group))
+            group.sort(key=lambda t: kinds.index(kind(t.fit)))
+        yield key, group
 
 
-def portions(todo: list[Todo], streamed: bool, jobs: int) -> Iterator[list[Todo]]:
+def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
     """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, as many rounds of
     a dataset as leave work for every worker, since each portion makes a pass over the test images.
     """
     if not streamed:
-        yield from (group for _, group in rounds(todo))
+        yield from (group for _, group in rounds(todo, join=join))
         return
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
-    for (_, name), group in rounds(todo):
+    for (_, name), group in rounds(todo, join=join):
         by_dataset[name].append(group)
     share = math.ceil(jobs / max(1, len(by_dataset)))
     for groups in by_dataset.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from bench.interface import EVAL, Consts, Params, State, Task
 from bench.run import needs, record
 from bench.run.plan import Planned
 from bench.run.session import Session, pools
-from bench.train import select
+from bench.train import select, waves
 from bench.train.select import Fitted, Labelled
 
 ORACLE = "test-oracle"
@@ -29,16 +29,59 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
     return Labelled(features, session.labels(items))
 
 
-def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> tuple[Fitted, Task, Consts, dict[str, float]]:
-    """Fit one planned cell; returns the outcome, the task with its constants, and seconds per phase."""
+def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[select.Case, float]:
+    """What a planned cell is fitted from, and the seconds that it took to bring together."""
     began = time.perf_counter()
     task = session.task(fit, states)
     consts = fit.method.prepare(task)
     val = selection_set(session, fit)
-    rows = pools(session, fit, task, fit.recipe, consts)
-    ready = time.perf_counter()
-    fitted = select.fit(fit.method, fit.recipe, task, consts, rows, val)
-    return fitted, task, consts, {"prepare": ready - began, "fit": time.perf_counter() - ready}
+    case = select.Case(task, consts, pools(session, fit, task, fit.recipe, consts), val)
+    return case, time.perf_counter() - began
+
+
+def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> tuple[Fitted, Task, Consts, dict[str, float]]:
+    """Fit one planned cell; returns the outcome, the task with its constants, and seconds per phase."""
+    case, before = prepared(session, fit, states)
+    began = time.perf_counter()
+    fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
+    return fitted, case.task, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
+
+
+def run_joined(
+    session: Session, fits: Sequence[Planned], states: Sequence[dict[str, State]]
+) -> list[tuple[Planned, tuple[Fitted, Task, Consts, dict[str, float]]]]:
+    """Fit cells of one recipe together, the first ones whose features fit in memory side by side.
+
+    Each gets an equal share of the seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train
+    together and MemoryError where only one fits, besides what ``run_fit`` raises.
+    """
+    cases: list[tuple[select.Case, float]] = []
+    most = len(fits)
+    for fit, known in zip(fits, states, strict=True):
+        if len(cases) < most:
+            cases.append(prepared(session, fit, known))
+            free = waves.free_bytes(torch.device(session.device))
+            if len(cases) == 1 and free is not None:
+                most = min(most, 1 + int(waves.SHARE * free) // max(1, held(cases[0][0])))
+    if len(cases) == 1:
+        raise MemoryError("memory holds the features of one at a time")
+    began = time.perf_counter()
+    found = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
+    share = (time.perf_counter() - began) / len(cases)
+    names = [fit.key for fit in fits[: len(cases)]]
+    done = []
+    for fit, (case, before), fitted in zip(fits, cases, found, strict=False):
+        fitted.budget["joined"] = names
+        done.append((fit, (fitted, case.task, case.consts, {"prepare": before, "fit": share})))
+    return done
+
+
+def held(case: select.Case) -> int:
+    """Bytes of the features and constants that a case keeps while it trains."""
+    pooled = [t for pool in case.pools.values() for t in (pool.x, pool.y)]
+    scored = case.val.features.values() if case.val else ()
+    kept = [c for c in case.consts.values() if isinstance(c, torch.Tensor)]
+    return sum(t.numel() * t.element_size() for t in (*pooled, *scored, *kept))
 
 
 def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Mapping[str, Any]) -> dict[str, Any]:

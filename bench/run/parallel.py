@@ -39,6 +39,7 @@ class Setup:
     keep_states: str
     fresh: bool
     dense_cache: bool = True
+    join: bool = False
 
 
 @dataclass
@@ -73,7 +74,7 @@ def _start(setup: Setup, pids: Any) -> None:
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
     session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh)
+    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join)
     _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
 
 
@@ -112,7 +113,7 @@ def run(
     progress: Callable[[str, int, int], None], deadline: float | None = None,
 ) -> Outcome:  # fmt: skip
     """``parent.run`` with ``jobs`` worker processes: the same records, in whatever order the rounds end."""
-    waiting = deque((group, 1) for group in portions(todo, not setup.dense_cache, jobs))
+    waiting = deque((group, 1) for group in portions(todo, not setup.dense_cache, jobs, setup.join))
     taps = parent.taps(todo)
     parent.begin(plan, todo)
     total = parent.outcome.cells

@@ -39,9 +39,9 @@ class Sent:
     files: Files
 
 
-def groups(todo: list[Todo]) -> Iterator[list[Todo]]:
-    """The cells of one seed, dataset and number of shots, in plan order."""
-    for _, together in rounds(todo):
+def groups(todo: list[Todo], join: bool = False) -> Iterator[list[Todo]]:
+    """The cells of one seed (of all seeds that ``join``), dataset and number of shots, in plan order."""
+    for _, together in rounds(todo, join=join):
         by_shots: dict[int, list[Todo]] = defaultdict(list)
         for t in together:
             by_shots[t.fit.cell.shots].append(t)
@@ -57,7 +57,7 @@ def run(
     Raises BenchError when Ray is not installed or the cluster cannot be reached.
     """
     ray = _connected(address)
-    waiting, taps = deque(groups(todo)), parent.taps(todo)
+    waiting, taps = deque(groups(todo, setup.join)), parent.taps(todo)
     parent.begin(plan, todo)
     total = parent.outcome.cells
     done = total - len(todo)
@@ -185,6 +185,6 @@ def _prepare(setup: Setup) -> None:
     messages: list[str] = []
     registry = with_plugins(setup.plugins)
     session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh)
+    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh, setup.join)
     plan = make(replace(setup.request, results=folder), registry)
     _node.update(setup=setup, folder=folder, plan=plan, runner=runner, messages=messages)
