@@ -154,7 +154,9 @@ def render(scene: Scene) -> Image.Image:
 def render_masks(scene: Scene) -> dict[str, np.ndarray]:
     """Where each thing is seen: boolean (SIDE, SIDE) arrays that share no pixel and together cover the image.
 
-    Keys: ``main``, ``other0``, ``other1``, ... in the scene's order, ``background``.
+    Keys: ``main``, ``other0``, ``other1``, ... in the scene's order, ``background``. A pixel belongs to the foremost drawing
+    that is at least half opaque there, and to the background where none is. The soft edges of drawings in front of it
+    may still hide most of it: k edges, each under half opaque, leave as little as 0.5 ** k of what they cover to be seen.
     """
     free = np.ones((SIDE, SIDE), bool)
     masks = {}
