@@ -24,14 +24,17 @@ def plot(
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
     from bench.cli.options import names, numbers
+    from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report import figures, frame
+    from bench.suite import load
 
     path = out or Path(f"{kind}.pdf")
     records = with_titles(frame.load_results(results))
     drawn = figures.plot(
         records, kind, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"),
         backbone=backbone, prompts=names(prompts), protocol=protocol, preset=preset, setting=setting,
+        first=load(SUITE).methods,
     )  # fmt: skip
     figures.save(drawn, path, dpi)
     typer.echo(f"{path}: {drawn.alt}")

@@ -14,14 +14,16 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
+    from bench.cli.run import SUITE
     from bench.cli.table import shifts, with_titles
     from bench.files import write_bytes
     from bench.registry import builtin
     from bench.report.frame import load_results
     from bench.report.html import report as make
+    from bench.suite import load
 
     frame = with_titles(load_results(results))
     prompts = {name: method.prompts for name, method in builtin().methods.items()}
-    text = make(frame, title=title, prompts=prompts, targets=shifts(frame))
+    text = make(frame, title=title, prompts=prompts, targets=shifts(frame), first=load(SUITE).methods)
     write_bytes(out, text.encode())
     typer.echo(f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,10 @@ DEFAULT_PROTOCOL = "recipe"
 
 @dataclass(frozen=True)
 class Choice:
-    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings too."""
+    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings too.
+
+    ``first``: methods that keep their colours in a figure of more than it can tell apart.
+    """
 
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
@@ -27,6 +30,7 @@ class Choice:
     protocol: str | None = None
     preset: str | None = None
     variants: bool = False
+    first: tuple[str, ...] = ()
 
 
 def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
@@ -105,3 +109,27 @@ def _joined(name: str, extra: list[str]) -> str:
 def shots_text(n: int) -> str:
     """``16 shots``, ``1 shot``, ``zero-shot``."""
     return f"{n} shot{'s' if n > 1 else ''}" if n else "zero-shot"
+
+
+def shots_list(numbers: Iterable[int]) -> str:
+    """``1, 2 and 4 shots``."""
+    some = sorted(set(numbers))
+    return f"{listed([str(n) for n in some], len(some))} shots" if len(some) > 1 else shots_text(some[0])
+
+
+def listed(names: Sequence[str], most: int = 6, noun: str = "methods") -> str:
+    """``a, b and c``; more than ``most`` are counted instead: ``26 methods``."""
+    if len(names) > most:
+        return f"{len(names)} {noun}"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def cells_text(cells: Iterable[tuple[str, int]]) -> str:
+    """(name, shots) pairs as ``a and b at 1 and 2 shots; c at 16 shots``."""
+    numbers: dict[str, list[int]] = {}
+    for name, n in cells:
+        numbers.setdefault(name, []).append(n)
+    names: dict[tuple[int, ...], list[str]] = {}
+    for name, some in numbers.items():
+        names.setdefault(tuple(some), []).append(name)
+    return "; ".join(f"{listed(group, len(group))} at {shots_list(some)}" for some, group in names.items())

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.choose import Choice, one_backbone, pick, shots_text
+from bench.report.choose import Choice, cells_text, one_backbone, pick, shots_list
 from bench.report.pairs import Pair, pairs, sides
 from bench.report.tables import AVERAGE, Entry, Row, Table
 from bench.report.tables_ablation import p_text
@@ -52,7 +52,7 @@ def compare(
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
     found, lost = pairs(rows[0], rows[1])
     if not found:
-        raise BenchError(f"{first} and {second} have no complete cell in common" + (f": {', '.join(lost)}" if lost else ""))
+        raise BenchError(f"{first} and {second} have no complete cell in common" + (f": {cells_text(lost)}" if lost else ""))
     by_shots: dict[int, list[Pair]] = {}
     for pair in found:
         by_shots.setdefault(pair.shots, []).append(pair)
@@ -138,7 +138,7 @@ def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
 def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) -> str:
     """Who is better, by how much, how sure, and what could have been seen at all."""
     names = list(dict.fromkeys(p.dataset for p in found))
-    numbers = " and ".join(shots_text(n) for n in dict.fromkeys(p.shots for p in found))
+    numbers = shots_list(p.shots for p in found)
     where = f"on average over {len(names)} datasets" if len(names) > 1 else f"on {names[0]}"
     size = f"{abs(100 * whole.estimate):.2f} points"
     if whole.low > 0 or whole.high < 0:
@@ -154,16 +154,28 @@ def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) ->
     )
 
 
-def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[str]) -> list[str]:
+def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tuple[str, int]]) -> list[str]:
     counts = sorted({max(len(p.first), len(p.second)) for p in found})
     varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
     notes = [
         "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
-        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed",
+        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed on its own",
         "resolves: the smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions",
     ]
     if ranks:
         few = len({p.dataset for p in found}) < ENOUGH
         hint = f"; with fewer than {ENOUGH} datasets it cannot be below 0.05" if few else ""
         notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
-    return notes + ([f"left out, because one of the two lacks a seed or failed: {', '.join(lost)}"] if lost else [])
+    if _unbalanced(found):
+        notes.append(
+            "the first sentence averages each dataset over the numbers of shots that both methods have there, on the seeds that "
+            "it has at all of them; --shots compares at one"
+        )
+    return notes + ([f"left out, because one of the two lacks a seed or failed: {cells_text(lost)}"] if lost else [])
+
+
+def _unbalanced(found: Sequence[Pair]) -> bool:
+    """Whether datasets differ in their numbers of shots, or those in their seeds."""
+    shots = {name: {p.shots for p in found if p.dataset == name} for name in {p.dataset for p in found}}
+    several = len({p.shots for p in found}) > 1
+    return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in found}) > 1)

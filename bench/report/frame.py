@@ -20,8 +20,9 @@ COLUMNS = (
     "status", "error", "variant", "values", "version", "steps", "configurations", "seconds", "fit", "key", "path",
     "title", "label_prompts", "written",
 )  # fmt: skip
-# Prompt sets that were chosen or trained with labels, for records that do not say so themselves.
-LABEL_PROMPTS = frozenset({"mined", "linear"})
+# Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with failed cells only,
+# which never got as far as having its texts.
+LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
 
 def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
@@ -49,12 +50,14 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
             "move the others to a folder of their own"
         )
     fits = {r["key"]: r for _, r in found if r["kind"] == "fit"}
+    said = {r["cell"]["prompts"]: r["prompts_use_labels"] for r in fits.values() if "prompts_use_labels" in r}
+    labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
     rows = []
     for path, r in found:
         if r["kind"] == "evaluation":
-            rows.append(_row(path, r, fits.get(r["fit"], {}), fits))
+            rows.append(_row(path, r, fits.get(r["fit"], {}), fits, labelled))
         elif r["status"] == "failed":
-            rows.append(_row(path, r, r, fits))
+            rows.append(_row(path, r, r, fits, labelled))
     kept, notes = current.only(rows)
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
@@ -74,7 +77,9 @@ def _correct(npz: Path, stamp: int) -> NDArray[np.bool_]:
     return np.asarray(top1 == labels)
 
 
-def _row(path: Path, r: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    path: Path, r: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any], labelled: frozenset[str]
+) -> dict[str, Any]:  # fmt: skip
     ok, budget, parts = r["status"] == "ok", fit.get("budget", {}), fit.get("parts", {})
     cell = r["cell"]
     return {
@@ -95,7 +100,7 @@ def _row(path: Path, r: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any
         "key": r["key"],
         "path": str(path),
         "title": fit.get("title", cell["method"]),
-        "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in LABEL_PROMPTS),
+        "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in labelled),
         "written": r.get("provenance", {}).get("written") or current.time_of(path),
         "made": current.made(r, fit, fits),
     }
@@ -109,8 +114,9 @@ def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any
     changed = {**fit.get("changed", {}), **evaluation.get("changed", {})}
     for other in current.below(fit, fits or {}):
         changed |= {f"{other['cell']['method']}.{k}": v for k, v in other.get("changed", {}).items()}
-    return ", ".join(f"{k}={_short(v)}" for k, v in sorted(changed.items()))
+    return ", ".join(f"{k}={short(v)}" for k, v in sorted(changed.items()))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting's value as variants print it."""
     return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

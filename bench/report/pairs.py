@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import canonical, nearest
-from bench.report.choose import DEFAULT_PROTOCOL, shots_text
+from bench.report.choose import DEFAULT_PROTOCOL
 from bench.report.frame import correct
 
 
@@ -72,22 +72,23 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
     return found[usual] if protocol is None and usual.any() else found
 
 
-def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[str]]:
-    """The cells that both have complete, by shots and dataset, and the names of those that are not.
+def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[tuple[str, int]]]:
+    """The cells that both have complete, by shots and dataset, and (dataset, shots) of those that are not.
 
     A method for which nothing is drawn meets every number of shots of the other; otherwise both need the number of shots,
     and the seeds that both have count.
     """
     drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
     numbers = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
-    found, lost = [], []
+    found: list[Pair] = []
+    lost: list[tuple[str, int]] = []
     for shots in numbers:
         for dataset in sorted(set(first["dataset"]) | set(second["dataset"])):
             here = [_cell(r[r["dataset"] == dataset], shots if d else 0) for r, d in zip((first, second), drawn, strict=True)]
             both = [set(cell) for cell, d in zip(here, drawn, strict=True) if d]
             seeds = sorted(set.intersection(*both)) if both else [0]
             if not seeds or not all(here):
-                lost.append(f"{dataset} at {shots_text(shots)}")
+                lost.append((dataset, shots))
                 continue
             paths = [tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)]
             right = [np.stack([correct(p) for p in side]) for side in paths]

@@ -7,7 +7,7 @@ Verdicts: ``reproduced`` within the tolerance, ``differs`` outside it, ``not run
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -65,8 +65,6 @@ def tolerance(shots: int, dataset: str, shifted: bool) -> float:
 
 def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "paper") -> Table:
     """Ours beside the published numbers of table '1' or '3', one row per number, then what cannot be compared."""
-    if which not in ("1", "3"):
-        raise BenchError(f"table {which} has no published cells to compare with; choose table 1, 2 or 3")
     numbers = published(source).dropna(subset=["value", "shots"])
     numbers = numbers[numbers["table"].isin([which, ""])]
     if not len(numbers):
@@ -81,10 +79,8 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
     for number in _dicts(numbers):
         rows += _compared(number, results, eleven, shifted=which == "3")
     rows += _alone(results, numbers)
-    verdicts = [row.entries["verdict"].text.split(" (")[0] for row in rows]
-    tally = ", ".join(f"{verdicts.count(v)} {v}" for v in ("reproduced", "differs", "not run", "not comparable"))
-    title = f"Against published numbers ({SOURCES.get(canonical(source), source)}), table {which}"
-    notes = [f"accuracy and differences in points; {tally}", *notes, *frame.attrs.get("notes", ())]
+    title = f"Against published numbers ({source_name(source)}), table {which}"
+    notes = [f"accuracy in %, differences and tolerances in points; {tally(rows)}", *notes, *frame.attrs.get("notes", ())]
     remarks: dict[str, list[str]] = {}
     for row in rows:
         quoted = row.entries["published"]
@@ -93,6 +89,24 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
     notes += [f"on {', '.join(where)}: {remark}" for remark, where in remarks.items()]
     heads = ("method", "shots", "dataset", "backbone")
     return Table(title, COLUMNS, rows, notes, heads=heads, left=("verdict",))
+
+
+def source_name(source: str) -> str:
+    """A source as the files name it."""
+    return SOURCES.get(canonical(source), source)
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """How many rows have each verdict."""
+    found = [row.entries["verdict"].text.split(" (")[0] for row in rows]
+    return ", ".join(f"{found.count(v)} {v}" for v in ("reproduced", "differs", "not run", "not comparable"))
+
+
+def verdict(gap: float, allowed: float, preset: str) -> str:
+    """The verdict on a result of ours that is ``gap`` points from the published number."""
+    if preset != FULL:
+        return f"not comparable (preset {preset})"
+    return "reproduced" if abs(gap) <= allowed + 1e-9 else "differs"
 
 
 def _narrowed(numbers: pd.DataFrame, choice: Choice) -> pd.DataFrame:
@@ -152,27 +166,25 @@ def _compared(number: Mapping[str, Any], results: _Results, eleven: list[str], s
             reasons += [lacking] if lacking else []
             continue
         gap = ours.value - number["value"]
-        verdict = "reproduced" if abs(gap) <= allowed + 1e-9 else "differs"
-        if key["preset"] != FULL:
-            verdict = f"not comparable (preset {key['preset']})"
-        rows.append(_row(label, name, number, ours, quoted, Entry(gap, f"{gap:+.2f}"), allowed, verdict))
+        said = verdict(gap, allowed, str(key["preset"]))
+        rows.append(_row(label, name, number, ours, quoted, Entry(gap, f"{gap:+.2f}"), allowed, said))
     if rows:
         return rows
     method = str(number["method"])
     title = results.namer.titles.get(method, method)
     failed = "failed" in reasons
-    verdict = f"not run ({reasons[0]})" if reasons else "not run"
+    said = f"not run ({reasons[0]})" if reasons else "not run"
     ours = Entry(text=FAILED if failed else MISSING)
-    return [_row(title, method, number, ours, quoted, Entry(), allowed, verdict)]
+    return [_row(title, method, number, ours, quoted, Entry(), allowed, said)]
 
 
 def _row(
-    label: str, name: str, number: Mapping[str, Any], ours: Entry, quoted: Entry, gap: Entry, allowed: float, verdict: str
+    label: str, name: str, number: Mapping[str, Any], ours: Entry, quoted: Entry, gap: Entry, allowed: float, said: str
 ) -> Row:
     tail = (str(int(number["shots"])), str(number["dataset"]), str(number["backbone"]))
     entries = {
         "ours": ours, "published": quoted, "difference": gap, "tolerance": Entry(allowed, f"{allowed:.1f}"),
-        "verdict": Entry(text=verdict),
+        "verdict": Entry(text=said),
     }  # fmt: skip
     return Row((label, *tail), entries, (name, *tail), str(number["method"]), int(number["shots"]), block=(number["method"],))
 

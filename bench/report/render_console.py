@@ -32,7 +32,8 @@ def console(table: Table) -> str:
     out = io.StringIO()
     Console(file=out, width=_WIDE, force_terminal=True, color_system="standard", highlight=False).print(wide)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    notes = [textwrap.fill(note, _NOTES, subsequent_indent="  ", break_long_words=False) for note in table.notes]
+    wrap = textwrap.TextWrapper(_NOTES, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    notes = [wrap.fill(note) for note in table.notes]
     return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
 
 

@@ -105,7 +105,7 @@ def table(
     ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed backbones where one is
     needed.
     """
-    from bench.report import paper, tables_ablation, tables_accuracy, tables_sizes
+    from bench.report import paper, paper_ablation, tables_ablation, tables_accuracy, tables_sizes
     from bench.report.choose import Choice
 
     if which not in WHICH:
@@ -116,6 +116,8 @@ def table(
     if which == "2":
         return tables_sizes.table_2(counts or {}, frame, against)
     if against is not None:
+        if which == "ablation":
+            return paper_ablation.against(frame, choice, against)
         return paper.against(frame, which, choice, against)
     if which == "ablation":
         return tables_ablation.table_ablation(frame, choice, tuple(targets), base, partial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.names import canonical, nearest
 from bench.report.choose import Choice, in_order, pick
+from bench.report.frame import short
 from bench.report.marks import outcomes
 from bench.report.tables import AVERAGE, Entry, Row, Table
 from bench.report.tables_accuracy import lines, missing_notes, seeds_text
+from bench.run import record
 from bench.stats import Interval, average_difference_interval, holm, p_value
 
 Block = tuple[str, int, str]  # method, shots, backbone
@@ -60,7 +63,9 @@ def table_ablation(
         kept = [replace(row, heads=row.heads[:2], names=row.names[:2]) for row in kept]
     heads = ("method", "shots", "backbone") if several else ("method", "shots")
     found = Table("Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages)
-    found.notes = [f"test accuracy in %, mean over {seeds_text(chosen)}; change in points from the row marked 'start'"]
+    shown_rows = {(row.method, row.shots) for row in kept}
+    own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
+    found.notes = [f"test accuracy in %, {seeds_text(own)}; change in points from the row marked 'start'", *_plain_values(kept)]
     found.notes += ["95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both rows"]
     return replace(found, notes=[*found.notes, *missing_notes(found, partial), *frame.attrs.get("notes", ())])
 
@@ -93,6 +98,24 @@ def _start(rows: Sequence[Row], prompts: Sequence[str]) -> Row | None:
     """The row without changed settings, of the first of these prompt sets that it has."""
     plain = [row for row in rows if not row.key["variant"]]
     return min(plain, key=lambda row: (row.oracle, prompts.index(row.key["prompts"])), default=None)
+
+
+def _plain_values(rows: Sequence[Row]) -> list[str]:
+    """What the settings that rows change are in the plain rows, whose names do not say it."""
+    changed: dict[str, set[str]] = {}
+    for row in rows:
+        keys = {part.partition("=")[0] for part in str(row.key["variant"]).split(", ")} if row.key["variant"] else set()
+        changed.setdefault(row.method, set()).update(keys)
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        paths = [path for entry in row.entries.values() for path in entry.paths] if not row.key["variant"] else []
+        for path in paths:
+            evaluation = record.read(Path(path)) or {}
+            fit = record.read(record.fit_path(Path(path).parent, evaluation["fit"])) if evaluation else None
+            usual = {**((fit or {}).get("parts", {}).get("settings", {})), **evaluation.get("values", {})}
+            for key in sorted(changed[row.method] & set(usual)):
+                found.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
+    return ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in found.items())] if found else []
 
 
 def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], block: Block) -> list[Row]:

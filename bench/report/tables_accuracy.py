@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report import marks
-from bench.report.choose import IDENTITY, Choice, Namer, in_order, one_backbone, pick, shots_text
+from bench.report.choose import IDENTITY, Choice, Namer, in_order, listed, one_backbone, pick, shots_list, shots_text
 from bench.report.tables import AVERAGE, FAILED, ORACLE, Entry, Row, Table
 
 TARGETS_AVERAGE = "average of shifts"
@@ -31,7 +31,7 @@ def table_1(
     averages = {AVERAGE: tuple(columns)}
     rows = [*lines(own, columns, averages, partial, choice.methods)]
     found = Table("Few-shot accuracy", [*columns, AVERAGE], rows, averages=averages)
-    found.notes = [f"test accuracy in %, mean over {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
+    found.notes = [f"test accuracy in %, {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
     found.notes += [*missing_notes(found, partial), *notes, *frame.attrs.get("notes", ())]
     return marks.mark(found, bold, underline)
 
@@ -55,7 +55,7 @@ def table_3(
         f"Shifted test sets of {source}", [source, *shifts, TARGETS_AVERAGE], rows, heads=("method", "shots", "backbone"),
         averages=averages,
     )  # fmt: skip
-    table.notes = [f"test accuracy in %, mean over {seeds_text(chosen)}, of models that saw {source} only"]
+    table.notes = [f"test accuracy in %, {seeds_text(chosen)}, of models that saw {source} only"]
     table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
     return marks.mark(table, bold, underline)
 
@@ -116,18 +116,10 @@ def average(entries: Sequence[Entry], partial: bool) -> Entry:
 
 def missing_notes(table: Table, partial: bool) -> list[str]:
     """What is missing or failed, and what marks and warnings in the rows mean."""
-    gaps: dict[tuple[str, str], list[int]] = {}
-    for row in table.rows:
-        parts = dict.fromkeys(c for columns in table.averages.values() for c in columns)
-        lacking = [c for c in parts if row.entries[c].value is None]
-        if lacking:
-            backbone = f", {row.heads[2]}" if len(row.heads) > 2 else ""
-            gaps.setdefault((f"{row.names[0]}{backbone}", ", ".join(lacking)), []).append(row.shots)
-    notes = []
-    if gaps:
-        each = [f"{name} at {' and '.join(map(shots_text, n))}: {what}" for (name, what), n in gaps.items()]
-        notes.append("no average where entries are missing: " + "; ".join(each))
-        notes += ["* average over the entries that are there"] if partial else []
+    notes = _gaps(table)
+    if notes:
+        hint = "no average of incomplete rows; --partial shows it over what is there, marked"
+        notes.append("* average over the entries that are there" if partial else hint)
     errors = {e.note: row for row in table.rows for e in row.entries.values() if e.text == FAILED and e.note}
     notes += [f"ERR of {row.names[0]} at {shots_text(row.shots)}: {text}" for text, row in list(errors.items())[:5]]
     if any(r.oracle for r in table.rows):
@@ -137,13 +129,43 @@ def missing_notes(table: Table, partial: bool) -> list[str]:
     return notes
 
 
+def _gaps(table: Table) -> list[str]:
+    """Which entries rows lack for their average, rows that lack the same ones together."""
+    lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    at: dict[int, list[str]] = {}
+    for row in table.rows:
+        name = row.names[0] + (f", {row.heads[2]}" if len(row.heads) > 2 else "")
+        at.setdefault(row.shots, []).append(name)
+        parts = dict.fromkeys(c for columns in table.averages.values() for c in columns)
+        lacking = tuple(c for c in parts if row.entries[c].value is None)
+        if lacking:
+            lists.setdefault((row.shots, lacking), []).append(name)
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    for (shots, lacking), names in lists.items():
+        found.setdefault((tuple(names), lacking), []).append(shots)
+    notes = []
+    for (some, lacking), numbers in found.items():
+        everything = len(some) > 1 and all(at[n] == list(some) for n in numbers)
+        who = "all rows" if everything else listed(some, noun="rows")
+        verb = "lacks" if len(some) == 1 else "lack"
+        notes.append(f"incomplete at {shots_list(numbers)}: {who} {verb} {listed(lacking, len(lacking))}")
+    return notes
+
+
 def seeds_text(frame: pd.DataFrame) -> str:
-    """``3 seeds``, or a range, of the rows that use labels."""
-    counts: Any = frame[frame["shots"] > 0].groupby(["method", "shots", "backbone"])["seed"].nunique()
-    if not len(counts):
-        return "no seeds, nothing is drawn"
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low} seed{'s' if low > 1 else ''}" if low == high else f"{low} to {high} seeds"
+    """``mean over 3 seeds``, or by shots where they differ, of the rows that use labels."""
+    few = frame[frame["shots"] > 0]
+    if not len(few):
+        return "nothing is drawn, so there are no seeds"
+    counts: Any = few.groupby(["shots", "method", "backbone"])["seed"].nunique().groupby("shots").agg(["min", "max"])
+    numbers: dict[tuple[int, int], list[int]] = {}
+    for n, low, high in counts.itertuples():
+        numbers.setdefault((int(low), int(high)), []).append(int(n))
+    words = {pair: f"{pair[0]} to {pair[1]}" if pair[0] < pair[1] else str(pair[0]) for pair in numbers}
+    each = [f"{words[pair]} seed{'s' if pair[1] > 1 else ''}" for pair in numbers]
+    if len(each) == 1:
+        return f"mean over {each[0]}"
+    return "mean over " + ", ".join(f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True))
 
 
 def _some(frame: pd.DataFrame, what: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.report import paper
-from bench.report.choose import in_order
+from bench.report.choose import in_order, listed
 from bench.report.tables import MISSING, Entry, Row, Table
 
 PARTS = ("classes", "train", "val", "test")
@@ -24,6 +24,7 @@ def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None 
     measured = {} if frame is None else frame[frame["status"] == "ok"].groupby("target")["n"].max().to_dict()
     columns = [*PARTS, *(f"paper: {part}" for part in PARTS), "verdict", "evaluated"]
     rows, notes = [], []
+    remarks: dict[tuple[str, str], list[str]] = {}
     for name in names:
         ours, theirs = counts.get(name, {}), published.get(name, {})
         entries = {part: _size(ours.get(part)) for part in PARTS}
@@ -33,10 +34,15 @@ def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None 
         entries["verdict"] = Entry(text=verdict)
         entries["evaluated"] = _size(measured.get(name))
         rows.append(Row((name,), entries, (name,)))
-        remarks = {note for _, note in theirs.values() if note}
-        notes += [f"{name}: {remark}" for remark in sorted(remarks)]
+        for remark in dict.fromkeys(note for _, note in theirs.values() if note):
+            about = [part for part in theirs if theirs[part][1] == remark]
+            which = "" if len(about) == len(theirs) else f", {listed(about)}"
+            remarks.setdefault((which, remark), []).append(name)
         if name in measured and "test" in ours and measured[name] != ours["test"]:
             notes.append(f"{name}: the records evaluate {measured[name]} test images, the dataset has {ours['test']}")
+    said = [f"{listed(some, len(some))}{which}: {remark}" for (which, remark), some in remarks.items()]
+    legend = ["evaluated: test images behind the records"] if measured else []
+    notes = [*legend, *said, *notes]
     return Table("Sizes of the datasets", columns, rows, notes, heads=("dataset",), left=("verdict",))
 
 

@@ -33,11 +33,12 @@ def write_cell(
     version: int = 1, weights: str = "w", content: str = "", changed: dict[str, Any] | None = None,
     late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
     fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
-    classes: int = K, defaults: dict[str, Any] | None = None,
+    classes: int = K, defaults: dict[str, Any] | None = None, prompts_use_labels: bool | None = None,
 ) -> str:  # fmt: skip
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
-    ``changed`` are settings in the fit, ``late`` inference-time ones; ``fail`` makes the fit a failed one.
+    ``changed`` are settings in the fit, ``late`` inference-time ones; ``fail`` makes the fit a failed one;
+    ``prompts_use_labels`` is left out of the record where None.
     """
     target = target or dataset
     cell = {
@@ -55,7 +56,10 @@ def write_cell(
     if fail:
         _write(record.fit_path(where, fit_key), {**head, "status": "failed", "error": fail, "traceback": "Traceback"}, written)
         return fit_key
-    more = {"status": "ok", "values": {"lr": 0.1}, "budget": {"steps": 10, "configurations": 3}, "seconds": {"fit": 1.0}}
+    budget = {"steps": 10, "configurations": 3}
+    more: dict[str, Any] = {"status": "ok", "values": {"lr": 0.1}, "budget": budget, "seconds": {"fit": 1.0}}
+    if prompts_use_labels is not None:
+        more["prompts_use_labels"] = prompts_use_labels
     _write(record.fit_path(where, fit_key), {**head, **more, "curve": [{"point": {"lr": 0.1}, "checks": [[0, 0.5]]}]}, written)
     right = outcomes(accuracy, n, seed, noise)
     labels = np.arange(n) % classes

@@ -27,9 +27,19 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return load_results(grid(tmp_path_factory.mktemp("r"), methods, datasets=SEVEN))
 
 
+def test_unequal_cells_are_said(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants", "bees", "cats"), shots=(1, 16))
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(4, 8), seeds=(1,))
+    notes = " | ".join(compare(load_results(tmp_path), "safe", "coop").table.notes)
+    assert "a lacks a seed or failed: bees and cats at 4 and 8 shots" in notes.replace("one of the two", "a")
+    assert "averages each dataset over the numbers of shots that both methods have there" in notes
+    even = " | ".join(compare(load_results(tmp_path), "safe", "coop", shots=[1, 16]).table.notes)
+    assert "averages each dataset" not in even
+
+
 def test_verdicts(frame: pd.DataFrame) -> None:
     better = compare(frame, "safe", "coop")
-    assert better.verdict.startswith("safe is better than coop by 20.00 points on average over 7 datasets at 1 shot and 16 shots")
+    assert better.verdict.startswith("safe is better than coop by 20.00 points on average over 7 datasets at 1 and 16 shots")
     assert compare(frame, "coop", "safe").verdict.startswith("coop is worse than safe by 20.00 points")
     open_ = compare(frame, "safe", "tip-adapter-f")
     assert open_.difference.low < 0 < open_.difference.high

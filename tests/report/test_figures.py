@@ -85,7 +85,7 @@ def test_a_failed_seed_takes_its_points_out_and_is_named(results: Path, tmp_path
     drawn = figures.plot(load_results(folder), "shots")
     lost = drawn.points[(drawn.points["series"] == "safe") & (drawn.points["shots"] == 4)]
     assert set(lost["panel"]) == {"birds", "tools"}
-    assert any("safe, 4 shots" in note and "average, fish" in note for note in drawn.notes)
+    assert any("safe, 4 shots" in note and "average and fish" in note for note in drawn.notes)
 
 
 def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
@@ -139,6 +139,88 @@ def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path:
     env = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(results), str(second)], check=True, env=env, cwd=tmp_path)
     assert first.read_bytes() == second.read_bytes()
+
+
+MANY = ["zero-shot", *(f"method-{i:02}" for i in range(13)), "safe"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen methods with labels, one of them far behind; two lack the same dataset at 1 shot."""
+    folder = tmp_path_factory.mktemp("many")
+    for i, method in enumerate(MANY):
+        for dataset in ("birds", "fish", "tools"):
+            if method == "zero-shot":
+                made.one(folder, made.cell(method, dataset, 0, 0), skill=0.4)
+                continue
+            for k in (1, 4):
+                if (k, dataset) != (1, "fish") or method not in MANY[1:3]:
+                    skill = 0.2 if method == "safe" else 0.4 + 0.02 * i
+                    made.one(folder, made.cell(method, dataset, k, 1), skill=skill, title=f"A method with a longish title {i}")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["shots", "time"])
+def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
+    frame = load_results(many)
+    drawn = figures.plot(frame, kind, first=["safe"])
+    (legend,) = drawn.figure.legends
+    labels = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    titles = {f"A method with a longish title {i}" for i in (9, 10, 11, 12, 13)} | {"A method with a longish title 14"}
+    assert titles <= set(labels), "the first one, then the best at the most shots"
+    assert "8 other methods" in labels
+    assert any("in grey: method-00, " in note and "--methods" in note for note in drawn.notes)
+    asked = figures.plot(frame, kind, methods=MANY)
+    assert not any("other methods" in text.get_text() for text in asked.figure.legends[0].get_texts())
+    for figure in (drawn.figure, asked.figure):
+        box = figure.legends[0].get_window_extent()
+        assert box.width <= figure.bbox.width, "the legend is not clipped"
+        figure.canvas.draw()
+        assert all(ax.get_position().height * figure.get_figheight() > 1.0 for ax in figure.axes), "nor are panels squeezed"
+
+
+def test_points_that_are_missing_alike_share_a_note(many: Path) -> None:
+    notes = figures.plot(load_results(many), "shots").notes
+    assert "method-00 and method-01, 1 shot: left out of average and fish, seeds or datasets are missing or failed" in notes
+    frame = load_results(many)
+    few = frame[~((frame["shots"] == 1) & (frame["dataset"] != "birds"))]
+    notes = figures.plot(few, "shots").notes
+    assert "14 methods, 1 shot: left out everywhere but on birds, seeds or datasets are missing or failed" in notes
+
+
+def test_datasets_without_few_shot_results_have_no_panel(results: Path) -> None:
+    frame = load_results(results)
+    kept = frame[(frame["shots"] == 0) | (frame["dataset"] == "fish")]
+    assert [ax.get_title() for ax in figures.plot(kept, "shots", prompts=["hand"]).figure.axes] == ["fish"]
+
+
+def test_too_many_methods_for_ranks_names_a_choice(many: Path) -> None:
+    with pytest.raises(BenchError, match=r"15 methods.*at most 12 with --methods; the best are --methods ([\w,-]+)") as caught:
+        figures.plot(load_results(many), "cd", shots=[4])
+    names = str(caught.value).rpartition(" ")[2].split(",")
+    assert len(names) == 12 and "safe" not in names
+    assert len(figures.plot(load_results(many), "cd", shots=[4], methods=names).points) == 12
+
+
+def test_published_anchors_are_marked_where_they_belong(tmp_path: Path) -> None:
+    made.sweep(tmp_path / "same", betas=(0.0, 0.5, 0.9), targets=("imagenet", "imagenet_r"), backbone="RN50", preset="paper")
+    (ax,) = figures.plot(load_results(tmp_path / "same"), "beta").figure.axes
+    assert [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in _hollow(ax)] == [(0.9, 2.27)]
+    made.sweep(tmp_path / "other", betas=(0.0, 0.5, 0.9), targets=("imagenet", "imagenet_r"))
+    drawn = figures.plot(load_results(tmp_path / "other"), "beta")
+    assert not _hollow(drawn.figure.axes[0]), "the published numbers are those of another backbone"
+    assert "published" not in [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    for prompts in ("hand", "linear"):
+        for shots in (1, 4):
+            where = made.cell("safe", "imagenet", shots, 1, backbone="RN50", prompts=prompts)
+            made.one(tmp_path / "prompts", where)
+    drawn = figures.plot(load_results(tmp_path / "prompts"), "prompts")
+    assert sorted(float(line.get_ydata()[0]) for line in _hollow(drawn.figure.axes[0])) == [61.85, 62.98, 63.03]
+    assert "published" in [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+
+
+def _hollow(ax: Any) -> list[Any]:
+    return [line for line in ax.lines if line.get_markerfacecolor() == "white"]
 
 
 def test_type_is_readable_at_column_width(results: Path, swept: Path) -> None:

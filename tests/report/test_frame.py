@@ -158,3 +158,22 @@ def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
     record.write_predictions(path.with_suffix(".npz"), labels, np.stack([top1] * 5, 1), labels)
     os.utime(path.with_suffix(".npz"), ns=(1, 1))
     assert correct(path).all()
+
+
+def test_records_say_which_prompts_use_labels(tmp_path: Path) -> None:
+    """A set of any name, and the failed cells of it, which do not know it themselves."""
+    write_cell(tmp_path, "zero-shot", "ants", 4, 1, 0.5, prompts="tuned", prompts_use_labels=True)
+    write_cell(tmp_path, "zero-shot", "ants", 4, 2, 0.5, prompts="tuned", fail="it broke")
+    write_cell(tmp_path, "zero-shot", "ants", 0, 0, 0.5, prompts="linear", prompts_use_labels=False)
+    write_cell(tmp_path, "zero-shot", "ants", 4, 1, 0.5, prompts="mined-val", fail="it broke")
+    frame = load_results(tmp_path)
+    assert frame.groupby("prompts")["label_prompts"].agg(list).to_dict() == {
+        "tuned": [True, True], "linear": [False], "mined-val": [True],
+    }  # fmt: skip
+
+
+def test_known_label_prompts_are_those_of_the_prompt_sets() -> None:
+    from bench import prompts
+    from bench.report.frame import LABEL_PROMPTS
+
+    assert LABEL_PROMPTS == prompts.LABELLED

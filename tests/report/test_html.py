@@ -118,6 +118,16 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     assert 'class="best"' in text and ">ERR<" in text
 
 
+def test_what_cells_share_is_kept_once(text: str) -> None:
+    """Digests are the longest text in a record, and the same in every method's cell of a dataset."""
+    found = re.search(r'<script[^>]*application/json[^>]*>(.*?)</script>', text, re.S)
+    assert found is not None
+    payload = json.loads(found[1])
+    seeds = [seed for cell in payload["cells"] for seed in cell.get("seeds", ())]
+    assert len({seed["digests"] for seed in seeds}) < len(seeds) / 2
+    assert "weights" in payload["shared"][seeds[0]["digests"]]
+
+
 def test_curves_keep_the_chosen_configuration_first_and_stay_small() -> None:
     checks = [[s, s / 1000] for s in range(100)]
     points = [{"point": {"lr": 10.0**-i}, "checks": checks} for i in range(12)]

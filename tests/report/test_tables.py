@@ -95,12 +95,26 @@ def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
     assert (lp["ants"].text, lp["bees"].text, lp["average"].text) == (FAILED, MISSING, MISSING), "no mean over survivors"
     assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00", MISSING, MISSING)
     assert "it broke" in said(found)
-    assert "gda at 1 shot: bees" in said(found)
+    assert "incomplete at 1 shot: gda lacks bees" in said(found)
+    assert "incomplete at 1 shot: lp lacks ants and bees" in said(found)
+    assert "--partial" in said(found)
     partial = table(frame, partial=True)
     assert row(partial, "gda", 1).entries["average"].text == "70.00*"
+    assert "--partial" not in said(partial)
     assert row(partial, "lp", 1).entries["average"].text == MISSING
     assert not row(partial, "gda", 1).entries["average"].best
     assert row(partial, "safe", 1).entries["average"].best
+
+
+def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1, 16))
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(2, 4), seeds=(1,))
+    grid(tmp_path, {"safe": 0.6}, datasets=("bees",), shots=(8,), seeds=(1,))
+    found = table(load_results(tmp_path))
+    assert [n for n in found.notes if n.startswith("incomplete")] == [
+        "incomplete at 2 and 4 shots: all rows lack bees", "incomplete at 8 shots: safe lacks ants",
+    ]  # fmt: skip
+    assert found.notes[0].startswith("test accuracy in %, mean over 3 seeds at 1 and 16 shots, 1 seed at 2, 4 and 8 shots;")
 
 
 def test_a_missing_seed_is_a_dash(tmp_path: Path) -> None:
@@ -216,6 +230,12 @@ def test_sizes() -> None:
     assert (by_name["ants"]["verdict"].text, by_name["ants"]["classes"].text) == (MISSING, "3")
 
 
+def test_remarks_on_several_datasets_are_said_once() -> None:
+    found = table(pd.DataFrame(columns=list(COLUMNS)), "2", counts={name: {"test": 1} for name in ("dtd", "food101", "imagenet")})
+    assert "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in found.notes
+    assert any(note.startswith("imagenet, val: printed as N/A") for note in found.notes)
+
+
 def test_sizes_know_what_was_evaluated(full: pd.DataFrame) -> None:
     found = table(full, "2", counts={"ants": {"test": 99}})
     assert found.rows[0].entries["evaluated"].value == 100
@@ -243,6 +263,16 @@ def test_ablation_measures_from_the_plain_row(varied: pd.DataFrame) -> None:
     assert (none["p"].text, none["interval"].text.startswith("-")) == ("<0.001", True)
     assert unit["change"].text == cupl["change"].text == "-1.00"
     assert (unit["p"].value or 0.0) > 0.05
+
+
+def test_an_ablation_says_what_the_plain_row_has(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6, "coop": 0.5}, datasets=("ants",), shots=(1, 16), defaults={"steps": 500, "lr": 0.1})
+    for seed in (1, 2, 3):
+        write_cell(tmp_path, "safe", "ants", 16, seed, 0.5, changed={"steps": 5}, defaults={"steps": 500, "lr": 0.1})
+    write_cell(tmp_path, "coop", "ants", 1, 4, 0.5, defaults={"steps": 500, "lr": 0.1})
+    found = table(load_results(tmp_path), "ablation", shots=[16])
+    assert "without changed settings: safe: steps=500" in found.notes
+    assert "mean over 3 seeds;" in found.notes[0], "of the rows that are shown"
 
 
 def test_ablation_from_another_start(varied: pd.DataFrame) -> None:

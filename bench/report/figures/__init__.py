@@ -30,11 +30,12 @@ FORMATS = ("pdf", "png", "svg")
 def plot(
     frame: pd.DataFrame, kind: str = "shots", *, methods: Sequence[str] = (), datasets: Sequence[str] = (),
     shots: Sequence[int] = (), backbone: str | None = None, prompts: Sequence[str] = (), protocol: str | None = None,
-    preset: str | None = None, setting: str = "beta",
+    preset: str | None = None, setting: str = "beta", first: Sequence[str] = (),
 ) -> Drawn:  # fmt: skip
     """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``; intervals are those of bench.stats, 95 %.
 
-    Names narrow it down; ``setting``: what ``beta`` has on its x axis. Raises BenchError for an unknown kind and where the
+    Names narrow it down; ``setting``: what ``beta`` has on its x axis; ``first``: methods that are coloured before others where
+    a figure cannot tell all of them apart. Raises BenchError for an unknown kind and where the
     records that it needs are not there, naming the ``bench run`` that makes them.
     """
     from bench.report.choose import Choice
@@ -42,7 +43,7 @@ def plot(
     name = canonical(kind)
     if name not in KINDS:
         raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
-    choice = Choice(tuple(methods), tuple(datasets), tuple(shots), backbone, tuple(prompts), protocol, preset)
+    choice = Choice(tuple(methods), tuple(datasets), tuple(shots), backbone, tuple(prompts), protocol, preset, first=tuple(first))
     module = import_module(f"bench.report.figures.{name}")
     drawn: Drawn = module.draw(frame, choice, setting) if name == "beta" else module.draw(frame, choice)
     return drawn

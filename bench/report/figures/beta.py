@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from bench.errors import BenchError
+from bench.names import canonical
 from bench.report.choose import Choice, shots_text
 from bench.report.figures import outcomes, select, style
 from bench.report.figures.style import Drawn
+from bench.report.paper_ablation import Anchor, anchors
 from bench.stats import difference_interval
 
 
 def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
     """Lines with 95 % bands of the paired difference: same fits, same images, another value of ``setting``.
 
-    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless chosen.
+    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless chosen. Hollow
+    markers: changes that the paper states for the same method, backbone, test set and shots.
     """
     swept, notes = _swept(frame, choice, setting)
     shots = max(choice.shots) if choice.shots else int(swept["shots"].max())
@@ -39,10 +43,20 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
                 if len(own := mine[mine["series"] == name]):
                     style.series(ax, own.sort_values("x"), look)
             ax.set(title=backbone, xlabel=setting, ylabel="" if i % wide else f"change against {setting} = 0 (points)")
-        style.key(figure, looks, {}, 5 if wide > 1 else 3)
+        published = [a for a in anchors() if (a.key, a.start, a.method, a.shots) == (setting, "0", method, shots)]
+        drawn = [_mark(ax, a, looks) for ax, name in zip(axes, backbones, strict=True) for a in published if a.backbone == name]
+        style.key(figure, looks, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
     what = f"{select.titles(swept)[method]}, {shots_text(shots)} of {source}"
     alt = f"Change of accuracy with {setting}: {what}, on {', '.join(looks)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"{what}; differences are paired with {setting} = 0"))
+
+
+def _mark(ax: Axes, anchor: Anchor, looks: dict[str, style.Look]) -> bool:
+    """Whether the published change is on one of the test sets shown, and so drawn."""
+    look = next((look for name, look in looks.items() if canonical(name) == canonical(anchor.dataset)), None)
+    if look is not None:
+        ax.plot([float(anchor.at)], [anchor.value], color=look.colour, marker=look.marker, **style.PUBLISHED)
+    return look is not None
 
 
 def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:

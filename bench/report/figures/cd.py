@@ -44,20 +44,26 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     shots = int(max(own["shots"]))
     own = own[own["shots"].isin([0, shots])]
     datasets = sorted(own["dataset"].unique())
-    scores = {}
+    scores: dict[str, list[float]] = {}
+    gaps: dict[tuple[str, int], list[str]] = {}
     for method, group in own.groupby("method"):
         cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
         if cells is None:
-            notes.append(select.gap(method, shots))
+            gaps[str(method), shots] = []
         else:
-            scores[method] = [float(cell.mean()) for cell in cells]
+            scores[str(method)] = [float(cell.mean()) for cell in cells]
+    notes += select.gaps(gaps)
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
             f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on {len(datasets)}; "
             f"make more with `{select.command(choice, f'--shots {shots}')}`"
         )
     if len(scores) > MAX_METHODS:
-        raise BenchError(f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with --methods")
+        best = sorted(scores, key=lambda m: -sum(scores[m]))[:MAX_METHODS]
+        raise BenchError(
+            f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with --methods; the best are "
+            f"--methods {','.join(best)}"
+        )
     return pd.DataFrame(scores, index=datasets), select.titles(own), shots, notes
 
 
@@ -66,9 +72,9 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
     k, half = len(ranks), (len(ranks) + 1) // 2
     bars = not_separated(result)
     height = _TOP + _BAR * len(bars) + _ROW * (half + 0.5)
-    left = 0.18 + _LETTER * (5 + max(len(name) for name, _ in ranks))
-    width = style.COLUMN if 2 * left + _RANK * k <= style.COLUMN else style.PAGE
-    right = width - left
+    left, beside = (0.18 + _LETTER * (5 + max(len(name) for name, _ in side)) for side in (ranks[:half], ranks[half:]))
+    width = style.COLUMN if left + beside + _RANK * k <= style.COLUMN else style.PAGE
+    right = width - beside
     figure = Figure(figsize=(width, height))
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set(xlim=(0, width), ylim=(height, 0))

@@ -5,16 +5,21 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.names import canonical
 from bench.report.choose import Choice, one_backbone
 from bench.report.figures import outcomes, select, style
 from bench.report.figures.style import Drawn
+from bench.report.paper_ablation import anchors
 from bench.stats import average_interval
 
 _SPREAD = 0.34  # how far apart the prompt sets of one number of shots stand, of a unit
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Points with 95 % interval bars, one colour per prompt set, on the datasets that every one of them has."""
+    """Points with 95 % interval bars, one colour per prompt set, on the datasets that every one of them has.
+
+    Hollow markers: accuracies that the paper states for the same method, backbone, dataset and shots.
+    """
     own, notes = _several(frame, choice)
     sets = sorted(own["prompts"].unique(), key=lambda p: _quality(own, p))
     datasets = sorted(set.intersection(*(set(own[own["prompts"] == p]["dataset"]) for p in sets)))
@@ -27,17 +32,25 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{command}` runs what is missing")
     labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
     shots = sorted(own["shots"].unique())
-    looks = style.looks(sets)
+    by_name = style.looks(sorted(sets))  # the same colours in every figure of these sets
+    looks = {name: by_name[name] for name in sets}
+    cell = ("prompts", None, method, own.iloc[0]["backbone"], [canonical(d) for d in datasets])
+    published = [a for a in anchors() if (a.key, a.start, a.method, a.backbone, [canonical(a.dataset)]) == cell]
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.5)
         for i, (name, look) in enumerate(looks.items()):
             mine = points[points["series"] == name].sort_values("shots")
             aside = _SPREAD * (i / max(len(sets) - 1, 1) - 0.5)
             style.series(ax, mine.assign(x=mine["x"] + aside), look, band=False)
+            for x, n in enumerate(shots):
+                for a in published:
+                    if (a.at, a.shots) == (name, n):
+                        ax.plot([x + aside], [a.value], color=look.colour, marker=look.marker, **style.PUBLISHED)
         ax.set_xticks(range(len(shots)), [str(s) for s in shots])
         ax.set(xlabel="shots", ylabel="average accuracy (%)", title=select.titles(own)[method])
         ax.set_xlim(-0.5, len(shots) - 0.5)
-        style.key(figure, looks, {p: f"{p} (uses labels)" for p in labelled}, 3)
+        marked = any(a.at in looks and a.shots in shots for a in published)
+        style.key(figure, looks, {p: f"{p} (uses labels)" for p in labelled}, 3, style.published_key(marked))
     alt = f"Average accuracy of {method} with the prompt sets {', '.join(sets)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"average over {', '.join(datasets)}"))
 
@@ -57,17 +70,18 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
 
 
 def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    rows, notes = [], []
+    rows = []
+    gaps: dict[tuple[str, int], list[str]] = {}
     for name in sets:
         for x, shots in enumerate(sorted(own["shots"].unique())):
             group = own[(own["prompts"] == name) & (own["shots"] == shots)]
             cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
             if cells is None:
-                notes.append(select.gap(name, int(shots)))
+                gaps[name, int(shots)] = []
                 continue
             i = average_interval(cells)
             rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
-    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), notes
+    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), select.gaps(gaps)
 
 
 def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:

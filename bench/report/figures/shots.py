@@ -18,7 +18,9 @@ _SPREAD = 0.3  # how far apart the bars of one number of shots stand, of a doubl
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Lines with 95 % intervals for methods that use labels, grey lines for those that do not.
+    """Lines with 95 % intervals for methods that use labels, dashed grey lines for those that do not.
+
+    Of many methods some are coloured (``select.coloured``) and the others thin grey lines.
 
     An interval covers other draws of the support set and other test images; datasets are fixed.
     """
@@ -27,27 +29,30 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     few = points[points["shots"] > 0]
     if not len(few):
         raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{select.command(choice, '')}` runs what is missing")
-    looks = style.looks(sorted(few["series"].unique()))
-    flat = style.greys(sorted(set(points["series"]) - set(looks)))
-    names = sorted(set(points["panel"]) - {AVERAGE})
-    panels = [AVERAGE, *names] if AVERAGE in set(points["panel"]) and own["dataset"].nunique() > 1 else names
+    chosen, others = select.coloured(own[own["method"].isin(few["series"])], choice)
+    looks = style.looks(chosen)
+    flat = style.greys(sorted(set(points["series"]) - {*chosen, *others}))
+    names = sorted(set(few["panel"]) - {AVERAGE})
+    panels = [AVERAGE, *names] if AVERAGE in set(few["panel"]) and own["dataset"].nunique() > 1 else names
     ticks = sorted(few["shots"].unique())
     with style.context():
         wide = min(COLUMNS, len(panels))
         page = wide > 2
         figure, axes = style.canvas(len(panels), wide, style.PAGE if page else style.COLUMN, 1.55 if page else 2.3)
         for i, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
-            _panel(ax, points[points["panel"] == panel], looks, flat, ticks)
+            _panel(ax, points[points["panel"] == panel], looks, flat, others, ticks)
             ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
             ax.set(ylabel="accuracy (%)" if i % wide == 0 else "", xlabel="shots" if i + wide >= len(panels) else "")
-        style.key(figure, {**looks, **flat}, select.titles(own), 5 if page else 3)
-    alt = f"Test accuracy against shots, {', '.join(looks)}, on {', '.join(names)}"
-    return Drawn(figure, points, alt, (*notes, *gaps))
+        style.key(figure, {**looks, **flat}, select.titles(own), 5 if page else 3, style.crowd_key(others))
+    more = f" and {len(others)} other methods" if others else ""
+    alt = f"Test accuracy against shots, {', '.join(looks)}{more}, on {', '.join(names)}"
+    return Drawn(figure, points, alt, (*notes, *select.others(others), *gaps))
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """(panel, series, shots, x, y, low, high) in percent, and what is left out because seeds are missing or failed."""
-    rows, notes = [], []
+    rows = []
+    gaps: dict[tuple[str, int], list[str]] = {}
     datasets = sorted(own["dataset"].unique())
     for (method, n), group in own.groupby(["method", "shots"]):
         lacking, shots = [], int(str(n))
@@ -59,12 +64,18 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             i = average_interval(cells)
             rows.append((panel, method, shots, float(shots), 100 * i.estimate, 100 * i.low, 100 * i.high))
         if lacking:
-            notes.append(select.gap(method, shots, f" of {', '.join(lacking)}"))
-    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), notes
+            gaps[str(method), shots] = lacking
+    columns = ["panel", "series", "shots", "x", "y", "low", "high"]
+    return pd.DataFrame(rows, columns=columns), select.gaps(gaps, [AVERAGE, *datasets])
 
 
-def _panel(ax: Axes, points: pd.DataFrame, looks: dict[str, style.Look], flat: dict[str, str], ticks: list[int]) -> None:
+def _panel(
+    ax: Axes, points: pd.DataFrame, looks: dict[str, style.Look], flat: dict[str, str], others: list[str], ticks: list[int]
+) -> None:  # fmt: skip
     ax.set_xscale("log", base=2)
+    for name in others:
+        own = points[points["series"] == name].sort_values("x")
+        ax.plot(own["x"], own["y"], **style.CROWD)
     for name, dashes in flat.items():
         for y in points[points["series"] == name]["y"]:
             ax.axhline(y, color=style.GREY, linestyle=dashes, linewidth=0.9, zorder=1)

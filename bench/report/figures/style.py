@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
 GREY = "0.35"
+CROWD: dict[str, Any] = {"color": "0.78", "linewidth": 0.6, "zorder": 1.5}  # series that are there for comparison only
+PUBLISHED: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9, "markersize": 5, "zorder": 4}
+_LABEL = 28  # letters of a line in the legend of a narrow figure
+_LEGEND = 0.4  # inches that a legend of two lines takes, which the panels' heights allow for
 _RC = {
     **sns.axes_style("ticks"),
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is on every machine
@@ -58,10 +63,10 @@ def context() -> AbstractContextManager[None]:
 
 
 def looks(series: Iterable[str]) -> dict[str, Look]:
-    """A look for every series: colours first, then other dashes; no two alike."""
+    """A look for every series: colours first, then other dashes and the next marker; no two alike, with or without lines."""
     n = len(_COLOURS)
     return {
-        name: Look(_COLOURS[i % n], _MARKERS[i % len(_MARKERS)], _DASHES[i // n % len(_DASHES)])
+        name: Look(_COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)], _DASHES[i // n % len(_DASHES)])
         for i, name in enumerate(dict.fromkeys(series))
     }
 
@@ -96,17 +101,40 @@ def greys(names: Sequence[str]) -> dict[str, str]:
     return {name: ("--", ":", "-.")[i % 3] for i, name in enumerate(names)}
 
 
+def crowd_key(names: Sequence[str]) -> list[Line2D]:
+    """The legend's line for the series that are drawn as ``CROWD``."""
+    label = f"{len(names)} other method{'s' if len(names) > 1 else ''}"
+    return [Line2D([], [], **CROWD, label=label)] if names else []
+
+
+def published_key(any_drawn: bool) -> list[Line2D]:
+    """The legend's line for published numbers, where some are drawn."""
+    return [Line2D([], [], color=GREY, marker="o", **PUBLISHED, label="published")] if any_drawn else []
+
+
 def key(
     figure: Figure, series: Mapping[str, Look | str], titles: Mapping[str, str], columns: int, more: Sequence[Line2D] = ()
 ) -> None:
-    """One legend for all panels, below them. A string instead of a look is a plain grey line with these dashes."""
+    """One legend for all panels, below them, in as many columns, up to ``columns``, as the figure is wide enough for.
+
+    The figure grows by what the legend is higher than two lines, so that the panels keep their height. A string instead of a
+    look is a plain grey line with these dashes.
+    """
+    width, height = figure.get_size_inches()
     handles = []
     for name, look in series.items():
         label = titles.get(name, name)
+        label = textwrap.fill(label, _LABEL, break_on_hyphens=False) if width <= COLUMN else label
         if isinstance(look, str):
             handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, look), label=label))
         else:
             line = {"color": look.colour, "marker": look.marker, "linestyle": look.dashes, "markeredgecolor": "white"}
             handles.append(Line2D([], [], label=label, **line))
     handles += more
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=2.6)
+    for many in range(min(columns, len(handles)), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=many, handlelength=2.6, columnspacing=1.2)
+        box = legend.get_window_extent()
+        if box.width <= width * figure.dpi or many == 1:
+            break
+        legend.remove()
+    figure.set_figheight(height + max(0.0, box.height / figure.dpi - _LEGEND))

@@ -27,10 +27,11 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
     rows, machines = [], set()
+    gaps: dict[tuple[str, int], list[str]] = {}
     for (method, shots), group in own.groupby(["method", "shots"]):
         cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
         if cells is None:
-            notes.append(select.gap(method, shots))
+            gaps[str(method), int(str(shots))] = []
             continue
         i = average_interval(cells)
         timed = [cost(path) for path in group[group["status"] == "ok"]["path"]]
@@ -38,14 +39,19 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         seconds = sum(s for s, _ in timed) / len(timed)
         rows.append(("", method, shots, seconds, 100 * i.estimate, 100 * i.low, 100 * i.high))
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
-    if not len(points):
-        raise BenchError(f"nothing is complete: {'; '.join(notes)}; `{select.command(choice, '')}` runs what is missing")
+    if not (points["shots"] > 0).any():
+        command = select.command(choice, "")
+        lacking = "; ".join(select.gaps(gaps))
+        raise BenchError(f"nothing is complete: {lacking}; `{command}` runs what is missing, --datasets narrows the average")
     if len(machines) > 1:
         notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
     elif machines:
         notes.append(f"measured on {min(machines)}; encoding is not counted")
     alt = f"Average accuracy over {', '.join(datasets)} against seconds per cell"
-    return Drawn(_scatter(points, select.titles(own)), points, alt, tuple(notes))
+    chosen, others = select.coloured(own[own["method"].isin(points["series"])], choice)
+    flat = sorted(set(points["series"]) - {*chosen, *others})
+    figure = _scatter(points, [*chosen, *flat], others, select.titles(own))
+    return Drawn(figure, points, alt, (*notes, *select.others(others), *select.gaps(gaps)))
 
 
 def cost(path: str) -> tuple[float, str]:
@@ -64,11 +70,14 @@ def _fitting(where: Path, key: str) -> float:
     return sum(fit.get("seconds", {}).values()) + sum(_fitting(where.parent / name, k) for name, k in above.items())
 
 
-def _scatter(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    looks = style.looks(sorted(points["series"].unique()))
+def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], titles: dict[str, str]) -> Figure:
+    looks = style.looks(coloured)
     sizes = {n: 3.0 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.9)
+        for name in others:
+            mine = points[points["series"] == name].sort_values("shots")
+            ax.plot(mine["x"], mine["y"], marker="o", markersize=2, **style.CROWD)
         for name, look in looks.items():
             mine = points[points["series"] == name].sort_values("shots")
             ax.plot(mine["x"], mine["y"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
@@ -85,5 +94,5 @@ def _scatter(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
             for n, size in sizes.items()
             if n
         ]
-        style.key(figure, looks, titles, 3, shots)
+        style.key(figure, looks, titles, 3, [*style.crowd_key(others), *shots])
     return figure

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 def report(
     frame: pd.DataFrame, *, title: str = "Few-shot CLIP adaptation", prompts: Mapping[str, Sequence[str]] | None = None,
-    targets: Sequence[str] = (),
+    targets: Sequence[str] = (), first: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The report on a DataFrame from ``load_results`` as HTML text; equal records give equal text.
 
     ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short. ``targets``: shifted
-    test sets in the order wanted. Raises BenchError when no table can be made.
+    test sets in the order wanted. ``first``: methods that are coloured before others where a figure cannot tell all apart.
+    Raises BenchError when no table can be made.
     """
     from bench.report.html.page import page
 
-    return page(frame, title, dict(prompts or {}), tuple(targets))
+    return page(frame, title, dict(prompts or {}), tuple(targets), tuple(first))
 
 
 def assets() -> Path:

@@ -79,7 +79,7 @@ class Details:
             "settings": self._share(parts.get("settings", {})),
             "cell": self._share({k: v for k, v in found["cell"].items() if k != "seed"} | {"version": parts.get("version")}),
             "provenance": self._share(provenance),
-            "digests": digests,
+            "digests": self._share(digests),
             "written": str(self.rows.get(path, {}).get("written", "")),
             "fit": found["fit"],
             "evaluation": found["key"],

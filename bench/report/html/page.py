@@ -15,22 +15,24 @@ from bench.report.html.details import Details
 from bench.report.tables import Table, table
 
 
-def page(frame: pd.DataFrame, title: str, prompts: dict[str, object], targets: tuple[str, ...]) -> str:
+def page(
+    frame: pd.DataFrame, title: str, prompts: dict[str, object], targets: tuple[str, ...], first: tuple[str, ...] = ()
+) -> str:  # fmt: skip
     """HTML text of the whole report."""
     details = Details(frame)
-    first, lost = _first_tables(frame)
-    if not first:
+    tables, lost = _first_tables(frame)
+    if not tables:
         raise BenchError("; ".join(lost) or "no table can be made of these records")
     shifted = _shift_tables(frame, targets)
-    shown, missing = pictures.all_of(frame)
+    shown, missing = pictures.all_of(frame, first)
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
-        "accuracy": "".join(grids.grid(t, details, f"t1-{i}", _one(t, len(first))) for i, t in enumerate(first)),
+        "accuracy": "".join(grids.grid(t, details, f"t1-{i}", _one(t, len(tables))) for i, t in enumerate(tables)),
         "shifts": _section("shifts", "Shifted test sets", shifted, details),
-        "shots": grids.shot_boxes([*first, *shifted]),
+        "shots": grids.shot_boxes([*tables, *shifted]),
         "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
-        "statistics": standing.section(first),
+        "statistics": standing.section(tables),
         "reproduce": reproduce.section(frame, prompts),
         "style": _text("style.css"),
         "script": _text("script.js"),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report import figures
+from bench.stats import MAX_METHODS
 
 _PER_BACKBONE = ("shots", "cd", "time", "prompts")
 _ZOOM = 1.2 / 0.75  # CSS pixels for a point: a fifth larger than in print
@@ -26,7 +27,7 @@ _CAPTIONS = {
 }
 
 
-def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
     """HTML of every figure that the records hold, and the reasons why others are not there."""
     general = frame.attrs.get("notes", ())  # they stand below the tables
     shown: list[str] = []
@@ -39,12 +40,13 @@ def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
         for backbone, datasets in places[kind]:
             where = "".join(f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name)
             try:
-                drawn = figures.plot(frame, kind, backbone=backbone, datasets=datasets)
+                methods, more = _ranked(frame, backbone, first) if kind == "cd" else ((), [])
+                drawn = figures.plot(frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first)
             except BenchError as error:
                 missing.append(f"{_HEADINGS[kind]}{where}: {error}")
                 continue
             picture = inline(figures.encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
-            notes = "".join(f"<li>{escape(note)}</li>" for note in drawn.notes if note not in general)
+            notes = "".join(f"<li>{escape(note)}</li>" for note in (*more, *drawn.notes) if note not in general)
             below = f'<figcaption>{escape(_CAPTIONS[kind])}<ul class="notes">{notes}</ul></figcaption>'
             wide = " wide" if drawn.figure.get_figwidth() > 5 else ""
             shown.append(
@@ -52,6 +54,20 @@ def all_of(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
                 f'<div class="scroll">{picture}</div>{below}</figure>\n'
             )
     return shown, missing
+
+
+def _ranked(frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """The methods of the diagram of ranks where all of them would be too many, and the note on the others."""
+    from bench.report.choose import Choice
+    from bench.report.figures import select
+
+    own, _ = select.own_tests(frame, Choice(backbone=backbone, first=first))
+    chosen, others = select.coloured(own, Choice(first=first))
+    if not others:
+        return (), []
+    flat = sorted(set(own["method"]) - {*chosen, *others})
+    note = "ranks among these methods only: those that the other figures colour, and those without labels"
+    return (*flat, *chosen)[:MAX_METHODS], [note]
 
 
 def inline(svg: str, name: str, alt: str) -> str:

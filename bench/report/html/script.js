@@ -127,7 +127,7 @@ function one(seed) {
     folded("Settings", [...Object.entries(cell), ...Object.entries(data.shared[seed.settings])]),
     folded("Provenance", [
       ...Object.entries(data.shared[seed.provenance]),
-      ...Object.entries(seed.digests).map(([k, v]) => [`${k} digest`, v]),
+      ...Object.entries(data.shared[seed.digests]).map(([k, v]) => [`${k} digest`, v]),
       ["fit key", seed.fit],
       ["evaluation key", seed.evaluation],
       ["written", seed.written],

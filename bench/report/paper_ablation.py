@@ -1,0 +1,218 @@
+"""Published anchors of swept settings (Fig. 5) and prompt sets (Fig. 8), and ours beside them.
+
+An anchor's note says where it stands: ``beta=0.9`` or ``prompts=cupl``, then, for a number that is a difference,
+``; change in points against beta=0``. Ours is made of the same two rows: the same fits, or the same draws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.names import canonical
+from bench.report import paper
+from bench.report.choose import Choice, Namer, pick
+from bench.report.tables import FAILED, MISSING, Entry, Row, Table
+
+PROMPTS = "prompts"
+HEADS = ("method", "shots", "setting", "dataset", "backbone")
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A published number at ``key=value``; ``start``: the value that it is a change from, None for an accuracy.
+
+    ``value`` in points or percent, ``printed`` as printed, ``remark`` what else the note says.
+    """
+
+    method: str
+    backbone: str
+    shots: int
+    dataset: str
+    key: str
+    at: str
+    start: str | None
+    value: float
+    printed: str
+    remark: str
+
+    @property
+    def setting(self) -> str:
+        """``beta=0.9 against beta=0``."""
+        return f"{self.key}={self.at}" + ("" if self.start is None else f" against {self.key}={self.start}")
+
+
+def anchors(source: str = "paper") -> list[Anchor]:
+    """The anchors of a source, in the order of its files; tables of other shapes have none."""
+    found = []
+    for number in paper.published(source).to_dict("records"):
+        words = [part.strip() for part in str(number["note"]).split(";")]
+        place = re.fullmatch(r"(\w+)=(\S+)", words[0])
+        if place is None or pd.isna(number["value"]) or pd.isna(number["shots"]):
+            continue
+        key, at = place.groups()
+        against = [m[1] for w in words if (m := re.fullmatch(rf"change in points against {key}=(\S+)", w))]
+        rest = "; ".join(w for w in words[1:] if not w.startswith("change in points"))
+        start = against[0] if against else None
+        where = (str(number["method"]), str(number["backbone"]), int(number["shots"]), str(number["dataset"]))
+        found.append(Anchor(*where, key, at, start, float(number["value"]), str(number["printed"]), rest))
+    return found
+
+
+def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table:
+    """Ours beside each anchor, one row per result of ours that it fits, then the variants that no anchor fits."""
+    quoted = [a for a in anchors(source) if _wanted(a, choice)]
+    if not quoted:
+        raise BenchError(f"--against {source}: it has no numbers for swept settings or prompt sets that fit the options")
+    chosen, notes = pick(frame, choice)
+    namer = Namer(chosen)
+    rows: list[Row] = []
+    remarks = []
+    for anchor in quoted:
+        own = list(_compared(anchor, chosen, namer))
+        rows += own
+        if anchor.remark and any(row.entries["difference"].value is not None for row in own):
+            remarks.append(f"{anchor.method} {anchor.dataset} with {anchor.setting}: {anchor.remark}")
+    rows += _alone(chosen, quoted, namer)
+    title = f"Against published numbers ({paper.source_name(source)}), swept settings and prompt sets"
+    notes = ["accuracies in %, changes and differences in points; " + paper.tally(rows), *notes, *frame.attrs.get("notes", ())]
+    return Table(title, paper.COLUMNS, rows, [*notes, *remarks], heads=HEADS, left=("verdict",))
+
+
+def _wanted(anchor: Anchor, choice: Choice) -> bool:
+    """Whether an anchor fits the options; prompt sets that are asked for are all that it may need."""
+    lists = (
+        (choice.methods, anchor.method), (choice.datasets, anchor.dataset),
+        ((choice.backbone,) if choice.backbone else (), anchor.backbone),
+    )  # fmt: skip
+    if not all(not asked or canonical(name) in map(canonical, asked) for asked, name in lists):
+        return False
+    if choice.shots and anchor.shots not in choice.shots:
+        return False
+    if choice.prompts:
+        sets = {anchor.at, anchor.start or anchor.at}
+        return anchor.key == PROMPTS and set(map(canonical, sets)) <= set(map(canonical, choice.prompts))
+    return True
+
+
+def _same_cell(anchor: Anchor, frame: pd.DataFrame) -> pd.DataFrame:
+    same = frame["shots"] == anchor.shots
+    for column, name in (("method", anchor.method), ("target", anchor.dataset), ("backbone", anchor.backbone)):
+        same &= frame[column].map(canonical) == canonical(name)
+    return frame[same]
+
+
+def _at(frame: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
+    """The rows with this prompt set, or with this value of a setting and nothing else changed; failed fits have no values."""
+    if key == PROMPTS:
+        return frame[(frame["prompts"].map(canonical) == canonical(value)) & (frame["variant"] == "")]
+    plain = [not v or (v.startswith(f"{key}=") and ", " not in v) for v in frame["variant"]]
+    there = [_equal(values.get(key), value) if values else True for values in frame["values"]]
+    return frame[[p and t for p, t in zip(plain, there, strict=True)]]
+
+
+def _equal(ours: Any, theirs: str) -> bool:
+    try:
+        return abs(float(ours) - float(theirs)) < 1e-9
+    except (TypeError, ValueError):
+        return str(ours) == theirs
+
+
+def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row]:
+    """A row for each result of ours that the anchor fits, or one that says why there is none."""
+    same, own = [c for c in ("dataset", "protocol", "preset", PROMPTS) if c != anchor.key], _same_cell(anchor, frame)
+    reasons = []
+    for values, group in own.groupby(same, sort=True) if len(own) else ():
+        key = {PROMPTS: anchor.at, "variant": "", "method": group.iloc[0]["method"], **dict(zip(same, values, strict=True))}
+        ours, reason = _value(anchor, group)
+        if ours.value is None:
+            reasons.append(reason)
+            continue
+        label, name = namer(key)
+        gap = ours.value - anchor.value
+        allowed = _tolerance(anchor)
+        verdict = paper.verdict(gap, allowed, str(key["preset"]))
+        yield _row(anchor, label, name, ours, Entry(gap, f"{gap:+.2f}"), allowed, verdict)
+    if len(reasons) == own[same].drop_duplicates().shape[0]:
+        title = namer.titles.get(anchor.method, anchor.method)
+        said = sorted(set(filter(None, reasons)))
+        verdict = f"not run ({'; '.join(said)})" if said else "not run"
+        ours = Entry(text=FAILED if "failed" in said else MISSING)
+        yield _row(anchor, title, anchor.method, ours, Entry(), _tolerance(anchor), verdict)
+
+
+def _tolerance(anchor: Anchor) -> float:
+    """As for the cells of tables I and III: for a change, a wide one, since both of its numbers share their draws."""
+    return paper.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in paper.sizes())
+
+
+def _value(anchor: Anchor, group: pd.DataFrame) -> tuple[Entry, str]:
+    """Our accuracy at the anchor's place, or its change from the start; where there is none, why."""
+    means = []
+    wanted = [anchor.at, *([anchor.start] if anchor.start is not None else [])]
+    parts = [_at(group, anchor.key, value) for value in wanted]
+    seeds = set(pd.concat(parts)["seed"])
+    for value, rows in zip(wanted, parts, strict=True):
+        good = rows[rows["status"] == "ok"]
+        if set(good["seed"]) != seeds or not len(good):
+            failed = len(rows) > len(good)
+            return Entry(), "failed" if failed else f"missing: {anchor.key}={value}"
+        means.append(float(good["accuracy"].mean()))
+    if anchor.start is None:
+        return Entry(means[0], f"{means[0]:.2f}"), ""
+    change = means[0] - means[1]
+    return Entry(change, f"{change:+.2f}"), ""
+
+
+def _row(anchor: Anchor, label: str, name: str, ours: Entry, gap: Entry, allowed: float, verdict: str) -> Row:
+    tail = (str(anchor.shots), anchor.setting, anchor.dataset, anchor.backbone)
+    printed = anchor.printed if anchor.start is None else f"{anchor.value:+.2f}"
+    entries = {
+        "ours": ours, "published": Entry(anchor.value, printed, note=anchor.remark), "difference": gap,
+        "tolerance": Entry(allowed, f"{allowed:.1f}"), "verdict": Entry(text=verdict),
+    }  # fmt: skip
+    return Row((label, *tail), entries, (name, *tail), anchor.method, anchor.shots, block=(anchor.method, anchor.key))
+
+
+def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]:
+    """What we varied without a published number: one row per method, backbone and setting."""
+    found: dict[tuple[str, str, str, str], tuple[set[int], set[str]]] = {}
+    for method, own in frame.groupby("method", sort=True):
+        several = own.groupby(["backbone", "shots"])[PROMPTS].transform("nunique") > 1
+        for (_, r), many in zip(own.iterrows(), several, strict=True):
+            keys = [part.partition("=")[0] for part in r["variant"].split(", ") if part] or ([PROMPTS] if many else [])
+            for key in keys:
+                place = (str(method), str(r["backbone"]), key, _why_not(r, key, quoted))
+                shots, names = found.setdefault(place, (set(), set()))
+                shots.add(int(r["shots"]))
+                names.add(str(r["target"]))
+    rows = []
+    for (method, backbone, key, reason), (shots, names) in found.items():
+        if reason:
+            where = ", ".join(sorted(names)) if len(names) <= 3 else f"{len(names)} datasets"
+            tail = (", ".join(map(str, sorted(shots))), key, where, backbone)
+            entries = {c: Entry() for c in paper.COLUMNS} | {"verdict": Entry(text=f"not comparable ({reason})")}
+            rows.append(Row((namer.titles[method], *tail), entries, (method, *tail), method, max(shots), block=("alone",)))
+    return rows
+
+
+def _why_not(r: Any, key: str, quoted: list[Anchor]) -> str:
+    """Why no anchor fits a record in which this setting was varied; empty if one is of its cell."""
+    reason = "no published number"
+    for a in quoted:
+        if a.key != key or canonical(a.method) != canonical(r["method"]):
+            continue
+        if canonical(a.backbone) != canonical(r["backbone"]):
+            reason = "other backbone" if reason == "no published number" else reason
+        elif canonical(a.dataset) != canonical(r["target"]):
+            reason = "other dataset" if reason != "other shots" else reason
+        elif a.shots != r["shots"]:
+            reason = "other shots"
+        else:
+            return ""
+    return reason
