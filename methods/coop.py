@@ -47,7 +47,7 @@ class Prompts:
 
     ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at position l.
     ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the names alone: moving the name
-    leaves them as they are. ``alike``: which tokens are computed with one context for all classes, ``apart``: with one each.
+    leaves them as they are. ``alike``: how tokens are packed with one context for all classes, ``apart``: with one each.
     """
 
     base_KLD: Tensor
@@ -102,7 +102,7 @@ def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = ""
     apart = common(torch.where(slot_KL, -torch.arange(1, 1 + len(names))[:, None], ids_KL), eot_K)
     embedded_KLD = tower.embed(ids_KL)
     place_KLM = place_KLM.to(embedded_KLD)
-    packs = [pack_of(eot_K, ids_KL.shape[1], shared, embedded_KLD.device) for shared in (alike, apart)]
+    packs = [pack_of(eot_K, ids_KL.shape[1], shared, embedded_KLD) for shared in (alike, apart)]
     return Prompts(embedded_KLD * (1 - place_KLM.sum(-1, keepdim=True)), place_KLM, eot_K, *packs)
 
 

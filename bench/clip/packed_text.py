@@ -1,19 +1,19 @@
-"""Learned prompts through the text tower without a token computed twice.
+"""Learned prompts through the text tower: what they begin with once instead of K times, and no padding.
 
 The tower is causal: what prompts have in common at their start (the start token and a context before the class name) has
-the same hidden states, keys and values in all of them, and is computed once. Tokens behind a prompt's own end token reach
-nothing, and are left out. Both are exact.
+the same hidden states, keys and values in all of them. So a row of the tower holds that start once and behind it the rest
+of many prompts; a mask lets every token see the start and its own prompt. Tokens behind a prompt's end token reach nothing
+and are left out. Both are exact.
 
-Legend: K prompts, L positions, D tower width, C embedding width, H heads, d width of a head; the packed sequence has T = P + N
-tokens: P common ones and N of single prompts; S the most of one prompt, Z = K S padded places. Axes before these are groups
-of K prompts (images, replicas), each with a start of its own.
+Legend: K prompts, L positions, D tower width, C embedding width, H heads; G rows of T packed tokens, P common ones at the
+start of each. Axes before these are groups of K prompts with a start of their own (images, replicas).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -27,21 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pack:
-    """Which tokens of K prompts are computed, and where they stand.
+    """Where the tokens of K prompts stand in G rows of T.
 
-    ``shared``: P. ``rows_T``: place of every packed token in the prompts laid end to end (K L,). ``position_T``: its
-    position in its prompt. ``end_K``: packed place of every end token. ``own_Z``: for every padded place which of the N
-    tokens stands there (0 where none does), ``place_N``: the padded place of each token, ``full_Z``: 1 where a token stands.
+    ``shared``: P. ``source_GT``: which token of the prompts laid end to end (K L,) stands there. ``position_GT``: its position
+    in its prompt. ``end_K``: the place of every end token among the G T. ``mask_G1TT``: 0 where the second token is seen by
+    the first, else minus infinity. Places that stay empty hold the first start token, which nobody sees.
     """
 
     shared: int
-    prompts: int
-    rows_T: Tensor
-    position_T: Tensor
+    source_GT: Tensor
+    position_GT: Tensor
     end_K: Tensor
-    own_Z: Tensor
-    place_N: Tensor
-    full_Z: Tensor
+    mask_G1TT: Tensor
 
 
 def common(keys_KL: Tensor, eot_K: Tensor) -> int:
@@ -50,89 +47,62 @@ def common(keys_KL: Tensor, eot_K: Tensor) -> int:
     return int(same_L.long().cumprod(0).sum())
 
 
-def pack_of(eot_K: Tensor, length: int, shared: int, device: torch.device) -> Pack:
-    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared`` embeddings agree."""
+def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
+    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared`` embeddings agree.
+
+    ``like``: a tensor (..., D) of the prompts' precision and device.
+    """
     assert 0 <= shared <= int(eot_K.min()), "an end token belongs to its own prompt"
-    K, n_K = len(eot_K), eot_K.cpu() + 1 - shared
-    S = int(n_K.max())
-    full_KS = torch.arange(S) < n_K[:, None]
-    k_N, s_N = full_KS.nonzero(as_tuple=True)
-    end_K = n_K.cumsum(0) - 1
-    own_KS = torch.where(full_KS, (end_K + 1 - n_K)[:, None] + torch.arange(S), 0)
+    own = (eot_K + 1 - shared).tolist()
+    rows = _rows(own, shared, like.shape[-1])
+    T = shared + max(sum(own[k] for k in row) for row in rows)
+    source_GT, position_GT = torch.zeros(2, len(rows), T, dtype=torch.long)
+    prompt_GT = torch.full((len(rows), T), -1)  # -1 empty, -2 the common start
+    end_K = torch.zeros_like(eot_K, device="cpu")
     start_P = torch.arange(shared)
-    found = (
-        torch.cat([start_P, k_N * length + shared + s_N]), torch.cat([start_P, shared + s_N]), shared + end_K,
-        own_KS.flatten(), k_N * S + s_N, full_KS.flatten(),
-    )  # fmt: skip
-    return Pack(shared, K, *(x.to(device) for x in found))
+    for g, row in enumerate(rows):
+        source_GT[g, :shared] = position_GT[g, :shared] = start_P
+        prompt_GT[g, :shared] = -2
+        at = shared
+        for k in row:
+            places = slice(at, at + own[k])
+            position_GT[g, places] = shared + torch.arange(own[k])
+            source_GT[g, places] = k * length + position_GT[g, places]
+            prompt_GT[g, places] = k
+            at += own[k]
+            end_K[k] = g * T + at - 1
+    same = prompt_GT[:, :, None] == prompt_GT[:, None]
+    seen = (same | (prompt_GT[:, None] == -2)) & (position_GT[:, :, None] >= position_GT[:, None])
+    mask_G1TT = torch.zeros(seen.shape, dtype=like.dtype).masked_fill(~seen, float("-inf"))[:, None]
+    return Pack(shared, *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)))
 
 
-class _Move(torch.autograd.Function):
-    """Rows ``take`` of x (..., n, D). Backward they are taken back from where they went, ``back``, times ``weight``: torch's
-    own rule adds them up one by one, slowly on a CPU and in any order on a GPU."""
+def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
+    """Prompts with ``own`` tokens each in the rows that cost least.
 
-    @staticmethod
-    def forward(x: Tensor, take: Tensor, back: Tensor, weight: Tensor | None) -> Tensor:
-        return x.index_select(-2, take)
+    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start each of them
+    bears 12 D^2 P / n of the start and about 2 D n of pairs, least at n = (6 D P)^0.5; around that, what stays empty decides.
+    """
+    aim = sum(own) / (6.0 * D * max(P, 1)) ** 0.5
+    counts = {min(len(own), max(1, round(aim * factor))) for factor in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)}
+    every = [_spread(own, n) for n in sorted(counts | {len(own)})]
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[2:])
+    def cost(rows: list[list[int]]) -> float:
+        T = P + max(sum(own[k] for k in row) for row in rows)
+        return len(rows) * T * (6.0 * D + T)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        back, weight = ctx.saved_tensors
-        found = grad.index_select(-2, back)
-        return found if weight is None else found * weight[:, None], None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, None, None, None], x: Tensor, *rows: Any) -> tuple[Tensor, int]:
-        moved: Tensor = _Move.apply(x.movedim(in_dims[0], 0), *rows)
-        return moved, 0
+    return min(every, key=cost)
 
 
-def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (..., H, tokens, d) of (..., tokens, 3 D)."""
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(-3, -2) for part in qkv.chunk(3, -1))
-    return q, k, v
-
-
-def _joined(o: Tensor) -> Tensor:
-    return o.transpose(-3, -2).flatten(-2)
-
-
-def attention(pack: Pack, heads: int) -> Callable[[Tensor], Tensor]:
-    """Causal attention within every prompt, (..., T, 3 D) queries, keys and values to (..., T, D)."""
-    P, K = pack.shared, pack.prompts
-    S = len(pack.own_Z) // K
-    ragged = len(pack.place_N) < len(pack.own_Z)
-    weight_Z = pack.full_Z if ragged else None
-
-    def causal(like: Tensor, n: int) -> Tensor:
-        return like.new_full((n, n), float("-inf")).triu(1)
-
-    def run(qkv: Tensor) -> Tensor:
-        own = qkv[..., P:, :]
-        if ragged:  # padding stands behind a prompt's tokens, so the causal mask hides it
-            own = _Move.apply(own, pack.own_Z, pack.place_N, None)
-        q, k, v = _heads(own, heads)
-        per_prompt = (K, S)
-        k_KS, v_KS = k.unflatten(-2, per_prompt), v.unflatten(-2, per_prompt)
-        q = q * q.shape[-1] ** -0.5
-        scores_KS = q.unflatten(-2, per_prompt) @ k_KS.mT + causal(q, S)
-        if P:
-            q_P, k_P, v_P = _heads(qkv[..., :P, :], heads)
-            far_KS = (q @ k_P.mT).unflatten(-2, per_prompt)
-            far_KS, near_KS = torch.cat([far_KS, scores_KS], -1).softmax(-1).split((P, S), -1)
-            o = far_KS.flatten(-3, -2) @ v_P + (near_KS @ v_KS).flatten(-3, -2)
-        else:
-            o = (scores_KS.softmax(-1) @ v_KS).flatten(-3, -2)
-        o = _joined(o)
-        if ragged:
-            o = _Move.apply(o, pack.place_N, pack.own_Z, weight_Z)
-        return torch.cat([_joined(attend(q_P, k_P, v_P, causal(q_P, P))), o], -2) if P else o
-
-    return run
+def _spread(own: list[int], n_rows: int) -> list[list[int]]:
+    """Prompts in rows of nearly the same length: the longest first, each where most is free."""
+    rows: list[list[int]] = [[] for _ in range(n_rows)]
+    free = [(0, g) for g in range(n_rows)]
+    for k in sorted(range(len(own)), key=lambda k: -own[k]):
+        filled, g = free[0]
+        rows[g].append(k)
+        heapq.heapreplace(free, (filled + own[k], g))
+    return rows
 
 
 def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
@@ -141,15 +111,17 @@ def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
     Differentiable with respect to the embeddings, also under ``torch.func.vmap``. The start is read from the first prompt
     of a group, so its gradient goes there whole: right for embeddings that are made of one tensor, as learned contexts are.
     """
-    params = tower.params
-    x = x_KLD.flatten(-3, -2).index_select(-2, pack.rows_T) + params["positional_embedding"][pack.position_T]
-    within = attention(pack, tower.heads)
+    params, grid = tower.params, pack.source_GT.shape
+    x = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten()).unflatten(-2, grid)
+    x = x + params["positional_embedding"][pack.position_GT]
     for i in range(tower.layers):
         name = f"transformer.resblocks.{i}"
         weight, bias = params[f"{name}.attn.in_proj_weight"], params[f"{name}.attn.in_proj_bias"]
-        o = within(F.linear(norm(x, params, f"{name}.ln_1", tower.eps), weight, bias))
+        qkv = F.linear(norm(x, params, f"{name}.ln_1", tower.eps), weight, bias)
+        q, k, v = (part.unflatten(-1, (tower.heads, -1)).transpose(-3, -2) for part in qkv.chunk(3, -1))
+        o = attend(q, k, v, pack.mask_G1TT).transpose(-3, -2).flatten(-2)
         if i + 1 == tower.layers:  # only end tokens leave the last block
-            x, o = x.index_select(-2, pack.end_K), o.index_select(-2, pack.end_K)
+            x, o = (y.flatten(-3, -2).index_select(-2, pack.end_K) for y in (x, o))
         x = x + linear(o, params, f"{name}.attn.out_proj")
         x = x + mlp(norm(x, params, f"{name}.ln_2", tower.eps), params, f"{name}.mlp", tower.activation)
     return norm(x, params, "ln_final", tower.eps) @ params["text_projection"]

@@ -145,10 +145,13 @@ def text_forward(s: Shapes, L: int) -> float:
 
 
 def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
-    """Operations of the text tower for K prompts with ``common`` tokens at the start, computed once, and ``own`` tokens each;
-    only end tokens leave the last block."""
-    D, T = s.text_width, common + K * own
-    attention = 6.0 * T * D * D + 4.0 * D * (common**2 + K * own * (common + own))
+    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones, in rows that hold these once
+    (bench.clip.packed_text); only end tokens leave the last block."""
+    D = s.text_width
+    behind = min(K * own, (6.0 * D * common) ** 0.5)
+    row = common + behind
+    T = K * own / behind * row
+    attention = 6.0 * T * D * D + 4.0 * D * T * row
     return s.text_layers * attention + 18.0 * D * D * ((s.text_layers - 1) * T + K) + 2.0 * K * D * s.out
 
 

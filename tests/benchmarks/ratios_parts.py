@@ -110,7 +110,7 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
         ("whole", f"open_clip text tower, {positions} positions", 2.0),
     ):
         fewer = counts[name] / counts["ours"]
-        size = f"{K} prompts, {M} context vectors, {len(prompts.alike.rows_T)} tokens computed"
+        size = f"{K} prompts, {M} context vectors, {prompts.alike.source_GT.numel()} tokens computed"
         note = f"{size}, forward + backward; {fewer:.1f}x fewer multiply-adds"
         more = {"multiply_adds": counts["ours"] // 2, "baseline_multiply_adds": counts[name] // 2, "multiply_adds_ratio": fewer}
         found.append(row(title, baseline, times["ours"], times[name], None, None, note, least=least, more=more))

@@ -71,7 +71,7 @@ def test_only_what_is_equal_is_shared(tower: Any) -> None:
         prompts = LAID.lay_out(tower, names, 5, position=position)
         assert (prompts.alike.shared, prompts.apart.shared) == (alike, apart), (position, names)
         for pack in (prompts.alike, prompts.apart):
-            assert len(pack.rows_T) == pack.shared + int((prompts.eot_K + 1 - pack.shared).sum())
+            assert pack.source_GT.unique().numel() == pack.shared + int((prompts.eot_K + 1 - pack.shared).sum())
     framed = LAID.lay_out(tower, RAGGED, 8, WORDS)
     assert framed.alike.shared == 10, "the frozen word behind the context is the same for all classes"
 
@@ -87,5 +87,5 @@ def test_prompts_without_anything_in_common(tower: Any) -> None:
     eot_K = ids_KL.argmax(-1)
     x_KLD = tower.embed(ids_KL)
     x_KLD[:, 0] = normal(4, 16)
-    pack = packed_text.pack_of(eot_K, ids_KL.shape[1], 0, x_KLD.device)
+    pack = packed_text.pack_of(eot_K, ids_KL.shape[1], 0, x_KLD)
     support.close(packed_text.encode(tower, x_KLD, pack), tower.encode(x_KLD, eot_K), 1e-12)
