@@ -133,7 +133,8 @@ def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
     blocks = behind_KnB.split(max(1, _BLOCK // behind_KnB[0].numel()))
 
     def sums(sharpness: float) -> Tensor:
-        return torch.cat([(block * sharpness).exp_().sum(1) for block in blocks]).T.contiguous()
+        found = [(block * sharpness).exp_().sum(1) for block in blocks]
+        return (found[0] if len(found) == 1 else torch.cat(found)).T.contiguous()
 
     return sums
 

@@ -19,23 +19,24 @@ def count(piece: Tensor | Lines, y_B: Tensor) -> Tensor:
 
 
 def _on_lines(lines: Lines, y_B: Tensor) -> Tensor:
-    """The count without the (G, B, K) logits: class y wins against k where g + factor d > 0, with g and d the lead of y
-    in base and slope, so each image is right on one interval of the factor.
+    """The count without the (G, B, K) logits: class y beats k where factor * d > g, with d the lead of y in slope and g its
+    lag in base, so each image is right on one open interval of the factor.
 
-    Equal logits go to the class that comes first: the interval is open towards classes before y, closed towards others.
-    A logit that is not a number leaves its image wrong.
+    Where that says nothing (equal lines, logits that are not numbers) or a factor lies on an end of the interval, that is
+    where logits are equal, the logits themselves decide.
     """
     y_B1 = y_B[:, None]
-    g_BK = lines.base_BK.gather(1, y_B1) - lines.base_BK
+    g_BK = lines.base_BK - lines.base_BK.gather(1, y_B1)
     d_BK = lines.slope_BK.gather(1, y_B1) - lines.slope_BK
-    later_BK = torch.arange(g_BK.shape[1], device=y_B.device) >= y_B1
-    always_BK = torch.where(later_BK, -math.inf, math.inf).to(g_BK.dtype)  # where both are equal, order alone decides
-    at_BK = torch.where((g_BK == 0) & (d_BK == 0), always_BK, -g_BK / d_BK)
+    at_BK = (g_BK / d_BK).scatter_(1, y_B1, -math.inf)  # d is zero at y itself: no lower bound
     falls_BK = d_BK < 0
-    least_BK, most_BK = torch.where(falls_BK, -math.inf, at_BK), torch.where(falls_BK, at_BK, math.inf)
+    least_B = torch.where(falls_BK, -math.inf, at_BK).amax(1)
+    most_B = torch.where(falls_BK, at_BK, math.inf).amin(1)
     factor_G1 = lines.factor_G[:, None]
-    right_GB = factor_G1 >= torch.where(later_BK, least_BK, -math.inf).amax(1)
-    right_GB &= factor_G1 > torch.where(later_BK, -math.inf, least_BK).amax(1)
-    right_GB &= factor_G1 <= torch.where(later_BK, most_BK, math.inf).amin(1)
-    right_GB &= factor_G1 < torch.where(later_BK, math.inf, most_BK).amin(1)
+    right_GB = (factor_G1 > least_B) & (factor_G1 < most_B)
+    open_B = ((factor_G1 == least_B) | (factor_G1 == most_B)).any(0) | least_B.isnan() | most_B.isnan()
+    open_B |= lines.base_BK.gather(1, y_B1)[:, 0].isnan() | lines.slope_BK.gather(1, y_B1)[:, 0].isnan()
+    if bool(open_B.any()):
+        rest = Lines(lines.base_BK[open_B], lines.slope_BK[open_B], lines.factor_G)
+        right_GB[:, open_B] = rest.logits().argmax(-1) == y_B[open_B]
     return right_GB.sum(1)

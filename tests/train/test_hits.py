@@ -44,10 +44,10 @@ def test_the_quarters_hold_ties_that_order_decides() -> None:
 
 
 @pytest.mark.parametrize("where", ["base", "slope"])
-@pytest.mark.parametrize("k", [0, 1])
-def test_no_number_is_not_right(where: str, k: int) -> None:
-    base, slope = torch.tensor([[9.0, 0.0, 0.0]]), torch.ones(1, 3)
-    y_B = torch.tensor([0])
-    assert hits.count(Lines(base, slope, torch.ones(1)), y_B).tolist() == [1]
-    (base if where == "base" else slope)[0, k] = np.nan
-    assert hits.count(Lines(base, slope, torch.ones(1)), y_B).tolist() == [0]
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_counts_as_in_the_logits(where: str, number: float) -> None:
+    lines, y_B = random_lines("real")
+    rows = torch.arange(0, len(y_B), 2)
+    table = lines.base_BK if where == "base" else lines.slope_BK
+    table[rows, torch.randint(table.shape[1], (len(rows),), generator=rng.generator(0, "rows"))] = number
+    assert hits.count(lines, y_B).tolist() == hits.count(lines.logits(), y_B).tolist()
