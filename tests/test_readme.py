@@ -1,4 +1,5 @@
-"""Every command the README shows exists; those not marked otherwise are run, in order, in one empty folder.
+"""Every command the README shows exists; those not marked otherwise are run, in order, in one empty folder. Output that it or
+the guide to the records shows is what the command prints.
 
 A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its commands
 are only parsed.
@@ -65,6 +66,8 @@ def write_photos(folder: Path) -> None:
 
 
 SHOWN = commands(README)
+RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
+PRINTED = [b["body"] for b in BLOCK.finditer(README + RECORDS) if "--results results/pocket" in b["body"].splitlines()[0]]
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -132,14 +135,21 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), f"README links to {target}, which does not exist"
 
 
-def test_sample_output_is_what_the_command_prints() -> None:
-    """Blocks whose command reads results/pocket: the README shows its output, line by line."""
-    shown = [b["body"] for b in BLOCK.finditer(README) if "--results results/pocket" in b["body"].splitlines()[0]]
-    assert shown, "the README shows a table of the committed records"
-    for body in shown:
-        command, *output = body.splitlines()
-        args = [sys.executable, "-c", "from bench.cli import main; main()", *shlex.split(command[2:])[1:]]
-        env = {**os.environ, "COLUMNS": "120"}
-        done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
+@pytest.mark.parametrize("body", PRINTED, ids=lambda body: body.splitlines()[0])
+def test_output_is_what_the_command_prints(body: str) -> None:
+    """Blocks whose command reads results/pocket show its output, line by line."""
+    command, *output = body.splitlines()
+    args = [sys.executable, "-c", "from bench.cli import main; main()", *shlex.split(command[2:])[1:]]
+    env = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
+
+
+def test_the_readme_shows_a_table_of_the_records() -> None:
+    assert any("bench table --results results/pocket" in body for body in PRINTED) and PRINTED[0] in README
+
+
+@pytest.mark.parametrize("command", commands(RECORDS), ids=str)
+def test_command_of_the_records_exists(command: Command) -> None:
+    parse(command.words)
