@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -34,16 +37,38 @@ def open_rgb(file: Path) -> Image.Image:
     implementation. Raises MissingData for an absent file, BenchError for one that is truncated or not an image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF blocks and palette transparency change no pixel
-            with Image.open(file) as image:
-                return image.convert("RGB")
+        with _unwarned(), Image.open(file) as image:
+            return image.convert("RGB")
     except FileNotFoundError as error:
         raise MissingData(f"image file not found: {file}") from error
     except UnidentifiedImageError as error:
         raise BenchError(f"not an image that can be read: {file}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BenchError(f"damaged or unreadable image {file} ({error}); download it again") from error
+
+
+_lock = threading.Lock()
+_decoding: list[warnings.catch_warnings[None]] = []  # one for each thread that decodes just now
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Pillow's warnings off, for broken EXIF blocks and palette transparency change no pixel.
+
+    Filters belong to the process: the first of several threads sets them, the last one restores them.
+    """
+    with _lock:
+        _decoding.append(warnings.catch_warnings())
+        if len(_decoding) == 1:
+            _decoding[0].__enter__()
+            warnings.simplefilter("ignore")
+    try:
+        yield
+    finally:
+        with _lock:
+            last = _decoding.pop()
+            if not _decoding:
+                last.__exit__(None, None, None)
 
 
 def is_image(name: str) -> bool:

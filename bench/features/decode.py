@@ -1,4 +1,4 @@
-"""Decoding and rendering images in worker processes, which never import torch.
+"""Decoding and rendering images in worker processes, which never import torch, or in threads where images are few.
 
 Blocks come back in order through a bounded queue, so that memory stays flat whatever the size of the dataset.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bench.data.dataset import ImageSource
 
 _FEW = 2000  # rendered views below which starting processes costs more than it saves
+_THREADS = 8  # beyond, they wait for the interpreter's lock
 
 
 @dataclass(frozen=True)
@@ -61,27 +62,31 @@ def render_block(source: ImageSource, look: Look, block: Block) -> np.ndarray:
     return pixels
 
 
-def default_workers(encodes: int) -> int:
-    """Worker processes for that many rendered views: none for few, else the usable cores less one, at most 16."""
+def default_workers(encodes: int) -> tuple[int, int]:
+    """Worker processes, and threads where there are none, for that many rendered views.
+
+    Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share the cores too.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if encodes < _FEW else min(16, max(1, cores - 1))
+    return (0, min(_THREADS, cores)) if encodes < _FEW else (min(16, max(1, cores - 1)), 1)
 
 
 def rendered(
-    source: ImageSource, look: Look, blocks: Iterable[Block], workers: int, ahead: int = 2
+    source: ImageSource, look: Look, blocks: Iterable[Block], workers: int, ahead: int = 2, threads: int = 1
 ) -> Generator[np.ndarray]:
-    """The pixels of each block in order. ``workers = 0`` decodes in one thread of this process.
+    """The pixels of each block in order. ``workers = 0`` decodes in ``threads`` threads of this process.
 
-    At most ``2 * workers + ahead`` blocks are in memory. Close the iterator to stop early (``contextlib.closing``).
-    Raises BenchError when an image cannot be read or a worker dies.
+    At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
+    (``contextlib.closing``). Raises BenchError when an image cannot be read or a worker dies.
     """
-    pool, work = _pool(source, look, workers)
+    pool, work = _pool(source, look, workers, threads)
+    most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()
     try:
         for block in blocks:
             with _no_main_script(source) if workers else nullcontext():
                 waiting.append(pool.submit(work, block))
-            if len(waiting) >= 2 * workers + ahead:
+            if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -93,12 +98,14 @@ def rendered(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pool(source: ImageSource, look: Look, workers: int) -> tuple[Executor, Callable[[Block], np.ndarray]]:
+def _pool(
+    source: ImageSource, look: Look, workers: int, threads: int
+) -> tuple[Executor, Callable[[Block], np.ndarray]]:
     if workers:
         # Spawned, not forked: the parent may hold threads and a CUDA context, which do not survive a fork.
         spawn = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, look)), _work
-    return ThreadPoolExecutor(1), lambda block: render_block(source, look, block)
+    return ThreadPoolExecutor(threads), lambda block: render_block(source, look, block)
 
 
 @contextmanager

@@ -76,7 +76,9 @@ def encoded(
     if not any(piece.encodes for piece in pieces):
         return
     batch = batch or (256 if tower.device.type == "cuda" else 32)
-    workers = default_workers(sum(piece.encodes for piece in pieces)) if workers is None else workers
+    threads = 1
+    if workers is None:
+        workers, threads = default_workers(sum(piece.encodes for piece in pieces))
     plan: list[tuple[int, int, Block]] = []  # piece, index of the block's last image + 1, block
     for number, piece in enumerate(pieces):
         names = tuple(view for view, _ in piece.views)
@@ -84,7 +86,8 @@ def encoded(
         for start in range(0, len(piece.paths), step):
             paths = piece.paths[start : start + step]
             plan.append((number, start + len(paths), Block(paths, names)))
-    decoded = rendered(source, _look(tower.spec), (block for _, _, block in plan), workers, ahead=1 + batch // _BLOCK)
+    ahead = 1 + batch // _BLOCK
+    decoded = rendered(source, _look(tower.spec), (block for _, _, block in plan), workers, ahead, threads)
     with closing(decoded):
         waiting: list[np.ndarray] = []
         for (number, end, block), pixels in zip(plan, decoded, strict=True):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import warnings
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +93,29 @@ def test_names_of_images() -> None:
 
 def test_sources_can_be_sent_to_workers(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(FolderSource(tmp_path))) == FolderSource(tmp_path)
+
+
+def test_threads_that_open_images_leave_the_warning_filters_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.image(tmp_path / "a.png", (1, 2, 3), mode="RGB")
+    both, original = threading.Barrier(2), Image.open
+    first_out = threading.Event()
+
+    def overlapping(file: Path) -> Image.Image:
+        """Two threads are inside together, and the one that came in first leaves first."""
+        if not both.wait(10):
+            return original(file)
+        first_out.wait(10)
+        warnings.warn("broken EXIF", stacklevel=1)
+        return original(file)
+
+    monkeypatch.setattr(Image, "open", overlapping)
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        opened = [pool.submit(open_rgb, tmp_path / "a.png") for _ in range(2)]
+        wait(opened, return_when=FIRST_COMPLETED)
+        first_out.set()
+        assert {future.result().getpixel((0, 0)) for future in opened} == {(1, 2, 3)}
+        assert warnings.filters == before

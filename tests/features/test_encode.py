@@ -283,6 +283,6 @@ def test_processes_start_only_for_much_work(monkeypatch: pytest.MonkeyPatch) -> 
     from bench.features.decode import default_workers
 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert (default_workers(100), default_workers(100_000)) == (0, 16)
+    assert (default_workers(100), default_workers(100_000)) == ((0, 8), (16, 1))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
-    assert default_workers(100_000) == 1
+    assert (default_workers(100), default_workers(100_000)) == ((0, 1), (1, 1))
