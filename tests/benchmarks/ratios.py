@@ -45,7 +45,7 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
     from bench.registry import builtin
 
     registry = builtin()
-    from tests.benchmarks import ratios_fits, ratios_parts
+    from tests.benchmarks import ratios_encode, ratios_fits, ratios_parts
 
     pocket = load(resolve("pocket-rn"))
     steps, repeats = (12, 1) if quick else (60, 3)
@@ -61,6 +61,7 @@ def sections(quick: bool) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
         yield f"text ViT-B/16, K={K}, M={M}", lambda k=K, m=M: ratios_parts.text_rows(
             *tower("ViT-B-16"), "ViT-B/16 text tower", k, m, 3
         )
+    yield "encode", lambda: list(ratios_encode.encode_rows(pocket, quick))
     size = (100, 400, 20, (20, 20), 1) if quick else (400, 1600, 100, (200, 20), 1)
     yield "search", lambda: ratios_parts.search_rows(registry.get("tip-adapter"), *size)
 
