@@ -52,10 +52,13 @@ def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tup
     target, began = first.evaluation.target, time.perf_counter()
     taps = sorted({tap for job in jobs for tap in job.fit.method.taps})
     values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
-    found: list[list[np.ndarray]] = [[] for _ in jobs]
+    # Filled in place: a small array kept from every batch would lie between the large freed ones, and the C library could
+    # not use their memory again for the next.
+    width = min(evaluate.TOP, len(target.classnames))
+    found = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
     errors: dict[int, Exception] = {}
     with torch.no_grad():
-        for _, features in session.stream(first.fit.backbone, target, target.test.paths, EVAL, taps):
+        for start, features in session.stream(first.fit.backbone, target, target.test.paths, EVAL, taps):
             for i, job in enumerate(jobs):
                 if i in errors:
                     continue
@@ -65,9 +68,9 @@ def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tup
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others
                     errors[i] = error
                 else:
-                    found[i].append(ranked)
+                    found[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
     return [
-        errors[i] if i in errors else evaluate.concluded(job.evaluation, values[i], found[i], share)
+        errors[i] if i in errors else evaluate.concluded(job.evaluation, values[i], [found[i]], share)
         for i, job in enumerate(jobs)
     ]

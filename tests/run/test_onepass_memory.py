@@ -1,0 +1,67 @@
+"""One-pass evaluation holds one batch of dense features, however many images the test set has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW, MANY = 400, 1600
+
+# Three states scored on RN50-shaped dense features (49 x 2048, 0.4 MB an image in single precision), from a tower that
+# costs nothing; prints the peak memory after a small test set and after one four times its size.
+CODE = """
+import json, resource, sys
+sys.path.insert(0, {features!r})
+from pathlib import Path
+from types import SimpleNamespace as Made
+import torch
+from PIL import Image
+from feature_fakes import TinyTower
+from bench.run import onepass
+from bench.run.session import Session
+
+class Wide(TinyTower):
+    def encode_images(self, x, taps):
+        return {{"dense": x.mean((2, 3))[:, :1, None].expand(-1, 49, 2048)}}
+
+class Grey:
+    def open(self, path):
+        return Image.new("RGB", (64, 64), (int(path) % 200,) * 3)
+
+def logits(params, consts, features, values):
+    return features["dense"].mean(1) @ params["W"]
+
+def measure(n):
+    target = Made(
+        name="many", digest="d" * 64, source=Grey(), classes=None, classnames=("a", "b", "c"),
+        test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
+    )
+    fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, cell=Made(method="made"))
+    evaluation = Made(target=target, values={{}}, changed={{}})
+    jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}) for _ in range(3)]
+    scored = [arrays[0].size for _, arrays in onepass.run(session, jobs)]
+    return scored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+tower = Wide(size=64)
+session = Session("cpu", Path({root!r}), print, workers=0, dense_cache=False)
+session._backbones[tower.spec.digest] = tower
+print(json.dumps([measure({few}), measure({many})]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's resource counters")
+def test_memory_does_not_grow_with_the_test_set(tmp_path: Path) -> None:
+    code = CODE.format(features=str(ROOT / "tests" / "features"), root=str(tmp_path), few=FEW, many=MANY)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (few, small), (many, large) = json.loads(run.stdout)
+    assert few == [FEW] * 3 and many == [MANY] * 3
+    kept = (MANY - FEW) * 49 * 2048 * 2 / 2**20
+    assert kept > 200
+    assert large - small < 60, f"features of {kept:.0f} MB took {large - small:.0f} MB more memory"
+    assert not list(tmp_path.rglob("*.npy")), "nothing is stored"
