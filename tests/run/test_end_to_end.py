@@ -59,7 +59,7 @@ def test_second_run_does_nothing_and_imports_no_torch(bench: Bench, tmp_path: Pa
 
 def test_killed_then_resumed_equals_uninterrupted(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
     whole = tmp_path / "whole"
-    seeds = ("--seeds", "1,2", "--methods", FOUR)
+    seeds = ("--seeds", "1,2,3,4,5,6", "--methods", FOUR)
     assert bench("run", *seeds, "--results", whole).exit_code == 0
     cut = tmp_path / "cut"
     process = subprocess.Popen(
@@ -130,10 +130,12 @@ def test_a_plugin_appears_in_the_table(bench: Bench, tmp_path: Path) -> None:
     assert "nearest-mean,2," in bench("table", "--results", tmp_path / "r", "--format", "csv").output
 
 
-def test_interruption_keeps_what_is_done(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interruption_keeps_what_is_done(bench: Bench, tmp_path: Path, images: Path, cache: Path, jobs: str) -> None:
     results = tmp_path / "r"
+    many = ",".join(map(str, range(1, 61)))  # seconds of cells, so that the interruption does not come too late
     process = subprocess.Popen(
-        command(images, results, "--methods", "zero-shot,safe", "--seeds", "1,2,3"),
+        command(images, results, "--methods", "zero-shot,safe", "--seeds", many, "--jobs", jobs),
         env={**os.environ, "BENCH_CACHE": str(cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while process.poll() is None and not list(results.rglob("*.npz")):
