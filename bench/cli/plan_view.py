@@ -37,6 +37,8 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
             )
     for notes in sorted({(t.fit.dataset.name, note) for t in todo for note in t.fit.dataset.notes}):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
+    for dataset, first, same in sorted(plan.equal):
+        typer.echo(f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as {first}")
     tiny = sorted({t.fit.backbone.name for t in todo if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)})
     if tiny:
         typer.secho(f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little", fg="yellow")

@@ -110,10 +110,11 @@ class Blocked:
 
 @dataclass
 class Plan:
-    """Fits in the order they run, and what is blocked."""
+    """Fits in the order they run, what is blocked, and prompt sets of equal texts: (dataset, name in the records, name)."""
 
     fits: list[Planned]
     blocked: list[Blocked]
+    equal: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def make(request: Request, registry: Registry) -> Plan:
@@ -135,6 +136,7 @@ class _Planner:
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
+        self.equal: set[tuple[str, str, str]] = set()
         protocols.check(request.protocol)
 
     def plan(self) -> Plan:
@@ -151,7 +153,7 @@ class _Planner:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
-        return Plan(fits, list(self.blocked.values()))
+        return Plan(fits, list(self.blocked.values()), frozenset(self.equal))
 
     def _found(self, names: tuple[str, ...]) -> list[Dataset]:
         found = []
@@ -250,6 +252,8 @@ class _Planner:
             planned = Planned(
                 cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, early, asked=asked
             )
+        elif planned.cell.prompts != built.name:
+            self.equal.add((dataset.name, planned.cell.prompts, built.name))
         evaluations = self._evaluations(planned, inference, late) if asked else ()
         merged = {e.key: e for e in (*planned.evaluations, *evaluations)}
         planned = replace(planned, evaluations=tuple(merged.values()), asked=planned.asked or asked)

@@ -41,6 +41,14 @@ def test_a_label_free_method_gets_shots_and_seed_from_its_prompts(images: Path, 
     assert all(f.facts.n_prompts == 3 * prompts.MINED for f in asked if f.cell.prompts == "mined-val")
 
 
+def test_equal_texts_are_one_cell_and_said(bench: Bench, images: Path, tmp_path: Path) -> None:
+    made = plan.make(request(images, tmp_path, prompts=("hand", "class-name", "coop")), builtin())
+    assert [f.cell.prompts for f in made.fits] == ["hand", "class-name"]
+    assert made.equal == {(made.fits[0].dataset.name, "hand", "coop")}
+    shown = bench("run", "--methods", "zero-shot", "--prompts", "hand,coop", "--results", tmp_path, "--dry-run")
+    assert "prompt sets hand and coop have the same texts; recorded once, as hand" in shown.output
+
+
 def test_without_validation_nothing_is_mined(images: Path, tmp_path: Path) -> None:
     made = plan.make(request(images, tmp_path, prompts=("mined-val",), protocol="no-val"), builtin())
     assert made.fits == []
