@@ -29,6 +29,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
     yield made
     made.shutdown()
@@ -117,12 +118,14 @@ def test_a_killed_node_loses_no_finished_cell(bench: Bench, tmp_path: Path, clus
 
 @needs_ray
 @pytest.mark.slow
-def test_one_and_several_nodes_agree(bench: Bench, tmp_path: Path, cluster: Any) -> None:
-    found = []
-    for n in (1, 2):
-        cluster.add_node(**CLUSTER)
-        results = tmp_path / str(n)
+def test_one_and_four_workers_give_the_same_tables(bench: Bench, tmp_path: Path, cluster: Any) -> None:
+    found, tables = [], []
+    for more in (1, 3):
+        cluster.add_node(**CLUSTER | {"num_cpus": more})
+        results = tmp_path / str(more)
         done = bench("run", *GRID, "--results", results, "--executor", "ray", "--ray-address", cluster.address)
         assert done.exit_code == 0, done.output
         found.append(records(results))
+        tables.append(bench("table", "--results", results, "--format", "md").stdout)
     assert found[0] == found[1]
+    assert tables[0] == tables[1] and "SAFE-A" in tables[0]
