@@ -76,7 +76,7 @@ def encode_rows(pocket: backbone.Backbone, quick: bool) -> Iterator[Row]:
         model = open_clip.create_model("RN50-quickgelu").eval().requires_grad_(False)
         spec = replace(pocket.spec, name="RN50", arch="RN50", image_size=224)
         large = backbone.Backbone(spec, deepcopy(model), pocket.device, pocket.dtype)
-        yield encode_row(large, model, "encode, RN50", 32, (EVAL,), 3, f"{saved}, batch norms and pool folded")
+        yield encode_row(large, model, "encode, RN50", 32, (EVAL,), 3, f"{saved}, batch norms and pool folded", 8)
 
 
 def encode_row(
