@@ -7,6 +7,7 @@ are only parsed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -153,3 +154,14 @@ def test_the_readme_shows_a_table_of_the_records() -> None:
 @pytest.mark.parametrize("command", commands(RECORDS), ids=str)
 def test_command_of_the_records_exists(command: Command) -> None:
     parse(command.words)
+
+
+def test_ratios_shown_are_those_measured() -> None:
+    """results/benchmarks/README.md shows one of the files beside it, named by its commit, row by row."""
+    folder = ROOT / "results" / "benchmarks"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"commit (\w+)", text)
+    assert found, "the page names the commit that was measured"
+    rows = json.loads((folder / f"{found[1]}-cpu.json").read_text(encoding="utf-8"))["rows"]
+    shown = [line.strip("| ").split(" | ")[:3] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert shown == [[r["name"], r["baseline"], f"{r['ratio']:.1f}x"] for r in rows]
