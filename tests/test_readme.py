@@ -160,7 +160,7 @@ def test_ratios_shown_are_those_measured() -> None:
     """results/benchmarks/README.md shows one of the files beside it, named by its commit, row by row."""
     folder = ROOT / "results" / "benchmarks"
     text = (folder / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"commit (\w+)", text)
+    found = re.search(r"commit ([0-9a-f]{7,})", text)
     assert found, "the page names the commit that was measured"
     rows = json.loads((folder / f"{found[1]}-cpu.json").read_text(encoding="utf-8"))["rows"]
     shown = [line.strip("| ").split(" | ")[:3] for line in text.splitlines() if line.startswith("| ")][1:]
