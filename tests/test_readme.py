@@ -163,5 +163,12 @@ def test_ratios_shown_are_those_measured() -> None:
     found = re.search(r"commit ([0-9a-f]{7,})", text)
     assert found, "the page names the commit that was measured"
     rows = json.loads((folder / f"{found[1]}-cpu.json").read_text(encoding="utf-8"))["rows"]
-    shown = [line.strip("| ").split(" | ")[:3] for line in text.splitlines() if line.startswith("| ")][1:]
+    measured = text.partition("## The paper's grid")[0]
+    shown = [line.strip("| ").split(" | ")[:3] for line in measured.splitlines() if line.startswith("| ")][1:]
     assert shown == [[r["name"], r["baseline"], f"{r['ratio']:.1f}x"] for r in rows]
+
+
+def test_projection_shown_is_what_the_script_prints() -> None:
+    args = [sys.executable, "-m", "tests.benchmarks.projection"]
+    printed = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed in (ROOT / "results" / "benchmarks" / "README.md").read_text(encoding="utf-8")
