@@ -71,3 +71,17 @@ class TinyTower:
 def dataset(folder: Path, digest: str = "d" * 64) -> Any:
     """Something with a digest and a source, as encoding needs it."""
     return SimpleNamespace(digest=digest, source=NoiseSource(folder / "opened.log"))
+
+
+class WideTower(TinyTower):
+    """RN50-shaped dense features (49 x 2048 an image), at the cost of a mean."""
+
+    def encode_images(self, x_BCHW: Any, taps: Sequence[str]) -> dict[str, Any]:
+        return {"dense": x_BCHW.mean((2, 3))[:, :1, None].expand(-1, 49, 2048)}
+
+
+class GreySource:
+    """64-pixel images of one colour, made from a numeric path."""
+
+    def open(self, path: str) -> Image.Image:
+        return Image.new("RGB", (64, 64), (int(path) % 200,) * 3)

@@ -22,23 +22,14 @@ sys.path.insert(0, {here!r})
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
-from PIL import Image
-from feature_fakes import TinyTower
+from feature_fakes import GreySource, WideTower
 from bench.features.encode import Request, encode, keys
 from bench.features.store import FeatureStore
-
-class Wide(TinyTower):
-    def encode_images(self, x, taps):
-        return {{"dense": x.mean((2, 3))[:, :1, None].expand(-1, 49, 2048)}}
-
-class Grey:
-    def open(self, path):
-        return Image.new("RGB", (64, 64), (int(path) % 200,) * 3)
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-tower, data = Wide(size=64), SimpleNamespace(digest="d" * 64, source=Grey())
+tower, data = WideTower(size=64), SimpleNamespace(digest="d" * 64, source=GreySource())
 store, paths = FeatureStore(Path({root!r})), [str(i) for i in range({n})]
 encode(tower, data, [Request(paths[:64], {{"flip": ["dense"]}})], store, workers=0)
 before = peak()

@@ -20,25 +20,16 @@ sys.path.insert(0, {features!r})
 from pathlib import Path
 from types import SimpleNamespace as Made
 import torch
-from PIL import Image
-from feature_fakes import TinyTower
+from feature_fakes import GreySource, WideTower
 from bench.run import onepass
 from bench.run.session import Session
-
-class Wide(TinyTower):
-    def encode_images(self, x, taps):
-        return {{"dense": x.mean((2, 3))[:, :1, None].expand(-1, 49, 2048)}}
-
-class Grey:
-    def open(self, path):
-        return Image.new("RGB", (64, 64), (int(path) % 200,) * 3)
 
 def logits(params, consts, features, values):
     return features["dense"].mean(1) @ params["W"]
 
 def measure(n):
     target = Made(
-        name="many", digest="d" * 64, source=Grey(), classes=None, classnames=("a", "b", "c"),
+        name="many", digest="d" * 64, source=GreySource(), classes=None, classnames=("a", "b", "c"),
         test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
     )
     fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, cell=Made(method="made"))
@@ -47,7 +38,7 @@ def measure(n):
     scored = [arrays[0].size for _, arrays in onepass.run(session, jobs)]
     return scored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-tower = Wide(size=64)
+tower = WideTower(size=64)
 session = Session("cpu", Path({root!r}), print, workers=0, dense_cache=False)
 session._backbones[tower.spec.digest] = tower
 print(json.dumps([measure({few}), measure({many})]))
