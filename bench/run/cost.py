@@ -216,8 +216,8 @@ def whole(fit: Planned) -> Cost:
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # Points of a search share all but one product for each value of its first axis.
-    cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first * K)) if first else Cost()
+    # Points of a search share one product; each value of its first axis sums what becomes of it over the classes' rows.
+    cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)
     _, per_epoch = _rows(fit, recipe)
