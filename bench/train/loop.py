@@ -240,13 +240,12 @@ def advance(
     per_epoch = epoch_length(recipe.streams, lanes[0].pools)
     steps = steps_of(recipe, per_epoch)
     table_SR = rate_table(recipe, values, settings, steps, per_epoch).repeat(1, G).to(device)
-    wd_R = torch.tensor([float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G, dtype=torch.float64, device=device)
-    optimiser = optim.make(recipe.optim, params)
+    optimiser = optim.make(recipe.optim, params, [float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G)
     tracks = [Track(_part(params, g, R), lane.score, values, recipe) for g, lane in enumerate(lanes)]
 
     def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:
         loss_R, grads = differentiate(params, index_B, sizes, step)
-        optimiser.step(grads, lr_R, wd_R)
+        optimiser.step(grads, lr_R)
         return loss_R
 
     recorder = graphs.capturer(device)

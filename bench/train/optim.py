@@ -9,7 +9,7 @@ Importing this module does not import torch: recipes name an ``OptimSpec`` while
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.errors import BenchError
@@ -21,9 +21,10 @@ NAMES = ("adamw", "adam", "sgd")
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
 
-# CPU, elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica beats
-# several passes over all replicas; below, the calls per replica cost more than they save.
-_FUSE_FROM = 4096
+# Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica beats several
+# passes over all replicas; below, the calls per replica cost more than they save. CPU: measured. CUDA: where 20 passes over
+# a replica take an H100 as long as one launch in a graph, by its data sheet.
+_FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 # List kernels take tensors of at most this many elements together, which bounds their temporaries.
 _GROUP = 1 << 22
@@ -72,12 +73,12 @@ def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
 class Optimiser:
     """What the three share: stacked parameters (kept by reference, changed in place), replica count, step number.
 
-    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``step`` takes gradients of the same
-    names and shapes, which it leaves alone, and float tensors ``lr_R``, ``wd_R`` (R,) on the parameters' device;
-    float64 is best, since products such as rate times decay are formed before they take the parameters' dtype.
+    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``wd``: the replicas' decays. ``step``
+    takes gradients of the same names and shapes, which it leaves alone, and the rates ``lr_R`` (R,) on the parameters'
+    device; float64 is best, since products such as rate times decay are formed before they take the parameters' dtype.
     """
 
-    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
         assert params, "nothing to optimise"
         self.spec = spec
         self.names = tuple(params)
@@ -87,32 +88,35 @@ class Optimiser:
         for name, param in zip(self.names, self.params, strict=True):
             assert param.is_contiguous() and param.is_floating_point(), name
             assert (param.shape[0], param.dtype, param.device) == (self.replicas, first.dtype, first.device), name
+        assert len(wd) == self.replicas, (len(wd), self.replicas)
+        self.wd = [float(decay) for decay in wd]
+        self.wd_R = torch.tensor(self.wd, dtype=torch.float64, device=first.device)
         self.t = torch.zeros((), dtype=torch.float64, device=first.device)
 
-    def step(self, grads: Mapping[str, torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+    def step(self, grads: Mapping[str, torch.Tensor], lr_R: torch.Tensor) -> None:
         """One update of every replica, in place."""
-        assert lr_R.shape == wd_R.shape == (self.replicas,), (lr_R.shape, wd_R.shape, self.replicas)
+        assert lr_R.shape == (self.replicas,), (lr_R.shape, self.replicas)
         with torch.no_grad():
             ordered = [grads[name] for name in self.names]
             if self.spec.clip_norm is not None:
                 ordered, _ = clip(ordered, self.spec.clip_norm)
             self.t += 1.0
-            self._update(ordered, lr_R.double(), wd_R.double())
+            self._update(ordered, lr_R.double())
 
-    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
         raise NotImplementedError
 
 
 class SGD(Optimiser):
     """Momentum SGD with coupled decay, as ``torch.optim.SGD``: b = momentum b + (g + wd p), p -= lr b."""
 
-    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(spec, params)
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
+        super().__init__(spec, params, wd)
         self.buffers = [torch.zeros_like(p) for p in self.params] if spec.momentum else []
 
-    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
         for i, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
-            decay, rate = _along(wd_R, param), _along(lr_R, param)
+            decay, rate = _along(self.wd_R, param), _along(lr_R, param)
             if self.buffers:
                 direction = self.buffers[i].mul_(self.spec.momentum).add_(grad).addcmul_(param, decay)
             else:
@@ -128,28 +132,26 @@ class AdamW(Optimiser):
 
     coupled = False
 
-    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(spec, params)
+    def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
+        super().__init__(spec, params, wd)
         self.first = [torch.zeros_like(p) for p in self.params]
         self.second = [torch.zeros_like(p) for p in self.params]
-        self._kernel = getattr(torch, "_fused_adam_" if self.coupled else "_fused_adamw_", None)
-        large = sum(p[0].numel() for p in self.params) >= _FUSE_FROM
-        self._fuse = large and self._kernel is not None and self.t.device.type == "cpu" and not spec.half_state
+        self._fuse = self._fusible()
         self._views = list(zip(*map(_by_replica, (self.params, self.first, self.second)), strict=True))
         self._groups = _groups([p.numel() for p in self.params])
 
-    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor, wd_R: torch.Tensor) -> None:
+    def _update(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
         if self._fuse:
-            return self._fused(grads, lr_R.tolist(), wd_R.tolist())
+            return self._fused(grads, lr_R)
         beta1, beta2 = self.spec.betas
         rate_R = lr_R / (1.0 - beta1**self.t)
         root = torch.sqrt(1.0 - beta2**self.t).to(self.params[0].dtype)
-        shrink_R = 1.0 - lr_R * wd_R
+        shrink_R = 1.0 - lr_R * self.wd_R
         for group in self._groups:
             params, g = [self.params[i] for i in group], [grads[i] for i in group]
             first, second = [self.first[i] for i in group], [self.second[i] for i in group]
             if self.coupled:
-                g = [torch.addcmul(x, p, _along(wd_R, p)) for x, p in zip(g, params, strict=True)]
+                g = [torch.addcmul(x, p, _along(self.wd_R, p)) for x, p in zip(g, params, strict=True)]
             else:
                 for p in params:
                     p.mul_(_along(shrink_R, p))
@@ -165,13 +167,26 @@ class AdamW(Optimiser):
             for p, m, d in zip(params, first, scaled, strict=True):
                 p.addcmul_(torch.div(m, d, out=d), _along(rate_R, p), value=-1.0)
 
-    def _fused(self, grads: list[torch.Tensor], rates: list[float], decays: list[float]) -> None:
-        """One pass over memory per replica: weights, gradients and both moments are touched once."""
-        assert self._kernel is not None
+    def _fusible(self) -> bool:
+        """Whether replicas are large enough for PyTorch's fused kernels, and these compute the same."""
+        kind, dtype = self.t.device.type, self.params[0].dtype
+        if self.spec.half_state or kind not in _FUSE_FROM:
+            return False
+        # On CUDA the kernel reads rate and step number as float32, which is too coarse for float64 parameters.
+        fine = kind == "cpu" or dtype == torch.float32
+        return fine and sum(p[0].numel() for p in self.params) >= _FUSE_FROM[kind]
+
+    def _fused(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
+        """One pass over memory per replica: weights, gradients and both moments are touched once.
+
+        Rates and the step number stay tensors, so that a recorded step follows them.
+        """
+        kernel = torch._fused_adam_ if self.coupled else torch._fused_adamw_
         beta1, beta2 = self.spec.betas
-        steps = [self.t] * len(grads)
-        for (p, m, v), g, lr, decay in zip(self._views, _by_replica(grads), rates, decays, strict=True):
-            self._kernel(
+        read = torch.float32 if self.t.device.type == "cuda" else torch.float64
+        rates, steps = lr_R.to(read).unbind(), [self.t.to(read)] * len(grads)
+        for (p, m, v), g, lr, decay in zip(self._views, _by_replica(grads), rates, self.wd, strict=True):
+            kernel(
                 p, g, m, v, [], steps, lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, eps=self.spec.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip
@@ -183,10 +198,10 @@ class Adam(AdamW):
     coupled = True
 
 
-def make(spec: OptimSpec, params: Mapping[str, torch.Tensor]) -> Optimiser:
-    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)); state starts at zero."""
+def make(spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> Optimiser:
+    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)) and their decays; state starts at zero."""
     kinds: dict[str, type[Optimiser]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
-    return kinds[spec.name](spec, params)
+    return kinds[spec.name](spec, params, wd)
 
 
 def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:

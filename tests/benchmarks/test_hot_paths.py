@@ -72,13 +72,13 @@ def test_fused_training_step(benchmark: Any, pocket: backbone.Backbone, R: int) 
     params = loop.stack([safe.init(task, consts, {**task.settings, **v}, rng.generator(1, "init")) for v in values])
     axes = loop.axes_of(values, recipe, dense.device)
     assert recipe.optim is not None
-    optimiser = optim.make(recipe.optim, params)
+    optimiser = optim.make(recipe.optim, params, [v[WD] for v in values])
     batch = Batch({"image": Rows(dense, y, torch.arange(B))}, 0, rng.generator(0, "noise"))
-    rate_R, decay_R = (torch.tensor([v[a] for v in values], dtype=torch.float64) for a in (LR, WD))
+    rate_R = torch.tensor([v[LR] for v in values], dtype=torch.float64)
 
     def step() -> torch.Tensor:
         loss_R, grads = loop.gradients(safe, consts, params, batch, task.settings, axes)
-        optimiser.step(grads, rate_R, decay_R)
+        optimiser.step(grads, rate_R)
         return loss_R
 
     assert benchmark(step).shape == (R,)

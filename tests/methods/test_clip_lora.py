@@ -33,8 +33,7 @@ def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
     recipe = LORA.recipe({**LORA.settings, "steps_per_shot": int(f["total_steps"])}, _facts())
     rates = schedule.rates(recipe.schedule, float(f["lr_base"]), recipe.steps)
     assert recipe.schedule.options["floor"] == float(f["eta_min"])
-    optimiser = optim.make(recipe.optim, params)
-    decay_R = torch.tensor([float(f["weight_decay"])], dtype=torch.float64)
+    optimiser = optim.make(recipe.optim, params, [float(f["weight_decay"])])
     keep = torch.from_numpy(f["dropout_keep"]).double().transpose(2, 3) / (1 - p)
     logits, losses = [], []
     for i in range(3):
@@ -47,7 +46,7 @@ def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
             for name, grad in found.items():
                 close(grad, f[f"grad_step1.{name}"])
         rate_R = torch.tensor([float(rates[i])], dtype=torch.float64)
-        optimiser.step({name: grad[None] for name, grad in found.items()}, rate_R, decay_R)
+        optimiser.step({name: grad[None] for name, grad in found.items()}, rate_R)
     close(torch.stack(logits).detach(), f["logits_steps"])
     close(torch.stack(losses).detach(), f["loss"])
     close(torch.from_numpy(rates[:3]), f["lr_used"])

@@ -93,14 +93,13 @@ def plain(c: Case) -> tuple[Params, list[list[float]]]:
     per_epoch = loop.epoch_length(c.recipe.streams, c.pools)
     steps = steps_of(c.recipe, per_epoch)
     rates = loop.rate_table(c.recipe, values, settings, steps, per_epoch)
-    wd_R = torch.tensor([v["wd"] for v in values], dtype=torch.float64)
-    optimiser = optim.make(c.recipe.optim, params)
+    optimiser = optim.make(c.recipe.optim, params, [v["wd"] for v in values])
     losses = []
     for step, drawn in enumerate(loop.orders(c.recipe.streams, c.pools, 1, steps)[1]):
         rows = {name: loop.gather(c.pools[name], at, torch.device("cpu"), torch.float64) for name, at in drawn.items()}
         batch = Batch(rows, step, rng.generator(1, "noise", step))
         loss_R, grads = loop.gradients(c.method, c.consts, params, batch, settings, axes)
-        optimiser.step(grads, rates[step], wd_R)
+        optimiser.step(grads, rates[step])
         losses.append(loss_R.tolist())
     return params, losses
 

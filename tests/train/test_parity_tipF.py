@@ -27,8 +27,7 @@ def train(tip: Data, spec: OptimSpec, replicas: int = 1) -> tuple[torch.Tensor, 
     size, epochs = int(tip["F_batch_size"]), len(tip["F_order"])
     batches = [(e, part) for e in range(epochs) for part in tip["F_order"][e].split(size)]
     lr = rates(Schedule("cosine"), float(tip["lr"]), len(batches))
-    wd_R = tip["weight_decay"].double().expand(replicas)
-    optimiser = make(spec, {"keys": keys_RNC})
+    optimiser = make(spec, {"keys": keys_RNC}, [float(tip["weight_decay"])] * replicas)
     steps, losses = [], []
     for i, (epoch, rows) in enumerate(batches):
         leaf = keys_RNC.clone().requires_grad_()
@@ -39,7 +38,7 @@ def train(tip: Data, spec: OptimSpec, replicas: int = 1) -> tuple[torch.Tensor, 
         target = tip["train_labels"][rows]
         loss_R = torch.stack([F.cross_entropy(logits_BK, target) for logits_BK in logits_RBK])
         (grad,) = torch.autograd.grad(loss_R.sum(), leaf)
-        optimiser.step({"keys": grad}, torch.full((replicas,), lr[i], dtype=torch.float64), wd_R)
+        optimiser.step({"keys": grad}, torch.full((replicas,), lr[i], dtype=torch.float64))
         steps.append(keys_RNC[0].clone())
         losses.append(loss_R[0].item())
     return keys_RNC, steps, losses
