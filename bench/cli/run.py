@@ -36,7 +36,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="An existing Ray cluster (default: a local one).")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that fit cells (default: by cores and cells).")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that fit (default: one per GPU, else by cores and cells).")] = None,
     join_seeds: Annotated[bool | None, typer.Option(help="Train the seeds of a fit together (default: on a GPU).")] = None,
     dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,

@@ -3,6 +3,9 @@
 The parent encodes, in plan order, and hands a round (one seed of one dataset; with ``--no-dense-cache`` several, for the
 sake of few passes over the test images) to a worker when its features are stored; workers fit, evaluate and write records. A
 worker that dies loses only what it was at, which is tried once more.
+
+With several GPUs workers take one each in turn, round and round when they are more; the parent encodes on the first. Features
+are shared between them: their keys name the kind of device, not which one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.lazy import torch
 from bench.run.execute import Outcome, Runner, Todo, portions, remaining
 from bench.run.plan import Plan, Request, make
 
@@ -51,10 +55,20 @@ class Part:
     messages: list[str] = field(default_factory=list)
 
 
+def visible(device: str) -> list[str]:
+    """The devices that workers may have: every GPU that PyTorch sees for ``cuda``, else the one that is named."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
+
+
+def spread(devices: Sequence[str], jobs: int) -> list[str]:
+    """The device of each of ``jobs`` workers: one after the other, round and round."""
+    return [devices[i % len(devices)] for i in range(jobs)]
+
+
 def default_jobs(device: str, cells: int) -> int:
-    """Worker processes when none are asked for: one for an accelerator, on a processor one per core for enough cells."""
+    """Worker processes when none are asked for: one for each GPU, on a processor one per core for enough cells."""
     if device != "cpu":
-        return 1
+        return max(1, min(len(visible(device)), cells))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _MOST, cells // _CELLS_PER_JOB))
 
@@ -62,9 +76,8 @@ def default_jobs(device: str, cells: int) -> int:
 _worker: dict[str, Any] = {}
 
 
-def _start(setup: Setup, pids: Any) -> None:
-    """Runs once in every worker: the plan again (it is a function of the request), one thread, no Ctrl-C of its own."""
-    from bench.lazy import torch
+def _start(setup: Setup, slots: Any, pids: Any) -> None:
+    """Runs once in every worker: a device of its own, the plan again (it is a function of the request), one thread, no Ctrl-C."""
     from bench.registry import with_plugins
     from bench.run.session import Session
 
@@ -73,7 +86,7 @@ def _start(setup: Setup, pids: Any) -> None:
     torch.set_num_threads(1)
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
-    session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
+    session = Session(slots.get(), setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
     runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join)
     _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
 
@@ -97,8 +110,10 @@ class _Pool:
         # Workers share the cores by being several: each has one thread, also in NumPy's and scikit-learn's libraries.
         os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
         context = multiprocessing.get_context("spawn")
-        self.pids = context.SimpleQueue()
-        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, self.pids))
+        self.pids, slots = context.SimpleQueue(), context.SimpleQueue()
+        for device in spread(visible(setup.device), jobs):
+            slots.put(device)
+        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, slots, self.pids))
 
     def end(self) -> None:
         """End the workers without waiting for what they are at."""

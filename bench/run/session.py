@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,15 @@ def pick_device(name: str) -> str:
     """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
+    found = re.fullmatch(r"(cpu|cuda)(?::(0|[1-9]\d*))?", name)
+    if not found:
+        raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
+    if found[1] == "cuda":
+        if not torch.cuda.is_available():
+            raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
+        count = torch.cuda.device_count()
+        if int(found[2] or 0) >= count:
+            raise BenchError(f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}")
     return name
 
 
@@ -46,6 +54,8 @@ def repeatable() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory that it has not written; filling every fresh tensor costs a kernel each.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class Session:
@@ -58,6 +68,8 @@ class Session:
         repeatable()
         self.dense_cache = dense_cache
         self.device = pick_device(device)
+        if self.device.startswith("cuda:"):
+            torch.cuda.set_device(self.device)  # streams and memory figures that name no device mean the current one
         self.store = FeatureStore(cache, report)
         self.report = report
         self.workers = workers

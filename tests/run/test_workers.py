@@ -1,0 +1,87 @@
+"""Worker processes and devices: who works where. GPUs are stood in for, so that this runs without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.errors import BenchError
+from bench.run import parallel, session
+from tests.run.conftest import Bench
+
+# Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all the work.
+MEETING = """
+import os
+import time
+from pathlib import Path
+
+from bench.interface import Method
+
+HERE = Path(__file__).parent / "met"
+WORKERS = 2
+
+
+class Meeting(Method):
+    name = "meeting"
+    title = "Meeting"
+
+    def prepare(self, task):
+        HERE.mkdir(exist_ok=True)
+        (HERE / str(os.getpid())).touch()
+        end = time.monotonic() + 60
+        while len(list(HERE.iterdir())) < WORKERS:
+            if time.monotonic() > end:
+                raise RuntimeError("nobody else came")
+            time.sleep(0.02)
+        return {"W": task.W_KC}
+
+    def logits(self, params, consts, features, values):
+        return features["pooled"] @ consts["W"].T
+"""
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_workers_take_devices_in_turn() -> None:
+    assert parallel.spread(["cuda:0", "cuda:1"], 2) == ["cuda:0", "cuda:1"]
+    assert parallel.spread(["cuda:0", "cuda:1"], 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert parallel.spread(["cuda:0", "cuda:1", "cuda:2"], 1) == ["cuda:0"]
+
+
+def test_one_worker_for_each_gpu(two_gpus: None) -> None:
+    assert session.pick_device("auto") == "cuda"
+    assert parallel.visible("cuda") == ["cuda:0", "cuda:1"]
+    assert [parallel.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
+    assert parallel.visible("cuda:1") == ["cuda:1"] and parallel.default_jobs("cuda:1", 100) == 1
+    assert parallel.visible("cpu") == ["cpu"]
+
+
+def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session.pick_device("cuda:1") == "cuda:1"
+    with pytest.raises(BenchError, match=r"--device cuda:7: .* 2 CUDA device\(s\); the last is cuda:1$"):
+        session.pick_device("cuda:7")
+    for name in ("cuda:", "cuda:x", "cuda:01", "gpu"):
+        with pytest.raises(BenchError, match="choose auto, cpu, cuda or cuda:N"):
+            session.pick_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BenchError, match="no CUDA device"):
+        session.pick_device("cuda:0")
+
+
+def test_every_worker_has_its_device(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two numbers of the processor stand in for two GPUs; records say which one they were made on."""
+    plugin = tmp_path / "meeting.py"
+    plugin.write_text(MEETING)
+    monkeypatch.setattr(parallel, "visible", lambda device: ["cpu:0", "cpu:1"])
+    arguments = ("--methods", "meeting", "--plugin", plugin, "--seeds", "1,2", "--jobs", "2", "--results", tmp_path / "r")
+    done = bench("run", *arguments)
+    assert done.exit_code == 0, done.output
+    fits = [json.loads(path.read_text()) for path in (tmp_path / "r").rglob("*.json")]
+    assert {r["provenance"]["device"] for r in fits if r["kind"] == "fit"} == {"cpu:0", "cpu:1"}
