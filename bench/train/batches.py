@@ -67,6 +67,20 @@ def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = N
     return max(1, n_rows // batch)
 
 
+def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
+    """The numbers of rows that steps go through: (size,) where all are equal, else (size, last of an epoch, its steps).
+
+    Runs with equal cycles have batches of equal size at every step, whatever the number of rows behind them.
+    """
+    each = steps_per_epoch(rule, n_rows, batch, n_images)
+    rule = known(rule, "batch rule", RULES)
+    if rule == "full":
+        return (n_rows,)
+    size = min(batch, n_rows)
+    last = n_rows - (each - 1) * batch if rule == "epoch-keep" else size
+    return (size,) if last == size else (size, last, each)
+
+
 def order(seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None) -> np.ndarray:
     """The first ``take`` (default all) entries of the random permutation of ``n_rows`` rows of one epoch, int64.
 

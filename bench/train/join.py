@@ -1,7 +1,8 @@
-"""Tasks that train together: seeds of one recipe as lanes of one stack, mapped over lanes outside and replicas inside.
+"""Tasks that train together: seeds and shots of one recipe as lanes of one stack, mapped over lanes outside and replicas inside.
 
-Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for rounding. What the
-lanes' constants share is used once; tensors that differ are stacked; anything else that differs keeps tasks apart.
+Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for rounding. Support sets
+may differ in size where no step does. What the lanes' constants share is used once; tensors of one shape that differ are
+stacked; anything else that differs keeps tasks apart.
 Legend: G lanes, R replicas, B batch.
 """
 
@@ -16,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from bench.interface import Method, Params, Recipe, Rows, Values
-from bench.train import graphs, loop
+from bench.train import graphs, loop, span
 from bench.train.blocks import Sizes
 from bench.train.keep import Trained
 from bench.train.loop import Lane
@@ -33,8 +34,8 @@ def train(method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequenc
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
     G, R = len(lanes), len(values)
+    check(recipe, lanes)
     shared, varying = merged([lane.consts for lane in lanes])
-    check(lanes)
     first = next(iter(lanes[0].start[0].values()))
     axes, host = loop.axes_of(values, recipe, first.device, first.dtype), graphs.Host()
 
@@ -71,15 +72,17 @@ def _no_noise() -> Generator:
     raise Apart("the losses draw noise of their own seed")
 
 
-def check(lanes: Sequence[Lane]) -> None:
-    """Raises Apart unless all lanes draw from pools of one shape and start from tensors of one shape."""
-    shapes = [
-        [{name: (p.x.shape, p.x.dtype, len(p.y), p.views) for name, p in lane.pools.items()},
-         [{name: (p.shape, p.dtype) for name, p in start.items()} for start in lane.start]]
-        for lane in lanes
-    ]  # fmt: skip
-    if any(one != shapes[0] for one in shapes):
-        raise Apart("support sets differ in shape")
+def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
+    """Raises Apart unless all lanes start from tensors of one shape and each step's batches have one shape in all of them."""
+    if reason := span.apart(recipe, [loop.sizes(lane.pools) for lane in lanes]):
+        raise Apart(reason)
+    for name in recipe.streams:
+        pools = [lane.pools[name] for lane in lanes]
+        if len({(pool.x.shape[1:], pool.x.dtype, pool.y.dtype) for pool in pools}) > 1:
+            raise Apart(f"the rows of stream '{name}' differ in shape")
+    starts = [[{name: (p.shape, p.dtype) for name, p in start.items()} for start in lane.start] for lane in lanes]
+    if any(start != starts[0] for start in starts):
+        raise Apart("what is trained differs in shape")
 
 
 def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, steps_of
-from bench.train import batches, graphs, optim, rng, schedule
+from bench.train import batches, graphs, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
 
@@ -100,16 +100,14 @@ def orders(
     streams: Mapping[str, Stream], pools: Mapping[str, Pool], seed: int, steps: int
 ) -> tuple[int, Iterator[dict[str, Any]]]:
     """Steps per epoch of the longest stream and, for every step, the pool positions (B,) of each stream."""
-    sequences, lengths = {}, []
+    sequences = {}
     for name, stream in streams.items():
         pool = pools[name]
-        n_rows = batches.pool_rows(stream.rows, pool.images, pool.views)
-        batch = n_rows if stream.batch is None else stream.batch
-        lengths.append(batches.steps_per_epoch(stream.order, n_rows, batch, pool.images))
+        n_rows, batch = span.drawn(stream, (pool.images, pool.views))
         sequences[name] = batches.index_batches(
             stream.order, n_rows, batch, key=(seed, "order", name), steps=steps, n_images=pool.images
         )
-    return max(lengths), _zipped(streams, pools, sequences)
+    return epoch_length(streams, pools), _zipped(streams, pools, sequences)
 
 
 def _zipped(
@@ -126,7 +124,12 @@ def _zipped(
 
 def epoch_length(streams: Mapping[str, Stream], pools: Mapping[str, Pool]) -> int:
     """Steps that make one epoch (the longest stream's)."""
-    return orders(streams, pools, 0, 1)[0]
+    return span.epoch(streams, sizes(pools))
+
+
+def sizes(pools: Mapping[str, Pool]) -> dict[str, span.Size]:
+    """Images and views of every pool."""
+    return {name: (pool.images, pool.views) for name, pool in pools.items()}
 
 
 def gather(pool: Pool, positions: Any, device: torch.device, dtype: torch.dtype) -> Rows:
@@ -232,14 +235,18 @@ def advance(
     recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values, fuse: bool,
     differentiate: Differentiate, host: graphs.Host,
 ) -> list[Trained]:  # fmt: skip
-    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were alone."""
+    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were alone.
+
+    Lanes have batches of one shape and as many steps; epochs are each lane's own, with the rates and checks they set.
+    """
     assert recipe.optim is not None
     G, R = len(lanes), len(values)
     params = stack([start for lane in lanes for start in lane.start])
     device, _ = _place([params])
-    per_epoch = epoch_length(recipe.streams, lanes[0].pools)
-    steps = steps_of(recipe, per_epoch)
-    table_SR = rate_table(recipe, values, settings, steps, per_epoch).repeat(1, G).to(device)
+    epochs = [epoch_length(recipe.streams, lane.pools) for lane in lanes]
+    steps = steps_of(recipe, epochs[0])
+    tables = {per_epoch: rate_table(recipe, values, settings, steps, per_epoch) for per_epoch in set(epochs)}
+    table_SR = torch.cat([tables[per_epoch] for per_epoch in epochs], 1).to(device)
     optimiser = optim.make(recipe.optim, params, [float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G)
     tracks = [Track(_part(params, g, R), lane.score, values, recipe) for g, lane in enumerate(lanes)]
 
@@ -250,22 +257,23 @@ def advance(
 
     recorder = graphs.capturer(device)
     all_there = all(resident(lane.pools, device) for lane in lanes)
+    checked = recipe.select == "best" and lanes[0].score is not None
     eager = graphs.obstacle(fuse, all_there, steps) if recorder else ""
     launch = graphs.Launcher(make_step, host, recorder, eager)
 
-    def due(step: int) -> bool:
-        return recipe.select == "best" and lanes[0].score is not None and _due(step, recipe.check_every, per_epoch)
+    def due(step: int, *lengths: int) -> bool:
+        return checked and any(_due(step, recipe.check_every, per_epoch) for per_epoch in lengths)
 
     sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
     done = 0
-    for block in blocks(_merged(sequences), due, device):
+    for block in blocks(_merged(sequences), lambda step: due(step, *tables), device):
         for index_B, sizes in block:
             loss_R = launch(index_B, table_SR[done], sizes, done)
             done += 1
         for g, track in enumerate(tracks):
             if not track.over:
                 track.out.steps = done
-                if due(done - 1):
+                if due(done - 1, epochs[g]):
                     track.check(done - 1, loss_R[g * R : (g + 1) * R])
         if all(track.over for track in tracks):
             break

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
-from bench.train import hits, loop, rng, waves
+from bench.train import hits, loop, rng, span, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
 
@@ -200,7 +200,7 @@ def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves
     for static in points(recipe.static):
         settings = {**cases[0].task.settings, **static}
         values = [{**point, **static} for point in points(recipe.grid)]
-        group = recipe if not static else _with_static(recipe, static)
+        group = span.with_static(recipe, static)
         entrants = [_entrant(method, group, case, settings) for case in cases]
         for wave in waves.train(method, group, entrants, values, settings, tally):
             for mine, out in zip(done, wave.trained, strict=True):
@@ -224,19 +224,6 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: Values) -> wa
 
     score = scorer(method, recipe, case.consts, settings, case.val) if case.val else None
     return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
-
-
-def _with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:
-    """A static ``batch`` also sets the batch of the streams, in the shares the recipe gave them."""
-    if "batch" not in static:
-        return recipe
-    from dataclasses import replace
-
-    whole = sum(s.batch or 0 for s in recipe.streams.values())
-    streams = {
-        name: replace(s, batch=s.batch * static["batch"] // whole if s.batch else None) for name, s in recipe.streams.items()
-    }
-    return replace(recipe, streams=streams)
 
 
 def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None) -> dict[Any, _Point]:

@@ -86,7 +86,7 @@ def head() -> PoolingHead:
     return exact(attention_pool({n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, 4))
 
 
-def case(name: str, seed: int = 1, **more: Any) -> Case:
+def case(name: str, seed: int = 1, shots: int = SHOTS, **more: Any) -> Case:
     """A method on features that its classes explain in part; seeds differ in images, orders and starts."""
     made, pool = method(name), head()
     centre_KTD = torch.randn(K, T, D, generator=rng.generator(4, "classes"), dtype=torch.float64)
@@ -96,7 +96,7 @@ def case(name: str, seed: int = 1, **more: Any) -> Case:
         x_nTD = centre_KTD[torch.arange(n) % K] + 1.5 * noise
         return {DENSE: x_nTD, POOLED: pool(pool.params, x_nTD)}
 
-    N = K * SHOTS
+    N = K * shots
     views = [EVAL, FLIP, *(f"rrc(0.5)#{i}" for i in range(8))]
     known = {(tap, view): x for view in views for tap, x in images(N, "train", view).items()}
     raw_PC = torch.randn(3 * K, C, generator=rng.generator(6, "text"), dtype=torch.float64)

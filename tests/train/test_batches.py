@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.train.batches import (
     RULES,
     check_legal,
+    cycle,
     index_batches,
     legal,
     locate,
@@ -44,6 +45,19 @@ def test_batch_legality_of_the_published_grids() -> None:
         check_legal("epoch-keep", 5, 0)
     with pytest.raises(BenchError, match="did you mean 'epoch-keep'"):
         legal("epoch-kep", 5, 1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(rule=st.sampled_from(RULES), n_images=st.integers(1, 30), views=st.integers(1, 3), batch=st.integers(1, 20))
+def test_cycles_foretell_the_sizes_of_batches(rule: str, n_images: int, views: int, batch: int) -> None:
+    n_rows = n_images * views
+    if not legal(rule, n_rows, batch):
+        return
+    steps = 2 * steps_per_epoch(rule, n_rows, batch, n_images) + 1
+    size, *ending = cycle(rule, n_rows, batch, n_images)
+    last, each = ending or (size, 1)
+    expected = [last if (step + 1) % each == 0 else size for step in range(steps)]
+    assert [len(rows) for _, rows in run(rule, n_rows, batch, steps=steps, n_images=n_images)] == expected
 
 
 def test_steps_per_epoch() -> None:

@@ -11,19 +11,28 @@ import pytest
 import torch
 
 from bench.clip.blocks import product
-from bench.interface import Batch, Consts, Method, Params, Values
-from bench.train import graphs, join, loop, rng, select, waves
+from bench.interface import Batch, Consts, Method, Params, Recipe, Stream, Values
+from bench.train import graphs, join, loop, rng, select, span, waves
+from bench.train.schedule import Schedule
 from tests.methods.support import StandIn, make_task, method, tiny_tower
 from tests.train.engine_cases import OVERRIDES, Case, case, on
 from tests.train.test_fused import assert_same
 from tests.train.test_graphs import Recorder
 
 NAMES = [*sorted(OVERRIDES)]
+RESTART = ["cross-modal", "cross-modal-linear", "linear-probe-sgd", "safe"]  # fixed steps and batches
 
 
 def cases(name: str, n: int = 3, **more: Any) -> list[Case]:
     found = [case(name, seed=seed, **more) for seed in range(1, n + 1)]
     assert not torch.equal(found[0].pools["image"].x, found[1].pools["image"].x)
+    return [replace(c, method=found[0].method) for c in found]
+
+
+def shots(name: str, seeds: tuple[int, ...] = (1, 2), **more: Any) -> list[Case]:
+    """Tasks with 2 and with 4 images a class."""
+    found = [case(name, seed=seed, shots=n, **more) for n in (2, 4) for seed in seeds]
+    assert len({c.pools["image"].images for c in found}) == 2
     return [replace(c, method=found[0].method) for c in found]
 
 
@@ -61,6 +70,33 @@ def test_lanes_stop_by_their_own_patience() -> None:
     assert_as_alone(group, joined)
 
 
+@pytest.mark.parametrize("name", RESTART)
+def test_shots_join_where_no_step_shows_them(name: str) -> None:
+    group = shots(name)
+    assert_as_alone(group, together(group))
+
+
+def test_shots_stop_by_their_own_patience() -> None:
+    group = shots("safe", seeds=(1,), steps=40, check_every=1, patience=2, lr=(3e-2, 1e-7))
+    joined = together(group)
+    first, second = (f.budget["steps"] for f in joined)
+    assert first != second and min(first, second) < 2 * 40
+    assert_as_alone(group, joined)
+
+
+def test_what_follows_epochs_is_each_lanes_own() -> None:
+    """Rates and checks by epoch, where epochs differ in length and runs do not."""
+    group = shots("linear-probe-sgd", batch=(5,))
+    changes: dict[str, Any] = {"steps": 14, "check_every": None, "schedule": Schedule("dassl")}
+    group = [replace(c, recipe=replace(c.recipe, **changes)) for c in group]
+    joined = together(group)
+    lengths = [loop.epoch_length(c.recipe.streams, c.pools) for c in group]
+    assert lengths == [4, 4, 8, 8]
+    for f, per_epoch in zip(joined, lengths, strict=True):
+        assert [step for step, _ in f.curve[0]["checks"]] == list(range(per_epoch - 1, 14, per_epoch))
+    assert_as_alone(group, joined)
+
+
 def test_without_validation_the_last_step_is_kept() -> None:
     group = [replace(c, val=None, recipe=replace(c.recipe, grid={"lr": (1e-2,), "wd": (0.0,)}, static={}, select="last"))
              for c in cases("linear-probe-sgd")]  # fmt: skip
@@ -79,12 +115,13 @@ def test_waves_of_joined_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_same(c, one, other)
 
 
-def test_joined_steps_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = cases("tip-adapter-f", epochs=14)
+@pytest.mark.parametrize(("name", "recorded"), [("tip-adapter-f", 2), ("safe", 1)])
+def test_joined_steps_are_recorded_too(name: str, recorded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = cases(name, epochs=14) if name == "tip-adapter-f" else shots(name, steps=40)
     plain, recorder = together(group), Recorder()
     monkeypatch.setattr(graphs, "capturer", lambda device: recorder)
     for one, other in zip(plain, together(group), strict=True):
-        assert other.budget["graphs"] == 2 and one.curve == other.curve
+        assert other.budget["graphs"] == recorded and one.curve == other.curve
         assert all(torch.equal(p, other.params[key]) for key, p in one.params.items())
 
 
@@ -151,12 +188,47 @@ def test_what_stays_apart_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(join.Apart, match="draw noise of their own seed"):
         together([replace(c, method=Noisy(group[0].method)) for c in group])
     image = group[1].pools["image"]
-    short = replace(group[1], pools={"image": loop.Pool(image.x[:-2], image.y[:-1], 2)})
-    with pytest.raises(join.Apart, match="support sets differ in shape"):
-        together([group[0], short])
+    narrow = replace(group[1], pools={"image": replace(image, x=image.x[:, :-1])})
+    with pytest.raises(join.Apart, match="the rows of stream 'image' differ in shape"):
+        together([group[0], narrow])
+    tuned = loop.Lane({}, [{"W": torch.zeros(2)}], group[1].pools, 1, None)
+    with pytest.raises(join.Apart, match="what is trained differs in shape"):
+        join.check(group[0].recipe, [tuned, replace(tuned, start=[{"W": torch.zeros(3)}])])
+    keyed = [replace(c, consts={**c.consts, "keys_N": torch.zeros(c.pools["image"].images)}) for c in shots("linear-probe-sgd")]
+    with pytest.raises(join.Apart, match="the constants 'keys_N' differ in shape"):
+        together(keyed)
+    with pytest.raises(join.Apart, match="stream 'image' has batches of different sizes"):
+        together(shots("tip-adapter-f"))
     monkeypatch.setattr(type(group[0].method), "fuse", False)
     with pytest.raises(join.Apart, match="one after the other"):
         together(group)
+
+
+@pytest.mark.parametrize(
+    ("order", "batch", "sizes", "length", "says"),
+    [
+        ("restart", 8, [(9, 1), (40, 1)], {"steps": 5}, ""),
+        ("restart", 8, [(3, 4), (40, 1)], {"steps": 5}, ""),
+        ("restart", 8, [(8, 1), (40, 1)], {"steps": 5}, "stream 'image' cannot draw 8 of 8 rows"),
+        ("restart", 8, [(16, 1), (40, 1)], {"epochs": 2}, "their runs have 4 and 10 steps"),
+        ("epoch-keep", 8, [(16, 1), (40, 1)], {"steps": 5}, ""),
+        ("epoch-keep", 8, [(20, 1), (20, 1)], {"epochs": 2}, ""),
+        ("epoch-keep", 8, [(16, 1), (20, 1)], {"steps": 5}, "stream 'image' has batches of different sizes"),
+        ("epoch-keep", 8, [(20, 1), (28, 1)], {"steps": 5}, "stream 'image' has batches of different sizes"),
+        ("epoch-drop", 8, [(9, 1), (44, 1)], {"steps": 5}, ""),
+        ("epoch-drop", 8, [(7, 1), (44, 1)], {"steps": 5}, "stream 'image' has batches of different sizes"),
+        ("images", 8, [(3, 4), (40, 1)], {"steps": 5}, ""),
+        ("images", 8, [(3, 4), (40, 1)], {"epochs": 2}, "their runs have 2 and 10 steps"),
+        ("images", 8, [(3, 1), (40, 1)], {"steps": 5}, "stream 'image' has batches of different sizes"),
+        ("full", None, [(9, 1), (40, 1)], {"steps": 5}, "stream 'image' has batches of different sizes"),
+        ("full", None, [(9, 1), (3, 3)], {"steps": 5}, ""),
+    ],
+)
+def test_batch_rules_say_which_sizes_join(
+    order: str, batch: int | None, sizes: list[span.Size], length: dict[str, Any], says: str
+) -> None:
+    recipe = Recipe({"image": Stream(order=order, batch=batch)}, **length)
+    assert span.apart(recipe, [{"image": size} for size in sizes]) == says
 
 
 @pytest.mark.parametrize(
