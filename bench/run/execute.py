@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Outcome:
         for name in ("fits", "evaluations", "encodes", "steps"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures
+        self.out_of_time |= other.out_of_time
 
 
 @dataclass(frozen=True)
@@ -288,20 +289,21 @@ def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> It
 
 
 def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
-    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, as many rounds of
-    a dataset as leave work for every worker, since each portion makes a pass over the test images.
-    """
-    if not streamed:
-        yield from (group for _, group in rounds(todo, join=join))
-        return
+    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, several."""
+    groups = (group for _, group in rounds(todo, join=join))
+    return gathered(groups, jobs) if streamed else groups
+
+
+def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
+    """As many groups of a dataset together as leave work for all of ``jobs`` workers: each makes a pass over the test images."""
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
-    for (_, name), group in rounds(todo, join=join):
-        by_dataset[name].append(group)
+    for group in groups:
+        by_dataset[group[0].fit.dataset.name].append(group)
     share = math.ceil(jobs / max(1, len(by_dataset)))
-    for groups in by_dataset.values():
-        step = math.ceil(len(groups) / share)
-        for i in range(0, len(groups), step):
-            yield [t for group in groups[i : i + step] for t in group]
+    for parts in by_dataset.values():
+        step = math.ceil(len(parts) / share)
+        for i in range(0, len(parts), step):
+            yield [t for part in parts[i : i + step] for t in part]
 
 
 def _keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:

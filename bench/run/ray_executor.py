@@ -4,14 +4,14 @@ A task is all cells of one (seed, dataset, shots), so that methods which read ea
 in a folder of its own and sends its files back; what came back is recorded at once, so a node that dies costs only the tasks
 it was at, which Ray starts again elsewhere. Data, plugins and weights are read by path and must be there on every node;
 features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
-``--no-dense-cache`` each task makes its own pass over the test images: a task stays small, so that little is lost with a node.
+``--no-dense-cache`` a task is as many such groups of a dataset as leave work for every slot, since each task makes a pass
+over the test images. That is the trade-off: fewer passes, but all that a larger task had done is begun again when its node
+dies, and its files come back, through memory, in one piece.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.files import write_bytes
-from bench.run import record
-from bench.run.execute import Outcome, Runner, Todo, remaining, rounds
+from bench.run import record, scratch
+from bench.run.execute import Outcome, Runner, Todo, gathered, remaining, rounds
 from bench.run.parallel import Part, Setup
 from bench.run.plan import Plan, Planned, make
 
@@ -57,17 +57,18 @@ def run(
     Raises BenchError when Ray is not installed or the cluster cannot be reached.
     """
     ray = _connected(address)
-    waiting, taps = deque(groups(todo, setup.join)), parent.taps(todo)
-    parent.begin(plan, todo)
-    total = parent.outcome.cells
-    done = total - len(todo)
-    gpus = 0 if setup.device == "cpu" else 1
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
-    slots = max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)))
     busy: dict[Any, list[Todo]] = {}
     try:
+        setup, gpus, slots = _resources(ray, parent, setup)
+        tasks = groups(todo, setup.join)
+        waiting, taps = deque(tasks if setup.dense_cache else gathered(tasks, slots)), parent.taps(todo)
+        parent.begin(plan, todo)
+        total = parent.outcome.cells
+        done = total - len(todo)
+        until = None if deadline is None else time.time() + deadline - time.monotonic()  # as other machines' clocks count
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
         while waiting or busy:
-            # Two tasks for each slot: none waits for the driver, and few are under way when the time is up.
+            # Two tasks for each slot: none waits for the driver, and few hold memory for what they are to begin with.
             while waiting and len(busy) < 2 * slots:
                 if deadline is not None and time.monotonic() > deadline:
                     parent.outcome.out_of_time = True
@@ -77,7 +78,7 @@ def run(
                 if setup.cache is not None:
                     parent.encode(group, taps)
                 known = {} if setup.fresh else _known(setup.request.results, group)
-                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known)] = group
+                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known, until)] = group
             if not busy:
                 break
             (ready, *_), _ = ray.wait(list(busy), num_returns=1)
@@ -87,7 +88,7 @@ def run(
             except ray.exceptions.RayError as error:
                 done += len(group)
                 for t in group:
-                    parent.failed(t, RuntimeError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}"))
+                    parent.failed(t, _reason(ray, error))
                 continue
             _write(setup.request.results, sent.files)
             parent.outcome.add(sent.part.outcome)
@@ -100,7 +101,39 @@ def run(
         for reference in busy:
             ray.cancel(reference, force=True)
         ray.shutdown()
+        scratch.clear()
     return parent.outcome
+
+
+def _resources(ray: Any, parent: Runner, setup: Setup) -> tuple[Setup, int, int]:
+    """The setup for tasks, the GPUs of each, and how many the cluster runs at a time.
+
+    A task with a GPU sees that one only, as cuda:0, whatever it is to the driver; Ray starts a new process for each, since
+    CUDA keeps to the devices that a process saw first. Raises BenchError where no task could ever start.
+    """
+    device, _, number = setup.device.partition(":")
+    gpus = int(device == "cuda")
+    if gpus and number:
+        parent.session.report(f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task")
+    name = "GPU" if gpus else "CPU"
+    slots = int(ray.cluster_resources().get(name, 0))
+    if not slots:
+        mend = "start its nodes with --num-gpus, or use --device cpu" if gpus else "add a node to it"
+        raise BenchError(f"the Ray cluster offers no {name}: {mend}")
+    return replace(setup, device=device), gpus, slots
+
+
+def _reason(ray: Any, error: Exception) -> Exception:
+    """Why the cells of a task fail: an error of its own, which another try would meet again, or a death once too often."""
+    reason: Exception
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+        said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
+        reason = BenchError(f"on a node of the cluster: {said}")
+    else:
+        reason = RuntimeError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}")
+    reason.__cause__ = error  # its text holds the traceback of the node
+    return reason
 
 
 def _connected(address: str | None) -> Any:
@@ -146,42 +179,45 @@ def _write(results: Path, files: Files) -> None:
 _node: dict[str, Any] = {}
 
 
-def _work(setup: Setup, where: str, keys: frozenset[str], known: Files) -> Sent:
+def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: float | None) -> Sent:
     """Runs in a Ray worker: the cells with these fit keys, in a folder that only this process sees.
 
-    ``where`` is the driver's working directory, which relative paths are meant from.
+    ``where`` is the driver's working directory, which relative paths are meant from; no cell starts after ``until``
+    (time.time).
     """
     with suppress(FileNotFoundError):
         os.chdir(where)
     if _node.get("setup") != setup:
         _prepare(setup)
     folder: Path = _node["folder"]
-    shutil.rmtree(folder, ignore_errors=True)
-    _write(folder, known)
     runner: Runner = _node["runner"]
-    runner.outcome = Outcome()
-    todo = [t for t in remaining(_node["plan"], setup.fresh)[0] if t.fit.key in keys]
     labels: list[str] = []
-    runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what))
-    files = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for part in ("runs", "states")
-        for path in sorted((folder / part).rglob("*"))
-        if path.is_file()
-    }
+    with scratch.own(folder):
+        _write(folder, known)
+        runner.outcome = Outcome()
+        todo = [t for t in remaining(_node["plan"], setup.fresh)[0] if t.fit.key in keys]
+        deadline = None if until is None else time.monotonic() + until - time.time()
+        runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what), deadline)
+        files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for part in ("runs", "states")
+            for path in sorted((folder / part).rglob("*"))
+            if path.is_file()
+        }
     messages = list(_node["messages"])
     _node["messages"].clear()
     return Sent(Part(runner.outcome, labels, messages), {n: b for n, b in files.items() if known.get(n) != b})
 
 
 def _prepare(setup: Setup) -> None:
-    """Once in every worker process: the plan again, with results in a folder of its own."""
+    """Once in every worker process: the plan again, with results in a folder of its own, and one thread as for one CPU."""
     from bench.lazy import torch
     from bench.registry import with_plugins
     from bench.run.session import Session
 
-    torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="bench-ray-"))
+    torch.set_num_threads(1)  # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to a task's CPUs
+    scratch.clear()
+    folder = scratch.path()
     messages: list[str] = []
     registry = with_plugins(setup.plugins)
     session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)

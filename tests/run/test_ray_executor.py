@@ -2,37 +2,92 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.errors import BenchError
-from bench.run import ray_executor
+from bench.run import onepass, parallel, ray_executor
+from bench.run.session import Session
 from tests.run.conftest import Bench, records
 
 HAVE = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAVE, reason="needs Ray: pip install 'fewshot-clip-bench[ray]'")
 FOUR = ("--methods", "zero-shot,tip-adapter-f,safe,safe-a")
 GRID = (*FOUR, "--shots", "2,3", "--seeds", "1,2", "--set", "safe.steps=6", "--set", "safe.check_every=2")
-CLUSTER = {"num_cpus": 1, "object_store_memory": 80 << 20}
+MEMORY = 80 << 20
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the local executor's records of GRID lie: the first test that needs them makes them, the others find them."""
+    return tmp_path_factory.mktemp("local")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where tasks put their folders."""
+    folder = tmp_path_factory.mktemp("tasks")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(folder))
+        patched.setenv("TMPDIR", str(folder))
+        patched.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets may not be long
+        yield folder
+
+
+class Tasks:
+    """A stand-in for Ray that runs a task in this process when its result is asked for."""
+
+    class exceptions:
+        RayError = type("RayError", (Exception,), {})
+        RayTaskError = type("RayTaskError", (RayError,), {"cause": None})
+
+    def __init__(self, **resources: float) -> None:
+        self.resources = resources
+        self.options: dict[str, Any] = {}
+        self.sent: list[tuple[Any, ...]] = []
+
+    def remote(self, **options: Any) -> Any:
+        self.options = options
+        return lambda work: type("Task", (), {"remote": staticmethod(functools.partial(self.send, work))})
+
+    def send(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        self.sent.append(arguments)
+        return functools.partial(work, *arguments)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def wait(self, waiting: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return waiting[-1:], waiting[:-1]
+
+    def get(self, task: Callable[[], Any]) -> Any:
+        try:
+            return task()
+        except Exception as error:
+            raised = self.exceptions.RayTaskError("what the node printed")
+            raised.cause = error
+            raise raised from error
+
+    def cancel(self, task: Any, force: bool) -> None: ...
+    def shutdown(self) -> None: ...
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without processors, so that tasks run on the two worker nodes."""
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
-    yield made
-    made.shutdown()
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
+    tasks = Tasks(CPU=2.0)
+    monkeypatch.setattr(ray_executor, "_connected", lambda address: tasks)
+    yield tasks
+    ray_executor._node.clear()
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,86 +101,179 @@ def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
     assert done.exit_code != 0 and "local or ray" in (done.output + str(done.exception))
 
 
-def test_tasks_in_this_process_make_the_records(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver and its tasks without Ray: a stand-in that runs each task when it is asked for."""
-
-    class Tasks:
-        class exceptions:
-            RayError = type("RayError", (Exception,), {})
-
-        def remote(self, **options: Any) -> Any:
-            return lambda fn: type("Task", (), {"remote": staticmethod(lambda *a: _Result(fn, a))})
-
-        def cluster_resources(self) -> dict[str, float]:
-            return {"CPU": 2.0}
-
-        def wait(self, waiting: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
-            return waiting[-1:], waiting[:-1]
-
-        def get(self, result: Any) -> Any:
-            return result.fn(*result.arguments)
-
-        def cancel(self, result: Any, force: bool) -> None: ...
-        def shutdown(self) -> None: ...
-
-    class _Result:
-        def __init__(self, fn: Any, arguments: Any) -> None:
-            self.fn, self.arguments = fn, arguments
-
-    monkeypatch.setattr(ray_executor, "_connected", lambda address: Tasks())
-    assert bench("run", *GRID, "--results", tmp_path / "local").exit_code == 0
-    done = bench("run", *GRID, "--results", tmp_path / "ray", "--executor", "ray")
+def test_tasks_in_this_process_make_the_records(
+    bench: Bench, tmp_path: Path, local: Path, temporary: Path, stand_in: Tasks
+) -> None:
+    assert bench("run", *GRID, "--results", local).exit_code == 0
+    done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert done.exit_code == 0, done.output
-    assert records(tmp_path / "ray") == records(tmp_path / "local")
-    states = {p.name: p.read_bytes() for p in (tmp_path / "local" / "states").iterdir()}
-    assert states == {p.name: p.read_bytes() for p in (tmp_path / "ray" / "states").iterdir()}
-    again = bench("run", *GRID, "--results", tmp_path / "ray", "--executor", "ray")
+    assert len(stand_in.sent) == 5, "one task for each seed and number of shots, one for what needs neither"
+    assert records(tmp_path) == records(local)
+    states = {p.name: p.read_bytes() for p in (local / "states").iterdir()}
+    assert states == {p.name: p.read_bytes() for p in (tmp_path / "states").iterdir()}
+    again = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert again.exit_code == 0 and "0 encodes, 0 steps" in again.output
     # A lost record is made again from what is there: nothing is trained twice.
-    lost = next(p for p in (tmp_path / "ray" / "runs").rglob("*-*.json") if "safe-a" in str(p))
+    lost = next(p for p in (tmp_path / "runs").rglob("*-*.json") if "safe-a" in str(p))
     lost.unlink()
-    again = bench("run", *GRID, "--results", tmp_path / "ray", "--executor", "ray")
+    again = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert again.exit_code == 0 and " 0 steps" in again.output
-    assert records(tmp_path / "ray") == records(tmp_path / "local")
+    assert records(tmp_path) == records(local)
+    assert not list(temporary.glob("bench-ray-*")), "tasks leave no folders"
+
+
+@pytest.mark.parametrize(("slots", "held", "tasks", "passes"), [(1, onepass.HELD_BYTES, 1, 1), (3, 0, 3, 4)])
+def test_streamed_test_images_are_passed_over_once_for_all_that_a_slot_does(
+    slots: int, held: int, tasks: int, passes: int, bench: Bench, tmp_path: Path, local: Path, stand_in: Tasks,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    seen: list[int] = []
+    original = Session.stream
+
+    def counted(self: Session, spec: Any, dataset: Any, paths: Any, *rest: Any) -> Iterator[Any]:
+        seen.append(len(paths))
+        return original(self, spec, dataset, paths, *rest)
+
+    monkeypatch.setattr(Session, "stream", counted)
+    monkeypatch.setattr(onepass, "HELD_BYTES", held)
+    stand_in.resources["CPU"] = slots
+    assert bench("run", *GRID, "--results", local).exit_code == 0
+    arguments = (*GRID, "--results", tmp_path, "--no-dense-cache", "--cache", tmp_path / "features")
+    done = bench("run", *arguments, "--executor", "ray")
+    assert done.exit_code == 0, done.output
+    assert len(stand_in.sent) == tasks
+    assert seen == [15] * passes, "one for each task; one more where a task's states are more than memory may hold"
+    assert records(tmp_path) == records(local)
+
+
+def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Tasks) -> None:
+    """A task that holds many cells stops by itself, by the clock of its own machine."""
+    cells = ("--methods", "zero-shot,tip-adapter-f", "--seeds", "1", "--results", tmp_path)
+    done = bench("run", *cells, "--executor", "ray", "--time-budget", "10")
+    assert done.exit_code == 0, done.output
+    *task, until = stand_in.sent[-1]
+    assert 0 < until - time.time() < 600
+    late = ray_executor._work(*task, time.time() - 1)
+    assert late.part.outcome.out_of_time and not late.part.labels and not late.files
+    assert ray_executor._work(*task, until).part.labels
+
+
+@pytest.fixture
+def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if ``--device cuda:1`` were asked for on a machine of two GPUs; the tasks' processes have none."""
+    original = parallel.Setup
+    monkeypatch.setattr(parallel, "Setup", lambda *arguments: replace(original(*arguments), device="cuda:1"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
+    bench: Bench, tmp_path: Path, stand_in: Tasks, second_gpu: None
+) -> None:
+    stand_in.resources["GPU"] = 2
+    done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
+    assert (stand_in.options["num_cpus"], stand_in.options["num_gpus"]) == (1, 1)
+    assert {setup.device for setup, *_ in stand_in.sent} == {"cuda"}, "the number counts GPUs that a task does not see"
+    assert done.output.count("--device cuda:1: what this process does itself") == 1
+    # An error of the task itself reaches the user as it is, and the records of all its cells.
+    assert done.exit_code == 1 and "on a node of the cluster: --device cuda: this PyTorch sees no CUDA device" in done.output
+    failed = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("*.json")]
+    assert len(failed) == 13 and all("what the node printed" in r["traceback"] for r in failed)
+
+
+def test_a_cluster_without_what_a_task_needs_is_an_error(
+    bench: Bench, tmp_path: Path, stand_in: Tasks, second_gpu: None
+) -> None:
+    done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
+    assert done.exit_code == 1 and "offers no GPU: start its nodes with --num-gpus" in str(done.exception)
+    assert not stand_in.sent
+
+
+@pytest.fixture(scope="module")
+def cluster(cache: Path, temporary: Path) -> Iterator[Any]:
+    """A head without processors, so that tasks run on the worker nodes that ``nodes`` adds."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("BENCH_CACHE", str(cache))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY})
+        yield made
+        made.shutdown()
+
+
+def nodes(cluster: Any, *sizes: int) -> tuple[tuple[str, ...], list[Any]]:
+    """The options for a run on worker nodes with these numbers of processors, and the nodes; those that fit are kept."""
+    lacking, found = list(sizes), []
+    for node in list(cluster.worker_nodes):
+        if (size := node._ray_params.num_cpus) in lacking:
+            lacking.remove(size)
+            found.append(node)
+        else:
+            cluster.remove_node(node)
+    found += [cluster.add_node(num_cpus=size, object_store_memory=MEMORY) for size in lacking]
+    return ("--executor", "ray", "--ray-address", cluster.address), found
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_killed_node_loses_no_finished_cell(bench: Bench, tmp_path: Path, cluster: Any) -> None:
-    assert bench("run", *GRID, "--results", tmp_path / "local").exit_code == 0
-    wanted = records(tmp_path / "local")
-    first, _ = cluster.add_node(**CLUSTER), cluster.add_node(**CLUSTER)
-    results, seen = tmp_path / "ray", {}
+def test_joined_seeds_give_the_same_tables_on_one_worker_and_two(
+    bench: Bench, tmp_path: Path, cluster: Any, temporary: Path
+) -> None:
+    wanted = tmp_path / "local"
+    assert bench("run", *GRID, "--join-seeds", "--results", wanted, "--jobs", "1").exit_code == 0
+    table = bench("table", "--results", wanted, "--format", "md").stdout
+    for sizes in ((1,), (1, 1)):
+        results = tmp_path / str(len(sizes))
+        done = bench("run", *GRID, "--join-seeds", "--results", results, *nodes(cluster, *sizes)[0])
+        assert done.exit_code == 0, done.output
+        assert records(results) == records(wanted)
+        assert bench("table", "--results", results, "--format", "md").stdout == table and "SAFE-A" in table
+        found = [json.loads(path.read_text()) for path in (results / "runs").rglob("*.json")]
+        joined = [r["budget"]["joined"] for r in found if r["kind"] == "fit" and r["cell"]["method"] in ("safe", "tip-adapter-f")]
+        assert [len(keys) for keys in joined] == [2] * 8, "two methods, two numbers of shots, two seeds"
+    assert not list(temporary.glob("bench-ray-*"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_four_workers_share_few_passes_and_give_the_same_records(
+    bench: Bench, tmp_path: Path, local: Path, cluster: Any
+) -> None:
+    assert bench("run", *GRID, "--results", local).exit_code == 0
+    streamed = (*GRID, "--results", tmp_path, "--no-dense-cache", "--cache", tmp_path / "features")
+    done = bench("run", *streamed, *nodes(cluster, 1, 3)[0])
+    assert done.exit_code == 0, done.output
+    assert records(tmp_path) == records(local)
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("*.json")]
+    shares = {r["seconds"] for r in found if r["kind"] == "evaluation" and r["cell"]["method"] in ("safe", "safe-a")}
+    assert len(shares) == 3, "all that a pass serves has an equal share of its seconds"
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_node_loses_no_finished_cell(
+    bench: Bench, tmp_path: Path, local: Path, cluster: Any, temporary: Path
+) -> None:
+    assert bench("run", *GRID, "--results", local).exit_code == 0
+    seen: dict[Path, int] = {}
+    options, (first, _) = nodes(cluster, 1, 1)
 
     def kill() -> None:
         """When the first records are there, one of two nodes dies, at its next task."""
-        while not list((results / "runs").rglob("*.json")):
+        while not list((tmp_path / "runs").rglob("*.json")):
             time.sleep(0.05)
-        seen.update({p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*.json")})
+        seen.update({p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.json")})
         cluster.remove_node(first, allow_graceful=False)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    done = bench("run", *GRID, "--results", results, "--executor", "ray", "--ray-address", cluster.address)
+    done = bench("run", *GRID, "--results", tmp_path, *options)
     thread.join(60)
     assert done.exit_code == 0, done.output
-    assert seen and len(seen) < len(list((results / "runs").rglob("*.json"))), "the node died while there was work left"
+    assert seen and len(seen) < len(list((tmp_path / "runs").rglob("*.json"))), "the node died while there was work left"
     assert all(p.stat().st_mtime_ns == at for p, at in seen.items()), "finished cells stay as they were"
-    assert records(results) == wanted
+    assert records(tmp_path) == records(local)
     finished = json.loads(next(iter(seen)).read_text())
     assert finished["status"] == "ok"
-
-
-@needs_ray
-@pytest.mark.slow
-def test_one_and_four_workers_give_the_same_tables(bench: Bench, tmp_path: Path, cluster: Any) -> None:
-    found, tables = [], []
-    for more in (1, 3):
-        cluster.add_node(**CLUSTER | {"num_cpus": more})
-        results = tmp_path / str(more)
-        done = bench("run", *GRID, "--results", results, "--executor", "ray", "--ray-address", cluster.address)
-        assert done.exit_code == 0, done.output
-        found.append(records(results))
-        tables.append(bench("table", "--results", results, "--format", "md").stdout)
-    assert found[0] == found[1]
-    assert tables[0] == tables[1] and "SAFE-A" in tables[0]
+    assert not list(temporary.glob("bench-ray-*")), "what the dead node's task left is removed"

@@ -1,0 +1,55 @@
+"""Folders for worker processes that may be killed at any moment: one is there while its owner works, then it is gone.
+
+The owner holds a lock on its folder, which the system drops however the process ends: a folder that nobody holds was left
+by a dead process, and whoever works on that machine next removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def _prefix() -> str:
+    """By machine: where several share a temporary folder, locks need not reach from one to the other."""
+    return f"bench-ray-{platform.node()}-"
+
+
+def path() -> Path:
+    """A name for a folder of this process; nothing is made yet."""
+    return Path(tempfile.gettempdir(), _prefix() + secrets.token_hex(6))
+
+
+@contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """``folder``, empty at first, for as long as the block runs."""
+    made = Path(tempfile.mkdtemp(dir=folder.parent))
+    handle = os.open(made, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        made.rename(folder)  # bears its name only now, so that nobody ever meets it without its lock
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def clear() -> None:
+    """Remove what dead processes left on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob("bench-ray-*"):
+        if not folder.name.startswith(_prefix()):
+            continue
+        with suppress(OSError):  # its owner lives, it is another user's, or it has gone meanwhile
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
