@@ -157,8 +157,8 @@ class ClipLora(Method):
         vision = Blocks(weights, stem, len(visual.transformer.resblocks), first.attn.num_heads, first.mlp.gelu, first.ln_1.eps)
         words = Blocks(text.params, stem, text.layers, text.heads, text.activation, text.eps, causal=True)
         prompts_KLD = text.embed(ids_KL[:, :L]) + text.params["positional_embedding"][:L]
-        return {"visual": visual, "towers": {"vision": vision, "text": words}, "prompts_KLD": prompts_KLD, "eot_K": eot_K,
-                "scale": task.scale}  # fmt: skip
+        return {"visual": visual, "towers": {"vision": vision, "text": words}, "prompts_KLD": prompts_KLD,
+                "eot_K": eot_K.to(prompts_KLD.device), "scale": task.scale}  # fmt: skip
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         params, r = {}, values["rank"]
@@ -185,7 +185,7 @@ class ClipLora(Method):
         tokens_BTD = visual._embeds(x_BCHW.to(visual.conv1.weight.dtype)).to(vision.params["proj"].dtype)
         f_BC = norm(through("vision", tokens_BTD)[:, 0], vision.params, "ln_post", vision.eps) @ vision.params["proj"]
         words_KLD, eot_K = through("text", consts["prompts_KLD"]), consts["eot_K"]
-        last_KD = words_KLD[torch.arange(len(eot_K)), eot_K]
+        last_KD = words_KLD[torch.arange(len(eot_K), device=eot_K.device), eot_K]
         W_KC = unit(norm(last_KD, text.params, "ln_final", text.eps) @ text.params["text_projection"])
         return cosine_logits(f_BC, W_KC, consts["scale"])
 
