@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.benchmarks import page
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARK = r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n+)?"
@@ -157,15 +159,14 @@ def test_command_of_the_records_exists(command: Command) -> None:
 
 
 def test_ratios_shown_are_those_measured() -> None:
-    """results/benchmarks/README.md shows one of the files beside it, named by its commit, row by row."""
+    """results/benchmarks/README.md shows files beside it as tests.benchmarks.page prints them; names tell commit and device."""
     folder = ROOT / "results" / "benchmarks"
     text = (folder / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"commit ([0-9a-f]{7,})", text)
-    assert found, "the page names the commit that was measured"
-    rows = json.loads((folder / f"{found[1]}-cpu.json").read_text(encoding="utf-8"))["rows"]
-    measured = text.partition("## The paper's grid")[0]
-    shown = [line.strip("| ").split(" | ")[:3] for line in measured.splitlines() if line.startswith("| ")][1:]
-    assert shown == [[r["name"], r["baseline"], f"{r['ratio']:.1f}x"] for r in rows]
+    files = [folder / name for name in re.findall(r"\(([^()]+\.json)\)", text)]
+    assert files, "the page links to what it shows"
+    for file in files:
+        assert file.name.startswith(json.loads(file.read_text(encoding="utf-8"))["commit"] + "-")
+        assert page.block(file) in text, f"run: python -m tests.benchmarks.page {file.relative_to(ROOT)}"
 
 
 def test_projection_shown_is_what_the_script_prints() -> None:

@@ -5,7 +5,6 @@ Legend: B batch, C colours, H W pixels.
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from bench.data.imagefile import FolderSource
 from bench.features.encode import Request, encode, keys
 from bench.features.store import FeatureStore
 from bench.interface import EVAL, FLIP, POOLED
+from tests.benchmarks import ratios_device
 from tests.benchmarks.ratios_timing import Row, interleaved, row
 
 
@@ -66,14 +66,14 @@ def photographs(n: int) -> Iterator[tuple[Path, list[str]]]:
 
 def encode_rows(pocket: backbone.Backbone, quick: bool) -> Iterator[Row]:
     """The embedded tower, where decoding counts, for one view and for two; RN50's shape, where the tower does."""
-    plain = state.build(pocket.spec).eval()  # in the memory layout that open_clip builds
+    plain = state.build(pocket.spec).eval().to(pocket.device)  # in the memory layout that open_clip builds
     n, repeats = (64, 1) if quick else (400, 5)
     saved = "pixels travel as bytes, channels-last"
     yield encode_row(pocket, plain, "encode, pocket-rn", n, (EVAL,), repeats, saved)
     both = f"both from one decode and resize, {saved}"
     yield encode_row(pocket, plain, "encode, pocket-rn, image and mirrored", n, (EVAL, FLIP), repeats, both)
     if not quick:
-        model = open_clip.create_model("RN50-quickgelu").eval().requires_grad_(False)
+        model = open_clip.create_model("RN50-quickgelu").eval().requires_grad_(False).to(pocket.device)
         spec = replace(pocket.spec, name="RN50", arch="RN50", image_size=224)
         large = backbone.Backbone(spec, deepcopy(model), pocket.device, pocket.dtype)
         yield encode_row(large, model, "encode, RN50", 32, (EVAL,), 3, f"{saved}, batch norms and pool folded", 8)
@@ -88,7 +88,7 @@ def encode_row(
     Ours encodes as ``bench run`` does, into a store on disk, and reads it. Theirs keeps features in memory, and reads the
     files once for every view with as many worker processes as there are cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = ratios_device.cores()
     how = tower.spec.preprocess
     transform = open_clip.image_transform(tower.image_size, is_train=False, mean=how.mean, std=how.std)
     number, found = count(), {}
@@ -106,8 +106,8 @@ def encode_row(
             with torch.no_grad():
                 for view in views:
                     loader = DataLoader(Files(root, paths, transform, view == FLIP), batch_size=batch, num_workers=cores)
-                    parts += [model.encode_image(x_BCHW) for x_BCHW in loader]
-            found["plain"] = torch.cat(parts)
+                    parts += [model.encode_image(x_BCHW.to(tower.device)) for x_BCHW in loader]
+            found["plain"] = torch.cat(parts).cpu()
 
         times = interleaved({"ours": ours, "plain": plain}, repeats)
     same = float(F.cosine_similarity(found["ours"].float(), found["plain"]).min())

@@ -42,17 +42,40 @@ class Run:
     check: Callable[[int], bool]
 
 
+class Tail(nn.Module):
+    """What a ViT tower does last, on all tokens: its last block, ``ln_post`` and the projection of the first token."""
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.block, self.ln_post = visual.transformer.resblocks[-1], visual.ln_post
+        self.proj = visual.proj
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        out: Tensor = self.ln_post(self.block(x_BTD))[:, 0] @ self.proj
+        return out
+
+
+def pooling(visual: Any) -> nn.Module:
+    """A copy of the tower's pooling head as open_clip's own modules: the attention pool, or a ViT's tail."""
+    return copy.deepcopy(visual.attnpool if hasattr(visual, "attnpool") else Tail(visual))
+
+
 def trunk(visual: Any, x_BCHW: Tensor) -> Tensor:
-    """A ResNet tower up to its attention pool, (B, D, h, w)."""
-    out: Tensor = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW)))))
-    return out
+    """A tower up to its pooling head: (B, D, h, w) of a ResNet, (B, T, D) of a ViT."""
+    if hasattr(visual, "attnpool"):
+        out: Tensor = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW)))))
+        return out
+    x_BTD: Tensor = visual._embeds(x_BCHW)
+    for block in visual.transformer.resblocks[:-1]:
+        x_BTD = block(x_BTD)
+    return x_BTD
 
 
 def loop(
     run: Run, module: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Callable[[int], Tensor],
     logits_of: Callable[[Tensor], Tensor], val: Images,
 ) -> list[float]:  # fmt: skip
-    """One grid point: returns the validation accuracy at every check."""
+    """One grid point: returns the validation accuracy at every check. ``run.check`` is asked after every step."""
     curve, best, kept = [], -1.0, None
     for step, rate in enumerate(run.rates):
         for group in optimiser.param_groups:
@@ -70,7 +93,7 @@ def loop(
             curve.append(float(sum(hits)) / len(val.y_N))
             if curve[-1] > best:
                 best, kept = curve[-1], copy.deepcopy(module.state_dict())
-    assert kept is not None
+    assert kept is not None or not curve
     return curve
 
 
@@ -85,7 +108,7 @@ def safe(
     x, y = images.pool(views), images.y_N
     curves = []
     for run in runs:
-        head = copy.deepcopy(model.visual.attnpool).requires_grad_(True)
+        head = pooling(model.visual).requires_grad_(True)
         optimiser = torch.optim.AdamW(head.parameters(), weight_decay=run.wd)
 
         def loss_of(step: int, head: nn.Module = head, run: Run = run) -> Tensor:
@@ -109,8 +132,8 @@ def cross_modal(
     x, y = images.pool(views), images.y_N
     curves = []
     for run in runs:
-        pool = copy.deepcopy(model.visual.attnpool).requires_grad_(partial)
-        rows = nn.Linear(W_KC.shape[1], W_KC.shape[0], bias=False)
+        pool = pooling(model.visual).requires_grad_(partial)
+        rows = nn.Linear(W_KC.shape[1], W_KC.shape[0], bias=False, device=W_KC.device)
         rows.weight.data.copy_(W_KC)
         both = nn.ModuleList([pool, rows])
         optimiser = torch.optim.AdamW([p for p in both.parameters() if p.requires_grad], weight_decay=run.wd)
@@ -146,7 +169,7 @@ def tip_adapter_f(
             means = [torch.cat([model.encode_image(part) for part in images.views[v].split(32)]) for v in key_views]
         keys = F.normalize(torch.stack(means).mean(0), dim=-1)
         onehot = F.one_hot(y, K).float()
-        adapter = nn.Linear(keys.shape[1], keys.shape[0], bias=False)
+        adapter = nn.Linear(keys.shape[1], keys.shape[0], bias=False, device=keys.device)
         adapter.weight.data.copy_(keys)
         optimiser = torch.optim.AdamW(adapter.parameters(), weight_decay=run.wd, eps=eps)
         x = images.pool(views)
@@ -181,7 +204,7 @@ def coop(
     """One context learned through the text tower at all 77 positions."""
     x, y = images.pool(views), images.y_N
     M = len(words.split())
-    ids = tokenize([f"{words} {name}." for name in names])
+    ids = tokenize([f"{words} {name}." for name in names]).to(model.token_embedding.weight.device)
     with torch.no_grad():
         table = model.token_embedding(ids)
     curves = []

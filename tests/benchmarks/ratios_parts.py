@@ -31,21 +31,25 @@ def _normal(module: torch.nn.Module) -> None:
             p.copy_(torch.randn(p.shape, generator=rng.generator(0, "weights", i)) * p.shape[-1] ** -0.5)
 
 
-def original_head(family: str) -> tuple[torch.nn.Module, heads.PoolingHead, Callable[[Tensor], Tensor], Tensor]:
+def original_head(
+    family: str, device: torch.device
+) -> tuple[torch.nn.Module, heads.PoolingHead, Callable[[Tensor], Tensor], Tensor]:
     """open_clip's module at true size, our head with its weights, its map from dense tokens, and a batch of 8."""
     g = rng.generator(0, "tokens")
     if family == "rn":
         pool = AttentionPool2d(7, 2048, 32, 1024)
         _normal(pool)
+        pool.to(device)
         holder = torch.nn.Module()
         holder.attnpool = pool
-        x = torch.randn(8, 49, 2048, generator=g).relu()
+        x = torch.randn(8, 49, 2048, generator=g).relu().to(device)
         return pool, heads.of_tower(holder, "rn"), lambda x: pool(x.transpose(1, 2).unflatten(2, (7, 7))), x
     vit = VisionTransformer(224, 16, 768, 1, 12, 4.0, output_dim=512, act_layer=QuickGELU).eval()
     _normal(vit.transformer)
+    vit.to(device)
     tail = torch.nn.Module()
     tail.transformer, tail.ln_post, tail.proj = vit.transformer, vit.ln_post, vit.proj
-    x = torch.randn(8, 197, 768, generator=g)
+    x = torch.randn(8, 197, 768, generator=g).to(device)
     return tail, heads.of_tower(vit, "vit"), lambda x: vit._pool(vit.transformer(x))[0] @ vit.proj, x
 
 
@@ -56,11 +60,11 @@ def flops(fn: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def head_rows(repeats: int) -> list[Row]:
+def head_rows(device: torch.device, repeats: int) -> list[Row]:
     """Forward and backward of a batch of 8 through the folded head against open_clip's module."""
     found = []
     for family, title, least in (("rn", "RN50 head, 50x2048", 3.0), ("vit", "ViT-B/16 head, 197x768", 3.0)):
-        module, head, original, x = original_head(family)
+        module, head, original, x = original_head(family, device)
         params = {name: p.requires_grad_() for name, p in head.copy().items()}
         weights = [p for p in module.parameters() if p.requires_grad]
 
@@ -87,7 +91,8 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
     share computed once, against every prompt cut at the last end token, and against all 77 positions."""
     prompts = lay_out(tower, [" ".join(["thing"] * (1 + i % 4)) + f" number {i}" for i in range(K)], M)
     L, positions = prompts.base_KLD.shape[1], tower.context_length
-    ctx = (0.02 * torch.randn(M, prompts.base_KLD.shape[2], generator=rng.generator(0, "context"))).requires_grad_()
+    drawn = 0.02 * torch.randn(M, prompts.base_KLD.shape[2], generator=rng.generator(0, "context"))
+    ctx = drawn.to(prompts.base_KLD.device).requires_grad_()
 
     def cut(ctx: Tensor) -> Tensor:
         return tower.encode(prompts.fill(ctx), prompts.eot_K)
@@ -117,7 +122,9 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
     return found
 
 
-def search_rows(method: Any, n_val: int, N: int, K: int, steps: tuple[int, int], repeats: int, C: int = 1024) -> list[Row]:
+def search_rows(
+    method: Any, device: torch.device, n_val: int, N: int, K: int, steps: tuple[int, int], repeats: int, C: int = 1024
+) -> list[Row]:  # fmt: skip
     """Tip-Adapter's grid against a plain double loop, as published (affinity in the loop) and with the affinity taken out."""
     g = rng.generator(0, "search")
     centre_KC = torch.randn(K, C, generator=g)
@@ -125,6 +132,7 @@ def search_rows(method: Any, n_val: int, N: int, K: int, steps: tuple[int, int],
     keys_NC = F.normalize(centre_KC[y_N] + 2.0 * torch.randn(N, C, generator=g), dim=-1)
     f_nC = centre_KC[y_n] + 2.0 * torch.randn(n_val, C, generator=g)
     W_KC = F.normalize(centre_KC + 4.0 * torch.randn(K, C, generator=g), dim=-1)
+    y_N, y_n, keys_NC, f_nC, W_KC = (x.to(device) for x in (y_N, y_n, keys_NC, f_nC, W_KC))
     consts = {"W_KC": W_KC, "scale": 100.0, "keys_NC": keys_NC, "onehot_NK": F.one_hot(y_N, K).float()}
     axes = {"beta": search_axis(0.1, 7.0, steps[0]), "alpha": search_axis(0.1, 3.0, steps[1])}
     grid, val = points(axes), select.Labelled({POOLED: f_nC}, y_n)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -32,22 +34,38 @@ class Row:
     more: Mapping[str, Any] | None = None
 
 
+def now() -> float:
+    """The clock, read when all work handed to a GPU is done; without one, or before its first use, there is none to wait for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def clock(fn: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    """Seconds of a call."""
+    began = now()
     fn()
-    return time.perf_counter() - began
+    return now() - began
 
 
-def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int, warm: bool = True) -> dict[str, list[float]]:
-    """Seconds of every variant in every round; ``warm``: one round before, not counted."""
+def interleaved(
+    variants: Mapping[Any, Callable[[], Any]], repeats: int, warm: bool = True,
+    timer: Callable[[Callable[[], Any]], float] = clock,
+) -> dict[Any, list[float]]:  # fmt: skip
+    """Seconds of every variant in every round; ``warm``: one round before, not counted. ``timer`` makes seconds of a call."""
     if warm:
         for fn in variants.values():
             fn()
-    found: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[Any, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, fn in variants.items():
-            found[name].append(clock(fn))
+            found[name].append(timer(fn))
     return found
+
+
+def told(variants: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
+    """As ``interleaved``, of calls that give their own seconds, having left their warm-up out."""
+    return interleaved(variants, repeats, warm=False, timer=lambda fn: fn())
 
 
 def row(
