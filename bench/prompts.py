@@ -113,6 +113,14 @@ SETS: dict[str, tuple[str, Builder]] = {
 }
 
 
+def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
+    """The other sets of templates that say the same as the set ``name`` on this dataset, whatever its classes are called."""
+    own_forms = {set_: spec.templates[set_] for set_ in ("coop", "hand")}
+    given = {"class-name": ("{}",), "vanilla": (DEFAULT_TEMPLATE,), **own_forms}
+    own = given.pop(canonical(name), None)
+    return tuple(other for other, templates in given.items() if templates == own)
+
+
 def labelled(name: str) -> bool:
     """Whether a prompt set is made with labelled images, so that even label-free methods depend on shots and seed."""
     return canonical(name) in LABELLED

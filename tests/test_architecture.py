@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "run": {"train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
     "contract": {"run", "train", "features", "data", "clip", "interface", "registry"},
     "explain": {"run", "clip", "data", "interface", "stats", "features", "registry", "prompts", "pocket"},
-    "report": {"stats", "run.record"},
+    "report": {"stats", "run.record", "data.catalog", "prompts"},
     "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # the command line, and the lazy public face

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical, nearest
+from bench.report.current import CELL
 
 IDENTITY = ("backbone", "method", "shots", "prompts", "protocol", "preset", "variant")
 DEFAULT_PROTOCOL = "recipe"
@@ -44,14 +45,35 @@ def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame
     return frame[frame[column].isin([known[canonical(n)] for n in names])]
 
 
+def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
+    """The frame with rows of equal texts under their other names too, where a cell has no row under that name.
+
+    These are names that the same table row has on other datasets, and those of ``names`` that have no records at all.
+    """
+    row, own = list(IDENTITY), set(frame["prompts"].map(canonical))
+    other = frame.assign(prompts=frame["also"]).explode("prompts").dropna(subset=["prompts"])
+    wanted = other["prompts"].map(canonical).isin({canonical(n) for n in names} - own)
+    wanted |= pd.MultiIndex.from_frame(other[row]).isin(pd.MultiIndex.from_frame(frame[row]))
+    cells, more = (pd.MultiIndex.from_frame(rows[list(CELL)]) for rows in (frame, other))
+    return pd.concat([frame, other[wanted & ~more.isin(cells)]], ignore_index=True)
+
+
+def at_shots(frame: pd.DataFrame, shots: Sequence[int]) -> pd.DataFrame:
+    """Rows with these numbers of shots, and those without any. BenchError where there are other numbers only."""
+    there = sorted(set(frame["shots"]) - {0})
+    if shots and there and not set(shots) & set(there):
+        raise BenchError(f"no records of {shots_list(shots)}; there are some of {shots_list(there)}")
+    return frame[frame["shots"].isin([0, *shots])] if shots else frame
+
+
 def pick(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     """The chosen rows, and notes on what was left out without being asked for."""
-    for column, names in (("method", choice.methods), ("dataset", choice.datasets), ("prompts", choice.prompts)):
+    for column, names in (("method", choice.methods), ("dataset", choice.datasets)):
         frame = only(frame, column, names)
     for column, name in (("backbone", choice.backbone), ("protocol", choice.protocol), ("preset", choice.preset)):
         frame = only(frame, column, (name,) if name else ())
-    if choice.shots:
-        frame = frame[frame["shots"].isin([0, *choice.shots])]
+    frame = at_shots(frame, choice.shots)
+    frame = only(called(frame, choice.prompts), "prompts", choice.prompts)
     if choice.variants:
         return frame, []
     has_plain = set(frame[frame["variant"] == ""]["method"])

@@ -18,7 +18,7 @@ from bench.run import record
 COLUMNS = (
     "method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "accuracy", "top5", "n",
     "status", "error", "variant", "values", "version", "steps", "configurations", "seconds", "fit", "key", "path",
-    "title", "label_prompts", "written",
+    "title", "label_prompts", "also", "written",
 )  # fmt: skip
 # Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with failed cells only,
 # which never got as far as having its texts.
@@ -29,8 +29,9 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: one row per evaluation, one with ``status = failed`` per failure.
 
     ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the inference-time values,
-    ``variant`` the settings that a user set away from the method's own (empty for the plain method), ``path`` the record,
-    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts.
+    ``variant`` the settings that a user set away from the method's own and the precision (empty for the plain method in
+    single precision), ``path`` the record, ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
+    ``also`` the other prompt sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
 
     A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or
     of one it builds on, of other weights under the same name, of another content of a test set, and of older settings;
@@ -103,11 +104,18 @@ def _row(
         "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in labelled),
         "written": r.get("provenance", {}).get("written") or current.time_of(path),
         "made": current.made(r, fit, fits),
+        "also": tuple(fit["prompts_also"]) if "prompts_also" in fit else _also(cell["dataset"], cell["prompts"]),
     }
 
 
 def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
     """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
+@cache
+def _also(dataset: str, prompts: str) -> tuple[str, ...]:
+    """For records that do not say it: what the catalog knows."""
+    return prompt_sets.same(prompts, catalog.spec(dataset)) if dataset in catalog.names() else ()
+
+
 
     Those of the fits that it builds on bear their method's name: ``safe.steps=100``.
     """

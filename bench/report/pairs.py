@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import canonical, nearest
-from bench.report.choose import DEFAULT_PROTOCOL
+from bench.report.choose import DEFAULT_PROTOCOL, called
 from bench.report.frame import correct
 
 
@@ -63,6 +63,7 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
     found = found[found["variant"] == chosen[0]]
     for column, value in (("prompts", own_prompts or prompts), ("protocol", protocol)):
         if value:
+            found = called(found, (value,)) if column == "prompts" else found
             values = {canonical(v): v for v in found[column].unique()}
             if canonical(value) not in values:
                 there = ", ".join(sorted(values.values()))

@@ -16,7 +16,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.names import canonical
 from bench.report import paper
-from bench.report.choose import Choice, Namer, pick
+from bench.report.choose import Choice, Namer, called, pick
 from bench.report.tables import FAILED, MISSING, Entry, Row, Table
 
 PROMPTS = "prompts"
@@ -110,6 +110,7 @@ def _same_cell(anchor: Anchor, frame: pd.DataFrame) -> pd.DataFrame:
 def _at(frame: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
     """The rows with this prompt set, or with this value of a setting and nothing else changed; failed fits have no values."""
     if key == PROMPTS:
+        frame = called(frame, (value,))
         return frame[(frame["prompts"].map(canonical) == canonical(value)) & (frame["variant"] == "")]
     plain = [not v or (v.startswith(f"{key}=") and ", " not in v) for v in frame["variant"]]
     there = [_equal(values.get(key), value) if values else True for values in frame["values"]]

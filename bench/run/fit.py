@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load, save
 
 from bench.files import write_bytes
-from bench.interface import EVAL, Consts, Params, State, Task
+from bench.interface import EVAL, Consts, Params, State
+from bench.prompts import same
 from bench.run import needs, record
 from bench.run.plan import Planned
 from bench.run.session import Session, pools
@@ -118,6 +119,7 @@ def _peak() -> int:
     import sys
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        "prompts_also": list(same(fit.prompts.name, fit.dataset.spec)),
     return used if sys.platform == "darwin" else used * 1024
 
 

@@ -119,6 +119,8 @@ def test_records_say_that_labels_chose_the_texts_and_a_second_run_does_nothing(b
     found = [json.loads(p.read_text()) for p in (tmp_path / "runs").rglob("*.json")]
     marks = {(r["cell"]["method"], r["cell"]["prompts"]): r["prompts_use_labels"] for r in found if r["kind"] == "fit"}
     assert marks == {("zero-shot", "hand"): False, ("zero-shot", "linear"): True, (HEAD, "hand"): False}
+    names = {r["cell"]["prompts"]: r["prompts_also"] for r in found if r["kind"] == "fit" and r["cell"]["method"] == "zero-shot"}
+    assert names == {"hand": ["vanilla", "coop"], "linear": []}  # without templates of its own a folder has CLIP's alone
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}
     assert bench("run", *run).exit_code == 0
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}

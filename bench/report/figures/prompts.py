@@ -30,6 +30,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     if not len(points):
         command = select.command(choice, f"--methods {method}")
         raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{command}` runs what is missing")
+    equal = _equal(own[own["dataset"].isin(datasets)], sets)
     labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
     shots = sorted(own["shots"].unique())
     by_name = style.looks(sorted(sets))  # the same colours in every figure of these sets
@@ -50,8 +51,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         ax.set(xlabel="shots", ylabel="average accuracy (%)", title=select.titles(own)[method])
         ax.set_xlim(-0.5, len(shots) - 0.5)
         marked = any(a.at in looks and a.shots in shots for a in published)
-        style.key(figure, looks, {p: f"{p} (uses labels)" for p in labelled}, 3, style.published_key(marked))
-    alt = f"Average accuracy of {method} with the prompt sets {', '.join(sets)}"
+        names = {p: f"{p} (uses labels)" for p in labelled} | equal
+        style.key(figure, looks, names, 3, style.published_key(marked))
+    alt = f"Average accuracy of {method} with the prompt sets {', '.join(equal.get(p, p) for p in sets)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"average over {', '.join(datasets)}"))
 
 
@@ -67,6 +69,12 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
     method = choice.methods[0] if choice.methods else "safe"
     command = select.command(choice, f"--methods {method} --prompts class-name,vanilla,coop,hand")
     raise BenchError(f"no method has records of two prompt sets; make them with `{command}`")
+
+
+def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
+    """``vanilla = coop`` for a set whose texts are on all these datasets those of others, which are not drawn."""
+    found = {name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets}
+    return {name: " = ".join([name, *sorted(more)]) for name, more in found.items() if more}
 
 
 def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.DataFrame, list[str]]:

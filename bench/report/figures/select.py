@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.report.choose import DEFAULT_PROTOCOL, Choice, listed, only, shots_list
+from bench.report.choose import DEFAULT_PROTOCOL, Choice, at_shots, called, listed, only, shots_list
 from bench.report.choose import one_backbone as one_backbone
 from bench.report.tables import ORACLE
 
@@ -19,11 +19,11 @@ COLOURED = 6  # methods with colours of their own where none are asked for by na
 def narrow(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the choice, and notes. Raises BenchError for names without records and ambiguous presets."""
     notes = list(frame.attrs.get("notes", ()))
-    for column, names in (("method", choice.methods), ("dataset", choice.datasets), ("prompts", choice.prompts)):
+    for column, names in (("method", choice.methods), ("dataset", choice.datasets)):
         frame = only(frame, column, names)
     frame = only(frame, "backbone", (choice.backbone,) if choice.backbone else ())
-    if choice.shots:
-        frame = frame[frame["shots"].isin([0, *choice.shots])]
+    frame = at_shots(frame, choice.shots)
+    frame = only(called(frame, choice.prompts), "prompts", choice.prompts)
     protocols = set(frame["protocol"])
     protocol = choice.protocol or (DEFAULT_PROTOCOL if DEFAULT_PROTOCOL in protocols else None)
     if protocol is None and len(protocols) > 1:
