@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench import prompts as prompt_sets
+from bench.data import catalog
 from bench.errors import BenchError
 from bench.paths import results_dir
 from bench.report import current
@@ -29,8 +31,8 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: one row per evaluation, one with ``status = failed`` per failure.
 
     ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the inference-time values,
-    ``variant`` the settings that a user set away from the method's own and the precision (empty for the plain method in
-    single precision), ``path`` the record, ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
+    ``variant`` the settings that a user set away from the method's own (empty for the plain method), ``path`` the record,
+    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
     ``also`` the other prompt sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
 
     A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 from bench.files import write_bytes
-from bench.interface import EVAL, Consts, Params, State
+from bench.interface import EVAL, Consts, Params, State, Task
 from bench.prompts import same
 from bench.run import needs, record
 from bench.run.plan import Planned
