@@ -104,20 +104,20 @@ def _row(
         "path": str(path),
         "title": fit.get("title", cell["method"]),
         "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in labelled),
+        "also": tuple(fit["prompts_also"]) if "prompts_also" in fit else _also(cell["dataset"], cell["prompts"]),
         "written": r.get("provenance", {}).get("written") or current.time_of(path),
         "made": current.made(r, fit, fits),
-        "also": tuple(fit["prompts_also"]) if "prompts_also" in fit else _also(cell["dataset"], cell["prompts"]),
     }
 
 
-def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
-    """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 @cache
 def _also(dataset: str, prompts: str) -> tuple[str, ...]:
     """For records that do not say it: what the catalog knows."""
     return prompt_sets.same(prompts, catalog.spec(dataset)) if dataset in catalog.names() else ()
 
 
+def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
+    """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 
     Those of the fits that it builds on bear their method's name: ``safe.steps=100``.
     """

@@ -106,6 +106,7 @@ def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], prove
         "peak_memory": _peak(),
         "notes": [note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
         "prompts_use_labels": fit.prompts.uses_labels,
+        "prompts_also": list(same(fit.prompts.name, fit.dataset.spec)),
         "has_state": bool(fitted.params),
         "provenance": dict(provenance),
     }
@@ -119,7 +120,6 @@ def _peak() -> int:
     import sys
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        "prompts_also": list(same(fit.prompts.name, fit.dataset.spec)),
     return used if sys.platform == "darwin" else used * 1024
 
 
