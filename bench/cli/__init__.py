@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+# A place that the user named: no folder, not theirs, full. Any other error of the system is ours, and shows where it was.
+NOT_WRITABLE = {errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.EEXIST}
+
 
 def main() -> None:
     """Entry point of the command ``bench``: user errors are one line and exit code 2."""
@@ -16,4 +21,10 @@ def main() -> None:
         app()
     except BenchError as error:
         typer.secho(f"bench: {error}", err=True, fg="red")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE or error.filename is None:
+            raise
+        place = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        typer.secho(f"bench: {place}; name another place (--results, --cache, --out), or make room there", err=True, fg="red")
         sys.exit(2)

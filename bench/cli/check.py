@@ -31,7 +31,7 @@ def check(
     rule: Annotated[str, typer.Option(help="auto, or agreement or accuracy on every machine.")] = "auto",
     slower: Annotated[float, typer.Option(help="Speed ratio from which to warn.", min=1)] = 1.5,
     strict_speed: Annotated[bool, typer.Option("--strict-speed", help="Fail where it would warn of speed.")] = False,
-    format: Annotated[str, typer.Option(help="text or github (job summary and annotations).")] = "text",
+    format: Annotated[str, typer.Option(help="text, json, or github (job summary and annotations).")] = "text",
     plugin: Annotated[list[Path] | None, typer.Option(help="With --rerun: a Python file with a method.")] = None,
     data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="With --rerun: folder of the datasets.")] = None,
     prompt_dir: Annotated[Path | None, typer.Option(help="With --rerun: folder of sentence files.")] = None,
@@ -72,9 +72,11 @@ def check(
             return
         assert old is not None
         verdict = gate.check(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
+    if strict_speed and verdict.speed is None:
+        raise BenchError("--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun")
     if format == "github":
         _tell_github(verdict, strict_speed)
-    typer.echo(gate_view.text(verdict), nl=False)
+    typer.echo(gate_view.as_json(verdict) if format == "json" else gate_view.text(verdict), nl=False)
     raise typer.Exit(0 if verdict.passed and not (strict_speed and verdict.slow) else 1)
 
 

@@ -35,27 +35,28 @@ def methods(
     format: Format = "text",
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="One screen per method: its recipe on one task.")] = False,
-    only: Annotated[str | None, typer.Option("--methods", help="With --verbose: only these.")] = None,
+    only: Annotated[str | None, typer.Option("--methods", help="Only these, comma-separated.")] = None,
     dataset: Annotated[str, typer.Option(help="With --verbose: the task's dataset.")] = "emoji",
     shots: Annotated[int, typer.Option(help="With --verbose: the task's shots.", min=1)] = 16,
     backbone: Annotated[str, typer.Option(help="With --verbose: the task's backbone.")] = "pocket-rn",
     preset: Annotated[str | None, typer.Option(help="With --verbose: paper or quick (default: by backbone).")] = None,
 ) -> None:
     """Methods by name; a file that does not load is listed with its reason."""
+    from bench.cli.options import names
     from bench.registry import with_plugins
 
     registry = with_plugins(tuple(plugin or ()))
+    chosen = [registry.get(name).name for name in names(only)]
     if verbose:
-        from bench.cli.options import names
-
-        for name in names(only) or registry.names():
+        for name in chosen or registry.names():
             _recipe(registry, name, dataset, shots, backbone, preset)
         return
     rows = [
         {"name": m.name, "title": m.title, "cite": m.cite, "towers": ",".join(m.towers), "note": m.note}
         for m in sorted(registry.methods.values(), key=lambda m: m.name)
+        if not chosen or m.name in chosen
     ]
-    rows += [{"name": Path(b.source).stem, "broken": b.reason} for b in registry.broken]
+    rows += [{"name": Path(b.source).stem, "broken": b.reason} for b in registry.broken if not chosen]
     _print(rows, format)
 
 

@@ -25,17 +25,18 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
     if todo:
         typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
-        typer.echo(f"  features on disk: at most {size / 1e9:.2f} GB; fitted states beside the records")
+        typer.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
         seconds = estimate.seconds(results, todo)
         if seconds is not None:
-            typer.echo(f"  estimate from earlier records: {seconds / 60:.1f} minutes without encoding")
+            typer.echo(f"  estimate from earlier records: {_duration(seconds)} without encoding")
         else:
             least, device = estimate.least(todo)
             typer.echo(
-                f"  no records to judge from; the cost model says at least {least / 60:.2g} minutes of training without encoding "
+                f"  no records to judge from; the cost model says at least {_duration(least)} of training without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
-    for notes in sorted({(t.fit.dataset.name, note) for t in todo for note in t.fit.dataset.notes}):
+    said = {(t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note}
+    for notes in sorted(said):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
         typer.echo(f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as {first}")
@@ -46,6 +47,16 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
         typer.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
         typer.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds" if seconds >= 2 else "a second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def embedded(spec: DatasetSpec) -> bool:

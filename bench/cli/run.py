@@ -36,15 +36,15 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="An existing Ray cluster (default: a local one).")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that fit (default: one per GPU, else by cores and cells).")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and cells).")] = None,
     join_seeds: Annotated[bool | None, typer.Option(help="Train the seeds of a fit together (default: on a GPU).")] = None,
     dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     why: Annotated[bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.", min=0)] = None,
     allow_torchscript: Annotated[bool, typer.Option("--allow-torchscript", help="Load weights that run code.")] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""

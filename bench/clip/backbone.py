@@ -119,7 +119,9 @@ def _downloaded(arch: str, tag: str, allow_torchscript: bool) -> BackboneSpec:
     label = base if tag == "openai" else f"{base}/{tag}"
     found = weights.stored(base, tag)
     if found is None:
-        raise MissingWeights(f"the weights of {label} are not on this machine: run `bench weights get {label}`")
+        named = f"{base}{QUICK}" if tag == "openai" else arch
+        mend = f"run `bench weights get {label}`, or name a file of them: --backbone {named}@FILE"
+        raise MissingWeights(f"the weights of {label} are not on this machine: {mend}")
     file, record = found
     quick = bool(record["quick_gelu"])
     if arch.endswith(QUICK) and not quick:

@@ -44,7 +44,7 @@ def open_rgb(file: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BenchError(f"not an image that can be read: {file}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BenchError(f"damaged or unreadable image {file} ({error}); download it again") from error
+        raise BenchError(f"damaged or unreadable image {file} ({error}); replace it or take it away") from error
 
 
 _lock = threading.Lock()

@@ -79,7 +79,8 @@ class FeatureStore:
         if absent:
             raise BenchError(
                 f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} images,"
-                f" first {absent[0]}: run the command again to encode them"
+                f" first {absent[0]}: mend what stopped their encoding (`bench data verify` finds damaged images)"
+                " and run the command again"
             )
         with ExitStack() as stack:
             files: dict[Path, IO[bytes]] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from bench.report.gate import Group, Verdict
 
-FORMATS = ("text", "github")
+FORMATS = ("text", "github", "json")
 
 
 def text(verdict: Verdict) -> str:
@@ -34,6 +36,18 @@ def summary(verdict: Verdict) -> str:
     rows += ["", *(f"- {_cell(f'{g.name}: {g.reason}')}" for g in verdict.groups if not g.passed)]
     rows += [f"- warning: {_cell(warning)}" for warning in verdict.warnings]
     return "\n".join(rows) + "\n"
+
+
+def as_json(verdict: Verdict) -> str:
+    """The verdict as JSON: accuracies in points, agreement in percent, speed as a ratio; null for what was not measured."""
+    groups = []
+    for g in verdict.groups:
+        t = g.test
+        points = {} if t is None else {"change": t.interval.estimate, "at_worst": t.lower, "smallest_drop_seen": t.smallest_drop}
+        numbers = {name: round(100 * x, 4) for name, x in ({"agreement": g.agreement} | points).items()}
+        groups.append({"name": g.name, "cells": g.cells, "passed": g.passed, **numbers, "reason": g.reason})
+    head = {"passed": verdict.passed, "slow": verdict.slow, "speed": verdict.speed, "headline": headline(verdict)}
+    return json.dumps({**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False) + "\n"
 
 
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:

@@ -138,6 +138,7 @@ class _Planner:
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
         self.equal: set[tuple[str, str, str]] = set()
         protocols.check(request.protocol)
+        settings.check_preset(request.preset, registry.methods.values())
 
     def plan(self) -> Plan:
         r = self.request

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.interface import Method
 from bench.names import canonical, nearest
 
+PRESETS = ("paper", "quick")
 Overrides = Mapping[str, Mapping[str, Any]]  # canonical method name -> setting -> value
 
 
@@ -21,6 +22,13 @@ def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str,
     """All settings of ``method`` with their values for this preset and dataset row."""
     row = next((v for k, v in method.per_dataset.items() if canonical(k) == canonical(recipe_as)), {})
     return {**method.settings, **row, **method.presets.get(preset, {}), **overrides}
+
+
+def check_preset(name: str | None, methods: Iterable[Method]) -> None:
+    """Raises BenchError for a preset that is neither one of the program's nor any method's."""
+    known = sorted({*PRESETS, *(preset for method in methods for preset in method.presets)})
+    if name is not None and name not in known:
+        raise BenchError(f"unknown preset '{name}'{nearest(name, known)}; one of: {', '.join(known)}")
 
 
 def parse_value(text: str, default: Any, name: str) -> Any:
@@ -39,14 +47,18 @@ def parse_value(text: str, default: Any, name: str) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False, "1": True, "0": False}[lowered]
         if isinstance(default, int):
-            return int(text)
+            if (count := int(text)) < 0 <= default:
+                raise ValueError
+            return count
         if isinstance(default, float):
             return float(text)
         if isinstance(default, str):
             return text.strip()
         return json.loads(lowered)
     except (KeyError, ValueError) as error:
-        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kinds = {bool: "true or false", int: "a whole number from 0 on", float: "a number"}
+        if isinstance(default, int) and default < 0:
+            kinds[int] = "a whole number"
         kind = kinds.get(type(default), "a number")
         raise BenchError(f"--set {name}={text}: not {kind}") from error
 

@@ -237,6 +237,19 @@ def test_github_format(results: Path, old: Baseline, tmp_path: Path, monkeypatch
     assert {line.count("|") for line in rows} == {8}
 
 
+def test_json_format_and_speed_that_was_not_measured(results: Path, old: Baseline, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "b.json"
+    baselines.save(file, changed(old, "safe", 0.3, lift=True))
+    check = ("check", "--baseline", file, "--results", results, "--format", "json")
+    assert bench(*check) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["passed"] is False and said["speed"] is None
+    failed = [g for g in said["groups"] if not g["passed"]]
+    assert {g["name"].split()[0] for g in failed} == {"safe"} and all(g["agreement"] < 99.5 and g["change"] < 0 for g in failed)
+    assert bench(*check, "--strict-speed") == 2
+    assert "--strict-speed: no seconds to compare; take --rerun" in capsys.readouterr().err
+
+
 def test_markdown_and_commands_cannot_be_broken_by_names() -> None:
     group = gate.Group("a|b<script>\n", 1, False, True, 0.5, None, "100 %\n::error::x")
     verdict = gate.Verdict((group,), None, (), False)

@@ -115,6 +115,10 @@ def test_latex_leaves_nothing_special(name: str) -> None:
     assert set(text) <= {"a", "b"}
 
 
+def test_latex_keeps_options_and_backquotes() -> None:
+    assert escape("`bench table`, or --variants") == r"\textasciigrave{}bench table\textasciigrave{}, or -{}-variants"
+
+
 def test_markdown_keeps_its_columns() -> None:
     lines = [line for line in render(nasty(), "md").splitlines() if line.startswith("|")]
     bars = [line.replace("\\|", "").count("|") for line in lines]
