@@ -37,6 +37,7 @@ def check(
     prompt_dir: Annotated[Path | None, typer.Option(help="With --rerun: folder of sentence files.")] = None,
     cache: Annotated[Path | None, typer.Option(help="With --rerun: feature store.")] = None,
     device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")] = None,
 ) -> None:
     """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be said."""
     from bench.cli import rerun as again
@@ -46,12 +47,15 @@ def check(
     from bench.report import baseline as baselines
     from bench.report import gate, gate_view
     from bench.report.frame import load_results
+    from bench.run.record import SINGLE
 
     if format not in gate_view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(gate_view.FORMATS)}")
     chosen: dict[str, Sequence[Any]] = {"method": names(methods), "dataset": names(datasets)}
     chosen |= {"shots": numbers(shots, "--shots"), "seed": numbers(seeds, "--seeds")}
     old = None if update and not baseline.is_file() else baselines.narrow(baselines.load(baseline), chosen)
+    if old is not None and precision:
+        old = baselines.in_precision(old, precision)
     calibration = None
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         if rerun:
@@ -60,13 +64,13 @@ def check(
             results = keep or Path(folder)
             if any((results / "runs").glob("*")):
                 raise BenchError(f"--keep {results}: there are records, and a rerun must not find any; name an empty folder")
-            where = again.Where(results, data_root, prompt_dir, cache, device)
+            where = again.Where(results, data_root, prompt_dir, cache, device, precision=precision)
             before = gate.calibrate()
             again.rerun(old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True))
             calibration = (before + gate.calibrate()) / 2
         frame = load_results(results)
         if update:
-            kept = baselines.chosen(frame, None if any(chosen.values()) and not rerun else old, chosen)
+            kept = baselines.chosen(frame, None if any(chosen.values()) and not rerun else old, chosen, precision or SINGLE)
             baselines.save(baseline, baselines.Baseline(tuple(kept), calibration))
             typer.echo(f"{baseline}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
             return

@@ -26,6 +26,7 @@ class Where:
     cache: Path | None = None
     device: str = "auto"
     workers: int | None = None
+    precision: str | None = None  # None: that of each cell
 
 
 def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
@@ -33,10 +34,12 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     from bench.run import execute
     from bench.run.session import Session
 
-    plan = plan_of(kept, registry, where)
-    todo, _ = execute.remaining(plan)
-    runner = execute.Runner(Session(where.device, where.cache, say, where.workers), registry, where.results, "none")
-    runner.run(plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
+    session = Session(where.device, where.cache, say, where.workers)
+    for precision in sorted({where.precision or k.precision for k in kept}):  # a runner knows a backbone by its name alone
+        plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
+        todo, _ = execute.remaining(plan)
+        runner = execute.Runner(session, registry, where.results, "none")
+        runner.run(plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
@@ -60,14 +63,15 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
-    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset and choice of settings."""
+    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset, precision and choice of settings."""
     from bench.names import canonical
     from bench.run.plan import Request
 
     groups: dict[str, list[Kept]] = {}
     for k in kept:
         c = k.cell
-        key = json.dumps([c["backbone"], c["prompts"], c["protocol"], c["preset"], k.overrides], sort_keys=True)
+        coordinates = [c["backbone"], c["prompts"], c["protocol"], c["preset"], where.precision or k.precision]
+        key = json.dumps([*coordinates, k.overrides], sort_keys=True)
         groups.setdefault(key, []).append(k)
     found = []
     for cells in groups.values():
@@ -81,7 +85,7 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
             methods=every("method"), datasets=every("dataset"), shots=every("shots"), seeds=every("seed"),
             backbones=(c["backbone"],), prompts=(c["prompts"],), preset=c["preset"], protocol=c["protocol"],
             overrides=overrides, targets=any(k.target != k.cell["dataset"] for k in cells), data_root=where.data_root,
-            prompt_dir=where.prompt_dir, results=where.results,
+            prompt_dir=where.prompt_dir, results=where.results, precision=where.precision or cells[0].precision,
         )  # fmt: skip
         found.append((request, {k.identity[:-1] for k in cells}))
     return found

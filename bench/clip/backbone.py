@@ -38,6 +38,7 @@ class BackboneSpec:
     """Which model, and the file its weights are in; everything a key or a plan needs, without torch.
 
     ``family`` is "rn" (ModifiedResNet), "vit" (CLIP's VisionTransformer) or "other" (only ``pooled`` can be tapped).
+    ``dtype`` is what the image tower computes in while it encodes, by torch's name; part of keys, not of ``digest``.
     """
 
     name: str
@@ -51,6 +52,7 @@ class BackboneSpec:
     image_size: int
     preprocess: Preprocess = field(default_factory=Preprocess)
     torchscript: bool = False
+    dtype: str = "float32"
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -165,13 +167,13 @@ def _spec(
 def load(spec: BackboneSpec, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Backbone:
     """Build the model on ``device``, in eval mode and without gradients.
 
-    ``dtype`` is the image tower's compute precision (default fp32; fp16 or bf16 are meant for CUDA). The text tower
-    and the pooling head's parameters stay fp32. Raises BenchError if the file does not fit the architecture, or if
-    OpenAI's weights would be built with exact GELU (protocol 21.14).
+    ``dtype`` is the image tower's precision while it encodes (default: the spec's; fp16 or bf16 are meant for CUDA). The
+    text tower, the pooling head and what a method trains of the tower stay fp32. Raises BenchError if the file does not
+    fit the architecture, or if OpenAI's weights would be built with exact GELU (protocol 21.14).
     """
     from bench.clip import state
 
-    return Backbone(spec, state.build(spec), torch.device(device), dtype or torch.float32)
+    return Backbone(spec, state.build(spec), torch.device(device), dtype or getattr(torch, spec.dtype))
 
 
 class Backbone:
@@ -187,7 +189,8 @@ class Backbone:
         self.scale = float(self.model.logit_scale.detach().double().exp())
         self.taps = towers.TAPS[spec.family]
         self._head = heads.of_tower(self.model.visual, spec.family) if spec.family != "other" else None
-        self.model.visual.to(dtype)
+        # Halves are too coarse to train: the model's own tower stays in single precision where encoding has a copy.
+        self.model.visual.to(dtype if self._head is None else torch.promote_types(dtype, torch.float32))
         if device.type == "cpu" and spec.family != "vit":
             self.model.visual.to(memory_format=torch.channels_last)
 
@@ -207,7 +210,8 @@ class Backbone:
         """Raw features of normalised images (B, 3, S, S) at every requested tap, from one forward pass.
 
         ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B, T, C), ``preproj``
-        (B, D), ``pooled`` (B, C), never unit-normalised. Raises BenchError for a tap this tower does not have.
+        (B, D), ``pooled`` (B, C), never unit-normalised. Raises BenchError for a tap this tower does not have, and for a
+        precision that the device does not compute in.
         """
         from bench.clip import towers
 
@@ -216,21 +220,26 @@ class Backbone:
                 f"{self.spec.name} has no tap {', '.join(unknown)} (it has {', '.join(sorted(self.taps))}): "
                 "choose a CLIP ResNet or ViT backbone, or methods that need only these"
             )
-        x_BCHW = x_BCHW.to(self.device, self.dtype, non_blocking=True)
-        with torch.no_grad():
-            return towers.encode(self.model, self._head, self.family, x_BCHW, taps, self._trunk)
+        x_BCHW = x_BCHW.to(self.device, torch.promote_types(self.dtype, torch.float32), non_blocking=True)
+        try:
+            with torch.no_grad():
+                return towers.encode(self.model, self._head, self.family, x_BCHW, taps, self._trunk)
+        except RuntimeError as error:
+            if "not implemented for" not in str(error):  # PyTorch's words for a precision that an operator lacks
+                raise
+            raise BenchError(f"this PyTorch has no {self.dtype} on {self.device.type} ({error}): use --precision fp32") from error
 
     @cached_property
     def _trunk(self) -> Any:
-        """The image tower that encodes: on a processor a large ResNet without its batch norms, else the model's own."""
+        """The image tower that encodes: the model's own, or a copy in lower precision or, large on a processor, without norms."""
         from bench.clip import towers
 
         visual = self.model.visual
+        lower = self._head is not None and self.dtype.itemsize < torch.float32.itemsize
         exact = self.device.type == "cpu" and self.dtype == torch.float32
-        if not exact or self.family != "rn" or sum(p.numel() for p in visual.parameters()) < FOLDED_FROM:
-            return visual
+        large = exact and self.family == "rn" and sum(p.numel() for p in visual.parameters()) >= FOLDED_FROM
         with torch.inference_mode(False):  # this may be the first use, inside inference mode; the copy outlives it
-            return towers.folded(visual)
+            return towers.lowered(visual, self.family, self.dtype) if lower else towers.folded(visual) if large else visual
 
     @cached_property
     def text(self) -> TextTower:

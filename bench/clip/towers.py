@@ -39,20 +39,35 @@ def folded(visual: Any) -> Any:
     return visual
 
 
+def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
+    """A copy of a frozen tower in half precision, for the taps up to the pooling head; a ResNet's is channels-last.
+
+    Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its statistics.
+    """
+    if family != "rn":
+        return deepcopy(visual).to(dtype)
+    visual = folded(visual)
+    visual.attnpool = nn.Identity()  # shared with the original, which keeps its precision
+    return visual.to(dtype).to(memory_format=torch.channels_last)
+
+
 def encode(
     model: Any, head: heads.PoolingHead | None, family: str, x_BCHW: Tensor, taps: Sequence[str], trunk: Any = None
 ) -> dict[str, Tensor]:
     """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family "other").
 
-    ``trunk`` runs in the place of the model's own image tower up to the pooling head. ``pooled`` goes through the folded
-    head, which equals the tower's own last step at a twentieth of its cost.
+    ``trunk`` runs in the place of the model's own image tower up to the pooling head, in the precision of its weights; the
+    tap ``pixels`` stays as it came. ``pooled`` goes through the folded head, which equals the tower's own last step at a
+    twentieth of its cost.
     """
+    visual = model.visual if trunk is None else trunk
+    low_BCHW = x_BCHW.to(next(visual.parameters()).dtype)
     if head is None:
-        return {"pooled": model.encode_image(x_BCHW, normalize=False)} if "pooled" in taps else {}
+        return {"pooled": model.encode_image(low_BCHW, normalize=False)} if "pooled" in taps else {}
     found: dict[str, Tensor] = {"pixels": x_BCHW}
     if _POOLED & set(taps) or "layer3" in taps:
         run = _resnet if family == "rn" else _vit
-        run(model.visual if trunk is None else trunk, x_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
+        run(visual, low_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
     if {"pooled", "preproj"} & set(taps):
         found["preproj"] = head.preproj(head.params, found["dense"])
         found["pooled"] = head.project(head.params, found["preproj"])

@@ -130,7 +130,7 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[
         if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
             raise BenchError(
                 f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision cannot hold:"
-                " check the weights file, or compute in float32"
+                " check the weights file, or compute with --precision fp32"
             )
     # Copied outside inference mode, so that a method may train on streamed features.
     return {tap: raw[tap].to(torch.float16, copy=True) for tap in taps}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.files import read_json, write_json
 from bench.names import canonical
+from bench.report.frame import precision, with_precision
 from bench.run import record
 
 SCHEMA = 1
@@ -34,7 +35,7 @@ class Kept:
     """One evaluation. ``overrides``: settings that were changed, by method, those of the fits below it included.
 
     ``top1``: predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below. ``machine``: where.
-    ``labels``: classes (n,), known for records only; a baseline does not hold them.
+    ``labels``: classes (n,), known for records only; a baseline does not hold them. ``precision``: of the image tower.
     """
 
     cell: Mapping[str, Any]
@@ -47,6 +48,7 @@ class Kept:
     top1: NDArray[np.uint16]
     machine: Mapping[str, Any] = field(default_factory=dict)
     labels: NDArray[np.uint16] | None = None
+    precision: str = record.SINGLE
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -54,11 +56,11 @@ class Kept:
         return (*(self.cell[name] for name in CELL), self.target, self.variant)
 
     @property
-    def kind(self) -> tuple[str, str, str]:
-        """The kind of machine: two runs on one kind should predict the same."""
+    def kind(self) -> tuple[str, str, str, str]:
+        """The kind of machine and the precision: two runs of one kind should predict the same."""
         device = str(self.machine.get("device", "?")).partition(":")[0]
         torch = str(self.machine.get("libraries", {}).get("torch", "?"))
-        return device, str(self.machine.get("device_name", "?")), torch
+        return device, str(self.machine.get("device_name", "?")), torch, self.precision
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _keep(path: Path, variant: str) -> Kept:
     return Kept(
         found["cell"], found["target"], variant, found["target_digest"], version, seconds,
         {name: values for name, values in overrides.items() if values}, top1.astype(np.uint16), machine,
-        labels,
+        labels, precision(fit),
     )  # fmt: skip
 
 
@@ -113,21 +115,34 @@ def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
     return replace(baseline, kept=kept)
 
 
+def in_precision(baseline: Baseline, wanted: str) -> Baseline:
+    """The cells under the names that they have in another precision; each still says which one it was kept in."""
+    record.dtype(wanted)
+
+    def renamed(k: Kept) -> Kept:
+        settings = k.variant.removesuffix(with_precision("", k.precision)).removesuffix(", ")
+        return replace(k, variant=with_precision(settings, wanted))
+
+    return replace(baseline, kept=tuple(map(renamed, baseline.kept)))
+
+
 def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
     """The rows of a frame that a baseline has a cell for."""
     wanted = {kept.identity for kept in baseline.kept}
     return frame.loc[np.array([tuple(row) in wanted for row in frame[list(IDENTITY)].to_numpy().tolist()], dtype=bool)]
 
 
-def chosen(frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]]) -> list[Kept]:
-    """What a new baseline holds: the old one's cells, or all plain ones that are wanted, from the records of a frame.
+def chosen(
+    frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = record.SINGLE
+) -> list[Kept]:
+    """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from a frame's records.
 
     Raises BenchError when there are none, when one of them failed or when an old one is missing.
     """
     if old is not None:
         rows = select(frame, old)
     else:
-        plain = frame[frame["variant"] == ""]
+        plain = frame[frame["variant"] == with_precision("", in_)]
         cells = (dict(zip(CELL, row, strict=True)) for row in plain[list(CELL)].to_numpy().tolist())
         rows = plain.loc[np.array([_wanted(cell, wanted) for cell in cells], dtype=bool)]
     kept = collect(rows)
@@ -178,7 +193,8 @@ def _kept(row: Mapping[str, Any], machines: Sequence[Mapping[str, Any]]) -> Kept
     names = ("cell", "target", "variant", "target_digest", "version", "seconds", "overrides")
     if set(row["cell"]) != set(CELL):
         raise ValueError(f"a cell has {', '.join(CELL)}, not {', '.join(row['cell'])}")
-    return Kept(**{name: row[name] for name in names}, top1=_unpacked(row["top1"]), machine=machines[row["machine"]])
+    found = {name: row[name] for name in names} | {"precision": row.get("precision", record.SINGLE)}  # old files do not say
+    return Kept(**found, top1=_unpacked(row["top1"]), machine=machines[row["machine"]])
 
 
 def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:

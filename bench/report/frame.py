@@ -31,8 +31,8 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: one row per evaluation, one with ``status = failed`` per failure.
 
     ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the inference-time values,
-    ``variant`` the settings that a user set away from the method's own (empty for the plain method), ``path`` the record,
-    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
+    ``variant`` the settings that a user set away from the method's own and the precision (empty for the plain method in
+    single precision), ``path`` the record, ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
     ``also`` the other prompt sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
 
     A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or
@@ -119,12 +119,23 @@ def _also(dataset: str, prompts: str) -> tuple[str, ...]:
 def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
     """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 
-    Those of the fits that it builds on bear their method's name: ``safe.steps=100``.
+    Those of the fits that it builds on bear their method's name: ``safe.steps=100``. A precision other than fp32 stands last.
     """
     changed = {**fit.get("changed", {}), **evaluation.get("changed", {})}
     for other in current.below(fit, fits or {}):
         changed |= {f"{other['cell']['method']}.{k}": v for k, v in other.get("changed", {}).items()}
-    return ", ".join(f"{k}={short(v)}" for k, v in sorted(changed.items()))
+    return with_precision(", ".join(f"{k}={short(v)}" for k, v in sorted(changed.items())), precision(fit))
+
+
+def precision(fit: dict[str, Any]) -> str:
+    """What a fit's image tower computed in, as ``--precision`` names it."""
+    dtype = fit.get("parts", {}).get("encode_dtype")
+    return next((name for name, of in record.PRECISIONS.items() if of == dtype), record.SINGLE)
+
+
+def with_precision(variant: str, precision: str) -> str:
+    """A variant as it is called in this precision."""
+    return ", ".join(filter(None, (variant, "" if precision == record.SINGLE else f"precision={precision}")))
 
 
 def short(value: Any) -> str:

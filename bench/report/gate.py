@@ -1,8 +1,9 @@
 """The regression gate: has a method got worse than its baseline?
 
-On the same kind of machine (processor or accelerator, torch version) a method predicts the same classes: agreement below a
-limit fails. Elsewhere rounding flips some images: there a method fails when the lower bound of the paired accuracy
-difference, over seeds and images, lies below -margin. Seconds count relative to a calibration workload of the same run.
+On the same kind of machine (processor or accelerator, torch version) and in the same precision a method predicts the same
+classes: agreement below a limit fails. Elsewhere rounding flips some images: there a method fails when the lower bound of the
+paired accuracy difference, over seeds and images, lies below -margin. Seconds count relative to a calibration workload of the
+same run.
 
 Legend: S seeds, n test images.
 """

@@ -23,7 +23,6 @@ from bench.registry import Registry
 from bench.run import protocol as protocols
 from bench.run import record, settings
 
-ENCODE_DTYPE = "float32"
 TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
 
 
@@ -42,6 +41,7 @@ class Request:
     overrides: settings.Overrides = field(default_factory=dict)
     sweeps: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     targets: bool = False
+    precision: str = record.SINGLE
     data_root: Path | None = None
     prompt_dir: Path | None = None
     results: Path = Path("results")
@@ -131,7 +131,8 @@ class _Planner:
     def __init__(self, request: Request, registry: Registry) -> None:
         self.request = request
         self.registry = registry
-        self.backbones = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
+        dtype = record.dtype(request.precision)
+        self.backbones = {name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones}
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
@@ -237,7 +238,7 @@ class _Planner:
             "weights": backbone.digest,
             "prompts": built.digest,
             "protocol": self.request.protocol,
-            "encode_dtype": ENCODE_DTYPE,
+            "encode_dtype": backbone.dtype,
             "after": {name: fit.key for name, fit in after.items()},
         }
         key = digest(parts)

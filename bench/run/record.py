@@ -23,7 +23,17 @@ from bench.files import read_json, write_bytes, write_json
 from bench.run import packed
 
 SCHEMA = 1
+# What an image tower computes in: name -> torch's name, which is in the parts of keys.
+SINGLE = "fp32"
+PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 SHORT = 20  # hex digits of a key that make a file name
+
+
+def dtype(precision: str) -> str:
+    """Torch's name for a precision. Raises BenchError for one that is none of ``PRECISIONS``."""
+    if precision not in PRECISIONS:
+        raise BenchError(f"--precision {precision}: choose {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
 
 
 def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:

@@ -74,14 +74,15 @@ class Session:
         self.report = report
         self.workers = workers
         self.encodes = 0
-        self._backbones: dict[str, Backbone] = {}
+        self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
-        """The loaded model."""
-        if spec.digest not in self._backbones:
-            self._backbones[spec.digest] = backbones.load(spec, self.device)
-        return self._backbones[spec.digest]
+        """The loaded model; it encodes in the spec's precision."""
+        key = (spec.digest, spec.dtype)
+        if key not in self._backbones:
+            self._backbones[key] = backbones.load(spec, self.device)
+        return self._backbones[key]
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:

@@ -274,13 +274,31 @@ def test_pocket_weights_keep_only_trained_rows() -> None:
     assert all(p.dtype == torch.float32 for p in loaded.model.parameters())
 
 
-def test_lower_precision_stays_in_the_image_tower(tiny: Tiny) -> None:
-    spec = backbone.resolve(tiny("vit")[0])
-    exact, half = backbone.load(spec), backbone.load(spec, dtype=torch.bfloat16)
-    a, b = (m.encode_images(images())["pooled"].float() for m in (exact, half))
-    assert torch.nn.functional.cosine_similarity(a, b).min() > 0.99 and not torch.equal(a, b)
-    assert all(p.dtype == torch.float32 for p in half.head.params.values())
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["rn", "vit"])
+def test_lower_precision_is_for_encoding_alone(tiny: Tiny, kind: str, dtype: str) -> None:
+    spec = backbone.resolve(tiny(kind)[0])
+    exact, half = backbone.load(spec), backbone.load(replace(spec, dtype=dtype))
+    taps = ["pixels", "dense", "pooled"]
+    a, b = (m.encode_images(images(), taps) for m in (exact, half))
+    assert b["dense"].dtype == half.dtype == getattr(torch, dtype) and b["pooled"].dtype == torch.float32
+    for tap in ("dense", "pooled"):
+        near = torch.nn.functional.cosine_similarity(a[tap].flatten(1), b[tap].float().flatten(1))
+        assert near.min() > 0.99 and not torch.equal(a[tap], b[tap].float())
+    assert torch.equal(a["pixels"], b["pixels"]), "methods may train on them"
+    assert all(p.dtype == torch.float32 for p in (*half.head.params.values(), *half.model.parameters()))
+    assert half.model.state_dict().keys() == exact.model.state_dict().keys()
     torch.testing.assert_close(exact.encode_text(["a dog"]), half.encode_text(["a dog"]))
+
+
+def test_a_precision_that_the_device_lacks_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: object) -> None:
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
+
+    half = backbone.load(replace(backbone.resolve(tiny("rn")[0]), dtype="float16"))
+    monkeypatch.setattr(towers, "encode", lacking)
+    with pytest.raises(BenchError, match=r"no torch.float16 on cpu .*slow_conv2d_cpu.*: use --precision fp32"):
+        half.encode_images(images())
 
 
 @pytest.mark.cuda

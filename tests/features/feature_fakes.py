@@ -55,7 +55,7 @@ class TinyTower:
             mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), interpolation="bicubic", resize_mode="shortest"
         )
         self.spec: Any = SimpleNamespace(
-            name="tiny", arch="Tiny-1/x", digest="a" * 64, image_size=self.size, preprocess=preprocess
+            name="tiny", arch="Tiny-1/x", digest="a" * 64, image_size=self.size, preprocess=preprocess, dtype="float32"
         )
         self.device, self.dtype = torch.device("cpu"), torch.float32
         draw = torch.Generator().manual_seed(0)

@@ -40,7 +40,7 @@ def measure(n):
 
 tower = WideTower(size=64)
 session = Session("cpu", Path({root!r}), print, workers=0, dense_cache=False)
-session._backbones[tower.spec.digest] = tower
+session._backbones[tower.spec.digest, tower.spec.dtype] = tower
 print(json.dumps([measure({few}), measure({many})]))
 """
 
