@@ -189,7 +189,7 @@ class Batch:
     """The rows of every stream for one step, the step number (from 0) and a generator for the method's own randomness.
 
     Steps whose losses read rows alone can be replayed as CUDA graphs; those that read ``step`` or ``noise`` are not, and
-    seeds that read ``noise`` train one by one.
+    tasks that read ``noise`` train one by one.
     """
 
     rows: Mapping[str, Rows]

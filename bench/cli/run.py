@@ -38,7 +38,7 @@ def run(
     executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="An existing Ray cluster (default: a local one).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and cells).")] = None,
-    join_seeds: Annotated[bool | None, typer.Option(help="Train the seeds of a fit together (default: on a GPU).")] = None,
+    join: Annotated[bool | None, typer.Option(help="Train a method's seeds and shots together (default: on a GPU).")] = None,
     dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
@@ -102,7 +102,7 @@ def run(
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
     with Board(len(todo)) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
-        join = session.device.startswith("cuda") if join_seeds is None else join_seeds
+        join = session.device.startswith("cuda") if join is None else join
         runner = execute.Runner(session, registry, results, keep_states, fresh, join)
         several = jobs or parallel.default_jobs(session.device, len(todo))
         setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache, join)

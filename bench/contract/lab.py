@@ -201,10 +201,10 @@ def measure(lab: Lab, method: Method, registry: Registry, family: str, folder: s
     fit = next(f for f in made.fits if f.asked)
     if outcome.failures:
         raise Failed(f"{outcome.failures[0][1]}{_where(fit)}")
-    states = {role: runner.states[other.key] for role, other in fit.after.items()}
+    states = {role: runner.state(other) for role, other in fit.after.items()}
     evaluation = fit.evaluations[0]
     arrays = record.evaluation_path(fit.where, fit.key, evaluation.key).with_suffix(".npz")
-    return Measured(lab, fit, runner.states[fit.key], states, results, record.read_predictions(arrays)["top1"])
+    return Measured(lab, fit, runner.state(fit), states, results, record.read_predictions(arrays)["top1"])
 
 
 def _chain(method: Method, registry: Registry) -> Iterator[str]:

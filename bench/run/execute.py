@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from bench.run.joined import Joiner, kind
 from bench.run.plan import Evaluation, Plan, Planned
 
 if TYPE_CHECKING:
-    from bench.interface import State
+    from bench.interface import Consts, State
     from bench.run.onepass import Job
     from bench.run.session import Session
 
@@ -81,9 +81,9 @@ def label(fit: Planned) -> str:
 
 
 class Runner:
-    """Works through the cells in order, dependencies first, one state of each (dataset, shots, seed) at a time.
+    """Works through the cells in order, dependencies first; a state is held until the last cell that reads it is done.
 
-    ``join``: seeds of the same work train together, and a round holds the states of all of them.
+    ``join``: seeds and shots of the same work train together, and those that trained together are held side by side.
     """
 
     def __init__(
@@ -91,7 +91,8 @@ class Runner:
         join: bool = False,
     ) -> None:  # fmt: skip
         self.join, self.joiner = join, Joiner(session)
-        self.ready: dict[str, tuple[Any, Any]] = {}  # task and constants of fits that were made along with another
+        self.ready: dict[str, Consts] = {}  # constants of fits that were made along with another
+        self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read its state
         self.session, self.results, self.fresh = session, results, fresh
         self.keep = _keeper(registry, keep_states)
         self.states: dict[str, State] = {}
@@ -108,19 +109,23 @@ class Runner:
         self.begin(plan, todo)
         done, total = self.outcome.resumed, self.outcome.cells
         taps, streamed, dataset = self.taps(todo), not self.session.dense_cache, ""
-        for (_, name), group in rounds(todo, streamed, self.join):
-            if name != dataset or self._heavy():
+        for name, group in rounds(todo, streamed, self.join):
+            if name != dataset:
                 self._one_pass()
             dataset = name
             self.encode(group, taps)
             self.states.clear()
             self.ready.clear()
-            self.joiner.begin(fit for t in group for fit in self._chain(t.fit) if self.join)
+            self.readers = Counter(key for t in group for key in self._read(t))
+            self.joiner.begin(fit for t in group for fit in chain(t.fit) if self.join)
             for t in group:
                 if deadline is not None and time.monotonic() > deadline:
                     self.outcome.out_of_time = True
                     break
+                if self._heavy():
+                    self._one_pass()
                 self._cell(t)
+                self._release(t)
                 done += 1
                 progress(label(t.fit), done, total)
             if self.outcome.out_of_time:
@@ -136,7 +141,7 @@ class Runner:
 
     def _needs(self, t: Todo) -> Iterator[tuple[str, needs.Need]]:
         name = t.fit.backbone.name
-        for fit in self._chain(t.fit):
+        for fit in chain(t.fit):
             if fit is not t.fit and not self.fresh and record.done(record.fit_path(fit.where, fit.key), fit.key):
                 continue
             for need in needs.of_fit(fit, fit.cell.protocol == "test-oracle"):
@@ -145,10 +150,18 @@ class Runner:
             for need in needs.of_evaluation(t.fit, evaluation, self.session.dense_cache):
                 yield name, need
 
-    def _chain(self, fit: Planned) -> Iterator[Planned]:
-        for other in fit.after.values():
-            yield from self._chain(other)
-        yield fit
+    def _read(self, t: Todo) -> set[str]:
+        """The fits whose states a cell reads, its own too."""
+        return {fit.key for fit in chain(t.fit)}
+
+    def _release(self, t: Todo) -> None:
+        """Let go of what only this cell still read."""
+        read = self._read(t)
+        self.readers.subtract(read)
+        for key in read:
+            if not self.readers[key]:
+                self.states.pop(key, None)
+                self.ready.pop(key, None)
 
     def encode(self, group: list[Todo], taps: Taps) -> None:
         """Bring into the store what the cells of a round read."""
@@ -174,12 +187,12 @@ class Runner:
     def _fit_and_evaluate(self, t: Todo) -> None:
         from bench.run import evaluate, onepass, provenance
 
-        state, task, consts = self._state(t.fit)
+        state = self.state(t.fit)
         if not t.evaluations:
             return
+        consts = self.ready.pop(t.fit.key, None)
         if consts is None:
-            task = self.session.task(t.fit, self._after(t.fit))
-            consts = t.fit.method.prepare(task)
+            consts = t.fit.method.prepare(self.session.task(t.fit, self._after(t.fit)))
         facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(t.fit.method)}
         for e in t.evaluations:
             if onepass.waits(self.session, t.fit, e):
@@ -195,10 +208,12 @@ class Runner:
         self.outcome.evaluations += 1
 
     def _heavy(self) -> bool:
-        """Whether the evaluations that wait hold more memory than they may: then they do not wait for the next round."""
+        """Whether the evaluations that wait hold more memory than they may: then they wait no longer."""
         from bench.run import onepass
+        from bench.train import waves
 
-        return bool(self.waiting) and onepass.held([job for _, job, _ in self.waiting]) > onepass.HELD_BYTES
+        kept = [x for _, job, _ in self.waiting for x in (*job.params.values(), *job.consts.values())]
+        return bool(kept) and waves.held(kept) > onepass.HELD_BYTES
 
     def _one_pass(self) -> None:
         """The evaluations that wait for streamed features: one pass for each backbone and test set."""
@@ -220,22 +235,22 @@ class Runner:
                     self._conclude(t, job.evaluation, facts, *result)
 
     def _after(self, fit: Planned) -> dict[str, State]:
-        return {name: self._state(other)[0] for name, other in fit.after.items()}
+        return {name: self.state(other) for name, other in fit.after.items()}
 
-    def _state(self, fit: Planned) -> tuple[State, Any, Any]:
-        """The state of a fit: from this round, from disk, or fitted now; with task and constants if just fitted."""
+    def state(self, fit: Planned) -> State:
+        """The state of a fit: from this round, from disk, or fitted now."""
         from bench.run import fit as fitting
         from bench.run import provenance
 
         if fit.key in self.states:
-            return self.states[fit.key], *self.ready.pop(fit.key, (None, None))
+            return self.states[fit.key]
         path = record.fit_path(fit.where, fit.key)
         stored = None if self.fresh else record.done(path, fit.key)
         found = fitting.load_state(self.results, fit, stored, self.session.device) if stored else None
         if found is not None:
             self.states[fit.key] = found
-            return found, None, None
-        for made, (fitted, task, consts, seconds) in self.joiner.fit(fit, self._open, self._after):
+            return found
+        for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self._after):
             facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(made.method)}
             if fitted.params and self.keep(made):
                 fitting.save_state(self.results, made, fitted)
@@ -243,13 +258,15 @@ class Runner:
             self.outcome.fits += 1
             self.outcome.steps += fitted.budget["steps"]
             self.states[made.key] = fitting.state_of(made, fitted.params, fitted.values)
-            if made.asked or made is fit:
-                self.ready[made.key] = task, consts
-        return self.states[fit.key], *self.ready.pop(fit.key)
+            if made.asked:
+                self.ready[made.key] = consts
+        return self.states[fit.key]
 
     def _open(self, fit: Planned) -> bool:
-        """Whether a fit has yet to be made."""
-        return fit.key not in self.states and (self.fresh or record.done(record.fit_path(fit.where, fit.key), fit.key) is None)
+        """Whether a fit has yet to be made for a cell of this round."""
+        if fit.key in self.states or not self.readers[fit.key]:
+            return False
+        return self.fresh or record.done(record.fit_path(fit.where, fit.key), fit.key) is None
 
     def failed(self, t: Todo, error: Exception) -> None:
         """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it."""
@@ -269,33 +286,53 @@ class Runner:
         self.outcome.failures.append((label(t.fit), message))
 
 
-def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> Iterator[tuple[tuple[int, str], list[Todo]]]:
-    """The cells by (seed, dataset), in order: one round encodes what it needs and shares its states.
+def chain(fit: Planned) -> Iterator[Planned]:
+    """The fits whose states a fit reads, those that they read first, and itself."""
+    for other in fit.after.values():
+        yield from chain(other)
+    yield fit
+
+
+def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> Iterator[tuple[str, list[Todo]]]:
+    """The cells by (seed, dataset), in order, with the dataset's name: one round encodes what it needs and shares its states.
 
     ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves them all.
-    ``join``: by (shots, dataset) instead, datasets one after the other, fits that differ in seed side by side.
+    ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows the fit that made it.
     """
-    groups: dict[tuple[int, str], list[Todo]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Todo]] = defaultdict(list)
     for t in todo:
-        groups[t.fit.cell.shots if join else t.fit.cell.seed, t.fit.dataset.name].append(t)
-    if by_dataset or join:
-        names = list(dict.fromkeys(name for _, name in groups))
-        groups = dict(sorted(groups.items(), key=lambda item: names.index(item[0][1])))
-    for key, group in groups.items():
+        groups[t.fit.dataset.name, 0 if join else t.fit.cell.seed].append(t)
+    names = list(dict.fromkeys(name for name, _ in groups))
+    for key in sorted(groups, key=lambda key: names.index(key[0]) if by_dataset else 0):
+        group = groups[key]
         if join:
-            kinds = list(dict.fromkeys(kind(t.fit) for t in group))
-            group.sort(key=lambda t: kinds.index(kind(t.fit)))
-        yield key, group
+            first = list(dict.fromkeys(kind(next(chain(t.fit))) for t in group))
+            shots = list(dict.fromkeys(t.fit.cell.shots for t in group))
+            group.sort(key=lambda t: (first.index(kind(next(chain(t.fit)))), shots.index(t.fit.cell.shots)))
+        yield key[0], group
 
 
 def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
-    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, several."""
-    groups = (group for _, group in rounds(todo, join=join))
-    return gathered(groups, jobs) if streamed else groups
+    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, several.
+
+    ``join``: a dataset, or of its shots as many as leave work for every worker.
+    """
+    if not join:
+        groups = (group for _, group in rounds(todo))
+        return gathered(groups, jobs) if streamed else groups
+    return gathered((part for _, group in rounds(todo, join=True) for part in by_shots(group)), jobs)
+
+
+def by_shots(group: list[Todo]) -> list[list[Todo]]:
+    """The cells of each number of shots."""
+    parts: dict[int, list[Todo]] = defaultdict(list)
+    for t in group:
+        parts[t.fit.cell.shots].append(t)
+    return list(parts.values())
 
 
 def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
-    """As many groups of a dataset together as leave work for all of ``jobs`` workers: each makes a pass over the test images."""
+    """As many groups of a dataset together as leave work for all of ``jobs`` workers: they share passes, and may join."""
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
         by_dataset[group[0].fit.dataset.name].append(group)

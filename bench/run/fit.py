@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
 from bench.files import write_bytes
-from bench.interface import EVAL, Consts, Params, State, Task
+from bench.interface import EVAL, Consts, Params, State
 from bench.prompts import same
 from bench.run import needs, record
 from bench.run.plan import Planned
@@ -19,6 +19,7 @@ from bench.train import select, waves
 from bench.train.select import Fitted, Labelled
 
 ORACLE = "test-oracle"
+Result = tuple[Fitted, Consts, dict[str, float]]
 
 
 def selection_set(session: Session, fit: Planned) -> Labelled | None:
@@ -40,32 +41,26 @@ def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[
     return case, time.perf_counter() - began
 
 
-def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> tuple[Fitted, Task, Consts, dict[str, float]]:
-    """Fit one planned cell; returns the outcome, the task with its constants, and seconds per phase."""
+def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
+    """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
     fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
-    return fitted, case.task, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
+    return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
 
 def run_joined(
-    session: Session, fits: Sequence[Planned], states: Sequence[dict[str, State]]
-) -> list[tuple[Planned, tuple[Fitted, Task, Consts, dict[str, float]]]]:
-    """Fit cells of one recipe together, the first ones whose features fit in memory side by side.
+    session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
+) -> list[tuple[Planned, Result]]:
+    """Fit cells of one recipe together, the first ones that memory holds side by side.
 
-    Each gets an equal share of the seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train
-    together and MemoryError where only one fits, besides what ``run_fit`` raises.
+    ``states_of`` gives the states that a fit reads, or makes them. Each fit gets an equal share of the seconds;
+    ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and MemoryError where memory holds
+    only one, besides what ``run_fit`` raises.
     """
-    cases: list[tuple[select.Case, float]] = []
-    most = len(fits)
-    for fit, known in zip(fits, states, strict=True):
-        if len(cases) < most:
-            cases.append(prepared(session, fit, known))
-            free = waves.free_bytes(torch.device(session.device))
-            if len(cases) == 1 and free is not None:
-                most = min(most, 1 + int(waves.SHARE * free) // max(1, held(cases[0][0])))
+    cases = _side_by_side(session, fits, states_of)
     if len(cases) == 1:
-        raise MemoryError("memory holds the features of one at a time")
+        raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
     found = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
     share = (time.perf_counter() - began) / len(cases)
@@ -73,16 +68,34 @@ def run_joined(
     done = []
     for fit, (case, before), fitted in zip(fits, cases, found, strict=False):
         fitted.budget["joined"] = names
-        done.append((fit, (fitted, case.task, case.consts, {"prepare": before, "fit": share})))
+        done.append((fit, (fitted, case.consts, {"prepare": before, "fit": share})))
     return done
 
 
-def held(case: select.Case) -> int:
-    """Bytes of the features and constants that a case keeps while it trains."""
-    pooled = [t for pool in case.pools.values() for t in (pool.x, pool.y)]
-    scored = case.val.features.values() if case.val else ()
-    kept = [c for c in case.consts.values() if isinstance(c, torch.Tensor)]
-    return sum(t.numel() * t.element_size() for t in (*pooled, *scored, *kept))
+def _side_by_side(
+    session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
+) -> list[tuple[select.Case, float]]:
+    """The first cases, at least one, whose features and first replicas take no more than their share of what is free."""
+    cases: list[tuple[select.Case, float]] = []
+    room: float | None = None
+    for fit in fits:
+        cases.append(prepared(session, fit, states_of(fit)))
+        every = [case for case, _ in cases]
+        if len(cases) == 1:
+            free = waves.free_bytes(torch.device(session.device))
+            room = None if free is None else waves.SHARE * free + held(every)
+            replica = select.bytes_per_replica(fit.method, fit.recipe, every[0])
+        elif room is not None and held(every) + len(every) * replica > room:
+            return cases[:-1]
+    return cases
+
+
+def held(cases: Sequence[select.Case]) -> int:
+    """Bytes of the features, constants and read states that cases keep while they train."""
+    pooled = [t for case in cases for pool in case.pools.values() for t in (pool.x, pool.y)]
+    scored = [x for case in cases if case.val for x in case.val.features.values()]
+    read = [p for case in cases for state in case.task.states.values() for p in state.params.values()]
+    return waves.held((*pooled, *scored, *read, *(c for case in cases for c in case.consts.values())))
 
 
 def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""Seeds that train together: which fits of a round may join, and their joint fit. No torch until one is made.
+"""Fits that train together: which of a round may join, and their joint fit. No torch until one is made.
+
+Seeds join, and shots whose steps are alike: whatever memory holds. Where that fails, the seeds of one number of shots join,
+and where that fails too each is fitted alone.
 
 Never silently: the record of a joined fit names all that trained with it (``budget.joined``) and counts an equal share of
-the seconds; one that was meant to join and could not says why (``budget.apart``).
+the seconds; one that was meant to join more and could not says why (``budget.apart``).
 """
 
 from __future__ import annotations
@@ -10,82 +13,103 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bench.interface import TEXT, points
 from bench.run.plan import Cell, Planned
+from bench.train import span
 
 if TYPE_CHECKING:
-    from bench.interface import Consts, State, Task
+    from bench.interface import State
+    from bench.run.fit import Result
+
+    Found = list[tuple[Planned, Result]]
+
     from bench.run.session import Session
-    from bench.train.select import Fitted
 
-    Result = tuple[Fitted, Task, Consts, dict[str, float]]
-
-AfterOf = Callable[[Planned], dict[str, "State"]]
+StatesOf = Callable[[Planned], dict[str, "State"]]
 
 
 def kind(fit: Planned) -> Cell:
-    """What fits have in common that may join: all coordinates but the seed."""
-    return replace(fit.cell, seed=0)
+    """What fits have in common that may join: all coordinates but shots and seed."""
+    return replace(fit.cell, shots=0, seed=0)
+
+
+def sizes(fit: Planned) -> dict[str, span.Size]:
+    """The pools that the streams of a fit will have, as the plan knows them."""
+    streams, facts = fit.recipe.streams, fit.facts
+    return {
+        name: (facts.n_prompts, 1) if s.source == TEXT else (facts.n_support, len(s.views)) for name, s in streams.items()
+    }
 
 
 def alike(one: Planned, other: Planned) -> bool:
-    """Whether two fits do the same work on support sets of the same size, by gradient steps that map over replicas."""
+    """Whether two fits do the same steps on different rows, by gradient steps that map over replicas."""
     return (
         one.recipe.optim is not None
         and one.method.fuse
         and one.method is other.method
         and kind(one) == kind(other)
-        and one.facts.n_support == other.facts.n_support
         and one.recipe == other.recipe
         and dict(one.settings) == dict(other.settings)
+        and not any(
+            span.apart(span.with_static(one.recipe, static), [sizes(one), sizes(other)]) for static in points(one.recipe.static)
+        )
     )
 
 
 class Joiner:
-    """Makes the fits of a round, joined where they can be. ``report`` hears of those that could not."""
+    """Makes the fits of a round, joined where they can be. ``report`` hears of those that could not.
+
+    ``across``: over shots too, or over the seeds of one number of shots.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.round: dict[str, Planned] = {}
-        self.apart: dict[str, str] = {}  # by fit key: why it is fitted alone
-        self.never: dict[str, str] = {}  # by method: why its tasks cannot train together, whatever the round
+        self.apart: dict[tuple[str, bool], str] = {}  # by fit key and across: why it joined no others so
+        self.never: dict[tuple[str, bool], str] = {}  # by method and across: why its tasks never do, whatever the round
 
     def begin(self, fits: Iterable[Planned]) -> None:
         """The fits of a round, dependencies too."""
         self.round = {fit.key: fit for fit in fits}
         self.apart = {}
 
-    def fit(self, fit: Planned, open_: Callable[[Planned], bool], after: AfterOf) -> list[tuple[Planned, Result]]:
+    def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Found:
         """``fit`` and whatever trained with it; ``open_`` says which fits of the round are still to be made."""
-        found: list[tuple[Planned, Result]] = []
-        if fit.key not in self.apart:
-            others = (f for f in self.round.values() if f.key != fit.key and f.key not in self.apart and alike(fit, f))
-            group = [fit, *(f for f in others if open_(f))]
+        found: Found = []
+        others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
+        seeds = [f for f in others if f.cell.shots == fit.cell.shots]
+        for across, company in ((True, others), (False, seeds)):
+            if found or (fit.key, across) in self.apart or (across and len(company) == len(seeds)):
+                continue
+            group = [fit, *(f for f in company if (f.key, across) not in self.apart)]
             if len(group) > 1:
-                found = self._together(group, after)
-        return found or [(fit, self._alone(fit, after(fit)))]
+                found = self._together(group, across, states_of)
+        found = found or [(fit, self._alone(fit, states_of(fit)))]
+        for made, (fitted, *_) in found:
+            if reason := self.apart.get((made.key, False)) or self.apart.get((made.key, True)):
+                fitted.budget["apart"] = reason
+        return found
 
-    def _together(self, group: list[Planned], after: AfterOf) -> list[tuple[Planned, Result]]:
+    def _together(self, group: list[Planned], across: bool, states_of: StatesOf) -> Found:
         from bench.run import fit as fitting
         from bench.train.join import Apart
 
         name = group[0].method.name
-        if name not in self.never:
+        if (name, across) not in self.never:
             try:
-                return fitting.run_joined(self.session, group, [after(f) for f in group])
+                return fitting.run_joined(self.session, group, states_of)
             except Apart as error:
-                reason = self.never[name] = str(error)
+                reason = self.never[name, across] = str(error)
             except Exception as error:  # whatever it is: alone it meets its own cell only, or goes away
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self.session.report(f"{name} {group[0].dataset.name}: seeds are fitted one by one ({reason})")
+            what = "shots" if across else "seeds"
+            self.session.report(f"{name} {group[0].dataset.name}: {what} are fitted one by one ({reason})")
         else:
-            reason = self.never[name]
-        self.apart |= {f.key: reason for f in group}
+            reason = self.never[name, across]
+        self.apart |= {(f.key, across): reason for f in group}
         return []
 
     def _alone(self, fit: Planned, states: dict[str, State]) -> Result:
         from bench.run import fit as fitting
 
-        fitted, task, consts, seconds = fitting.run_fit(self.session, fit, states)
-        if fit.key in self.apart:
-            fitted.budget["apart"] = self.apart[fit.key]
-        return fitted, task, consts, seconds
+        return fitting.run_fit(self.session, fit, states)

@@ -36,12 +36,6 @@ def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
     return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
 
 
-def held(jobs: Sequence[Job]) -> int:
-    """Bytes of the tensors that waiting jobs keep alive, shared ones counted once."""
-    tensors = [x for job in jobs for x in (*job.params.values(), *job.consts.values()) if isinstance(x, torch.Tensor)]
-    return sum({s.data_ptr(): s.nbytes() for s in (x.untyped_storage() for x in tensors)}.values())
-
-
 def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tuple[np.ndarray, ...]] | Exception]:
     """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
 

@@ -4,16 +4,16 @@ A task is all cells of one (seed, dataset, shots), so that methods which read ea
 in a folder of its own and sends its files back; what came back is recorded at once, so a node that dies costs only the tasks
 it was at, which Ray starts again elsewhere. Data, plugins and weights are read by path and must be there on every node;
 features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
-``--no-dense-cache`` a task is as many such groups of a dataset as leave work for every slot, since each task makes a pass
-over the test images. That is the trade-off: fewer passes, but all that a larger task had done is begun again when its node
-dies, and its files come back, through memory, in one piece.
+``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as many such groups of a
+dataset as leave work for every slot. That is the trade-off: fewer passes, and more that trains together, but all that a larger
+task had done is begun again when its node dies, and its files come back, through memory, in one piece.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ from typing import Any
 from bench.errors import BenchError
 from bench.files import write_bytes
 from bench.run import record, scratch
-from bench.run.execute import Outcome, Runner, Todo, gathered, remaining, rounds
+from bench.run.execute import Outcome, Runner, Todo, by_shots, chain, gathered, remaining, rounds
 from bench.run.parallel import Part, Setup
-from bench.run.plan import Plan, Planned, make
+from bench.run.plan import Plan, make
 
 _RETRIES = 3
 Files = dict[str, bytes]  # path below the results folder -> content
@@ -39,13 +39,10 @@ class Sent:
     files: Files
 
 
-def groups(todo: list[Todo], join: bool = False) -> Iterator[list[Todo]]:
-    """The cells of one seed (of all seeds that ``join``), dataset and number of shots, in plan order."""
-    for _, together in rounds(todo, join=join):
-        by_shots: dict[int, list[Todo]] = defaultdict(list)
-        for t in together:
-            by_shots[t.fit.cell.shots].append(t)
-        yield from by_shots.values()
+def tasks(todo: list[Todo], streamed: bool, slots: int, join: bool) -> Iterator[list[Todo]]:
+    """The cells of one (seed, dataset, shots), in plan order; several where test features are ``streamed`` or fits join."""
+    groups = (part for _, together in rounds(todo, join=join) for part in by_shots(together))
+    return gathered(groups, slots) if streamed or join else groups
 
 
 def run(
@@ -60,8 +57,7 @@ def run(
     busy: dict[Any, list[Todo]] = {}
     try:
         setup, gpus, slots = _resources(ray, parent, setup)
-        tasks = groups(todo, setup.join)
-        waiting, taps = deque(tasks if setup.dense_cache else gathered(tasks, slots)), parent.taps(todo)
+        waiting, taps = deque(tasks(todo, not setup.dense_cache, slots, setup.join)), parent.taps(todo)
         parent.begin(plan, todo)
         total = parent.outcome.cells
         done = total - len(todo)
@@ -149,16 +145,10 @@ def _connected(address: str | None) -> Any:
     return ray
 
 
-def _chain(fit: Planned) -> Iterator[Planned]:
-    for other in fit.after.values():
-        yield from _chain(other)
-    yield fit
-
-
 def _known(results: Path, group: list[Todo]) -> Files:
     """The records and states that are there already of the group's fits and of those they read."""
     found: Files = {}
-    for fit in {f.key: f for t in group for f in _chain(t.fit)}.values():
+    for fit in {f.key: f for t in group for f in chain(t.fit)}.values():
         for path in (record.fit_path(fit.where, fit.key), record.state_path(results, fit.key)):
             if path.is_file():
                 found[str(path.relative_to(results))] = path.read_bytes()

@@ -226,6 +226,13 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: Values) -> wa
     return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
 
 
+def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
+    """Bytes that one replica holds while it trains, of the largest group."""
+    first = points(recipe.grid)[0]
+    groups = [{**case.task.settings, **static} for static in points(recipe.static)]
+    return max(waves.bytes_per_replica(_entrant(method, recipe, case, group).start(first), recipe) for group in groups)
+
+
 def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None) -> dict[Any, _Point]:
     every = points({**recipe.grid, **recipe.static})
     judge = val if len(every) > 1 else None

@@ -6,7 +6,7 @@ Legend: R replicas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +65,12 @@ def free_bytes(device: torch.device) -> int | None:
         if "MemAvailable" in fields:
             return int(fields["MemAvailable"].split()[0]) * 1024
     return None
+
+
+def held(things: Iterable[object]) -> int:
+    """Bytes that the tensors among ``things`` keep alive, shared ones counted once."""
+    found = (x.untyped_storage() for x in things if isinstance(x, torch.Tensor))
+    return sum({s.data_ptr(): s.nbytes() for s in found}.values())
 
 
 def fitting(R: int, each: int, free: int | None) -> int:

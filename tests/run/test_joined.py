@@ -1,4 +1,4 @@
-"""``--join-seeds``: seeds that train together give the tables that they give alone, and records say who trained with whom."""
+"""``--join``: seeds and shots that train together give the tables that they give alone; records say who trained with whom."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ import numpy as np
 import pytest
 
 from bench.run import execute
-from bench.train import waves
+from bench.train import select, waves
 from tests.run.conftest import Bench
 
-SEEDS = ("--seeds", "1,2,3", "--set", "cross-modal-linear.steps=6", "--set", "cross-modal-linear.check_every=2")
-METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear"
+SHORT = [f"{method}.{length}" for method in ("cross-modal-linear", "linear-probe-sgd") for length in ("steps=6", "check_every=2")]
+FOUR = ("--seeds", "1,2", "--shots", "2,3", *(word for one in SHORT for word in ("--set", one)))
+METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear,linear-probe-sgd"
 
 
-def fits(results: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def fits(results: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """Fit records by method, shots and seed."""
     found = [json.loads(p.read_text()) for p in (results / "runs").rglob("*.json")]
-    return {(r["cell"]["method"], r["cell"]["seed"]): r for r in found if r["kind"] == "fit"}
+    return {(r["cell"]["method"], r["cell"]["shots"], r["cell"]["seed"]): r for r in found if r["kind"] == "fit"}
+
+
+def company(results: Path, method: str) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """With whom each fit of a method trained: (shots, seed) of all, by its own."""
+    of_key = {r["key"]: cell[1:] for cell, r in fits(results).items()}
+    mine = {cell[1:]: r["budget"].get("joined", []) for cell, r in fits(results).items() if cell[0] == method}
+    return {cell: [of_key[key] for key in keys] for cell, keys in mine.items()}
 
 
 def same(one: Path, other: Path) -> None:
@@ -42,29 +51,29 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Path) -> None:
     shown = []
-    for results, flag in ((alone, "--no-join-seeds"), (tmp_path, "--join-seeds")):
-        done = bench("run", *SEEDS, "--methods", METHODS, flag, "--results", results, "--jobs", "1")
+    for results, flag in ((alone, "--no-join"), (tmp_path, "--join")):
+        done = bench("run", *FOUR, "--methods", METHODS, flag, "--results", results, "--jobs", "1")
         assert done.exit_code == 0, done.output
         shown.append(bench("table", "--results", results, "--format", "csv").output)
     assert shown[0] == shown[1] and "safe-a" in shown[0]
     same(alone, tmp_path)
-    records = fits(tmp_path)
-    for method in ("safe", "tip-adapter-f", "cross-modal-linear"):  # safe: only read, not asked for
-        mine = [records[method, seed] for seed in (1, 2, 3)]
-        assert [r["budget"]["joined"] for r in mine] == [[r["key"] for r in mine]] * 3
-        assert len({r["seconds"]["fit"] for r in mine}) == 1, "seconds are shared equally"
-    assert not any("joined" in r["budget"] for (m, _), r in records.items() if m in ("zero-shot", "safe-a"))
+    both = [(2, 1), (2, 2), (3, 1), (3, 2)]
+    for method in ("safe", "cross-modal-linear"):  # safe: only read, not asked for
+        assert company(tmp_path, method) == dict.fromkeys(both, both)
+    for method in ("tip-adapter-f", "linear-probe-sgd"):  # their batches end with the support set
+        assert company(tmp_path, method) == {(n, seed): [(n, 1), (n, 2)] for n, seed in both}
+    assert len({r["seconds"]["fit"] for (m, *_), r in fits(tmp_path).items() if m == "safe"}) == 1, "seconds are shared equally"
+    assert not any("joined" in r["budget"] for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
     assert not any("joined" in r["budget"] for r in fits(alone).values())
 
 
 def test_only_what_is_left_joins_also_in_other_processes(bench: Bench, tmp_path: Path, alone: Path) -> None:
-    arguments = (*SEEDS, "--methods", METHODS, "--join-seeds", "--results", tmp_path)
-    assert bench("run", *arguments, "--seeds", "2", "--jobs", "1").exit_code == 0
+    arguments = (*FOUR, "--methods", METHODS, "--join", "--results", tmp_path)
+    assert bench("run", *arguments, "--shots", "2", "--seeds", "2", "--jobs", "1").exit_code == 0
     done = bench("run", *arguments, "--jobs", "2")
     assert done.exit_code == 0, done.output
-    records = fits(tmp_path)
-    assert "joined" not in records["tip-adapter-f", 2]["budget"]
-    assert records["tip-adapter-f", 1]["budget"]["joined"] == [records["tip-adapter-f", s]["key"] for s in (1, 3)]
+    shared = [(3, 1), (3, 2)]
+    assert company(tmp_path, "safe") == {(2, 1): [], (2, 2): [], (3, 1): shared, (3, 2): shared}
     same(alone, tmp_path)
 
 
@@ -80,65 +89,95 @@ class Own({base}):
 
     def prepare(self, task):
         {do}
-        return {{**super().prepare(task), 'mark': Mark()}}
+        return {{**super().prepare(task), 'more': {more}}}
 """
 
 
-def plugin(tmp_path: Path, do: str = "pass") -> tuple[Any, ...]:
+def plugin(tmp_path: Path, base: str, do: str = "pass", more: str = "0.0") -> tuple[Any, ...]:
+    module, length = ("safe", "steps=4") if base == "Safe" else ("tip_adapter", "epochs=2")
     file = tmp_path / "own.py"
-    file.write_text(PLUGIN.format(module="tip_adapter", base="TipAdapterF", do=do))
-    return "--plugin", file, "--set", "own.epochs=2", "--methods", "own", "--seeds", "1,2,3", "--jobs", "1"
+    file.write_text(PLUGIN.format(module=module, base=base, do=do, more=more))
+    return "--plugin", file, "--set", f"own.{length}", "--methods", "own", "--jobs", "1"
 
 
 def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Path) -> None:
-    arguments = (*plugin(tmp_path), "--shots", "1,2")
-    done = bench("run", *arguments, "--join-seeds", "--results", tmp_path / "a")
+    arguments = (*plugin(tmp_path, "TipAdapterF", more="Mark()"), "--seeds", "1,2,3", "--shots", "1,2")
+    done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert done.output.count("own shapes: seeds are fitted one by one") == 1, "what holds for a method is tried once"
     why = {r["budget"]["apart"] for r in fits(tmp_path / "a").values()}
-    assert why == {"the constants 'mark' are not tensors and differ"}
+    assert why == {"the constants 'more' are not tensors and differ"}
     assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
     same(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_failing_seed_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", *plugin(tmp_path, "1 / (task.seed - 2)"), "--join-seeds", "--results", tmp_path / "r")
+def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
+    """Constants with a number for every support image."""
+    arguments = (*plugin(tmp_path, "Safe", more="task.labels_N.float()"), *FOUR)
+    done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("fitted one by one") == done.output.count("own shapes: shots are fitted one by one") == 1
+    assert company(tmp_path / "a", "own") == {(n, seed): [(n, 1), (n, 2)] for n in (2, 3) for seed in (1, 2)}
+    assert {r["budget"]["apart"] for r in fits(tmp_path / "a").values()} == {"the constants 'more' differ in shape"}
+    assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
+    same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_failing_fit_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None:
+    fails = "1 / (task.seed - 2 + task.facts.shots - 2)"
+    done = bench("run", *plugin(tmp_path, "Safe", fails), *FOUR, "--seeds", "2,4", "--join", "--results", tmp_path)
     assert done.exit_code == 1
-    records = fits(tmp_path / "r")
-    assert {seed: r["status"] for (_, seed), r in records.items()} == {1: "ok", 2: "failed", 3: "ok"}
-    assert "division by zero" in records["own", 1]["budget"]["apart"] and "division" in records["own", 2]["error"]
+    records = {cell[1:]: r for cell, r in fits(tmp_path).items()}
+    assert {cell: r["status"] for cell, r in records.items()} == {(2, 2): "failed", (2, 4): "ok", (3, 2): "ok", (3, 4): "ok"}
+    assert "division by zero" in records[2, 4]["budget"]["apart"] and "division" in records[2, 2]["error"]
+    assert records[3, 2]["budget"]["joined"] == [records[3, 2]["key"], records[3, 4]["key"]]
 
 
-@pytest.mark.parametrize(("room", "sizes"), [(1.5, [2, 2, 0]), (0.5, [0, 0, 0])])
-def test_features_of_as_many_seeds_as_memory_holds(
-    room: float, sizes: list[int], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("room", "sizes", "left"), [(9.0, [4] * 4, [3, 2, 1, 0]), (2.5, [2] * 4, [1, 0, 1, 0]), (0.5, [0] * 4, [0] * 4)]
+)
+def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
+    room: float, sizes: list[int], left: list[int], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.run import fit as fitting
 
-    monkeypatch.setattr(fitting, "held", lambda case: 1 << 30)
+    monkeypatch.setattr(fitting, "held", lambda cases: len(cases) << 30)
+    monkeypatch.setattr(select, "bytes_per_replica", lambda *given: 1 << 29)
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(room * (1 << 30) / waves.SHARE))
-    done = bench("run", *SEEDS, "--methods", "tip-adapter-f", "--join-seeds", "--results", tmp_path, "--jobs", "1")
+    original, states = execute.Runner._release, []
+
+    def counted(runner: execute.Runner, t: execute.Todo) -> None:
+        original(runner, t)
+        assert len(runner.ready) <= len(runner.states)
+        states.append(len(runner.states))
+
+    monkeypatch.setattr(execute.Runner, "_release", counted)
+    done = bench("run", *FOUR, "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
     assert done.exit_code == 0, done.output
-    records = fits(tmp_path)
-    assert [len(records["tip-adapter-f", seed]["budget"].get("joined", [])) for seed in (1, 2, 3)] == sizes
+    assert [len(company(tmp_path, "safe")[cell]) for cell in ((2, 1), (2, 2), (3, 1), (3, 2))] == sizes
+    assert states == left, "after each cell: those that SAFE-A has yet to read"
     if not sizes[0]:
-        assert "memory holds" in records["tip-adapter-f", 1]["budget"]["apart"]
+        assert "memory holds" in fits(tmp_path)["safe", 2, 1]["budget"]["apart"]
 
 
-def test_joining_rounds_hold_all_seeds_of_a_dataset_and_shots() -> None:
+def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
     from bench.run.plan import Cell
 
-    def todo(name: str, shots: int, seed: int, method: str) -> Any:
+    def fit(name: str, shots: int, seed: int, method: str, **after: Any) -> Any:
         cell = Cell(method, name, shots, seed, "rn", "hand", "recipe", "quick")
-        fit = type("Fit", (), {"cell": cell, "dataset": type("D", (), {"name": name})})
-        return type("Todo", (), {"fit": fit})
+        return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"name": name})})
 
-    plan = [todo(d, k, s, m) for s in (1, 2) for d in ("x", "y") for k in (1, 4) for m in ("a", "b")]
+    plan = []
+    for cell in [(d, k, s) for s in (1, 2) for d in ("x", "y") for k in (1, 4)]:
+        a = fit(*cell, "a")
+        plan += [type("Todo", (), {"fit": one}) for one in (a, fit(*cell, "b"), fit(*cell, "c", a=a))]
 
     def shown(groups: Any) -> list[str]:
-        return [" ".join(f"{t.fit.cell.method}{t.fit.cell.seed}" for t in group) for group in groups]
+        return [" ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group) for group in groups]
 
     rounds = list(execute.rounds(plan, join=True))
-    assert [key for key, _ in rounds] == [(1, "x"), (4, "x"), (1, "y"), (4, "y")]
-    assert shown(group for _, group in rounds) == ["a1 a2 b1 b2"] * 4
-    assert shown(execute.portions(plan, False, 2, join=True)) == ["a1 a2 b1 b2"] * 4
+    whole = "a11 c11 a12 c12 a41 c41 a42 c42 b11 b12 b41 b42"
+    assert [name for name, _ in rounds] == ["x", "y"]
+    assert shown(group for _, group in rounds) == [whole] * 2
+    assert shown(execute.portions(plan, False, 2, join=True)) == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
+    assert shown(execute.portions(plan, False, 3, join=True)) == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2

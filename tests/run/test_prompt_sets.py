@@ -102,7 +102,7 @@ def test_what_a_draw_makes_of_the_texts(fitted: Any) -> None:
     assert len(side.templates) == prompts.MINED and side.raw_PC.shape[0] == 3 * prompts.MINED
     assert set(side.templates) <= set(fits["mined-val"].prompts.templates)
     torch.testing.assert_close(W_KC.norm(dim=-1), torch.ones(3))
-    head = runner.states[fits["linear"].after[plan.TUNED].key]
+    head = runner.state(fits["linear"].after[plan.TUNED])
     W_KC, side = session.text(fits["linear"], {plan.TUNED: head})
     rows_KC = head.params["W_KC"]
     torch.testing.assert_close(W_KC.norm(dim=-1).mean(), torch.tensor(1.0))

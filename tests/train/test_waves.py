@@ -21,6 +21,11 @@ def test_bytes_of_a_replica() -> None:
     assert waves.bytes_per_replica(start, sgd) == 17 * (4 * 4 + 4)
 
 
+def test_shared_memory_is_counted_once() -> None:
+    x = torch.zeros(100)
+    assert waves.held([x, x[10:], x.view(10, 10), "text", torch.zeros(3)]) == 4 * 103
+
+
 @pytest.mark.parametrize(
     ("R", "each", "free", "size"),
     [(12, 10, None, 12), (12, 10, 240, 12), (12, 10, 239, 6), (12, 10, 100, 4), (12, 10, 1, 1), (7, 10, 80, 4), (1, 10, 0, 1)],
