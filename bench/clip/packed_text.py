@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.clip import checkpointing
 from bench.clip.blocks import attend, linear, mlp, norm
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 class Pack:
     """Where the tokens of K prompts stand in G rows of T.
 
-    ``shared``: P. ``source_GT``: which token of the prompts laid end to end (K L,) stands there. ``position_GT``: its position
-    in its prompt. ``end_K``: the place of every end token among the G T. ``mask_G1TT``: 0 where the second token is seen by
-    the first, else minus infinity. Places that stay empty hold the first start token, which nobody sees.
+    ``shared``: P. ``filled``: how many prompts each row holds. ``source_GT``: which token of the prompts laid end to end (K L,)
+    stands there. ``position_GT``: its position in its prompt. ``end_K``: the place of every end token among the G T.
+    ``mask_G1TT``: 0 where the second token is seen by the first, else minus infinity. Places that stay empty hold the first
+    start token, which nobody sees.
     """
 
     shared: int
+    filled: tuple[int, ...]
     source_GT: Tensor
     position_GT: Tensor
     end_K: Tensor
@@ -74,7 +77,7 @@ def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
     same = prompt_GT[:, :, None] == prompt_GT[:, None]
     seen = (same | (prompt_GT[:, None] == -2)) & (position_GT[:, :, None] >= position_GT[:, None])
     mask_G1TT = torch.zeros(seen.shape, dtype=like.dtype).masked_fill(~seen, float("-inf"))[:, None]
-    return Pack(shared, *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)))
+    return Pack(shared, tuple(map(len, rows)), *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)))
 
 
 def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
@@ -111,9 +114,14 @@ def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
     Differentiable with respect to the embeddings, also under ``torch.func.vmap``. The start is read from the first prompt
     of a group, so its gradient goes there whole: right for embeddings that are made of one tensor, as learned contexts are.
     """
-    params, grid = tower.params, pack.source_GT.shape
-    x = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten()).unflatten(-2, grid)
-    x = x + params["positional_embedding"][pack.position_GT]
+    x = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten()).unflatten(-2, pack.source_GT.shape)
+    x = x + tower.params["positional_embedding"][pack.position_GT]
+    return checkpointing.run(_layers, tower, x, pack)
+
+
+def _layers(tower: TextTower, x: Tensor, pack: Pack) -> Tensor:
+    """Raw text features (..., K, C) of packed rows with their positions (..., G, T, D)."""
+    params = tower.params
     for i in range(tower.layers):
         name = f"transformer.resblocks.{i}"
         weight, bias = params[f"{name}.attn.in_proj_weight"], params[f"{name}.attn.in_proj_bias"]

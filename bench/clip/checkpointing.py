@@ -1,0 +1,132 @@
+"""Activation checkpointing of packed prompts: what autograd would keep of them, bounded by a share of the device's memory.
+
+Prompts that stay within it run at once. Of more, pieces run one after the other, whole groups (replicas, images) or rows of
+one; only their embeddings are kept, and the backward pass runs each piece again: a third more work, the same numbers.
+
+Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from bench.clip.packed_text import Pack
+    from bench.clip.text import TextTower
+
+Layers = Callable[["TextTower", Tensor, "Pack"], Tensor]  # (N, G, T, D) -> (N, K, C)
+
+# Of all memory, not of what is free now: the same prompts are cut alike in every step, and nothing is asked of a GPU while
+# a step is recorded. On a processor several worker processes share it.
+SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
+# Numbers that autograd keeps of a token in a block, beside its attention weights, in widths of the tower: what enters the two
+# norms and leaves them, queries, keys and values, and the perceptron's hidden layer before, in and after its activation.
+WIDTHS = 15
+
+
+@cache
+def budget(device: torch.device) -> int:
+    """Bytes that the activations of prompts may take."""
+    if device.type == "cuda":
+        return int(SHARE["cuda"] * torch.cuda.get_device_properties(device).total_memory)
+    return int(SHARE["cpu"] * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int:
+    """Bytes of a row's activations while ``kept`` blocks' are kept, and those of the block that is being computed."""
+    return (kept + 1) * T * (WIDTHS * D + tower.heads * T) * itemsize
+
+
+def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
+    """How many groups, and how many rows of each, run together; ``x_GTD`` (..., G, T, D) may be mapped over replicas."""
+    *_, G, T, D = x_GTD.shape
+    N = _whole(x_GTD).numel() // (G * T * D)
+    kept = tower.layers if torch.is_grad_enabled() else 0
+    rows = budget(x_GTD.device) // row_bytes(tower, T, D, x_GTD.element_size(), kept)
+    return _even(N, rows // G), _even(G, rows)
+
+
+def _even(n: int, most: int) -> int:
+    """The size of nearly equal parts of ``n``, each of at most ``most`` but at least one."""
+    return math.ceil(n / math.ceil(n / max(1, most)))
+
+
+def _whole(x: Tensor) -> Tensor:
+    """The tensor below all maps over replicas."""
+    while torch._C._functorch.is_batchedtensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
+def part(pack: Pack, first: int, end: int) -> Pack:
+    """The pack of rows ``first`` to ``end``, and of the prompts in them; ``end_K`` must be sorted."""
+    T = pack.source_GT.shape[1]
+    rows, prompts = slice(first, end), slice(sum(pack.filled[:first]), sum(pack.filled[:end]))
+    return replace(
+        pack, source_GT=pack.source_GT[rows], position_GT=pack.position_GT[rows], mask_G1TT=pack.mask_G1TT[rows],
+        end_K=pack.end_K[prompts] - first * T, filled=pack.filled[rows],
+    )  # fmt: skip
+
+
+def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
+    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C), differentiable, also mapped."""
+    T, D = x_GTD.shape[-2:]
+    sizes = at_once(tower, x_GTD)
+    if sizes[0] * sizes[1] * T * D >= _whole(x_GTD).numel():
+        return layers(tower, x_GTD, pack)
+    order_K = pack.end_K.argsort()  # row after row
+    found: Tensor = _Pieces.apply(x_GTD, layers, tower, replace(pack, end_K=pack.end_K[order_K]), sizes)
+    return found.index_select(-2, order_K.argsort())
+
+
+class _Pieces(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, layers: Layers, tower: TextTower, pack: Pack, sizes: tuple[int, int]) -> Tensor:
+        out = x.new_empty(*x.shape[:-3], len(pack.end_K), tower.params["text_projection"].shape[1])
+        into_NKC = out.view(-1, *out.shape[-2:])
+        for piece, own, (n, _), prompts in _pieces(x, pack, sizes):
+            into_NKC[n, prompts] = layers(tower, piece, own)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, *ctx.given = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), (layers, tower, pack, sizes) = ctx.saved_tensors, ctx.given
+        to_x = x.new_empty(x.shape)
+        into_NGTD, grad_NKC = to_x.view(-1, *x.shape[-3:]), grad.reshape(-1, *grad.shape[-2:])
+        for piece, own, (n, g), prompts in _pieces(x, pack, sizes):
+            with torch.enable_grad():
+                leaf = piece.detach().requires_grad_()
+                found = layers(tower, leaf, own)
+            (into_NGTD[n, g],) = torch.autograd.grad(found, leaf, grad_NKC[n, prompts])
+        return to_x, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *given: Any) -> tuple[Tensor, int]:
+        assert in_dims[0] is not None, "only the embeddings are mapped over"
+        found: Tensor = _Pieces.apply(x.movedim(in_dims[0], 0), *given)
+        return found, 0
+
+
+def _pieces(x: Tensor, pack: Pack, sizes: tuple[int, int]) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
+    """Pieces (n, g, T, D), their packs, where they lie in (N, G), and which of the sorted prompts are theirs."""
+    x_NGTD = x.reshape(-1, *x.shape[-3:])
+    N, G = x_NGTD.shape[:2]
+    groups, rows = sizes
+    for n in range(0, N, groups):
+        for g in range(0, G, rows):
+            at = slice(n, n + groups), slice(g, g + rows)
+            prompts = slice(sum(pack.filled[:g]), sum(pack.filled[: g + rows]))
+            yield x_NGTD[at], part(pack, g, g + rows), at, prompts
