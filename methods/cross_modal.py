@@ -79,7 +79,7 @@ class CrossModal(CrossModalHead):
     settings: ClassVar[Values] = {
         "init": "zeroshot", "lr": (1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "batch": (8,), "train_scale": 0.546, **COMMON,
     }  # fmt: skip
-    presets = {"quick": {**QUICK, "lr": (3e-3, 1e-3, 3e-4)}}  # raised: 300 steps, and a small tower's larger weights
+    presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3)}}  # raised: 300 steps, and a small tower's larger weights
 
     def prepare(self, task: Task) -> Consts:
         return {**super().prepare(task), "pool": task.head}

@@ -68,7 +68,7 @@ class Safe(Method):
         "blend": "raw",  # A3
         "beta": 0.5,  # A17
     }  # fmt: skip
-    presets = {"quick": {"lr": (3e-3, 1e-3, 3e-4), "wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}}
+    presets = {"quick": {"lr": (1e-2, 3e-3, 1e-3), "wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}}
     inference = ("beta", "blend")
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
