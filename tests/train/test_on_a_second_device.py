@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.clip import checkpointing
 from bench.contract import lab as labs
 from bench.contract.lab import Lab, open_lab
 from bench.interface import POOLED, Facts, Method, Recipe, State, Values
@@ -186,6 +187,17 @@ def test_seeds_that_join_there_end_as_alone_here(name: str, family: str, worlds:
     for found in away.records.values():
         assert found["budget"].get("joined") == [f.key for f in away.fits.values()], found["budget"]
         assert_recorded(here.fits[1].method, found["budget"])
+    assert_same(here, away)
+
+
+def test_prompts_in_pieces_are_recorded_too(worlds: Worlds, there: SecondDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backward pass runs the pieces again, inside the recording."""
+    here = run(worlds.here, "coop", "rn", seeds=(1, 2))
+    monkeypatch.setattr(checkpointing, "budget", lambda device: 0)
+    with there:
+        away = run(worlds.there, "coop", "rn", seeds=(1, 2), join=True)
+    assert there.faults == []
+    assert all(found["budget"]["eager"] == [] for found in away.records.values())
     assert_same(here, away)
 
 
