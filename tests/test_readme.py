@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.benchmarks import page
 
@@ -70,7 +71,9 @@ def write_photos(folder: Path) -> None:
 
 SHOWN = commands(README)
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
-PRINTED = [b["body"] for b in BLOCK.finditer(README + RECORDS) if "--results results/pocket" in b["body"].splitlines()[0]]
+READ = [b["body"] for b in BLOCK.finditer(README + RECORDS) if "--results results/pocket" in b["body"].splitlines()[0]]
+DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
+PRINTED = [body for body in READ if not body.startswith("$ bench plot")]
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -147,6 +150,23 @@ def test_output_is_what_the_command_prints(body: str) -> None:
     done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
+
+
+@pytest.mark.parametrize("command", DRAWN, ids=lambda c: c.words[2])
+def test_figures_are_what_the_commands_draw(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.cli.app import app
+
+    *words, out = command.words[1:]
+    assert words[-1] == "--out" and f"]({Path(out).relative_to('results/pocket')})" in RECORDS
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "drawn.svg")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "drawn.svg").read_bytes() == (ROOT / out).read_bytes(), f"run: {command}"
+
+
+def test_every_drawing_has_its_command() -> None:
+    shown = re.findall(r"\]\((figures/[\w-]+\.svg)\)", RECORDS)
+    assert sorted(shown) == sorted(str(Path(c.words[-1]).relative_to("results/pocket")) for c in DRAWN)
 
 
 def test_the_readme_shows_a_table_of_the_records() -> None:
