@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, steps_of
-from bench.train import batches, graphs, optim, rng, schedule, span
+from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
 
@@ -264,19 +264,23 @@ def advance(
     def due(step: int, *lengths: int) -> bool:
         return checked and any(_due(step, recipe.check_every, per_epoch) for per_epoch in lengths)
 
-    sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
-    done = 0
-    for block in blocks(_merged(sequences), lambda step: due(step, *tables), device):
-        for index_B, sizes in block:
-            loss_R = launch(index_B, table_SR[done], sizes, done)
-            done += 1
+    def judge(done: int, loss_R: Tensor) -> None:
         for g, track in enumerate(tracks):
             if not track.over:
                 track.out.steps = done
                 if due(done - 1, epochs[g]):
                     track.check(done - 1, loss_R[g * R : (g + 1) * R])
-        if all(track.over for track in tracks):
-            break
+
+    sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
+    done, largest = 0, max(p.numel() * p.element_size() for p in params.values())
+    with heap.kept(largest if device.type == "cpu" else 0):
+        for block in blocks(_merged(sequences), lambda step: due(step, *tables), device):
+            for index_B, sizes in block:
+                loss_R = launch(index_B, table_SR[done], sizes, done)
+                done += 1
+            judge(done, loss_R)
+            if all(track.over for track in tracks):
+                break
     return [track.finish(len(launch.recorded), launch.eager) for track in tracks]
 
 
