@@ -20,10 +20,9 @@ from bench.train import span
 if TYPE_CHECKING:
     from bench.interface import State
     from bench.run.fit import Result
+    from bench.run.session import Session
 
     Found = list[tuple[Planned, Result]]
-
-    from bench.run.session import Session
 
 StatesOf = Callable[[Planned], dict[str, "State"]]
 
