@@ -6,7 +6,8 @@
 Contrastive training (image to text and back) on composed scenes, and an auxiliary classifier over all concepts that is
 dropped at the end: it speeds the image tower up, for which 127 negatives are few. Runs on a CPU or a GPU; ``--minutes``
 or ``--steps`` set the length, and a run by ``--steps`` repeats exactly on the same machine. A ``.log.jsonl`` beside the
-weights keeps losses and zero-shot accuracy on artists that are never trained on.
+weights keeps losses and zero-shot accuracy on artists that are never trained on; a ``.resume.safetensors`` keeps where the
+run stands, and the same command goes on from there after a stop.
 
 Legend: B batch, n known tokens, L text length, C embedding width, K concepts.
 """
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from bench.pocket import compose, numerals, probe
+from bench.pocket import checkpoint, compose, numerals, probe
 from bench.pocket.arch import ARCH
 from bench.pocket.captions import COLOURS, TEXTURES, caption, templates, vocabulary
 from bench.pocket.iconsets import Concept, Glyphs, concepts, heldout_glyphs, training_glyphs
@@ -150,11 +151,15 @@ def pretrain(
     every: float = 300,
     tasks: Sequence[probe.Task] = (),
 ) -> dict[str, Any]:
-    """Train for ``steps`` or ``minutes``, writing ``out`` and a line of its log every ``every`` seconds.
+    """Train for ``steps`` or ``minutes``, writing ``out``, where it stands and a line of its log every ``every`` seconds.
 
-    Returns the last line: step, seconds, mean losses since the line before, zero-shot accuracy (%) by task.
+    A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses since the line
+    before, zero-shot accuracy (%) by task. Raises BenchError where another run's state lies beside ``out``.
     """
-    start, last, done = time.monotonic(), 0.0, 0
+    state_file = out.with_suffix(".resume.safetensors")
+    asked = {**facts, "batch": batch, "minutes": minutes, "steps": steps, "lr": learner.lr}
+    done, last = checkpoint.resume(state_file, learner, asked)
+    start = time.monotonic() - last
     seen: list[dict[str, float]] = []
     while True:
         spent = time.monotonic() - start
@@ -170,7 +175,9 @@ def pretrain(
             export(state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out)
             seen = []
             if progress >= 1:
+                state_file.unlink(missing_ok=True)
                 return line
+            checkpoint.write(state_file, learner, asked, done, spent)
         seen.append(learner.step(batch, progress, done))
         done += 1
 

@@ -13,7 +13,7 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
 
-from bench.errors import MissingData
+from bench.errors import BenchError, MissingData
 from bench.pocket import captions, compose, iconsets, numerals
 from bench.pocket.arch import ARCH
 from bench.pocket.iconsets import SIDE, Concept, Glyphs
@@ -83,6 +83,34 @@ def test_a_run_repeats(known: list[Concept], drawn: Glyphs) -> None:
     first = losses(0)
     assert losses(0) == first
     assert losses(1) != first
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_stopped_run_goes_on_as_if_it_never_had_been(
+    tmp_path: Path, known: list[Concept], drawn: Glyphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"seed": 0}
+    pretrain(learner(known, drawn), tmp_path / "whole.safetensors", facts, batch=6, steps=6, every=0)
+
+    def stopping(self: Learner, size: int, progress: float, done: int) -> dict[str, float]:
+        if done == 4:
+            raise Stopped
+        return step(self, size, progress, done)
+
+    step, out = Learner.step, tmp_path / "parts.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Learner, "step", stopping)
+        pretrain(learner(known, drawn), out, facts, batch=6, steps=6, every=0)
+    resume = tmp_path / "parts.resume.safetensors"
+    with pytest.raises(BenchError, match="delete it to start anew"):
+        pretrain(learner(known, drawn), out, facts, batch=6, steps=7, every=0)
+    last = pretrain(learner(known, drawn, seed=9), out, facts, batch=6, steps=6, every=0)  # the seed's start is overwritten
+    assert last["step"] == 6 and not resume.exists()
+    whole, parts = load_file(tmp_path / "whole.safetensors"), load_file(out)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
 def test_going_on_from_a_file(tmp_path: Path, known: list[Concept], drawn: Glyphs) -> None:

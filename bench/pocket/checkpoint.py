@@ -1,0 +1,63 @@
+"""Where a pre-training run stands, in one safetensors file, so that a run that was stopped goes on as if it never had been.
+
+Tensors: ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>``, ``generator`` (the state of
+the torch generator). Metadata, as JSON: ``asked`` (what the command asked for), ``numpy`` (the state of NumPy's generator),
+``done`` (steps) and ``spent`` (seconds).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from bench.errors import BenchError
+from bench.files import write_bytes
+
+if TYPE_CHECKING:
+    from bench.pocket.pretrain import Learner
+
+
+def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spent: float) -> None:
+    """Save all that the next step reads, after ``done`` steps and ``spent`` seconds."""
+    tensors = {f"model.{name}": x for name, x in learner.model.state_dict().items()}
+    tensors["prototypes_KC"] = learner.prototypes_KC.detach()
+    for i, moments in learner.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(x) for name, x in moments.items()}
+    tensors["generator"] = learner.gen.get_state()
+    facts = {"asked": dict(asked), "numpy": learner.rng.bit_generator.state, "done": done, "spent": spent}
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+    write_bytes(path, save({k: x.cpu().contiguous() for k, x in tensors.items()}, metadata=metadata))
+
+
+def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
+    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent), (0, 0.0) without a file.
+
+    Raises BenchError for a file of a run that was asked for something else.
+    """
+    if not path.is_file():
+        return 0, 0.0
+    with safe_open(path, "pt") as file:
+        facts = {name: json.loads(text) for name, text in file.metadata().items()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    if facts["asked"] != json.loads(json.dumps(dict(asked))):
+        raise BenchError(f"{path} belongs to a run with {facts['asked']}: give the same flags, or delete it to start anew")
+    learner.model.load_state_dict({k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")})
+    with torch.no_grad():
+        learner.prototypes_KC.copy_(tensors["prototypes_KC"])
+    known = learner.optimiser.state_dict()
+    known["state"] = {}
+    for name, x in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimiser":
+            i, _, moment = rest.partition(".")
+            known["state"].setdefault(int(i), {})[moment] = x
+    learner.optimiser.load_state_dict(known)
+    learner.gen.set_state(tensors["generator"])
+    learner.rng.bit_generator.state = facts["numpy"]
+    return int(facts["done"]), float(facts["spent"])
