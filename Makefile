@@ -1,8 +1,8 @@
-# make run | test | lint: each sets up $(VENV) first when it has to. make clean: removes what these leave behind,
-# but neither $(VENV) nor results.
+# make run | test | test-slow | lint: each sets up $(VENV) first when it has to. make clean: removes what these leave
+# behind, but neither $(VENV) nor results.
 #
 #   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`
-#   make test PYTEST_ARGS="-m 'not slow'"             flags for pytest
+#   make test PYTEST_ARGS="tests/stats -x"            flags for pytest; -m replaces the choice by `slow`
 #   make PYTHON=python3.12 ...                        another interpreter (3.11 or newer)
 #   make PIP_ARGS="--extra-index-url INDEX" ...       more flags for the installer, such as an index of CPU builds
 #   make VENV_ARGS=--system-site-packages CONSTRAINTS= ...   use a torch that is already there
@@ -20,10 +20,11 @@ STAMP := $(VENV)/.installed
 INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
 MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
-.PHONY: help run test lint clean
+.PHONY: help run test test-slow lint clean
 help:
 	@echo "make run [ARGS=...]   measure, then print the table"
-	@echo "make test             ruff, mypy and every test"
+	@echo "make test             ruff, mypy and the tests, without the slow ones"
+	@echo "make test-slow        the slow tests: simulations, corruption, whole flows"
 	@echo "make lint             ruff and mypy"
 	@echo "make clean            remove caches and build outputs (not $(VENV), not results)"
 
@@ -53,7 +54,10 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

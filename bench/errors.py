@@ -11,3 +11,11 @@ class MissingData(BenchError):
 
 class MissingWeights(BenchError):
     """The backbone's weights are not on this machine; the message names the command that gets them."""
+
+
+class UnreadableImage(BenchError):
+    """An image of a dataset is absent, damaged or no image. ``path``: as the dataset lists it."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.errors import BenchError
 from bench.lazy import torch
 from bench.train.optim import OptimSpec
 from bench.train.schedule import Schedule
@@ -34,6 +35,62 @@ Params = dict[str, "Tensor"]
 Consts = Mapping[str, Any]
 Values = Mapping[str, Any]
 Features = Mapping[str, "Tensor"]
+
+
+class FitValues(dict[str, Any]):
+    """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference only.
+
+    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get`` or ``in`` raises BenchError;
+    what the recipe itself puts under its name, as a grid axis, is in the key and may be read.
+    """
+
+    def __init__(self, values: Values, method: Method) -> None:
+        super().__init__({name: value for name, value in values.items() if name not in method.inference})
+        self.method = method.name
+        self.late = frozenset(method.inference)
+
+    def with_(self, more: Values) -> FitValues:
+        """These values and, where names are the same instead of them, ``more``, all of which may be read."""
+        found = FitValues.__new__(FitValues)
+        found.update(self)
+        found.update(more)
+        found.method, found.late = self.method, self.late
+        return found
+
+    def _lacks(self, name: object) -> bool:
+        """Whether the name is not here; raises BenchError where it must not be asked for."""
+        if super().__contains__(name):
+            return False
+        if name in self.late:
+            raise BenchError(
+                f"{self.method}: '{name}' acts at inference only (Method.inference) and is not in the fit's key: "
+                "read it in logits or sweep, or take it out of Method.inference"
+            )
+        return True
+
+    def __missing__(self, name: str) -> Any:
+        self._lacks(name)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return not self._lacks(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of that name, or ``default``."""
+        return default if self._lacks(name) else self[name]
+
+
+def fit_values(method: Method, values: Values) -> FitValues:
+    """The values that a fit of ``method`` may read."""
+    return values if isinstance(values, FitValues) else FitValues(values, method)
+
+
+def scored_values(method: Method, values: Values) -> dict[str, Any]:
+    """What ``logits`` gets while a fit is selected: the fit's values, and for the rest the method's own defaults.
+
+    What the user set or a preset names for inference is left out, because it must not move the fit.
+    """
+    return {**{name: method.settings[name] for name in method.inference}, **fit_values(method, values)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +119,8 @@ class Recipe:
     ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost. ``static``: values that
     change shapes; each combination is a group of its own. ``search``: inference-time values tried on validation after
     training. ``support``: taps and views of the support images that ``prepare`` reads. ``check``: values that replace the
-    settings while checkpoints are scored. ``fixed``: one value per grid, static and search axis, for protocols without
+    settings while checkpoints are scored; a value of ``Method.inference`` that is neither here nor searched has its class-level
+    default then, whatever the user sets. ``fixed``: one value per grid, static and search axis, for protocols without
     validation.
     ``select``: ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after steps
     0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is best, ``accuracy`` or
@@ -98,7 +156,8 @@ class Facts:
     """What a recipe may depend on; known before any image is read.
 
     ``tower``: 'rn', 'vit' or 'other'. ``recipe_as``: the row of a method's per-dataset table. ``prompts``: P, the number of
-    prompts of all classes together (text samples of the cross-modal methods).
+    prompts of all classes together (text samples of the cross-modal methods). ``recipe_as`` and ``preset`` are for ``recipe``
+    alone: a fit's key holds what it makes of them, not the words, so ``task.facts`` refuses them.
     """
 
     shots: int
@@ -108,6 +167,27 @@ class Facts:
     recipe_as: str
     tower: str
     preset: str
+
+
+class FitFacts(Facts):
+    """The facts as a fit sees them; asking for what is not in its key raises BenchError."""
+
+    @classmethod
+    def of(cls, facts: Facts) -> FitFacts:
+        """What a fit may know of these facts."""
+        return cls(facts.shots, facts.n_classes, facts.n_support, facts.n_prompts, "", facts.tower, "")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("recipe_as", "preset"):
+            raise BenchError(
+                f"task.facts.{name} is not in the fit's key, so a fit may not read it: read it in recipe, "
+                "or make a setting of what presets or per_dataset change"
+            )
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        known = {name: value for name, value in vars(self).items() if name not in ("recipe_as", "preset")}
+        return f"FitFacts({', '.join(f'{name}={value!r}' for name, value in known.items())})"
 
 
 @dataclass(frozen=True)
@@ -122,7 +202,7 @@ class TextSide:
 
 @dataclass(frozen=True)
 class State:
-    """What a fitted method keeps: named tensors and the values chosen for it."""
+    """What a fitted method keeps: named tensors, and the settings and values chosen that it was fitted with."""
 
     params: Params
     values: Values
@@ -130,8 +210,9 @@ class State:
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may learn from.
+    """What a method may learn from; all of it is in the fit's key.
 
+    ``settings``: without the values that act at inference only, which raise BenchError when a fit asks for them.
     ``labels_N``: class of each support image. ``W_KC``: unit classifier rows of the prompt set. ``scale``: s = exp(logit
     scale). ``features(tap, view)``: raw float32 support features (N, ...), in draw order. ``slices(tap, view)``: the same in
     pieces ``(start, (n, ...))``, for taps that do not fit in memory at once. ``states``: fitted states named by ``Method.after``.
@@ -206,6 +287,12 @@ class Method:
     All functions are pure: no argument is changed, the same arguments give the same result, and the logits of one image do not
     depend on the other images of the call. ``params`` is one replica's; the engine stacks replicas and maps over them.
     ``values`` holds the settings and the replica's grid point.
+
+    ``inference`` names settings that act at inference only. They are not in a fit's key, so that they can change without
+    another fit, and nothing of a fit may depend on them: ``task.settings`` and the ``values`` of ``solve``, ``init``,
+    ``losses`` and ``combine`` do not hold them and raise BenchError when asked for them. ``logits`` and ``sweep`` get all
+    values: those of the evaluation, or, while the fit is selected, the recipe's (``check``, ``search``) and for the rest the
+    defaults in ``settings`` here.
     """
 
     name: ClassVar[str]

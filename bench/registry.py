@@ -7,10 +7,11 @@ import inspect
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from bench import sources
 from bench.errors import BenchError
 from bench.files import digest
 from bench.interface import Method
@@ -18,6 +19,7 @@ from bench.names import canonical, nearest
 from bench.paths import methods_dir
 
 ENTRY_POINTS = "bench.methods"
+_SOURCE = "__bench_source__"  # in a loaded method file: the digest of the source that was loaded
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,28 @@ def _package() -> None:
         sys.modules["bench.methods"] = package
 
 
+def own(file: Path) -> bool:
+    """Whether a file is one of the program's own methods, whose version stands for their source in keys."""
+    return file.parent == methods_dir()
+
+
 def load_file(file: Path) -> ModuleType:
-    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not import."""
+    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not import.
+
+    A plugin that was edited since is loaded anew, with the modules of its own folder: what runs is what its key says.
+    """
     _package()
     name = f"bench.methods.{file.stem}"
-    if file.parent != methods_dir() and (methods_dir() / file.name).exists():
+    if not own(file) and (methods_dir() / file.name).exists():
         name += "_" + digest(str(file))[:8]  # a plugin may bear the file name of a built-in method
+    source = "" if own(file) else sources.digest_of(file)
     known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(file):
+    if known is not None and known.__file__ == str(file) and getattr(known, _SOURCE, None) == source:
         return known
+    if source:
+        parts = {str(part) for part in sources.own_modules(file)}
+        for other in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) in parts]:
+            del sys.modules[other]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{file}: not a Python file; a plugin is one .py file with a Method class")
@@ -55,6 +70,7 @@ def load_file(file: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+    setattr(module, _SOURCE, source)
     return module
 
 
@@ -77,14 +93,18 @@ def _check(cls: type[Method], source: str) -> None:
 
 
 class Registry:
-    """The methods of this process by canonical name, and the sources that failed to load."""
+    """The methods of this process by canonical name, and the sources that failed to load.
+
+    ``digests``: what stands for the source of a method in its fit key (bench.sources), empty for the program's own.
+    """
 
     def __init__(self) -> None:
         self.methods: dict[str, Method] = {}
         self.sources: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self.broken: list[Broken] = []
 
-    def add(self, cls: type[Method], source: str) -> None:
+    def add(self, cls: type[Method], source: str, digest: str = "") -> None:
         """Register one method class. Raises BenchError when its name is taken or its fields are incomplete."""
         _check(cls, source)
         key = canonical(cls.name)
@@ -92,16 +112,18 @@ class Registry:
             raise BenchError(f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; give the method another name")
         self.methods[key] = cls()
         self.sources[key] = source
+        self.digests[key] = digest
 
     def add_file(self, file: Path) -> None:
         """Register every method class of a file. Raises BenchError when there is none."""
         if not file.is_file():
             raise BenchError(f"--plugin {file}: no such file")
-        found = _methods_in(load_file(file.resolve()))
+        module = load_file(file.resolve())
+        found = _methods_in(module)
         if not found:
             raise BenchError(f"{file}: no method in it; define a class that derives from bench.Method and has a name")
         for cls in found:
-            self.add(cls, str(file))
+            self.add(cls, str(file), getattr(module, _SOURCE))
 
     def get(self, name: str) -> Method:
         """The method of that name. Raises BenchError with the nearest name, or the reason its file did not load."""
@@ -124,6 +146,14 @@ def _try(registry: Registry, source: str, add: object) -> None:
         registry.broken.append(Broken(source, str(error)))
 
 
+def _installed(registry: Registry, point: EntryPoint) -> None:
+    cls = point.load()
+    file = inspect.getsourcefile(cls)
+    if file is None:
+        raise BenchError(f"{point.value}: its source file is not there, so that its records could not tell an edit")
+    registry.add(cls, point.value, sources.digest_of(Path(file)))
+
+
 @lru_cache(maxsize=1)
 def builtin() -> Registry:
     """The methods that come with the program and those of installed packages (entry points ``bench.methods``)."""
@@ -131,7 +161,7 @@ def builtin() -> Registry:
     for file in sorted(methods_dir().glob("[!_]*.py")):
         _try(registry, str(file), lambda file=file: registry.add_file(file))
     for point in entry_points(group=ENTRY_POINTS):
-        _try(registry, point.value, lambda point=point: registry.add(point.load(), point.value))
+        _try(registry, point.value, lambda point=point: _installed(registry, point))
     return registry
 
 
@@ -140,6 +170,7 @@ def with_plugins(files: tuple[Path, ...] = ()) -> Registry:
     base = builtin()
     registry = Registry()
     registry.methods, registry.sources, registry.broken = dict(base.methods), dict(base.sources), list(base.broken)
+    registry.digests = dict(base.digests)
     for file in files:
         registry.add_file(file)
     return registry

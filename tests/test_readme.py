@@ -1,5 +1,5 @@
-"""Every command the README shows exists; those not marked otherwise are run, in order, in one empty folder. Output that it or
-the guide to the records shows is what the command prints.
+"""Every command that the README or a page of docs/ shows exists; those not marked otherwise are run, the commands of a page in
+order and in one empty folder. Output that the README or the guide to the records shows is what the command prints.
 
 A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its commands
 are only parsed.
@@ -69,11 +69,13 @@ def write_photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
-SHOWN = commands(README)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = [command for file in PAGES for command in commands(file.read_text(encoding="utf-8"))]
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
 READ = [b["body"] for b in BLOCK.finditer(README + RECORDS) if "--results results/pocket" in b["body"].splitlines()[0]]
 DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
 PRINTED = [body for body in READ if not body.startswith("$ bench plot")]
+OUTPUTS = [pytest.param(body, marks=() if body in README else pytest.mark.slow) for body in PRINTED]
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -119,15 +121,18 @@ def test_a_misspelt_option_is_found() -> None:
         parse(("bench", "run", "--shotz", "1"))
 
 
-def test_commands_run(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_commands_run(file: Path, tmp_path: Path) -> None:
     """In order, because later ones read what earlier ones made; the user's cache stays untouched."""
+    text = file.read_text(encoding="utf-8")
     env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     work = tmp_path / "work"
     work.mkdir()
     write_photos(work / "pets")
-    for name, body in files(README).items():
+    for name, body in files(text).items():
         (work / name).write_text(body, encoding="utf-8")
-    for command in SHOWN:
+    for command in commands(text):
         if command.reason or command.words[0] != "bench":
             continue
         code = "from bench.cli import main; main()"
@@ -136,12 +141,13 @@ def test_commands_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), f"README links to {target}, which does not exist"
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8")):
+        assert (file.parent / target).exists(), f"{file.name} links to {target}, which does not exist"
 
 
-@pytest.mark.parametrize("body", PRINTED, ids=lambda body: body.splitlines()[0])
+@pytest.mark.parametrize("body", OUTPUTS, ids=lambda body: body.splitlines()[0])
 def test_output_is_what_the_command_prints(body: str) -> None:
     """Blocks whose command reads results/pocket show its output, line by line."""
     command, *output = body.splitlines()
@@ -152,6 +158,7 @@ def test_output_is_what_the_command_prints(body: str) -> None:
     assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", DRAWN, ids=lambda c: c.words[2])
 def test_figures_are_what_the_commands_draw(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.cli.app import app

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import cache, check, check_method, compare, data, explain, listing, new, pack, plot, report, run, table, weights
+from bench.cli import (
+    cache,
+    check,
+    check_method,
+    compare,
+    convert,
+    data,
+    explain,
+    listing,
+    new,
+    pack,
+    plot,
+    report,
+    run,
+    table,
+    weights,
+)
 
 app = typer.Typer(
     name="bench",
@@ -17,6 +33,7 @@ app.command("run")(run.run)
 app.command("table")(table.table)
 app.command("compare")(compare.compare)
 app.command("pack")(pack.pack)
+app.command("convert")(convert.convert)
 app.command("plot")(plot.plot)
 app.command("report")(report.report)
 app.command("check")(check.check)

@@ -43,11 +43,11 @@ def check(
     from bench.cli import rerun as again
     from bench.cli.options import names, numbers
     from bench.errors import BenchError
+    from bench.records.keys import SINGLE
     from bench.registry import with_plugins
     from bench.report import baseline as baselines
     from bench.report import gate, gate_view
     from bench.report.frame import load_results
-    from bench.run.record import SINGLE
 
     if format not in gate_view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(gate_view.FORMATS)}")

@@ -72,14 +72,15 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
     Raises BenchError where the dataset is not as it was when the records were made.
     """
     from bench.errors import BenchError
+    from bench.records import store
+    from bench.records.types import EvaluationRecord
     from bench.report.choose import shots_text
     from bench.report.sheet import Picture, flips, seed_of, sheet
-    from bench.run import record
 
-    recorded = record.read(Path(pair.paths[0][0]))
-    if recorded is None or recorded["target_digest"] != dataset.digest:
+    recorded = store.read(Path(pair.paths[0][0]))
+    if not isinstance(recorded, EvaluationRecord) or recorded.parts.target != dataset.digest:
         raise BenchError(f"{pair.dataset}: its images are not those of the records any more; run the cells again")
-    said = [[record.read_top1(Path(path).with_suffix(".npz"))[0] for path in side] for side in pair.paths]
+    said = [[store.predictions(Path(path), ("top1",))["top1"] for path in side] for side in pair.paths]
 
     def picture(i: int) -> Picture:
         seed = seed_of(pair, i)

@@ -10,8 +10,10 @@ import typer
 
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
-    from bench.run.execute import Outcome, Todo
+    from bench.run.execute import Outcome
     from bench.run.plan import Plan
+    from bench.run.provenance import Conditions
+    from bench.run.rounds import Todo
 
 _SHOWN = 12  # blocked and failed cells printed one by one
 
@@ -19,6 +21,7 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.run import estimate
+    from bench.run.why import drifted
 
     fits = Counter(t.fit.cell.method for t in todo)
     typer.echo(f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in {results / 'runs'}")
@@ -40,6 +43,9 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
         typer.echo(f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as {first}")
+    if changed := drifted(plan):
+        names = ", ".join(line.partition(":")[0] for line in changed)
+        typer.secho(f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)", fg="yellow")
     tiny = sorted({t.fit.backbone.name for t in todo if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)})
     if tiny:
         typer.secho(f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little", fg="yellow")
@@ -82,14 +88,18 @@ def show_idle(complete: int) -> None:
         typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
 
 
-def show_outcome(outcome: Outcome) -> None:
-    """What was done, and every failure."""
+def show_outcome(outcome: Outcome, earlier: set[Conditions]) -> None:
+    """What was done, every failure, and whether it mixes conditions with the cells that were recorded ``earlier``."""
+    from bench.run.provenance import mixed
+
     typer.echo(
         f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
         f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
     )
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
+    if outcome.conditions and (differs := mixed([*earlier, *outcome.conditions])):
+        typer.secho(f"mixed conditions, which may move numbers by rounding: {differs} (--fresh makes all anew)", fg="yellow")
     for cell, message in outcome.failures[:_SHOWN]:
         typer.secho(f"  failed: {cell}: {message}", err=True, fg="red")
     if len(outcome.failures) > _SHOWN:

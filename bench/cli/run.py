@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,9 @@ def run(
     from bench.cli.options import names, numbers
     from bench.data import catalog
     from bench.names import canonical
+    from bench.records import store
     from bench.run import execute, plan, settings
+    from bench.run import why as why_
     from bench.suite import load
 
     if executor not in EXECUTORS:
@@ -84,6 +87,11 @@ def run(
     )
     planned = plan.make(request, registry)
     todo, complete = execute.remaining(planned, fresh)
+    if todo and store.outdated(results):
+        raise BenchError(
+            f"{results} holds records of an older schema: `bench convert --results {results}` brings them over, and nothing "
+            "that they hold is run again"
+        )
     plan_view.show(planned, todo, complete, results, dense_cache)
     if dry_run:
         if why:
@@ -104,8 +112,11 @@ def run(
         session = Session(device, cache, board.say, workers, dense_cache)
         join = session.device.startswith("cuda") if join is None else join
         runner = execute.Runner(session, registry, results, keep_states, fresh, join)
+        earlier = set() if fresh else why_.before(planned)
         several = jobs or parallel.default_jobs(session.device, len(todo))
-        setup = parallel.Setup(request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache, join)
+        setup = parallel.Setup(
+            request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache, join, replace(runner.clock)
+        )
         try:
             if executor == "ray":
                 from bench.run import ray_executor
@@ -118,5 +129,5 @@ def run(
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(130) from None
-    plan_view.show_outcome(outcome)
+    plan_view.show_outcome(outcome, earlier)
     raise typer.Exit(1 if outcome.failures else 0)

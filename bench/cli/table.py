@@ -55,10 +55,10 @@ def load(results: Path, which: str) -> pd.DataFrame:
     """The records; table 2 does without any."""
     import pandas as pd
 
+    from bench.records import store
     from bench.report.frame import COLUMNS, load_results
-    from bench.run import record
 
-    if which == "2" and next(record.every(results), None) is None:
+    if which == "2" and next(store.every(results), None) is None:
         return pd.DataFrame(columns=list(COLUMNS))
     return load_results(results)
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab
+from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab, shortened, swept
 from bench.contract.snapshot import differs, snapshot
 from bench.errors import BenchError
-from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, points
+from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, fit_values, points
 from bench.registry import Registry, with_plugins
+from bench.run import execute, protocol
 from bench.run import fit as fitting
-from bench.run import protocol, record
 from bench.run.session import pools
 from bench.train import loop, rng
 
@@ -74,6 +75,7 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         "state survives the disk": lambda: saved(measured),
         "replicas together as alone": lambda: replicas(measured),
         "sweep as logits": lambda: sweeps(measured),
+        "inference values leave the fit alone": lambda: inference(lab, method, registry, family),
         "other protocols": lambda: protocols(measured),
         "two classes": lambda: shapes(measure(lab, method, registry, family, "pair", PAIR["train"][0])),
     }
@@ -115,7 +117,7 @@ def purity(m: Measured) -> str:
     if changed := differs(snapshot(made), snapshot(again)):
         return f"prepare returns another {changed} the second time"
     test = m.test()
-    held = {"constants": made, "features": test, "params": m.state.params, "values": dict(m.state.values)}
+    held = {"constants": made, "features": test, "params": m.state.params, "values": m.values()}
     frozen = snapshot(held)
     if not torch.equal(m.logits(test, made), m.logits(test, made)):
         return "logits returns something else the second time"
@@ -134,7 +136,7 @@ def _training_is_pure(m: Measured, task: Task, consts: Consts) -> str:
     batch = _batch(m, task, consts)
     held = {"batch": [rows.x for rows in batch.rows.values()], "params": params[0]}
     frozen = snapshot(held)
-    settings = {**task.settings, **values[0]}
+    settings = fit_values(m.method, task.settings).with_(values[0])
     first, second = (m.method.losses(params[0], consts, _batch(m, task, consts), settings) for _ in range(2))
     if differs(snapshot(first), snapshot(second)):
         return "losses returns something else for the same batch"
@@ -165,7 +167,7 @@ def canary(m: Measured, relabelled: Measured) -> str:
 
 def saved(m: Measured) -> str:
     """The state read back from its file gives the same logits."""
-    stored = record.done(record.fit_path(m.fit.where, m.fit.key), m.fit.key)
+    stored = execute.recorded(m.fit)
     state = fitting.load_state(m.results, m.fit, stored, "cpu") if stored else None
     if state is None:
         return "no state was kept"
@@ -204,7 +206,7 @@ def replicas(m: Measured) -> str:
             if float((g[0] - together[name][r]).abs().max()) > CLOSE * whole:
                 return f"the gradient of '{name}' differs between a replica in a group and alone"
         features = m.test()
-        pair = [m.method.logits(loop.replica(t.params, i), consts, features, {**m.state.values, **value})
+        pair = [m.method.logits(loop.replica(t.params, i), consts, features, {**m.values(), **value})
                 for t, i in ((both, r), (alone[r], 0))]  # fmt: skip
         if off := _far(pair[0].detach(), pair[1].detach()):
             return f"logits differ by {off:.1e} of the largest between a replica in a group and alone"
@@ -215,19 +217,43 @@ def sweeps(m: Measured) -> str:
     """``sweep`` covers every search point once, with the logits that ``logits`` gives there."""
     axes = {name: (values[0], values[-1]) for name, values in m.fit.recipe.search.items()}
     grid = points(axes)
-    consts, test = m.method.prepare(m.task()), m.test()
+    consts, test, values = m.method.prepare(m.task()), m.test(), m.values()
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for positions, piece in m.method.sweep(m.state.params, consts, test, m.state.values, grid):
+        for positions, piece in m.method.sweep(m.state.params, consts, test, values, grid):
             logits_GBK = piece.logits() if isinstance(piece, Lines) else piece
             found |= dict(zip(positions, logits_GBK, strict=True))
         if sorted(found) != list(range(len(grid))):
             return f"sweep covers points {sorted(found)} of {len(grid)}"
         for i, point in enumerate(grid):
-            wanted = m.method.logits(m.state.params, consts, test, {**m.state.values, **point})
+            wanted = m.method.logits(m.state.params, consts, test, {**values, **point})
             if off := _far(found[i], wanted):
                 return f"sweep at {point} differs from logits by {off:.1e} of the largest"
     return ""
+
+
+def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
+    """Sweeps over the values of ``Method.inference`` in opposite orders, in one process, give one and the same fit."""
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    for name in method.inference:
+        default = method.settings[name]
+        if default is None:
+            low[name], high[name] = 0.5, 1.0
+        elif isinstance(default, int | float) and not isinstance(default, bool):
+            low[name], high[name] = default, default + 1
+    if not low:
+        return ""
+    # Each sweep after the first meets what the one before it left on the method: its last point is here high, then low.
+    short = shortened(method, registry)
+    found = [swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))]
+    changed = next((name for other in found[1:] if (name := differs(found[0], other))), "")
+    return (
+        f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: what acts at inference only "
+        "(Method.inference) reaches it, perhaps kept on self by logits or recipe"
+        if changed
+        else ""
+    )
 
 
 def protocols(m: Measured) -> str:
@@ -249,7 +275,8 @@ def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Value
     values: list[Values] = [{**v, **static} for v in grid]
     if len(points(recipe.grid)) < R and LR in recipe.grid:
         values = [{**v, LR: v[LR] / (r + 1)} for r, v in enumerate(values)]
-    starts = [m.method.init(task, consts, {**task.settings, **v}, rng.generator(r, "init")) for r, v in enumerate(values)]
+    known = fit_values(m.method, task.settings)
+    starts = [m.method.init(task, consts, known.with_(v), rng.generator(r, "init")) for r, v in enumerate(values)]
     return values, starts
 
 

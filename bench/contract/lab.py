@@ -15,18 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
 
 from bench.clip.backbone import BackboneSpec
+from bench.contract.snapshot import snapshot
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.features.encode import EncodeReport, Request, stream
 from bench.interface import Consts, Facts, Method, Recipe, State, Task, Values
 from bench.names import canonical
+from bench.records import places, store
+from bench.records.types import Failure
 from bench.registry import Registry
-from bench.run import execute, plan, record
+from bench.run import evaluate, execute, plan
 from bench.run.plan import Planned
 from bench.run.session import Session
 
@@ -83,11 +87,15 @@ class Measured:
         paths, session = self.fit.dataset.test.paths, self.lab.session
         return {t: session.features(self.fit.backbone, self.fit.dataset, paths, "eval", t) for t in self.method.taps}
 
+    def values(self, state: State | None = None) -> dict[str, Any]:
+        """The values that the evaluation computes logits at."""
+        return evaluate.values_of(self.fit, self.fit.evaluations[0], (state or self.state).values)
+
     def logits(self, features: Mapping[str, torch.Tensor], consts: Consts, state: State | None = None) -> torch.Tensor:
         """Logits (B, K) of the fitted method."""
         state = state or self.state
         with torch.no_grad():
-            return self.method.logits(state.params, consts, features, state.values)
+            return self.method.logits(state.params, consts, features, self.values(state))
 
 
 class _Session(Session):
@@ -171,7 +179,7 @@ def cut(method: Method) -> Method:
     """The same method with a recipe of a few steps, checked after every one."""
 
     def recipe(self: Method, settings: Values, facts: Facts) -> Recipe:
-        whole = method.recipe(settings, facts)
+        whole = type(method).recipe(self, settings, facts)  # on this instance, so that what a recipe keeps there is noticed
         if whole.optim is None:
             return whole
         return replace(whole, steps=STEPS, epochs=None, check_every=1)
@@ -184,13 +192,46 @@ def measure(lab: Lab, method: Method, registry: Registry, family: str, folder: s
 
     Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
     """
-    results = Path(tempfile.mkdtemp(dir=lab.root))
+    fit, runner, problem = _run(lab, shortened(method, registry), method.name, family, folder, shots)
+    if problem:
+        raise Failed(problem)
+    states = {role: runner.state(other) for role, other in fit.after.items()}
+    evaluation = fit.evaluations[0]
+    path = places.evaluation_path(fit.where, fit.key, evaluation.key)
+    return Measured(lab, fit, runner.state(fit), states, runner.results, store.predictions(path)["top1"])
+
+
+def shortened(method: Method, registry: Registry) -> Registry:
+    """A method and those whose states it reads, their recipes cut to a few steps."""
     short = Registry()
     for name in _chain(method, registry):
         short.methods[canonical(name)] = cut(method if name == method.name else registry.get(name))
+    return short
+
+
+def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Values]) -> dict[str, Any]:
+    """What one fit is, by dotted name, that all points of a sweep are evaluated on: tensors, choices and constants.
+
+    A point at which the method cannot be evaluated costs nothing. Raises Failed where it cannot be fitted.
+    """
+    fit, runner, problem = _run(lab, short, name, family, "uneven", sweep=sweep)
+    stored = execute.recorded(fit)
+    if stored is None:
+        raise Failed(problem)
+    task = lab.session.task(fit, {role: runner.state(other) for role, other in fit.after.items()})
+    chosen = {part: msgspec.to_builtins(getattr(stored, part)) for part in ("values", "step", "val_accuracy", "curve")}
+    return snapshot({"params": runner.state(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)})
+
+
+def _run(
+    lab: Lab, short: Registry, name: str, family: str, folder: str, shots: int = 2, sweep: Sequence[Values] = ()
+) -> tuple[Planned, execute.Runner, str]:
+    """The fit of a method's first cell, the runner that holds its state, and what failed first."""
+    results = Path(tempfile.mkdtemp(dir=lab.root))
     request = plan.Request(
-        (method.name,), (str(lab.folders[folder]),), (shots,), (1,), (lab.towers[family],), preset="quick",
-        prompt_dir=lab.root / "prompts", results=results,
+        (name,), (str(lab.folders[folder]),), (shots,), (1,), (lab.towers[family],), preset="quick",
+        sweeps={canonical(name): [dict(point) for point in sweep]} if sweep else {}, prompt_dir=lab.root / "prompts",
+        results=results,
     )  # fmt: skip
     made = plan.make(request, short)
     if not made.fits:
@@ -199,12 +240,7 @@ def measure(lab: Lab, method: Method, registry: Registry, family: str, folder: s
     runner = execute.Runner(lab.session, short, results, keep_states="all")
     outcome = runner.run(made, todo, lambda *_: None)
     fit = next(f for f in made.fits if f.asked)
-    if outcome.failures:
-        raise Failed(f"{outcome.failures[0][1]}{_where(fit)}")
-    states = {role: runner.state(other) for role, other in fit.after.items()}
-    evaluation = fit.evaluations[0]
-    arrays = record.evaluation_path(fit.where, fit.key, evaluation.key).with_suffix(".npz")
-    return Measured(lab, fit, runner.state(fit), states, results, record.read_predictions(arrays)["top1"])
+    return fit, runner, f"{outcome.failures[0][1]}{_where(fit)}" if outcome.failures else ""
 
 
 def _chain(method: Method, registry: Registry) -> Iterator[str]:
@@ -215,13 +251,10 @@ def _chain(method: Method, registry: Registry) -> Iterator[str]:
 
 def _where(fit: Planned) -> str:
     """The last line of the method's file in the traceback of a failed fit."""
-    found: dict[str, Any] = {}
-    for path in fit.where.glob("*.json"):
-        found = record.read(path) or {}
-        if found.get("status") == "failed":
-            break
-    lines = [line.strip() for line in found.get("traceback", "").splitlines() if line.strip().startswith("File ")]
+    records = (store.read(path) for path in fit.where.glob("*.json"))
+    found = next((r for r in records if isinstance(r, Failure)), None)
+    lines = [line.strip() for line in (found.traceback if found else "").splitlines() if line.strip().startswith("File ")]
     own = [line for line in lines if "/bench/" not in line and "site-packages" not in line]
     if not own and not lines:
-        raise BenchError(found.get("error", "failed without a traceback"))
+        raise BenchError(found.error if found else "failed without a traceback")
     return f" ({(own or lines)[-1]})"

@@ -20,7 +20,7 @@ from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
 from bench.registry import Registry
-from bench.run import execute, fit, plan, record
+from bench.run import evaluate, execute, fit, plan, rounds
 from bench.run.plan import Planned
 from bench.run.session import Session
 
@@ -82,7 +82,7 @@ def subject(request: plan.Request, registry: Registry, session: Session) -> Subj
 def _fit_missing(planned: plan.Plan, fits: list[Planned], results: Path, registry: Registry, session: Session) -> None:
     """Fit what has no state yet, and encode the support images of methods that read them even when they are fitted."""
     todo = [
-        execute.Todo(replace(f, evaluations=()), (), record.done(record.fit_path(f.where, f.key), f.key))
+        rounds.Todo(replace(f, evaluations=()), (), execute.recorded(f))
         for f in fits
         if any(other.recipe.support or _stored(other, results, session) is None for other in _chain(f))
     ]
@@ -101,7 +101,7 @@ def _chain(f: Planned) -> Iterable[Planned]:
 
 
 def _stored(f: Planned, results: Path, session: Session) -> State | None:
-    found = record.done(record.fit_path(f.where, f.key), f.key)
+    found = execute.recorded(f)
     return fit.load_state(results, f, found, session.device) if found else None
 
 
@@ -112,9 +112,8 @@ def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
     assert state is not None and all(others.values()), "fits were made or loaded before"
     task = session.task(f, {name: s for name, s in others.items() if s is not None})
     consts = f.method.prepare(task)
-    given = {k: v for e in f.evaluations[:1] for k, v in e.values.items() if v is not None}
-    values, tower = {**state.values, **given}, session.backbone(f.backbone)
-    params = state.params
+    values = evaluate.values_of(f, f.evaluations[0], state.values)
+    params, tower = state.params, session.backbone(f.backbone)
 
     def logits(x_BTD: Tensor) -> Tensor:
         return f.method.logits(params, consts, features(tower, f.method.taps, x_BTD), values)

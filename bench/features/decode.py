@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data.views import render_views
-from bench.errors import BenchError
+from bench.errors import BenchError, UnreadableImage
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -52,14 +52,31 @@ class Block:
 
 
 def render_block(source: ImageSource, look: Look, block: Block) -> np.ndarray:
-    """The pixels of a block, uint8 (n, V, size, size, 3). Raises BenchError naming an image that cannot be read."""
+    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage for one that cannot be read."""
     pixels = np.empty((len(block.paths), len(block.views), look.size, look.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:
             row[:] = render_views(source.open(path), block.views, path, look.size, look.mode, look.resize)
+        except BenchError as error:
+            raise UnreadableImage(str(error), path) from error
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on broken files
-            raise BenchError(f"cannot read the image {path}: {error}; replace the file and run again") from error
+            raise UnreadableImage(f"cannot read the image {path}: {error}; replace the file and run again", path) from error
     return pixels
+
+
+def unreadable(source: ImageSource, paths: Iterable[str]) -> dict[str, UnreadableImage]:
+    """The images that cannot be read, with their errors, by path; all of them are opened."""
+
+    def opened(path: str) -> UnreadableImage | None:
+        try:
+            render_block(source, Look(1), Block((path,), ("eval",)))
+        except UnreadableImage as error:
+            return error
+        return None
+
+    chosen = list(paths)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {path: error for path, error in zip(chosen, pool.map(opened, chosen), strict=True) if error}
 
 
 def default_workers(encodes: int) -> tuple[int, int]:

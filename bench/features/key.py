@@ -43,6 +43,10 @@ def feature_key(
     spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
 ) -> FeatureKey:
     """The key of one tap of one view of a dataset's images. ``device`` is a device type: ``cpu`` or ``cuda``."""
+    return FeatureKey(spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device)
+
+
+def prepared(spec: BackboneSpec) -> str:
+    """The way from a decoded image to a backbone's input, in short; in the keys of features and of fits."""
     how = spec.preprocess
-    prepared = preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)
-    return FeatureKey(spec.arch, spec.digest, prepared, dataset_digest, tap, str(parse(view)), dtype, device)
+    return preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)

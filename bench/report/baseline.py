@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.files import read_json, write_json
 from bench.names import canonical
+from bench.records import keys, store
+from bench.records.types import EvaluationRecord
 from bench.report.frame import precision, with_precision
-from bench.run import record
 
 SCHEMA = 1
 CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
 IDENTITY = (*CELL, "target", "variant")
-_PER_RECORD = ("written", "source")  # of a record's provenance, what its machine does not determine
+_PER_RECORD = ("written", "order", "folder", "source")  # of a record's provenance, what its machine does not determine
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Kept:
     top1: NDArray[np.uint16]
     machine: Mapping[str, Any] = field(default_factory=dict)
     labels: NDArray[np.uint16] | None = None
-    precision: str = record.SINGLE
+    precision: str = keys.SINGLE
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -78,30 +80,27 @@ def collect(frame: pd.DataFrame) -> list[Kept]:
 
 
 def _keep(path: Path, variant: str) -> Kept:
-    found = record.read(path)
-    if found is None:
+    found = store.read(path)
+    if not isinstance(found, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    fit = record.read(record.fit_path(path.parent, found["fit"])) or {}
-    overrides = _overrides(path.parent, found["fit"])
-    own = overrides.setdefault(found["cell"]["method"], {})
-    own.update(found["changed"])
-    top1, labels = record.read_top1(path.with_suffix(".npz"))
-    machine = {k: v for k, v in found.get("provenance", {}).items() if k not in _PER_RECORD}
-    seconds = sum(fit.get("seconds", {}).values()) + found["seconds"]
-    version = fit.get("parts", {}).get("version")
+    fits = store.behind(path, found)
+    overrides = {f.cell.method: dict(f.changed) for f in fits}
+    overrides.setdefault(found.cell.method, {}).update(found.changed)
+    arrays = store.predictions(path)
+    fit = fits[0] if fits else None
     return Kept(
-        found["cell"], found["target"], variant, found["target_digest"], version, seconds,
-        {name: values for name, values in overrides.items() if values}, top1.astype(np.uint16), machine,
-        labels, precision(fit),
-    )  # fmt: skip
-
-
-def _overrides(where: Path, key: str) -> dict[str, dict[str, Any]]:
-    fit = record.read(record.fit_path(where, key)) or {}
-    found = {fit["cell"]["method"]: dict(fit.get("changed", {}))} if fit else {}
-    for name, other in fit.get("parts", {}).get("after", {}).items():
-        found |= _overrides(where.parent / name, other)
-    return found
+        cell={name: getattr(found.cell, name) for name in CELL},
+        target=found.target,
+        variant=variant,
+        target_digest=found.parts.target,
+        version=fit.parts.version if fit else None,
+        seconds=(sum(fit.seconds.values()) if fit else 0.0) + found.seconds,
+        overrides={name: values for name, values in overrides.items() if values},
+        top1=arrays["top1"].astype(np.uint16),
+        machine={k: v for k, v in msgspec.to_builtins(found.provenance).items() if k not in _PER_RECORD},
+        labels=arrays["labels"],
+        precision=precision(fit.parts if fit else None),
+    )
 
 
 def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
@@ -117,7 +116,7 @@ def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
 
 def in_precision(baseline: Baseline, wanted: str) -> Baseline:
     """The cells under the names that they have in another precision; each still says which one it was kept in."""
-    record.dtype(wanted)
+    keys.dtype(wanted)
 
     def renamed(k: Kept) -> Kept:
         settings = k.variant.removesuffix(with_precision("", k.precision)).removesuffix(", ")
@@ -133,7 +132,7 @@ def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
 
 
 def chosen(
-    frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = record.SINGLE
+    frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = keys.SINGLE
 ) -> list[Kept]:
     """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from a frame's records.
 
@@ -193,7 +192,7 @@ def _kept(row: Mapping[str, Any], machines: Sequence[Mapping[str, Any]]) -> Kept
     names = ("cell", "target", "variant", "target_digest", "version", "seconds", "overrides")
     if set(row["cell"]) != set(CELL):
         raise ValueError(f"a cell has {', '.join(CELL)}, not {', '.join(row['cell'])}")
-    found = {name: row[name] for name in names} | {"precision": row.get("precision", record.SINGLE)}  # old files do not say
+    found = {name: row[name] for name in names} | {"precision": row.get("precision", keys.SINGLE)}  # old files do not say
     return Kept(**found, top1=_unpacked(row["top1"]), machine=machines[row["machine"]])
 
 

@@ -1,15 +1,14 @@
-"""Packing a results folder into two files small enough to commit (bench.run.packed)."""
+"""Packing a results folder into two files small enough to commit (bench.records.packed)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bench.records import packed, places, store
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.report import current
 from bench.report.frame import load_results
-from bench.run import record
-from bench.run.record import packed
 
 
 @dataclass(frozen=True)
@@ -30,23 +29,24 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     are then not written).
     """
     frame = load_results(results)
-    found = {path: r for path, r in record.every(results)}
-    fits = {r["key"]: (path, r) for path, r in found.items() if r["kind"] == "fit"}
+    found = dict(store.every(results))
+    fits = {r.key: (path, r) for path, r in found.items() if isinstance(r, FitRecord)}
     known = {key: r for key, (_, r) in fits.items()}
-    kept: dict[Path, dict[str, Any]] = {}
+    kept: dict[Path, Record] = {}
     for path, fit in zip(map(Path, frame["path"]), frame["fit"], strict=True):
         kept[path] = found[path]
         chain = [known[fit], *current.below(known[fit], known)] if fit in known else []
-        kept |= {fits[r["key"]][0]: r for r in chain}
-    top1 = {path: record.read_top1(path.with_suffix(".npz")) for path, r in kept.items() if _predicts(r)}
-    root = results / "runs"
+        kept |= {fits[r.key][0]: r for r in chain}
+    top1 = {path: _top1(path) for path, r in kept.items() if isinstance(r, EvaluationRecord)}
+    root = places.runs(results)
     size = packed.write(
         out, {p.relative_to(root).as_posix(): r for p, r in kept.items()},
         {p.relative_to(root).as_posix(): arrays for p, arrays in top1.items()}, limit,
     )  # fmt: skip
-    count = sum(r["kind"] == "fit" for r in kept.values())
+    count = sum(isinstance(r, FitRecord) or (isinstance(r, Failure) and r.of == "fit") for r in kept.values())
     return Packed(count, len(kept) - count, len(found) - len(kept), size)
 
 
-def _predicts(r: dict[str, Any]) -> bool:
-    return bool(r["kind"] == "evaluation" and r["status"] == "ok")
+def _top1(path: Path) -> packed.Top1:
+    arrays = store.predictions(path)
+    return arrays["top1"], arrays["labels"]

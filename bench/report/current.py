@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.files import digest
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 
+_MOST = 4  # names of a conflict that are spelt out
 Row = dict[str, Any]
 CELL = ("method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "variant")
 
@@ -28,32 +28,28 @@ class Made(NamedTuple):
     setup: str
 
 
-def below(fit: Mapping[str, Any], fits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
     """The fits that a fit builds on, as far as their records are there."""
-    for key in fit.get("parts", {}).get("after", {}).values():
+    for key in fit.parts.after.values():
         if key in fits:
             yield fits[key]
             yield from below(fits[key], fits)
 
 
-def made(evaluation: Mapping[str, Any], fit: Mapping[str, Any], fits: Mapping[str, Any]) -> Made:
-    """What an evaluation's number was made with."""
-    chain = [fit, *below(fit, fits)]
-    parts = fit.get("parts", {})
-    content = {evaluation["cell"]["dataset"]: parts.get("dataset"), evaluation.get("target"): evaluation.get("target_digest")}
+def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> Made:
+    """What a number was made with, as far as the record of its fit is there or a failed fit says it."""
+    key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
+    chain = [fit, *below(fit, fits)] if fit else []
+    content = {record.cell.dataset: key.dataset} if key else {}
+    if isinstance(record, EvaluationRecord):
+        content[record.target] = record.parts.target
+    known = [(f.cell.method, f.parts) for f in chain] or ([(record.cell.method, key)] if key else [])
     return Made(
-        {f["cell"]["method"]: f["parts"]["version"] for f in chain if "parts" in f},
-        parts.get("weights", ""),
-        {name: found for name, found in content.items() if name and found},
-        digest([[f.get("parts", {}).get(part) for part in ("settings", "recipe")] for f in chain]),
+        {method: parts.version for method, parts in known},
+        key.weights if key else "",
+        {name: found for name, found in content.items() if found},
+        digest([[parts.settings, parts.recipe] for _, parts in known]),
     )
-
-
-def time_of(path: Path) -> str:
-    """When a record that does not say was written: its file's time, or nothing for one without a file."""
-    if not path.is_file():
-        return ""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
 
 
 def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -69,19 +65,19 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         return [f"{m} version {v} (there is {latest_version[m]})" for m, v in old.items()]
 
     rows = _drop(rows, old_version, notes)
-    weights = _latest(rows, lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {})
+    weights = _latest(rows, lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {}, notes)
 
     def old_weights(row: Row) -> list[str]:
         return [f"older weights of {row['backbone']}"] if _old(row["made"].weights, weights, row["backbone"]) else []
 
     rows = _drop(rows, old_weights, notes)
-    content = _latest(rows, lambda row: row["made"].content)
+    content = _latest(rows, lambda row: row["made"].content, notes)
 
     def old_content(row: Row) -> list[str]:
         return [f"an older content of {name}" for name, found in row["made"].content.items() if _old(found, content, name)]
 
     rows = _drop(rows, old_content, notes)
-    setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup})
+    setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup}, notes)
 
     def old_setup(row: Row) -> list[str]:
         old = row["made"].setup != setups[_seedless(row)]
@@ -91,9 +87,12 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
     newest: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         cell = tuple(row[c] for c in CELL)
-        if cell not in newest or row["written"] >= newest[cell]["written"]:
+        if cell not in newest or row["order"] >= newest[cell]["order"]:
             newest[cell] = row
     kept = {id(row) for row in newest.values()}
+    again = {tuple(row[c] for c in CELL): row for row in rows if id(row) not in kept}
+    merged = [cell for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]]
+    _note_merged([f"{cell[0]} on {cell[2]}" for cell in merged], notes)
     return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again"], notes), notes
 
 
@@ -101,13 +100,26 @@ def _old(found: str, newest: Mapping[str, str], name: str) -> bool:
     return bool(found) and found != newest[name]
 
 
-def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, str]]) -> dict[str, str]:
-    """The digest that the newest record gives to each name."""
-    found: dict[str, tuple[str, str]] = {}
+def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, str]], notes: list[str]) -> dict[str, str]:
+    """The digest that the newest record gives to each name; names on which merged folders disagree are noted."""
+    newest: dict[str, tuple[int, str]] = {}
+    folders: dict[str, dict[str, set[str]]] = {}
     for row in rows:
         for name, value in named(row).items():
-            found[name] = max(found.get(name, ("", "")), (row["written"], value))
-    return {name: value for name, (_, value) in found.items()}
+            newest[name] = max(newest.get(name, (-1, "")), (row["order"], value))
+            folders.setdefault(name, {}).setdefault(value, set()).add(row["folder"])
+    latest = {name: value for name, (_, value) in newest.items()}
+    others = {name: set().union(*by_value.values()) - by_value[latest[name]] - {""} for name, by_value in folders.items()}
+    _note_merged([name.replace("\n", " ") for name, folder in others.items() if folder], notes)
+    return latest
+
+
+def _note_merged(names: list[str], notes: list[str]) -> None:
+    """A results folder that never had what counts now was merged in: which of two folders is ahead, no counter can say."""
+    if names:
+        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        what = "; ".join(sorted(names)[:_MOST]) + more
+        notes.append(f"merged folders disagree on {what}: what bears the later number counts (`bench pack` drops the rest)")
 
 
 def _seedless(row: Row) -> str:

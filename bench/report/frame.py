@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from bench import prompts as prompt_sets
 from bench.data import catalog
 from bench.errors import BenchError
 from bench.paths import results_dir
+from bench.records import store
+from bench.records.keys import PRECISIONS, SINGLE, FitKey
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report import current
-from bench.run import record
 
 COLUMNS = (
     "method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "accuracy", "top5", "n",
     "status", "error", "variant", "values", "version", "steps", "configurations", "seconds", "fit", "key", "path",
     "title", "label_prompts", "also", "written",
 )  # fmt: skip
+_CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
 # Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with failed cells only,
 # which never got as far as having its texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
@@ -37,30 +41,18 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
 
     A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or
     of one it builds on, of other weights under the same name, of another content of a test set, and of older settings;
-    ``attrs["notes"]`` says what was left out. Raises BenchError when there are no records, or when they mix schema
-    versions.
+    ``attrs["notes"]`` says what was left out. Raises BenchError when there are no records, or one that cannot be read.
     """
     results = Path(results)
-    found = list(record.every(results))
+    found = list(store.every(results))
     if not found:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
         raise BenchError(f"no records under {results / 'runs'}: run `bench run` first, or name the folder with --results{hint}")
-    schemas = {r["schema"] for _, r in found}
-    if schemas != {record.SCHEMA}:
-        raise BenchError(
-            f"{results}: records of schema {', '.join(map(str, sorted(schemas)))}, this program writes {record.SCHEMA}: "
-            "move the others to a folder of their own"
-        )
-    fits = {r["key"]: r for _, r in found if r["kind"] == "fit"}
-    said = {r["cell"]["prompts"]: r["prompts_use_labels"] for r in fits.values() if "prompts_use_labels" in r}
+    fits = {r.key: r for _, r in found if isinstance(r, FitRecord)}
+    said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
     labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
-    rows = []
-    for path, r in found:
-        if r["kind"] == "evaluation":
-            rows.append(_row(path, r, fits.get(r["fit"], {}), fits, labelled))
-        elif r["status"] == "failed":
-            rows.append(_row(path, r, r, fits, labelled))
+    rows = [_row(path, r, fits, labelled) for path, r in found if not isinstance(r, FitRecord)]
     kept, notes = current.only(rows)
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
@@ -71,41 +63,45 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
 def correct(path: str | Path) -> NDArray[np.bool_]:
     """Which test images (n,) the evaluation with this ``path`` got right. Raises BenchError if its predictions are gone."""
     npz = Path(path).with_suffix(".npz")
-    return _correct(npz, npz.stat().st_mtime_ns if npz.is_file() else 0)
+    return _correct(Path(path), npz.stat().st_mtime_ns if npz.is_file() else 0)
 
 
 @cache
-def _correct(npz: Path, stamp: int) -> NDArray[np.bool_]:
-    top1, labels = record.read_top1(npz)
-    return np.asarray(top1 == labels)
+def _correct(path: Path, stamp: int) -> NDArray[np.bool_]:
+    arrays = store.predictions(path)
+    return np.asarray(arrays["top1"] == arrays["labels"])
 
 
 def _row(
-    path: Path, r: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any], labelled: frozenset[str]
-) -> dict[str, Any]:  # fmt: skip
-    ok, budget, parts = r["status"] == "ok", fit.get("budget", {}), fit.get("parts", {})
-    cell = r["cell"]
+    path: Path, r: EvaluationRecord | Failure, fits: Mapping[str, FitRecord], labelled: frozenset[str]
+) -> dict[str, Any]:
+    fit, cell = fits.get(r.fit), r.cell
+    key = fit.parts if fit else r.parts if isinstance(r, Failure) else None
+    if isinstance(r, EvaluationRecord):
+        outcome = {"accuracy": 100.0 * r.top1, "top5": 100.0 * r.top5, "n": r.n, "status": "ok", "error": ""}
+    else:
+        outcome = {"accuracy": float("nan"), "top5": float("nan"), "n": 0, "status": "failed", "error": r.error}
+    also = fit.prompts_also if fit else None
+    uses = fit.prompts_use_labels if fit else None
     return {
-        **cell,
-        "target": r.get("target", cell["dataset"]),
-        "accuracy": 100.0 * r["top1"] if ok else float("nan"),
-        "top5": 100.0 * r["top5"] if ok else float("nan"),
-        "n": r["n"] if ok else 0,
-        "status": r["status"],
-        "error": "" if ok else r["error"],
+        **{name: getattr(cell, name) for name in _CELL},
+        **outcome,
+        "target": r.target or cell.dataset,
         "variant": variant(r, fit, fits),
-        "values": r.get("values", {}),
-        "version": parts.get("version"),
-        "steps": budget.get("steps", 0),
-        "configurations": budget.get("configurations", 0),
-        "seconds": sum(fit.get("seconds", {}).values()) + (r["seconds"] if ok else 0.0),
-        "fit": fit.get("key", r["key"]),
-        "key": r["key"],
+        "values": r.values,
+        "version": key.version if key else None,
+        "steps": fit.budget.steps if fit else 0,
+        "configurations": fit.budget.configurations if fit else 0,
+        "seconds": (sum(fit.seconds.values()) if fit else 0.0) + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
+        "fit": r.fit,
+        "key": r.key,
         "path": str(path),
-        "title": fit.get("title", cell["method"]),
-        "label_prompts": fit.get("prompts_use_labels", cell["prompts"] in labelled),
-        "also": tuple(fit["prompts_also"]) if "prompts_also" in fit else _also(cell["dataset"], cell["prompts"]),
-        "written": r.get("provenance", {}).get("written") or current.time_of(path),
+        "title": (fit.title if fit else "") or (r.title if isinstance(r, Failure) else "") or cell.method,
+        "label_prompts": cell.prompts in labelled if uses is None else uses,
+        "also": _also(cell.dataset, cell.prompts) if also is None else tuple(also),
+        "written": r.provenance.written,
+        "order": r.provenance.order,
+        "folder": r.provenance.folder,
         "made": current.made(r, fit, fits),
     }
 
@@ -116,26 +112,26 @@ def _also(dataset: str, prompts: str) -> tuple[str, ...]:
     return prompt_sets.same(prompts, catalog.spec(dataset)) if dataset in catalog.names() else ()
 
 
-def variant(evaluation: dict[str, Any], fit: dict[str, Any], fits: dict[str, Any] | None = None) -> str:
+def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> str:
     """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 
     Those of the fits that it builds on bear their method's name: ``safe.steps=100``. A precision other than fp32 stands last.
     """
-    changed = {**fit.get("changed", {}), **evaluation.get("changed", {})}
-    for other in current.below(fit, fits or {}):
-        changed |= {f"{other['cell']['method']}.{k}": v for k, v in other.get("changed", {}).items()}
-    return with_precision(", ".join(f"{k}={short(v)}" for k, v in sorted(changed.items())), precision(fit))
+    changed = {**(fit.changed if fit else {}), **record.changed}
+    for other in current.below(fit, fits) if fit else ():
+        changed |= {f"{other.cell.method}.{k}": v for k, v in other.changed.items()}
+    key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
+    return with_precision(", ".join(f"{k}={short(v)}" for k, v in sorted(changed.items())), precision(key))
 
 
-def precision(fit: dict[str, Any]) -> str:
+def precision(key: FitKey | None) -> str:
     """What a fit's image tower computed in, as ``--precision`` names it."""
-    dtype = fit.get("parts", {}).get("encode_dtype")
-    return next((name for name, of in record.PRECISIONS.items() if of == dtype), record.SINGLE)
+    return next((name for name, of in PRECISIONS.items() if key and of == key.encode_dtype), SINGLE)
 
 
 def with_precision(variant: str, precision: str) -> str:
     """A variant as it is called in this precision."""
-    return ", ".join(filter(None, (variant, "" if precision == record.SINGLE else f"precision={precision}")))
+    return ", ".join(filter(None, (variant, "" if precision == SINGLE else f"precision={precision}")))
 
 
 def short(value: Any) -> str:

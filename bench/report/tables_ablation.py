@@ -11,12 +11,13 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical, nearest
+from bench.records import store
+from bench.records.types import EvaluationRecord
 from bench.report.choose import Choice, in_order, pick
 from bench.report.frame import short
 from bench.report.marks import outcomes
 from bench.report.tables import AVERAGE, Entry, Row, Table
 from bench.report.tables_accuracy import lines, missing_notes, seeds_text
-from bench.run import record
 from bench.stats import Interval, average_difference_interval, holm, p_value
 
 Block = tuple[str, int, str]  # method, shots, backbone
@@ -110,9 +111,11 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         paths = [path for entry in row.entries.values() for path in entry.paths] if not row.key["variant"] else []
         for path in paths:
-            evaluation = record.read(Path(path)) or {}
-            fit = record.read(record.fit_path(Path(path).parent, evaluation["fit"])) if evaluation else None
-            usual = {**((fit or {}).get("parts", {}).get("settings", {})), **evaluation.get("values", {})}
+            evaluation = store.read(Path(path))
+            if not isinstance(evaluation, EvaluationRecord):
+                continue
+            fit = next(iter(store.behind(Path(path), evaluation)), None)
+            usual = {**(fit.parts.settings if fit else {}), **evaluation.values}
             for key in sorted(changed[row.method] & set(usual)):
                 found.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
     return ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in found.items())] if found else []

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.interface import Method, Params, Recipe, State, Stream, Task, points
+from bench.interface import FitValues, Method, Params, Recipe, State, Stream, Task, fit_values, points
 from bench.lazy import torch
 from bench.run.estimate import row_shape
 from bench.run.plan import Planned
@@ -56,8 +56,8 @@ def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
-def _values(fit: Planned, task: Task) -> dict[str, Any]:
-    return {**task.settings, **points({**fit.recipe.grid, **fit.recipe.static})[0]}
+def _values(fit: Planned, task: Task) -> FitValues:
+    return fit_values(fit.method, task.settings).with_(points({**fit.recipe.grid, **fit.recipe.static})[0])
 
 
 def _blank(fit: Planned, session: Session) -> Task:

@@ -9,8 +9,10 @@ from statistics import median
 
 from bench.clip.backbone import BackboneSpec
 from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
-from bench.run import cost, needs, record
-from bench.run.execute import Todo
+from bench.records import store
+from bench.records.types import FitRecord
+from bench.run import cost, needs
+from bench.run.rounds import Todo
 
 
 def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
@@ -42,10 +44,10 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 def seconds(results: Path, todo: list[Todo]) -> float | None:
     """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots; None without."""
-    known: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for _, found in record.every(results):
-        if found.get("status") == "ok" and found["kind"] == "fit":
-            known[found["cell"]["method"], found["cell"]["shots"]].append(sum(found["seconds"].values()))
+    known: dict[tuple[str, int | str], list[float]] = defaultdict(list)
+    for _, found in store.every(results):
+        if isinstance(found, FitRecord):
+            known[found.cell.method, found.cell.shots].append(sum(found.seconds.values()))
     parts = [known.get((t.fit.cell.method, t.fit.cell.shots)) for t in todo]
     if not parts or any(p is None for p in parts):
         return None

@@ -16,11 +16,14 @@ import torch
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Features, Params
+from bench.records.codec import SCHEMA
+from bench.records.types import EvaluationRecord
 from bench.run.estimate import row_shape
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
 TOP = 5
+Evaluated = tuple[EvaluationRecord, dict[str, np.ndarray]]
 SLICE_BYTES = 64 << 20
 ROWS: int | None = None  # images of a slice; None: as many as SLICE_BYTES hold
 
@@ -71,33 +74,42 @@ def padded(found: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def evaluate(
     session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, chosen: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The evaluation's record (without provenance) and its predictions: top-1, top-5, labels."""
+) -> Evaluated:
+    """The evaluation's record and its predictions by name: ``top1``, ``top5``, ``labels``."""
     values = values_of(fit, evaluation, chosen)
     began = time.perf_counter()
     found = _slices_ranked(session, fit, evaluation, params, consts, values)
-    return concluded(evaluation, values, found, time.perf_counter() - began)
+    return concluded(fit, evaluation, values, found, time.perf_counter() - began)
 
 
 def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that logits are computed at: settings, what validation chose, what the evaluation fixes."""
-    return {**fit.settings, **chosen, **{k: v for k, v in evaluation.values.items() if v is not None}}
+    """The values that logits are computed at: settings, what validation chose, what the evaluation fixes.
+
+    An inference-time value that neither fixes is None, whatever another evaluation of the fit has.
+    """
+    late = evaluation.values
+    early = {k: v for k, v in fit.settings.items() if k not in late}
+    return {**early, **dict.fromkeys(late), **chosen, **{k: v for k, v in late.items() if v is not None}}
 
 
 def concluded(
-    evaluation: Evaluation, values: Mapping[str, Any], found: Sequence[np.ndarray], seconds: float
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The record and the predictions of ranked slices."""
+    fit: Planned, evaluation: Evaluation, values: Mapping[str, Any], found: Sequence[np.ndarray], seconds: float
+) -> Evaluated:
+    """The record, still without provenance and checksums, and the predictions of ranked slices."""
     top1, top5 = padded(found)
     labels = np.asarray(evaluation.target.test.labels)
-    record = {
-        "target": evaluation.target.name,
-        "target_digest": evaluation.target.digest,
-        "values": {k: values[k] for k in evaluation.values},
-        "changed": dict(evaluation.changed),
-        "n": len(labels),
-        "top1": float((top1 == labels).mean()),
-        "top5": float((top5 == labels[:, None]).any(1).mean()),
-        "seconds": seconds,
-    }
-    return record, (top1, top5, labels)
+    record = EvaluationRecord(
+        schema=SCHEMA,
+        key=evaluation.key,
+        fit=fit.key,
+        cell=fit.cell,
+        target=evaluation.target.name,
+        parts=evaluation.parts,
+        values={k: values[k] for k in evaluation.values},
+        changed=dict(evaluation.changed),
+        n=len(labels),
+        top1=float((top1 == labels).mean()),
+        top5=float((top5 == labels[:, None]).any(1).mean()),
+        seconds=seconds,
+    )
+    return record, {"top1": top1, "top5": top5, "labels": labels}

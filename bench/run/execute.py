@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from msgspec.structs import replace as with_fields
+
+from bench.errors import BenchError, UnreadableImage
+from bench.files import write_bytes
+from bench.records import places, store
+from bench.records.codec import SCHEMA
+from bench.records.types import Failure, FitRecord, Provenance
 from bench.registry import Registry
-from bench.run import needs, record
-from bench.run.joined import Joiner, kind
+from bench.run import needs, provenance, stages
+from bench.run.joined import Joiner
 from bench.run.plan import Evaluation, Plan, Planned
+from bench.run.provenance import Conditions
+from bench.run.rounds import Todo, chain, rounds
 
 if TYPE_CHECKING:
+    from bench.clip.backbone import BackboneSpec
+    from bench.data.dataset import Dataset
+    from bench.features.plan import Request
     from bench.interface import Consts, State
+    from bench.run.evaluate import Evaluated
     from bench.run.onepass import Job
     from bench.run.session import Session
 
@@ -28,7 +39,7 @@ Taps = dict[str, dict[tuple[str, str, str], set[str]]]  # backbone -> (dataset, 
 
 @dataclass
 class Outcome:
-    """What a run did: counts, and the failures as (cell, message)."""
+    """What a run did: counts, the failures as (cell, message), and the conditions that its records were made under."""
 
     cells: int = 0
     resumed: int = 0
@@ -37,6 +48,7 @@ class Outcome:
     encodes: int = 0
     steps: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    conditions: set[Conditions] = field(default_factory=set)
     out_of_time: bool = False
 
     def add(self, other: Outcome) -> None:
@@ -44,23 +56,15 @@ class Outcome:
         for name in ("fits", "evaluations", "encodes", "steps"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures
+        self.conditions |= other.conditions
         self.out_of_time |= other.out_of_time
-
-
-@dataclass(frozen=True)
-class Todo:
-    """A fit with work left: the evaluations that lack a record, and whether the fit itself does."""
-
-    fit: Planned
-    evaluations: tuple[Evaluation, ...]
-    stored: dict[str, Any] | None
 
 
 def remaining(plan: Plan, fresh: bool = False) -> tuple[list[Todo], int]:
     """What is left to do, in plan order, and how many asked-for cells are complete. No torch."""
     todo, complete = [], 0
     for fit in plan.fits:
-        stored = None if fresh else record.done(record.fit_path(fit.where, fit.key), fit.key)
+        stored = None if fresh else recorded(fit)
         lacking = tuple(e for e in fit.evaluations if fresh or not _evaluated(fit, e))
         if fit.asked and stored and not lacking:
             complete += 1
@@ -69,8 +73,13 @@ def remaining(plan: Plan, fresh: bool = False) -> tuple[list[Todo], int]:
     return todo, complete
 
 
+def recorded(fit: Planned) -> FitRecord | None:
+    """The record of a planned fit, if it was made."""
+    return store.fit(places.fit_path(fit.where, fit.key), fit.key)
+
+
 def _evaluated(fit: Planned, evaluation: Evaluation) -> bool:
-    return record.evaluated(record.evaluation_path(fit.where, fit.key, evaluation.key), evaluation.key) is not None
+    return store.evaluation(places.evaluation_path(fit.where, fit.key, evaluation.key), evaluation.key) is not None
 
 
 def label(fit: Planned) -> str:
@@ -88,15 +97,17 @@ class Runner:
 
     def __init__(
         self, session: Session, registry: Registry, results: Path, keep_states: str = "needed", fresh: bool = False,
-        join: bool = False,
+        join: bool = False, clock: store.Clock | None = None,
     ) -> None:  # fmt: skip
+        self.clock = replace(clock) if clock else store.Clock.of(results)
+        self.unread: dict[tuple[str, str], dict[str, UnreadableImage]] = {}  # by backbone and dataset of the round: paths
         self.join, self.joiner = join, Joiner(session)
         self.ready: dict[str, Consts] = {}  # constants of fits that were made along with another
         self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read its state
         self.session, self.results, self.fresh = session, results, fresh
         self.keep = _keeper(registry, keep_states)
         self.states: dict[str, State] = {}
-        self.waiting: list[tuple[Todo, Job, dict[str, Any]]] = []
+        self.waiting: list[tuple[Todo, Job, Provenance]] = []
         self.outcome = Outcome()
 
     def begin(self, plan: Plan, todo: list[Todo]) -> None:
@@ -113,7 +124,10 @@ class Runner:
             if name != dataset:
                 self._one_pass()
             dataset = name
-            self.encode(group, taps)
+            group, stopped = self.encode(group, taps)
+            for t, error in stopped:
+                done += 1
+                progress(self.failed(t, error), done, total)
             self.states.clear()
             self.ready.clear()
             self.readers = Counter(key for t in group for key in self._read(t))
@@ -124,10 +138,10 @@ class Runner:
                     break
                 if self._heavy():
                     self._one_pass()
-                self._cell(t)
+                what = self._cell(t)
                 self._release(t)
                 done += 1
-                progress(label(t.fit), done, total)
+                progress(what, done, total)
             if self.outcome.out_of_time:
                 break
         self._one_pass()
@@ -141,14 +155,17 @@ class Runner:
 
     def _needs(self, t: Todo) -> Iterator[tuple[str, needs.Need]]:
         name = t.fit.backbone.name
-        for fit in chain(t.fit):
-            if fit is not t.fit and not self.fresh and record.done(record.fit_path(fit.where, fit.key), fit.key):
-                continue
-            for need in needs.of_fit(fit, fit.cell.protocol == "test-oracle"):
-                yield name, need
+        for need in self._fitting(t):
+            yield name, need
         for evaluation in t.evaluations:
             for need in needs.of_evaluation(t.fit, evaluation, self.session.dense_cache):
                 yield name, need
+
+    def _fitting(self, t: Todo) -> Iterator[needs.Need]:
+        """What the cell's fit reads, and the fits below it that have yet to be made."""
+        for fit in chain(t.fit):
+            if fit is t.fit or self.fresh or not recorded(fit):
+                yield from needs.of_fit(fit, fit.cell.protocol == "test-oracle")
 
     def _read(self, t: Todo) -> set[str]:
         """The fits whose states a cell reads, its own too."""
@@ -163,48 +180,109 @@ class Runner:
                 self.states.pop(key, None)
                 self.ready.pop(key, None)
 
-    def encode(self, group: list[Todo], taps: Taps) -> None:
-        """Bring into the store what the cells of a round read."""
+    def encode(self, group: list[Todo], taps: Taps) -> tuple[list[Todo], list[tuple[Todo, Exception]]]:
+        """Bring into the store what the cells of a round read: the cells that can go on, and the others with their errors.
+
+        A cell stops for an image that its fit reads, or for one of every test set that it lacks; where other test sets are
+        whole, it goes on and ``unread`` says which evaluations fail.
+        """
         found = [(t.fit.backbone, need) for t in group for _, need in self._needs(t)]
+        self.unread, broken = {}, {}
         for spec in {s.name: s for s, _ in found}.values():
             wanted = needs.requests((n for s, n in found if s.name == spec.name), taps[spec.name])
             for dataset, requests in wanted.values():
                 try:
-                    self.outcome.encodes += self.session.encode(spec, dataset, requests).encodes
-                except BenchError as error:
-                    # The cells that need these images fail one by one below and say why; the others go on.
-                    self.session.report(f"{dataset.name}: {error}")
+                    with stages.stage("encode"):
+                        self.unread[spec.name, dataset.name] = self._encode(spec, dataset, requests)
+                except Exception as error:  # it stops the cells that need these images, and no others
+                    broken[spec.name, dataset.name] = error
+        ready, stopped = [], []
+        for t in group:
+            reason = self._stops(t, broken)
+            if reason is None:
+                ready.append(t)
+            else:
+                stopped.append((t, reason))
+        return ready, stopped
 
-    def _cell(self, t: Todo) -> None:
+    def _encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> dict[str, UnreadableImage]:
+        """Encode what the store lacks; the images that cannot be read are left out, and returned with their errors."""
+        try:
+            self.outcome.encodes += self.session.encode(spec, dataset, requests).encodes
+            return {}
+        except UnreadableImage:
+            bad = self.session.unreadable(spec, dataset, requests)
+            rest = [replace(r, paths=tuple(p for p in r.paths if p not in bad)) for r in requests]
+            self.outcome.encodes += self.session.encode(spec, dataset, rest).encodes
+            for error in bad.values():
+                self.session.report(f"{dataset.name}: {error}")
+            return bad
+
+    def _stops(self, t: Todo, broken: Mapping[tuple[str, str], Exception]) -> Exception | None:
+        """Why a cell cannot go on: what its fits read, or every test set that it lacks, cannot be encoded."""
+        name = t.fit.backbone.name
+        dense = self.session.dense_cache
+
+        def error(of: Iterable[needs.Need]) -> Exception | None:
+            for dataset, _, paths, view, tap in of:
+                if (name, dataset.name) in broken and needs.stored(tap, view):
+                    return broken[name, dataset.name]
+                if bad := self.unread.get((name, dataset.name)):
+                    for path in paths:
+                        if path in bad:
+                            return bad[path]
+            return None
+
+        if found := error(self._fitting(t)):
+            return found
+        late = [error(needs.of_evaluation(t.fit, e, dense)) for e in t.evaluations]
+        return late[0] if late and all(late) else None
+
+    def _cell(self, t: Todo) -> str:
+        """Do one cell; what to say of it."""
         try:
             with self.session.threads(t.fit.backbone):
                 self._fit_and_evaluate(t)
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            self.failed(t, error)
+            return self.failed(t, error)
+        return label(t.fit)
 
     def _fit_and_evaluate(self, t: Todo) -> None:
-        from bench.run import evaluate, onepass, provenance
+        from bench.run import evaluate, onepass
 
         state = self.state(t.fit)
         if not t.evaluations:
             return
         consts = self.ready.pop(t.fit.key, None)
         if consts is None:
-            consts = t.fit.method.prepare(self.session.task(t.fit, self._after(t.fit)))
-        facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(t.fit.method)}
+            with stages.stage("prepare"):
+                consts = t.fit.method.prepare(self.session.task(t.fit, self._after(t.fit)))
+        facts = self._facts(t.fit)
         for e in t.evaluations:
+            bad = self.unread.get((t.fit.backbone.name, e.target.name), {})
+            if unread := next((bad[path] for path in e.target.test.paths if path in bad), None):
+                self.failed(replace(t, evaluations=(e,)), unread)
+                continue
             if onepass.waits(self.session, t.fit, e):
                 self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))
                 continue
-            self._conclude(t, e, facts, *evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values))
+            with stages.stage("evaluate"):
+                found = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
+            self._conclude(t, e, facts, found)
 
-    def _conclude(self, t: Todo, e: Evaluation, facts: dict[str, Any], found: dict[str, Any], arrays: Any) -> None:
-        path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
-        record.write_predictions(path.with_suffix(".npz"), *arrays)
-        head = {"kind": "evaluation", "status": "ok", "key": e.key, "fit": t.fit.key, "cell": asdict(t.fit.cell)}
-        record.write(path, {**head, **found, "provenance": facts})
+    def _facts(self, fit: Planned) -> Provenance:
+        """Where a number that is made now comes from; counted in."""
+        facts = provenance.of_run(self.session.device, fit.method, not self.session.dense_cache)
+        self.outcome.conditions.add(provenance.conditions(facts))
+        return facts
+
+    def _conclude(self, t: Todo, e: Evaluation, facts: Provenance, found: Evaluated) -> None:
+        path = places.evaluation_path(t.fit.where, t.fit.key, e.key)
+        record, arrays = found
+        checksums = store.write_predictions(path, arrays)
+        store.write(path, with_fields(record, predictions=checksums, provenance=facts), self.clock)
         self.outcome.evaluations += 1
 
     def _heavy(self) -> bool:
@@ -219,20 +297,21 @@ class Runner:
         """The evaluations that wait for streamed features: one pass for each backbone and test set."""
         from bench.run import onepass
 
-        groups: dict[tuple[str, str], list[tuple[Todo, Job, dict[str, Any]]]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
         for t, job, facts in self.waiting:
             groups[t.fit.backbone.name, job.evaluation.target.name].append((t, job, facts))
         self.waiting = []
         for group in groups.values():
             try:
-                results: Sequence[Any] = onepass.run(self.session, [job for _, job, _ in group])
+                with stages.stage("evaluate"):
+                    results: Sequence[Evaluated | Exception] = onepass.run(self.session, [job for _, job, _ in group])
             except Exception as error:
                 results = [error] * len(group)
             for (t, job, facts), result in zip(group, results, strict=True):
                 if isinstance(result, Exception):
-                    self.failed(t, result)
+                    self.session.report(self.failed(replace(t, evaluations=(job.evaluation,)), result))
                 else:
-                    self._conclude(t, job.evaluation, facts, *result)
+                    self._conclude(t, job.evaluation, facts, result)
 
     def _after(self, fit: Planned) -> dict[str, State]:
         return {name: self.state(other) for name, other in fit.after.items()}
@@ -240,21 +319,20 @@ class Runner:
     def state(self, fit: Planned) -> State:
         """The state of a fit: from this round, from disk, or fitted now."""
         from bench.run import fit as fitting
-        from bench.run import provenance
 
         if fit.key in self.states:
             return self.states[fit.key]
-        path = record.fit_path(fit.where, fit.key)
-        stored = None if self.fresh else record.done(path, fit.key)
+        stored = None if self.fresh else recorded(fit)
         found = fitting.load_state(self.results, fit, stored, self.session.device) if stored else None
         if found is not None:
             self.states[fit.key] = found
             return found
         for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self._after):
-            facts = {**provenance.of_run(self.session.device), "source": provenance.source_digest(made.method)}
-            if fitted.params and self.keep(made):
-                fitting.save_state(self.results, made, fitted)
-            record.write(record.fit_path(made.where, made.key), fitting.fit_record(made, fitted, seconds, facts))
+            data = fitting.state_bytes(fitted)
+            if data and self.keep(made):
+                write_bytes(places.state_path(self.results, made.key), data)
+            record = fitting.fit_record(made, fitted, seconds, self._facts(made), data)
+            store.write(places.fit_path(made.where, made.key), record, self.clock)
             self.outcome.fits += 1
             self.outcome.steps += fitted.budget["steps"]
             self.states[made.key] = fitting.state_of(made, fitted.params, fitted.values)
@@ -266,81 +344,29 @@ class Runner:
         """Whether a fit has yet to be made for a cell of this round."""
         if fit.key in self.states or not self.readers[fit.key]:
             return False
-        return self.fresh or record.done(record.fit_path(fit.where, fit.key), fit.key) is None
+        return self.fresh or recorded(fit) is None
 
-    def failed(self, t: Todo, error: Exception) -> None:
-        """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it."""
-        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        trace = "".join(traceback.format_exception(error))
-        head = {"status": "failed", "cell": asdict(t.fit.cell), "error": message, "traceback": trace}
-        path = record.fit_path(t.fit.where, t.fit.key)
-        if record.done(path, t.fit.key) is None:
-            changed = {"changed": dict(t.fit.changed), "parts": t.fit.parts}
-            record.write(path, {"kind": "fit", "key": t.fit.key, **head, **changed})
+    def failed(self, t: Todo, error: Exception) -> str:
+        """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it.
+
+        Returns what to say of it.
+        """
+        fit, message = t.fit, str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        head = Failure(
+            schema=SCHEMA, key=fit.key, of="fit", fit=fit.key, cell=fit.cell, stage=stages.of(error), error=message,
+            traceback="".join(traceback.format_exception(error)), title=fit.method.title, parts=fit.parts,
+            changed=dict(fit.changed), provenance=provenance.of_run(self.session.device, fit.method),
+        )  # fmt: skip
+        if recorded(fit) is None:
+            store.write(places.fit_path(fit.where, fit.key), head, self.clock)
         else:
             for e in t.evaluations:
-                path = record.evaluation_path(t.fit.where, t.fit.key, e.key)
-                if record.evaluated(path, e.key) is None:
+                path = places.evaluation_path(fit.where, fit.key, e.key)
+                if store.evaluation(path, e.key) is None:
                     more = {"target": e.target.name, "values": dict(e.values), "changed": dict(e.changed)}
-                    record.write(path, {"kind": "evaluation", "key": e.key, "fit": t.fit.key, **head, **more})
-        self.outcome.failures.append((label(t.fit), message))
-
-
-def chain(fit: Planned) -> Iterator[Planned]:
-    """The fits whose states a fit reads, those that they read first, and itself."""
-    for other in fit.after.values():
-        yield from chain(other)
-    yield fit
-
-
-def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> Iterator[tuple[str, list[Todo]]]:
-    """The cells by (seed, dataset), in order, with the dataset's name: one round encodes what it needs and shares its states.
-
-    ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves them all.
-    ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows the fit that made it.
-    """
-    groups: dict[tuple[str, int], list[Todo]] = defaultdict(list)
-    for t in todo:
-        groups[t.fit.dataset.name, 0 if join else t.fit.cell.seed].append(t)
-    names = list(dict.fromkeys(name for name, _ in groups))
-    for key in sorted(groups, key=lambda key: names.index(key[0]) if by_dataset else 0):
-        group = groups[key]
-        if join:
-            first = list(dict.fromkeys(kind(next(chain(t.fit))) for t in group))
-            shots = list(dict.fromkeys(t.fit.cell.shots for t in group))
-            group.sort(key=lambda t: (first.index(kind(next(chain(t.fit)))), shots.index(t.fit.cell.shots)))
-        yield key[0], group
-
-
-def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
-    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, several.
-
-    ``join``: a dataset, or of its shots as many as leave work for every worker.
-    """
-    if not join:
-        groups = (group for _, group in rounds(todo))
-        return gathered(groups, jobs) if streamed else groups
-    return gathered((part for _, group in rounds(todo, join=True) for part in by_shots(group)), jobs)
-
-
-def by_shots(group: list[Todo]) -> list[list[Todo]]:
-    """The cells of each number of shots."""
-    parts: dict[int, list[Todo]] = defaultdict(list)
-    for t in group:
-        parts[t.fit.cell.shots].append(t)
-    return list(parts.values())
-
-
-def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
-    """As many groups of a dataset together as leave work for all of ``jobs`` workers: they share passes, and may join."""
-    by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
-    for group in groups:
-        by_dataset[group[0].fit.dataset.name].append(group)
-    share = math.ceil(jobs / max(1, len(by_dataset)))
-    for parts in by_dataset.values():
-        step = math.ceil(len(parts) / share)
-        for i in range(0, len(parts), step):
-            yield [t for part in parts[i : i + step] for t in part]
+                    store.write(path, with_fields(head, key=e.key, of="evaluation", parts=None, **more), self.clock)
+        self.outcome.failures.append((label(fit), message))
+        return f"FAILED {label(fit)} ({head.stage})"
 
 
 def _keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
-from bench.files import write_bytes
-from bench.interface import EVAL, Consts, Params, State
+from bench.errors import BenchError
+from bench.interface import EVAL, Consts, Params, State, fit_values
 from bench.prompts import same
-from bench.run import needs, record
+from bench.records import codec, places
+from bench.records.codec import SCHEMA
+from bench.records.types import Budget, Curve, FitRecord, Provenance
+from bench.run import needs, stages
 from bench.run.plan import Planned
 from bench.run.session import Session, pools
 from bench.train import select, waves
@@ -34,18 +38,23 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
 def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[select.Case, float]:
     """What a planned cell is fitted from, and the seconds that it took to bring together."""
     began = time.perf_counter()
+    with stages.stage("prepare"):
+        return _prepared(session, fit, states), time.perf_counter() - began
+
+
+def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> select.Case:
     task = session.task(fit, states)
     consts = fit.method.prepare(task)
     val = selection_set(session, fit)
-    case = select.Case(task, consts, pools(session, fit, task, fit.recipe, consts), val)
-    return case, time.perf_counter() - began
+    return select.Case(task, consts, pools(session, fit, task, fit.recipe, consts), val)
 
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
     """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
-    fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
+    with stages.stage("fit"):
+        fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
 
@@ -62,7 +71,8 @@ def run_joined(
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
-    found = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
+    with stages.stage("fit"):
+        found = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
@@ -98,31 +108,30 @@ def held(cases: Sequence[select.Case]) -> int:
     return waves.held((*pooled, *scored, *read, *(c for case in cases for c in case.consts.values())))
 
 
-def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a fit that succeeded."""
-    from dataclasses import asdict
-
-    return {
-        "kind": "fit",
-        "status": "ok",
-        "key": fit.key,
-        "cell": asdict(fit.cell),
-        "title": fit.method.title,
-        "changed": dict(fit.changed),
-        "parts": fit.parts,
-        "values": fitted.values,
-        "step": fitted.step,
-        "val_accuracy": fitted.val_accuracy,
-        "curve": fitted.curve,
-        "budget": fitted.budget,
-        "seconds": dict(seconds),
-        "peak_memory": _peak(),
-        "notes": [note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
-        "prompts_use_labels": fit.prompts.uses_labels,
-        "prompts_also": list(same(fit.prompts.name, fit.dataset.spec)),
-        "has_state": bool(fitted.params),
-        "provenance": dict(provenance),
-    }
+def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Provenance, state: bytes) -> FitRecord:
+    """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``)."""
+    return FitRecord(
+        schema=SCHEMA,
+        key=fit.key,
+        cell=fit.cell,
+        parts=fit.parts,
+        title=fit.method.title,
+        reads={role: other.method.name for role, other in fit.after.items()},
+        changed=dict(fit.changed),
+        values=fitted.values,
+        step=fitted.step,
+        val_accuracy=fitted.val_accuracy,
+        curve=[Curve(**line) for line in fitted.curve],
+        budget=Budget(**fitted.budget),
+        seconds=dict(seconds),
+        peak_memory=_peak(),
+        notes=[note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
+        prompts_use_labels=fit.prompts.uses_labels,
+        prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
+        has_state=bool(fitted.params),
+        state=codec.checksum_bytes(state) if state else "",
+        provenance=provenance,
+    )
 
 
 def _peak() -> int:
@@ -136,22 +145,24 @@ def _peak() -> int:
     return used if sys.platform == "darwin" else used * 1024
 
 
-def save_state(results: Any, fit: Planned, fitted: Fitted) -> None:
-    """Write the fitted tensors (safetensors)."""
-    tensors = {name: p.detach().cpu().contiguous() for name, p in fitted.params.items()}
-    write_bytes(record.state_path(results, fit.key), save(tensors))
+def state_bytes(fitted: Fitted) -> bytes:
+    """The fitted tensors as a safetensors file; nothing where there are none."""
+    return save({name: p.detach().cpu().contiguous() for name, p in fitted.params.items()}) if fitted.params else b""
 
 
-def load_state(results: Any, fit: Planned, stored: Mapping[str, Any], device: str) -> State | None:
-    """The state of a recorded fit, or None if its tensors were not kept."""
-    if not stored["has_state"]:
-        return state_of(fit, {}, stored["values"])
-    path = record.state_path(results, fit.key)
+def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> State | None:
+    """The state of a recorded fit, or None if its tensors were not kept. Raises BenchError where they are others."""
+    if not stored.has_state:
+        return state_of(fit, {}, stored.values)
+    path = places.state_path(results, fit.key)
     if not path.is_file():
         return None
-    return state_of(fit, {name: p.to(device) for name, p in load(path.read_bytes()).items()}, stored["values"])
+    data = path.read_bytes()
+    if stored.state and stored.state != codec.checksum_bytes(data):
+        raise BenchError(f"{path}: not the state that the record of its fit speaks of; delete the file, and it is fitted again")
+    return state_of(fit, {name: p.to(device) for name, p in load(data).items()}, stored.values)
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
-    """A fit's state: its tensors, and its settings with the values chosen for it."""
-    return State(params, {**fit.settings, **chosen})
+    """A fit's state: its tensors, and its settings with the values chosen for it; no value set for inference alone."""
+    return State(params, fit_values(fit.method, fit.settings).with_(chosen))

@@ -10,11 +10,13 @@ the seconds; one that was meant to join more and could not says why (``budget.ap
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from bench.interface import TEXT, points
-from bench.run.plan import Cell, Planned
+from bench.records.types import Cell
+from bench.run.plan import Planned
 from bench.train import span
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
     return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
 
 
-def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tuple[np.ndarray, ...]] | Exception]:
+def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exception]:
     """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
 
     All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass. Memory holds the
@@ -65,6 +65,6 @@ def run(session: Session, jobs: Sequence[Job]) -> list[tuple[dict[str, Any], tup
                     found[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
     return [
-        errors[i] if i in errors else evaluate.concluded(job.evaluation, values[i], [found[i]], share)
+        errors[i] if i in errors else evaluate.concluded(job.fit, job.evaluation, values[i], [found[i]], share)
         for i, job in enumerate(jobs)
     ]

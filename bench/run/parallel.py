@@ -23,9 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.lazy import torch
-from bench.run.execute import Outcome, Runner, Todo, portions, remaining
+from bench.records.store import Clock
+from bench.run.execute import Outcome, Runner, remaining
 from bench.run.plan import Plan, Request, make
+from bench.run.rounds import Todo, portions
 
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
 _MOST = 4  # each holds a model and the features of its round
@@ -34,7 +37,7 @@ _TRIES = 2
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to rebuild the plan and run parts of it."""
+    """What a worker needs to rebuild the plan and run parts of it. ``clock``: of the results folder, as the parent found it."""
 
     request: Request
     plugins: tuple[Path, ...]
@@ -44,6 +47,7 @@ class Setup:
     fresh: bool
     dense_cache: bool = True
     join: bool = False
+    clock: Clock | None = None
 
 
 @dataclass
@@ -87,13 +91,14 @@ def _start(setup: Setup, slots: Any, pids: Any) -> None:
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
     session = Session(slots.get(), setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join)
+    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join, setup.clock)
     _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
 
 
 def _round(keys: frozenset[str]) -> Part:
-    """Runs in a worker: the cells with these fit keys."""
+    """Runs in a worker: the cells with these fit keys. Raises BenchError where its plan does not have them."""
     runner: Runner = _worker["runner"]
+    check_plan(_worker["plan"], keys)
     todo = [t for t in remaining(_worker["plan"], _worker["fresh"])[0] if t.fit.key in keys]
     runner.outcome = Outcome()
     labels: list[str] = []
@@ -101,6 +106,12 @@ def _round(keys: frozenset[str]) -> Part:
     messages = list(_worker["messages"])
     _worker["messages"].clear()
     return Part(runner.outcome, labels, messages)
+
+
+def check_plan(plan: Plan, keys: frozenset[str]) -> None:
+    """Raises BenchError where a worker's plan lacks cells that the parent asks for: something in their keys has changed."""
+    if lost := keys - {fit.key for fit in plan.fits}:
+        raise BenchError(f"{len(lost)} cells are others by now: a plugin or a dataset was changed during the run; run again")
 
 
 class _Pool:
@@ -143,7 +154,12 @@ def run(
                     waiting.clear()
                     break
                 group, tries = waiting.popleft()
-                parent.encode(group, taps)
+                group, stopped = parent.encode(group, taps)
+                for t, error in stopped:
+                    done += 1
+                    progress(parent.failed(t, error), done, total)
+                if not group:
+                    continue
                 busy[pool.executor.submit(_round, frozenset(t.fit.key for t in group))] = group, tries
             if not busy:
                 break
@@ -160,10 +176,16 @@ def run(
                         else:
                             done += len(lost)
                             for t in lost:
-                                parent.failed(t, RuntimeError("its worker process died twice (out of memory?); try --jobs 1"))
+                                died = RuntimeError("its worker process died twice (out of memory?); try --jobs 1")
+                                progress(parent.failed(t, died), done, total)
                     busy.clear()
                     pool.end()
                     pool = _Pool(setup, jobs)
+                    continue
+                except BenchError as error:
+                    for t in group:
+                        done += 1
+                        progress(parent.failed(t, error), done, total)
                     continue
                 parent.outcome.add(part.outcome)
                 for message in part.messages:

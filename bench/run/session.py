@@ -14,10 +14,12 @@ from threadpoolctl import threadpool_limits
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
 from bench.data.dataset import Dataset, Items
-from bench.errors import BenchError
+from bench.errors import BenchError, UnreadableImage
+from bench.features.decode import unreadable
 from bench.features.encode import EncodeReport, Request, encode, keys, stream
+from bench.features.plan import outstanding
 from bench.features.store import FeatureStore
-from bench.interface import SUPPORT, TEXT, Recipe, State, Task, TextSide
+from bench.interface import SUPPORT, TEXT, FitFacts, Recipe, State, Task, TextSide, fit_values
 from bench.lazy import torch
 from bench.prompts import PromptSet
 from bench.run.needs import stored
@@ -138,6 +140,11 @@ class Session:
         self.encodes += report.encodes
         return report
 
+    def unreadable(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> dict[str, UnreadableImage]:
+        """The images that the requests still lack and that cannot be read, with their errors, by path."""
+        pieces = outstanding(requests, self.store, keys(self.backbone(spec), dataset))
+        return unreadable(dataset.source, dict.fromkeys(path for piece in pieces for path in piece.paths))
+
     def lacks(self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]) -> bool:
         """Whether any of these features is not in the store."""
         key_of = keys(self.backbone(spec), dataset)
@@ -180,7 +187,7 @@ class Session:
         return Pool(torch.cat(parts), task.labels_N, len(views))
 
     def task(self, fit: Planned, states: dict[str, State]) -> Task:
-        """What the method of a planned fit may learn from."""
+        """What the method of a planned fit may learn from: nothing that is not in the fit's key."""
         spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
         tower = self.backbone(spec)
         W_KC, side = self.text(fit, states)
@@ -195,9 +202,9 @@ class Session:
             return self.slices(spec, dataset, train.paths, view, tap)
 
         return Task(
-            facts=fit.facts, settings=fit.settings, labels_N=self.labels(train), W_KC=W_KC, scale=tower.scale, text=side,
-            features=features, slices=slices, backbone=tower, states={name: states[name] for name in fit.method.after},
-            seed=fit.cell.seed, device=self.device,
+            facts=FitFacts.of(fit.facts), settings=fit_values(fit.method, fit.settings), labels_N=self.labels(train), W_KC=W_KC,
+            scale=tower.scale, text=side, features=features, slices=slices, backbone=tower,
+            states={name: states[name] for name in fit.method.after}, seed=fit.cell.seed, device=self.device,
         )  # fmt: skip
 
     def labels(self, items: Items) -> Tensor:

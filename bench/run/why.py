@@ -1,47 +1,76 @@
 """Why a cell is to do: never run, stale (something in its key changed), or failed before; and which done cells have
-drifted (the method's source changed, its version did not). No torch."""
+drifted (a built-in method's source changed, its version did not). No torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench.run import provenance, record
-from bench.run.execute import Todo, label
-from bench.run.plan import Plan
+import msgspec
 
-_SAME = ("shots", "seed", "prompts", "protocol", "preset")
+from bench.records import places, store
+from bench.records.types import Failure, FitRecord
+from bench.run import provenance
+from bench.run.execute import label, recorded
+from bench.run.plan import Plan
+from bench.run.provenance import Conditions
+from bench.run.rounds import Todo
+
+_SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
 def reasons(t: Todo) -> str:
-    """One line: the cell, and which parts of its key differ from the nearest record of the same coordinates."""
+    """One line: the cell, and what failed, or which parts of its key differ from the nearest record of the same coordinates."""
     cell = t.fit.cell
     if t.stored is not None:
-        return f"{label(t.fit)}: fitted, {len(t.evaluations)} evaluations are missing"
+        return f"{label(t.fit)}: {_evaluations(t)}"
     nearest: list[list[str]] = []
-    for path in sorted(t.fit.where.glob("*.json")):
-        found = record.read(path)
-        if not found or found.get("kind") != "fit" or any(found["cell"].get(k) != getattr(cell, k) for k in _SAME):
+    for _, found in store.within(t.fit.where):
+        if isinstance(found, Failure) and found.key == t.fit.key:
+            return f"{label(t.fit)}: {_failed(found)}; the fit and what follows are tried again"
+        parts = found.parts if isinstance(found, FitRecord | Failure) else None
+        if parts is None or any(getattr(found.cell, k) != getattr(cell, k) for k in _SAME):
             continue
-        if found["key"] == t.fit.key:
-            return f"{label(t.fit)}: failed before: {found.get('error', 'unknown error')}"
-        nearest.append(_differences(found["parts"], dict(t.fit.parts)))
+        if found.key == t.fit.key:
+            return f"{label(t.fit)}: recorded, and made anew (--fresh)"
+        nearest.append(_differences(msgspec.to_builtins(parts), msgspec.to_builtins(t.fit.parts)))
     if not nearest:
         return f"{label(t.fit)}: never run"
     closest = min(nearest, key=lambda found: len(found))
     return f"{label(t.fit)}: stale: {', '.join(closest)}"
 
 
+def _evaluations(t: Todo) -> str:
+    """What is known of the evaluations that a fitted cell lacks."""
+    failures = []
+    for e in t.evaluations:
+        found = store.read(places.evaluation_path(t.fit.where, t.fit.key, e.key))
+        if isinstance(found, Failure):
+            failures.append(f"{_failed(found)} on {e.target.name}")
+    rest = len(t.evaluations) - len(failures)
+    lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
+    return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
+
+
+def _failed(found: Failure) -> str:
+    return f"failed before ({found.stage}): {found.error}"
+
+
 def drifted(plan: Plan) -> list[str]:
     """One line for each method whose recorded fits were made by another source file under the same version."""
     lines = {}
     for fit in plan.fits:
-        found = record.done(record.fit_path(fit.where, fit.key), fit.key)
-        if found and found["provenance"]["source"] != provenance.source_digest(fit.method):
+        found = None if fit.parts.source else recorded(fit)
+        if found and found.provenance.source and found.provenance.source != provenance.source_digest(fit.method):
             lines[fit.method.name] = (
                 f"{fit.method.name}: drifted: its source changed since its records were made, its version "
                 f"({fit.method.version}) did not; if numbers may change, raise the version"
             )
     return list(lines.values())
+
+
+def before(plan: Plan) -> set[Conditions]:
+    """The conditions that the recorded fits of a plan were made under."""
+    return {provenance.conditions(found.provenance) for fit in plan.fits if (found := recorded(fit))}
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, steps_of
+from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, fit_values, steps_of
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
@@ -166,11 +166,11 @@ def losses_of(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Every named loss of every replica, (R,)."""
-    draw = graphs.drawn(batch)
+    draw, shared = graphs.drawn(batch), fit_values(method, settings)
 
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Every replica meets the same noise, however replicas are grouped.
-        return method.losses(p, consts, draw.again(), {**settings, **a})
+        return method.losses(p, consts, draw.again(), shared.with_(a))
 
     found: dict[str, Tensor] = map_replicas(losses, method.fuse, params, dict(axes))
     return found
@@ -190,7 +190,8 @@ def combined(method: Method, grads: dict[str, Params], settings: Values, axes: M
     """One gradient (R, ...) from those of the named losses, as the method says."""
     if type(method).combine is Method.combine:
         return grads["loss"]
-    found: Params = map_replicas(lambda g, a: method.combine(g, {**settings, **a}), method.fuse, grads, dict(axes))
+    shared = fit_values(method, settings)
+    found: Params = map_replicas(lambda g, a: method.combine(g, shared.with_(a)), method.fuse, grads, dict(axes))
     return found
 
 

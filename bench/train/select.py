@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.interface import Consts, Features, Method, Params, Recipe, Task, Values, points
+from bench.interface import Consts, Features, FitValues, Method, Params, Recipe, Task, Values, fit_values, points, scored_values
 from bench.train import hits, loop, rng, span, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
@@ -57,7 +57,7 @@ def chunks(features: Features, rows: int, factor: int = 1) -> Iterator[tuple[int
 
 def scorer(method: Method, recipe: Recipe, consts: Consts, settings: Values, val: Labelled) -> Scorer:
     """Validation accuracy and negative loss of stacked replicas, (R,) each, at the recipe's check values."""
-    base = {**settings, **recipe.check}
+    base = {**scored_values(method, settings), **recipe.check}
 
     def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
         frozen = {name: p.detach() for name, p in params.items()}
@@ -144,8 +144,8 @@ def _chosen(method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point],
     candidates = points(recipe.search)
     if recipe.search and len(candidates) > 1:
         assert val is not None
-        settings = {**task.settings, **values}
-        found, accuracy = search(method, consts, best.params, settings, candidates, val)
+        held = scored_values(method, fit_values(method, task.settings).with_(values))
+        found, accuracy = search(method, consts, best.params, held, candidates, val)
         values.update(found)
     elif recipe.search:
         values.update(candidates[0])
@@ -198,7 +198,7 @@ def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves
     """The outcome of every grid point, by case."""
     done: list[dict[Any, _Point]] = [{} for _ in cases]
     for static in points(recipe.static):
-        settings = {**cases[0].task.settings, **static}
+        settings = fit_values(method, cases[0].task.settings).with_(static)
         values = [{**point, **static} for point in points(recipe.grid)]
         group = span.with_static(recipe, static)
         entrants = [_entrant(method, group, case, settings) for case in cases]
@@ -218,9 +218,9 @@ def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves
     return done
 
 
-def _entrant(method: Method, recipe: Recipe, case: Case, settings: Values) -> waves.Entrant:
+def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) -> waves.Entrant:
     def start(v: Values) -> Params:
-        return method.init(case.task, case.consts, {**settings, **v}, rng.generator(case.task.seed, "init"))
+        return method.init(case.task, case.consts, settings.with_(v), rng.generator(case.task.seed, "init"))
 
     score = scorer(method, recipe, case.consts, settings, case.val) if case.val else None
     return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
@@ -229,7 +229,7 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: Values) -> wa
 def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
     """Bytes that one replica holds while it trains, of the largest group."""
     first = points(recipe.grid)[0]
-    groups = [{**case.task.settings, **static} for static in points(recipe.static)]
+    groups = [fit_values(method, case.task.settings).with_(static) for static in points(recipe.static)]
     return max(waves.bytes_per_replica(_entrant(method, recipe, case, group).start(first), recipe) for group in groups)
 
 
@@ -242,7 +242,7 @@ def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Lab
 def _solve(
     method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None, point: dict[str, Any]
 ) -> _Point:
-    settings = {**task.settings, **point}
+    settings = fit_values(method, task.settings).with_(point)
     params = method.solve(task, consts, settings)
     accuracy = 0.0
     if val is not None:

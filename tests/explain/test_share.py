@@ -129,6 +129,7 @@ def explain(results: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     return call
 
 
+@pytest.mark.slow
 def test_verbs_write_their_figures_and_fit_once(explain, results: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def png(name: str) -> tuple[int, int]:
         return Image.open(tmp_path / name).size

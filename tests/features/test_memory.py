@@ -46,6 +46,7 @@ def measure(root: Path, n: int) -> tuple[float, float, int, float]:
     return tuple(json.loads(run.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's resource counters")
 def test_memory_does_not_grow_with_what_is_written(tmp_path: Path) -> None:
     before, after, rows, written = measure(tmp_path, 2000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from bench.files import digest
-from bench.run import record
+from bench.records import places, store
+from bench.records.keys import EvaluationKey
+from bench.records.types import Budget, Curve, EvaluationRecord, Failure, FitRecord, Provenance
+from tests.report.recorded import cell_of, key_of
 
 CLASSES = 10
 SKILL = {"zero-shot": 0.45, "tip-adapter": 0.52, "tip-adapter-f": 0.6, "safe": 0.64, "safe-a": 0.66}
@@ -34,38 +38,37 @@ def one(
 ) -> Path:  # fmt: skip
     """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed)."""
     method = where["method"]
-    parts = {
-        "version": version, "weights": "c" * 64, "after": dict(after or {}), "settings": {"lr": [1e-3], "steps": 100},
-        "dataset": digest(where["dataset"]), "cell": dict(where),
-    }  # fmt: skip
-    fit_key = digest(parts)
-    folder = record.folder(results, where["backbone"], where["dataset"], method)
-    fit: dict[str, Any] = {
-        "kind": "fit", "status": status, "key": fit_key, "cell": dict(where), "changed": {}, "parts": parts,
-        "title": title or TITLES.get(method, method),
-    }  # fmt: skip
+    parts = key_of(where, version=version, after=dict(after or {}), settings={"lr": [1e-3], "steps": 100})
+    fit_key = parts.digest()
+    folder = places.folder(results, where["backbone"], where["dataset"], method)
+    clock = store.Clock("made", int(time.time() * 1000))
+    name = title or TITLES.get(method, method)
+    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(where), "parts": parts, "title": name}
+    head["provenance"] = Provenance(**provenance)
     if status != "ok":
-        record.write(record.fit_path(folder, fit_key), {**fit, "error": "out of memory", "traceback": "Traceback ..."})
-        return record.fit_path(folder, fit_key)
-    checks = [[step, 0.4 + 0.02 * step**0.5] for step in range(0, 101, 25)]
-    more = {
-        "values": {"lr": 0.001}, "step": 75, "val_accuracy": 0.57,
-        "curve": [{"point": {"lr": 0.001}, "checks": checks}, {"point": {"lr": 0.01}, "checks": [[s, a / 2] for s, a in checks]}],
-        "budget": {"configurations": 2, "checks": 10, "search_points": 0, "steps": 200, "val_images": 10},
-        "seconds": {"prepare": 0.1 * seconds, "fit": seconds}, "peak_memory": 10**8, "notes": ["a note"], "has_state": True,
-    }  # fmt: skip
-    record.write(record.fit_path(folder, fit_key), {**fit, **more, "provenance": dict(provenance)})
+        failure = Failure(**head, of="fit", fit=fit_key, stage="fit", error="out of memory", traceback="Traceback ...")
+        store.write(places.fit_path(folder, fit_key), failure, clock)
+        return places.fit_path(folder, fit_key)
+    checks = [(step, 0.4 + 0.02 * step**0.5) for step in range(0, 101, 25)]
+    fit = FitRecord(
+        **head, values={"lr": 0.001}, step=75, val_accuracy=0.57,
+        curve=[Curve(point={"lr": 0.001}, checks=checks), Curve(point={"lr": 0.01}, checks=[(s, a / 2) for s, a in checks])],
+        budget=Budget(configurations=2, checks=10, steps=200, val_images=10),
+        seconds={"prepare": 0.1 * seconds, "fit": seconds}, peak_memory=10**8, notes=["a note"], has_state=True,
+    )  # fmt: skip
+    store.write(places.fit_path(folder, fit_key), fit, clock)
     goal = target or where["dataset"]
-    key = digest([fit_key, goal, dict(values or {})])
+    key = EvaluationKey(fit=fit_key, target=digest(goal), values=dict(values or {}))
     labels, top1 = predictions(where, goal, n, SKILL.get(method, 0.5) if skill is None else skill)
     right = float((top1 == labels).mean())
-    path = record.evaluation_path(folder, fit_key, key)
-    record.write_predictions(path.with_suffix(".npz"), top1, np.stack([top1] * 5, 1), labels)
-    record.write(path, {
-        "kind": "evaluation", "status": "ok", "key": key, "fit": fit_key, "cell": dict(where), "target": goal,
-        "target_digest": digest(goal), "values": dict(values or {}), "changed": dict(changed or {}), "n": n,
-        "top1": right, "top5": right, "seconds": 0.1, "provenance": dict(provenance),
-    })  # fmt: skip
+    path = places.evaluation_path(folder, fit_key, key.digest())
+    kept = store.write_predictions(path, {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": labels})
+    evaluation = EvaluationRecord(
+        schema=2, key=key.digest(), fit=fit_key, cell=cell_of(where), target=goal, parts=key, values=dict(values or {}),
+        changed=dict(changed or {}), n=n, top1=right, top5=right, seconds=0.1, predictions=kept,
+        provenance=Provenance(**provenance),
+    )  # fmt: skip
+    store.write(path, evaluation, clock)
     return path
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from bench.files import digest
-from bench.run import record
+from bench.records import places, store
+from bench.records.keys import EvaluationKey
+from bench.records.types import Budget, Curve, EvaluationRecord, Failure, FitRecord
+from tests.report.recorded import at, cell_of, key_of
 
 K = 5
 
@@ -33,55 +36,49 @@ def write_cell(
     version: int = 1, weights: str = "w", content: str = "", changed: dict[str, Any] | None = None,
     late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
     fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
-    classes: int = K, defaults: dict[str, Any] | None = None, prompts_use_labels: bool | None = None,
+    classes: int = K, defaults: dict[str, Any] | None = None, prompts_use_labels: bool | None = None, folder: str = "",
 ) -> str:  # fmt: skip
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
     ``changed`` are settings in the fit, ``late`` inference-time ones; ``fail`` makes the fit a failed one;
-    ``prompts_use_labels`` is left out of the record where None.
+    ``prompts_use_labels`` is left out of the record where None; ``folder`` names the results folder it was written in.
     """
     target = target or dataset
     cell = {
         "method": method, "dataset": dataset, "shots": shots, "seed": seed, "backbone": backbone, "prompts": prompts,
         "protocol": protocol, "preset": preset,
     }  # fmt: skip
-    parts = {
-        "schema": record.SCHEMA, "method": method, "version": version, "weights": weights,
-        "settings": {**(defaults or {}), **(changed or {})},
-        "dataset": target_digest or f"{dataset}{content}", "after": after or {},
-    }  # fmt: skip
-    fit_key = digest([cell, parts])
-    where = record.folder(results, backbone, dataset, method)
-    head: dict[str, Any] = {"kind": "fit", "key": fit_key, "cell": cell, "changed": changed or {}, "parts": parts}
+    parts = key_of(
+        cell, dataset=target_digest or f"{dataset}{content}", version=version, weights=weights, after=after or {},
+        settings={**(defaults or {}), **(changed or {})},
+    )  # fmt: skip
+    fit_key = parts.digest()
+    where = places.folder(results, backbone, dataset, method)
+    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(cell), "changed": changed or {}, "parts": parts}
+    head["provenance"] = at(written, folder)
     if fail:
-        _write(record.fit_path(where, fit_key), {**head, "status": "failed", "error": fail, "traceback": "Traceback"}, written)
+        failure = Failure(**head, of="fit", fit=fit_key, stage="fit", error=fail, traceback="Traceback")
+        store.put(places.fit_path(where, fit_key), failure)
         return fit_key
-    budget = {"steps": 10, "configurations": 3}
-    more: dict[str, Any] = {"status": "ok", "values": {"lr": 0.1}, "budget": budget, "seconds": {"fit": 1.0}}
-    if prompts_use_labels is not None:
-        more["prompts_use_labels"] = prompts_use_labels
-    _write(record.fit_path(where, fit_key), {**head, **more, "curve": [{"point": {"lr": 0.1}, "checks": [[0, 0.5]]}]}, written)
+    fit = FitRecord(
+        **head, values={"lr": 0.1}, budget=Budget(steps=10, configurations=3), seconds={"fit": 1.0},
+        curve=[Curve(point={"lr": 0.1}, checks=[(0, 0.5)])], prompts_use_labels=prompts_use_labels,
+    )  # fmt: skip
+    store.put(places.fit_path(where, fit_key), fit)
     right = outcomes(accuracy, n, seed, noise)
     labels = np.arange(n) % classes
     top1 = np.where(right, labels, (labels + 1) % classes)
-    key = digest([fit_key, target, late or {}])
-    path = record.evaluation_path(where, fit_key, key)
-    if keep_predictions:
-        record.write_predictions(path.with_suffix(".npz"), top1, np.stack([top1] * 5, 1), labels)
-    evaluation = {
-        "kind": "evaluation", "status": "ok", "key": key, "fit": fit_key, "cell": cell, "target": target,
-        "target_digest": target_digest or f"{target}{content}", "values": late or {}, "changed": late or {}, "n": n,
-        "top1": float(right.mean()), "top5": 1.0, "seconds": 0.5,
-    }  # fmt: skip
-    _write(path, evaluation, written)
+    key = EvaluationKey(fit=fit_key, target=target_digest or f"{target}{content}", values=late or {})
+    path = places.evaluation_path(where, fit_key, key.digest())
+    arrays = {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": labels}
+    checksums = store.write_predictions(path, arrays) if keep_predictions else {}
+    evaluation = EvaluationRecord(
+        schema=2, key=key.digest(), fit=fit_key, cell=cell_of(cell), target=target, parts=key, values=late or {},
+        changed=late or {}, n=n, top1=float(right.mean()), top5=1.0, seconds=0.5, predictions=checksums,
+        provenance=at(written, folder),
+    )  # fmt: skip
+    store.put(path, evaluation)
     return fit_key
-
-
-def _write(path: Path, value: dict[str, Any], written: str) -> None:
-    """As ``record.write``, at a time of the test's choice."""
-    from bench.files import write_json
-
-    write_json(path, {"schema": record.SCHEMA, **value, "provenance": {"written": written}})
 
 
 def grid(

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.records import store
+from bench.records.packed import PREDICTIONS, RECORDS
+from bench.records.types import EvaluationRecord
 from bench.report.compact import pack
 from bench.report.frame import correct, load_results
 from bench.report.tables import table
-from bench.run import record
-from bench.run.packed import PREDICTIONS, RECORDS
 from tests.report.synthetic import grid, write_cell
 
 
@@ -47,8 +49,9 @@ def test_two_files_hold_everything(runs: Path, packed: Path) -> None:
 
 def test_predictions_are_the_same_classes(runs: Path, packed: Path) -> None:
     for path in (runs / "runs").rglob("*.npz"):
-        whole = record.read_predictions(path)
-        small = record.read_predictions(packed / path.relative_to(runs))
+        record = path.with_suffix(".json")
+        whole = store.predictions(record)
+        small = store.predictions(packed / record.relative_to(runs), ("top1", "top5", "labels"))
         np.testing.assert_array_equal(whole["top1"], small["top1"])
         np.testing.assert_array_equal(whole["labels"], small["labels"])
         assert "top5" not in small
@@ -57,11 +60,14 @@ def test_predictions_are_the_same_classes(runs: Path, packed: Path) -> None:
 
 def test_classes_beyond_a_byte(tmp_path: Path) -> None:
     write_cell(tmp_path / "a", "safe", "ants", 1, 1, 0.5)
-    path = next((tmp_path / "a" / "runs").rglob("*.npz"))
+    path = next((tmp_path / "a" / "runs").rglob("*-*.json"))
     top1 = np.arange(100) * 9
-    record.write_predictions(path, top1, np.stack([top1] * 5, 1), top1)
+    found = store.read(path)
+    assert isinstance(found, EvaluationRecord)
+    kept = store.write_predictions(path, {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": top1})
+    store.put(path, replace(found, predictions=kept))
     pack(tmp_path / "a", tmp_path / "b")
-    np.testing.assert_array_equal(record.read_top1(tmp_path / "b" / path.relative_to(tmp_path / "a"))[0], top1)
+    np.testing.assert_array_equal(store.predictions(tmp_path / "b" / path.relative_to(tmp_path / "a"))["top1"], top1)
 
 
 def test_the_same_records_give_the_same_bytes(runs: Path, packed: Path, tmp_path: Path) -> None:
@@ -111,13 +117,16 @@ def test_files_beside_the_pack_count_in_its_place(runs: Path, tmp_path: Path) ->
 
 def test_resuming_knows_packed_cells(runs: Path, packed: Path) -> None:
     path = next((runs / "runs").rglob("*-*.json"))
-    stored = record.read(path)
-    assert stored is not None
+    stored = store.read(path)
+    assert isinstance(stored, EvaluationRecord)
     there = packed / path.relative_to(runs)
-    assert record.evaluated(there, stored["key"]) == stored
-    assert record.evaluated(there, "another key") is None
-    assert record.read(there.with_name("none.json")) is None
-    assert record.read(Path("x.json")) is None
+    found = store.evaluation(there, stored.key)
+    assert found is not None
+    same = {"predictions": {}, "checksum": ""}  # packed predictions have no top five
+    assert replace(found, **same) == replace(stored, **same)
+    assert store.evaluation(there, "another key") is None
+    assert store.read(there.with_name("none.json")) is None
+    assert store.read(Path("x.json")) is None
 
 
 def test_a_damaged_pack_is_an_error(packed: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_time_counts_the_fits_a_method_builds_on(results: Path, tmp_path: Path) 
     assert point(drawn, series="safe").x == pytest.approx(other + 0.1)
 
 
-@pytest.mark.parametrize("form", figures.FORMATS)
+@pytest.mark.parametrize("form", [*(pytest.param(f, marks=pytest.mark.slow) for f in ("pdf", "png")), "svg"])
 def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path: Path) -> None:
     """In another process, with another hash seed, a week later."""
     first, second = tmp_path / f"1.{form}", tmp_path / f"2.{form}"

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.records import store
+from bench.records.types import EvaluationRecord, FitRecord, Provenance
 from bench.report.current import CELL
 from bench.report.frame import COLUMNS, correct, load_results
-from bench.run import record
+from tests.report.recorded import cell_of, key_of
 from tests.report.synthetic import grid, write_cell
 
 LATER = "2026-02-01T00:00:00.000+00:00"
@@ -107,11 +110,11 @@ def test_a_later_failure_is_not_hidden_by_an_older_success(tmp_path: Path) -> No
     assert list(frame["error"]) == ["no memory"]
 
 
-def test_schemas_do_not_mix(tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6})
     path = next((tmp_path / "runs").rglob("*-*.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": record.SCHEMA + 1}))
-    with pytest.raises(BenchError, match="schema"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
+    with pytest.raises(BenchError, match="schema 3"):
         load_results(tmp_path)
 
 
@@ -141,11 +144,14 @@ def test_predictions_that_are_gone(tmp_path: Path) -> None:
 
 def test_written_records_bear_the_time(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "a" / "b" / "c" / "x.json"
-    record.write(path, {"kind": "fit", "key": "x", "status": "ok", "provenance": {"device": "cpu"}})
-    found = record.read(path)
+    cell = {"method": "c", "dataset": "b", "shots": 1, "seed": 1, "backbone": "a", "prompts": "hand"}
+    cell |= {"protocol": "recipe", "preset": "quick"}
+    fit = FitRecord(schema=2, key="0" * 64, cell=cell_of(cell), parts=key_of(cell), provenance=Provenance(device="cpu"))
+    store.write(path, fit, store.Clock.of(tmp_path))
+    found = store.read(path)
     assert found is not None
-    assert found["provenance"]["device"] == "cpu"
-    assert found["provenance"]["written"] > "2020"
+    assert found.provenance.device == "cpu"
+    assert found.provenance.written > "2020"
 
 
 def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
@@ -154,8 +160,11 @@ def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
     path = Path(load_results(tmp_path)["path"][0])
     assert correct(path).mean() == pytest.approx(0.6)
-    top1, labels = record.read_top1(path.with_suffix(".npz"))
-    record.write_predictions(path.with_suffix(".npz"), labels, np.stack([top1] * 5, 1), labels)
+    kept = store.predictions(path)
+    right = {"top1": kept["labels"], "top5": np.stack([kept["top1"]] * 5, 1), "labels": kept["labels"]}
+    found = store.read(path)
+    assert isinstance(found, EvaluationRecord)
+    store.put(path, replace(found, top1=1.0, predictions=store.write_predictions(path, right)))
     os.utime(path.with_suffix(".npz"), ns=(1, 1))
     assert correct(path).all()
 

@@ -291,6 +291,7 @@ def plugin(folder: Path, **scales: str) -> Path:
     return folder / "blend.py"
 
 
+@pytest.mark.slow
 def test_a_broken_method_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """On real cells, run again with a wrong sign, a wrong scale and an exception; the accuracy rule sees them too."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
@@ -320,7 +321,7 @@ def test_commands_of_the_workflow_parse() -> None:
     from tests.test_readme import ROOT, parse
 
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
-    commands = re.findall(r"^[ #]*(bench [a-z].*?)(?: >> .*)?$", text, re.M)
+    commands = re.findall(r"^[ #]*(bench [a-z].*?)(?: (?:>>|[|] tee) .*)?$", text, re.M)
     assert {c.split()[1] for c in commands} == {"run", "check", "table", "report"}
     for command in commands:
         parse(tuple(command.split()))

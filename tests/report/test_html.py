@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.records.types import Curve, FitRecord
 from bench.registry import builtin
 from bench.report import html, tables
 from bench.report.frame import load_results
@@ -19,6 +21,7 @@ from bench.report.html import reproduce
 from bench.report.html.details import CURVE_POINTS, curve
 from bench.report.html.page import data
 from tests.report import browser, made
+from tests.report.recorded import cell_of, key_of
 
 EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'"'
 
@@ -129,13 +132,18 @@ def test_what_cells_share_is_kept_once(text: str) -> None:
 
 
 def test_curves_keep_the_chosen_configuration_first_and_stay_small() -> None:
-    checks = [[s, s / 1000] for s in range(100)]
-    points = [{"point": {"lr": 10.0**-i}, "checks": checks} for i in range(12)]
-    kept = curve({"curve": points, "values": {"lr": 1e-5, "beta": 1.0}})
+    checks = [(s, s / 1000) for s in range(100)]
+    where = made.cell("safe", "birds", 1, 1)
+    fit = FitRecord(
+        schema=2, key="0" * 64, cell=cell_of(where), parts=key_of(where), values={"lr": 1e-5, "beta": 1.0},
+        curve=[Curve(point={"lr": 10.0**-i}, checks=checks) for i in range(12)],
+    )  # fmt: skip
+    kept = curve(fit)
     assert kept[0]["name"] == "lr 1e-05" and len(kept) > 3
     assert sum(len(k["checks"]) for k in kept) <= CURVE_POINTS
-    assert curve({"curve": [{"point": {}, "checks": [[0, 1.0]] * 5000}], "values": {}})[0]["checks"][0] == [0, 100.0]
-    assert curve({}) == []
+    long = replace(fit, values={}, curve=[Curve(point={}, checks=[(0, 1.0)] * 5000)])
+    assert curve(long)[0]["checks"][0] == [0, 100.0]
+    assert curve(replace(fit, curve=[])) == []
 
 
 def test_commands_cover_every_cell(results: Path) -> None:

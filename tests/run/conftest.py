@@ -5,10 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
+
+from bench.records import store
+
+R = TypeVar("R")
 
 CLASSES = {"apple": (200, 30, 30), "banana": (230, 210, 40), "broccoli": (30, 140, 40)}
 QUICK = ("--set", "safe.steps=6", "--set", "safe.check_every=2", "--set", "tip-adapter-f.epochs=2")
@@ -62,6 +67,11 @@ def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return call
 
 
+def of_type(results: Path, kind: type[R]) -> list[R]:
+    """All records of one type in a results folder."""
+    return [r for _, r in store.every(results) if isinstance(r, kind)]
+
+
 def records(results: Path) -> dict[str, bytes]:
     """What a run concluded, by file: predictions whole, records without times and provenance."""
     import json
@@ -72,7 +82,7 @@ def records(results: Path) -> dict[str, bytes]:
             found[path.name] = path.read_bytes()
         elif path.suffix == ".json":
             record = json.loads(path.read_text())
-            for key in ("seconds", "provenance", "peak_memory"):
+            for key in ("seconds", "provenance", "peak_memory", "checksum"):
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found

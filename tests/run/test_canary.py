@@ -14,8 +14,9 @@ import pytest
 
 from bench.data import catalog
 from bench.data.dataset import Dataset, Items
+from bench.records import places, store
 from bench.registry import builtin
-from bench.run import execute, plan, record
+from bench.run import execute, plan
 from bench.run.session import Session
 
 METHODS = ("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a")
@@ -39,7 +40,7 @@ def measure(
     outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(planned, todo, lambda *_: None)
     assert not outcome.failures, outcome.failures
     return {
-        fit.cell.method: record.read_predictions(record.evaluation_path(fit.where, fit.key, e.key).with_suffix(".npz"))["top1"]
+        fit.cell.method: store.predictions(places.evaluation_path(fit.where, fit.key, e.key))["top1"]
         for fit in planned.fits
         for e in fit.evaluations
     }

@@ -13,7 +13,7 @@ import pytest
 
 from bench.features import encode
 from bench.interface import DENSE
-from bench.run import evaluate, execute, fit, onepass
+from bench.run import evaluate, fit, onepass, rounds
 from bench.run.session import Session
 from tests.run.conftest import Bench
 
@@ -115,7 +115,7 @@ def test_datasets_are_shared_out_whole_unless_workers_would_idle() -> None:
         return [SimpleNamespace(fit=one) for one in fits]
 
     def shares(datasets: int, seeds: int, streamed: bool, jobs: int) -> list[str]:
-        found = execute.portions(todo(datasets, seeds), streamed, jobs)
+        found = rounds.portions(todo(datasets, seeds), streamed, jobs)
         return [" ".join(f"{t.fit.dataset.name}.{t.fit.cell.seed}" for t in group) for group in found]
 
     assert shares(2, 2, False, 2) == ["d0.0", "d1.0", "d0.1", "d1.1"]

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.run import execute
+from bench.records.types import Cell, Failure, FitRecord
+from bench.run import execute, rounds
 from bench.train import select, waves
-from tests.run.conftest import Bench
+from tests.run.conftest import Bench, of_type
 
 SHORT = [f"{method}.{length}" for method in ("cross-modal-linear", "linear-probe-sgd") for length in ("steps=6", "check_every=2")]
 FOUR = ("--seeds", "1,2", "--shots", "2,3", *(word for one in SHORT for word in ("--set", one)))
 METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear,linear-probe-sgd"
 
 
-def fits(results: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
+def fits(results: Path) -> dict[tuple[str, int, int], FitRecord]:
     """Fit records by method, shots and seed."""
-    found = [json.loads(p.read_text()) for p in (results / "runs").rglob("*.json")]
-    return {(r["cell"]["method"], r["cell"]["shots"], r["cell"]["seed"]): r for r in found if r["kind"] == "fit"}
+    return {(r.cell.method, int(r.cell.shots), r.cell.seed): r for r in of_type(results, FitRecord)}
 
 
 def company(results: Path, method: str) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """With whom each fit of a method trained: (shots, seed) of all, by its own."""
-    of_key = {r["key"]: cell[1:] for cell, r in fits(results).items()}
-    mine = {cell[1:]: r["budget"].get("joined", []) for cell, r in fits(results).items() if cell[0] == method}
+    of_key = {r.key: cell[1:] for cell, r in fits(results).items()}
+    mine = {cell[1:]: r.budget.joined for cell, r in fits(results).items() if cell[0] == method}
     return {cell: [of_key[key] for key in keys] for cell, keys in mine.items()}
 
 
@@ -36,7 +35,7 @@ def same(one: Path, other: Path) -> None:
     a, b = fits(one), fits(other)
     assert a.keys() == b.keys() and a
     for cell, fit in a.items():
-        assert all(fit[k] == b[cell][k] for k in ("values", "step", "key", "val_accuracy")), cell
+        assert all(getattr(fit, k) == getattr(b[cell], k) for k in ("values", "step", "key", "val_accuracy")), cell
     found, wanted = ({p.name: p for p in results.rglob("*.npz")} for results in (one, other))
     assert found.keys() == wanted.keys()
     for name, path in found.items():
@@ -62,11 +61,12 @@ def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Pa
         assert company(tmp_path, method) == dict.fromkeys(both, both)
     for method in ("tip-adapter-f", "linear-probe-sgd"):  # their batches end with the support set
         assert company(tmp_path, method) == {(n, seed): [(n, 1), (n, 2)] for n, seed in both}
-    assert len({r["seconds"]["fit"] for (m, *_), r in fits(tmp_path).items() if m == "safe"}) == 1, "seconds are shared equally"
-    assert not any("joined" in r["budget"] for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
-    assert not any("joined" in r["budget"] for r in fits(alone).values())
+    assert len({r.seconds["fit"] for (m, *_), r in fits(tmp_path).items() if m == "safe"}) == 1, "seconds are shared equally"
+    assert not any(r.budget.joined for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
+    assert not any(r.budget.joined for r in fits(alone).values())
 
 
+@pytest.mark.slow
 def test_only_what_is_left_joins_also_in_other_processes(bench: Bench, tmp_path: Path, alone: Path) -> None:
     arguments = (*FOUR, "--methods", METHODS, "--join", "--results", tmp_path)
     assert bench("run", *arguments, "--shots", "2", "--seeds", "2", "--jobs", "1").exit_code == 0
@@ -105,7 +105,7 @@ def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Pa
     done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert done.output.count("own shapes: seeds are fitted one by one") == 1, "what holds for a method is tried once"
-    why = {r["budget"]["apart"] for r in fits(tmp_path / "a").values()}
+    why = {r.budget.apart for r in fits(tmp_path / "a").values()}
     assert why == {"the constants 'more' are not tensors and differ"}
     assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
     same(tmp_path / "a", tmp_path / "b")
@@ -118,7 +118,7 @@ def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.count("fitted one by one") == done.output.count("own shapes: shots are fitted one by one") == 1
     assert company(tmp_path / "a", "own") == {(n, seed): [(n, 1), (n, 2)] for n in (2, 3) for seed in (1, 2)}
-    assert {r["budget"]["apart"] for r in fits(tmp_path / "a").values()} == {"the constants 'more' differ in shape"}
+    assert {r.budget.apart for r in fits(tmp_path / "a").values()} == {"the constants 'more' differ in shape"}
     assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
     same(tmp_path / "a", tmp_path / "b")
 
@@ -128,9 +128,11 @@ def test_a_failing_fit_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None
     done = bench("run", *plugin(tmp_path, "Safe", fails), *FOUR, "--seeds", "2,4", "--join", "--results", tmp_path)
     assert done.exit_code == 1
     records = {cell[1:]: r for cell, r in fits(tmp_path).items()}
-    assert {cell: r["status"] for cell, r in records.items()} == {(2, 2): "failed", (2, 4): "ok", (3, 2): "ok", (3, 4): "ok"}
-    assert "division by zero" in records[2, 4]["budget"]["apart"] and "division" in records[2, 2]["error"]
-    assert records[3, 2]["budget"]["joined"] == [records[3, 2]["key"], records[3, 4]["key"]]
+    assert set(records) == {(2, 4), (3, 2), (3, 4)}
+    (failure,) = of_type(tmp_path, Failure)
+    assert (failure.cell.shots, failure.cell.seed, failure.stage) == (2, 2, "prepare") and "division" in failure.error
+    assert "division by zero" in records[2, 4].budget.apart
+    assert records[3, 2].budget.joined == [records[3, 2].key, records[3, 4].key]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(room * (1 << 30) / waves.SHARE))
     original, states = execute.Runner._release, []
 
-    def counted(runner: execute.Runner, t: execute.Todo) -> None:
+    def counted(runner: execute.Runner, t: rounds.Todo) -> None:
         original(runner, t)
         assert len(runner.ready) <= len(runner.states)
         states.append(len(runner.states))
@@ -157,14 +159,14 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
     assert [len(company(tmp_path, "safe")[cell]) for cell in ((2, 1), (2, 2), (3, 1), (3, 2))] == sizes
     assert states == left, "after each cell: those that SAFE-A has yet to read"
     if not sizes[0]:
-        assert "memory holds" in fits(tmp_path)["safe", 2, 1]["budget"]["apart"]
+        assert "memory holds" in fits(tmp_path)["safe", 2, 1].budget.apart
 
 
 def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
-    from bench.run.plan import Cell
-
     def fit(name: str, shots: int, seed: int, method: str, **after: Any) -> Any:
-        cell = Cell(method, name, shots, seed, "rn", "hand", "recipe", "quick")
+        cell = Cell(
+            method=method, dataset=name, shots=shots, seed=seed, backbone="rn", prompts="hand", protocol="recipe", preset="quick"
+        )
         return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"name": name})})
 
     plan = []
@@ -175,9 +177,9 @@ def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
     def shown(groups: Any) -> list[str]:
         return [" ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group) for group in groups]
 
-    rounds = list(execute.rounds(plan, join=True))
+    whole_rounds = list(rounds.rounds(plan, join=True))
     whole = "a11 c11 a12 c12 a41 c41 a42 c42 b11 b12 b41 b42"
-    assert [name for name, _ in rounds] == ["x", "y"]
-    assert shown(group for _, group in rounds) == [whole] * 2
-    assert shown(execute.portions(plan, False, 2, join=True)) == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
-    assert shown(execute.portions(plan, False, 3, join=True)) == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2
+    assert [name for name, _ in whole_rounds] == ["x", "y"]
+    assert shown(group for _, group in whole_rounds) == [whole] * 2
+    assert shown(rounds.portions(plan, False, 2, join=True)) == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
+    assert shown(rounds.portions(plan, False, 3, join=True)) == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2

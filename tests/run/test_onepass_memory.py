@@ -45,6 +45,7 @@ print(json.dumps([measure({few}), measure({many})]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's resource counters")
 def test_memory_does_not_grow_with_the_test_set(tmp_path: Path) -> None:
     code = CODE.format(features=str(ROOT / "tests" / "features"), root=str(tmp_path), few=FEW, many=MANY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from typer.testing import CliRunner
 from bench.cli import rerun
 from bench.cli.app import app
 from bench.errors import BenchError
+from bench.records import places, store
 from bench.registry import builtin
 from bench.report import baseline as baselines
 from bench.report import gate
 from bench.report.frame import load_results
-from bench.run import plan, record
+from bench.run import plan
 from bench.run.session import Session
 from tests.report import made as synthetic
 from tests.run.conftest import QUICK, Bench, records
@@ -65,8 +65,9 @@ def test_records_are_apart_and_no_table_mixes_them(bench: Bench, made: Path) -> 
     assert set(frame[half]["seed"]) == {0, 2} and set(frame[~half]["seed"]) == {0, 1, 2}
     assert not set(frame[half]["fit"]) & set(frame[~half]["fit"])
     for path in frame[half]["path"]:
-        fit = json.loads(record.fit_path(Path(path).parent, json.loads(Path(path).read_text())["fit"]).read_text())
-        assert fit["parts"]["encode_dtype"] == "bfloat16"
+        evaluation = store.read(Path(path))
+        assert evaluation is not None
+        assert store.behind(Path(path), evaluation)[0].parts.encode_dtype == "bfloat16"
     table = bench("table", "--results", made, "--variants", "--format", "csv")
     assert table.exit_code == 0, table.output
     assert "zero-shot," in table.output and "zero-shot (precision=bf16)," in table.output
@@ -88,10 +89,10 @@ def test_unknown_precision(bench: Bench) -> None:
 def test_default_keys_are_those_of_the_committed_records(tmp_path: Path) -> None:
     request = plan.Request(("zero-shot",), ("digits",), (1,), (1,), ("pocket-rn",), ("hand",), results=tmp_path)
     (fit,) = plan.make(request, builtin()).fits
-    assert fit.key.startswith("52e9330d1cd427e541ff")
-    where = record.folder(ROOT / "results" / "pocket", fit.backbone.name, fit.dataset.name, fit.method.name)
-    assert record.done(record.fit_path(where, fit.key), fit.key)
-    assert record.evaluated(record.evaluation_path(where, fit.key, fit.evaluations[0].key), fit.evaluations[0].key)
+    assert fit.key.startswith("27af6d4bb7f70353b032")
+    where = places.folder(ROOT / "results" / "pocket", fit.backbone.name, fit.dataset.name, fit.method.name)
+    assert store.fit(places.fit_path(where, fit.key), fit.key)
+    assert store.evaluation(places.evaluation_path(where, fit.key, fit.evaluations[0].key), fit.evaluations[0].key)
 
 
 def test_the_gate_compares_precisions_by_accuracy(made: Path) -> None:
@@ -112,4 +113,4 @@ def test_a_rerun_keeps_or_changes_the_precision(tmp_path: Path) -> None:
     for own, asked, dtype in (("fp32", None, "float32"), ("bf16", None, "bfloat16"), ("fp32", "bf16", "bfloat16")):
         where = rerun.Where(tmp_path / "new", precision=asked)
         (fit,) = rerun.plan_of([replace(kept, precision=own)], builtin(), where).fits
-        assert fit.backbone.dtype == fit.parts["encode_dtype"] == dtype
+        assert fit.backbone.dtype == fit.parts.encode_dtype == dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import torch
 from bench import prompts
 from bench.data import catalog
 from bench.errors import MissingData
+from bench.records.types import FitRecord
 from bench.registry import builtin
 from bench.run import drawn, execute, plan
 from bench.run.session import Session
-from tests.run.conftest import Bench
+from tests.run.conftest import Bench, of_type
 
 HEAD = "linear-probe-sgd-zs"
 
@@ -116,10 +116,10 @@ def test_records_say_that_labels_chose_the_texts_and_a_second_run_does_nothing(b
     run = ("--methods", "zero-shot", "--prompts", "hand,linear", "--results", tmp_path, "--set", f"{HEAD}.steps=6")
     done = bench("run", *run)
     assert done.exit_code == 0, done.output
-    found = [json.loads(p.read_text()) for p in (tmp_path / "runs").rglob("*.json")]
-    marks = {(r["cell"]["method"], r["cell"]["prompts"]): r["prompts_use_labels"] for r in found if r["kind"] == "fit"}
+    found = of_type(tmp_path, FitRecord)
+    marks = {(r.cell.method, r.cell.prompts): r.prompts_use_labels for r in found}
     assert marks == {("zero-shot", "hand"): False, ("zero-shot", "linear"): True, (HEAD, "hand"): False}
-    names = {r["cell"]["prompts"]: r["prompts_also"] for r in found if r["kind"] == "fit" and r["cell"]["method"] == "zero-shot"}
+    names = {r.cell.prompts: r.prompts_also for r in found if r.cell.method == "zero-shot"}
     assert names == {"hand": ["vanilla", "coop"], "linear": []}  # without templates of its own a folder has CLIP's alone
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}
     assert bench("run", *run).exit_code == 0

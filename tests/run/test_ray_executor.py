@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import tempfile
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.run import onepass, parallel, ray_executor
 from bench.run.session import Session
-from tests.run.conftest import Bench, records
+from tests.run.conftest import Bench, of_type, records
 
 HAVE = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAVE, reason="needs Ray: pip install 'fewshot-clip-bench[ray]'")
@@ -176,8 +176,8 @@ def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
     assert done.output.count("--device cuda:1: what this process does itself") == 1
     # An error of the task itself reaches the user as it is, and the records of all its cells.
     assert done.exit_code == 1 and "on a node of the cluster: --device cuda: this PyTorch sees no CUDA device" in done.output
-    failed = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("*.json")]
-    assert len(failed) == 13 and all("what the node printed" in r["traceback"] for r in failed)
+    failed = of_type(tmp_path, Failure)
+    assert len(failed) == 13 and all("what the node printed" in r.traceback for r in failed)
 
 
 def test_a_cluster_without_what_a_task_needs_is_an_error(
@@ -229,9 +229,8 @@ def test_joined_fits_give_the_same_tables_on_one_worker_and_two(
         assert done.exit_code == 0, done.output
         assert len(sizes) > 1 or records(results) == records(wanted), "one worker joins what one process does"
         assert bench("table", "--results", results, "--format", "md").stdout == table and "SAFE-A" in table
-        found = [json.loads(path.read_text()) for path in (results / "runs").rglob("*.json")]
         joined = {
-            name: [len(r["budget"]["joined"]) for r in found if r["kind"] == "fit" and r["cell"]["method"] == name]
+            name: [len(r.budget.joined) for r in of_type(results, FitRecord) if r.cell.method == name]
             for name in ("safe", "tip-adapter-f")
         }
         shots = 2 if len(sizes) == 1 else 1  # a task for each slot holds both, or one
@@ -249,8 +248,7 @@ def test_four_workers_share_few_passes_and_give_the_same_records(
     done = bench("run", *streamed, *nodes(cluster, 1, 3)[0])
     assert done.exit_code == 0, done.output
     assert records(tmp_path) == records(local)
-    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("*.json")]
-    shares = {r["seconds"] for r in found if r["kind"] == "evaluation" and r["cell"]["method"] in ("safe", "safe-a")}
+    shares = {r.seconds for r in of_type(tmp_path, EvaluationRecord) if r.cell.method in ("safe", "safe-a")}
     assert len(shares) == 3, "all that a pass serves has an equal share of its seconds"
 
 
@@ -278,6 +276,5 @@ def test_a_killed_node_loses_no_finished_cell(
     assert seen and len(seen) < len(list((tmp_path / "runs").rglob("*.json"))), "the node died while there was work left"
     assert all(p.stat().st_mtime_ns == at for p, at in seen.items()), "finished cells stay as they were"
     assert records(tmp_path) == records(local)
-    finished = json.loads(next(iter(seen)).read_text())
-    assert finished["status"] == "ok"
+    assert not of_type(tmp_path, Failure)
     assert not list(temporary.glob("bench-ray-*")), "what the dead node's task left is removed"

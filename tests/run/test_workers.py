@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.records.types import FitRecord
 from bench.run import parallel, session
-from tests.run.conftest import Bench
+from tests.run.conftest import Bench, of_type
 
 # Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all the work.
 MEETING = """
@@ -75,6 +75,7 @@ def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pyt
         session.pick_device("cuda:0")
 
 
+@pytest.mark.slow
 def test_every_worker_has_its_device(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two numbers of the processor stand in for two GPUs; records say which one they were made on."""
     plugin = tmp_path / "meeting.py"
@@ -83,5 +84,4 @@ def test_every_worker_has_its_device(bench: Bench, tmp_path: Path, monkeypatch: 
     arguments = ("--methods", "meeting", "--plugin", plugin, "--seeds", "1,2", "--jobs", "2", "--results", tmp_path / "r")
     done = bench("run", *arguments)
     assert done.exit_code == 0, done.output
-    fits = [json.loads(path.read_text()) for path in (tmp_path / "r").rglob("*.json")]
-    assert {r["provenance"]["device"] for r in fits if r["kind"] == "fit"} == {"cpu:0", "cpu:1"}
+    assert {r.provenance.device for r in of_type(tmp_path / "r", FitRecord)} == {"cpu:0", "cpu:1"}

@@ -18,8 +18,10 @@ from bench.contract import lab as labs
 from bench.contract.lab import Lab, open_lab
 from bench.interface import POOLED, Facts, Method, Recipe, State, Values
 from bench.names import canonical
+from bench.records import places, store
+from bench.records.types import Budget, FitRecord
 from bench.registry import Registry, builtin
-from bench.run import execute, plan, record, settings
+from bench.run import evaluate, execute, plan, settings
 from bench.run import fit as fitting
 from bench.run.plan import Planned
 from bench.train import graphs
@@ -97,7 +99,7 @@ class Ran:
 
     lab: Lab
     fits: dict[int, Planned]
-    records: dict[int, dict[str, Any]]
+    records: dict[int, FitRecord]
     states: dict[int, State]
     after: dict[str, State]
     top1: dict[int, np.ndarray]
@@ -118,12 +120,12 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
     outcome = runner.run(made, execute.remaining(made)[0], lambda *_: None)
     assert outcome.failures == []
     fits = {f.cell.seed: f for f in made.fits if f.asked}
-    records = {seed: record.done(record.fit_path(f.where, f.key), f.key) or {} for seed, f in fits.items()}
+    records = {seed: execute.recorded(f) for seed, f in fits.items()}
     states = {f.key: state(results, f) for f in made.fits}
     first = next(iter(fits.values()))
     after = {role: states[f.key] for role, f in first.after.items()}
     tops = {
-        seed: record.read_predictions(record.evaluation_path(f.where, f.key, f.evaluations[0].key).with_suffix(".npz"))["top1"]
+        seed: store.predictions(places.evaluation_path(f.where, f.key, f.evaluations[0].key))["top1"]
         for seed, f in fits.items()
     }
     return Ran(lab, fits, records, {seed: states[f.key] for seed, f in fits.items()}, after, tops)
@@ -131,7 +133,7 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
 
 def state(results: Path, fit: Planned) -> State:
     """A fit's state as it was kept on disk."""
-    stored = record.done(record.fit_path(fit.where, fit.key), fit.key)
+    stored = execute.recorded(fit)
     assert stored is not None
     found = fitting.load_state(results, fit, stored, "cpu")
     assert found is not None
@@ -142,8 +144,8 @@ def assert_same(here: Ran, there: Ran) -> None:
     """The same choices and predictions, and states whose logits agree but for rounding."""
     for seed, fit in here.fits.items():
         one, other = here.records[seed], there.records[seed]
-        assert (one["values"], one["step"]) == (other["values"], other["step"])
-        assert one["val_accuracy"] == other["val_accuracy"] and np.array_equal(here.top1[seed], there.top1[seed])
+        assert (one.values, one.step) == (other.values, other.step)
+        assert one.val_accuracy == other.val_accuracy and np.array_equal(here.top1[seed], there.top1[seed])
         session = here.lab.session
         consts = fit.method.prepare(session.task(fit, here.after))
         images = {
@@ -151,17 +153,18 @@ def assert_same(here: Ran, there: Ran) -> None:
         }
         with torch.no_grad():
             wanted, found = (
-                fit.method.logits(s.params, consts, images, s.values) for s in (here.states[seed], there.states[seed])
+                fit.method.logits(s.params, consts, images, evaluate.values_of(fit, fit.evaluations[0], s.values))
+                for s in (here.states[seed], there.states[seed])
             )
         torch.testing.assert_close(found, wanted, rtol=0.0, atol=CLOSE * float(wanted.abs().max()))
 
 
-def assert_recorded(method: Method, budget: dict[str, Any]) -> None:
+def assert_recorded(method: Method, budget: Budget) -> None:
     """Steps were recorded, but for those of methods that say of themselves that they cannot be."""
-    if budget.get("graphs"):
-        assert budget["eager"] == []
+    if budget.graphs:
+        assert budget.eager == []
         return
-    (why,) = budget["eager"]
+    (why,) = budget.eager
     assert why.startswith("the losses read batch.") if method.fuse else why == graphs.obstacle(False, True, STEPS), why
 
 
@@ -175,7 +178,7 @@ def test_a_method_runs_there_as_here(name: str, family: str, worlds: Worlds, the
     assert_same(here, away)
     for seed, fit in here.fits.items():
         if fit.recipe.optim is not None:
-            assert_recorded(fit.method, away.records[seed]["budget"])
+            assert_recorded(fit.method, away.records[seed].budget)
 
 
 @pytest.mark.parametrize(("name", "family"), JOINING)
@@ -185,8 +188,8 @@ def test_seeds_that_join_there_end_as_alone_here(name: str, family: str, worlds:
         away = run(worlds.there, name, family, seeds=(1, 2), join=True)
     assert there.faults == []
     for found in away.records.values():
-        assert found["budget"].get("joined") == [f.key for f in away.fits.values()], found["budget"]
-        assert_recorded(here.fits[1].method, found["budget"])
+        assert found.budget.joined == [f.key for f in away.fits.values()], found.budget
+        assert_recorded(here.fits[1].method, found.budget)
     assert_same(here, away)
 
 
@@ -197,7 +200,7 @@ def test_prompts_in_pieces_are_recorded_too(worlds: Worlds, there: SecondDevice,
     with there:
         away = run(worlds.there, "coop", "rn", seeds=(1, 2), join=True)
     assert there.faults == []
-    assert all(found["budget"]["eager"] == [] for found in away.records.values())
+    assert all(found.budget.eager == [] for found in away.records.values())
     assert_same(here, away)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,10 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.errors import BenchError
+from bench.records import store
+from bench.records.types import EvaluationRecord
 from bench.report.choose import Choice, shots_text
 from bench.report.figures import outcomes, select, style
 from bench.report.figures.style import Drawn
-from bench.run import record
 from bench.stats import average_interval
 
 
@@ -57,17 +57,11 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 def cost(path: str) -> tuple[float, str]:
     """Seconds of an evaluation with the fits behind it, and the machine's name."""
     file = Path(path)
-    evaluation = record.read(file)
-    if evaluation is None:
+    evaluation = store.read(file)
+    if not isinstance(evaluation, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    seconds = float(evaluation["seconds"]) + _fitting(file.parent, evaluation["fit"])
-    return seconds, str(evaluation.get("provenance", {}).get("device_name", "an unnamed machine"))
-
-
-def _fitting(where: Path, key: str) -> float:
-    fit: dict[str, Any] = record.read(record.fit_path(where, key)) or {}
-    above = fit.get("parts", {}).get("after", {})
-    return sum(fit.get("seconds", {}).values()) + sum(_fitting(where.parent / name, k) for name, k in above.items())
+    fitting = sum(sum(fit.seconds.values()) for fit in store.behind(file, evaluation))
+    return evaluation.seconds + fitting, evaluation.provenance.device_name or "an unnamed machine"
 
 
 def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], titles: dict[str, str]) -> Figure:

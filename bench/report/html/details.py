@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from bench.errors import BenchError
 from bench.files import digest
+from bench.records import store
+from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.choose import shots_text
 from bench.report.marks import LEVEL, outcomes
 from bench.report.tables import Entry, Row
-from bench.run import record
 from bench.stats import mean_interval
 
+_OWN = ("written", "order", "folder")  # of a record's provenance, what no other record shares
+_DIGESTS = ("dataset", "draw", "weights", "prompts")
 CURVE_POINTS = 600  # checks of one fit that the page keeps: the chosen configuration first, then the others
 
 
@@ -55,49 +58,53 @@ class Details:
         return self._places[key]
 
     def _seed(self, path: str) -> dict[str, Any]:
-        found = record.read(Path(path))
-        if found is None:
+        found = store.read(Path(path))
+        if not isinstance(found, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
-        fit = record.read(record.fit_path(Path(path).parent, found["fit"])) or {}
-        parts = fit.get("parts", {})
-        seconds = {**fit.get("seconds", {}), "evaluate": found["seconds"]}
-        digests = {name: parts[name] for name in ("dataset", "draw", "weights", "prompts") if isinstance(parts.get(name), str)}
-        provenance = {k: v for k, v in found.get("provenance", {}).items() if k != "written"}
+        fit = next(iter(store.behind(Path(path), found)), None)
+        cell = {k: v for k, v in msgspec.to_builtins(found.cell).items() if k != "seed"}
+        facts = {k: v for k, v in msgspec.to_builtins(found.provenance).items() if k not in _OWN}
         return _clean({
-            "seed": found["cell"]["seed"],
-            "accuracy": 100 * found["top1"],
-            "top5": 100 * found["top5"],
-            "images": found["n"],
-            "validation": None if fit.get("val_accuracy") is None else 100 * fit["val_accuracy"],
-            "chosen": {**fit.get("values", {}), **{k: v for k, v in found["values"].items() if v is not None}},
-            "step": fit.get("step"),
-            "budget": fit.get("budget", {}),
-            "seconds": seconds,
-            "memory": fit.get("peak_memory"),
-            "curve": curve(fit),
-            "notes": fit.get("notes", []),
-            "settings": self._share(parts.get("settings", {})),
-            "cell": self._share({k: v for k, v in found["cell"].items() if k != "seed"} | {"version": parts.get("version")}),
-            "provenance": self._share(provenance),
-            "digests": self._share(digests),
+            "seed": found.cell.seed,
+            "accuracy": 100 * found.top1,
+            "top5": 100 * found.top5,
+            "images": found.n,
+            **_of_fit(fit),
+            "chosen": {**(fit.values if fit else {}), **{k: v for k, v in found.values.items() if v is not None}},
+            "seconds": {**(fit.seconds if fit else {}), "evaluate": found.seconds},
+            "settings": self._share(fit.parts.settings if fit else {}),
+            "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
+            "provenance": self._share(facts),
+            "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
             "written": str(self.rows.get(path, {}).get("written", "")),
-            "fit": found["fit"],
-            "evaluation": found["key"],
+            "fit": found.fit,
+            "evaluation": found.key,
         })  # fmt: skip
 
 
-def curve(fit: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
+    if fit is None:
+        return {"validation": None, "step": None, "budget": {}, "memory": None, "curve": [], "notes": []}
+    return {
+        "validation": None if fit.val_accuracy is None else 100 * fit.val_accuracy,
+        "step": fit.step,
+        "budget": msgspec.to_builtins(fit.budget),
+        "memory": fit.peak_memory,
+        "curve": curve(fit),
+        "notes": fit.notes,
+    }
+
+
+def curve(fit: FitRecord) -> list[dict[str, Any]]:
     """Validation accuracy in percent by step of each configuration, the chosen one first, within ``CURVE_POINTS``."""
-    points = fit.get("curve") or []
-    values = fit.get("values", {})
-    ordered = sorted(points, key=lambda p: any(values.get(k) != v for k, v in p["point"].items()))
+    ordered = sorted(fit.curve, key=lambda p: any(fit.values.get(k) != v for k, v in p.point.items()))
     found, left = [], CURVE_POINTS
-    for i, point in enumerate(ordered):
-        if i and len(point["checks"]) > left:
+    for i, line in enumerate(ordered):
+        if i and len(line.checks) > left:
             break
-        left -= len(point["checks"])
-        name = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in point["point"].items())
-        found.append({"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in point["checks"]]})
+        left -= len(line.checks)
+        name = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.point.items())
+        found.append({"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in line.checks]})
     return found
 
 

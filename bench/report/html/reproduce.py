@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.run import record
+from bench.records import store
 
 _AXES = ("dataset", "shots", "seed")
 
@@ -95,18 +95,18 @@ def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """What the records say of program, machine and weights; several values where they differ."""
     found: dict[str, dict[str, None]] = {}
     for path, backbone in zip(frame["path"], frame["backbone"], strict=True):
-        said = record.read(Path(path)) or {}
-        facts = said.get("provenance", {})
-        if "commit" in facts:
-            commit = facts["commit"] or "not a checkout"
-            found.setdefault("commit", {})[f"{commit}{' with changes' if facts.get('dirty') else ''}"] = None
-        if "device_name" in facts:
-            found.setdefault("machine", {})[f"{facts['device_name']} ({facts.get('device', '?')})"] = None
-        if facts.get("flags"):
-            found.setdefault("flags", {})[", ".join(f"{k} {v}" for k, v in facts["flags"].items())] = None
-        for name, version in facts.get("libraries", {}).items():
+        said = store.read(Path(path))
+        if said is None:
+            continue
+        facts = said.provenance
+        if facts.device_name:
+            commit = facts.commit or "not a checkout"
+            found.setdefault("commit", {})[f"{commit}{' with changes' if facts.dirty else ''}"] = None
+            found.setdefault("machine", {})[f"{facts.device_name} ({facts.device})"] = None
+        if facts.flags:
+            found.setdefault("flags", {})[", ".join(f"{k} {v}" for k, v in facts.flags.items())] = None
+        for name, version in facts.libraries.items():
             found.setdefault(name, {})[str(version)] = None
-        fit = record.read(record.fit_path(Path(path).parent, said["fit"])) if "fit" in said else said
-        if fit and fit.get("parts", {}).get("weights"):
-            found.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit['parts']['weights']}"] = None
+        for fit in store.behind(Path(path), said)[:1]:
+            found.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit.parts.weights}"] = None
     return [(name, "; ".join(values)) for name, values in found.items()]

@@ -1,0 +1,20 @@
+"""``bench convert``: records of an older schema, brought over without a fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+) -> None:
+    """Bring the records of an older version of the program over; nothing is run again."""
+    from bench.records.upgrade import upgrade
+
+    done = upgrade(results)
+    typer.echo(f"{done.records} records brought over in {results}" if done.records else f"{results}: nothing to bring over")
+    for backbone, count in sorted(done.unmatched.items()):
+        typer.echo(f"  {count} fits of {backbone}: its weights are not here, so tables read them, and a run makes them again")

@@ -1,0 +1,1 @@
+"""What a run leaves behind: keys, typed records, their store, their packed form. No torch."""

@@ -1,0 +1,171 @@
+"""Records of schema 1 as schema 2: the same numbers under the keys that a run would give them today.
+
+What schema 1 did not say is looked up: preprocessing by the backbone's name, the class subset of a test set by the catalog.
+Where that is not possible (weights or datasets that are not here) the record reads all the same, but a run makes its cell again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from bench.errors import BenchError
+from bench.files import digest
+from bench.names import canonical
+from bench.records.codec import Unreadable, sealed
+from bench.records.keys import EvaluationKey, FitKey
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+
+SCHEMA = 1
+UNKNOWN = "unknown"
+# Schema 1 named the fit that a prompt set was made with by this role; one method made them.
+_TUNED, _TUNED_BY = "prompts", "linear-probe-sgd-zs"
+_SENTENCES = "cupl"  # the one prompt set of schema 1 that had no templates
+
+T = TypeVar("T")
+Raw = dict[str, Any]
+Fetch = Callable[[Mapping[str, Any], str, str], "Raw | None"]
+
+
+class Converter:
+    """Converts the records of one folder. ``fetch(cell, method, key)`` gives the old record of a fit, or None."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._keys: dict[str, str] = {}
+
+    def record(self, raw: Raw) -> Record:
+        """One record. Raises Unreadable where it is not one of schema 1."""
+        try:
+            if raw["status"] == "failed":
+                return sealed(self._failure(raw))
+            return sealed(self._fit(raw) if raw["kind"] == "fit" else self._evaluation(raw))
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
+
+    def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:
+        """The new key of a fit by its old one. A fit whose record is gone keeps the old one, which no run will ask for."""
+        if old not in self._keys:
+            raw = self._fetch(cell, method, old)
+            self._keys[old] = self._parts(raw).digest() if raw is not None and "recipe" in raw.get("parts", {}) else old
+        return self._keys[old]
+
+    def _parts(self, raw: Raw) -> FitKey:
+        parts, cell = raw["parts"], raw["cell"]
+        reads = _reads(parts)
+        return FitKey(
+            method=parts.get("method", cell["method"]),
+            version=parts["version"],
+            settings=parts.get("settings", {}),
+            recipe=parts.get("recipe", {}),
+            dataset=parts.get("dataset", ""),
+            draw=parts.get("draw", ""),
+            shots=cell["shots"],
+            seed=cell["seed"],
+            weights=parts.get("weights", ""),
+            preprocessing=_preprocessing(cell["backbone"]),
+            prompts=parts.get("prompts", ""),
+            protocol=cell["protocol"],
+            encode_dtype=parts.get("encode_dtype", "float32"),
+            after={role: self.key(cell, reads[role], key) for role, key in parts.get("after", {}).items()},
+            source=_source(cell["method"], raw.get("provenance", {}).get("source", "")),
+            sentences=self._sentences(cell, parts),
+        )
+
+    def _sentences(self, cell: Raw, parts: Raw) -> bool:
+        """Whether the texts were not made from templates; a set that was made with a fit has that of the fit."""
+        if below := parts.get("after", {}).get(_TUNED):
+            made_with = self._fetch(cell, _TUNED_BY, below)
+            return made_with is not None and made_with["cell"]["prompts"] == _SENTENCES
+        return bool(cell["prompts"] == _SENTENCES)
+
+    def _fit(self, raw: Raw) -> FitRecord:
+        parts = self._parts(raw)
+        same = (
+            "cell", "title", "changed", "values", "step", "val_accuracy", "curve", "budget", "seconds", "peak_memory", "notes",
+            "prompts_use_labels", "prompts_also", "has_state",
+        )  # fmt: skip
+        plain: Raw = {k: raw[k] for k in same if k in raw}
+        more = {"key": parts.digest(), "parts": msgspec.to_builtins(parts), "reads": _reads(raw["parts"])}
+        return _typed("fit", {**plain, **more, "provenance": _provenance(raw)}, FitRecord)
+
+    def _evaluation(self, raw: Raw) -> EvaluationRecord:
+        cell, target = raw["cell"], raw["target"]
+        fit = self.key(cell, cell["method"], raw["fit"])
+        own = self._fetch(cell, cell["method"], raw["fit"]) or {}
+        # Schema 1 kept the values that counted; the key holds None where the fit chose them.
+        asked = {k: None if k in own.get("values", {}) and k not in raw["changed"] else v for k, v in raw["values"].items()}
+        rows = _rows(target) if target != cell["dataset"] else ""
+        parts = EvaluationKey(fit=fit, target=raw["target_digest"], values=asked, rows=rows)
+        plain: Raw = {k: raw[k] for k in ("cell", "target", "n", "top1", "top5", "values", "changed", "seconds") if k in raw}
+        more = {"key": parts.digest(), "fit": fit, "parts": msgspec.to_builtins(parts)}
+        return _typed("evaluation", {**plain, **more, "provenance": _provenance(raw)}, EvaluationRecord)
+
+    def _failure(self, raw: Raw) -> Failure:
+        cell, of = raw["cell"], raw["kind"]
+        plain: Raw = {k: raw[k] for k in ("cell", "error", "traceback", "title", "target", "values", "changed") if k in raw}
+        if of == "fit":
+            parts = self._parts(raw)
+            plain |= {"key": parts.digest(), "fit": parts.digest(), "parts": msgspec.to_builtins(parts)}
+        else:
+            plain |= {"key": raw["key"], "fit": self.key(cell, cell["method"], raw["fit"])}
+        # Schema 1 did not say what failed; a fit that has no record failed on the way to it.
+        plain |= {"of": of, "stage": "fit" if of == "fit" else "evaluate", "provenance": _provenance(raw)}
+        return _typed("failure", plain, Failure)
+
+
+def _typed(kind: str, plain: Raw, type_: type[T]) -> T:
+    return msgspec.convert({"kind": kind, "schema": 2, **plain}, type_)
+
+
+def _reads(parts: Mapping[str, Any]) -> dict[str, str]:
+    """The methods of the fits below, by role: the roles were their names, but for the one that made the prompt set."""
+    return {role: _TUNED_BY if role == _TUNED else role for role in parts.get("after", {})}
+
+
+def _provenance(raw: Raw) -> Raw:
+    """With the time of writing as its number, which is what schema 1 went by."""
+    said = dict(raw.get("provenance", {}))
+    if written := said.get("written"):
+        said["order"] = max(0, round(datetime.fromisoformat(written).timestamp() * 1000))
+    return said
+
+
+@lru_cache
+def _preprocessing(backbone: str) -> str:
+    from bench.clip.backbone import resolve
+    from bench.features.key import prepared
+
+    try:
+        return prepared(resolve(backbone, allow_torchscript=True))
+    except BenchError:
+        return UNKNOWN
+
+
+@lru_cache
+def _rows(target: str) -> str:
+    """What ``EvaluationKey.rows`` says of a shifted test set."""
+    from bench.data import catalog
+
+    try:
+        classes = catalog.find(target, None, images=False).classes
+    except BenchError:
+        return UNKNOWN
+    return "" if classes is None else digest(list(classes))
+
+
+@lru_cache
+def _own(method: str) -> bool:
+    """Whether the program brings a method of that name."""
+    from bench.registry import builtin
+
+    return method in {m.name for m in builtin().methods.values() if not builtin().digests.get(canonical(m.name))}
+
+
+def _source(method: str, recorded: str) -> str:
+    """What stands for the source of a plugin: its own digest covered one file alone, so its cells are made again."""
+    return "" if _own(method) else f"schema {SCHEMA}: {recorded}"

@@ -1,0 +1,89 @@
+"""The two identities of a number (docs/architecture.md, "What can change a number"): fit key and evaluation key.
+
+Whatever can change a number is in its key, and nothing else is: no path, no device, no number of workers, no schema. A field
+that has its default is left out of the digest, so that a field which is added later leaves the keys of old records alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bench.errors import BenchError
+from bench.files import digest
+
+# Counts up when the harness itself (draws, views, encoding, training, selection) would give other numbers for equal keys.
+# It stands in every new key; the field's default stays 1, the number of the first keys.
+ENGINE = 1
+
+# What an image tower computes in: name -> torch's name, which is in the fit key.
+SINGLE = "fp32"
+PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+Count = Annotated[int, Meta(ge=0)]
+Shots = Count | Literal["all"]
+Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+def dtype(precision: str) -> str:
+    """Torch's name for a precision. Raises BenchError for one that is none of ``PRECISIONS``."""
+    if precision not in PRECISIONS:
+        raise BenchError(f"--precision {precision}: choose {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Everything that may change a fit.
+
+    ``source``: for a method that does not come with the program, the digest of its file and of the modules that it imports
+    from its own folder; of the program's own methods ``version`` stands for the source. ``settings``: those that a fit can
+    read, ``Method.inference`` left out. ``recipe``: the resolved ``bench.interface.Recipe``. ``dataset``: digest of lists,
+    labels and class names. ``classes``: which of them the fit may learn. ``draw``: digest of the drawn paths; ``draw_kind``: how
+    they were drawn. ``preprocessing``: from a decoded image to the tower's input. ``prompts``: digest of the strings and of
+    how they are averaged; ``sentences``: they were not made from templates. ``after``: keys of the fits below it, by role.
+    """
+
+    method: str
+    version: int
+    settings: dict[str, Any]
+    recipe: dict[str, Any]
+    dataset: str
+    draw: str
+    shots: Shots
+    seed: Count
+    weights: str
+    preprocessing: str
+    prompts: str
+    protocol: str
+    encode_dtype: str
+    after: dict[str, str] = {}
+    source: str = ""
+    sentences: bool = False
+    classes: str = "all"
+    draw_kind: Literal["few-shot", "fold"] = "few-shot"
+    engine: int = 1
+
+    def digest(self) -> str:
+        """SHA-256 (hex), the name of the fit."""
+        return digest(msgspec.to_builtins(self))
+
+
+class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Everything that may change an evaluation of a fit.
+
+    ``fit``: digest of its key. ``target``: digest of the test set; ``rows``: digest of the class subset it is scored among, if
+    it is one. ``values``: the inference-time values, None where the fit's own choice counts. ``text``: digest of the
+    target's own class names and prompts, where it has some.
+    """
+
+    fit: str
+    target: str
+    values: dict[str, Any] = {}
+    rows: str = ""
+    text: str = ""
+
+    def digest(self) -> str:
+        """SHA-256 (hex), the name of the evaluation."""
+        return digest(msgspec.to_builtins(self))

@@ -1,0 +1,189 @@
+"""Packed records: a whole results folder in two files, small enough to commit.
+
+``records.jsonl.xz`` holds one record a line with its path below ``runs/`` and, for evaluations, where its predictions
+are; ``predictions.npz`` holds for every test set the top-1 classes of all evaluations on it, (n images, runs), and the
+labels. A packed folder reads like the folder it was made of; top-5 predictions and tracebacks are left out.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.files import digest, write_bytes
+from bench.records import codec, places
+from bench.records.convert import SCHEMA as OLD
+from bench.records.convert import Converter
+from bench.records.types import EvaluationRecord, Failure, Record
+
+RECORDS, PREDICTIONS = "records.jsonl.xz", "predictions.npz"
+
+Place = tuple[str, int]  # array, column
+Top1 = tuple[NDArray[Any], NDArray[Any]]  # predicted classes and labels, (n,) each
+
+
+class Line(NamedTuple):
+    """One record, its path below ``runs/``, and the place of its predictions if it has any."""
+
+    at: str
+    record: Record
+    place: Place | None
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """A line as it is written."""
+
+    at: str
+    record: msgspec.Raw
+    place: Place | None
+
+
+def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None) -> int:
+    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the same bytes.
+
+    Returns the size of the two files. Raises BenchError, and writes nothing, when it would exceed ``limit``.
+    """
+    columns: dict[str, list[str]] = {}
+    for at in sorted(top1):
+        classes, labels = top1[at]
+        found = records[at]
+        assert isinstance(found, EvaluationRecord)
+        columns.setdefault(f"{found.target}-{digest([len(classes), labels.tolist()])[:8]}", []).append(at)
+    arrays: dict[str, Any] = {}
+    spots: dict[str, Place] = {}
+    for name, runs in columns.items():
+        labels = top1[runs[0]][1]
+        stacked = np.stack([top1[at][0] for at in runs], 1)
+        kind = np.uint8 if max(stacked.max(initial=0), labels.max(initial=0)) < 256 else np.uint16
+        arrays[name], arrays[f"{name}-labels"] = stacked.astype(kind), labels.astype(kind)
+        spots |= {at: (name, i) for i, at in enumerate(runs)}
+    rows = [_Row(at, msgspec.Raw(codec.encode(_slim(records[at]))), spots.get(at)) for at in sorted(records)]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    squeezed = lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
+    size = len(squeezed) + len(buffer.getvalue())
+    if limit is not None and size > limit:
+        raise BenchError(f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see --limit")
+    write_bytes(folder / PREDICTIONS, buffer.getvalue())
+    write_bytes(folder / RECORDS, squeezed)
+    return size
+
+
+def _slim(record: Record) -> Record:
+    """Without what packed folders leave out: tracebacks, which name places on somebody's machine, and top-5 predictions."""
+    if isinstance(record, Failure):
+        return replace(record, traceback="")
+    if isinstance(record, EvaluationRecord):
+        return replace(record, predictions={k: v for k, v in record.predictions.items() if k in ("top1", "labels")})
+    return record
+
+
+def records(results: Path) -> Iterator[tuple[Path, Record]]:
+    """All packed records of a folder, under the paths that they would have as files."""
+    for line in lines(results).values():
+        yield places.runs(results) / line.at, line.record
+
+
+def within(where: Path) -> list[tuple[Path, Record]]:
+    """The packed records in the folder of one method on one dataset."""
+    found = _line_folder(where)
+    return [(where / Path(line.at).name, line.record) for line in found]
+
+
+def record(path: Path) -> Record | None:
+    """The packed record that stands for the file ``path``, or None."""
+    found = _line(path)
+    return found.record if found else None
+
+
+def top1(path: Path) -> Top1 | None:
+    """Top-1 classes (n,) and labels (n,) that stand for the predictions ``path``, or None."""
+    found = _line(path.with_suffix(".json"))
+    if found is None or found.place is None:
+        return None
+    name, column = found.place
+    file = path.parents[4] / PREDICTIONS
+    return _array(file, _stamp(file), name)[:, column], _array(file, _stamp(file), f"{name}-labels")
+
+
+def _line(path: Path) -> Line | None:
+    """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
+    if len(path.parents) < 5 or path.parents[3].name != "runs":
+        return None
+    return lines(path.parents[4]).get(path.relative_to(path.parents[3]).as_posix())
+
+
+def _line_folder(where: Path) -> list[Line]:
+    if len(where.parents) < 4 or where.parents[2].name != "runs":
+        return []
+    file = where.parents[3] / RECORDS
+    folders = _by_folder(file, _stamp(file))
+    return folders.get(where.relative_to(where.parents[2]).as_posix(), [])
+
+
+def _stamp(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.is_file() else 0
+
+
+def lines(results: Path) -> dict[str, Line]:
+    """The lines of a packed folder by their paths; none where there is no packed file."""
+    file = results / RECORDS
+    stamp = _stamp(file)
+    return _read(file, stamp) if stamp else {}
+
+
+def schema(results: Path) -> int:
+    """The schema of a packed folder's records, 0 where there are none."""
+    file = results / RECORDS
+    with lzma.open(file) if file.is_file() else io.BytesIO() as text:
+        first = text.readline()
+    return codec.schema_of(msgspec.json.decode(first, type=_Row).record) if first else 0
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, stamp: int) -> dict[str, Line]:
+    try:
+        decoder = msgspec.json.Decoder(_Row)
+        rows = [decoder.decode(line) for line in lzma.decompress(file.read_bytes()).splitlines()]
+        decode: Callable[[bytes], Record] = codec.decode
+        if rows and codec.schema_of(rows[0].record) == OLD:
+            decode = _converting(rows)
+        return {row.at: Line(row.at, decode(row.record), row.place) for row in rows}
+    except (lzma.LZMAError, msgspec.DecodeError, UnicodeDecodeError, codec.Unreadable) as error:
+        raise BenchError(f"{file}: not readable packed records ({error}); take the file from its source again") from error
+
+
+@lru_cache(maxsize=4)
+def _by_folder(file: Path, stamp: int) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = {}
+    for line in (_read(file, stamp) if stamp else {}).values():
+        found.setdefault(line.at.rpartition("/")[0], []).append(line)
+    return found
+
+
+def _converting(rows: list[_Row]) -> Callable[[bytes], Record]:
+    raw = {row.at: row.record for row in rows}
+
+    def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
+        where = places.folder(Path(), cell["backbone"], cell["dataset"], method)
+        found = raw.get(places.fit_path(where, key).relative_to("runs").as_posix())
+        return msgspec.json.decode(found) if found is not None else None
+
+    converter = Converter(fetch)
+    return lambda data: converter.record(msgspec.json.decode(data))
+
+
+@lru_cache(maxsize=64)
+def _array(file: Path, stamp: int, name: str) -> NDArray[Any]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return np.asfortranarray(arrays[name])

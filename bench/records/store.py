@@ -1,0 +1,201 @@
+"""The store of records: small JSON files named by their keys, predictions beside them.
+
+``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``. Each file is
+written atomically the moment it is known; merging two machines' results is copying files. A folder of packed records
+(bench.records.packed) reads in the same way; a file that lies beside them counts in place of the packed one. Records of
+schema 1 are read too (bench.records.convert).
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.files import read_json, write_bytes, write_json
+from bench.records import codec, convert, packed, places
+from bench.records.types import EvaluationRecord, FitRecord, Record
+
+FOLDER = "folder.json"  # names a results folder; beside runs/
+_AGAIN = "delete it to run its cell again"
+
+
+@dataclass
+class Clock:
+    """Numbers records so that a later one in a folder has the larger number, even where the clock was set back.
+
+    ``folder`` names the results folder; ``last`` is the largest number that is there. Numbers are milliseconds since 1970
+    while the clock agrees, so that records of two folders are in order as well as their clocks are.
+    """
+
+    folder: str
+    last: int = 0
+
+    @classmethod
+    def of(cls, results: Path) -> Clock:
+        """The clock of a results folder, which gets a name if it has none yet."""
+        name = results / FOLDER
+        if not name.is_file():
+            write_json(name, {"id": secrets.token_hex(8)})
+        last = max((r.provenance.order for _, r in every(results)), default=0)
+        return cls(str(read_json(name)["id"]), last)
+
+    def tick(self) -> int:
+        """The next number."""
+        self.last = max(self.last + 1, time.time_ns() // 1_000_000)
+        return self.last
+
+
+def read(path: Path) -> Record | None:
+    """A record, or None if there is none.
+
+    Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may, or that is not
+    as it was written.
+    """
+    if not path.is_file():
+        return packed.record(path)
+    try:
+        data = path.read_bytes()
+        if codec.schema_of(data) == convert.SCHEMA:
+            return _old(path.parents[3].parent, data)
+        return codec.decode(data)
+    except OSError as error:
+        raise BenchError(f"{path}: not readable ({error.strerror}); mend that, or move the file away") from error
+    except codec.Unreadable as error:
+        raise BenchError(f"{path}: {error}; {_AGAIN}") from error
+
+
+def _old(results: Path, data: bytes) -> Record:
+    """A record of schema 1; what it builds on lies in the same results folder."""
+
+    def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
+        file = places.fit_path(places.folder(results, cell["backbone"], cell["dataset"], method), key)
+        return read_json(file) if file.is_file() else None
+
+    return convert.Converter(fetch).record(msgspec.json.decode(data))
+
+
+def fit(path: Path, key: str) -> FitRecord | None:
+    """The record at ``path`` if it is of a fit that succeeded and bears this key."""
+    found = read(path)
+    return found if isinstance(found, FitRecord) and found.key == key else None
+
+
+def evaluation(path: Path, key: str) -> EvaluationRecord | None:
+    """The record at ``path`` if it is of an evaluation that succeeded, bears this key and has its predictions."""
+    found = read(path)
+    if not isinstance(found, EvaluationRecord) or found.key != key:
+        return None
+    return found if has_predictions(path) else None
+
+
+def behind(path: Path, record: Record) -> list[FitRecord]:
+    """The fit of the record at ``path``, then the fits that it builds on; those whose records are gone are left out."""
+    own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
+    if not isinstance(own, FitRecord):
+        return []
+    found = [own]
+    for role, key in own.parts.after.items():
+        below = places.fit_path(path.parent.parent / places.safe(own.reads.get(role, role)), key)
+        other = read(below)
+        if other is not None:
+            found += behind(below, other)
+    return found
+
+
+def write(path: Path, record: Record, clock: Clock) -> None:
+    """Write one record with its number, the time and its checksum. Raises BenchError where a field holds what it may not."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    facts = replace(record.provenance, written=now, order=clock.tick(), folder=clock.folder)
+    put(path, replace(record, provenance=facts))
+
+
+def put(path: Path, record: Record) -> None:
+    """Write one record as it is, with its checksum."""
+    write_bytes(path, codec.encode(record, indent=1) + b"\n")
+
+
+def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Write what the evaluation whose record will lie at ``path`` says of every test image, in the order of the test list.
+
+    ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16. Returns the checksum of each array.
+    """
+    kept = {name: np.asarray(x, np.uint16) for name, x in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **kept)
+    write_bytes(path.with_suffix(".npz"), buffer.getvalue())
+    return {name: codec.checksum_of(x) for name, x in kept.items()}
+
+
+def has_predictions(path: Path) -> bool:
+    """Whether the evaluation whose record lies at ``path`` has predictions, as a file or packed."""
+    file = path.with_suffix(".npz")
+    return file.is_file() or packed.top1(file) is not None
+
+
+def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
+    """The named arrays of the evaluation whose record lies at ``path``; packed predictions have no ``top5``.
+
+    Raises BenchError where there are none, or where they are not those that the record speaks of.
+    """
+    record, file = read(path), path.with_suffix(".npz")
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: the record has gone; load the results again")
+    found = _arrays(file, tuple(names))
+    for name, x in found.items():
+        if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
+            raise BenchError(f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with --fresh")
+    return found
+
+
+def _arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    if not file.is_file():
+        kept = packed.top1(file)
+        if kept is None:
+            raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")
+        return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise BenchError(f"{file}: not readable predictions ({error}); {_AGAIN.replace('it', 'the file', 1)}") from error
+
+
+def every(results: Path) -> Iterator[tuple[Path, Record]]:
+    """All records under ``results/runs``: packed ones, then files, in path order."""
+    yield from _with_files(packed.records(results), places.runs(results))
+
+
+def within(where: Path) -> Iterator[tuple[Path, Record]]:
+    """The records in the folder of one method on one dataset, as ``every`` gives them."""
+    yield from _with_files(packed.within(where), where)
+
+
+def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tuple[Path, Record]]:
+    files = sorted(where.rglob("*.json"))
+    known = set(files)
+    for path, record in kept:
+        if path not in known:
+            yield path, record
+    for path in files:
+        found = read(path)
+        if found is not None:
+            yield path, found
+
+
+def outdated(results: Path) -> bool:
+    """Whether a folder holds records of schema 1, which read but which no run takes for its own (bench.records.upgrade)."""
+    files = places.runs(results).rglob("*.json")
+    return packed.schema(results) == convert.SCHEMA or any(codec.schema_of(f.read_bytes()) == convert.SCHEMA for f in files)

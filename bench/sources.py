@@ -1,0 +1,78 @@
+"""The source of a plugin: its file and the modules that it imports from its own folder, as one digest.
+
+It is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the source, so that those
+inside functions count too. Data files that a plugin reads by itself are not seen: it must raise its ``version``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.files import digest, sha256_file
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 (hex) of a plugin's file and of the modules of its own folder that it imports, by their place in that folder."""
+    root = _root(file)
+    return digest({f.relative_to(root).as_posix(): sha256_file(f) for f in own_modules(file)})
+
+
+def own_modules(file: Path) -> list[Path]:
+    """The file itself and what it imports from its own folder (of a package: from the package), sorted."""
+    file = file.resolve()
+    found, waiting = {file}, [file]
+    while waiting:
+        for other in _imports(waiting.pop(), _root(file)):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return sorted(found)
+
+
+def _root(file: Path) -> Path:
+    """The folder that a plugin's own modules lie in: that of the file, or what holds the outermost package around it."""
+    folder = file.resolve().parent
+    while (folder / "__init__.py").is_file() and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
+def _imports(file: Path, root: Path) -> Iterator[Path]:
+    """The modules below ``root`` that a file imports, wherever in it the import stands."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # what does not parse does not load either; loading says so
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, [root, file.parent]) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            place = file.parents[node.level - 1] if node.level <= len(file.parents) else root
+            names = [(".".join(filter(None, (node.module, alias.name))), [place]) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(f"{node.module}.{alias.name}", [root, file.parent]) for alias in node.names]
+        else:
+            continue
+        for name, places in names:
+            if name.split(".")[0] == "bench":
+                continue  # the program itself, also for a plugin that lies in its checkout
+            for place in places:
+                if place.is_relative_to(root):
+                    yield from _modules(place, name.split("."))
+
+
+def _modules(place: Path, parts: list[str]) -> Iterator[Path]:
+    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module at the end if it is one."""
+    if (place / "__init__.py").is_file():
+        yield place / "__init__.py"
+    for part in parts:
+        if (place / f"{part}.py").is_file() and not (place / part / "__init__.py").is_file():  # a package comes first
+            yield place / f"{part}.py"
+            return
+        place = place / part
+        if not place.is_dir():
+            return
+        if (place / "__init__.py").is_file():
+            yield place / "__init__.py"

@@ -1,0 +1,226 @@
+"""Records are what was written, in the order in which it was written, or they are refused by name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from bench.errors import BenchError
+from bench.records import codec, keys, places, store
+from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.report.compact import pack
+from bench.report.frame import correct, load_results
+from tests.report.synthetic import grid, write_cell
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """The record of an evaluation."""
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    return next((tmp_path / "runs").rglob("*-*.json"))
+
+
+def resealed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a record and give it the checksum that its new content would have."""
+    plain = json.loads(path.read_text())
+    change(plain)
+    plain["checksum"] = ""
+    data = msgspec.json.encode(plain, order="sorted").replace(b'"checksum":"",', b"")
+    import hashlib
+
+    plain["checksum"] = hashlib.sha256(data).hexdigest()[:32]
+    path.write_text(json.dumps(plain))
+
+
+def test_what_was_written_is_read(one: Path) -> None:
+    found = store.read(one)
+    assert isinstance(found, EvaluationRecord)
+    assert found.checksum == codec.checksum(found)
+    assert codec.decode(codec.encode(found)) == codec.decode(codec.encode(found, indent=2)) == found
+    resealed(one, lambda plain: None)
+    assert store.read(one) == found, "the layout of the file does not matter, its content does"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [('"top1": 0.6', '"top1": 0.9'), ('"seed": 1', '"seed": 2'), ('"dataset": "ants"', '"dataset": "bees"')],
+    ids=["accuracy", "seed", "dataset"],
+)
+def test_an_edited_record_is_refused(one: Path, edit: tuple[str, str]) -> None:
+    text = one.read_text()
+    assert edit[0] in text
+    one.write_text(text.replace(*edit))
+    with pytest.raises(BenchError, match="not as it was written") as error:
+        store.read(one)
+    assert str(one) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r.update(top1=2.0), "top1"),
+        (lambda r: r.update(top1=-5), "top1"),
+        (lambda r: r.update(top1="0.6"), "top1"),
+        (lambda r: r.update(n=-1), "n"),
+        (lambda r: r.update(accuracy=0.6), "accuracy"),
+        (lambda r: r["cell"].update(shots="many"), "shots"),
+        (lambda r: r["cell"].update(seed=1.5), "seed"),
+        (lambda r: r.pop("target"), "target"),
+        (lambda r: r.update(key="../../x"), "key"),
+        (lambda r: r.update(kind="guess"), "guess"),
+        (lambda r: r.update(schema=3), "schema 3"),
+        (lambda r: r.update(schema=0), "schema"),
+    ],
+)
+def test_a_field_that_no_record_may_have_is_named(one: Path, change: Callable[[dict[str, Any]], Any], says: str) -> None:
+    resealed(one, change)
+    with pytest.raises(BenchError, match="delete it to run its cell again") as error:
+        store.read(one)
+    assert says in str(error.value) and str(one) in str(error.value)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from(EvaluationRecord.__struct_fields__), value=_json)
+def test_any_json_is_a_record_or_one_line(one: Path, field: str, value: Any) -> None:
+    before = one.read_text()
+    try:
+        one.write_text(json.dumps({**json.loads(before), field: value}))
+        found = store.read(one)
+    except BenchError as error:
+        assert str(one) in str(error)
+    else:
+        assert found is not None
+    finally:
+        one.write_text(before)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 2}', b'{"schema": 1}', b"{}" * 9])
+def test_what_is_no_record_is_one_line(one: Path, data: bytes) -> None:
+    one.write_bytes(data)
+    with pytest.raises(BenchError, match="not a re"):
+        store.read(one)
+
+
+def test_exchanged_predictions_are_refused(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    write_cell(tmp_path, "safe", "ants", 1, 2, 0.6)
+    first, second = sorted((tmp_path / "runs").rglob("*.npz"))
+    a, b = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b), second.write_bytes(a)
+    for path in (first, second):
+        with pytest.raises(BenchError, match="not the predictions that its record speaks of"):
+            correct(path.with_suffix(".json"))
+
+
+def test_packed_predictions_are_checked_too(tmp_path: Path) -> None:
+    grid(tmp_path / "a", {"safe": 0.6}, shots=(1,))
+    pack(tmp_path / "a", tmp_path / "b")
+    file = tmp_path / "b" / "predictions.npz"
+    with np.load(file) as arrays:
+        turned = {k: arrays[k] if k.endswith("labels") else arrays[k][:, ::-1] for k in arrays.files}
+    np.savez_compressed(file, allow_pickle=False, **turned)
+    paths = load_results(tmp_path / "b")["path"]
+    with pytest.raises(BenchError, match="top1 differ"):
+        for path in paths:
+            correct(path)
+
+
+def test_fields_at_their_default_are_neither_written_nor_keyed(one: Path) -> None:
+    text = one.read_text()
+    for reserved in ("classes", "per_class", "outputs", "metrics", "target_identity", "rows"):
+        assert f'"{reserved}"' not in text
+    found = store.read(one)
+    assert found is not None
+    fit = store.behind(one, found)[0].parts
+    plain = msgspec.to_builtins(fit)
+    assert not {"classes", "draw_kind", "source", "sentences", "engine"} & set(plain)
+    assert replace(fit, classes="base").digest() != fit.digest()
+    assert replace(fit, draw_kind="fold").digest() != fit.digest()
+    assert replace(fit, engine=2).digest() != fit.digest()
+
+
+def test_every_field_of_a_fit_key_moves_it(one: Path) -> None:
+    found = store.read(one)
+    assert found is not None
+    fit = store.behind(one, found)[0].parts
+    other: dict[str, Any] = {"shots": "all", "seed": 9, "version": 9, "engine": 9, "sentences": True, "draw_kind": "fold"}
+    other |= {"settings": {"x": 1}, "recipe": {"x": 1}, "after": {"x": "y"}}
+    digests = {replace(fit, **{name: other.get(name, "another")}).digest() for name in keys.FitKey.__struct_fields__}
+    assert len(digests | {fit.digest()}) == len(keys.FitKey.__struct_fields__) + 1
+
+
+def test_a_later_record_has_the_larger_number_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9)
+    clock = store.Clock.of(tmp_path)
+    first = clock.tick()
+    assert abs(first - time.time() * 1000) < 60_000
+    monkeypatch.setattr(time, "time_ns", lambda: 1)  # the clock is set back to 1970
+    assert clock.tick() == first + 1
+    path = next((tmp_path / "runs").rglob("*-*.json"))
+    old = store.read(path)
+    assert isinstance(old, EvaluationRecord)
+    again = store.Clock.of(tmp_path)
+    assert (again.folder, again.last) == (clock.folder, old.provenance.order)
+    store.write(path, old, again)
+    new = store.read(path)
+    assert new is not None
+    assert new.provenance.order == old.provenance.order + 1 and new.provenance.folder == clock.folder
+
+
+def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
+    later = "2026-03-01T00:00:00.000+00:00"
+    for seed in (1, 2, 3):
+        write_cell(tmp_path, "safe", "ants", 1, seed, 0.6, folder="here")
+    assert load_results(tmp_path).attrs["notes"] == []
+    write_cell(tmp_path, "coop", "ants", 1, 1, 0.4, folder="there")
+    assert load_results(tmp_path).attrs["notes"] == [], "two folders that agree are no conflict"
+    write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, folder="there", weights="w2", written=later)
+    notes = load_results(tmp_path).attrs["notes"]
+    assert any("merged folders disagree on toy-rn" in note for note in notes), notes
+    assert any("older weights of toy-rn" in note for note in notes)
+
+
+def test_two_records_of_one_cell_from_two_folders_are_named(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6, folder="here")
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9, folder="there", after={"other": "key"}, written="2026-03-01T00:00:00+00:00")
+    frame = load_results(tmp_path)
+    assert list(frame["accuracy"]) == [pytest.approx(90.0)]
+    assert any("merged folders disagree" in note for note in frame.attrs["notes"])
+
+
+def test_a_result_that_may_not_be_recorded_is_one_line(one: Path) -> None:
+    found = store.read(one)
+    assert isinstance(found, EvaluationRecord)
+    with pytest.raises(BenchError, match="cannot be recorded"):
+        store.put(one, replace(found, top1=1.5))
+    assert store.read(one) == found
+
+
+def test_failures_and_fits_are_types_of_their_own(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    write_cell(tmp_path, "coop", "ants", 1, 1, 0.6, fail="no memory")
+    kinds = [type(r) for _, r in store.every(tmp_path)]
+    assert sorted(k.__name__ for k in kinds) == ["EvaluationRecord", "Failure", "FitRecord"]
+    failure = next(r for _, r in store.every(tmp_path) if isinstance(r, Failure))
+    assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "coop"), failure.key), failure.key) is None
+    fit = next(r for _, r in store.every(tmp_path) if isinstance(r, FitRecord))
+    assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "safe"), fit.key), fit.key) == fit
