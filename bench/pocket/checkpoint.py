@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,9 +18,7 @@ from safetensors.torch import save
 
 from bench.errors import BenchError
 from bench.files import write_bytes
-
-if TYPE_CHECKING:
-    from bench.pocket.pretrain import Learner
+from bench.pocket.learner import Learner
 
 
 def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spent: float) -> None:

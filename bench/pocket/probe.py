@@ -9,15 +9,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from bench.pocket import compose
 from bench.pocket.iconsets import Concept, Glyphs, code
-
-if TYPE_CHECKING:
-    from bench.pocket.pretrain import Learner
+from bench.pocket.learner import Learner
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,8 @@ class Runner:
                 try:
                     with stages.stage("encode"):
                         self.unread[spec.name, dataset.name] = self._encode(spec, dataset, requests)
+                except OSError:  # a place that the user named, such as --cache: no cell's own trouble
+                    raise
                 except Exception as error:  # it stops the cells that need these images, and no others
                     broken[spec.name, dataset.name] = error
         ready, stopped = [], []
@@ -210,12 +212,13 @@ class Runner:
         try:
             self.outcome.encodes += self.session.encode(spec, dataset, requests).encodes
             return {}
-        except UnreadableImage:
-            bad = self.session.unreadable(spec, dataset, requests)
+        except UnreadableImage as error:
+            bad = self.session.unreadable(spec, dataset, requests) or {error.path: error}
             rest = [replace(r, paths=tuple(p for p in r.paths if p not in bad)) for r in requests]
             self.outcome.encodes += self.session.encode(spec, dataset, rest).encodes
-            for error in bad.values():
-                self.session.report(f"{dataset.name}: {error}")
+            first = next(iter(bad.values()))
+            what = "an image" if len(bad) == 1 else f"{len(bad)} images"
+            self.session.report(f"{dataset.name}: cannot read {what} (`bench data verify` finds damaged images): {first}")
             return bad
 
     def _stops(self, t: Todo, broken: Mapping[tuple[str, str], Exception]) -> Exception | None:

@@ -17,7 +17,8 @@ from bench.errors import BenchError, MissingData
 from bench.pocket import captions, compose, iconsets, numerals
 from bench.pocket.arch import ARCH
 from bench.pocket.iconsets import SIDE, Concept, Glyphs
-from bench.pocket.pretrain import Learner, pretrain
+from bench.pocket.learner import Learner
+from bench.pocket.pretrain import pretrain
 from bench.pocket.weights import load_into, metadata
 
 TINY = {

@@ -72,8 +72,11 @@ def of_type(results: Path, kind: type[R]) -> list[R]:
     return [r for _, r in store.every(results) if isinstance(r, kind)]
 
 
-def records(results: Path) -> dict[str, bytes]:
-    """What a run concluded, by file: predictions whole, records without times and provenance."""
+def records(results: Path, states: bool = True) -> dict[str, bytes]:
+    """What a run concluded, by file: predictions whole, records without times and provenance.
+
+    ``states=False``: without the checksums of fitted tensors, whose last bits batches of other sizes change.
+    """
     import json
 
     found = {}
@@ -82,7 +85,7 @@ def records(results: Path) -> dict[str, bytes]:
             found[path.name] = path.read_bytes()
         elif path.suffix == ".json":
             record = json.loads(path.read_text())
-            for key in ("seconds", "provenance", "peak_memory", "checksum"):
+            for key in ("seconds", "provenance", "peak_memory", "checksum", *(() if states else ("state",))):
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found
