@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -57,9 +58,7 @@ def load_file(file: Path) -> ModuleType:
     if known is not None and known.__file__ == str(file) and getattr(known, _SOURCE, None) == source:
         return known
     if source:
-        parts = {str(part) for part in sources.own_modules(file)}
-        for other in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) in parts]:
-            del sys.modules[other]
+        _forget(file)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{file}: not a Python file; a plugin is one .py file with a Method class")
@@ -72,6 +71,25 @@ def load_file(file: Path) -> ModuleType:
         raise BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
     setattr(module, _SOURCE, source)
     return module
+
+
+def _forget(file: Path) -> None:
+    """Take what was loaded of a plugin's own modules, and their compiled forms, out of Python's sight.
+
+    Compiled forms are told from older ones by size and second alone. Raises BenchError where a module of another place already
+    has the name of one of them, for Python has one module of a name.
+    """
+    parts = sources.own_modules(file)
+    for part in parts:
+        with suppress(OSError):
+            Path(importlib.util.cache_from_source(str(part))).unlink(missing_ok=True)
+    names = sources.names(file)
+    for name, module in list(sys.modules.items()):
+        place = getattr(module, "__file__", None)
+        if place is not None and Path(place) in parts:
+            del sys.modules[name]
+        elif place is not None and name in names:
+            raise BenchError(f"{file}: Python has another module '{name}' ({place}) than {names[name]}: give it another name")
 
 
 def _methods_in(module: ModuleType) -> list[type[Method]]:

@@ -1,7 +1,8 @@
 """The source of a plugin: its file and the modules that it imports from its own folder, as one digest.
 
-It is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the source, so that those
-inside functions count too. Data files that a plugin reads by itself are not seen: it must raise its ``version``.
+It is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the source, so that
+those inside functions count too. What a plugin reads by itself, data files and modules that it imports by a string, is not
+seen: it must raise its ``version`` when they change.
 """
 
 from __future__ import annotations
@@ -22,13 +23,25 @@ def digest_of(file: Path) -> str:
 def own_modules(file: Path) -> list[Path]:
     """The file itself and what it imports from its own folder (of a package: from the package), sorted."""
     file = file.resolve()
-    found, waiting = {file}, [file]
+    root = _root(file)
+    around = [p / "__init__.py" for p in file.parents if p.is_relative_to(root) and (p / "__init__.py").is_file()]
+    found, waiting = {file, *around}, [file, *around]  # loading a module of a package runs the package
     while waiting:
         for other in _imports(waiting.pop(), _root(file)):
             if other not in found:
                 found.add(other)
                 waiting.append(other)
     return sorted(found)
+
+
+def names(file: Path) -> dict[str, Path]:
+    """What Python calls the own modules of a plugin, besides the plugin itself, once their folder is on its path."""
+    root, parts = _root(file), {}
+    for part in own_modules(file):
+        at = part.relative_to(root).with_suffix("")
+        if part != file.resolve() and at.parts != ("__init__",):
+            parts[".".join(at.parts[:-1] if at.name == "__init__" else at.parts)] = part
+    return parts
 
 
 def _root(file: Path) -> Path:

@@ -21,7 +21,7 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.run import estimate
-    from bench.run.why import drifted
+    from bench.run.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
     typer.echo(f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in {results / 'runs'}")
@@ -43,6 +43,14 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
         typer.echo(f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as {first}")
+    for kind, first, same in sorted(plan.twins):
+        typer.secho(f"  note: {kind} {same} is the same as {first}, under another name; recorded once, as {first}", fg="yellow")
+    if older := shadowed(plan):
+        typer.secho(
+            f"  {older} recorded cells are older than records of the same cells made otherwise (another source, say), which "
+            "tables show; --fresh makes these the newest",
+            fg="yellow",
+        )
     if changed := drifted(plan):
         names = ", ".join(line.partition(":")[0] for line in changed)
         typer.secho(f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)", fg="yellow")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bench.run.onepass import Job
     from bench.run.session import Session
 
+_NAMED = 5  # unreadable images of a dataset that are named one by one; records name the others
 Progress = Callable[[str, int, int], None]  # (what, cells done, cells in all)
 Taps = dict[str, dict[tuple[str, str, str], set[str]]]  # backbone -> (dataset, part, view) -> taps
 
@@ -216,9 +217,9 @@ class Runner:
             bad = self.session.unreadable(spec, dataset, requests) or {error.path: error}
             rest = [replace(r, paths=tuple(p for p in r.paths if p not in bad)) for r in requests]
             self.outcome.encodes += self.session.encode(spec, dataset, rest).encodes
-            first = next(iter(bad.values()))
-            what = "an image" if len(bad) == 1 else f"{len(bad)} images"
-            self.session.report(f"{dataset.name}: cannot read {what} (`bench data verify` finds damaged images): {first}")
+            for one in list(bad.values())[:_NAMED]:
+                self.session.report(f"{dataset.name}: {one}")
+            self.session.report(f"{len(bad)} unreadable so far; `bench data verify` finds damaged images before a run")
             return bad
 
     def _stops(self, t: Todo, broken: Mapping[tuple[str, str], Exception]) -> Exception | None:
@@ -266,7 +267,7 @@ class Runner:
         for e in t.evaluations:
             bad = self.unread.get((t.fit.backbone.name, e.target.name), {})
             if unread := next((bad[path] for path in e.target.test.paths if path in bad), None):
-                self.failed(replace(t, evaluations=(e,)), unread)
+                self.session.report(self.failed(replace(t, evaluations=(e,)), unread))
                 continue
             if onepass.waits(self.session, t.fit, e):
                 self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))

@@ -101,11 +101,16 @@ class Blocked:
 
 @dataclass
 class Plan:
-    """Fits in the order they run, what is blocked, and prompt sets of equal texts: (dataset, name in the records, name)."""
+    """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
+
+    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of equal content and
+    backbones of equal weights, as (kind, name in the records, name).
+    """
 
     fits: list[Planned]
     blocked: list[Blocked]
     equal: frozenset[tuple[str, str, str]] = frozenset()
+    twins: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def make(request: Request, registry: Registry) -> Plan:
@@ -129,6 +134,7 @@ class _Planner:
         self.fits: dict[str, Planned] = {}
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
         self.equal: set[tuple[str, str, str]] = set()
+        self.twins: set[tuple[str, str, str]] = set()
         protocols.check(request.protocol)
         settings.check_preset(request.preset, registry.methods.values())
 
@@ -146,7 +152,7 @@ class _Planner:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
-        return Plan(fits, list(self.blocked.values()), frozenset(self.equal))
+        return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins))
 
     def _found(self, names: tuple[str, ...]) -> list[Dataset]:
         found = []
@@ -251,6 +257,9 @@ class _Planner:
             )
         elif planned.cell.prompts != built.name:
             self.equal.add((dataset.name, planned.cell.prompts, built.name))
+        for kind in ("dataset", "backbone"):
+            if (first := getattr(planned.cell, kind)) != (name := getattr(cell, kind)):
+                self.twins.add((kind, first, name))
         evaluations = self._evaluations(planned, inference, late) if asked else ()
         merged = {e.key: e for e in (*planned.evaluations, *evaluations)}
         planned = replace(planned, evaluations=tuple(merged.values()), asked=planned.asked or asked)

@@ -3,6 +3,7 @@ drifted (a built-in method's source changed, its version did not). No torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -66,6 +67,25 @@ def drifted(plan: Plan) -> list[str]:
                 f"({fit.method.version}) did not; if numbers may change, raise the version"
             )
     return list(lines.values())
+
+
+def shadowed(plan: Plan) -> int:
+    """How many recorded fits are older than a fit of the same coordinates and settings under another key, which tables show."""
+    newest: dict[tuple[Any, ...], tuple[int, str]] = {}
+    seen: set[Path] = set()
+    fits = [found for fit in plan.fits if (found := recorded(fit))]
+    for fit in plan.fits:
+        if fit.where not in seen:
+            seen.add(fit.where)
+            for _, other in store.within(fit.where):
+                if isinstance(other, FitRecord):
+                    newest[_row(other)] = max(newest.get(_row(other), (-1, "")), (other.provenance.order, other.key))
+    return sum(newest.get(_row(found), (0, found.key))[1] != found.key for found in fits)
+
+
+def _row(fit: FitRecord) -> tuple[Any, ...]:
+    """What tables tell rows and columns by, so that of two such fits one is shown."""
+    return fit.cell, msgspec.json.encode(fit.changed, order="sorted"), fit.parts.encode_dtype, tuple(fit.parts.after)
 
 
 def before(plan: Plan) -> set[Conditions]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,6 +245,33 @@ def test_a_changed_built_in_method_is_said(bench: Bench, tmp_path: Path, monkeyp
     monkeypatch.setattr(provenance, "source_digest", lambda method: "another")
     assert "drifted since they were recorded, under the same version: zero-shot" in bench("run", *arguments).output
     assert "zero-shot: drifted: its source changed" in bench("run", *arguments, "--dry-run", "--why").output
+
+
+def test_old_records_that_newer_ones_hide_are_said(bench: Bench, tmp_path: Path) -> None:
+    """A plugin that is edited and put back is recorded, but tables show what was written last."""
+    plugin = tmp_path / "back_and_forth.py"
+    text = (
+        "from bench.interface import Method\n\n\n"
+        "class BackAndForth(Method):\n    name = 'back-and-forth'\n    title = 'Back and forth'\n\n"
+        "    def logits(self, params, consts, features, values):\n        return {sign}features['pooled'] @ consts['W_KC'].T\n"
+    )
+    arguments = ("--methods", "back-and-forth", "--plugin", plugin, "--results", tmp_path / "r", "--jobs", "1")
+    for sign in ("", "-"):
+        plugin.write_text(text.replace("{sign}", sign))
+        done = bench("run", *arguments)
+        assert done.exit_code == 0 and "1 fits" in done.output and "older than records" not in done.output
+    plugin.write_text(text.replace("{sign}", ""))
+    done = bench("run", *arguments)
+    assert "0 cells to do, 1 done" in done.output and "1 recorded cells are older than records of the same cells" in done.output
+    assert "older than records" not in bench("run", *arguments, "--fresh").output.split("done:")[1]
+    assert "older than records" not in bench("run", *arguments).output
+
+
+def test_equal_datasets_are_said(bench: Bench, tmp_path: Path, images: Path) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(images, twin)
+    done = bench("run", "--methods", "zero-shot", "--datasets", f"{images},{twin}", "--results", tmp_path / "r", data=None)
+    assert "dataset twin is the same as shapes, under another name; recorded once, as shapes" in done.output
 
 
 def test_time_budget_stops_and_resumes(bench: Bench, tmp_path: Path) -> None:

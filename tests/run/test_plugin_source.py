@@ -176,7 +176,6 @@ def test_workers_run_the_edited_helper(bench: Bench, tmp_path: Path) -> None:
     assert chosen(results) == [0, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="Python takes a helper's old bytecode where an edit left size and second as they were")
 def test_an_edit_that_leaves_size_and_second_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     plugin, helper = tmp_path / "plugin_of_twin.py", tmp_path / "helper_twin.py"
@@ -213,7 +212,6 @@ def test_two_plugins_share_a_helper(tmp_path: Path) -> None:
     assert len(digests[0]) == len(digests[1]) == 2 and not digests[0] & digests[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the second plugin gets the helper of the first, under the key of its own")
 def test_helpers_of_one_name_in_two_folders(tmp_path: Path) -> None:
     """Python has one module of a name: either each plugin gets its own, or the second is refused; never the other's."""
     plugins = []
