@@ -16,5 +16,5 @@ def convert(
 
     done = upgrade(results)
     typer.echo(f"{done.records} records brought over in {results}" if done.records else f"{results}: nothing to bring over")
-    for backbone, count in sorted(done.unmatched.items()):
-        typer.echo(f"  {count} fits of {backbone}: its weights are not here, so tables read them, and a run makes them again")
+    for what, count in sorted(done.unmatched.items()):
+        typer.echo(f"  {count} {what}: tables read them, and a run makes them again")

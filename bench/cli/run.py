@@ -87,11 +87,8 @@ def run(
     )
     planned = plan.make(request, registry)
     todo, complete = execute.remaining(planned, fresh)
-    if todo and store.outdated(results):
-        raise BenchError(
-            f"{results} holds records of an older schema: `bench convert --results {results}` brings them over, and nothing "
-            "that they hold is run again"
-        )
+    if todo:
+        store.require_present(results)
     plan_view.show(planned, todo, complete, results, dense_cache)
     if dry_run:
         if why:

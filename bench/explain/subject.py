@@ -19,6 +19,7 @@ from bench.clip.blocks import Params
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
+from bench.records import store
 from bench.registry import Registry
 from bench.run import evaluate, execute, fit, plan, rounds
 from bench.run.plan import Planned
@@ -87,6 +88,7 @@ def _fit_missing(planned: plan.Plan, fits: list[Planned], results: Path, registr
         if any(other.recipe.support or _stored(other, results, session) is None for other in _chain(f))
     ]
     if todo:
+        store.require_present(results)
         runner = execute.Runner(session, registry, results, keep_states="all")
         outcome = runner.run(planned, todo, lambda what, done, total: session.report(f"fitted {what}"))
         if outcome.failures:

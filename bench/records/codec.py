@@ -7,7 +7,10 @@ packed line.
 from __future__ import annotations
 
 import hashlib
+import json
+import zlib
 from typing import Any, Literal, TypeVar
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -15,13 +18,17 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.records.keys import plain
 from bench.records.types import Record
 
 SCHEMA: Literal[2] = 2
 _LONG = 32  # hex digits of a checksum
 
+# What reading a damaged npz raises, by where the damage is.
+TORN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, BadZipFile, zlib.error)
+
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-_encoder = msgspec.json.Encoder(order="sorted")
+_encoder = msgspec.json.Encoder(order="sorted", enc_hook=plain)
 
 R = TypeVar("R", bound=Record)
 
@@ -63,12 +70,16 @@ def encode(record: Record, indent: int = 0) -> bytes:
 
 
 def sealed(record: R) -> R:
-    """The record as it will read back, with its checksum. Raises BenchError where a field holds what it may not."""
+    """The record as it will read back, with its checksum.
+
+    Raises BenchError where a field holds what it may not, numbers that JSON does not have (NaN, infinity) among it.
+    """
     try:
-        plain = msgspec.json.decode(_encoder.encode(replace(record, checksum="")), type=type(record))
-    except msgspec.ValidationError as error:
+        json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False)
+        found = msgspec.json.decode(_encoder.encode(replace(record, checksum="")), type=type(record))
+    except (msgspec.ValidationError, TypeError, ValueError, NotImplementedError) as error:
         raise BenchError(f"this result cannot be recorded: {error}") from error
-    return replace(plain, checksum=checksum(plain))
+    return replace(found, checksum=checksum(found))
 
 
 def checksum(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Records of schema 1 as schema 2: the same numbers under the keys that a run would give them today.
 
-What schema 1 did not say is looked up: preprocessing by the backbone's name, the class subset of a test set by the catalog.
-Where that is not possible (weights or datasets that are not here) the record reads all the same, but a run makes its cell again.
+What schema 1 did not say is looked up: preprocessing by the backbone's name. Where that is not possible, for weights that are not
+here, the record reads all the same, but a run makes its cell again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.errors import BenchError
-from bench.files import digest
 from bench.names import canonical
 from bench.records.codec import Unreadable, sealed
 from bench.records.keys import EvaluationKey, FitKey
@@ -94,13 +93,12 @@ class Converter:
         return _typed("fit", {**plain, **more, "provenance": _provenance(raw)}, FitRecord)
 
     def _evaluation(self, raw: Raw) -> EvaluationRecord:
-        cell, target = raw["cell"], raw["target"]
+        cell = raw["cell"]
         fit = self.key(cell, cell["method"], raw["fit"])
         own = self._fetch(cell, cell["method"], raw["fit"]) or {}
         # Schema 1 kept the values that counted; the key holds None where the fit chose them.
         asked = {k: None if k in own.get("values", {}) and k not in raw["changed"] else v for k, v in raw["values"].items()}
-        rows = _rows(target) if target != cell["dataset"] else ""
-        parts = EvaluationKey(fit=fit, target=raw["target_digest"], values=asked, rows=rows)
+        parts = EvaluationKey(fit=fit, target=raw["target_digest"], values=asked)
         plain: Raw = {k: raw[k] for k in ("cell", "target", "n", "top1", "top5", "values", "changed", "seconds") if k in raw}
         more = {"key": parts.digest(), "fit": fit, "parts": msgspec.to_builtins(parts)}
         return _typed("evaluation", {**plain, **more, "provenance": _provenance(raw)}, EvaluationRecord)
@@ -144,18 +142,6 @@ def _preprocessing(backbone: str) -> str:
         return prepared(resolve(backbone, allow_torchscript=True))
     except BenchError:
         return UNKNOWN
-
-
-@lru_cache
-def _rows(target: str) -> str:
-    """What ``EvaluationKey.rows`` says of a shifted test set."""
-    from bench.data import catalog
-
-    try:
-        classes = catalog.find(target, None, images=False).classes
-    except BenchError:
-        return UNKNOWN
-    return "" if classes is None else digest(list(classes))
 
 
 @lru_cache

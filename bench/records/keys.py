@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
 from bench.errors import BenchError
@@ -66,24 +67,37 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     engine: int = 1
 
     def digest(self) -> str:
-        """SHA-256 (hex), the name of the fit."""
-        return digest(msgspec.to_builtins(self))
+        """SHA-256 (hex), the name of the fit. Raises BenchError where a value has no JSON."""
+        return _name(self, f"{self.method}: its settings or recipe")
 
 
 class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that may change an evaluation of a fit.
 
-    ``fit``: digest of its key. ``target``: digest of the test set; ``rows``: digest of the class subset it is scored among, if
-    it is one. ``values``: the inference-time values, None where the fit's own choice counts. ``text``: digest of the
-    target's own class names and prompts, where it has some.
+    ``fit``: digest of its key. ``target``: digest of the test set, and of the class subset that it is scored among. ``values``:
+    the inference-time values, None where the fit's own choice counts. ``text``: digest of the target's own class names and
+    prompts, where it has some.
     """
 
     fit: str
     target: str
     values: dict[str, Any] = {}
-    rows: str = ""
     text: str = ""
 
     def digest(self) -> str:
-        """SHA-256 (hex), the name of the evaluation."""
-        return digest(msgspec.to_builtins(self))
+        """SHA-256 (hex), the name of the evaluation. Raises BenchError where a value has no JSON."""
+        return _name(self, "the values that act at inference")
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own number, for JSON. Raises NotImplementedError for what has none."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"{type(value).__name__} has no JSON")
+
+
+def _name(key: FitKey | EvaluationKey, what: str) -> str:
+    try:
+        return digest(msgspec.to_builtins(key, enc_hook=plain))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise BenchError(f"{what} cannot be in a key: {error}; use finite numbers, words and tuples of them") from error

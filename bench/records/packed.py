@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Line(NamedTuple):
     place: Place | None
 
 
-class _Row(msgspec.Struct, array_like=True):
+class Row(msgspec.Struct, array_like=True):
     """A line as it is written."""
 
     at: str
@@ -67,16 +67,25 @@ def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1],
         kind = np.uint8 if max(stacked.max(initial=0), labels.max(initial=0)) < 256 else np.uint16
         arrays[name], arrays[f"{name}-labels"] = stacked.astype(kind), labels.astype(kind)
         spots |= {at: (name, i) for i, at in enumerate(runs)}
-    rows = [_Row(at, msgspec.Raw(codec.encode(_slim(records[at]))), spots.get(at)) for at in sorted(records)]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    squeezed = lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
+    squeezed = _squeezed([Line(at, records[at], spots.get(at)) for at in sorted(records)])
     size = len(squeezed) + len(buffer.getvalue())
     if limit is not None and size > limit:
         raise BenchError(f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see --limit")
     write_bytes(folder / PREDICTIONS, buffer.getvalue())
     write_bytes(folder / RECORDS, squeezed)
     return size
+
+
+def write_lines(folder: Path, lines: Iterable[Line]) -> None:
+    """Write the records alone, for predictions that are there already."""
+    write_bytes(folder / RECORDS, _squeezed(sorted(lines, key=lambda line: line.at)))
+
+
+def _squeezed(lines: Iterable[Line]) -> bytes:
+    rows = [Row(line.at, msgspec.Raw(codec.encode(_slim(line.record))), line.place) for line in lines]
+    return lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
 
 
 def _slim(record: Record) -> Record:
@@ -102,13 +111,13 @@ def within(where: Path) -> list[tuple[Path, Record]]:
 
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
-    found = _line(path)
-    return found.record if found else None
+    found = _row(path)
+    return lines(path.parents[4])[found.at].record if found else None
 
 
 def top1(path: Path) -> Top1 | None:
     """Top-1 classes (n,) and labels (n,) that stand for the predictions ``path``, or None."""
-    found = _line(path.with_suffix(".json"))
+    found = _row(path.with_suffix(".json"))
     if found is None or found.place is None:
         return None
     name, column = found.place
@@ -116,11 +125,17 @@ def top1(path: Path) -> Top1 | None:
     return _array(file, _stamp(file), name)[:, column], _array(file, _stamp(file), f"{name}-labels")
 
 
-def _line(path: Path) -> Line | None:
+def has_top1(path: Path) -> bool:
+    """Whether packed predictions stand for the file ``path``; they are not read."""
+    found = _row(path.with_suffix(".json"))
+    return found is not None and found.place is not None
+
+
+def _row(path: Path) -> Row | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
     if len(path.parents) < 5 or path.parents[3].name != "runs":
         return None
-    return lines(path.parents[4]).get(path.relative_to(path.parents[3]).as_posix())
+    return rows(path.parents[4]).get(path.relative_to(path.parents[3]).as_posix())
 
 
 def _line_folder(where: Path) -> list[Line]:
@@ -142,25 +157,36 @@ def lines(results: Path) -> dict[str, Line]:
     return _read(file, stamp) if stamp else {}
 
 
-def schema(results: Path) -> int:
-    """The schema of a packed folder's records, 0 where there are none."""
+def rows(results: Path) -> dict[str, Row]:
+    """The lines as they are written, by their paths, whatever their schema."""
     file = results / RECORDS
-    with lzma.open(file) if file.is_file() else io.BytesIO() as text:
-        first = text.readline()
-    return codec.schema_of(msgspec.json.decode(first, type=_Row).record) if first else 0
+    stamp = _stamp(file)
+    return _rows(file, stamp) if stamp else {}
+
+
+@lru_cache(maxsize=4)
+def _rows(file: Path, stamp: int) -> dict[str, Row]:
+    try:
+        decoder = msgspec.json.Decoder(Row)
+        return {row.at: row for row in map(decoder.decode, lzma.decompress(file.read_bytes()).splitlines())}
+    except (lzma.LZMAError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged(file, error) from error
 
 
 @lru_cache(maxsize=4)
 def _read(file: Path, stamp: int) -> dict[str, Line]:
+    found = _rows(file, stamp)
+    decode: Callable[[bytes], Record] = codec.decode
+    if any(codec.schema_of(row.record) == OLD for row in list(found.values())[:1]):
+        decode = _converting(found)
     try:
-        decoder = msgspec.json.Decoder(_Row)
-        rows = [decoder.decode(line) for line in lzma.decompress(file.read_bytes()).splitlines()]
-        decode: Callable[[bytes], Record] = codec.decode
-        if rows and codec.schema_of(rows[0].record) == OLD:
-            decode = _converting(rows)
-        return {row.at: Line(row.at, decode(row.record), row.place) for row in rows}
-    except (lzma.LZMAError, msgspec.DecodeError, UnicodeDecodeError, codec.Unreadable) as error:
-        raise BenchError(f"{file}: not readable packed records ({error}); take the file from its source again") from error
+        return {row.at: Line(row.at, decode(row.record), row.place) for row in found.values()}
+    except codec.Unreadable as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> BenchError:
+    return BenchError(f"{file}: not readable packed records ({error}); take the file from its source again")
 
 
 @lru_cache(maxsize=4)
@@ -171,13 +197,11 @@ def _by_folder(file: Path, stamp: int) -> dict[str, list[Line]]:
     return found
 
 
-def _converting(rows: list[_Row]) -> Callable[[bytes], Record]:
-    raw = {row.at: row.record for row in rows}
-
+def _converting(found: Mapping[str, Row]) -> Callable[[bytes], Record]:
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         where = places.folder(Path(), cell["backbone"], cell["dataset"], method)
-        found = raw.get(places.fit_path(where, key).relative_to("runs").as_posix())
-        return msgspec.json.decode(found) if found is not None else None
+        row = found.get(places.fit_path(where, key).relative_to("runs").as_posix())
+        return msgspec.json.decode(row.record) if row is not None else None
 
     converter = Converter(fetch)
     return lambda data: converter.record(msgspec.json.decode(data))
@@ -185,5 +209,8 @@ def _converting(rows: list[_Row]) -> Callable[[bytes], Record]:
 
 @lru_cache(maxsize=64)
 def _array(file: Path, stamp: int, name: str) -> NDArray[Any]:
-    with np.load(file, allow_pickle=False) as arrays:
-        return np.asfortranarray(arrays[name])
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asfortranarray(arrays[name])
+    except codec.TORN as error:
+        raise BenchError(f"{file}: not readable predictions ({error}); take the file from its source again") from error

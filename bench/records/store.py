@@ -9,14 +9,15 @@ schema 1 are read too (bench.records.convert).
 from __future__ import annotations
 
 import io
+import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -47,10 +48,18 @@ class Clock:
     def of(cls, results: Path) -> Clock:
         """The clock of a results folder, which gets a name if it has none yet."""
         name = results / FOLDER
+        results.mkdir(parents=True, exist_ok=True)
         if not name.is_file():
-            write_json(name, {"id": secrets.token_hex(8)})
-        last = max((r.provenance.order for _, r in every(results)), default=0)
-        return cls(str(read_json(name)["id"]), last)
+            mine = results / f".{FOLDER}.{secrets.token_hex(8)}"
+            write_json(mine, {"id": secrets.token_hex(8)})
+            with suppress(FileExistsError):  # of two runs that begin, one names it
+                os.link(mine, name)
+            mine.unlink()
+        try:
+            folder = str(read_json(name)["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"{name}: does not name the results folder ({error}); delete it, and it is made anew") from error
+        return cls(folder, max((r.provenance.order for _, r in every(results)), default=0))
 
     def tick(self) -> int:
         """The next number."""
@@ -82,7 +91,10 @@ def _old(results: Path, data: bytes) -> Record:
 
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         file = places.fit_path(places.folder(results, cell["backbone"], cell["dataset"], method), key)
-        return read_json(file) if file.is_file() else None
+        if file.is_file():
+            return dict(read_json(file))
+        row = packed.rows(results).get(file.relative_to(places.runs(results)).as_posix())
+        return msgspec.json.decode(row.record) if row else None
 
     return convert.Converter(fetch).record(msgspec.json.decode(data))
 
@@ -106,13 +118,13 @@ def behind(path: Path, record: Record) -> list[FitRecord]:
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     if not isinstance(own, FitRecord):
         return []
-    found = [own]
+    found = {own.key: own}
     for role, key in own.parts.after.items():
         below = places.fit_path(path.parent.parent / places.safe(own.reads.get(role, role)), key)
         other = read(below)
         if other is not None:
-            found += behind(below, other)
-    return found
+            found |= {fit.key: fit for fit in behind(below, other)}
+    return list(found.values())
 
 
 def write(path: Path, record: Record, clock: Clock) -> None:
@@ -142,7 +154,7 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 def has_predictions(path: Path) -> bool:
     """Whether the evaluation whose record lies at ``path`` has predictions, as a file or packed."""
     file = path.with_suffix(".npz")
-    return file.is_file() or packed.top1(file) is not None
+    return file.is_file() or packed.has_top1(file)
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
@@ -153,24 +165,26 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
     record, file = read(path), path.with_suffix(".npz")
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    found = _arrays(file, tuple(names))
+    found = arrays(path, names)
     for name, x in found.items():
         if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
             raise BenchError(f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with --fresh")
     return found
 
 
-def _arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """``predictions`` without a look at what the record says of them."""
+    file = path.with_suffix(".npz")
     if not file.is_file():
         kept = packed.top1(file)
         if kept is None:
             raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")
         return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise BenchError(f"{file}: not readable predictions ({error}); {_AGAIN.replace('it', 'the file', 1)}") from error
+        with np.load(file, allow_pickle=False) as kept_here:
+            return {name: kept_here[name] for name in names}
+    except codec.TORN as error:
+        raise BenchError(f"{file}: not readable predictions ({error}); delete the file to run its cell again") from error
 
 
 def every(results: Path) -> Iterator[tuple[Path, Record]]:
@@ -198,4 +212,16 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
 def outdated(results: Path) -> bool:
     """Whether a folder holds records of schema 1, which read but which no run takes for its own (bench.records.upgrade)."""
     files = places.runs(results).rglob("*.json")
-    return packed.schema(results) == convert.SCHEMA or any(codec.schema_of(f.read_bytes()) == convert.SCHEMA for f in files)
+    first = next(iter(packed.rows(results).values()), None)
+    if first is not None and codec.schema_of(first.record) == convert.SCHEMA:
+        return True
+    return any(codec.schema_of(f.read_bytes()) == convert.SCHEMA for f in files)
+
+
+def require_present(results: Path) -> None:
+    """Raises BenchError, naming the command, for a folder with records of an older schema."""
+    if outdated(results):
+        raise BenchError(
+            f"{results} holds records of an older schema: `bench convert --results {results}` brings them over, and nothing "
+            "that they hold is run again"
+        )

@@ -3,75 +3,114 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 from msgspec.structs import replace
 
+from bench.errors import BenchError
 from bench.records import codec, convert, packed, places, store
 from bench.records.types import EvaluationRecord, FitRecord, Record
 
 
 @dataclass(frozen=True)
 class Upgraded:
-    """How many records were brought over, and of how many by backbone a run will not know the keys."""
+    """How many records were brought over, and of how many, by reason, a run will not know the keys."""
 
     records: int
     unmatched: dict[str, int]
 
 
 def upgrade(results: Path) -> Upgraded:
-    """Convert what is packed and what lies in files; what is of the present schema stays as it is.
+    """Convert what lies in files and what is packed; what is of the present schema stays as it is.
 
-    New files are written first and old ones removed after them, so that an interruption loses nothing; a second call goes on.
+    Nothing old is removed before what replaces it is written, so that an interruption loses nothing; a second call goes on.
+    Raises BenchError where there are no records, or where predictions are not those of their record.
     """
-    done = [*_packed(results), *_files(results)]
-    unmatched = Counter(r.cell.backbone for r in done if isinstance(r, FitRecord) and convert.UNKNOWN in r.parts.preprocessing)
-    return Upgraded(len(done), dict(unmatched))
+    if not places.runs(results).is_dir() and not packed.rows(results):
+        raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
+    files = {f: data for f in sorted(places.runs(results).rglob("*.json")) if _old(data := f.read_bytes())}
+    rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
+    # Fits and evaluations may lie in either, so one converter sees both; the packed ones are replaced last, in one piece.
+    raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
+    converter = convert.Converter(lambda cell, method, key: _fit(raw, results, cell, method, key))
+    done = [*_files(results, files, converter), *_packed(results, rows, converter)]
+    return Upgraded(len(done), dict(Counter(filter(None, map(_why_unmatched, done)))))
 
 
-def _packed(results: Path) -> Iterable[Record]:
-    if packed.schema(results) != convert.SCHEMA:
-        return []
-    found: dict[str, Record] = {}
-    arrays: dict[str, packed.Top1] = {}
-    for path, record in packed.records(results):
-        here = _place(results, path, record).relative_to(places.runs(results)).as_posix()
-        kept = packed.top1(path.with_suffix(".npz"))
-        if isinstance(record, EvaluationRecord) and kept is not None:
-            arrays[here] = kept
-            record = replace(record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True)))
-        found[here] = record
-    packed.write(results, found, arrays)
-    return list(found.values())
+def _old(data: bytes | msgspec.Raw) -> bool:
+    return codec.schema_of(data) == convert.SCHEMA
 
 
-def _files(results: Path) -> Iterable[Record]:
-    old = [f for f in sorted(places.runs(results).rglob("*.json")) if codec.schema_of(f.read_bytes()) == convert.SCHEMA]
-    done = []
-    for file in old:
-        record = store.read(file)
-        assert record is not None
-        place = _place(results, file, record)
+def _fit(raw: Mapping[Path, bytes], results: Path, cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
+    where = places.folder(results, cell["backbone"], cell["dataset"], method)
+    data = raw.get(places.fit_path(where, key))
+    found: dict[str, Any] | None = None if data is None else msgspec.json.decode(data)
+    return found
+
+
+def _why_unmatched(record: Record) -> str:
+    """Why a run will make this record again, empty where it will not."""
+    if isinstance(record, FitRecord) and record.parts.preprocessing == convert.UNKNOWN:
+        return f"fits of {record.cell.backbone}, whose weights are not here"
+    if isinstance(record, FitRecord) and record.parts.source:
+        return f"fits of {record.cell.method}, a plugin whose other files schema {convert.SCHEMA} did not know"
+    return ""
+
+
+def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Converter) -> Iterator[Record]:
+    written = set()
+    for file, data in files.items():
+        record = converter.record(msgspec.json.decode(data))
+        place = _place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
-            arrays = store.predictions(file, ("top1", "top5", "labels"))
+            arrays = store.arrays(file, ("top1", "top5", "labels"))
+            _check(file, record, arrays["top1"], arrays["labels"])
             record = replace(record, predictions=store.write_predictions(place, arrays))
-        state = places.state_path(results, file.stem)
-        if isinstance(record, FitRecord) and state.is_file():
-            record = replace(record, state=codec.checksum_bytes(state.read_bytes()))
+        if isinstance(record, FitRecord):
+            old, new = places.state_path(results, file.stem), places.state_path(results, record.key)
+            kept = next((p for p in (old, new) if p.is_file()), None)
+            record = replace(record, state=codec.checksum_bytes(kept.read_bytes()) if kept else "")
             store.put(place, record)
-            state.rename(places.state_path(results, record.key))
+            if old.is_file():
+                old.replace(new)
         else:
             store.put(place, record)
-        done.append(record)
-    for file in sorted(old, key=lambda f: "-" not in f.stem):  # evaluations first: they are found by their fits
-        for part in (file, file.with_suffix(".npz")):
+        written |= {place, place.with_suffix(".npz")}
+        yield record
+    for file in sorted(files, key=lambda f: "-" not in f.stem):  # evaluations first: they are found by their fits
+        for part in {file, file.with_suffix(".npz")} - written:
             part.unlink(missing_ok=True)
-    return done
 
 
-def _place(results: Path, path: Path, record: Record) -> Path:
+def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.Converter) -> Iterator[Record]:
+    """The predictions stay where they are; only the records are written anew."""
+    if not rows:
+        return
+    lines = []
+    for path, row in rows.items():
+        record = converter.record(msgspec.json.decode(row.record))
+        kept = packed.top1(path) if row.place else None
+        if isinstance(record, EvaluationRecord) and kept is not None:
+            _check(path, record, *kept)
+            record = replace(record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True)))
+        lines.append(packed.Line(_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place))
+    packed.write_lines(results, lines)
+    yield from (line.record for line in lines)
+
+
+def _check(path: Path, record: EvaluationRecord, top1: np.ndarray, labels: np.ndarray) -> None:
+    """Schema 1 had no checksums: what can be told is whether the predictions give the accuracy that was recorded."""
+    right = float((top1 == labels).mean())
+    if len(labels) != record.n or abs(right - record.top1) > 1e-9:
+        raise BenchError(f"{path}: its predictions are not its own (they give {right:.4f}, it says {record.top1:.4f}); delete it")
+
+
+def _place(path: Path, record: Record) -> Path:
     """Where the record belongs by its own key."""
     if isinstance(record, FitRecord) or record.key == record.fit:
         return places.fit_path(path.parent, record.key)

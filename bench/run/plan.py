@@ -16,7 +16,6 @@ from bench.data import catalog, fewshot
 from bench.data.dataset import Dataset, Draw
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
-from bench.files import digest
 from bench.interface import Facts, Method, Recipe
 from bench.names import canonical
 from bench.prompts import PromptSet
@@ -275,8 +274,7 @@ class _Planner:
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
-            rows = "" if target.classes is None else digest(list(target.classes))
-            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values), rows=rows)
+            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values))
             found.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return found
 

@@ -136,13 +136,13 @@ def test_a_backbone_that_is_not_here_is_said(tmp_path: Path) -> None:
         file.write_text(file.read_text().replace('"backbone": "pocket-rn"', '"backbone": "RN50"'))
     (results / "runs" / "pocket-rn").rename(results / "runs" / "RN50")
     done = bench("convert", "--results", results)
-    assert "8 fits of RN50: its weights are not here" in done.output
+    assert "8 fits of RN50, whose weights are not here: tables read them, and a run makes them again" in done.output
     assert table(results) == TABLE
 
 
 def test_the_committed_records_are_of_today() -> None:
     pocket = Path(__file__).resolve().parents[2] / "results" / "pocket"
-    assert packed.schema(pocket) == 2 and not store.outdated(pocket)
+    assert not store.outdated(pocket)
     fits = [r for _, r in packed.records(pocket) if isinstance(r, FitRecord)]
     assert len(fits) > 4000
     assert all(r.key == r.parts.digest() for r in fits[::50])

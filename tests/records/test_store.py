@@ -144,7 +144,7 @@ def test_packed_predictions_are_checked_too(tmp_path: Path) -> None:
 
 def test_fields_at_their_default_are_neither_written_nor_keyed(one: Path) -> None:
     text = one.read_text()
-    for reserved in ("classes", "per_class", "outputs", "metrics", "target_identity", "rows"):
+    for reserved in ("classes", "per_class", "outputs", "metrics", "target_identity", "text"):
         assert f'"{reserved}"' not in text
     found = store.read(one)
     assert found is not None

@@ -43,17 +43,19 @@ def same(one: Path, other: Path) -> None:
             assert all(np.array_equal(x[k][..., :1], y[k][..., :1]) for k in x.files), name
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("alone")
+@pytest.fixture
+def alone(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of the grid where nothing joins, made once."""
+    results = tmp_path_factory.getbasetemp() / "alone"
+    done = bench("run", *FOUR, "--methods", METHODS, "--no-join", "--results", results, "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    return results
 
 
 def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Path) -> None:
-    shown = []
-    for results, flag in ((alone, "--no-join"), (tmp_path, "--join")):
-        done = bench("run", *FOUR, "--methods", METHODS, flag, "--results", results, "--jobs", "1")
-        assert done.exit_code == 0, done.output
-        shown.append(bench("table", "--results", results, "--format", "csv").output)
+    done = bench("run", *FOUR, "--methods", METHODS, "--join", "--results", tmp_path, "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    shown = [bench("table", "--results", results, "--format", "csv").output for results in (alone, tmp_path)]
     assert shown[0] == shown[1] and "safe-a" in shown[0]
     same(alone, tmp_path)
     both = [(2, 1), (2, 2), (3, 1), (3, 2)]

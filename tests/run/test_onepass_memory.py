@@ -32,10 +32,11 @@ def measure(n):
         name="many", digest="d" * 64, source=GreySource(), classes=None, classnames=("a", "b", "c"),
         test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
     )
-    fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, cell=Made(method="made"))
-    evaluation = Made(target=target, values={{}}, changed={{}})
+    fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, key="0" * 64,
+               cell=Made(method="made"))
+    evaluation = Made(target=target, values={{}}, changed={{}}, key="1" * 64, parts=None)
     jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}) for _ in range(3)]
-    scored = [arrays[0].size for _, arrays in onepass.run(session, jobs)]
+    scored = [arrays["top1"].size for _, arrays in onepass.run(session, jobs)]
     return scored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 tower = WideTower(size=64)
