@@ -164,9 +164,9 @@ class Facts:
     n_classes: int
     n_support: int
     n_prompts: int
-    recipe_as: str
+    recipe_as: str = field(compare=False)
     tower: str
-    preset: str
+    preset: str = field(compare=False)
 
 
 class FitFacts(Facts):

@@ -165,8 +165,11 @@ def _try(registry: Registry, source: str, add: object) -> None:
 
 
 def _installed(registry: Registry, point: EntryPoint) -> None:
-    cls = point.load()
-    file = inspect.getsourcefile(cls)
+    try:
+        cls = point.load()
+        file = inspect.getsourcefile(cls)
+    except Exception as error:
+        raise BenchError(f"{point.value}: cannot be loaded: {type(error).__name__}: {error}") from error
     if file is None:
         raise BenchError(f"{point.value}: its source file is not there, so that its records could not tell an edit")
     registry.add(cls, point.value, sources.digest_of(Path(file)))

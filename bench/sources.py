@@ -1,23 +1,55 @@
-"""The source of a plugin: its file and the modules that it imports from its own folder, as one digest.
+"""The source of a plugin: its file, the modules it imports from its own folder, and the program's methods it builds on.
 
-It is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the source, so that
-those inside functions count too. What a plugin reads by itself, data files and modules that it imports by a string, is not
-seen: it must raise its ``version`` when they change.
+One digest of them is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the
+source, so that those inside functions count too. What a plugin reads by itself, data files and modules that it imports by a
+string, is not seen: it must raise its ``version`` when they change.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.files import digest, sha256_file
+from bench.paths import methods_dir
+
+METHODS = "bench.methods"
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 (hex) of a plugin's file and of the modules of its own folder that it imports, by their place in that folder."""
-    root = _root(file)
-    return digest({f.relative_to(root).as_posix(): sha256_file(f) for f in own_modules(file)})
+    """SHA-256 (hex) of a plugin's file and modules, by their place in its folder, and of the methods that they build on."""
+    root, modules = _root(file), own_modules(file)
+    parts = {part.relative_to(root).as_posix(): sha256_file(part) for part in modules}
+    return digest({**parts, **{f"{METHODS}.{part.stem}": sha256_file(part) for part in methods_below(modules)}})
+
+
+def methods_below(modules: Iterable[Path]) -> list[Path]:
+    """The program's own methods that modules import, and those that these import, sorted."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        file = waiting.pop()
+        for name in _named(file):
+            below = methods_dir() / f"{name}.py"
+            if below.is_file() and below not in found:
+                found.add(below)
+                waiting.append(below)
+    return sorted(found)
+
+
+def _named(file: Path) -> Iterator[str]:
+    """The names of the program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as ``.x``."""
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            lone = node.level == 1 and not (file.parent / "__init__.py").is_file()  # such a plugin is loaded among the methods
+            base = ".".join(filter(None, (METHODS if lone else "." * node.level, node.module)))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[2] for name in names if name.startswith(f"{METHODS}."))
 
 
 def own_modules(file: Path) -> list[Path]:
@@ -52,13 +84,17 @@ def _root(file: Path) -> Path:
     return folder
 
 
+def _parsed(file: Path) -> ast.Module:
+    """The file's syntax tree; an empty one where it does not parse, for then it does not load either, and loading says so."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
 def _imports(file: Path, root: Path) -> Iterator[Path]:
     """The modules below ``root`` that a file imports, wherever in it the import stands."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return  # what does not parse does not load either; loading says so
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             names = [(alias.name, [root, file.parent]) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level:

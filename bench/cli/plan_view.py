@@ -84,7 +84,7 @@ def show_why(plan: Plan, todo: list[Todo]) -> None:
     """One line for each cell to do, with the parts of its key that changed, and one for each drifted method."""
     from bench.run.why import drifted, reasons
 
-    for line in (*map(reasons, todo), *drifted(plan)):
+    for line in (*reasons(todo), *drifted(plan)):
         typer.echo(f"  {line}")
 
 
@@ -96,7 +96,7 @@ def show_idle(complete: int) -> None:
         typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
 
 
-def show_outcome(outcome: Outcome, earlier: set[Conditions]) -> None:
+def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None:
     """What was done, every failure, and whether it mixes conditions with the cells that were recorded ``earlier``."""
     from bench.run.provenance import mixed
 
@@ -106,8 +106,11 @@ def show_outcome(outcome: Outcome, earlier: set[Conditions]) -> None:
     )
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
-    if outcome.conditions and (differs := mixed([*earlier, *outcome.conditions])):
-        typer.secho(f"mixed conditions, which may move numbers by rounding: {differs} (--fresh makes all anew)", fg="yellow")
+    backbones = sorted({backbone for backbone, _ in outcome.conditions})
+    every = {b: mixed(c for name, c in earlier | outcome.conditions if name == b) for b in backbones}
+    if differing := [f"{differs} ({backbone})" for backbone, differs in every.items() if differs]:
+        what = "; ".join(differing)
+        typer.secho(f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)", fg="yellow")
     for cell, message in outcome.failures[:_SHOWN]:
         typer.secho(f"  failed: {cell}: {message}", err=True, fg="red")
     if len(outcome.failures) > _SHOWN:

@@ -109,7 +109,7 @@ def run(
         session = Session(device, cache, board.say, workers, dense_cache)
         join = session.device.startswith("cuda") if join is None else join
         runner = execute.Runner(session, registry, results, keep_states, fresh, join)
-        earlier = set() if fresh else why_.before(planned)
+        earlier = why_.before(planned, fresh)
         several = jobs or parallel.default_jobs(session.device, len(todo))
         setup = parallel.Setup(
             request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache, join, replace(runner.clock)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bench.errors import BenchError
@@ -36,13 +36,17 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
     """Bring ``learner`` to where the file left off; returns (steps done, seconds spent), (0, 0.0) without a file.
 
-    Raises BenchError for a file of a run that was asked for something else.
+    Raises BenchError for a file of a run that was asked for something else, and for one that cannot be read.
     """
     if not path.is_file():
         return 0, 0.0
-    with safe_open(path, "pt") as file:
-        facts = {name: json.loads(text) for name, text in file.metadata().items()}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    try:
+        with safe_open(path, "pt") as file:
+            facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        facts["asked"], tensors["generator"]
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BenchError(f"{path}: not where a run stood ({error}); delete it to start anew") from error
     if facts["asked"] != json.loads(json.dumps(dict(asked))):
         raise BenchError(f"{path} belongs to a run with {facts['asked']}: give the same flags, or delete it to start anew")
     learner.model.load_state_dict({k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")})

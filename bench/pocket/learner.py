@@ -5,6 +5,7 @@ Legend: B batch, n known tokens, L text length, C embedding width, K concepts.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
+from bench.files import digest
 from bench.pocket import compose
 from bench.pocket.captions import COLOURS, TEXTURES, caption, templates, vocabulary
 from bench.pocket.iconsets import Concept, Glyphs
@@ -63,6 +65,12 @@ class Learner:
         self.drawings = [np.flatnonzero(glyphs.concept == k) for k in range(len(known))]
         share = np.array([1.0 if c.asked else UNASKED for c in known]) * np.array([len(d) > 0 for d in self.drawings])
         self.share = share / share.sum()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what the learner sees: drawings, tokens and the share of each concept; and where it computes."""
+        arrays = (self.pixels.cpu().numpy(), self.ids_n.numpy(), self.share)
+        return digest([self.device.type, *(hashlib.sha256(x.tobytes()).hexdigest() for x in arrays)])
 
     def start_from(self, path: Path) -> int:
         """Take over a file's weights; returns how many tokens are new. The auxiliary classifier starts at the concepts' texts."""

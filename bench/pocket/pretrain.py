@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.files import sha256_file
 from bench.pocket import checkpoint, numerals, probe
 from bench.pocket.arch import ARCH
 from bench.pocket.iconsets import Glyphs, concepts, heldout_glyphs, training_glyphs
@@ -47,7 +48,7 @@ def pretrain(
     before, zero-shot accuracy (%) by task. Raises BenchError where another run's state lies beside ``out``.
     """
     state_file = out.with_suffix(".resume.safetensors")
-    asked = {**facts, "batch": batch, "minutes": minutes, "steps": steps, "lr": learner.lr}
+    asked = {**facts, "batch": batch, "minutes": minutes, "steps": steps, "lr": learner.lr, "seen": learner.digest}
     done, last = checkpoint.resume(state_file, learner, asked)
     start = time.monotonic() - last
     seen: list[dict[str, float]] = []
@@ -58,16 +59,16 @@ def pretrain(
             last = spent
             mean = {k: round(float(np.mean([s[k] for s in seen])), 4) for k in (seen[0] if seen else {})}
             line = {"step": done, "seconds": round(spent), **mean, "zero_shot": probe.zero_shot(learner, tasks)}
+            state = learner.model.state_dict()
+            export(state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out)
+            checkpoint.write(state_file, learner, asked, done, spent)  # before the log, so that no line comes twice
             with out.with_suffix(".log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
-            state = learner.model.state_dict()
-            export(state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out)
             seen = []
             if progress >= 1:
-                state_file.unlink(missing_ok=True)
+                state_file.unlink()
                 return line
-            checkpoint.write(state_file, learner, asked, done, spent)
         seen.append(learner.step(batch, progress, done))
         done += 1
 
@@ -99,7 +100,8 @@ def main() -> None:
     print(f"{len(glyphs.concept)} drawings, {len(known)} concepts, {len(learner.ids_n)} tokens, {new} new", flush=True)
     held = {artist: heldout_glyphs(a.npm, icons, artist) for artist in ("openmoji", "twemoji")}
     tasks = probe.tasks(a.datasets, icons, held, ARCH[a.arch]["vision_cfg"]["image_size"])
-    facts = {"name": f"pocket-{a.arch}", "seed": a.seed, "batch": a.batch, "init": a.init.name if a.init else "random"}
+    init = f"{a.init.name} {sha256_file(a.init)[:12]}" if a.init else "random"
+    facts = {"name": f"pocket-{a.arch}", "seed": a.seed, "batch": a.batch, "init": init}
     pretrain(learner, a.out, facts, a.batch, a.minutes, a.steps, a.every, tasks)
 
 

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bench.files import digest
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 
 _MOST = 4  # names of a conflict that are spelt out
+V = TypeVar("V", str, tuple[tuple[str, str], ...])
 Row = dict[str, Any]
 CELL = ("method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "variant")
+
+
+# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and what ``Made`` holds by itself.
+SETUP = (
+    "settings", "recipe", "source", "engine", "preprocessing", "prompts", "sentences", "protocol", "encode_dtype", "classes",
+    "draw_kind",
+)  # fmt: skip
 
 
 class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
     ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's. ``content``:
-    digests of the dataset and of the test set, by name. ``setup``: digest of the settings and recipes of the same methods,
-    which differs between the seeds of a row only where the program's own defaults have changed.
+    digests of the dataset and of the test set, by name. ``setup``: digests of whatever else is in the keys of the same
+    methods, by name (``SETUP``); they differ between the seeds of a row only where something has changed since.
     """
 
     versions: Mapping[str, int]
     weights: str
     content: Mapping[str, str]
-    setup: str
+    setup: tuple[tuple[str, str], ...]
 
 
 def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
     """The fits that a fit builds on, as far as their records are there."""
-    for key in fit.parts.after.values():
+    for key in dict.fromkeys(fit.parts.after.values()):
         if key in fits:
             yield fits[key]
             yield from below(fits[key], fits)
@@ -48,7 +56,7 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
         {method: parts.version for method, parts in known},
         key.weights if key else "",
         {name: found for name, found in content.items() if found},
-        digest([[parts.settings, parts.recipe] for _, parts in known]),
+        tuple((name, digest([getattr(parts, name) for _, parts in known])) for name in SETUP),
     )
 
 
@@ -80,8 +88,11 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
     setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup}, notes)
 
     def old_setup(row: Row) -> list[str]:
-        old = row["made"].setup != setups[_seedless(row)]
-        return [f"{row['method']} with settings that are not the method's own any more"] if old else []
+        newest = dict(setups[_seedless(row)])
+        other = [name for name, found in row["made"].setup if found != newest[name]]
+        if set(other) & {"settings", "recipe"}:
+            return [f"{row['method']} with settings that are not the method's own any more"]
+        return [f"{row['method']} of an older {' and '.join(other)}"] if other else []
 
     rows = _drop(rows, old_setup, notes)
     newest: dict[tuple[Any, ...], Row] = {}
@@ -100,13 +111,13 @@ def _old(found: str, newest: Mapping[str, str], name: str) -> bool:
     return bool(found) and found != newest[name]
 
 
-def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, str]], notes: list[str]) -> dict[str, str]:
+def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: list[str]) -> dict[str, V]:
     """The digest that the newest record gives to each name; names on which merged folders disagree are noted."""
-    newest: dict[str, tuple[int, str]] = {}
-    folders: dict[str, dict[str, set[str]]] = {}
+    newest: dict[str, tuple[int, V]] = {}
+    folders: dict[str, dict[V, set[str]]] = {}
     for row in rows:
         for name, value in named(row).items():
-            newest[name] = max(newest.get(name, (-1, "")), (row["order"], value))
+            newest[name] = max(newest.get(name, (-1, value)), (row["order"], value))
             folders.setdefault(name, {}).setdefault(value, set()).add(row["folder"])
     latest = {name: value for name, (_, value) in newest.items()}
     others = {name: set().union(*by_value.values()) - by_value[latest[name]] - {""} for name, by_value in folders.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +48,7 @@ class Outcome:
     encodes: int = 0
     steps: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
-    conditions: set[Conditions] = field(default_factory=set)
+    conditions: set[tuple[str, Conditions]] = field(default_factory=set)  # by backbone, whose size decides on threads
     out_of_time: bool = False
 
     def add(self, other: Outcome) -> None:
@@ -101,6 +100,7 @@ class Runner:
         join: bool = False, clock: store.Clock | None = None,
     ) -> None:  # fmt: skip
         self.clock = replace(clock) if clock else store.Clock.of(results)
+        self.made: set[str] = set()  # keys of the fits and evaluations that this runner recorded
         self.unread: dict[tuple[str, str], dict[str, UnreadableImage]] = {}  # by backbone and dataset of the round: paths
         self.join, self.joiner = join, Joiner(session)
         self.ready: dict[str, Consts] = {}  # constants of fits that were made along with another
@@ -224,62 +224,69 @@ class Runner:
 
     def _stops(self, t: Todo, broken: Mapping[tuple[str, str], Exception]) -> Exception | None:
         """Why a cell cannot go on: what its fits read, or every test set that it lacks, cannot be encoded."""
-        name = t.fit.backbone.name
-        dense = self.session.dense_cache
+        spec, dense = t.fit.backbone, self.session.dense_cache
 
         def error(of: Iterable[needs.Need]) -> Exception | None:
-            for dataset, _, paths, view, tap in of:
-                if (name, dataset.name) in broken and needs.stored(tap, view):
-                    return broken[name, dataset.name]
-                if bad := self.unread.get((name, dataset.name)):
-                    for path in paths:
-                        if path in bad:
-                            return bad[path]
-            return None
+            wanted = list(of)
+            datasets = (dataset.name for dataset, _, _, view, tap in wanted if needs.stored(tap, view))
+            whole = next((broken[spec.name, name] for name in datasets if (spec.name, name) in broken), None)
+            return whole or self._unread(spec, wanted)
 
         if found := error(self._fitting(t)):
             return found
         late = [error(needs.of_evaluation(t.fit, e, dense)) for e in t.evaluations]
         return late[0] if late and all(late) else None
 
+    def _unread(self, spec: BackboneSpec, wanted: Iterable[needs.Need]) -> UnreadableImage | None:
+        """The first image of what is wanted that cannot be read, unless the store holds its features from before."""
+        for dataset, _, paths, view, tap in wanted:
+            bad = self.unread.get((spec.name, dataset.name), {})
+            for path in paths if bad else ():
+                if path in bad and (not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])):
+                    return bad[path]
+        return None
+
     def _cell(self, t: Todo) -> str:
         """Do one cell; what to say of it."""
         try:
             with self.session.threads(t.fit.backbone):
-                self._fit_and_evaluate(t)
+                return self._fit_and_evaluate(t)
         except KeyboardInterrupt:
             raise
         except Exception as error:
             return self.failed(t, error)
-        return label(t.fit)
 
-    def _fit_and_evaluate(self, t: Todo) -> None:
+    def _fit_and_evaluate(self, t: Todo) -> str:
         from bench.run import evaluate, onepass
 
         state = self.state(t.fit)
         if not t.evaluations:
-            return
+            return label(t.fit)
         consts = self.ready.pop(t.fit.key, None)
         if consts is None:
             with stages.stage("prepare"):
                 consts = t.fit.method.prepare(self.session.task(t.fit, self._after(t.fit)))
         facts = self._facts(t.fit)
-        for e in t.evaluations:
-            bad = self.unread.get((t.fit.backbone.name, e.target.name), {})
-            if unread := next((bad[path] for path in e.target.test.paths if path in bad), None):
-                self.session.report(self.failed(replace(t, evaluations=(e,)), unread))
-                continue
-            if onepass.waits(self.session, t.fit, e):
-                self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))
-                continue
-            with stages.stage("evaluate"):
-                found = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
-            self._conclude(t, e, facts, found)
+        said = label(t.fit)
+        for e in t.evaluations:  # the failure of one is not that of the others
+            try:
+                if unread := self._unread(t.fit.backbone, needs.of_evaluation(t.fit, e, self.session.dense_cache)):
+                    raise unread
+                if onepass.waits(self.session, t.fit, e):
+                    self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))
+                    continue
+                with stages.stage("evaluate"):
+                    found = evaluate.evaluate(self.session, t.fit, e, state.params, consts, state.values)
+                self._conclude(t, e, facts, found)
+            except Exception as error:
+                said = self.failed(replace(t, evaluations=(e,)), error)
+        return said
 
     def _facts(self, fit: Planned) -> Provenance:
         """Where a number that is made now comes from; counted in."""
-        facts = provenance.of_run(self.session.device, fit.method, not self.session.dense_cache)
-        self.outcome.conditions.add(provenance.conditions(facts))
+        streamed = not self.session.dense_cache and bool(needs.HEAVY.intersection(fit.method.taps))
+        facts = provenance.of_run(self.session.device, fit.method, streamed)
+        self.outcome.conditions.add((fit.backbone.name, provenance.conditions(facts)))
         return facts
 
     def _conclude(self, t: Todo, e: Evaluation, facts: Provenance, found: Evaluated) -> None:
@@ -287,6 +294,7 @@ class Runner:
         record, arrays = found
         checksums = store.write_predictions(path, arrays)
         store.write(path, with_fields(record, predictions=checksums, provenance=facts), self.clock)
+        self.made.add(e.key)
         self.outcome.evaluations += 1
 
     def _heavy(self) -> bool:
@@ -332,11 +340,12 @@ class Runner:
             self.states[fit.key] = found
             return found
         for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self._after):
-            data = fitting.state_bytes(fitted)
-            if data and self.keep(made):
+            data = fitting.state_bytes(fitted) if self.keep(made) else b""
+            if data:
                 write_bytes(places.state_path(self.results, made.key), data)
             record = fitting.fit_record(made, fitted, seconds, self._facts(made), data)
             store.write(places.fit_path(made.where, made.key), record, self.clock)
+            self.made.add(made.key)
             self.outcome.fits += 1
             self.outcome.steps += fitted.budget["steps"]
             self.states[made.key] = fitting.state_of(made, fitted.params, fitted.values)
@@ -355,18 +364,18 @@ class Runner:
 
         Returns what to say of it.
         """
-        fit, message = t.fit, str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        fit, message = t.fit, stages.message(error)
         head = Failure(
             schema=SCHEMA, key=fit.key, of="fit", fit=fit.key, cell=fit.cell, stage=stages.of(error), error=message,
-            traceback="".join(traceback.format_exception(error)), title=fit.method.title, parts=fit.parts,
+            traceback=stages.trace(error), title=fit.method.title, parts=fit.parts,
             changed=dict(fit.changed), provenance=provenance.of_run(self.session.device, fit.method),
         )  # fmt: skip
-        if recorded(fit) is None:
+        if recorded(fit) is None or (self.fresh and fit.key not in self.made):  # --fresh: an older record is no success
             store.write(places.fit_path(fit.where, fit.key), head, self.clock)
         else:
             for e in t.evaluations:
                 path = places.evaluation_path(fit.where, fit.key, e.key)
-                if store.evaluation(path, e.key) is None:
+                if store.evaluation(path, e.key) is None or (self.fresh and e.key not in self.made):
                     more = {"target": e.target.name, "values": dict(e.values), "changed": dict(e.changed)}
                     store.write(path, with_fields(head, key=e.key, of="evaluation", parts=None, **more), self.clock)
         self.outcome.failures.append((label(fit), message))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.interface import EVAL, Consts, Params
-from bench.run import evaluate, needs
+from bench.run import evaluate, needs, stages
 from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
@@ -58,7 +58,8 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                     continue
                 mine = {tap: features[tap] for tap in job.fit.method.taps}
                 try:
-                    ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
+                    with stages.stage("evaluate"):
+                        ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others
                     errors[i] = error
                 else:

@@ -82,12 +82,19 @@ _worker: dict[str, Any] = {}
 
 def _start(setup: Setup, slots: Any, pids: Any) -> None:
     """Runs once in every worker: a device of its own, the plan again (it is a function of the request), one thread, no Ctrl-C."""
-    from bench.registry import with_plugins
-    from bench.run.session import Session
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pids.put(os.getpid())
     torch.set_num_threads(1)
+    try:
+        _prepare(setup, slots)
+    except Exception as error:  # the pool would only say that a process died; the first round says why
+        _worker["error"] = f"a worker process cannot begin: {type(error).__name__}: {error}"
+
+
+def _prepare(setup: Setup, slots: Any) -> None:
+    from bench.registry import with_plugins
+    from bench.run.session import Session
+
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
     session = Session(slots.get(), setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
@@ -97,6 +104,8 @@ def _start(setup: Setup, slots: Any, pids: Any) -> None:
 
 def _round(keys: frozenset[str]) -> Part:
     """Runs in a worker: the cells with these fit keys. Raises BenchError where its plan does not have them."""
+    if "error" in _worker:
+        raise BenchError(_worker["error"])
     runner: Runner = _worker["runner"]
     check_plan(_worker["plan"], keys)
     todo = [t for t in remaining(_worker["plan"], _worker["fresh"])[0] if t.fit.key in keys]

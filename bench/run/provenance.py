@@ -55,6 +55,7 @@ def source_digest(method: Method) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
+@lru_cache(maxsize=4)
 def device_name(device: str) -> str:
     """The accelerator's or the processor's name."""
     if device.startswith("cuda"):

@@ -51,7 +51,9 @@ def parse_value(text: str, default: Any, name: str) -> Any:
                 raise ValueError
             return count
         if isinstance(default, float):
-            return float(text)
+            if not math.isfinite(number := float(text)):
+                raise ValueError
+            return number
         if isinstance(default, str):
             return text.strip()
         return json.loads(lowered)

@@ -1,11 +1,12 @@
-"""Which stage of a cell an error comes from: reading an image, encoding, preparing, fitting or evaluating."""
+"""What is recorded of an error: the stage of a cell that it comes from, what it says, and its traceback."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.errors import UnreadableImage
+from bench.errors import BenchError, UnreadableImage
 from bench.records.types import Stage
 
 _STAGE = "bench_stage"  # attribute of an exception that has passed through a stage
@@ -28,3 +29,18 @@ def of(error: BaseException) -> Stage:
         return "read"
     found: Stage = getattr(error, _STAGE, "fit")
     return found
+
+
+def message(error: BaseException) -> str:
+    """What an error says, with its type where it is none that a user can mend."""
+    return _text(str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
+
+
+def trace(error: BaseException) -> str:
+    """Its traceback."""
+    return _text("".join(traceback.format_exception(error)))
+
+
+def _text(said: str) -> str:
+    """As UTF-8 can hold it: names of files may have bytes that are no text."""
+    return said.encode("utf-8", "backslashreplace").decode()

@@ -3,41 +3,51 @@ drifted (a built-in method's source changed, its version did not). No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bench.records import places, store
-from bench.records.types import Failure, FitRecord
+from bench.records.keys import plain
+from bench.records.types import Failure, FitRecord, Record
 from bench.run import provenance
 from bench.run.execute import label, recorded
-from bench.run.plan import Plan
+from bench.run.plan import Plan, Planned
 from bench.run.provenance import Conditions
 from bench.run.rounds import Todo
 
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
-def reasons(t: Todo) -> str:
-    """One line: the cell, and what failed, or which parts of its key differ from the nearest record of the same coordinates."""
-    cell = t.fit.cell
-    if t.stored is not None:
-        return f"{label(t.fit)}: {_evaluations(t)}"
-    nearest: list[list[str]] = []
-    for _, found in store.within(t.fit.where):
-        if isinstance(found, Failure) and found.key == t.fit.key:
-            return f"{label(t.fit)}: {_failed(found)}; the fit and what follows are tried again"
-        parts = found.parts if isinstance(found, FitRecord | Failure) else None
-        if parts is None or any(getattr(found.cell, k) != getattr(cell, k) for k in _SAME):
+def reasons(todo: Iterable[Todo]) -> Iterator[str]:
+    """One line a cell: what failed, or which parts of its key differ from the nearest record of the same coordinates."""
+    known: dict[Path, list[Record]] = {}  # each folder is read once
+    for t in todo:
+        if t.stored is not None:
+            yield f"{label(t.fit)}: {_evaluations(t)}"
             continue
-        if found.key == t.fit.key:
-            return f"{label(t.fit)}: recorded, and made anew (--fresh)"
-        nearest.append(_differences(msgspec.to_builtins(parts), msgspec.to_builtins(t.fit.parts)))
+        if t.fit.where not in known:
+            known[t.fit.where] = [found for _, found in store.within(t.fit.where)]
+        yield f"{label(t.fit)}: {_reason(t.fit, known[t.fit.where])}"
+
+
+def _reason(fit: Planned, records: list[Record]) -> str:
+    nearest: list[list[str]] = []
+    for found in records:
+        if isinstance(found, Failure) and found.key == fit.key:
+            return f"{_failed(found)}; the fit and what follows are tried again"
+        parts = found.parts if isinstance(found, FitRecord | Failure) else None
+        if parts is None or any(getattr(found.cell, k) != getattr(fit.cell, k) for k in _SAME):
+            continue
+        if found.key == fit.key:
+            return "recorded, and made anew (--fresh)"
+        nearest.append(_differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain)))
     if not nearest:
-        return f"{label(t.fit)}: never run"
-    closest = min(nearest, key=lambda found: len(found))
-    return f"{label(t.fit)}: stale: {', '.join(closest)}"
+        return "never run"
+    closest: list[str] = min(nearest, key=len)
+    return f"stale: {', '.join(closest)}"
 
 
 def _evaluations(t: Todo) -> str:
@@ -88,9 +98,20 @@ def _row(fit: FitRecord) -> tuple[Any, ...]:
     return fit.cell, msgspec.json.encode(fit.changed, order="sorted"), fit.parts.encode_dtype, tuple(fit.parts.after)
 
 
-def before(plan: Plan) -> set[Conditions]:
-    """The conditions that the recorded fits of a plan were made under."""
-    return {provenance.conditions(found.provenance) for fit in plan.fits if (found := recorded(fit))}
+def before(plan: Plan, fresh: bool = False) -> set[tuple[str, Conditions]]:
+    """The conditions, by backbone, of what is recorded in the rows of tables that a plan's cells belong to.
+
+    ``fresh``: what the plan makes anew is left out.
+    """
+    found: set[tuple[str, Conditions]] = set()
+    anew = {fit.key for fit in plan.fits} if fresh else set()
+    rows = {(fit.where, fit.cell.prompts, fit.cell.protocol, fit.cell.preset) for fit in plan.fits}
+    for where in dict.fromkeys(fit.where for fit in plan.fits):
+        for _, record in store.within(where):
+            cell, key = record.cell, record.key if isinstance(record, FitRecord) else record.fit
+            if not isinstance(record, Failure) and key not in anew and (where, cell.prompts, cell.protocol, cell.preset) in rows:
+                found.add((cell.backbone, provenance.conditions(record.provenance)))
+    return found
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -98,8 +119,7 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
         return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else str(k))]
-    old, new = (list(v) if isinstance(v, tuple) else v for v in (old, new))
-    if old == new or _plain(old) == _plain(new):
+    if _plain(old) == _plain(new):
         return []
     return [f"{name} {_short(old)} -> {_short(new)}"]
 

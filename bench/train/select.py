@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.interface import Consts, Features, FitValues, Method, Params, Recipe, Task, Values, fit_values, points, scored_values
 from bench.train import hits, loop, rng, span, waves
 from bench.train.keep import Scorer
@@ -137,6 +138,8 @@ def _chosen(method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point],
     # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
     ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
+    if recipe.optim and val is not None and best.score == -math.inf:
+        raise BenchError(f"{method.name}: training diverged at every point of its grid; try smaller rates")
     if recipe.halving and not recipe.optim and val is not None:
         best, tried = _halved(method, recipe, task, consts, val, best)
         ordered += tried

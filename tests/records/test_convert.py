@@ -130,6 +130,64 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path, monkeypatch: pytest.M
         assert "plan: 0 cells to do" in planned(results, *arguments).output
 
 
+def test_an_interrupted_conversion_of_packed_records_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two writes the predictions are those of their records."""
+    results = Path(shutil.copytree(PACKED, tmp_path / "results"))
+
+    def failing(path: Path, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packed, "write_bytes", failing)
+        upgrade(results)
+    upgrade(results)
+    assert table(results) == TABLE
+    for path, r in store.every(results):
+        if isinstance(r, EvaluationRecord):
+            arrays = store.predictions(path)
+            assert float((arrays["top1"] == arrays["labels"]).mean()) == r.top1
+
+
+def test_files_beside_packed_records_find_their_fits(tmp_path: Path) -> None:
+    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the other way round."""
+    results = Path(shutil.copytree(PACKED, tmp_path / "results"))
+    for file in sorted((FILES / "runs").rglob("*-*.*")):
+        if "safe" in file.parts or "tip-adapter-f" in file.parts:
+            place = results / file.relative_to(FILES)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+    assert table(results) == TABLE
+    assert [what.split(",")[0] for what in upgrade(results).unmatched] == ["fits of bad-one"]
+    assert table(results) == TABLE
+    fits = {r.key for _, r in store.every(results) if isinstance(r, FitRecord)}
+    assert {r.fit for _, r in store.every(results) if isinstance(r, EvaluationRecord)} <= fits
+    for arguments in RUNS:
+        assert "plan: 0 cells to do" in planned(results, *arguments).output
+
+
+def test_a_failure_whose_fit_is_gone_stays(tmp_path: Path) -> None:
+    results = Path(shutil.copytree(FILES, tmp_path / "results"))
+    (fit,) = [p for p in (results / "runs").rglob("bad-one/*.json") if "-" not in p.stem]
+    fit.unlink()
+    upgrade(results)
+    assert [r.error for _, r in store.every(results) if isinstance(r, Failure)] == ["RuntimeError: wrong on purpose"]
+
+
+def test_predictions_of_another_record_are_refused(tmp_path: Path) -> None:
+    results = Path(shutil.copytree(FILES, tmp_path / "results"))
+    first, other = (next((results / "runs").rglob(f"{method}/*.npz")) for method in ("zero-shot", "tip-adapter-f"))
+    first.write_bytes(other.read_bytes())
+    before = set((results / "runs").rglob("*.*"))
+    with pytest.raises(BenchError, match="predictions are not its own"):
+        upgrade(results)
+    assert before <= set((results / "runs").rglob("*.*"))
+
+
+def test_a_folder_without_records_is_an_error(tmp_path: Path) -> None:
+    done = bench("convert", "--results", tmp_path / "mistyped")
+    assert isinstance(done.exception, BenchError) and "no records there" in str(done.exception)
+
+
 def test_a_backbone_that_is_not_here_is_said(tmp_path: Path) -> None:
     results = Path(shutil.copytree(FILES, tmp_path / "results"))
     for file in (results / "runs").rglob("*.json"):

@@ -224,3 +224,73 @@ def test_failures_and_fits_are_types_of_their_own(tmp_path: Path) -> None:
     assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "coop"), failure.key), failure.key) is None
     fit = next(r for _, r in store.every(tmp_path) if isinstance(r, FitRecord))
     assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "safe"), fit.key), fit.key) == fit
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800"])
+def test_what_json_does_not_have_is_refused(one: Path, value: object) -> None:
+    found = store.read(one)
+    assert isinstance(found, EvaluationRecord)
+    with pytest.raises(BenchError, match="cannot be recorded"):
+        store.put(one, replace(found, values={"beta": value}))
+    assert store.read(one) == found
+
+
+def test_numpy_numbers_are_numbers(one: Path) -> None:
+    found = store.read(one)
+    assert isinstance(found, EvaluationRecord)
+    fit = store.behind(one, found)[0].parts
+    plain = replace(fit, settings={"lr": [0.001, 0.1]}, recipe={"steps": 5})
+    numpy = replace(fit, settings={"lr": tuple(np.array([0.001, 0.1]))}, recipe={"steps": np.int64(5)})
+    assert plain.digest() == numpy.digest()
+    with pytest.raises(BenchError, match="safe: its settings or recipe cannot be in a key"):
+        replace(fit, settings={"lr": float("inf")}).digest()
+    store.put(one, replace(found, values={"lr": np.float64(0.5)}))
+    again = store.read(one)
+    assert isinstance(again, EvaluationRecord) and again.values == {"lr": 0.5}
+
+
+def test_damaged_predictions_are_one_line(one: Path) -> None:
+    """A bit here and there: either a checksum tells, or the file does not open; nothing is believed."""
+    file = one.with_suffix(".npz")
+    whole = file.read_bytes()
+    rng = np.random.default_rng(3)
+    for at in rng.integers(0, 8 * len(whole), 300):
+        torn = bytearray(whole)
+        torn[at // 8] ^= 1 << (at % 8)
+        file.write_bytes(bytes(torn))
+        try:
+            store.predictions(one)
+        except BenchError as error:
+            assert str(file) in str(error)
+
+
+def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
+    grid(tmp_path / "a", {"safe": 0.6}, shots=(1,))
+    pack(tmp_path / "a", tmp_path / "b")
+    path = load_results(tmp_path / "b")["path"][0]
+    for name, data in (("predictions.npz", b"torn"), ("predictions.npz", None), ("records.jsonl.xz", b"torn")):
+        file = tmp_path / "b" / name
+        whole = file.read_bytes()
+        file.unlink() if data is None else file.write_bytes(data)
+        with pytest.raises(BenchError, match=str(file)):
+            load_results(tmp_path / "b")
+            correct(path)
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"source": "b" * 64}, "safe of an older source"),
+        ({"engine": 2}, "safe of an older engine"),
+        ({"prompts": "t" * 64, "preprocessing": "other"}, "safe of an older preprocessing and prompts"),
+    ],
+)
+def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    """One seed was run again with an edited plugin, another harness or other texts; the others wait for their turn."""
+    for seed in (1, 2, 3):
+        write_cell(tmp_path, "safe", "ants", 1, seed, 0.6)
+    write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")
+    frame = load_results(tmp_path)
+    assert list(frame["seed"]) == [2] and list(frame["accuracy"]) == [pytest.approx(80.0)]
+    assert any(f"3 records of {says}" in note for note in frame.attrs["notes"]), frame.attrs["notes"]

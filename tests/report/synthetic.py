@@ -37,24 +37,26 @@ def write_cell(
     late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
     fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
     classes: int = K, defaults: dict[str, Any] | None = None, prompts_use_labels: bool | None = None, folder: str = "",
+    parts: dict[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
     ``changed`` are settings in the fit, ``late`` inference-time ones; ``fail`` makes the fit a failed one;
-    ``prompts_use_labels`` is left out of the record where None; ``folder`` names the results folder it was written in.
+    ``prompts_use_labels`` is left out of the record where None; ``folder`` names the results folder it was written in;
+    ``parts`` are further parts of the fit's key.
     """
     target = target or dataset
     cell = {
         "method": method, "dataset": dataset, "shots": shots, "seed": seed, "backbone": backbone, "prompts": prompts,
         "protocol": protocol, "preset": preset,
     }  # fmt: skip
-    parts = key_of(
-        cell, dataset=target_digest or f"{dataset}{content}", version=version, weights=weights, after=after or {},
-        settings={**(defaults or {}), **(changed or {})},
+    key = key_of(
+        cell, **(parts or {}), dataset=target_digest or f"{dataset}{content}", version=version, weights=weights,
+        after=after or {}, settings={**(defaults or {}), **(changed or {})},
     )  # fmt: skip
-    fit_key = parts.digest()
+    fit_key = key.digest()
     where = places.folder(results, backbone, dataset, method)
-    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(cell), "changed": changed or {}, "parts": parts}
+    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(cell), "changed": changed or {}, "parts": key}
     head["provenance"] = at(written, folder)
     if fail:
         failure = Failure(**head, of="fit", fit=fit_key, stage="fit", error=fail, traceback="Traceback")
@@ -68,12 +70,12 @@ def write_cell(
     right = outcomes(accuracy, n, seed, noise)
     labels = np.arange(n) % classes
     top1 = np.where(right, labels, (labels + 1) % classes)
-    key = EvaluationKey(fit=fit_key, target=target_digest or f"{target}{content}", values=late or {})
-    path = places.evaluation_path(where, fit_key, key.digest())
+    late_key = EvaluationKey(fit=fit_key, target=target_digest or f"{target}{content}", values=late or {})
+    path = places.evaluation_path(where, fit_key, late_key.digest())
     arrays = {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": labels}
     checksums = store.write_predictions(path, arrays) if keep_predictions else {}
     evaluation = EvaluationRecord(
-        schema=2, key=key.digest(), fit=fit_key, cell=cell_of(cell), target=target, parts=key, values=late or {},
+        schema=2, key=late_key.digest(), fit=fit_key, cell=cell_of(cell), target=target, parts=late_key, values=late or {},
         changed=late or {}, n=n, top1=float(right.mean()), top5=1.0, seconds=0.5, predictions=checksums,
         provenance=at(written, folder),
     )  # fmt: skip

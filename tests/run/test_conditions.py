@@ -97,12 +97,13 @@ def test_made_anew_is_not_mixed(bench: Bench, tmp_path: Path) -> None:
     assert not lines(bench(*COMMAND, tmp_path, "--seeds", "1,2,3").output)
 
 
-def test_what_another_request_recorded_does_not_count(bench: Bench, tmp_path: Path) -> None:
-    """Conditions are compared between the cells of one request."""
+def test_another_request_counts_where_a_table_has_one_row(bench: Bench, tmp_path: Path) -> None:
+    """Seeds that were asked for one by one are averaged all the same; another prompt set is another row."""
     assert bench(*COMMAND, tmp_path).exit_code == 0
     elsewhere(tmp_path, other_device)
     other = bench(*COMMAND, tmp_path, "--seeds", "2")
-    assert "0 of them recorded before" in other.output and not lines(other.output)
+    assert "0 of them recorded before" in other.output and len(lines(other.output)) == 1
+    assert not lines(bench(*COMMAND, tmp_path, "--prompts", "class-name").output)
 
 
 def test_a_fit_of_elsewhere_that_is_evaluated_here(bench: Bench, tmp_path: Path) -> None:

@@ -324,3 +324,82 @@ def test_the_innermost_stage_counts() -> None:
     assert stages.of(unread.value) == "read"
     assert stages.of(UnreadableImage("damaged")) == "read"
     assert stages.of(RuntimeError("a worker died")) == "fit"
+
+
+SWEPT = """
+from bench.interface import Method
+
+class Swept(Method):
+    name = "swept"
+    title = "Fails at one value"
+    settings = {"x": 1.0}
+    inference = ("x",)
+
+    def logits(self, params, consts, features, values):
+        if values["x"] == 2.0:
+            raise RuntimeError("wrong on purpose")
+        return features["pooled"] @ consts["W_KC"].T
+"""
+
+
+def test_one_value_of_a_sweep_fails_alone(bench: Bench, tmp_path: Path) -> None:
+    plugin, results = tmp_path / "swept.py", tmp_path / "r"
+    plugin.write_text(SWEPT)
+    arguments = ("--methods", "swept", "--plugin", plugin, "--sweep", "swept.x=1,2,3", "--results", results, "--jobs", "1")
+    done = bench("run", *arguments)
+    assert done.exit_code == 1 and "FAILED swept" in done.output
+    assert sorted(r.values["x"] for r in of_type(results, EvaluationRecord)) == [1.0, 3.0]
+    (failure,) = of_type(results, Failure)
+    assert (failure.of, failure.stage, failure.values) == ("evaluation", "evaluate", {"x": 2.0})
+    why = bench("run", *arguments, "--dry-run", "--why").output
+    assert "failed before (evaluate): RuntimeError: wrong on purpose" in why and "are missing" not in why
+
+
+def test_a_fresh_run_that_fails_is_recorded(bench: Bench, tmp_path: Path) -> None:
+    """An older success under the same key is no result of this run."""
+    plugin, results = tmp_path / "tired.py", tmp_path / "r"
+    (tmp_path / "works").touch()
+    text = SWEPT.replace("Swept", "Tired").replace("swept", "tired").replace('values["x"] == 2.0', "not WORKS.exists()")
+    plugin.write_text(f"from pathlib import Path\n\nWORKS = Path({str(tmp_path / 'works')!r})\n{text}")
+    arguments = ("--methods", "tired", "--plugin", plugin, "--results", results, "--jobs", "1")
+    assert bench("run", *arguments).exit_code == 0
+    (tmp_path / "works").unlink()
+    assert bench("run", *arguments, "--fresh").exit_code == 1
+    assert [f.error for f in of_type(results, Failure)] == ["RuntimeError: wrong on purpose"]
+    assert "ERR" in bench("table", "--results", results, "--format", "csv").output
+    (tmp_path / "works").touch()
+    assert bench("run", *arguments).exit_code == 0
+    assert not of_type(results, Failure)
+
+
+def test_streamed_features_know_their_stage(bench: Bench, tmp_path: Path) -> None:
+    plugin, results = tmp_path / "dense_one.py", tmp_path / "r"
+    plugin.write_text(
+        SWEPT.replace("Swept", "DenseOne").replace("swept", "dense-one").replace('values["x"] == 2.0', "True")
+        .replace('    settings', '    taps = ("dense",)\n    settings')
+    )  # fmt: skip
+    command = ("--methods", "dense-one", "--plugin", plugin, "--no-dense-cache", "--cache", tmp_path / "c", "--results", results)
+    assert bench("run", *command, "--jobs", "1").exit_code == 1
+    assert [f.stage for f in of_type(results, Failure)] == ["evaluate"]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_that_no_key_holds_are_refused(bench: Bench, tmp_path: Path, value: str) -> None:
+    done = bench("run", "--methods", "safe", "--set", f"safe.beta={value}", "--results", tmp_path)
+    assert isinstance(done.exception, BenchError) and "not a number" in str(done.exception)
+
+
+def test_a_diverged_fit_says_so(bench: Bench, tmp_path: Path) -> None:
+    """No check of it was better than none."""
+    plugin = tmp_path / "diverging.py"
+    plugin.write_text(
+        "from bench.methods.safe import Safe\n\n\n"
+        "class Diverging(Safe):\n    name = 'diverging'\n    title = 'Diverging'\n\n"
+        "    def logits(self, params, consts, features, values):\n"
+        "        return float('nan') * super().logits(params, consts, features, values)\n"
+    )
+    more = ("--set", "diverging.criterion=loss", "--set", "diverging.steps=2", "--set", "diverging.check_every=1")
+    done = bench("run", "--methods", "diverging", "--plugin", plugin, *more, "--results", tmp_path / "r", "--jobs", "1")
+    assert done.exit_code == 1
+    (failure,) = of_type(tmp_path / "r", Failure)
+    assert "diverged" in failure.error and failure.stage == "fit", failure.error
