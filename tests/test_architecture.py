@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "records": {"features", "data", "clip", "registry"},
     "run": {"records", "train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
     "contract": {"run", "records", "train", "features", "data", "clip", "interface", "registry"},
-    "explain": {"run", "clip", "data", "interface", "stats", "features", "registry", "prompts", "pocket"},
+    "explain": {"run", "records", "clip", "data", "interface", "stats", "features", "registry", "prompts", "pocket"},
     "report": {"stats", "records", "data.catalog", "prompts"},
     "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
 }
