@@ -40,8 +40,8 @@ Features = Mapping[str, "Tensor"]
 class FitValues(dict[str, Any]):
     """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference only.
 
-    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get`` or ``in`` raises BenchError;
-    what the recipe itself puts under its name, as a grid axis, is in the key and may be read.
+    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``, ``setdefault`` or
+    ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is in the key and may be read.
     """
 
     def __init__(self, values: Values, method: Method) -> None:
@@ -78,6 +78,16 @@ class FitValues(dict[str, Any]):
     def get(self, name: str, default: Any = None) -> Any:
         """The value of that name, or ``default``."""
         return default if self._lacks(name) else self[name]
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """The value of that name, which is taken out, or ``default``."""
+        self._lacks(name)
+        return super().pop(name, *default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """The value of that name, which is ``default`` from now on where there was none."""
+        self._lacks(name)
+        return super().setdefault(name, default)
 
 
 def fit_values(method: Method, values: Values) -> FitValues:

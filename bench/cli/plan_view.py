@@ -103,6 +103,7 @@ def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None
     typer.echo(
         f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
         f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
+        + (f"; {len(outcome.failures)} failed" if outcome.failures else "")
     )
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")

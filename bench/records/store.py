@@ -77,11 +77,15 @@ def read(path: Path) -> Record | None:
         return packed.record(path)
     try:
         data = path.read_bytes()
-        if codec.schema_of(data) == convert.SCHEMA:
-            return _old(path.parents[3].parent, data)
-        return codec.decode(data)
     except OSError as error:
         raise BenchError(f"{path}: not readable ({error.strerror}); mend that, or move the file away") from error
+    try:
+        try:
+            return codec.decode(data)
+        except codec.Unreadable:
+            if codec.schema_of(data) != convert.SCHEMA:
+                raise
+            return _old(path.parents[4], data)
     except codec.Unreadable as error:
         raise BenchError(f"{path}: {error}; {_AGAIN}") from error
 

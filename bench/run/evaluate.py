@@ -58,7 +58,8 @@ def ranked(
     """The best classes of a slice's images, (B, min(TOP, K)), best first."""
     logits_BK = fit.method.logits(params, consts, features, values)
     if not torch.isfinite(logits_BK).all():
-        raise BenchError(f"{fit.cell.method} gives logits that are not finite: its training diverged; try smaller rates")
+        why = "its training diverged, or a setting is out of range; try smaller ones"
+        raise BenchError(f"{fit.cell.method} gives logits that are not finite: {why}")
     if target.classes is not None:
         logits_BK = logits_BK[:, torch.tensor(target.classes, device=logits_BK.device)]
     # argsort and not topk: equal logits must rank the same way on every device, the lower class first.

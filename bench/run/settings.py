@@ -15,6 +15,7 @@ from bench.interface import Method
 from bench.names import canonical, nearest
 
 PRESETS = ("paper", "quick")
+MOST_SWEPT = 10_000  # values of one sweep: each is an evaluation or a fit of every cell
 Overrides = Mapping[str, Mapping[str, Any]]  # canonical method name -> setting -> value
 
 
@@ -56,12 +57,14 @@ def parse_value(text: str, default: Any, name: str) -> Any:
             return number
         if isinstance(default, str):
             return text.strip()
-        return json.loads(lowered)
+        if isinstance(number := json.loads(lowered), float) and not math.isfinite(number):
+            raise ValueError
+        return number
     except (KeyError, ValueError) as error:
-        kinds = {bool: "true or false", int: "a whole number from 0 on", float: "a number"}
+        kinds = {bool: "true or false", int: "a whole number from 0 on", float: "a finite number"}
         if isinstance(default, int) and default < 0:
             kinds[int] = "a whole number"
-        kind = kinds.get(type(default), "a number")
+        kind = kinds.get(type(default), "a finite number")
         raise BenchError(f"--set {name}={text}: not {kind}") from error
 
 
@@ -115,6 +118,8 @@ def _range(text: str, whole: str) -> list[float]:
         count = math.floor((stop - start) / step + 1e-9) + 1
         if step <= 0 or count < 1:
             raise ValueError
-    except (ValueError, ZeroDivisionError) as error:
-        raise BenchError(f"--sweep {whole}: write start:stop:step with step > 0, as in 0:2:0.1") from error
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise BenchError(f"--sweep {whole}: write start:stop:step, finite and with step > 0, as in 0:2:0.1") from error
+    if count > MOST_SWEPT:
+        raise BenchError(f"--sweep {whole}: {count:,} values, at most {MOST_SWEPT:,}; take a larger step")
     return [round(start + i * step, 12) for i in range(count)]

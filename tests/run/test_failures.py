@@ -383,10 +383,16 @@ def test_streamed_features_know_their_stage(bench: Bench, tmp_path: Path) -> Non
     assert [f.stage for f in of_type(results, Failure)] == ["evaluate"]
 
 
-@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize("value", ["safe.beta=inf", "safe.beta=nan", "tip-adapter.beta=1e999"])
 def test_numbers_that_no_key_holds_are_refused(bench: Bench, tmp_path: Path, value: str) -> None:
-    done = bench("run", "--methods", "safe", "--set", f"safe.beta={value}", "--results", tmp_path)
-    assert isinstance(done.exception, BenchError) and "not a number" in str(done.exception)
+    done = bench("run", "--methods", "safe", "--set", value, "--results", tmp_path)
+    assert isinstance(done.exception, BenchError) and f"--set {value}: not a finite number" in str(done.exception)
+
+
+@pytest.mark.parametrize(("values", "says"), [("0:1:1e-9", "at most 10,000"), ("0:inf:1", "finite"), ("0:nan:1", "finite")])
+def test_sweeps_that_never_end_are_refused(bench: Bench, tmp_path: Path, values: str, says: str) -> None:
+    done = bench("run", "--methods", "safe", "--sweep", f"safe.beta={values}", "--results", tmp_path, "--dry-run")
+    assert isinstance(done.exception, BenchError) and says in str(done.exception)
 
 
 def test_a_diverged_fit_says_so(bench: Bench, tmp_path: Path) -> None:

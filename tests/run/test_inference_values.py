@@ -207,7 +207,10 @@ def test_the_values_of_a_fit_keep_their_guard() -> None:
     for values in (plain, plain.with_({"lr": 0.1}), pickle.loads(pickle.dumps(plain))):
         assert isinstance(values, FitValues) and values["depth"] == 4 and values.get("nothing", 5) == 5
         assert "depth" in values and "nothing" not in values
-        asks = (lambda v: v["beta"], lambda v: v.get("beta"), lambda v: "beta" in v, lambda v: v.with_({"x": 1})["beta"])
+        asks = (
+            lambda v: v["beta"], lambda v: v.get("beta"), lambda v: v.pop("beta", 2.0), lambda v: v.setdefault("beta", 2.0),
+            lambda v: "beta" in v, lambda v: v.with_({"x": 1})["beta"],
+        )  # fmt: skip
         for ask in asks:
             with pytest.raises(BenchError, match="late: 'beta' acts at inference only"):
                 ask(values)
