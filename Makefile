@@ -23,9 +23,9 @@ MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 .PHONY: help run test test-slow lint clean
 help:
 	@echo "make run [ARGS=...]   measure, then print the table"
-	@echo "make test             ruff, mypy and the tests, without the slow ones"
+	@echo "make test             layout, ruff, mypy and the tests, without the slow ones"
 	@echo "make test-slow        the slow tests: simulations, corruption, whole flows"
-	@echo "make lint             ruff and mypy"
+	@echo "make lint             layout (ruff format), ruff and mypy"
 	@echo "make clean            remove caches and build outputs (not $(VENV), not results)"
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -50,6 +50,7 @@ else
 endif
 
 lint: $(STAMP)
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 

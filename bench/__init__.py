@@ -1,7 +1,8 @@
 """Few-shot CLIP adaptation under one leak-free protocol.
 
-The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame, "1").text("md")``,
-``bench.compare(frame, "safe", "tip-adapter-f").verdict``, ``bench.Method`` (base class of methods).
+The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame,
+"1").text("md")``, ``bench.compare(frame, "safe", "tip-adapter-f").verdict``, ``bench.Method`` (base class of
+methods).
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""The interface every method implements: pure functions on named tensors, so that one engine trains one replica or forty.
+"""The interface every method implements: pure functions on named tensors, so that one engine trains one
+replica or forty.
 
-A method never sees a test or validation image: its ``Task`` holds the support set and the text side only; the engine scores
-validation and evaluation feeds test features one batch at a time (architecture 4, protocol 21.13).
+A method never sees a test or validation image: its ``Task`` holds the support set and the text side only; the
+engine scores validation and evaluation feeds test features one batch at a time (architecture 4, protocol
+21.13).
 
-Shape legend: K classes, C embedding width, N support images, P prompts, B batch, G grid points, T tokens, D tower width.
+Shape legend: K classes, C embedding width, N support images, P prompts, B batch, G grid points, T tokens, D
+tower width.
 """
 
 from __future__ import annotations
@@ -38,10 +41,12 @@ Features = Mapping[str, "Tensor"]
 
 
 class FitValues(dict[str, Any]):
-    """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference only.
+    """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference
+    only.
 
-    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``, ``setdefault`` or
-    ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is in the key and may be read.
+    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``,
+    ``setdefault`` or ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is
+    in the key and may be read.
     """
 
     def __init__(self, values: Values, method: Method) -> None:
@@ -63,7 +68,8 @@ class FitValues(dict[str, Any]):
             return False
         if name in self.late:
             raise BenchError(
-                f"{self.method}: '{name}' acts at inference only (Method.inference) and is not in the fit's key: "
+                f"{self.method}: '{name}' acts at inference only (Method.inference) and is not in the fit's "
+                "key: "
                 "read it in logits or sweep, or take it out of Method.inference"
             )
         return True
@@ -96,7 +102,8 @@ def fit_values(method: Method, values: Values) -> FitValues:
 
 
 def scored_values(method: Method, values: Values) -> dict[str, Any]:
-    """What ``logits`` gets while a fit is selected: the fit's values, and for the rest the method's own defaults.
+    """What ``logits`` gets while a fit is selected: the fit's values, and for the rest the method's own
+    defaults.
 
     What the user set or a preset names for inference is left out, because it must not move the fit.
     """
@@ -107,10 +114,11 @@ def scored_values(method: Method, values: Values) -> dict[str, Any]:
 class Stream:
     """Where the rows of a batch come from.
 
-    ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor (V, N, ...) that
-    ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows = 'union'`` every view of every image is a
-    row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses view e mod V (N rows). ``order`` is a batching rule of
-    ``bench.train.batches``; ``batch`` counts rows (None: all of them).
+    ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor
+    (V, N, ...) that ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows =
+    'union'`` every view of every image is a row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses
+    view e mod V (N rows). ``order`` is a batching rule of ``bench.train.batches``; ``batch`` counts rows
+    (None: all of them).
     """
 
     source: str = SUPPORT
@@ -126,16 +134,17 @@ class Stream:
 class Recipe:
     """How a method is trained and selected, as data; part of the fit key.
 
-    ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost. ``static``: values that
-    change shapes; each combination is a group of its own. ``search``: inference-time values tried on validation after
-    training. ``support``: taps and views of the support images that ``prepare`` reads. ``check``: values that replace the
-    settings while checkpoints are scored; a value of ``Method.inference`` that is neither here nor searched has its class-level
-    default then, whatever the user sets. ``fixed``: one value per grid, static and search axis, for protocols without
-    validation.
-    ``select``: ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after steps
-    0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is best, ``accuracy`` or
-    ``loss``. ``patience``: checks without improvement after which a replica stops. ``halving``, for methods that are
-    solved: how often the interval of two decades around the choice on a grid axis is halved (protocol 6.1).
+    ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost.
+    ``static``: values that change shapes; each combination is a group of its own. ``search``: inference-time
+    values tried on validation after training. ``support``: taps and views of the support images that
+    ``prepare`` reads. ``check``: values that replace the settings while checkpoints are scored; a value of
+    ``Method.inference`` that is neither here nor searched has its class-level default then, whatever the user
+    sets. ``fixed``: one value per grid, static and search axis, for protocols without validation. ``select``:
+    ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after
+    steps 0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is
+    best, ``accuracy`` or ``loss``. ``patience``: checks without improvement after which a replica stops.
+    ``halving``, for methods that are solved: how often the interval of two decades around the choice on a
+    grid axis is halved (protocol 6.1).
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -165,9 +174,10 @@ def points(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 class Facts:
     """What a recipe may depend on; known before any image is read.
 
-    ``tower``: 'rn', 'vit' or 'other'. ``recipe_as``: the row of a method's per-dataset table. ``prompts``: P, the number of
-    prompts of all classes together (text samples of the cross-modal methods). ``recipe_as`` and ``preset`` are for ``recipe``
-    alone: a fit's key holds what it makes of them, not the words, so ``task.facts`` refuses them.
+    ``tower``: 'rn', 'vit' or 'other'. ``recipe_as``: the row of a method's per-dataset table. ``prompts``: P,
+    the number of prompts of all classes together (text samples of the cross-modal methods). ``recipe_as`` and
+    ``preset`` are for ``recipe`` alone: a fit's key holds what it makes of them, not the words, so
+    ``task.facts`` refuses them.
     """
 
     shots: int
@@ -202,7 +212,9 @@ class FitFacts(Facts):
 
 @dataclass(frozen=True)
 class TextSide:
-    """The text of a task: raw prompt features (P, C), the class of each (P,), class names, and the frozen text tower."""
+    """The text of a task: raw prompt features (P, C), the class of each (P,), class names, and the frozen
+    text tower.
+    """
 
     raw_PC: Tensor
     class_of_P: Tensor
@@ -212,7 +224,9 @@ class TextSide:
 
 @dataclass(frozen=True)
 class State:
-    """What a fitted method keeps: named tensors, and the settings and values chosen that it was fitted with."""
+    """What a fitted method keeps: named tensors, and the settings and values chosen that it was fitted
+    with.
+    """
 
     params: Params
     values: Values
@@ -222,10 +236,11 @@ class State:
 class Task:
     """What a method may learn from; all of it is in the fit's key.
 
-    ``settings``: without the values that act at inference only, which raise BenchError when a fit asks for them.
-    ``labels_N``: class of each support image. ``W_KC``: unit classifier rows of the prompt set. ``scale``: s = exp(logit
-    scale). ``features(tap, view)``: raw float32 support features (N, ...), in draw order. ``slices(tap, view)``: the same in
-    pieces ``(start, (n, ...))``, for taps that do not fit in memory at once. ``states``: fitted states named by ``Method.after``.
+    ``settings``: without the values that act at inference only, which raise BenchError when a fit asks for
+    them. ``labels_N``: class of each support image. ``W_KC``: unit classifier rows of the prompt set.
+    ``scale``: s = exp(logit scale). ``features(tap, view)``: raw float32 support features (N, ...), in draw
+    order. ``slices(tap, view)``: the same in pieces ``(start, (n, ...))``, for taps that do not fit in memory
+    at once. ``states``: fitted states named by ``Method.after``.
     """
 
     facts: Facts
@@ -263,7 +278,8 @@ class Rows:
 class Lines:
     """Logits of G search points that differ by the factor of one term: base + factor * slope, point by point.
 
-    ``base_BK``, ``slope_BK``: (B, K); ``factor_G``: (G,). The right points are counted without forming the logits.
+    ``base_BK``, ``slope_BK``: (B, K); ``factor_G``: (G,). The right points are counted without forming the
+    logits.
     """
 
     base_BK: Tensor
@@ -277,10 +293,11 @@ class Lines:
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of every stream for one step, the step number (from 0) and a generator for the method's own randomness.
+    """The rows of every stream for one step, the step number (from 0) and a generator for the method's own
+    randomness.
 
-    Steps whose losses read rows alone can be replayed as CUDA graphs; those that read ``step`` or ``noise`` are not, and
-    tasks that read ``noise`` train one by one.
+    Steps whose losses read rows alone can be replayed as CUDA graphs; those that read ``step`` or ``noise``
+    are not, and tasks that read ``noise`` train one by one.
     """
 
     rows: Mapping[str, Rows]
@@ -294,15 +311,15 @@ class Batch:
 class Method:
     """Base class of all methods: fields at the top say what it is, functions below say what it does.
 
-    All functions are pure: no argument is changed, the same arguments give the same result, and the logits of one image do not
-    depend on the other images of the call. ``params`` is one replica's; the engine stacks replicas and maps over them.
-    ``values`` holds the settings and the replica's grid point.
+    All functions are pure: no argument is changed, the same arguments give the same result, and the logits of
+    one image do not depend on the other images of the call. ``params`` is one replica's; the engine stacks
+    replicas and maps over them. ``values`` holds the settings and the replica's grid point.
 
-    ``inference`` names settings that act at inference only. They are not in a fit's key, so that they can change without
-    another fit, and nothing of a fit may depend on them: ``task.settings`` and the ``values`` of ``solve``, ``init``,
-    ``losses`` and ``combine`` do not hold them and raise BenchError when asked for them. ``logits`` and ``sweep`` get all
-    values: those of the evaluation, or, while the fit is selected, the recipe's (``check``, ``search``) and for the rest the
-    defaults in ``settings`` here.
+    ``inference`` names settings that act at inference only. They are not in a fit's key, so that they can
+    change without another fit, and nothing of a fit may depend on them: ``task.settings`` and the ``values``
+    of ``solve``, ``init``, ``losses`` and ``combine`` do not hold them and raise BenchError when asked for
+    them. ``logits`` and ``sweep`` get all values: those of the evaluation, or, while the fit is selected, the
+    recipe's (``check``, ``search``) and for the rest the defaults in ``settings`` here.
     """
 
     name: ClassVar[str]
@@ -353,7 +370,8 @@ class Method:
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Tensor | Lines]]:
-        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)); override where points share work.
+        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)); override where points
+        share work.
 
         A piece whose points differ by a factor of one term alone is best given as ``Lines``.
         """

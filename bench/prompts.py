@@ -1,6 +1,7 @@
 """Prompt sets: which strings describe each class, and how their text features become one classifier row.
 
-Strings only; the text tower turns them into W (bench/clip/text.py). Sources: protocol 1.3, 4, 5; datasets 5.2, 5.5.
+Strings only; the text tower turns them into W (bench/clip/text.py). Sources: protocol 1.3, 4, 5; datasets
+5.2, 5.5.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from bench.files import digest as json_digest
 from bench.names import canonical, nearest
 from bench.paths import datasets_dir
 
-# Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
+# Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol
+# 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
 MINED = 21  # templates that mining keeps (datasets 5.5)
 DRAWN = 2  # counts up when bench/run/drawn.py makes something else of the same strings
-LABELLED = frozenset({"mined", "mined-val", "linear"})  # sets made with labelled images: they carry shots and seed
+# sets made with labelled images: they carry shots and seed
+LABELLED = frozenset({"mined", "mined-val", "linear"})
 
 
 @dataclass(frozen=True)
 class PromptSet:
     """``prompts[k]``: the strings of class k, in label order. ``reduce``: the ensembling order of the set.
 
-    ``templates`` are the ``{}`` forms the strings came from, empty for sentence sets. ``uses_labels`` marks sets that were
-    chosen with labelled images: tables mark them too. Two kinds are finished only for a draw (bench/run/drawn.py):
-    ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on the few-shot validation images; ``tuned_by``
-    names the method whose fitted class rows, started at the prompt set ``tuned_from``, are W.
+    ``templates`` are the ``{}`` forms the strings came from, empty for sentence sets. ``uses_labels`` marks
+    sets that were chosen with labelled images: tables mark them too. Two kinds are finished only for a draw
+    (bench/run/drawn.py): ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on the
+    few-shot validation images; ``tuned_by`` names the method whose fitted class rows, started at the prompt
+    set ``tuned_from``, are W.
     """
 
     name: str
@@ -57,11 +61,15 @@ class PromptSet:
 
 
 def fill(template: str, classname: str) -> str:
-    """The template with the class name in place of ``{}``; underscores become blanks, case is kept (datasets 3)."""
+    """The template with the class name in place of ``{}``; underscores become blanks, case is kept (datasets
+    3).
+    """
     return template.replace("{}", classname.replace("_", " "))
 
 
-def _from_templates(name: str, templates: tuple[str, ...], classnames: tuple[str, ...], uses_labels: bool = False) -> PromptSet:
+def _from_templates(
+    name: str, templates: tuple[str, ...], classnames: tuple[str, ...], uses_labels: bool = False
+) -> PromptSet:
     filled = tuple(tuple(fill(template, c) for template in templates) for c in classnames)
     return PromptSet(name, filled, templates, uses_labels=uses_labels)
 
@@ -74,7 +82,9 @@ def _cupl(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -
 
 def _mined(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
     if "mined" not in spec.templates:
-        raise MissingData(f"{spec.name} has no published mined templates: --prompts mined-val mines some for it")
+        raise MissingData(
+            f"{spec.name} has no published mined templates: --prompts mined-val mines some for it"
+        )
     return _from_templates("mined", spec.templates["mined"], classnames, uses_labels=True)
 
 
@@ -90,31 +100,46 @@ def _mined_val(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | No
 
 
 def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
-    """Starts at the sentences, or at the hand templates of a dataset for which nobody published or gave any."""
+    """Starts at the sentences, or at the hand templates of a dataset for which nobody published or
+    gave any.
+    """
     try:
         base = _cupl(spec, classnames, folder)
     except MissingData:
         if spec.cupl or folder:
             raise
         base = build("hand", spec, classnames)
-    return replace(base, name="linear", uses_labels=True, tuned_by="linear-probe-sgd-zs", tuned_from=base.name)
+    return replace(
+        base, name="linear", uses_labels=True, tuned_by="linear-probe-sgd-zs", tuned_from=base.name
+    )
 
 
 Builder = Callable[[DatasetSpec, tuple[str, ...], "Path | None"], PromptSet]
 SETS: dict[str, tuple[str, Builder]] = {
     "class-name": ("the class name alone", lambda s, c, f: _from_templates("class-name", ("{}",), c)),
     "vanilla": (DEFAULT_TEMPLATE, lambda s, c, f: _from_templates("vanilla", (DEFAULT_TEMPLATE,), c)),
-    "coop": ("CoOp's single template per dataset", lambda s, c, f: _from_templates("coop", s.templates["coop"], c)),
-    "hand": ("Tip-Adapter's templates per dataset", lambda s, c, f: _from_templates("hand", s.templates["hand"], c)),
+    "coop": (
+        "CoOp's single template per dataset",
+        lambda s, c, f: _from_templates("coop", s.templates["coop"], c),
+    ),
+    "hand": (
+        "Tip-Adapter's templates per dataset",
+        lambda s, c, f: _from_templates("hand", s.templates["hand"], c),
+    ),
     "mined": ("21 published templates per dataset, chosen with labels", _mined),
     "mined-val": (f"{MINED} templates of a pool, chosen on the draw's validation images", _mined_val),
     "cupl": ("sentences of a language model (--prompt-dir; the embedded datasets have their own)", _cupl),
-    "linear": ("text weights from cupl, fine-tuned on the draw's images as a linear head, then frozen", _linear),
+    "linear": (
+        "text weights from cupl, fine-tuned on the draw's images as a linear head, then frozen",
+        _linear,
+    ),
 }
 
 
 def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
-    """The other sets of templates that say the same as the set ``name`` on this dataset, whatever its classes are called."""
+    """The other sets of templates that say the same as the set ``name`` on this dataset, whatever its classes
+    are called.
+    """
     own_forms = {set_: spec.templates[set_] for set_ in ("coop", "hand")}
     given = {"class-name": ("{}",), "vanilla": (DEFAULT_TEMPLATE,), **own_forms}
     own = given.pop(canonical(name), None)
@@ -122,14 +147,17 @@ def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def labelled(name: str) -> bool:
-    """Whether a prompt set is made with labelled images, so that even label-free methods depend on shots and seed."""
+    """Whether a prompt set is made with labelled images, so that even label-free methods depend on shots and
+    seed.
+    """
     return canonical(name) in LABELLED
 
 
 def build(name: str, spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None = None) -> PromptSet:
     """The prompt set ``name`` for one dataset.
 
-    ``folder`` holds a user's sentence files. Raises BenchError for an unknown set and MissingData when its file is absent.
+    ``folder`` holds a user's sentence files. Raises BenchError for an unknown set and MissingData when its
+    file is absent.
     """
     chosen = SETS.get(canonical(name))
     if chosen is None:

@@ -45,9 +45,11 @@ def own(file: Path) -> bool:
 
 
 def load_file(file: Path) -> ModuleType:
-    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not import.
+    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not
+    import.
 
-    A plugin that was edited since is loaded anew, with the modules of its own folder: what runs is what its key says.
+    A plugin that was edited since is loaded anew, with the modules of its own folder: what runs is what its
+    key says.
     """
     _package()
     name = f"bench.methods.{file.stem}"
@@ -76,8 +78,8 @@ def load_file(file: Path) -> ModuleType:
 def _forget(file: Path) -> None:
     """Take what was loaded of a plugin's own modules, and their compiled forms, out of Python's sight.
 
-    Compiled forms are told from older ones by size and second alone. Raises BenchError where a module of another place already
-    has the name of one of them, for Python has one module of a name.
+    Compiled forms are told from older ones by size and second alone. Raises BenchError where a module of
+    another place already has the name of one of them, for Python has one module of a name.
     """
     parts = sources.own_modules(file)
     for part in parts:
@@ -89,31 +91,43 @@ def _forget(file: Path) -> None:
         if place is not None and Path(place) in parts:
             del sys.modules[name]
         elif place is not None and name in names:
-            raise BenchError(f"{file}: Python has another module '{name}' ({place}) than {names[name]}: give it another name")
+            raise BenchError(
+                f"{file}: Python has another module '{name}' ({place}) than {names[name]}: give it another "
+                "name"
+            )
 
 
 def _methods_in(module: ModuleType) -> list[type[Method]]:
     return [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__ and "name" in vars(value)
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+        and "name" in vars(value)
     ]
 
 
 def _check(cls: type[Method], source: str) -> None:
     for attribute in ("name", "title"):
         if not isinstance(getattr(cls, attribute, None), str):
-            raise BenchError(f"{source}: class {cls.__name__} needs a line  {attribute} = \"...\"")
-    unknown = {key for values in (*cls.presets.values(), *cls.per_dataset.values()) for key in values} - set(cls.settings)
+            raise BenchError(f'{source}: class {cls.__name__} needs a line  {attribute} = "..."')
+    unknown = {key for values in (*cls.presets.values(), *cls.per_dataset.values()) for key in values} - set(
+        cls.settings
+    )
     if unknown or not set(cls.inference) <= set(cls.settings):
         odd = ", ".join(sorted(unknown | (set(cls.inference) - set(cls.settings))))
-        raise BenchError(f"{source}: {cls.name}: {odd}: not in settings; every preset, per_dataset and inference key must be")
+        raise BenchError(
+            f"{source}: {cls.name}: {odd}: not in settings; every preset, per_dataset and inference key must "
+            "be"
+        )
 
 
 class Registry:
     """The methods of this process by canonical name, and the sources that failed to load.
 
-    ``digests``: what stands for the source of a method in its fit key (bench.sources), empty for the program's own.
+    ``digests``: what stands for the source of a method in its fit key (bench.sources), empty for the
+    program's own.
     """
 
     def __init__(self) -> None:
@@ -123,11 +137,16 @@ class Registry:
         self.broken: list[Broken] = []
 
     def add(self, cls: type[Method], source: str, digest: str = "") -> None:
-        """Register one method class. Raises BenchError when its name is taken or its fields are incomplete."""
+        """Register one method class. Raises BenchError when its name is taken or its fields are
+        incomplete.
+        """
         _check(cls, source)
         key = canonical(cls.name)
         if key in self.methods and self.sources[key] != source:
-            raise BenchError(f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; give the method another name")
+            raise BenchError(
+                f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; give the method another "
+                "name"
+            )
         self.methods[key] = cls()
         self.sources[key] = source
         self.digests[key] = digest
@@ -139,17 +158,25 @@ class Registry:
         module = load_file(file.resolve())
         found = _methods_in(module)
         if not found:
-            raise BenchError(f"{file}: no method in it; define a class that derives from bench.Method and has a name")
+            raise BenchError(
+                f"{file}: no method in it; define a class that derives from bench.Method and has a name"
+            )
         for cls in found:
             self.add(cls, str(file), getattr(module, _SOURCE))
 
     def get(self, name: str) -> Method:
-        """The method of that name. Raises BenchError with the nearest name, or the reason its file did not load."""
+        """The method of that name. Raises BenchError with the nearest name, or the reason its file did not
+        load.
+        """
         found = self.methods.get(canonical(name))
         if found is not None:
             return found
-        reason = next((b.reason for b in self.broken if canonical(Path(b.source).stem) == canonical(name)), "")
-        raise BenchError(reason or f"unknown method '{name}'{nearest(name, self.names())}; `bench list methods` shows all")
+        reason = next(
+            (b.reason for b in self.broken if canonical(Path(b.source).stem) == canonical(name)), ""
+        )
+        raise BenchError(
+            reason or f"unknown method '{name}'{nearest(name, self.names())}; `bench list methods` shows all"
+        )
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -171,13 +198,17 @@ def _installed(registry: Registry, point: EntryPoint) -> None:
     except Exception as error:
         raise BenchError(f"{point.value}: cannot be loaded: {type(error).__name__}: {error}") from error
     if file is None:
-        raise BenchError(f"{point.value}: its source file is not there, so that its records could not tell an edit")
+        raise BenchError(
+            f"{point.value}: its source file is not there, so that its records could not tell an edit"
+        )
     registry.add(cls, point.value, sources.digest_of(Path(file)))
 
 
 @lru_cache(maxsize=1)
 def builtin() -> Registry:
-    """The methods that come with the program and those of installed packages (entry points ``bench.methods``)."""
+    """The methods that come with the program and those of installed packages (entry points
+    ``bench.methods``).
+    """
     registry = Registry()
     for file in sorted(methods_dir().glob("[!_]*.py")):
         _try(registry, str(file), lambda file=file: registry.add_file(file))
@@ -187,10 +218,16 @@ def builtin() -> Registry:
 
 
 def with_plugins(files: tuple[Path, ...] = ()) -> Registry:
-    """The built-in methods and those of the given plugin files; a plugin that does not load is an error here."""
+    """The built-in methods and those of the given plugin files; a plugin that does not load is an
+    error here.
+    """
     base = builtin()
     registry = Registry()
-    registry.methods, registry.sources, registry.broken = dict(base.methods), dict(base.sources), list(base.broken)
+    registry.methods, registry.sources, registry.broken = (
+        dict(base.methods),
+        dict(base.sources),
+        list(base.broken),
+    )
     registry.digests = dict(base.digests)
     for file in files:
         registry.add_file(file)

@@ -1,8 +1,9 @@
-"""The source of a plugin: its file, the modules it imports from its own folder, and the program's methods it builds on.
+"""The source of a plugin: its file, the modules it imports from its own folder, and the program's methods it
+builds on.
 
-One digest of them is in the fit key, so that an edited plugin is never answered from old records. Imports are read from the
-source, so that those inside functions count too. What a plugin reads by itself, data files and modules that it imports by a
-string, is not seen: it must raise its ``version`` when they change.
+One digest of them is in the fit key, so that an edited plugin is never answered from old records. Imports are
+read from the source, so that those inside functions count too. What a plugin reads by itself, data files and
+modules that it imports by a string, is not seen: it must raise its ``version`` when they change.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ METHODS = "bench.methods"
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 (hex) of a plugin's file and modules, by their place in its folder, and of the methods that they build on."""
+    """SHA-256 (hex) of a plugin's file and modules, by their place in its folder, and of the methods that
+    they build on.
+    """
     root, modules = _root(file), own_modules(file)
     parts = {part.relative_to(root).as_posix(): sha256_file(part) for part in modules}
-    return digest({**parts, **{f"{METHODS}.{part.stem}": sha256_file(part) for part in methods_below(modules)}})
+    return digest(
+        {**parts, **{f"{METHODS}.{part.stem}": sha256_file(part) for part in methods_below(modules)}}
+    )
 
 
 def methods_below(modules: Iterable[Path]) -> list[Path]:
@@ -39,12 +44,15 @@ def methods_below(modules: Iterable[Path]) -> list[Path]:
 
 
 def _named(file: Path) -> Iterator[str]:
-    """The names of the program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as ``.x``."""
+    """The names of the program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as
+    ``.x``.
+    """
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            lone = node.level == 1 and not (file.parent / "__init__.py").is_file()  # such a plugin is loaded among the methods
+            # such a plugin is loaded among the methods
+            lone = node.level == 1 and not (file.parent / "__init__.py").is_file()
             base = ".".join(filter(None, (METHODS if lone else "." * node.level, node.module)))
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:
@@ -56,7 +64,9 @@ def own_modules(file: Path) -> list[Path]:
     """The file itself and what it imports from its own folder (of a package: from the package), sorted."""
     file = file.resolve()
     root = _root(file)
-    around = [p / "__init__.py" for p in file.parents if p.is_relative_to(root) and (p / "__init__.py").is_file()]
+    around = [
+        p / "__init__.py" for p in file.parents if p.is_relative_to(root) and (p / "__init__.py").is_file()
+    ]
     found, waiting = {file, *around}, [file, *around]  # loading a module of a package runs the package
     while waiting:
         for other in _imports(waiting.pop(), _root(file)):
@@ -67,7 +77,9 @@ def own_modules(file: Path) -> list[Path]:
 
 
 def names(file: Path) -> dict[str, Path]:
-    """What Python calls the own modules of a plugin, besides the plugin itself, once their folder is on its path."""
+    """What Python calls the own modules of a plugin, besides the plugin itself, once their folder is on its
+    path.
+    """
     root, parts = _root(file), {}
     for part in own_modules(file):
         at = part.relative_to(root).with_suffix("")
@@ -77,7 +89,9 @@ def names(file: Path) -> dict[str, Path]:
 
 
 def _root(file: Path) -> Path:
-    """The folder that a plugin's own modules lie in: that of the file, or what holds the outermost package around it."""
+    """The folder that a plugin's own modules lie in: that of the file, or what holds the outermost package
+    around it.
+    """
     folder = file.resolve().parent
     while (folder / "__init__.py").is_file() and folder.parent != folder:
         folder = folder.parent
@@ -85,7 +99,9 @@ def _root(file: Path) -> Path:
 
 
 def _parsed(file: Path) -> ast.Module:
-    """The file's syntax tree; an empty one where it does not parse, for then it does not load either, and loading says so."""
+    """The file's syntax tree; an empty one where it does not parse, for then it does not load either, and
+    loading says so.
+    """
     try:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -113,11 +129,15 @@ def _imports(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _modules(place: Path, parts: list[str]) -> Iterator[Path]:
-    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module at the end if it is one."""
+    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module at the end
+    if it is one.
+    """
     if (place / "__init__.py").is_file():
         yield place / "__init__.py"
     for part in parts:
-        if (place / f"{part}.py").is_file() and not (place / part / "__init__.py").is_file():  # a package comes first
+        if (place / f"{part}.py").is_file() and not (
+            place / part / "__init__.py"
+        ).is_file():  # a package comes first
             yield place / f"{part}.py"
             return
         place = place / part

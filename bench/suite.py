@@ -16,7 +16,9 @@ _FOLDER = Path(__file__).resolve().parent / "suites"
 
 @dataclass(frozen=True)
 class Suite:
-    """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: evaluate shifted test sets too."""
+    """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: evaluate shifted test sets
+    too.
+    """
 
     name: str
     title: str
@@ -42,7 +44,9 @@ def load(name_or_path: str) -> Suite:
         return _read(path)
     known = {canonical(n): n for n in names()}
     if canonical(name_or_path) not in known:
-        raise BenchError(f"unknown suite '{name_or_path}'{nearest(name_or_path, names())}; `bench list suites` shows all")
+        raise BenchError(
+            f"unknown suite '{name_or_path}'{nearest(name_or_path, names())}; `bench list suites` shows all"
+        )
     return _read(_FOLDER / f"{known[canonical(name_or_path)]}.toml")
 
 
@@ -59,5 +63,7 @@ def _read(file: Path) -> Suite:
     missing = [f.name for f in fields(Suite)[:7] if f.name not in table]
     if missing:
         raise BenchError(f"{file}: needs {', '.join(missing)}")
-    axes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    axes: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+    }
     return Suite(**axes)

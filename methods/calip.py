@@ -55,10 +55,12 @@ def mixed(parts: tuple[Tensor, Tensor, Tensor], beta2: float | Tensor, beta3: fl
 
 
 class Calip(Method):
-    """Training-free: three terms, s f_g T, s f_g T' and s v' T, weighted 1, beta_2, beta_3. T' and v' keep their length.
+    """Training-free: three terms, s f_g T, s f_g T' and s v' T, weighted 1, beta_2, beta_3. T' and v' keep
+    their length.
 
-    Deviation: the released code searches the betas on the test set (protocol ``test-oracle`` does that); here few-shot
-    validation chooses them. Without validation both lie in the middle of their range, for want of published values.
+    Deviation: the released code searches the betas on the test set (protocol ``test-oracle`` does that); here
+    few-shot validation chooses them. Without validation both lie in the middle of their range, for want of
+    published values.
     """
 
     name = "calip"
@@ -102,16 +104,20 @@ class Calip(Method):
         size = max(1, _PIECE // parts[0].numel())
         for start in range(0, len(grid), size):
             points = grid[start : start + size]
-            beta2, beta3 = (parts[0].new_tensor([p[name] for p in points])[:, None, None] for name in ("beta2", "beta3"))
+            beta2, beta3 = (
+                parts[0].new_tensor([p[name] for p in points])[:, None, None] for name in ("beta2", "beta3")
+            )
             yield range(start, start + len(points)), mixed(parts, beta2, beta3)
 
 
 class CalipFs(Calip):
-    """CALIP with a learned cross-attention: the authors' own code for it is not released, so this is a reconstruction.
+    """CALIP with a learned cross-attention: the authors' own code for it is not released, so this is a
+    reconstruction.
 
-    Trained: four (C, C) maps, each the identity plus a difference that starts at zero: query, key and value maps shared by
-    tokens and texts, and a map of what was attended. At the start it is CALIP; weight decay pulls back to it. The betas are
-    held while training and searched afterwards like CALIP's. Optimiser, rates, epochs and the start are our choices.
+    Trained: four (C, C) maps, each the identity plus a difference that starts at zero: query, key and value
+    maps shared by tokens and texts, and a map of what was attended. At the start it is CALIP; weight decay
+    pulls back to it. The betas are held while training and searched afterwards like CALIP's. Optimiser,
+    rates, epochs and the start are our choices.
     """
 
     name = "calip-fs"
@@ -119,10 +125,17 @@ class CalipFs(Calip):
     note = "our reconstruction: CALIP-FS has no released code"
     settings = {
         **Calip.settings,
-        "train_beta2": 1.0, "train_beta3": 0.05,
-        "lr": (1e-3, 3e-4, 1e-4), "wd": (0.01,), "epochs": 50, "batch": 32, "augment": "flip", "max_steps": None,
-    }  # fmt: skip
-    presets = {"quick": {"beta_steps": 50, "max_steps": 200, "lr": (1e-2, 3e-3, 1e-3)}}  # raised tenfold for few steps
+        "train_beta2": 1.0,
+        "train_beta3": 0.05,
+        "lr": (1e-3, 3e-4, 1e-4),
+        "wd": (0.01,),
+        "epochs": 50,
+        "batch": 32,
+        "augment": "flip",
+        "max_steps": None,
+    }
+    # raised tenfold for few steps
+    presets = {"quick": {"beta_steps": 50, "max_steps": 200, "lr": (1e-2, 3e-3, 1e-3)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         base = super().recipe(settings, facts)
@@ -140,10 +153,12 @@ class CalipFs(Calip):
             search=base.search,
             check={"beta2": settings["train_beta2"], "beta3": settings["train_beta3"]},
             fixed={
-                LR: settings["lr"][len(settings["lr"]) // 2], WD: settings["wd"][0],
-                "beta2": settings["train_beta2"], "beta3": settings["train_beta3"],
+                LR: settings["lr"][len(settings["lr"]) // 2],
+                WD: settings["wd"][0],
+                "beta2": settings["train_beta2"],
+                "beta3": settings["train_beta3"],
             },
-        )  # fmt: skip
+        )
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         C = task.W_KC.shape[1]

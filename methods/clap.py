@@ -34,19 +34,29 @@ if TYPE_CHECKING:
 
 
 class ZsLp(Method):
-    """Trains prototypes w (K, C) from the raw text means t; logits are s times the cosines. No validation: last epoch.
+    """Trains prototypes w (K, C) from the raw text means t; logits are s times the cosines. No validation:
+    last epoch.
 
-    An epoch draws max(1, N / batch) batches from all views of all images, so that it touches about N of the V N rows.
+    An epoch draws max(1, N / batch) batches from all views of all images, so that it touches about N of the V
+    N rows.
     """
 
     name = "zs-lp"
     title = "ZS-LP"
     cite = "Silva-Rodríguez et al. 2024"
     settings = {
-        "underscores": True, "extra_template": "",
-        "lr": (0.1,), "wd": (0.0,), "batch": 256, "epochs": 300, "crop": 0.08, "views": 20, "max_steps": None,
-    }  # fmt: skip
-    # Raised rates (chosen on validation): what turns a row is lr s / |w|^2, a hundred times less on the embedded towers.
+        "underscores": True,
+        "extra_template": "",
+        "lr": (0.1,),
+        "wd": (0.0,),
+        "batch": 256,
+        "epochs": 300,
+        "crop": 0.08,
+        "views": 20,
+        "max_steps": None,
+    }
+    # Raised rates (chosen on validation): what turns a row is lr s / |w|^2, a hundred times less on the
+    # embedded towers.
     presets = {"quick": {"lr": (10.0, 1.0), "views": 4, "max_steps": 300}}
     per_dataset = {"imagenet": {"extra_template": "a photo of a {}."}}
 
@@ -72,22 +82,26 @@ class ZsLp(Method):
 
 
 def class_weights(logits_RK: Tensor, y_R: Tensor) -> Tensor:
-    """lambda (K,): mean softmax probability of the true class over each class's rows; 0 for a class without rows."""
+    """lambda (K,): mean softmax probability of the true class over each class's rows; 0 for a class without
+    rows.
+    """
     true_R = torch.softmax(logits_RK, -1).gather(1, y_R[:, None])[:, 0]
     sums_K = true_R.new_zeros(logits_RK.shape[1]).index_add(0, y_R, true_R)
     return sums_K / torch.bincount(y_R, minlength=len(sums_K)).clamp(min=1)
 
 
 class Clap(ZsLp):
-    """ZS-LP plus the mean over classes of lambda_k |w_k - t_k|^2: classes that zero-shot CLIP knows well stay close.
+    """ZS-LP plus the mean over classes of lambda_k |w_k - t_k|^2: classes that zero-shot CLIP knows well stay
+    close.
 
-    lambda is fixed before training from the zero-shot probabilities on all views of the support set (constraint ``l2``, the
-    published configuration; its outer update of lambda is off there).
+    lambda is fixed before training from the zero-shot probabilities on all views of the support set
+    (constraint ``l2``, the published configuration; its outer update of lambda is off there).
     """
 
     name = "clap"
     title = "CLAP"
-    presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}  # 10 can diverge on the penalty with few classes
+    # 10 can diverge on the penalty with few classes
+    presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         from dataclasses import replace
@@ -103,4 +117,6 @@ class Clap(ZsLp):
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         apart_K = (params["prototypes_KC"] - consts["text_KC"]).square().sum(-1)
-        return {"loss": super().losses(params, consts, batch, values)["loss"] + (consts["lam_K"] * apart_K).mean()}
+        return {
+            "loss": super().losses(params, consts, batch, values)["loss"] + (consts["lam_K"] * apart_K).mean()
+        }

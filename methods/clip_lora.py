@@ -73,21 +73,26 @@ def merged(weight_3DD: Tensor, low: Params, gamma: float) -> Tensor:
 def two_branch(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, keep_3NTD: Tensor) -> Tensor:
     """Block i with the update beside the frozen weights, its input thinned by ``keep`` (0, or 1 / (1 - p)).
 
-    Without dropout the branches stay apart too: merging first would give lower blocks the gradient of W alone in the
-    reference (protocol 18.2), and two ways to compute one thing here.
+    Without dropout the branches stay apart too: merging first would give lower blocks the gradient of W alone
+    in the reference (protocol 18.2), and two ways to compute one thing here.
     """
     from bench.clip.blocks import attend, linear, mlp, norm
 
     (N, T, D), params, name = x_NTD.shape, blocks.params, blocks.name(i)
     h_NTD = norm(x_NTD, params, f"{name}.ln_1", blocks.eps)
     frozen = h_NTD @ params[f"{name}.attn.in_proj_weight"].T + params[f"{name}.attn.in_proj_bias"]
-    update = [keep * h_NTD @ low[f"{part}.A"].T @ low[f"{part}.B"].T for part, keep in zip(PARTS, keep_3NTD, strict=True)]
+    update = [
+        keep * h_NTD @ low[f"{part}.A"].T @ low[f"{part}.B"].T
+        for part, keep in zip(PARTS, keep_3NTD, strict=True)
+    ]
     whole = frozen + gamma * torch.cat(update, -1)
     q, k, v = (part.view(N, T, blocks.heads, -1).transpose(1, 2) for part in whole.chunk(3, -1))
     mask_TT = x_NTD.new_full((T, T), float("-inf")).triu(1) if blocks.causal else None
     o_NTD = attend(q, k, v, mask_TT).transpose(1, 2).reshape(N, T, D)
     x_NTD = x_NTD + linear(o_NTD, params, f"{name}.attn.out_proj")
-    return x_NTD + mlp(norm(x_NTD, params, f"{name}.ln_2", blocks.eps), params, f"{name}.mlp", blocks.activation)
+    return x_NTD + mlp(
+        norm(x_NTD, params, f"{name}.ln_2", blocks.eps), params, f"{name}.mlp", blocks.activation
+    )
 
 
 def merged_block(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float) -> Tensor:
@@ -109,11 +114,13 @@ def keep_mask(shape: tuple[int, ...], p: float, noise: torch.Generator) -> Tenso
 
 
 class ClipLora(Method):
-    """Trains A (r, D) and B (D, r) for query, key and value of every block of the image and the text tower: W + gamma B A,
-    gamma = 1 / sqrt(r), B zero at the start. Cross-entropy on s cos, dropout on the updates' input, last step, no validation.
+    """Trains A (r, D) and B (D, r) for query, key and value of every block of the image and the text tower: W
+    + gamma B A, gamma = 1 / sqrt(r), B zero at the start. Cross-entropy on s cos, dropout on the updates'
+    input, last step, no validation.
 
-    "a photo of a {}." for every dataset: the prompt set is not read. Deviations: fp32, where the released code uses mixed
-    precision; crops come from a bank of ``views`` an image, used in turn (published: a fresh crop every time).
+    "a photo of a {}." for every dataset: the prompt set is not read. Deviations: fp32, where the released
+    code uses mixed precision; crops come from a bank of ``views`` an image, used in turn (published: a fresh
+    crop every time).
     """
 
     name = "clip-lora"
@@ -126,18 +133,31 @@ class ClipLora(Method):
     towers = ("vit",)
     fuse = False
     settings = {
-        "rank": 2, "dropout": 0.25, "template": "a photo of a {}.",
-        "lr": (2e-4,), "wd": (0.01,), "floor": 1e-6, "batch": 32, "steps_per_shot": 500, "max_steps": None,
-        "crop": 0.08, "views": 8,
-    }  # fmt: skip
-    presets = {"quick": {"lr": (1e-3,), "max_steps": 100, "views": 4}}  # a raised rate for few steps, chosen on validation
+        "rank": 2,
+        "dropout": 0.25,
+        "template": "a photo of a {}.",
+        "lr": (2e-4,),
+        "wd": (0.01,),
+        "floor": 1e-6,
+        "batch": 32,
+        "steps_per_shot": 500,
+        "max_steps": None,
+        "crop": 0.08,
+        "views": 8,
+    }
+    # a raised rate for few steps, chosen on validation
+    presets = {"quick": {"lr": (1e-3,), "max_steps": 100, "views": 4}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         steps = settings["steps_per_shot"] * facts.shots
         steps = min(steps, settings["max_steps"] or steps)
         views = tuple(f"rrc({settings['crop']:g})#{i}" for i in range(settings["views"]))
         return Recipe(
-            streams={"image": Stream(tap=PIXELS, views=views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])},
+            streams={
+                "image": Stream(
+                    tap=PIXELS, views=views, rows="per-epoch", order="epoch-keep", batch=settings["batch"]
+                )
+            },
             optim=OptimSpec("adamw"),
             schedule=Schedule("cosine", {"floor": settings["floor"]}),
             steps=steps,
@@ -147,18 +167,35 @@ class ClipLora(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """Both towers' blocks, the embedded prompts (K, L, D) with their end positions, and the functions around them."""
+        """Both towers' blocks, the embedded prompts (K, L, D) with their end positions, and the functions
+        around them.
+        """
         text, visual = task.backbone.text, task.backbone.model.visual
         ids_KL = text.tokenize([fill(task.settings["template"], name) for name in task.text.classnames])
         eot_K = ids_KL.argmax(-1)
         L = int(eot_K.max()) + 1
         stem, first = "transformer.resblocks", visual.transformer.resblocks[0]
-        weights = {n: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for n, p in visual.named_parameters()}
-        vision = Blocks(weights, stem, len(visual.transformer.resblocks), first.attn.num_heads, first.mlp.gelu, first.ln_1.eps)
+        weights = {
+            n: p.detach().to(torch.promote_types(p.dtype, torch.float32))
+            for n, p in visual.named_parameters()
+        }
+        vision = Blocks(
+            weights,
+            stem,
+            len(visual.transformer.resblocks),
+            first.attn.num_heads,
+            first.mlp.gelu,
+            first.ln_1.eps,
+        )
         words = Blocks(text.params, stem, text.layers, text.heads, text.activation, text.eps, causal=True)
         prompts_KLD = text.embed(ids_KL[:, :L]) + text.params["positional_embedding"][:L]
-        return {"visual": visual, "towers": {"vision": vision, "text": words}, "prompts_KLD": prompts_KLD,
-                "eot_K": eot_K.to(prompts_KLD.device), "scale": task.scale}  # fmt: skip
+        return {
+            "visual": visual,
+            "towers": {"vision": vision, "text": words},
+            "prompts_KLD": prompts_KLD,
+            "eot_K": eot_K.to(prompts_KLD.device),
+            "scale": task.scale,
+        }
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         params, r = {}, values["rank"]
@@ -167,7 +204,8 @@ class ClipLora(Method):
                 like = blocks.params[f"{blocks.name(i)}.attn.in_proj_weight"]
                 D = like.shape[1]
                 for part in PARTS:
-                    params[f"{tower}.{i}.{part}.A"] = uniform((r, D), D, generator, like)  # Kaiming-uniform with slope sqrt 5
+                    # Kaiming-uniform with slope sqrt 5
+                    params[f"{tower}.{i}.{part}.A"] = uniform((r, D), D, generator, like)
                     params[f"{tower}.{i}.{part}.B"] = like.new_zeros(D, r)
         return params
 
@@ -183,7 +221,10 @@ class ClipLora(Method):
 
         visual, vision, text = consts["visual"], consts["towers"]["vision"], consts["towers"]["text"]
         tokens_BTD = visual._embeds(x_BCHW.to(visual.conv1.weight.dtype)).to(vision.params["proj"].dtype)
-        f_BC = norm(through("vision", tokens_BTD)[:, 0], vision.params, "ln_post", vision.eps) @ vision.params["proj"]
+        f_BC = (
+            norm(through("vision", tokens_BTD)[:, 0], vision.params, "ln_post", vision.eps)
+            @ vision.params["proj"]
+        )
         words_KLD, eot_K = through("text", consts["prompts_KLD"]), consts["eot_K"]
         last_KD = words_KLD[torch.arange(len(eot_K), device=eot_K.device), eot_K]
         W_KC = unit(norm(last_KD, text.params, "ln_final", text.eps) @ text.params["text_projection"])

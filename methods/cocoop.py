@@ -24,21 +24,35 @@ PROMPTS = 512  # prompts in one pass through the text tower when images are scor
 
 
 class CoCoOp(CoOp):
-    """Trains the context (M, D), from "a photo of a", and a network C -> C/16 -> D with biases and ReLU whose output is added
-    to every context vector of an image's prompts: K prompts an image, in training and at test time.
+    """Trains the context (M, D), from "a photo of a", and a network C -> C/16 -> D with biases and ReLU whose
+    output is added to every context vector of an image's prompts: K prompts an image, in training and at test
+    time.
 
-    Deviations: fp32, where the released code trains in fp16; with ``max_steps`` the run is cut by steps, not epochs, and the
-    cosine falls by steps from the first (one epoch of single images is longer than a short run).
+    Deviations: fp32, where the released code trains in fp16; with ``max_steps`` the run is cut by steps, not
+    epochs, and the cosine falls by steps from the first (one epoch of single images is longer than a short
+    run).
     """
 
     name = "cocoop"
     title = "CoCoOp"
     cite = "Zhou et al. 2022"
-    note = "costly, so run it by name: every image needs its own K prompts through the text tower, also at test time"
+    note = (
+        "costly, so run it by name: every image needs its own K prompts through the text tower, also at test "
+        "time"
+    )
     settings = {
-        "context": 4, "init": "a photo of a", "position": "end", "reduction": 16,
-        "lr": (0.002,), "wd": (5e-4,), "batch": 1, "epochs": 10, "crop": 0.08, "views": None, "max_steps": None,
-    }  # fmt: skip
+        "context": 4,
+        "init": "a photo of a",
+        "position": "end",
+        "reduction": 16,
+        "lr": (0.002,),
+        "wd": (5e-4,),
+        "batch": 1,
+        "epochs": 10,
+        "crop": 0.08,
+        "views": None,
+        "max_steps": None,
+    }
     presets = {"quick": {"lr": (0.05, 0.002), "views": 4, "max_steps": 200}}
     per_dataset: ClassVar[Mapping[str, Values]] = {}
 

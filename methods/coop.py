@@ -45,9 +45,10 @@ POSITIONS = ("end", "middle", "front")
 class Prompts:
     """The frozen part of K learned prompts.
 
-    ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at position l.
-    ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the names alone: moving the name
-    leaves them as they are. ``alike``: how tokens are packed with one context for all classes, ``apart``: with one each.
+    ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at
+    position l. ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the
+    names alone: moving the name leaves them as they are. ``alike``: how tokens are packed with one context
+    for all classes, ``apart``: with one each.
     """
 
     base_KLD: Tensor
@@ -58,42 +59,54 @@ class Prompts:
 
     def fill(self, ctx: Tensor) -> Tensor:
         """Embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
-        # A product and not an assignment: it maps over replicas, and its gradient sums in a fixed order on every device.
+        # A product and not an assignment: it maps over replicas, and its gradient sums in a fixed order on
+        # every device.
         return self.base_KLD + self.place_KLM @ ctx
 
     def encode(self, tower: TextTower, ctx: Tensor) -> Tensor:
-        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or (B, 1, M, D): one for all classes of each image."""
+        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or (B, 1, M, D): one for all classes
+        of each image.
+        """
         from bench.clip.packed_text import encode
 
         each = ctx.dim() > 2 and ctx.shape[-3] > 1
         return encode(tower, self.fill(ctx), self.apart if each else self.alike)
 
 
-def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = "", position: str = "end") -> Prompts:
+def lay_out(
+    tower: TextTower, classnames: Sequence[str], M: int, words: str = "", position: str = "end"
+) -> Prompts:
     """Prompts of M context slots and the class name, with a full stop at the end.
 
-    The last slots stand for the words of ``words``, one slot a word: tokens beyond that (a comma makes one) stay frozen
-    right behind the slots, as in the reference (protocol 10). Raises BenchError when words outnumber the slots or a prompt
-    exceeds the tower's context length.
+    The last slots stand for the words of ``words``, one slot a word: tokens beyond that (a comma makes one)
+    stay frozen right behind the slots, as in the reference (protocol 10). Raises BenchError when words
+    outnumber the slots or a prompt exceeds the tower's context length.
     """
     if position not in POSITIONS:
         raise BenchError(f"position '{position}' of the class name: choose {', '.join(POSITIONS)}")
     encode, n_words = tower.tokenize.encode, len(words.split())
     if n_words > M:
-        raise BenchError(f"context {M} has no room for the {n_words} words of '{words}': choose at least {n_words}")
+        raise BenchError(
+            f"context {M} has no room for the {n_words} words of '{words}': choose at least {n_words}"
+        )
     names = [name.replace("_", " ") for name in classnames]
     prefix = " ".join(["X"] * (M - n_words) + words.split())
     n_tail = len(encode(words)) - n_words
     lengths = [2 + M + n_tail + len(encode(f"{name}.")) for name in names]
     if max(lengths) > tower.context_length:
         longest = classnames[lengths.index(max(lengths))]
-        raise BenchError(f"{M} context vectors and '{longest}' make {max(lengths)} tokens, more than {tower.context_length}: "
-                         "choose fewer context vectors or a shorter class name")  # fmt: skip
+        raise BenchError(
+            f"{M} context vectors and '{longest}' make {max(lengths)} tokens, more than "
+            f"{tower.context_length}: "
+            "choose fewer context vectors or a shorter class name"
+        )
     from bench.clip.packed_text import common, pack_of
 
     ids_KL = tower.tokenize([f"{prefix} {name}." for name in names])
     eot_K = ids_KL.argmax(-1)
-    order_KL = torch.stack([_order(M, n_tail, len(encode(name)), ids_KL.shape[1], position) for name in names])
+    order_KL = torch.stack(
+        [_order(M, n_tail, len(encode(name)), ids_KL.shape[1], position) for name in names]
+    )
     order_KL = order_KL[:, : int(eot_K.max()) + 1]
     place_KLM = order_KL[..., None] == torch.arange(1, M + 1)
     ids_KL = ids_KL.gather(1, order_KL)
@@ -107,7 +120,9 @@ def lay_out(tower: TextTower, classnames: Sequence[str], M: int, words: str = ""
 
 
 def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
-    """Which token of the placeholder string (start, slots, tail, name, rest) stands at each position, (L,)."""
+    """Which token of the placeholder string (start, slots, tail, name, rest) stands at each position,
+    (L,).
+    """
     slots, tail = list(range(1, 1 + M)), list(range(1 + M, 1 + M + n_tail))
     name = list(range(1 + M + n_tail, 1 + M + n_tail + n_name))
     rest = list(range(1 + M + n_tail + n_name, L))
@@ -128,12 +143,12 @@ def epochs_by_shots(shots: int) -> int:
 
 
 def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, **more: object) -> Recipe:
-    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8): a fresh random crop of every image in every
-    epoch, the schedule with one constant first epoch, the last epoch kept.
+    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8): a fresh random crop of every
+    image in every epoch, the schedule with one constant first epoch, the last epoch kept.
 
-    Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds the bank of crops, which epochs
-    then use in turn (None: one crop an epoch, as published). Several rates are told apart on validation after the last
-    epoch; the first is the one of protocols without validation.
+    Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds the bank of crops,
+    which epochs then use in turn (None: one crop an epoch, as published). Several rates are told apart on
+    validation after the last epoch; the first is the one of protocols without validation.
     """
     if settings["max_steps"] is not None:
         per_epoch = max(1, facts.n_support // settings["batch"])
@@ -142,18 +157,24 @@ def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, 
     views = tuple(f"rrc({settings['crop']:g})#{i}" for i in range(n_views))
     stream = Stream(views=views, rows="per-epoch", order="epoch-drop", batch=settings["batch"])
     shared = {
-        "streams": {"image": stream}, "optim": optim, "schedule": Schedule("dassl"), "epochs": epochs, "select": "last",
-        "grid": {LR: settings["lr"], WD: settings["wd"]}, "fixed": {LR: settings["lr"][0], WD: settings["wd"][0]},
-    }  # fmt: skip
+        "streams": {"image": stream},
+        "optim": optim,
+        "schedule": Schedule("dassl"),
+        "epochs": epochs,
+        "select": "last",
+        "grid": {LR: settings["lr"], WD: settings["wd"]},
+        "fixed": {LR: settings["lr"][0], WD: settings["wd"][0]},
+    }
     return Recipe(**{**shared, **more})  # type: ignore[arg-type]
 
 
 class CoOp(Method):
     """Trains the context (M, D), or (K, M, D) with ``class_specific``, through the frozen text tower.
 
-    The gradient is that of the activations only; what all prompts begin with is computed once. ``init`` holds words to start
-    from (their number replaces ``context``), else the start is normal with deviation 0.02. Names and context make the
-    classifier: the prompt set is not read. Deviation: fp32, where the released code trains an fp16 context.
+    The gradient is that of the activations only; what all prompts begin with is computed once. ``init`` holds
+    words to start from (their number replaces ``context``), else the start is normal with deviation 0.02.
+    Names and context make the classifier: the prompt set is not read. Deviation: fp32, where the released
+    code trains an fp16 context.
     """
 
     name = "coop"
@@ -161,18 +182,28 @@ class CoOp(Method):
     cite = "Zhou et al. 2022"
     uses_prompts = False
     settings = {
-        "context": 16, "position": "end", "class_specific": False, "init": "",
-        "lr": (0.002,), "wd": (5e-4,), "batch": 32,
+        "context": 16,
+        "position": "end",
+        "class_specific": False,
+        "init": "",
+        "lr": (0.002,),
+        "wd": (5e-4,),
+        "batch": 32,
         "epochs": None,  # 50 at 1 shot, 100 at 2 and 4, 200 from 8 on
-        "crop": 0.08, "views": None, "max_steps": None,
-    }  # fmt: skip
-    # Quick runs start from words (the paper's M = 4 variant), because 200 steps from noise do not get back to zero-shot, and
-    # try raised rates (chosen on validation): the embedded towers' logits are eight times flatter than OpenAI's.
+        "crop": 0.08,
+        "views": None,
+        "max_steps": None,
+    }
+    # Quick runs start from words (the paper's M = 4 variant), because 200 steps from noise do not get back to
+    # zero-shot, and try raised rates (chosen on validation): the embedded towers' logits are eight times
+    # flatter than OpenAI's.
     presets = {"quick": {"init": "a photo of a", "lr": (0.03, 0.3), "views": 4, "max_steps": 200}}
     per_dataset = {"imagenet": {"epochs": 50}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
-        return dassl_recipe(settings, facts, settings["epochs"] or epochs_by_shots(facts.shots), OptimSpec("sgd"))
+        return dassl_recipe(
+            settings, facts, settings["epochs"] or epochs_by_shots(facts.shots), OptimSpec("sgd")
+        )
 
     def prepare(self, task: Task) -> Consts:
         tower, settings = task.backbone.text, task.settings

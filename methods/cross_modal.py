@@ -1,6 +1,8 @@
-"""Cross-Modal adaptation: prompts are training samples beside images, one head for both (protocol 13), and its WiSE forms.
+"""Cross-Modal adaptation: prompts are training samples beside images, one head for both (protocol 13), and
+its WiSE forms.
 
-``cross-modal`` is Table I's row (partial fine-tuning of the pooling head), ``cross-modal-linear`` Table III's.
+``cross-modal`` is Table I's row (partial fine-tuning of the pooling head), ``cross-modal-linear`` Table
+III's.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 
 
 class CrossModalHead(Method):
-    """What the variants share: half of every batch are single prompts, raw features of both go through the same head.
+    """What the variants share: half of every batch are single prompts, raw features of both go through the
+    same head.
 
-    One cross-entropy over images and texts together. Rows of W are free (never renormalised), s is not learned, AdamW
-    decays every trained tensor. A batch size is legal only if each half is strictly smaller than its set (13.1).
+    One cross-entropy over images and texts together. Rows of W are free (never renormalised), s is not
+    learned, AdamW decays every trained tensor. A batch size is legal only if each half is strictly smaller
+    than its set (13.1).
     """
 
     cite = "Lin et al. 2023"
@@ -67,7 +71,8 @@ class CrossModalHead(Method):
 
 
 class CrossModal(CrossModalHead):
-    """Partial fine-tuning, Table I's "Cross-Modal": the pooling head (attention pool; last block, ln_post and proj) and W.
+    """Partial fine-tuning, Table I's "Cross-Modal": the pooling head (attention pool; last block, ln_post and
+    proj) and W.
 
     logits = 0.546 s W norm(z), exp(4) for OpenAI's weights, in training and at test.
     """
@@ -77,9 +82,15 @@ class CrossModal(CrossModalHead):
     taps = (DENSE,)
     towers = ("rn", "vit")
     settings: ClassVar[Values] = {
-        "init": "zeroshot", "lr": (1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "batch": (8,), "train_scale": 0.546, **COMMON,
-    }  # fmt: skip
-    presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3)}}  # raised: 300 steps, and a small tower's larger weights
+        "init": "zeroshot",
+        "lr": (1e-5, 1e-6, 1e-7),
+        "wd": (0.0, 1e-3, 1e-5),
+        "batch": (8,),
+        "train_scale": 0.546,
+        **COMMON,
+    }
+    # raised: 300 steps, and a small tower's larger weights
+    presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3)}}
 
     def prepare(self, task: Task) -> Consts:
         return {**super().prepare(task), "pool": task.head}
@@ -96,26 +107,39 @@ class CrossModal(CrossModalHead):
 
 
 class CrossModalLinear(CrossModalHead):
-    """Linear probe on images and texts, Table III's "Cross-Modal". On ImageNet, as in that table's recipe, no flip view."""
+    """Linear probe on images and texts, Table III's "Cross-Modal". On ImageNet, as in that table's recipe, no
+    flip view.
+    """
 
     name = "cross-modal-linear"
     title = "Cross-Modal (linear)"
     settings: ClassVar[Values] = {
-        "init": "zeroshot", "lr": (1e-3, 1e-4), "wd": (0.0, 0.01, 1e-4), "batch": (8, 32), **COMMON,
-    }  # fmt: skip
+        "init": "zeroshot",
+        "lr": (1e-3, 1e-4),
+        "wd": (0.0, 0.01, 1e-4),
+        "batch": (8, 32),
+        **COMMON,
+    }
     per_dataset = {"imagenet": {"augment": "none"}}
     presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3), "batch": (32,)}}
 
 
 class CrossModalAdapter(CrossModalHead):
-    """A bottleneck on unit features, x + r (A(x) - x) with A = relu W2 relu W1, not renormalised, then W; r = 0.2."""
+    """A bottleneck on unit features, x + r (A(x) - x) with A = relu W2 relu W1, not renormalised, then W; r =
+    0.2.
+    """
 
     name = "cross-modal-adapter"
     title = "Cross-Modal (adapter)"
     settings: ClassVar[Values] = {
-        "init": "zeroshot", "lr": (1e-4, 1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "batch": (8,),
-        "residual": 0.2, "reduction": 4, **COMMON,
-    }  # fmt: skip
+        "init": "zeroshot",
+        "lr": (1e-4, 1e-5, 1e-6, 1e-7),
+        "wd": (0.0, 1e-3, 1e-5),
+        "batch": (8,),
+        "residual": 0.2,
+        "reduction": 4,
+        **COMMON,
+    }
     presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3)}}
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
@@ -135,7 +159,9 @@ class CrossModalAdapter(CrossModalHead):
 
 
 class CrossModalWise(HeadEnsemble):
-    """Cross-Modal (partial) with its head mixed half and half with the zero-shot rows; the tuned pooling head stays."""
+    """Cross-Modal (partial) with its head mixed half and half with the zero-shot rows; the tuned pooling head
+    stays.
+    """
 
     name = "cross-modal-wise"
     title = "Cross-Modal + WiSE-FT"

@@ -32,7 +32,9 @@ def class_means(x_MC: Tensor, y_M: Tensor, K: int) -> Tensor:
 
 
 def precision(centred_MC: Tensor) -> Tensor:
-    """C pinv((M - 1) S + tr(S) I), (C, C), with S the sample covariance (divisor M - 1) of the centred rows."""
+    """C pinv((M - 1) S + tr(S) I), (C, C), with S the sample covariance (divisor M - 1) of the centred
+    rows.
+    """
     M, C = centred_MC.shape
     scatter_CC = centred_MC.T @ centred_MC
     ridge = scatter_CC.trace() / (M - 1) * torch.eye(C).to(scatter_CC)
@@ -40,10 +42,12 @@ def precision(centred_MC: Tensor) -> Tensor:
 
 
 class Gda(Method):
-    """Class means and one shared, shrunk covariance of the augmented support set give a linear classifier (W, b).
+    """Class means and one shared, shrunk covariance of the augmented support set give a linear classifier (W,
+    b).
 
-    logits = s cos + alpha (W norm(f) + b); ``alpha`` over seven decades is searched on few-shot validation (published: the
-    full validation split, ImageNet's test set). Nothing is trained. Crops: rrc(0.5), on ImageNet rrc(0.08).
+    logits = s cos + alpha (W norm(f) + b); ``alpha`` over seven decades is searched on few-shot validation
+    (published: the full validation split, ImageNet's test set). Nothing is trained. Crops: rrc(0.5), on
+    ImageNet rrc(0.08).
     """
 
     name = "gda"
@@ -58,7 +62,11 @@ class Gda(Method):
         return tuple(f"rrc({settings['crop']:g})#{i}" for i in range(settings["views"]))
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
-        return Recipe(support={POOLED: self._views(settings)}, search={"alpha": settings["alphas"]}, fixed={"alpha": 1.0})
+        return Recipe(
+            support={POOLED: self._views(settings)},
+            search={"alpha": settings["alphas"]},
+            fixed={"alpha": 1.0},
+        )
 
     def solve(self, task: Task, consts: Consts, values: Values) -> Params:
         views = self._views(values)
@@ -66,12 +74,17 @@ class Gda(Method):
         y_M = task.labels_N.repeat(len(views))
         means_KC = class_means(x_MC, y_M, task.facts.n_classes)
         weights_KC = means_KC @ precision(x_MC - means_KC[y_M])
-        return {"gda_KC": weights_KC, "gda_K": -math.log(task.facts.n_classes) - 0.5 * (means_KC * weights_KC).sum(1)}
+        return {
+            "gda_KC": weights_KC,
+            "gda_K": -math.log(task.facts.n_classes) - 0.5 * (means_KC * weights_KC).sum(1),
+        }
 
     def _parts(self, params: Params, consts: Consts, features: Features) -> tuple[Tensor, Tensor]:
         """The zero-shot logits and the discriminant scores, (B, K) each."""
         f_BC = unit(features[POOLED])
-        return cosine_logits(f_BC, consts["W_KC"], consts["scale"]), f_BC @ params["gda_KC"].T + params["gda_K"]
+        return cosine_logits(f_BC, consts["W_KC"], consts["scale"]), f_BC @ params["gda_KC"].T + params[
+            "gda_K"
+        ]
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         text_BK, gauss_BK = self._parts(params, consts, features)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class LinearProbe(Method):
     """Table III's row "Linear Probing": L2-regularised multinomial logistic regression on raw image features.
 
-    Solved by scikit-learn's L-BFGS, with bias, one ``eval`` view, features not normalised. Only the inverse strength ``C``
-    is chosen on validation: among seven powers of ten (largest first, first best on ties), then by halving the interval of
-    two decades around the best, ``rounds`` times. The source draws its own images and validates ImageNet on test images:
-    here both are the protocol's.
+    Solved by scikit-learn's L-BFGS, with bias, one ``eval`` view, features not normalised. Only the inverse
+    strength ``C`` is chosen on validation: among seven powers of ten (largest first, first best on ties),
+    then by halving the interval of two decades around the best, ``rounds`` times. The source draws its own
+    images and validates ImageNet on test images: here both are the protocol's.
     """
 
     name = "linear-probe"
@@ -29,7 +29,10 @@ class LinearProbe(Method):
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         return Recipe(
-            support={POOLED: (EVAL,)}, grid={"C": settings["C"]}, halving={"C": settings["rounds"]}, fixed={"C": 1.0}
+            support={POOLED: (EVAL,)},
+            grid={"C": settings["C"]},
+            halving={"C": settings["rounds"]},
+            fixed={"C": 1.0},
         )
 
     def prepare(self, task: Task) -> Consts:
@@ -40,7 +43,8 @@ class LinearProbe(Method):
 
         x_NC = task.features(POOLED, EVAL)
         with warnings.catch_warnings():
-            # The iteration limit is part of the recipe, and one image per class is a classification all the same.
+            # The iteration limit is part of the recipe, and one image per class is a classification all the
+            # same.
             warnings.simplefilter("ignore", UserWarning)
             fit = LogisticRegression(C=float(values["C"]), max_iter=values["max_iter"])
             fit.fit(x_NC.double().cpu().numpy(), task.labels_N.cpu().numpy())

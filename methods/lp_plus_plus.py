@@ -20,14 +20,18 @@ class Point(NamedTuple):
 
 
 def initial(f_NC: Tensor, y_N: Tensor, W_KC: Tensor, b_K: Tensor, factor: float) -> Point:
-    """V: the sum of each class's features. a: ``factor`` times the class mean of its images' cosines, the same for all."""
+    """V: the sum of each class's features. a: ``factor`` times the class mean of its images' cosines, the
+    same for all.
+    """
     V_KC = torch.zeros_like(W_KC).index_add(0, y_N, f_NC)
     cosines_K = (V_KC * W_KC).sum(1) / torch.bincount(y_N, minlength=len(W_KC))
     return Point(V_KC, b_K, (factor * cosines_K.mean()).expand(len(W_KC)))
 
 
 def step_sizes(f_NC: Tensor, W_KC: Tensor) -> tuple[Tensor, Tensor]:
-    """Rates of (V, b) and of a from the data's curvature: 4 N / lambda_max(F'F) and N / (4 max_k sum_i cos(i, k)^2)."""
+    """Rates of (V, b) and of a from the data's curvature: 4 N / lambda_max(F'F) and N / (4 max_k sum_i cos(i,
+    k)^2).
+    """
     gram = f_NC @ f_NC.T if len(f_NC) < f_NC.shape[1] else f_NC.T @ f_NC
     lr_w = 4.0 * len(f_NC) / torch.linalg.eigvalsh(gram)[-1]
     return lr_w, len(f_NC) / (4.0 * (f_NC @ W_KC.T).square().sum(0).max())
@@ -38,15 +42,24 @@ def score(at: Point, f_BC: Tensor, cos_BK: Tensor) -> Tensor:
     return f_BC @ at.V_KC.T + at.b_K + at.a_K * cos_BK
 
 
-def descend(start: Point, f_NC: Tensor, y_N: Tensor, W_KC: Tensor, steps: int, momentum: float, every: int) -> Point:
-    """The state after every step, stacked (S, ...): V and b by momentum descent on all rows, a plainly every few steps.
+def descend(
+    start: Point, f_NC: Tensor, y_N: Tensor, W_KC: Tensor, steps: int, momentum: float, every: int
+) -> Point:
+    """The state after every step, stacked (S, ...): V and b by momentum descent on all rows, a plainly every
+    few steps.
 
-    The gradient of a is never cleared, as in the source: each of its steps takes the sum of all gradients so far.
+    The gradient of a is never cleared, as in the source: each of its steps takes the sum of all gradients so
+    far.
     """
     lr_w, lr_a = step_sizes(f_NC, W_KC)
     cos_NK = f_NC @ W_KC.T
     onehot_NK = torch.nn.functional.one_hot(y_N, len(W_KC)).to(f_NC.dtype)
-    at, speed_KC, speed_K, pull_K = start, torch.zeros_like(start.V_KC), torch.zeros_like(start.b_K), torch.zeros_like(start.b_K)
+    at, speed_KC, speed_K, pull_K = (
+        start,
+        torch.zeros_like(start.V_KC),
+        torch.zeros_like(start.b_K),
+        torch.zeros_like(start.b_K),
+    )
     path = []
     for step in range(1, steps + 1):
         error_NK = (score(at, f_NC, cos_NK).softmax(1) - onehot_NK) / len(f_NC)
@@ -60,10 +73,11 @@ def descend(start: Point, f_NC: Tensor, y_N: Tensor, W_KC: Tensor, steps: int, m
 
 
 class LpPlusPlus(Method):
-    """logits = V norm(f) + b + a cos(f, t), trained full-batch from one crop per image at rates taken from the data.
+    """logits = V norm(f) + b + a cos(f, t), trained full-batch from one crop per image at rates taken from
+    the data.
 
-    Trained: V (K, C), b (K,), a (K,). The epoch is searched on few-shot validation, the latest of the best (published: n
-    validation images per class, here the protocol's). Parameters are fp32 (published: fp16).
+    Trained: V (K, C), b (K,), a (K,). The epoch is searched on few-shot validation, the latest of the best
+    (published: n validation images per class, here the protocol's). Parameters are fp32 (published: fp16).
     """
 
     name = "lp++"
@@ -92,7 +106,9 @@ class LpPlusPlus(Method):
     def solve(self, task: Task, consts: Consts, values: Values) -> Params:
         f_NC = unit(task.features(POOLED, self._view(values)))
         start = initial(f_NC, task.labels_N, task.W_KC, self.first_bias(task), values["init_a"])
-        path = descend(start, f_NC, task.labels_N, task.W_KC, values["steps"], values["momentum"], values["a_every"])
+        path = descend(
+            start, f_NC, task.labels_N, task.W_KC, values["steps"], values["momentum"], values["a_every"]
+        )
         return {"V_SKC": path.V_KC, "b_SK": path.b_K, "a_SK": path.a_K}
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING
 
 from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, word_vectors
 
-from bench.interface import LR, POOLED, WD, Batch, Consts, Facts, Params, Recipe, Task, Values, cosine_logits, cross_entropy, unit
+from bench.interface import (
+    LR,
+    POOLED,
+    WD,
+    Batch,
+    Consts,
+    Facts,
+    Params,
+    Recipe,
+    Task,
+    Values,
+    cosine_logits,
+    cross_entropy,
+    unit,
+)
 from bench.lazy import torch
 from bench.prompts import fill
 from bench.train.optim import OptimSpec
@@ -20,26 +34,36 @@ if TYPE_CHECKING:
 
 
 class ProGrad(CoOp):
-    """Trains a shared context (M, D) under two losses: cross-entropy, and the distance to a zero-shot teacher on the same
-    crop. Where their gradients point apart, the part of the first against the second is taken away.
+    """Trains a shared context (M, D) under two losses: cross-entropy, and the distance to a zero-shot teacher
+    on the same crop. Where their gradients point apart, the part of the first against the second is taken
+    away.
 
-    Teacher and start use ProGrad's own templates. The context starts at zero but for its last rows, which hold the words
-    before the class name, one row a word: a comma is a token of its own, so that the last token of "a type of pet, a photo
-    of a" stays frozen behind the context. A ``context`` of fewer vectors than words grows to their number. Deviation: fp32,
-    where the released code trains an fp16 context.
+    Teacher and start use ProGrad's own templates. The context starts at zero but for its last rows, which
+    hold the words before the class name, one row a word: a comma is a token of its own, so that the last
+    token of "a type of pet, a photo of a" stays frozen behind the context. A ``context`` of fewer vectors
+    than words grows to their number. Deviation: fp32, where the released code trains an fp16 context.
     """
 
     name = "prograd"
     title = "ProGrad"
     cite = "Zhu et al. 2023"
     settings = {
-        "context": 16, "position": "end", "template": "a photo of a {}.",
+        "context": 16,
+        "position": "end",
+        "template": "a photo of a {}.",
         "temperature": 1.0,
         "lam": 1.0,  # up to 4 shots
         "lam_many": 1.0,  # from 8 shots on
-        "lr": (0.002,), "wd": (5e-4,), "batch": 32, "epochs": None, "crop": 0.08, "views": None, "max_steps": None,
-    }  # fmt: skip
-    presets = {"quick": {"context": 4, "lr": (0.3, 1.0), "views": 4, "max_steps": 200}}  # as CoOp's: words only, two rates
+        "lr": (0.002,),
+        "wd": (5e-4,),
+        "batch": 32,
+        "epochs": None,
+        "crop": 0.08,
+        "views": None,
+        "max_steps": None,
+    }
+    # as CoOp's: words only, two rates
+    presets = {"quick": {"context": 4, "lr": (0.3, 1.0), "views": 4, "max_steps": 200}}
     per_dataset = {
         "imagenet": {"epochs": 50},
         "oxford_pets": {"template": "a type of pet, a photo of a {}."},
@@ -54,10 +78,13 @@ class ProGrad(CoOp):
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         lam = settings["lam"] if facts.shots < 8 else settings["lam_many"]
         return dassl_recipe(
-            settings, facts, settings["epochs"] or epochs_by_shots(facts.shots), OptimSpec("sgd"),
+            settings,
+            facts,
+            settings["epochs"] or epochs_by_shots(facts.shots),
+            OptimSpec("sgd"),
             grid={LR: settings["lr"], WD: settings["wd"], "lam": (lam,)},
             fixed={LR: settings["lr"][0], WD: settings["wd"][0], "lam": lam},
-        )  # fmt: skip
+        )
 
     def prepare(self, task: Task) -> Consts:
         tower, settings, names = task.backbone.text, task.settings, task.text.classnames
@@ -65,7 +92,13 @@ class ProGrad(CoOp):
         M = max(settings["context"], len(words.split()))
         prompts = lay_out(tower, names, M, words, settings["position"])
         teacher_KC = unit(task.backbone.encode_text([fill(settings["template"], name) for name in names]))
-        return {"tower": tower, "prompts": prompts, "scale": task.scale, "teacher_KC": teacher_KC, "words": words}
+        return {
+            "tower": tower,
+            "prompts": prompts,
+            "scale": task.scale,
+            "teacher_KC": teacher_KC,
+            "words": words,
+        }
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         rows_wD = word_vectors(consts["tower"], consts["words"])

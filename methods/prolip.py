@@ -27,16 +27,21 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-PROJECTION = {"rn": "c_proj.weight", "vit": "proj"}  # the bias of the attention pool's projection stays frozen
+# the bias of the attention pool's projection stays frozen
+PROJECTION = {
+    "rn": "c_proj.weight",
+    "vit": "proj",
+}
 
 
 class ProLip(Method):
-    """Full-batch Adam on the last projection of the image tower; loss = CE(s cos) + lambda ||W - W_0||^2 (a sum).
+    """Full-batch Adam on the last projection of the image tower; loss = CE(s cos) + lambda ||W - W_0||^2 (a
+    sum).
 
-    Trained: ``c_proj.weight`` (RN50 2,097,152) or ``proj`` (ViT-B/16 393,216). Epoch e uses stored crop e + 1 of the bank.
-    The default is the published recipe without validation: fixed rate, lambda = 1/shots (``lam`` left out), last epoch.
-    The published one with few-shot validation is ``lr`` = 1e-2 ... 1e-8 and ``lam`` = 10, 1, ... 1e-4, 0. Parameters are
-    fp32 (published: fp16).
+    Trained: ``c_proj.weight`` (RN50 2,097,152) or ``proj`` (ViT-B/16 393,216). Epoch e uses stored crop e + 1
+    of the bank. The default is the published recipe without validation: fixed rate, lambda = 1/shots (``lam``
+    left out), last epoch. The published one with few-shot validation is ``lr`` = 1e-2 ... 1e-8 and ``lam`` =
+    10, 1, ... 1e-4, 0. Parameters are fp32 (published: fp16).
     """
 
     name = "prolip"
@@ -45,8 +50,8 @@ class ProLip(Method):
     taps = (PREPROJ,)
     towers = ("rn", "vit")
     settings = {"lr": (1e-5,), "lam": None, "epochs": 300, "views": 300, "crop": 0.5, "eps": 1e-4}
-    # Part of the published grid. The anchor is an absolute weight against a loss whose gradient grows with s: 1/shots suits
-    # s = 100 and holds a tower with s = 12 in place.
+    # Part of the published grid. The anchor is an absolute weight against a loss whose gradient grows with s:
+    # 1/shots suits s = 100 and holds a tower with s = 12 in place.
     presets = {"quick": {"views": 4, "epochs": 100, "lr": (1e-2, 1e-3), "lam": (0.1, 0.01, 0.0)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
@@ -65,7 +70,13 @@ class ProLip(Method):
 
     def prepare(self, task: Task) -> Consts:
         name = PROJECTION[task.head.family]
-        return {"W_KC": task.W_KC, "scale": task.scale, "head": task.head, "name": name, "start": task.head.params[name]}
+        return {
+            "W_KC": task.W_KC,
+            "scale": task.scale,
+            "head": task.head,
+            "name": name,
+            "start": task.head.params[name],
+        }
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         return {consts["name"]: consts["start"].clone()}

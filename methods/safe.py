@@ -1,4 +1,5 @@
-"""SAFE: fine-tune CLIP's pooling head on the support set, blend with the frozen head at test time (protocol 15).
+"""SAFE: fine-tune CLIP's pooling head on the support set, blend with the frozen head at test time (protocol
+15).
 
 The settings carry the ambiguity register's letters (protocol 17); the defaults are the recommended readings.
 """
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 
 
 def train_views(augment: str) -> tuple[str, ...]:
-    """Setting ``augment`` (A7) as views: none, flip (centre crop and its mirror), or rrc:V random resized crops."""
+    """Setting ``augment`` (A7) as views: none, flip (centre crop and its mirror), or rrc:V random resized
+    crops.
+    """
     if augment.startswith("rrc:"):
         return (EVAL, *(f"rrc(0.5)#{i}" for i in range(int(augment[4:]))))
     return {"none": (EVAL,), "flip": (EVAL, FLIP)}[augment]
@@ -55,7 +58,10 @@ class Safe(Method):
     taps = (DENSE, POOLED)
     towers = ("rn", "vit")
     settings = {
-        "lr": (1e-4, 1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5), "steps": 12800, "batch": 8,
+        "lr": (1e-4, 1e-5, 1e-6, 1e-7),
+        "wd": (0.0, 1e-3, 1e-5),
+        "steps": 12800,
+        "batch": 8,
         "check_every": 100,
         "warmup": 50,  # A8
         "train_scale": 0.546,  # A2: times s, exp(4) for OpenAI's weights
@@ -67,13 +73,17 @@ class Safe(Method):
         "patience": None,  # A13: checks without improvement after which a run may stop
         "blend": "raw",  # A3
         "beta": 0.5,  # A17
-    }  # fmt: skip
-    presets = {"quick": {"lr": (1e-2, 3e-3, 1e-3), "wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}}
+    }
+    presets = {
+        "quick": {"lr": (1e-2, 3e-3, 1e-3), "wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}
+    }
     inference = ("beta", "blend")
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         return Recipe(
-            streams={"image": Stream(tap=DENSE, views=train_views(settings["augment"]), batch=settings["batch"])},
+            streams={
+                "image": Stream(tap=DENSE, views=train_views(settings["augment"]), batch=settings["batch"])
+            },
             optim=OptimSpec("adamw"),
             schedule=Schedule("warmup-cosine-cm", {"warmup_steps": settings["warmup"]}),
             steps=settings["steps"],
@@ -101,7 +111,9 @@ class Safe(Method):
         return {**params, "W_KC": task.W_KC.clone()} if values["train_classifier"] else params
 
     def tuned(self, params: Params, consts: Consts, x_BTD: Tensor) -> Tensor:
-        """Raw embeddings (B, C) of the fine-tuned head; tensors that are not trained come from the frozen one."""
+        """Raw embeddings (B, C) of the fine-tuned head; tensors that are not trained come from the frozen
+        one.
+        """
         return consts["head"]({**consts["head"].params, **params}, x_BTD)
 
     def rows(self, params: Params, consts: Consts) -> Tensor:
@@ -115,5 +127,7 @@ class Safe(Method):
         return {"loss": cross_entropy(logits_BK, rows.y)}
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
-        b_BC = blend(self.tuned(params, consts, features[DENSE]), features[POOLED], values["beta"], values["blend"])
+        b_BC = blend(
+            self.tuned(params, consts, features[DENSE]), features[POOLED], values["beta"], values["blend"]
+        )
         return cosine_logits(b_BC, self.rows(params, consts), consts["scale"])

@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 
 
 class SafeA(Method):
-    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings; (alpha, gamma) are searched on validation.
+    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings; (alpha, gamma) are
+    searched on validation.
 
-    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by Tip-Adapter-F's
-    recipe.
+    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by
+    Tip-Adapter-F's recipe.
     """
 
     name = "safe-a"
@@ -54,13 +55,23 @@ class SafeA(Method):
     after = ("safe",)
     settings = {
         "key_views": "rrc:10",  # A22: rrc:V random resized crops (0.5), or flip = {eval, flip}
-        "gamma_top": 7.0, "alpha_top": 3.0, "gamma_steps": 200, "alpha_steps": 20,
-        "init_gamma": 1.0, "init_alpha": 1.17,
+        "gamma_top": 7.0,
+        "alpha_top": 3.0,
+        "gamma_steps": 200,
+        "alpha_steps": 20,
+        "init_gamma": 1.0,
+        "init_alpha": 1.17,
         "train_keys": False,  # A19
-        "lr": (1e-3,), "wd": (0.01,), "eps": 1e-4, "epochs": 20, "batch": 256,  # A23, used with train_keys
-        "beta": 0.5, "blend": "raw",
-        "gamma": None, "alpha": None,
-    }  # fmt: skip
+        "lr": (1e-3,),
+        "wd": (0.01,),
+        "eps": 1e-4,
+        "epochs": 20,
+        "batch": 256,  # A23, used with train_keys
+        "beta": 0.5,
+        "blend": "raw",
+        "gamma": None,
+        "alpha": None,
+    }
     presets = {"quick": {"key_views": "flip"}}
     per_dataset = {
         name: {"gamma_top": row["beta_top"], "alpha_top": row["alpha_top"], "init_alpha": row["init_alpha"]}
@@ -70,7 +81,11 @@ class SafeA(Method):
 
     def _views(self, settings: Values) -> tuple[str, ...]:
         how = settings["key_views"]
-        return (EVAL, FLIP) if how == "flip" else tuple(f"rrc(0.5)#{i}" for i in range(int(how.removeprefix("rrc:"))))
+        return (
+            (EVAL, FLIP)
+            if how == "flip"
+            else tuple(f"rrc(0.5)#{i}" for i in range(int(how.removeprefix("rrc:"))))
+        )
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         views = self._views(settings)
@@ -85,7 +100,9 @@ class SafeA(Method):
         )
         if not settings["train_keys"]:
             return shared
-        keys = Stream(PREPARED, "blended_VNC", views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])
+        keys = Stream(
+            PREPARED, "blended_VNC", views, rows="per-epoch", order="epoch-keep", batch=settings["batch"]
+        )
         return Recipe(
             support=shared.support,
             search=shared.search,
@@ -115,9 +132,14 @@ class SafeA(Method):
         settings = task.settings
         return {
             "blended_VNC": blend(tuned_VNC, frozen_VNC, settings["beta"], settings["blend"]),
-            "W_KC": state.params.get("W_KC", task.W_KC), "scale": task.scale, "head": head, "tuned_params": tuned_params,
-            "tuned_VNC": tuned_VNC, "frozen_VNC": frozen_VNC, "onehot_NK": onehot_NK,
-        }  # fmt: skip
+            "W_KC": state.params.get("W_KC", task.W_KC),
+            "scale": task.scale,
+            "head": head,
+            "tuned_params": tuned_params,
+            "tuned_VNC": tuned_VNC,
+            "frozen_VNC": frozen_VNC,
+            "onehot_NK": onehot_NK,
+        }
 
     def _keys(self, params: Params, consts: Consts, values: Values) -> Tensor:
         if "keys_NC" in params:
@@ -133,7 +155,9 @@ class SafeA(Method):
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]
-        logits_BK = self._score(unit(rows.x), params["keys_NC"], consts, values["init_alpha"], values["init_gamma"])
+        logits_BK = self._score(
+            unit(rows.x), params["keys_NC"], consts, values["init_alpha"], values["init_gamma"]
+        )
         return {"loss": cross_entropy(logits_BK, rows.y)}
 
     def _score(self, q_BC: Tensor, keys_NC: Tensor, consts: Consts, alpha: float, gamma: float) -> Tensor:

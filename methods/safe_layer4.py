@@ -1,4 +1,5 @@
-"""The control of SAFE that reaches one stage deeper: layer4 of the ResNet is trained together with the pool (protocol 15.4).
+"""The control of SAFE that reaches one stage deeper: layer4 of the ResNet is trained together with the pool
+(protocol 15.4).
 
 Legend: K classes, C embedding width, N support images, B batch, T tokens, D tower width.
 """
@@ -42,11 +43,11 @@ BATCHES = 20  # of the recipe's batch size: what a running mean with momentum 0.
 class SafeLayer4(Safe):
     """SAFE with layer4 unfrozen, everything else as SAFE: the ablation that the paper reports to collapse.
 
-    Trained: layer4's convolutions and normalisation weights, and the attention pool. ``bn`` says what its BatchNorms
-    normalise with: ``frozen``, CLIP's statistics throughout, or ``live``, the batch's while training and the support
-    images' afterwards, as when a training loop puts the stage into training mode. Under ``live`` the statistics that
-    evaluation uses are the mean over 20 batches of support images under the weights that are evaluated, where PyTorch keeps a
-    running mean over the last steps.
+    Trained: layer4's convolutions and normalisation weights, and the attention pool. ``bn`` says what its
+    BatchNorms normalise with: ``frozen``, CLIP's statistics throughout, or ``live``, the batch's while
+    training and the support images' afterwards, as when a training loop puts the stage into training mode.
+    Under ``live`` the statistics that evaluation uses are the mean over 20 batches of support images under
+    the weights that are evaluated, where PyTorch keeps a running mean over the last steps.
 
     Features one stage earlier are large: 401 kB an image for RN50.
     """
@@ -57,11 +58,17 @@ class SafeLayer4(Safe):
     towers = ("rn",)
     fuse = False
     note = "a control, not a method to use"
-    settings = {**{k: v for k, v in Safe.settings.items() if k not in ("tail", "train_classifier")}, "bn": "frozen"}
+    settings = {
+        **{k: v for k, v in Safe.settings.items() if k not in ("tail", "train_classifier")},
+        "bn": "frozen",
+    }
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         if settings["bn"] not in NORMS:
-            raise BenchError(f"{self.name}.bn must be frozen or live, not '{settings['bn']}'{nearest(settings['bn'], NORMS)}")
+            raise BenchError(
+                f"{self.name}.bn must be frozen or live, not "
+                f"'{settings['bn']}'{nearest(settings['bn'], NORMS)}"
+            )
         stream = Stream(tap=LAYER3, views=train_views(settings["augment"]), batch=settings["batch"])
         support = {LAYER3: (EVAL,)} if settings["bn"] == "live" else {}
         return replace(super().recipe(settings, facts), streams={"image": stream}, support=support)
@@ -88,25 +95,39 @@ class SafeLayer4(Safe):
         elif training:
             y_BDHW = torch.func.functional_call(consts["live"], {**own, **_blank(consts["live"])}, (x_BDHW,))
         else:
-            y_BDHW = torch.func.functional_call(consts["stage"], {**own, **self.statistics(own, consts)}, (x_BDHW,))
+            y_BDHW = torch.func.functional_call(
+                consts["stage"], {**own, **self.statistics(own, consts)}, (x_BDHW,)
+            )
         return self.tuned(pool, consts, y_BDHW.flatten(2).transpose(1, 2))
 
     def statistics(self, own: Params, consts: Consts) -> dict[str, Tensor]:
-        """Means and variances of every BatchNorm over the support batches, each batch normalised by its own."""
+        """Means and variances of every BatchNorm over the support batches, each batch normalised by
+        its own.
+        """
         found = _blank(consts["live"])
         with torch.no_grad():
             for x_BDHW in consts["batches"]:
-                torch.func.functional_call(consts["live"], {**own, **found}, (x_BDHW.to(next(iter(own.values())).dtype),))
+                torch.func.functional_call(
+                    consts["live"], {**own, **found}, (x_BDHW.to(next(iter(own.values())).dtype),)
+                )
         return found
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]
         f_BC = self.embed(params, consts, rows.x, training=True)
-        return {"loss": cross_entropy(cosine_logits(f_BC, consts["W_KC"], values["train_scale"] * consts["scale"]), rows.y)}
+        return {
+            "loss": cross_entropy(
+                cosine_logits(f_BC, consts["W_KC"], values["train_scale"] * consts["scale"]), rows.y
+            )
+        }
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         tuned_BC = self.embed(params, consts, features[LAYER3], training=False)
-        return cosine_logits(blend(tuned_BC, features[POOLED], values["beta"], values["blend"]), consts["W_KC"], consts["scale"])
+        return cosine_logits(
+            blend(tuned_BC, features[POOLED], values["beta"], values["blend"]),
+            consts["W_KC"],
+            consts["scale"],
+        )
 
 
 def _cumulative(stage: Any) -> Any:
@@ -123,7 +144,12 @@ def _blank(stage: Any) -> dict[str, Tensor]:
 
 
 def _batches(x_NDHW: Tensor, size: int, seed: int) -> list[Tensor]:
-    """At most ``BATCHES`` whole batches of support images in a shuffled order, which mixes the classes; one if there are few."""
+    """At most ``BATCHES`` whole batches of support images in a shuffled order, which mixes the classes; one
+    if there are few.
+    """
     order = torch.randperm(len(x_NDHW), generator=torch.Generator().manual_seed(seed))
     size = min(size, len(x_NDHW))
-    return [x_NDHW[order[i * size : (i + 1) * size].to(x_NDHW.device)] for i in range(min(BATCHES, len(x_NDHW) // size))]
+    return [
+        x_NDHW[order[i * size : (i + 1) * size].to(x_NDHW.device)]
+        for i in range(min(BATCHES, len(x_NDHW) // size))
+    ]

@@ -34,37 +34,52 @@ if TYPE_CHECKING:
 def raw_means(task: Task) -> Tensor:
     """Mean raw text feature of every class (K, C), over the prompt set's prompts.
 
-    Two habits of the released code act where the prompt set is made of templates (protocol 1.4): with ``underscores`` class
-    names keep theirs, and ``extra_template`` joins the list (ImageNet's, which an in-place append made eight).
+    Two habits of the released code act where the prompt set is made of templates (protocol 1.4): with
+    ``underscores`` class names keep theirs, and ``extra_template`` joins the list (ImageNet's, which an
+    in-place append made eight).
     """
     text, settings = task.text, task.settings
     extra = (settings["extra_template"],) if settings["extra_template"] else ()
     kept = settings["underscores"] and any("_" in name for name in text.classnames)
     if text.templates and (extra or kept):
         templates = (*text.templates, *extra)
-        names = text.classnames if settings["underscores"] else [name.replace("_", " ") for name in text.classnames]
+        names = (
+            text.classnames
+            if settings["underscores"]
+            else [name.replace("_", " ") for name in text.classnames]
+        )
         raw_PC = task.backbone.encode_text([t.replace("{}", name) for name in names for t in templates])
         return raw_PC.view(len(names), len(templates), -1).mean(1)
     counts_K = torch.bincount(text.class_of_P, minlength=task.facts.n_classes).to(text.raw_PC.dtype)
-    sums_KC = text.raw_PC.new_zeros(len(counts_K), text.raw_PC.shape[1]).index_add(0, text.class_of_P, text.raw_PC)
+    sums_KC = text.raw_PC.new_zeros(len(counts_K), text.raw_PC.shape[1]).index_add(
+        0, text.class_of_P, text.raw_PC
+    )
     return sums_KC / counts_K[:, None]
 
 
 class TaskRes(Method):
-    """Trains X (K, C) from zero; class rows are norm(t + alpha X) with t the raw text means, whose length sets how fast X
-    turns them. Adam with coupled decay. The enhanced bases of the paper need weights to download and are left out.
+    """Trains X (K, C) from zero; class rows are norm(t + alpha X) with t the raw text means, whose length
+    sets how fast X turns them. Adam with coupled decay. The enhanced bases of the paper need weights to
+    download and are left out.
     """
 
     name = "taskres"
     title = "TaskRes"
     cite = "Yu et al. 2023"
     settings = {
-        "alpha": 0.5, "underscores": True, "extra_template": "",
-        "lr": (2e-3,), "wd": (5e-4,), "batch": 256,
+        "alpha": 0.5,
+        "underscores": True,
+        "extra_template": "",
+        "lr": (2e-3,),
+        "wd": (5e-4,),
+        "batch": 256,
         "epochs": None,  # 100 up to 4 shots, 200 from 8 on
-        "crop": 0.08, "views": None, "max_steps": None,
-    }  # fmt: skip
-    # Raised rates (chosen on validation): the embedded towers' raw rows are longer and their logits flatter than OpenAI's.
+        "crop": 0.08,
+        "views": None,
+        "max_steps": None,
+    }
+    # Raised rates (chosen on validation): the embedded towers' raw rows are longer and their logits flatter
+    # than OpenAI's.
     presets = {"quick": {"lr": (0.2, 0.02), "views": 4, "max_steps": 300}}
     per_dataset = {
         "imagenet": {"lr": (2e-4,), "extra_template": "a photo of a {}."},
@@ -72,7 +87,9 @@ class TaskRes(Method):
     }
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
-        return dassl_recipe(settings, facts, settings["epochs"] or (100 if facts.shots <= 4 else 200), OptimSpec("adam"))
+        return dassl_recipe(
+            settings, facts, settings["epochs"] or (100 if facts.shots <= 4 else 200), OptimSpec("adam")
+        )
 
     def prepare(self, task: Task) -> Consts:
         return {"base_KC": raw_means(task), "scale": task.scale}

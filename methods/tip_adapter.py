@@ -1,4 +1,6 @@
-"""Tip-Adapter and Tip-Adapter-F: a key-value cache of the support set beside the text classifier (protocol 12)."""
+"""Tip-Adapter and Tip-Adapter-F: a key-value cache of the support set beside the text classifier (protocol
+12).
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,26 @@ if TYPE_CHECKING:
 
 # Initial alpha (init beta is 1 everywhere) and the upper ends of the search, per dataset (protocol 12.3).
 _TABLE = {
-    "imagenet": (7, 3, 1.17), "caltech101": (12, 5, 3), "dtd": (13, 13, 2), "eurosat": (12, 10, 2), "fgvc_aircraft": (30, 30, 5),
-    "ucf101": (7, 3, 3), "food101": (10, 10, 1.17), "oxford_flowers": (50, 50, 10), "oxford_pets": (7, 3, 1.17),
-    "stanford_cars": (20, 10, 3), "sun397": (12, 10, 1.17),
-}  # fmt: skip
+    "imagenet": (7, 3, 1.17),
+    "caltech101": (12, 5, 3),
+    "dtd": (13, 13, 2),
+    "eurosat": (12, 10, 2),
+    "fgvc_aircraft": (30, 30, 5),
+    "ucf101": (7, 3, 3),
+    "food101": (10, 10, 1.17),
+    "oxford_flowers": (50, 50, 10),
+    "oxford_pets": (7, 3, 1.17),
+    "stanford_cars": (20, 10, 3),
+    "sun397": (12, 10, 1.17),
+}
 
 _BLOCK = 1 << 20  # affinities raised at once: what a processor's cache holds
 
 
 def search_axis(start: float, top: float, steps: int) -> tuple[float, ...]:
-    """``start + j (top - start) / steps`` for j = 0 .. steps - 1: the upper end is excluded (protocol 12.3)."""
+    """``start + j (top - start) / steps`` for j = 0 .. steps - 1: the upper end is excluded (protocol
+    12.3).
+    """
     return tuple(start + j * (top - start) / steps for j in range(steps))
 
 
@@ -58,13 +70,19 @@ class TipAdapter(Method):
     settings = {
         "key_views": 10,
         "crop": 0.5,
-        "beta_top": 7.0, "alpha_top": 3.0, "beta_steps": 200, "alpha_steps": 20,
-        "init_beta": 1.0, "init_alpha": 1.17,
-        "beta": None, "alpha": None,
-    }  # fmt: skip
+        "beta_top": 7.0,
+        "alpha_top": 3.0,
+        "beta_steps": 200,
+        "alpha_steps": 20,
+        "init_beta": 1.0,
+        "init_alpha": 1.17,
+        "beta": None,
+        "alpha": None,
+    }
     presets = {"quick": {"key_views": 4}}
     per_dataset = {
-        name: {"beta_top": float(b), "alpha_top": float(a), "init_alpha": float(i)} for name, (b, a, i) in _TABLE.items()
+        name: {"beta_top": float(b), "alpha_top": float(a), "init_alpha": float(i)}
+        for name, (b, a, i) in _TABLE.items()
     }
     inference = ("beta", "alpha")
 
@@ -110,7 +128,9 @@ class TipAdapter(Method):
 def broadcast_sweep(
     text_BK: Tensor, a_BN: Tensor, onehot_NK: Tensor, grid: Sequence[Values], sharpness: str, ratio: str
 ) -> Iterator[tuple[Sequence[int], Lines]]:
-    """Pieces of a grid over a sharpness and a residual ratio: text + ratio * cache, one cache for each sharpness."""
+    """Pieces of a grid over a sharpness and a residual ratio: text + ratio * cache, one cache for each
+    sharpness.
+    """
     groups: dict[float, list[int]] = {}
     for i, point in enumerate(grid):
         groups.setdefault(point[sharpness], []).append(i)
@@ -122,8 +142,9 @@ def broadcast_sweep(
 def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
     """``affinity_logits`` as a function of the sharpness.
 
-    Where all classes have as many keys, keys are put in order once and a class is a sum of consecutive rows: N additions
-    for each image instead of N K multiplications. Images lie innermost, so that all of them are added at once.
+    Where all classes have as many keys, keys are put in order once and a class is a sum of consecutive rows:
+    N additions for each image instead of N K multiplications. Images lie innermost, so that all of them are
+    added at once.
     """
     y_N, K = onehot_NK.argmax(1), onehot_NK.shape[1]
     each, rest = divmod(len(y_N), K)
@@ -140,7 +161,9 @@ def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
 
 
 class TipAdapterF(TipAdapter):
-    """Trains the keys at the initial alpha and beta; the epoch and (alpha, beta) are chosen on few-shot validation (12.5)."""
+    """Trains the keys at the initial alpha and beta; the epoch and (alpha, beta) are chosen on few-shot
+    validation (12.5).
+    """
 
     name = "tip-adapter-f"
     title = "Tip-Adapter-F"
@@ -148,9 +171,15 @@ class TipAdapterF(TipAdapter):
     # half_state: the released code keeps fp16 optimiser state, which changes the steps (protocol 12.4).
     settings = {
         **TipAdapter.settings,
-        "lr": (1e-3,), "wd": (0.01,), "eps": 1e-4, "epochs": 20, "batch": 256, "epoch_views": 20,
-        "one_bank": False, "half_state": False,
-    }  # fmt: skip
+        "lr": (1e-3,),
+        "wd": (0.01,),
+        "eps": 1e-4,
+        "epochs": 20,
+        "batch": 256,
+        "epoch_views": 20,
+        "one_bank": False,
+        "half_state": False,
+    }
     presets = {"quick": {"key_views": 4, "one_bank": True}}
     per_dataset = {
         name: {**row, **({"epochs": 100, "epoch_views": 100} if name == "eurosat" else {})}
@@ -159,11 +188,15 @@ class TipAdapterF(TipAdapter):
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         base = super().recipe(settings, facts)
-        views = tuple(f"rrc({settings['crop']:g})#{settings['key_views'] + i}" for i in range(settings["epoch_views"]))
+        views = tuple(
+            f"rrc({settings['crop']:g})#{settings['key_views'] + i}" for i in range(settings["epoch_views"])
+        )
         if settings["one_bank"]:
             views = self._views(settings)
         return Recipe(
-            streams={"image": Stream(views=views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])},
+            streams={
+                "image": Stream(views=views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])
+            },
             optim=OptimSpec("adamw", eps=settings["eps"], half_state=settings["half_state"]),
             schedule=Schedule("cosine"),
             epochs=settings["epochs"],
@@ -179,4 +212,8 @@ class TipAdapterF(TipAdapter):
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         at_start = {**values, "alpha": values["init_alpha"], "beta": values["init_beta"]}
-        return {"loss": cross_entropy(self.logits(params, consts, {POOLED: batch["image"].x}, at_start), batch["image"].y)}
+        return {
+            "loss": cross_entropy(
+                self.logits(params, consts, {POOLED: batch["image"].x}, at_start), batch["image"].y
+            )
+        }

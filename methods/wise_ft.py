@@ -1,4 +1,6 @@
-"""WiSE-FT as in few-shot tables: a trained head mixed with the zero-shot head, the image encoder left alone (protocol 7.2)."""
+"""WiSE-FT as in few-shot tables: a trained head mixed with the zero-shot head, the image encoder left alone
+(protocol 7.2).
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ if TYPE_CHECKING:
 
 
 def mix(trained_KC: Tensor, zeroshot_KC: Tensor, ratio: float | Tensor) -> Tensor:
-    """(1 - ratio) trained + ratio zero-shot rows, (K, C), not renormalised. ``ratio`` 1 is zero-shot, 0 the trained head."""
+    """(1 - ratio) trained + ratio zero-shot rows, (K, C), not renormalised. ``ratio`` 1 is zero-shot, 0 the
+    trained head.
+    """
     return (1.0 - ratio) * trained_KC + ratio * zeroshot_KC
 
 
 class HeadEnsemble(Method):
-    """Head-only WiSE-FT of ``base``, whose fitted state it reads: nothing is trained here, ``ratio`` needs no refit.
+    """Head-only WiSE-FT of ``base``, whose fitted state it reads: nothing is trained here, ``ratio`` needs no
+    refit.
 
-    Hyper-parameters and checkpoint stay those that the un-mixed head won on validation. Only ``W_KC`` is mixed: a
-    fine-tuned pooling head or bottleneck of ``base`` keeps its trained weights.
+    Hyper-parameters and checkpoint stay those that the un-mixed head won on validation. Only ``W_KC`` is
+    mixed: a fine-tuned pooling head or bottleneck of ``base`` keeps its trained weights.
     """
 
     base: ClassVar[type[Method]]
@@ -32,9 +37,11 @@ class HeadEnsemble(Method):
     def prepare(self, task: Task) -> Consts:
         state = task.states[self.base.name]
         return {
-            "base": self.base().prepare(task), "params": state.params, "values": {**self.base.settings, **state.values},
+            "base": self.base().prepare(task),
+            "params": state.params,
+            "values": {**self.base.settings, **state.values},
             "zeroshot_KC": zero_shot_rows(task),
-        }  # fmt: skip
+        }
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         trained = consts["params"]
@@ -43,7 +50,8 @@ class HeadEnsemble(Method):
 
 
 class WiseFt(HeadEnsemble):
-    """The rows "WiSE-FT" of Tables I and III: the uni-modal linear probe with random start, mixed half and half.
+    """The rows "WiSE-FT" of Tables I and III: the uni-modal linear probe with random start, mixed half and
+    half.
 
     That the start was random is derived from the numbers (protocol 7.2); ``wise-ft-zs`` is the sound variant.
     """

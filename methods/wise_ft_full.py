@@ -1,4 +1,6 @@
-"""WiSE-FT proper: fine-tune the whole image tower and a head, then interpolate all weights with CLIP's (protocol 7.1)."""
+"""WiSE-FT proper: fine-tune the whole image tower and a head, then interpolate all weights with CLIP's
+(protocol 7.1).
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,17 @@ def zero_shot_head(task: Task) -> Tensor:
 
 
 class WiseFtFull(Method):
-    """Weight-space ensemble of the encoder: every tensor becomes (1 - alpha) CLIP + alpha fine-tuned, head included.
+    """Weight-space ensemble of the encoder: every tensor becomes (1 - alpha) CLIP + alpha fine-tuned, head
+    included.
 
-    Trained: the whole image tower and a head with bias whose rows start at s t_k (the scale is folded in). AdamW with
-    gradient clipping, warm-up and cosine; crops rrc(0.9), never mirrored, a fresh one per epoch; last step; ``alpha``
-    multiplies the fine-tuned side and needs no refit. ``head``: ``openai-80`` or ``prompts``.
+    Trained: the whole image tower and a head with bias whose rows start at s t_k (the scale is folded in).
+    AdamW with gradient clipping, warm-up and cosine; crops rrc(0.9), never mirrored, a fresh one per epoch;
+    last step; ``alpha`` multiplies the fine-tuned side and needs no refit. ``head``: ``openai-80`` or
+    ``prompts``.
 
-    The published epochs and warm-up are meant for a full training set: with few shots the run ends inside the warm-up.
-    The tower stays in evaluation mode, so normalisation statistics remain CLIP's (published: they are updated by the
-    training batches); they are interpolated like everything else, to the same values.
+    The published epochs and warm-up are meant for a full training set: with few shots the run ends inside the
+    warm-up. The tower stays in evaluation mode, so normalisation statistics remain CLIP's (published: they
+    are updated by the training batches); they are interpolated like everything else, to the same values.
     """
 
     name = "wise-ft-full"
@@ -67,17 +71,28 @@ class WiseFtFull(Method):
     towers = ("rn", "vit")
     fuse = False
     settings = {
-        "lr": (3e-5,), "wd": (0.1,), "epochs": 10, "batch": 512, "warmup": 500, "clip": 1.0, "crop": 0.9,
-        "views": 10, "head": "openai-80", "alpha": 0.5,
-    }  # fmt: skip
-    # About 10 epochs of small batches, a warm-up that ends, a rate for few steps and small towers; the prompt set's own head.
+        "lr": (3e-5,),
+        "wd": (0.1,),
+        "epochs": 10,
+        "batch": 512,
+        "warmup": 500,
+        "clip": 1.0,
+        "crop": 0.9,
+        "views": 10,
+        "head": "openai-80",
+        "alpha": 0.5,
+    }
+    # About 10 epochs of small batches, a warm-up that ends, a rate for few steps and small towers; the prompt
+    # set's own head.
     presets = {"quick": {"lr": (3e-4,), "batch": 32, "warmup": 5, "views": 4, "head": "prompts"}}
     inference = ("alpha",)
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         if settings["head"] not in HEADS:
             hint = nearest(settings["head"], HEADS)
-            raise BenchError(f"{self.name}.head must be one of {', '.join(HEADS)}, not '{settings['head']}'{hint}")
+            raise BenchError(
+                f"{self.name}.head must be one of {', '.join(HEADS)}, not '{settings['head']}'{hint}"
+            )
         views = tuple(f"rrc({settings['crop']:g},noflip)#{i}" for i in range(settings["views"]))
         image = Stream(tap=PIXELS, views=views, rows="per-epoch", order="epoch-keep", batch=settings["batch"])
         return Recipe(
@@ -96,7 +111,10 @@ class WiseFtFull(Method):
         head_KC = task.scale * zero_shot_head(task)
         weights = {name: p.detach() for name, p in visual.named_parameters()}
         buffers = {name: b for name, b in visual.named_buffers() if b.is_floating_point()}
-        start = {TOWER + name: x.to(torch.promote_types(x.dtype, torch.float32)) for name, x in (weights | buffers).items()}
+        start = {
+            TOWER + name: x.to(torch.promote_types(x.dtype, torch.float32))
+            for name, x in (weights | buffers).items()
+        }
         start |= {"head.weight": head_KC, "head.bias": torch.zeros_like(head_KC[:, 0])}
         return {"visual": visual, "start": start, "buffers": frozenset(TOWER + name for name in buffers)}
 

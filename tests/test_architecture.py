@@ -1,4 +1,6 @@
-"""The house rules that a reader relies on: who imports whom, short modules, nothing unsafe, nothing hidden."""
+"""The house rules that a reader relies on: who imports whom, short modules, nothing unsafe, nothing
+hidden.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,41 @@ MAY_IMPORT = {
     "registry": {"interface", "sources"},
     "suite": {"interface", "registry", "data", "clip", "prompts"},
     "records": {"features", "data", "clip", "registry"},
-    "run": {"records", "train", "features", "data", "clip", "interface", "prompts", "registry", "suite", "stats"},
+    "run": {
+        "records",
+        "train",
+        "features",
+        "data",
+        "clip",
+        "interface",
+        "prompts",
+        "registry",
+        "suite",
+        "stats",
+    },
     "contract": {"run", "records", "train", "features", "data", "clip", "interface", "registry"},
-    "explain": {"run", "records", "clip", "data", "interface", "stats", "features", "registry", "prompts", "pocket"},
+    "explain": {
+        "run",
+        "records",
+        "clip",
+        "data",
+        "interface",
+        "stats",
+        "features",
+        "registry",
+        "prompts",
+        "pocket",
+    },
     "report": {"stats", "records", "data.catalog", "prompts"},
-    "methods": {"interface", "clip", "train.optim", "train.schedule", "train.batches", "train.recipe", "prompts.fill"},
+    "methods": {
+        "interface",
+        "clip",
+        "train.optim",
+        "train.schedule",
+        "train.batches",
+        "train.recipe",
+        "prompts.fill",
+    },
 }
 ANYTHING = {"cli", "__init__", "__main__"}  # the command line, and the lazy public face
 
@@ -52,15 +84,22 @@ def part_of(file: Path) -> str:
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, dotted name below ``bench``) of every import of bench's modules, lazy and type-only ones included."""
+    """(line, dotted name below ``bench``) of every import of bench's modules, lazy and type-only ones
+    included.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import; write the full name"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
-            names = [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
+            "import_module",
+            "__import__",
+        }:
+            names = [
+                a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)
+            ]
         else:
             continue
         for name in names:
@@ -95,7 +134,11 @@ def unsafe(tree: ast.AST) -> list[str]:
             names = {alias.name for alias in node.names} - {"pickle"} if plain else {node.module}
             if names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}:
                 found.append(f"line {node.lineno}: pickles")
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle" and node.attr != "UnpicklingError":
+        if (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) == "pickle"
+            and node.attr != "UnpicklingError"
+        ):
             found.append(f"line {node.lineno}: pickles")
         if isinstance(node, ast.ExceptHandler):
             caught = {"BaseException"} if node.type is None else {ast.unparse(node.type)}
@@ -111,7 +154,10 @@ def unsafe(tree: ast.AST) -> list[str]:
                 found.append(f"line {node.lineno}: torch.save pickles")
             if given.get("allow_pickle") == "True":
                 found.append(f"line {node.lineno}: allow_pickle")
-            if re.fullmatch(r"torch\.(manual_seed|seed|cuda\.manual_seed(_all)?)", name) and id(node) not in own_state:
+            if (
+                re.fullmatch(r"torch\.(manual_seed|seed|cuda\.manual_seed(_all)?)", name)
+                and id(node) not in own_state
+            ):
                 found.append(f"line {node.lineno}: {name} seeds the global generator")
             if re.fullmatch(r"(np|numpy)\.random\.[a-z_]+", name) and not name.endswith(".default_rng"):
                 found.append(f"line {node.lineno}: {name} uses the global generator")
@@ -130,7 +176,11 @@ def compared_names(tree: ast.AST, names: set[str]) -> list[str]:
             inside = [node.value]
         else:
             continue
-        hit = [n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value in names]
+        hit = [
+            n.value
+            for n in inside
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value in names
+        ]
         found += [f"line {node.lineno}: '{name}'" for name in hit]
     return found
 
@@ -209,9 +259,13 @@ def test_median_module_is_short() -> None:
 
 
 def test_harness_knows_no_method_or_dataset_by_name() -> None:
-    names = {f.stem for f in (ROOT / "datasets").glob("*.toml")} | {f.stem for f in (ROOT / "methods").glob("*.py")}
+    names = {f.stem for f in (ROOT / "datasets").glob("*.toml")} | {
+        f.stem for f in (ROOT / "methods").glob("*.py")
+    }
     names |= {name.replace("_", "-") for name in names} | {name.replace("-", "_") for name in names}
-    assert compared_names(ast.parse("if name == 'safe_a' or x in ('emoji',): pass"), {"safe_a", "emoji"}) != []
+    assert (
+        compared_names(ast.parse("if name == 'safe_a' or x in ('emoji',): pass"), {"safe_a", "emoji"}) != []
+    )
     harness = ("run", "train", "features", "report", "stats", "suite", "interface", "registry", "prompts")
     found = {
         str(f.relative_to(ROOT)): hits
@@ -229,7 +283,10 @@ def test_no_file_names_somebodys_home_folder() -> None:
     found = []
     for name in filter(None, listed.stdout.split("\0")):
         file = ROOT / name
-        if file.suffix in {".py", ".toml", ".md", ".json", ".csv", ".txt", ".cff", ".yml", ".sh"} and file.is_file():
+        if (
+            file.suffix in {".py", ".toml", ".md", ".json", ".csv", ".txt", ".cff", ".yml", ".sh"}
+            and file.is_file()
+        ):
             found += [name] if home.search(file.read_text(encoding="utf-8")) else []
     assert found == []
 
@@ -238,10 +295,13 @@ def test_help_imports_no_torch() -> None:
     code = (
         "import sys\nsys.argv = ['bench', '--help']\nfrom bench.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('LOADED', sorted({'torch', 'open_clip', 'pandas', 'sklearn', 'scipy', 'seaborn'} & set(sys.modules)))"
+        "print('LOADED', sorted({'torch', 'open_clip', 'pandas', 'sklearn', 'scipy', 'seaborn'} & "
+        "set(sys.modules)))"
     )
     wide = {**os.environ, "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=wide, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=wide, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "LOADED []" in done.stdout
     assert "run" in done.stdout and "table" in done.stdout

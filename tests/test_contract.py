@@ -40,28 +40,60 @@ def test_no_method_file_is_broken() -> None:
 ROWS = 'cosine_logits(features[POOLED], params["W_KC"], consts["scale"])\n'
 LOSS = 'return {"loss": cross_entropy(cosine_logits(rows.x, params["W_KC"], consts["scale"]), rows.y)}'
 START = 'return {"W_KC": task.W_KC.clone()}'
-# What a careless change to the starter breaks: (the line, its replacement, the rule that must notice, a word of the report).
+# What a careless change to the starter breaks: (the line, its replacement, the rule that must notice, a word
+# of the report).
 CARELESS = {
-    "one column too many": (ROWS, f"torch.nn.functional.pad({ROWS[:-1]}, (0, 1))\n", "output shapes", "shape (1, 4)"),
+    "one column too many": (
+        ROWS,
+        f"torch.nn.functional.pad({ROWS[:-1]}, (0, 1))\n",
+        "output shapes",
+        "shape (1, 4)",
+    ),
     "not a number": (ROWS, f"float('nan') * {ROWS}", "runs", "not finite"),
     "centred on its batch": (
-        ROWS, ROWS.replace("features[POOLED]", "features[POOLED] - features[POOLED].mean(0)"),
-        "images do not see each other", "one by one",
+        ROWS,
+        ROWS.replace("features[POOLED]", "features[POOLED] - features[POOLED].mean(0)"),
+        "images do not see each other",
+        "one by one",
     ),
     "writes into the features": (
-        ROWS, ROWS.replace("features[POOLED]", "features[POOLED].mul_(2.0)"), "pure functions", "features.pooled",
+        ROWS,
+        ROWS.replace("features[POOLED]", "features[POOLED].mul_(2.0)"),
+        "pure functions",
+        "features.pooled",
     ),
-    "writes into the task": (START, START.replace("clone()", "add_(0.1).clone()"), "pure functions", "init returns another"),
-    "its own dice": (START, START.replace("clone()", "clone() + torch.rand(1)"), "pure functions", "init returns another W_KC"),
+    "writes into the task": (
+        START,
+        START.replace("clone()", "add_(0.1).clone()"),
+        "pure functions",
+        "init returns another",
+    ),
+    "its own dice": (
+        START,
+        START.replace("clone()", "clone() + torch.rand(1)"),
+        "pure functions",
+        "init returns another W_KC",
+    ),
     "asks a tensor for its value": (
-        LOSS, f"if float(params['W_KC'].sum()) > 0:\n            pass\n        {LOSS}", "runs", "vmap",
+        LOSS,
+        f"if float(params['W_KC'].sum()) > 0:\n            pass\n        {LOSS}",
+        "runs",
+        "vmap",
     ),
     "remembers its calls": (
-        ROWS, f"self.__dict__.setdefault('n', []).append(1) or {ROWS[:-1]}.roll(len(self.n), 1)\n", "pure functions", "logits",
+        ROWS,
+        f"self.__dict__.setdefault('n', []).append(1) or {ROWS[:-1]}.roll(len(self.n), 1)\n",
+        "pure functions",
+        "logits",
     ),
-    "forgets a value": ('fixed={LR: settings["lr"][0]},', "", "other protocols", "Recipe.fixed has no value for lr"),
+    "forgets a value": (
+        'fixed={LR: settings["lr"][0]},',
+        "",
+        "other protocols",
+        "Recipe.fixed has no value for lr",
+    ),
     "stops": (LOSS, "raise ValueError('not yet')", "runs", "not yet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", CARELESS)
@@ -74,13 +106,17 @@ def test_a_careless_method_is_noticed(kind: str, lab: Lab, tmp_path: Path) -> No
     registry, (method,) = checks.find(str(file))
     found = [f for f in checks.check(method, registry, lab) if f.problem]
     assert {f.tower for f in found} == {"rn", "vit"}
-    assert all(any(f.rule == rule and word in f.problem for f in found if f.tower == tower) for tower in ("rn", "vit")), found
+    assert all(
+        any(f.rule == rule and word in f.problem for f in found if f.tower == tower)
+        for tower in ("rn", "vit")
+    ), found
 
 
 def test_a_sweep_that_disagrees_is_noticed(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "sweeper.py"
     file.write_text(
-        "from bench.methods.calip import Calip\n\n\nclass Sweeper(Calip):\n    name = 'sweeper'\n    title = 'Sweeper'\n\n"
+        "from bench.methods.calip import Calip\n\n\nclass Sweeper(Calip):\n    name = 'sweeper'\n    title = "
+        "'Sweeper'\n\n"
         "    def sweep(self, params, consts, features, values, grid):\n"
         "        for positions, logits in super().sweep(params, consts, features, values, grid):\n"
         "            yield positions, logits.flip(0)\n"
@@ -96,7 +132,9 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_new_method_writes_one_that_passes_its_own_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_method_writes_one_that_passes_its_own_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = invoke("new", "method", "my-probe")
     assert done.exit_code == 0 and "bench check-method my_probe.py" in done.output, done.output
@@ -109,12 +147,17 @@ def test_new_method_writes_one_that_passes_its_own_test(tmp_path: Path, monkeypa
     assert isinstance(again.exception, BenchError) and "exists" in str(again.exception)
 
 
-def test_in_a_checkout_the_two_files_go_where_methods_and_tests_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_checkout_the_two_files_go_where_methods_and_tests_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "tests").mkdir()
     monkeypatch.setattr(starter, "methods_dir", lambda: tmp_path / "methods")
     file, test = starter.write("My_Probe", tmp_path)
-    assert (file, test) == (tmp_path / "methods" / "my_probe.py", tmp_path / "tests" / "methods" / "test_my_probe.py")
+    assert (file, test) == (
+        tmp_path / "methods" / "my_probe.py",
+        tmp_path / "tests" / "methods" / "test_my_probe.py",
+    )
     assert 'METHOD = "my-probe"' in test.read_text() and "Path" not in test.read_text()
     assert 'name = "my-probe"' in file.read_text() and "@" not in file.read_text()
 

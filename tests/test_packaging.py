@@ -23,18 +23,25 @@ SITE = Path(sysconfig.get_path("purelib"))
 def call(*command: str | Path, cwd: Path) -> str:
     """Standard output of a command that has to succeed; no PYTHONPATH leaks in."""
     clean = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}}
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files git would hold now (tracked, or new and not ignored), free of build outputs and caches."""
+    """A copy of the files git would hold now (tracked, or new and not ignored), free of build outputs and
+    caches.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     copy = tmp_path_factory.mktemp("checkout")
@@ -48,7 +55,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected_files(checkout: Path) -> set[str]:
     """Where each file of the checkout lies in site-packages."""
     names = {str(f.relative_to(checkout)) for f in checkout.rglob("*") if f.is_file()}
-    return {n for n in names if n.startswith("bench/")} | {f"bench/{n}" for n in names if n.startswith(INSIDE)}
+    return {n for n in names if n.startswith("bench/")} | {
+        f"bench/{n}" for n in names if n.startswith(INSIDE)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +69,16 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh_environment(folder: Path, *install: str | Path) -> tuple[Path, set[str]]:
-    """A new environment that sees this one's packages (never this one's ``bench``); its python, and what was added."""
+    """A new environment that sees this one's packages (never this one's ``bench``); its python, and what was
+    added.
+    """
     call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
-    site = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
-    # A folder named in a .pth file is searched, but its own .pth files are not run: its editable installs stay out.
+    site = Path(
+        call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
+    )
+    # A folder named in a .pth file is searched, but its own .pth files are not run: its editable installs
+    # stay out.
     (site / "outer.pth").write_text(f"{SITE}\n", encoding="utf-8")
     before = {entry.name for entry in site.iterdir()}
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index")
@@ -74,7 +88,10 @@ def fresh_environment(folder: Path, *install: str | Path) -> tuple[Path, set[str
 
 def listing(python: Path, what: str, cwd: Path) -> list[str]:
     """The names that the installed ``bench list`` prints."""
-    return [row["name"] for row in json.loads(call(python.parent / "bench", "list", what, "--format", "json", cwd=cwd))]
+    return [
+        row["name"]
+        for row in json.loads(call(python.parent / "bench", "list", what, "--format", "json", cwd=cwd))
+    ]
 
 
 def checkout_listing(what: str) -> list[str]:
@@ -112,7 +129,11 @@ def test_wheel_holds_what_git_holds(checkout: Path, wheel: Path) -> None:
 def test_installed_outside_the_checkout(kind: str, checkout: Path, wheel: Path, tmp_path: Path) -> None:
     install = (wheel,) if kind == "wheel" else ("--no-build-isolation", "--editable", checkout)
     python, added = fresh_environment(tmp_path / "env", *install)
-    shown = {n for n in added if not re.fullmatch(r"fewshot_clip_bench-.*\.dist-info|_editable_impl_.*\.(pth|py)", n)}
+    shown = {
+        n
+        for n in added
+        if not re.fullmatch(r"fewshot_clip_bench-.*\.dist-info|_editable_impl_.*\.(pth|py)", n)
+    }
     assert shown == ({"bench"} if kind == "wheel" else set())
 
     elsewhere = tmp_path / "elsewhere"
@@ -130,12 +151,19 @@ def test_installed_outside_the_checkout(kind: str, checkout: Path, wheel: Path, 
 
 
 def test_nothing_at_the_root_shadows_other_packages(tmp_path: Path) -> None:
-    """A regular package wins over a folder without ``__init__.py``, even when the folder's parent comes first."""
+    """A regular package wins over a folder without ``__init__.py``, even when the folder's parent comes
+    first.
+    """
     for name in ("datasets", "methods", "results"):
-        assert not list((ROOT / name).glob("__init__.py*")), f"{name}/__init__.py would shadow the package {name}"
+        assert not list((ROOT / name).glob("__init__.py*")), (
+            f"{name}/__init__.py would shadow the package {name}"
+        )
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("whose = 'somebody else'\n", encoding="utf-8")
-    code = f"import sys; sys.path.append({str(tmp_path)!r}); import datasets, methods, results; print(datasets.whose)"
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r}); import datasets, methods, results; "
+        "print(datasets.whose)"
+    )
     assert call(sys.executable, "-c", code, cwd=ROOT).strip() == "somebody else"
 
 
@@ -144,9 +172,13 @@ def test_constraints_pin_every_requirement() -> None:
         project = tomllib.load(file)["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in pins), "names and versions only"
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in pins), (
+        "names and versions only"
+    )
     pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in pins}
-    assert not [n for n in pinned if n.startswith(("nvidia", "cuda", "triton"))], "a CPU build of torch would not fit"
+    assert not [n for n in pinned if n.startswith(("nvidia", "cuda", "triton"))], (
+        "a CPU build of torch would not fit"
+    )
     for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
         assert name and re.sub(r"[-_.]+", "-", name[0]).lower() in pinned, requirement

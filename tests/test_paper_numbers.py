@@ -107,7 +107,9 @@ def test_contradictions_are_noted() -> None:
     assert one(first, "imagenet", method="cross-modal", shots="16") == 65.95
     assert one(third, "imagenet", method="cross-modal", backbone="RN50") == 64.5
     assert third[third["method"] == "cross-modal"]["note"].str.contains("linear").all()
-    assert "60.32" in first[(first["dataset"] == "imagenet") & (first["method"] == "zero-shot")]["note"].item()
+    assert (
+        "60.32" in first[(first["dataset"] == "imagenet") & (first["method"] == "zero-shot")]["note"].item()
+    )
     for backbone in ("RN50", "ViT-B-16"):
         cached, plain = (values(third, method=m, backbone=backbone) for m in ("safe-a", "safe"))
         assert (cached < plain).sum() == 3

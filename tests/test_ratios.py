@@ -1,4 +1,6 @@
-"""The measuring script measures what it says: counted steps, a clock that waits for the device, the same work on both sides."""
+"""The measuring script measures what it says: counted steps, a clock that waits for the device, the same work
+on both sides.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import pytest
 import torch
 
 from bench.clip.backbone import Backbone, load, resolve
-from tests.benchmarks import page, ratios, ratios_device, ratios_fits, ratios_online, ratios_steps, ratios_timing
+from tests.benchmarks import (
+    page,
+    ratios,
+    ratios_device,
+    ratios_fits,
+    ratios_online,
+    ratios_steps,
+    ratios_timing,
+)
 
 CPU = torch.device("cpu")
 FILES = sorted((Path(__file__).parents[1] / "results" / "benchmarks").glob("*.json"))
@@ -33,7 +43,9 @@ def test_the_clock_waits_for_a_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that tells how many updates were made: n of the engine, all replicas at once, and n of the plain loop."""
+    """A clock that tells how many updates were made: n of the engine, all replicas at once, and n of the
+    plain loop.
+    """
     case, n, made = ratios_fits.CASES[0], 2, {"ours": 0.0, "plain": 0.0}
     fit = ratios_fits.make(case, tower, 3, 4, ratios_fits.shrink(case, 2 * n + 1))
     steps = ratios_steps.of_fit(fit, fit.features()[0])
@@ -57,7 +69,9 @@ def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatc
 
 
 def test_both_sides_do_the_same(tower: Backbone) -> None:
-    """A whole fit of SAFE, validated on what it learns from: the engine gets as far as a plain loop of open_clip's modules."""
+    """A whole fit of SAFE, validated on what it learns from: the engine gets as far as a plain loop of
+    open_clip's modules.
+    """
     case = ratios_fits.CASES[0]
     fit = ratios_fits.make(case, tower, 3, 4, {"steps": 37, "check_every": 12, "warmup": 1, "lr": (1e-3,)})
     fit = replace(fit, val=ratios_online.Images({"eval": fit.train.views["eval"]}, fit.train.y_N))
@@ -71,7 +85,9 @@ def test_the_plain_loops_head_is_the_towers(tower: Backbone) -> None:
     x = torch.randn(2, 3, tower.image_size, tower.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         head = ratios_online.pooling(tower.model.visual)
-        torch.testing.assert_close(head(ratios_online.trunk(tower.model.visual, x)), tower.model.encode_image(x))
+        torch.testing.assert_close(
+            head(ratios_online.trunk(tower.model.visual, x)), tower.model.encode_image(x)
+        )
 
 
 def test_working_set_is_weights_gradients_and_moments(tower: Backbone) -> None:
@@ -85,7 +101,9 @@ def test_working_set_is_weights_gradients_and_moments(tower: Backbone) -> None:
 def test_goals_and_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     assert ratios_device.goals(CPU, 12) == (1.0, 5.0) and ratios_device.goals(CPU, 1)[0] is None
-    assert [ratios_device.goals(gpu, R)[0] for R in (1, 3, 12)] == [None, 1.0, 5.0] and ratios_device.goals(gpu, 1)[1] == 30.0
+    assert [ratios_device.goals(gpu, R)[0] for R in (1, 3, 12)] == [None, 1.0, 5.0] and ratios_device.goals(
+        gpu, 1
+    )[1] == 30.0
     assert ratios_device.slug(CPU) == "cpu" and "cores" in ratios_device.label(CPU)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     assert ratios_device.slug(gpu) == "nvidia-h100-80gb-hbm3"
@@ -108,4 +126,8 @@ def test_a_missed_goal_is_named(tmp_path: Path) -> None:
     rows = [{"name": f"r{x}", "baseline": "b", "ratio": x, "least": 5.0} for x in (4.2, 4.999, 123.4)]
     file = tmp_path / "f.json"
     file.write_text(json.dumps({**found, "rows": rows}), encoding="utf-8")
-    assert [line.split(" | ")[2] for line in page.block(file).splitlines()[4:]] == ["4.20x, goal 5x", "5.00x", "123x"]
+    assert [line.split(" | ")[2] for line in page.block(file).splitlines()[4:]] == [
+        "4.20x, goal 5x",
+        "5.00x",
+        "123x",
+    ]

@@ -1,8 +1,9 @@
-"""Every command that the README or a page of docs/ shows exists; those not marked otherwise are run, the commands of a page in
-order and in one empty folder. Output that the README or the guide to the records shows is what the command prints.
+"""Every command that the README or a page of docs/ shows exists; those not marked otherwise are run, the
+commands of a page in order and in one empty folder. Output that the README or the guide to the records shows
+is what the command prints.
 
-A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its commands
-are only parsed.
+A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its
+commands are only parsed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,11 @@ def write_photos(folder: Path) -> None:
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = [command for file in PAGES for command in commands(file.read_text(encoding="utf-8"))]
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
-READ = [b["body"] for b in BLOCK.finditer(README + RECORDS) if "--results results/pocket" in b["body"].splitlines()[0]]
+READ = [
+    b["body"]
+    for b in BLOCK.finditer(README + RECORDS)
+    if "--results results/pocket" in b["body"].splitlines()[0]
+]
 DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
 PRINTED = [body for body in READ if not body.startswith("$ bench plot")]
 OUTPUTS = [pytest.param(body, marks=() if body in README else pytest.mark.slow) for body in PRINTED]
@@ -160,7 +165,9 @@ def test_output_is_what_the_command_prints(body: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", DRAWN, ids=lambda c: c.words[2])
-def test_figures_are_what_the_commands_draw(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_what_the_commands_draw(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bench.cli.app import app
 
     *words, out = command.words[1:]
@@ -186,7 +193,9 @@ def test_command_of_the_records_exists(command: Command) -> None:
 
 
 def test_ratios_shown_are_those_measured() -> None:
-    """results/benchmarks/README.md shows files beside it as tests.benchmarks.page prints them; names tell commit and device."""
+    """results/benchmarks/README.md shows files beside it as tests.benchmarks.page prints them; names tell
+    commit and device.
+    """
     folder = ROOT / "results" / "benchmarks"
     text = (folder / "README.md").read_text(encoding="utf-8")
     files = [folder / name for name in re.findall(r"\(([^()]+\.json)\)", text)]

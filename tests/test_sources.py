@@ -1,4 +1,6 @@
-"""What counts as the source of a plugin: its file and the modules of its own folder, however they are imported."""
+"""What counts as the source of a plugin: its file and the modules of its own folder, however they are
+imported.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_a_plugin_without_helpers_is_its_file(tmp_path: Path) -> None:
 def test_the_methods_that_a_plugin_builds_on_are_in_its_digest(
     tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SAFE-A imports from other methods, whose source counts too; a method that none of them imports does not."""
+    """SAFE-A imports from other methods, whose source counts too; a method that none of them imports does
+    not.
+    """
     methods = Path(shutil.copytree(ROOT / "methods", tmp_path / "methods"))
     monkeypatch.setattr(sources, "methods_dir", lambda: methods)
     plugin = tree(tmp_path / "mine", plugin=f"{line}\n")

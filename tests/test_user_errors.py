@@ -34,7 +34,9 @@ def bench(*args: object) -> int:
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
-def test_options_of_a_run(options: tuple[str, ...], says: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_options_of_a_run(
+    options: tuple[str, ...], says: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     assert bench("run", *CELL, *options, "--results", tmp_path, "--dry-run") == 2
     assert says in capsys.readouterr().err
@@ -72,8 +74,20 @@ def test_a_draw_that_is_short_and_a_damaged_file_are_said(tmp_path: Path, capsys
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(8):
-            Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "pets" / name / f"{i}.png")
-    plan = ("run", "--methods", "tip-adapter", "--datasets", tmp_path / "pets", "--backbone", "pocket-rn", "--seeds", "1")
+            Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(
+                tmp_path / "pets" / name / f"{i}.png"
+            )
+    plan = (
+        "run",
+        "--methods",
+        "tip-adapter",
+        "--datasets",
+        tmp_path / "pets",
+        "--backbone",
+        "pocket-rn",
+        "--seeds",
+        "1",
+    )
     plan += ("--results", tmp_path / "results", "--cache", tmp_path / "cache", "--jobs", "1")
     assert bench(*plan, "--shots", "9", "--dry-run") == 0
     assert "2 of 2 classes have fewer than 9 training images and are taken whole" in capsys.readouterr().out

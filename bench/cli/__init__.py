@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import errno
 
-# A place that the user named: no folder, not theirs, full. Any other error of the system is ours, and shows where it was.
-NOT_WRITABLE = {errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.EEXIST}
+# A place that the user named: no folder, not theirs, full. Any other error of the system is ours, and shows
+# where it was.
+NOT_WRITABLE = {
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EISDIR,
+    errno.EEXIST,
+}
 
 
 def main() -> None:
@@ -26,5 +36,9 @@ def main() -> None:
         if error.errno not in NOT_WRITABLE or error.filename is None:
             raise
         place = f"{error.filename}: {(error.strerror or str(error)).lower()}"
-        typer.secho(f"bench: {place}; name another place (--results, --cache, --out), or make room there", err=True, fg="red")
+        typer.secho(
+            f"bench: {place}; name another place (--results, --cache, --out), or make room there",
+            err=True,
+            fg="red",
+        )
         sys.exit(2)

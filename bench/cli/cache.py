@@ -14,7 +14,8 @@ from bench.features.store import FeatureStore
 app = typer.Typer(help="List or clear stored features.", no_args_is_help=True)
 
 CacheDir = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of the store (default: $BENCH_CACHE, else the user's cache).")
+    Path | None,
+    typer.Option("--cache", help="Folder of the store (default: $BENCH_CACHE, else the user's cache)."),
 ]
 
 
@@ -22,7 +23,9 @@ CacheDir = Annotated[
 def list_(
     cache: CacheDir = None,
     format: Annotated[str, typer.Option(help="'text' or 'json'.")] = "text",
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything and delete what is damaged first.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything and delete what is damaged first.")
+    ] = False,
 ) -> None:
     """List the stored feature sets: what, how many images, how large."""
     if format not in ("text", "json"):
@@ -32,12 +35,16 @@ def list_(
         store.verify()
     entries = store.entries()
     if format == "json":
-        rows = [{"name": e.folder.name, "key": vars(e.key), "images": e.rows(), "bytes": e.bytes} for e in entries]
+        rows = [
+            {"name": e.folder.name, "key": vars(e.key), "images": e.rows(), "bytes": e.bytes} for e in entries
+        ]
         typer.echo(json.dumps(rows, indent=1))
         return
     for entry in entries:
         typer.echo(f"{_size(entry.bytes):>10}  {entry.rows():>8} images  {entry.folder.name}")
-    typer.echo(f"{_size(sum(entry.bytes for entry in entries)):>10}  in {store.root}, {_size(store.free())} free")
+    typer.echo(
+        f"{_size(sum(entry.bytes for entry in entries)):>10}  in {store.root}, {_size(store.free())} free"
+    )
 
 
 @app.command()
@@ -46,7 +53,9 @@ def clear(
     cache: CacheDir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete stored features, all or those that match PATTERN (such as '*_dense_*'); they can be encoded again."""
+    """Delete stored features, all or those that match PATTERN (such as '*_dense_*'); they can be encoded
+    again.
+    """
     store = FeatureStore(cache)
     entries = store.entries(pattern)
     if not entries:

@@ -18,28 +18,50 @@ BASELINE = Path("results/baselines/pocket.json")
 
 def check(
     baseline: Annotated[Path, typer.Option(help="JSON file of predictions to compare with.")] = BASELINE,
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
-    rerun: Annotated[bool, typer.Option("--rerun", help="Run the baseline's cells now instead of reading records.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="With --rerun: leave the new records in this empty folder.")] = None,
-    update: Annotated[bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run the baseline's cells now instead of reading records.")
+    ] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="With --rerun: leave the new records in this empty folder.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")
+    ] = False,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Only these.")] = None,
     margin: Annotated[float, typer.Option(help="Largest accuracy drop to accept, in points.", min=0)] = 1.0,
-    agreement: Annotated[float, typer.Option(help="Least agreement on the same kind of machine, in %.", min=0, max=100)] = 99.5,
+    agreement: Annotated[
+        float, typer.Option(help="Least agreement on the same kind of machine, in %.", min=0, max=100)
+    ] = 99.5,
     rule: Annotated[str, typer.Option(help="auto, or agreement or accuracy on every machine.")] = "auto",
     slower: Annotated[float, typer.Option(help="Speed ratio from which to warn.", min=1)] = 1.5,
-    strict_speed: Annotated[bool, typer.Option("--strict-speed", help="Fail where it would warn of speed.")] = False,
-    format: Annotated[str, typer.Option(help="text, json, or github (job summary and annotations).")] = "text",
-    plugin: Annotated[list[Path] | None, typer.Option(help="With --rerun: a Python file with a method.")] = None,
-    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="With --rerun: folder of the datasets.")] = None,
+    strict_speed: Annotated[
+        bool, typer.Option("--strict-speed", help="Fail where it would warn of speed.")
+    ] = False,
+    format: Annotated[
+        str, typer.Option(help="text, json, or github (job summary and annotations).")
+    ] = "text",
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="With --rerun: a Python file with a method.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="With --rerun: folder of the datasets.")
+    ] = None,
     prompt_dir: Annotated[Path | None, typer.Option(help="With --rerun: folder of sentence files.")] = None,
     cache: Annotated[Path | None, typer.Option(help="With --rerun: feature store.")] = None,
     device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")
+    ] = None,
 ) -> None:
-    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be said."""
+    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be
+    said.
+    """
     from bench.cli import rerun as again
     from bench.cli.options import names, numbers
     from bench.errors import BenchError
@@ -60,24 +82,38 @@ def check(
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         if rerun:
             if old is None:
-                raise BenchError(f"{baseline}: no baseline whose cells could run again; write one from records, without --rerun")
+                raise BenchError(
+                    f"{baseline}: no baseline whose cells could run again; write one from records, without "
+                    "--rerun"
+                )
             results = keep or Path(folder)
             if any((results / "runs").glob("*")):
-                raise BenchError(f"--keep {results}: there are records, and a rerun must not find any; name an empty folder")
+                raise BenchError(
+                    f"--keep {results}: there are records, and a rerun must not find any; name an empty "
+                    "folder"
+                )
             where = again.Where(results, data_root, prompt_dir, cache, device, precision=precision)
             before = gate.calibrate()
-            again.rerun(old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True))
+            again.rerun(
+                old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True)
+            )
             calibration = (before + gate.calibrate()) / 2
         frame = load_results(results)
         if update:
-            kept = baselines.chosen(frame, None if any(chosen.values()) and not rerun else old, chosen, precision or SINGLE)
+            kept = baselines.chosen(
+                frame, None if any(chosen.values()) and not rerun else old, chosen, precision or SINGLE
+            )
             baselines.save(baseline, baselines.Baseline(tuple(kept), calibration))
-            typer.echo(f"{baseline}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+            typer.echo(
+                f"{baseline}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods"
+            )
             return
         assert old is not None
         verdict = gate.check(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
     if strict_speed and verdict.speed is None:
-        raise BenchError("--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun")
+        raise BenchError(
+            "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
+        )
     if format == "github":
         _tell_github(verdict, strict_speed)
     typer.echo(gate_view.as_json(verdict) if format == "json" else gate_view.text(verdict), nl=False)

@@ -23,6 +23,8 @@ def check_method(
             for found in checks.check(method, registry, lab):
                 bad += bool(found.problem)
                 mark = typer.style("FAIL", fg="red") if found.problem else "ok  "
-                typer.echo(f"  {mark} {found.tower:<4} {found.rule}{': ' if found.problem else ''}{found.problem}")
+                typer.echo(
+                    f"  {mark} {found.tower:<4} {found.rule}{': ' if found.problem else ''}{found.problem}"
+                )
     typer.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
     raise typer.Exit(1 if bad else 0)

@@ -16,19 +16,29 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")],
+    first: Annotated[
+        str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")
+    ],
     second: Annotated[str, typer.Argument(help="The method to compare it with.")],
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
-    datasets: Annotated[str | None, typer.Option(help="Only these; your own by their path, for --images.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
+    datasets: Annotated[
+        str | None, typer.Option(help="Only these; your own by their path, for --images.")
+    ] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompt set of both methods.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol of both methods (default: recipe).")] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
-    images: Annotated[Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")
+    ] = None,
     most: Annotated[int, typer.Option(help="Images of each kind on a contact sheet.")] = 16,
-    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets, for --images.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets, for --images.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
@@ -39,9 +49,16 @@ def compare(
 
     where = places(names(datasets))
     found = comparing.compare(
-        load_results(results), first, second, datasets=tuple(where), shots=numbers(shots, "--shots"), backbone=backbone,
-        prompts=prompts, protocol=protocol, preset=preset,
-    )  # fmt: skip
+        load_results(results),
+        first,
+        second,
+        datasets=tuple(where),
+        shots=numbers(shots, "--shots"),
+        backbone=backbone,
+        prompts=prompts,
+        protocol=protocol,
+        preset=preset,
+    )
     show(found.table, format, out)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
@@ -79,19 +96,32 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
 
     recorded = store.read(Path(pair.paths[0][0]))
     if not isinstance(recorded, EvaluationRecord) or recorded.parts.target != dataset.digest:
-        raise BenchError(f"{pair.dataset}: its images are not those of the records any more; run the cells again")
+        raise BenchError(
+            f"{pair.dataset}: its images are not those of the records any more; run the cells again"
+        )
     said = [[store.predictions(Path(path), ("top1",))["top1"] for path in side] for side in pair.paths]
 
     def picture(i: int) -> Picture:
         seed = seed_of(pair, i)
         top1 = [int(side[seed if len(side) > 1 else 0][i]) for side in said]
-        words = [f"{name}: {dataset.classnames[k]}" for name, k in zip((found.first, found.second), top1, strict=True)]
-        return Picture(dataset.source.open(dataset.test.paths[i]), (dataset.classnames[dataset.test.labels[i]], *words))
+        words = [
+            f"{name}: {dataset.classnames[k]}"
+            for name, k in zip((found.first, found.second), top1, strict=True)
+        ]
+        return Picture(
+            dataset.source.open(dataset.test.paths[i]), (dataset.classnames[dataset.test.labels[i]], *words)
+        )
 
     changed = flips(pair)
     groups = [
         (f"only {name} is right: {len(positions)} images", [picture(i) for i in positions[:most]])
         for name, positions in ((found.first, changed.only_first), (found.second, changed.only_second))
     ]
-    seeds = f"{len(pair.seeds)} seeds, the most consistent first" if len(pair.seeds) > 1 else f"seed {pair.seeds[0]}"
-    return sheet(f"{found.first} and {found.second} on {pair.dataset}, {shots_text(pair.shots)} ({seeds})", groups)
+    seeds = (
+        f"{len(pair.seeds)} seeds, the most consistent first"
+        if len(pair.seeds) > 1
+        else f"seed {pair.seeds[0]}"
+    )
+    return sheet(
+        f"{found.first} and {found.second} on {pair.dataset}, {shots_text(pair.shots)} ({seeds})", groups
+    )

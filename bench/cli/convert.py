@@ -9,12 +9,18 @@ import typer
 
 
 def convert(
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
 ) -> None:
     """Bring the records of an older version of the program over; nothing is run again."""
     from bench.records.upgrade import upgrade
 
     done = upgrade(results)
-    typer.echo(f"{done.records} records brought over in {results}" if done.records else f"{results}: nothing to bring over")
+    typer.echo(
+        f"{done.records} records brought over in {results}"
+        if done.records
+        else f"{results}: nothing to bring over"
+    )
     for what, count in sorted(done.unmatched.items()):
         typer.echo(f"  {count} {what}: tables read them, and a run makes them again")

@@ -10,10 +10,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The images: what is here, whether it is whole, and its few-shot sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="The images: what is here, whether it is whole, and its few-shot sets.", no_args_is_help=True
+)
 
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False)
+    Path | None,
+    typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False),
 ]
 
 
@@ -27,13 +30,18 @@ class Format(StrEnum):
 @app.command()
 def draw(
     dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
-    shots: Annotated[int, typer.Option(help="Training images per class; validation gets min(shots, 4).", min=0)] = 1,
+    shots: Annotated[
+        int, typer.Option(help="Training images per class; validation gets min(shots, 4).", min=0)
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
     data_root: DataRoot = None,
     index: Annotated[
-        Path | None, typer.Option(help="Read this index file, and check it, instead of drawing.", show_default=False)
+        Path | None,
+        typer.Option(help="Read this index file, and check it, instead of drawing.", show_default=False),
     ] = None,
-    format: Annotated[Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")] = Format.json,
+    format: Annotated[
+        Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")
+    ] = Format.json,
 ) -> None:
     """Print the few-shot set of a dataset. Needs its split file, no images."""
     from bench.data import catalog, fewshot
@@ -52,11 +60,15 @@ def draw(
 
 @app.command()
 def status(
-    names: Annotated[list[str] | None, typer.Argument(help="Datasets to look for; all if none is named.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Datasets to look for; all if none is named.")
+    ] = None,
     data_root: DataRoot = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
 ) -> None:
-    """Show which datasets are here, whether their sizes are the published ones, and what to do about the rest."""
+    """Show which datasets are here, whether their sizes are the published ones, and what to do about the
+    rest.
+    """
     from bench.data.status import status as look
 
     rows = look(data_root, names or None)

@@ -33,13 +33,19 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
 @app.command()
 def methods(
     format: Format = "text",
-    plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="One screen per method: its recipe on one task.")] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="One screen per method: its recipe on one task.")
+    ] = False,
     only: Annotated[str | None, typer.Option("--methods", help="Only these, comma-separated.")] = None,
     dataset: Annotated[str, typer.Option(help="With --verbose: the task's dataset.")] = "emoji",
     shots: Annotated[int, typer.Option(help="With --verbose: the task's shots.", min=1)] = 16,
     backbone: Annotated[str, typer.Option(help="With --verbose: the task's backbone.")] = "pocket-rn",
-    preset: Annotated[str | None, typer.Option(help="With --verbose: paper or quick (default: by backbone).")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="With --verbose: paper or quick (default: by backbone).")
+    ] = None,
 ) -> None:
     """Methods by name; a file that does not load is listed with its reason."""
     from bench.cli.options import names
@@ -60,14 +66,20 @@ def methods(
     _print(rows, format)
 
 
-def _recipe(registry: Registry, name: str, dataset: str, shots: int, backbone: str, preset: str | None) -> None:
+def _recipe(
+    registry: Registry, name: str, dataset: str, shots: int, backbone: str, preset: str | None
+) -> None:
     from bench.run import describe, plan
     from bench.run.session import Session
 
     request = plan.Request((name,), (dataset,), (shots,), (1,), (backbone,), preset=preset)
     made = plan.make(request, registry)
     asked = [fit for fit in made.fits if fit.asked]
-    for line in describe.lines(asked[-1], Session("cpu", None, typer.echo)) if asked else (f"{name}: {made.blocked[0].reason}",):
+    for line in (
+        describe.lines(asked[-1], Session("cpu", None, typer.echo))
+        if asked
+        else (f"{name}: {made.blocked[0].reason}",)
+    ):
         typer.echo(line)
     typer.echo("")
 
@@ -81,13 +93,26 @@ def datasets(format: Format = "text") -> None:
     for name in catalog.names():
         spec = catalog.spec(name)
         counts = spec.counts
-        rows.append({
-            "name": spec.name, "kind": spec.kind, "title": spec.title, "classes": counts.get("classes"),
-            "train": counts.get("train"), "val": counts.get("val"), "test": counts.get("test"), "licence": spec.licence,
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": spec.name,
+                "kind": spec.kind,
+                "title": spec.title,
+                "classes": counts.get("classes"),
+                "train": counts.get("train"),
+                "val": counts.get("val"),
+                "test": counts.get("test"),
+                "licence": spec.licence,
+            }
+        )
     if format == "text":
         rows = [
-            {"name": r["name"], "kind": f"{r['kind']:<16}", "title": r["title"], "classes": f"({r['classes']} classes)"}
+            {
+                "name": r["name"],
+                "kind": f"{r['kind']:<16}",
+                "title": r["title"],
+                "classes": f"({r['classes']} classes)",
+            }
             for r in rows
         ]
     _print(rows, format)
@@ -103,7 +128,9 @@ def backbones(format: Format = "text") -> None:
     for name in (*POCKET, "RN50", "ViT-B-16"):
         try:
             spec = resolve(name)
-            rows.append({"name": name, "family": spec.family, "image_size": f"{spec.image_size} px", "here": "here"})
+            rows.append(
+                {"name": name, "family": spec.family, "image_size": f"{spec.image_size} px", "here": "here"}
+            )
         except MissingWeights as error:
             rows.append({"name": name, "here": f"missing: {error}"})
     _print(rows, format)

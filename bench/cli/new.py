@@ -18,7 +18,9 @@ def new() -> None:
 @app.command()
 def method(
     name: Annotated[str, typer.Argument(help="The method's name, as in my-probe.")],
-    folder: Annotated[Path, typer.Option(help="Where to write; in a checkout: methods/ and tests/methods/.")] = Path("."),
+    folder: Annotated[
+        Path, typer.Option(help="Where to write; in a checkout: methods/ and tests/methods/.")
+    ] = Path("."),
 ) -> None:
     """Write a method that works as it is, and its test."""
     from bench.contract import starter

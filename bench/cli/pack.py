@@ -11,11 +11,18 @@ import typer
 def pack(
     results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to.")] = Path("results"),
     out: Annotated[Path, typer.Option(help="Folder of the packed records.")] = Path("results/pocket"),
-    limit: Annotated[float | None, typer.Option(help="Megabytes that the files may take; above it nothing is written.")] = 6.0,
+    limit: Annotated[
+        float | None, typer.Option(help="Megabytes that the files may take; above it nothing is written.")
+    ] = 6.0,
 ) -> None:
-    """Pack the records that tables use, with top-1 predictions, so that they can be committed; read them with --results."""
+    """Pack the records that tables use, with top-1 predictions, so that they can be committed; read them with
+    --results.
+    """
     from bench.report.compact import pack as packing
 
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
-    typer.echo(f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: {done.size / 1e6:.2f} MB{rest}")
+    typer.echo(
+        f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: {done.size / 1e6:.2f} "
+        f"MB{rest}"
+    )

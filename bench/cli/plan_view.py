@@ -24,7 +24,10 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
     from bench.run.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
-    typer.echo(f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in {results / 'runs'}")
+    typer.echo(
+        f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in "
+        f"{results / 'runs'}"
+    )
     if todo:
         typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
@@ -35,28 +38,50 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
         else:
             least, device = estimate.least(todo)
             typer.echo(
-                f"  no records to judge from; the cost model says at least {_duration(least)} of training without encoding "
+                f"  no records to judge from; the cost model says at least {_duration(least)} of training "
+                "without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
-    said = {(t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note}
+    said = {
+        (t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note
+    }
     for notes in sorted(said):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
-        typer.echo(f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as {first}")
+        typer.echo(
+            f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as "
+            f"{first}"
+        )
     for kind, first, same in sorted(plan.twins):
-        typer.secho(f"  note: {kind} {same} is the same as {first}, under another name; recorded once, as {first}", fg="yellow")
+        typer.secho(
+            f"  note: {kind} {same} is the same as {first}, under another name; recorded once, as {first}",
+            fg="yellow",
+        )
     if older := shadowed(plan):
         typer.secho(
-            f"  {older} recorded cells are older than records of the same cells made otherwise (another source, say), which "
+            f"  {older} recorded cells are older than records of the same cells made otherwise (another "
+            "source, say), which "
             "tables show; --fresh makes these the newest",
             fg="yellow",
         )
     if changed := drifted(plan):
         names = ", ".join(line.partition(":")[0] for line in changed)
-        typer.secho(f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)", fg="yellow")
-    tiny = sorted({t.fit.backbone.name for t in todo if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)})
+        typer.secho(
+            f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)",
+            fg="yellow",
+        )
+    tiny = sorted(
+        {
+            t.fit.backbone.name
+            for t in todo
+            if t.fit.backbone.preset == "quick" and not embedded(t.fit.dataset.spec)
+        }
+    )
     if tiny:
-        typer.secho(f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little", fg="yellow")
+        typer.secho(
+            f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little",
+            fg="yellow",
+        )
     for blocked in plan.blocked[:_SHOWN]:
         typer.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
@@ -81,7 +106,9 @@ def embedded(spec: DatasetSpec) -> bool:
 
 
 def show_why(plan: Plan, todo: list[Todo]) -> None:
-    """One line for each cell to do, with the parts of its key that changed, and one for each drifted method."""
+    """One line for each cell to do, with the parts of its key that changed, and one for each drifted
+    method.
+    """
     from bench.run.why import drifted, reasons
 
     for line in (*reasons(todo), *drifted(plan)):
@@ -97,7 +124,9 @@ def show_idle(complete: int) -> None:
 
 
 def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None:
-    """What was done, every failure, and whether it mixes conditions with the cells that were recorded ``earlier``."""
+    """What was done, every failure, and whether it mixes conditions with the cells that were recorded
+    ``earlier``.
+    """
     from bench.run.provenance import mixed
 
     typer.echo(
@@ -111,8 +140,15 @@ def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None
     every = {b: mixed(c for name, c in earlier | outcome.conditions if name == b) for b in backbones}
     if differing := [f"{differs} ({backbone})" for backbone, differs in every.items() if differs]:
         what = "; ".join(differing)
-        typer.secho(f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)", fg="yellow")
+        typer.secho(
+            f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)",
+            fg="yellow",
+        )
     for cell, message in outcome.failures[:_SHOWN]:
         typer.secho(f"  failed: {cell}: {message}", err=True, fg="red")
     if len(outcome.failures) > _SHOWN:
-        typer.secho(f"  and {len(outcome.failures) - _SHOWN} more failed; their records hold the tracebacks", err=True, fg="red")
+        typer.secho(
+            f"  and {len(outcome.failures) - _SHOWN} more failed; their records hold the tracebacks",
+            err=True,
+            fg="red",
+        )

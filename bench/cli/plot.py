@@ -9,13 +9,19 @@ import typer
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="shots, beta, prompts, cd (critical differences) or time.")] = "shots",
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    kind: Annotated[
+        str, typer.Argument(help="shots, beta, prompts, cd (critical differences) or time.")
+    ] = "shots",
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
     out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there (not for beta).")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Needed when records of several are there (not for beta).")
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
     protocol: Annotated[str | None, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
@@ -32,10 +38,18 @@ def plot(
     path = out or Path(f"{kind}.pdf")
     records = with_titles(frame.load_results(results))
     drawn = figures.plot(
-        records, kind, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"),
-        backbone=backbone, prompts=names(prompts), protocol=protocol, preset=preset, setting=setting,
+        records,
+        kind,
+        methods=names(methods),
+        datasets=names(datasets),
+        shots=numbers(shots, "--shots"),
+        backbone=backbone,
+        prompts=names(prompts),
+        protocol=protocol,
+        preset=preset,
+        setting=setting,
         first=load(SUITE).methods,
-    )  # fmt: skip
+    )
     figures.save(drawn, path, dpi)
     typer.echo(f"{path}: {drawn.alt}")
     for note in drawn.notes:

@@ -7,7 +7,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Board:
@@ -19,9 +26,14 @@ class Board:
         self.began = time.monotonic()
         self.live = sys.stderr.isatty()
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self.bar = self.progress.add_task("cells", total=todo)
 
     def __enter__(self) -> Board:
@@ -29,7 +41,9 @@ class Board:
             self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.progress.stop()
 
@@ -48,7 +62,11 @@ class Board:
             return
         spent = time.monotonic() - self.began
         left = spent / self.done * (self.todo - self.done)
-        print(f"[{done}/{total}] {what}  ({_clock(spent)}, about {_clock(left)} left)", file=sys.stderr, flush=True)
+        print(
+            f"[{done}/{total}] {what}  ({_clock(spent)}, about {_clock(left)} left)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _clock(seconds: float) -> str:

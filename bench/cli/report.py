@@ -9,7 +9,9 @@ import typer
 
 
 def report(
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
@@ -26,4 +28,6 @@ def report(
     prompts = {name: method.prompts for name, method in builtin().methods.items()}
     text = make(frame, title=title, prompts=prompts, targets=shifts(frame), first=load(SUITE).methods)
     write_bytes(out, text.encode())
-    typer.echo(f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")
+    typer.echo(
+        f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network"
+    )

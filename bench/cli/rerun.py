@@ -30,12 +30,16 @@ class Where:
 
 
 def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
-    """Fit and evaluate the kept cells from nothing; failures are records. Raises BenchError where a cell cannot run here."""
+    """Fit and evaluate the kept cells from nothing; failures are records. Raises BenchError where a cell
+    cannot run here.
+    """
     from bench.run import execute
     from bench.run.session import Session
 
     session = Session(where.device, where.cache, say, where.workers)
-    for precision in sorted({where.precision or k.precision for k in kept}):  # a runner knows a backbone by its name alone
+    for precision in sorted(
+        {where.precision or k.precision for k in kept}
+    ):  # a runner knows a backbone by its name alone
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
         todo, _ = execute.remaining(plan)
         runner = execute.Runner(session, registry, where.results, "none")
@@ -63,30 +67,51 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
-    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset, precision and choice of settings."""
+    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset, precision and choice
+    of settings.
+    """
     from bench.names import canonical
     from bench.run.plan import Request
 
     groups: dict[str, list[Kept]] = {}
     for k in kept:
         c = k.cell
-        coordinates = [c["backbone"], c["prompts"], c["protocol"], c["preset"], where.precision or k.precision]
+        coordinates = [
+            c["backbone"],
+            c["prompts"],
+            c["protocol"],
+            c["preset"],
+            where.precision or k.precision,
+        ]
         key = json.dumps([*coordinates, k.overrides], sort_keys=True)
         groups.setdefault(key, []).append(k)
     found = []
     for cells in groups.values():
         c = cells[0].cell
-        overrides = {canonical(m): {s: _setting(v) for s, v in values.items()} for m, values in cells[0].overrides.items()}
+        overrides = {
+            canonical(m): {s: _setting(v) for s, v in values.items()}
+            for m, values in cells[0].overrides.items()
+        }
 
         def every(name: str, cells: list[Kept] = cells) -> tuple[Any, ...]:
             return tuple(sorted({k.cell[name] for k in cells} - {0}))
 
         request = Request(
-            methods=every("method"), datasets=every("dataset"), shots=every("shots"), seeds=every("seed"),
-            backbones=(c["backbone"],), prompts=(c["prompts"],), preset=c["preset"], protocol=c["protocol"],
-            overrides=overrides, targets=any(k.target != k.cell["dataset"] for k in cells), data_root=where.data_root,
-            prompt_dir=where.prompt_dir, results=where.results, precision=where.precision or cells[0].precision,
-        )  # fmt: skip
+            methods=every("method"),
+            datasets=every("dataset"),
+            shots=every("shots"),
+            seeds=every("seed"),
+            backbones=(c["backbone"],),
+            prompts=(c["prompts"],),
+            preset=c["preset"],
+            protocol=c["protocol"],
+            overrides=overrides,
+            targets=any(k.target != k.cell["dataset"] for k in cells),
+            data_root=where.data_root,
+            prompt_dir=where.prompt_dir,
+            results=where.results,
+            precision=where.precision or cells[0].precision,
+        )
         found.append((request, {k.identity[:-1] for k in cells}))
     return found
 

@@ -17,37 +17,73 @@ EXECUTORS = ("local", "ray")
 
 
 def run(
-    suite: Annotated[str, typer.Option(help="Names what to measure; the other options replace parts of it.")] = SUITE,
+    suite: Annotated[
+        str, typer.Option(help="Names what to measure; the other options replace parts of it.")
+    ] = SUITE,
     methods: Annotated[str | None, typer.Option(help="Comma-separated; see `bench list methods`.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Comma-separated names, image folders or TOML files.")] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Comma-separated names, image folders or TOML files.")
+    ] = None,
     shots: Annotated[str | None, typer.Option(help="Images per class, comma-separated.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Few-shot draws, comma-separated.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Comma-separated: pocket-rn, RN50, ARCH/TAG, ARCH@FILE.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt sets for every method, comma-separated.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Comma-separated: pocket-rn, RN50, ARCH/TAG, ARCH@FILE.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompt sets for every method, comma-separated.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Budget: paper or quick (default: by backbone).")] = None,
     protocol: Annotated[str, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = "recipe",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="method.key=value; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="method.key=value; may be repeated.")
+    ] = None,
     sweep: Annotated[list[str] | None, typer.Option(help="method.key=start:stop:step or a,b,c.")] = None,
     targets: Annotated[bool | None, typer.Option(help="Also evaluate a dataset's shifted test sets.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")] = None,
-    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")
+    ] = None,
     prompt_dir: Annotated[Path | None, typer.Option(help="Folder of CuPL or CaFo sentence files.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the image tower while it encodes: fp32, fp16 or bf16.")] = "fp32",
-    executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="An existing Ray cluster (default: a local one).")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and cells).")] = None,
-    join: Annotated[bool | None, typer.Option(help="Train a method's seeds and shots together (default: on a GPU).")] = None,
-    dense_cache: Annotated[bool, typer.Option(help="Store dense features of test images, or stream them.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the image tower while it encodes: fp32, fp16 or bf16.")
+    ] = "fp32",
+    executor: Annotated[
+        str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster (default: a local one).")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and cells).")
+    ] = None,
+    join: Annotated[
+        bool | None, typer.Option(help="Train a method's seeds and shots together (default: on a GPU).")
+    ] = None,
+    dense_cache: Annotated[
+        bool, typer.Option(help="Store dense features of test images, or stream them.")
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)
+    ] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    why: Annotated[bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.", min=0)] = None,
-    allow_torchscript: Annotated[bool, typer.Option("--allow-torchscript", help="Load weights that run code.")] = False,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Minutes after which no new cell starts.", min=0)
+    ] = None,
+    allow_torchscript: Annotated[
+        bool, typer.Option("--allow-torchscript", help="Load weights that run code.")
+    ] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
     from bench import registry as registries
@@ -65,7 +101,8 @@ def run(
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
-    # The embedded models know the embedded drawings; anything else is measured with CLIP's RN50 unless told otherwise.
+    # The embedded models know the embedded drawings; anything else is measured with CLIP's RN50 unless told
+    # otherwise.
     foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
     request = plan.Request(
         methods=names(methods) or chosen.methods,
@@ -98,7 +135,8 @@ def run(
         plan_view.show_idle(complete)
         raise typer.Exit(0 if complete else 2)
 
-    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP starts.
+    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP
+    # starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.progress import Board
     from bench.run import parallel
@@ -112,7 +150,15 @@ def run(
         earlier = why_.before(planned, fresh)
         several = jobs or parallel.default_jobs(session.device, len(todo))
         setup = parallel.Setup(
-            request, tuple(plugin or ()), session.device, cache, keep_states, fresh, dense_cache, join, replace(runner.clock)
+            request,
+            tuple(plugin or ()),
+            session.device,
+            cache,
+            keep_states,
+            fresh,
+            dense_cache,
+            join,
+            replace(runner.clock),
         )
         try:
             if executor == "ray":

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 def table(
     which: Annotated[
-        str, typer.Argument(help="1: dataset x shots x method; 2: sizes of the datasets; 3: shifted test sets; ablation.")
+        str,
+        typer.Argument(
+            help="1: dataset x shots x method; 2: sizes of the datasets; 3: shifted test sets; ablation."
+        ),
     ] = "1",
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+        "results"
+    ),
     methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these, in this order.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
@@ -26,14 +30,24 @@ def table(
     protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
     preset: Annotated[str | None, typer.Option(help="Only this preset.")] = None,
     variants: Annotated[bool, typer.Option("--variants", help="Rows with changed settings too.")] = False,
-    targets: Annotated[bool, typer.Option("--targets", help="Shifted test sets in the ablation too.")] = False,
-    base: Annotated[str | None, typer.Option(help="Method or prompt set that an ablation measures changes from.")] = None,
-    against: Annotated[str | None, typer.Option(help="Published numbers beside ours: paper, or another source.")] = None,
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Shifted test sets in the ablation too.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="Method or prompt set that an ablation measures changes from.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Published numbers beside ours: paper, or another source.")
+    ] = None,
     format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
-    partial: Annotated[bool, typer.Option("--partial", help="Show averages over incomplete rows, marked.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Show averages over incomplete rows, marked.")
+    ] = False,
     bold: Annotated[bool, typer.Option(help="Mark the best of each column.")] = True,
     underline: Annotated[bool, typer.Option(help="Mark what is not told from the best.")] = True,
-    data_root: Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Table 2: count the datasets here.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="Table 2: count the datasets here.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Print a table of the recorded results."""
@@ -43,11 +57,24 @@ def table(
 
     frame = with_titles(load(results, which))
     found = tables.table(
-        frame, which, methods=names(methods), datasets=names(datasets), shots=numbers(shots, "--shots"), backbone=backbone,
-        prompts=names(prompts), protocol=protocol, preset=preset, variants=variants, partial=partial, bold=bold,
-        underline=underline, against=against, base=base, targets=shifts(frame) if which == "3" or targets else (),
+        frame,
+        which,
+        methods=names(methods),
+        datasets=names(datasets),
+        shots=numbers(shots, "--shots"),
+        backbone=backbone,
+        prompts=names(prompts),
+        protocol=protocol,
+        preset=preset,
+        variants=variants,
+        partial=partial,
+        bold=bold,
+        underline=underline,
+        against=against,
+        base=base,
+        targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(names(datasets), frame, data_root) if which == "2" else None,
-    )  # fmt: skip
+    )
     show(found, format, out)
 
 
@@ -69,7 +96,9 @@ def with_titles(frame: pd.DataFrame) -> pd.DataFrame:
 
     titles = {name: method.title for name, method in builtin().methods.items()}
     notes = dict(frame.attrs)
-    frame = frame.assign(title=[titles.get(m, t) for m, t in zip(frame["method"], frame["title"], strict=True)])
+    frame = frame.assign(
+        title=[titles.get(m, t) for m, t in zip(frame["method"], frame["title"], strict=True)]
+    )
     frame.attrs.update(notes)
     return frame
 
@@ -85,7 +114,8 @@ def shifts(frame: pd.DataFrame) -> tuple[str, ...]:
 def sizes(wanted: Iterable[str], frame: pd.DataFrame, data_root: Path | None) -> dict[str, dict[str, int]]:
     """Classes and images by dataset: of the named ones, else of the paper's and of those with records.
 
-    As described in the catalog; with a data root, as counted there, and nothing for a dataset that is not there.
+    As described in the catalog; with a data root, as counted there, and nothing for a dataset that is not
+    there.
     """
     from bench.data import catalog, status
     from bench.report import paper

@@ -33,7 +33,9 @@ def status(format: Annotated[Format, typer.Option(help="How to print it.")] = Fo
     typer.echo(f"weights folder: {weights.folder()}")
     for row in rows:
         if row["state"] == "found":
-            typer.echo(f"{row['name']:<24} found    {row['megabytes']:8.1f} MB  {row['sha256'][:12]}  {row['file']}")
+            typer.echo(
+                f"{row['name']:<24} found    {row['megabytes']:8.1f} MB  {row['sha256'][:12]}  {row['file']}"
+            )
         else:
             typer.echo(f"{row['name']:<24} missing  {row['note']}")
 
@@ -47,12 +49,20 @@ def _row(name: str) -> dict[str, Any]:
     except BenchError as error:
         return {"name": name, "state": "missing", "note": str(error)}
     size = Path(spec.file).stat().st_size / 1e6
-    return {"name": name, "state": "found", "file": str(spec.file), "megabytes": size, "sha256": spec.weights_hash}
+    return {
+        "name": name,
+        "state": "found",
+        "file": str(spec.file),
+        "megabytes": size,
+        "sha256": spec.weights_hash,
+    }
 
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="ARCH (OpenAI's weights) or ARCH/TAG, as open_clip names them.")],
+    name: Annotated[
+        str, typer.Argument(help="ARCH (OpenAI's weights) or ARCH/TAG, as open_clip names them.")
+    ],
 ) -> None:
     """Download a backbone's weights: the only verb that does."""
     from bench.clip.backbone import POCKET

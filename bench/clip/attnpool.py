@@ -1,11 +1,14 @@
-"""ModifiedResNet's attention pool as a pure function of named tensors, folded to its single query (protocol 2.1).
+"""ModifiedResNet's attention pool as a pure function of named tensors, folded to its single query (protocol
+2.1).
 
-Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed: per head the
-score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias shifts all scores of a
-head alike, so softmax drops it and its gradient is exactly zero. A token is a feature plus a position, x_j = f_j + p_j;
-the two are multiplied apart, so that replicas share the features and none of them forms its own tokens.
+Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed: per
+head the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias
+shifts all scores of a head alike, so softmax drops it and its gradient is exactly zero. A token is a feature
+plus a position, x_j = f_j + p_j; the two are multiplied apart, so that replicas share the features and none
+of them forms its own tokens.
 
-Legend: R replicas, B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C embedding width.
+Legend: R replicas, B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C
+embedding width.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ _WEIGHTS = ("positional_embedding", *(f"{n}_proj.{part}" for n in "qkv" for part
 
 
 def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
-    """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then the position table is added to all."""
+    """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then the position table is added to
+    all.
+    """
     return _mean_first(params, x_BSD) + params["positional_embedding"]
 
 
@@ -42,10 +47,7 @@ def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
     """(B, T, C): the output of every query, the mean token's first (protocol 14); nothing to fold here."""
     x_BTD = with_mean(params, x_BSD)
     B, T, D = x_BTD.shape
-    q, k, v = (
-        linear(x_BTD, params, f"{n}_proj").view(B, T, heads, -1).transpose(1, 2)
-        for n in "qkv"
-    )
+    q, k, v = (linear(x_BTD, params, f"{n}_proj").view(B, T, heads, -1).transpose(1, 2) for n in "qkv")
     o_BHTd = F.scaled_dot_product_attention(q, k, v)
     return project(params, o_BHTd.transpose(1, 2).reshape(B, T, D))
 
@@ -59,9 +61,9 @@ def _mean_first(params: Params, x_BSD: Tensor) -> Tensor:
 class _Attend(torch.autograd.Function):
     """The folded attention, forward and backward written out: each weight meets one product per use.
 
-    Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient of every
-    token, and leave weight gradients as transposed views that the optimiser then copies.
-    Weights are one replica's, or lead with a replica axis; the features then lead with it too, or are shared (one axis
+    Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient
+    of every token, and leave weight gradients as transposed views that the optimiser then copies. Weights are
+    one replica's, or lead with a replica axis; the features then lead with it too, or are shared (one axis
     less). After the output come the values that the backward reads.
     """
 
@@ -109,10 +111,19 @@ class _Attend(torch.autograd.Function):
 
 
 def _forward(
-    heads: int, f_RBTD: Tensor, pos_RTD: Tensor, wq_RDD: Tensor, bq_RD: Tensor, wk_RDD: Tensor, bk_RD: Tensor,
-    wv_RDD: Tensor, bv_RD: Tensor,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """The output (R, B, D), then q (R, H, B, d), u = W_k^T q, attention (R, H, B, T) and mixed tokens (R, H, B, D)."""
+    heads: int,
+    f_RBTD: Tensor,
+    pos_RTD: Tensor,
+    wq_RDD: Tensor,
+    bq_RD: Tensor,
+    wk_RDD: Tensor,
+    bk_RD: Tensor,
+    wv_RDD: Tensor,
+    bv_RD: Tensor,
+) -> tuple[Tensor, ...]:
+    """The output (R, B, D), then q (R, H, B, d), u = W_k^T q, attention (R, H, B, T) and mixed tokens (R, H,
+    B, D).
+    """
     R, D = bq_RD.shape
     lead = R, heads, f_RBTD.shape[1]
     x, pos = _tokens(f_RBTD, pos_RTD)
@@ -126,9 +137,19 @@ def _forward(
 
 
 def _backward(
-    features: bool, f_RBTD: Tensor, to_o_RBD: Tensor, pos_RTD: Tensor, wq_RDD: Tensor, wk_RDD: Tensor, bk_RD: Tensor,
-    wv_RDD: Tensor, q_RHBd: Tensor, u_RHBD: Tensor, a_RHBT: Tensor, mixed_RHBD: Tensor,
-) -> tuple[Tensor | None, tuple[Tensor, ...]]:  # fmt: skip
+    features: bool,
+    f_RBTD: Tensor,
+    to_o_RBD: Tensor,
+    pos_RTD: Tensor,
+    wq_RDD: Tensor,
+    wk_RDD: Tensor,
+    bk_RD: Tensor,
+    wv_RDD: Tensor,
+    q_RHBd: Tensor,
+    u_RHBD: Tensor,
+    a_RHBT: Tensor,
+    mixed_RHBD: Tensor,
+) -> tuple[Tensor | None, tuple[Tensor, ...]]:
     """Gradients of the features (None unless wanted) and of the weights, in the order of ``_WEIGHTS``."""
     R, H, B, D = lead = u_RHBD.shape
     x, pos = _tokens(f_RBTD, pos_RTD)
@@ -161,9 +182,13 @@ def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
-    """Rows of heads times each image's own matrix z (R or 1, B, M, N), plus the positions': (R, H, B, N) contiguous."""
+    """Rows of heads times each image's own matrix z (R or 1, B, M, N), plus the positions': (R, H, B, N)
+    contiguous.
+    """
     R, H, B, M = y_RHBM.shape
-    if len(z_RBMN) < R:  # the heads of all replicas are rows of one product, and the images stay where they are
+    if (
+        len(z_RBMN) < R
+    ):  # the heads of all replicas are rows of one product, and the images stay where they are
         rows = y_RHBM.reshape(R * H, B, M).transpose(0, 1)
         out = torch.bmm(rows, z_RBMN[0]).view(B, R, H, -1).permute(1, 2, 0, 3)
     else:

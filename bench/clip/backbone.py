@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from bench.clip.text import TextTower
 
 POCKET = ("pocket-rn", "pocket-vit")
-FOLDED_FROM = 10_000_000  # parameters of an image tower; below, decoding takes longer than what folding its norms would save
+# parameters of an image tower; below, decoding takes longer than what folding its norms would save
+FOLDED_FROM = 10_000_000
 QUICK = "-quickgelu"
 _VARIANTS = frozenset(
     {"ls_init_value", "block_type", "qk_norm", "scaled_cosine_attn"}
@@ -37,8 +38,9 @@ _VARIANTS = frozenset(
 class BackboneSpec:
     """Which model, and the file its weights are in; everything a key or a plan needs, without torch.
 
-    ``family`` is "rn" (ModifiedResNet), "vit" (CLIP's VisionTransformer) or "other" (only ``pooled`` can be tapped).
-    ``dtype`` is what the image tower computes in while it encodes, by torch's name; part of keys, not of ``digest``.
+    ``family`` is "rn" (ModifiedResNet), "vit" (CLIP's VisionTransformer) or "other" (only ``pooled`` can be
+    tapped). ``dtype`` is what the image tower computes in while it encodes, by torch's name; part of keys,
+    not of ``digest``.
     """
 
     name: str
@@ -57,7 +59,9 @@ class BackboneSpec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the model's outputs: the file's bytes, the architecture, the activation."""
+        """SHA-256 of all that decides the model's outputs: the file's bytes, the architecture, the
+        activation.
+        """
         return digest([self.weights_hash, self.config, self.quick_gelu])
 
 
@@ -80,9 +84,10 @@ def unlike_clip(tower: dict[str, Any]) -> bool:
 def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
     """The backbone a name means. (no torch)
 
-    ``pocket-rn``, ``pocket-vit``: embedded. ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with QuickGELU.
-    ``ARCH/TAG``: open_clip's pretrained tag. ``ARCH@FILE``: safetensors or a PyTorch state dict.
-    Raises MissingWeights naming the command that gets them, BenchError for an unknown name or a file that runs code.
+    ``pocket-rn``, ``pocket-vit``: embedded. ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with
+    QuickGELU. ``ARCH/TAG``: open_clip's pretrained tag. ``ARCH@FILE``: safetensors or a PyTorch state dict.
+    Raises MissingWeights naming the command that gets them, BenchError for an unknown name or a file that
+    runs code.
     """
     if canonical(name) in POCKET:
         return _pocket(canonical(name))
@@ -96,7 +101,9 @@ def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
 def _pocket(name: str) -> BackboneSpec:
     file = weights.ASSETS / f"{name}.safetensors"
     if not file.is_file():
-        raise MissingWeights(f"{name} is not in this installation (no {file}): install fewshot-clip-bench again")
+        raise MissingWeights(
+            f"{name} is not in this installation (no {file}): install fewshot-clip-bench again"
+        )
     return _spec(name, name, name, file, weights.embedded_config(file) or {}, preset="quick")
 
 
@@ -109,7 +116,9 @@ def _local(arch: str, file: Path, allow_torchscript: bool) -> BackboneSpec:
         config = read_json(weights.architectures()[arch])
     beside = file.parent / "open_clip_config.json"
     settings = read_json(beside).get("preprocess_cfg", {}) if beside.is_file() else {}
-    if not settings and "init_logit_bias" in config:  # sigmoid-trained models see pixels scaled to [-1, 1], squashed
+    if (
+        not settings and "init_logit_bias" in config
+    ):  # sigmoid-trained models see pixels scaled to [-1, 1], squashed
         settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
     return _spec(f"{arch}@{file.name}", arch, "", file, config, settings, allow_torchscript=allow_torchscript)
 
@@ -146,7 +155,9 @@ def _spec(
 ) -> BackboneSpec:
     torchscript = weights.is_torchscript(file)
     if torchscript and not allow_torchscript:
-        raise BenchError(f"{file} is a TorchScript archive, which runs code when loaded: add --allow-torchscript")
+        raise BenchError(
+            f"{file} is a TorchScript archive, which runs code when loaded: add --allow-torchscript"
+        )
     size = config["vision_cfg"].get("image_size", 224)
     return BackboneSpec(
         name=name,
@@ -164,12 +175,15 @@ def _spec(
     )
 
 
-def load(spec: BackboneSpec, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Backbone:
+def load(
+    spec: BackboneSpec, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Backbone:
     """Build the model on ``device``, in eval mode and without gradients.
 
-    ``dtype`` is the image tower's precision while it encodes (default: the spec's; fp16 or bf16 are meant for CUDA). The
-    text tower, the pooling head and what a method trains of the tower stay fp32. Raises BenchError if the file does not
-    fit the architecture, or if OpenAI's weights would be built with exact GELU (protocol 21.14).
+    ``dtype`` is the image tower's precision while it encodes (default: the spec's; fp16 or bf16 are meant for
+    CUDA). The text tower, the pooling head and what a method trains of the tower stay fp32. Raises BenchError
+    if the file does not fit the architecture, or if OpenAI's weights would be built with exact GELU (protocol
+    21.14).
     """
     from bench.clip import state
 
@@ -177,7 +191,9 @@ def load(spec: BackboneSpec, device: str | torch.device = "cpu", dtype: torch.dt
 
 
 class Backbone:
-    """A frozen CLIP: taps of the image tower, text features, the pooling head and the text tower as functions."""
+    """A frozen CLIP: taps of the image tower, text features, the pooling head and the text tower as
+    functions.
+    """
 
     def __init__(self, spec: BackboneSpec, model: Any, device: torch.device, dtype: torch.dtype) -> None:
         from bench.clip import heads, towers
@@ -189,7 +205,8 @@ class Backbone:
         self.scale = float(self.model.logit_scale.detach().double().exp())
         self.taps = towers.TAPS[spec.family]
         self._head = heads.of_tower(self.model.visual, spec.family) if spec.family != "other" else None
-        # Halves are too coarse to train: the model's own tower stays in single precision where encoding has a copy.
+        # Halves are too coarse to train: the model's own tower stays in single precision where encoding has a
+        # copy.
         self.model.visual.to(dtype if self._head is None else torch.promote_types(dtype, torch.float32))
         if device.type == "cpu" and spec.family != "vit":
             self.model.visual.to(memory_format=torch.channels_last)
@@ -209,9 +226,9 @@ class Backbone:
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str] = ("pooled",)) -> dict[str, Tensor]:
         """Raw features of normalised images (B, 3, S, S) at every requested tap, from one forward pass.
 
-        ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B, T, C), ``preproj``
-        (B, D), ``pooled`` (B, C), never unit-normalised. Raises BenchError for a tap this tower does not have, and for a
-        precision that the device does not compute in.
+        ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B, T, C),
+        ``preproj`` (B, D), ``pooled`` (B, C), never unit-normalised. Raises BenchError for a tap this tower
+        does not have, and for a precision that the device does not compute in.
         """
         from bench.clip import towers
 
@@ -225,25 +242,41 @@ class Backbone:
             with torch.no_grad():
                 return towers.encode(self.model, self._head, self.family, x_BCHW, taps, self._trunk)
         except RuntimeError as error:
-            if "not implemented for" not in str(error):  # PyTorch's words for a precision that an operator lacks
+            if "not implemented for" not in str(
+                error
+            ):  # PyTorch's words for a precision that an operator lacks
                 raise
-            raise BenchError(f"this PyTorch has no {self.dtype} on {self.device.type} ({error}): use --precision fp32") from error
+            raise BenchError(
+                f"this PyTorch has no {self.dtype} on {self.device.type} ({error}): use --precision fp32"
+            ) from error
 
     @cached_property
     def _trunk(self) -> Any:
-        """The image tower that encodes: the model's own, or a copy in lower precision or, large on a processor, without norms."""
+        """The image tower that encodes: the model's own, or a copy in lower precision or, large on a
+        processor, without norms.
+        """
         from bench.clip import towers
 
         visual = self.model.visual
         lower = self._head is not None and self.dtype.itemsize < torch.float32.itemsize
         exact = self.device.type == "cpu" and self.dtype == torch.float32
         large = exact and self.family == "rn" and sum(p.numel() for p in visual.parameters()) >= FOLDED_FROM
-        with torch.inference_mode(False):  # this may be the first use, inside inference mode; the copy outlives it
-            return towers.lowered(visual, self.family, self.dtype) if lower else towers.folded(visual) if large else visual
+        with torch.inference_mode(
+            False
+        ):  # this may be the first use, inside inference mode; the copy outlives it
+            return (
+                towers.lowered(visual, self.family, self.dtype)
+                if lower
+                else towers.folded(visual)
+                if large
+                else visual
+            )
 
     @cached_property
     def text(self) -> TextTower:
-        """The causal text tower as a function of embedded prompts; BenchError where the model has another kind."""
+        """The causal text tower as a function of embedded prompts; BenchError where the model has another
+        kind.
+        """
         from bench.clip import text
 
         return text.of_model(self.model, self.spec)

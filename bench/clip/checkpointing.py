@@ -1,7 +1,9 @@
-"""Activation checkpointing of packed prompts: what autograd would keep of them, bounded by a share of the device's memory.
+"""Activation checkpointing of packed prompts: what autograd would keep of them, bounded by a share of the
+device's memory.
 
-Prompts that stay within it run at once. Of more, pieces run one after the other, whole groups (replicas, images) or rows of
-one; only their embeddings are kept, and the backward pass runs each piece again: a third more work, the same numbers.
+Prompts that stay within it run at once. Of more, pieces run one after the other, whole groups (replicas,
+images) or rows of one; only their embeddings are kept, and the backward pass runs each piece again: a third
+more work, the same numbers.
 
 Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
 """
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 
 Layers = Callable[["TextTower", Tensor, "Pack"], Tensor]  # (N, G, T, D) -> (N, K, C)
 
-# Of all memory, not of what is free now: the same prompts are cut alike in every step, and nothing is asked of a GPU while
-# a step is recorded. On a processor several worker processes share it.
+# Of all memory, not of what is free now: the same prompts are cut alike in every step, and nothing is asked
+# of a GPU while a step is recorded. On a processor several worker processes share it.
 SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
-# Numbers that autograd keeps of a token in a block, beside its attention weights, in widths of the tower: what enters the two
-# norms and leaves them, queries, keys and values, and the perceptron's hidden layer before, in and after its activation.
+# Numbers that autograd keeps of a token in a block, beside its attention weights, in widths of the tower:
+# what enters the two norms and leaves them, queries, keys and values, and the perceptron's hidden layer
+# before, in and after its activation.
 WIDTHS = 15
 
 
@@ -41,12 +44,16 @@ def budget(device: torch.device) -> int:
 
 
 def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int:
-    """Bytes of a row's activations while ``kept`` blocks' are kept, and those of the block that is being computed."""
+    """Bytes of a row's activations while ``kept`` blocks' are kept, and those of the block that is being
+    computed.
+    """
     return (kept + 1) * T * (WIDTHS * D + tower.heads * T) * itemsize
 
 
 def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
-    """How many groups, and how many rows of each, run together; ``x_GTD`` (..., G, T, D) may be mapped over replicas."""
+    """How many groups, and how many rows of each, run together; ``x_GTD`` (..., G, T, D) may be mapped over
+    replicas.
+    """
     *_, G, T, D = x_GTD.shape
     N = _whole(x_GTD).numel() // (G * T * D)
     kept = tower.layers if torch.is_grad_enabled() else 0
@@ -71,13 +78,19 @@ def part(pack: Pack, first: int, end: int) -> Pack:
     T = pack.source_GT.shape[1]
     rows, prompts = slice(first, end), slice(sum(pack.filled[:first]), sum(pack.filled[:end]))
     return replace(
-        pack, source_GT=pack.source_GT[rows], position_GT=pack.position_GT[rows], mask_G1TT=pack.mask_G1TT[rows],
-        end_K=pack.end_K[prompts] - first * T, filled=pack.filled[rows],
-    )  # fmt: skip
+        pack,
+        source_GT=pack.source_GT[rows],
+        position_GT=pack.position_GT[rows],
+        mask_G1TT=pack.mask_G1TT[rows],
+        end_K=pack.end_K[prompts] - first * T,
+        filled=pack.filled[rows],
+    )
 
 
 def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
-    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C), differentiable, also mapped."""
+    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C),
+    differentiable, also mapped.
+    """
     T, D = x_GTD.shape[-2:]
     sizes = at_once(tower, x_GTD)
     if sizes[0] * sizes[1] * T * D >= _whole(x_GTD).numel():
@@ -120,8 +133,12 @@ class _Pieces(torch.autograd.Function):
         return found, 0
 
 
-def _pieces(x: Tensor, pack: Pack, sizes: tuple[int, int]) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
-    """Pieces (n, g, T, D), their packs, where they lie in (N, G), and which of the sorted prompts are theirs."""
+def _pieces(
+    x: Tensor, pack: Pack, sizes: tuple[int, int]
+) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
+    """Pieces (n, g, T, D), their packs, where they lie in (N, G), and which of the sorted prompts are
+    theirs.
+    """
     x_NGTD = x.reshape(-1, *x.shape[-3:])
     N, G = x_NGTD.shape[:2]
     groups, rows = sizes

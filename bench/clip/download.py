@@ -1,4 +1,6 @@
-"""Getting weights: the only code of the program that opens a socket, called by ``bench weights get`` alone."""
+"""Getting weights: the only code of the program that opens a socket, called by ``bench weights get``
+alone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ QUICK = "-quickgelu"
 
 
 def fetch(name: str) -> Path:
-    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; the path of the file.
+    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; the path of the
+    file.
 
     Weights that are already there are left alone. Raises BenchError for an unknown tag or a failed download.
     """
@@ -43,7 +46,8 @@ def fetch(name: str) -> Path:
         except Exception as error:  # the hub and urllib raise many kinds; all of them mean: no file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BenchError(
-                f"could not download {arch}/{tag}: {reason}. On a machine without network, copy a file here and name "
+                f"could not download {arch}/{tag}: {reason}. On a machine without network, copy a file here "
+                "and name "
                 f"it: --backbone {arch}{QUICK if settings.get('quick_gelu') else ''}@FILE"
             ) from error
         target = home / Path(named).name
@@ -55,14 +59,18 @@ def fetch(name: str) -> Path:
 
 
 def record(arch: str, tag: str, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What is known about downloaded weights, so that later runs need neither torch nor network to name them."""
+    """What is known about downloaded weights, so that later runs need neither torch nor network to
+    name them.
+    """
     return {
         "arch": arch,
         "tag": tag,
         "file": file.name,
         "sha256": weights.file_hash(file),
         "quick_gelu": bool(settings.get("quick_gelu", False)),
-        "preprocess": {k: settings[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in settings},
+        "preprocess": {
+            k: settings[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in settings
+        },
     }
 
 
@@ -82,7 +90,9 @@ def hub_tokenizer(arch: str, fetch: bool) -> Any:
         with network(fetch):
             return get_tokenizer(arch, cache_dir=cache_dir)
     except ImportError as error:
-        raise BenchError(f"the tokeniser of {arch} needs another package: pip install transformers") from error
+        raise BenchError(
+            f"the tokeniser of {arch} needs another package: pip install transformers"
+        ) from error
     except (OSError, ValueError) as error:
         message = f"the tokeniser of {arch} is not on this machine: run `bench weights get {arch}`"
         raise MissingWeights(message) from error

@@ -1,4 +1,5 @@
-"""Pooling heads: the last thing an image tower does, as a pure function of named tensors that a method may train.
+"""Pooling heads: the last thing an image tower does, as a pure function of named tensors that a method may
+train.
 
 Legend: B batch, T tokens, D tower width, C embedding width.
 """
@@ -22,10 +23,10 @@ from bench.errors import BenchError
 class PoolingHead:
     """A tower's pooling head and CLIP's own weights for it (protocol 2.1, 2.2).
 
-    ``params`` bears CLIP's names: ``positional_embedding``, ``q_proj.weight`` ... for an attention pool (family "rn");
-    ``block.attn.in_proj_weight`` ... ``ln_post.*``, ``proj`` for a transformer's tail (family "vit").
-    The calls are differentiable, follow the parameters' precision (the dense tokens are cast to it), and run under
-    ``torch.func.vmap`` over a leading replica axis of the parameters, the tokens shared or not.
+    ``params`` bears CLIP's names: ``positional_embedding``, ``q_proj.weight`` ... for an attention pool
+    (family "rn"); ``block.attn.in_proj_weight`` ... ``ln_post.*``, ``proj`` for a transformer's tail (family
+    "vit"). The calls are differentiable, follow the parameters' precision (the dense tokens are cast to it),
+    and run under ``torch.func.vmap`` over a leading replica axis of the parameters, the tokens shared or not.
     """
 
     family: str
@@ -69,7 +70,9 @@ def attention_pool(params: Params, heads: int) -> PoolingHead:
 
 
 def transformer_tail(params: Params, heads: int, activation: Activation, eps: float) -> PoolingHead:
-    """The head of a VisionTransformer from its named tensors, its MLP's activation and its LayerNorms' epsilon."""
+    """The head of a VisionTransformer from its named tensors, its MLP's activation and its LayerNorms'
+    epsilon.
+    """
     settings: dict[str, Any] = {"heads": heads, "activation": activation, "eps": eps}
     return PoolingHead(
         "vit",
@@ -94,7 +97,8 @@ def of_tower(visual: Any, family: str) -> PoolingHead:
         params["proj"] = _copy(visual.proj)
         return transformer_tail(params, block.attn.num_heads, block.mlp.gelu, block.ln_1.eps)
     raise BenchError(
-        "this image tower has no pooling head that can be trained: choose a backbone with a CLIP ResNet or ViT tower "
+        "this image tower has no pooling head that can be trained: choose a backbone with a CLIP ResNet or "
+        "ViT tower "
         "(bench list backbones), or a method that needs only the image embedding"
     )
 

@@ -1,12 +1,13 @@
 """Learned prompts through the text tower: what they begin with once instead of K times, and no padding.
 
-The tower is causal: what prompts have in common at their start (the start token and a context before the class name) has
-the same hidden states, keys and values in all of them. So a row of the tower holds that start once and behind it the rest
-of many prompts; a mask lets every token see the start and its own prompt. Tokens behind a prompt's end token reach nothing
-and are left out. Both are exact.
+The tower is causal: what prompts have in common at their start (the start token and a context before the
+class name) has the same hidden states, keys and values in all of them. So a row of the tower holds that start
+once and behind it the rest of many prompts; a mask lets every token see the start and its own prompt. Tokens
+behind a prompt's end token reach nothing and are left out. Both are exact.
 
-Legend: K prompts, L positions, D tower width, C embedding width, H heads; G rows of T packed tokens, P common ones at the
-start of each. Axes before these are groups of K prompts with a start of their own (images, replicas).
+Legend: K prompts, L positions, D tower width, C embedding width, H heads; G rows of T packed tokens, P common
+ones at the start of each. Axes before these are groups of K prompts with a start of their own (images,
+replicas).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 class Pack:
     """Where the tokens of K prompts stand in G rows of T.
 
-    ``shared``: P. ``filled``: how many prompts each row holds. ``source_GT``: which token of the prompts laid end to end (K L,)
-    stands there. ``position_GT``: its position in its prompt. ``end_K``: the place of every end token among the G T.
-    ``mask_G1TT``: 0 where the second token is seen by the first, else minus infinity. Places that stay empty hold the first
-    start token, which nobody sees.
+    ``shared``: P. ``filled``: how many prompts each row holds. ``source_GT``: which token of the prompts laid
+    end to end (K L,) stands there. ``position_GT``: its position in its prompt. ``end_K``: the place of every
+    end token among the G T. ``mask_G1TT``: 0 where the second token is seen by the first, else minus
+    infinity. Places that stay empty hold the first start token, which nobody sees.
     """
 
     shared: int
@@ -45,13 +46,16 @@ class Pack:
 
 
 def common(keys_KL: Tensor, eot_K: Tensor) -> int:
-    """P: how many leading positions hold the same in all rows; end tokens, from the first one on, are never common."""
+    """P: how many leading positions hold the same in all rows; end tokens, from the first one on, are never
+    common.
+    """
     same_L = (keys_KL == keys_KL[:1]).all(0)[: int(eot_K.min())]
     return int(same_L.long().cumprod(0).sum())
 
 
 def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
-    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared`` embeddings agree.
+    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared``
+    embeddings agree.
 
     ``like``: a tensor (..., D) of the prompts' precision and device.
     """
@@ -77,14 +81,19 @@ def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
     same = prompt_GT[:, :, None] == prompt_GT[:, None]
     seen = (same | (prompt_GT[:, None] == -2)) & (position_GT[:, :, None] >= position_GT[:, None])
     mask_G1TT = torch.zeros(seen.shape, dtype=like.dtype).masked_fill(~seen, float("-inf"))[:, None]
-    return Pack(shared, tuple(map(len, rows)), *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)))
+    return Pack(
+        shared,
+        tuple(map(len, rows)),
+        *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)),
+    )
 
 
 def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
     """Prompts with ``own`` tokens each in the rows that cost least.
 
-    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start each of them
-    bears 12 D^2 P / n of the start and about 2 D n of pairs, least at n = (6 D P)^0.5; around that, what stays empty decides.
+    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start
+    each of them bears 12 D^2 P / n of the start and about 2 D n of pairs, least at n = (6 D P)^0.5; around
+    that, what stays empty decides.
     """
     aim = sum(own) / (6.0 * D * max(P, 1)) ** 0.5
     counts = {min(len(own), max(1, round(aim * factor))) for factor in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)}
@@ -111,8 +120,9 @@ def _spread(own: list[int], n_rows: int) -> list[list[int]]:
 def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
     """Raw text features (..., K, C) of embedded prompts (..., K, L, D), what ``tower.encode`` gives for each.
 
-    Differentiable with respect to the embeddings, also under ``torch.func.vmap``. The start is read from the first prompt
-    of a group, so its gradient goes there whole: right for embeddings that are made of one tensor, as learned contexts are.
+    Differentiable with respect to the embeddings, also under ``torch.func.vmap``. The start is read from the
+    first prompt of a group, so its gradient goes there whole: right for embeddings that are made of one
+    tensor, as learned contexts are.
     """
     x = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten()).unflatten(-2, pack.source_GT.shape)
     x = x + tower.params["positional_embedding"][pack.position_GT]

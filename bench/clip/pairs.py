@@ -1,7 +1,7 @@
 """Per-image matrix products in which replicas share the images.
 
-Under ``torch.func.vmap`` a plain product would copy the images once per replica. Here the replicas join the heads as
-rows of one larger product instead, and the images stay where they are.
+Under ``torch.func.vmap`` a plain product would copy the images once per replica. Here the replicas join the
+heads as rows of one larger product instead, and the images stay where they are.
 
 Legend: H rows per image (heads, or heads x replicas), B images, M inner and N outer width, R replicas.
 """
@@ -27,7 +27,9 @@ class _Pair(torch.autograd.Function):
     def backward(ctx: Any, grad_HBN: Tensor) -> tuple[Tensor | None, Tensor | None]:
         y_HBM, z_BMN = ctx.saved_tensors
         to_y = pair(grad_HBN, z_BMN.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        to_z = torch.bmm(y_HBM.permute(1, 2, 0), grad_HBN.transpose(0, 1)) if ctx.needs_input_grad[1] else None
+        to_z = (
+            torch.bmm(y_HBM.permute(1, 2, 0), grad_HBN.transpose(0, 1)) if ctx.needs_input_grad[1] else None
+        )
         return to_y, to_z
 
     @staticmethod

@@ -1,4 +1,6 @@
-"""From a file of weights to an open_clip model: reading without running code, the QuickGELU guard, fitting names."""
+"""From a file of weights to an open_clip model: reading without running code, the QuickGELU guard, fitting
+names.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def read(spec: BackboneSpec) -> tuple[State, bool]:
             content = torch.load(spec.file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             reason = str(error).splitlines()[0]
-            raise BenchError(f"{spec.file} is not a plain state dict ({reason}): save it as safetensors") from error
+            raise BenchError(
+                f"{spec.file} is not a plain state dict ({reason}): save it as safetensors"
+            ) from error
         state = content.get("state_dict", content) if isinstance(content, dict) else {}
     state = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
     extras = [state.pop(name, None) for name in _ARCHIVE_EXTRAS]
@@ -62,15 +66,16 @@ def _whole_table(state: State, spec: BackboneSpec) -> Tensor:
 def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = False) -> None:
     """Raise BenchError if OpenAI's weights are about to be built with exact GELU (protocol 1.4, 21.14).
 
-    They are known by their tag, by the archive's extra entries, by the hashes OpenAI publishes, or by their format:
-    linear weights hold half-precision values while LayerNorms and embeddings do not (protocol 2.4).
+    They are known by their tag, by the archive's extra entries, by the hashes OpenAI publishes, or by their
+    format: linear weights hold half-precision values while LayerNorms and embeddings do not (protocol 2.4).
     """
     if spec.quick_gelu:
         return
     if spec.pretrained == "openai" or from_archive or _published(spec.weights_hash) or _half_released(state):
         base = spec.arch.removesuffix("-quickgelu")
         raise BenchError(
-            f"{spec.name} looks like OpenAI's weights, which need QuickGELU (exact GELU spoils the text tower "
+            f"{spec.name} looks like OpenAI's weights, which need QuickGELU (exact GELU spoils the text "
+            "tower "
             f"silently): name the architecture {base}-quickgelu"
         )
 
@@ -78,7 +83,9 @@ def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = Fal
 def _published(weights_hash: str) -> bool:
     from open_clip import pretrained
 
-    urls = (pretrained.get_pretrained_url(m, "openai") for m in pretrained.list_pretrained_models_by_tag("openai"))
+    urls = (
+        pretrained.get_pretrained_url(m, "openai") for m in pretrained.list_pretrained_models_by_tag("openai")
+    )
     return weights_hash in {url.split("/")[-2] for url in urls if "/" in url}
 
 
@@ -86,7 +93,11 @@ def _half_released(state: State) -> bool:
     def is_half(t: Tensor) -> bool:
         return bool((t.half().to(t.dtype) == t).all())
 
-    linear = [t for n, t in state.items() if n.startswith("transformer.resblocks.") and n.endswith(".mlp.c_fc.weight")]
+    linear = [
+        t
+        for n, t in state.items()
+        if n.startswith("transformer.resblocks.") and n.endswith(".mlp.c_fc.weight")
+    ]
     full = [state[n] for n in ("token_embedding.weight", "positional_embedding") if n in state]
     return bool(linear and full) and all(map(is_half, linear)) and not any(map(is_half, full))
 
@@ -109,7 +120,9 @@ def _model(spec: BackboneSpec) -> Any:
             return kind(**(config | {"quick_gelu": spec.quick_gelu}))
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BenchError(f"cannot build the text tower of {spec.name} ({reason}): pip install transformers") from error
+        raise BenchError(
+            f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
+        ) from error
 
 
 def _fill(model: Any, state: State, spec: BackboneSpec) -> None:
@@ -128,7 +141,8 @@ def _fill(model: Any, state: State, spec: BackboneSpec) -> None:
     wrong += sorted(n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape)
     if wrong:
         raise BenchError(
-            f"{spec.file} does not fit the architecture {spec.arch} ({len(wrong)} tensors differ, first {wrong[0]}): "
+            f"{spec.file} does not fit the architecture {spec.arch} ({len(wrong)} tensors differ, first "
+            f"{wrong[0]}): "
             "name the architecture it was trained with, ARCH@FILE"
         )
     model.load_state_dict(state)

@@ -1,4 +1,5 @@
-"""Prompts to text features to classifier: the causal text tower as a function of embedded prompts (protocol 2.3).
+"""Prompts to text features to classifier: the causal text tower as a function of embedded prompts (protocol
+2.3).
 
 Legend: P prompts, L tokens, D tower width, C embedding width, K classes, V vocabulary.
 """
@@ -51,8 +52,9 @@ class TextTower:
     def encode(self, embedded_PLD: Tensor, eot_P: Tensor) -> Tensor:
         """Raw text features (P, C) of embedded prompts whose end token is at position ``eot_P``.
 
-        Differentiable with respect to the embeddings (the weights are frozen). Tokens after the last end token cannot
-        reach any output, so the sequence is cut there; this is exact, and 2 to 3.5 times cheaper (protocol 2.3).
+        Differentiable with respect to the embeddings (the weights are frozen). Tokens after the last end
+        token cannot reach any output, so the sequence is cut there; this is exact, and 2 to 3.5 times cheaper
+        (protocol 2.3).
         """
         x_PLD = embedded_PLD[:, : int(eot_P.max()) + 1]
         L = x_PLD.shape[1]
@@ -67,7 +69,9 @@ class TextTower:
     def encode_ids(self, ids_PL: Tensor, chunk: int = CHUNK) -> Tensor:
         """Raw text features (P, C) of token ids without gradients, in chunks of similar length."""
         eot_P = end_of_text(ids_PL)
-        features_PC = self.params["text_projection"].new_zeros(len(ids_PL), self.params["text_projection"].shape[1])
+        features_PC = self.params["text_projection"].new_zeros(
+            len(ids_PL), self.params["text_projection"].shape[1]
+        )
         with torch.no_grad():
             for rows in eot_P.argsort(stable=True).split(chunk):
                 features_PC[rows.to(features_PC.device)] = self.encode(self.embed(ids_PL[rows]), eot_P[rows])
@@ -93,11 +97,15 @@ def bpe_tokenizer(context_length: int) -> Any:
 
 
 def is_causal(config: dict[str, Any]) -> bool:
-    """Whether an architecture has CLIP's causal text tower (byte-pair tokens, end-token pooling, plain blocks)."""
+    """Whether an architecture has CLIP's causal text tower (byte-pair tokens, end-token pooling, plain
+    blocks).
+    """
     text = config["text_cfg"]
     others = ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls", "proj_bias")
     plain = text.get("pool_type", "argmax") == "argmax" and not any(text.get(key) for key in others)
-    return plain and not config.get("custom_text") and "multimodal_cfg" not in config and not unlike_clip(text)
+    return (
+        plain and not config.get("custom_text") and "multimodal_cfg" not in config and not unlike_clip(text)
+    )
 
 
 def of_model(model: Any, spec: BackboneSpec) -> TextTower:
@@ -116,7 +124,9 @@ def of_model(model: Any, spec: BackboneSpec) -> TextTower:
 
 
 def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
-    """A QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, and the token rows that occur."""
+    """A QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, and the token rows that
+    occur.
+    """
 
     def tensor(name: str) -> Tensor:
         return torch.from_numpy(arrays[f"tower.{name}"]).double()
@@ -130,7 +140,9 @@ def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
     table[ids] = rows
     params["token_embedding.weight"] = table
     layers = 1 + max(int(name.split(".")[0]) for name in blocks)
-    return TextTower(params, int(arrays["tower.num_heads"]), layers, quick_gelu, 1e-5, bpe_tokenizer(context_length))
+    return TextTower(
+        params, int(arrays["tower.num_heads"]), layers, quick_gelu, 1e-5, bpe_tokenizer(context_length)
+    )
 
 
 def classifier(
@@ -138,9 +150,9 @@ def classifier(
 ) -> Tensor:
     """Unit classifier rows W (K, C) from raw text features of prompts (protocol 1.4, ensembling order).
 
-    ``reduce``: "normalise-then-mean" (unit-normalise each prompt, average, normalise: Tip-Adapter, CuPL) or "raw-mean"
-    (average raw features, then normalise: Cross-Modal, TaskRes). Raises BenchError for a class without prompts, and
-    for classes with identical rows unless their names are equal too.
+    ``reduce``: "normalise-then-mean" (unit-normalise each prompt, average, normalise: Tip-Adapter, CuPL) or
+    "raw-mean" (average raw features, then normalise: Cross-Modal, TaskRes). Raises BenchError for a class
+    without prompts, and for classes with identical rows unless their names are equal too.
     """
     if reduce not in ("normalise-then-mean", "raw-mean"):
         raise BenchError(f"unknown prompt reduction '{reduce}': normalise-then-mean or raw-mean")
@@ -148,14 +160,17 @@ def classifier(
     class_of = torch.as_tensor(class_of_P, device=raw_PC.device)
     counts_K = torch.bincount(class_of, minlength=K)
     if empty := [names[k] for k in (counts_K == 0).nonzero().flatten().tolist()]:
-        raise BenchError(f"no prompt for class '{empty[0]}'" + (f" and {len(empty) - 1} more" if empty[1:] else ""))
+        raise BenchError(
+            f"no prompt for class '{empty[0]}'" + (f" and {len(empty) - 1} more" if empty[1:] else "")
+        )
     rows_PC = F.normalize(raw_PC, dim=-1) if reduce == "normalise-then-mean" else raw_PC
     sums_KC = rows_PC.new_zeros(K, rows_PC.shape[1]).index_add(0, class_of, rows_PC)
     W_KC = F.normalize(sums_KC / counts_K[:, None].to(sums_KC.dtype), dim=-1)
     for i, j in _identical(W_KC.detach()):
         if names[i] != names[j]:
             raise BenchError(
-                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, so the two cannot be told "
+                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, so the two "
+                "cannot be told "
                 "apart: use other class names, another prompt set or another backbone"
             )
     return W_KC

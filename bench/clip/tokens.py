@@ -30,12 +30,17 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str], chunk: int = CHUN
     if is_causal(backbone.spec.config):
         return backbone.text.encode_ids(ids_PL, chunk).float()
     with torch.no_grad():
-        parts = [backbone.model.encode_text(ids.to(backbone.device), normalize=False) for ids in ids_PL.split(chunk)]
+        parts = [
+            backbone.model.encode_text(ids.to(backbone.device), normalize=False)
+            for ids in ids_PL.split(chunk)
+        ]
     return torch.cat(parts).float()
 
 
 def tokenizer(backbone: Backbone) -> Any:
-    """The tokeniser the model was trained with; BenchError where it needs a package or file that is not here."""
+    """The tokeniser the model was trained with; BenchError where it needs a package or file that is
+    not here.
+    """
     text = backbone.spec.config["text_cfg"]
     if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
         return bpe_tokenizer(int(text.get("context_length", 77)))
@@ -51,12 +56,16 @@ def warn_if_cut(tokenize: Any, prompts: Sequence[str], ids_PL: Tensor) -> None:
     full = (ids_PL[:, -1] != 0).nonzero().flatten().tolist()
     cut = [i for i in full if len(tokenize.encode(prompts[i])) + 2 > ids_PL.shape[1]]
     if cut:
-        message = f"{len(cut)} of {len(prompts)} prompts are longer than {ids_PL.shape[1]} tokens and were cut"
+        message = (
+            f"{len(cut)} of {len(prompts)} prompts are longer than {ids_PL.shape[1]} tokens and were cut"
+        )
         warnings.warn(f"{message}, the first is {prompts[cut[0]][:60]!r}", stacklevel=3)
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
-    """One line naming the class names with tokens that pre-training never saw (zero rows), or an empty string."""
+    """One line naming the class names with tokens that pre-training never saw (zero rows), or an empty
+    string.
+    """
     if not is_causal(backbone.spec.config):
         return ""
     trained_V = (backbone.text.params["token_embedding.weight"] != 0).any(-1).cpu()

@@ -27,8 +27,8 @@ TAPS: dict[str, frozenset[str]] = {
 def folded(visual: Any) -> Any:
     """A copy of a frozen ResNet tower whose batch norms are folded into the convolutions before them.
 
-    Same outputs but for rounding, without a pass over the activations for each norm. The attention pool is shared with
-    the original, not copied.
+    Same outputs but for rounding, without a pass over the activations for each norm. The attention pool is
+    shared with the original, not copied.
     """
     visual = deepcopy(visual, {id(visual.attnpool): visual.attnpool})
     for module in list(visual.modules()):
@@ -40,9 +40,11 @@ def folded(visual: Any) -> Any:
 
 
 def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
-    """A copy of a frozen tower in half precision, for the taps up to the pooling head; a ResNet's is channels-last.
+    """A copy of a frozen tower in half precision, for the taps up to the pooling head; a ResNet's is
+    channels-last.
 
-    Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its statistics.
+    Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its
+    statistics.
     """
     if family != "rn":
         return deepcopy(visual).to(dtype)
@@ -52,13 +54,19 @@ def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
 
 
 def encode(
-    model: Any, head: heads.PoolingHead | None, family: str, x_BCHW: Tensor, taps: Sequence[str], trunk: Any = None
+    model: Any,
+    head: heads.PoolingHead | None,
+    family: str,
+    x_BCHW: Tensor,
+    taps: Sequence[str],
+    trunk: Any = None,
 ) -> dict[str, Tensor]:
-    """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family "other").
+    """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family
+    "other").
 
-    ``trunk`` runs in the place of the model's own image tower up to the pooling head, in the precision of its weights; the
-    tap ``pixels`` stays as it came. ``pooled`` goes through the folded head, which equals the tower's own last step at a
-    twentieth of its cost.
+    ``trunk`` runs in the place of the model's own image tower up to the pooling head, in the precision of its
+    weights; the tap ``pixels`` stays as it came. ``pooled`` goes through the folded head, which equals the
+    tower's own last step at a twentieth of its cost.
     """
     visual = model.visual if trunk is None else trunk
     low_BCHW = x_BCHW.to(next(visual.parameters()).dtype)
@@ -83,7 +91,8 @@ def _resnet(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer
     found["layer3"] = layer3
     if stop_at_layer3:
         return
-    found["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)  # row-major grid tokens, without their mean
+    # row-major grid tokens, without their mean
+    found["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)
 
 
 def _vit(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer3: bool) -> None:

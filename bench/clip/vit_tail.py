@@ -1,8 +1,10 @@
-"""The last block, ``ln_post`` and projection of a VisionTransformer as a pure function, folded to CLS (protocol 2.2).
+"""The last block, ``ln_post`` and projection of a VisionTransformer as a pure function, folded to CLS
+(protocol 2.2).
 
-Only the CLS output leaves the tower, so queries, ``out_proj`` and MLP are computed for CLS alone and keys and values
-are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter: its gain moves into the
-query and its shift, equal for all tokens, drops out of the scores and adds W_v b to the output (attention sums to one).
+Only the CLS output leaves the tower, so queries, ``out_proj`` and MLP are computed for CLS alone and keys and
+values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter: its gain
+moves into the query and its shift, equal for all tokens, drops out of the scores and adds W_v b to the output
+(attention sums to one).
 
 Legend: B batch, T tokens (CLS first), D tower width, H heads, d = D / H, C embedding width.
 """

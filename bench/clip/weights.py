@@ -25,7 +25,9 @@ _SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than litte
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels reach the image tower (protocol 1.2): normalisation, and how the short side is brought to size."""
+    """How pixels reach the image tower (protocol 1.2): normalisation, and how the short side is brought to
+    size.
+    """
 
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
@@ -54,11 +56,15 @@ def folder() -> Path:
 
 @cache
 def architectures() -> dict[str, Path]:
-    """Name to JSON file of every architecture that open_clip describes; the package is located, not imported."""
+    """Name to JSON file of every architecture that open_clip describes; the package is located, not
+    imported.
+    """
     found = importlib.util.find_spec("open_clip")
     if found is None or not found.submodule_search_locations:
         raise BenchError("the package open_clip_torch is not installed: pip install open_clip_torch")
-    return {p.stem: p for p in sorted(Path(found.submodule_search_locations[0], "model_configs").glob("*.json"))}
+    return {
+        p.stem: p for p in sorted(Path(found.submodule_search_locations[0], "model_configs").glob("*.json"))
+    }
 
 
 def architecture(name: str) -> str:
@@ -87,7 +93,9 @@ def stored_names() -> list[str]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; for large files kept in a JSON beside it, keyed by size and modification time."""
+    """SHA-256 of a file's bytes; for large files kept in a JSON beside it, keyed by size and modification
+    time.
+    """
     stat = path.stat()
     if stat.st_size < _SMALL:
         return sha256_file(path)
@@ -95,7 +103,11 @@ def file_hash(path: Path) -> str:
     memo = path.with_name(path.name + ".sha256.json")
     with contextlib.suppress(OSError, ValueError):
         record = read_json(memo)
-        if isinstance(record, dict) and {k: record.get(k) for k in seen} == seen and len(record["sha256"]) == 64:
+        if (
+            isinstance(record, dict)
+            and {k: record.get(k) for k in seen} == seen
+            and len(record["sha256"]) == 64
+        ):
             return str(record["sha256"])
     sha256 = sha256_file(path)
     with contextlib.suppress(OSError):  # a read-only folder only costs the time to hash again
@@ -104,7 +116,9 @@ def file_hash(path: Path) -> str:
 
 
 def embedded_config(path: Path) -> dict[str, Any] | None:
-    """The architecture a safetensors file carries in its metadata (key ``config``, open_clip's words), or None."""
+    """The architecture a safetensors file carries in its metadata (key ``config``, open_clip's words), or
+    None.
+    """
     if path.suffix != ".safetensors":
         return None
     with path.open("rb") as file:
@@ -117,7 +131,9 @@ def embedded_config(path: Path) -> dict[str, Any] | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """True for a TorchScript archive, which runs code when it is loaded (OpenAI's original files are such)."""
+    """True for a TorchScript archive, which runs code when it is loaded (OpenAI's original files are
+    such).
+    """
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -37,7 +37,9 @@ class Finding:
 
 
 def problems(target: str | Path) -> list[str]:
-    """What is wrong with a method, by name, or with every method of a Python file; an empty list is what a test wants."""
+    """What is wrong with a method, by name, or with every method of a Python file; an empty list is what a
+    test wants.
+    """
     registry, methods = find(str(target))
     with open_lab() as lab:
         found = [f for method in methods for f in check(method, registry, lab)]
@@ -54,14 +56,18 @@ def find(target: str) -> tuple[Registry, list[Method]]:
         registry = with_plugins()
         return registry, [registry.get(target)]
     registry = with_plugins((path,))
-    return registry, [method for key, method in registry.methods.items() if registry.sources[key] == str(path)]
+    return registry, [
+        method for key, method in registry.methods.items() if registry.sources[key] == str(path)
+    ]
 
 
 def check(method: Method, registry: Registry, lab: Lab) -> Iterator[Finding]:
     """Every rule on every tower that the method works on, as they are tried."""
     towers = [family for family in method.towers if family in lab.towers]
     if not towers:
-        yield Finding("runs", "", f"works on none of {', '.join(lab.towers)}: there is nothing to check it on")
+        yield Finding(
+            "runs", "", f"works on none of {', '.join(lab.towers)}: there is nothing to check it on"
+        )
     for family in towers:
         yield from _on_tower(method, registry, lab, family)
 
@@ -71,7 +77,9 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         "output shapes": lambda: shapes(measured),
         "pure functions": lambda: purity(measured),
         "images do not see each other": lambda: independence(measured),
-        "test labels change nothing": lambda: canary(measured, measure(lab, method, registry, family, "relabelled")),
+        "test labels change nothing": lambda: canary(
+            measured, measure(lab, method, registry, family, "relabelled")
+        ),
         "state survives the disk": lambda: saved(measured),
         "replicas together as alone": lambda: replicas(measured),
         "sweep as logits": lambda: sweeps(measured),
@@ -108,10 +116,15 @@ def shapes(m: Measured) -> str:
 
 
 def purity(m: Measured) -> str:
-    """Called twice with the same arguments, every function returns the same and leaves its arguments as they were."""
+    """Called twice with the same arguments, every function returns the same and leaves its arguments as they
+    were.
+    """
     task, support = m.task(), m.fit.recipe.support
     known = [task.features(tap, view) for tap, views in support.items() for view in views]
-    given = {"the task": [task.W_KC, task.labels_N, task.text, dict(task.settings), known], "the backbone": task.backbone.model}
+    given = {
+        "the task": [task.W_KC, task.labels_N, task.text, dict(task.settings), known],
+        "the backbone": task.backbone.model,
+    }
     before, state = snapshot(given), torch.get_rng_state()
     made, again = m.method.prepare(task), m.method.prepare(task)
     if changed := differs(snapshot(made), snapshot(again)):
@@ -125,7 +138,9 @@ def purity(m: Measured) -> str:
         return problem
     if changed := differs(frozen, snapshot(held)) or differs(before, snapshot(given)):
         return f"a function changed its argument: {changed}"
-    return "" if torch.equal(state, torch.get_rng_state()) else "a function used torch's global random generator"
+    return (
+        "" if torch.equal(state, torch.get_rng_state()) else "a function used torch's global random generator"
+    )
 
 
 def _training_is_pure(m: Measured, task: Task, consts: Consts) -> str:
@@ -150,7 +165,9 @@ def independence(m: Measured) -> str:
     whole = m.logits(test, consts)
     order = torch.arange(len(whole)).flip(0)
     shuffled = m.logits({tap: x[order] for tap, x in test.items()}, consts)[order]
-    single = torch.cat([m.logits({tap: x[i : i + 1] for tap, x in test.items()}, consts) for i in range(len(whole))])
+    single = torch.cat(
+        [m.logits({tap: x[i : i + 1] for tap, x in test.items()}, consts) for i in range(len(whole))]
+    )
     for found, how in ((shuffled, "in another order"), (single, "one by one")):
         if off := _far(found, whole):
             return f"logits of images {how} differ by {off:.1e} of the largest"
@@ -158,11 +175,17 @@ def independence(m: Measured) -> str:
 
 
 def canary(m: Measured, relabelled: Measured) -> str:
-    """Another fit, with every test image under the next class's label, predicts the same classes image by image."""
+    """Another fit, with every test image under the next class's label, predicts the same classes image by
+    image.
+    """
     K, each = len(m.fit.dataset.classnames), len(m.top1) // len(m.fit.dataset.classnames)
     moved = np.roll(m.top1.reshape(K, each), 1, axis=0).ravel()
     hits = int((moved == relabelled.top1).sum())
-    return "" if hits == len(moved) else f"{len(moved) - hits} of {len(moved)} predictions changed with the test labels"
+    return (
+        ""
+        if hits == len(moved)
+        else f"{len(moved) - hits} of {len(moved)} predictions changed with the test labels"
+    )
 
 
 def saved(m: Measured) -> str:
@@ -177,7 +200,9 @@ def saved(m: Measured) -> str:
 
 
 def replicas(m: Measured) -> str:
-    """Two replicas trained together have the gradients, and after a few steps the logits, that each has alone."""
+    """Two replicas trained together have the gradients, and after a few steps the logits, that each has
+    alone.
+    """
     recipe = m.fit.recipe
     if recipe.optim is None:
         return ""
@@ -195,19 +220,25 @@ def replicas(m: Measured) -> str:
         both = train(starts, values)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        return f"does not map over replicas ({reason}): avoid data-dependent control flow, or set fuse = False"
+        return (
+            f"does not map over replicas ({reason}): avoid data-dependent control flow, or set fuse = False"
+        )
     batch, axes = _batch(m, task, consts), loop.axes_of(values, recipe, task.W_KC.device)
     _, together = loop.gradients(m.method, consts, loop.stack(starts), batch, task.settings, axes)
     for r, (start, value) in enumerate(zip(starts, values, strict=True)):
         axis = loop.axes_of([value], recipe, task.W_KC.device)
-        _, single = loop.gradients(m.method, consts, loop.stack([start]), _batch(m, task, consts), task.settings, axis)
+        _, single = loop.gradients(
+            m.method, consts, loop.stack([start]), _batch(m, task, consts), task.settings, axis
+        )
         whole = max(float(g.abs().max()) for g in single.values())
         for name, g in single.items():
             if float((g[0] - together[name][r]).abs().max()) > CLOSE * whole:
                 return f"the gradient of '{name}' differs between a replica in a group and alone"
         features = m.test()
-        pair = [m.method.logits(loop.replica(t.params, i), consts, features, {**m.values(), **value})
-                for t, i in ((both, r), (alone[r], 0))]  # fmt: skip
+        pair = [
+            m.method.logits(loop.replica(t.params, i), consts, features, {**m.values(), **value})
+            for t, i in ((both, r), (alone[r], 0))
+        ]
         if off := _far(pair[0].detach(), pair[1].detach()):
             return f"logits differ by {off:.1e} of the largest between a replica in a group and alone"
     return ""
@@ -233,7 +264,9 @@ def sweeps(m: Measured) -> str:
 
 
 def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
-    """Sweeps over the values of ``Method.inference`` in opposite orders, in one process, give one and the same fit."""
+    """Sweeps over the values of ``Method.inference`` in opposite orders, in one process, give one and the
+    same fit.
+    """
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     for name in method.inference:
@@ -244,12 +277,16 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
             low[name], high[name] = default, default + 1
     if not low:
         return ""
-    # Each sweep after the first meets what the one before it left on the method: its last point is here high, then low.
+    # Each sweep after the first meets what the one before it left on the method: its last point is here high,
+    # then low.
     short = shortened(method, registry)
-    found = [swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))]
+    found = [
+        swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))
+    ]
     changed = next((name for other in found[1:] if (name := differs(found[0], other))), "")
     return (
-        f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: what acts at inference only "
+        f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: what acts at "
+        "inference only "
         "(Method.inference) reaches it, perhaps kept on self by logits or recipe"
         if changed
         else ""
@@ -257,9 +294,16 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
 
 
 def protocols(m: Measured) -> str:
-    """The recipe says what to do where nothing may be chosen: ``fixed`` has one value per grid, static and search axis."""
+    """The recipe says what to do where nothing may be chosen: ``fixed`` has one value per grid, static and
+    search axis.
+    """
     recipe = m.fit.recipe
-    missing = [axis for axes in (recipe.grid, recipe.static, recipe.search) for axis in axes if axis not in recipe.fixed]
+    missing = [
+        axis
+        for axes in (recipe.grid, recipe.static, recipe.search)
+        for axis in axes
+        if axis not in recipe.fixed
+    ]
     if missing:
         return f"Recipe.fixed has no value for {', '.join(missing)}"
     for name in protocol.NAMES:
@@ -268,7 +312,9 @@ def protocols(m: Measured) -> str:
 
 
 def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values], list[Params]]:
-    """Grid points and initial tensors of R replicas that differ: in the grid, or else in the rate and the random start."""
+    """Grid points and initial tensors of R replicas that differ: in the grid, or else in the rate and the
+    random start.
+    """
     recipe = m.fit.recipe
     static = points(recipe.static)[0]
     grid = (points(recipe.grid) * R)[:R]
@@ -276,7 +322,9 @@ def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Value
     if len(points(recipe.grid)) < R and LR in recipe.grid:
         values = [{**v, LR: v[LR] / (r + 1)} for r, v in enumerate(values)]
     known = fit_values(m.method, task.settings)
-    starts = [m.method.init(task, consts, known.with_(v), rng.generator(r, "init")) for r, v in enumerate(values)]
+    starts = [
+        m.method.init(task, consts, known.with_(v), rng.generator(r, "init")) for r, v in enumerate(values)
+    ]
     return values, starts
 
 
@@ -284,7 +332,8 @@ def _moved(start: Params, r: int) -> Params:
     """Parameters away from their start, where some gradients are zero and their rounding errors decide."""
     noise = rng.generator(r, "moved")
     return {
-        name: p + 0.1 * max(float(p.abs().max()), 0.1) * torch.randn(p.shape, generator=noise).to(p) for name, p in start.items()
+        name: p + 0.1 * max(float(p.abs().max()), 0.1) * torch.randn(p.shape, generator=noise).to(p)
+        for name, p in start.items()
     }
 
 

@@ -1,7 +1,8 @@
-"""A tiny world to measure methods in: random towers, a few noisy images on disk, and the program's own plan and runner.
+"""A tiny world to measure methods in: random towers, a few noisy images on disk, and the program's own plan
+and runner.
 
-Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method that passes
-here runs there.
+Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method
+that passes here runs there.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ PAIR = {"train": (5, 5), "val": (2, 2), "test": (2, 2)}
 
 @dataclass(frozen=True)
 class Lab:
-    """``towers``: family to the name of a random backbone. ``folders``: three uneven classes, the same with every test
-    image under the next class's label, and two classes."""
+    """``towers``: family to the name of a random backbone. ``folders``: three uneven classes, the same with
+    every test image under the next class's label, and two classes.
+    """
 
     root: Path
     session: _Session
@@ -64,7 +66,9 @@ class Lab:
 
 @dataclass(frozen=True)
 class Measured:
-    """A method fitted and evaluated in the lab: its plan, its state, where its records lie, top-1 classes of the test images."""
+    """A method fitted and evaluated in the lab: its plan, its state, where its records lie, top-1 classes of
+    the test images.
+    """
 
     lab: Lab
     fit: Planned
@@ -85,13 +89,18 @@ class Measured:
     def test(self) -> dict[str, torch.Tensor]:
         """Raw features of the test images at the method's taps."""
         paths, session = self.fit.dataset.test.paths, self.lab.session
-        return {t: session.features(self.fit.backbone, self.fit.dataset, paths, "eval", t) for t in self.method.taps}
+        return {
+            t: session.features(self.fit.backbone, self.fit.dataset, paths, "eval", t)
+            for t in self.method.taps
+        }
 
     def values(self, state: State | None = None) -> dict[str, Any]:
         """The values that the evaluation computes logits at."""
         return evaluate.values_of(self.fit, self.fit.evaluations[0], (state or self.state).values)
 
-    def logits(self, features: Mapping[str, torch.Tensor], consts: Consts, state: State | None = None) -> torch.Tensor:
+    def logits(
+        self, features: Mapping[str, torch.Tensor], consts: Consts, state: State | None = None
+    ) -> torch.Tensor:
         """Logits (B, K) of the fitted method."""
         state = state or self.state
         with torch.no_grad():
@@ -99,7 +108,9 @@ class Measured:
 
 
 class _Session(Session):
-    """A session whose features are made when they are asked for and kept in memory, in half precision as in the store."""
+    """A session whose features are made when they are asked for and kept in memory, in half precision as in
+    the store.
+    """
 
     def __init__(self, known: dict[tuple[Any, ...], torch.Tensor]) -> None:
         super().__init__("cpu", None, lambda line: None, workers=0)
@@ -129,7 +140,10 @@ def open_lab() -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="bench-contract-") as folder:
         root = Path(folder)
         towers = {family: f"{family}@{_tower(root, family)}" for family in _VISION}
-        folders = {"uneven": _images(root / "uneven", UNEVEN), "relabelled": _images(root / "relabelled", UNEVEN, shift=1)}
+        folders = {
+            "uneven": _images(root / "uneven", UNEVEN),
+            "relabelled": _images(root / "relabelled", UNEVEN, shift=1),
+        }
         folders["pair"] = _images(root / "pair", PAIR)
         _sentences(root / "prompts", folders)
         yield Lab(root, _Session({}), towers, folders)
@@ -144,7 +158,9 @@ def _tower(root: Path, family: str) -> Path:
         torch.manual_seed(11)
         model = CLIP(**config)
     file = root / f"{family}.safetensors"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file, {"config": json.dumps(config)})
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, file, {"config": json.dumps(config)}
+    )
     return file
 
 
@@ -179,16 +195,22 @@ def cut(method: Method) -> Method:
     """The same method with a recipe of a few steps, checked after every one."""
 
     def recipe(self: Method, settings: Values, facts: Facts) -> Recipe:
-        whole = type(method).recipe(self, settings, facts)  # on this instance, so that what a recipe keeps there is noticed
+        # on this instance, so that what a recipe keeps there is noticed
+        whole = type(method).recipe(self, settings, facts)
         if whole.optim is None:
             return whole
         return replace(whole, steps=STEPS, epochs=None, check_every=1)
 
-    return type(type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__})()
+    return type(
+        type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__}
+    )()
 
 
-def measure(lab: Lab, method: Method, registry: Registry, family: str, folder: str, shots: int = 2) -> Measured:
-    """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads, on one tower and dataset.
+def measure(
+    lab: Lab, method: Method, registry: Registry, family: str, folder: str, shots: int = 2
+) -> Measured:
+    """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads, on one tower
+    and dataset.
 
     Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
     """
@@ -210,7 +232,8 @@ def shortened(method: Method, registry: Registry) -> Registry:
 
 
 def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Values]) -> dict[str, Any]:
-    """What one fit is, by dotted name, that all points of a sweep are evaluated on: tensors, choices and constants.
+    """What one fit is, by dotted name, that all points of a sweep are evaluated on: tensors, choices and
+    constants.
 
     A point at which the method cannot be evaluated costs nothing. Raises Failed where it cannot be fitted.
     """
@@ -219,20 +242,37 @@ def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Val
     if stored is None:
         raise Failed(problem)
     task = lab.session.task(fit, {role: runner.state(other) for role, other in fit.after.items()})
-    chosen = {part: msgspec.to_builtins(getattr(stored, part)) for part in ("values", "step", "val_accuracy", "curve")}
-    return snapshot({"params": runner.state(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)})
+    chosen = {
+        part: msgspec.to_builtins(getattr(stored, part))
+        for part in ("values", "step", "val_accuracy", "curve")
+    }
+    return snapshot(
+        {"params": runner.state(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)}
+    )
 
 
 def _run(
-    lab: Lab, short: Registry, name: str, family: str, folder: str, shots: int = 2, sweep: Sequence[Values] = ()
+    lab: Lab,
+    short: Registry,
+    name: str,
+    family: str,
+    folder: str,
+    shots: int = 2,
+    sweep: Sequence[Values] = (),
 ) -> tuple[Planned, execute.Runner, str]:
     """The fit of a method's first cell, the runner that holds its state, and what failed first."""
     results = Path(tempfile.mkdtemp(dir=lab.root))
     request = plan.Request(
-        (name,), (str(lab.folders[folder]),), (shots,), (1,), (lab.towers[family],), preset="quick",
-        sweeps={canonical(name): [dict(point) for point in sweep]} if sweep else {}, prompt_dir=lab.root / "prompts",
+        (name,),
+        (str(lab.folders[folder]),),
+        (shots,),
+        (1,),
+        (lab.towers[family],),
+        preset="quick",
+        sweeps={canonical(name): [dict(point) for point in sweep]} if sweep else {},
+        prompt_dir=lab.root / "prompts",
         results=results,
-    )  # fmt: skip
+    )
     made = plan.make(request, short)
     if not made.fits:
         raise Failed("; ".join(b.reason for b in made.blocked) or "its plan has no cell")
@@ -253,7 +293,11 @@ def _where(fit: Planned) -> str:
     """The last line of the method's file in the traceback of a failed fit."""
     records = (store.read(path) for path in fit.where.glob("*.json"))
     found = next((r for r in records if isinstance(r, Failure)), None)
-    lines = [line.strip() for line in (found.traceback if found else "").splitlines() if line.strip().startswith("File ")]
+    lines = [
+        line.strip()
+        for line in (found.traceback if found else "").splitlines()
+        if line.strip().startswith("File ")
+    ]
     own = [line for line in lines if "/bench/" not in line and "site-packages" not in line]
     if not own and not lines:
         raise BenchError(found.error if found else "failed without a traceback")

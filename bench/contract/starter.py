@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class @CLASS@(Method):
-    """Trains a copy of the classifier rows (K, C), started at zero-shot, by cross-entropy on the support images.
+    """Trains a copy of the classifier rows (K, C) from zero-shot on, by cross-entropy on the support images.
 
     Replace this by your own method: the functions below are all that it needs, and they must be pure.
     """
@@ -52,9 +52,13 @@ class @CLASS@(Method):
     presets = {"quick": {"steps": 300, "check_every": 25}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
-        """How it is trained, as data: the best checkpoint and learning rate on validation are chosen for you."""
+        """How it is trained, as data: validation chooses the best checkpoint and learning rate for you."""
         return Recipe(
-            streams={"image": Stream(tap=POOLED, views=("eval", "flip"), order="epoch-keep", batch=settings["batch"])},
+            streams={
+                "image": Stream(
+                    tap=POOLED, views=("eval", "flip"), order="epoch-keep", batch=settings["batch"]
+                )
+            },
             optim=OptimSpec("adamw"),
             schedule=Schedule("cosine"),
             steps=settings["steps"],
@@ -64,7 +68,8 @@ class @CLASS@(Method):
         )
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
-        """What is trained; ``prepare`` (here the default) puts the classifier and the scale into ``consts``."""
+        """What is trained; ``prepare`` (here the default) puts the classifier and the scale into ``consts``.
+        """
         return {"W_KC": task.W_KC.clone()}
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
@@ -94,8 +99,8 @@ def test_the_contract() -> None:
 def write(name: str, folder: Path) -> list[Path]:
     """Write a method and its test, and return their paths.
 
-    Inside a checkout of this program they go to ``methods/`` and ``tests/methods/``, elsewhere side by side into
-    ``folder``. Raises BenchError for a name that cannot be one, is taken, or whose file exists.
+    Inside a checkout of this program they go to ``methods/`` and ``tests/methods/``, elsewhere side by side
+    into ``folder``. Raises BenchError for a name that cannot be one, is taken, or whose file exists.
     """
     name = canonical(name)
     stem = name.replace("-", "_")

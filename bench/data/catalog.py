@@ -1,7 +1,8 @@
 """Datasets by name: the descriptions in ``datasets/``, a user's own TOML file, or a plain folder of images.
 
-A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and lives in the
-``READERS`` table of one of the modules below: ``READERS: dict[str, Callable[[DatasetSpec, Place], Dataset]]``.
+A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and lives
+in the ``READERS`` table of one of the modules below: ``READERS: dict[str, Callable[[DatasetSpec, Place],
+Dataset]]``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ READER_MODULES = ("bench.data.readers", "bench.pocket.readers")
 class Place:
     """Where a reader looks and writes.
 
-    ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so that a
-    missing image folder is no error. A split that a reader makes itself is written under ``out``, if given.
+    ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
+    that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
+    given.
     """
 
     data_root: Path | None = None
@@ -61,7 +63,9 @@ def spec(name: str) -> DatasetSpec:
     return _read(folder / f"{stem}.toml")
 
 
-def find(name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None) -> Dataset:
+def find(
+    name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None
+) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
     ``images=False`` reads the lists only. Raises MissingData when something is not where it is looked for and
@@ -80,7 +84,9 @@ def describe(name_or_path: str) -> DatasetSpec:
         return _own(read_toml(path))
     if path.is_dir():
         folder = path.resolve()
-        return _own(parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent))
+        return _own(
+            parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent)
+        )
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise BenchError(f"{name_or_path}: no such folder or TOML file")
     return spec(name_or_path)
@@ -112,7 +118,7 @@ def _catalog(folder: Path) -> dict[str, str]:
 def _read(file: Path) -> DatasetSpec:
     described = read_toml(file)
     if described.name != file.stem:
-        raise BenchError(f"{file}: name = \"{described.name}\" must equal the file's name")
+        raise BenchError(f'{file}: name = "{described.name}" must equal the file\'s name')
     described = replace(described, base=None)
     mined = _mined(file.parent / "prompts" / "mined.toml").get(described.name)
     return replace(described, templates={**described.templates, "mined": mined}) if mined else described
@@ -120,7 +126,11 @@ def _read(file: Path) -> DatasetSpec:
 
 @lru_cache
 def _mined(file: Path) -> dict[str, tuple[str, ...]]:
-    """Published mined templates per dataset (datasets 5.5): they were chosen with labels, tables mark them."""
+    """Published mined templates per dataset (datasets 5.5): they were chosen with labels, tables mark
+    them.
+    """
     if not file.is_file():
         return {}
-    return {name: tuple(templates) for name, templates in tomllib.loads(file.read_text(encoding="utf-8")).items()}
+    return {
+        name: tuple(templates) for name, templates in tomllib.loads(file.read_text(encoding="utf-8")).items()
+    }

@@ -1,4 +1,6 @@
-"""Sentences of a language model per class, in CuPL's format, and the key each class has there (datasets 5.6)."""
+"""Sentences of a language model per class, in CuPL's format, and the key each class has there
+(datasets 5.6).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ from bench.paths import datasets_dir
 OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class name to sentences
 
 
-def sentences(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> tuple[tuple[str, ...], ...]:
-    """The sentences of every class in label order, unfiltered, from the first of its CuPL files in ``folder``.
+def sentences(
+    spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None
+) -> tuple[tuple[str, ...], ...]:
+    """The sentences of every class in label order, unfiltered, from the first of its CuPL files in
+    ``folder``.
 
-    A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Without a folder the
-    embedded datasets use the sentences that come with the program. Raises MissingData when no file is there,
-    BenchError when a class has no key or no sentences.
+    A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Without a folder
+    the embedded datasets use the sentences that come with the program. Raises MissingData when no file is
+    there, BenchError when a class has no key or no sentences.
     """
     rule = spec.cupl or CuplRule(files=(f"{spec.name}.json",))
     shipped = own_sentences(spec) if folder is None else {}
@@ -30,7 +35,9 @@ def sentences(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | Non
         return _by_class(rule, classnames, shipped, OWN)
     wanted = " or ".join(rule.files)
     if folder is None:
-        raise MissingData(f"{spec.name}: the prompt set cupl needs --prompt-dir DIR with {wanted}. {rule.note}".strip())
+        raise MissingData(
+            f"{spec.name}: the prompt set cupl needs --prompt-dir DIR with {wanted}. {rule.note}".strip()
+        )
     file = first_existing(folder / name for name in rule.files)
     if file is None:
         raise MissingData(f"{spec.name}: {folder} holds no {wanted}. {rule.note}".strip())
@@ -88,14 +95,18 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 def cupl_key(rule: CuplRule, classname: str) -> str:
-    """The key a class name should have: the table's entry, else the rule's form with blanks for underscores."""
+    """The key a class name should have: the table's entry, else the rule's form with blanks for
+    underscores.
+    """
     if rule.rule not in RULES:
         raise BenchError(f"unknown CuPL key rule '{rule.rule}'{nearest(rule.rule, RULES)}")
     return rule.keys.get(classname) or RULES[rule.rule](classname).replace("_", " ")
 
 
 def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
-    """The key of ``classname`` among a file's keys, upper and lower case alike. Raises BenchError when none fits."""
+    """The key of ``classname`` among a file's keys, upper and lower case alike. Raises BenchError when none
+    fits.
+    """
     wanted = cupl_key(rule, classname)
     if wanted in available:
         return wanted

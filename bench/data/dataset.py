@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Items:
-    """Images and their labels in parallel. The order is part of the protocol: never sort it (datasets 2.2)."""
+    """Images and their labels in parallel. The order is part of the protocol: never sort it (datasets
+    2.2).
+    """
 
     paths: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
@@ -34,10 +36,14 @@ class Items:
 
 
 class ImageSource(Protocol):
-    """Opens the images of a dataset by the paths in its items. Picklable, so that worker processes can hold it."""
+    """Opens the images of a dataset by the paths in its items. Picklable, so that worker processes can hold
+    it.
+    """
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB, unrotated and unscaled. Raises BenchError naming the file when it cannot be read."""
+        """The image as RGB, unrotated and unscaled. Raises BenchError naming the file when it cannot
+        be read.
+        """
         ...
 
 
@@ -45,11 +51,12 @@ class ImageSource(Protocol):
 class Dataset:
     """A dataset that has been found and read.
 
-    ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the lists,
-    labels and names, and no path of the machine. ``classes`` is for shifted test sets that hold a subset of their
-    source's classes: label i here is row ``classes[i]`` of the source's class list; None means all, in order.
-    ``own_split`` marks lists cut by this program where no published ones are at hand (``notes`` say how).
-    ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of the draw, if there is one.
+    ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the
+    lists, labels and names, and no path of the machine. ``classes`` is for shifted test sets that hold a
+    subset of their source's classes: label i here is row ``classes[i]`` of the source's class list; None
+    means all, in order. ``own_split`` marks lists cut by this program where no published ones are at hand
+    (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of
+    the draw, if there is one.
     """
 
     name: str
@@ -70,8 +77,8 @@ class Dataset:
 class Draw:
     """The images a few-shot fit may see: a support set and a validation set (datasets 4.1).
 
-    ``train_indices`` and ``val_indices`` are positions in the dataset's train and val lists. ``digest`` identifies
-    the two ordered lists of paths; ``note`` says what is not standard about them.
+    ``train_indices`` and ``val_indices`` are positions in the dataset's train and val lists. ``digest``
+    identifies the two ordered lists of paths; ``note`` says what is not standard about them.
     """
 
     train: Items
@@ -88,7 +95,9 @@ def path_digest(paths: Iterable[str]) -> str:
 
 
 def dataset_digest(classnames: Iterable[str], train: Items, val: Items, test: Items, *more: str) -> str:
-    """SHA-256 (hex) of class names and the three lists with labels; ``more`` is whatever else defines the images."""
+    """SHA-256 (hex) of class names and the three lists with labels; ``more`` is whatever else defines the
+    images.
+    """
     state = hashlib.sha256()
     for part in ("\n".join(classnames), *map(_rows, (train, val, test)), *more):
         state.update(f"{len(part)}:".encode() + part.encode() + b"\0")

@@ -1,4 +1,6 @@
-"""The few-shot draw (datasets 4.1): which images a fit may see, and the index files that record it (datasets 4.4)."""
+"""The few-shot draw (datasets 4.1): which images a fit may see, and the index files that record it (datasets
+4.4).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,10 @@ MAX_VAL_SHOTS = 4
 def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
     """``shots`` images per class for support and min(shots, 4) for validation, drawn by ``seed``.
 
-    One private ``random.Random(seed)`` serves train, then val; classes come in order of first appearance, images in
-    the order of the sample; a class with fewer images is taken whole. Draws of different shots are not nested.
-    If the dataset has a folder of index files with one for these shots and this seed, that file is the draw.
-    ``shots = 0`` is the empty draw of methods that use no labels.
+    One private ``random.Random(seed)`` serves train, then val; classes come in order of first appearance,
+    images in the order of the sample; a class with fewer images is taken whole. Draws of different shots are
+    not nested. If the dataset has a folder of index files with one for these shots and this seed, that file
+    is the draw. ``shots = 0`` is the empty draw of methods that use no labels.
 
     Raises MissingData when the dataset has no training images here, BenchError for a test-only dataset.
     """
@@ -40,7 +42,9 @@ def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
 
 
 def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...]:
-    """Positions of ``shots`` items per label, labels in order of first appearance (datasets 4.1, steps 2 and 3)."""
+    """Positions of ``shots`` items per label, labels in order of first appearance (datasets 4.1, steps 2 and
+    3).
+    """
     groups: dict[int, list[int]] = {}
     for position, label in enumerate(items.labels):
         groups.setdefault(label, []).append(position)
@@ -81,7 +85,8 @@ def read_index(dataset: Dataset, file: Path) -> Draw:
 
 
 def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "index file") -> Draw:
-    """The draw that an index file's ``content`` records; any folders before the dataset's own paths are ignored.
+    """The draw that an index file's ``content`` records; any folders before the dataset's own paths are
+    ignored.
 
     Positions and paths must agree with the dataset's lists. Only where those lists are the program's own cut
     (``dataset.own_split``) are the images matched by path alone, for the file then counts in another list.
@@ -101,7 +106,8 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
                 and _same_file(path, items.paths[position])
             ):
                 raise BenchError(
-                    f"{where}: {name} position {position} is {path} (label {label}), but {dataset.name}'s list has "
+                    f"{where}: {name} position {position} is {path} (label {label}), but {dataset.name}'s "
+                    "list has "
                     f"something else there: the file belongs to another split"
                 )
         positions = tuple(position for _, _, position in rows)
@@ -119,8 +125,9 @@ def _rows(content: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[s
             yield str(item["impath"]).replace("\\", "/"), int(item["label"]), int(position)
     except (KeyError, TypeError, ValueError) as error:
         raise BenchError(
-            f"{where}: not a Cross-Modal index file, which holds {{\"train\": {{\"data\": [...], \"indices\": [...]}}, "
-            f"\"val\": ...}} ({type(error).__name__}: {error})"
+            f"{where}: not a Cross-Modal index file, which holds "
+            f'{{"train": {{"data": [...], "indices": [...]}}, '
+            f'"val": ...}} ({type(error).__name__}: {error})'
         ) from error
 
 
@@ -131,7 +138,9 @@ def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> 
         parts = path.split("/")
         row = next((known[tail] for i in range(len(parts)) if (tail := "/".join(parts[i:])) in known), None)
         if row is None or row[1] != label:
-            raise BenchError(f"{where}: {path} (label {label}) is not among the training images of {dataset.name}")
+            raise BenchError(
+                f"{where}: {path} (label {label}) is not among the training images of {dataset.name}"
+            )
         found.append(row)
     return Items(tuple(path for path, _ in found), tuple(label for _, label in found))
 
@@ -158,9 +167,12 @@ def _require_train(dataset: Dataset) -> None:
         return
     if dataset.spec.source:
         raise BenchError(
-            f"{dataset.name} is a test set only: run {dataset.spec.source} and it is evaluated as one of its targets"
+            f"{dataset.name} is a test set only: run {dataset.spec.source} and it is evaluated as one of its "
+            "targets"
         )
-    raise MissingData(f"{dataset.name} has no training images here: {'; '.join(dataset.notes) or dataset.spec.get}")
+    raise MissingData(
+        f"{dataset.name} has no training images here: {'; '.join(dataset.notes) or dataset.spec.get}"
+    )
 
 
 def _shortage(dataset: Dataset, shots: int) -> str:

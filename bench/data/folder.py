@@ -16,25 +16,32 @@ from bench.errors import BenchError
 from bench.files import sha256_file, write_json
 
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
-SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPELLINGS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 
 def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """Class folders in sorted order are the labels; their names are the class names, renamed or dropped by the TOML.
+    """Class folders in sorted order are the labels; their names are the class names, renamed or dropped by
+    the TOML.
 
-    With train and test folders these are kept, and a missing val folder is replaced by a fifth of train. Without,
-    each class is cut 50/20/30 by the SHA-256 of its files, so that the split depends on nothing but the images and
-    identical files stay together; the split is written under ``place.out``. The digest covers the files' contents.
+    With train and test folders these are kept, and a missing val folder is replaced by a fifth of train.
+    Without, each class is cut 50/20/30 by the SHA-256 of its files, so that the split depends on nothing but
+    the images and identical files stay together; the split is written under ``place.out``. The digest covers
+    the files' contents.
 
-    Raises BenchError when there are no class folders, when a class has fewer than 3 different images, or when test
-    holds a class that train lacks.
+    Raises BenchError when there are no class folders, when a class has fewer than 3 different images, or when
+    test holds a class that train lacks.
     """
     spec.option_values()
     root = layout.image_folder(spec, place)
     given = {part: found for part, spellings in SPELLINGS.items() if (found := _subfolder(root, spellings))}
     if "train" in given and "test" not in given:
         raise BenchError(
-            f"{root} has train/ but no test/: name the folder of test images test/ (val/ is for choosing settings), "
+            f"{root} has train/ but no test/: name the folder of test images test/ (val/ is for choosing "
+            "settings), "
             "or take train/ away and let the images be split"
         )
     split, contents, notes = _given(root, given, spec) if "train" in given else _cut_all(root, spec)
@@ -75,17 +82,19 @@ def _cut_all(root: Path, spec: DatasetSpec) -> tuple[Split, str, tuple[str, ...]
 
 
 def cut(hashes: Mapping[str, str], where: str) -> dict[str, list[str]]:
-    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files on one side.
+    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files on one
+    side.
 
-    ``hashes`` maps a path to the SHA-256 of its content. Every part gets at least one image. Raises BenchError,
-    beginning with ``where``, when there are fewer than 3 different images.
+    ``hashes`` maps a path to the SHA-256 of its content. Every part gets at least one image. Raises
+    BenchError, beginning with ``where``, when there are fewer than 3 different images.
     """
     groups: dict[str, list[str]] = {}
     for path, content in sorted(hashes.items(), key=lambda item: (item[1], item[0])):
         groups.setdefault(content, []).append(path)
     if len(groups) < len(SHARES):
         raise BenchError(
-            f"{where}: a class needs at least 3 different images (training, validation, test), and this one has "
+            f"{where}: a class needs at least 3 different images (training, validation, test), and this one "
+            "has "
             f"{len(groups)}; add images or take the folder away"
         )
     result: dict[str, list[str]] = {part: [] for part in SHARES}
@@ -131,7 +140,9 @@ def _carve(root: Path, rows: list[tuple[str, int]]) -> tuple[list[tuple[str, int
         own = [path for path, row_label in rows if row_label == label]
         contents = sorted({hashes[path] for path in own})
         if len(contents) < 2:
-            raise BenchError(f"{root / own[0]}: its class needs 2 different training images, or give a val folder")
+            raise BenchError(
+                f"{root / own[0]}: its class needs 2 different training images, or give a val folder"
+            )
         held_out = set(contents[: max(1, round(0.2 * len(contents)))])
         train += [(path, label) for path in own if hashes[path] not in held_out]
         val += [(path, label) for path in own if hashes[path] in held_out]
@@ -139,7 +150,10 @@ def _carve(root: Path, rows: list[tuple[str, int]]) -> tuple[list[tuple[str, int
 
 
 def _split(parts: Mapping[str, list[tuple[str, int]]], names: tuple[str, ...]) -> Split:
-    lists = {part: Items(tuple(p for p, _ in rows), tuple(label for _, label in rows)) for part, rows in parts.items()}
+    lists = {
+        part: Items(tuple(p for p, _ in rows), tuple(label for _, label in rows))
+        for part, rows in parts.items()
+    }
     return Split(lists["train"], lists["val"], lists["test"], names)
 
 
@@ -148,15 +162,23 @@ def _subfolder(root: Path, spellings: tuple[str, ...]) -> str:
 
 
 def _class_names(root: Path, spec: DatasetSpec) -> dict[str, str]:
-    """Class folder to class name, folders in plain (case-sensitive) order, hidden ones and the dropped left out."""
+    """Class folder to class name, folders in plain (case-sensitive) order, hidden ones and the dropped left
+    out.
+    """
     rule = spec.classnames
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(
+        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+    )
     kept = [folder for folder in folders if folder not in rule.drop]
     unknown = {*rule.rename, *rule.drop} - set(folders)
     if unknown:
-        raise BenchError(f"{spec.name}: [classnames] speaks of '{min(unknown)}', which is no class folder of {root}")
+        raise BenchError(
+            f"{spec.name}: [classnames] speaks of '{min(unknown)}', which is no class folder of {root}"
+        )
     if not kept:
-        raise BenchError(f"{root}: no class folders; put the images of each class into a folder named after it")
+        raise BenchError(
+            f"{root}: no class folders; put the images of each class into a folder named after it"
+        )
     return {folder: rule.rename.get(folder, folder) for folder in kept}
 
 

@@ -1,4 +1,6 @@
-"""Images in IDX files, as MNIST and its relatives are stored: one array of images and one of labels per part."""
+"""Images in IDX files, as MNIST and its relatives are stored: one array of images and one of labels
+per part.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,11 @@ class IdxSource:
 
 
 def idx(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset in IDX files, plain or gzipped. Every sixth training image of a class, by position, is validation.
+    """A dataset in IDX files, plain or gzipped. Every sixth training image of a class, by position, is
+    validation.
 
-    The class names are the description's. Raises MissingData with the places tried, BenchError for damaged files.
+    The class names are the description's. Raises MissingData with the places tried, BenchError for damaged
+    files.
     """
     spec.option_values()
     folders = layout.image_candidates(spec, place)
@@ -56,7 +60,9 @@ def idx(spec: DatasetSpec, place: Place) -> Dataset:
     lists = {part: _items(part, files[f"{part} labels"], len(spec.classnames.names)) for part in FILES}
     train, val = _cut(lists["train"])
     names_ = spec.classnames.names
-    contents = [hashlib.sha256(read_idx(file).tobytes()).hexdigest() for key, file in files.items() if "images" in key]
+    contents = [
+        hashlib.sha256(read_idx(file).tobytes()).hexdigest() for key, file in files.items() if "images" in key
+    ]
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -103,4 +109,6 @@ def _cut(pool: Items) -> tuple[Items, Items]:
         if seen[label] % VAL_EVERY == 0:
             held_out.add(position)
     positions = range(len(pool))
-    return pool.take(p for p in positions if p not in held_out), pool.take(p for p in positions if p in held_out)
+    return pool.take(p for p in positions if p not in held_out), pool.take(
+        p for p in positions if p in held_out
+    )

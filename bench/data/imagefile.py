@@ -23,7 +23,9 @@ class FolderSource:
     root: Path
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB. Raises BenchError naming the file when it is absent, unreadable or outside the folder."""
+        """The image as RGB. Raises BenchError naming the file when it is absent, unreadable or outside the
+        folder.
+        """
         if escapes(path):
             raise BenchError(f"{path}: a path in a list of images must stay inside {self.root}")
         return open_rgb(self.root / path.replace("\\", "/"))
@@ -32,9 +34,10 @@ class FolderSource:
 def open_rgb(file: Path) -> Image.Image:
     """A file as an RGB image.
 
-    The content decides the format, not the extension. Colours are converted before anything is resized, for PIL
-    resizes palette images without interpolation. The EXIF orientation is not applied, as in every reference
-    implementation. Raises MissingData for an absent file, BenchError for one that is truncated or not an image.
+    The content decides the format, not the extension. Colours are converted before anything is resized, for
+    PIL resizes palette images without interpolation. The EXIF orientation is not applied, as in every
+    reference implementation. Raises MissingData for an absent file, BenchError for one that is truncated or
+    not an image.
     """
     try:
         with _unwarned(), Image.open(file) as image:
@@ -44,7 +47,9 @@ def open_rgb(file: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BenchError(f"not an image that can be read: {file}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BenchError(f"damaged or unreadable image {file} ({error}); replace it or take it away") from error
+        raise BenchError(
+            f"damaged or unreadable image {file} ({error}); replace it or take it away"
+        ) from error
 
 
 _lock = threading.Lock()

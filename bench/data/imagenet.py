@@ -23,18 +23,21 @@ VAL_SHARE = 0.2
 def class_list(name: str) -> dict[str, str]:
     """WordNet id to class name in label order, from a class list that comes with the program.
 
-    The published names are used whatever ``classnames.txt`` lies beside the images: other names change accuracy.
+    The published names are used whatever ``classnames.txt`` lies beside the images: other names change
+    accuracy.
     """
     lines = (datasets_dir() / name).read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line.strip())
 
 
 def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
-    """ImageNet: the validation images are the test set; training and validation lists come from the training images.
+    """ImageNet: the validation images are the test set; training and validation lists come from the training
+    images.
 
-    They are read from the split file if it is there; else they are this program's own cut (``own_split``): files
-    sorted by name, per class 20 % set aside for validation by one generator with a fixed seed. Few-shot index files
-    under ``indices/`` come before either at the draw. Options: ``classes``, ``split``: file names.
+    They are read from the split file if it is there; else they are this program's own cut (``own_split``):
+    files sorted by name, per class 20 % set aside for validation by one generator with a fixed seed. Few-shot
+    index files under ``indices/`` come before either at the draw. Options: ``classes``, ``split``: file
+    names.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", split="split_ImageNet.json")
     names = class_list(options["classes"])
@@ -49,13 +52,18 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
     else:
         if place.images and not (root / "val").is_dir():
             raise layout.missing(spec, "val/ (the test set)", [root / "val"], spec.get)
-        test = _listed(spec, root, {wnid: f"val/{wnid}" for wnid in names}) if (root / "val").is_dir() else Items()
+        test = (
+            _listed(spec, root, {wnid: f"val/{wnid}" for wnid in names})
+            if (root / "val").is_dir()
+            else Items()
+        )
         train, val, notes = Items(), Items(), (f"no folder {root / 'train'}",)
         if (root / "train").is_dir():
             pool = _listed(spec, root, {wnid: f"train/{wnid}" for wnid in names})
             train, val = cut(pool)
             notes = (
-                f"no {options['split']}: train and val are this program's own 80/20 cut of the training images, "
+                f"no {options['split']}: train and val are this program's own 80/20 cut of the training "
+                "images, "
                 "not comparable image by image with published few-shot sets",
             )
     return Dataset(
@@ -83,11 +91,14 @@ def cut(pool: Items) -> tuple[Items, Items]:
     for group in groups.values():
         held_out.update(generator.sample(group, round(VAL_SHARE * len(group))))
     positions = range(len(pool))
-    return pool.take(p for p in positions if p not in held_out), pool.take(p for p in positions if p in held_out)
+    return pool.take(p for p in positions if p not in held_out), pool.take(
+        p for p in positions if p in held_out
+    )
 
 
 def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """A test set of folders named by WordNet id: all of ImageNet's classes, or those that the option ``wnids`` lists.
+    """A test set of folders named by WordNet id: all of ImageNet's classes, or those that the option
+    ``wnids`` lists.
 
     With ``wnids``, labels count within that list and ``classes`` holds the rows of ImageNet's class list.
     """
@@ -96,7 +107,9 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
     rows = {wnid: row for row, wnid in enumerate(names)}
     chosen: Sequence[str] = options["wnids"] or list(names)
     classes = tuple(rows[wnid] for wnid in chosen) if options["wnids"] else None
-    return _test_set(spec, place, {wnid: wnid for wnid in chosen}, tuple(names[wnid] for wnid in chosen), classes)
+    return _test_set(
+        spec, place, {wnid: wnid for wnid in chosen}, tuple(names[wnid] for wnid in chosen), classes
+    )
 
 
 def number_folders(spec: DatasetSpec, place: Place) -> Dataset:
@@ -107,7 +120,11 @@ def number_folders(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def _test_set(
-    spec: DatasetSpec, place: Place, folders: Mapping[str, str], names: tuple[str, ...], classes: tuple[int, ...] | None
+    spec: DatasetSpec,
+    place: Place,
+    folders: Mapping[str, str],
+    names: tuple[str, ...],
+    classes: tuple[int, ...] | None,
 ) -> Dataset:
     root = layout.image_folder(spec, place, must_hold=tuple(folders.values()))
     test = _listed(spec, root, folders) if root.is_dir() else Items()
@@ -125,7 +142,9 @@ def _test_set(
 
 
 def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
-    """The images of each class folder by name, classes in order. Every folder must be there and hold an image."""
+    """The images of each class folder by name, classes in order. Every folder must be there and hold an
+    image.
+    """
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []

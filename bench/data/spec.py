@@ -25,7 +25,9 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 @dataclass(frozen=True)
 class CuplRule:
-    """Where a dataset's CuPL sentences are and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
+    """Where a dataset's CuPL sentences are and how a class name becomes their key (datasets 5.6;
+    bench.data.cupl).
+    """
 
     files: tuple[str, ...] = ()
     rule: str = "name"
@@ -35,7 +37,9 @@ class CuplRule:
 
 @dataclass(frozen=True)
 class ClassnameRule:
-    """How class names come about: the rule in words, a fixed list, renamed or dropped folders, a digest to check."""
+    """How class names come about: the rule in words, a fixed list, renamed or dropped folders, a digest to
+    check.
+    """
 
     rule: str = ""
     names: tuple[str, ...] = ()
@@ -48,12 +52,12 @@ class ClassnameRule:
 class DatasetSpec:
     """One dataset as its TOML describes it; nothing here has looked at the disk.
 
-    ``templates`` maps a prompt set's name (``coop``, ``hand`` and, where published, ``mined``) to templates with one
-    ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it is empty;
-    ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try under the data
-    root, in order; ``images`` the image folders to try inside each, of which the right one holds one of
-    the folders ``holds``, if any are named. ``extra`` is the reader's own options.
-    ``base`` is the folder of a user's own TOML file, where relative folders start; None in the catalog, whose folders
+    ``templates`` maps a prompt set's name (``coop``, ``hand`` and, where published, ``mined``) to templates
+    with one ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it
+    is empty; ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try
+    under the data root, in order; ``images`` the image folders to try inside each, of which the right one
+    holds one of the folders ``holds``, if any are named. ``extra`` is the reader's own options. ``base`` is
+    the folder of a user's own TOML file, where relative folders start; None in the catalog, whose folders
     start at the data root.
     """
 
@@ -83,7 +87,9 @@ class DatasetSpec:
 
 
 def read_toml(file: Path) -> DatasetSpec:
-    """The description in ``file``. Raises BenchError for a key that is unknown, missing or of the wrong type."""
+    """The description in ``file``. Raises BenchError for a key that is unknown, missing or of the
+    wrong type.
+    """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -103,7 +109,7 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> Dat
         if keys is not None:
             _known(parts[name], keys, f"{where}: [{name}]")
     if not table.get("name"):
-        raise BenchError(f"{where}: needs a line  name = \"...\"")
+        raise BenchError(f'{where}: needs a line  name = "..."')
     for key, value in parts["counts"].items():
         if type(value) is not int or value < 0:
             raise BenchError(f"{where}: [counts] {key} must be a whole number, not {value!r}")
@@ -136,14 +142,19 @@ def _templates(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...
     for key, templates in given.items():
         for template in templates:
             if template.count("{}") != 1:
-                raise BenchError(f"{where}: [prompts] {key}: a template holds {{}} exactly once, not {template!r}")
+                raise BenchError(
+                    f"{where}: [prompts] {key}: a template holds {{}} exactly once, not {template!r}"
+                )
     coop = given.get("coop") or given.get("hand") or (DEFAULT_TEMPLATE,)
     return {"coop": coop, "hand": given.get("hand") or coop}
 
 
 def _cupl(table: Mapping[str, Any], where: str) -> CuplRule:
     return CuplRule(
-        _strings(table, "files", where), table.get("rule", "name"), dict(table.get("keys", {})), table.get("note", "")
+        _strings(table, "files", where),
+        table.get("rule", "name"),
+        dict(table.get("keys", {})),
+        table.get("note", ""),
     )
 
 
@@ -175,4 +186,6 @@ def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     known = tuple(keys)
     for key in table:
         if key not in known:
-            raise BenchError(f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known) or 'none'}")
+            raise BenchError(
+                f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known) or 'none'}"
+            )

@@ -33,7 +33,9 @@ def read_split(file: Path) -> Split:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: cannot be read as JSON ({error}); download the split file again") from error
+        raise BenchError(
+            f"{file}: cannot be read as JSON ({error}); download the split file again"
+        ) from error
     return parse_split(content, str(file))
 
 
@@ -49,7 +51,9 @@ def parse_split(content: Any, where: str) -> Split:
     absent = set(names) - set(lists["train"].labels)
     if absent:
         raise BenchError(f"{where}: class {min(absent)} ('{names[min(absent)]}') has no row in train")
-    return Split(lists["train"], lists["val"], lists["test"], tuple(names[label] for label in range(len(names))))
+    return Split(
+        lists["train"], lists["val"], lists["test"], tuple(names[label] for label in range(len(names)))
+    )
 
 
 def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:

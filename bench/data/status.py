@@ -1,4 +1,6 @@
-"""Which datasets are here: found, missing or arranged wrongly, with their sizes against Table II of the paper."""
+"""Which datasets are here: found, missing or arranged wrongly, with their sizes against Table II of the
+paper.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ SPOT_FIRST, SPOT_RANDOM = 3, 30
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One dataset. ``state``: 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'; ``todo`` mends it.
+    """One dataset. ``state``: 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'; ``todo``
+    mends it.
 
     ``counts`` are the sizes found and ``expected`` the published ones (classes, train, val, test).
     """
@@ -34,7 +37,9 @@ class StatusRow:
 
 
 def status(data_root: Path | None, names: Iterable[str] | None = None) -> list[StatusRow]:
-    """The state of the named datasets (default: the whole catalog) under ``data_root``, in the catalog's order."""
+    """The state of the named datasets (default: the whole catalog) under ``data_root``, in the catalog's
+    order.
+    """
     return [_row(catalog.describe(name), data_root) for name in (catalog.names() if names is None else names)]
 
 
@@ -52,9 +57,14 @@ def _row(spec: DatasetSpec, data_root: Path | None) -> StatusRow:
     different = [key for key, value in _comparable(counts, expected).items() if value != expected[key]]
     absent = _spot_check(dataset)
     if absent:
-        state, todo = "wrong layout", f"{absent[0]} is not there: {likely_cause(dataset, absent, _spots(dataset))}"
+        state, todo = (
+            "wrong layout",
+            f"{absent[0]} is not there: {likely_cause(dataset, absent, _spots(dataset))}",
+        )
     elif different:
-        found = ", ".join(f"{key} {_comparable(counts, expected)[key]} instead of {expected[key]}" for key in different)
+        found = ", ".join(
+            f"{key} {_comparable(counts, expected)[key]} instead of {expected[key]}" for key in different
+        )
         state, todo = "wrong counts", f"{found}: check that the lists and images are the published ones"
     return StatusRow(spec.name, spec.kind, state, counts, expected, todo)
 
@@ -70,7 +80,9 @@ def sizes(dataset: Dataset) -> dict[str, int]:
 
 
 def _comparable(counts: dict[str, int], expected: dict[str, int]) -> dict[str, int]:
-    """Sizes under the published headings: where no val is published, train is what val was cut from as well."""
+    """Sizes under the published headings: where no val is published, train is what val was cut from as
+    well.
+    """
     if "val" in expected or "train" not in expected:
         return {key: counts[key] for key in expected}
     return {key: counts[key] + (counts["val"] if key == "train" else 0) for key in expected}

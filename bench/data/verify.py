@@ -15,7 +15,9 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Verification:
-    """How many images were opened, how many failed, the first ten failures as (path, reason), and the likely cause."""
+    """How many images were opened, how many failed, the first ten failures as (path, reason), and the likely
+    cause.
+    """
 
     checked: int
     failed: int
@@ -42,7 +44,11 @@ def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             progress(done, len(paths))
     cause = ""
     if failed:
-        cause = likely_cause(dataset, absent, len(paths)) if absent else "damaged files: download the archive again"
+        cause = (
+            likely_cause(dataset, absent, len(paths))
+            if absent
+            else "damaged files: download the archive again"
+        )
     return Verification(len(paths), failed, tuple(failures), cause)
 
 
@@ -53,7 +59,9 @@ def listed(dataset: Dataset) -> Iterator[str]:
 
 
 def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
-    """Why the ``absent`` files of ``checked`` ones may be missing: one sentence, from what lies in their place."""
+    """Why the ``absent`` files of ``checked`` ones may be missing: one sentence, from what lies in their
+    place.
+    """
     if not isinstance(dataset.source, FolderSource):
         return "files were removed after the lists were read"
     root = dataset.source.root
@@ -61,13 +69,16 @@ def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
         return f"the folder of images {root} does not exist"
     path = absent[0].replace("\\", "/")
     if _other_case(root, path):
-        return f"file names differ in upper and lower case: {_other_case(root, path)} is there instead of {path}"
+        return (
+            f"file names differ in upper and lower case: {_other_case(root, path)} is there instead of {path}"
+        )
     parent = _deepest(root, path)
     if parent != (root / path).parent:
         wanted = (root / path).relative_to(parent).parts[0]
         there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:4]
         return (
-            f"{parent} has no {wanted}/ but {', '.join(there) or 'nothing'}: another copy of the dataset, arranged "
+            f"{parent} has no {wanted}/ but {', '.join(there) or 'nothing'}: another copy of the dataset, "
+            "arranged "
             "differently, or an archive that was not unpacked whole"
         )
     there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:2]

@@ -1,8 +1,9 @@
-"""Views: one preprocessed copy of an image, named by a string and the same on every machine (protocol 1.2). No torch.
+"""Views: one preprocessed copy of an image, named by a string and the same on every machine (protocol 1.2).
+No torch.
 
 ``eval``               shorter side to the input size (bicubic, antialiased, PIL), centre crop
 ``flip``               ``eval`` mirrored left to right
-``rrc(a)#i``           the i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half of the time
+``rrc(a)#i``           i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half the time
 ``rrc(a,noflip)#i``    the same crop box, never mirrored
 """
 
@@ -31,7 +32,9 @@ _RESIZES = ("shortest", "squash")
 
 @dataclass(frozen=True)
 class View:
-    """A parsed view. ``a`` (smallest area as a share of the image), ``mirror`` and ``index`` belong to ``rrc`` only."""
+    """A parsed view. ``a`` (smallest area as a share of the image), ``mirror`` and ``index`` belong to
+    ``rrc`` only.
+    """
 
     kind: str
     a: float = 1.0
@@ -45,7 +48,9 @@ class View:
 
 
 def parse(view: str) -> View:
-    """The view a string names; ``str(parse(view))`` is its canonical spelling. Raises BenchError with the grammar."""
+    """The view a string names; ``str(parse(view))`` is its canonical spelling. Raises BenchError with the
+    grammar.
+    """
     text = view.replace(" ", "")
     if text in ("eval", "flip"):
         return View(text)
@@ -53,12 +58,15 @@ def parse(view: str) -> View:
     if match and 0 < float(match[1]) <= 1:
         return View("rrc", float(match[1]), not match[2], int(match[3]))
     raise BenchError(
-        f"'{view}' is not a view: write 'eval', 'flip', 'rrc(A)#I' or 'rrc(A,noflip)#I', 0 < A <= 1, I = 0, 1, ..."
+        f"'{view}' is not a view: write 'eval', 'flip', 'rrc(A)#I' or 'rrc(A,noflip)#I', 0 < A <= 1, I = 0, "
+        "1, ..."
     )
 
 
 def bank(a: float, n: int, flip: bool = True) -> tuple[str, ...]:
-    """The names of the first ``n`` random resized crops of smallest area ``a``; ``flip=False`` never mirrors."""
+    """The names of the first ``n`` random resized crops of smallest area ``a``; ``flip=False`` never
+    mirrors.
+    """
     return tuple(str(parse(str(View("rrc", a, flip, i)))) for i in range(n))
 
 
@@ -76,7 +84,8 @@ def crop_box(view: View, path: str, width: int, height: int) -> tuple[tuple[int,
     RandomResizedCrop makes them, then its centre fallback.
     """
     key = hashlib.sha256(f"{path}\n{view.a:.12g}\n{view.index}".encode()).digest()
-    # Only random() is promised to give the same numbers in every Python version, so all draws are made from it.
+    # Only random() is promised to give the same numbers in every Python version, so all draws are made from
+    # it.
     uniform = random.Random(int.from_bytes(key)).random
     mirror = uniform() < 0.5 and view.mirror
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
@@ -101,19 +110,30 @@ def render(
 ) -> np.ndarray:
     """The pixels of one view of an RGB image, uint8 (size, size, 3).
 
-    ``path`` is the split-relative path that keys the random crops. ``mode`` is the filter (bicubic or bilinear),
-    ``resize`` how ``eval`` reaches the input size: ``shortest`` keeps the aspect ratio and crops, ``squash`` does not.
-    Raises BenchError for an unknown view, filter or resize.
+    ``path`` is the split-relative path that keys the random crops. ``mode`` is the filter (bicubic or
+    bilinear), ``resize`` how ``eval`` reaches the input size: ``shortest`` keeps the aspect ratio and crops,
+    ``squash`` does not. Raises BenchError for an unknown view, filter or resize.
     """
     return render_views(image, (view,), path, size, mode, resize)[0]
 
 
 def render_views(
-    image: Image.Image, views: Sequence[str], path: str, size: int, mode: str = "bicubic", resize: str = "shortest"
+    image: Image.Image,
+    views: Sequence[str],
+    path: str,
+    size: int,
+    mode: str = "bicubic",
+    resize: str = "shortest",
 ) -> np.ndarray:
-    """Several views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see ``render``)."""
-    if mode not in _FILTERS or resize not in _RESIZES:  # open_clip knows more; none of its CLIP weights use them
-        raise BenchError(f"cannot resize by '{resize}' with '{mode}': known are {_RESIZES} and {tuple(_FILTERS)}")
+    """Several views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see
+    ``render``).
+    """
+    if (
+        mode not in _FILTERS or resize not in _RESIZES
+    ):  # open_clip knows more; none of its CLIP weights use them
+        raise BenchError(
+            f"cannot resize by '{resize}' with '{mode}': known are {_RESIZES} and {tuple(_FILTERS)}"
+        )
     image = image if image.mode == "RGB" else image.convert("RGB")
     pixels = np.empty((len(views), size, size, 3), np.uint8)
     centre: np.ndarray | None = None
@@ -132,7 +152,8 @@ def _centre(image: Image.Image, size: int, filter: Image.Resampling, resize: str
     if resize == "squash":
         return np.asarray(image.resize((size, size), filter))
     width, height = image.size
-    # The longer side is cut to an integer and the crop's corner rounded half to even: both as CLIP's transform does.
+    # The longer side is cut to an integer and the crop's corner rounded half to even: both as CLIP's
+    # transform does.
     if width <= height:
         width, height = size, int(size * height / width)
     else:

@@ -1,1 +1,3 @@
-"""What a CLIP looks at, before and after a fit: correspondence, heat maps, and the importance of image parts."""
+"""What a CLIP looks at, before and after a fit: correspondence, heat maps, and the importance of image
+parts.
+"""

@@ -16,10 +16,13 @@ from bench.clip.backbone import Backbone
 COPIES, NOISE = 16, 0.1
 
 
-def noisy(tower: Backbone, x_CHW: Tensor, copies: int = COPIES, noise: float = NOISE, seed: int = 0) -> Tensor:
+def noisy(
+    tower: Backbone, x_CHW: Tensor, copies: int = COPIES, noise: float = NOISE, seed: int = 0
+) -> Tensor:
     """The tap ``dense`` (N, T, D) of ``copies`` of one normalised image with Gaussian noise.
 
-    ``noise``: its standard deviation as a share of the image's range; 0 with one copy is Grad-CAM++ without smoothing.
+    ``noise``: its standard deviation as a share of the image's range; 0 with one copy is Grad-CAM++ without
+    smoothing.
     """
     generator = torch.Generator().manual_seed(seed)
     deviation = noise * float(x_CHW.max() - x_CHW.min())
@@ -30,15 +33,17 @@ def noisy(tower: Backbone, x_CHW: Tensor, copies: int = COPIES, noise: float = N
 def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor, positions: slice) -> Tensor:
     """The heat map (S, S), not negative, of a class score (N,) as a function of dense tokens (N, T, D).
 
-    First, second and third powers of the gradient are averaged over the noisy copies, as the second and third derivatives of
-    exp(score) are; the activations are those of the clean image. ``positions``: the tokens that are grid positions.
+    First, second and third powers of the gradient are averaged over the noisy copies, as the second and third
+    derivatives of exp(score) are; the activations are those of the clean image. ``positions``: the tokens
+    that are grid positions.
     """
     x_NTD = noisy_NTD.detach().float().requires_grad_(True)
     (g_NTD,) = torch.autograd.grad(score(x_NTD).sum(), x_NTD)
     g_NPD, a_PD = g_NTD[:, positions].double(), clean_TD[positions].detach().double()
     g1_PD, g2_PD, g3_PD = (g_NPD.pow(k).mean(0) for k in (1, 2, 3))
-    # Falling gradients get no weight below, so only their share of noise, and a ViT's negative activations, could bring
-    # the denominator to zero or below and turn a map over; where neither is there this is the formula as published.
+    # Falling gradients get no weight below, so only their share of noise, and a ViT's negative activations,
+    # could bring the denominator to zero or below and turn a map over; where neither is there this is the
+    # formula as published.
     below_PD = 2 * g2_PD + a_PD.relu().sum(0) * g3_PD.relu()
     alpha_PD = torch.where(below_PD > 0, g2_PD / below_PD.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     weight_D = (alpha_PD * g1_PD.relu()).sum(0)

@@ -1,4 +1,5 @@
-"""How much of a picture's explanation falls on each of its parts: attention maps and Shapley values against masks.
+"""How much of a picture's explanation falls on each of its parts: attention maps and Shapley values against
+masks.
 
 Legend: P parts, V models, M coalitions, S side in px, K classes.
 """
@@ -22,7 +23,9 @@ FILLS = {"mean": "the mean colour of the image", BACKGROUND: "the mean colour of
 
 
 def enlarge(map_SS: np.ndarray, side: int) -> np.ndarray:
-    """A grid map on ``side`` x ``side`` pixels: each grid position's value spread evenly over the pixels that it covers."""
+    """A grid map on ``side`` x ``side`` pixels: each grid position's value spread evenly over the pixels that
+    it covers.
+    """
     cell = np.arange(side) * len(map_SS) // side
     pixels = np.bincount(cell, minlength=len(map_SS)).astype(np.float64)
     return (map_SS / np.outer(pixels, pixels))[cell][:, cell]
@@ -42,7 +45,9 @@ def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray
 
 
 def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
-    """The value (M,) of a class as ``VALUES`` says. Raises BenchError for another kind, or a margin with one class."""
+    """The value (M,) of a class as ``VALUES`` says. Raises BenchError for another kind, or a margin with one
+    class.
+    """
     if kind not in VALUES:
         raise BenchError(f"--value {kind}: choose {' or '.join(VALUES)}")
     if kind == "probability":
@@ -55,7 +60,9 @@ def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
 
 
 def colour(picture: Picture, fill: str) -> np.ndarray:
-    """What absent parts are painted with, (3,). Raises BenchError for an unknown word or a picture without background."""
+    """What absent parts are painted with, (3,). Raises BenchError for an unknown word or a picture without
+    background.
+    """
     if fill not in FILLS:
         raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
     if fill == "mean":
@@ -67,10 +74,18 @@ def colour(picture: Picture, fill: str) -> np.ndarray:
 
 
 def part_values(
-    tower: Backbone, models: Sequence[Model], picture: Picture, label: int, value: str = "margin", fill: str = "mean",
-    permutations: int = PERMUTATIONS, seed: int = 0,
-) -> Shapley:  # fmt: skip
-    """Shapley values (P, V) of the picture's parts for a class under each model; all models see the same images."""
+    tower: Backbone,
+    models: Sequence[Model],
+    picture: Picture,
+    label: int,
+    value: str = "margin",
+    fill: str = "mean",
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Shapley:
+    """Shapley values (P, V) of the picture's parts for a class under each model; all models see the same
+    images.
+    """
     if not picture.masks:
         raise BenchError(f"{picture.name} has no known parts: give --masks FILE or --grid N")
     paint = colour(picture, fill)
@@ -78,7 +93,9 @@ def part_values(
     def score(there_MP: np.ndarray) -> np.ndarray:
         found = []
         for start in range(0, len(there_MP), 256):
-            x_BTD = dense(tower, composed(picture.pixels, picture.masks, there_MP[start : start + 256], paint))
+            x_BTD = dense(
+                tower, composed(picture.pixels, picture.masks, there_MP[start : start + 256], paint)
+            )
             with torch.no_grad():
                 found.append(np.stack([class_value(m.logits(x_BTD), label, value) for m in models], axis=1))
         return np.concatenate(found)

@@ -1,4 +1,5 @@
-"""Images to explain, as the tower sees them: a file, or one of a dataset; with the masks of their parts where those are known.
+"""Images to explain, as the tower sees them: a file, or one of a dataset; with the masks of their parts where
+those are known.
 
 No torch. Legend: S side of the tower's input in px, h w the image's own height and width.
 """
@@ -26,9 +27,11 @@ Masks = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself. ``label``: its class, if known.
+    """``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself. ``label``: its
+    class, if known.
 
-    ``masks``: boolean (S, S) arrays by part that share no pixel and cover the image; empty where no parts are known.
+    ``masks``: boolean (S, S) arrays by part that share no pixel and cover the image; empty where no parts are
+    known.
     """
 
     name: str
@@ -39,7 +42,9 @@ class Picture:
     masks: Masks = field(default_factory=dict)
 
     def seen_at(self, x: float, y: float) -> tuple[float, float]:
-        """Where the point (x, y) px of the image lies in ``pixels``. Raises BenchError for a point outside the view."""
+        """Where the point (x, y) px of the image lies in ``pixels``. Raises BenchError for a point outside
+        the view.
+        """
         (w, h), S = self.size, len(self.pixels)
         if self.resize == "squash":
             at = (x * S / w, y * S / h)
@@ -49,15 +54,26 @@ class Picture:
         if not (0 <= x < w and 0 <= y < h):
             raise BenchError(f"--at {x:g},{y:g} lies outside {self.name}, which is {w} x {h} px")
         if not all(0 <= v < S for v in at):
-            raise BenchError(f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, its centre: go nearer to it")
+            raise BenchError(
+                f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, its centre: go nearer to "
+                "it"
+            )
         return at
 
 
 def of_dataset(dataset: Dataset, path: str, spec: BackboneSpec) -> Picture:
-    """An image of a dataset by its path in the lists. Scenes of the embedded suite bring the masks of their parts."""
-    labels = {p: y for part in (dataset.test, dataset.val, dataset.train) for p, y in zip(part.paths, part.labels, strict=True)}
+    """An image of a dataset by its path in the lists. Scenes of the embedded suite bring the masks of their
+    parts.
+    """
+    labels = {
+        p: y
+        for part in (dataset.test, dataset.val, dataset.train)
+        for p, y in zip(part.paths, part.labels, strict=True)
+    }
     if path not in labels:
-        raise BenchError(f"{dataset.name} has no image '{path}'; its test images start with {dataset.test.paths[0]}")
+        raise BenchError(
+            f"{dataset.name} has no image '{path}'; its test images start with {dataset.test.paths[0]}"
+        )
     picture = of_image(dataset.source.open(path), f"{dataset.name}:{path}", spec)
     source = dataset.source
     masks = fit_masks(render_masks(source.scene(path)), spec) if isinstance(source, SceneSource) else {}
@@ -72,7 +88,8 @@ def of_image(image: Image.Image, name: str, spec: BackboneSpec) -> Picture:
 
 
 def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[Picture, Dataset | None]:
-    """The image that a command line names: a file, ``DATASET:PATH``, or ``DATASET:NUMBER`` (a position in the test list).
+    """The image that a command line names: a file, ``DATASET:PATH``, or ``DATASET:NUMBER`` (a position in the
+    test list).
 
     Raises BenchError for one that is not there.
     """
@@ -80,7 +97,9 @@ def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[
         return of_image(open_rgb(Path(text)), Path(text).name, spec), None
     name, colon, item = text.rpartition(":")
     if not colon:
-        raise BenchError(f"no image file '{text}'; an image of a dataset is named DATASET:NUMBER or DATASET:PATH")
+        raise BenchError(
+            f"no image file '{text}'; an image of a dataset is named DATASET:NUMBER or DATASET:PATH"
+        )
     dataset = catalog.find(name, data_root)
     if item.isdecimal():
         if int(item) >= len(dataset.test):
@@ -90,17 +109,30 @@ def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[
 
 
 def spread(total: int, count: int) -> list[int]:
-    """``count`` positions spread evenly over a list of ``total``, so that classes listed in order all get their share."""
+    """``count`` positions spread evenly over a list of ``total``, so that classes listed in order all get
+    their share.
+    """
     if not 1 <= count <= total:
-        raise BenchError(f"{count} images asked for, {total} test images are there: choose a number from 1 to {total}")
+        raise BenchError(
+            f"{count} images asked for, {total} test images are there: choose a number from 1 to {total}"
+        )
     return [i * total // count for i in range(count)]
 
 
 def fit_masks(masks: Masks, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Masks (h, w) of an image's parts as parts of its view ``eval``, (S, S): each pixel goes to the part that fills it most."""
+    """Masks (h, w) of an image's parts as parts of its view ``eval``, (S, S): each pixel goes to the part
+    that fills it most.
+    """
     how = spec.preprocess
     layers = [
-        render(Image.fromarray(m.astype(np.uint8) * 255), "eval", "", spec.image_size, how.interpolation, how.resize_mode)
+        render(
+            Image.fromarray(m.astype(np.uint8) * 255),
+            "eval",
+            "",
+            spec.image_size,
+            how.interpolation,
+            how.resize_mode,
+        )
         for m in masks.values()
     ]
     owner = np.argmax([layer[:, :, 0] for layer in layers], axis=0)
@@ -112,11 +144,16 @@ def grid_masks(side: int, cells: int) -> dict[str, np.ndarray]:
     if not 1 <= cells <= side:
         raise BenchError(f"--grid {cells}: choose from 1 to {side} cells a side")
     cell = np.arange(side) * cells // side
-    return {f"{r + 1}.{c + 1}": (cell == r)[:, None] & (cell == c)[None, :] for r in range(cells) for c in range(cells)}
+    return {
+        f"{r + 1}.{c + 1}": (cell == r)[:, None] & (cell == c)[None, :]
+        for r in range(cells)
+        for c in range(cells)
+    }
 
 
 def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Parts from a picture as large as the image, each part painted in a colour of its own; named by colour, black is background.
+    """Parts from a picture as large as the image, each part painted in a colour of its own; named by colour,
+    black is background.
 
     Raises BenchError for another size or more than 64 colours.
     """
@@ -128,6 +165,9 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
     codes = painted @ np.array([1 << 16, 1 << 8, 1])
     colours = np.unique(codes)
     if len(colours) > 64:
-        raise BenchError(f"{file}: {len(colours)} colours, at most 64 parts: paint each part in one flat colour and save as PNG")
+        raise BenchError(
+            f"{file}: {len(colours)} colours, at most 64 parts: paint each part in one flat colour and save "
+            "as PNG"
+        )
     found = fit_masks({BACKGROUND if c == 0 else f"#{c:06x}": codes == c for c in colours}, spec)
     return {name: mask for name, mask in found.items() if mask.any()}

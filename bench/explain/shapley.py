@@ -1,4 +1,5 @@
-"""Shapley values of image parts: what each adds to a score, averaged over all orders of adding them. Pure NumPy.
+"""Shapley values of image parts: what each adds to a score, averaged over all orders of adding them. Pure
+NumPy.
 
 Legend: P parts, M coalitions, V values read from each coalition (models, classes), S side of an image in px.
 """
@@ -19,7 +20,9 @@ Value = Callable[[np.ndarray], np.ndarray]  # boolean (M, P): which parts are th
 
 @dataclass(frozen=True)
 class Shapley:
-    """``phi`` (P, V) and its standard error ``se`` (P, V), zero if exact; the values with all parts and with none, (V,)."""
+    """``phi`` (P, V) and its standard error ``se`` (P, V), zero if exact; the values with all parts and with
+    none, (V,).
+    """
 
     phi: np.ndarray
     se: np.ndarray
@@ -28,8 +31,12 @@ class Shapley:
     orders: int | None = None  # sampled permutations; None: exact
 
 
-def shapley(value: Value, parts: int, permutations: int = PERMUTATIONS, seed: int = 0, limit: int = EXACT) -> Shapley:
-    """Exact for at most ``limit`` parts, else from ``permutations`` random orders. The values sum to all - none either way."""
+def shapley(
+    value: Value, parts: int, permutations: int = PERMUTATIONS, seed: int = 0, limit: int = EXACT
+) -> Shapley:
+    """Exact for at most ``limit`` parts, else from ``permutations`` random orders. The values sum to all -
+    none either way.
+    """
     if parts <= limit:
         return exact(value, parts)
     return sampled(value, parts, permutations, np.random.default_rng(seed))
@@ -51,21 +58,29 @@ def exact(value: Value, parts: int) -> Shapley:
 
 
 def sampled(value: Value, parts: int, permutations: int, generator: np.random.Generator) -> Shapley:
-    """Means over random orders; ``se`` is the standard error over the orders. Every coalition met is scored once."""
+    """Means over random orders; ``se`` is the standard error over the orders. Every coalition met is scored
+    once.
+    """
     if permutations < 2:
         raise ValueError(f"{permutations} permutations: a standard error needs at least 2")
     orders = np.stack([generator.permutation(parts) for _ in range(permutations)])
     ranks = np.argsort(orders, axis=1)
-    there = ranks[:, None, :] < np.arange(parts + 1)[None, :, None]  # (orders, P + 1, P): the first k parts of each order
+    # (orders, P + 1, P): the first k parts of each order
+    there = ranks[:, None, :] < np.arange(parts + 1)[None, :, None]
     distinct, where = np.unique(there.reshape(-1, parts), axis=0, return_inverse=True)
     v = np.asarray(value(distinct), np.float64)[where.reshape(permutations, parts + 1)]
-    gains = np.take_along_axis(np.diff(v, axis=1), ranks[:, :, None], axis=1)  # (orders, P, V), parts in their own order
+    # (orders, P, V), parts in their own order
+    gains = np.take_along_axis(np.diff(v, axis=1), ranks[:, :, None], axis=1)
     phi, se = gains.mean(0), gains.std(0, ddof=1) / math.sqrt(permutations)
     return Shapley(phi, se, v[0, -1], v[0, 0], permutations)
 
 
-def composed(pixels: np.ndarray, masks: Mapping[str, np.ndarray], there: np.ndarray, fill: np.ndarray) -> np.ndarray:
-    """The image (S, S, 3) for every coalition (M, P), absent parts in the colour ``fill``; uint8 (M, S, S, 3)."""
+def composed(
+    pixels: np.ndarray, masks: Mapping[str, np.ndarray], there: np.ndarray, fill: np.ndarray
+) -> np.ndarray:
+    """The image (S, S, 3) for every coalition (M, P), absent parts in the colour ``fill``; uint8 (M, S, S,
+    3).
+    """
     owner = np.argmax(np.stack(list(masks.values())), axis=0)
     seen = there[:, owner]  # (M, S, S)
     return np.where(seen[..., None], pixels, np.rint(fill).astype(np.uint8)).astype(np.uint8)

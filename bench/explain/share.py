@@ -1,4 +1,5 @@
-"""Does a fit move importance to the object? Shares of the main glyph, the distractors and the background, before and after.
+"""Does a fit move importance to the object? Shares of the main glyph, the distractors and the background,
+before and after.
 
 Legend: P parts, V models (before, then one a seed), n scenes, R seeds.
 """
@@ -25,16 +26,22 @@ GROUPS = ("main", "distractors", "each distractor", BACKGROUND)
 
 
 def scenes(subject: Subject, count: int) -> list[Picture]:
-    """``count`` test scenes, spread evenly over the list. Raises BenchError for a dataset whose parts are not known."""
+    """``count`` test scenes, spread evenly over the list. Raises BenchError for a dataset whose parts are not
+    known.
+    """
     dataset = subject.dataset
     if not isinstance(dataset.source, SceneSource):
-        raise BenchError(f"{dataset.name} does not know the parts of its images: choose one of composed scenes, such as mammals")
+        raise BenchError(
+            f"{dataset.name} does not know the parts of its images: choose one of composed scenes, such as "
+            "mammals"
+        )
     paths = dataset.test.paths
     return [of_dataset(dataset, paths[i], subject.tower.spec) for i in spread(len(paths), count)]
 
 
 def grouped(names: Sequence[str], shares_PV: np.ndarray) -> dict[str, np.ndarray]:
     """Shares (V,) by group of parts; not a number for distractors where there are none."""
+
     def of(wanted: Callable[[str], bool]) -> np.ndarray:
         return shares_PV[[i for i, name in enumerate(names) if wanted(name)]]
 
@@ -49,7 +56,11 @@ def grouped(names: Sequence[str], shares_PV: np.ndarray) -> dict[str, np.ndarray
 
 
 def measure(
-    subject: Subject, pictures: Sequence[Picture], value: str, fill: str, progress: Callable[[int], None] = lambda done: None
+    subject: Subject,
+    pictures: Sequence[Picture],
+    value: str,
+    fill: str,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """One row a scene: path, areas, and by measure and group the shares before and, seed by seed, after."""
     rows = []
@@ -63,19 +74,23 @@ def measure(
             "shapley": absolute_shares(found.phi),
         }
         areas = np.array([[mask.mean()] for mask in picture.masks.values()])
-        rows.append({
-            "scene": picture.name,
-            "parts": len(names),
-            "area": {g: float(a[0]) for g, a in grouped(names, areas).items()},
-            **{m: grouped(names, s) for m, s in shares.items()},
-            "value": {"all": found.all, "none": found.none},
-        })  # fmt: skip
+        rows.append(
+            {
+                "scene": picture.name,
+                "parts": len(names),
+                "area": {g: float(a[0]) for g, a in grouped(names, areas).items()},
+                **{m: grouped(names, s) for m, s in shares.items()},
+                "value": {"all": found.all, "none": found.none},
+            }
+        )
         progress(done)
     return rows
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By measure and group: mean shares before and after, and the paired interval of the difference; and the mean area."""
+    """By measure and group: mean shares before and after, and the paired interval of the difference; and the
+    mean area.
+    """
     found: dict[str, Any] = {}
     for m in MEASURES:
         found[m] = {}
@@ -88,7 +103,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             change = mean_interval(after_Rn - before_n, bounds=(-1.0, 1.0))
             found[m][group] = {
                 "scenes": int(there.sum()),
-                "area": float(np.mean([row["area"][group] for row, here in zip(rows, there, strict=True) if here])),
+                "area": float(
+                    np.mean([row["area"][group] for row, here in zip(rows, there, strict=True) if here])
+                ),
                 "before": float(before_n.mean()),
                 "after": float(after_Rn.mean()),
                 "change": {**asdict(change), "p": p_value(change)},
@@ -110,7 +127,9 @@ def verdict(title: str, found: dict[str, Any]) -> str:
         frozenset({-1}): f"{title} moves importance away from the object",
         frozenset({0}): f"whether {title} moves importance to the object cannot be told from these scenes",
         frozenset({0, 1}): f"{title} moves importance to the object by one measure, the other cannot tell",
-        frozenset({0, -1}): f"{title} moves importance away from the object by one measure, the other cannot tell",
+        frozenset(
+            {0, -1}
+        ): f"{title} moves importance away from the object by one measure, the other cannot tell",
         frozenset({-1, 1}): f"for {title} the two measures disagree",
     }
     return f"{heads[frozenset(signs)]}: main glyph, {said}"
@@ -122,6 +141,7 @@ def _sign(change: dict[str, Any]) -> int:
 
 def plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as JSON: lists rounded to six digits, null where a scene has no distractors."""
+
     def of(x: Any) -> Any:
         if isinstance(x, dict):
             return {k: of(v) for k, v in x.items()}

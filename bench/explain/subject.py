@@ -1,7 +1,7 @@
 """A CLIP before and after a fit, as functions of the dense tokens: what the explanations look into.
 
-Fits come from ``bench run``'s records and states where they are there; otherwise they are made the same way and kept.
-Legend: B batch, T tokens, D tower width, K classes.
+Fits come from ``bench run``'s records and states where they are there; otherwise they are made the same way
+and kept. Legend: B batch, T tokens, D tower width, K classes.
 """
 
 from __future__ import annotations
@@ -63,10 +63,15 @@ def subject(request: plan.Request, registry: Registry, session: Session) -> Subj
     planned = plan.make(request, registry)
     fits = [f for f in planned.fits if f.asked]
     if not fits:
-        raise BenchError("; ".join(b.reason for b in planned.blocked) or "nothing to explain: name --shots and --seeds")
+        raise BenchError(
+            "; ".join(b.reason for b in planned.blocked) or "nothing to explain: name --shots and --seeds"
+        )
     name = fits[0].method.name
     if beyond := sorted(set(fits[0].method.taps) - {DENSE, POOLED, PREPROJ, TOKENS}):
-        raise BenchError(f"{name} reads {', '.join(beyond)}, which comes before the dense map: choose another, such as safe")
+        raise BenchError(
+            f"{name} reads {', '.join(beyond)}, which comes before the dense map: choose another, such as "
+            "safe"
+        )
     _fit_missing(planned, fits, request.results, registry, session)
     after, W_KC = [], None
     for f in fits:
@@ -75,13 +80,19 @@ def subject(request: plan.Request, registry: Registry, session: Session) -> Subj
     tower = session.backbone(fits[0].backbone)
     assert W_KC is not None
     head = tower.head
-    before = Model("zero-shot CLIP", head.params, lambda x: cosine_logits(head(head.params, x), W_KC, tower.scale))
+    before = Model(
+        "zero-shot CLIP", head.params, lambda x: cosine_logits(head(head.params, x), W_KC, tower.scale)
+    )
     seeds = tuple(f.cell.seed for f in fits)
     return Subject(tower, fits[0].dataset, name, seeds, tuple(f.key for f in fits), before, tuple(after))
 
 
-def _fit_missing(planned: plan.Plan, fits: list[Planned], results: Path, registry: Registry, session: Session) -> None:
-    """Fit what has no state yet, and encode the support images of methods that read them even when they are fitted."""
+def _fit_missing(
+    planned: plan.Plan, fits: list[Planned], results: Path, registry: Registry, session: Session
+) -> None:
+    """Fit what has no state yet, and encode the support images of methods that read them even when they are
+    fitted.
+    """
     todo = [
         rounds.Todo(replace(f, evaluations=()), (), execute.recorded(f))
         for f in fits

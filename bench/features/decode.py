@@ -1,4 +1,5 @@
-"""Decoding and rendering images in worker processes, which never import torch, or in threads where images are few.
+"""Decoding and rendering images in worker processes, which never import torch, or in threads where images are
+few.
 
 Blocks come back in order through a bounded queue, so that memory stays flat whatever the size of the dataset.
 """
@@ -36,7 +37,9 @@ _THREADS = 8  # beyond, they wait for the interpreter's lock
 
 @dataclass(frozen=True)
 class Look:
-    """How pixels reach the tower: input side, filter, and how the image is brought to size (see ``views.render``)."""
+    """How pixels reach the tower: input side, filter, and how the image is brought to size (see
+    ``views.render``).
+    """
 
     size: int
     mode: str = "bicubic"
@@ -52,15 +55,23 @@ class Block:
 
 
 def render_block(source: ImageSource, look: Look, block: Block) -> np.ndarray:
-    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage for one that cannot be read."""
+    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage for one that cannot
+    be read.
+    """
     pixels = np.empty((len(block.paths), len(block.views), look.size, look.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:
             row[:] = render_views(source.open(path), block.views, path, look.size, look.mode, look.resize)
         except BenchError as error:
             raise UnreadableImage(str(error), path) from error
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on broken files
-            raise UnreadableImage(f"cannot read the image {path}: {error}; replace the file and run again", path) from error
+        except (
+            OSError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as error:  # what Pillow raises on broken files
+            raise UnreadableImage(
+                f"cannot read the image {path}: {error}; replace the file and run again", path
+            ) from error
     return pixels
 
 
@@ -82,7 +93,8 @@ def unreadable(source: ImageSource, paths: Iterable[str]) -> dict[str, Unreadabl
 def default_workers(encodes: int) -> tuple[int, int]:
     """Worker processes, and threads where there are none, for that many rendered views.
 
-    Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share the cores too.
+    Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share
+    the cores too.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (0, min(_THREADS, cores)) if encodes < _FEW else (min(16, max(1, cores - 1)), 1)
@@ -129,8 +141,8 @@ def _pool(
 def _no_main_script(source: ImageSource) -> Iterator[None]:
     """Keeps processes that start inside from running the user's script again.
 
-    Spawning imports the parent's main module, for objects that are defined there. Decoding needs none, and a script
-    usually imports torch, which would cost every worker seconds and hundreds of megabytes.
+    Spawning imports the parent's main module, for objects that are defined there. Decoding needs none, and a
+    script usually imports torch, which would cost every worker seconds and hundreds of megabytes.
     """
     script = sys.modules["__main__"]
     if type(source).__module__ == "__main__":

@@ -1,4 +1,5 @@
-"""Encode once: every image x view that anyone asked for goes through the tower one time, all its taps into the store.
+"""Encode once: every image x view that anyone asked for goes through the tower one time, all its taps into
+the store.
 
 What is too big to keep is streamed instead: same values, nothing stored.
 """
@@ -55,10 +56,10 @@ def encode(
 ) -> EncodeReport:
     """Bring everything that ``requests`` name into the store; what is there already is not encoded again.
 
-    ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows per
-    forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes. Peak memory does not
-    grow with the number of images. Raises BenchError for an unreadable image, a full disk, or features that half
-    precision cannot hold; what was finished before stays.
+    ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows
+    per forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes. Peak
+    memory does not grow with the number of images. Raises BenchError for an unreadable image, a full disk, or
+    features that half precision cannot hold; what was finished before stays.
     """
     began, key_of = time.perf_counter(), keys(tower, dataset)
     pieces = outstanding(requests, store, key_of)
@@ -90,8 +91,8 @@ def _stored(
             for tap, array in rows.items():
                 writers[result.view, tap].write(result.start, array)
 
-        # One batch is written and hashed while the next goes through the tower. Leaving the stack waits for the
-        # thread before it closes the writers.
+        # One batch is written and hashed while the next goes through the tower. Leaving the stack waits for
+        # the thread before it closes the writers.
         thread = stack.enter_context(ThreadPoolExecutor(1))
         last: Future[None] | None = None
         for result in results:
@@ -117,9 +118,11 @@ def stream(
     workers: int | None = None,
     batch: int | None = None,
 ) -> Generator[tuple[int, dict[str, Tensor]]]:
-    """Features made on the fly: (start, tap -> float16 tensor (b, ...) on the tower's device), in the order of paths.
+    """Features made on the fly: (start, tap -> float16 tensor (b, ...) on the tower's device), in the order
+    of paths.
 
-    The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is named.
+    The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is
+    named.
     """
     with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch)) as parts:
         for start, _, features in parts:
@@ -155,10 +158,13 @@ class _Room:
 
     def check(self, rows: Mapping[str, np.ndarray]) -> None:
         need = sum(
-            self._store.disk_need(key, n, rows[tap].shape[1:]) for tap in rows for key, n in self._due.pop(tap, ())
+            self._store.disk_need(key, n, rows[tap].shape[1:])
+            for tap in rows
+            for key, n in self._due.pop(tap, ())
         )
         if need and need > (free := self._store.free()):
             raise BenchError(
-                f"the features need {need / 1e9:.1f} GB in {self._store.root}, where {free / 1e9:.1f} GB are free:"
+                f"the features need {need / 1e9:.1f} GB in {self._store.root}, where {free / 1e9:.1f} GB are "
+                "free:"
                 " pass --cache DIR on a larger disk, or clear old features with `bench cache clear`"
             )

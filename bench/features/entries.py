@@ -13,7 +13,9 @@ from bench.files import read_json
 
 @dataclass(frozen=True)
 class Entry:
-    """One feature set on disk: its key, shard manifests, bytes (abandoned files included) and time of last change."""
+    """One feature set on disk: its key, shard manifests, bytes (abandoned files included) and time of last
+    change.
+    """
 
     folder: Path
     key: FeatureKey
@@ -61,5 +63,7 @@ def remove(entry: Entry) -> int:
 def _files(folder: Path) -> list[Path]:
     ours = (MANIFEST, ABANDONED)
     return [
-        file for file in folder.iterdir() if file.name == "key.json" or any(p.fullmatch(file.name) for p in ours)
+        file
+        for file in folder.iterdir()
+        if file.name == "key.json" or any(p.fullmatch(file.name) for p in ours)
     ]

@@ -64,7 +64,9 @@ class Encoded(NamedTuple):
 
 
 def keys(tower: Tower, dataset: Images) -> KeyOf:
-    """(tap, view) -> the key of a dataset's features as this tower, on its device and in its precision, makes them."""
+    """(tap, view) -> the key of a dataset's features as this tower, on its device and in its precision, makes
+    them.
+    """
     dtype = str(tower.dtype).removeprefix("torch.")
     return lambda tap, view: feature_key(tower.spec, dataset.digest, tap, view, dtype, tower.device.type)
 
@@ -104,7 +106,8 @@ def _views_of(
     tower: Tower, piece: Piece, pixels_nVHWC: np.ndarray, batch: int
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     n = len(pixels_nVHWC)
-    # All views share a pass with all taps: the deeper tap needs the shallower one anyway, and batches stay full.
+    # All views share a pass with all taps: the deeper tap needs the shallower one anyway, and batches stay
+    # full.
     taps = sorted({tap for _, of_view in piece.views for tap in of_view})
     rows = pixels_nVHWC.swapaxes(0, 1).reshape(-1, *pixels_nVHWC.shape[2:])
     parts = [forward(tower, rows[i : i + batch], taps) for i in range(0, len(rows), batch)]
@@ -119,17 +122,21 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[
     Raises BenchError when a value is not finite or beyond half precision.
     """
     how, device = tower.spec.preprocess, tower.device
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (how.mean, how.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (how.mean, how.std)
+    )
     # TF32 would make float32 features depend on the GPU's generation.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
-        x_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)  # channels-last in memory as it is
+        # channels-last in memory as it is
+        x_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)
         raw = tower.encode_images(x_BCHW.float().div_(255).sub_(mean).div_(std), taps)
         bounds = {tap: torch.stack(torch.aminmax(raw[tap].float())).tolist() for tap in taps}
     for tap, (low, high) in bounds.items():
         if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
             raise BenchError(
-                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision cannot hold:"
+                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision "
+                "cannot hold:"
                 " check the weights file, or compute with --precision fp32"
             )
     # Copied outside inference mode, so that a method may train on streamed features.

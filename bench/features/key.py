@@ -1,4 +1,6 @@
-"""What makes two stored feature sets the same: everything that may change a number, and nothing else. No torch."""
+"""What makes two stored feature sets the same: everything that may change a number, and nothing else. No
+torch.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 class FeatureKey:
     """Names one set of features; rows inside a set are found by the image's split-relative path.
 
-    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` the dataset's;
-    ``dtype`` is what the tower computed in (stored rows are always float16), ``device`` the device type.
+    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` the
+    dataset's; ``dtype`` is what the tower computed in (stored rows are always float16), ``device`` the device
+    type.
     """
 
     arch: str
@@ -35,15 +38,27 @@ class FeatureKey:
     def folder(self) -> str:
         """The set's folder below the store's root: safe in a file system, short, and telling to a reader."""
         view = self.view.replace("#", ".").replace(",noflip", "n").replace("(", "").replace(")", "")
-        parts = (self.arch, self.weights[:12], self.preprocessing, self.dataset[:12], self.tap, view, self.dtype)
+        parts = (
+            self.arch,
+            self.weights[:12],
+            self.preprocessing,
+            self.dataset[:12],
+            self.tap,
+            view,
+            self.dtype,
+        )
         return "_".join(_UNSAFE.sub("-", part) for part in (*parts, self.device))
 
 
 def feature_key(
     spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
 ) -> FeatureKey:
-    """The key of one tap of one view of a dataset's images. ``device`` is a device type: ``cpu`` or ``cuda``."""
-    return FeatureKey(spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device)
+    """The key of one tap of one view of a dataset's images. ``device`` is a device type: ``cpu`` or
+    ``cuda``.
+    """
+    return FeatureKey(
+        spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device
+    )
 
 
 def prepared(spec: BackboneSpec) -> str:

@@ -36,7 +36,9 @@ class Piece:
 
 
 def outstanding(requests: Sequence[Request], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
-    """The pieces that are not in the store yet: together they hold every lacking image x view exactly once."""
+    """The pieces that are not in the store yet: together they hold every lacking image x view exactly
+    once.
+    """
     wanted: dict[tuple[str, str], dict[str, None]] = {}  # (view, tap) -> paths, in order and without repeats
     for request in requests:
         for view, taps in request.views.items():

@@ -1,5 +1,6 @@
-"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and the JSON manifest that vouches
-for it. A shard exists when its manifest does; the manifest is written last. No torch."""
+"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and the JSON manifest that
+vouches for it. A shard exists when its manifest does; the manifest is written last. No torch.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """A checked shard. Row ``i`` of the float16 array ``shape`` belongs to ``paths[i]`` and starts at ``offset``."""
+    """A checked shard. Row ``i`` of the float16 array ``shape`` belongs to ``paths[i]`` and starts at
+    ``offset``.
+    """
 
     data: Path
     paths: tuple[str, ...]
@@ -39,7 +42,9 @@ class Shard:
     offset: int
 
     def read_into(self, file: IO[bytes], first: int, rows: np.ndarray) -> None:
-        """Fill ``rows`` (contiguous, n x ...) with the shard's rows from ``first`` on. Raises Damaged if cut short."""
+        """Fill ``rows`` (contiguous, n x ...) with the shard's rows from ``first`` on. Raises Damaged if cut
+        short.
+        """
         left = rows.reshape(-1).data.cast("B")
         file.seek(self.offset + first * rows[0].nbytes)
         while len(left):
@@ -52,16 +57,24 @@ class Shard:
 def open_shard(manifest: Path, deep: bool = False) -> Shard:
     """Check a shard against its manifest and return it.
 
-    The data file's size must match; where its time of change does not, or with ``deep``, its SHA-256 must. A copied
-    store therefore passes, at the price of one read. Raises Damaged.
+    The data file's size must match; where its time of change does not, or with ``deep``, its SHA-256 must. A
+    copied store therefore passes, at the price of one read. Raises Damaged.
     """
     data = manifest.with_suffix(".npy")
     try:
         about = read_json(manifest)
         paths, shape = tuple(about["paths"]), tuple(about["shape"])
-        intact = about["schema"] == SCHEMA and shard_id(paths) == manifest.name[:16] and shape[0] == len(paths)
+        intact = (
+            about["schema"] == SCHEMA and shard_id(paths) == manifest.name[:16] and shape[0] == len(paths)
+        )
         stat = data.stat()
-    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError) as error:  # other I/O errors prove nothing
+    except (
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ) as error:  # other I/O errors prove nothing
         raise Damaged(f"{type(error).__name__}: {error}") from error
     if not intact:
         raise Damaged("the manifest contradicts itself or has another schema")
@@ -71,7 +84,8 @@ def open_shard(manifest: Path, deep: bool = False) -> Shard:
         if sha256_file(data) != about["sha256"]:
             raise Damaged("the content does not match its SHA-256")
         if stat.st_mtime_ns != about["mtime_ns"] and os.access(manifest.parent, os.W_OK):
-            write_json(manifest, {**about, "mtime_ns": stat.st_mtime_ns})  # spares the next opening the hashing
+            # spares the next opening the hashing
+            write_json(manifest, {**about, "mtime_ns": stat.st_mtime_ns})
     return Shard(data, paths, shape, about["offset"])
 
 
@@ -81,13 +95,17 @@ def shard_id(paths: Sequence[str]) -> str:
 
 
 def try_lock(file: IO[bytes]) -> None:
-    """Take the advisory lock of an open file, which ends with its process. Raises OSError where that cannot be."""
+    """Take the advisory lock of an open file, which ends with its process. Raises OSError where that cannot
+    be.
+    """
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sweep(folder: Path, now: float, age: float = 60.0) -> None:
-    """Delete what killed writers left in a folder: data without a manifest, ``age`` seconds old, locked by nobody."""
+    """Delete what killed writers left in a folder: data without a manifest, ``age`` seconds old, locked by
+    nobody.
+    """
     for file in folder.iterdir() if fcntl and folder.is_dir() else ():
         with suppress(OSError):  # locked by a living writer, or just gone: not ours to delete
             if ABANDONED.fullmatch(file.name) and now - file.stat().st_mtime > age and not _vouched(file):

@@ -1,7 +1,7 @@
 """The feature store: one folder per feature set, shards inside, safe to share between processes. No torch.
 
-A shard that is torn or altered is reported and deleted, so that its images are encoded again; it is never read.
-Two processes that encode the same images at once leave the same rows twice, which is harmless.
+A shard that is torn or altered is reported and deleted, so that its images are encoded again; it is never
+read. Two processes that encode the same images at once leave the same rows twice, which is harmless.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def default_root() -> Path:
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
-        base = Path(os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(
+            os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME") or Path.home() / ".cache"
+        )
     return base / "fewshot-clip-bench" / "features"
 
 
@@ -69,7 +71,9 @@ class FeatureStore:
         some = next(iter(self._index(key).values()), None)
         return np.empty((0, *(some[0].shape[1:] if some else ())), np.float16)
 
-    def slices(self, key: FeatureKey, paths: Sequence[str], rows: int = 256) -> Iterator[tuple[int, np.ndarray]]:
+    def slices(
+        self, key: FeatureKey, paths: Sequence[str], rows: int = 256
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """The rows of ``paths`` in pieces of ``rows``: (start, float16 array); one piece in memory at a time.
 
         Raises BenchError when a row is not stored. No paths give no pieces.
@@ -78,8 +82,10 @@ class FeatureStore:
         absent = [path for path in paths if path not in index]
         if absent:
             raise BenchError(
-                f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} images,"
-                f" first {absent[0]}: mend what stopped their encoding (`bench data verify` finds damaged images)"
+                f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} "
+                "images,"
+                f" first {absent[0]}: mend what stopped their encoding (`bench data verify` finds damaged "
+                "images)"
                 " and run the command again"
             )
         with ExitStack() as stack:
@@ -95,11 +101,14 @@ class FeatureStore:
                         shard.read_into(files[shard.data], row, piece[first:last])
                     except (Damaged, FileNotFoundError) as why:
                         self.discard(shard.data.with_suffix(".json"), str(why))
-                        raise BenchError(f"{shard.data} changed while it was read: run the command again") from why
+                        raise BenchError(
+                            f"{shard.data} changed while it was read: run the command again"
+                        ) from why
                 yield start, piece
 
     def writer(self, key: FeatureKey, paths: Sequence[str]) -> ShardWriter:
-        """A context that writes the rows of ``paths`` (``write(start, rows)``) and makes them visible at its end.
+        """A context that writes the rows of ``paths`` (``write(start, rows)``) and makes them visible at its
+        end.
 
         If its body raises, or the process dies, nothing of it is ever read.
         """
@@ -182,7 +191,9 @@ class FeatureStore:
     def discard(self, manifest: Path, why: str) -> None:
         """Report a damaged shard and delete it; where the store is read-only it stays, unread."""
         if manifest not in self._rejected:
-            self._report(f"stored features {manifest.with_suffix('.npy')} are damaged ({why}): encoding them again")
+            self._report(
+                f"stored features {manifest.with_suffix('.npy')} are damaged ({why}): encoding them again"
+            )
         self._rejected.add(manifest)
         with suppress(OSError):
             manifest.unlink(missing_ok=True)

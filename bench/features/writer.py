@@ -18,17 +18,19 @@ from bench.files import sha256_file, write_json
 
 
 class ShardWriter:
-    """Context manager that writes one shard; leaving it without an error makes the shard visible, else no trace stays.
+    """Context manager that writes one shard; leaving it without an error makes the shard visible, else no
+    trace stays.
 
-    Rows go to the file as they arrive, at their place. Plain writes instead of a writable memory map: the pages do
-    not count as this process's memory, and a full disk is an error here, not a killed process.
+    Rows go to the file as they arrive, at their place. Plain writes instead of a writable memory map: the
+    pages do not count as this process's memory, and a full disk is an error here, not a killed process.
     """
 
     images_per_second: float | None = None  # set by the encoder, kept in the manifest
 
     def __init__(self, folder: Path, paths: Sequence[str], key: Mapping[str, Any]) -> None:
         self.paths, self._key = tuple(paths), dict(key)
-        # Each writer has files of its own, so two processes that encode the same images cannot mix their halves.
+        # Each writer has files of its own, so two processes that encode the same images cannot mix their
+        # halves.
         self._data = folder / f"{shard_id(self.paths)}-{uuid.uuid4().hex[:8]}.npy"
         self._partial = self._data.with_name(self._data.name + ".partial")
         self._written = np.zeros(len(self.paths), bool)
@@ -39,17 +41,23 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self._data.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._partial.open("xb")
-        with suppress(OSError):  # a file system without locks: its abandoned files are left to `bench cache clear`
+        with suppress(
+            OSError
+        ):  # a file system without locks: its abandoned files are left to `bench cache clear`
             try_lock(self._file)
         return self
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Write ``rows`` (n, ...) at row ``start``. The first call fixes the row shape; rows are stored as float16."""
+        """Write ``rows`` (n, ...) at row ``start``. The first call fixes the row shape; rows are stored as
+        float16.
+        """
         rows = np.ascontiguousarray(rows, np.float16)
         if self._row_shape is None:
             self._row_shape = rows.shape[1:]
             self._header()
-        assert rows.shape[1:] == self._row_shape and start + len(rows) <= len(self.paths), "rows of another shape"
+        assert rows.shape[1:] == self._row_shape and start + len(rows) <= len(self.paths), (
+            "rows of another shape"
+        )
         flat = rows.reshape(-1).data.cast("B")
         if start == self._next and self._hash:
             self._hash.update(flat)
@@ -71,14 +79,20 @@ class ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     def _header(self) -> None:
-        described = {"descr": "<f2", "fortran_order": False, "shape": (len(self.paths), *(self._row_shape or ()))}
+        described = {
+            "descr": "<f2",
+            "fortran_order": False,
+            "shape": (len(self.paths), *(self._row_shape or ())),
+        }
         np.lib.format.write_array_header_1_0(self._file, described)
         self._offset = self._file.tell()
         self._file.flush()
         self._hash.update(self._partial.read_bytes())
 
     def _commit(self) -> None:
-        assert self._row_shape is not None and self._written.all(), "a shard was left before all its rows were written"
+        assert self._row_shape is not None and self._written.all(), (
+            "a shard was left before all its rows were written"
+        )
         self._file.flush()
         os.fsync(self._file.fileno())
         stat = os.fstat(self._file.fileno())

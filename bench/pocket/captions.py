@@ -1,7 +1,7 @@
 """What a scene's caption says: the concept's name, its category, a related word, the background. (no torch)
 
-Captions use the wording of the suite's templates, so that the few words a tiny text tower knows are the ones that it is
-asked about.
+Captions use the wording of the suite's templates, so that the few words a tiny text tower knows are the ones
+that it is asked about.
 """
 
 from __future__ import annotations
@@ -77,7 +77,13 @@ COLOURS = {
     "white": (0.97, 0.97, 0.97),
     "gray": (0.5, 0.5, 0.5),
 }
-BY_CATEGORY, BY_BOTH, WITH_TAG, WITH_BACKGROUND = 0.15, 0.30, 0.40, 0.50  # cumulative shares of a uniform draw
+# cumulative shares of a uniform draw
+BY_CATEGORY, BY_BOTH, WITH_TAG, WITH_BACKGROUND = (
+    0.15,
+    0.30,
+    0.40,
+    0.50,
+)
 
 
 def templates(concept: Concept) -> tuple[str, ...]:
@@ -86,7 +92,9 @@ def templates(concept: Concept) -> tuple[str, ...]:
 
 
 def caption(concept: Concept, texture: str, colour: str, rng: np.random.Generator) -> tuple[str, bool]:
-    """One caption of a scene, and whether it names only the category (true then of every scene of that category)."""
+    """One caption of a scene, and whether it names only the category (true then of every scene of that
+    category).
+    """
     kind = rng.random()
     plain = templates(concept) is TEMPLATES
     if plain and kind < BY_CATEGORY:

@@ -1,8 +1,9 @@
-"""Where a pre-training run stands, in one safetensors file, so that a run that was stopped goes on as if it never had been.
+"""Where a pre-training run stands, in one safetensors file, so that a run that was stopped goes on as if it
+never had been.
 
-Tensors: ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>``, ``generator`` (the state of
-the torch generator). Metadata, as JSON: ``asked`` (what the command asked for), ``numpy`` (the state of NumPy's generator),
-``done`` (steps) and ``spent`` (seconds).
+Tensors: ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>``,
+``generator`` (the state of the torch generator). Metadata, as JSON: ``asked`` (what the command asked for),
+``numpy`` (the state of NumPy's generator), ``done`` (steps) and ``spent`` (seconds).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 
 
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent), (0, 0.0) without a file.
+    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent), (0, 0.0) without a
+    file.
 
     Raises BenchError for a file of a run that was asked for something else, and for one that cannot be read.
     """
@@ -48,8 +50,12 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
     except (SafetensorError, ValueError, KeyError) as error:
         raise BenchError(f"{path}: not where a run stood ({error}); delete it to start anew") from error
     if facts["asked"] != json.loads(json.dumps(dict(asked))):
-        raise BenchError(f"{path} belongs to a run with {facts['asked']}: give the same flags, or delete it to start anew")
-    learner.model.load_state_dict({k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")})
+        raise BenchError(
+            f"{path} belongs to a run with {facts['asked']}: give the same flags, or delete it to start anew"
+        )
+    learner.model.load_state_dict(
+        {k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")}
+    )
     with torch.no_grad():
         learner.prototypes_KC.copy_(tensors["prototypes_KC"])
     known = learner.optimiser.state_dict()

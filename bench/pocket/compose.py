@@ -1,8 +1,8 @@
 """Scenes for pre-training, composed in batches on any device.
 
-A scene is a textured background, a few small distractors and one main glyph that covers 0.34 to 0.98 of the side; a few
-scenes are pale. Half are calm: with strong textures and clutter from the first step, training rests on a plateau for
-hundreds of steps.
+A scene is a textured background, a few small distractors and one main glyph that covers 0.34 to 0.98 of the
+side; a few scenes are pale. Half are calm: with strong textures and clutter from the first step, training
+rests on a plateau for hundreds of steps.
 
 Legend: B batch, L some rows of it, N drawings, G glyph side, S scene side. Glyphs are premultiplied RGBA
 (B, 4, G, G) in [0, 1], scenes RGB (B, 3, S, S).
@@ -17,7 +17,11 @@ import torch.nn.functional as F
 
 from bench.pocket.captions import COLOURS, TEXTURES
 
-SMALL, LARGE = (0.34, 0.5), (0.5, 0.98)  # share of the side that the main glyph covers; one scene in five is small
+# share of the side that the main glyph covers; one scene in five is small
+SMALL, LARGE = (
+    (0.34, 0.5),
+    (0.5, 0.98),
+)
 SLOTS = 4  # distractors at most
 
 
@@ -29,9 +33,11 @@ def glyph_batch(pixels_N4GG: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor
 
 
 def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator) -> torch.Tensor:
-    """Other artists' ways with the same drawing: gray, swapped channels, mirrored, tinted, black outlines, bare lines.
+    """Other artists' ways with the same drawing: gray, swapped channels, mirrored, tinted, black outlines,
+    bare lines.
 
-    ``keep_hue_B`` marks drawings that mean their colours and handedness (flags): only tone and outlines change.
+    ``keep_hue_B`` marks drawings that mean their colours and handedness (flags): only tone and outlines
+    change.
     """
     n, dev = len(g_B4GG), g_B4GG.device
     free_B = ~keep_hue_B
@@ -66,23 +72,31 @@ def compose(
         rows = (_uniform(n, gen, dev) < torch.where(busy_B, 0.45, 0.1)).nonzero()[:, 0]
         if len(rows):
             glyph = others[torch.randint(len(others), (len(rows),), generator=gen, device=dev)]
-            angle, radius = 2 * math.pi * _uniform(len(rows), gen, dev), 0.6 + 0.35 * _uniform(len(rows), gen, dev)
+            angle, radius = (
+                2 * math.pi * _uniform(len(rows), gen, dev),
+                0.6 + 0.35 * _uniform(len(rows), gen, dev),
+            )
             scale, turn = 0.12 + 0.18 * _uniform(len(rows), gen, dev), _uniform(len(rows), gen, dev) - 0.5
             scene[rows] = _paste(scene[rows], glyph, scale, turn, angle.cos() * radius, angle.sin() * radius)
     small_B = _uniform(n, gen, dev) < 0.2
     t_B = _uniform(n, gen, dev)
-    scale = torch.where(small_B, SMALL[0] + (SMALL[1] - SMALL[0]) * t_B, LARGE[0] + (LARGE[1] - LARGE[0]) * t_B)
+    scale = torch.where(
+        small_B, SMALL[0] + (SMALL[1] - SMALL[0]) * t_B, LARGE[0] + (LARGE[1] - LARGE[0]) * t_B
+    )
     x, y = ((2 * _uniform(n, gen, dev) - 1) * (1 - scale) for _ in range(2))
     squeeze_B2 = 1 + 0.35 * _uniform((n, 2), gen, dev) * (_uniform((n, 2), gen, dev) < 0.35)
     scene = _paste(scene, main_B4GG, scale, (_uniform(n, gen, dev) - 0.5) * 0.6, x, y, squeeze_B2)
     pale_B = _uniform(n, gen, dev) < 0.12
-    contrast = _column(torch.where(pale_B, 0.35 + 0.5 * _uniform(n, gen, dev), 0.85 + 0.15 * _uniform(n, gen, dev)))
+    contrast = _column(
+        torch.where(pale_B, 0.35 + 0.5 * _uniform(n, gen, dev), 0.85 + 0.15 * _uniform(n, gen, dev))
+    )
     return tone_B3 + contrast * (scene - tone_B3), texture_B, colour_B
 
 
 def background(busy_B: torch.Tensor, side: int, gen: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Backgrounds (B, 3, S, S) in two tones of a named colour, plain where ``busy_B`` is false; then the first tone
-    (B, 3, 1, 1), texture and colour rows (B,). Patterns have half the resolution."""
+    """Backgrounds (B, 3, S, S) in two tones of a named colour, plain where ``busy_B`` is false; then the
+    first tone (B, 3, 1, 1), texture and colour rows (B,). Patterns have half the resolution.
+    """
     n, dev, half = len(busy_B), busy_B.device, side // 2
     palette = torch.tensor(list(COLOURS.values()), device=dev)
     colour_B = torch.randint(len(palette), (n,), generator=gen, device=dev)
@@ -124,10 +138,13 @@ def _paste(
 ) -> torch.Tensor:
     """Lay premultiplied glyphs on scenes: scale as a share of the side, turn in radians, centre in [-1, 1].
 
-    ``squeeze_B2`` says how many times narrower and lower than its frame each glyph is: artists' proportions differ.
+    ``squeeze_B2`` says how many times narrower and lower than its frame each glyph is: artists' proportions
+    differ.
     """
     c, s = torch.cos(turn_B) / scale_B, torch.sin(turn_B) / scale_B
-    matrix = torch.stack([torch.stack([c, -s, s * y_B - c * x_B], 1), torch.stack([s, c, -s * x_B - c * y_B], 1)], 1)
+    matrix = torch.stack(
+        [torch.stack([c, -s, s * y_B - c * x_B], 1), torch.stack([s, c, -s * x_B - c * y_B], 1)], 1
+    )
     if squeeze_B2 is not None:
         matrix = matrix * squeeze_B2[:, :, None]
     side = scene_B3SS.shape[-1]
@@ -137,13 +154,19 @@ def _paste(
 
 
 def _outlined(g_B4GG: torch.Tensor, bare_B: torch.Tensor, width: int) -> torch.Tensor:
-    """Black lines, ``width`` px, along silhouettes and tone edges, as cartoonists draw; ``bare_B``: only the lines."""
+    """Black lines, ``width`` px, along silhouettes and tone edges, as cartoonists draw; ``bare_B``: only the
+    lines.
+    """
     rgb, alpha, pad = g_B4GG[:, :3], g_B4GG[:, 3:], width // 2
     wide = F.max_pool2d(alpha, width, 1, pad)
     ring = (wide + F.max_pool2d(-alpha, width, 1, pad)).clamp(0, 1)
     tone = rgb.mean(1, keepdim=True)
-    edge = torch.maximum(ring, (F.max_pool2d(tone, width, 1, pad) + F.max_pool2d(-tone, width, 1, pad) > 0.25).float())
-    return torch.cat([torch.where(bare_B, torch.zeros_like(rgb), rgb * (1 - edge)), torch.where(bare_B, edge, wide)], 1)
+    edge = torch.maximum(
+        ring, (F.max_pool2d(tone, width, 1, pad) + F.max_pool2d(-tone, width, 1, pad) > 0.25).float()
+    )
+    return torch.cat(
+        [torch.where(bare_B, torch.zeros_like(rgb), rgb * (1 - edge)), torch.where(bare_B, edge, wide)], 1
+    )
 
 
 def _sine(t: torch.Tensor) -> torch.Tensor:

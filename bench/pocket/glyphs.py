@@ -1,7 +1,8 @@
 """Glyphs of the evaluation artists, rasterised from the Python packages that carry their files. (no torch)
 
-A glyph is one artist's drawing of one emoji. It is named by an integer, so that a scene is a tuple of integers: the
-emoji's code points, 21 bits each with the first one lowest, above 3 bits that hold the artist's place in ARTISTS.
+A glyph is one artist's drawing of one emoji. It is named by an integer, so that a scene is a tuple of
+integers: the emoji's code points, 21 bits each with the first one lowest, above 3 bits that hold the artist's
+place in ARTISTS.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def glyph_id(code: str, artist: str) -> int:
         try:
             packed = packed << _BITS | int(part, 16)
         except ValueError:
-            raise BenchError(f"'{code}' is no glyph: write its code points in hexadecimal, such as 1f981") from None
+            raise BenchError(
+                f"'{code}' is no glyph: write its code points in hexadecimal, such as 1f981"
+            ) from None
     return packed << _ARTIST_BITS | ARTISTS.index(artist)
 
 
@@ -57,7 +60,9 @@ def describe(glyph: int) -> tuple[str, str]:
 
 
 def svg_path(glyph: int) -> Path:
-    """The SVG file of a glyph. Raises MissingData without the artist's package, BenchError without the drawing."""
+    """The SVG file of a glyph. Raises MissingData without the artist's package, BenchError without the
+    drawing.
+    """
     code, artist = describe(glyph)
     stem = code if artist == "twemoji" else "-".join(part.zfill(4) for part in code.upper().split("-"))
     path = _folder(artist) / f"{stem}.svg"
@@ -70,8 +75,8 @@ def svg_path(glyph: int) -> Path:
 def raster(glyph: int) -> Image.Image:
     """The drawing as RGBA, cropped to what is drawn, its longer side SIDE px; shared, so never write to it.
 
-    Artists leave margins of 1 to 22 %, which would tell them apart by size. Raises BenchError for a drawing that is
-    missing or empty.
+    Artists leave margins of 1 to 22 %, which would tell them apart by size. Raises BenchError for a drawing
+    that is missing or empty.
     """
     import resvg_py
 

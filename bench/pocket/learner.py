@@ -1,4 +1,5 @@
-"""What pre-training trains: an embedded CLIP with a token table cut to the vocabulary, its optimiser and random streams.
+"""What pre-training trains: an embedded CLIP with a token table cut to the vocabulary, its optimiser and
+random streams.
 
 Legend: B batch, n known tokens, L text length, C embedding width, K concepts.
 """
@@ -57,27 +58,38 @@ class Learner:
         named = list(self.model.named_parameters())
         decay = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
         rest = [p for name, p in named if not (p.ndim > 1 and "embedding" not in name)]
-        groups = [{"params": decay, "weight_decay": 0.05}, {"params": [*rest, self.prototypes_KC], "weight_decay": 0.0}]
+        groups = [
+            {"params": decay, "weight_decay": 0.05},
+            {"params": [*rest, self.prototypes_KC], "weight_decay": 0.0},
+        ]
         self.optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
         self.gen = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         self.pixels = torch.from_numpy(glyphs.pixels).permute(0, 3, 1, 2).contiguous().to(self.device)
         self.drawings = [np.flatnonzero(glyphs.concept == k) for k in range(len(known))]
-        share = np.array([1.0 if c.asked else UNASKED for c in known]) * np.array([len(d) > 0 for d in self.drawings])
+        share = np.array([1.0 if c.asked else UNASKED for c in known]) * np.array(
+            [len(d) > 0 for d in self.drawings]
+        )
         self.share = share / share.sum()
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the learner sees: drawings, tokens and the share of each concept; and where it computes."""
+        """SHA-256 (hex) of what the learner sees: drawings, tokens and the share of each concept; and where
+        it computes.
+        """
         arrays = (self.pixels.cpu().numpy(), self.ids_n.numpy(), self.share)
         return digest([self.device.type, *(hashlib.sha256(x.tobytes()).hexdigest() for x in arrays)])
 
     def start_from(self, path: Path) -> int:
-        """Take over a file's weights; returns how many tokens are new. The auxiliary classifier starts at the concepts' texts."""
+        """Take over a file's weights; returns how many tokens are new. The auxiliary classifier starts at the
+        concepts' texts.
+        """
         new = load_into(self.model, self.ids_n, path)
         with torch.no_grad():
             names = [templates(c)[0].format(c.alias or c.name) for c in self.known]
-            self.prototypes_KC.copy_(torch.cat([self.text(names[i : i + 128]) for i in range(0, len(names), 128)]))
+            self.prototypes_KC.copy_(
+                torch.cat([self.text(names[i : i + 128]) for i in range(0, len(names), 128)])
+            )
         return new
 
     def text(self, texts: Sequence[str]) -> Tensor:
@@ -97,7 +109,9 @@ class Learner:
         return F.normalize(self.model.encode_image(x).float(), dim=-1)
 
     def batch(self, size: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Scenes, captions, concept rows (B,), and a (B, B) mask of captions that are true of another scene too."""
+        """Scenes, captions, concept rows (B,), and a (B, B) mask of captions that are true of another scene
+        too.
+        """
         rows = self.rng.choice(len(self.known), size, replace=False, p=self.share)
         glyph_B = torch.tensor([self.rng.choice(self.drawings[k]) for k in rows], device=self.device)
         here = [self.known[k] for k in rows]
@@ -119,7 +133,9 @@ class Learner:
     def step(self, size: int, progress: float, done: int) -> dict[str, float]:
         """One optimiser step; learning rate: 100 warm-up steps, then a cosine in ``progress``."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self.lr * min(1, (done + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1))) + 1e-6
+            group["lr"] = (
+                self.lr * min(1, (done + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1))) + 1e-6
+            )
         scenes, texts, rows_B, also_true = self.batch(size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             image_BC, text_BC = self.image(scenes), self.text(texts).float()

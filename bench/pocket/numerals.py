@@ -1,4 +1,6 @@
-"""The ten digits as glyphs, set in the fonts that matplotlib ships: the embedded CLIPs' only letters. (no torch)"""
+"""The ten digits as glyphs, set in the fonts that matplotlib ships: the embedded CLIPs' only letters. (no
+torch)
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ CONCEPTS = tuple(Concept(f"digit-{k}", str(k), "digit", (word,)) for k, word in 
 
 
 def digit_glyphs(first_row: int) -> Glyphs:
-    """Every digit in every font; digit k is concept ``first_row + k``. Empty when matplotlib is not installed."""
+    """Every digit in every font; digit k is concept ``first_row + k``. Empty when matplotlib is not
+    installed.
+    """
     spec = find_spec("matplotlib")
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None
     fonts = sorted(folder.glob("DejaVu*.ttf")) if folder else []
@@ -37,7 +41,9 @@ def _digit(text: str, font: Path, ink: tuple[int, int, int], stroke: int) -> np.
     image = Image.new("RGBA", (int(right - left), int(bottom - top)), (*ink, 0))
     ImageDraw.Draw(image).text((-left, -top), text, font=size, fill=(*ink, 255), stroke_width=stroke)
     k = (SIDE - 2) / max(image.size)
-    image = image.resize((max(1, round(image.width * k)), max(1, round(image.height * k))), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (max(1, round(image.width * k)), max(1, round(image.height * k))), Image.Resampling.BICUBIC
+    )
     out = Image.new("RGBA", (SIDE, SIDE), (*ink, 0))
     out.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
     return np.array(out)

@@ -3,11 +3,12 @@
     npm install --ignore-scripts --prefix npm PACKAGES     (without them it prints this line)
     python -m bench.pocket.pretrain --npm npm --arch rn --minutes 60 --out pocket-rn.safetensors
 
-Contrastive training (image to text and back) on composed scenes, and an auxiliary classifier over all concepts that is
-dropped at the end: it speeds the image tower up, for which 127 negatives are few. Runs on a CPU or a GPU; ``--minutes``
-or ``--steps`` set the length, and a run by ``--steps`` repeats exactly on the same machine. A ``.log.jsonl`` beside the
-weights keeps losses and zero-shot accuracy on artists that are never trained on; a ``.resume.safetensors`` keeps where the
-run stands, and the same command goes on from there after a stop.
+Contrastive training (image to text and back) on composed scenes, and an auxiliary classifier over all
+concepts that is dropped at the end: it speeds the image tower up, for which 127 negatives are few. Runs on a
+CPU or a GPU; ``--minutes`` or ``--steps`` set the length, and a run by ``--steps`` repeats exactly on the
+same machine. A ``.log.jsonl`` beside the weights keeps losses and zero-shot accuracy on artists that are
+never trained on; a ``.resume.safetensors`` keeps where the run stands, and the same command goes on from
+there after a stop.
 """
 
 from __future__ import annotations
@@ -42,13 +43,22 @@ def pretrain(
     every: float = 300,
     tasks: Sequence[probe.Task] = (),
 ) -> dict[str, Any]:
-    """Train for ``steps`` or ``minutes``, writing ``out``, where it stands and a line of its log every ``every`` seconds.
+    """Train for ``steps`` or ``minutes``, writing ``out``, where it stands and a line of its log every
+    ``every`` seconds.
 
-    A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses since the line
-    before, zero-shot accuracy (%) by task. Raises BenchError where another run's state lies beside ``out``.
+    A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses
+    since the line before, zero-shot accuracy (%) by task. Raises BenchError where another run's state lies
+    beside ``out``.
     """
     state_file = out.with_suffix(".resume.safetensors")
-    asked = {**facts, "batch": batch, "minutes": minutes, "steps": steps, "lr": learner.lr, "seen": learner.digest}
+    asked = {
+        **facts,
+        "batch": batch,
+        "minutes": minutes,
+        "steps": steps,
+        "lr": learner.lr,
+        "seen": learner.digest,
+    }
     done, last = checkpoint.resume(state_file, learner, asked)
     start = time.monotonic() - last
     seen: list[dict[str, float]] = []
@@ -58,10 +68,18 @@ def pretrain(
         if spent - last > every or progress >= 1:
             last = spent
             mean = {k: round(float(np.mean([s[k] for s in seen])), 4) for k in (seen[0] if seen else {})}
-            line = {"step": done, "seconds": round(spent), **mean, "zero_shot": probe.zero_shot(learner, tasks)}
+            line = {
+                "step": done,
+                "seconds": round(spent),
+                **mean,
+                "zero_shot": probe.zero_shot(learner, tasks),
+            }
             state = learner.model.state_dict()
-            export(state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out)
-            checkpoint.write(state_file, learner, asked, done, spent)  # before the log, so that no line comes twice
+            export(
+                state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out
+            )
+            # before the log, so that no line comes twice
+            checkpoint.write(state_file, learner, asked, done, spent)
             with out.with_suffix(".log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
@@ -77,7 +95,9 @@ def main() -> None:
     """The command line."""
     p = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--npm", type=Path, required=True, help="folder with node_modules/ of the icon packages")
-    p.add_argument("--datasets", type=Path, default=Path(__file__).parents[2] / "datasets", help="the suite's TOMLs")
+    p.add_argument(
+        "--datasets", type=Path, default=Path(__file__).parents[2] / "datasets", help="the suite's TOMLs"
+    )
     p.add_argument("--arch", choices=list(ARCH), required=True)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--steps", type=int, default=0, help="a fixed number of steps instead of --minutes")
@@ -92,12 +112,17 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     icons = concepts(a.npm, a.datasets)
     drawn, digits = training_glyphs(a.npm, icons), numerals.digit_glyphs(len(icons))
-    glyphs = Glyphs(np.concatenate([drawn.pixels, digits.pixels]), np.concatenate([drawn.concept, digits.concept]))
+    glyphs = Glyphs(
+        np.concatenate([drawn.pixels, digits.pixels]), np.concatenate([drawn.concept, digits.concept])
+    )
     known = [*icons, *numerals.CONCEPTS]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     learner = Learner(ARCH[a.arch], known, glyphs, a.lr or LR[a.arch], a.seed, device)
     new = learner.start_from(a.init) if a.init else len(learner.ids_n)
-    print(f"{len(glyphs.concept)} drawings, {len(known)} concepts, {len(learner.ids_n)} tokens, {new} new", flush=True)
+    print(
+        f"{len(glyphs.concept)} drawings, {len(known)} concepts, {len(learner.ids_n)} tokens, {new} new",
+        flush=True,
+    )
     held = {artist: heldout_glyphs(a.npm, icons, artist) for artist in ("openmoji", "twemoji")}
     tasks = probe.tasks(a.datasets, icons, held, ARCH[a.arch]["vision_cfg"]["image_size"])
     init = f"{a.init.name} {sha256_file(a.init)[:12]}" if a.init else "random"

@@ -51,7 +51,9 @@ def tasks(
             rows = torch.tensor([i for i, _ in pairs]).repeat(views)
             main = compose.glyph_batch(pixels, rows)
             others = compose.glyph_batch(pixels, torch.randint(len(pixels), (64,), generator=gen))
-            scenes.append((compose.compose(main, others, side, gen)[0] * 255).round().clamp(0, 255).to(torch.uint8))
+            scenes.append(
+                (compose.compose(main, others, side, gen)[0] * 255).round().clamp(0, 255).to(torch.uint8)
+            )
             labels.append(torch.tensor([label for _, label in pairs]).repeat(views))
         template = spec["prompts"]["hand"][0]
         prompts = tuple(template.format(name) for name in classes)

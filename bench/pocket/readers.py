@@ -31,9 +31,10 @@ DIGIT_SIDE = 128  # px, a scan of 8 x 8 is enlarged to this
 def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
     """A dataset of composed scenes; nothing is rendered here and ``place`` is not used.
 
-    Options: ``artists``, drawn from in turn; ``glyphs``, class name to a code point (one drawing, in every split) or to
-    several (shared out between the splits); ``style`` of the scenes; ``classes``, a subset. A dataset with a ``source``
-    takes its glyphs from there. Raises BenchError when the description and its counts do not fit together.
+    Options: ``artists``, drawn from in turn; ``glyphs``, class name to a code point (one drawing, in every
+    split) or to several (shared out between the splits); ``style`` of the scenes; ``classes``, a subset. A
+    dataset with a ``source`` takes its glyphs from there. Raises BenchError when the description and its
+    counts do not fit together.
     """
     options = spec.option_values(artists=["openmoji"], glyphs={}, style="common", classes=[])
     glyphs = dict(options["glyphs"] or (spec_of(spec.source).extra.get("glyphs", {}) if spec.source else {}))
@@ -98,12 +99,16 @@ def _flat(value: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class DigitSource:
-    """Opens scikit-learn's scans of handwritten digits by path, such as ``train/three/0013.png``; an ImageSource."""
+    """Opens scikit-learn's scans of handwritten digits by path, such as ``train/three/0013.png``; an
+    ImageSource.
+    """
 
     rows: Mapping[str, int]
 
     def open(self, path: str) -> Image.Image:
-        """Dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). Raises BenchError for a path that names no scan."""
+        """Dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). Raises BenchError for a path that names no
+        scan.
+        """
         if path not in self.rows:
             raise BenchError(f"digits has no image '{path}'; paths look like train/zero/0000.png")
         ink = _scans()[0][self.rows[path]].reshape(8, 8).astype(np.int32)
@@ -112,7 +117,9 @@ class DigitSource:
 
 
 def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
-    """scikit-learn's 1,797 scans in a fixed split: per class the counts of train and val, the rest is the test set."""
+    """scikit-learn's 1,797 scans in a fixed split: per class the counts of train and val, the rest is the
+    test set.
+    """
     spec.option_values()
     pixels, labels = _scans()
     order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits %d" % row).digest())
@@ -143,7 +150,9 @@ def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache
 def _scans() -> tuple[np.ndarray, tuple[int, ...]]:
-    """Pixels (1797, 64) uint8 in 0..16 and labels, from scikit-learn's own file, without importing scikit-learn."""
+    """Pixels (1797, 64) uint8 in 0..16 and labels, from scikit-learn's own file, without importing
+    scikit-learn.
+    """
     found = find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
         raise MissingData("the digits come with scikit-learn: `pip install scikit-learn`")

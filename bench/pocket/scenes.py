@@ -1,8 +1,8 @@
 """Scenes of the embedded suite: one main glyph among smaller ones on a textured background. (no torch)
 
-A scene is a tuple of integers, drawn from the bytes that SHAKE-256 gives for (dataset, split, class, index), so that
-the list of scenes is the same on every machine and under every library version. Pixels are computed when a scene is
-opened and agree between machines to 2 levels of 255.
+A scene is a tuple of integers, drawn from the bytes that SHAKE-256 gives for (dataset, split, class, index),
+so that the list of scenes is the same on every machine and under every library version. Pixels are computed
+when a scene is opened and agree between machines to 2 levels of 255.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """Ranges, both ends included, of what a scene's generator draws. Sizes and distances in px, contrast in percent."""
+    """Ranges, both ends included, of what a scene's generator draws. Sizes and distances in px, contrast in
+    percent.
+    """
 
     size: tuple[int, int] = (64, 125)
     off_centre: int = SIDE  # how far the main glyph may move on each axis; it always stays inside
@@ -70,8 +72,12 @@ class Style:
 
 STYLES: Mapping[str, Style] = {
     "common": Style(),
-    "paper": Style(colours=tuple(name for name in textures.COLOURS if name != "black")),  # black lines stay visible
-    "hard": Style(size=(44, 64), off_centre=14, others=(3, 5), other_size=(22, 36), plain=0, contrast=(35, 60)),
+    "paper": Style(
+        colours=tuple(name for name in textures.COLOURS if name != "black")
+    ),  # black lines stay visible
+    "hard": Style(
+        size=(44, 64), off_centre=14, others=(3, 5), other_size=(22, 36), plain=0, contrast=(35, 60)
+    ),
 }
 
 
@@ -79,9 +85,9 @@ STYLES: Mapping[str, Style] = {
 class SceneSource:
     """Opens the scenes of one dataset by path, such as ``train/cat/0042.png``; picklable, and an ImageSource.
 
-    ``drawings`` maps a split to the glyph ids of each class; the i-th scene of a class shows drawing i modulo their
-    number, so that every drawing gets its share. The other glyphs of a scene are drawings of other classes of the same
-    split, smaller than the main one and nearer to the border.
+    ``drawings`` maps a split to the glyph ids of each class; the i-th scene of a class shows drawing i modulo
+    their number, so that every drawing gets its share. The other glyphs of a scene are drawings of other
+    classes of the same split, smaller than the main one and nearer to the border.
     """
 
     dataset: str
@@ -110,7 +116,9 @@ class SceneSource:
         words = _words(f"{self.dataset}/{split}/{self.classnames[label]}/{index}")
         main = _main(drawings[label][index % len(drawings[label])], style, words)
         others = tuple(
-            _other(drawings, label, style, words) for _ in range(_pick(words, *style.others)) if len(drawings) > 1
+            _other(drawings, label, style, words)
+            for _ in range(_pick(words, *style.others))
+            if len(drawings) > 1
         )
         return Scene(
             main,
@@ -154,9 +162,10 @@ def render(scene: Scene) -> Image.Image:
 def render_masks(scene: Scene) -> dict[str, np.ndarray]:
     """Where each thing is seen: boolean (SIDE, SIDE) arrays that share no pixel and together cover the image.
 
-    Keys: ``main``, ``other0``, ``other1``, ... in the scene's order, ``background``. A pixel belongs to the foremost drawing
-    that is at least half opaque there, and to the background where none is. The soft edges of drawings in front of it
-    may still hide most of it: k edges, each under half opaque, leave as little as 0.5 ** k of what they cover to be seen.
+    Keys: ``main``, ``other0``, ``other1``, ... in the scene's order, ``background``. A pixel belongs to the
+    foremost drawing that is at least half opaque there, and to the background where none is. The soft edges
+    of drawings in front of it may still hide most of it: k edges, each under half opaque, leave as little as
+    0.5 ** k of what they cover to be seen.
     """
     free = np.ones((SIDE, SIDE), bool)
     masks = {}
@@ -173,7 +182,10 @@ def render_masks(scene: Scene) -> dict[str, np.ndarray]:
 def _place(sprite: Sprite) -> tuple[Image.Image, tuple[int, int]]:
     """A sprite as RGBA and where its top left corner goes."""
     glyph = glyphs.raster(sprite.glyph)
-    size = (max(1, glyph.width * sprite.size // glyphs.SIDE), max(1, glyph.height * sprite.size // glyphs.SIDE))
+    size = (
+        max(1, glyph.width * sprite.size // glyphs.SIDE),
+        max(1, glyph.height * sprite.size // glyphs.SIDE),
+    )
     patch = glyph.resize(size, Image.Resampling.BILINEAR)
     patch = patch.rotate(sprite.angle, Image.Resampling.BILINEAR, expand=True)
     return patch, (sprite.x - patch.width // 2, sprite.y - patch.height // 2)
@@ -195,7 +207,9 @@ def _other(drawings: tuple[tuple[int, ...], ...], label: int, style: Style, word
 
 
 def _on_square(turn: int, radius: int) -> tuple[int, int]:
-    """A point on the square around the origin, ``turn`` of 360 along its border; integers only, unlike a circle's."""
+    """A point on the square around the origin, ``turn`` of 360 along its border; integers only, unlike a
+    circle's.
+    """
     side, step = divmod(turn, 90)
     along = (2 * step - 89) * radius // 90
     return ((along, -radius), (radius, along), (-along, radius), (-radius, -along))[side]

@@ -1,7 +1,7 @@
 """Backgrounds of scenes: two tones of a colour in one of eight textures. (no torch)
 
-Every texture is a continuous function of its parameters, with soft edges instead of thresholds, so that rounding that
-differs between machines moves a pixel by less than one level.
+Every texture is a continuous function of its parameters, with soft edges instead of thresholds, so that
+rounding that differs between machines moves a pixel by less than one level.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _SOFT = 4.0  # slope of a texture's edges
 
 
 def tones(colour: int, shift: tuple[int, int, int], depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The two tones: ``colour`` (place in COLOURS) shifted by channel, and that ``depth`` levels darker or lighter."""
+    """The two tones: ``colour`` (place in COLOURS) shifted by channel, and that ``depth`` levels darker or
+    lighter.
+    """
     first = tuple(min(255, max(0, v + s)) for v, s in zip(list(COLOURS.values())[colour], shift, strict=True))
     step = -depth if sum(first) > 3 * 127 else depth
     return first, tuple(min(255, max(0, v + step)) for v in first)
@@ -41,7 +43,8 @@ def tones(colour: int, shift: tuple[int, int, int], depth: int) -> tuple[tuple[i
 def weight(texture: int, side: int, angle: int, frequency: int, phase: int, seed: int) -> np.ndarray:
     """How much of the second tone each pixel takes: float (side, side) in [0, 1].
 
-    ``angle`` and ``phase`` in degrees, ``frequency`` in hundredths of the base frequency, ``seed`` picks the noise.
+    ``angle`` and ``phase`` in degrees, ``frequency`` in hundredths of the base frequency, ``seed`` picks the
+    noise.
     """
     name = TEXTURES[texture]
     if name == "plain":

@@ -1,8 +1,8 @@
 """The file format of the embedded CLIPs: fp16 safetensors with only the token rows that training touched.
 
-Keys are open_clip's, without ``attn_mask``; ``token_embedding.weight`` is given by ``token_embedding.rows`` (n, D) and
-``token_embedding.ids`` (n,) int32, the other rows being zero. Metadata: ``config`` (the architecture as JSON),
-``recipe``, ``name``, ``init``, ``seed``, ``batch``, ``steps``, ``seconds``.
+Keys are open_clip's, without ``attn_mask``; ``token_embedding.weight`` is given by ``token_embedding.rows``
+(n, D) and ``token_embedding.ids`` (n,) int32, the other rows being zero. Metadata: ``config`` (the
+architecture as JSON), ``recipe``, ``name``, ``init``, ``seed``, ``batch``, ``steps``, ``seconds``.
 
 Legend: n tokens that training touched, D width of the text tower.
 """
@@ -23,9 +23,15 @@ RECIPE = "2"  # version of the recipe; 1 was the prototype's
 
 
 def export(
-    state: dict[str, torch.Tensor], ids_n: torch.Tensor, config: dict[str, Any], facts: dict[str, Any], path: Path
+    state: dict[str, torch.Tensor],
+    ids_n: torch.Tensor,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+    path: Path,
 ) -> None:
-    """Write a state dict whose token table has the rows ``ids_n`` only (n, D); ``facts`` join the metadata."""
+    """Write a state dict whose token table has the rows ``ids_n`` only (n, D); ``facts`` join the
+    metadata.
+    """
     kept = {k: v.detach().half().cpu().contiguous() for k, v in state.items() if k != "attn_mask"}
     kept["token_embedding.rows"] = kept.pop("token_embedding.weight")
     kept["token_embedding.ids"] = ids_n.int().cpu().contiguous()
@@ -34,7 +40,8 @@ def export(
 
 
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
-    """Start ``model``, whose token table holds the rows ``ids_n``, from a file; returns how many tokens are new to it.
+    """Start ``model``, whose token table holds the rows ``ids_n``, from a file; returns how many tokens are
+    new to it.
 
     New tokens keep their random rows. Of a file with another image tower only the text side is taken.
     """

@@ -1,7 +1,7 @@
 """Records as bytes and back: one reader, one writer, checksums.
 
-A checksum is taken of a record's fields in a fixed order, so that it is the same in a file, indented for people, and in a
-packed line.
+A checksum is taken of a record's fields in a fixed order, so that it is the same in a file, indented for
+people, and in a packed line.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def decode(data: bytes) -> Record:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         schema = schema_of(data)
         if schema > SCHEMA:
-            raise Unreadable(f"a record of schema {schema}; this program knows up to {SCHEMA}: install a newer one") from error
+            raise Unreadable(
+                f"a record of schema {schema}; this program knows up to {SCHEMA}: install a newer one"
+            ) from error
         raise Unreadable(f"not a readable record ({error})") from error
     if record.checksum != checksum(record):
         raise Unreadable("not as it was written (its checksum differs)")
@@ -72,7 +74,8 @@ def encode(record: Record, indent: int = 0) -> bytes:
 def sealed(record: R) -> R:
     """The record as it will read back, with its checksum.
 
-    Raises BenchError where a field holds what it may not, numbers that JSON does not have (NaN, infinity) among it.
+    Raises BenchError where a field holds what it may not, numbers that JSON does not have (NaN, infinity)
+    among it.
     """
     try:
         json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False)

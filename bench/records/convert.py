@@ -1,7 +1,7 @@
 """Records of schema 1 as schema 2: the same numbers under the keys that a run would give them today.
 
-What schema 1 did not say is looked up: preprocessing by the backbone's name. Where that is not possible, for weights that are not
-here, the record reads all the same, but a run makes its cell again.
+What schema 1 did not say is looked up: preprocessing by the backbone's name. Where that is not possible, for
+weights that are not here, the record reads all the same, but a run makes its cell again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Fetch = Callable[[Mapping[str, Any], str, str], "Raw | None"]
 
 
 class Converter:
-    """Converts the records of one folder. ``fetch(cell, method, key)`` gives the old record of a fit, or None."""
+    """Converts the records of one folder. ``fetch(cell, method, key)`` gives the old record of a fit, or
+    None.
+    """
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -47,10 +49,14 @@ class Converter:
             raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
 
     def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:
-        """The new key of a fit by its old one. A fit whose record is gone keeps the old one, which no run will ask for."""
+        """The new key of a fit by its old one. A fit whose record is gone keeps the old one, which no run
+        will ask for.
+        """
         if old not in self._keys:
             raw = self._fetch(cell, method, old)
-            self._keys[old] = self._parts(raw).digest() if raw is not None and "recipe" in raw.get("parts", {}) else old
+            self._keys[old] = (
+                self._parts(raw).digest() if raw is not None and "recipe" in raw.get("parts", {}) else old
+            )
         return self._keys[old]
 
     def _parts(self, raw: Raw) -> FitKey:
@@ -76,7 +82,9 @@ class Converter:
         )
 
     def _sentences(self, cell: Raw, parts: Raw) -> bool:
-        """Whether the texts were not made from templates; a set that was made with a fit has that of the fit."""
+        """Whether the texts were not made from templates; a set that was made with a fit has that of
+        the fit.
+        """
         if below := parts.get("after", {}).get(_TUNED):
             made_with = self._fetch(cell, _TUNED_BY, below)
             return made_with is not None and made_with["cell"]["prompts"] == _SENTENCES
@@ -85,9 +93,21 @@ class Converter:
     def _fit(self, raw: Raw) -> FitRecord:
         parts = self._parts(raw)
         same = (
-            "cell", "title", "changed", "values", "step", "val_accuracy", "curve", "budget", "seconds", "peak_memory", "notes",
-            "prompts_use_labels", "prompts_also", "has_state",
-        )  # fmt: skip
+            "cell",
+            "title",
+            "changed",
+            "values",
+            "step",
+            "val_accuracy",
+            "curve",
+            "budget",
+            "seconds",
+            "peak_memory",
+            "notes",
+            "prompts_use_labels",
+            "prompts_also",
+            "has_state",
+        )
         plain: Raw = {k: raw[k] for k in same if k in raw}
         more = {"key": parts.digest(), "parts": msgspec.to_builtins(parts), "reads": _reads(raw["parts"])}
         return _typed("fit", {**plain, **more, "provenance": _provenance(raw)}, FitRecord)
@@ -97,15 +117,26 @@ class Converter:
         fit = self.key(cell, cell["method"], raw["fit"])
         own = self._fetch(cell, cell["method"], raw["fit"]) or {}
         # Schema 1 kept the values that counted; the key holds None where the fit chose them.
-        asked = {k: None if k in own.get("values", {}) and k not in raw["changed"] else v for k, v in raw["values"].items()}
+        asked = {
+            k: None if k in own.get("values", {}) and k not in raw["changed"] else v
+            for k, v in raw["values"].items()
+        }
         parts = EvaluationKey(fit=fit, target=raw["target_digest"], values=asked)
-        plain: Raw = {k: raw[k] for k in ("cell", "target", "n", "top1", "top5", "values", "changed", "seconds") if k in raw}
+        plain: Raw = {
+            k: raw[k]
+            for k in ("cell", "target", "n", "top1", "top5", "values", "changed", "seconds")
+            if k in raw
+        }
         more = {"key": parts.digest(), "fit": fit, "parts": msgspec.to_builtins(parts)}
         return _typed("evaluation", {**plain, **more, "provenance": _provenance(raw)}, EvaluationRecord)
 
     def _failure(self, raw: Raw) -> Failure:
         cell, of = raw["cell"], raw["kind"]
-        plain: Raw = {k: raw[k] for k in ("cell", "error", "traceback", "title", "target", "values", "changed") if k in raw}
+        plain: Raw = {
+            k: raw[k]
+            for k in ("cell", "error", "traceback", "title", "target", "values", "changed")
+            if k in raw
+        }
         if of == "fit":
             parts = self._parts(raw)
             plain |= {"key": parts.digest(), "fit": parts.digest(), "parts": msgspec.to_builtins(parts)}
@@ -121,7 +152,9 @@ def _typed(kind: str, plain: Raw, type_: type[T]) -> T:
 
 
 def _reads(parts: Mapping[str, Any]) -> dict[str, str]:
-    """The methods of the fits below, by role: the roles were their names, but for the one that made the prompt set."""
+    """The methods of the fits below, by role: the roles were their names, but for the one that made the
+    prompt set.
+    """
     return {role: _TUNED_BY if role == _TUNED else role for role in parts.get("after", {})}
 
 
@@ -149,9 +182,13 @@ def _own(method: str) -> bool:
     """Whether the program brings a method of that name."""
     from bench.registry import builtin
 
-    return method in {m.name for m in builtin().methods.values() if not builtin().digests.get(canonical(m.name))}
+    return method in {
+        m.name for m in builtin().methods.values() if not builtin().digests.get(canonical(m.name))
+    }
 
 
 def _source(method: str, recorded: str) -> str:
-    """What stands for the source of a plugin: its own digest covered one file alone, so its cells are made again."""
+    """What stands for the source of a plugin: its own digest covered one file alone, so its cells are made
+    again.
+    """
     return "" if _own(method) else f"schema {SCHEMA}: {recorded}"

@@ -1,7 +1,9 @@
-"""The two identities of a number (docs/architecture.md, "What can change a number"): fit key and evaluation key.
+"""The two identities of a number (docs/architecture.md, "What can change a number"): fit key and evaluation
+key.
 
-Whatever can change a number is in its key, and nothing else is: no path, no device, no number of workers, no schema. A field
-that has its default is left out of the digest, so that a field which is added later leaves the keys of old records alone.
+Whatever can change a number is in its key, and nothing else is: no path, no device, no number of workers, no
+schema. A field that has its default is left out of the digest, so that a field which is added later leaves
+the keys of old records alone.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from msgspec import Meta, Struct
 from bench.errors import BenchError
 from bench.files import digest
 
-# Counts up when the harness itself (draws, views, encoding, training, selection) would give other numbers for equal keys.
-# It stands in every new key; the field's default stays 1, the number of the first keys.
+# Counts up when the harness itself (draws, views, encoding, training, selection) would give other numbers for
+# equal keys. It stands in every new key; the field's default stays 1, the number of the first keys.
 ENGINE = 1
 
 # What an image tower computes in: name -> torch's name, which is in the fit key.
@@ -38,12 +40,14 @@ def dtype(precision: str) -> str:
 class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that may change a fit.
 
-    ``source``: for a method that does not come with the program, the digest of its file and of the modules that it imports
-    from its own folder; of the program's own methods ``version`` stands for the source. ``settings``: those that a fit can
-    read, ``Method.inference`` left out. ``recipe``: the resolved ``bench.interface.Recipe``. ``dataset``: digest of lists,
-    labels and class names. ``classes``: which of them the fit may learn. ``draw``: digest of the drawn paths; ``draw_kind``: how
-    they were drawn. ``preprocessing``: from a decoded image to the tower's input. ``prompts``: digest of the strings and of
-    how they are averaged; ``sentences``: they were not made from templates. ``after``: keys of the fits below it, by role.
+    ``source``: for a method that does not come with the program, the digest of its file and of the modules
+    that it imports from its own folder; of the program's own methods ``version`` stands for the source.
+    ``settings``: those that a fit can read, ``Method.inference`` left out. ``recipe``: the resolved
+    ``bench.interface.Recipe``. ``dataset``: digest of lists, labels and class names. ``classes``: which of
+    them the fit may learn. ``draw``: digest of the drawn paths; ``draw_kind``: how they were drawn.
+    ``preprocessing``: from a decoded image to the tower's input. ``prompts``: digest of the strings and of
+    how they are averaged; ``sentences``: they were not made from templates. ``after``: keys of the fits below
+    it, by role.
     """
 
     method: str
@@ -74,9 +78,9 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that may change an evaluation of a fit.
 
-    ``fit``: digest of its key. ``target``: digest of the test set, and of the class subset that it is scored among. ``values``:
-    the inference-time values, None where the fit's own choice counts. ``text``: digest of the target's own class names and
-    prompts, where it has some.
+    ``fit``: digest of its key. ``target``: digest of the test set, and of the class subset that it is scored
+    among. ``values``: the inference-time values, None where the fit's own choice counts. ``text``: digest of
+    the target's own class names and prompts, where it has some.
     """
 
     fit: str
@@ -100,4 +104,6 @@ def _name(key: FitKey | EvaluationKey, what: str) -> str:
     try:
         return digest(msgspec.to_builtins(key, enc_hook=plain))
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise BenchError(f"{what} cannot be in a key: {error}; use finite numbers, words and tuples of them") from error
+        raise BenchError(
+            f"{what} cannot be in a key: {error}; use finite numbers, words and tuples of them"
+        ) from error

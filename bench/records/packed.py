@@ -1,8 +1,9 @@
 """Packed records: a whole results folder in two files, small enough to commit.
 
-``records.jsonl.xz`` holds one record a line with its path below ``runs/`` and, for evaluations, where its predictions
-are; ``predictions.npz`` holds for every test set the top-1 classes of all evaluations on it, (n images, runs), and the
-labels. A packed folder reads like the folder it was made of; top-5 predictions and tracebacks are left out.
+``records.jsonl.xz`` holds one record a line with its path below ``runs/`` and, for evaluations, where its
+predictions are; ``predictions.npz`` holds for every test set the top-1 classes of all evaluations on it, (n
+images, runs), and the labels. A packed folder reads like the folder it was made of; top-5 predictions and
+tracebacks are left out.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ class Row(msgspec.Struct, array_like=True):
     place: Place | None
 
 
-def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None) -> int:
-    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the same bytes.
+def write(
+    folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None
+) -> int:
+    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the
+    same bytes.
 
     Returns the size of the two files. Raises BenchError, and writes nothing, when it would exceed ``limit``.
     """
@@ -72,7 +76,10 @@ def write(folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1],
     squeezed = _squeezed([Line(at, records[at], spots.get(at)) for at in sorted(records)])
     size = len(squeezed) + len(buffer.getvalue())
     if limit is not None and size > limit:
-        raise BenchError(f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see --limit")
+        raise BenchError(
+            f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see "
+            "--limit"
+        )
     write_bytes(folder / PREDICTIONS, buffer.getvalue())
     write_bytes(folder / RECORDS, squeezed)
     return size
@@ -89,11 +96,15 @@ def _squeezed(lines: Iterable[Line]) -> bytes:
 
 
 def _slim(record: Record) -> Record:
-    """Without what packed folders leave out: tracebacks, which name places on somebody's machine, and top-5 predictions."""
+    """Without what packed folders leave out: tracebacks, which name places on somebody's machine, and top-5
+    predictions.
+    """
     if isinstance(record, Failure):
         return replace(record, traceback="")
     if isinstance(record, EvaluationRecord):
-        return replace(record, predictions={k: v for k, v in record.predictions.items() if k in ("top1", "labels")})
+        return replace(
+            record, predictions={k: v for k, v in record.predictions.items() if k in ("top1", "labels")}
+        )
     return record
 
 
@@ -213,4 +224,6 @@ def _array(file: Path, stamp: int, name: str) -> NDArray[Any]:
         with np.load(file, allow_pickle=False) as arrays:
             return np.asfortranarray(arrays[name])
     except codec.TORN as error:
-        raise BenchError(f"{file}: not readable predictions ({error}); take the file from its source again") from error
+        raise BenchError(
+            f"{file}: not readable predictions ({error}); take the file from its source again"
+        ) from error

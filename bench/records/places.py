@@ -1,4 +1,6 @@
-"""Where records, predictions and states of a results folder lie; their names are the first digits of their keys."""
+"""Where records, predictions and states of a results folder lie; their names are the first digits of their
+keys.
+"""
 
 from __future__ import annotations
 

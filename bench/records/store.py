@@ -1,9 +1,9 @@
 """The store of records: small JSON files named by their keys, predictions beside them.
 
-``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``. Each file is
-written atomically the moment it is known; merging two machines' results is copying files. A folder of packed records
-(bench.records.packed) reads in the same way; a file that lies beside them counts in place of the packed one. Records of
-schema 1 are read too (bench.records.convert).
+``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``.
+Each file is written atomically the moment it is known; merging two machines' results is copying files. A
+folder of packed records (bench.records.packed) reads in the same way; a file that lies beside them counts in
+place of the packed one. Records of schema 1 are read too (bench.records.convert).
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ _AGAIN = "delete it to run its cell again"
 
 @dataclass
 class Clock:
-    """Numbers records so that a later one in a folder has the larger number, even where the clock was set back.
+    """Numbers records so that a later one in a folder has the larger number, even where the clock was set
+    back.
 
-    ``folder`` names the results folder; ``last`` is the largest number that is there. Numbers are milliseconds since 1970
-    while the clock agrees, so that records of two folders are in order as well as their clocks are.
+    ``folder`` names the results folder; ``last`` is the largest number that is there. Numbers are
+    milliseconds since 1970 while the clock agrees, so that records of two folders are in order as well as
+    their clocks are.
     """
 
     folder: str
@@ -58,7 +60,9 @@ class Clock:
         try:
             folder = str(read_json(name)["id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BenchError(f"{name}: does not name the results folder ({error}); delete it, and it is made anew") from error
+            raise BenchError(
+                f"{name}: does not name the results folder ({error}); delete it, and it is made anew"
+            ) from error
         return cls(folder, max((r.provenance.order for _, r in every(results)), default=0))
 
     def tick(self) -> int:
@@ -70,15 +74,17 @@ class Clock:
 def read(path: Path) -> Record | None:
     """A record, or None if there is none.
 
-    Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may, or that is not
-    as it was written.
+    Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may,
+    or that is not as it was written.
     """
     if not path.is_file():
         return packed.record(path)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BenchError(f"{path}: not readable ({error.strerror}); mend that, or move the file away") from error
+        raise BenchError(
+            f"{path}: not readable ({error.strerror}); mend that, or move the file away"
+        ) from error
     try:
         try:
             return codec.decode(data)
@@ -110,7 +116,9 @@ def fit(path: Path, key: str) -> FitRecord | None:
 
 
 def evaluation(path: Path, key: str) -> EvaluationRecord | None:
-    """The record at ``path`` if it is of an evaluation that succeeded, bears this key and has its predictions."""
+    """The record at ``path`` if it is of an evaluation that succeeded, bears this key and has its
+    predictions.
+    """
     found = read(path)
     if not isinstance(found, EvaluationRecord) or found.key != key:
         return None
@@ -118,7 +126,9 @@ def evaluation(path: Path, key: str) -> EvaluationRecord | None:
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
-    """The fit of the record at ``path``, then the fits that it builds on; those whose records are gone are left out."""
+    """The fit of the record at ``path``, then the fits that it builds on; those whose records are gone are
+    left out.
+    """
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     if not isinstance(own, FitRecord):
         return []
@@ -132,7 +142,9 @@ def behind(path: Path, record: Record) -> list[FitRecord]:
 
 
 def write(path: Path, record: Record, clock: Clock) -> None:
-    """Write one record with its number, the time and its checksum. Raises BenchError where a field holds what it may not."""
+    """Write one record with its number, the time and its checksum. Raises BenchError where a field holds what
+    it may not.
+    """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = replace(record.provenance, written=now, order=clock.tick(), folder=clock.folder)
     put(path, replace(record, provenance=facts))
@@ -144,9 +156,11 @@ def put(path: Path, record: Record) -> None:
 
 
 def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Write what the evaluation whose record will lie at ``path`` says of every test image, in the order of the test list.
+    """Write what the evaluation whose record will lie at ``path`` says of every test image, in the order of
+    the test list.
 
-    ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16. Returns the checksum of each array.
+    ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16. Returns the checksum of each
+    array.
     """
     kept = {name: np.asarray(x, np.uint16) for name, x in arrays.items()}
     buffer = io.BytesIO()
@@ -172,7 +186,10 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
     found = arrays(path, names)
     for name, x in found.items():
         if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
-            raise BenchError(f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with --fresh")
+            raise BenchError(
+                f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with "
+                "--fresh"
+            )
     return found
 
 
@@ -188,7 +205,9 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         with np.load(file, allow_pickle=False) as kept_here:
             return {name: kept_here[name] for name in names}
     except codec.TORN as error:
-        raise BenchError(f"{file}: not readable predictions ({error}); delete the file to run its cell again") from error
+        raise BenchError(
+            f"{file}: not readable predictions ({error}); delete the file to run its cell again"
+        ) from error
 
 
 def every(results: Path) -> Iterator[tuple[Path, Record]]:
@@ -214,7 +233,9 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
 
 
 def outdated(results: Path) -> bool:
-    """Whether a folder holds records of schema 1, which read but which no run takes for its own (bench.records.upgrade)."""
+    """Whether a folder holds records of schema 1, which read but which no run takes for its own
+    (bench.records.upgrade).
+    """
     files = places.runs(results).rglob("*.json")
     first = next(iter(packed.rows(results).values()), None)
     if first is not None and codec.schema_of(first.record) == convert.SCHEMA:
@@ -226,6 +247,7 @@ def require_present(results: Path) -> None:
     """Raises BenchError, naming the command, for a folder with records of an older schema."""
     if outdated(results):
         raise BenchError(
-            f"{results} holds records of an older schema: `bench convert --results {results}` brings them over, and nothing "
+            f"{results} holds records of an older schema: `bench convert --results {results}` brings them "
+            "over, and nothing "
             "that they hold is run again"
         )

@@ -1,8 +1,8 @@
 """What a run writes down, as types: a fit, an evaluation of it, a failure (docs/architecture.md, "Records").
 
-msgspec checks types, ranges and unknown fields where records are read (bench/records/store.py). A field that has its default
-is not written, so a field that is added later leaves the checksums of old records alone. Fields marked "reserved" are filled
-by what is built on them later.
+msgspec checks types, ranges and unknown fields where records are read (bench/records/store.py). A field that
+has its default is not written, so a field that is added later leaves the checksums of old records alone.
+Fields marked "reserved" are filled by what is built on them later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Base(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Cell(Base, frozen=True, kw_only=True):
-    """The coordinates of a fit, as tables name them. ``classes``: all of the dataset's, or a part (reserved)."""
+    """The coordinates of a fit, as tables name them. ``classes``: all of the dataset's, or a part
+    (reserved).
+    """
 
     method: str
     dataset: str
@@ -40,9 +42,9 @@ class Cell(Base, frozen=True, kw_only=True):
 class Provenance(Base, frozen=True, kw_only=True):
     """Where a number came from: what may move it by rounding, and when it was written.
 
-    ``flags``: switches of the run. ``source``: SHA-256 of the method's file. ``written``: ISO time, UTC, for people;
-    ``order`` decides which of two records is the later one: it is above that of every record that was in the results folder
-    ``folder`` before, whatever the clock says.
+    ``flags``: switches of the run. ``source``: SHA-256 of the method's file. ``written``: ISO time, UTC, for
+    people; ``order`` decides which of two records is the later one: it is above that of every record that was
+    in the results folder ``folder`` before, whatever the clock says.
     """
 
     commit: str | None = None
@@ -59,10 +61,11 @@ class Provenance(Base, frozen=True, kw_only=True):
 
 
 class Budget(Base, frozen=True, kw_only=True):
-    """What a fit cost: configurations, checks and search points scored on validation, optimiser steps, validation images.
+    """What a fit cost: configurations, checks and search points scored on validation, optimiser steps,
+    validation images.
 
-    ``waves``, ``halvings``: where memory split the grid. ``graphs``, ``eager``: recorded steps, and why others were not.
-    ``joined``: keys of all fits that trained together; ``apart``: why this one did not.
+    ``waves``, ``halvings``: where memory split the grid. ``graphs``, ``eager``: recorded steps, and why
+    others were not. ``joined``: keys of all fits that trained together; ``apart``: why this one did not.
     """
 
     configurations: Count = 0
@@ -86,7 +89,9 @@ class Curve(Base, frozen=True, kw_only=True):
 
 
 class PerClass(Base, frozen=True, kw_only=True):
-    """Counts by class (reserved): test images, those that were right, and how often the class was predicted."""
+    """Counts by class (reserved): test images, those that were right, and how often the class was
+    predicted.
+    """
 
     images: list[Count]
     right: list[Count]
@@ -96,11 +101,11 @@ class PerClass(Base, frozen=True, kw_only=True):
 class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     """A fit that succeeded.
 
-    ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in ``parts.after``.
-    ``changed``: settings that the user set away from the method's own. ``values``: what was chosen. ``step``: the chosen one.
-    ``seconds`` by phase. ``peak_memory``: bytes. ``state``: checksum of the fitted tensors, empty where there are none;
-    ``temperature`` (reserved): what calibration divides logits by. ``dataset_identity`` (reserved): what the dataset is, not
-    what it is called.
+    ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in
+    ``parts.after``. ``changed``: settings that the user set away from the method's own. ``values``: what was
+    chosen. ``step``: the chosen one. ``seconds`` by phase. ``peak_memory``: bytes. ``state``: checksum of the
+    fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides logits
+    by. ``dataset_identity`` (reserved): what the dataset is, not what it is called.
     """
 
     schema: Literal[2]
@@ -132,10 +137,10 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
 class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="evaluation"):
     """An evaluation of a fit on a test set.
 
-    ``target``: the test set's name. ``values``: the inference-time values that counted; ``changed``: those that the user set.
-    ``n``: test images. ``top1``, ``top5``: shares right. ``predictions``: checksum of each array beside the record, by name.
-    Reserved: ``metrics`` by name, ``per_class``, ``outputs`` (the names of further arrays, a row an image), and
-    ``target_identity``, what the test set is.
+    ``target``: the test set's name. ``values``: the inference-time values that counted; ``changed``: those
+    that the user set. ``n``: test images. ``top1``, ``top5``: shares right. ``predictions``: checksum of each
+    array beside the record, by name. Reserved: ``metrics`` by name, ``per_class``, ``outputs`` (the names of
+    further arrays, a row an image), and ``target_identity``, what the test set is.
     """
 
     schema: Literal[2]
@@ -163,8 +168,9 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
 class Failure(Base, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """A fit or an evaluation that failed, in the place where its record would be.
 
-    ``of``: which of the two. ``stage``: what failed, reading an image, encoding, preparing, fitting or evaluating. ``target``
-    and ``values``: of an evaluation. ``traceback`` is for people and is left out of packed records.
+    ``of``: which of the two. ``stage``: what failed, reading an image, encoding, preparing, fitting or
+    evaluating. ``target`` and ``values``: of an evaluation. ``traceback`` is for people and is left out of
+    packed records.
     """
 
     schema: Literal[2]

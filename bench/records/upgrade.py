@@ -28,14 +28,16 @@ class Upgraded:
 def upgrade(results: Path) -> Upgraded:
     """Convert what lies in files and what is packed; what is of the present schema stays as it is.
 
-    Nothing old is removed before what replaces it is written, so that an interruption loses nothing; a second call goes on.
-    Raises BenchError where there are no records, or where predictions are not those of their record.
+    Nothing old is removed before what replaces it is written, so that an interruption loses nothing; a second
+    call goes on. Raises BenchError where there are no records, or where predictions are not those of their
+    record.
     """
     if not places.runs(results).is_dir() and not packed.rows(results):
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
     files = {f: data for f in sorted(places.runs(results).rglob("*.json")) if _old(data := f.read_bytes())}
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
-    # Fits and evaluations may lie in either, so one converter sees both; the packed ones are replaced last, in one piece.
+    # Fits and evaluations may lie in either, so one converter sees both; the packed ones are replaced last,
+    # in one piece.
     raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
     converter = convert.Converter(lambda cell, method, key: _fit(raw, results, cell, method, key))
     done = [*_files(results, files, converter), *_packed(results, rows, converter)]
@@ -46,7 +48,9 @@ def _old(data: bytes | msgspec.Raw) -> bool:
     return codec.schema_of(data) == convert.SCHEMA
 
 
-def _fit(raw: Mapping[Path, bytes], results: Path, cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
+def _fit(
+    raw: Mapping[Path, bytes], results: Path, cell: Mapping[str, Any], method: str, key: str
+) -> dict[str, Any] | None:
     where = places.folder(results, cell["backbone"], cell["dataset"], method)
     data = raw.get(places.fit_path(where, key))
     found: dict[str, Any] | None = None if data is None else msgspec.json.decode(data)
@@ -58,7 +62,9 @@ def _why_unmatched(record: Record) -> str:
     if isinstance(record, FitRecord) and record.parts.preprocessing == convert.UNKNOWN:
         return f"fits of {record.cell.backbone}, whose weights are not here"
     if isinstance(record, FitRecord) and record.parts.source:
-        return f"fits of {record.cell.method}, a plugin whose other files schema {convert.SCHEMA} did not know"
+        return (
+            f"fits of {record.cell.method}, a plugin whose other files schema {convert.SCHEMA} did not know"
+        )
     return ""
 
 
@@ -82,7 +88,9 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
             store.put(place, record)
         written |= {place, place.with_suffix(".npz")}
         yield record
-    for file in sorted(files, key=lambda f: "-" not in f.stem):  # evaluations first: they are found by their fits
+    for file in sorted(
+        files, key=lambda f: "-" not in f.stem
+    ):  # evaluations first: they are found by their fits
         for part in {file, file.with_suffix(".npz")} - written:
             part.unlink(missing_ok=True)
 
@@ -97,17 +105,26 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
         kept = packed.top1(path) if row.place else None
         if isinstance(record, EvaluationRecord) and kept is not None:
             _check(path, record, *kept)
-            record = replace(record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True)))
-        lines.append(packed.Line(_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place))
+            record = replace(
+                record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True))
+            )
+        lines.append(
+            packed.Line(_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place)
+        )
     packed.write_lines(results, lines)
     yield from (line.record for line in lines)
 
 
 def _check(path: Path, record: EvaluationRecord, top1: np.ndarray, labels: np.ndarray) -> None:
-    """Schema 1 had no checksums: what can be told is whether the predictions give the accuracy that was recorded."""
+    """Schema 1 had no checksums: what can be told is whether the predictions give the accuracy that was
+    recorded.
+    """
     right = float((top1 == labels).mean())
     if len(labels) != record.n or abs(right - record.top1) > 1e-9:
-        raise BenchError(f"{path}: its predictions are not its own (they give {right:.4f}, it says {record.top1:.4f}); delete it")
+        raise BenchError(
+            f"{path}: its predictions are not its own (they give {right:.4f}, it says {record.top1:.4f}); "
+            "delete it"
+        )
 
 
 def _place(path: Path, record: Record) -> Path:

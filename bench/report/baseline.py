@@ -1,4 +1,5 @@
-"""Baselines: what `bench check` compares with. Top-1 predictions of chosen cells with where they came from, one JSON file.
+"""Baselines: what `bench check` compares with. Top-1 predictions of chosen cells with where they came from,
+one JSON file.
 
 Legend: n test images of an evaluation.
 """
@@ -29,15 +30,23 @@ from bench.report.frame import precision, with_precision
 SCHEMA = 1
 CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
 IDENTITY = (*CELL, "target", "variant")
-_PER_RECORD = ("written", "order", "folder", "source")  # of a record's provenance, what its machine does not determine
+# of a record's provenance, what its machine does not determine
+_PER_RECORD = (
+    "written",
+    "order",
+    "folder",
+    "source",
+)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One evaluation. ``overrides``: settings that were changed, by method, those of the fits below it included.
+    """One evaluation. ``overrides``: settings that were changed, by method, those of the fits below it
+    included.
 
-    ``top1``: predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below. ``machine``: where.
-    ``labels``: classes (n,), known for records only; a baseline does not hold them. ``precision``: of the image tower.
+    ``top1``: predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below.
+    ``machine``: where. ``labels``: classes (n,), known for records only; a baseline does not hold them.
+    ``precision``: of the image tower.
     """
 
     cell: Mapping[str, Any]
@@ -67,16 +76,23 @@ class Kept:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Kept evaluations, and the seconds of the calibration workload in the run that made them (None: not measured)."""
+    """Kept evaluations, and the seconds of the calibration workload in the run that made them (None: not
+    measured).
+    """
 
     kept: tuple[Kept, ...]
     calibration: float | None = None
 
 
 def collect(frame: pd.DataFrame) -> list[Kept]:
-    """The successful evaluations of a frame with their predictions. Raises BenchError where predictions are gone."""
-    return [_keep(Path(path), variant) for path, variant, s in zip(frame["path"], frame["variant"], frame["status"], strict=True)
-            if s == "ok"]  # fmt: skip
+    """The successful evaluations of a frame with their predictions. Raises BenchError where predictions are
+    gone.
+    """
+    return [
+        _keep(Path(path), variant)
+        for path, variant, s in zip(frame["path"], frame["variant"], frame["status"], strict=True)
+        if s == "ok"
+    ]
 
 
 def _keep(path: Path, variant: str) -> Kept:
@@ -104,18 +120,23 @@ def _keep(path: Path, variant: str) -> Kept:
 
 
 def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
-    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all). BenchError where none is left.
+    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all). BenchError where
+    none is left.
 
     Cells without labels count for all shots and seeds.
     """
     kept = tuple(k for k in baseline.kept if _wanted(k.cell, chosen))
     if not kept:
-        raise BenchError("the baseline holds no such cell; leave out --methods, --datasets, --shots or --seeds")
+        raise BenchError(
+            "the baseline holds no such cell; leave out --methods, --datasets, --shots or --seeds"
+        )
     return replace(baseline, kept=kept)
 
 
 def in_precision(baseline: Baseline, wanted: str) -> Baseline:
-    """The cells under the names that they have in another precision; each still says which one it was kept in."""
+    """The cells under the names that they have in another precision; each still says which one it was kept
+    in.
+    """
     keys.dtype(wanted)
 
     def renamed(k: Kept) -> Kept:
@@ -128,13 +149,16 @@ def in_precision(baseline: Baseline, wanted: str) -> Baseline:
 def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
     """The rows of a frame that a baseline has a cell for."""
     wanted = {kept.identity for kept in baseline.kept}
-    return frame.loc[np.array([tuple(row) in wanted for row in frame[list(IDENTITY)].to_numpy().tolist()], dtype=bool)]
+    return frame.loc[
+        np.array([tuple(row) in wanted for row in frame[list(IDENTITY)].to_numpy().tolist()], dtype=bool)
+    ]
 
 
 def chosen(
     frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = keys.SINGLE
 ) -> list[Kept]:
-    """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from a frame's records.
+    """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from
+    a frame's records.
 
     Raises BenchError when there are none, when one of them failed or when an old one is missing.
     """
@@ -147,7 +171,11 @@ def chosen(
     kept = collect(rows)
     lost = {k.identity for k in old.kept} - {k.identity for k in kept} if old is not None else set()
     if lost or not kept or len(kept) < len(rows):
-        what = f"{len(lost) or len(rows) - len(kept)} cells failed or have no record" if lost or len(rows) else "no such records"
+        what = (
+            f"{len(lost) or len(rows) - len(kept)} cells failed or have no record"
+            if lost or len(rows)
+            else "no such records"
+        )
         raise BenchError(f"the baseline is not written: {what}; run them first with `bench run`")
     return kept
 
@@ -183,16 +211,27 @@ def load(path: Path) -> Baseline:
         if found["kind"] != "baseline" or found["schema"] != SCHEMA:
             raise ValueError(f"kind {found['kind']!r}, schema {found['schema']!r}")
         return Baseline(tuple(_kept(row, found["machines"]) for row in found["cells"]), found["calibration"])
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise BenchError(f"{path}: not a baseline of this program ({reason}); write one with --update") from error
+        raise BenchError(
+            f"{path}: not a baseline of this program ({reason}); write one with --update"
+        ) from error
 
 
 def _kept(row: Mapping[str, Any], machines: Sequence[Mapping[str, Any]]) -> Kept:
     names = ("cell", "target", "variant", "target_digest", "version", "seconds", "overrides")
     if set(row["cell"]) != set(CELL):
         raise ValueError(f"a cell has {', '.join(CELL)}, not {', '.join(row['cell'])}")
-    found = {name: row[name] for name in names} | {"precision": row.get("precision", keys.SINGLE)}  # old files do not say
+    # old files do not say
+    found = {name: row[name] for name in names} | {"precision": row.get("precision", keys.SINGLE)}
     return Kept(**found, top1=_unpacked(row["top1"]), machine=machines[row["machine"]])
 
 

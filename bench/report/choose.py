@@ -18,7 +18,8 @@ DEFAULT_PROTOCOL = "recipe"
 
 @dataclass(frozen=True)
 class Choice:
-    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings too.
+    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings
+    too.
 
     ``first``: methods that keep their colours in a figure of more than it can tell apart.
     """
@@ -46,9 +47,11 @@ def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame
 
 
 def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
-    """The frame with rows of equal texts under their other names too, where a cell has no row under that name.
+    """The frame with rows of equal texts under their other names too, where a cell has no row under that
+    name.
 
-    These are names that the same table row has on other datasets, and those of ``names`` that have no records at all.
+    These are names that the same table row has on other datasets, and those of ``names`` that have no records
+    at all.
     """
     row, own = list(IDENTITY), set(frame["prompts"].map(canonical))
     other = frame.assign(prompts=frame["also"]).explode("prompts").dropna(subset=["prompts"])
@@ -59,7 +62,9 @@ def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def at_shots(frame: pd.DataFrame, shots: Sequence[int]) -> pd.DataFrame:
-    """Rows with these numbers of shots, and those without any. BenchError where there are other numbers only."""
+    """Rows with these numbers of shots, and those without any. BenchError where there are other
+    numbers only.
+    """
     there = sorted(set(frame["shots"]) - {0})
     if shots and there and not set(shots) & set(there):
         raise BenchError(f"no records of {shots_list(shots)}; there are some of {shots_list(there)}")
@@ -70,7 +75,11 @@ def pick(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     """The chosen rows, and notes on what was left out without being asked for."""
     for column, names in (("method", choice.methods), ("dataset", choice.datasets)):
         frame = only(frame, column, names)
-    for column, name in (("backbone", choice.backbone), ("protocol", choice.protocol), ("preset", choice.preset)):
+    for column, name in (
+        ("backbone", choice.backbone),
+        ("protocol", choice.protocol),
+        ("preset", choice.preset),
+    ):
         frame = only(frame, column, (name,) if name else ())
     frame = at_shots(frame, choice.shots)
     frame = only(called(frame, choice.prompts), "prompts", choice.prompts)
@@ -79,7 +88,10 @@ def pick(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     has_plain = set(frame[frame["variant"] == ""]["method"])
     kept = frame[(frame["variant"] == "") | ~frame["method"].isin(has_plain)]
     left_out = sorted(set(frame["method"]) & set(frame.drop(kept.index)["method"]))
-    hint = f"left out: rows of {', '.join(left_out)} with changed settings (`bench table ablation`, or --variants)"
+    hint = (
+        f"left out: rows of {', '.join(left_out)} with changed settings (`bench table ablation`, or "
+        "--variants)"
+    )
     return kept, [hint] if left_out else []
 
 
@@ -101,13 +113,17 @@ class Namer:
     """Names rows by their method and by whatever tells its rows apart."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        by_method = frame.groupby(["method", "backbone"])[["prompts", "preset"]].nunique().groupby("method").max()
+        by_method = (
+            frame.groupby(["method", "backbone"])[["prompts", "preset"]].nunique().groupby("method").max()
+        )
         self.several = {c: by_method[c].gt(1).to_dict() for c in ("prompts", "preset")}
         self.titles = dict(zip(frame["method"], frame["title"], strict=True))
         self.labelled = set(frame[frame["label_prompts"].astype(bool)]["prompts"])
 
     def __call__(self, key: Mapping[str, Any], variant: bool = True) -> tuple[str, str]:
-        """(for people, with titles and warnings; for machines, with names) of a row with these coordinates."""
+        """(for people, with titles and warnings; for machines, with names) of a row with these
+        coordinates.
+        """
         method, prompts = str(key["method"]), str(key["prompts"])
         seen, plain = [], []
         if prompts in self.labelled:

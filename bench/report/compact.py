@@ -22,11 +22,12 @@ class Packed:
 
 
 def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
-    """Pack the records that count (``load_results``), with the fits behind them, from ``results`` into ``out``.
+    """Pack the records that count (``load_results``), with the fits behind them, from ``results`` into
+    ``out``.
 
-    Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the same records give
-    the same bytes. Raises BenchError where predictions are missing, and when the files would exceed ``limit`` bytes (they
-    are then not written).
+    Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the
+    same records give the same bytes. Raises BenchError where predictions are missing, and when the files
+    would exceed ``limit`` bytes (they are then not written).
     """
     frame = load_results(results)
     found = dict(store.every(results))
@@ -40,9 +41,11 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     top1 = {path: _top1(path) for path, r in kept.items() if isinstance(r, EvaluationRecord)}
     root = places.runs(results)
     size = packed.write(
-        out, {p.relative_to(root).as_posix(): r for p, r in kept.items()},
-        {p.relative_to(root).as_posix(): arrays for p, arrays in top1.items()}, limit,
-    )  # fmt: skip
+        out,
+        {p.relative_to(root).as_posix(): r for p, r in kept.items()},
+        {p.relative_to(root).as_posix(): arrays for p, arrays in top1.items()},
+        limit,
+    )
     count = sum(isinstance(r, FitRecord) or (isinstance(r, Failure) and r.of == "fit") for r in kept.values())
     return Packed(count, len(kept) - count, len(found) - len(kept), size)
 

@@ -14,17 +14,35 @@ from bench.report.choose import Choice, cells_text, one_backbone, pick, shots_li
 from bench.report.pairs import Pair, pairs, sides
 from bench.report.tables import AVERAGE, Entry, Row, Table
 from bench.report.tables_ablation import p_text
-from bench.stats import Interval, average_interval, difference, holm, mcnemar, p_value, resolvable, wilcoxon_holm
+from bench.stats import (
+    Interval,
+    average_interval,
+    difference,
+    holm,
+    mcnemar,
+    p_value,
+    resolvable,
+    wilcoxon_holm,
+)
 
-DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = "difference", "interval", "p", "McNemar", "Wilcoxon", "resolves"
+DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = (
+    "difference",
+    "interval",
+    "p",
+    "McNemar",
+    "Wilcoxon",
+    "resolves",
+)
 BOUNDS = (-1.0, 1.0)
 ENOUGH = 6  # datasets below which no two-sided signed-rank p can be under 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``difference``: first - second averaged over all datasets and numbers of shots (fractions). ``resolves``: the
-    smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions. ``table`` has the cells."""
+    """``difference``: first - second averaged over all datasets and numbers of shots (fractions).
+    ``resolves``: the smallest true difference that as many seeds and images tell from 0 in 4 of 5
+    repetitions. ``table`` has the cells.
+    """
 
     first: str
     second: str
@@ -36,13 +54,22 @@ class Comparison:
 
 
 def compare(
-    frame: pd.DataFrame, first: str, second: str, *, datasets: Sequence[str] = (), shots: Sequence[int] = (),
-    backbone: str | None = None, prompts: str | None = None, protocol: str | None = None, preset: str | None = None,
-) -> Comparison:  # fmt: skip
-    """Compare two methods of a DataFrame from ``load_results`` on the cells that both have, seed by seed, image by image.
+    frame: pd.DataFrame,
+    first: str,
+    second: str,
+    *,
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    backbone: str | None = None,
+    prompts: str | None = None,
+    protocol: str | None = None,
+    preset: str | None = None,
+) -> Comparison:
+    """Compare two methods of a DataFrame from ``load_results`` on the cells that both have, seed by seed,
+    image by image.
 
-    A method is named ``name``, ``name:key=value`` (a variant, as tables print it) or ``name@prompts``. Raises BenchError
-    for unknown names, for choices that are left open and where the two have nothing in common.
+    A method is named ``name``, ``name:key=value`` (a variant, as tables print it) or ``name@prompts``. Raises
+    BenchError for unknown names, for choices that are left open and where the two have nothing in common.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
@@ -52,12 +79,17 @@ def compare(
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
     found, lost = pairs(rows[0], rows[1])
     if not found:
-        raise BenchError(f"{first} and {second} have no complete cell in common" + (f": {cells_text(lost)}" if lost else ""))
+        raise BenchError(
+            f"{first} and {second} have no complete cell in common"
+            + (f": {cells_text(lost)}" if lost else "")
+        )
     by_shots: dict[int, list[Pair]] = {}
     for pair in found:
         by_shots.setdefault(pair.shots, []).append(pair)
     ranks = _ranks(by_shots)
-    lines = [_named(row, first, second) for n, cells in by_shots.items() for row in _block(n, cells, ranks.get(n))]
+    lines = [
+        _named(row, first, second) for n, cells in by_shots.items() for row in _block(n, cells, ranks.get(n))
+    ]
     whole = average_interval(_over_shots(found), bounds=BOUNDS)
     verdict = _verdict(first, second, found, whole)
     columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
@@ -105,14 +137,23 @@ def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
     return right_Sn[i if len(right_Sn) > 1 else 0]
 
 
-def _line(name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Entry]) -> Row:
-    means = {side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")}
+def _line(
+    name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Entry]
+) -> Row:
+    means = {
+        side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")
+    }
     entries = {side: Entry(value, f"{value:.2f}") for side, value in means.items()}
     gap, reach = 100 * interval.estimate, 100 * resolvable(interval)
     entries |= {
-        DIFFERENCE: Entry(gap, f"{gap:+.2f}"), INTERVAL: Entry(text=_span(interval)), P: Entry(p, p_text(p)),
-        MCNEMAR: Entry(), WILCOXON: Entry(), RESOLVES: Entry(reach, f"{reach:.2f}"), **more,
-    }  # fmt: skip
+        DIFFERENCE: Entry(gap, f"{gap:+.2f}"),
+        INTERVAL: Entry(text=_span(interval)),
+        P: Entry(p, p_text(p)),
+        MCNEMAR: Entry(),
+        WILCOXON: Entry(),
+        RESOLVES: Entry(reach, f"{reach:.2f}"),
+        **more,
+    }
     return Row((name, str(shots)), entries, shots=shots, block=(shots,))
 
 
@@ -126,11 +167,15 @@ def _span(interval: Interval) -> str:
 
 
 def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
-    """Wilcoxon's p over the datasets at each number of shots, Holm-adjusted over these; none under two datasets."""
+    """Wilcoxon's p over the datasets at each number of shots, Holm-adjusted over these; none under two
+    datasets.
+    """
     found = {}
     for shots, cells in by_shots.items():
         if len(cells) > 1:
-            scores = pd.DataFrame({"a": [c.first.mean() for c in cells], "b": [c.second.mean() for c in cells]})
+            scores = pd.DataFrame(
+                {"a": [c.first.mean() for c in cells], "b": [c.second.mean() for c in cells]}
+            )
             found[shots] = float(wilcoxon_holm(scores)["p"].iloc[0])
     return dict(zip(found, map(float, holm(list(found.values()))), strict=True)) if found else {}
 
@@ -145,11 +190,15 @@ def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) ->
         word = "better" if whole.estimate > 0 else "worse"
         says = f"{first} is {word} than {second} by {size} {where} at {numbers}"
     else:
-        says = f"{first} and {second} are not told apart {where} at {numbers}: {100 * whole.estimate:+.2f} points"
+        says = (
+            f"{first} and {second} are not told apart {where} at {numbers}: {100 * whole.estimate:+.2f} "
+            "points"
+        )
     seeds = max(max(len(p.first), len(p.second)) for p in found)
     images = sum({p.dataset: p.first.shape[1] for p in found}.values())
     return (
-        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} and {images} test images resolve "
+        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} and {images} test "
+        "images resolve "
         f"a difference from {100 * resolvable(whole):.2f} points on."
     )
 
@@ -159,8 +208,10 @@ def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tup
     varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
     notes = [
         "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
-        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed on its own",
-        "resolves: the smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions",
+        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed on "
+        "its own",
+        "resolves: the smallest true difference that as many seeds and images tell from 0 in 4 of 5 "
+        "repetitions",
     ]
     if ranks:
         few = len({p.dataset for p in found}) < ENOUGH
@@ -168,10 +219,13 @@ def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tup
         notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
     if _unbalanced(found):
         notes.append(
-            "the first sentence averages each dataset over the numbers of shots that both methods have there, on the seeds that "
+            "the first sentence averages each dataset over the numbers of shots that both methods have "
+            "there, on the seeds that "
             "it has at all of them; --shots compares at one"
         )
-    return notes + ([f"left out, because one of the two lacks a seed or failed: {cells_text(lost)}"] if lost else [])
+    return notes + (
+        [f"left out, because one of the two lacks a seed or failed: {cells_text(lost)}"] if lost else []
+    )
 
 
 def _unbalanced(found: Sequence[Pair]) -> bool:

@@ -1,4 +1,6 @@
-"""Which records count where newer ones replace older ones: numbers of different makes are never mixed in a table."""
+"""Which records count where newer ones replace older ones: numbers of different makes are never mixed in a
+table.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,44 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord
 _MOST = 4  # names of a conflict that are spelt out
 V = TypeVar("V", str, tuple[tuple[str, str], ...])
 Row = dict[str, Any]
-CELL = ("method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "variant")
+CELL = (
+    "method",
+    "dataset",
+    "target",
+    "shots",
+    "seed",
+    "backbone",
+    "prompts",
+    "protocol",
+    "preset",
+    "variant",
+)
 
 
-# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and what ``Made`` holds by itself.
+# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and what ``Made`` holds by
+# itself.
 SETUP = (
-    "settings", "recipe", "source", "engine", "preprocessing", "prompts", "sentences", "protocol", "encode_dtype", "classes",
+    "settings",
+    "recipe",
+    "source",
+    "engine",
+    "preprocessing",
+    "prompts",
+    "sentences",
+    "protocol",
+    "encode_dtype",
+    "classes",
     "draw_kind",
-)  # fmt: skip
+)
 
 
 class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
-    ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's. ``content``:
-    digests of the dataset and of the test set, by name. ``setup``: digests of whatever else is in the keys of the same
-    methods, by name (``SETUP``); they differ between the seeds of a row only where something has changed since.
+    ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's.
+    ``content``: digests of the dataset and of the test set, by name. ``setup``: digests of whatever else is
+    in the keys of the same methods, by name (``SETUP``); they differ between the seeds of a row only where
+    something has changed since.
     """
 
     versions: Mapping[str, int]
@@ -73,16 +97,26 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         return [f"{m} version {v} (there is {latest_version[m]})" for m, v in old.items()]
 
     rows = _drop(rows, old_version, notes)
-    weights = _latest(rows, lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {}, notes)
+    weights = _latest(
+        rows, lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {}, notes
+    )
 
     def old_weights(row: Row) -> list[str]:
-        return [f"older weights of {row['backbone']}"] if _old(row["made"].weights, weights, row["backbone"]) else []
+        return (
+            [f"older weights of {row['backbone']}"]
+            if _old(row["made"].weights, weights, row["backbone"])
+            else []
+        )
 
     rows = _drop(rows, old_weights, notes)
     content = _latest(rows, lambda row: row["made"].content, notes)
 
     def old_content(row: Row) -> list[str]:
-        return [f"an older content of {name}" for name, found in row["made"].content.items() if _old(found, content, name)]
+        return [
+            f"an older content of {name}"
+            for name, found in row["made"].content.items()
+            if _old(found, content, name)
+        ]
 
     rows = _drop(rows, old_content, notes)
     setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup}, notes)
@@ -102,7 +136,9 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
             newest[cell] = row
     kept = {id(row) for row in newest.values()}
     again = {tuple(row[c] for c in CELL): row for row in rows if id(row) not in kept}
-    merged = [cell for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]]
+    merged = [
+        cell for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]
+    ]
     _note_merged([f"{cell[0]} on {cell[2]}" for cell in merged], notes)
     return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again"], notes), notes
 
@@ -112,7 +148,9 @@ def _old(found: str, newest: Mapping[str, str], name: str) -> bool:
 
 
 def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: list[str]) -> dict[str, V]:
-    """The digest that the newest record gives to each name; names on which merged folders disagree are noted."""
+    """The digest that the newest record gives to each name; names on which merged folders disagree are
+    noted.
+    """
     newest: dict[str, tuple[int, V]] = {}
     folders: dict[str, dict[V, set[str]]] = {}
     for row in rows:
@@ -120,17 +158,25 @@ def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: lis
             newest[name] = max(newest.get(name, (-1, value)), (row["order"], value))
             folders.setdefault(name, {}).setdefault(value, set()).add(row["folder"])
     latest = {name: value for name, (_, value) in newest.items()}
-    others = {name: set().union(*by_value.values()) - by_value[latest[name]] - {""} for name, by_value in folders.items()}
+    others = {
+        name: set().union(*by_value.values()) - by_value[latest[name]] - {""}
+        for name, by_value in folders.items()
+    }
     _note_merged([name.replace("\n", " ") for name, folder in others.items() if folder], notes)
     return latest
 
 
 def _note_merged(names: list[str], notes: list[str]) -> None:
-    """A results folder that never had what counts now was merged in: which of two folders is ahead, no counter can say."""
+    """A results folder that never had what counts now was merged in: which of two folders is ahead, no
+    counter can say.
+    """
     if names:
         more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
         what = "; ".join(sorted(names)[:_MOST]) + more
-        notes.append(f"merged folders disagree on {what}: what bears the later number counts (`bench pack` drops the rest)")
+        notes.append(
+            f"merged folders disagree on {what}: what bears the later number counts (`bench pack` drops the "
+            "rest)"
+        )
 
 
 def _seedless(row: Row) -> str:

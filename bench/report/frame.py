@@ -21,34 +21,64 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report import current
 
 COLUMNS = (
-    "method", "dataset", "target", "shots", "seed", "backbone", "prompts", "protocol", "preset", "accuracy", "top5", "n",
-    "status", "error", "variant", "values", "version", "steps", "configurations", "seconds", "fit", "key", "path",
-    "title", "label_prompts", "also", "written",
-)  # fmt: skip
+    "method",
+    "dataset",
+    "target",
+    "shots",
+    "seed",
+    "backbone",
+    "prompts",
+    "protocol",
+    "preset",
+    "accuracy",
+    "top5",
+    "n",
+    "status",
+    "error",
+    "variant",
+    "values",
+    "version",
+    "steps",
+    "configurations",
+    "seconds",
+    "fit",
+    "key",
+    "path",
+    "title",
+    "label_prompts",
+    "also",
+    "written",
+)
 _CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
-# Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with failed cells only,
-# which never got as far as having its texts.
+# Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with
+# failed cells only, which never got as far as having its texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
 
 def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
-    """All records of a results folder, as files or packed: one row per evaluation, one with ``status = failed`` per failure.
+    """All records of a results folder, as files or packed: one row per evaluation, one with ``status =
+    failed`` per failure.
 
-    ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the inference-time values,
-    ``variant`` the settings that a user set away from the method's own and the precision (empty for the plain method in
-    single precision), ``path`` the record, ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts,
-    ``also`` the other prompt sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
+    ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the
+    inference-time values, ``variant`` the settings that a user set away from the method's own and the
+    precision (empty for the plain method in single precision), ``path`` the record, ``written`` when (ISO,
+    UTC), ``label_prompts`` whether labels chose the prompts, ``also`` the other prompt sets with the same
+    texts: of equal texts one set is recorded, and tables find it by every name.
 
-    A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older version of a method or
-    of one it builds on, of other weights under the same name, of another content of a test set, and of older settings;
-    ``attrs["notes"]`` says what was left out. Raises BenchError when there are no records, or one that cannot be read.
+    A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older
+    version of a method or of one it builds on, of other weights under the same name, of another content of a
+    test set, and of older settings; ``attrs["notes"]`` says what was left out. Raises BenchError when there
+    are no records, or one that cannot be read.
     """
     results = Path(results)
     found = list(store.every(results))
     if not found:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
-        raise BenchError(f"no records under {results / 'runs'}: run `bench run` first, or name the folder with --results{hint}")
+        raise BenchError(
+            f"no records under {results / 'runs'}: run `bench run` first, or name the folder with "
+            f"--results{hint}"
+        )
     fits = {r.key: r for _, r in found if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
     labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
@@ -61,7 +91,9 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
 
 
 def correct(path: str | Path) -> NDArray[np.bool_]:
-    """Which test images (n,) the evaluation with this ``path`` got right. Raises BenchError if its predictions are gone."""
+    """Which test images (n,) the evaluation with this ``path`` got right. Raises BenchError if its
+    predictions are gone.
+    """
     npz = Path(path).with_suffix(".npz")
     return _correct(Path(path), npz.stat().st_mtime_ns if npz.is_file() else 0)
 
@@ -80,7 +112,13 @@ def _row(
     if isinstance(r, EvaluationRecord):
         outcome = {"accuracy": 100.0 * r.top1, "top5": 100.0 * r.top5, "n": r.n, "status": "ok", "error": ""}
     else:
-        outcome = {"accuracy": float("nan"), "top5": float("nan"), "n": 0, "status": "failed", "error": r.error}
+        outcome = {
+            "accuracy": float("nan"),
+            "top5": float("nan"),
+            "n": 0,
+            "status": "failed",
+            "error": r.error,
+        }
     also = fit.prompts_also if fit else None
     uses = fit.prompts_use_labels if fit else None
     return {
@@ -92,7 +130,8 @@ def _row(
         "version": key.version if key else None,
         "steps": fit.budget.steps if fit else 0,
         "configurations": fit.budget.configurations if fit else 0,
-        "seconds": (sum(fit.seconds.values()) if fit else 0.0) + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
+        "seconds": (sum(fit.seconds.values()) if fit else 0.0)
+        + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
         "fit": r.fit,
         "key": r.key,
         "path": str(path),
@@ -115,7 +154,8 @@ def _also(dataset: str, prompts: str) -> tuple[str, ...]:
 def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> str:
     """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
 
-    Those of the fits that it builds on bear their method's name: ``safe.steps=100``. A precision other than fp32 stands last.
+    Those of the fits that it builds on bear their method's name: ``safe.steps=100``. A precision other than
+    fp32 stands last.
     """
     changed = {**(fit.changed if fit else {}), **record.changed}
     for other in current.below(fit, fits) if fit else ():

@@ -1,9 +1,9 @@
 """The regression gate: has a method got worse than its baseline?
 
-On the same kind of machine (processor or accelerator, torch version) and in the same precision a method predicts the same
-classes: agreement below a limit fails. Elsewhere rounding flips some images: there a method fails when the lower bound of the
-paired accuracy difference, over seeds and images, lies below -margin. Seconds count relative to a calibration workload of the
-same run.
+On the same kind of machine (processor or accelerator, torch version) and in the same precision a method
+predicts the same classes: agreement below a limit fails. Elsewhere rounding flips some images: there a method
+fails when the lower bound of the paired accuracy difference, over seeds and images, lies below -margin.
+Seconds count relative to a calibration workload of the same run.
 
 Legend: S seeds, n test images.
 """
@@ -34,8 +34,8 @@ _SHORTEST = 0.01  # seconds below which a cell's time says nothing
 class Group:
     """The verdict on one method at one number of shots, over all its test sets and seeds.
 
-    ``agreement``: the lowest share of equal predictions of any evaluation. ``test``: the paired comparison, None where cells
-    failed. ``by_agreement``: which rule decided.
+    ``agreement``: the lowest share of equal predictions of any evaluation. ``test``: the paired comparison,
+    None where cells failed. ``by_agreement``: which rule decided.
     """
 
     name: str
@@ -49,7 +49,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a whole check. ``speed``: median ratio of calibrated seconds to the baseline's, None where not measured."""
+    """Of a whole check. ``speed``: median ratio of calibrated seconds to the baseline's, None where not
+    measured.
+    """
 
     groups: tuple[Group, ...]
     speed: float | None
@@ -62,13 +64,18 @@ class Verdict:
 
 
 def check(
-    baseline: Baseline, frame: pd.DataFrame, margin: float = MARGIN, agreement: float = AGREEMENT, rule: str = "auto",
-    calibration: float | None = None, slower: float = SLOWER,
-) -> Verdict:  # fmt: skip
+    baseline: Baseline,
+    frame: pd.DataFrame,
+    margin: float = MARGIN,
+    agreement: float = AGREEMENT,
+    rule: str = "auto",
+    calibration: float | None = None,
+    slower: float = SLOWER,
+) -> Verdict:
     """Compare the records of a frame with a baseline; margin and agreement are fractions.
 
-    ``rule``: 'agreement' or 'accuracy' everywhere, or by the kind of machine ('auto'). Raises BenchError when cells have
-    no record at all, or were measured on another test set.
+    ``rule``: 'agreement' or 'accuracy' everywhere, or by the kind of machine ('auto'). Raises BenchError when
+    cells have no record at all, or were measured on another test set.
     """
     if rule not in RULES:
         raise BenchError(f"--rule {rule}: choose one of {', '.join(RULES)}")
@@ -79,11 +86,17 @@ def check(
     missing = [k for k in baseline.kept if k.identity not in new and k.identity[: len(CELL)] not in failed]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BenchError(f"no record of {label(missing[0])}{more}: run the cells first, or check with --rerun")
+        raise BenchError(
+            f"no record of {label(missing[0])}{more}: run the cells first, or check with --rerun"
+        )
     groups: dict[tuple[Any, ...], list[Kept]] = {}
     for kept in baseline.kept:
-        groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in _GROUP), []).append(kept)
-    verdicts = tuple(_judge(old, new, failed, margin, agreement, rule) for _, old in sorted(groups.items(), key=_order))
+        groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in _GROUP), []).append(
+            kept
+        )
+    verdicts = tuple(
+        _judge(old, new, failed, margin, agreement, rule) for _, old in sorted(groups.items(), key=_order)
+    )
     speed = _speed(baseline, new, calibration)
     slow = speed is not None and speed > slower
     return Verdict(verdicts, speed, tuple(_warnings(baseline, new, speed, slower)), slow)
@@ -94,11 +107,16 @@ def label(kept: Kept) -> str:
     c = kept.cell
     where = f"{c['dataset']} on {kept.target}" if kept.target != c["dataset"] else c["dataset"]
     draw = f", {shots_text(c['shots'])}, seed {c['seed']}" if c["shots"] else ""
-    return f"{c['method']} {where}{draw} ({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
+    return (
+        f"{c['method']} {where}{draw} "
+        f"({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
+    )
 
 
 def calibrate(rounds: int = 7) -> float:
-    """Seconds of a fixed workload on this machine now (median of ``rounds``): products, exponentials, sorting."""
+    """Seconds of a fixed workload on this machine now (median of ``rounds``): products, exponentials,
+    sorting.
+    """
     x = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float32)
     spent = []
     for _ in range(rounds):
@@ -122,26 +140,36 @@ def _failures(frame: pd.DataFrame) -> dict[tuple[Any, ...], str]:
 
 
 def _judge(
-    old: list[Kept], new: Mapping[tuple[Any, ...], Kept], failed: Mapping[tuple[Any, ...], str], margin: float, limit: float,
+    old: list[Kept],
+    new: Mapping[tuple[Any, ...], Kept],
+    failed: Mapping[tuple[Any, ...], str],
+    margin: float,
+    limit: float,
     rule: str,
-) -> Group:  # fmt: skip
+) -> Group:
     c = old[0].cell
     shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
     name = f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], old[0].variant)))})"
     lost = [k for k in old if k.identity not in new]
     if lost:
         reason = failed[lost[0].identity[: len(CELL)]]
-        return Group(name, len(old), False, False, 0.0, None, f"{len(lost)} of {len(old)} cells failed: {reason}")
+        return Group(
+            name, len(old), False, False, 0.0, None, f"{len(lost)} of {len(old)} cells failed: {reason}"
+        )
     shares: list[float] = []
     outcomes: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     for kept in sorted(old, key=lambda k: k.cell["seed"]):
         now = new[kept.identity]
         if now.target_digest != kept.target_digest or now.labels is None or len(now.labels) != len(kept.top1):
-            raise BenchError(f"{kept.target} is not the test set of the baseline any more: write a new one with --update")
+            raise BenchError(
+                f"{kept.target} is not the test set of the baseline any more: write a new one with --update"
+            )
         shares.append(float((now.top1 == kept.top1).mean()))
         cell = (now.top1 == now.labels, kept.top1 == now.labels)
         outcomes.setdefault((kept.cell["dataset"], kept.target), []).append(cell)
-    pairs = [(np.stack([a for a, _ in cells]), np.stack([b for _, b in cells])) for cells in outcomes.values()]
+    pairs = [
+        (np.stack([a for a, _ in cells]), np.stack([b for _, b in cells])) for cells in outcomes.values()
+    ]
     test = non_inferiority(pairs, margin)
     strict = rule == "agreement" or (rule == "auto" and all(new[k.identity].kind == k.kind for k in old))
     share = min(shares)
@@ -155,14 +183,26 @@ def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInf
     moved = f"accuracy {change:+.2f} points, at worst {lower:+.2f}"
     if strict and not passed:
         held = "; the accuracy has held: if the change is meant, --update" if test.passed else ""
-        return f"predicts otherwise on the same kind of machine: agreement {100 * share:.2f} % < {100 * limit:g} %; {moved}{held}"
+        return (
+            f"predicts otherwise on the same kind of machine: agreement {100 * share:.2f} % < "
+            f"{100 * limit:g} %; {moved}{held}"
+        )
     if not passed:
-        few = "" if test.enough else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points, take more"
+        few = (
+            ""
+            if test.enough
+            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points, take more"
+        )
         return f"{moved}, below the margin of -{100 * test.margin:g}{few}"
-    return f"agreement {100 * share:.2f} %; {moved}; would have seen a drop of {100 * test.smallest_drop:.2f} points"
+    return (
+        f"agreement {100 * share:.2f} %; {moved}; would have seen a drop of {100 * test.smallest_drop:.2f} "
+        "points"
+    )
 
 
-def _speed(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], calibration: float | None) -> float | None:
+def _speed(
+    baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], calibration: float | None
+) -> float | None:
     if not calibration or not baseline.calibration:
         return None
     pairs = [(new[k.identity].seconds, k.seconds) for k in baseline.kept if k.identity in new]
@@ -170,7 +210,9 @@ def _speed(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], calibration:
     return statistics.median(ratios) if ratios else None
 
 
-def _warnings(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], speed: float | None, slower: float) -> list[str]:
+def _warnings(
+    baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], speed: float | None, slower: float
+) -> list[str]:
     found = []
     if speed is not None and speed > slower:
         found.append(f"slower: {speed:.2f} times the baseline's seconds, calibrated (limit {slower:g})")
@@ -179,5 +221,8 @@ def _warnings(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], speed: fl
         for k in baseline.kept
         if k.identity in new and new[k.identity].version != k.version
     }
-    found += [f"{name}: version {now}, the baseline has version {then}" for name, then, now in sorted(versions, key=str)]
+    found += [
+        f"{name}: version {now}, the baseline has version {then}"
+        for name, then, now in sorted(versions, key=str)
+    ]
     return found

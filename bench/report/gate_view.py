@@ -21,17 +21,30 @@ def headline(verdict: Verdict) -> str:
     """The outcome in one line, with what the check could have seen."""
     bad = [g for g in verdict.groups if not g.passed]
     cells = sum(g.cells for g in verdict.groups)
-    head = f"{len(bad)} of {len(verdict.groups)} groups got worse" if bad else f"no method got worse: {cells} cells"
+    head = (
+        f"{len(bad)} of {len(verdict.groups)} groups got worse"
+        if bad
+        else f"no method got worse: {cells} cells"
+    )
     seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
-    could = f"; the smallest drop that would have been seen everywhere is {100 * max(seen):.2f} points" if seen else ""
-    speed = f"; {verdict.speed:.2f} times the baseline's seconds, calibrated" if verdict.speed is not None else ""
+    could = (
+        f"; the smallest drop that would have been seen everywhere is {100 * max(seen):.2f} points"
+        if seen
+        else ""
+    )
+    speed = (
+        f"; {verdict.speed:.2f} times the baseline's seconds, calibrated" if verdict.speed is not None else ""
+    )
     return f"{head}{could}{speed}"
 
 
 def summary(verdict: Verdict) -> str:
     """Markdown for $GITHUB_STEP_SUMMARY."""
     rows = ["## bench check", "", f"**{_cell(headline(verdict))}**", ""]
-    rows += ["| | method | cells | agreement | change | at worst | would see |", "|---|---|--:|--:|--:|--:|--:|"]
+    rows += [
+        "| | method | cells | agreement | change | at worst | would see |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
     rows += [_row(group) for group in verdict.groups]
     rows += ["", *(f"- {_cell(f'{g.name}: {g.reason}')}" for g in verdict.groups if not g.passed)]
     rows += [f"- warning: {_cell(warning)}" for warning in verdict.warnings]
@@ -39,19 +52,37 @@ def summary(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON: accuracies in points, agreement in percent, speed as a ratio; null for what was not measured."""
+    """The verdict as JSON: accuracies in points, agreement in percent, speed as a ratio; null for what was
+    not measured.
+    """
     groups = []
     for g in verdict.groups:
         t = g.test
-        points = {} if t is None else {"change": t.interval.estimate, "at_worst": t.lower, "smallest_drop_seen": t.smallest_drop}
+        points = (
+            {}
+            if t is None
+            else {"change": t.interval.estimate, "at_worst": t.lower, "smallest_drop_seen": t.smallest_drop}
+        )
         numbers = {name: round(100 * x, 4) for name, x in ({"agreement": g.agreement} | points).items()}
         groups.append({"name": g.name, "cells": g.cells, "passed": g.passed, **numbers, "reason": g.reason})
-    head = {"passed": verdict.passed, "slow": verdict.slow, "speed": verdict.speed, "headline": headline(verdict)}
-    return json.dumps({**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False) + "\n"
+    head = {
+        "passed": verdict.passed,
+        "slow": verdict.slow,
+        "speed": verdict.speed,
+        "headline": headline(verdict),
+    }
+    return (
+        json.dumps(
+            {**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False
+        )
+        + "\n"
+    )
 
 
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:
-    """Workflow commands: an error per group that failed, a warning per warning (an error where speed is strict)."""
+    """Workflow commands: an error per group that failed, a warning per warning (an error where speed is
+    strict).
+    """
     lines = [_command("error", f"{g.name} got worse", g.reason) for g in verdict.groups if not g.passed]
     for warning in verdict.warnings:
         level = "error" if strict_speed and warning.startswith("slower") else "warning"
@@ -65,7 +96,10 @@ def _row(g: Group) -> str:
         return f"| {mark} | {_cell(g.name)} | {g.cells} | ERR | | | |"
     points = (100 * x for x in (g.test.interval.estimate, g.test.lower, g.test.smallest_drop))
     change, lower, drop = points
-    return f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % | {change:+.2f} | {lower:+.2f} | {drop:.2f} |"
+    return (
+        f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % | {change:+.2f} | {lower:+.2f} "
+        f"| {drop:.2f} |"
+    )
 
 
 def _cell(line: str) -> str:
@@ -81,6 +115,11 @@ def _command(level: str, title: str, message: str) -> str:
 
 def _escaped(value: str, prop: bool = False) -> str:
     """The escapes that workflow commands know; properties have two more."""
-    for sign, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), *(((":", "%3A"), (",", "%2C")) if prop else ())):
+    for sign, code in (
+        ("%", "%25"),
+        ("\r", "%0D"),
+        ("\n", "%0A"),
+        *(((":", "%3A"), (",", "%2C")) if prop else ()),
+    ):
         value = value.replace(sign, code)
     return value

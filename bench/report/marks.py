@@ -19,19 +19,24 @@ LEVEL = 0.95
 
 
 def outcomes(entry: Entry) -> NDArray[np.bool_]:
-    """Right or wrong for every seed and test image (S, n) behind an entry. BenchError where predictions do not fit."""
+    """Right or wrong for every seed and test image (S, n) behind an entry. BenchError where predictions do
+    not fit.
+    """
     vectors = [correct(path) for path in entry.paths]
     if len({len(v) for v in vectors}) > 1:
-        raise BenchError(f"{entry.paths[0]}: other seeds were measured on another test set; run the cell again")
+        raise BenchError(
+            f"{entry.paths[0]}: other seeds were measured on another test set; run the cell again"
+        )
     return np.stack(vectors)
 
 
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     """The table with the best of each column and block marked, and what is tied with it.
 
-    Only rows of the same seeds are compared: those with the seeds that most rows of the block have. Test-oracle rows and
-    partial averages take no part. Best is the highest printed value. Tied: the interval of the paired difference to the
-    best, over seeds and images, contains 0 after Holm's correction within the column (``bench.stats.column_marks``).
+    Only rows of the same seeds are compared: those with the seeds that most rows of the block have.
+    Test-oracle rows and partial averages take no part. Best is the highest printed value. Tied: the interval
+    of the paired difference to the best, over seeds and images, contains 0 after Holm's correction within the
+    column (``bench.stats.column_marks``).
     """
     blocks: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(table.rows):
@@ -65,7 +70,8 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         table.notes.append("bold: best of the column among the rows of its shots")
     if underline and any(e.tied for r in marked for e in r.entries.values()):
         table.notes.append(
-            "underlined: not told from the best; the 95 % interval of the paired difference (seeds and images vary, datasets "
+            "underlined: not told from the best; the 95 % interval of the paired difference (seeds and "
+            "images vary, datasets "
             "are fixed) contains 0 after Holm's correction in the column"
         )
     if notes:
@@ -80,8 +86,12 @@ def _shown(row: Row) -> bool:
 
 def _same_seeds(rows: Sequence[Row], positions: Sequence[int]) -> tuple[list[int], list[int]]:
     """Positions with the most common seeds (more seeds before fewer on a tie), and the others."""
-    common, _ = max(Counter(rows[i].seeds for i in positions).items(), key=lambda found: (found[1], len(found[0])))
-    return [i for i in positions if rows[i].seeds == common], [i for i in positions if rows[i].seeds != common]
+    common, _ = max(
+        Counter(rows[i].seeds for i in positions).items(), key=lambda found: (found[1], len(found[0]))
+    )
+    return [i for i in positions if rows[i].seeds == common], [
+        i for i in positions if rows[i].seeds != common
+    ]
 
 
 def _tied(table: Table, column: str, positions: Sequence[int]) -> set[int]:

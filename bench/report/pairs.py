@@ -19,7 +19,9 @@ from bench.report.frame import correct
 
 @dataclass(frozen=True)
 class Pair:
-    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) for a method for which nothing is drawn."""
+    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) for a method for which
+    nothing is drawn.
+    """
 
     dataset: str
     shots: int
@@ -29,11 +31,13 @@ class Pair:
     second: NDArray[np.bool_]
 
 
-def sides(frame: pd.DataFrame, specs: tuple[str, str], prompts: str | None, protocol: str | None) -> list[pd.DataFrame]:
+def sides(
+    frame: pd.DataFrame, specs: tuple[str, str], prompts: str | None, protocol: str | None
+) -> list[pd.DataFrame]:
     """The records of the two methods named ``name``, ``name:key=value`` or ``name@prompts``.
 
-    The default protocol where a method has it; where prompt sets are not named, one that both have. Raises BenchError
-    for names without records and where a choice is left.
+    The default protocol where a method has it; where prompt sets are not named, one that both have. Raises
+    BenchError for names without records and where a choice is left.
     """
     rows = [_side(frame, spec, prompts, protocol) for spec in specs]
     shared = set(rows[0]["prompts"]) & set(rows[1]["prompts"])
@@ -76,8 +80,8 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
 def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[tuple[str, int]]]:
     """The cells that both have complete, by shots and dataset, and (dataset, shots) of those that are not.
 
-    A method for which nothing is drawn meets every number of shots of the other; otherwise both need the number of shots,
-    and the seeds that both have count.
+    A method for which nothing is drawn meets every number of shots of the other; otherwise both need the
+    number of shots, and the seeds that both have count.
     """
     drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
     numbers = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
@@ -85,16 +89,23 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[t
     lost: list[tuple[str, int]] = []
     for shots in numbers:
         for dataset in sorted(set(first["dataset"]) | set(second["dataset"])):
-            here = [_cell(r[r["dataset"] == dataset], shots if d else 0) for r, d in zip((first, second), drawn, strict=True)]
+            here = [
+                _cell(r[r["dataset"] == dataset], shots if d else 0)
+                for r, d in zip((first, second), drawn, strict=True)
+            ]
             both = [set(cell) for cell, d in zip(here, drawn, strict=True) if d]
             seeds = sorted(set.intersection(*both)) if both else [0]
             if not seeds or not all(here):
                 lost.append((dataset, shots))
                 continue
-            paths = [tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)]
+            paths = [
+                tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)
+            ]
             right = [np.stack([correct(p) for p in side]) for side in paths]
             if right[0].shape[1] != right[1].shape[1]:
-                raise BenchError(f"{dataset}: the two were measured on different test images; run the older one again")
+                raise BenchError(
+                    f"{dataset}: the two were measured on different test images; run the older one again"
+                )
             found.append(Pair(dataset, shots, tuple(seeds), (paths[0], paths[1]), right[0], right[1]))
     return found, lost
 

@@ -1,7 +1,8 @@
 """Published numbers (results/paper), and ours beside them with a verdict.
 
-Verdicts: ``reproduced`` within the tolerance, ``differs`` outside it, ``not run`` without a complete result of ours, and
-``not comparable`` for results of ours without a published number for the same backbone, dataset and budget.
+Verdicts: ``reproduced`` within the tolerance, ``differs`` outside it, ``not run`` without a complete result
+of ours, and ``not comparable`` for results of ours without a published number for the same backbone, dataset
+and budget.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def published(source: str = "paper") -> pd.DataFrame:
     files = sorted(folder.glob("*.csv"))
     if not files:
         raise BenchError(f"no published numbers: {folder} holds no CSV files")
-    text = pd.concat([pd.read_csv(file, dtype=str, keep_default_na=False) for file in files], ignore_index=True)
+    text = pd.concat(
+        [pd.read_csv(file, dtype=str, keep_default_na=False) for file in files], ignore_index=True
+    )
     name = SOURCES.get(canonical(source), canonical(source))
     known = sorted(text["source"].unique())
     if name not in known:
@@ -50,12 +53,17 @@ def sizes(source: str = "paper") -> dict[str, dict[str, tuple[int | None, str]]]
     found: dict[str, dict[str, tuple[int | None, str]]] = {}
     for row in published(source).query("table == '2'").itertuples():
         value: Any = row.value
-        found.setdefault(str(row.dataset), {})[str(row.method)] = (None if math.isnan(value) else int(value), str(row.note))
+        found.setdefault(str(row.dataset), {})[str(row.method)] = (
+            None if math.isnan(value) else int(value),
+            str(row.note),
+        )
     return found
 
 
 def tolerance(shots: int, dataset: str, shifted: bool) -> float:
-    """Points by which a repetition may miss a published number: nothing is drawn in zero-shot, so it has the least."""
+    """Points by which a repetition may miss a published number: nothing is drawn in zero-shot, so it has the
+    least.
+    """
     if shots == 0:
         return ZERO_SHOT
     if dataset == AVERAGE:
@@ -64,7 +72,9 @@ def tolerance(shots: int, dataset: str, shifted: bool) -> float:
 
 
 def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside the published numbers of table '1' or '3', one row per number, then what cannot be compared."""
+    """Ours beside the published numbers of table '1' or '3', one row per number, then what cannot be
+    compared.
+    """
     numbers = published(source).dropna(subset=["value", "shots"])
     numbers = numbers[numbers["table"].isin([which, ""])]
     if not len(numbers):
@@ -80,12 +90,18 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
         rows += _compared(number, results, eleven, shifted=which == "3")
     rows += _alone(results, numbers)
     title = f"Against published numbers ({source_name(source)}), table {which}"
-    notes = [f"accuracy in %, differences and tolerances in points; {tally(rows)}", *notes, *frame.attrs.get("notes", ())]
+    notes = [
+        f"accuracy in %, differences and tolerances in points; {tally(rows)}",
+        *notes,
+        *frame.attrs.get("notes", ()),
+    ]
     remarks: dict[str, list[str]] = {}
     for row in rows:
         quoted = row.entries["published"]
         if quoted.note and row.entries["difference"].value is not None:
-            remarks.setdefault(quoted.note, []).append(f"{row.names[0]} {row.names[2]} at {shots_text(row.shots)}")
+            remarks.setdefault(quoted.note, []).append(
+                f"{row.names[0]} {row.names[2]} at {shots_text(row.shots)}"
+            )
     notes += [f"on {', '.join(where)}: {remark}" for remark, where in remarks.items()]
     heads = ("method", "shots", "dataset", "backbone")
     return Table(title, COLUMNS, rows, notes, heads=heads, left=("verdict",))
@@ -110,10 +126,16 @@ def verdict(gap: float, allowed: float, preset: str) -> str:
 
 
 def _narrowed(numbers: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    for column, names in (("method", choice.methods), ("dataset", choice.datasets), ("backbone", (choice.backbone,))):
+    for column, names in (
+        ("method", choice.methods),
+        ("dataset", choice.datasets),
+        ("backbone", (choice.backbone,)),
+    ):
         wanted = {canonical(n) for n in names if n}
         if wanted:
-            numbers = numbers[numbers[column].map(canonical).isin(wanted | {AVERAGE} if column == "dataset" else wanted)]
+            numbers = numbers[
+                numbers[column].map(canonical).isin(wanted | {AVERAGE} if column == "dataset" else wanted)
+            ]
     return numbers[numbers["shots"].isin([0, *choice.shots])] if choice.shots else numbers
 
 
@@ -122,7 +144,9 @@ def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class _Results:
-    """Our rows by (method, shots, backbone), each with its groups of one prompt set, protocol, preset and variant."""
+    """Our rows by (method, shots, backbone), each with its groups of one prompt set, protocol, preset and
+    variant.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.namer = Namer(frame)
@@ -142,7 +166,10 @@ def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Entry, 
     seeds = tuple(sorted(group["seed"].unique()))
     by_name = {canonical(str(t)): g for t, g in group.groupby("target")}
     none = group.iloc[:0]
-    parts = {d: entry(by_name.get(canonical(d), none), seeds, none) for d in (eleven if dataset == AVERAGE else [dataset])}
+    parts = {
+        d: entry(by_name.get(canonical(d), none), seeds, none)
+        for d in (eleven if dataset == AVERAGE else [dataset])
+    }
     lacking = [d for d, e in parts.items() if e.value is None]
     if lacking:
         failed = any(e.text == FAILED for e in parts.values())
@@ -154,7 +181,9 @@ def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Entry, 
 
 
 def _compared(number: Mapping[str, Any], results: _Results, eleven: list[str], shifted: bool) -> list[Row]:
-    """The rows of one published number: one for each result of ours that it fits, or one that says there is none."""
+    """The rows of one published number: one for each result of ours that it fits, or one that says there is
+    none.
+    """
     dataset, shots = str(number["dataset"]), int(number["shots"])
     allowed = tolerance(shots, dataset, shifted and dataset not in eleven)
     quoted = Entry(number["value"], str(number["printed"]), note=str(number["note"]))
@@ -179,14 +208,31 @@ def _compared(number: Mapping[str, Any], results: _Results, eleven: list[str], s
 
 
 def _row(
-    label: str, name: str, number: Mapping[str, Any], ours: Entry, quoted: Entry, gap: Entry, allowed: float, said: str
+    label: str,
+    name: str,
+    number: Mapping[str, Any],
+    ours: Entry,
+    quoted: Entry,
+    gap: Entry,
+    allowed: float,
+    said: str,
 ) -> Row:
     tail = (str(int(number["shots"])), str(number["dataset"]), str(number["backbone"]))
     entries = {
-        "ours": ours, "published": quoted, "difference": gap, "tolerance": Entry(allowed, f"{allowed:.1f}"),
+        "ours": ours,
+        "published": quoted,
+        "difference": gap,
+        "tolerance": Entry(allowed, f"{allowed:.1f}"),
         "verdict": Entry(text=said),
-    }  # fmt: skip
-    return Row((label, *tail), entries, (name, *tail), str(number["method"]), int(number["shots"]), block=(number["method"],))
+    }
+    return Row(
+        (label, *tail),
+        entries,
+        (name, *tail),
+        str(number["method"]),
+        int(number["shots"]),
+        block=(number["method"],),
+    )
 
 
 def _alone(results: _Results, numbers: pd.DataFrame) -> list[Row]:
@@ -204,7 +250,9 @@ def _alone(results: _Results, numbers: pd.DataFrame) -> list[Row]:
                     continue
                 reason = "no published number" if canonical(name) in known else "other dataset"
                 reason = reason if where[2] in backbones else "other backbone"
-                shots, names = found.setdefault((*results.namer(key), str(key["backbone"]), reason), (set(), set()))
+                shots, names = found.setdefault(
+                    (*results.namer(key), str(key["backbone"]), reason), (set(), set())
+                )
                 shots.add(where[1])
                 names.add(name)
     rows = []
@@ -213,5 +261,7 @@ def _alone(results: _Results, numbers: pd.DataFrame) -> list[Row]:
         where_text = ", ".join(in_order(list(names), [])) if len(names) <= 3 else f"{len(names)} datasets"
         entries = {c: Entry() for c in COLUMNS} | {"verdict": Entry(text=f"not comparable ({reason})")}
         tail = (many, where_text, backbone)
-        rows.append(Row((label, *tail), entries, (name, *tail), name.split(" (")[0], max(shots), block=("alone",)))
+        rows.append(
+            Row((label, *tail), entries, (name, *tail), name.split(" (")[0], max(shots), block=("alone",))
+        )
     return rows

@@ -1,7 +1,8 @@
 """Published anchors of swept settings (Fig. 5) and prompt sets (Fig. 8), and ours beside them.
 
-An anchor's note says where it stands: ``beta=0.9`` or ``prompts=cupl``, then, for a number that is a difference,
-``; change in points against beta=0``. Ours is made of the same two rows: the same fits, or the same draws.
+An anchor's note says where it stands: ``beta=0.9`` or ``prompts=cupl``, then, for a number that is a
+difference, ``; change in points against beta=0``. Ours is made of the same two rows: the same fits, or the
+same draws.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ HEADS = ("method", "shots", "setting", "dataset", "backbone")
 
 @dataclass(frozen=True)
 class Anchor:
-    """A published number at ``key=value``; ``start``: the value that it is a change from, None for an accuracy.
+    """A published number at ``key=value``; ``start``: the value that it is a change from, None for an
+    accuracy.
 
     ``value`` in points or percent, ``printed`` as printed, ``remark`` what else the note says.
     """
@@ -65,10 +67,14 @@ def anchors(source: str = "paper") -> list[Anchor]:
 
 
 def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside each anchor, one row per result of ours that it fits, then the variants that no anchor fits."""
+    """Ours beside each anchor, one row per result of ours that it fits, then the variants that no anchor
+    fits.
+    """
     quoted = [a for a in anchors(source) if _wanted(a, choice)]
     if not quoted:
-        raise BenchError(f"--against {source}: it has no numbers for swept settings or prompt sets that fit the options")
+        raise BenchError(
+            f"--against {source}: it has no numbers for swept settings or prompt sets that fit the options"
+        )
     chosen, notes = pick(frame, choice)
     namer = Namer(chosen)
     rows: list[Row] = []
@@ -80,16 +86,21 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
             remarks.append(f"{anchor.method} {anchor.dataset} with {anchor.setting}: {anchor.remark}")
     rows += _alone(chosen, quoted, namer)
     title = f"Against published numbers ({paper.source_name(source)}), swept settings and prompt sets"
-    notes = ["accuracies in %, changes and differences in points; " + paper.tally(rows), *notes, *frame.attrs.get("notes", ())]
+    notes = [
+        "accuracies in %, changes and differences in points; " + paper.tally(rows),
+        *notes,
+        *frame.attrs.get("notes", ()),
+    ]
     return Table(title, paper.COLUMNS, rows, [*notes, *remarks], heads=HEADS, left=("verdict",))
 
 
 def _wanted(anchor: Anchor, choice: Choice) -> bool:
     """Whether an anchor fits the options; prompt sets that are asked for are all that it may need."""
     lists = (
-        (choice.methods, anchor.method), (choice.datasets, anchor.dataset),
+        (choice.methods, anchor.method),
+        (choice.datasets, anchor.dataset),
         ((choice.backbone,) if choice.backbone else (), anchor.backbone),
-    )  # fmt: skip
+    )
     if not all(not asked or canonical(name) in map(canonical, asked) for asked, name in lists):
         return False
     if choice.shots and anchor.shots not in choice.shots:
@@ -102,13 +113,19 @@ def _wanted(anchor: Anchor, choice: Choice) -> bool:
 
 def _same_cell(anchor: Anchor, frame: pd.DataFrame) -> pd.DataFrame:
     same = frame["shots"] == anchor.shots
-    for column, name in (("method", anchor.method), ("target", anchor.dataset), ("backbone", anchor.backbone)):
+    for column, name in (
+        ("method", anchor.method),
+        ("target", anchor.dataset),
+        ("backbone", anchor.backbone),
+    ):
         same &= frame[column].map(canonical) == canonical(name)
     return frame[same]
 
 
 def _at(frame: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
-    """The rows with this prompt set, or with this value of a setting and nothing else changed; failed fits have no values."""
+    """The rows with this prompt set, or with this value of a setting and nothing else changed; failed fits
+    have no values.
+    """
     if key == PROMPTS:
         frame = called(frame, (value,))
         return frame[(frame["prompts"].map(canonical) == canonical(value)) & (frame["variant"] == "")]
@@ -126,10 +143,18 @@ def _equal(ours: Any, theirs: str) -> bool:
 
 def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row]:
     """A row for each result of ours that the anchor fits, or one that says why there is none."""
-    same, own = [c for c in ("dataset", "protocol", "preset", PROMPTS) if c != anchor.key], _same_cell(anchor, frame)
+    same, own = (
+        [c for c in ("dataset", "protocol", "preset", PROMPTS) if c != anchor.key],
+        _same_cell(anchor, frame),
+    )
     reasons = []
     for values, group in own.groupby(same, sort=True) if len(own) else ():
-        key = {PROMPTS: anchor.at, "variant": "", "method": group.iloc[0]["method"], **dict(zip(same, values, strict=True))}
+        key = {
+            PROMPTS: anchor.at,
+            "variant": "",
+            "method": group.iloc[0]["method"],
+            **dict(zip(same, values, strict=True)),
+        }
         ours, reason = _value(anchor, group)
         if ours.value is None:
             reasons.append(reason)
@@ -148,7 +173,9 @@ def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row
 
 
 def _tolerance(anchor: Anchor) -> float:
-    """As for the cells of tables I and III: for a change, a wide one, since both of its numbers share their draws."""
+    """As for the cells of tables I and III: for a change, a wide one, since both of its numbers share their
+    draws.
+    """
     return paper.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in paper.sizes())
 
 
@@ -174,10 +201,15 @@ def _row(anchor: Anchor, label: str, name: str, ours: Entry, gap: Entry, allowed
     tail = (str(anchor.shots), anchor.setting, anchor.dataset, anchor.backbone)
     printed = anchor.printed if anchor.start is None else f"{anchor.value:+.2f}"
     entries = {
-        "ours": ours, "published": Entry(anchor.value, printed, note=anchor.remark), "difference": gap,
-        "tolerance": Entry(allowed, f"{allowed:.1f}"), "verdict": Entry(text=verdict),
-    }  # fmt: skip
-    return Row((label, *tail), entries, (name, *tail), anchor.method, anchor.shots, block=(anchor.method, anchor.key))
+        "ours": ours,
+        "published": Entry(anchor.value, printed, note=anchor.remark),
+        "difference": gap,
+        "tolerance": Entry(allowed, f"{allowed:.1f}"),
+        "verdict": Entry(text=verdict),
+    }
+    return Row(
+        (label, *tail), entries, (name, *tail), anchor.method, anchor.shots, block=(anchor.method, anchor.key)
+    )
 
 
 def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]:
@@ -186,7 +218,9 @@ def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]
     for method, own in frame.groupby("method", sort=True):
         several = own.groupby(["backbone", "shots"])[PROMPTS].transform("nunique") > 1
         for (_, r), many in zip(own.iterrows(), several, strict=True):
-            keys = [part.partition("=")[0] for part in r["variant"].split(", ") if part] or ([PROMPTS] if many else [])
+            keys = [part.partition("=")[0] for part in r["variant"].split(", ") if part] or (
+                [PROMPTS] if many else []
+            )
             for key in keys:
                 place = (str(method), str(r["backbone"]), key, _why_not(r, key, quoted))
                 shots, names = found.setdefault(place, (set(), set()))
@@ -197,8 +231,19 @@ def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]
         if reason:
             where = ", ".join(sorted(names)) if len(names) <= 3 else f"{len(names)} datasets"
             tail = (", ".join(map(str, sorted(shots))), key, where, backbone)
-            entries = {c: Entry() for c in paper.COLUMNS} | {"verdict": Entry(text=f"not comparable ({reason})")}
-            rows.append(Row((namer.titles[method], *tail), entries, (method, *tail), method, max(shots), block=("alone",)))
+            entries = {c: Entry() for c in paper.COLUMNS} | {
+                "verdict": Entry(text=f"not comparable ({reason})")
+            }
+            rows.append(
+                Row(
+                    (namer.titles[method], *tail),
+                    entries,
+                    (method, *tail),
+                    method,
+                    max(shots),
+                    block=("alone",),
+                )
+            )
     return rows
 
 

@@ -26,8 +26,13 @@ def render(table: Table, form: str) -> str:
     Raises BenchError for an unknown format.
     """
     forms: dict[str, Callable[[Table], str]] = {
-        "console": console, "md": _markdown, "latex": latex, "csv": _csv, "html": html, "json": _json,
-    }  # fmt: skip
+        "console": console,
+        "md": _markdown,
+        "latex": latex,
+        "csv": _csv,
+        "html": html,
+        "json": _json,
+    }
     if form not in forms:
         raise BenchError(f"--format {form}: unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}")
     return forms[form](table)
@@ -48,7 +53,11 @@ def _markdown(table: Table) -> str:
         return f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.tied else text
 
     rows = [[*map(_escaped, row.heads), *(cell(row.entries[c]) for c in table.columns)] for row in table.rows]
-    align = ["left", *["right"] * (len(table.heads) - 1), *("left" if c in table.left else "right" for c in table.columns)]
+    align = [
+        "left",
+        *["right"] * (len(table.heads) - 1),
+        *("left" if c in table.left else "right" for c in table.columns),
+    ]
     heads = [*map(_escaped, [*table.heads, *table.columns])]
     body = tabulate(rows, heads, tablefmt="github", colalign=align, disable_numparse=True)
     return f"{body}\n\n" + "".join(_escaped(note) + "  \n" for note in table.notes)
@@ -66,14 +75,32 @@ def _csv(table: Table) -> str:
 def _json(table: Table) -> str:
     rows = [
         {
-            "method": row.method, "label": row.label, "shots": row.shots, "oracle": row.oracle, "seeds": row.seeds,
-            "heads": dict(zip(table.heads, row.names or row.heads, strict=True)), "key": dict(row.key),
+            "method": row.method,
+            "label": row.label,
+            "shots": row.shots,
+            "oracle": row.oracle,
+            "seeds": row.seeds,
+            "heads": dict(zip(table.heads, row.names or row.heads, strict=True)),
+            "key": dict(row.key),
             "entries": {
-                c: {"value": e.value, "text": e.text, "best": e.best, "tied": e.tied, "partial": e.partial, "note": e.note}
+                c: {
+                    "value": e.value,
+                    "text": e.text,
+                    "best": e.best,
+                    "tied": e.tied,
+                    "partial": e.partial,
+                    "note": e.note,
+                }
                 for c, e in row.entries.items()
             },
         }
         for row in table.rows
-    ]  # fmt: skip
-    whole = {"title": table.title, "heads": table.heads, "columns": table.columns, "rows": rows, "notes": table.notes}
+    ]
+    whole = {
+        "title": table.title,
+        "heads": table.heads,
+        "columns": table.columns,
+        "rows": rows,
+        "notes": table.notes,
+    }
     return json.dumps(whole, indent=1, ensure_ascii=False, default=str) + "\n"

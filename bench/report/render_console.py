@@ -22,7 +22,9 @@ def console(table: Table) -> str:
     for i, head in enumerate(table.heads):
         wide.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
     for column in table.columns:
-        wide.add_column("\n".join(broken(column)), no_wrap=True, justify="left" if column in table.left else "right")
+        wide.add_column(
+            "\n".join(broken(column)), no_wrap=True, justify="left" if column in table.left else "right"
+        )
     block = None
     for row in table.rows:
         if block is not None and row.block != block:
@@ -32,7 +34,9 @@ def console(table: Table) -> str:
     out = io.StringIO()
     Console(file=out, width=_WIDE, force_terminal=True, color_system="standard", highlight=False).print(wide)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    wrap = textwrap.TextWrapper(_NOTES, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    wrap = textwrap.TextWrapper(
+        _NOTES, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
     notes = [wrap.fill(note) for note in table.notes]
     return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
 

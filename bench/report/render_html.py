@@ -29,7 +29,9 @@ def html(table: Table) -> str:
 
 def fragment(table: Table) -> str:
     """The ``table`` element and its notes, for a page of somebody else's."""
-    head = "".join(f'<th scope="col"{_kind(c, table)}>{escape(c)}</th>' for c in (*table.heads, *table.columns))
+    head = "".join(
+        f'<th scope="col"{_kind(c, table)}>{escape(c)}</th>' for c in (*table.heads, *table.columns)
+    )
     lines = ["<table>", f"<caption>{escape(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>"]
     block: object = None
     for i, row in enumerate(table.rows):
@@ -37,7 +39,9 @@ def fragment(table: Table) -> str:
             lines += ["<tbody>"] if i == 0 else ["</tbody>", "<tbody>"]
         block = row.block
         heads = "".join(f'<th scope="row">{escape(h)}</th>' for h in row.heads)
-        cells = "".join(f"<td{_kind(c, table)}{_note(row.entries[c])}>{_cell(row.entries[c])}</td>" for c in table.columns)
+        cells = "".join(
+            f"<td{_kind(c, table)}{_note(row.entries[c])}>{_cell(row.entries[c])}</td>" for c in table.columns
+        )
         lines.append(f"<tr>{heads}{cells}</tr>")
     lines += ["</tbody>"] if table.rows else []
     return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in table.notes)]) + "\n"

@@ -7,11 +7,26 @@ import re
 from bench.report.tables import Entry, Table, broken
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
-    "\u2212": "$-$", "\u00b1": r"$\pm$", "\u03b1": r"$\alpha$", "\u03b2": r"$\beta$", "\u03b3": r"$\gamma$",
-}  # fmt: skip
+    "\u2212": "$-$",
+    "\u00b1": r"$\pm$",
+    "\u03b1": r"$\alpha$",
+    "\u03b2": r"$\beta$",
+    "\u03b3": r"$\gamma$",
+}
 
 
 def escape(text: str) -> str:
@@ -21,7 +36,9 @@ def escape(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` environment to be put into a document that uses the package booktabs."""
-    spec = "l" + "r" * (len(table.heads) - 1) + "".join("l" if c in table.left else "r" for c in table.columns)
+    spec = (
+        "l" + "r" * (len(table.heads) - 1) + "".join("l" if c in table.left else "r" for c in table.columns)
+    )
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -30,7 +47,10 @@ def latex(table: Table) -> str:
         f"\\caption{{{escape(table.title)}.}}",
         f"\\begin{{tabular}}{{{spec}}}",
         "\\toprule",
-        " & ".join([*map(escape, table.heads), *(_head(c, "l" if c in table.left else "r") for c in table.columns)]) + r" \\",
+        " & ".join(
+            [*map(escape, table.heads), *(_head(c, "l" if c in table.left else "r") for c in table.columns)]
+        )
+        + r" \\",
         "\\midrule",
     ]
     block = None
@@ -38,9 +58,14 @@ def latex(table: Table) -> str:
         if block is not None and row.block != block:
             lines.append("\\midrule")
         block = row.block
-        lines.append(" & ".join([*map(_start, row.heads), *(_cell(row.entries[c]) for c in table.columns)]) + r" \\")
+        lines.append(
+            " & ".join([*map(_start, row.heads), *(_cell(row.entries[c]) for c in table.columns)]) + r" \\"
+        )
     lines += ["\\bottomrule", "\\end{tabular}"]
-    lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(note) + r"\par" for note in table.notes)]
+    lines += [
+        "\\par\\smallskip\\footnotesize\\raggedright",
+        *(escape(note) + r"\par" for note in table.notes),
+    ]
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 

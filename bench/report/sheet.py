@@ -16,7 +16,9 @@ PER_ROW = 8
 
 @dataclass(frozen=True)
 class Flips:
-    """Positions in the test list that only the first or only the second method gets right, the most consistent first."""
+    """Positions in the test list that only the first or only the second method gets right, the most
+    consistent first.
+    """
 
     only_first: tuple[int, ...]
     only_second: tuple[int, ...]
@@ -57,7 +59,9 @@ def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.
     draw.text((GAP, LINE // 2), title, fill="black", font=ImageFont.load_default(size=14))
     top = 2 * LINE
     for (heading, pictures), height in zip(groups, heights, strict=True):
-        draw.text((GAP, top + LINE // 2), heading if pictures else f"{heading}: none", fill="black", font=font)
+        draw.text(
+            (GAP, top + LINE // 2), heading if pictures else f"{heading}: none", fill="black", font=font
+        )
         for i, picture in enumerate(pictures):
             x, y = GAP + (i % PER_ROW) * (SIDE + GAP), top + 2 * LINE + (i // PER_ROW) * cell
             small = picture.image.copy()

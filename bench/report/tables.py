@@ -1,7 +1,8 @@
 """Tables as data: which number stands where, what is best, what is missing; ``render`` turns them into text.
 
-``table`` makes the paper's tables of a DataFrame of records: 1 (dataset x shots x method), 3 (shifts), ``ablation``
-(settings and prompt sets), and each of them against published numbers. Table 2 (sizes) needs no records.
+``table`` makes the paper's tables of a DataFrame of records: 1 (dataset x shots x method), 3 (shifts),
+``ablation`` (settings and prompt sets), and each of them against published numbers. Table 2 (sizes) needs no
+records.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ WHICH = ("1", "2", "3", "ablation")
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table: a value (percent, unless the column says otherwise) or None, and the text that shows it.
+    """One place of a table: a value (percent, unless the column says otherwise) or None, and the text that
+    shows it.
 
-    ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths`` are the
-    records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
+    ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths``
+    are the records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
     """
 
     value: float | None = None
@@ -40,10 +42,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One line. ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable forms.
+    """One line. ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable
+    forms.
 
-    Rows of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``: the
-    coordinates that its records share (backbone, method, shots, prompts, protocol, preset, variant).
+    Rows of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``:
+    the coordinates that its records share (backbone, method, shots, prompts, protocol, preset, variant).
     """
 
     heads: tuple[str, ...]
@@ -90,20 +93,34 @@ def broken(column: str) -> list[str]:
 
 
 def table(
-    frame: pd.DataFrame, which: str = "1", *, methods: Sequence[str] = (), datasets: Sequence[str] = (),
-    shots: Sequence[int] = (), backbone: str | None = None, prompts: Sequence[str] = (), protocol: str | None = None,
-    preset: str | None = None, variants: bool = False, partial: bool = False, bold: bool = True, underline: bool = True,
-    against: str | None = None, base: str | None = None, targets: Sequence[str] = (),
+    frame: pd.DataFrame,
+    which: str = "1",
+    *,
+    methods: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    backbone: str | None = None,
+    prompts: Sequence[str] = (),
+    protocol: str | None = None,
+    preset: str | None = None,
+    variants: bool = False,
+    partial: bool = False,
+    bold: bool = True,
+    underline: bool = True,
+    against: str | None = None,
+    base: str | None = None,
+    targets: Sequence[str] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
-) -> Table:  # fmt: skip
-    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``; means over seeds, in percent.
+) -> Table:
+    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``; means over seeds,
+    in percent.
 
-    Names narrow it down. ``variants``: rows with changed settings too. ``partial``: averages over incomplete rows, marked.
-    ``bold`` marks the best of a column, ``underline`` those that the data do not tell from it (``marks``). ``against``:
-    published numbers beside ours ('paper' or another source in results/paper). ``base``: the method or prompt set that an
-    ablation measures changes from. ``targets``: shifted test sets in the order wanted (3), or to show at all (ablation).
-    ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed backbones where one is
-    needed.
+    Names narrow it down. ``variants``: rows with changed settings too. ``partial``: averages over incomplete
+    rows, marked. ``bold`` marks the best of a column, ``underline`` those that the data do not tell from it
+    (``marks``). ``against``: published numbers beside ours ('paper' or another source in results/paper).
+    ``base``: the method or prompt set that an ablation measures changes from. ``targets``: shifted test sets
+    in the order wanted (3), or to show at all (ablation). ``counts``: sizes of datasets by name (2). Raises
+    BenchError for unknown names and for mixed backbones where one is needed.
     """
     from bench.report import paper, paper_ablation, tables_ablation, tables_accuracy, tables_sizes
     from bench.report.choose import Choice
@@ -111,7 +128,14 @@ def table(
     if which not in WHICH:
         raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")
     choice = Choice(
-        tuple(methods), tuple(datasets), tuple(shots), backbone, tuple(prompts), protocol, preset, variants or which == "ablation"
+        tuple(methods),
+        tuple(datasets),
+        tuple(shots),
+        backbone,
+        tuple(prompts),
+        protocol,
+        preset,
+        variants or which == "ablation",
     )
     if which == "2":
         return tables_sizes.table_2(counts or {}, frame, against)

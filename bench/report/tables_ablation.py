@@ -1,4 +1,6 @@
-"""Ablations: rows that differ in settings or prompt sets, and how far each is from the row that they start from."""
+"""Ablations: rows that differ in settings or prompt sets, and how far each is from the row that they start
+from.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,20 @@ CHANGE, INTERVAL, P = "change", "interval", "p"
 
 
 def table_ablation(
-    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), base: str | None = None, partial: bool = False
+    frame: pd.DataFrame,
+    choice: Choice,
+    targets: Sequence[str] = (),
+    base: str | None = None,
+    partial: bool = False,
 ) -> Table:
-    """Accuracy of each method's variants, and the paired change from its plain row, averaged over the test sets shown.
+    """Accuracy of each method's variants, and the paired change from its plain row, averaged over the test
+    sets shown.
 
-    What varies: settings, else prompt sets (also when ``choice.prompts`` names several), else the protocol. Methods in
-    which it does not are left out unless they are asked for by name, and datasets in which it does not, unless asked for.
-    ``base`` names another start: a method (all rows are measured from its plain row) or a prompt set. ``targets`` adds
-    shifted test sets. Holm's correction runs over the rows of one method, shots and backbone.
+    What varies: settings, else prompt sets (also when ``choice.prompts`` names several), else the protocol.
+    Methods in which it does not are left out unless they are asked for by name, and datasets in which it does
+    not, unless asked for. ``base`` names another start: a method (all rows are measured from its plain row)
+    or a prompt set. ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method,
+    shots and backbone.
     """
     chosen, _ = pick(frame, replace(choice, variants=True))
     shown = {canonical(t) for t in targets}
@@ -41,12 +49,16 @@ def table_ablation(
     prompts = [*([base_prompts] if base_prompts else []), *chosen["prompts"].value_counts().index]
     axis = _axis(chosen, choice)
     asked = {canonical(m) for m in choice.methods} | ({canonical(base_method)} if base_method else set())
-    chosen = chosen[chosen["method"].isin(_varied(chosen, "method", axis)) | chosen["method"].map(canonical).isin(asked)]
+    chosen = chosen[
+        chosen["method"].isin(_varied(chosen, "method", axis)) | chosen["method"].map(canonical).isin(asked)
+    ]
     columns = list(chosen["target"].unique() if choice.datasets else _varied(chosen, "target", axis))
     columns = in_order(columns, [*choice.datasets, *chosen["dataset"].unique(), *targets])
     averages = {AVERAGE: tuple(columns)} if len(columns) > 1 else {}
     groups: dict[Block, list[Row]] = {}
-    for row in lines(chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True):
+    for row in lines(
+        chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True
+    ):
         groups.setdefault((row.method, row.shots, row.heads[2]), []).append(row)
     kept: list[Row] = []
     for block, rows in groups.items():
@@ -56,18 +68,27 @@ def table_ablation(
         kept += _measured(rows, start, columns, block)
     if not kept:
         raise BenchError(
-            "no variants among these records: `bench run --sweep method.setting=a,b`, `--prompts a,b` or `--suite ablation` "
+            "no variants among these records: `bench run --sweep method.setting=a,b`, `--prompts a,b` or "
+            "`--suite ablation` "
             "makes some"
         )
     several = len({row.heads[2] for row in kept}) > 1
     if not several:
         kept = [replace(row, heads=row.heads[:2], names=row.names[:2]) for row in kept]
     heads = ("method", "shots", "backbone") if several else ("method", "shots")
-    found = Table("Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages)
+    found = Table(
+        "Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages
+    )
     shown_rows = {(row.method, row.shots) for row in kept}
     own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
-    found.notes = [f"test accuracy in %, {seeds_text(own)}; change in points from the row marked 'start'", *_plain_values(kept)]
-    found.notes += ["95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both rows"]
+    found.notes = [
+        f"test accuracy in %, {seeds_text(own)}; change in points from the row marked 'start'",
+        *_plain_values(kept),
+    ]
+    found.notes += [
+        "95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both "
+        "rows"
+    ]
     return replace(found, notes=[*found.notes, *missing_notes(found, partial), *frame.attrs.get("notes", ())])
 
 
@@ -80,18 +101,28 @@ def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None
         return methods[canonical(base)], None
     if canonical(base) in prompts:
         return None, prompts[canonical(base)]
-    raise BenchError(f"--base {base}: no method or prompt set with records{nearest(base, [*methods, *prompts])}")
+    raise BenchError(
+        f"--base {base}: no method or prompt set with records{nearest(base, [*methods, *prompts])}"
+    )
 
 
 def _axis(frame: pd.DataFrame, choice: Choice) -> str:
     """The coordinate that an ablation of these records varies."""
     several = [c for c in ("variant", "prompts", "protocol") if _varied(frame, "method", c)]
-    return "prompts" if len(choice.prompts) > 1 and "prompts" in several else several[0] if several else "variant"
+    return (
+        "prompts"
+        if len(choice.prompts) > 1 and "prompts" in several
+        else several[0]
+        if several
+        else "variant"
+    )
 
 
 def _varied(frame: pd.DataFrame, column: str, axis: str) -> list[str]:
     """The values of ``column`` whose rows of one method differ in ``axis``."""
-    counts = frame.groupby([column, "method"] if column != "method" else ["method"])[axis].nunique().reset_index()
+    counts = (
+        frame.groupby([column, "method"] if column != "method" else ["method"])[axis].nunique().reset_index()
+    )
     return sorted(counts[counts[axis] > 1][column].unique())
 
 
@@ -105,11 +136,17 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
     """What the settings that rows change are in the plain rows, whose names do not say it."""
     changed: dict[str, set[str]] = {}
     for row in rows:
-        keys = {part.partition("=")[0] for part in str(row.key["variant"]).split(", ")} if row.key["variant"] else set()
+        keys = (
+            {part.partition("=")[0] for part in str(row.key["variant"]).split(", ")}
+            if row.key["variant"]
+            else set()
+        )
         changed.setdefault(row.method, set()).update(keys)
     found: dict[str, dict[str, None]] = {}
     for row in rows:
-        paths = [path for entry in row.entries.values() for path in entry.paths] if not row.key["variant"] else []
+        paths = (
+            [path for entry in row.entries.values() for path in entry.paths] if not row.key["variant"] else []
+        )
         for path in paths:
             evaluation = store.read(Path(path))
             if not isinstance(evaluation, EvaluationRecord):
@@ -118,7 +155,11 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
             usual = {**(fit.parts.settings if fit else {}), **evaluation.values}
             for key in sorted(changed[row.method] & set(usual)):
                 found.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
-    return ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in found.items())] if found else []
+    return (
+        ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in found.items())]
+        if found
+        else []
+    )
 
 
 def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], block: Block) -> list[Row]:
@@ -129,7 +170,9 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
             found = paired(row, start, columns)
             if found is not None:
                 changes[i] = found
-    adjusted = dict(zip(changes, holm([p_value(c) for c in changes.values()]), strict=True)) if changes else {}
+    adjusted = (
+        dict(zip(changes, holm([p_value(c) for c in changes.values()]), strict=True)) if changes else {}
+    )
     measured = []
     for i, row in sorted(enumerate(rows), key=lambda found: found[1] is not start):
         extra = {CHANGE: Entry(), INTERVAL: Entry(), P: Entry()}
@@ -150,7 +193,9 @@ def p_text(p: float) -> str:
 
 
 def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
-    """Interval of row - start averaged over the columns, on the seeds that both have; None where a column is incomplete."""
+    """Interval of row - start averaged over the columns, on the seeds that both have; None where a column is
+    incomplete.
+    """
     seeds = sorted(set(row.seeds) & set(start.seeds))
     if not seeds or any(r.entries[c].value is None for r in (row, start) for c in columns):
         return None
@@ -161,4 +206,3 @@ def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
             return None
         pairs.append((np.asarray(both[0]), np.asarray(both[1])))
     return average_difference_interval(pairs)
-

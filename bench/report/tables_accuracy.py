@@ -9,20 +9,34 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report import marks
-from bench.report.choose import IDENTITY, Choice, Namer, in_order, listed, one_backbone, pick, shots_list, shots_text
+from bench.report.choose import (
+    IDENTITY,
+    Choice,
+    Namer,
+    in_order,
+    listed,
+    one_backbone,
+    pick,
+    shots_list,
+    shots_text,
+)
 from bench.report.tables import AVERAGE, FAILED, ORACLE, Entry, Row, Table
 
 TARGETS_AVERAGE = "average of shifts"
 
 
 def table_1(
-    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), partial: bool = False, bold: bool = True,
+    frame: pd.DataFrame,
+    choice: Choice,
+    targets: Sequence[str] = (),
+    partial: bool = False,
+    bold: bool = True,
     underline: bool = True,
-) -> Table:  # fmt: skip
+) -> Table:
     """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
 
-    A failed seed makes its entry ``ERR``, an absent one a dash; an average over incomplete entries is withheld unless
-    ``partial``, then marked.
+    A failed seed makes its entry ``ERR``, an absent one a dash; an average over incomplete entries is
+    withheld unless ``partial``, then marked.
     """
     own, notes = pick(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
@@ -37,34 +51,51 @@ def table_1(
 
 
 def table_3(
-    frame: pd.DataFrame, choice: Choice, targets: Sequence[str] = (), partial: bool = False, bold: bool = True,
+    frame: pd.DataFrame,
+    choice: Choice,
+    targets: Sequence[str] = (),
+    partial: bool = False,
+    bold: bool = True,
     underline: bool = True,
-) -> Table:  # fmt: skip
-    """Accuracy on a source's test set and on shifted ones of models fitted on the source, by backbone and shots."""
+) -> Table:
+    """Accuracy on a source's test set and on shifted ones of models fitted on the source, by backbone and
+    shots.
+    """
     chosen, notes = pick(frame, choice)
     sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
     if len(sources) != 1:
         found = f"shifted test sets of several sources ({', '.join(sources)}): choose one with --datasets"
-        raise BenchError(found if sources else "no records of shifted test sets: bench run --targets makes them")
+        raise BenchError(
+            found if sources else "no records of shifted test sets: bench run --targets makes them"
+        )
     source = sources[0]
     chosen = chosen[chosen["dataset"] == source]
     shifts = in_order([t for t in chosen["target"].unique() if t != source], targets)
     averages = {TARGETS_AVERAGE: tuple(shifts)}
     rows = [*lines(chosen, [source, *shifts], averages, partial, choice.methods, backbones=True)]
     table = Table(
-        f"Shifted test sets of {source}", [source, *shifts, TARGETS_AVERAGE], rows, heads=("method", "shots", "backbone"),
+        f"Shifted test sets of {source}",
+        [source, *shifts, TARGETS_AVERAGE],
+        rows,
+        heads=("method", "shots", "backbone"),
         averages=averages,
-    )  # fmt: skip
+    )
     table.notes = [f"test accuracy in %, {seeds_text(chosen)}, of models that saw {source} only"]
     table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
     return marks.mark(table, bold, underline)
 
 
 def lines(
-    frame: pd.DataFrame, columns: Sequence[str], averages: dict[str, tuple[str, ...]], partial: bool,
-    methods: Sequence[str] = (), backbones: bool = False,
-) -> list[Row]:  # fmt: skip
-    """One row per identity: an entry for every test set in ``columns`` and for the averages, blocks in order."""
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    averages: dict[str, tuple[str, ...]],
+    partial: bool,
+    methods: Sequence[str] = (),
+    backbones: bool = False,
+) -> list[Row]:
+    """One row per identity: an entry for every test set in ``columns`` and for the averages, blocks in
+    order.
+    """
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
@@ -72,18 +103,29 @@ def lines(
         key: dict[str, Any] = dict(zip(IDENTITY, values, strict=True))
         seeds = tuple(sorted(int(s) for s in group["seed"].unique()))
         by_target = {t: g for t, g in group.groupby("target")}
-        broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]  # fits: they have no evaluation at all
-        entries = {c: entry(by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0]) for c in columns}
+        # fits: they have no evaluation at all
+        broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]
+        entries = {
+            c: entry(by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0])
+            for c in columns
+        }
         entries |= {name: average([entries[c] for c in parts], partial) for name, parts in averages.items()}
         label, name = namer(key)
         shots = int(key["shots"])
         tail = (str(shots), str(key["backbone"])) if backbones else (str(shots),)
         rows.append(
             Row(
-                (label, *tail), entries, (name, *tail), str(key["method"]), shots, key["protocol"] == ORACLE,
-                block=(key["backbone"], shots), seeds=seeds, key=key,
+                (label, *tail),
+                entries,
+                (name, *tail),
+                str(key["method"]),
+                shots,
+                key["protocol"] == ORACLE,
+                block=(key["backbone"], shots),
+                seeds=seeds,
+                key=key,
             )
-        )  # fmt: skip
+        )
     rows.sort(key=lambda r: (*map(str, r.block[:1]), r.shots, rank[r.method], r.heads))
     return rows
 
@@ -121,9 +163,13 @@ def missing_notes(table: Table, partial: bool) -> list[str]:
         hint = "no average of incomplete rows; --partial shows it over what is there, marked"
         notes.append("* average over the entries that are there" if partial else hint)
     errors = {e.note: row for row in table.rows for e in row.entries.values() if e.text == FAILED and e.note}
-    notes += [f"ERR of {row.names[0]} at {shots_text(row.shots)}: {text}" for text, row in list(errors.items())[:5]]
+    notes += [
+        f"ERR of {row.names[0]} at {shots_text(row.shots)}: {text}" for text, row in list(errors.items())[:5]
+    ]
     if any(r.oracle for r in table.rows):
-        notes.append("rows marked 'test-oracle' chose hyper-parameters on the test images; they are never best")
+        notes.append(
+            "rows marked 'test-oracle' chose hyper-parameters on the test images; they are never best"
+        )
     if any("uses labels" in r.label for r in table.rows):
         notes.append("prompts marked 'uses labels' were chosen or trained with labelled images")
     return notes
@@ -157,7 +203,9 @@ def seeds_text(frame: pd.DataFrame) -> str:
     few = frame[frame["shots"] > 0]
     if not len(few):
         return "nothing is drawn, so there are no seeds"
-    counts: Any = few.groupby(["shots", "method", "backbone"])["seed"].nunique().groupby("shots").agg(["min", "max"])
+    counts: Any = (
+        few.groupby(["shots", "method", "backbone"])["seed"].nunique().groupby("shots").agg(["min", "max"])
+    )
     numbers: dict[tuple[int, int], list[int]] = {}
     for n, low, high in counts.itertuples():
         numbers.setdefault((int(low), int(high)), []).append(int(n))
@@ -165,7 +213,9 @@ def seeds_text(frame: pd.DataFrame) -> str:
     each = [f"{words[pair]} seed{'s' if pair[1] > 1 else ''}" for pair in numbers]
     if len(each) == 1:
         return f"mean over {each[0]}"
-    return "mean over " + ", ".join(f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True))
+    return "mean over " + ", ".join(
+        f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True)
+    )
 
 
 def _some(frame: pd.DataFrame, what: str) -> None:

@@ -13,11 +13,14 @@ from bench.report.tables import MISSING, Entry, Row, Table
 PARTS = ("classes", "train", "val", "test")
 
 
-def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None = None, against: str | None = None) -> Table:
+def table_2(
+    counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None = None, against: str | None = None
+) -> Table:
     """Sizes by dataset: ours (``counts``), the published ones, and whether they agree.
 
-    ``evaluated`` is the number of test images behind the records in ``frame``. The published table has no shifted test sets
-    and none of a user's own, so their verdict is a dash. ``against`` names the source, the paper by default.
+    ``evaluated`` is the number of test images behind the records in ``frame``. The published table has no
+    shifted test sets and none of a user's own, so their verdict is a dash. ``against`` names the source, the
+    paper by default.
     """
     published = paper.sizes(against or "paper")
     names = list(counts) or in_order(list(published), [])
@@ -29,8 +32,12 @@ def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None 
         ours, theirs = counts.get(name, {}), published.get(name, {})
         entries = {part: _size(ours.get(part)) for part in PARTS}
         entries |= {f"paper: {part}": _size(theirs.get(part, (None, ""))[0]) for part in PARTS}
-        different = [part for part in PARTS if part in theirs and theirs[part][0] not in (None, ours.get(part))]
-        verdict = (f"differs: {', '.join(different)}" if different else "same") if theirs and ours else MISSING
+        different = [
+            part for part in PARTS if part in theirs and theirs[part][0] not in (None, ours.get(part))
+        ]
+        verdict = (
+            (f"differs: {', '.join(different)}" if different else "same") if theirs and ours else MISSING
+        )
         entries["verdict"] = Entry(text=verdict)
         entries["evaluated"] = _size(measured.get(name))
         rows.append(Row((name,), entries, (name,)))
@@ -39,7 +46,9 @@ def table_2(counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None 
             which = "" if len(about) == len(theirs) else f", {listed(about)}"
             remarks.setdefault((which, remark), []).append(name)
         if name in measured and "test" in ours and measured[name] != ours["test"]:
-            notes.append(f"{name}: the records evaluate {measured[name]} test images, the dataset has {ours['test']}")
+            notes.append(
+                f"{name}: the records evaluate {measured[name]} test images, the dataset has {ours['test']}"
+            )
     said = [f"{listed(some, len(some))}{which}: {remark}" for (which, remark), some in remarks.items()]
     legend = ["evaluated: test images behind the records"] if measured else []
     notes = [*legend, *said, *notes]

@@ -1,10 +1,13 @@
-"""What a fit costs at least: floating-point operations and bytes moved, from its recipe and the backbone's shapes. No torch.
+"""What a fit costs at least: floating-point operations and bytes moved, from its recipe and the backbone's
+shapes. No torch.
 
-The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser state and features;
-a device with so many operations and bytes a second cannot be faster than ``Device.seconds``. It knows no method by name:
-what is trained follows from the taps that the recipe's streams read.
+The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser
+state and features; a device with so many operations and bytes a second cannot be faster than
+``Device.seconds``. It knows no method by name: what is trained follows from the taps that the recipe's
+streams read.
 
-Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads, L text tokens.
+Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads,
+L text tokens.
 """
 
 from __future__ import annotations
@@ -56,7 +59,9 @@ H100 = Device("NVIDIA H100 SXM", 67e12, 3.35e12)
 
 
 def this_processor(side: int = 768) -> Device:
-    """The roofline of this processor as NumPy sees it now, the best of a few products and copies (tens of milliseconds)."""
+    """The roofline of this processor as NumPy sees it now, the best of a few products and copies (tens of
+    milliseconds).
+    """
     a, wide = np.ones((side, side), np.float32), np.ones(1 << 23, np.float32)
     to = np.empty_like(wide)
     product = min(_clock(lambda: a @ a) for _ in range(5))
@@ -73,7 +78,9 @@ def _clock(fn: object) -> float:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of a backbone. ``tokens`` enter the pooling head's attention; ``tower`` is a forward pass of one image."""
+    """Sizes of a backbone. ``tokens`` enter the pooling head's attention; ``tower`` is a forward pass of one
+    image.
+    """
 
     family: str
     width: int
@@ -109,7 +116,9 @@ def _block(T: int, D: int) -> float:
 
 
 def _resnet(width: int, layers: list[int], image: int) -> float:
-    """Operations of a ModifiedResNet up to its attention pool: a stem of three convolutions, then bottleneck blocks."""
+    """Operations of a ModifiedResNet up to its attention pool: a stem of three convolutions, then bottleneck
+    blocks.
+    """
     half = image // 2
     macs = half**2 * 9.0 * (3 * width / 2 + (width / 2) ** 2 + (width / 2) * width)
     side, into = image // 4, width
@@ -117,7 +126,8 @@ def _resnet(width: int, layers: list[int], image: int) -> float:
         planes = width * 2**stage
         after = side if stage == 0 else side // 2
         for i in range(depth):
-            before = side if i == 0 else after  # anti-aliased: both convolutions of a strided block run before it pools
+            # anti-aliased: both convolutions of a strided block run before it pools
+            before = side if i == 0 else after
             macs += before**2 * (into * planes + 9 * planes**2) + after**2 * 4 * planes**2
             macs += after**2 * into * 4 * planes if i == 0 else 0.0
             into = 4 * planes
@@ -145,8 +155,9 @@ def text_forward(s: Shapes, L: int) -> float:
 
 
 def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
-    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones, in rows that hold these once
-    (bench.clip.packed_text); only end tokens leave the last block."""
+    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones, in rows that
+    hold these once (bench.clip.packed_text); only end tokens leave the last block.
+    """
     D = s.text_width
     behind = min(K * own, (6.0 * D * common) ** 0.5)
     row = common + behind
@@ -157,7 +168,9 @@ def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a recipe trains: numbers, operations of a forward pass per image and per step, factor of the backward pass."""
+    """What a recipe trains: numbers, operations of a forward pass per image and per step, factor of the
+    backward pass.
+    """
 
     parameters: float
     per_image: float
@@ -174,10 +187,16 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
         n = s.tower / 2 / s.tokens  # roughly: every weight is used once per token
         return _Trained(n, s.tower + 2 * rows, row_bytes=4.0 * 3 * fit.backbone.image_size**2)
     if LAYER3 in taps:
-        return _Trained(0.6 * s.width**2 * 3 + head_parameters(s), LAYER4_SHARE * s.tower + head_forward(s) + 2 * rows)
+        return _Trained(
+            0.6 * s.width**2 * 3 + head_parameters(s), LAYER4_SHARE * s.tower + head_forward(s) + 2 * rows
+        )
     if DENSE in taps:
-        return _Trained(head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width)
-    if not fit.method.uses_prompts:  # its classifier comes out of the text tower at every step; only activations go back
+        return _Trained(
+            head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
+        )
+    if (
+        not fit.method.uses_prompts
+    ):  # its classifier comes out of the text tower at every step; only activations go back
         M = len(str(fit.settings.get("init") or "").split()) or int(fit.settings.get("context", 1))
         each = M if fit.settings.get("class_specific") else 0
         forward = prompts_forward(s, K, 1 + M - each, each + NAME_TOKENS - 1)
@@ -205,7 +224,8 @@ def step(fit: Planned) -> Cost:
     assert recipe.optim is not None
     t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
     flops = (1 + t.backward) * (B * t.per_image + t.per_step)
-    # Weights are read forward and backward, gradients written; the update reads and writes weights and moments.
+    # Weights are read forward and backward, gradients written; the update reads and writes weights and
+    # moments.
     moments = 1 if recipe.optim.name == "sgd" else 2
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
 
@@ -216,13 +236,16 @@ def whole(fit: Planned) -> Cost:
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # Points of a search share one product; each value of its first axis sums what becomes of it over the classes' rows.
+    # Points of a search share one product; each value of its first axis sums what becomes of it over the
+    # classes' rows.
     cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)
     _, per_epoch = _rows(fit, recipe)
     steps = steps_of(recipe, per_epoch)
-    checks = 0 if not n_val else 1 if recipe.select != "best" else -(-steps // (recipe.check_every or per_epoch))
+    checks = (
+        0 if not n_val else 1 if recipe.select != "best" else -(-steps // (recipe.check_every or per_epoch))
+    )
     t = _trained(fit, recipe, s)
     check = Cost(n_val * t.per_image + t.per_step, 4.0 * t.parameters + 2 * n_val * t.row_bytes)
     return cost + step(fit).times(R * steps) + check.times(R * checks)

@@ -1,7 +1,8 @@
-"""Prompt sets that depend on the draw: templates mined on validation, and text weights fine-tuned on the support set.
+"""Prompt sets that depend on the draw: templates mined on validation, and text weights fine-tuned on the
+support set.
 
-Both use labels, so they belong to one (dataset, shots, seed); validation here is the few-shot one under every protocol.
-Legend: K classes, M templates, P prompts, C embedding width, n validation images.
+Both use labels, so they belong to one (dataset, shots, seed); validation here is the few-shot one under every
+protocol. Legend: K classes, M templates, P prompts, C embedding width, n validation images.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
-    """Templates by the zero-shot accuracy that each has on its own, best first; of equals the earlier (datasets 5.5)."""
-    hits = [int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])]
+    """Templates by the zero-shot accuracy that each has on its own, best first; of equals the earlier
+    (datasets 5.5).
+    """
+    hits = [
+        int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])
+    ]
     return sorted(range(len(hits)), key=lambda m: -hits[m])
 
 
@@ -31,7 +36,9 @@ def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
     """W and the text side of the best templates of the set's pool."""
     items, names, prompts = fit.draw.val, fit.dataset.classnames, fit.prompts
     if not len(items):
-        raise BenchError(f"{fit.dataset.name} has no validation images to choose templates on: leave {prompts.name} out")
+        raise BenchError(
+            f"{fit.dataset.name} has no validation images to choose templates on: leave {prompts.name} out"
+        )
     _, pool = session.encoded_text(fit.backbone, prompts, names)
     f_nC = session.features(fit.backbone, fit.dataset, items.paths, EVAL, POOLED)
     K, M = len(names), len(prompts.templates)
@@ -45,9 +52,9 @@ def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
 def tuned(session: Session, fit: Planned, head: State) -> tuple[Tensor, TextSide]:
     """W from the class rows of a fitted head, all divided by their mean length; one text row a class.
 
-    The rows keep their proportions, so that zero-shot prediction is the head's, and are of length one on average, so that
-    what a method adds to s cos keeps its weight. The raw rows that some methods start from get the lengths which the
-    raw class means of the untuned texts have.
+    The rows keep their proportions, so that zero-shot prediction is the head's, and are of length one on
+    average, so that what a method adds to s cos keeps its weight. The raw rows that some methods start from
+    get the lengths which the raw class means of the untuned texts have.
     """
     rows_KC = head.params["W_KC"].float()
     W_KC = rows_KC / rows_KC.norm(dim=-1).mean()

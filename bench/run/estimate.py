@@ -20,9 +20,16 @@ def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
     vision, width = spec.config["vision_cfg"], int(spec.config["embed_dim"])
     if spec.family == "rn":
         tower, side = 32 * int(vision.get("width", 64)), spec.image_size // 32
-        shapes = {DENSE: (side**2, tower), TOKENS: (side**2 + 1, width), LAYER3: (tower // 2, 2 * side, 2 * side)}
+        shapes = {
+            DENSE: (side**2, tower),
+            TOKENS: (side**2 + 1, width),
+            LAYER3: (tower // 2, 2 * side, 2 * side),
+        }
     elif spec.family == "vit":
-        tower, tokens = int(vision.get("width", 768)), (spec.image_size // int(vision.get("patch_size", 16))) ** 2 + 1
+        tower, tokens = (
+            int(vision.get("width", 768)),
+            (spec.image_size // int(vision.get("patch_size", 16))) ** 2 + 1,
+        )
         shapes = {DENSE: (tokens, tower), TOKENS: (tokens, width)}
     else:
         tower, shapes = width, {}
@@ -30,7 +37,9 @@ def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
 
 
 def disk(todo: list[Todo], dense_cache: bool = True) -> int:
-    """Bytes of stored features (fp16) that the cells read, each image x view x tap once; what is stored already included."""
+    """Bytes of stored features (fp16) that the cells read, each image x view x tap once; what is stored
+    already included.
+    """
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
         found = [*needs.of_fit(t.fit, t.fit.cell.protocol == "test-oracle")]
@@ -39,11 +48,15 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
             if needs.stored(tap, view):
                 key = (t.fit.backbone.name, dataset.name, part, view, tap)
                 wanted.setdefault(key, (t.fit.backbone, set()))[1].update(paths)
-    return sum(2 * math.prod(row_shape(spec, tap)) * len(paths) for (*_, tap), (spec, paths) in wanted.items())
+    return sum(
+        2 * math.prod(row_shape(spec, tap)) * len(paths) for (*_, tap), (spec, paths) in wanted.items()
+    )
 
 
 def seconds(results: Path, todo: list[Todo]) -> float | None:
-    """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots; None without."""
+    """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots;
+    None without.
+    """
     known: dict[tuple[str, int | str], list[float]] = defaultdict(list)
     for _, found in store.every(results):
         if isinstance(found, FitRecord):

@@ -29,21 +29,34 @@ ROWS: int | None = None  # images of a slice; None: as many as SLICE_BYTES hold
 
 
 def predict(
-    session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, values: Mapping[str, Any]
+    session: Session,
+    fit: Planned,
+    evaluation: Evaluation,
+    params: Params,
+    consts: Consts,
+    values: Mapping[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Top-1 (n,) and top-5 (n, 5) classes of every test image, in list order.
 
-    A target with a class subset is scored on its rows of the classifier only, before the arg-max (protocol 1.6).
+    A target with a class subset is scored on its rows of the classifier only, before the arg-max (protocol
+    1.6).
     """
     return padded(_slices_ranked(session, fit, evaluation, params, consts, values))
 
 
 def _slices_ranked(
-    session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, values: Mapping[str, Any]
+    session: Session,
+    fit: Planned,
+    evaluation: Evaluation,
+    params: Params,
+    consts: Consts,
+    values: Mapping[str, Any],
 ) -> list[np.ndarray]:
     target, method = evaluation.target, fit.method
     found = []
-    rows = ROWS or max(1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps))
+    rows = ROWS or max(
+        1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps)
+    )
     parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, rows) for tap in method.taps]
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
@@ -53,7 +66,12 @@ def _slices_ranked(
 
 
 def ranked(
-    fit: Planned, target: Dataset, params: Params, consts: Consts, features: Features, values: Mapping[str, Any]
+    fit: Planned,
+    target: Dataset,
+    params: Params,
+    consts: Consts,
+    features: Features,
+    values: Mapping[str, Any],
 ) -> np.ndarray:
     """The best classes of a slice's images, (B, min(TOP, K)), best first."""
     logits_BK = fit.method.logits(params, consts, features, values)
@@ -74,7 +92,12 @@ def padded(found: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluate(
-    session: Session, fit: Planned, evaluation: Evaluation, params: Params, consts: Consts, chosen: Mapping[str, Any]
+    session: Session,
+    fit: Planned,
+    evaluation: Evaluation,
+    params: Params,
+    consts: Consts,
+    chosen: Mapping[str, Any],
 ) -> Evaluated:
     """The evaluation's record and its predictions by name: ``top1``, ``top5``, ``labels``."""
     values = values_of(fit, evaluation, chosen)
@@ -94,7 +117,11 @@ def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -
 
 
 def concluded(
-    fit: Planned, evaluation: Evaluation, values: Mapping[str, Any], found: Sequence[np.ndarray], seconds: float
+    fit: Planned,
+    evaluation: Evaluation,
+    values: Mapping[str, Any],
+    found: Sequence[np.ndarray],
+    seconds: float,
 ) -> Evaluated:
     """The record, still without provenance and checksums, and the predictions of ranked slices."""
     top1, top5 = padded(found)

@@ -39,7 +39,9 @@ Taps = dict[str, dict[tuple[str, str, str], set[str]]]  # backbone -> (dataset, 
 
 @dataclass
 class Outcome:
-    """What a run did: counts, the failures as (cell, message), and the conditions that its records were made under."""
+    """What a run did: counts, the failures as (cell, message), and the conditions that its records were made
+    under.
+    """
 
     cells: int = 0
     resumed: int = 0
@@ -48,7 +50,8 @@ class Outcome:
     encodes: int = 0
     steps: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
-    conditions: set[tuple[str, Conditions]] = field(default_factory=set)  # by backbone, whose size decides on threads
+    # by backbone, whose size decides on threads
+    conditions: set[tuple[str, Conditions]] = field(default_factory=set)
     out_of_time: bool = False
 
     def add(self, other: Outcome) -> None:
@@ -79,7 +82,10 @@ def recorded(fit: Planned) -> FitRecord | None:
 
 
 def _evaluated(fit: Planned, evaluation: Evaluation) -> bool:
-    return store.evaluation(places.evaluation_path(fit.where, fit.key, evaluation.key), evaluation.key) is not None
+    return (
+        store.evaluation(places.evaluation_path(fit.where, fit.key, evaluation.key), evaluation.key)
+        is not None
+    )
 
 
 def label(fit: Planned) -> str:
@@ -90,21 +96,32 @@ def label(fit: Planned) -> str:
 
 
 class Runner:
-    """Works through the cells in order, dependencies first; a state is held until the last cell that reads it is done.
+    """Works through the cells in order, dependencies first; a state is held until the last cell that reads it
+    is done.
 
-    ``join``: seeds and shots of the same work train together, and those that trained together are held side by side.
+    ``join``: seeds and shots of the same work train together, and those that trained together are held side
+    by side.
     """
 
     def __init__(
-        self, session: Session, registry: Registry, results: Path, keep_states: str = "needed", fresh: bool = False,
-        join: bool = False, clock: store.Clock | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        session: Session,
+        registry: Registry,
+        results: Path,
+        keep_states: str = "needed",
+        fresh: bool = False,
+        join: bool = False,
+        clock: store.Clock | None = None,
+    ) -> None:
         self.clock = replace(clock) if clock else store.Clock.of(results)
         self.made: set[str] = set()  # keys of the fits and evaluations that this runner recorded
-        self.unread: dict[tuple[str, str], dict[str, UnreadableImage]] = {}  # by backbone and dataset of the round: paths
+        self.unread: dict[
+            tuple[str, str], dict[str, UnreadableImage]
+        ] = {}  # by backbone and dataset of the round: paths
         self.join, self.joiner = join, Joiner(session)
         self.ready: dict[str, Consts] = {}  # constants of fits that were made along with another
-        self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read its state
+        # by fit key: cells of the round yet to be done that read its state
+        self.readers: Counter[str] = Counter()
         self.session, self.results, self.fresh = session, results, fresh
         self.keep = _keeper(registry, keep_states)
         self.states: dict[str, State] = {}
@@ -149,7 +166,9 @@ class Runner:
         return self.outcome
 
     def taps(self, todo: list[Todo]) -> Taps:
-        """By backbone: all taps that the whole run wants of each (dataset, part, view), so that one pass serves them."""
+        """By backbone: all taps that the whole run wants of each (dataset, part, view), so that one pass
+        serves them.
+        """
         everything = [need for t in todo for need in self._needs(t)]
         names = {name for name, _ in everything}
         return {name: needs.taps_by_view(n for s, n in everything if s == name) for name in names}
@@ -182,10 +201,11 @@ class Runner:
                 self.ready.pop(key, None)
 
     def encode(self, group: list[Todo], taps: Taps) -> tuple[list[Todo], list[tuple[Todo, Exception]]]:
-        """Bring into the store what the cells of a round read: the cells that can go on, and the others with their errors.
+        """Bring into the store what the cells of a round read: the cells that can go on, and the others with
+        their errors.
 
-        A cell stops for an image that its fit reads, or for one of every test set that it lacks; where other test sets are
-        whole, it goes on and ``unread`` says which evaluations fail.
+        A cell stops for an image that its fit reads, or for one of every test set that it lacks; where other
+        test sets are whole, it goes on and ``unread`` says which evaluations fail.
         """
         found = [(t.fit.backbone, need) for t in group for _, need in self._needs(t)]
         self.unread, broken = {}, {}
@@ -208,8 +228,12 @@ class Runner:
                 stopped.append((t, reason))
         return ready, stopped
 
-    def _encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> dict[str, UnreadableImage]:
-        """Encode what the store lacks; the images that cannot be read are left out, and returned with their errors."""
+    def _encode(
+        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]
+    ) -> dict[str, UnreadableImage]:
+        """Encode what the store lacks; the images that cannot be read are left out, and returned with their
+        errors.
+        """
         try:
             self.outcome.encodes += self.session.encode(spec, dataset, requests).encodes
             return {}
@@ -219,7 +243,9 @@ class Runner:
             self.outcome.encodes += self.session.encode(spec, dataset, rest).encodes
             for one in list(bad.values())[:_NAMED]:
                 self.session.report(f"{dataset.name}: {one}")
-            self.session.report(f"{len(bad)} unreadable so far; `bench data verify` finds damaged images before a run")
+            self.session.report(
+                f"{len(bad)} unreadable so far; `bench data verify` finds damaged images before a run"
+            )
             return bad
 
     def _stops(self, t: Todo, broken: Mapping[tuple[str, str], Exception]) -> Exception | None:
@@ -238,11 +264,15 @@ class Runner:
         return late[0] if late and all(late) else None
 
     def _unread(self, spec: BackboneSpec, wanted: Iterable[needs.Need]) -> UnreadableImage | None:
-        """The first image of what is wanted that cannot be read, unless the store holds its features from before."""
+        """The first image of what is wanted that cannot be read, unless the store holds its features from
+        before.
+        """
         for dataset, _, paths, view, tap in wanted:
             bad = self.unread.get((spec.name, dataset.name), {})
             for path in paths if bad else ():
-                if path in bad and (not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])):
+                if path in bad and (
+                    not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])
+                ):
                     return bad[path]
         return None
 
@@ -270,7 +300,9 @@ class Runner:
         said = label(t.fit)
         for e in t.evaluations:  # the failure of one is not that of the others
             try:
-                if unread := self._unread(t.fit.backbone, needs.of_evaluation(t.fit, e, self.session.dense_cache)):
+                if unread := self._unread(
+                    t.fit.backbone, needs.of_evaluation(t.fit, e, self.session.dense_cache)
+                ):
                     raise unread
                 if onepass.waits(self.session, t.fit, e):
                     self.waiting.append((t, onepass.Job(t.fit, e, state.params, consts, state.values), facts))
@@ -316,7 +348,9 @@ class Runner:
         for group in groups.values():
             try:
                 with stages.stage("evaluate"):
-                    results: Sequence[Evaluated | Exception] = onepass.run(self.session, [job for _, job, _ in group])
+                    results: Sequence[Evaluated | Exception] = onepass.run(
+                        self.session, [job for _, job, _ in group]
+                    )
             except Exception as error:
                 results = [error] * len(group)
             for (t, job, facts), result in zip(group, results, strict=True):
@@ -360,24 +394,38 @@ class Runner:
         return self.fresh or recorded(fit) is None
 
     def failed(self, t: Todo, error: Exception) -> str:
-        """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for it.
+        """A failed cell is a record too, of the fit or of the evaluations that it lacks; tables print ERR for
+        it.
 
         Returns what to say of it.
         """
         fit, message = t.fit, stages.message(error)
         head = Failure(
-            schema=SCHEMA, key=fit.key, of="fit", fit=fit.key, cell=fit.cell, stage=stages.of(error), error=message,
-            traceback=stages.trace(error), title=fit.method.title, parts=fit.parts,
-            changed=dict(fit.changed), provenance=provenance.of_run(self.session.device, fit.method),
-        )  # fmt: skip
-        if recorded(fit) is None or (self.fresh and fit.key not in self.made):  # --fresh: an older record is no success
+            schema=SCHEMA,
+            key=fit.key,
+            of="fit",
+            fit=fit.key,
+            cell=fit.cell,
+            stage=stages.of(error),
+            error=message,
+            traceback=stages.trace(error),
+            title=fit.method.title,
+            parts=fit.parts,
+            changed=dict(fit.changed),
+            provenance=provenance.of_run(self.session.device, fit.method),
+        )
+        if recorded(fit) is None or (
+            self.fresh and fit.key not in self.made
+        ):  # --fresh: an older record is no success
             store.write(places.fit_path(fit.where, fit.key), head, self.clock)
         else:
             for e in t.evaluations:
                 path = places.evaluation_path(fit.where, fit.key, e.key)
                 if store.evaluation(path, e.key) is None or (self.fresh and e.key not in self.made):
                     more = {"target": e.target.name, "values": dict(e.values), "changed": dict(e.changed)}
-                    store.write(path, with_fields(head, key=e.key, of="evaluation", parts=None, **more), self.clock)
+                    store.write(
+                        path, with_fields(head, key=e.key, of="evaluation", parts=None, **more), self.clock
+                    )
         self.outcome.failures.append((label(fit), message))
         return f"FAILED {label(fit)} ({head.stage})"
 

@@ -27,11 +27,15 @@ Result = tuple[Fitted, Consts, dict[str, float]]
 
 
 def selection_set(session: Session, fit: Planned) -> Labelled | None:
-    """The images that selection scores: few-shot validation, or under ``test-oracle`` the test images; None if unused."""
+    """The images that selection scores: few-shot validation, or under ``test-oracle`` the test images; None
+    if unused.
+    """
     if not needs.scores_validation(fit):
         return None
     items = fit.dataset.test if fit.cell.protocol == ORACLE else fit.draw.val
-    features = {tap: session.features(fit.backbone, fit.dataset, items.paths, EVAL, tap) for tap in fit.method.taps}
+    features = {
+        tap: session.features(fit.backbone, fit.dataset, items.paths, EVAL, tap) for tap in fit.method.taps
+    }
     return Labelled(features, session.labels(items))
 
 
@@ -63,9 +67,9 @@ def run_joined(
 ) -> list[tuple[Planned, Result]]:
     """Fit cells of one recipe together, the first ones that memory holds side by side.
 
-    ``states_of`` gives the states that a fit reads, or makes them. Each fit gets an equal share of the seconds;
-    ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and MemoryError where memory holds
-    only one, besides what ``run_fit`` raises.
+    ``states_of`` gives the states that a fit reads, or makes them. Each fit gets an equal share of the
+    seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and
+    MemoryError where memory holds only one, besides what ``run_fit`` raises.
     """
     cases = _side_by_side(session, fits, states_of)
     if len(cases) == 1:
@@ -85,7 +89,9 @@ def run_joined(
 def _side_by_side(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[select.Case, float]]:
-    """The first cases, at least one, whose features and first replicas take no more than their share of what is free."""
+    """The first cases, at least one, whose features and first replicas take no more than their share of what
+    is free.
+    """
     cases: list[tuple[select.Case, float]] = []
     room: float | None = None
     for fit in fits:
@@ -108,7 +114,9 @@ def held(cases: Sequence[select.Case]) -> int:
     return waves.held((*pooled, *scored, *read, *(c for case in cases for c in case.consts.values())))
 
 
-def fit_record(fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Provenance, state: bytes) -> FitRecord:
+def fit_record(
+    fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Provenance, state: bytes
+) -> FitRecord:
     """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``)."""
     return FitRecord(
         schema=SCHEMA,
@@ -147,11 +155,17 @@ def _peak() -> int:
 
 def state_bytes(fitted: Fitted) -> bytes:
     """The fitted tensors as a safetensors file; nothing where there are none."""
-    return save({name: p.detach().cpu().contiguous() for name, p in fitted.params.items()}) if fitted.params else b""
+    return (
+        save({name: p.detach().cpu().contiguous() for name, p in fitted.params.items()})
+        if fitted.params
+        else b""
+    )
 
 
 def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> State | None:
-    """The state of a recorded fit, or None if its tensors were not kept. Raises BenchError where they are others."""
+    """The state of a recorded fit, or None if its tensors were not kept. Raises BenchError where they are
+    others.
+    """
     if not stored.has_state:
         return state_of(fit, {}, stored.values)
     path = places.state_path(results, fit.key)
@@ -159,10 +173,15 @@ def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> S
         return None
     data = path.read_bytes()
     if stored.state and stored.state != codec.checksum_bytes(data):
-        raise BenchError(f"{path}: not the state that the record of its fit speaks of; delete the file, and it is fitted again")
+        raise BenchError(
+            f"{path}: not the state that the record of its fit speaks of; delete the file, and it is fitted "
+            "again"
+        )
     return state_of(fit, {name: p.to(device) for name, p in load(data).items()}, stored.values)
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
-    """A fit's state: its tensors, and its settings with the values chosen for it; no value set for inference alone."""
+    """A fit's state: its tensors, and its settings with the values chosen for it; no value set for inference
+    alone.
+    """
     return State(params, fit_values(fit.method, fit.settings).with_(chosen))

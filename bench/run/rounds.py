@@ -1,4 +1,6 @@
-"""What is left to do, in portions that share their work: by dataset and seed, by shots, for one worker or several. No torch."""
+"""What is left to do, in portions that share their work: by dataset and seed, by shots, for one worker or
+several. No torch.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,15 @@ def chain(fit: Planned) -> Iterator[Planned]:
     yield fit
 
 
-def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> Iterator[tuple[str, list[Todo]]]:
-    """The cells by (seed, dataset), in order, with the dataset's name: one round encodes what it needs and shares its states.
+def rounds(
+    todo: list[Todo], by_dataset: bool = False, join: bool = False
+) -> Iterator[tuple[str, list[Todo]]]:
+    """The cells by (seed, dataset), in order, with the dataset's name: one round encodes what it needs and
+    shares its states.
 
-    ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves them all.
-    ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows the fit that made it.
+    ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves
+    them all. ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows
+    the fit that made it.
     """
     groups: dict[tuple[str, int], list[Todo]] = defaultdict(list)
     for t in todo:
@@ -49,7 +55,8 @@ def rounds(todo: list[Todo], by_dataset: bool = False, join: bool = False) -> It
 
 
 def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
-    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``, several.
+    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``,
+    several.
 
     ``join``: a dataset, or of its shots as many as leave work for every worker.
     """
@@ -68,7 +75,9 @@ def by_shots(group: list[Todo]) -> list[list[Todo]]:
 
 
 def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
-    """As many groups of a dataset together as leave work for all of ``jobs`` workers: they share passes, and may join."""
+    """As many groups of a dataset together as leave work for all of ``jobs`` workers: they share passes, and
+    may join.
+    """
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
         by_dataset[group[0].fit.dataset.name].append(group)

@@ -1,4 +1,6 @@
-"""What the fits of one command share: the backbone, the feature store, classifiers. The first module that needs torch."""
+"""What the fits of one command share: the backbone, the feature store, classifiers. The first module that
+needs torch.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def pick_device(name: str) -> str:
             raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
         count = torch.cuda.device_count()
         if int(found[2] or 0) >= count:
-            raise BenchError(f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}")
+            raise BenchError(
+                f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
+            )
     return name
 
 
@@ -64,14 +68,19 @@ class Session:
     """Backbones, features and classifiers of one command, each made once."""
 
     def __init__(
-        self, device: str, cache: Path | None, report: Callable[[str], None], workers: int | None = None,
+        self,
+        device: str,
+        cache: Path | None,
+        report: Callable[[str], None],
+        workers: int | None = None,
         dense_cache: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         repeatable()
         self.dense_cache = dense_cache
         self.device = pick_device(device)
         if self.device.startswith("cuda:"):
-            torch.cuda.set_device(self.device)  # streams and memory figures that name no device mean the current one
+            # streams and memory figures that name no device mean the current one
+            torch.cuda.set_device(self.device)
         self.store = FeatureStore(cache, report)
         self.report = report
         self.workers = workers
@@ -88,13 +97,17 @@ class Session:
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:
-        """One thread while a small model's methods fit and score: sharing microseconds of work costs more than it saves.
+        """One thread while a small model's methods fit and score: sharing microseconds of work costs more
+        than it saves.
 
-        Decided by the model's size and not by the clock, because the number of threads can change a product's last bits.
+        Decided by the model's size and not by the clock, because the number of threads can change a product's
+        last bits.
         """
         before = torch.get_num_threads()
         model = self.backbone(spec).model
-        size = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding"))
+        size = sum(
+            p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding")
+        )
         if size >= SMALL:
             yield
             return
@@ -130,7 +143,9 @@ class Session:
             W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
             if warning := untrained_tokens(self.backbone(spec), classnames):
                 self.report(warning)
-            side = TextSide(raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates)
+            side = TextSide(
+                raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates
+            )
             self._texts[key] = W_KC, side
         return self._texts[key]
 
@@ -140,12 +155,16 @@ class Session:
         self.encodes += report.encodes
         return report
 
-    def unreadable(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> dict[str, UnreadableImage]:
+    def unreadable(
+        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]
+    ) -> dict[str, UnreadableImage]:
         """The images that the requests still lack and that cannot be read, with their errors, by path."""
         pieces = outstanding(requests, self.store, keys(self.backbone(spec), dataset))
         return unreadable(dataset.source, dict.fromkeys(path for piece in pieces for path in piece.paths))
 
-    def lacks(self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]) -> bool:
+    def lacks(
+        self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
+    ) -> bool:
         """Whether any of these features is not in the store."""
         key_of = keys(self.backbone(spec), dataset)
         return any(self.store.missing(key_of(tap, view), paths) for tap in taps)
@@ -153,14 +172,18 @@ class Session:
     def stream(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Raw float32 features of several taps from one pass over the images, in batches; nothing is stored."""
+        """Raw float32 features of several taps from one pass over the images, in batches; nothing is
+        stored.
+        """
         for start, found in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
             yield start, {tap: x.to(self.device).float() for tap, x in found.items()}
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
     ) -> Iterator[tuple[int, Tensor]]:
-        """Raw float32 features on the device in pieces (start, (n, ...)): from the store, or made on the fly."""
+        """Raw float32 features on the device in pieces (start, (n, ...)): from the store, or made on
+        the fly.
+        """
         tower = self.backbone(spec)
         if not stored(tap, view):
             for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers, batch=rows):
@@ -169,12 +192,16 @@ class Session:
         for start, piece in self.store.slices(keys(tower, dataset)(tap, view), paths, rows):
             yield start, torch.from_numpy(piece).to(self.device).float()
 
-    def features(self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str) -> Tensor:
+    def features(
+        self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str
+    ) -> Tensor:
         """All of ``slices`` in one tensor."""
         return torch.cat([x for _, x in self.slices(spec, dataset, paths, view, tap)])
 
     def pool(self, fit: Planned, task: Task, source: str, tap: str, views: Sequence[str]) -> Pool:
-        """The rows of a stream. Support features stay in half precision, as stored, and are cast batch by batch."""
+        """The rows of a stream. Support features stay in half precision, as stored, and are cast batch by
+        batch.
+        """
         from bench.train.loop import Pool
 
         if source == TEXT:
@@ -202,10 +229,19 @@ class Session:
             return self.slices(spec, dataset, train.paths, view, tap)
 
         return Task(
-            facts=FitFacts.of(fit.facts), settings=fit_values(fit.method, fit.settings), labels_N=self.labels(train), W_KC=W_KC,
-            scale=tower.scale, text=side, features=features, slices=slices, backbone=tower,
-            states={name: states[name] for name in fit.method.after}, seed=fit.cell.seed, device=self.device,
-        )  # fmt: skip
+            facts=FitFacts.of(fit.facts),
+            settings=fit_values(fit.method, fit.settings),
+            labels_N=self.labels(train),
+            W_KC=W_KC,
+            scale=tower.scale,
+            text=side,
+            features=features,
+            slices=slices,
+            backbone=tower,
+            states={name: states[name] for name in fit.method.after},
+            seed=fit.cell.seed,
+            device=self.device,
+        )
 
     def labels(self, items: Items) -> Tensor:
         """Classes (n,) of images on the device."""

@@ -35,8 +35,8 @@ def check_preset(name: str | None, methods: Iterable[Method]) -> None:
 def parse_value(text: str, default: Any, name: str) -> Any:
     """A value as typed on the command line, in the type of the setting's default.
 
-    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None, but stays a word
-    where words are expected.
+    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None, but
+    stays a word where words are expected.
     """
     if isinstance(default, tuple):
         like = default[0] if default else 0.0
@@ -75,7 +75,9 @@ def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Metho
         raise BenchError(f"{option} {text}: write method.key=value, as in {option} safe.beta=0.7")
     method = methods.get(canonical(owner))
     if method is None:
-        raise BenchError(f"{option} {text}: unknown method '{owner}'{nearest(owner, [m.name for m in methods.values()])}")
+        raise BenchError(
+            f"{option} {text}: unknown method '{owner}'{nearest(owner, [m.name for m in methods.values()])}"
+        )
     known = {canonical(s): s for s in method.settings}
     if canonical(setting) not in known:
         raise BenchError(
@@ -97,7 +99,9 @@ def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict
 
 
 def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, list[dict[str, Any]]]:
-    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c`` as a list of overrides per method."""
+    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c`` as a list of overrides per
+    method.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for text in items:
         method, setting, value = _split(text, "--sweep", methods)
@@ -119,7 +123,9 @@ def _range(text: str, whole: str) -> list[float]:
         if step <= 0 or count < 1:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise BenchError(f"--sweep {whole}: write start:stop:step, finite and with step > 0, as in 0:2:0.1") from error
+        raise BenchError(
+            f"--sweep {whole}: write start:stop:step, finite and with step > 0, as in 0:2:0.1"
+        ) from error
     if count > MOST_SWEPT:
         raise BenchError(f"--sweep {whole}: {count:,} values, at most {MOST_SWEPT:,}; take a larger step")
     return [round(start + i * step, 12) for i in range(count)]

@@ -24,7 +24,9 @@ def stage(name: Stage) -> Iterator[None]:
 
 
 def of(error: BaseException) -> Stage:
-    """The stage that an error was marked with; ``fit`` for one that no stage was told of, as when a worker dies."""
+    """The stage that an error was marked with; ``fit`` for one that no stage was told of, as when a worker
+    dies.
+    """
     if isinstance(error, UnreadableImage):
         return "read"
     found: Stage = getattr(error, _STAGE, "fit")

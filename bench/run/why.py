@@ -1,5 +1,6 @@
-"""Why a cell is to do: never run, stale (something in its key changed), or failed before; and which done cells have
-drifted (a built-in method's source changed, its version did not). No torch."""
+"""Why a cell is to do: never run, stale (something in its key changed), or failed before; and which done
+cells have drifted (a built-in method's source changed, its version did not). No torch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
 def reasons(todo: Iterable[Todo]) -> Iterator[str]:
-    """One line a cell: what failed, or which parts of its key differ from the nearest record of the same coordinates."""
+    """One line a cell: what failed, or which parts of its key differ from the nearest record of the same
+    coordinates.
+    """
     known: dict[Path, list[Record]] = {}  # each folder is read once
     for t in todo:
         if t.stored is not None:
@@ -43,7 +46,9 @@ def _reason(fit: Planned, records: list[Record]) -> str:
             continue
         if found.key == fit.key:
             return "recorded, and made anew (--fresh)"
-        nearest.append(_differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain)))
+        nearest.append(
+            _differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain))
+        )
     if not nearest:
         return "never run"
     closest: list[str] = min(nearest, key=len)
@@ -67,11 +72,17 @@ def _failed(found: Failure) -> str:
 
 
 def drifted(plan: Plan) -> list[str]:
-    """One line for each method whose recorded fits were made by another source file under the same version."""
+    """One line for each method whose recorded fits were made by another source file under the same
+    version.
+    """
     lines = {}
     for fit in plan.fits:
         found = None if fit.parts.source else recorded(fit)
-        if found and found.provenance.source and found.provenance.source != provenance.source_digest(fit.method):
+        if (
+            found
+            and found.provenance.source
+            and found.provenance.source != provenance.source_digest(fit.method)
+        ):
             lines[fit.method.name] = (
                 f"{fit.method.name}: drifted: its source changed since its records were made, its version "
                 f"({fit.method.version}) did not; if numbers may change, raise the version"
@@ -80,7 +91,9 @@ def drifted(plan: Plan) -> list[str]:
 
 
 def shadowed(plan: Plan) -> int:
-    """How many recorded fits are older than a fit of the same coordinates and settings under another key, which tables show."""
+    """How many recorded fits are older than a fit of the same coordinates and settings under another key,
+    which tables show.
+    """
     newest: dict[tuple[Any, ...], tuple[int, str]] = {}
     seen: set[Path] = set()
     fits = [found for fit in plan.fits if (found := recorded(fit))]
@@ -89,13 +102,20 @@ def shadowed(plan: Plan) -> int:
             seen.add(fit.where)
             for _, other in store.within(fit.where):
                 if isinstance(other, FitRecord):
-                    newest[_row(other)] = max(newest.get(_row(other), (-1, "")), (other.provenance.order, other.key))
+                    newest[_row(other)] = max(
+                        newest.get(_row(other), (-1, "")), (other.provenance.order, other.key)
+                    )
     return sum(newest.get(_row(found), (0, found.key))[1] != found.key for found in fits)
 
 
 def _row(fit: FitRecord) -> tuple[Any, ...]:
     """What tables tell rows and columns by, so that of two such fits one is shown."""
-    return fit.cell, msgspec.json.encode(fit.changed, order="sorted"), fit.parts.encode_dtype, tuple(fit.parts.after)
+    return (
+        fit.cell,
+        msgspec.json.encode(fit.changed, order="sorted"),
+        fit.parts.encode_dtype,
+        tuple(fit.parts.after),
+    )
 
 
 def before(plan: Plan, fresh: bool = False) -> set[tuple[str, Conditions]]:
@@ -109,7 +129,11 @@ def before(plan: Plan, fresh: bool = False) -> set[tuple[str, Conditions]]:
     for where in dict.fromkeys(fit.where for fit in plan.fits):
         for _, record in store.within(where):
             cell, key = record.cell, record.key if isinstance(record, FitRecord) else record.fit
-            if not isinstance(record, Failure) and key not in anew and (where, cell.prompts, cell.protocol, cell.preset) in rows:
+            if (
+                not isinstance(record, Failure)
+                and key not in anew
+                and (where, cell.prompts, cell.protocol, cell.preset) in rows
+            ):
                 found.add((cell.backbone, provenance.conditions(record.provenance)))
     return found
 
@@ -118,7 +142,9 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Dotted names of what differs between two key parts, with short values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else str(k))]
+        return [
+            d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else str(k))
+        ]
     if _plain(old) == _plain(new):
         return []
     return [f"{name} {_short(old)} -> {_short(new)}"]

@@ -12,7 +12,9 @@ from bench.stats.ranks import holm
 
 @dataclass(frozen=True)
 class Mark:
-    """`best`: highest mean. `tied`: the paired difference to the best is not significant after Holm in the column."""
+    """`best`: highest mean. `tied`: the paired difference to the best is not significant after Holm in the
+    column.
+    """
 
     interval: Interval
     best: bool
@@ -24,8 +26,9 @@ class Mark:
 def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95) -> dict[str, Mark]:
     """Marks for one column: method -> its correctness arrays (S, n), one per dataset in the same order.
 
-    The first of equal means is the best; the others are then tied with a difference of 0. The best is picked from the
-    same data, so a tie says "not told apart", never "equal". ValueError when methods lack datasets, images or seeds.
+    The first of equal means is the best; the others are then tied with a difference of 0. The best is picked
+    from the same data, so a tie says "not told apart", never "equal". ValueError when methods lack datasets,
+    images or seeds.
     """
     if not column:
         raise ValueError("a column needs at least one method")
@@ -35,7 +38,8 @@ def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95)
     best = max(own, key=lambda name: own[name].estimate)
     rest = [name for name in column if name != best]
     to_best = {
-        name: average_difference_interval(list(zip(column[name], column[best], strict=True)), level) for name in rest
+        name: average_difference_interval(list(zip(column[name], column[best], strict=True)), level)
+        for name in rest
     }
     adjusted = dict(zip(rest, holm([p_value(to_best[name]) for name in rest]), strict=True))
     marks = {best: Mark(own[best], True, False, None, 1.0)}

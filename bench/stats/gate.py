@@ -11,8 +11,9 @@ from bench.stats.paired import Pair, average_difference_interval
 class NonInferiority:
     """`passed`: the one-sided lower bound of new - old is not below -margin.
 
-    `smallest_drop` is the smallest true drop that this many seeds and images tell from no change with the asked power.
-    Where it exceeds the margin, `enough` is False: even an unchanged method may well fail, so more images are needed.
+    `smallest_drop` is the smallest true drop that this many seeds and images tell from no change with the
+    asked power. Where it exceeds the margin, `enough` is False: even an unchanged method may well fail, so
+    more images are needed.
     """
 
     interval: Interval
@@ -28,8 +29,8 @@ def non_inferiority(
 ) -> NonInferiority:
     """Test on (new, old) correctness arrays, one pair per dataset, averaged over datasets.
 
-    `level` is one-sided: `interval` is the two-sided one at 2 level - 1, whose lower end is the bound. ValueError for a
-    negative margin or a level at or below 0.5.
+    `level` is one-sided: `interval` is the two-sided one at 2 level - 1, whose lower end is the bound.
+    ValueError for a negative margin or a level at or below 0.5.
     """
     if margin < 0:
         raise ValueError(f"the margin is the largest drop to accept, at least 0, not {margin}")

@@ -15,9 +15,11 @@ BOUNDS = (-1.0, 1.0)
 
 
 def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """first - second per seed and image, (S, n), from correctness arrays (S, n) in the same seed and image order.
+    """first - second per seed and image, (S, n), from correctness arrays (S, n) in the same seed and image
+    order.
 
-    A method without a seed (one row) is compared with every seed of the other. ValueError when the shapes do not fit.
+    A method without a seed (one row) is compared with every seed of the other. ValueError when the shapes do
+    not fit.
     """
     a, b = table(first).astype(np.float64), table(second).astype(np.float64)
     if a.shape[-1] != b.shape[-1]:
@@ -33,7 +35,9 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
 
 
 def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
-    """Interval for the difference of the averages over datasets; one (first, second) pair of arrays per dataset."""
+    """Interval for the difference of the averages over datasets; one (first, second) pair of arrays per
+    dataset.
+    """
     return average_interval([difference(a, b) for a, b in pairs], level, BOUNDS)
 
 
@@ -43,7 +47,8 @@ class McNemar(NamedTuple):
     only_first: int
     only_second: int
     p_exact: float
-    p_mid: float  # exact p minus half the probability of the observed split: less conservative, use it by default
+    # exact p minus half the probability of the observed split: less conservative, use it by default
+    p_mid: float
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
@@ -53,7 +58,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"McNemar's test takes two vectors over the same images, not shapes {a.shape} and {b.shape}")
+        raise ValueError(
+            f"McNemar's test takes two vectors over the same images, not shapes {a.shape} and {b.shape}"
+        )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = only_a + only_b
     if n == 0:

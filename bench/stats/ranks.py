@@ -1,7 +1,9 @@
-"""Comparing methods over datasets: Wilcoxon signed ranks with Holm, Friedman ranks with Nemenyi's critical difference.
+"""Comparing methods over datasets: Wilcoxon signed ranks with Holm, Friedman ranks with Nemenyi's critical
+difference.
 
-Scores are a DataFrame, one row per dataset and one column per method, higher is better. Here datasets are the sample,
-unlike in bench.stats.intervals, so few datasets give little power: with 5 no two-sided Wilcoxon p is below 0.06.
+Scores are a DataFrame, one row per dataset and one column per method, higher is better. Here datasets are the
+sample, unlike in bench.stats.intervals, so few datasets give little power: with 5 no two-sided Wilcoxon p is
+below 0.06.
 """
 
 from dataclasses import dataclass
@@ -12,11 +14,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-MAX_METHODS = 12  # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any
+MAX_METHODS = (
+    12  # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any
+)
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
-    """Holm's step-down adjusted p-values in the order given; ValueError for a NaN or a value outside [0, 1]."""
+    """Holm's step-down adjusted p-values in the order given; ValueError for a NaN or a value outside
+    [0, 1].
+    """
     p = np.asarray(pvalues, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p-values are one list of numbers between 0 and 1")
@@ -29,15 +35,17 @@ def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
 def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """Two-sided signed-rank tests of every pair of methods, or of `reference` against each other one.
 
-    Columns: first, second, median_difference (first - second), wins, losses, p, p_holm. Equal scores on a dataset
-    are left out of its test, as Wilcoxon's; two methods equal everywhere have p = 1.
+    Columns: first, second, median_difference (first - second), wins, losses, p, p_holm. Equal scores on a
+    dataset are left out of its test, as Wilcoxon's; two methods equal everywhere have p = 1.
     """
     _checked(scores, 2)
     if reference is not None and reference not in scores.columns:
         raise ValueError(f"no method {reference!r} among {', '.join(map(str, scores.columns))}")
     names = list(scores.columns)
     pairs = (
-        list(combinations(names, 2)) if reference is None else [(reference, m) for m in names if m != reference]
+        list(combinations(names, 2))
+        if reference is None
+        else [(reference, m) for m in names if m != reference]
     )
     rows = []
     for a, b in pairs:
@@ -51,7 +59,9 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test, the average ranks (1 is best, sorted) and Nemenyi's critical difference between two of them."""
+    """Friedman's test, the average ranks (1 is best, sorted) and Nemenyi's critical difference between two of
+    them.
+    """
 
     statistic: float
     p: float
@@ -62,16 +72,21 @@ class Friedman:
 
 
 def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
-    """Average ranks over datasets; ValueError for under 3 or over 12 methods, under 2 datasets, or missing scores."""
+    """Average ranks over datasets; ValueError for under 3 or over 12 methods, under 2 datasets, or missing
+    scores.
+    """
     _checked(scores, 3)
     if len(scores.columns) > MAX_METHODS:
         raise ValueError(
-            f"{len(scores.columns)} methods are too many for one critical difference; choose at most {MAX_METHODS}"
+            f"{len(scores.columns)} methods are too many for one critical difference; choose at most "
+            f"{MAX_METHODS}"
         )
     values = scores.round(12)
     ranks = values.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     ties_everywhere = (values.nunique(axis=1) == 1).all()
-    statistic, p = (0.0, 1.0) if ties_everywhere else stats.friedmanchisquare(*(values[m] for m in values.columns))
+    statistic, p = (
+        (0.0, 1.0) if ties_everywhere else stats.friedmanchisquare(*(values[m] for m in values.columns))
+    )
     cd = critical_difference(len(ranks), len(scores), level)
     return Friedman(float(statistic), float(p), ranks, len(scores), cd, level)
 
@@ -83,7 +98,9 @@ def critical_difference(methods: int, datasets: int, level: float = 0.95) -> flo
 
 
 def not_separated(result: Friedman) -> list[tuple[str, ...]]:
-    """Maximal groups of two or more methods whose ranks lie within one critical difference: a CD diagram's bars."""
+    """Maximal groups of two or more methods whose ranks lie within one critical difference: a CD diagram's
+    bars.
+    """
     names, ranks = list(result.ranks.index), result.ranks.to_numpy()
     ends = [int(np.searchsorted(ranks, r + result.critical_difference, side="right")) for r in ranks]
     return [tuple(names[i:e]) for i, e in enumerate(ends) if e - i > 1 and (i == 0 or e > ends[i - 1])]

@@ -1,24 +1,26 @@
 """Variance of a mean over seeds crossed with images, and its degrees of freedom.
 
-Model of one cell: outcome y[s, i] = mean + seed effect + image effect + interaction. With the mean squares of the
-two-way table (seeds MS_S, images MS_I, interaction MS_R), the variance of the grand mean over S seeds and n images is
-estimated without bias by (MS_S + MS_I - MS_R) / (S n). It is kept as two parts that cannot be negative:
+Model of one cell: outcome y[s, i] = mean + seed effect + image effect + interaction. With the mean squares of
+the two-way table (seeds MS_S, images MS_I, interaction MS_R), the variance of the grand mean over S seeds and
+n images is estimated without bias by (MS_S + MS_I - MS_R) / (S n). It is kept as two parts that cannot be
+negative:
 
-    seed part   MS_S / (S n)                 = seed variance / S + interaction / (S n),   S - 1 degrees of freedom
-    image part  max(MS_I - MS_R, 0) / (S n)  = image variance / n,                        n - 1 degrees of freedom
+    seed part   MS_S / (S n)                 = seed variance / S + interaction / (S n);   degrees: S - 1
+    image part  max(MS_I - MS_R, 0) / (S n)  = image variance / n;                        degrees: n - 1
 
-so the interaction is counted once, and truncating the image part only matters where images hardly differ. Independent
-noise alone makes MS_S as large as MS_R on average; what MS_S lacks to a quarter of it is luck and is added to the image
-part, so that two seeds of equal accuracy do not make an interval of no width.
+so the interaction is counted once, and truncating the image part only matters where images hardly differ.
+Independent noise alone makes MS_S as large as MS_R on average; what MS_S lacks to a quarter of it is luck and
+is added to the image part, so that two seeds of equal accuracy do not make an interval of no width.
 
-Degrees of freedom. Over datasets the parts of one kind are pooled by Satterthwaite's rule, with the plug-in squares
-replaced by unbiased ones (nu + 2 in the sum, 2 off at the end), which is exact for one term and not too pessimistic for
-equal ones. Joining the seed part with the image part by the same rule is not sound: 3 seeds leave the seed part 2
-degrees of freedom, and where it comes out small by chance the rule, which weights 1 / nu by squared shares of the
-variance, reports many. The two kinds are joined with the shares themselves, 1 / df = share_S / nu_S + share_I / nu_I:
-never more degrees of freedom than Satterthwaite's, and equal where one kind is all. Coverage of the 95 % interval in
-simulations with 500 images, accuracies 60 to 90 %, seed standard deviations of 0 to 3 points and image effects from
-none to strong (lowest and highest, by number of seeds):
+Degrees of freedom. Over datasets the parts of one kind are pooled by Satterthwaite's rule, with the plug-in
+squares replaced by unbiased ones (nu + 2 in the sum, 2 off at the end), which is exact for one term and not
+too pessimistic for equal ones. Joining the seed part with the image part by the same rule is not sound: 3
+seeds leave the seed part 2 degrees of freedom, and where it comes out small by chance the rule, which weights
+1 / nu by squared shares of the variance, reports many. The two kinds are joined with the shares themselves, 1
+/ df = share_S / nu_S + share_I / nu_I: never more degrees of freedom than Satterthwaite's, and equal where
+one kind is all. Coverage of the 95 % interval in simulations with 500 images, accuracies 60 to 90 %, seed
+standard deviations of 0 to 3 points and image effects from none to strong (lowest and highest, by number of
+seeds):
 
     seeds                 2            3            5            10
     squared shares    86 - 96 %    91 - 96 %    93 - 96 %    94 - 96 %
@@ -48,22 +50,28 @@ class Parts(NamedTuple):
 
 
 def table(outcomes: ArrayLike) -> NDArray:
-    """Outcomes as an array (..., S, n); a vector is one seed. ValueError: empty, not finite, under two images."""
+    """Outcomes as an array (..., S, n); a vector is one seed. ValueError: empty, not finite, under two
+    images.
+    """
     y = np.asarray(outcomes)
     y = y[None, :] if y.ndim == 1 else y
     if y.ndim < 2 or y.shape[-2] < 1 or y.shape[-1] < 2:
-        raise ValueError(f"outcomes need at least one seed and two images, as (seeds, images); got shape {y.shape}")
+        raise ValueError(
+            f"outcomes need at least one seed and two images, as (seeds, images); got shape {y.shape}"
+        )
     if not np.isfinite(y).all():
-        raise ValueError("outcomes hold a NaN or an infinity; leave out incomplete seeds before taking an interval")
+        raise ValueError(
+            "outcomes hold a NaN or an infinity; leave out incomplete seeds before taking an interval"
+        )
     return y
 
 
 def mean_parts(outcomes: ArrayLike, level: float = 0.95) -> Parts:
     """Mean and variance parts of tables (..., S, n).
 
-    A table whose outcomes are all equal shows no variance although its mean is not known exactly. There the image part
-    is set so that the interval at `level` reaches as far as the exact binomial one for no exception among n images,
-    1 - ((1 - level) / 2)^(1 / n).
+    A table whose outcomes are all equal shows no variance although its mean is not known exactly. There the
+    image part is set so that the interval at `level` reaches as far as the exact binomial one for no
+    exception among n images, 1 - ((1 - level) / 2)^(1 / n).
     """
     y = table(outcomes)
     s, n = y.shape[-2:]
@@ -79,7 +87,9 @@ def mean_parts(outcomes: ArrayLike, level: float = 0.95) -> Parts:
         interaction = np.maximum(total - ss_seeds - ss_images, 0.0) / ((s - 1) * (n - 1))
         ms_seeds, ms_images = ss_seeds / (s - 1), ss_images / (n - 1)
         seeds = ms_seeds / (s * n)
-        images = (np.maximum(ms_images - interaction, 0.0) + np.maximum(interaction / 4 - ms_seeds, 0.0)) / (s * n)
+        images = (np.maximum(ms_images - interaction, 0.0) + np.maximum(interaction / 4 - ms_seeds, 0.0)) / (
+            s * n
+        )
     exact = 1 - ((1 - level) / 2) ** (1 / n)
     constant = (y == y[..., :1, :1]).all((-2, -1))
     images = np.where(constant, (exact / stats.t.ppf((1 + level) / 2, n - 1)) ** 2, images)

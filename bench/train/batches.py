@@ -1,10 +1,11 @@
-"""Which rows enter which step, as data: batch rules, orders and view rows (protocol 13.1, 15.2, 12.3, 3.1, 18.4).
+"""Which rows enter which step, as data: batch rules, orders and view rows (protocol 13.1, 15.2, 12.3, 3.1,
+18.4).
 
-Orders come from CPU streams keyed by (seed, purpose, epoch), so any epoch can be rebuilt on its own and no order
-depends on the device. Legend: N images, V views of each, B batch. No torch here.
+Orders come from CPU streams keyed by (seed, purpose, epoch), so any epoch can be rebuilt on its own and no
+order depends on the device. Legend: N images, V views of each, B batch. No torch here.
 
 Rules
-    ``restart``     shuffled passes without the last partial batch, reshuffled on exhaustion (Cross-Modal, SAFE)
+    ``restart``     shuffled passes without a last partial batch, reshuffled at their end (Cross-Modal, SAFE)
     ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
     ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
     ``full``        one batch of all rows in their own order
@@ -26,7 +27,9 @@ LAYOUTS = ("union", "per-epoch")
 
 
 def known(name: str, kind: str, names: Sequence[str]) -> str:
-    """``name`` in canonical spelling; raises ``BenchError`` with the nearest of ``names`` if it is none of them."""
+    """``name`` in canonical spelling; raises ``BenchError`` with the nearest of ``names`` if it is none of
+    them.
+    """
     folded = canonical(name)
     if folded not in names:
         raise BenchError(f"unknown {kind} '{name}'{nearest(name, names)}; one of: {', '.join(names)}")
@@ -36,7 +39,8 @@ def known(name: str, kind: str, names: Sequence[str]) -> str:
 def legal(rule: str, n_rows: int, batch: int) -> bool:
     """Whether a batch of ``batch`` rows can be drawn from ``n_rows``.
 
-    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten the batch.
+    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten
+    the batch.
     """
     rule = known(rule, "batch rule", RULES)
     return n_rows > 0 and (rule == "full" or (batch > 0 and (rule != "restart" or batch < n_rows)))
@@ -51,11 +55,15 @@ def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream")
     if batch < 1:
         raise BenchError(f"batch {batch} of {stream} is not a positive number of rows")
     mend = f"choose at most {n_rows - 1}" if n_rows > 1 else "add shots or views"
-    raise BenchError(f"batch {batch} of {stream} must be strictly smaller than its number of rows, {n_rows}; {mend}")
+    raise BenchError(
+        f"batch {batch} of {stream} must be strictly smaller than its number of rows, {n_rows}; {mend}"
+    )
 
 
 def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows."""
+    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not
+    rows.
+    """
     rule = known(rule, "batch rule", RULES)
     check_legal(rule, n_rows, batch)
     if rule == "full":
@@ -68,7 +76,8 @@ def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = N
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
-    """The numbers of rows that steps go through: (size,) where all are equal, else (size, last of an epoch, its steps).
+    """The numbers of rows that steps go through: (size,) where all are equal, else (size, last of an epoch,
+    its steps).
 
     Runs with equal cycles have batches of equal size at every step, whatever the number of rows behind them.
     """
@@ -81,10 +90,14 @@ def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tu
     return (size,) if last == size else (size, last, each)
 
 
-def order(seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None) -> np.ndarray:
-    """The first ``take`` (default all) entries of the random permutation of ``n_rows`` rows of one epoch, int64.
+def order(
+    seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None
+) -> np.ndarray:
+    """The first ``take`` (default all) entries of the random permutation of ``n_rows`` rows of one epoch,
+    int64.
 
-    Rows are sorted by raw PCG64 words: the word stream is fixed by its definition, shuffling routines are not.
+    Rows are sorted by raw PCG64 words: the word stream is fixed by its definition, shuffling routines are
+    not.
     """
     words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
     if take is None or take >= n_rows:
@@ -103,10 +116,12 @@ def index_batches(
     epochs: int | None = None,
     n_images: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The batches of a run: (0-based epoch, row indices int64) per step, for ``steps`` steps or ``epochs`` epochs.
+    """The batches of a run: (0-based epoch, row indices int64) per step, for ``steps`` steps or ``epochs``
+    epochs.
 
-    ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose. ``n_images`` is
-    the N of rule ``images``. Raises ``BenchError`` for an unknown rule or an illegal batch, at the call.
+    ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose.
+    ``n_images`` is the N of rule ``images``. Raises ``BenchError`` for an unknown rule or an illegal batch,
+    at the call.
     """
     assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
     rule = known(rule, "batch rule", RULES)
@@ -136,11 +151,14 @@ def pool_rows(layout: str, n_images: int, n_views: int) -> int:
     return n_images * n_views if known(layout, "view layout", LAYOUTS) == "union" else n_images
 
 
-def locate(layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0) -> np.ndarray:
-    """Where the rows of a batch lie in the view-major pool of V*N rows (row v*N + i is view v of image i), int64.
+def locate(
+    layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0
+) -> np.ndarray:
+    """Where the rows of a batch lie in the view-major pool of V*N rows (row v*N + i is view v of image i),
+    int64.
 
-    ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank starts at
-    ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.
+    ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank
+    starts at ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.
     """
     if known(layout, "view layout", LAYOUTS) == "union":
         return rows

@@ -1,7 +1,8 @@
-"""The rows of many steps at once: what a run needs until its next validation check goes to the device in one transfer.
+"""The rows of many steps at once: what a run needs until its next validation check goes to the device in one
+transfer.
 
-A step moves microseconds of work on a GPU, and a transfer costs as much; so positions travel in blocks, and features are
-gathered where they lie. Legend: B rows of one step, all streams one after the other.
+A step moves microseconds of work on a GPU, and a transfer costs as much; so positions travel in blocks, and
+features are gathered where they lie. Legend: B rows of one step, all streams one after the other.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from torch import Tensor
 
 Sizes = tuple[int, ...]  # rows of each stream in one step
 
-# A block ends after so many rows (8 MB of positions) even where nothing is checked: full batches of a large set, say.
+# A block ends after so many rows (8 MB of positions) even where nothing is checked: full batches of a large
+# set, say.
 MOST = 1 << 20
 
 
 def blocks(
     sequence: Iterator[Mapping[str, Any]], due: Callable[[int], bool], device: torch.device
 ) -> Iterator[list[tuple[Tensor, Sizes]]]:
-    """The steps of ``sequence`` (positions (b,) int64 of each stream), up to and with every step that is ``due``.
+    """The steps of ``sequence`` (positions (b,) int64 of each stream), up to and with every step that is
+    ``due``.
 
     Each step comes as its positions (B,) on the device, streams in the order of the mapping, and their sizes.
     """

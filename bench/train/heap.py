@@ -1,8 +1,9 @@
 """Freed memory is kept for the next training step instead of going back to the system.
 
-glibc asks the system for each block of 32 MB or more and returns it when it is freed, and fresh pages are filled with zeros when
-they are first touched. Gradients and temporaries of large stacks live for one step, so that this may cost half of it: twelve
-of the embedded attention pools stay below that size, with sixteen a replica's step takes 1.6 times as long (measured).
+glibc asks the system for each block of 32 MB or more and returns it when it is freed, and fresh pages are
+filled with zeros when they are first touched. Gradients and temporaries of large stacks live for one step, so
+that this may cost half of it: twelve of the embedded attention pools stay below that size, with sixteen a
+replica's step takes 1.6 times as long (measured).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def _library() -> Any:
 
 @contextmanager
 def kept(largest: int) -> Iterator[None]:
-    """Keep what is freed inside, where the ``largest`` block (bytes) is worth it; all of it is returned at the end."""
+    """Keep what is freed inside, where the ``largest`` block (bytes) is worth it; all of it is returned at
+    the end.
+    """
     library = _library() if largest >= FROM else None
     if library is None:
         yield

@@ -1,9 +1,10 @@
-"""Tasks that train together: seeds and shots of one recipe as lanes of one stack, mapped over lanes outside and replicas inside.
+"""Tasks that train together: seeds and shots of one recipe as lanes of one stack, mapped over lanes outside
+and replicas inside.
 
-Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for rounding. Support sets
-may differ in size where no step does. What the lanes' constants share is used once; tensors of one shape that differ are
-stacked; anything else that differs keeps tasks apart.
-Legend: G lanes, R replicas, B batch.
+Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for
+rounding. Support sets may differ in size where no step does. What the lanes' constants share is used once;
+tensors of one shape that differ are stacked; anything else that differs keeps tasks apart. Legend: G lanes, R
+replicas, B batch.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ class Apart(Exception):
     """These tasks cannot train together; says why."""
 
 
-def train(method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values) -> list[Trained]:
-    """``loop.train`` of every lane, in one loop. Raises Apart where something other than tensors tells the lanes apart."""
+def train(
+    method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values
+) -> list[Trained]:
+    """``loop.train`` of every lane, in one loop. Raises Apart where something other than tensors tells the
+    lanes apart.
+    """
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
     G, R = len(lanes), len(values)
@@ -41,10 +46,18 @@ def train(method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequenc
 
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
         parts = iter(index_B.split(sizes))
-        drawn = [{name: loop.rows_at(lane.pools[name], next(parts), first.dtype) for name in recipe.streams} for lane in lanes]
-        rows = {name: {k: torch.stack([getattr(d[name], k) for d in drawn]) for k in ("x", "y", "index")} for name in drawn[0]}
+        drawn = [
+            {name: loop.rows_at(lane.pools[name], next(parts), first.dtype) for name in recipe.streams}
+            for lane in lanes
+        ]
+        rows = {
+            name: {k: torch.stack([getattr(d[name], k) for d in drawn]) for k in ("x", "y", "index")}
+            for name in drawn[0]
+        }
 
-        def of_lane(params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        def of_lane(
+            params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]
+        ) -> dict[str, Tensor]:
             consts = placed(shared, own)
             batch = graphs.Draw({name: Rows(**r) for name, r in rows.items()}, step, _no_noise, host)
             return loop.losses_of(method, consts, params_R, batch, settings, axes)
@@ -57,7 +70,9 @@ def train(method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequenc
             found = torch.func.vmap(of_lane, randomness="same")(nested, varying, rows)
             grads = loop.derivatives(found, params)
         if type(method).combine is not Method.combine:
-            apart = {loss: {k: g.unflatten(0, (G, R)) for k, g in named.items()} for loss, named in grads.items()}
+            apart = {
+                loss: {k: g.unflatten(0, (G, R)) for k, g in named.items()} for loss, named in grads.items()
+            }
             return _first(found), {k: g.flatten(0, 1) for k, g in torch.func.vmap(combine)(apart).items()}
         return _first(found), combine(grads)
 
@@ -73,23 +88,28 @@ def _no_noise() -> Generator:
 
 
 def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
-    """Raises Apart unless all lanes start from tensors of one shape and each step's batches have one shape in all of them."""
+    """Raises Apart unless all lanes start from tensors of one shape and each step's batches have one shape in
+    all of them.
+    """
     if reason := span.apart(recipe, [loop.sizes(lane.pools) for lane in lanes]):
         raise Apart(reason)
     for name in recipe.streams:
         pools = [lane.pools[name] for lane in lanes]
         if len({(pool.x.shape[1:], pool.x.dtype, pool.y.dtype) for pool in pools}) > 1:
             raise Apart(f"the rows of stream '{name}' differ in shape")
-    starts = [[{name: (p.shape, p.dtype) for name, p in start.items()} for start in lane.start] for lane in lanes]
+    starts = [
+        [{name: (p.shape, p.dtype) for name, p in start.items()} for start in lane.start] for lane in lanes
+    ]
     if any(start != starts[0] for start in starts):
         raise Apart("what is trained differs in shape")
 
 
 def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:
-    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...), by their place.
+    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...), by
+    their place.
 
-    Mappings, tuples and lists are looked into. Dataclasses must hold the same, plain values be equal and other objects be
-    one and the same, or Apart is raised.
+    Mappings, tuples and lists are looked into. Dataclasses must hold the same, plain values be equal and
+    other objects be one and the same, or Apart is raised.
     """
     first = consts_G[0]
     where = ".".join(map(str, path))
@@ -105,7 +125,9 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
         if any(list(c) != list(first) for c in consts_G):
             raise Apart(f"the constants '{where}' have different entries")
         found = {key: merged([c[key] for c in consts_G], (*path, key)) for key in first}
-        return {key: s for key, (s, _) in found.items()}, {k: v for _, more in found.values() for k, v in more.items()}
+        return {key: s for key, (s, _) in found.items()}, {
+            k: v for _, more in found.values() for k, v in more.items()
+        }
     if type(first) in (tuple, list):
         if any(len(c) != len(first) for c in consts_G):
             raise Apart(f"the constants '{where}' have different lengths")

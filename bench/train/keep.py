@@ -1,4 +1,5 @@
-"""What is kept of a run while parameters move: validation checks, the best checkpoint of every replica, when to stop.
+"""What is kept of a run while parameters move: validation checks, the best checkpoint of every replica, when
+to stop.
 
 Legend: R replicas.
 """
@@ -22,9 +23,10 @@ Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
 class Trained:
     """The outcome of a group of replicas.
 
-    ``params``: chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better (R,). ``step``: the
-    0-based step after which it was taken. ``curve``: (step, accuracy per replica) of every check. ``steps``: steps made.
-    ``graphs``: shapes of batches whose step was recorded and replayed; ``eager``: why others were not, on a device that can.
+    ``params``: chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better (R,).
+    ``step``: the 0-based step after which it was taken. ``curve``: (step, accuracy per replica) of every
+    check. ``steps``: steps made. ``graphs``: shapes of batches whose step was recorded and replayed;
+    ``eager``: why others were not, on a device that can.
     """
 
     params: Params
@@ -40,7 +42,9 @@ class Trained:
 class Track:
     """What becomes of a lane while its parameters move: checks, the checkpoints kept, the end."""
 
-    def __init__(self, params: Params, score: Scorer | None, values: Sequence[Values], recipe: Recipe) -> None:
+    def __init__(
+        self, params: Params, score: Scorer | None, values: Sequence[Values], recipe: Recipe
+    ) -> None:
         self.params, self.score, self.values = params, score, values
         self.best = recipe.select == "best" and score is not None
         self.keeper = Keeper(params, recipe.criterion, recipe.patience)
@@ -63,7 +67,9 @@ class Track:
         """The outcome; where nothing was checked, that of the last step."""
         out, keeper = self.out, self.keeper
         if not self.best:
-            final = self.score(self.params, self.values) if self.score else (torch.zeros(len(self.values)),) * 2
+            final = (
+                self.score(self.params, self.values) if self.score else (torch.zeros(len(self.values)),) * 2
+            )
             keeper.offer(out.steps - 1, *final)
             out.curve.append((out.steps - 1, final[0].tolist()))
         out.params, out.score, out.step = keeper.params, keeper.score.tolist(), keeper.step
@@ -72,9 +78,11 @@ class Track:
 
 
 class Keeper:
-    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol 6.2).
+    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol
+    6.2).
 
-    A replica whose ``patience`` ran out improves no more, so that what it keeps does not depend on its company.
+    A replica whose ``patience`` ran out improves no more, so that what it keeps does not depend on its
+    company.
     """
 
     def __init__(self, params: Params, criterion: str, patience: int | None) -> None:

@@ -1,7 +1,8 @@
-"""The training loop: all replicas of a fit together, one batch for all of them, per-replica rates and best checkpoints.
+"""The training loop: all replicas of a fit together, one batch for all of them, per-replica rates and best
+checkpoints.
 
-Knows no method by name: it calls ``losses`` and ``combine`` on one replica's tensors and maps them over the stack.
-Legend: R replicas, V views, N support images, B batch.
+Knows no method by name: it calls ``losses`` and ``combine`` on one replica's tensors and maps them over the
+stack. Legend: R replicas, V views, N support images, B batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.interface import LR, WD, Batch, Consts, Method, Params, Recipe, Rows, Stream, Values, fit_values, steps_of
+from bench.interface import (
+    LR,
+    WD,
+    Batch,
+    Consts,
+    Method,
+    Params,
+    Recipe,
+    Rows,
+    Stream,
+    Values,
+    fit_values,
+    steps_of,
+)
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
@@ -35,9 +49,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Lane:
-    """One task's part of a run: constants, the first tensors of its replicas, a pool for every stream, its seed and scorer.
+    """One task's part of a run: constants, the first tensors of its replicas, a pool for every stream, its
+    seed and scorer.
 
-    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each; None: nothing is checked.
+    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each; None:
+    nothing is checked.
     """
 
     consts: Consts
@@ -47,13 +63,16 @@ class Lane:
     score: Scorer | None
 
 
-# (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,) and gradients
+# (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,) and
+# gradients
 Differentiate = Callable[[Params, Tensor, Sizes, int], tuple[Tensor, Params]]
 
 
 def stack(replicas: Sequence[Params]) -> Params:
     """Named tensors of R replicas on a leading axis, contiguous and with gradients."""
-    return {k: torch.stack([r[k].detach() for r in replicas]).contiguous().requires_grad_() for k in replicas[0]}
+    return {
+        k: torch.stack([r[k].detach() for r in replicas]).contiguous().requires_grad_() for k in replicas[0]
+    }
 
 
 def replica(params: Params, r: int) -> Params:
@@ -64,12 +83,16 @@ def replica(params: Params, r: int) -> Params:
 def axes_of(
     values: Sequence[Values], recipe: Recipe, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """The grid's values of every replica as tensors (R,), in the parameters' precision: what is mapped over."""
+    """The grid's values of every replica as tensors (R,), in the parameters' precision: what is mapped
+    over.
+    """
     return {a: torch.tensor([float(v[a]) for v in values], dtype=dtype, device=device) for a in recipe.grid}
 
 
 def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
-    """``fn`` over the leading axis of every tensor in ``stacked``: in one call, or one replica after the other."""
+    """``fn`` over the leading axis of every tensor in ``stacked``: in one call, or one replica after the
+    other.
+    """
     leaves = [x for s in stacked for x in _leaves(s)]
     R = len(leaves[0])
     if R > 1 and fuse:
@@ -186,19 +209,28 @@ def derivatives(losses: Mapping[str, Tensor], params: Params) -> dict[str, Param
     return grads
 
 
-def combined(method: Method, grads: dict[str, Params], settings: Values, axes: Mapping[str, Tensor]) -> Params:
+def combined(
+    method: Method, grads: dict[str, Params], settings: Values, axes: Mapping[str, Tensor]
+) -> Params:
     """One gradient (R, ...) from those of the named losses, as the method says."""
     if type(method).combine is Method.combine:
         return grads["loss"]
     shared = fit_values(method, settings)
-    found: Params = map_replicas(lambda g, a: method.combine(g, shared.with_(a)), method.fuse, grads, dict(axes))
+    found: Params = map_replicas(
+        lambda g, a: method.combine(g, shared.with_(a)), method.fuse, grads, dict(axes)
+    )
     return found
 
 
-def rate_table(recipe: Recipe, values: Sequence[Values], settings: Values, steps: int, per_epoch: int) -> Tensor:
+def rate_table(
+    recipe: Recipe, values: Sequence[Values], settings: Values, steps: int, per_epoch: int
+) -> Tensor:
     """(steps, R) float64: the learning rate of every replica at every step."""
     assert recipe.schedule is not None
-    columns = [schedule.rates(recipe.schedule, float(v.get(LR, settings.get(LR, 0.0))), steps, per_epoch) for v in values]
+    columns = [
+        schedule.rates(recipe.schedule, float(v.get(LR, settings.get(LR, 0.0))), steps, per_epoch)
+        for v in values
+    ]
     return torch.stack([torch.from_numpy(c) for c in columns], 1)
 
 
@@ -215,9 +247,10 @@ def train(
 ) -> Trained:
     """Train ``len(values)`` replicas from ``start`` together.
 
-    ``values`` are grid points, ``settings`` what all replicas share. ``score(params, values)`` gives validation accuracy and
-    negative loss per replica, (R,) each; without it nothing is checked and the last step is kept. Deterministic: orders
-    and noise depend on ``seed`` and the stream's name alone, never on how replicas are grouped.
+    ``values`` are grid points, ``settings`` what all replicas share. ``score(params, values)`` gives
+    validation accuracy and negative loss per replica, (R,) each; without it nothing is checked and the last
+    step is kept. Deterministic: orders and noise depend on ``seed`` and the stream's name alone, never on how
+    replicas are grouped.
     """
     host = graphs.Host()
     axes = axes_of(values, recipe, *_place(start))
@@ -225,20 +258,31 @@ def train(
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
         parts = index_B.split(sizes)
         dtype = next(iter(params.values())).dtype
-        rows = {name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)}
+        rows = {
+            name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)
+        }
         batch = graphs.Draw(rows, step, lambda: rng.generator(seed, "noise", step), host)
         return gradients(method, consts, params, batch, settings, axes)
 
-    return advance(recipe, [Lane(consts, start, pools, seed, score)], values, settings, method.fuse, differentiate, host)[0]
+    return advance(
+        recipe, [Lane(consts, start, pools, seed, score)], values, settings, method.fuse, differentiate, host
+    )[0]
 
 
 def advance(
-    recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values, fuse: bool,
-    differentiate: Differentiate, host: graphs.Host,
-) -> list[Trained]:  # fmt: skip
-    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were alone.
+    recipe: Recipe,
+    lanes: Sequence[Lane],
+    values: Sequence[Values],
+    settings: Values,
+    fuse: bool,
+    differentiate: Differentiate,
+    host: graphs.Host,
+) -> list[Trained]:
+    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were
+    alone.
 
-    Lanes have batches of one shape and as many steps; epochs are each lane's own, with the rates and checks they set.
+    Lanes have batches of one shape and as many steps; epochs are each lane's own, with the rates and checks
+    they set.
     """
     assert recipe.optim is not None
     G, R = len(lanes), len(values)
@@ -248,7 +292,9 @@ def advance(
     steps = steps_of(recipe, epochs[0])
     tables = {per_epoch: rate_table(recipe, values, settings, steps, per_epoch) for per_epoch in set(epochs)}
     table_SR = torch.cat([tables[per_epoch] for per_epoch in epochs], 1).to(device)
-    optimiser = optim.make(recipe.optim, params, [float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G)
+    optimiser = optim.make(
+        recipe.optim, params, [float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G
+    )
     tracks = [Track(_part(params, g, R), lane.score, values, recipe) for g, lane in enumerate(lanes)]
 
     def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:

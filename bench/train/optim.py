@@ -1,8 +1,9 @@
 """Optimisers for stacked replicas: one update moves R parameter sets, each with its own rate and decay.
 
-Every tensor carries the replica axis first, (R, ...); learning rates and decays are (R,). Per replica the arithmetic is
-that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with momentum). Updates are in place, and no step reads a
-tensor back from a device, so that a step can be captured in a CUDA graph: the step counter lives beside the parameters.
+Every tensor carries the replica axis first, (R, ...); learning rates and decays are (R,). Per replica the
+arithmetic is that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with momentum). Updates are in
+place, and no step reads a tensor back from a device, so that a step can be captured in a CUDA graph: the step
+counter lives beside the parameters.
 
 Importing this module does not import torch: recipes name an ``OptimSpec`` while plans are made.
 """
@@ -21,9 +22,10 @@ NAMES = ("adamw", "adam", "sgd")
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
 
-# Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica beats several
-# passes over all replicas; below, the calls per replica cost more than they save. CPU: measured. CUDA: where 20 passes over
-# a replica take an H100 as long as one launch in a graph, by its data sheet.
+# Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica
+# beats several passes over all replicas; below, the calls per replica cost more than they save. CPU:
+# measured. CUDA: where 20 passes over a replica take an H100 as long as one launch in a graph, by its data
+# sheet.
 _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 # List kernels take tensors of at most this many elements together, which bounds their temporaries.
@@ -34,10 +36,10 @@ _GROUP = 1 << 22
 class OptimSpec:
     """An optimiser as data; ``dataclasses.asdict`` is JSON-able and ``OptimSpec(**that)`` restores it.
 
-    ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no dampening).
-    ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second moments below 3e-8 as
-    fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's global gradient norm (protocol 7.1).
-    Raises ``BenchError`` for an unknown name or values out of range.
+    ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no
+    dampening). ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second
+    moments below 3e-8 as fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's
+    global gradient norm (protocol 7.1). Raises ``BenchError`` for an unknown name or values out of range.
     """
 
     name: str = "adamw"
@@ -50,7 +52,9 @@ class OptimSpec:
     def __post_init__(self) -> None:
         name = canonical(self.name)
         if name not in NAMES:
-            raise BenchError(f"unknown optimiser '{self.name}'{nearest(self.name, NAMES)}; one of: {', '.join(NAMES)}")
+            raise BenchError(
+                f"unknown optimiser '{self.name}'{nearest(self.name, NAMES)}; one of: {', '.join(NAMES)}"
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
@@ -71,11 +75,13 @@ def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
 
 
 class Optimiser:
-    """What the three share: stacked parameters (kept by reference, changed in place), replica count, step number.
+    """What the three share: stacked parameters (kept by reference, changed in place), replica count, step
+    number.
 
-    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``wd``: the replicas' decays. ``step``
-    takes gradients of the same names and shapes, which it leaves alone, and the rates ``lr_R`` (R,) on the parameters'
-    device; float64 is best, since products such as rate times decay are formed before they take the parameters' dtype.
+    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``wd``: the replicas'
+    decays. ``step`` takes gradients of the same names and shapes, which it leaves alone, and the rates
+    ``lr_R`` (R,) on the parameters' device; float64 is best, since products such as rate times decay are
+    formed before they take the parameters' dtype.
     """
 
     def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
@@ -87,7 +93,11 @@ class Optimiser:
         self.replicas = first.shape[0]
         for name, param in zip(self.names, self.params, strict=True):
             assert param.is_contiguous() and param.is_floating_point(), name
-            assert (param.shape[0], param.dtype, param.device) == (self.replicas, first.dtype, first.device), name
+            assert (param.shape[0], param.dtype, param.device) == (
+                self.replicas,
+                first.dtype,
+                first.device,
+            ), name
         assert len(wd) == self.replicas, (len(wd), self.replicas)
         self.wd = [float(decay) for decay in wd]
         self.wd_R = torch.tensor(self.wd, dtype=torch.float64, device=first.device)
@@ -172,7 +182,8 @@ class AdamW(Optimiser):
         kind, dtype = self.t.device.type, self.params[0].dtype
         if self.spec.half_state or kind not in _FUSE_FROM:
             return False
-        # On CUDA the kernel reads rate and step number as float32, which is too coarse for float64 parameters.
+        # On CUDA the kernel reads rate and step number as float32, which is too coarse for float64
+        # parameters.
         fine = kind == "cpu" or dtype == torch.float32
         return fine and sum(p[0].numel() for p in self.params) >= _FUSE_FROM[kind]
 
@@ -187,27 +198,44 @@ class AdamW(Optimiser):
         rates, steps = lr_R.to(read).unbind(), [self.t.to(read)] * len(grads)
         for (p, m, v), g, lr, decay in zip(self._views, _by_replica(grads), rates, self.wd, strict=True):
             kernel(
-                p, g, m, v, [], steps, lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, eps=self.spec.eps,
-                amsgrad=False, maximize=False,
-            )  # fmt: skip
+                p,
+                g,
+                m,
+                v,
+                [],
+                steps,
+                lr=lr,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=decay,
+                eps=self.spec.eps,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 class Adam(AdamW):
-    """Adam with L2-coupled decay, as ``torch.optim.Adam``: the decay wd p joins the gradient before the moments."""
+    """Adam with L2-coupled decay, as ``torch.optim.Adam``: the decay wd p joins the gradient before the
+    moments.
+    """
 
     coupled = True
 
 
 def make(spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> Optimiser:
-    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)) and their decays; state starts at zero."""
+    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)) and their decays; state
+    starts at zero.
+    """
     kinds: dict[str, type[Optimiser]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
     return kinds[spec.name](spec, params, wd)
 
 
 def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Gradients (R, ...) scaled so that each replica's global norm is at most ``bound``, and the norms before, (R,).
+    """Gradients (R, ...) scaled so that each replica's global norm is at most ``bound``, and the norms
+    before, (R,).
 
-    As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, bound / (norm + 1e-6)), over all tensors together.
+    As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, bound / (norm + 1e-6)), over all tensors
+    together.
     """
     # Each replica's slice is reduced on its own: a reduction over stacked rows may round differently with R.
     slices = [piece for g in grads for piece in g.unbind()]
@@ -228,7 +256,9 @@ def _by_replica(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _groups(sizes: list[int]) -> list[list[int]]:
-    """Positions in ``sizes`` that share list kernels, in order; a group exceeds ``_GROUP`` only if it is one tensor."""
+    """Positions in ``sizes`` that share list kernels, in order; a group exceeds ``_GROUP`` only if it is one
+    tensor.
+    """
     groups: list[list[int]] = []
     room = 0
     for i, size in enumerate(sizes):

@@ -1,7 +1,8 @@
-"""Random streams keyed by what they are for: the same (seed, purpose) gives the same numbers wherever it is asked.
+"""Random streams keyed by what they are for: the same (seed, purpose) gives the same numbers wherever it is
+asked.
 
-Every generator lives on the CPU, so that draws do not depend on the device; what it yields moves there afterwards.
-Importing this module does not import torch.
+Every generator lives on the CPU, so that draws do not depend on the device; what it yields moves there
+afterwards. Importing this module does not import torch.
 """
 
 from __future__ import annotations

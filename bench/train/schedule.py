@@ -1,7 +1,8 @@
 """Learning-rate schedules in closed form: a whole run's rates as one array (protocol 3).
 
-A schedule is data, ``Schedule(name, options)``; ``rates`` turns it into the absolute rate of every step. Rates and not
-multipliers, because some warm-ups start at 1e-5 whatever the base rate is. No torch here: plans print schedules too.
+A schedule is data, ``Schedule(name, options)``; ``rates`` turns it into the absolute rate of every step.
+Rates and not multipliers, because some warm-ups start at 1e-5 whatever the base rate is. No torch here: plans
+print schedules too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def _constant(lr: float, steps: int, per_epoch: int) -> np.ndarray:
     return np.full(steps, lr)
 
 
-def _cosine(lr: float, steps: int, per_epoch: int, *, floor: float, by_epoch: bool, period: int | None) -> np.ndarray:
+def _cosine(
+    lr: float, steps: int, per_epoch: int, *, floor: float, by_epoch: bool, period: int | None
+) -> np.ndarray:
     if floor > lr:
         raise BenchError(f"schedule 'cosine': floor {floor:g} is above the base rate {lr:g}; lower the floor")
     position, length = _epochs(steps, per_epoch if by_epoch else 1)
@@ -39,7 +42,8 @@ def _cosine(lr: float, steps: int, per_epoch: int, *, floor: float, by_epoch: bo
 
 def _dassl(lr: float, steps: int, per_epoch: int, *, warmup_epochs: int, warmup_rate: float) -> np.ndarray:
     epoch, epochs = _epochs(steps, per_epoch)
-    # The cosine's period is the whole run and not the run less its warm-up, so the last epoch never reaches zero.
+    # The cosine's period is the whole run and not the run less its warm-up, so the last epoch never reaches
+    # zero.
     return np.where(epoch < warmup_epochs, warmup_rate, lr * _half_cosine(epoch - warmup_epochs, epochs))
 
 
@@ -63,7 +67,9 @@ def _linear_warmup_cosine(lr: float, steps: int, per_epoch: int, *, warmup_steps
 
 def _period(name: str, period: int | None, length: int) -> int:
     if period is not None and period < length:
-        raise BenchError(f"schedule '{name}': period {period} is shorter than the run ({length}); leave it out")
+        raise BenchError(
+            f"schedule '{name}': period {period} is shorter than the run ({length}); leave it out"
+        )
     return length if period is None else period
 
 
@@ -80,16 +86,20 @@ NAMES = tuple(_FORMS)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able and ``Schedule(**that)`` restores it.
+    """A learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able and ``Schedule(**that)`` restores
+    it.
 
-    Missing options are filled in with the published values, so that equal schedules compare and serialise equal.
+    Missing options are filled in with the published values, so that equal schedules compare and serialise
+    equal.
 
     - ``constant``
-    - ``cosine`` (protocol 3.3): per step to zero; ``floor`` is an absolute rate (3.4), ``per_epoch`` holds the rate
-      within an epoch (3.5), ``period`` pins T (in steps, or epochs) when a run is a prefix of a longer one
-    - ``dassl`` (3.1): per epoch; ``warmup_epochs`` at the absolute ``warmup_rate``, cosine period = all epochs
-    - ``warmup-cosine-cm`` (3.2): step 0 at the absolute ``warmup_rate``, linear for ``warmup_steps``, then cosine with
-      T = the run's steps (12,800 as published, shorter runs scale); ``period`` pins T instead
+    - ``cosine`` (protocol 3.3): per step to zero; ``floor`` is an absolute rate (3.4), ``per_epoch`` holds
+      the rate within an epoch (3.5), ``period`` pins T (in steps, or epochs) when a run is a prefix of a
+      longer one
+    - ``dassl`` (3.1): per epoch; ``warmup_epochs`` at the absolute ``warmup_rate``, cosine period = all
+      epochs
+    - ``warmup-cosine-cm`` (3.2): step 0 at the absolute ``warmup_rate``, linear for ``warmup_steps``, then
+      cosine with T = the run's steps (12,800 as published, shorter runs scale); ``period`` pins T instead
     - ``linear-warmup-cosine`` (3.6): ``lr (i+1)/warmup_steps``, then cosine to zero over the remaining steps
 
     Raises ``BenchError`` for an unknown name or option and for values out of range.
@@ -119,7 +129,10 @@ def _check_option(name: str, option: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         good, want = isinstance(value, bool), "true or false"
     elif option == "period":
-        good, want = value is None or (type(value) is int and value > 0), "a positive whole number, or left out"
+        good, want = (
+            value is None or (type(value) is int and value > 0),
+            "a positive whole number, or left out",
+        )
     elif isinstance(default, int):
         good, want = type(value) is int and value >= 0, "a whole number, zero or more"
     else:
@@ -131,9 +144,9 @@ def _check_option(name: str, option: str, value: Any, default: Any) -> None:
 def rates(schedule: Schedule, base_lr: float, steps: int, steps_per_epoch: int = 1) -> np.ndarray:
     """The learning rate used in every step of a run (protocol 3).
 
-    ``base_lr`` is the recipe's rate, ``steps`` the number of optimiser steps, ``steps_per_epoch`` tells per-epoch
-    schedules where epochs end (a last partial epoch counts as one). Returns (steps,) float64, absolute rates.
-    Raises ``BenchError`` when the schedule does not fit the run.
+    ``base_lr`` is the recipe's rate, ``steps`` the number of optimiser steps, ``steps_per_epoch`` tells
+    per-epoch schedules where epochs end (a last partial epoch counts as one). Returns (steps,) float64,
+    absolute rates. Raises ``BenchError`` when the schedule does not fit the run.
     """
     assert steps >= 0 and steps_per_epoch >= 1, (steps, steps_per_epoch)
     form, _ = _FORMS[schedule.name]

@@ -1,7 +1,9 @@
-"""Fit one task: train or solve every grid point, keep what validation likes best, then search inference-time values.
+"""Fit one task: train or solve every grid point, keep what validation likes best, then search inference-time
+values.
 
-The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid point in
-sweep order, the first search point (protocol 6.2, 12.3, 15.2). Legend: R replicas, G search points, B images, K classes.
+The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid
+point in sweep order, the first search point (protocol 6.2, 12.3, 15.2). Legend: R replicas, G search points,
+B images, K classes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,19 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.interface import Consts, Features, FitValues, Method, Params, Recipe, Task, Values, fit_values, points, scored_values
+from bench.interface import (
+    Consts,
+    Features,
+    FitValues,
+    Method,
+    Params,
+    Recipe,
+    Task,
+    Values,
+    fit_values,
+    points,
+    scored_values,
+)
 from bench.train import hits, loop, rng, span, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
@@ -35,9 +49,10 @@ class Labelled:
 class Fitted:
     """A fitted task.
 
-    ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every grid point.
-    ``budget``: configurations and search points scored on validation, optimiser steps, validation images; waves and
-    halvings where memory made more than one; on a GPU ``graphs``, the recorded steps, and ``eager``, why others were not.
+    ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every
+    grid point. ``budget``: configurations and search points scored on validation, optimiser steps, validation
+    images; waves and halvings where memory made more than one; on a GPU ``graphs``, the recorded steps, and
+    ``eager``, why others were not.
     """
 
     params: Params
@@ -98,7 +113,9 @@ def search(
 
 @dataclass(frozen=True)
 class Case:
-    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing is scored)."""
+    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing is
+    scored).
+    """
 
     task: Task
     consts: Consts
@@ -107,18 +124,24 @@ class Case:
 
 
 def fit(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, pools: Mapping[str, Pool], val: Labelled | None
+    method: Method,
+    recipe: Recipe,
+    task: Task,
+    consts: Consts,
+    pools: Mapping[str, Pool],
+    val: Labelled | None,
 ) -> Fitted:
     """Fit a task under its recipe.
 
-    ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to choose.
-    Raises BenchError when a batch is larger than its stream allows.
+    ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to
+    choose. Raises BenchError when a batch is larger than its stream allows.
     """
     return fit_joined(method, recipe, [Case(task, consts, pools, val)])[0]
 
 
 def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fitted]:
-    """Fit tasks that share recipe and settings, training them together; everything is chosen for each task on its own.
+    """Fit tasks that share recipe and settings, training them together; everything is chosen for each task on
+    its own.
 
     Raises ``join.Apart`` where several tasks cannot train together, besides what ``fit`` raises.
     """
@@ -133,9 +156,12 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fi
     return [_chosen(method, recipe, case, found, tally) for case, found in zip(cases, done, strict=True)]
 
 
-def _chosen(method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally) -> Fitted:
+def _chosen(
+    method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally
+) -> Fitted:
     task, consts, val = case.task, case.consts, case.val
-    # Groups of one static value train together; the choice goes over the sweep order, where static axes vary fastest.
+    # Groups of one static value train together; the choice goes over the sweep order, where static axes vary
+    # fastest.
     ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
     if recipe.optim and val is not None and best.score == -math.inf:
@@ -171,7 +197,9 @@ def _chosen(method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point],
 
 
 def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
-    """What memory and the device made of the groups; nothing when each was trained in one wave of plain calls."""
+    """What memory and the device made of the groups; nothing when each was trained in one wave of plain
+    calls.
+    """
     found: dict[str, Any] = {}
     if tally.waves > groups:
         found |= {"waves": tally.waves, "halvings": tally.halvings}
@@ -197,7 +225,9 @@ def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(point.items()))
 
 
-def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally) -> list[dict[Any, _Point]]:
+def _trained(
+    method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally
+) -> list[dict[Any, _Point]]:
     """The outcome of every grid point, by case."""
     done: list[dict[Any, _Point]] = [{} for _ in cases]
     for static in points(recipe.static):
@@ -212,8 +242,11 @@ def _trained(method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves
                     accuracy = next((a for step, a in curve if step == out.step[r]), 0.0)
                     params = {k: p.clone() for k, p in loop.replica(out.params, r).items()}
                     point = values[wave.first + r]
-                    mine[_key(point)] = _Point(point, params, out.score[r], accuracy, out.step[r], curve, out.steps)
-                # What cannot be chosen any more need not be held while the next wave trains; equals wait for the sweep order.
+                    mine[_key(point)] = _Point(
+                        point, params, out.score[r], accuracy, out.step[r], curve, out.steps
+                    )
+                # What cannot be chosen any more need not be held while the next wave trains; equals wait for
+                # the sweep order.
                 top = max(d.score for d in mine.values())
                 for d in mine.values():
                     if d.score < top:
@@ -233,10 +266,15 @@ def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
     """Bytes that one replica holds while it trains, of the largest group."""
     first = points(recipe.grid)[0]
     groups = [fit_values(method, case.task.settings).with_(static) for static in points(recipe.static)]
-    return max(waves.bytes_per_replica(_entrant(method, recipe, case, group).start(first), recipe) for group in groups)
+    return max(
+        waves.bytes_per_replica(_entrant(method, recipe, case, group).start(first), recipe)
+        for group in groups
+    )
 
 
-def _solved(method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None) -> dict[Any, _Point]:
+def _solved(
+    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None
+) -> dict[Any, _Point]:
     every = points({**recipe.grid, **recipe.static})
     judge = val if len(every) > 1 else None
     return {_key(point): _solve(method, recipe, task, consts, judge, point) for point in every}
@@ -257,7 +295,8 @@ def _solve(
 def _halved(
     method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled, best: _Point
 ) -> tuple[_Point, list[_Point]]:
-    """The end kept in the last round, and all points tried: both ends are fitted, the better end's half is next.
+    """The end kept in the last round, and all points tried: both ends are fitted, the better end's half is
+    next.
 
     Equal ends keep the lower one. Midpoints are those of the logarithms.
     """

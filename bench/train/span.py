@@ -1,4 +1,5 @@
-"""How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone. No torch.
+"""How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone. No
+torch.
 
 That is what decides whether tasks can step together: pools may differ in size where no step shows it.
 """
@@ -22,8 +23,13 @@ def drawn(stream: Stream, size: Size) -> tuple[int, int]:
 
 
 def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
-    """Steps that make one epoch (the longest stream's); raises BenchError for a batch that cannot be drawn."""
-    return max(batches.steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0]) for name, s in streams.items())
+    """Steps that make one epoch (the longest stream's); raises BenchError for a batch that cannot be
+    drawn.
+    """
+    return max(
+        batches.steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0])
+        for name, s in streams.items()
+    )
 
 
 def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
@@ -48,6 +54,7 @@ def with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:
         return recipe
     whole = sum(s.batch or 0 for s in recipe.streams.values())
     streams = {
-        name: replace(s, batch=s.batch * static["batch"] // whole if s.batch else None) for name, s in recipe.streams.items()
+        name: replace(s, batch=s.batch * static["batch"] // whole if s.batch else None)
+        for name, s in recipe.streams.items()
     }
     return replace(recipe, streams=streams)

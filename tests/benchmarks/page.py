@@ -1,6 +1,6 @@
 """The tables of results/benchmarks/README.md, made of the files beside it.
 
-    python -m tests.benchmarks.page FILE...
+python -m tests.benchmarks.page FILE...
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ def shown(ratio: float) -> str:
 
 
 def block(file: Path) -> str:
-    """A measurement as Markdown: where it was made, and a row for each ratio; what fell short of its goal names the goal."""
+    """A measurement as Markdown: where it was made, and a row for each ratio; what fell short of its goal
+    names the goal.
+    """
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     lines = [
-        f"Commit {found['commit']}, {found['device']}, torch {found['versions']['torch']} ([{file.name}]({file.name})):",
+        f"Commit {found['commit']}, {found['device']}, torch {found['versions']['torch']} "
+        f"([{file.name}]({file.name})):",
         "",
         "| what | against | ratio | notes |",
         "|---|---|---|---|",
@@ -35,7 +38,9 @@ def block(file: Path) -> str:
 
 def main() -> None:
     """Print the tables of the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     print("\n".join(block(file) for file in parser.parse_args().files), end="")
 

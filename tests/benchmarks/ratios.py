@@ -1,9 +1,10 @@
-"""How many times faster: the engine against its own sequential path and against plain loops, measured here and now.
+"""How many times faster: the engine against its own sequential path and against plain loops, measured here
+and now.
 
     python -m tests.benchmarks.ratios --out FILE [--device auto|cpu|cuda] [--quick] [--only WORD,...]
 
-Ratios are medians over interleaved repeats, so they hold on a machine that does other things too; seconds do not. On a GPU
-both sides run with TF32 off and deterministic algorithms, as ``bench run`` does.
+Ratios are medians over interleaved repeats, so they hold on a machine that does other things too; seconds do
+not. On a GPU both sides run with TF32 off and deterministic algorithms, as ``bench run`` does.
 """
 
 from __future__ import annotations
@@ -67,20 +68,38 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
         yield case.title, partial(fits, case)
     linear, safe = ratios_fits.CASES[3], ratios_fits.CASES[0]
     for K, shots in () if quick else ((10, 1), (100, 1), (1000, 1), (100, 16)):
-        yield f"scaling K={K}", partial(fits, linear, steps=max(100, effort.steps), K=K, shots=shots, plain=False)
+        yield (
+            f"scaling K={K}",
+            partial(fits, linear, steps=max(100, effort.steps), K=K, shots=shots, plain=False),
+        )
     for size in ratios_steps.sizes(wide=gpu):
         shots = 16 if gpu else size.shots
-        yield f"step {size.arch} {size.case.title}", lambda s=size, n=shots: ratios_steps.rows(
-            large(s.arch), s.case, effort, roof, 10, n
+        yield (
+            f"step {size.arch} {size.case.title}",
+            lambda s=size, n=shots: ratios_steps.rows(large(s.arch), s.case, effort, roof, 10, n),
         )
     few = 40 if gpu else 3 if quick else 10
     replicas = partial(ratios_replicas.rows, repeats=1 if quick else 5)
-    yield "replicas pocket", lambda: replicas(pocket, safe, "SAFE, pocket-rn", few, K=10, shots=16, split=True)
+    yield (
+        "replicas pocket",
+        lambda: replicas(pocket, safe, "SAFE, pocket-rn", few, K=10, shots=16, split=True),
+    )
     yield "replicas linear", lambda: replicas(pocket, linear, "Cross-Modal, linear", 5 * few, K=100, shots=16)
     if gpu or not quick:
         most, repeats = (48, 5) if gpu else (12, 3)
-        yield "replicas RN50", lambda: replicas(
-            large("RN50"), safe, "SAFE, RN50", few if gpu else 2, repeats=repeats, K=10, shots=1, most=most, split=True
+        yield (
+            "replicas RN50",
+            lambda: replicas(
+                large("RN50"),
+                safe,
+                "SAFE, RN50",
+                few if gpu else 2,
+                repeats=repeats,
+                K=10,
+                shots=1,
+                most=most,
+                split=True,
+            ),
         )
     width = 2048 if gpu else 256 if quick else 1024
     yield "optimiser", lambda: ratios_optim.rows(device, roof, 1 if quick else 7, 20 if gpu else 2, width)
@@ -88,8 +107,11 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
     text = pocket.model, pocket.text
     yield "text pocket", lambda: ratios_parts.text_rows(*text, "pocket text tower", 10, 4, 2 if quick else 9)
     for K, M in () if quick else ((20, 16), (20, 4), (100, 16)):
-        yield f"text ViT-B/16, K={K}, M={M}", lambda k=K, m=M: ratios_parts.text_rows(
-            *tower("ViT-B-16", device), "ViT-B/16 text tower", k, m, 3
+        yield (
+            f"text ViT-B/16, K={K}, M={M}",
+            lambda k=K, m=M: ratios_parts.text_rows(
+                *tower("ViT-B-16", device), "ViT-B/16 text tower", k, m, 3
+            ),
         )
     yield "encode", lambda: list(ratios_encode.encode_rows(pocket, quick))
     volume = (100, 400, 20, (20, 20), 1) if quick else (400, 1600, 100, (200, 20), 1)
@@ -97,13 +119,19 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
 
 
 def commit() -> str:
-    """The checkout's commit, with -dirty where the measured code has uncommitted changes; 'unknown' outside one."""
+    """The checkout's commit, with -dirty where the measured code has uncommitted changes; 'unknown' outside
+    one.
+    """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "bench", "methods", "tests/benchmarks")
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", "bench", "methods", "tests/benchmarks"
+        )
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -118,12 +146,18 @@ def table(rows: list[Any]) -> str:
     mark = {True: "yes", False: "no", None: "-"}
     lines = [
         (
-            r.name, r.baseline, mark[r.cached], mark[r.folded],
+            r.name,
+            r.baseline,
+            mark[r.cached],
+            mark[r.folded],
             shown(r.ratio) + ("!" if r.least and r.ratio < r.least else ""),
-            f"{r.ours_s:.3g}", f"{r.baseline_s:.3g}", f"{r.ours_s / r.floor:.0f}x" if r.floor else "-", r.note,
+            f"{r.ours_s:.3g}",
+            f"{r.baseline_s:.3g}",
+            f"{r.ours_s / r.floor:.0f}x" if r.floor else "-",
+            r.note,
         )
         for r in rows
-    ]  # fmt: skip
+    ]
     head = ("what", "against", "cached", "folded", "ratio", "ours s", "theirs s", "over limit", "notes")
     return tabulate(lines, head, disable_numparse=True)
 
@@ -137,10 +171,20 @@ def destination(out: Path, device: Any) -> Path:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the rows as JSON: a file, or a folder for one named by commit and device")
-    parser.add_argument("--device", default="auto", help="auto (default: CUDA where there is one), cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes, one repeat: seconds to minutes, rough ratios")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="write the rows as JSON: a file, or a folder for one named by commit and device",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (default: CUDA where there is one), cpu or cuda"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, one repeat: seconds to minutes, rough ratios"
+    )
     parser.add_argument("--only", help="comma-separated words; sections whose name contains one of them")
     options = parser.parse_args()
     import torch

@@ -1,4 +1,6 @@
-"""Where the measurement runs: the device's name, what it can do at the most, and what is aimed at on its kind."""
+"""Where the measurement runs: the device's name, what it can do at the most, and what is aimed at on its
+kind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.benchmarks.ratios_timing import clock
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: steps of a whole fit, repeats, and steps by themselves in the engine and in a plain loop."""
+    """How much is measured: steps of a whole fit, repeats, and steps by themselves in the engine and in a
+    plain loop.
+    """
 
     steps: int
     repeats: int
@@ -23,7 +27,8 @@ class Effort:
     plain_steps: int
 
 
-# A recording of a step on a GPU is worth it from 32 steps on (bench.train.graphs), so the engine's runs must be longer.
+# A recording of a step on a GPU is worth it from 32 steps on (bench.train.graphs), so the engine's runs must
+# be longer.
 QUICK, CPU, CUDA = Effort(12, 1, 1, 1), Effort(60, 3, 3, 2), Effort(600, 5, 100, 20)
 
 
@@ -35,10 +40,11 @@ def effort(device: torch.device, quick: bool) -> Effort:
 
 
 def goals(device: torch.device, replicas: int) -> tuple[float | None, float]:
-    """What is aimed at: times faster than the engine's own replicas one by one, and than the plain online loop.
+    """What is aimed at: times faster than the engine's own replicas one by one, and than the plain online
+    loop.
 
-    Training R replicas together can be at most R times faster than training them in turn, so five times is asked of more than
-    five only; of fewer, and on a processor, not to be slower; of one alone, nothing.
+    Training R replicas together can be at most R times faster than training them in turn, so five times is
+    asked of more than five only; of fewer, and on a processor, not to be slower; of one alone, nothing.
     """
     gpu = device.type == "cuda"
     return (None if replicas == 1 else 5.0 if gpu and replicas > 5 else 1.0), (30.0 if gpu else 5.0)
@@ -57,11 +63,17 @@ def label(device: torch.device) -> str:
 
 def slug(device: torch.device) -> str:
     """The device in a file's name: ``cpu``, or an accelerator's name such as ``nvidia-h100-80gb-hbm3``."""
-    return re.sub(r"[^a-z0-9]+", "-", device_name(str(device)).lower()).strip("-") if device.type == "cuda" else "cpu"
+    return (
+        re.sub(r"[^a-z0-9]+", "-", device_name(str(device)).lower()).strip("-")
+        if device.type == "cuda"
+        else "cpu"
+    )
 
 
 def roofline(device: torch.device, side: int = 4096) -> cost.Device:
-    """What the device does at the most, measured now: a processor as the cost model does it, CUDA by products and copies."""
+    """What the device does at the most, measured now: a processor as the cost model does it, CUDA by products
+    and copies.
+    """
     if device.type != "cuda":
         return cost.this_processor()
     a, wide = torch.ones(side, side, device=device), torch.ones(1 << 27, device=device)

@@ -1,4 +1,5 @@
-"""Encoding JPEG files: images per second against a ``DataLoader`` and a model, as published repositories extract features.
+"""Encoding JPEG files: images per second against a ``DataLoader`` and a model, as published repositories
+extract features.
 
 Legend: B batch, C colours, H W pixels.
 """
@@ -51,7 +52,9 @@ class Files(Dataset[torch.Tensor]):
 
 @contextmanager
 def photographs(n: int) -> Iterator[tuple[Path, list[str]]]:
-    """A folder of ``n`` JPEG files of 300 to 500 pixels a side: blurred colours under fine noise, about 60 kB each."""
+    """A folder of ``n`` JPEG files of 300 to 500 pixels a side: blurred colours under fine noise, about 60 kB
+    each.
+    """
     g = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{i}.jpg" for i in range(n)]
@@ -65,7 +68,9 @@ def photographs(n: int) -> Iterator[tuple[Path, list[str]]]:
 
 
 def encode_rows(pocket: backbone.Backbone, quick: bool) -> Iterator[Row]:
-    """The embedded tower, where decoding counts, for one view and for two; RN50's shape, where the tower does."""
+    """The embedded tower, where decoding counts, for one view and for two; RN50's shape, where the tower
+    does.
+    """
     plain = state.build(pocket.spec).eval().to(pocket.device)  # in the memory layout that open_clip builds
     n, repeats = (64, 1) if quick else (400, 5)
     saved = "pixels travel as bytes, channels-last"
@@ -76,17 +81,25 @@ def encode_rows(pocket: backbone.Backbone, quick: bool) -> Iterator[Row]:
         model = open_clip.create_model("RN50-quickgelu").eval().requires_grad_(False).to(pocket.device)
         spec = replace(pocket.spec, name="RN50", arch="RN50", image_size=224)
         large = backbone.Backbone(spec, deepcopy(model), pocket.device, pocket.dtype)
-        yield encode_row(large, model, "encode, RN50", 32, (EVAL,), 3, f"{saved}, batch norms and pool folded", 8)
+        yield encode_row(
+            large, model, "encode, RN50", 32, (EVAL,), 3, f"{saved}, batch norms and pool folded", 8
+        )
 
 
 def encode_row(
-    tower: backbone.Backbone, model: Any, title: str, n: int, views: Sequence[str], repeats: int, saved: str,
+    tower: backbone.Backbone,
+    model: Any,
+    title: str,
+    n: int,
+    views: Sequence[str],
+    repeats: int,
+    saved: str,
     batch: int = 64,
-) -> Row:  # fmt: skip
+) -> Row:
     """``n`` files to the ``pooled`` features of ``views``; ``model`` is the tower as open_clip builds it.
 
-    Ours encodes as ``bench run`` does, into a store on disk, and reads it. Theirs keeps features in memory, and reads the
-    files once for every view with as many worker processes as there are cores.
+    Ours encodes as ``bench run`` does, into a store on disk, and reads it. Theirs keeps features in memory,
+    and reads the files once for every view with as many worker processes as there are cores.
     """
     cores = ratios_device.cores()
     how = tower.spec.preprocess
@@ -99,13 +112,17 @@ def encode_row(
             store = FeatureStore(Path(stores, str(next(number))))
             encode(tower, data, [Request(paths, {view: [POOLED] for view in views})], store)
             of = keys(tower, data)
-            found["ours"] = torch.cat([torch.from_numpy(store.read(of(POOLED, view), paths)) for view in views])
+            found["ours"] = torch.cat(
+                [torch.from_numpy(store.read(of(POOLED, view), paths)) for view in views]
+            )
 
         def plain() -> None:
             parts = []
             with torch.no_grad():
                 for view in views:
-                    loader = DataLoader(Files(root, paths, transform, view == FLIP), batch_size=batch, num_workers=cores)
+                    loader = DataLoader(
+                        Files(root, paths, transform, view == FLIP), batch_size=batch, num_workers=cores
+                    )
                     parts += [model.encode_image(x_BCHW.to(tower.device)) for x_BCHW in loader]
             found["plain"] = torch.cat(parts).cpu()
 

@@ -1,7 +1,8 @@
 """Whole fits: the engine with fused replicas, one replica after the other, and the plain online loop.
 
-The images are noise: they do not change how long anything takes. All three make the same steps on the same batches at the
-same rates and validate at the same steps; how far their validation accuracies lie apart is part of the row.
+The images are noise: they do not change how long anything takes. All three make the same steps on the same
+batches at the same rates and validate at the same steps; how far their validation accuracies lie apart is
+part of the row.
 
 Legend: N images, K classes, V views.
 """
@@ -33,7 +34,10 @@ from tests.methods.support import make_task
 def threads(model: Any) -> Iterator[None]:
     """One thread while a small model's methods train, as in a session."""
     before = torch.get_num_threads()
-    if sum(p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding")) < session.SMALL:
+    if (
+        sum(p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding"))
+        < session.SMALL
+    ):
         torch.set_num_threads(1)
     try:
         yield
@@ -65,7 +69,9 @@ class Fit:
     val: Images
     tap: str
 
-    def encoded(self, views: Sequence[str], taps: Sequence[str], images: Images) -> dict[tuple[str, str], Tensor]:
+    def encoded(
+        self, views: Sequence[str], taps: Sequence[str], images: Images
+    ) -> dict[tuple[str, str], Tensor]:
         """Stored features of some views: (tap, view) -> (N, ...) in half precision."""
         found: dict[tuple[str, str], list[Tensor]] = {}
         for view in views:
@@ -83,7 +89,9 @@ class Fit:
         val = self.encoded([EVAL], self.method.taps, self.val)
         return support, {tap: x.float() for (tap, _), x in val.items()}
 
-    def pools(self, recipe: Recipe, support: Mapping[tuple[str, str], Tensor]) -> tuple[Task, dict[str, Pool]]:
+    def pools(
+        self, recipe: Recipe, support: Mapping[tuple[str, str], Tensor]
+    ) -> tuple[Task, dict[str, Pool]]:
         """The task over encoded features, and the rows of every stream."""
         task = replace(self.task, features=lambda tap, view: support[tap, view].float())
         return task, {
@@ -148,16 +156,24 @@ def make(case: Case, backbone: Any, K: int, shots: int, shrink: Mapping[str, Any
     y_N, y_n = (torch.arange(K, device=device).repeat_interleave(n) for n in (shots, min(shots, 4)))
     raw_PC = torch.randn(K, backbone.width, generator=rng.generator(0, "texts")).to(device)
     task = make_task(
-        method, y_N, raw_PC, classnames=names, scale=backbone.scale, backbone=backbone, preset=case.preset,
+        method,
+        y_N,
+        raw_PC,
+        classnames=names,
+        scale=backbone.scale,
+        backbone=backbone,
+        preset=case.preset,
         overrides={**case.overrides, **shrink},
-    )  # fmt: skip
+    )
     text = replace(task.text, class_of_P=task.text.class_of_P.to(device))
     task = replace(task, text=text, device=str(device))
     recipe = replace(method.recipe(task.settings, task.facts), search={})
     if method.recipe(task.settings, task.facts).search:
         start = {"alpha": task.settings["init_alpha"], "beta": task.settings["init_beta"]}
         task = replace(task, settings={**task.settings, **start})
-    views = {v for s in recipe.streams.values() for v in s.views} | set(recipe.support.get(POOLED, ())) | {EVAL}
+    views = (
+        {v for s in recipe.streams.values() for v in s.views} | set(recipe.support.get(POOLED, ())) | {EVAL}
+    )
 
     def noise(n: int, part: str, view: str) -> Tensor:
         size = backbone.image_size
@@ -185,30 +201,61 @@ def plain_cross_modal(fit: Fit, runs: Iterator[Run]) -> list[list[float]]:
     rows = fit.method.prepare(t)["zeroshot_KC"]
     factor = t.settings["train_scale"] if partial else 1.0
     return online.cross_modal(
-        fit.backbone.model, fit.train, _views(fit), fit.val, runs, rows, t.scale, t.text.raw_PC, t.text.class_of_P,
-        partial, factor,
-    )  # fmt: skip
+        fit.backbone.model,
+        fit.train,
+        _views(fit),
+        fit.val,
+        runs,
+        rows,
+        t.scale,
+        t.text.raw_PC,
+        t.text.class_of_P,
+        partial,
+        factor,
+    )
 
 
 def plain_tip(fit: Fit, runs: Iterator[Run]) -> list[list[float]]:
     t, s = fit.task, fit.task.settings
     return online.tip_adapter_f(
-        fit.backbone.model, fit.train, _views(fit), fit.val, runs, t.W_KC, t.scale, fit.recipe.support[POOLED],
-        s["alpha"], s["beta"], s["eps"],
-    )  # fmt: skip
+        fit.backbone.model,
+        fit.train,
+        _views(fit),
+        fit.val,
+        runs,
+        t.W_KC,
+        t.scale,
+        fit.recipe.support[POOLED],
+        s["alpha"],
+        s["beta"],
+        s["eps"],
+    )
 
 
 def plain_coop(fit: Fit, runs: Iterator[Run]) -> list[list[float]]:
     t, tower = fit.task, fit.backbone.text
     return online.coop(
-        fit.backbone.model, fit.train, _views(fit), fit.val, runs, t.scale, t.text.classnames, t.settings["init"],
+        fit.backbone.model,
+        fit.train,
+        _views(fit),
+        fit.val,
+        runs,
+        t.scale,
+        t.text.classnames,
+        t.settings["init"],
         lambda texts: tower.tokenize(texts),
-    )  # fmt: skip
+    )
 
 
 CASES = (
     Case("SAFE", "safe", DENSE, {}, plain_safe),
-    Case("SAFE, published grid", "safe", DENSE, {"lr": (1e-4, 1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5)}, plain_safe),
+    Case(
+        "SAFE, published grid",
+        "safe",
+        DENSE,
+        {"lr": (1e-4, 1e-5, 1e-6, 1e-7), "wd": (0.0, 1e-3, 1e-5)},
+        plain_safe,
+    ),
     Case("Tip-Adapter-F", "tip-adapter-f", POOLED, {}, plain_tip),
     Case("Cross-Modal, linear", "cross-modal-linear", POOLED, {}, plain_cross_modal),
     Case("Cross-Modal, partial", "cross-modal", DENSE, {}, plain_cross_modal),
@@ -228,16 +275,28 @@ def shrink(case: Case, steps: int) -> dict[str, Any]:
 def planned(fit: Fit) -> Any:
     """What the cost model reads of a planned fit."""
     return SimpleNamespace(
-        recipe=fit.recipe, facts=fit.task.facts, backbone=fit.backbone.spec, method=fit.method,
+        recipe=fit.recipe,
+        facts=fit.task.facts,
+        backbone=fit.backbone.spec,
+        method=fit.method,
         settings=fit.task.settings,
         draw=SimpleNamespace(val=SimpleNamespace(paths=fit.val.y_N)),
-    )  # fmt: skip
+    )
 
 
 def rows(
-    backbone: Any, case: Case, steps: int, repeats: int, roof: cost.Device, K: int = 10, shots: int = 16, plain: bool = True
-) -> list[Row]:  # fmt: skip
-    """The ratios of one case: to the sequential cached path, and to the plain online loop (ours then includes encoding)."""
+    backbone: Any,
+    case: Case,
+    steps: int,
+    repeats: int,
+    roof: cost.Device,
+    K: int = 10,
+    shots: int = 16,
+    plain: bool = True,
+) -> list[Row]:
+    """The ratios of one case: to the sequential cached path, and to the plain online loop (ours then includes
+    encoding).
+    """
     fit = make(case, backbone, K, shots, shrink(case, steps))
     features = fit.features()
     n = len(points({**fit.recipe.grid, **fit.recipe.static}))
@@ -263,15 +322,37 @@ def rows(
     floor = roof.seconds(cost.whole(planned(fit)))
     together, online_goal = ratios_device.goals(backbone.device, n)
     sequence = "sequential, one replica at a time"
-    found = [row(case.title, sequence, times["fused"], times["sequential"], True, True, size, floor=floor, least=together)]
+    found = [
+        row(
+            case.title,
+            sequence,
+            times["fused"],
+            times["sequential"],
+            True,
+            True,
+            size,
+            floor=floor,
+            least=together,
+        )
+    ]
     if plain:
         ours = [[a for _, a in entry["checks"]] for entry in kept["fused"].curve]
-        apart = max(abs(a - b) for p, q in zip(ours, kept["online"], strict=True) for a, b in zip(p, q, strict=True))
+        apart = max(
+            abs(a - b) for p, q in zip(ours, kept["online"], strict=True) for a, b in zip(p, q, strict=True)
+        )
         more = {"largest_validation_difference": apart, "validation_images": len(fit.val.y_N)}
         size += "; ours with encoding"
         found.append(
             row(
-                case.title, "plain online loop", times["whole"], times["online"], False, False, size, least=online_goal, more=more
+                case.title,
+                "plain online loop",
+                times["whole"],
+                times["online"],
+                False,
+                False,
+                size,
+                least=online_goal,
+                more=more,
             )
         )
     return found

@@ -1,8 +1,9 @@
-"""Plain training loops, written as published repositories run them: the measure that the engine is held against.
+"""Plain training loops, written as published repositories run them: the measure that the engine is held
+against.
 
-Every step sends its images through the frozen encoder again (open_clip's own modules, nothing cached, nothing folded), one
-run per grid point, torch.optim, validation through the whole model. Images wait in memory, decoded and normalised, which
-flatters these loops.
+Every step sends its images through the frozen encoder again (open_clip's own modules, nothing cached, nothing
+folded), one run per grid point, torch.optim, validation through the whole model. Images wait in memory,
+decoded and normalised, which flatters these loops.
 
 Legend: N images, B batch, K classes, C embedding width, P prompts, S side, D tower width, L tokens.
 """
@@ -34,7 +35,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Run:
-    """What one grid point of a plain loop needs: rates and pool positions of every step, decay, when to validate."""
+    """What one grid point of a plain loop needs: rates and pool positions of every step, decay, when to
+    validate.
+    """
 
     rates: Sequence[float]
     wd: float
@@ -43,7 +46,9 @@ class Run:
 
 
 class Tail(nn.Module):
-    """What a ViT tower does last, on all tokens: its last block, ``ln_post`` and the projection of the first token."""
+    """What a ViT tower does last, on all tokens: its last block, ``ln_post`` and the projection of the first
+    token.
+    """
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -72,10 +77,16 @@ def trunk(visual: Any, x_BCHW: Tensor) -> Tensor:
 
 
 def loop(
-    run: Run, module: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Callable[[int], Tensor],
-    logits_of: Callable[[Tensor], Tensor], val: Images,
-) -> list[float]:  # fmt: skip
-    """One grid point: returns the validation accuracy at every check. ``run.check`` is asked after every step."""
+    run: Run,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss_of: Callable[[int], Tensor],
+    logits_of: Callable[[Tensor], Tensor],
+    val: Images,
+) -> list[float]:
+    """One grid point: returns the validation accuracy at every check. ``run.check`` is asked after every
+    step.
+    """
     curve, best, kept = [], -1.0, None
     for step, rate in enumerate(run.rates):
         for group in optimiser.param_groups:
@@ -102,7 +113,14 @@ def cosine(f_BC: Tensor, W_KC: Tensor, scale: float) -> Tensor:
 
 
 def safe(
-    model: Any, images: Images, views: Sequence[str], val: Images, runs: Iterator[Run], W_KC: Tensor, scale: float, factor: float
+    model: Any,
+    images: Images,
+    views: Sequence[str],
+    val: Images,
+    runs: Iterator[Run],
+    W_KC: Tensor,
+    scale: float,
+    factor: float,
 ) -> list[list[float]]:
     """The attention pool fine-tuned on online trunk features."""
     x, y = images.pool(views), images.y_N
@@ -125,10 +143,21 @@ def safe(
 
 
 def cross_modal(
-    model: Any, images: Images, views: Sequence[str], val: Images, runs: Iterator[Run], W_KC: Tensor, scale: float,
-    raw_PC: Tensor, class_of_P: Tensor, partial: bool, factor: float = 1.0,
-) -> list[list[float]]:  # fmt: skip
-    """A head on images and prompts together; ``partial`` also trains the attention pool. Prompts are encoded once."""
+    model: Any,
+    images: Images,
+    views: Sequence[str],
+    val: Images,
+    runs: Iterator[Run],
+    W_KC: Tensor,
+    scale: float,
+    raw_PC: Tensor,
+    class_of_P: Tensor,
+    partial: bool,
+    factor: float = 1.0,
+) -> list[list[float]]:
+    """A head on images and prompts together; ``partial`` also trains the attention pool. Prompts are encoded
+    once.
+    """
     x, y = images.pool(views), images.y_N
     curves = []
     for run in runs:
@@ -144,13 +173,17 @@ def cross_modal(
             out: Tensor = pool(t)
             return out
 
-        def loss_of(step: int, rows: nn.Module = rows, run: Run = run, embed: Callable[[Tensor], Tensor] = embed) -> Tensor:
+        def loss_of(
+            step: int, rows: nn.Module = rows, run: Run = run, embed: Callable[[Tensor], Tensor] = embed
+        ) -> Tensor:
             index, text = (torch.from_numpy(run.positions[step][s]) for s in ("image", "text"))
             z = torch.cat([embed(x[index]), raw_PC[text]])
             logits = factor * scale * rows(F.normalize(z, dim=-1))
             return F.cross_entropy(logits, torch.cat([y[index % len(y)], class_of_P[text]]))
 
-        def logits_of(x_BCHW: Tensor, rows: nn.Module = rows, embed: Callable[[Tensor], Tensor] = embed) -> Tensor:
+        def logits_of(
+            x_BCHW: Tensor, rows: nn.Module = rows, embed: Callable[[Tensor], Tensor] = embed
+        ) -> Tensor:
             return factor * scale * rows(F.normalize(embed(x_BCHW), dim=-1))
 
         curves.append(loop(run, both, optimiser, loss_of, logits_of, val))
@@ -158,15 +191,26 @@ def cross_modal(
 
 
 def tip_adapter_f(
-    model: Any, images: Images, views: Sequence[str], val: Images, runs: Iterator[Run], W_KC: Tensor, scale: float,
-    key_views: Sequence[str], alpha: float, beta: float, eps: float,
-) -> list[list[float]]:  # fmt: skip
+    model: Any,
+    images: Images,
+    views: Sequence[str],
+    val: Images,
+    runs: Iterator[Run],
+    W_KC: Tensor,
+    scale: float,
+    key_views: Sequence[str],
+    alpha: float,
+    beta: float,
+    eps: float,
+) -> list[list[float]]:
     """The cache's keys trained; the cache itself is built from online features too."""
     y, K = images.y_N, len(W_KC)
     curves = []
     for run in runs:
         with torch.no_grad():
-            means = [torch.cat([model.encode_image(part) for part in images.views[v].split(32)]) for v in key_views]
+            means = [
+                torch.cat([model.encode_image(part) for part in images.views[v].split(32)]) for v in key_views
+            ]
         keys = F.normalize(torch.stack(means).mean(0), dim=-1)
         onehot = F.one_hot(y, K).float()
         adapter = nn.Linear(keys.shape[1], keys.shape[0], bias=False, device=keys.device)
@@ -174,15 +218,15 @@ def tip_adapter_f(
         optimiser = torch.optim.AdamW(adapter.parameters(), weight_decay=run.wd, eps=eps)
         x = images.pool(views)
 
-        def logits_of(
-            x_BCHW: Tensor, adapter: nn.Module = adapter, onehot: Tensor = onehot
-        ) -> Tensor:
+        def logits_of(x_BCHW: Tensor, adapter: nn.Module = adapter, onehot: Tensor = onehot) -> Tensor:
             with torch.no_grad():
                 f = F.normalize(model.encode_image(x_BCHW), dim=-1)
             cached = ((-1) * (beta - beta * adapter(f))).exp() @ onehot
             return scale * f @ W_KC.T + cached * alpha
 
-        def loss_of(step: int, run: Run = run, x: Tensor = x, logits_of: Callable[[Tensor], Tensor] = logits_of) -> Tensor:
+        def loss_of(
+            step: int, run: Run = run, x: Tensor = x, logits_of: Callable[[Tensor], Tensor] = logits_of
+        ) -> Tensor:
             index = torch.from_numpy(run.positions[step]["image"])
             return F.cross_entropy(logits_of(x[index]), y[index % len(y)])
 
@@ -198,9 +242,16 @@ def encode_text(model: Any, embedded_PLD: Tensor, eot_P: Tensor) -> Tensor:
 
 
 def coop(
-    model: Any, images: Images, views: Sequence[str], val: Images, runs: Iterator[Run], scale: float,
-    names: Sequence[str], words: str, tokenize: Callable[[list[str]], Tensor],
-) -> list[list[float]]:  # fmt: skip
+    model: Any,
+    images: Images,
+    views: Sequence[str],
+    val: Images,
+    runs: Iterator[Run],
+    scale: float,
+    names: Sequence[str],
+    words: str,
+    tokenize: Callable[[list[str]], Tensor],
+) -> list[list[float]]:
     """One context learned through the text tower at all 77 positions."""
     x, y = images.pool(views), images.y_N
     M = len(words.split())

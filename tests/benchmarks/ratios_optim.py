@@ -1,4 +1,6 @@
-"""The optimiser by itself: one stacked update of twelve pooling heads against torch.optim, and the bytes it moves a second."""
+"""The optimiser by itself: one stacked update of twelve pooling heads against torch.optim, and the bytes it
+moves a second.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,31 @@ from bench.train.optim import OptimSpec
 from tests.benchmarks.ratios_timing import Row, interleaved, row
 
 R = 12
-TRAFFIC = 7  # numbers moved for one parameter by one pass: weight, gradient and both moments read, all but the gradient written
+# numbers moved for one parameter by one pass: weight, gradient and both moments read, all but the gradient
+# written
+TRAFFIC = 7
 
 
 def pool_shapes(D: int, C: int, T: int = 50) -> dict[str, tuple[int, ...]]:
     """The tensors of an attention pool of width D; RN50's has D = 2048, C = 1024."""
     found = {f"{p}_proj.weight": (C if p == "c" else D, D) for p in "qkvc"}
-    return found | {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"} | {"positional_embedding": (T, D)}
+    return (
+        found | {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"} | {"positional_embedding": (T, D)}
+    )
 
 
 def made(shapes: dict[str, tuple[int, ...]], device: torch.device, part: str) -> Params:
-    """Repeatable noise (R, ...) of weights' scale, no number smaller than 0.01, so that no second moment is flushed."""
+    """Repeatable noise (R, ...) of weights' scale, no number smaller than 0.01, so that no second moment is
+    flushed.
+    """
     noise = {name: torch.randn(R, *s, generator=rng.generator(0, part, name)) for name, s in shapes.items()}
     return {name: x.sign().mul_(0.01).add_(x, alpha=0.02).to(device) for name, x in noise.items()}
 
 
 def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, width: int) -> list[Row]:
-    """Each variant makes ``steps`` updates in a round, on weights and moments of its own and the same gradients."""
+    """Each variant makes ``steps`` updates in a round, on weights and moments of its own and the same
+    gradients.
+    """
     shapes = pool_shapes(width, width // 2)
     grads = made(shapes, device, "gradients")
     rates, decays = [1e-4 * (r + 1) for r in range(R)], [1e-3] * R
@@ -47,7 +57,9 @@ def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, widt
         for r in range(R):
             for leaf, g in zip(leaves[r], grads.values(), strict=True):
                 leaf.grad = g[r]
-        groups = [{"params": x, "lr": a, "weight_decay": d} for x, a, d in zip(leaves, rates, decays, strict=True)]
+        groups = [
+            {"params": x, "lr": a, "weight_decay": d} for x, a, d in zip(leaves, rates, decays, strict=True)
+        ]
         sets = [groups] if foreach else [[g] for g in groups]
         optimisers = [torch.optim.AdamW(s, foreach=foreach) for s in sets]
 
@@ -74,16 +86,28 @@ def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, widt
     times = interleaved({name: several(step) for name, (_, step) in made_by.items()}, repeats)
     for name, (params, _) in made_by.items():
         for key, p in params.items():
-            torch.testing.assert_close(p, made_by["ours"][0][key], rtol=1e-4, atol=1e-4, msg=f"{name}: {key} differs")
+            torch.testing.assert_close(
+                p, made_by["ours"][0][key], rtol=1e-4, atol=1e-4, msg=f"{name}: {key} differs"
+            )
     numbers = sum(g.numel() for g in grads.values())
     moved = 4.0 * TRAFFIC * numbers * steps
     floor = roof.seconds(cost.Cost(bytes=moved))
     found = []
     for name in list(made_by)[1:]:
         least = None if name.startswith("stacked") else 1.0
-        r = row(f"AdamW of {R} pools", name, times["ours"], times[name], True, None, "", floor=floor, least=least)
+        r = row(
+            f"AdamW of {R} pools", name, times["ours"], times[name], True, None, "", floor=floor, least=least
+        )
         speed = moved / r.ours_s
-        note = f"{numbers / 1e6:.3g} million numbers, {speed / 1e9:.3g} GB/s, {speed / roof.bytes:.0%} of what copying reaches"
-        more = {"bytes_per_second": speed, "roofline_bytes_per_second": roof.bytes, "parameters": numbers, "steps": steps}
+        note = (
+            f"{numbers / 1e6:.3g} million numbers, {speed / 1e9:.3g} GB/s, {speed / roof.bytes:.0%} of what "
+            "copying reaches"
+        )
+        more = {
+            "bytes_per_second": speed,
+            "roofline_bytes_per_second": roof.bytes,
+            "parameters": numbers,
+            "steps": steps,
+        }
         found.append(Row(**{**vars(r), "note": note, "more": more}))
     return found

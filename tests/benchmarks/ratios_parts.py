@@ -1,6 +1,8 @@
-"""Ratios of single parts at true size: folded heads, the text tower of learned prompts, the inference-time search.
+"""Ratios of single parts at true size: folded heads, the text tower of learned prompts, the inference-time
+search.
 
-Weights are random: they do not change how long anything takes. Legend: B batch, T tokens, D tower width, L tokens of text.
+Weights are random: they do not change how long anything takes. Legend: B batch, T tokens, D tower width, L
+tokens of text.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def _normal(module: torch.nn.Module) -> None:
 def original_head(
     family: str, device: torch.device
 ) -> tuple[torch.nn.Module, heads.PoolingHead, Callable[[Tensor], Tensor], Tensor]:
-    """open_clip's module at true size, our head with its weights, its map from dense tokens, and a batch of 8."""
+    """open_clip's module at true size, our head with its weights, its map from dense tokens, and a batch of
+    8.
+    """
     g = rng.generator(0, "tokens")
     if family == "rn":
         pool = AttentionPool2d(7, 2048, 32, 1024)
@@ -54,7 +58,9 @@ def original_head(
 
 
 def flops(fn: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products; attention written out, so that no kernel goes uncounted."""
+    """Floating-point operations of matrix products; attention written out, so that no kernel goes
+    uncounted.
+    """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         fn()
     return counter.get_total_flops()
@@ -78,17 +84,33 @@ def head_rows(device: torch.device, repeats: int) -> list[Row]:
             torch.testing.assert_close(head(params, x), original(x), rtol=1e-3, atol=1e-3)
         times = interleaved({"ours": folded, "plain": plain}, repeats)
         mine, theirs = flops(folded), flops(plain)
-        more = {"multiply_adds": mine // 2, "baseline_multiply_adds": theirs // 2, "multiply_adds_ratio": theirs / mine}
+        more = {
+            "multiply_adds": mine // 2,
+            "baseline_multiply_adds": theirs // 2,
+            "multiply_adds_ratio": theirs / mine,
+        }
         note = f"forward + backward, batch 8; {theirs / mine:.1f}x fewer multiply-adds"
         found.append(
-            row(title, "open_clip module", times["ours"], times["plain"], True, False, note, least=least, more=more)
+            row(
+                title,
+                "open_clip module",
+                times["ours"],
+                times["plain"],
+                True,
+                False,
+                note,
+                least=least,
+                more=more,
+            )
         )
     return found
 
 
 def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) -> list[Row]:
-    """One context of M vectors in front of K names of different lengths, forward and backward to the context: what prompts
-    share computed once, against every prompt cut at the last end token, and against all 77 positions."""
+    """One context of M vectors in front of K names of different lengths, forward and backward to the context:
+    what prompts share computed once, against every prompt cut at the last end token, and against all 77
+    positions.
+    """
     prompts = lay_out(tower, [" ".join(["thing"] * (1 + i % 4)) + f" number {i}" for i in range(K)], M)
     L, positions = prompts.base_KLD.shape[1], tower.context_length
     drawn = 0.02 * torch.randn(M, prompts.base_KLD.shape[2], generator=rng.generator(0, "context"))
@@ -98,7 +120,9 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
         return tower.encode(prompts.fill(ctx), prompts.eot_K)
 
     def whole(ctx: Tensor) -> Tensor:
-        return ratios_online.encode_text(model, F.pad(prompts.fill(ctx), (0, 0, 0, positions - L)), prompts.eot_K)
+        return ratios_online.encode_text(
+            model, F.pad(prompts.fill(ctx), (0, 0, 0, positions - L)), prompts.eot_K
+        )
 
     def both(fn: Callable[[Tensor], Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(fn(ctx).square().sum(), ctx)
@@ -117,15 +141,30 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
         fewer = counts[name] / counts["ours"]
         size = f"{K} prompts, {M} context vectors, {prompts.alike.source_GT.numel()} tokens computed"
         note = f"{size}, forward + backward; {fewer:.1f}x fewer multiply-adds"
-        more = {"multiply_adds": counts["ours"] // 2, "baseline_multiply_adds": counts[name] // 2, "multiply_adds_ratio": fewer}
-        found.append(row(title, baseline, times["ours"], times[name], None, None, note, least=least, more=more))
+        more = {
+            "multiply_adds": counts["ours"] // 2,
+            "baseline_multiply_adds": counts[name] // 2,
+            "multiply_adds_ratio": fewer,
+        }
+        found.append(
+            row(title, baseline, times["ours"], times[name], None, None, note, least=least, more=more)
+        )
     return found
 
 
 def search_rows(
-    method: Any, device: torch.device, n_val: int, N: int, K: int, steps: tuple[int, int], repeats: int, C: int = 1024
-) -> list[Row]:  # fmt: skip
-    """Tip-Adapter's grid against a plain double loop, as published (affinity in the loop) and with the affinity taken out."""
+    method: Any,
+    device: torch.device,
+    n_val: int,
+    N: int,
+    K: int,
+    steps: tuple[int, int],
+    repeats: int,
+    C: int = 1024,
+) -> list[Row]:
+    """Tip-Adapter's grid against a plain double loop, as published (affinity in the loop) and with the
+    affinity taken out.
+    """
     g = rng.generator(0, "search")
     centre_KC = torch.randn(K, C, generator=g)
     y_N, y_n = torch.arange(N) % K, torch.arange(n_val) % K

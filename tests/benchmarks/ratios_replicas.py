@@ -1,7 +1,8 @@
-"""Seconds of a step and replica against the number of replicas that train together, and what smaller waves would be worth.
+"""Seconds of a step and replica against the number of replicas that train together, and what smaller waves
+would be worth.
 
-Waves of a grid follow one another, so a grid of 12 in waves of w takes 12 / w times as long as one wave of w: the same
-measurement tells both.
+Waves of a grid follow one another, so a grid of 12 in waves of w takes 12 / w times as long as one wave of w:
+the same measurement tells both.
 """
 
 from __future__ import annotations
@@ -18,9 +19,19 @@ WAVES = (1, 2, 3, 4, 6)
 
 
 def rows(
-    tower: Any, case: Case, title: str, n: int, repeats: int, K: int, shots: int, most: int = 48, split: bool = False
+    tower: Any,
+    case: Case,
+    title: str,
+    n: int,
+    repeats: int,
+    K: int,
+    shots: int,
+    most: int = 48,
+    split: bool = False,
 ) -> list[Row]:
-    """Up to ``most`` replicas against one; with ``split`` also a grid of twelve in smaller waves against one wave of all."""
+    """Up to ``most`` replicas against one; with ``split`` also a grid of twelve in smaller waves against one
+    wave of all.
+    """
     fit = ratios_fits.make(case, tower, K, shots, ratios_fits.shrink(case, 2 * n + 1))
     steps = ratios_steps.of_fit(fit, fit.features()[0])
     scales = [R for R in SCALES if most >= R]
@@ -39,4 +50,6 @@ def rows(
         return row(f"{title}, {name}", baseline, times[R], times[other], True, True, note, more=more)
 
     found = [against(f"{R} replicas together", R, 1, "1 replica") for R in scales[1:]]
-    return found + [against(f"{GRID} replicas in waves of {w}", w, GRID, f"one wave of {GRID}") for w in WAVES if split]
+    return found + [
+        against(f"{GRID} replicas in waves of {w}", w, GRID, f"one wave of {GRID}") for w in WAVES if split
+    ]

@@ -1,8 +1,10 @@
-"""Training steps by themselves at true size: replicas together, one replica alone, and the plain loop that encodes at every step.
+"""Training steps by themselves at true size: replicas together, one replica alone, and the plain loop that
+encodes at every step.
 
-A whole fit takes a plain loop hours at this size, so seconds are those of one step and one grid point, in steady state:
-allocation, warm-up and, on a GPU, recording have gone before. Validation is left out on both sides, which flatters the plain
-loop. Encoding, which ours does once for all grid points, stands beside the ratio. Weights and images are noise.
+A whole fit takes a plain loop hours at this size, so seconds are those of one step and one grid point, in
+steady state: allocation, warm-up and, on a GPU, recording have gone before. Validation is left out on both
+sides, which flatters the plain loop. Encoding, which ours does once for all grid points, stands beside the
+ratio. Weights and images are noise.
 """
 
 from __future__ import annotations
@@ -45,17 +47,23 @@ class Steps:
 
     def start(self, values: Values) -> Params:
         """A replica's first tensors."""
-        return self.method.init(self.task, self.consts, {**self.task.settings, **values}, rng.generator(1, "init"))
+        return self.method.init(
+            self.task, self.consts, {**self.task.settings, **values}, rng.generator(1, "init")
+        )
 
     def seconds(self, values: Sequence[Values], n: int) -> float:
-        """Seconds of ``n`` steps of replicas at ``values`` together: the last of 2 n + 1, between checks that keep nothing."""
+        """Seconds of ``n`` steps of replicas at ``values`` together: the last of 2 n + 1, between checks that
+        keep nothing.
+        """
         marks: list[float] = []
 
         def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
             marks.append(now())
             return (torch.zeros(len(values)),) * 2
 
-        recipe = replace(self.recipe, steps=2 * n + 1, epochs=None, check_every=n, select="best", patience=None)
+        recipe = replace(
+            self.recipe, steps=2 * n + 1, epochs=None, check_every=n, select="best", patience=None
+        )
         settings = {**self.task.settings, **points(self.recipe.static)[0]}
         with ratios_fits.threads(self.model):
             start = [self.start(v) for v in values]
@@ -72,7 +80,8 @@ class Steps:
         """Bytes that a step of R replicas goes over: weights, gradients and moments."""
         start = self.start(self.values(1)[0])
         size = sum(p.numel() * p.element_size() for p in start.values())
-        return R * (waves.bytes_per_replica(start, self.recipe) - 2 * size)  # less the best copy and the start
+        # less the best copy and the start
+        return R * (waves.bytes_per_replica(start, self.recipe) - 2 * size)
 
 
 def of_fit(fit: Fit, support: Mapping[tuple[str, str], Tensor]) -> Steps:
@@ -115,12 +124,16 @@ def sizes(wide: bool) -> tuple[Size, ...]:
     Tip-Adapter-F trains one point on full batches; one view of each image is enough to time its steps.
     """
     safe = Case("SAFE", "safe", DENSE, _WIDE if wide else {}, ratios_fits.plain_safe)
-    partial = Case("Cross-Modal, partial", "cross-modal", DENSE, _MANY if wide else {}, ratios_fits.plain_cross_modal)
+    partial = Case(
+        "Cross-Modal, partial", "cross-modal", DENSE, _MANY if wide else {}, ratios_fits.plain_cross_modal
+    )
     tip = Case("Tip-Adapter-F", "tip-adapter-f", POOLED, {"key_views": 1}, ratios_fits.plain_tip)
     return Size(safe, "RN50", 4), Size(partial, "RN50", 4), Size(tip, "RN50", 4), Size(safe, "ViT-B-16", 1)
 
 
-def rows(tower: backbones.Backbone, case: Case, effort: Effort, roof: cost.Device, K: int, shots: int) -> list[Row]:
+def rows(
+    tower: backbones.Backbone, case: Case, effort: Effort, roof: cost.Device, K: int, shots: int
+) -> list[Row]:
     """A step of one grid point: trained with the others against alone, and against the plain loop's."""
     n, name = effort.engine_steps, f"{case.title}, {tower.spec.name}, a step"
     fit = ratios_fits.make(case, tower, K, shots, ratios_fits.shrink(case, 2 * n + 1))
@@ -142,14 +155,21 @@ def rows(tower: backbones.Backbone, case: Case, effort: Effort, roof: cost.Devic
     together, online = goals(tower.device, R)
     size = f"{R} grid point{'s' if R > 1 else ''}, batch {batch(fit)}, K={K}, {shots} shots"
     ours, one = times["together"], "sequential, one replica at a time"
-    alone = [row(name, one, ours, times["alone"], True, True, size, floor=floor, least=together)] if R > 1 else []
+    alone = (
+        [row(name, one, ours, times["alone"], True, True, size, floor=floor, least=together)] if R > 1 else []
+    )
     found = row(name, "plain online loop", ours, times["plain"], False, False, "", floor=floor, least=online)
     images = sum(len(x) for x in kept[0][0].values()) + len(fit.val.y_N)
     saved = found.baseline_s - found.ours_s
     even = encode_s / (R * saved) if saved > 0 else None
     after = f"made up for after {even:.1f} steps" if even is not None else "never made up for"
     more = {"encode_s": encode_s, "images_encoded": images, "break_even_steps": even}
-    return [*alone, replace(found, note=f"{size}; encoding apart: {images} images once, {encode_s:.2g} s, {after}", more=more)]
+    return [
+        *alone,
+        replace(
+            found, note=f"{size}; encoding apart: {images} images once, {encode_s:.2g} s, {after}", more=more
+        ),
+    ]
 
 
 def batch(fit: Fit) -> int:

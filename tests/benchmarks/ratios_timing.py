@@ -1,4 +1,6 @@
-"""Interleaved timing: every variant once a round, so that whatever else the machine does falls on all of them."""
+"""Interleaved timing: every variant once a round, so that whatever else the machine does falls on all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ import torch
 class Row:
     """One ratio: how many times longer ``baseline`` takes than ``ours``, medians of interleaved repeats.
 
-    ``ratio`` is the median over rounds of the ratio within a round. ``cached`` and ``folded`` describe the baseline: does
-    it read stored features, does it run the folded head (None: nothing of the kind takes part). ``floor``: the seconds
-    that the cost model thinks possible for ``ours`` on this device (None: not modelled).
+    ``ratio`` is the median over rounds of the ratio within a round. ``cached`` and ``folded`` describe the
+    baseline: does it read stored features, does it run the folded head (None: nothing of the kind takes
+    part). ``floor``: the seconds that the cost model thinks possible for ``ours`` on this device (None: not
+    modelled).
     """
 
     name: str
@@ -35,7 +38,9 @@ class Row:
 
 
 def now() -> float:
-    """The clock, read when all work handed to a GPU is done; without one, or before its first use, there is none to wait for."""
+    """The clock, read when all work handed to a GPU is done; without one, or before its first use, there is
+    none to wait for.
+    """
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -49,10 +54,14 @@ def clock(fn: Callable[[], Any]) -> float:
 
 
 def interleaved(
-    variants: Mapping[Any, Callable[[], Any]], repeats: int, warm: bool = True,
+    variants: Mapping[Any, Callable[[], Any]],
+    repeats: int,
+    warm: bool = True,
     timer: Callable[[Callable[[], Any]], float] = clock,
-) -> dict[Any, list[float]]:  # fmt: skip
-    """Seconds of every variant in every round; ``warm``: one round before, not counted. ``timer`` makes seconds of a call."""
+) -> dict[Any, list[float]]:
+    """Seconds of every variant in every round; ``warm``: one round before, not counted. ``timer`` makes
+    seconds of a call.
+    """
     if warm:
         for fn in variants.values():
             fn()
@@ -69,9 +78,26 @@ def told(variants: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any,
 
 
 def row(
-    name: str, baseline: str, ours: list[float], theirs: list[float], cached: bool | None, folded: bool | None, note: str = "",
+    name: str,
+    baseline: str,
+    ours: list[float],
+    theirs: list[float],
+    cached: bool | None,
+    folded: bool | None,
+    note: str = "",
     **more: Any,
-) -> Row:  # fmt: skip
+) -> Row:
     """A row from the rounds of ours and of a baseline."""
     ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-    return Row(name, baseline, ratio, statistics.median(ours), statistics.median(theirs), len(ours), cached, folded, note, **more)
+    return Row(
+        name,
+        baseline,
+        ratio,
+        statistics.median(ours),
+        statistics.median(theirs),
+        len(ours),
+        cached,
+        folded,
+        note,
+        **more,
+    )

@@ -1,7 +1,8 @@
-"""Seconds of what a run spends its time on, by pytest-benchmark: ``pytest tests/benchmarks --benchmark-only``.
+"""Seconds of what a run spends its time on, by pytest-benchmark: ``pytest tests/benchmarks
+--benchmark-only``.
 
-Sizes are those of a paper's run where one call stays well under a second. Legend: B batch, T tokens, D tower width,
-C embedding width, K classes, N support images, R replicas.
+Sizes are those of a paper's run where one call stays well under a second. Legend: B batch, T tokens, D tower
+width, C embedding width, K classes, N support images, R replicas.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def normal(*shape: int, name: str = "") -> torch.Tensor:
 def test_pooling_head_forward_and_backward(benchmark: Any) -> None:
     """RN50's attention pool on a batch of dense features, gradients of all its parameters."""
     shapes = {f"{p}_proj.weight": (C if p == "c" else D, D) for p in "qkvc"}
-    shapes |= {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"} | {"positional_embedding": (T + 1, D)}
+    shapes |= {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"} | {
+        "positional_embedding": (T + 1, D)
+    }
     head = heads.attention_pool({name: normal(*shape, name=name) for name, shape in shapes.items()}, 32)
     params = {name: p.requires_grad_() for name, p in head.copy().items()}
     x_BTD = normal(B, T, D).relu()
@@ -66,10 +69,18 @@ def test_fused_training_step(benchmark: Any, pocket: backbone.Backbone, R: int) 
     safe, K = builtin().get("safe"), 10
     dense = pocket.encode_images(normal(B, 3, pocket.image_size, pocket.image_size), [DENSE])[DENSE].float()
     y = torch.arange(B) % K
-    task = make_task(safe, y, normal(K, pocket.width), backbone=StandIn(head=pocket.head, scale=pocket.scale), preset="quick")
+    task = make_task(
+        safe,
+        y,
+        normal(K, pocket.width),
+        backbone=StandIn(head=pocket.head, scale=pocket.scale),
+        preset="quick",
+    )
     recipe, consts = safe.recipe(task.settings, task.facts), safe.prepare(task)
     values = [{LR: 1e-4 * (r + 1), WD: 0.0} for r in range(R)]
-    params = loop.stack([safe.init(task, consts, {**task.settings, **v}, rng.generator(1, "init")) for v in values])
+    params = loop.stack(
+        [safe.init(task, consts, {**task.settings, **v}, rng.generator(1, "init")) for v in values]
+    )
     axes = loop.axes_of(values, recipe, dense.device)
     assert recipe.optim is not None
     optimiser = optim.make(recipe.optim, params, [v[WD] for v in values])
@@ -109,9 +120,13 @@ def test_few_shot_draw(benchmark: Any) -> None:
 def test_keys(benchmark: Any, tmp_path: Path) -> None:
     """The plan of 5 methods x 2 datasets x 3 shots x 3 seeds, keys and all."""
     request = plan.Request(
-        methods=("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a"), datasets=("emoji", "digits"), shots=(1, 4, 16),
-        seeds=(1, 2, 3), backbones=("pocket-rn",), results=tmp_path,
-    )  # fmt: skip
+        methods=("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a"),
+        datasets=("emoji", "digits"),
+        shots=(1, 4, 16),
+        seeds=(1, 2, 3),
+        backbones=("pocket-rn",),
+        results=tmp_path,
+    )
     made_plan = benchmark.pedantic(plan.make, args=(request, builtin()), rounds=3, warmup_rounds=1)
     assert len({fit.key for fit in made_plan.fits}) == len(made_plan.fits) >= 4 * 2 * 9
 
@@ -119,6 +134,8 @@ def test_keys(benchmark: Any, tmp_path: Path) -> None:
 @pytest.mark.benchmark(group="report")
 def test_table(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Table I of 5 methods x 4 datasets x 2 shots x 3 seeds with marks; records are read before."""
-    folder = made.grid(tmp_path_factory.mktemp("results"), datasets=("birds", "fish", "tools", "dishes"), n=500)
+    folder = made.grid(
+        tmp_path_factory.mktemp("results"), datasets=("birds", "fish", "tools", "dishes"), n=500
+    )
     frame = load_results(folder)
     assert len(benchmark(tables.table, frame, "1").rows) == 9

@@ -14,14 +14,31 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "lay
 TOWERS: dict[str, dict[str, Any]] = {
     "rn": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 64},
     "vit": {"layers": 3, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64},
-    "avg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64, "pool_type": "avg"},
-    "timm": {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"},
+    "avg": {
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 16,
+        "image_size": 64,
+        "pool_type": "avg",
+    },
+    "timm": {
+        "timm_model_name": "test_vit",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    },
 }
 TOWERS["sigmoid"] = TOWERS["timm"]
 
 
 def config(kind: str, quick_gelu: bool = True) -> dict[str, Any]:
-    found = {"embed_dim": 16, "vision_cfg": dict(TOWERS[kind]), "text_cfg": dict(TEXT), "quick_gelu": quick_gelu}
+    found = {
+        "embed_dim": 16,
+        "vision_cfg": dict(TOWERS[kind]),
+        "text_cfg": dict(TEXT),
+        "quick_gelu": quick_gelu,
+    }
     if kind == "sigmoid":  # as SigLIP: text without a causal mask, trained with a bias on the logits
         found |= {"custom_text": True, "init_logit_bias": -10.0}
         found["text_cfg"] |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}

@@ -55,7 +55,9 @@ def test_all_taps_come_from_one_forward_pass(tiny: Tiny, kind: str) -> None:
     if kind == "rn":
         map_BDhw = model.visual.layer4(found["layer3"])
         assert found["layer3"].shape == (3, 128, 4, 4) and found["dense"].shape == (3, 4, 256)
-        torch.testing.assert_close(found["dense"].transpose(1, 2).unflatten(2, (2, 2)), map_BDhw, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            found["dense"].transpose(1, 2).unflatten(2, (2, 2)), map_BDhw, rtol=1e-4, atol=1e-6
+        )
     else:
         out = model.visual.transformer.resblocks[-1](found["dense"])
         torch.testing.assert_close(model.visual.ln_post(out[:, 0]), found["preproj"], rtol=1e-4, atol=1e-5)
@@ -164,7 +166,11 @@ def test_openai_names_mean_quickgelu(name: str) -> None:
     spec = backbone.resolve(name)
     assert (spec.name, spec.arch, spec.pretrained) == ("RN50", "RN50-quickgelu", "openai")
     assert spec.quick_gelu and spec.preset == "paper" and spec.family == "rn" and spec.image_size == 224
-    assert spec.file == file and spec.preprocess.mean == (0.1, 0.2, 0.3) and spec.preprocess.resize_mode == "squash"
+    assert (
+        spec.file == file
+        and spec.preprocess.mean == (0.1, 0.2, 0.3)
+        and spec.preprocess.resize_mode == "squash"
+    )
 
 
 def test_other_tags_keep_their_activation() -> None:
@@ -202,7 +208,9 @@ def test_openai_weights_with_exact_gelu_are_refused(tiny: Tiny) -> None:
         state.refuse_exact_gelu(spec, model.state_dict(), from_archive=True)
     with pytest.raises(BenchError, match="need QuickGELU"):
         backbone.load(replace(spec, pretrained="openai"))
-    published = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"  # RN50, in its public address
+    published = (
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"  # RN50, in its public address
+    )
     with pytest.raises(BenchError, match="need QuickGELU"):
         state.refuse_exact_gelu(replace(spec, weights_hash=published), model.state_dict())
     state.refuse_exact_gelu(replace(spec, pretrained="openai", quick_gelu=True), half_released(model))
@@ -219,7 +227,9 @@ def test_files_that_are_not_plain_tensors_are_refused(tiny: Tiny, tmp_path: Path
     plain = tmp_path / "plain.pt"
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, plain)
     loaded = backbone.load(replace(spec, file=plain, config=config))
-    torch.testing.assert_close(loaded.encode_images(images())["pooled"], model.encode_image(images()).detach())
+    torch.testing.assert_close(
+        loaded.encode_images(images())["pooled"], model.encode_image(images()).detach()
+    )
 
 
 def test_torchscript_runs_only_when_allowed(tmp_path: Path) -> None:
@@ -297,7 +307,9 @@ def test_a_precision_that_the_device_lacks_is_one_line(tiny: Tiny, monkeypatch: 
 
     half = backbone.load(replace(backbone.resolve(tiny("rn")[0]), dtype="float16"))
     monkeypatch.setattr(towers, "encode", lacking)
-    with pytest.raises(BenchError, match=r"no torch.float16 on cpu .*slow_conv2d_cpu.*: use --precision fp32"):
+    with pytest.raises(
+        BenchError, match=r"no torch.float16 on cpu .*slow_conv2d_cpu.*: use --precision fp32"
+    ):
         half.encode_images(images())
 
 

@@ -30,7 +30,9 @@ def tower() -> Any:
 def prompts(tower: Any) -> Any:
     laid = LAID.lay_out(tower, NAMES, M)
     assert len(laid.alike.filled) > 2 and sum(laid.alike.filled) == len(NAMES)
-    assert laid.alike.end_K.tolist() != sorted(laid.alike.end_K.tolist()), "rows do not follow the order of the names"
+    assert laid.alike.end_K.tolist() != sorted(laid.alike.end_K.tolist()), (
+        "rows do not follow the order of the names"
+    )
     return laid
 
 
@@ -119,7 +121,9 @@ def test_what_is_counted_is_what_is_kept(R: int, monkeypatch: pytest.MonkeyPatch
     counted = R * len(pack.filled) * checkpointing.row_bytes(tower, T, D, 8, tower.layers - 1)
     assert 0.7 < kept(run, tower, pack) / counted < 1.0
     monkeypatch.setattr(checkpointing, "budget", lambda device: counted // 3)
-    assert kept(run, tower, pack) < counted / 15, "pieces keep their embeddings, a fifteenth of a block's numbers"
+    assert kept(run, tower, pack) < counted / 15, (
+        "pieces keep their embeddings, a fifteenth of a block's numbers"
+    )
 
 
 def test_large_grids_of_large_prompts_are_cut() -> None:

@@ -36,7 +36,11 @@ def pool(grid: int, width: int, n_heads: int, out: int, dtype: torch.dtype) -> t
 def tail(image: int, width: int, n_heads: int, out: int, dtype: torch.dtype) -> tuple[Any, Original, Tensor]:
     """An open_clip ViT of one block, the part of it from that block on, and random tokens."""
     torch.manual_seed(0)
-    vit = VisionTransformer(image, 16, width, 1, n_heads, 4.0, output_dim=out, act_layer=QuickGELU).to(dtype).eval()
+    vit = (
+        VisionTransformer(image, 16, width, 1, n_heads, 4.0, output_dim=out, act_layer=QuickGELU)
+        .to(dtype)
+        .eval()
+    )
     with torch.no_grad():
         for p in vit.parameters():
             p.add_(torch.rand_like(p) * (0.3 if p.ndim == 1 else 0.0))
@@ -48,7 +52,9 @@ def tail(image: int, width: int, n_heads: int, out: int, dtype: torch.dtype) -> 
     return vit, original, torch.randn(4, tokens, width, dtype=dtype) * 3 + 0.5
 
 
-def make(family: str, dtype: torch.dtype, true_size: bool = False) -> tuple[Any, heads.PoolingHead, Original, Tensor]:
+def make(
+    family: str, dtype: torch.dtype, true_size: bool = False
+) -> tuple[Any, heads.PoolingHead, Original, Tensor]:
     if family == "rn":
         module, original, x = pool(7, 2048, 32, 1024, dtype) if true_size else pool(3, 48, 6, 20, dtype)
         holder = torch.nn.Module()
@@ -119,7 +125,9 @@ def test_folded_equals_original_with_all_gradients(
 def test_replicas_under_vmap_equal_a_loop(family: str, shared: bool, order: str) -> None:
     _, head, _, x_BTD = make(family, torch.float64)
     R = 3
-    stacked = {n: torch.stack([p + 0.1 * r * torch.randn_like(p) for r in range(R)]) for n, p in head.params.items()}
+    stacked = {
+        n: torch.stack([p + 0.1 * r * torch.randn_like(p) for r in range(R)]) for n, p in head.params.items()
+    }
     x = x_BTD if shared else torch.stack([x_BTD + r for r in range(R)])
     target_BC = torch.randn(len(x_BTD), head(head.params, x_BTD).shape[1], dtype=torch.float64)
 
@@ -143,7 +151,9 @@ def test_replicas_under_vmap_equal_a_loop(family: str, shared: bool, order: str)
 def test_replicas_of_replicas(shared: bool) -> None:
     """Two axes at once, features with one of them or none: as one replica after the other."""
     _, head, _, x_BTD = make("rn", torch.float64)
-    stacked = {n: torch.stack([torch.stack([p, 1.1 * p]), torch.stack([p, 0.9 * p])]) for n, p in head.params.items()}
+    stacked = {
+        n: torch.stack([torch.stack([p, 1.1 * p]), torch.stack([p, 0.9 * p])]) for n, p in head.params.items()
+    }
     x = x_BTD if shared else torch.stack([x_BTD, -x_BTD])
     found = vmap(vmap(head.preproj, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
     for i, j in itertools.product(range(2), range(2)):
@@ -242,7 +252,8 @@ def test_a_step_costs_a_twentieth_of_the_multiplications() -> None:
     with FlopCounterMode(display=False) as ours:
         head(head.params, x_BTD)
     D, T = x_BTD.shape[2], x_BTD.shape[1] + 1
-    single_query = 2 * len(x_BTD) * (2 * D * D * T + 2 * D * D)  # keys and values of all tokens, q and c of one
+    # keys and values of all tokens, q and c of one
+    single_query = 2 * len(x_BTD) * (2 * D * D * T + 2 * D * D)
     assert ours.get_total_flops() * 19 < single_query
 
 

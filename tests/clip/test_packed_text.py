@@ -1,4 +1,6 @@
-"""Prompts with a common start computed once: equal to every prompt on its own, at the tokens that are really shared."""
+"""Prompts with a common start computed once: equal to every prompt on its own, at the tokens that are really
+shared.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.methods import support
 
 RAGGED = ("cat", "Boeing 737-800", "art nouveau lamp", "art deco")
 EVEN = ("cat", "dog", "pizza")
-WORDS = "a type of pet, a photo of a"  # eight words and a comma: the ninth token stays frozen behind the context
+WORDS = (
+    "a type of pet, a photo of a"  # eight words and a comma: the ninth token stays frozen behind the context
+)
 support.method("coop")  # loads the methods
 LAID = importlib.import_module("bench.methods.coop")
 
@@ -42,7 +46,9 @@ def with_gradient(fn: Callable[[Tensor], Tensor], ctx: Tensor, replicas: bool) -
 @pytest.mark.parametrize("each", ["shared", "class-specific", "images"])
 @pytest.mark.parametrize("names", [RAGGED, EVEN, RAGGED[2:3]], ids=["ragged", "even", "one class"])
 @pytest.mark.parametrize("position", LAID.POSITIONS)
-def test_equals_every_prompt_on_its_own(tower: Any, position: str, names: tuple[str, ...], each: str, replicas: bool) -> None:
+def test_equals_every_prompt_on_its_own(
+    tower: Any, position: str, names: tuple[str, ...], each: str, replicas: bool
+) -> None:
     K, M = len(names), 5
     prompts = LAID.lay_out(tower, names, M, position=position)
     leading = {"shared": (), "class-specific": (K,), "images": (2, 1)}[each]
@@ -63,15 +69,24 @@ def test_equals_every_prompt_on_its_own(tower: Any, position: str, names: tuple[
 
 
 def test_only_what_is_equal_is_shared(tower: Any) -> None:
-    """The start token, the slots before the name, and tokens that all names begin with; nothing behind an end token."""
+    """The start token, the slots before the name, and tokens that all names begin with; nothing behind an end
+    token.
+    """
     for position, names, alike, apart in (
-        ("end", RAGGED, 6, 1), ("middle", RAGGED, 3, 1), ("front", RAGGED, 1, 1),
-        ("end", RAGGED[2:], 7, 1), ("middle", RAGGED[2:], 4, 1), ("front", RAGGED[2:], 2, 2), ("end", ("dog", "dog"), 8, 1),
-    ):  # fmt: skip
+        ("end", RAGGED, 6, 1),
+        ("middle", RAGGED, 3, 1),
+        ("front", RAGGED, 1, 1),
+        ("end", RAGGED[2:], 7, 1),
+        ("middle", RAGGED[2:], 4, 1),
+        ("front", RAGGED[2:], 2, 2),
+        ("end", ("dog", "dog"), 8, 1),
+    ):
         prompts = LAID.lay_out(tower, names, 5, position=position)
         assert (prompts.alike.shared, prompts.apart.shared) == (alike, apart), (position, names)
         for pack in (prompts.alike, prompts.apart):
-            assert pack.source_GT.unique().numel() == pack.shared + int((prompts.eot_K + 1 - pack.shared).sum())
+            assert pack.source_GT.unique().numel() == pack.shared + int(
+                (prompts.eot_K + 1 - pack.shared).sum()
+            )
     framed = LAID.lay_out(tower, RAGGED, 8, WORDS)
     assert framed.alike.shared == 10, "the frozen word behind the context is the same for all classes"
 

@@ -16,7 +16,11 @@ from bench.clip import backbone, text, tokens
 from bench.errors import BenchError
 
 Tiny = Callable[..., tuple[str, Any]]
-PROMPTS = ["a photo of a cat.", "dog", "a centered satellite photo of a very long winding river in the mountains."]
+PROMPTS = [
+    "a photo of a cat.",
+    "dog",
+    "a centered satellite photo of a very long winding river in the mountains.",
+]
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])

@@ -30,7 +30,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def fake(settings: dict[str, Any], cache_dir: str) -> str:
         asked.append(settings)
-        blob, link = Path(cache_dir, "blobs", "ab12"), Path(cache_dir, "snapshot", "open_clip_model.safetensors")
+        blob, link = (
+            Path(cache_dir, "blobs", "ab12"),
+            Path(cache_dir, "snapshot", "open_clip_model.safetensors"),
+        )
         for path in (blob, link):
             path.parent.mkdir(exist_ok=True)
         blob.write_bytes((2).to_bytes(8, "little") + b"{}")
@@ -46,7 +49,9 @@ def test_get_stores_a_plain_file_that_resolve_finds(home: Path, hub: list[Any]) 
     result = run.invoke(app, ["get", "RN50-quickgelu"])
     assert result.exit_code == 0, result.output
     spec = backbone.resolve("RN50")
-    assert spec.file == home / "RN50" / "openai" / "open_clip_model.safetensors" and not spec.file.is_symlink()
+    assert (
+        spec.file == home / "RN50" / "openai" / "open_clip_model.safetensors" and not spec.file.is_symlink()
+    )
     assert spec.quick_gelu and spec.preprocess.resize_mode == "shortest"
     assert not list(home.rglob(".download-*"))
     asked = len(hub)

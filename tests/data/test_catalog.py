@@ -30,8 +30,12 @@ TABLE_II = {
     "eurosat": (10, 13500, 5400, 8100),
     "ucf101": (101, 7639, 1898, 3783),
 }
-SHIFTS = {"imagenetv2": (1000, 10000), "imagenet_sketch": (1000, 50889), "imagenet_a": (200, 7500),
-          "imagenet_r": (200, 30000)}  # fmt: skip
+SHIFTS = {
+    "imagenetv2": (1000, 10000),
+    "imagenet_sketch": (1000, 50889),
+    "imagenet_a": (200, 7500),
+    "imagenet_r": (200, 30000),
+}
 
 
 def test_the_papers_datasets_are_complete() -> None:
@@ -183,7 +187,10 @@ def test_unknown_options_and_readers(tmp_path: Path) -> None:
 
 
 def test_prompts_default_to_the_generic_template() -> None:
-    assert parse({"name": "x"}, "x").templates == {"coop": ("a photo of a {}.",), "hand": ("a photo of a {}.",)}
+    assert parse({"name": "x"}, "x").templates == {
+        "coop": ("a photo of a {}.",),
+        "hand": ("a photo of a {}.",),
+    }
     hand = parse({"name": "x", "prompts": {"hand": ["a {} bird.", "{}"]}}, "x").templates
     assert hand == {"coop": ("a {} bird.", "{}"), "hand": ("a {} bird.", "{}")}
 

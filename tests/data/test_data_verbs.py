@@ -75,13 +75,18 @@ def test_status_states(tmp_path: Path) -> None:
 def test_status_found_with_the_published_counts(tmp_path: Path) -> None:
     toml = tmp_path / "mine.toml"
     counts = "[counts]\nclasses = 2\ntrain = 10\nval = 8\ntest = 4\n"
-    toml.write_text(f'name = "mine"\nreader = "coop-split"\n{counts}[layout]\nfolders = ["dtd"]\nimages = ["images"]\n'
-                    f'[options]\nfile = "{SPLIT}"\n')  # fmt: skip
+    toml.write_text(
+        f'name = "mine"\nreader = "coop-split"\n{counts}[layout]\nfolders = ["dtd"]\nimages = ["images"]\n'
+        f'[options]\nfile = "{SPLIT}"\n'
+    )
     whole(tmp_path)
     assert row(tmp_path, str(toml)) == StatusRow(
-        "mine", "own images", "found", {"classes": 2, "train": 10, "val": 8, "test": 4},
+        "mine",
+        "own images",
+        "found",
         {"classes": 2, "train": 10, "val": 8, "test": 4},
-    )  # fmt: skip
+        {"classes": 2, "train": 10, "val": 8, "test": 4},
+    )
 
 
 def test_status_prints_every_dataset_of_the_catalog(tmp_path: Path) -> None:
@@ -156,7 +161,8 @@ def test_planning_verbs_import_no_torch(tmp_path: Path) -> None:
         "from typer.testing import CliRunner\n"
         "from bench.cli.data import app\n"
         f"for words in (['draw', 'dtd', '--shots', '1'], ['status']):\n"
-        f"    assert CliRunner().invoke(app, [*words, '--data-root', {str(tmp_path)!r}]).exit_code == 0, words\n"
+        f"    assert CliRunner().invoke(app, [*words, '--data-root', {str(tmp_path)!r}]).exit_code == 0, "
+        "words\n"
         "assert not {'torch', 'open_clip'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

@@ -46,9 +46,16 @@ PREFIXES = {
 def dataset_of(train: Items, val: Items, name: str = "dtd", **more: Any) -> Dataset:
     classes = tuple(f"class {i}" for i in range(max(train.labels, default=0) + 1))
     return Dataset(
-        name, catalog.spec(name), classes, train, val, Items(),
-        dataset_digest(classes, train, val, Items()), FolderSource(Path("nowhere")), **more,
-    )  # fmt: skip
+        name,
+        catalog.spec(name),
+        classes,
+        train,
+        val,
+        Items(),
+        dataset_digest(classes, train, val, Items()),
+        FolderSource(Path("nowhere")),
+        **more,
+    )
 
 
 def items_of(sizes: list[list[int]], part: str) -> Items:
@@ -76,7 +83,9 @@ def test_draws_equal_the_published_indices(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_committed_digests_are_those_of_the_published_files(shared: Path, name: str) -> None:
-    real = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))["setups"]
+    real = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))[
+        "setups"
+    ]
     assert real.keys() == PUBLISHED[name]["draws"].keys()
     for setup, known in PUBLISHED[name]["draws"].items():
         for part, digests in known.items():
@@ -96,7 +105,9 @@ def put_split(shared: Path, root: Path, name: str) -> Dataset:
 @pytest.mark.parametrize("name", SPLITS)
 def test_real_split_files(shared: Path, tmp_path: Path, name: str) -> None:
     dataset = put_split(shared, tmp_path, name)
-    assert dataset.notes == (), "the description's digests of split file and class names must be the published ones"
+    assert dataset.notes == (), (
+        "the description's digests of split file and class names must be the published ones"
+    )
     sizes = {"classes": len(dataset.classnames), "train": len(dataset.train), "val": len(dataset.val)}
     assert {**sizes, "test": len(dataset.test)} == dataset.spec.counts
     drawn = fewshot.draw(dataset, 16, 1)
@@ -104,7 +115,9 @@ def test_real_split_files(shared: Path, tmp_path: Path, name: str) -> None:
     assert fewshot.import_index(dataset, fewshot.export_index(dataset, drawn)).digest == drawn.digest
     if name not in PUBLISHED:
         return
-    setups = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))["setups"]
+    setups = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))[
+        "setups"
+    ]
     assert len(setups) == 15
     for setup, real in setups.items():
         shots, seed = (int(part.split("_")[1]) for part in setup.split("-"))
@@ -154,7 +167,9 @@ def test_draw_properties(train: Items, val: Items, shots: int, seed: int) -> Non
         assert len(set(indices)) == len(indices)
         sizes = Counter(source.labels)
         assert Counter(items.labels) == {label: min(k, size) for label, size in sizes.items()}
-        assert list(dict.fromkeys(items.labels)) == list(dict.fromkeys(source.labels)), "classes by first appearance"
+        assert list(dict.fromkeys(items.labels)) == list(dict.fromkeys(source.labels)), (
+            "classes by first appearance"
+        )
         wanted: list[str] = []
         for label in dict.fromkeys(source.labels):
             rows = [p for p, y in zip(source.paths, source.labels, strict=True) if y == label]
@@ -210,7 +225,11 @@ def test_index_files_of_another_list_are_matched_by_path() -> None:
     other = {"impath": "./data/imagenet/images/train/a/1", "label": 0, "classname": "x"}
     content = {"train": {"data": [row], "indices": [900]}, "val": {"data": [other], "indices": [7]}}
     drawn = fewshot.import_index(dataset, content)
-    assert (drawn.train.paths, drawn.train_indices, drawn.val.paths) == (("train/a/3",), (900,), ("train/a/1",))
+    assert (drawn.train.paths, drawn.train_indices, drawn.val.paths) == (
+        ("train/a/3",),
+        (900,),
+        ("train/a/1",),
+    )
     with pytest.raises(BenchError, match="not among the training images"):
         fewshot.import_index(dataset, {**content, "val": {"data": [{**other, "label": 1}], "indices": [7]}})
 

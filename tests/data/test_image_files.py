@@ -32,7 +32,12 @@ from tests.fixtures import disk
     ],
 )
 def test_every_kind_of_file_opens_as_rgb(
-    tmp_path: Path, mode: str, colour: int | tuple[int, ...], name: str, options: dict, rgb: tuple[int, ...] | None
+    tmp_path: Path,
+    mode: str,
+    colour: int | tuple[int, ...],
+    name: str,
+    options: dict,
+    rgb: tuple[int, ...] | None,
 ) -> None:
     disk.image(tmp_path / name, colour, mode=mode, **options)
     with warnings.catch_warnings():
@@ -72,7 +77,18 @@ def test_separators_of_windows_are_read_but_not_rewritten(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "C:\\x.jpg", "C:x.jpg", "\\x.jpg", "a\\..\\x.jpg", "", "a\0b"]
+    "path",
+    [
+        "../x.jpg",
+        "a/../../x.jpg",
+        "/etc/x.jpg",
+        "C:\\x.jpg",
+        "C:x.jpg",
+        "\\x.jpg",
+        "a\\..\\x.jpg",
+        "",
+        "a\0b",
+    ],
 )
 def test_paths_that_leave_the_folder(tmp_path: Path, path: str) -> None:
     assert escapes(path)
@@ -87,8 +103,13 @@ def test_paths_that_stay(path: str) -> None:
 
 def test_names_of_images() -> None:
     assert [is_image(n) for n in ("a.JPEG", "a.jpg", ".hidden.jpg", "Thumbs.db", "README.txt", "a.mat")] == [
-        True, True, False, False, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_sources_can_be_sent_to_workers(tmp_path: Path) -> None:

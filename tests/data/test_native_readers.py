@@ -1,4 +1,6 @@
-"""Readers of native layouts: Aircraft's text files, ImageNet and its shifts, IDX files (datasets 3.1, 3.7, 3.12)."""
+"""Readers of native layouts: Aircraft's text files, ImageNet and its shifts, IDX files (datasets 3.1, 3.7,
+3.12).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ WNIDS = list(class_list("imagenet-classnames.txt"))
 def aircraft_files(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "variants.txt").write_text("707-320\nBAE 146-200\nF-16A/B\n")
-    (folder / "images_variant_train.txt").write_text("0056978 707-320\n1025794 BAE 146-200\n0000001 F-16A/B\n")
+    (folder / "images_variant_train.txt").write_text(
+        "0056978 707-320\n1025794 BAE 146-200\n0000001 F-16A/B\n"
+    )
     (folder / "images_variant_val.txt").write_text("0000002 707-320\n0000003 BAE 146-200\n0000004 F-16A/B\n")
     (folder / "images_variant_test.txt").write_text("0000005 F-16A/B\n0000006 BAE 146-200\n\n")
     disk.image(folder / "images" / "0056978.jpg")
@@ -32,7 +36,9 @@ def test_aircraft(tmp_path: Path, folder: str) -> None:
     aircraft_files(tmp_path / folder)
     dataset = catalog.find("fgvc-aircraft", tmp_path)
     assert dataset.classnames == ("707-320", "BAE 146-200", "F-16A/B")
-    assert dataset.train.paths == ("0056978.jpg", "1025794.jpg", "0000001.jpg"), "ids keep their leading zeros"
+    assert dataset.train.paths == ("0056978.jpg", "1025794.jpg", "0000001.jpg"), (
+        "ids keep their leading zeros"
+    )
     assert dataset.test.labels == (2, 1)
     assert dataset.source.open("0056978.jpg").mode == "RGB"
     (tmp_path / folder / "images_variant_val.txt").write_text("0000002 Concorde\n")
@@ -67,12 +73,14 @@ def test_imagenet_without_a_published_split_cuts_its_own_and_says_so(tmp_path: P
     index.parent.mkdir(parents=True)
     content = {
         part: {
-            "data": [{"impath": f"./data/imagenet/images/train/{w}/{w}_{i}.JPEG", "label": k, "classname": "x"}
-                     for k, w in enumerate(WNIDS)],
+            "data": [
+                {"impath": f"./data/imagenet/images/train/{w}/{w}_{i}.JPEG", "label": k, "classname": "x"}
+                for k, w in enumerate(WNIDS)
+            ],
             "indices": list(range(1000)),
         }
         for part, i in (("train", 1), ("val", 2))
-    }  # fmt: skip
+    }
     index.write_text(json.dumps(content))
     drawn = fewshot.draw(catalog.find("imagenet", tmp_path), 1, 1)
     assert drawn.train.paths[7] == f"train/{WNIDS[7]}/{WNIDS[7]}_1.JPEG"
@@ -136,8 +144,9 @@ def test_sketch(tmp_path: Path, folder: str) -> None:
         fewshot.draw(dataset, 1, 1)
 
 
-@pytest.mark.parametrize(("name", "folder"), [("imagenet_a", "imagenet-adversarial/imagenet-a"),
-                                              ("imagenet_r", "imagenet-r")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "folder"), [("imagenet_a", "imagenet-adversarial/imagenet-a"), ("imagenet_r", "imagenet-r")]
+)
 def test_a_and_r_hold_the_published_subsets(shared: Path, tmp_path: Path, name: str, folder: str) -> None:
     subset = json.loads((shared / "protocol/data/imagenet/imagenet_a_r_subsets.json").read_text())[name]
     disk.touch(tmp_path / folder / wnid / "1.jpg" for wnid in subset["wnids"])
@@ -151,7 +160,9 @@ def test_a_and_r_hold_the_published_subsets(shared: Path, tmp_path: Path, name: 
 
 def test_a_and_r_subsets_are_ascending_and_overlap_as_published() -> None:
     a, r = (catalog.spec(name).extra["wnids"] for name in ("imagenet_a", "imagenet_r"))
-    assert all(len(wnids) == 200 and wnids == sorted(set(wnids)) and set(wnids) <= set(WNIDS) for wnids in (a, r))
+    assert all(
+        len(wnids) == 200 and wnids == sorted(set(wnids)) and set(wnids) <= set(WNIDS) for wnids in (a, r)
+    )
     assert len(set(a) & set(r)) == 86
 
 

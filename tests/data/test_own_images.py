@@ -134,11 +134,15 @@ def test_own_split_file_through_toml(tmp_path: Path) -> None:
     listed = disk.split_file(tmp_path / "mine" / "my_split.json", ["a", "b"])
     disk.listed_images(tmp_path / "mine" / "pics", listed)
     toml = tmp_path / "mine.toml"
-    toml.write_text('name = "mine"\nreader = "coop-split"\n[layout]\nfolders = ["mine"]\nimages = ["pics"]\n'
-                    '[options]\nfile = "my_split.json"\n')  # fmt: skip
+    toml.write_text(
+        'name = "mine"\nreader = "coop-split"\n[layout]\nfolders = ["mine"]\nimages = ["pics"]\n'
+        '[options]\nfile = "my_split.json"\n'
+    )
     dataset = catalog.find(str(toml), None)
     assert dataset.source.open(dataset.test.paths[0]).mode == "RGB"
-    assert json.loads((tmp_path / "mine" / "my_split.json").read_text())["test"][0][0] == dataset.test.paths[0]
+    assert (
+        json.loads((tmp_path / "mine" / "my_split.json").read_text())["test"][0][0] == dataset.test.paths[0]
+    )
 
 
 def test_an_own_folder_does_not_pass_for_a_dataset_of_the_catalog(tmp_path: Path) -> None:

@@ -64,7 +64,12 @@ def test_missing_split_file_says_what_it_is_and_where_it_goes(tmp_path: Path) ->
     disk.image(tmp_path / "dtd" / "images" / "banded" / "banded_0001.jpg")
     with pytest.raises(MissingData) as error:
         catalog.find("dtd", tmp_path)
-    for word in ("split_zhou_DescribableTextures.json", "CoOp", str(tmp_path / "dtd"), str(tmp_path / "splits")):
+    for word in (
+        "split_zhou_DescribableTextures.json",
+        "CoOp",
+        str(tmp_path / "dtd"),
+        str(tmp_path / "splits"),
+    ):
         assert word in str(error.value)
 
 
@@ -76,7 +81,9 @@ def test_no_data_root_is_named() -> None:
 @pytest.mark.parametrize("images", ["dtd/images", "dtd/dtd/images", "DTD/images"])
 @pytest.mark.parametrize("split", ["dtd", "splits", "."])
 def test_layouts(tmp_path: Path, images: str, split: str) -> None:
-    listed = disk.split_file(tmp_path / split / "split_zhou_DescribableTextures.json", ["a", "b"], train=1, val=1)
+    listed = disk.split_file(
+        tmp_path / split / "split_zhou_DescribableTextures.json", ["a", "b"], train=1, val=1
+    )
     disk.listed_images(tmp_path / images, listed)
     dataset = catalog.find("dtd", tmp_path)
     for path in (*dataset.train.paths, *dataset.test.paths):
@@ -133,7 +140,9 @@ def test_paths_are_taken_from_the_file_not_rebuilt_from_names(tmp_path: Path) ->
 def test_digest_depends_on_order_labels_and_names_not_on_the_place(tmp_path: Path) -> None:
     digests = set()
     for number, (names, order) in enumerate([(["a", "b"], None), (["a", "c"], None), (["a", "b"], [1, 0])]):
-        disk.split_file(tmp_path / f"{number}" / "dtd/split_zhou_DescribableTextures.json", names, order=order)
+        disk.split_file(
+            tmp_path / f"{number}" / "dtd/split_zhou_DescribableTextures.json", names, order=order
+        )
         digests.add(catalog.find("dtd", tmp_path / f"{number}", images=False).digest)
     assert len(digests) == 3
     disk.split_file(tmp_path / "elsewhere/splits/split_zhou_DescribableTextures.json", ["a", "b"])

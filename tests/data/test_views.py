@@ -16,7 +16,18 @@ from PIL import Image
 from bench.data.views import View, bank, crop_box, parse, preprocessing, render, render_views
 from bench.errors import BenchError
 
-SIZES = [(64, 64), (65, 64), (64, 97), (33, 120), (501, 333), (500, 375), (7, 300), (224, 225), (1, 1), (640, 427)]
+SIZES = [
+    (64, 64),
+    (65, 64),
+    (64, 97),
+    (33, 120),
+    (501, 333),
+    (500, 375),
+    (7, 300),
+    (224, 225),
+    (1, 1),
+    (640, 427),
+]
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -84,7 +95,9 @@ def test_crop_boxes_are_distributed_as_torchvisions() -> None:
     assert 240 < sum(mirror for _, mirror in boxes) < 360
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((1000, 2), (498, 0, 501, 2)), ((2, 1000), (0, 498, 2, 501))])
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((1000, 2), (498, 0, 501, 2)), ((2, 1000), (0, 498, 2, 501))]
+)
 def test_extreme_shapes_fall_back_to_the_centre(shape: tuple[int, int], expected: tuple[int, ...]) -> None:
     box, _ = crop_box(parse("rrc(0.5)#0"), "thin.jpg", *shape)
     assert box == expected
@@ -110,11 +123,19 @@ def test_crops_are_the_same_on_every_machine_and_in_every_process() -> None:
 
 
 def test_crops_differ_between_paths_indices_and_areas() -> None:
-    seen = {crop_box(parse(v), p, 640, 427)[0] for v in (*bank(0.5, 8), *bank(0.4, 8)) for p in ("a.jpg", "b.jpg")}
+    seen = {
+        crop_box(parse(v), p, 640, 427)[0] for v in (*bank(0.5, 8), *bank(0.4, 8)) for p in ("a.jpg", "b.jpg")
+    }
     assert len(seen) == 32
 
 
-@given(st.floats(0.01, 1), st.integers(0, 10**6), st.integers(1, 2000), st.integers(1, 2000), st.text(max_size=20))
+@given(
+    st.floats(0.01, 1),
+    st.integers(0, 10**6),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+    st.text(max_size=20),
+)
 @settings(max_examples=60, deadline=None)
 def test_boxes_lie_inside_and_noflip_only_stops_the_mirror(
     a: float, i: int, width: int, height: int, path: str
@@ -135,7 +156,9 @@ def test_bank_and_canonical_names() -> None:
     assert parse("rrc(0.5)#0") != parse("rrc(0.5,noflip)#0")
 
 
-@pytest.mark.parametrize("wrong", ["", "Eval", "rrc", "rrc(0.5)", "rrc(0)#1", "rrc(1.5)#1", "rrc(0.5)#-1", "rrc(x)#1"])
+@pytest.mark.parametrize(
+    "wrong", ["", "Eval", "rrc", "rrc(0.5)", "rrc(0)#1", "rrc(1.5)#1", "rrc(0.5)#-1", "rrc(x)#1"]
+)
 def test_a_wrong_name_is_an_error_that_shows_the_grammar(wrong: str) -> None:
     with pytest.raises(BenchError, match=r"not a view: write 'eval', 'flip', 'rrc\(A\)#I'"):
         parse(wrong)

@@ -38,7 +38,11 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Backbone]
                     for name, p in model.visual.named_parameters():
                         p.add_((0.3 if p.ndim == 1 or "attnpool" in name else 0.02) * torch.randn_like(p))
             file = tmp_path_factory.mktemp(family) / "tower.safetensors"
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file, {"config": json.dumps(config)})
+            save_file(
+                {k: v.contiguous() for k, v in model.state_dict().items()},
+                file,
+                {"config": json.dumps(config)},
+            )
             known[family] = backbone.load(backbone.resolve(f"{family}@{file}"), "cpu", torch.float64)
         return known[family]
 

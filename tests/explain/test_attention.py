@@ -21,7 +21,9 @@ Towers = Callable[[str], Backbone]
 
 def images(tower: Backbone, count: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    return torch.randn((count, 3, tower.image_size, tower.image_size), generator=generator, dtype=torch.float64)
+    return torch.randn(
+        (count, 3, tower.image_size, tower.image_size), generator=generator, dtype=torch.float64
+    )
 
 
 def pooled_with(tower: Backbone, p: dict[str, Tensor], x_BTD: Tensor, a_BHT: Tensor) -> Tensor:
@@ -49,8 +51,12 @@ def test_attention_weights_sum_to_one_and_reproduce_the_output(family: str, towe
     a_BHT = attention.weights(found, p, x_BTD)
     assert a_BHT.shape[1:] == (found.head.heads, x_BTD.shape[1] + (family == "rn"))
     torch.testing.assert_close(a_BHT.sum(-1), torch.ones_like(a_BHT[..., 0]), rtol=0, atol=1e-12)
-    assert (a_BHT.max(-1).values - a_BHT.min(-1).values).max() > 0.01, "flat weights would pass with any mix-up"
-    torch.testing.assert_close(pooled_with(found, p, x_BTD, a_BHT), found.head(p, x_BTD), rtol=1e-9, atol=1e-9)
+    assert (a_BHT.max(-1).values - a_BHT.min(-1).values).max() > 0.01, (
+        "flat weights would pass with any mix-up"
+    )
+    torch.testing.assert_close(
+        pooled_with(found, p, x_BTD, a_BHT), found.head(p, x_BTD), rtol=1e-9, atol=1e-9
+    )
     maps_BSS = attention.maps(a_BHT)
     torch.testing.assert_close(maps_BSS.flatten(1).sum(1), torch.ones(len(x_BTD), dtype=torch.float64))
     grid = a_BHT.mean(1)[:, 1:]
@@ -62,7 +68,9 @@ def test_heat_of_a_score_that_looks_at_one_position_peaks_there() -> None:
     clean_TD = torch.rand((16, 8), generator=generator)
     noisy_NTD = clean_TD + 0.05 * torch.randn((6, 16, 8), generator=generator)
     weight_D = torch.linspace(0.5, 1.0, 8)
-    clean_TD[9] *= 3  # what the score looks at is strong there, as Grad-CAM++ weighs channels by their activations
+    clean_TD[9] *= (
+        3  # what the score looks at is strong there, as Grad-CAM++ weighs channels by their activations
+    )
 
     heat = gradcam.heat(lambda x: (x[:, 9] @ weight_D).exp(), clean_TD, noisy_NTD, slice(0, None))
     assert heat.shape == (4, 4)
@@ -79,7 +87,8 @@ def test_heat_is_grad_cam_plus_plus_worked_out_by_hand() -> None:
     heat = gradcam.heat(lambda x: (x * w_TD).sum((1, 2)), a_TD, a_TD[None], slice(0, None))
     expected = np.zeros(4)
     for d in range(2):
-        # The sum over activations runs over all positions, the powers of the gradient are each position's own.
+        # The sum over activations runs over all positions, the powers of the gradient are each position's
+        # own.
         total = sum(float(a) for a in a_TD[:, d])
         below = [2 * float(g) ** 2 + total * float(g) ** 3 for g in w_TD[:, d]]
         alpha = [float(g) ** 2 / b if b else 0.0 for g, b in zip(w_TD[:, d], below, strict=True)]
@@ -109,7 +118,9 @@ def test_an_image_corresponds_to_itself(family: str, tower: Towers) -> None:
     found = tower(family)
     x_BCHW = images(found, 1)
     by_stage = stages.stages(found, x_BCHW)
-    expected = ["layer1", "layer2", "layer3", "layer4"] if family == "rn" else ["block 1", "block 2", "block 3"]
+    expected = (
+        ["layer1", "layer2", "layer3", "layer4"] if family == "rn" else ["block 1", "block 2", "block 3"]
+    )
     assert list(by_stage) == expected
     for x_BSSD in by_stage.values():
         side = x_BSSD.shape[1]

@@ -63,7 +63,8 @@ def test_sampled_agrees_with_exact_within_the_stated_error() -> None:
         assert (found.se > 0).all()
         scores.append((found.phi - truth) / found.se)
     z = np.concatenate(scores)
-    assert np.sqrt((z**2).mean()) == pytest.approx(1.0, abs=0.2)  # the error is neither too small nor too large
+    # the error is neither too small nor too large
+    assert np.sqrt((z**2).mean()) == pytest.approx(1.0, abs=0.2)
     assert np.abs(z).max() < 5
 
 
@@ -86,11 +87,18 @@ def test_more_than_ten_parts_are_sampled_and_each_coalition_is_scored_once() -> 
 def test_absent_parts_are_painted_over() -> None:
     pixels = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3)
     left = np.array([[True, False], [True, False]])
-    found = composed(pixels, {"left": left, "right": ~left}, np.array([[True, True], [False, True]]), np.array([9.4, 8.6, 7.0]))
+    found = composed(
+        pixels,
+        {"left": left, "right": ~left},
+        np.array([[True, True], [False, True]]),
+        np.array([9.4, 8.6, 7.0]),
+    )
     np.testing.assert_array_equal(found[0], pixels)
     np.testing.assert_array_equal(found[1][:, 1], pixels[:, 1])
     assert (found[1][:, 0] == [9, 9, 7]).all()
 
 
 def test_absolute_shares() -> None:
-    np.testing.assert_allclose(absolute_shares(np.array([[3.0, 0.0], [-1.0, 0.0]])), [[0.75, 0.0], [0.25, 0.0]])
+    np.testing.assert_allclose(
+        absolute_shares(np.array([[3.0, 0.0], [-1.0, 0.0]])), [[0.75, 0.0], [0.25, 0.0]]
+    )

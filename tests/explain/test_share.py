@@ -66,13 +66,17 @@ def test_masks_from_a_painted_file(tmp_path: Path) -> None:
 def test_values_of_a_class() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0]])
     np.testing.assert_allclose(parts.class_value(logits, 0, "margin"), [-2.0, 5.0])
-    np.testing.assert_allclose(parts.class_value(logits, 1, "probability"), logits.softmax(-1)[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        parts.class_value(logits, 1, "probability"), logits.softmax(-1)[:, 1], rtol=1e-6
+    )
     with pytest.raises(BenchError, match="margin or probability"):
         parts.class_value(logits, 0, "logit")
 
 
 def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
-    """Scenes whose main glyph gains ``gain`` of share from the background, with noise; every other one has distractors."""
+    """Scenes whose main glyph gains ``gain`` of share from the background, with noise; every other one has
+    distractors.
+    """
     generator, found = np.random.default_rng(0), []
     for i in range(count):
         main = 0.4 + 0.05 * generator.normal()
@@ -92,23 +96,34 @@ def test_shares_by_group_and_their_paired_interval() -> None:
     made = rows(0.05)
     found = share.summary(made)
     main = found["attention"]["main"]
-    assert main["change"]["low"] < 0.05 < main["change"]["high"] and main["change"]["varies"] == ("seeds", "images")
+    assert main["change"]["low"] < 0.05 < main["change"]["high"] and main["change"]["varies"] == (
+        "seeds",
+        "images",
+    )
     assert main["after"] - main["before"] == pytest.approx(main["change"]["estimate"])
     # Paired: far narrower than the spread of the scenes alone allows for.
     assert main["change"]["se"] < 0.05 / np.sqrt(40)
     assert found["attention"]["distractors"]["scenes"] == 20
     assert found["attention"]["distractors"]["before"] == pytest.approx(0.2)
     assert found["attention"]["each distractor"]["before"] == pytest.approx(0.1)
-    total = sum(np.array([np.nan_to_num(row["attention"][g]) for row in made]) for g in ("main", "distractors", "background"))  # type: ignore[index]
+    total = sum(
+        np.array([np.nan_to_num(row["attention"][g]) for row in made])
+        for g in ("main", "distractors", "background")
+    )  # type: ignore[index]
     np.testing.assert_allclose(total, 1.0)
     json.dumps(share.plain(made), allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("gains", "words"),
-    [((0.05, 0.05), "SAFE moves importance to the object:"), ((-0.05, -0.05), "away from the object:"),
-     ((0.0, 0.0), "cannot be told"), ((0.05, 0.0), "to the object by one measure"), ((0.05, -0.05), "disagree")],
-)  # fmt: skip
+    [
+        ((0.05, 0.05), "SAFE moves importance to the object:"),
+        ((-0.05, -0.05), "away from the object:"),
+        ((0.0, 0.0), "cannot be told"),
+        ((0.05, 0.0), "to the object by one measure"),
+        ((0.05, -0.05), "disagree"),
+    ],
+)
 def test_the_verdict_follows_the_intervals(gains: tuple[float, float], words: str) -> None:
     first, second = (rows(gain) for gain in gains)
     made = [{**a, "shapley": b["shapley"]} for a, b in zip(first, second, strict=True)]
@@ -120,7 +135,18 @@ def test_the_verdict_follows_the_intervals(gains: tuple[float, float], words: st
 def explain(results: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """``bench explain VERB ...`` in this process, with one shared short fit."""
     monkeypatch.setenv("BENCH_CACHE", str(results / "cache"))
-    quick = ("--shots", "1", "--set", "safe.steps=8", "--set", "safe.check_every=4", "--results", str(results), "--device", "cpu")
+    quick = (
+        "--shots",
+        "1",
+        "--set",
+        "safe.steps=8",
+        "--set",
+        "safe.check_every=4",
+        "--results",
+        str(results),
+        "--device",
+        "cpu",
+    )
 
     def call(*arguments: object) -> Result:
         extra = () if arguments[0] == "correspond" else quick
@@ -153,7 +179,9 @@ def test_verbs_write_their_figures_and_fit_once(explain, results: Path, tmp_path
     assert {f: f.stat().st_mtime_ns for f in (results / "states").iterdir()} == states
 
     done = explain("correspond", "mammals:0", "mammals:0", "--at", "64,64", "--out", tmp_path / "c.png")
-    assert done.exit_code == 0 and "layer4: peak 1.000 at row 3, column 3 of 4 x 4" in done.output, done.output
+    assert done.exit_code == 0 and "layer4: peak 1.000 at row 3, column 3 of 4 x 4" in done.output, (
+        done.output
+    )
     assert min(png(name)[0] for name in ("maps.png", "shapley.png", "c.png")) > 300
 
 

@@ -1,4 +1,6 @@
-"""A tower and a dataset small enough to count every image; worker processes import this file, so no torch up here."""
+"""A tower and a dataset small enough to count every image; worker processes import this file, so no torch up
+here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from bench.lazy import torch
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """Noise keyed by the path; writes one line for each opening to ``log``, from whatever process it happens in."""
+    """Noise keyed by the path; writes one line for each opening to ``log``, from whatever process it happens
+    in.
+    """
 
     log: Path
     side: int = 40
@@ -32,7 +36,9 @@ class NoiseSource:
         if path.startswith("missing"):
             raise FileNotFoundError(path)
         seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4])
-        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (self.side, self.side + 7, 3), np.uint8))
+        return Image.fromarray(
+            np.random.default_rng(seed).integers(0, 256, (self.side, self.side + 7, 3), np.uint8)
+        )
 
     def opened(self) -> list[str]:
         return [line.split()[0] for line in self.log.read_text().splitlines()] if self.log.exists() else []
@@ -55,7 +61,12 @@ class TinyTower:
             mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), interpolation="bicubic", resize_mode="shortest"
         )
         self.spec: Any = SimpleNamespace(
-            name="tiny", arch="Tiny-1/x", digest="a" * 64, image_size=self.size, preprocess=preprocess, dtype="float32"
+            name="tiny",
+            arch="Tiny-1/x",
+            digest="a" * 64,
+            image_size=self.size,
+            preprocess=preprocess,
+            dtype="float32",
         )
         self.device, self.dtype = torch.device("cpu"), torch.float32
         draw = torch.Generator().manual_seed(0)

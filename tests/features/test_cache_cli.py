@@ -20,7 +20,12 @@ run = CliRunner().invoke
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "store"))
-    encode(TinyTower(), dataset(tmp_path), [Request(["a", "b", "c"], {"eval": ["dense", "pooled"]})], FeatureStore())
+    encode(
+        TinyTower(),
+        dataset(tmp_path),
+        [Request(["a", "b", "c"], {"eval": ["dense", "pooled"]})],
+        FeatureStore(),
+    )
     return tmp_path / "store"
 
 

@@ -1,4 +1,6 @@
-"""Encoding: every image x view exactly once, the tower's values, whatever the batches, workers and interruptions."""
+"""Encoding: every image x view exactly once, the tower's values, whatever the batches, workers and
+interruptions.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,16 @@ def store(tmp_path: Path) -> FeatureStore:
 def expected(tower: TinyTower, images: Any, path: str, view: str, tap: str) -> np.ndarray:
     pixels = render(images.source.open(path), view, path, tower.size)
     how = tower.spec.preprocess
-    x = (torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - torch.tensor(how.mean).view(3, 1, 1)) / torch.tensor(
-        how.std
-    ).view(3, 1, 1)
+    x = (
+        torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - torch.tensor(how.mean).view(3, 1, 1)
+    ) / torch.tensor(how.std).view(3, 1, 1)
     return TinyTower().encode_images(x[None], [tap])[tap][0].half().numpy()
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
-def test_every_image_and_view_exactly_once_then_never_again(images: Any, store: FeatureStore, batch: int) -> None:
+def test_every_image_and_view_exactly_once_then_never_again(
+    images: Any, store: FeatureStore, batch: int
+) -> None:
     tower, seen = TinyTower(), []
     report = encode(tower, images, REQUESTS, store, batch=batch, progress=lambda *now: seen.append(now))
     assert (report.images, report.encodes, tower.rows) == (18, ENCODES, ENCODES)
@@ -80,7 +84,9 @@ def test_stored_rows_are_the_towers_values_of_each_view(images: Any, store: Feat
         got = store.read(key_of(tap, view), paths)
         wanted = np.stack([expected(tower, images, path, view, tap) for path in paths])
         np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3)
-    assert store.missing(key_of("pooled", "eval"), TRAIN) == [TRAIN[i] for i in (0, 1, 5, 6)], "nothing unasked"
+    assert store.missing(key_of("pooled", "eval"), TRAIN) == [TRAIN[i] for i in (0, 1, 5, 6)], (
+        "nothing unasked"
+    )
     assert store.missing(key_of("dense", VIEWS[0]), TRAIN) == list(TRAIN)
 
 
@@ -108,7 +114,9 @@ def test_features_do_not_depend_on_the_batch(images: Any, tmp_path: Path) -> Non
 def test_only_what_is_missing_is_encoded(images: Any, store: FeatureStore) -> None:
     tower = TinyTower()
     encode(tower, images, [Request(TEST[:6], {"eval": {"dense"}})], store)
-    report = encode(tower, images, [Request(TEST, {"eval": {"dense"}}), Request(TEST[5:7], {"flip": {"dense"}})], store)
+    report = encode(
+        tower, images, [Request(TEST, {"eval": {"dense"}}), Request(TEST[5:7], {"flip": {"dense"}})], store
+    )
     assert (report.images, report.encodes) == (6, 5 + 2)
     assert store.missing(keys(tower, images)("dense", "eval"), TEST) == []
 
@@ -137,9 +145,11 @@ def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Pat
     here, log = str(Path(__file__).parent), str(tmp_path)
     script.write_text(
         f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
-        "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import stream\nprint('started')\n"
+        "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import "
+        "stream\nprint('started')\n"
         f"data = dataset(Path({log!r}))\n"
-        "print(sum(len(f['pooled']) for _, f in stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], workers=1)))"
+        "print(sum(len(f['pooled']) for _, f in stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], "
+        "workers=1)))"
     )
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert run.stdout.split() == ["started", "2"], run.stderr
@@ -147,7 +157,10 @@ def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Pat
 
 
 def test_encoding_modules_import_no_torch() -> None:
-    code = "import bench.features.encode, bench.features.decode, bench.cli.cache, sys; print('torch' in sys.modules)"
+    code = (
+        "import bench.features.encode, bench.features.decode, bench.cli.cache, sys; print('torch' in "
+        "sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
@@ -184,7 +197,10 @@ def test_an_interruption_loses_the_open_shard_only(
     whole = FeatureStore(store.root.parent / "whole")
     encode(tower, images, requests, whole, batch=2)
     np.testing.assert_allclose(
-        store.read(key, TEST).astype(np.float32), whole.read(key, TEST).astype(np.float32), rtol=2e-3, atol=2e-3
+        store.read(key, TEST).astype(np.float32),
+        whole.read(key, TEST).astype(np.float32),
+        rtol=2e-3,
+        atol=2e-3,
     )
 
 
@@ -198,7 +214,9 @@ def test_a_full_disk_is_an_error_before_the_first_shard(
 
 
 @pytest.mark.parametrize("scale", [1e9, float("nan")])
-def test_values_beyond_half_precision_are_never_stored(images: Any, store: FeatureStore, scale: float) -> None:
+def test_values_beyond_half_precision_are_never_stored(
+    images: Any, store: FeatureStore, scale: float
+) -> None:
     with pytest.raises(BenchError, match=r"tap 'dense' of tiny reaches .* half precision"):
         encode(TinyTower(scale), images, [Request(TEST, {"eval": {"dense"}})], store)
     assert not list(store.root.rglob("*.npy*"))
@@ -213,7 +231,9 @@ def test_streamed_features_equal_stored_ones(images: Any, store: FeatureStore, b
     assert [start for start, _ in parts] == list(range(0, len(TEST), batch))
     for tap in ("dense", "pooled"):
         whole = torch.cat([features[tap] for _, features in parts])
-        assert whole.dtype == torch.float16 and np.array_equal(whole.numpy(), store.read(key_of(tap, "eval"), TEST))
+        assert whole.dtype == torch.float16 and np.array_equal(
+            whole.numpy(), store.read(key_of(tap, "eval"), TEST)
+        )
 
 
 def test_several_streamed_views_share_one_decode(images: Any) -> None:
@@ -271,7 +291,9 @@ def test_nothing_to_do_opens_nothing(images: Any, store: FeatureStore) -> None:
 def test_abandoned_streams_end_their_workers(images: Any) -> None:
     import multiprocessing
 
-    parts = stream(TinyTower(), images, [f"{i}.png" for i in range(200)], "eval", ["pooled"], workers=1, batch=2)
+    parts = stream(
+        TinyTower(), images, [f"{i}.png" for i in range(200)], "eval", ["pooled"], workers=1, batch=2
+    )
     next(parts)
     assert multiprocessing.active_children()
     parts.close()

@@ -1,4 +1,6 @@
-"""Memory stays flat while features of any size are written and read, and a killed run leaves no worker behind."""
+"""Memory stays flat while features of any size are written and read, and a killed run leaves no worker
+behind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-# Encodes `n` 64-pixel images into RN50-shaped dense rows (49 x 2048 float16, 0.2 MB), streams them back, prints memory.
+# Encodes `n` 64-pixel images into RN50-shaped dense rows (49 x 2048 float16, 0.2 MB), streams them back,
+# prints memory.
 CODE = """
 import json, resource, sys
 sys.path.insert(0, {here!r})
@@ -72,7 +75,8 @@ from feature_fakes import TinyTower, dataset
 from bench.features.encode import stream
 if __name__ == "__main__":
     paths = [f"{{i}}.png" for i in range(10**5)]
-    for _ in stream(TinyTower(), dataset(Path({str(tmp_path)!r})), paths, "eval", ["pooled"], workers=2, batch=4):
+    data = dataset(Path({str(tmp_path)!r}))
+    for _ in stream(TinyTower(), data, paths, "eval", ["pooled"], workers=2, batch=4):
         print(*[child.pid for child in multiprocessing.active_children()], flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:

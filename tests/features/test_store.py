@@ -24,12 +24,16 @@ from bench.features.store import FeatureStore, default_root
 from bench.files import read_json, sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = FeatureKey("RN50-quickgelu", "ab" * 32, "v1-shortest224-bicubic-12345678", "cd" * 32, "dense", "rrc(0.5)#3")
+KEY = FeatureKey(
+    "RN50-quickgelu", "ab" * 32, "v1-shortest224-bicubic-12345678", "cd" * 32, "dense", "rrc(0.5)#3"
+)
 PATHS = [f"class {i % 3}/ü{i}.jpg" for i in range(10)]
 
 
 def rows(paths: list[str], shape: tuple[int, ...] = (3, 4)) -> np.ndarray:
-    return np.stack([np.random.default_rng(sum(p.encode())).normal(size=shape) for p in paths]).astype(np.float16)
+    return np.stack([np.random.default_rng(sum(p.encode())).normal(size=shape) for p in paths]).astype(
+        np.float16
+    )
 
 
 def fill(store: FeatureStore, paths: list[str] = PATHS, key: FeatureKey = KEY, step: int = 4) -> np.ndarray:
@@ -85,7 +89,9 @@ def test_the_data_file_is_a_plain_array_that_numpy_maps(store: FeatureStore) -> 
     assert isinstance(mapped, np.memmap) and np.array_equal(mapped, values)
     about = read_json(data_file(store).with_suffix(".json"))
     assert about["paths"] == PATHS and about["shape"] == [10, 3, 4] and about["dtype"] == "float16"
-    assert about["bytes"] == data_file(store).stat().st_size and about["sha256"] == sha256_file(data_file(store))
+    assert about["bytes"] == data_file(store).stat().st_size and about["sha256"] == sha256_file(
+        data_file(store)
+    )
     assert about["mtime_ns"] == data_file(store).stat().st_mtime_ns
 
 
@@ -102,7 +108,9 @@ def test_rows_may_be_written_in_any_order(tmp_path_factory: pytest.TempPathFacto
 
 def test_reading_what_is_absent_is_an_error_that_names_it(store: FeatureStore) -> None:
     fill(store)
-    with pytest.raises(BenchError, match=r"'dense' of view 'rrc\(0.5\)#3' are not stored for 1 of 2 images, first new"):
+    with pytest.raises(
+        BenchError, match=r"'dense' of view 'rrc\(0.5\)#3' are not stored for 1 of 2 images, first new"
+    ):
         store.read(KEY, [PATHS[0], "new"])
 
 
@@ -139,7 +147,9 @@ DAMAGES = [truncate, grow, flip_a_byte, cut_the_manifest, rename_a_row, lose_the
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_shard_is_reported_deleted_and_rebuilt(store: FeatureStore, reports: list[str], damage) -> None:
+def test_a_damaged_shard_is_reported_deleted_and_rebuilt(
+    store: FeatureStore, reports: list[str], damage
+) -> None:
     fill(store)
     file = data_file(store)
     damage(file)
@@ -152,7 +162,9 @@ def test_a_damaged_shard_is_reported_deleted_and_rebuilt(store: FeatureStore, re
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_byte, lose_the_data])
-def test_damage_is_seen_by_a_store_that_is_already_open(store: FeatureStore, reports: list[str], damage) -> None:
+def test_damage_is_seen_by_a_store_that_is_already_open(
+    store: FeatureStore, reports: list[str], damage
+) -> None:
     fill(store)
     store.read(KEY, PATHS)
     damage(data_file(store))
@@ -235,7 +247,9 @@ def test_data_without_a_manifest_is_swept(store: FeatureStore) -> None:
     assert not file.exists()
 
 
-def test_two_writers_of_the_same_images_do_each_other_no_harm(store: FeatureStore, reports: list[str]) -> None:
+def test_two_writers_of_the_same_images_do_each_other_no_harm(
+    store: FeatureStore, reports: list[str]
+) -> None:
     barrier, errors = threading.Barrier(2), []
 
     def work() -> None:
@@ -289,7 +303,15 @@ def test_every_part_of_the_key_has_its_own_folder() -> None:
 def test_views_do_not_share_folders() -> None:
     from bench.data.views import bank
 
-    views = ["eval", "flip", *bank(0.5, 12), *bank(0.5, 12, flip=False), *bank(0.51, 3), *bank(1, 3), *bank(0.08, 3)]
+    views = [
+        "eval",
+        "flip",
+        *bank(0.5, 12),
+        *bank(0.5, 12, flip=False),
+        *bank(0.51, 3),
+        *bank(1, 3),
+        *bank(0.08, 3),
+    ]
     assert len({replace(KEY, view=view).folder for view in views}) == len(views)
 
 

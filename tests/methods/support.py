@@ -1,4 +1,5 @@
-"""A task without images, and a method's own functions run over given batches with the engine's optimiser and schedule.
+"""A task without images, and a method's own functions run over given batches with the engine's optimiser and
+schedule.
 
 Legend: K classes, C embedding width, P prompts, B batch, R replicas.
 """
@@ -15,7 +16,21 @@ import torch
 from torch import Tensor
 
 from bench.clip.text import TextTower, classifier, of_arrays
-from bench.interface import LR, POOLED, WD, Batch, Consts, Facts, Method, Params, Rows, State, Task, TextSide, points
+from bench.interface import (
+    LR,
+    POOLED,
+    WD,
+    Batch,
+    Consts,
+    Facts,
+    Method,
+    Params,
+    Rows,
+    State,
+    Task,
+    TextSide,
+    points,
+)
 from bench.registry import builtin
 from bench.run import settings as resolving
 from bench.train import loop, optim, rng, schedule
@@ -44,7 +59,9 @@ def text_tower(shared: Path, name: str) -> TextTower:
         return of_arrays(dict(file))
 
 
-def tiny_tower(sentences: Sequence[str], width: int = 16, C: int = 8, layers: int = 2, seed: int = 0) -> TextTower:
+def tiny_tower(
+    sentences: Sequence[str], width: int = 16, C: int = 8, layers: int = 2, seed: int = 0
+) -> TextTower:
     """A random float64 text tower that knows the tokens of the given sentences (and the placeholder X)."""
     from bench.clip.text import bpe_tokenizer
 
@@ -55,12 +72,20 @@ def tiny_tower(sentences: Sequence[str], width: int = 16, C: int = 8, layers: in
     shapes |= {"token_rows": (len(ids), D)}
     shapes |= {"ln_final.weight": (D,), "ln_final.bias": (D,)}
     for i in range(layers):
-        parts = {"attn.in_proj": (3 * D, D), "attn.out_proj": (D, D), "mlp.c_fc": (4 * D, D), "mlp.c_proj": (D, 4 * D)}
+        parts = {
+            "attn.in_proj": (3 * D, D),
+            "attn.out_proj": (D, D),
+            "mlp.c_fc": (4 * D, D),
+            "mlp.c_proj": (D, 4 * D),
+        }
         for part, shape in parts.items():
             join = "_" if part.endswith("in_proj") else "."
             shapes |= {f"block{i}.{part}{join}weight": shape, f"block{i}.{part}{join}bias": shape[:1]}
         shapes |= {f"block{i}.{ln}.{p}": (D,) for ln in ("ln_1", "ln_2") for p in ("weight", "bias")}
-    arrays = {f"tower.{n}": (0.4 * torch.randn(s, generator=g, dtype=torch.float64)).numpy() for n, s in shapes.items()}
+    arrays = {
+        f"tower.{n}": (0.4 * torch.randn(s, generator=g, dtype=torch.float64)).numpy()
+        for n, s in shapes.items()
+    }
     return of_arrays({**arrays, "tower.token_ids": ids, "tower.num_heads": np.int64(2)})
 
 
@@ -97,8 +122,9 @@ def make_task(
     overrides: Mapping[str, Any] | None = None,
     states: Mapping[str, State] | None = None,
 ) -> Task:
-    """A task from features: raw text rows (P, C), one per class unless ``class_of`` says otherwise, and support
-    features by (tap, view). ``shots`` 0 means the largest number of images of a class."""
+    """A task from features: raw text rows (P, C), one per class unless ``class_of`` says otherwise, and
+    support features by (tap, view). ``shots`` 0 means the largest number of images of a class.
+    """
     classes = list(range(len(raw_PC))) if class_of is None else list(class_of)
     K = max(classes) + 1
     names = tuple(classnames or (f"class {k}" for k in range(K)))
@@ -122,7 +148,9 @@ def make_task(
     )
 
 
-def batch_of(x: Tensor, y: Tensor, step: int = 0, stream: str = "image", index: Tensor | None = None) -> Batch:
+def batch_of(
+    x: Tensor, y: Tensor, step: int = 0, stream: str = "image", index: Tensor | None = None
+) -> Batch:
     """A batch of one stream."""
     rows = Rows(x, y, torch.arange(len(y)) if index is None else index)
     return Batch({stream: rows}, step, rng.generator(0, "noise", step))
@@ -130,7 +158,9 @@ def batch_of(x: Tensor, y: Tensor, step: int = 0, stream: str = "image", index: 
 
 @dataclass
 class Trace:
-    """What a run did at every step: losses by name before it, combined gradients, parameters and rate after it."""
+    """What a run did at every step: losses by name before it, combined gradients, parameters and rate after
+    it.
+    """
 
     losses: list[dict[str, float]] = field(default_factory=list)
     grads: list[Params] = field(default_factory=list)
@@ -157,8 +187,8 @@ def drive(
     epochs: int | None = None,
     replicas: int = 1,
 ) -> Trace:
-    """The recipe's first grid point trained on ``batches`` by the method's functions, the engine's gradients, optimiser
-    and schedule; ``epochs`` is the length of the planned run (default: that of the batches).
+    """The recipe's first grid point trained on ``batches`` by the method's functions, the engine's gradients,
+    optimiser and schedule; ``epochs`` is the length of the planned run (default: that of the batches).
 
     ``replicas`` > 1 stacks equal copies, which maps over the functions; all copies must stay equal.
     """

@@ -1,4 +1,6 @@
-"""CALIP against its reference run; CALIP-FS is CALIP at its start and moves as written out by hand (protocol 14)."""
+"""CALIP against its reference run; CALIP-FS is CALIP at its start and moves as written out by hand (protocol
+14).
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_the_search_of_the_reference(shared: Path) -> None:
     assert 100.0 * found == pytest.approx(float(f["best_acc"]))
 
 
-def random_task(method: Any = FS, K: int = 4, C: int = 6, **overrides: Any) -> tuple[Task, torch.Tensor, torch.Tensor]:
+def random_task(
+    method: Any = FS, K: int = 4, C: int = 6, **overrides: Any
+) -> tuple[Task, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(5)
     x_BTC = torch.randn(7, 5, C, generator=g, dtype=torch.float64)
     y_B = torch.randint(K, (7,), generator=g)
@@ -78,16 +82,25 @@ def test_the_reconstruction_starts_at_calip() -> None:
     consts = FS.prepare(task)
     params = FS.init(task, consts, task.settings, torch.Generator())
     values = {"beta2": 0.7, "beta3": 0.06}
-    close(FS.logits(params, consts, {TOKENS: x_BTC}, values), CALIP.logits({}, consts, {TOKENS: x_BTC}, values), EXACT)
+    close(
+        FS.logits(params, consts, {TOKENS: x_BTC}, values),
+        CALIP.logits({}, consts, {TOKENS: x_BTC}, values),
+        EXACT,
+    )
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_one_step_of_the_reconstruction(replicas: int) -> None:
-    """Loss and gradient by explicit loops over images, tokens and classes; AdamW's first step by its definition."""
+    """Loss and gradient by explicit loops over images, tokens and classes; AdamW's first step by its
+    definition.
+    """
     task, x_BTC, y_B = random_task(lr=(1e-3,), wd=(0.01,))
     g = torch.Generator().manual_seed(6)
     C, scale = 6, task.scale
-    start = {n: 0.1 * torch.randn(C, C, generator=g, dtype=torch.float64) for n in ("query_CC", "key_CC", "value_CC", "out_CC")}
+    start = {
+        n: 0.1 * torch.randn(C, C, generator=g, dtype=torch.float64)
+        for n in ("query_CC", "key_CC", "value_CC", "out_CC")
+    }
     maps = {n: (torch.eye(C, dtype=torch.float64) + d).requires_grad_() for n, d in start.items()}
     q, k, v, o = (maps[n] for n in ("query_CC", "key_CC", "value_CC", "out_CC"))
     losses = []
@@ -105,7 +118,9 @@ def test_one_step_of_the_reconstruction(replicas: int) -> None:
             visual.append(sum(w * (t @ v) for w, t in zip(weights / weights.sum(), texts, strict=True)) @ o)
         stacked = torch.stack(visual)
         pooled = stacked.mean(0) + stacked.max(0).values
-        row = torch.stack(logits) + task.settings["train_beta3"] * scale * torch.stack([pooled @ t for t in texts])
+        row = torch.stack(logits) + task.settings["train_beta3"] * scale * torch.stack(
+            [pooled @ t for t in texts]
+        )
         losses.append(torch.logsumexp(row, 0) - row[y])
     loss = torch.stack(losses).mean()
     loss.backward()

@@ -20,7 +20,12 @@ def file_and_task(shared: Path, method: Any, name: str) -> tuple[dict[str, Any],
     f = support.fixture(shared, name)
     features = {(POOLED, "rrc(0.08)#0"): f["image_features"]}
     return f, make_task(
-        method, f["labels"], f["text_features"], scale=float(f["logit_scale"]), features=features, overrides={"views": 1}
+        method,
+        f["labels"],
+        f["text_features"],
+        scale=float(f["logit_scale"]),
+        features=features,
+        overrides={"views": 1},
     )
 
 
@@ -35,7 +40,9 @@ def test_six_steps_of_the_reference(shared: Path, name: str, replicas: int) -> N
     start = method.init(task, consts, task.settings, torch.Generator())
     close(score(method, task, start, f["image_features"]), f["support_logits_zeroshot"])
     close(score(method, task, start, f["val_features"]), f["val_logits_init"])
-    batches = [batch_of(f["image_features"][rows], f["labels"][rows], i) for i, rows in enumerate(f["batches"])]
+    batches = [
+        batch_of(f["image_features"][rows], f["labels"][rows], i) for i, rows in enumerate(f["batches"])
+    ]
     trace = drive(method, task, batches, start, per_epoch=2, epochs=int(f["max_epoch"]), replicas=replicas)
     close(torch.tensor(trace.rates, dtype=torch.float64), f["lr"])
     close(trace.loss(), f["loss"])
@@ -43,7 +50,9 @@ def test_six_steps_of_the_reference(shared: Path, name: str, replicas: int) -> N
     close(score(method, task, trace.params[-1], f["val_features"]), f["val_logits_final"])
     if name == "clap":
         before = [start, *trace.params[:-1]]
-        free = [ZSLP.losses(p, consts, b, task.settings)["loss"] for p, b in zip(before, batches, strict=True)]
+        free = [
+            ZSLP.losses(p, consts, b, task.settings)["loss"] for p, b in zip(before, batches, strict=True)
+        ]
         close(trace.loss() - torch.stack(free), f["penalty"])
 
 
@@ -51,7 +60,11 @@ def test_start_is_zero_shot_and_no_weights_means_zs_lp(shared: Path) -> None:
     f, task = file_and_task(shared, CLAP, "clap")
     consts = CLAP.prepare(task)
     start = CLAP.init(task, consts, task.settings, torch.Generator())
-    close(score(CLAP, task, start, f["val_features"]), score(support.method("zero-shot"), task, {}, f["val_features"]), 1e-12)
+    close(
+        score(CLAP, task, start, f["val_features"]),
+        score(support.method("zero-shot"), task, {}, f["val_features"]),
+        1e-12,
+    )
     moved = {"prototypes_KC": start["prototypes_KC"] + 0.1 * f["prototypes_steps"][0]}
     batch = batch_of(f["image_features"], f["labels"])
     off = {**consts, "lam_K": torch.zeros_like(consts["lam_K"])}
@@ -77,5 +90,12 @@ def test_an_epoch_touches_about_n_rows() -> None:
         stream = recipe.streams["image"]
         assert (recipe.epochs, recipe.select, len(stream.views), stream.rows) == (300, "last", 20, "union")
         assert batches.steps_per_epoch(stream.order, 20 * 800, stream.batch, 800) == 3
-        assert (recipe.grid, recipe.optim.name, recipe.optim.momentum) == ({"lr": (0.1,), "wd": (0.0,)}, "sgd", 0.9)
-    assert CLAP.recipe(CLAP.settings, Facts(1, 5, 5, 5, "default", "rn", "paper")).support[POOLED] == stream.views
+        assert (recipe.grid, recipe.optim.name, recipe.optim.momentum) == (
+            {"lr": (0.1,), "wd": (0.0,)},
+            "sgd",
+            0.9,
+        )
+    assert (
+        CLAP.recipe(CLAP.settings, Facts(1, 5, 5, 5, "default", "rn", "paper")).support[POOLED]
+        == stream.views
+    )

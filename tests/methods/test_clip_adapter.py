@@ -23,9 +23,13 @@ def file(shared: Path) -> dict[str, Any]:
 
 def task_of(f: dict[str, Any], **overrides: Any) -> Task:
     return make_task(
-        ADAPTER, f["labels"], f["text_features"], scale=float(f["logit_scale"]), shots=8,
+        ADAPTER,
+        f["labels"],
+        f["text_features"],
+        scale=float(f["logit_scale"]),
+        shots=8,
         overrides={"rho": (float(f["ratio"]),), **overrides},
-    )  # fmt: skip
+    )
 
 
 def start_of(f: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -37,8 +41,12 @@ def test_six_steps_of_the_reference(file: dict[str, Any], replicas: int) -> None
     f, task = file, task_of(file)
     rho = float(f["ratio"])
     close(score(ADAPTER, task, start_of(f), f["val_features"], rho=rho), f["val_logits_init"])
-    batches = [batch_of(f["image_features"][rows], f["labels"][rows], i) for i, rows in enumerate(f["batches"])]
-    trace = drive(ADAPTER, task, batches, start_of(f), per_epoch=2, epochs=int(f["max_epoch"]), replicas=replicas)
+    batches = [
+        batch_of(f["image_features"][rows], f["labels"][rows], i) for i, rows in enumerate(f["batches"])
+    ]
+    trace = drive(
+        ADAPTER, task, batches, start_of(f), per_epoch=2, epochs=int(f["max_epoch"]), replicas=replicas
+    )
     close(torch.tensor(trace.rates, dtype=torch.float64), f["lr"])
     close(trace.loss(), f["loss"])
     close(trace.of("w1_HC")[-1], f["W1_final"])
@@ -60,7 +68,9 @@ def test_replicas_with_other_ratios_equal_their_own_runs(file: dict[str, Any]) -
     points = [{"lr": 0.002, "wd": 5e-4, "rho": rho} for rho in (0.2, 0.6)]
     axes = loop.axes_of(points, recipe, torch.device("cpu"), torch.float64)
     batch = batch_of(file["image_features"], file["labels"])
-    _, together = loop.gradients(ADAPTER, consts, loop.stack([start_of(file)] * 2), batch, task.settings, axes)
+    _, together = loop.gradients(
+        ADAPTER, consts, loop.stack([start_of(file)] * 2), batch, task.settings, axes
+    )
     for r, rho in enumerate((0.2, 0.6)):
         alone = drive(ADAPTER, task_of(file, rho=(rho,)), [batch], start_of(file)).grads[0]
         for name in together:

@@ -1,4 +1,6 @@
-"""CLIP-LoRA against its reference run, and what its update must be at the start and at the end (protocol 18.2)."""
+"""CLIP-LoRA against its reference run, and what its update must be at the start and at the end (protocol
+18.2).
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def _facts() -> Any:
 
 
 class Tower:
-    """A random CLIP of two small transformers, in double precision, behind the names that the method reads."""
+    """A random CLIP of two small transformers, in double precision, behind the names that the method
+    reads.
+    """
 
     def __init__(self) -> None:
         from open_clip.model import CLIP
@@ -99,7 +103,9 @@ NAMES = ("tabby_cat", "pizza", "art nouveau lamp")
 def task(tower: Any) -> Any:
     raw_PC = tower.encode_text([f"a photo of a {n.replace('_', ' ')}." for n in NAMES])
     labels = torch.arange(3)
-    return support.make_task(LORA, labels, raw_PC, classnames=NAMES, backbone=tower, scale=tower.scale, preset="quick")
+    return support.make_task(
+        LORA, labels, raw_PC, classnames=NAMES, backbone=tower, scale=tower.scale, preset="quick"
+    )
 
 
 def images() -> torch.Tensor:
@@ -138,7 +144,8 @@ def test_every_block_of_both_towers_learns(task: Any) -> None:
     loss = LORA.losses(live, consts, batch, task.settings)["loss"]
     again = LORA.losses(live, consts, batch, task.settings)["loss"]
     assert float(loss.detach()) == float(again.detach())  # the batch's noise is not used up
-    # Queries and keys of the first text block act on one token of all prompts alike; their gradients are small, not zero.
+    # Queries and keys of the first text block act on one token of all prompts alike; their gradients are
+    # small, not zero.
     grads = torch.autograd.grad(loss, list(live.values()))
     assert all(float(g.abs().max()) > 0 for g in grads)
 

@@ -63,13 +63,27 @@ def test_steps_equal_an_independent_program(
     task: Task, start: dict[str, torch.Tensor], replicas: int, size: int
 ) -> None:
     g = torch.Generator().manual_seed(7)
-    batches = [(torch.randn(size, 32, generator=g, dtype=torch.float64), torch.arange(i, i + size) % 3) for i in range(3)]
-    trace = drive(COCOOP, task, [batch_of(x, y, i) for i, (x, y) in enumerate(batches)], start, epochs=10, replicas=replicas)
+    batches = [
+        (torch.randn(size, 32, generator=g, dtype=torch.float64), torch.arange(i, i + size) % 3)
+        for i in range(3)
+    ]
+    trace = drive(
+        COCOOP,
+        task,
+        [batch_of(x, y, i) for i, (x, y) in enumerate(batches)],
+        start,
+        epochs=10,
+        replicas=replicas,
+    )
     reference = Reference(task.backbone.text, start)
     optimiser = torch.optim.SGD(reference.parameters(), lr=0.002, momentum=0.9, weight_decay=5e-4)
     names = ("ctx", "w1_HC", "b1_H", "w2_DH", "b2_D")
     for i, (x, y) in enumerate(batches):
-        optimiser.param_groups[0]["lr"] = [1e-5, 0.002, 0.001 * (1 + torch.cos(torch.tensor(torch.pi / 10).double()).item())][i]
+        optimiser.param_groups[0]["lr"] = [
+            1e-5,
+            0.002,
+            0.001 * (1 + torch.cos(torch.tensor(torch.pi / 10).double()).item()),
+        ][i]
         loss = F.cross_entropy(reference(x), y)
         optimiser.zero_grad()
         loss.backward()
@@ -82,8 +96,12 @@ def test_steps_equal_an_independent_program(
             torch.testing.assert_close(trace.params[i][name], p.detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_every_image_has_its_own_prompts(task: Task, start: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits of an image do not depend on the rest of the call nor on how calls are cut; its direction matters."""
+def test_every_image_has_its_own_prompts(
+    task: Task, start: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of an image do not depend on the rest of the call nor on how calls are cut; its direction
+    matters.
+    """
     from bench.methods import cocoop  # type: ignore[import-not-found]
 
     consts = COCOOP.prepare(task)
@@ -102,12 +120,19 @@ def test_every_image_has_its_own_prompts(task: Task, start: dict[str, torch.Tens
 def test_recipe_and_start(task: Task, start: dict[str, torch.Tensor]) -> None:
     facts = Facts(16, 1000, 16000, 1000, "imagenet", "vit", "paper")
     recipe = COCOOP.recipe(support.resolving.resolve(COCOOP, "paper", "imagenet", {}), facts)
-    assert (recipe.epochs, recipe.streams["image"].batch, recipe.schedule.name) == (10, 1, "dassl") and COCOOP.note
+    assert (recipe.epochs, recipe.streams["image"].batch, recipe.schedule.name) == (
+        10,
+        1,
+        "dassl",
+    ) and COCOOP.note
     words = task.backbone.text.embed(task.backbone.text.tokenize(["a photo of a"]))[0, 1:5]
     assert torch.equal(start["ctx"], words)
     assert {k: tuple(p.shape) for k, p in start.items() if k != "ctx"} == {
-        "w1_HC": (2, 32), "b1_H": (2,), "w2_DH": (16, 2), "b2_D": (16,),
-    }  # fmt: skip
+        "w1_HC": (2, 32),
+        "b1_H": (2,),
+        "w2_DH": (16, 2),
+        "b2_D": (16,),
+    }
     settings = support.resolving.resolve(COCOOP, "quick", "default", {})
     short = COCOOP.recipe(settings, Facts(16, 60, 960, 60, "default", "rn", "quick"))
     assert (short.steps, short.epochs, short.schedule.name) == (200, None, "cosine")

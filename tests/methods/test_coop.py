@@ -40,14 +40,22 @@ def test_six_steps_of_the_reference(shared: Path, replicas: int) -> None:
     names = tuple(str(n) for n in f["class_names"])
     backbone = StandIn(text=support.text_tower(shared, "coop_end"), scale=float(f["logit_scale"]))
     task = make_task(
-        COOP, f["labels"].flatten(), f["text_features"], classnames=names, scale=backbone.scale, backbone=backbone, shots=1
+        COOP,
+        f["labels"].flatten(),
+        f["text_features"],
+        classnames=names,
+        scale=backbone.scale,
+        backbone=backbone,
+        shots=1,
     )
     consts = COOP.prepare(task)
     prompts = consts["prompts"]
     L = int(f["token_ids"].argmax(-1).max()) + 1
     assert prompts.base_KLD.shape[1] == L < 30
     close(prompts.fill(f["ctx_init"]), f["prompts"][:, :L], 1e-12)
-    batches = [batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))]
+    batches = [
+        batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))
+    ]
     start = {"ctx": f["ctx_init"]}
     logits = {"before": score(COOP, task, start, batches[0]["image"].x)}
     # One shot of five classes is one short batch an epoch; the file's epochs have two.
@@ -65,10 +73,18 @@ def test_a_run_without_weight_decay_is_noticed(shared: Path) -> None:
     f = support.fixture(shared, "coop_end")
     backbone = StandIn(text=support.text_tower(shared, "coop_end"), scale=float(f["logit_scale"]))
     task = make_task(
-        COOP, f["labels"].flatten(), f["text_features"], classnames=tuple(map(str, f["class_names"])), shots=1,
-        scale=backbone.scale, backbone=backbone, overrides={"wd": (0.0,)},
-    )  # fmt: skip
-    batches = [batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))]
+        COOP,
+        f["labels"].flatten(),
+        f["text_features"],
+        classnames=tuple(map(str, f["class_names"])),
+        shots=1,
+        scale=backbone.scale,
+        backbone=backbone,
+        overrides={"wd": (0.0,)},
+    )
+    batches = [
+        batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))
+    ]
     trace = drive(COOP, task, batches, {"ctx": f["ctx_init"]}, per_epoch=2, epochs=50)
     assert float((trace.of("ctx") - f["ctx_steps"]).abs().max()) > 1e-7
 
@@ -81,7 +97,9 @@ def test_words_as_context_are_zero_shot(tower: Any, class_specific: bool) -> Non
     params = COOP.init(task, consts, task.settings, torch.Generator())
     assert params["ctx"].shape == ((4, 4, 16) if class_specific else (4, 16))
     x = torch.randn(5, task.W_KC.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    zero_shot = support.method("zero-shot").logits({}, {"W_KC": task.W_KC, "scale": task.scale}, {"pooled": x}, {})
+    zero_shot = support.method("zero-shot").logits(
+        {}, {"W_KC": task.W_KC, "scale": task.scale}, {"pooled": x}, {}
+    )
     close(COOP.logits(params, consts, {"pooled": x}, task.settings), zero_shot, 1e-12)
 
 
@@ -104,7 +122,9 @@ def test_moving_the_name_keeps_length_and_end(tower: Any) -> None:
 
 
 def test_gradient_ends_at_the_context(tower: Any) -> None:
-    """The tower stays frozen, the gradient equals finite differences, and a class's context moves its own logits only."""
+    """The tower stays frozen, the gradient equals finite differences, and a class's context moves its own
+    logits only.
+    """
     task = text_task(tower, context=3, class_specific=True)
     consts = COOP.prepare(task)
     ctx = COOP.init(task, consts, task.settings, torch.Generator().manual_seed(3))["ctx"]
@@ -126,8 +146,12 @@ def test_gradient_ends_at_the_context(tower: Any) -> None:
 def test_start_is_small_and_repeatable(tower: Any) -> None:
     task = text_task(tower)
     consts = COOP.prepare(task)
-    draws = [COOP.init(task, consts, task.settings, torch.Generator().manual_seed(s))["ctx"] for s in (1, 1, 2)]
-    assert draws[0].shape == (16, 16) and torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    draws = [
+        COOP.init(task, consts, task.settings, torch.Generator().manual_seed(s))["ctx"] for s in (1, 1, 2)
+    ]
+    assert (
+        draws[0].shape == (16, 16) and torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    )
     assert 0.015 < float(draws[0].std()) < 0.025
 
 
@@ -141,8 +165,17 @@ def test_published_epochs_views_and_steps() -> None:
     assert [recipe(n).epochs for n in (1, 2, 4, 8, 16)] == [50, 100, 100, 200, 200]
     assert [recipe(n, "imagenet").epochs for n in (1, 16)] == [50, 50]
     stream = recipe(16).streams["image"]
-    assert (len(stream.views), stream.rows, stream.order, stream.batch) == (200, "per-epoch", "epoch-drop", 32)
-    assert stream.views[0] == "rrc(0.08)#0" and recipe(16).select == "last" and recipe(16).grid == {"lr": (0.002,), "wd": (5e-4,)}
+    assert (len(stream.views), stream.rows, stream.order, stream.batch) == (
+        200,
+        "per-epoch",
+        "epoch-drop",
+        32,
+    )
+    assert (
+        stream.views[0] == "rrc(0.08)#0"
+        and recipe(16).select == "last"
+        and recipe(16).grid == {"lr": (0.002,), "wd": (5e-4,)}
+    )
     quick = recipe(16, preset="quick", K=60)  # 30 steps an epoch
     assert quick.epochs == 6 and len(quick.streams["image"].views) == 4
     assert recipe(1, preset="quick", K=60).epochs == 50
@@ -159,7 +192,11 @@ def test_context_that_does_not_fit_is_refused(tower: Any) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 9), st.sampled_from(["end", "middle", "front"]), st.sampled_from(["", "a photo of a", "a cat, of a"]))
+@given(
+    st.integers(1, 9),
+    st.sampled_from(["end", "middle", "front"]),
+    st.sampled_from(["", "a photo of a", "a cat, of a"]),
+)
 def test_every_token_appears_once(M: int, position: str, words: str) -> None:
     """Slots hold one context vector each; everything else of the placeholder string is kept exactly once."""
     M = max(M, len(words.split()))
@@ -167,7 +204,9 @@ def test_every_token_appears_once(M: int, position: str, words: str) -> None:
     prompts = LAID.lay_out(tower, NAMES, M, words, position)
     assert torch.equal(prompts.place_KLM.sum(1), torch.ones(len(NAMES), M, dtype=torch.float64))
     n_words = len(words.split())
-    ids = tower.tokenize([" ".join(["X"] * (M - n_words) + words.split()) + f" {n.replace('_', ' ')}." for n in NAMES])
+    ids = tower.tokenize(
+        [" ".join(["X"] * (M - n_words) + words.split()) + f" {n.replace('_', ' ')}." for n in NAMES]
+    )
     slots = tower.embed(ids)[:, 1 : 1 + M].sum(1)
     L = prompts.base_KLD.shape[1]
     torch.testing.assert_close(prompts.base_KLD.sum(1) + slots, tower.embed(ids)[:, :L].sum(1))

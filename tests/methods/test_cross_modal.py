@@ -1,4 +1,6 @@
-"""Cross-Modal adaptation: the reference's linear run, one independent step of the others, batch legality, WiSE heads."""
+"""Cross-Modal adaptation: the reference's linear run, one independent step of the others, batch legality,
+WiSE heads.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ K, C = 4, 8
 def pairs(image_x: Tensor, image_y: Tensor, text_x: Tensor, text_y: Tensor, step: int) -> Batch:
     """A batch of both modalities."""
     image = Rows(image_x, image_y, torch.arange(len(image_y)))
-    return Batch({"image": image, "text": Rows(text_x, text_y, torch.arange(len(text_y)))}, step, rng.generator(0, "n"))
+    return Batch(
+        {"image": image, "text": Rows(text_x, text_y, torch.arange(len(text_y)))}, step, rng.generator(0, "n")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +38,13 @@ def linear_task(data: dict[str, Any], name: str = "cross-modal-linear") -> Task:
     probe = method(name)
     overrides = {"lr": (float(data["lr"]),), "wd": (float(data["weight_decay"]),), "batch": (8,)}
     return make_task(
-        probe, data["image_labels"], data["text_features"], class_of=data["text_labels"].tolist(),
-        scale=math.exp(float(data["logit_scale_log"])), overrides=overrides if name == "cross-modal-linear" else {},
-    )  # fmt: skip
+        probe,
+        data["image_labels"],
+        data["text_features"],
+        class_of=data["text_labels"].tolist(),
+        scale=math.exp(float(data["logit_scale_log"])),
+        overrides=overrides if name == "cross-modal-linear" else {},
+    )
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -77,8 +85,10 @@ def test_wise_head_equals_the_reference(linear: dict[str, Any]) -> None:
 
 def toy_text() -> tuple[Tensor, list[int], Tensor]:
     g = rng.generator(0, "cross-modal test")
-    return torch.randn(2 * K, C, generator=g, dtype=torch.float64), [k for k in range(K) for _ in range(2)], torch.randn(
-        6, C, generator=g, dtype=torch.float64
+    return (
+        torch.randn(2 * K, C, generator=g, dtype=torch.float64),
+        [k for k in range(K) for _ in range(2)],
+        torch.randn(6, C, generator=g, dtype=torch.float64),
     )
 
 
@@ -100,7 +110,12 @@ def test_adapter_step_equals_plain_modules() -> None:
     adapter = method("cross-modal-adapter")
     y_B, c_P = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor(class_of)
     task = make_task(
-        adapter, y_B, raw_PC, class_of=class_of, scale=20.0, overrides={"lr": (1e-2,), "wd": (1e-3,), "batch": (8,)}
+        adapter,
+        y_B,
+        raw_PC,
+        class_of=class_of,
+        scale=20.0,
+        overrides={"lr": (1e-2,), "wd": (1e-3,), "batch": (8,)},
     )
     start = adapter.init(task, adapter.prepare(task), task.settings, rng.generator(1, "init"))
     assert start["down_HC"].shape == (2, C) and float(start["up_CH"].abs().max()) <= 2**-0.5
@@ -127,14 +142,32 @@ def test_adapter_step_equals_plain_modules() -> None:
 
 def plain_pool(p: dict[str, Tensor], x_BSD: Tensor, n_heads: int) -> Tensor:
     """CLIP's attention pool with every query, by torch's own multi-head attention."""
-    x_TBD = torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1).transpose(0, 1) + p["positional_embedding"][:, None]
+    x_TBD = (
+        torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1).transpose(0, 1)
+        + p["positional_embedding"][:, None]
+    )
     D = x_TBD.shape[2]
     bias = torch.cat([p[f"{n}_proj.bias"] for n in "qkv"])
     out_TBC, _ = F.multi_head_attention_forward(
-        x_TBD, x_TBD, x_TBD, D, n_heads, None, bias, None, None, False, 0.0, p["c_proj.weight"], p["c_proj.bias"],
-        use_separate_proj_weight=True, q_proj_weight=p["q_proj.weight"], k_proj_weight=p["k_proj.weight"],
-        v_proj_weight=p["v_proj.weight"], need_weights=False,
-    )  # fmt: skip
+        x_TBD,
+        x_TBD,
+        x_TBD,
+        D,
+        n_heads,
+        None,
+        bias,
+        None,
+        None,
+        False,
+        0.0,
+        p["c_proj.weight"],
+        p["c_proj.bias"],
+        use_separate_proj_weight=True,
+        q_proj_weight=p["q_proj.weight"],
+        k_proj_weight=p["k_proj.weight"],
+        v_proj_weight=p["v_proj.weight"],
+        need_weights=False,
+    )
     return out_TBC[0]
 
 
@@ -150,9 +183,13 @@ def test_partial_step_equals_the_plain_pool() -> None:
     y_B, c_P = torch.tensor([0, 1, 2, 3]), torch.tensor(class_of)
     partial = method("cross-modal")
     task = make_task(
-        partial, y_B, raw_PC, class_of=class_of, backbone=StandIn(head=heads.attention_pool(pool, 3)),
+        partial,
+        y_B,
+        raw_PC,
+        class_of=class_of,
+        backbone=StandIn(head=heads.attention_pool(pool, 3)),
         overrides={"lr": (1e-3,), "wd": (1e-2,)},
-    )  # fmt: skip
+    )
     start = partial.init(task, partial.prepare(task), task.settings, rng.generator(1, "init"))
     assert set(start) == {*pool, "W_KC"}
     batch = pairs(x_BSD, y_B, raw_PC[4:], c_P[4:], 0)
@@ -194,20 +231,29 @@ def test_table_three_drops_the_mirrored_view_on_imagenet() -> None:
     linear = method("cross-modal-linear")
     facts = Facts(16, 1000, 16000, 7000, "imagenet", "rn", "paper")
     views = {
-        name: linear.recipe(resolve(linear, "paper", name, {}), facts).streams["image"].views for name in ("imagenet", "dtd")
+        name: linear.recipe(resolve(linear, "paper", name, {}), facts).streams["image"].views
+        for name in ("imagenet", "dtd")
     }
     assert views == {"imagenet": ("eval",), "dtd": ("eval", "flip")}
 
 
 def test_wise_keeps_the_tuned_encoder() -> None:
-    """Protocol 21.5: at ratio 1 the head is zero-shot and the fine-tuned pooling head still makes the embedding."""
+    """Protocol 21.5: at ratio 1 the head is zero-shot and the fine-tuned pooling head still makes the
+    embedding.
+    """
     raw_PC, class_of, x_BC = toy_text()
     wise = method("cross-modal-adapter-wise")
     y_B = torch.tensor([0, 1, 2, 3, 0, 1])
     base = method("cross-modal-adapter")
     base_task = make_task(base, y_B, raw_PC, class_of=class_of)
-    trained = base.init(base_task, base.prepare(base_task), {**base.settings, "init": "random"}, rng.generator(5, "init"))
+    trained = base.init(
+        base_task, base.prepare(base_task), {**base.settings, "init": "random"}, rng.generator(5, "init")
+    )
     task = make_task(wise, y_B, raw_PC, class_of=class_of, states={base.name: State(trained, {"lr": 1e-3})})
     rows_KC = base.prepare(base_task)["zeroshot_KC"]
     close(score(wise, task, {}, x_BC, ratio=0.0), score(base, base_task, trained, x_BC), rtol=1e-12)
-    close(score(wise, task, {}, x_BC, ratio=1.0), score(base, base_task, {**trained, "W_KC": rows_KC}, x_BC), rtol=1e-12)
+    close(
+        score(wise, task, {}, x_BC, ratio=1.0),
+        score(base, base_task, {**trained, "W_KC": rows_KC}, x_BC),
+        rtol=1e-12,
+    )

@@ -1,4 +1,6 @@
-"""CuPL: sentences of its own for every embedded class, averaged as published, never templates in their place (protocol 5)."""
+"""CuPL: sentences of its own for every embedded class, averaged as published, never templates in their place
+(protocol 5).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def test_every_embedded_class_has_sentences_of_its_own(name: str) -> None:
     for classname, sentences in zip(dataset.classnames, found.prompts, strict=True):
         assert 2 <= len(sentences) <= 3 and len(set(sentences)) == len(sentences)
         for sentence in sentences:
-            assert classname.lower() in sentence.lower() and sentence.endswith(".") and len(sentence.split()) >= 4, sentence
+            assert (
+                classname.lower() in sentence.lower()
+                and sentence.endswith(".")
+                and len(sentence.split()) >= 4
+            ), sentence
     whole = [s for sentences in found.prompts for s in sentences]
     assert len(set(whole)) == len(whole)
 
@@ -43,7 +49,10 @@ def test_a_folder_without_the_file_blocks(tmp_path: Path) -> None:
 
 def test_each_sentence_counts_once() -> None:
     g = torch.Generator().manual_seed(0)
-    raw_PC = torch.randn(5, 6, generator=g, dtype=torch.float64) * torch.tensor([[1.0], [9.0], [1.0], [2.0], [3.0]]).double()
+    raw_PC = (
+        torch.randn(5, 6, generator=g, dtype=torch.float64)
+        * torch.tensor([[1.0], [9.0], [1.0], [2.0], [3.0]]).double()
+    )
     x_BC = torch.randn(4, 6, generator=g, dtype=torch.float64)
     task = support.make_task(CUPL, torch.tensor([0, 1]), raw_PC, class_of=[0, 0, 1, 1, 1])
     rows = torch.stack([unit(unit(raw_PC[:2]).mean(0)), unit(unit(raw_PC[2:]).mean(0))])

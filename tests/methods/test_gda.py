@@ -67,13 +67,17 @@ def test_scores_are_those_of_linear_discriminant_analysis() -> None:
     gda = method("gda")
     x_NC = torch.from_numpy(x)
     task = make_task(
-        gda, torch.from_numpy(y), torch.eye(K, C, dtype=torch.float64), features={(POOLED, "rrc(0.5)#0"): x_NC},
+        gda,
+        torch.from_numpy(y),
+        torch.eye(K, C, dtype=torch.float64),
+        features={(POOLED, "rrc(0.5)#0"): x_NC},
         overrides={"views": 1},
-    )  # fmt: skip
+    )
     params = gda.solve(task, gda.prepare(task), task.settings)
     ours_MK = x_NC @ params["gda_KC"].T + params["gda_K"]
     theirs_MK = torch.from_numpy(lda.decision_function(x))
-    # Both are defined up to a term common to all classes, and ours by C / (M - 1 + C) of their precision's scale.
+    # Both are defined up to a term common to all classes, and ours by C / (M - 1 + C) of their precision's
+    # scale.
     ours_MK, theirs_MK = (z - z.mean(1, keepdim=True) for z in (ours_MK, theirs_MK))
     ratio = float((ours_MK * theirs_MK).sum() / theirs_MK.square().sum())
     close(ours_MK, ratio * theirs_MK)
@@ -84,5 +88,10 @@ def test_imagenet_takes_smaller_crops() -> None:
     from bench.run.settings import resolve
 
     gda, facts = method("gda"), Facts(16, 10, 160, 10, "imagenet", "rn", "paper")
-    crops = {name: gda.recipe(resolve(gda, "paper", name, {}), facts).support[POOLED] for name in ("imagenet", "dtd")}
-    assert crops["imagenet"][0] == "rrc(0.08)#0" and crops["dtd"][0] == "rrc(0.5)#0" and len(crops["dtd"]) == 10
+    crops = {
+        name: gda.recipe(resolve(gda, "paper", name, {}), facts).support[POOLED]
+        for name in ("imagenet", "dtd")
+    }
+    assert (
+        crops["imagenet"][0] == "rrc(0.08)#0" and crops["dtd"][0] == "rrc(0.5)#0" and len(crops["dtd"]) == 10
+    )

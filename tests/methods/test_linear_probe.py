@@ -37,14 +37,18 @@ def test_solution_is_that_of_scikit_learn(K: int) -> None:
     test_x, _ = toy(K, seed=1)
     ours = score(PROBE, task, params, test_x)
     assert ours.shape == (len(test_x), K)
-    np.testing.assert_allclose(ours.softmax(1).numpy(), theirs.predict_proba(test_x.numpy()), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        ours.softmax(1).numpy(), theirs.predict_proba(test_x.numpy()), rtol=0, atol=1e-12
+    )
 
 
 def test_solution_is_the_optimum() -> None:
     """The gradient of sum of losses + |W|^2 / (2 C) vanishes; the bias is not penalised, features are raw."""
     task, x_NC, y_N = task_of(4)
     params = {k: p.requires_grad_() for k, p in PROBE.solve(task, {}, {**task.settings, "C": 0.1}).items()}
-    loss = torch.nn.functional.cross_entropy(PROBE.logits(params, {}, {POOLED: x_NC}, {}), y_N, reduction="sum")
+    loss = torch.nn.functional.cross_entropy(
+        PROBE.logits(params, {}, {POOLED: x_NC}, {}), y_N, reduction="sum"
+    )
     total = loss + params["W_KC"].square().sum() / (2 * 0.1)
     for g in torch.autograd.grad(total, list(params.values())):
         # scikit-learn stops at a gradient of 1e-4 of the mean loss.

@@ -43,7 +43,12 @@ def test_steps_equal_a_plain_loop(init: str, replicas: int) -> None:
     start = probe.init(task, consts, task.settings, rng.generator(1, "init"))
     rows = [torch.arange(8) + 3 * i for i in range(4)]
     trace = drive(
-        probe, task, [batch_of(x_NC[r], y_N[r], i) for i, r in enumerate(rows)], start, epochs=12800, replicas=replicas
+        probe,
+        task,
+        [batch_of(x_NC[r], y_N[r], i) for i, r in enumerate(rows)],
+        start,
+        epochs=12800,
+        replicas=replicas,
     )
 
     W_KC = start["W_KC"].clone().requires_grad_()
@@ -66,19 +71,28 @@ def test_starts() -> None:
     consts = random.prepare(task)
     rows_KC = random.init(task, consts, random.settings, rng.generator(1, "init"))["W_KC"]
     assert float(rows_KC.abs().max()) <= C**-0.5
-    assert not torch.equal(rows_KC, random.init(task, consts, random.settings, rng.generator(2, "init"))["W_KC"])
+    assert not torch.equal(
+        rows_KC, random.init(task, consts, random.settings, rng.generator(2, "init"))["W_KC"]
+    )
     # Averaged raw, normalised once: not the classifier that averages unit rows.
     mean_KC = F.normalize(raw_PC.view(K, 2, C).mean(1))
-    close(zero_shot.init(task, consts, zero_shot.settings, rng.generator(1, "init"))["W_KC"], mean_KC, rtol=1e-12)
+    close(
+        zero_shot.init(task, consts, zero_shot.settings, rng.generator(1, "init"))["W_KC"],
+        mean_KC,
+        rtol=1e-12,
+    )
     assert float((mean_KC - task.W_KC).abs().max()) > 1e-2
 
 
 def test_batch_sizes_must_be_smaller_than_the_set() -> None:
-    assert recipe("linear-probe-sgd", facts(1, 10, 10)).static == {"batch": (8,)}  # EuroSAT: 20 rows with their mirrors
+    # EuroSAT: 20 rows with their mirrors
+    assert recipe("linear-probe-sgd", facts(1, 10, 10)).static == {"batch": (8,)}
     assert recipe("linear-probe-sgd", facts(1, 10, 10), augment="none").static == {"batch": (8,)}  # 8 < 10
-    assert recipe("linear-probe-sgd", facts(1, 16, 16)).static == {"batch": (8,)}  # 32 rows: a batch of 32 is refused
+    # 32 rows: a batch of 32 is refused
+    assert recipe("linear-probe-sgd", facts(1, 16, 16)).static == {"batch": (8,)}
     assert recipe("linear-probe-sgd", facts(1, 17, 17)).static == {"batch": (8, 32)}
-    assert recipe("linear-probe-sgd", facts(1, 2, 2)).static == {"batch": (3,)}  # no published size is legal here
+    # no published size is legal here
+    assert recipe("linear-probe-sgd", facts(1, 2, 2)).static == {"batch": (3,)}
 
 
 def test_published_budget() -> None:

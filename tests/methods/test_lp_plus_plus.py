@@ -50,7 +50,9 @@ def test_path_equals_the_reference(data: dict[str, Any], given: tuple[Any, Task]
     close(params["V_SKC"], data["V_steps"])
     close(params["b_SK"], data["b_steps"])
     close(params["a_SK"], data["a_steps"])
-    assert torch.equal(params["a_SK"][0], params["a_SK"][8]) and not torch.equal(params["a_SK"][8], params["a_SK"][9])
+    assert torch.equal(params["a_SK"][0], params["a_SK"][8]) and not torch.equal(
+        params["a_SK"][8], params["a_SK"][9]
+    )
     for i, accuracy in enumerate(data["val_acc"].tolist()):
         found = score(lp, task, params, data["val_features"], epoch=i).argmax(1)
         assert 100.0 * float((found == data["val_labels"]).double().mean()) == pytest.approx(accuracy)
@@ -64,7 +66,9 @@ def test_the_latest_of_the_best_epochs_is_kept(data: dict[str, Any], given: tupl
     fitted = select.fit(lp, recipe, task, lp.prepare(task), {}, val)
     assert fitted.values["epoch"] == int(data["best_epoch"])
     found = score(lp, task, fitted.params, data["test_features"], **fitted.values).argmax(1)
-    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(float(data["test_acc"]))
+    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(
+        float(data["test_acc"])
+    )
 
 
 def test_first_bias_depends_on_the_seed_alone(data: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bench.interface import Facts, Task
 from tests.methods import support
@@ -24,7 +25,13 @@ def file_and_task(shared: Path) -> tuple[dict[str, Any], Task]:
     raw_PC = backbone.encode_text([n.replace("_", " ") for n in names])
     labels = torch.arange(5).repeat(16)
     return f, make_task(
-        PROGRAD, labels, raw_PC, classnames=names, scale=backbone.scale, backbone=backbone, recipe_as="oxford_pets"
+        PROGRAD,
+        labels,
+        raw_PC,
+        classnames=names,
+        scale=backbone.scale,
+        backbone=backbone,
+        recipe_as="oxford_pets",
     )
 
 
@@ -34,12 +41,26 @@ def test_four_steps_of_the_reference(shared: Path, replicas: int) -> None:
     assert task.settings["template"] == str(f["template"])
     consts = PROGRAD.prepare(task)
     close(PROGRAD.init(task, consts, task.settings, torch.Generator())["ctx"], f["ctx_reference_init"], 1e-12)
-    batches = [batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))]
-    teacher = task.scale * batches[1]["image"].x @ consts["teacher_KC"].T / batches[1]["image"].x.norm(dim=1, keepdim=True)
+    batches = [
+        batch_of(x, y, i) for i, (x, y) in enumerate(zip(f["image_features"], f["labels"], strict=True))
+    ]
+    teacher = (
+        task.scale
+        * batches[1]["image"].x
+        @ consts["teacher_KC"].T
+        / batches[1]["image"].x.norm(dim=1, keepdim=True)
+    )
     close(teacher, f["teacher_logits"][1])
     close(score(PROGRAD, task, {"ctx": f["ctx_start"]}, batches[0]["image"].x), f["logits_step0"])
     trace = drive(
-        PROGRAD, task, batches, {"ctx": f["ctx_start"]}, per_epoch=2, epochs=200, replicas=replicas, consts=consts
+        PROGRAD,
+        task,
+        batches,
+        {"ctx": f["ctx_start"]},
+        per_epoch=2,
+        epochs=200,
+        replicas=replicas,
+        consts=consts,
     )
     close(trace.grads[0]["ctx"], f["grad_used"])
     close(trace.loss(), f["xe_loss"])
@@ -49,7 +70,7 @@ def test_four_steps_of_the_reference(shared: Path, replicas: int) -> None:
 
 
 def test_the_last_word_stays_frozen_behind_the_context(shared: Path) -> None:
-    """"a type of pet, a photo of a" is 8 words and 9 tokens: the second "a" is no slot."""
+    """ "a type of pet, a photo of a" is 8 words and 9 tokens: the second "a" is no slot."""
     _, task = file_and_task(shared)
     tower, prompts = task.backbone.text, PROGRAD.prepare(task)["prompts"]
     a, of = (tower.embed(torch.tensor(tower.tokenize.encode(w)))[0] for w in ("a", "of"))
@@ -63,7 +84,10 @@ def test_projection(seed: int, lam: float) -> None:
     """Protocol 21.7: a conflict loses its part along h, agreement is left untouched."""
     generator = torch.Generator().manual_seed(seed)
     g, h = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
-    combine = lambda g, h, lam: PROGRAD.combine({"loss": {"ctx": g}, "distance": {"ctx": h}}, {"lam": lam})["ctx"]  # noqa: E731
+
+    def combine(g: Tensor, h: Tensor, lam: float) -> Tensor:
+        return PROGRAD.combine({"loss": {"ctx": g}, "distance": {"ctx": h}}, {"lam": lam})["ctx"]
+
     dot = float((g * h).sum())
     found = combine(g, h, lam)
     if dot >= 0:
@@ -82,7 +106,10 @@ def test_the_engine_projects_each_replica_on_its_own(shared: Path) -> None:
     from bench.train import loop
 
     f, task = file_and_task(shared)
-    consts, batches = PROGRAD.prepare(task), [batch_of(f["image_features"][i], f["labels"][i]) for i in range(4)]
+    consts, batches = (
+        PROGRAD.prepare(task),
+        [batch_of(f["image_features"][i], f["labels"][i]) for i in range(4)],
+    )
     starts = [{"ctx": f["ctx_start"]}, {"ctx": f["ctx_steps"][3]}]
     points = [{"lr": 0.002, "wd": 5e-4, "lam": 1.0}] * 2
     axes = loop.axes_of(points, PROGRAD.recipe(task.settings, task.facts), torch.device("cpu"), torch.float64)
@@ -97,8 +124,14 @@ def test_published_rows() -> None:
         facts = Facts(shots, 10, 10 * shots, 10, row, "rn", "paper")
         return PROGRAD.recipe(support.resolving.resolve(PROGRAD, "paper", row, {}), facts)
 
-    lam = {(n, row): recipe(n, row).grid["lam"] for n in (1, 4, 8, 16) for row in ("dtd", "eurosat", "oxford_flowers", "food101")}
-    assert {k for k, v in lam.items() if v == (0.8,)} == {(n, r) for n in (8, 16) for r in ("dtd", "eurosat", "oxford_flowers")}
+    lam = {
+        (n, row): recipe(n, row).grid["lam"]
+        for n in (1, 4, 8, 16)
+        for row in ("dtd", "eurosat", "oxford_flowers", "food101")
+    }
+    assert {k for k, v in lam.items() if v == (0.8,)} == {
+        (n, r) for n in (8, 16) for r in ("dtd", "eurosat", "oxford_flowers")
+    }
     assert set(lam.values()) == {(0.8,), (1.0,)}
     assert recipe(16, "imagenet").epochs == 50 and recipe(16, "dtd").epochs == 200
     assert all(len(recipe(n, "dtd").grid["lr"]) == 1 and recipe(n, "dtd").select == "last" for n in (1, 16))

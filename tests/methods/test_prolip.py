@@ -30,9 +30,13 @@ def prepared(shared: Path, family: str) -> tuple[dict[str, Any], Task, str]:
     head = head_of(family, data["weight_init"], data.get("bias"))
     overrides = {"lr": (float(data["lr"]),), "epochs": int(data["epochs"]), "views": len(data["views"])}
     task = make_task(
-        method("prolip"), data["labels"], data["text_features"], backbone=StandIn(head=head, family=family),
-        shots=int(data["shots"]), overrides=overrides,
-    )  # fmt: skip
+        method("prolip"),
+        data["labels"],
+        data["text_features"],
+        backbone=StandIn(head=head, family=family),
+        shots=int(data["shots"]),
+        overrides=overrides,
+    )
     return data, task, "c_proj.weight" if family == "rn" else "proj"
 
 
@@ -50,7 +54,9 @@ def test_epochs_equal_the_reference(shared: Path, family: str, replicas: int) ->
     close(trace.loss(), data["loss_ce"] + data["lam"] * data["loss_anchor"])
     close(trace.of(name), data["weight_steps"])
     found = score(lip, task, trace.params[-1], data["test_inputs"], tap=PREPROJ).argmax(1)
-    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(float(data["test_acc"]))
+    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(
+        float(data["test_acc"])
+    )
 
 
 @pytest.mark.parametrize("family", ["rn", "vit"])

@@ -22,7 +22,9 @@ def tiny_head(seed: int = 0) -> PoolingHead:
     g = rng.generator(seed, "tiny head")
     shapes = {"positional_embedding": (S + 1, D), "c_proj.weight": (C, D), "c_proj.bias": (C,)}
     shapes |= {f"{n}_proj.weight": (D, D) for n in "qkv"} | {f"{n}_proj.bias": (D,) for n in "qkv"}
-    return attention_pool({n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, HEADS)
+    return attention_pool(
+        {n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, HEADS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def features(head: PoolingHead, n: int, seed: int) -> dict[str, torch.Tensor]:
     return {DENSE: x, POOLED: head(head.params, x)}
 
 
-def task_for(name: str, head: PoolingHead, states: dict[str, State] | None = None, **overrides: Any) -> tuple[Method, Task]:
+def task_for(
+    name: str, head: PoolingHead, states: dict[str, State] | None = None, **overrides: Any
+) -> tuple[Method, Task]:
     m = method(name)
     known = {}
     for i, view in enumerate((EVAL, FLIP)):
@@ -50,13 +54,21 @@ def task_for(name: str, head: PoolingHead, states: dict[str, State] | None = Non
         known |= {(tap, view): x for tap, x in found.items()}
     raw_KC = torch.randn(K, C, generator=rng.generator(5, "text"), dtype=torch.float64)
     task = make_task(
-        m, torch.arange(N) % K, raw_KC, features=known, backbone=StandIn(head=head), states=states, preset="quick",
+        m,
+        torch.arange(N) % K,
+        raw_KC,
+        features=known,
+        backbone=StandIn(head=head),
+        states=states,
+        preset="quick",
         overrides=overrides,
-    )  # fmt: skip
+    )
     return m, task
 
 
-def fitted(name: str, head: PoolingHead, states: dict[str, State] | None = None, **overrides: Any) -> tuple[Any, ...]:
+def fitted(
+    name: str, head: PoolingHead, states: dict[str, State] | None = None, **overrides: Any
+) -> tuple[Any, ...]:
     m, task = task_for(name, head, states, **overrides)
     recipe = m.recipe(task.settings, task.facts)
     consts = m.prepare(task)
@@ -147,12 +159,18 @@ def test_safe_a_sweep_equals_point_by_point(head: PoolingHead) -> None:
 
 def test_safe_a_can_train_its_keys(head: PoolingHead) -> None:
     _, _, _, out = fitted("safe", head, steps=6)
-    m, task = task_for("safe-a", head, {"safe": State(out.params, out.values)}, train_keys=True, epochs=2, gamma_steps=3)
+    m, task = task_for(
+        "safe-a", head, {"safe": State(out.params, out.values)}, train_keys=True, epochs=2, gamma_steps=3
+    )
     recipe, consts = m.recipe(task.settings, task.facts), m.prepare(task)
     x = consts["blended_VNC"]
     val = select.Labelled(features(head, 2 * K, 20), torch.arange(2 * K) % K)
-    trained = select.fit(m, recipe, task, consts, {"image": Pool(x.flatten(0, 1), task.labels_N, len(x))}, val)
-    assert not torch.equal(trained.params["keys_NC"], m.init(task, consts, task.settings, rng.generator(1))["keys_NC"])
+    trained = select.fit(
+        m, recipe, task, consts, {"image": Pool(x.flatten(0, 1), task.labels_N, len(x))}, val
+    )
+    assert not torch.equal(
+        trained.params["keys_NC"], m.init(task, consts, task.settings, rng.generator(1))["keys_NC"]
+    )
 
 
 def test_published_recipe() -> None:
@@ -161,8 +179,11 @@ def test_published_recipe() -> None:
     _, task = task_for("safe", tiny_head())
     recipe = m.recipe(dict(m.settings), replace(task.facts, preset="paper"))
     assert points(recipe.grid)[:4] == [
-        {"lr": 1e-4, "wd": 0.0}, {"lr": 1e-4, "wd": 1e-3}, {"lr": 1e-4, "wd": 1e-5}, {"lr": 1e-5, "wd": 0.0},
-    ]  # fmt: skip
+        {"lr": 1e-4, "wd": 0.0},
+        {"lr": 1e-4, "wd": 1e-3},
+        {"lr": 1e-4, "wd": 1e-5},
+        {"lr": 1e-5, "wd": 0.0},
+    ]
     assert len(points(recipe.grid)) == 12
     assert (recipe.steps, recipe.check_every, recipe.streams["image"].batch) == (12800, 100, 8)
     assert len(range(0, 12800, 100)) == 128

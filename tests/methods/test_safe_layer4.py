@@ -20,7 +20,9 @@ N, K, C = 12, 3, 16
 
 @pytest.fixture(scope="module")
 def visual() -> Any:
-    """A random ModifiedResNet in float64 with statistics of its own, all of which single precision can hold."""
+    """A random ModifiedResNet in float64 with statistics of its own, all of which single precision can
+    hold.
+    """
     from open_clip.modified_resnet import ModifiedResNet
 
     with torch.random.fork_rng(devices=[]):
@@ -47,7 +49,9 @@ def task_with(visual: Any, **overrides: Any) -> Task:
     labels = torch.arange(N) % K
     changed = {"batch": 4, **overrides}
     control = method("safe-layer4")
-    return make_task(control, labels, tensors(K, C, seed=1), features=features, backbone=backbone, overrides=changed)
+    return make_task(
+        control, labels, tensors(K, C, seed=1), features=features, backbone=backbone, overrides=changed
+    )
 
 
 def double(consts: Consts) -> Consts:
@@ -102,7 +106,9 @@ def test_nothing_of_the_backbone_changes(visual: Any) -> None:
     control, consts, params = started(task)
     stages = {k: {n: t.clone() for n, t in consts[k].state_dict().items()} for k in ("stage", "live")}
     for _ in range(2):
-        control.losses(params, consts, batch_of(task.features(LAYER3, EVAL)[:4], task.labels_N[:4]), task.settings)
+        control.losses(
+            params, consts, batch_of(task.features(LAYER3, EVAL)[:4], task.labels_N[:4]), task.settings
+        )
         control.logits(params, consts, {t: task.features(t, EVAL) for t in control.taps}, task.settings)
     for name, t in visual.state_dict().items():
         torch.testing.assert_close(t, before[name], rtol=0, atol=0)

@@ -22,13 +22,21 @@ def setting(shared: Path, name: str) -> tuple[Method, Task, Recipe, dict[str, An
     m = method(name)
     views = {(POOLED, f"rrc(0.5)#{v}"): x for v, x in enumerate(f["views"])}
     overrides = {
-        "key_views": len(f["views"]), "init_alpha": float(f["alpha"]), "init_beta": float(f["beta"]),
-        "beta_top": float(f["search_beta_scale"]), "alpha_top": float(f["search_alpha_scale"]),
-        "beta_steps": int(f["search_beta_steps"]), "alpha_steps": int(f["search_alpha_steps"]),
-    }  # fmt: skip
+        "key_views": len(f["views"]),
+        "init_alpha": float(f["alpha"]),
+        "init_beta": float(f["beta"]),
+        "beta_top": float(f["search_beta_scale"]),
+        "alpha_top": float(f["search_alpha_scale"]),
+        "beta_steps": int(f["search_beta_steps"]),
+        "alpha_steps": int(f["search_alpha_steps"]),
+    }
     if name == "tip-adapter-f":
         overrides |= {"lr": (float(f["lr"]),), "eps": float(f["adam_eps"]), "wd": (float(f["weight_decay"]),)}
-        overrides |= {"epochs": len(f["F_order"]), "batch": int(f["F_batch_size"]), "epoch_views": len(f["F_views"])}
+        overrides |= {
+            "epochs": len(f["F_order"]),
+            "batch": int(f["F_batch_size"]),
+            "epoch_views": len(f["F_views"]),
+        }
     task = make_task(m, f["train_labels"], f["text_weights"], features=views, overrides=overrides)
     return m, task, m.recipe(task.settings, task.facts), f
 
@@ -67,21 +75,29 @@ def test_class_sums_are_the_product(counts: tuple[int, ...], monkeypatch: pytest
     """Keys in any order, classes of equal size (sums of rows, in blocks) or not (the product)."""
     module = sys.modules[type(method("tip-adapter")).__module__]
     monkeypatch.setattr(module, "_BLOCK", 40)
-    y_N = torch.arange(4).repeat_interleave(torch.tensor(counts))[torch.randperm(12, generator=rng.generator(0))]
+    y_N = torch.arange(4).repeat_interleave(torch.tensor(counts))[
+        torch.randperm(12, generator=rng.generator(0))
+    ]
     a_BN = torch.rand(5, 12, generator=rng.generator(1), dtype=torch.float64)
     onehot_NK = torch.nn.functional.one_hot(y_N, 4).double()
     sums = module.class_sums(a_BN, onehot_NK)
     for sharpness in (0.0, 0.3, 5.0):
-        torch.testing.assert_close(sums(sharpness), module.affinity_logits(a_BN, onehot_NK, sharpness), rtol=1e-12, atol=0.0)
+        torch.testing.assert_close(
+            sums(sharpness), module.affinity_logits(a_BN, onehot_NK, sharpness), rtol=1e-12, atol=0.0
+        )
 
 
 def test_equal_points_of_the_search_leave_the_first(shared: Path) -> None:
-    """Labels that the text alone predicts at every point: all points are equal, in one order and in the other."""
+    """Labels that the text alone predicts at every point: all points are equal, in one order and in the
+    other.
+    """
     m, task, recipe, f = setting(shared, "tip-adapter")
     consts = {**m.prepare(task), "scale": 1e6}
     y_B = m.logits({}, consts, {POOLED: f["val_features"]}, {"alpha": 0.0, "beta": 1.0}).argmax(-1)
     for grid in (points(recipe.search), points(recipe.search)[::-1]):
-        found, accuracy = select.search(m, consts, {}, {}, grid, select.Labelled({POOLED: f["val_features"]}, y_B))
+        found, accuracy = select.search(
+            m, consts, {}, {}, grid, select.Labelled({POOLED: f["val_features"]}, y_B)
+        )
         assert found == grid[0] and accuracy == 1.0
 
 
@@ -90,7 +106,9 @@ def training_batches(f: dict[str, Any]) -> list[Batch]:
     for x, order in zip(f["F_views"], f["F_order"], strict=True):
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            found.append(Batch({"image": Rows(x[rows], f["train_labels"][rows], rows)}, len(found), rng.generator(0)))
+            found.append(
+                Batch({"image": Rows(x[rows], f["train_labels"][rows], rows)}, len(found), rng.generator(0))
+            )
     return found
 
 
@@ -110,7 +128,10 @@ def test_zero_epochs_leave_tip_adapter(shared: Path) -> None:
     params = m.init(task, m.prepare(task), task.settings, rng.generator(1))
     values = {"alpha": 2.0, "beta": 3.0}
     plain, plain_task, _, _ = setting(shared, "tip-adapter")
-    close(score(m, task, params, f["test_features"], **values), score(plain, plain_task, {}, f["test_features"], **values))
+    close(
+        score(m, task, params, f["test_features"], **values),
+        score(plain, plain_task, {}, f["test_features"], **values),
+    )
 
 
 def test_epochs_are_checked_and_the_last_partial_batch_kept(shared: Path) -> None:
@@ -118,7 +139,11 @@ def test_epochs_are_checked_and_the_last_partial_batch_kept(shared: Path) -> Non
     recipe = replace(recipe, search={}, fixed={})
     x = f["F_views"].flatten(0, 1)
     val = select.Labelled({POOLED: f["val_features"]}, f["val_labels"])
-    out = select.fit(m, recipe, task, m.prepare(task), {"image": Pool(x, f["train_labels"], len(f["F_views"]))}, val)
+    out = select.fit(
+        m, recipe, task, m.prepare(task), {"image": Pool(x, f["train_labels"], len(f["F_views"]))}, val
+    )
     per_epoch = -(-len(f["train_labels"]) // int(f["F_batch_size"]))
-    assert [step + 1 for step, _ in out.curve[0]["checks"]] == [per_epoch * e for e in range(1, len(f["F_order"]) + 1)]
+    assert [step + 1 for step, _ in out.curve[0]["checks"]] == [
+        per_epoch * e for e in range(1, len(f["F_order"]) + 1)
+    ]
     assert out.budget["steps"] == per_epoch * len(f["F_order"])

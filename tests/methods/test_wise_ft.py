@@ -35,11 +35,17 @@ def test_end_points_are_the_trained_and_the_zero_shot_head(name: str) -> None:
 
 
 def test_nothing_is_fitted_twice() -> None:
-    """One plan with probe, ensemble and two ratios holds one training; the ensemble's fit has no steps and no search."""
+    """One plan with probe, ensemble and two ratios holds one training; the ensemble's fit has no steps and no
+    search.
+    """
     asked = plan.Request(
-        methods=("linear-probe-sgd", "wise-ft"), datasets=("digits",), shots=(1,), seeds=(1,), backbones=("pocket-rn",),
+        methods=("linear-probe-sgd", "wise-ft"),
+        datasets=("digits",),
+        shots=(1,),
+        seeds=(1,),
+        backbones=("pocket-rn",),
         sweeps={"wise-ft": [{"ratio": 0.25}, {"ratio": 0.5}]},
-    )  # fmt: skip
+    )
     fits = plan.make(asked, builtin()).fits
     assert sorted(f.cell.method for f in fits) == ["linear-probe-sgd", "wise-ft"]
     probe, wise = sorted(fits, key=lambda f: f.cell.method)
@@ -50,4 +56,7 @@ def test_nothing_is_fitted_twice() -> None:
 
 def test_titles_say_that_only_the_head_is_mixed() -> None:
     assert method("wise-ft").title == "WiSE-FT (head)"
-    assert (method("linear-probe-sgd").settings["init"], method("linear-probe-sgd-zs").settings["init"]) == ("random", "zeroshot")
+    assert (method("linear-probe-sgd").settings["init"], method("linear-probe-sgd-zs").settings["init"]) == (
+        "random",
+        "zeroshot",
+    )

@@ -1,4 +1,6 @@
-"""WiSE-FT of the whole tower: the reference's head-only run, a small tower by plain PyTorch, interpolation of everything."""
+"""WiSE-FT of the whole tower: the reference's head-only run, a small tower by plain PyTorch, interpolation of
+everything.
+"""
 
 from __future__ import annotations
 
@@ -30,40 +32,67 @@ def tower(visual: nn.Module) -> Tower:
 def tiny_cnn(C: int = 6) -> nn.Module:
     """Convolution, batch norm with statistics of its own, mean over positions, projection; float64, eval."""
     g = rng.generator(0, "tiny cnn")
-    cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, C))
+    cnn = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, C),
+    )
     cnn = cnn.double()
     with torch.no_grad():
         for x in (*cnn.parameters(), cnn[1].running_mean, cnn[1].running_var):
-            x.copy_(torch.rand(x.shape, generator=g, dtype=torch.float64) + (0.1 if x is cnn[1].running_var else -0.5))
+            x.copy_(
+                torch.rand(x.shape, generator=g, dtype=torch.float64)
+                + (0.1 if x is cnn[1].running_var else -0.5)
+            )
     return cnn.eval().requires_grad_(False)
 
 
 def test_head_on_frozen_features_equals_the_reference(shared: Path) -> None:
-    """With a tower that has no weights the method is the reference's linear head: clipping, warm-up, merge."""
+    """With a tower that has no weights the method is the reference's linear head: clipping, warm-up,
+    merge.
+    """
     data = fixture(shared, "wise_original")
     wise = method("wise-ft-full")
     overrides = {
-        "lr": (float(data["lr"]),), "wd": (float(data["weight_decay"]),), "warmup": int(data["warmup_steps"]),
-        "clip": float(data["clip_norm"]), "head": "prompts",
-    }  # fmt: skip
+        "lr": (float(data["lr"]),),
+        "wd": (float(data["weight_decay"]),),
+        "warmup": int(data["warmup_steps"]),
+        "clip": float(data["clip_norm"]),
+        "head": "prompts",
+    }
     scale = float(data["logit_scale"])
     task = make_task(
-        wise, data["labels"], data["text_features"], scale=scale, backbone=tower(nn.Identity()), overrides=overrides
+        wise,
+        data["labels"],
+        data["text_features"],
+        scale=scale,
+        backbone=tower(nn.Identity()),
+        overrides=overrides,
     )
     consts = wise.prepare(task)
     start = wise.init(task, consts, task.settings, rng.generator(1, "init"))
-    sequence = [batch_of(data["image_features"][b], data["labels"][b], i) for i, b in enumerate(data["batches"])]
+    sequence = [
+        batch_of(data["image_features"][b], data["labels"][b], i) for i, b in enumerate(data["batches"])
+    ]
     trace = drive(wise, task, sequence, start, consts=consts)
     close(torch.tensor(trace.rates, dtype=torch.float64), data["lr_used"])
     close(trace.loss(), data["loss"])
-    close(torch.stack([torch.cat([g.flatten() for g in step.values()]).norm() for step in trace.grads]), data["grad_norm"])
+    close(
+        torch.stack([torch.cat([g.flatten() for g in step.values()]).norm() for step in trace.grads]),
+        data["grad_norm"],
+    )
     close(trace.of("head.weight"), data["weight_steps"])
     close(trace.params[-1]["head.bias"], data["bias_final"])
     for i, alpha in enumerate(data["alphas"].tolist()):
         merged = wise.merged(trace.params[-1], consts, alpha)
         close(merged["head.weight"], data["merged_weight"][i])
         close(merged["head.bias"], data["merged_bias"][i])
-        logits = wise.logits(trace.params[-1], consts, {PIXELS: data["val_features"]}, {**task.settings, "alpha": alpha})
+        logits = wise.logits(
+            trace.params[-1], consts, {PIXELS: data["val_features"]}, {**task.settings, "alpha": alpha}
+        )
         close(logits, data["val_logits_merged"][i])
     close(wise.logits(start, consts, {PIXELS: data["val_features"]}, task.settings), data["val_logits_init"])
 
@@ -108,7 +137,10 @@ def test_whole_tower_steps_equal_plain_pytorch() -> None:
     close(logits(0.0), 10.0 * F.normalize(frozen(x)) @ task.W_KC.T)
     half = {name: (frozen.state_dict()[name] + p.detach()) / 2 for name, p in cnn.named_parameters()}
     f_BC = torch.func.functional_call(frozen, half, (x,))
-    close(logits(0.5), F.normalize(f_BC) @ ((head.weight + 10.0 * task.W_KC) / 2).T.detach() + head.bias.detach() / 2)
+    close(
+        logits(0.5),
+        F.normalize(f_BC) @ ((head.weight + 10.0 * task.W_KC) / 2).T.detach() + head.bias.detach() / 2,
+    )
 
 
 def test_every_floating_entry_is_interpolated() -> None:
@@ -116,13 +148,16 @@ def test_every_floating_entry_is_interpolated() -> None:
     raw_PC = torch.eye(3, 6, dtype=torch.float64)
     task = make_task(wise, torch.arange(3), raw_PC, backbone=tower(cnn), overrides={"head": "prompts"})
     consts = wise.prepare(task)
-    tuned = {name: p + 1.0 for name, p in wise.init(task, consts, task.settings, rng.generator(1, "init")).items()}
+    tuned = {
+        name: p + 1.0 for name, p in wise.init(task, consts, task.settings, rng.generator(1, "init")).items()
+    }
     merged = wise.merged(tuned, consts, 0.25)
     entries = {f"visual.{name}" for name, p in cnn.state_dict().items() if p.is_floating_point()}
     assert set(merged) == entries | {"head.weight", "head.bias"} and "visual.1.running_var" in entries
     for name in tuned:
         close(merged[name], consts["start"][name] + 0.25, rtol=1e-12)
-    assert torch.equal(merged["visual.1.running_var"], cnn[1].running_var)  # evaluation mode: CLIP's statistics stay
+    # evaluation mode: CLIP's statistics stay
+    assert torch.equal(merged["visual.1.running_var"], cnn[1].running_var)
 
 
 def test_head_of_eighty_templates() -> None:
@@ -136,16 +171,27 @@ def test_head_of_eighty_templates() -> None:
     wise = method("wise-ft-full")
     told = Told(model=SimpleNamespace(visual=nn.Identity()))
     names = ["cat", "sea_lion"]
-    task = make_task(wise, torch.arange(2), torch.eye(2, 6, dtype=torch.float64), classnames=names, backbone=told)
+    task = make_task(
+        wise, torch.arange(2), torch.eye(2, 6, dtype=torch.float64), classnames=names, backbone=told
+    )
     start = wise.prepare(task)["start"]
-    assert len(asked) == 160 and "a bad photo of a sea lion." in asked and not any("_" in prompt for prompt in asked)
+    assert (
+        len(asked) == 160
+        and "a bad photo of a sea lion." in asked
+        and not any("_" in prompt for prompt in asked)
+    )
     close(start["head.weight"].norm(dim=1), torch.full((2,), 100.0, dtype=torch.float64), rtol=1e-12)
 
 
 def test_published_recipe() -> None:
     wise = method("wise-ft-full")
     found = wise.recipe(wise.settings, Facts(16, 10, 160, 10, "default", "rn", "paper"))
-    assert found.epochs == 10 and found.select == "last" and found.optim is not None and found.optim.clip_norm == 1.0
+    assert (
+        found.epochs == 10
+        and found.select == "last"
+        and found.optim is not None
+        and found.optim.clip_norm == 1.0
+    )
     stream = found.streams["image"]
     assert (stream.batch, stream.tap, stream.rows, len(stream.views)) == (512, PIXELS, "per-epoch", 10)
     assert stream.views[0] == "rrc(0.9,noflip)#0" and not wise.fuse

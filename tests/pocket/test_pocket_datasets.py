@@ -1,4 +1,6 @@
-"""The embedded suite's datasets: the same lists on every machine, disjoint splits, drawings by whom they claim."""
+"""The embedded suite's datasets: the same lists on every machine, disjoint splits, drawings by whom they
+claim.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from bench.pocket.scenes import Scene, SceneSource
 
 DIGESTS = Path(__file__).resolve().parent / "digests.json"
 CONCEPTS = (
-    "mammals", "birds-and-sea", "fruit-and-vegetables", "dishes", "vehicles", "tools-and-instruments", "flags",
+    "mammals",
+    "birds-and-sea",
+    "fruit-and-vegetables",
+    "dishes",
+    "vehicles",
+    "tools-and-instruments",
+    "flags",
 )
 CATEGORIES = ("animal-kinds", "things-by-kind")
 SHIFTS = ("emoji-v2", "emoji-sketch", "emoji-a", "emoji-r")
@@ -69,7 +77,9 @@ def test_the_digest_follows_every_part_of_the_scenes() -> None:
         table | {"options": table["options"] | {"glyphs": {"lion": "1f405", "car": "1f697"}}},  # type: ignore[operator]
         table | {"options": table["options"] | {"glyphs": {"cat": "1f981", "car": "1f697"}}},  # type: ignore[operator]
     ]
-    assert len({digest, *(read_scenes(parse(other, "own"), place).digest for other in others)}) == 1 + len(others)
+    assert len({digest, *(read_scenes(parse(other, "own"), place).digest for other in others)}) == 1 + len(
+        others
+    )
     assert read_scenes(parse(table | {"title": "Another title"}, "own"), place).digest == digest
 
 
@@ -90,7 +100,11 @@ def test_counts(name: str) -> None:
 @pytest.mark.parametrize("name", [*SUITE, *SHIFTS])
 def test_descriptions(name: str) -> None:
     spec = found(name).spec
-    kinds = dict.fromkeys(CATEGORIES, "categories") | dict.fromkeys(SHIFTS, "shifted test set") | {"digits": "scans"}
+    kinds = (
+        dict.fromkeys(CATEGORIES, "categories")
+        | dict.fromkeys(SHIFTS, "shifted test set")
+        | {"digits": "scans"}
+    )
     assert spec.kind == kinds.get(name, "concepts")
     assert spec.recipe_as == ("imagenet" if name.startswith("emoji") else "default")
     assert len(spec.templates["coop"]) == 1 and spec.templates["hand"] and spec.licence and spec.get
@@ -111,7 +125,9 @@ def test_emoji_and_its_shifts_share_no_scene() -> None:
 def test_categories_share_no_drawing_between_splits_nor_classes(name: str) -> None:
     parts = [set().union(*map(drawn, scenes(name, split))) for split in SPLITS]
     codes = [{glyphs.describe(glyph)[0] for glyph in part} for part in parts]
-    assert len(set().union(*codes)) == sum(map(len, codes)), "not even another artist's drawing of the same thing"
+    assert len(set().union(*codes)) == sum(map(len, codes)), (
+        "not even another artist's drawing of the same thing"
+    )
     every = [glyph for rows in source(name).drawings.values() for row in rows for glyph in row]
     assert len(set(every)) == len(every)
     for split in SPLITS:
@@ -178,9 +194,17 @@ def test_digits_are_scikit_learns_scans() -> None:
 @pytest.mark.parametrize(
     ("options", "counts", "message"),
     [
-        ({"glyphs": {"lion": "1f981"}, "artist": ["openmoji"]}, {"classes": 1, "train": 1}, "did you mean 'artists'"),
+        (
+            {"glyphs": {"lion": "1f981"}, "artist": ["openmoji"]},
+            {"classes": 1, "train": 1},
+            "did you mean 'artists'",
+        ),
         ({"glyphs": {"lion": "1f981"}}, {"classes": 2, "train": 2}, "classes must be 1"),
-        ({"glyphs": {"lion": "1f981"}, "classes": ["lyon"]}, {"classes": 1, "train": 1}, "did you mean 'lion'"),
+        (
+            {"glyphs": {"lion": "1f981"}, "classes": ["lyon"]},
+            {"classes": 1, "train": 1},
+            "did you mean 'lion'",
+        ),
         ({"glyphs": {"cat": ["1f408", "1f981"]}}, {"classes": 1, "train": 1}, "at least 3"),
     ],
 )

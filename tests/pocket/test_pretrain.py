@@ -1,4 +1,6 @@
-"""The pre-training recipe on a handful of made-up drawings: it learns, repeats, and writes what open_clip can load."""
+"""The pre-training recipe on a handful of made-up drawings: it learns, repeats, and writes what open_clip can
+load.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,8 @@ def test_a_stopped_run_goes_on_as_if_it_never_had_been(
     resume = tmp_path / "parts.resume.safetensors"
     with pytest.raises(BenchError, match="delete it to start anew"):
         pretrain(learner(known, drawn), out, facts, batch=6, steps=7, every=0)
-    last = pretrain(learner(known, drawn, seed=9), out, facts, batch=6, steps=6, every=0)  # the seed's start is overwritten
+    # the seed's start is overwritten
+    last = pretrain(learner(known, drawn, seed=9), out, facts, batch=6, steps=6, every=0)
     assert last["step"] == 6 and not resume.exists()
     whole, parts = load_file(tmp_path / "whole.safetensors"), load_file(out)
     assert whole.keys() == parts.keys() and all(torch.equal(whole[k], parts[k]) for k in whole)
@@ -141,7 +144,10 @@ def test_category_captions_are_no_negatives_of_their_category(known: list[Concep
         assert not also_true.diagonal().any()
         for i, j in also_true.nonzero().tolist():
             found += 1
-            assert known[rows_B[i]].category == known[rows_B[j]].category and known[rows_B[j]].name not in texts[j]
+            assert (
+                known[rows_B[i]].category == known[rows_B[j]].category
+                and known[rows_B[j]].name not in texts[j]
+            )
     assert found
 
 
@@ -175,7 +181,10 @@ def test_scenes_are_images_that_show_the_main_glyph(drawn: Glyphs) -> None:
 
 
 def test_rasterised_drawings_fill_their_frame() -> None:
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect x="30" y="30" width="10" height="5"/></svg>'
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect x="30" y="30" width="10" '
+        'height="5"/></svg>'
+    )
     image = iconsets.rasterise(svg)
     assert image is not None and image.shape == (SIDE, SIDE, 4)
     covered = np.flatnonzero(image[..., 3].max(0) > 128)

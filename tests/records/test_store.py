@@ -82,7 +82,9 @@ def test_an_edited_record_is_refused(one: Path, edit: tuple[str, str]) -> None:
         (lambda r: r.update(schema=0), "schema"),
     ],
 )
-def test_a_field_that_no_record_may_have_is_named(one: Path, change: Callable[[dict[str, Any]], Any], says: str) -> None:
+def test_a_field_that_no_record_may_have_is_named(
+    one: Path, change: Callable[[dict[str, Any]], Any], says: str
+) -> None:
     resealed(one, change)
     with pytest.raises(BenchError, match="delete it to run its cell again") as error:
         store.read(one)
@@ -111,7 +113,9 @@ def test_any_json_is_a_record_or_one_line(one: Path, field: str, value: Any) -> 
         one.write_text(before)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 2}', b'{"schema": 1}', b"{}" * 9])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 2}', b'{"schema": 1}', b"{}" * 9]
+)
 def test_what_is_no_record_is_one_line(one: Path, data: bytes) -> None:
     one.write_bytes(data)
     with pytest.raises(BenchError, match="not a re"):
@@ -160,9 +164,18 @@ def test_every_field_of_a_fit_key_moves_it(one: Path) -> None:
     found = store.read(one)
     assert found is not None
     fit = store.behind(one, found)[0].parts
-    other: dict[str, Any] = {"shots": "all", "seed": 9, "version": 9, "engine": 9, "sentences": True, "draw_kind": "fold"}
+    other: dict[str, Any] = {
+        "shots": "all",
+        "seed": 9,
+        "version": 9,
+        "engine": 9,
+        "sentences": True,
+        "draw_kind": "fold",
+    }
     other |= {"settings": {"x": 1}, "recipe": {"x": 1}, "after": {"x": "y"}}
-    digests = {replace(fit, **{name: other.get(name, "another")}).digest() for name in keys.FitKey.__struct_fields__}
+    digests = {
+        replace(fit, **{name: other.get(name, "another")}).digest() for name in keys.FitKey.__struct_fields__
+    }
     assert len(digests | {fit.digest()}) == len(keys.FitKey.__struct_fields__) + 1
 
 
@@ -201,7 +214,17 @@ def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
 
 def test_two_records_of_one_cell_from_two_folders_are_named(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.6, folder="here")
-    write_cell(tmp_path, "safe", "ants", 1, 1, 0.9, folder="there", after={"other": "key"}, written="2026-03-01T00:00:00+00:00")
+    write_cell(
+        tmp_path,
+        "safe",
+        "ants",
+        1,
+        1,
+        0.9,
+        folder="there",
+        after={"other": "key"},
+        written="2026-03-01T00:00:00+00:00",
+    )
     frame = load_results(tmp_path)
     assert list(frame["accuracy"]) == [pytest.approx(90.0)]
     assert any("merged folders disagree" in note for note in frame.attrs["notes"])
@@ -221,9 +244,16 @@ def test_failures_and_fits_are_types_of_their_own(tmp_path: Path) -> None:
     kinds = [type(r) for _, r in store.every(tmp_path)]
     assert sorted(k.__name__ for k in kinds) == ["EvaluationRecord", "Failure", "FitRecord"]
     failure = next(r for _, r in store.every(tmp_path) if isinstance(r, Failure))
-    assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "coop"), failure.key), failure.key) is None
+    assert (
+        store.fit(
+            places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "coop"), failure.key), failure.key
+        )
+        is None
+    )
     fit = next(r for _, r in store.every(tmp_path) if isinstance(r, FitRecord))
-    assert store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "safe"), fit.key), fit.key) == fit
+    assert (
+        store.fit(places.fit_path(places.folder(tmp_path, "toy-rn", "ants", "safe"), fit.key), fit.key) == fit
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800"])
@@ -268,7 +298,11 @@ def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
     grid(tmp_path / "a", {"safe": 0.6}, shots=(1,))
     pack(tmp_path / "a", tmp_path / "b")
     path = load_results(tmp_path / "b")["path"][0]
-    for name, data in (("predictions.npz", b"torn"), ("predictions.npz", None), ("records.jsonl.xz", b"torn")):
+    for name, data in (
+        ("predictions.npz", b"torn"),
+        ("predictions.npz", None),
+        ("records.jsonl.xz", b"torn"),
+    ):
         file = tmp_path / "b" / name
         whole = file.read_bytes()
         file.unlink() if data is None else file.write_bytes(data)
@@ -287,7 +321,9 @@ def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """One seed was run again with an edited plugin, another harness or other texts; the others wait for their turn."""
+    """One seed was run again with an edited plugin, another harness or other texts; the others wait for their
+    turn.
+    """
     for seed in (1, 2, 3):
         write_cell(tmp_path, "safe", "ants", 1, seed, 0.6)
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")

@@ -19,19 +19,33 @@ NAMES = (("chromium", "chromium-browser", "google-chrome"), ("chromedriver", "ch
 def missing() -> str:
     """What is not installed, as a reason to skip; empty if both are there."""
     lacking = [names[0] for names in NAMES if not any(map(shutil.which, names))]
-    return f"needs {' and '.join(lacking)} (Debian: apt-get install chromium chromium-driver)" if lacking else ""
+    return (
+        f"needs {' and '.join(lacking)} (Debian: apt-get install chromium chromium-driver)" if lacking else ""
+    )
 
 
 class Browser:
-    """One session. ``run`` executes JavaScript and returns its value; ``log`` what the console got since the last call."""
+    """One session. ``run`` executes JavaScript and returns its value; ``log`` what the console got since the
+    last call.
+    """
 
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"
         options = {
             "binary": next(p for p in map(shutil.which, NAMES[0]) if p),
-            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"],
+            "args": [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+            ],
         }
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
         self.base += f"/session/{session}"
 
@@ -80,10 +94,16 @@ class Browser:
 def chromium() -> Iterator[Browser]:
     """A browser for the length of the context."""
     driver = next(p for p in map(shutil.which, NAMES[1]) if p)
-    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert process.stdout is not None
-        port = next(int(m[1]) for line in process.stdout if (m := re.search(r"started successfully on port (\d+)", line)))
+        port = next(
+            int(m[1])
+            for line in process.stdout
+            if (m := re.search(r"started successfully on port (\d+)", line))
+        )
         browser = Browser(port)
         try:
             yield browser

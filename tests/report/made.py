@@ -1,4 +1,6 @@
-"""Records as ``bench run`` writes them, details and all, with made-up predictions: images differ in difficulty, seeds in luck."""
+"""Records as ``bench run`` writes them, details and all, with made-up predictions: images differ in
+difficulty, seeds in luck.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,22 @@ from tests.report.recorded import cell_of, key_of
 
 CLASSES = 10
 SKILL = {"zero-shot": 0.45, "tip-adapter": 0.52, "tip-adapter-f": 0.6, "safe": 0.64, "safe-a": 0.66}
-TITLES = {"zero-shot": "Zero-shot CLIP", "tip-adapter": "Tip-Adapter", "tip-adapter-f": "Tip-Adapter-F", "safe": "SAFE"}
+TITLES = {
+    "zero-shot": "Zero-shot CLIP",
+    "tip-adapter": "Tip-Adapter",
+    "tip-adapter-f": "Tip-Adapter-F",
+    "safe": "SAFE",
+}
 PROVENANCE = {
-    "commit": "0" * 40, "dirty": False, "libraries": {"python": "3.12.1", "torch": "2.9.0"}, "device": "cpu",
-    "device_name": "Example CPU", "threads": 1, "flags": {"deterministic": True, "tf32": False}, "source": "ab" * 32,
-}  # fmt: skip
+    "commit": "0" * 40,
+    "dirty": False,
+    "libraries": {"python": "3.12.1", "torch": "2.9.0"},
+    "device": "cpu",
+    "device_name": "Example CPU",
+    "threads": 1,
+    "flags": {"deterministic": True, "tf32": False},
+    "source": "ab" * 32,
+}
 
 
 def cell(method: str, dataset: str, shots: int, seed: int, **other: str) -> dict[str, Any]:
@@ -31,11 +44,20 @@ def cell(method: str, dataset: str, shots: int, seed: int, **other: str) -> dict
 
 
 def one(
-    results: Path, where: Mapping[str, Any], n: int = 60, skill: float | None = None, target: str | None = None,
-    values: Mapping[str, Any] | None = None, changed: Mapping[str, Any] | None = None, status: str = "ok",
-    after: Mapping[str, str] | None = None, version: int = 1, provenance: Mapping[str, Any] = PROVENANCE, seconds: float = 1.0,
+    results: Path,
+    where: Mapping[str, Any],
+    n: int = 60,
+    skill: float | None = None,
+    target: str | None = None,
+    values: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Any] | None = None,
+    status: str = "ok",
+    after: Mapping[str, str] | None = None,
+    version: int = 1,
+    provenance: Mapping[str, Any] = PROVENANCE,
+    seconds: float = 1.0,
     title: str | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed)."""
     method = where["method"]
     parts = key_of(where, version=version, after=dict(after or {}), settings={"lr": [1e-3], "steps": 100})
@@ -43,19 +65,36 @@ def one(
     folder = places.folder(results, where["backbone"], where["dataset"], method)
     clock = store.Clock("made", int(time.time() * 1000))
     name = title or TITLES.get(method, method)
-    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(where), "parts": parts, "title": name}
+    head: dict[str, Any] = {
+        "schema": 2,
+        "key": fit_key,
+        "cell": cell_of(where),
+        "parts": parts,
+        "title": name,
+    }
     head["provenance"] = Provenance(**provenance)
     if status != "ok":
-        failure = Failure(**head, of="fit", fit=fit_key, stage="fit", error="out of memory", traceback="Traceback ...")
+        failure = Failure(
+            **head, of="fit", fit=fit_key, stage="fit", error="out of memory", traceback="Traceback ..."
+        )
         store.write(places.fit_path(folder, fit_key), failure, clock)
         return places.fit_path(folder, fit_key)
     checks = [(step, 0.4 + 0.02 * step**0.5) for step in range(0, 101, 25)]
     fit = FitRecord(
-        **head, values={"lr": 0.001}, step=75, val_accuracy=0.57,
-        curve=[Curve(point={"lr": 0.001}, checks=checks), Curve(point={"lr": 0.01}, checks=[(s, a / 2) for s, a in checks])],
+        **head,
+        values={"lr": 0.001},
+        step=75,
+        val_accuracy=0.57,
+        curve=[
+            Curve(point={"lr": 0.001}, checks=checks),
+            Curve(point={"lr": 0.01}, checks=[(s, a / 2) for s, a in checks]),
+        ],
         budget=Budget(configurations=2, checks=10, steps=200, val_images=10),
-        seconds={"prepare": 0.1 * seconds, "fit": seconds}, peak_memory=10**8, notes=["a note"], has_state=True,
-    )  # fmt: skip
+        seconds={"prepare": 0.1 * seconds, "fit": seconds},
+        peak_memory=10**8,
+        notes=["a note"],
+        has_state=True,
+    )
     store.write(places.fit_path(folder, fit_key), fit, clock)
     goal = target or where["dataset"]
     key = EvaluationKey(fit=fit_key, target=digest(goal), values=dict(values or {}))
@@ -64,10 +103,21 @@ def one(
     path = places.evaluation_path(folder, fit_key, key.digest())
     kept = store.write_predictions(path, {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": labels})
     evaluation = EvaluationRecord(
-        schema=2, key=key.digest(), fit=fit_key, cell=cell_of(where), target=goal, parts=key, values=dict(values or {}),
-        changed=dict(changed or {}), n=n, top1=right, top5=right, seconds=0.1, predictions=kept,
+        schema=2,
+        key=key.digest(),
+        fit=fit_key,
+        cell=cell_of(where),
+        target=goal,
+        parts=key,
+        values=dict(values or {}),
+        changed=dict(changed or {}),
+        n=n,
+        top1=right,
+        top5=right,
+        seconds=0.1,
+        predictions=kept,
         provenance=Provenance(**provenance),
-    )  # fmt: skip
+    )
     store.write(path, evaluation, clock)
     return path
 
@@ -83,9 +133,14 @@ def predictions(where: Mapping[str, Any], target: str, n: int, skill: float) -> 
 
 
 def grid(
-    results: Path, methods: Sequence[str] = tuple(SKILL), datasets: Sequence[str] = ("birds", "fish", "tools"),
-    shots: Sequence[int] = (1, 4), seeds: Sequence[int] = (1, 2, 3), n: int = 60, **other: Any,
-) -> Path:  # fmt: skip
+    results: Path,
+    methods: Sequence[str] = tuple(SKILL),
+    datasets: Sequence[str] = ("birds", "fish", "tools"),
+    shots: Sequence[int] = (1, 4),
+    seeds: Sequence[int] = (1, 2, 3),
+    n: int = 60,
+    **other: Any,
+) -> Path:
     """Cells of a whole table; zero-shot has no shots and no seeds."""
     for method in methods:
         for dataset in datasets:
@@ -99,7 +154,10 @@ def grid(
 
 
 def sweep(
-    results: Path, betas: Sequence[float] = (0.0, 0.5, 1.0), targets: Sequence[str] = ("birds", "birds-v2"), **other: Any
+    results: Path,
+    betas: Sequence[float] = (0.0, 0.5, 1.0),
+    targets: Sequence[str] = ("birds", "birds-v2"),
+    **other: Any,
 ) -> Path:
     """SAFE at several betas on a source and a shift, 16 shots."""
     for seed in (1, 2, 3):
@@ -108,5 +166,12 @@ def sweep(
                 changed = {} if beta == 0.5 else {"beta": beta}
                 skill = 0.5 + 0.1 * beta * (1.2 - beta)
                 where = cell("safe", targets[0], 16, seed, **other)
-                one(results, where, skill=skill, target=target, values={"beta": beta, "blend": "raw"}, changed=changed)
+                one(
+                    results,
+                    where,
+                    skill=skill,
+                    target=target,
+                    values={"beta": beta, "blend": "raw"},
+                    changed=changed,
+                )
     return results

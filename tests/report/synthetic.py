@@ -31,41 +31,84 @@ def digest_seed(*parts: object) -> int:
 
 
 def write_cell(
-    results: Path, method: str, dataset: str, shots: int, seed: int, accuracy: float, *, target: str | None = None,
-    n: int = 100, backbone: str = "toy-rn", prompts: str = "hand", protocol: str = "recipe", preset: str = "quick",
-    version: int = 1, weights: str = "w", content: str = "", changed: dict[str, Any] | None = None,
-    late: dict[str, Any] | None = None, after: dict[str, str] | None = None, written: str = "2026-01-01T00:00:00.000+00:00",
-    fail: str = "", noise: int = 0, keep_predictions: bool = True, target_digest: str = "",
-    classes: int = K, defaults: dict[str, Any] | None = None, prompts_use_labels: bool | None = None, folder: str = "",
+    results: Path,
+    method: str,
+    dataset: str,
+    shots: int,
+    seed: int,
+    accuracy: float,
+    *,
+    target: str | None = None,
+    n: int = 100,
+    backbone: str = "toy-rn",
+    prompts: str = "hand",
+    protocol: str = "recipe",
+    preset: str = "quick",
+    version: int = 1,
+    weights: str = "w",
+    content: str = "",
+    changed: dict[str, Any] | None = None,
+    late: dict[str, Any] | None = None,
+    after: dict[str, str] | None = None,
+    written: str = "2026-01-01T00:00:00.000+00:00",
+    fail: str = "",
+    noise: int = 0,
+    keep_predictions: bool = True,
+    target_digest: str = "",
+    classes: int = K,
+    defaults: dict[str, Any] | None = None,
+    prompts_use_labels: bool | None = None,
+    folder: str = "",
     parts: dict[str, Any] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Write the fit and the evaluation of one cell as the program would; returns the fit key.
 
     ``changed`` are settings in the fit, ``late`` inference-time ones; ``fail`` makes the fit a failed one;
-    ``prompts_use_labels`` is left out of the record where None; ``folder`` names the results folder it was written in;
-    ``parts`` are further parts of the fit's key.
+    ``prompts_use_labels`` is left out of the record where None; ``folder`` names the results folder it was
+    written in; ``parts`` are further parts of the fit's key.
     """
     target = target or dataset
     cell = {
-        "method": method, "dataset": dataset, "shots": shots, "seed": seed, "backbone": backbone, "prompts": prompts,
-        "protocol": protocol, "preset": preset,
-    }  # fmt: skip
+        "method": method,
+        "dataset": dataset,
+        "shots": shots,
+        "seed": seed,
+        "backbone": backbone,
+        "prompts": prompts,
+        "protocol": protocol,
+        "preset": preset,
+    }
     key = key_of(
-        cell, **(parts or {}), dataset=target_digest or f"{dataset}{content}", version=version, weights=weights,
-        after=after or {}, settings={**(defaults or {}), **(changed or {})},
-    )  # fmt: skip
+        cell,
+        **(parts or {}),
+        dataset=target_digest or f"{dataset}{content}",
+        version=version,
+        weights=weights,
+        after=after or {},
+        settings={**(defaults or {}), **(changed or {})},
+    )
     fit_key = key.digest()
     where = places.folder(results, backbone, dataset, method)
-    head: dict[str, Any] = {"schema": 2, "key": fit_key, "cell": cell_of(cell), "changed": changed or {}, "parts": key}
+    head: dict[str, Any] = {
+        "schema": 2,
+        "key": fit_key,
+        "cell": cell_of(cell),
+        "changed": changed or {},
+        "parts": key,
+    }
     head["provenance"] = at(written, folder)
     if fail:
         failure = Failure(**head, of="fit", fit=fit_key, stage="fit", error=fail, traceback="Traceback")
         store.put(places.fit_path(where, fit_key), failure)
         return fit_key
     fit = FitRecord(
-        **head, values={"lr": 0.1}, budget=Budget(steps=10, configurations=3), seconds={"fit": 1.0},
-        curve=[Curve(point={"lr": 0.1}, checks=[(0, 0.5)])], prompts_use_labels=prompts_use_labels,
-    )  # fmt: skip
+        **head,
+        values={"lr": 0.1},
+        budget=Budget(steps=10, configurations=3),
+        seconds={"fit": 1.0},
+        curve=[Curve(point={"lr": 0.1}, checks=[(0, 0.5)])],
+        prompts_use_labels=prompts_use_labels,
+    )
     store.put(places.fit_path(where, fit_key), fit)
     right = outcomes(accuracy, n, seed, noise)
     labels = np.arange(n) % classes
@@ -75,19 +118,36 @@ def write_cell(
     arrays = {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": labels}
     checksums = store.write_predictions(path, arrays) if keep_predictions else {}
     evaluation = EvaluationRecord(
-        schema=2, key=late_key.digest(), fit=fit_key, cell=cell_of(cell), target=target, parts=late_key, values=late or {},
-        changed=late or {}, n=n, top1=float(right.mean()), top5=1.0, seconds=0.5, predictions=checksums,
+        schema=2,
+        key=late_key.digest(),
+        fit=fit_key,
+        cell=cell_of(cell),
+        target=target,
+        parts=late_key,
+        values=late or {},
+        changed=late or {},
+        n=n,
+        top1=float(right.mean()),
+        top5=1.0,
+        seconds=0.5,
+        predictions=checksums,
         provenance=at(written, folder),
-    )  # fmt: skip
+    )
     store.put(path, evaluation)
     return fit_key
 
 
 def grid(
-    results: Path, accuracy: dict[str, float], datasets: tuple[str, ...] = ("ants", "bees"), shots: tuple[int, ...] = (1, 16),
-    seeds: tuple[int, ...] = (1, 2, 3), **more: Any,
-) -> Path:  # fmt: skip
-    """A full grid of methods by their 1-shot accuracy, 10 points more at 16 shots; ``zero-shot`` has shots 0 and seed 0."""
+    results: Path,
+    accuracy: dict[str, float],
+    datasets: tuple[str, ...] = ("ants", "bees"),
+    shots: tuple[int, ...] = (1, 16),
+    seeds: tuple[int, ...] = (1, 2, 3),
+    **more: Any,
+) -> Path:
+    """A full grid of methods by their 1-shot accuracy, 10 points more at 16 shots; ``zero-shot`` has shots 0
+    and seed 0.
+    """
     for noise, (method, base) in enumerate(accuracy.items()):
         for dataset in datasets:
             if method == "zero-shot":

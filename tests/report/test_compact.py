@@ -67,7 +67,9 @@ def test_classes_beyond_a_byte(tmp_path: Path) -> None:
     kept = store.write_predictions(path, {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": top1})
     store.put(path, replace(found, predictions=kept))
     pack(tmp_path / "a", tmp_path / "b")
-    np.testing.assert_array_equal(store.predictions(tmp_path / "b" / path.relative_to(tmp_path / "a"))["top1"], top1)
+    np.testing.assert_array_equal(
+        store.predictions(tmp_path / "b" / path.relative_to(tmp_path / "a"))["top1"], top1
+    )
 
 
 def test_the_same_records_give_the_same_bytes(runs: Path, packed: Path, tmp_path: Path) -> None:

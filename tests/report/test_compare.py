@@ -39,7 +39,9 @@ def test_unequal_cells_are_said(tmp_path: Path) -> None:
 
 def test_verdicts(frame: pd.DataFrame) -> None:
     better = compare(frame, "safe", "coop")
-    assert better.verdict.startswith("safe is better than coop by 20.00 points on average over 7 datasets at 1 and 16 shots")
+    assert better.verdict.startswith(
+        "safe is better than coop by 20.00 points on average over 7 datasets at 1 and 16 shots"
+    )
     assert compare(frame, "coop", "safe").verdict.startswith("coop is worse than safe by 20.00 points")
     open_ = compare(frame, "safe", "tip-adapter-f")
     assert open_.difference.low < 0 < open_.difference.high
@@ -55,11 +57,15 @@ def test_numbers_are_those_of_the_statistics(frame: pd.DataFrame) -> None:
     assert found.difference == whole
     rows = {r.heads[0]: r.entries for r in found.table.rows}
     assert rows["average"]["difference"].value == pytest.approx(100 * whole.estimate)
-    scores = pd.DataFrame({"a": [p.first.mean() for p in found.pairs], "b": [p.second.mean() for p in found.pairs]})
+    scores = pd.DataFrame(
+        {"a": [p.first.mean() for p in found.pairs], "b": [p.second.mean() for p in found.pairs]}
+    )
     assert rows["average"]["Wilcoxon"].value == pytest.approx(wilcoxon_holm(scores)["p"].iloc[0])
     first = found.pairs[0]
     each = [mcnemar(first.first[i], first.second[i]).p_mid for i in range(3)]
-    assert rows[first.dataset]["McNemar"].text == "  ".join("<0.001" if p < 0.0005 else f"{p:.3f}" for p in each)
+    assert rows[first.dataset]["McNemar"].text == "  ".join(
+        "<0.001" if p < 0.0005 else f"{p:.3f}" for p in each
+    )
 
 
 def test_a_method_without_seeds_meets_every_number_of_shots(frame: pd.DataFrame) -> None:
@@ -138,7 +144,10 @@ def test_flips_are_ordered_by_consistency() -> None:
 
 
 def test_sheet_has_every_picture() -> None:
-    red = Picture(Image.new("RGB", (40, 30), "red"), ("a very long class name that cannot fit below the picture", "safe: b"))
+    red = Picture(
+        Image.new("RGB", (40, 30), "red"),
+        ("a very long class name that cannot fit below the picture", "safe: b"),
+    )
     one, two = (sheet("title", [("only a", [red] * n), ("only b", [])]) for n in (PER_ROW, PER_ROW + 1))
     assert two.height > one.height and two.width == one.width
     reds = [(np.asarray(s) == (255, 0, 0)).all(-1).sum() for s in (one, two)]

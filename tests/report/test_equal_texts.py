@@ -16,11 +16,15 @@ from tests.report import made
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Zero-shot with ``coop`` on emoji (the texts of ``vanilla``) and with both on flags, SAFE with ``hand`` and ``vanilla``."""
+    """Zero-shot with ``coop`` on emoji (the texts of ``vanilla``) and with both on flags, SAFE with ``hand``
+    and ``vanilla``.
+    """
     folder = tmp_path_factory.mktemp("results")
     for dataset, names in (("emoji", ("coop", "hand")), ("flags", ("coop", "hand", "vanilla"))):
         for name in names:
-            made.one(folder, made.cell("zero-shot", dataset, 0, 0, prompts=name), skill=0.3 + 0.05 * len(name))
+            made.one(
+                folder, made.cell("zero-shot", dataset, 0, 0, prompts=name), skill=0.3 + 0.05 * len(name)
+            )
     for name in ("hand", "vanilla"):
         made.one(folder, made.cell("safe", "emoji", 1, 1, prompts=name), skill=0.3 + 0.05 * len(name))
     return load_results(folder)
@@ -35,7 +39,10 @@ def test_sets_of_the_same_templates() -> None:
     assert prompts.same("Vanilla", catalog.spec("stanford_cars")) == ("coop", "hand")
     assert prompts.same("hand", catalog.spec("flags")) == prompts.same("cupl", catalog.spec("emoji")) == ()
     for spec in map(catalog.spec, ("dtd", "emoji", "sun397")):  # as the keys of fits have it
-        digests = {name: prompts.build(name, spec, ("banded",)).digest for name in ("class-name", "vanilla", "coop", "hand")}
+        digests = {
+            name: prompts.build(name, spec, ("banded",)).digest
+            for name in ("class-name", "vanilla", "coop", "hand")
+        }
         for name, own in digests.items():
             assert {n for n, d in digests.items() if d == own} - {name} == set(prompts.same(name, spec))
 
@@ -43,7 +50,8 @@ def test_sets_of_the_same_templates() -> None:
 def test_a_row_is_filled_by_what_bears_another_name(records: pd.DataFrame) -> None:
     rows = shown(table(records))
     assert rows["zero-shot", "vanilla"]["emoji"] == rows["zero-shot", "coop"]["emoji"] != "-"
-    assert rows["zero-shot", "vanilla"]["flags"] != rows["zero-shot", "coop"]["flags"]  # where both are recorded, each is itself
+    # where both are recorded, each is itself
+    assert rows["zero-shot", "vanilla"]["flags"] != rows["zero-shot", "coop"]["flags"]
     assert ("safe", "coop") not in rows  # SAFE has no row of that name to fill
 
 
@@ -52,7 +60,9 @@ def test_a_name_without_records_stands_for_its_texts(records: pd.DataFrame) -> N
     assert list(asked) == [("safe", "coop")]
     recorded = shown(table(records, methods=["safe"], prompts=["vanilla"]))
     assert asked["safe", "coop"] == recorded["safe", "vanilla"]
-    assert set(shown(table(records, methods=["zero-shot", "safe"], prompts=["coop"]))) == {("zero-shot", "coop")}
+    assert set(shown(table(records, methods=["zero-shot", "safe"], prompts=["coop"]))) == {
+        ("zero-shot", "coop")
+    }
     with pytest.raises(BenchError, match="no records of prompts 'cupl'"):
         table(records, methods=["safe"], prompts=["coop", "cupl"])
 

@@ -78,7 +78,12 @@ def test_a_failed_seed_takes_its_points_out_and_is_named(results: Path, tmp_path
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
     frame = load_results(folder)
-    row = frame[(frame["method"] == "safe") & (frame["dataset"] == "fish") & (frame["shots"] == 4) & (frame["seed"] == 2)].iloc[0]
+    row = frame[
+        (frame["method"] == "safe")
+        & (frame["dataset"] == "fish")
+        & (frame["shots"] == 4)
+        & (frame["seed"] == 2)
+    ].iloc[0]
     for file in Path(row["path"]).parent.glob(f"{row['fit'][:20]}*"):
         file.unlink()
     made.one(folder, made.cell("safe", "fish", 4, 2), status="failed")
@@ -93,7 +98,9 @@ def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
     drawn = figures.plot(frame, "beta")
     assert [ax.get_title() for ax in drawn.figure.axes] == ["pocket-rn", "pocket-vit"]
     here = {"backbone": "pocket-vit", "target": "birds-v2"}
-    interval = difference_interval(outcomes(frame, **here, variant="beta=1.0"), outcomes(frame, **here, variant="beta=0.0"))
+    interval = difference_interval(
+        outcomes(frame, **here, variant="beta=1.0"), outcomes(frame, **here, variant="beta=0.0")
+    )
     got = point(drawn, panel="pocket-vit", series="birds-v2", x=1.0)
     assert (got.y, got.low, got.high) == pytest.approx(percent(interval))
     zero = point(drawn, panel="pocket-rn", series="birds", x=0.0)
@@ -112,7 +119,9 @@ def test_cd_shows_friedmans_ranks(results: Path) -> None:
     drawn = figures.plot(frame, "cd", shots=[4], prompts=["hand"])
     own = frame[frame["shots"].isin([0, 4]) & (frame["prompts"] == "hand")]
     expected = friedman(own.pivot_table(index="dataset", columns="method", values="accuracy"))
-    assert dict(zip(drawn.points["series"], drawn.points["y"], strict=True)) == pytest.approx(dict(expected.ranks))
+    assert dict(zip(drawn.points["series"], drawn.points["y"], strict=True)) == pytest.approx(
+        dict(expected.ranks)
+    )
     assert f"{expected.critical_difference:.2f}" in drawn.notes[-1]
 
 
@@ -133,8 +142,10 @@ def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path:
     first, second = tmp_path / f"1.{form}", tmp_path / f"2.{form}"
     figures.save(figures.plot(load_results(results), "shots", prompts=["hand"]), first)
     code = (
-        "import sys; from pathlib import Path; from bench.report import figures; from bench.report.frame import load_results\n"
-        "figures.save(figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; from bench.report import figures; from bench.report.frame "
+        "import load_results\n"
+        "figures.save(figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), "
+        "Path(sys.argv[2]))"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(results), str(second)], check=True, env=env, cwd=tmp_path)
@@ -156,7 +167,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for k in (1, 4):
                 if (k, dataset) != (1, "fish") or method not in MANY[1:3]:
                     skill = 0.2 if method == "safe" else 0.4 + 0.02 * i
-                    made.one(folder, made.cell(method, dataset, k, 1), skill=skill, title=f"A method with a longish title {i}")
+                    made.one(
+                        folder,
+                        made.cell(method, dataset, k, 1),
+                        skill=skill,
+                        title=f"A method with a longish title {i}",
+                    )
     return folder
 
 
@@ -166,7 +182,9 @@ def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
     drawn = figures.plot(frame, kind, first=["safe"])
     (legend,) = drawn.figure.legends
     labels = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
-    titles = {f"A method with a longish title {i}" for i in (9, 10, 11, 12, 13)} | {"A method with a longish title 14"}
+    titles = {f"A method with a longish title {i}" for i in (9, 10, 11, 12, 13)} | {
+        "A method with a longish title 14"
+    }
     assert titles <= set(labels), "the first one, then the best at the most shots"
     assert "8 other methods" in labels
     assert any("in grey: method-00, " in note and "--methods" in note for note in drawn.notes)
@@ -176,16 +194,24 @@ def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
         box = figure.legends[0].get_window_extent()
         assert box.width <= figure.bbox.width, "the legend is not clipped"
         figure.canvas.draw()
-        assert all(ax.get_position().height * figure.get_figheight() > 1.0 for ax in figure.axes), "nor are panels squeezed"
+        assert all(ax.get_position().height * figure.get_figheight() > 1.0 for ax in figure.axes), (
+            "nor are panels squeezed"
+        )
 
 
 def test_points_that_are_missing_alike_share_a_note(many: Path) -> None:
     notes = figures.plot(load_results(many), "shots").notes
-    assert "method-00 and method-01, 1 shot: left out of average and fish, seeds or datasets are missing or failed" in notes
+    assert (
+        "method-00 and method-01, 1 shot: left out of average and fish, seeds or datasets are missing or "
+        "failed" in notes
+    )
     frame = load_results(many)
     few = frame[~((frame["shots"] == 1) & (frame["dataset"] != "birds"))]
     notes = figures.plot(few, "shots").notes
-    assert "14 methods, 1 shot: left out everywhere but on birds, seeds or datasets are missing or failed" in notes
+    assert (
+        "14 methods, 1 shot: left out everywhere but on birds, seeds or datasets are missing or failed"
+        in notes
+    )
 
 
 def test_datasets_without_few_shot_results_have_no_panel(results: Path) -> None:
@@ -195,7 +221,9 @@ def test_datasets_without_few_shot_results_have_no_panel(results: Path) -> None:
 
 
 def test_too_many_methods_for_ranks_names_a_choice(many: Path) -> None:
-    with pytest.raises(BenchError, match=r"15 methods.*at most 12 with --methods; the best are --methods ([\w,-]+)") as caught:
+    with pytest.raises(
+        BenchError, match=r"15 methods.*at most 12 with --methods; the best are --methods ([\w,-]+)"
+    ) as caught:
         figures.plot(load_results(many), "cd", shots=[4])
     names = str(caught.value).rpartition(" ")[2].split(",")
     assert len(names) == 12 and "safe" not in names
@@ -203,7 +231,13 @@ def test_too_many_methods_for_ranks_names_a_choice(many: Path) -> None:
 
 
 def test_published_anchors_are_marked_where_they_belong(tmp_path: Path) -> None:
-    made.sweep(tmp_path / "same", betas=(0.0, 0.5, 0.9), targets=("imagenet", "imagenet_r"), backbone="RN50", preset="paper")
+    made.sweep(
+        tmp_path / "same",
+        betas=(0.0, 0.5, 0.9),
+        targets=("imagenet", "imagenet_r"),
+        backbone="RN50",
+        preset="paper",
+    )
     (ax,) = figures.plot(load_results(tmp_path / "same"), "beta").figure.axes
     assert [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in _hollow(ax)] == [(0.9, 2.27)]
     made.sweep(tmp_path / "other", betas=(0.0, 0.5, 0.9), targets=("imagenet", "imagenet_r"))
@@ -215,7 +249,11 @@ def test_published_anchors_are_marked_where_they_belong(tmp_path: Path) -> None:
             where = made.cell("safe", "imagenet", shots, 1, backbone="RN50", prompts=prompts)
             made.one(tmp_path / "prompts", where)
     drawn = figures.plot(load_results(tmp_path / "prompts"), "prompts")
-    assert sorted(float(line.get_ydata()[0]) for line in _hollow(drawn.figure.axes[0])) == [61.85, 62.98, 63.03]
+    assert sorted(float(line.get_ydata()[0]) for line in _hollow(drawn.figure.axes[0])) == [
+        61.85,
+        62.98,
+        63.03,
+    ]
     assert "published" in [text.get_text() for text in drawn.figure.legends[0].get_texts()]
 
 
@@ -224,12 +262,22 @@ def _hollow(ax: Any) -> list[Any]:
 
 
 def test_type_is_readable_at_column_width(results: Path, swept: Path) -> None:
-    for folder, kind in ((results, "shots"), (results, "prompts"), (results, "cd"), (results, "time"), (swept, "beta")):
+    for folder, kind in (
+        (results, "shots"),
+        (results, "prompts"),
+        (results, "cd"),
+        (results, "time"),
+        (swept, "beta"),
+    ):
         drawn = figures.plot(load_results(folder), kind, prompts=() if kind == "prompts" else ("hand",))
         assert drawn.figure.get_figwidth() in (style.COLUMN, style.PAGE)
         svg = figures.encode(drawn, "svg").decode()
         assert "<svg" in svg
-        texts = [t for ax in drawn.figure.axes for t in (*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels())]
+        texts = [
+            t
+            for ax in drawn.figure.axes
+            for t in (*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels())
+        ]
         texts += [t for legend in drawn.figure.legends for t in legend.get_texts()]
         assert min(t.get_fontsize() for t in texts if t.get_text()) >= 7, kind
 
@@ -252,14 +300,24 @@ def test_colours_differ_for_colour_blind_eyes_and_in_grey() -> None:
         ("shots", {"methods": ["zero-shot"]}, r"bench run --methods zero-shot --shots 1,4,16"),
         ("beta", {}, r"bench run --methods safe --sweep safe\.beta=0:2:0\.1 --targets"),
         ("beta", {"methods": ["tip-adapter"]}, r"--sweep tip-adapter\.beta=0:2:0\.1"),
-        ("prompts", {"methods": ["safe-a"]}, r"bench run --methods safe-a --prompts class-name,vanilla,coop,hand"),
-        ("cd", {"methods": ["safe", "zero-shot"]}, r"3 methods on 2 datasets.*bench run --methods safe,zero-shot --shots 4"),
+        (
+            "prompts",
+            {"methods": ["safe-a"]},
+            r"bench run --methods safe-a --prompts class-name,vanilla,coop,hand",
+        ),
+        (
+            "cd",
+            {"methods": ["safe", "zero-shot"]},
+            r"3 methods on 2 datasets.*bench run --methods safe,zero-shot --shots 4",
+        ),
         ("shots", {"methods": ["saef"]}, r"did you mean 'safe'"),
         ("shoots", {}, r"did you mean 'shots'"),
         ("shots", {"protocol": "no-val"}, r"no records of protocol 'no-val'"),
     ],
 )
-def test_missing_records_name_the_command(results: Path, kind: str, options: dict[str, Any], says: str) -> None:
+def test_missing_records_name_the_command(
+    results: Path, kind: str, options: dict[str, Any], says: str
+) -> None:
     with pytest.raises(BenchError) as caught:
         figures.plot(load_results(results), kind, **options)
     assert re.search(says, str(caught.value)), str(caught.value)
@@ -268,7 +326,11 @@ def test_missing_records_name_the_command(results: Path, kind: str, options: dic
 def test_commands_in_messages_parse(results: Path) -> None:
     from tests.test_readme import parse
 
-    for kind, options in (("shots", {"methods": ["zero-shot"]}), ("beta", {}), ("prompts", {"methods": ["safe-a"]})):
+    for kind, options in (
+        ("shots", {"methods": ["zero-shot"]}),
+        ("beta", {}),
+        ("prompts", {"methods": ["safe-a"]}),
+    ):
         with pytest.raises(BenchError) as caught:
             figures.plot(load_results(results), kind, **options)
         (command,) = re.findall(r"`(bench [^`]+)`", str(caught.value))

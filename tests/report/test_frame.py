@@ -67,7 +67,9 @@ def test_settings_of_the_method_below_make_a_variant(tmp_path: Path) -> None:
     assert frame.loc["safe-a", "variant"] == "key_views=flip, safe.steps=5"
 
 
-@pytest.mark.parametrize(("change", "word"), [({"weights": "w2"}, "older weights"), ({"content": "-2"}, "older content of ants")])
+@pytest.mark.parametrize(
+    ("change", "word"), [({"weights": "w2"}, "older weights"), ({"content": "-2"}, "older content of ants")]
+)
 def test_other_weights_or_images_replace(tmp_path: Path, change: dict[str, str], word: str) -> None:
     grid(tmp_path, {"safe": 0.6}, datasets=("ants", "bees"), shots=(1,))
     write_cell(tmp_path, "coop", "ants", 1, 1, 0.4, written=LATER, **change)  # type: ignore[arg-type]
@@ -146,7 +148,9 @@ def test_written_records_bear_the_time(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "a" / "b" / "c" / "x.json"
     cell = {"method": "c", "dataset": "b", "shots": 1, "seed": 1, "backbone": "a", "prompts": "hand"}
     cell |= {"protocol": "recipe", "preset": "quick"}
-    fit = FitRecord(schema=2, key="0" * 64, cell=cell_of(cell), parts=key_of(cell), provenance=Provenance(device="cpu"))
+    fit = FitRecord(
+        schema=2, key="0" * 64, cell=cell_of(cell), parts=key_of(cell), provenance=Provenance(device="cpu")
+    )
     store.write(path, fit, store.Clock.of(tmp_path))
     found = store.read(path)
     assert found is not None
@@ -177,8 +181,10 @@ def test_records_say_which_prompts_use_labels(tmp_path: Path) -> None:
     write_cell(tmp_path, "zero-shot", "ants", 4, 1, 0.5, prompts="mined-val", fail="it broke")
     frame = load_results(tmp_path)
     assert frame.groupby("prompts")["label_prompts"].agg(list).to_dict() == {
-        "tuned": [True, True], "linear": [False], "mined-val": [True],
-    }  # fmt: skip
+        "tuned": [True, True],
+        "linear": [False],
+        "mined-val": [True],
+    }
 
 
 def test_known_label_prompts_are_those_of_the_prompt_sets() -> None:

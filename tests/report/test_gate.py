@@ -38,7 +38,13 @@ def bench(*args: object) -> int:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.grid(tmp_path_factory.mktemp("results"), ["zero-shot", "tip-adapter", "safe"], ["birds", "fish"], (1, 4), n=N)
+    return made.grid(
+        tmp_path_factory.mktemp("results"),
+        ["zero-shot", "tip-adapter", "safe"],
+        ["birds", "fish"],
+        (1, 4),
+        n=N,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +52,12 @@ def old(results: Path) -> Baseline:
     return Baseline(tuple(baselines.collect(load_results(results))))
 
 
-def changed(baseline: Baseline, method: str, share: float, lift: bool = False, machine: str | None = None) -> Baseline:
-    """The baseline with other predictions for a share of a method's images: right ones (``lift``) or random ones."""
+def changed(
+    baseline: Baseline, method: str, share: float, lift: bool = False, machine: str | None = None
+) -> Baseline:
+    """The baseline with other predictions for a share of a method's images: right ones (``lift``) or random
+    ones.
+    """
     rng = np.random.default_rng(0)
     kept = []
     for k in baseline.kept:
@@ -69,9 +79,12 @@ def test_the_same_records_pass(results: Path, old: Baseline) -> None:
     verdict = gate.check(old, load_results(results))
     assert verdict.passed and all(g.agreement == 1 and g.by_agreement for g in verdict.groups)
     assert [g.name for g in verdict.groups] == [
-        "safe 1 shot (pocket-rn, hand)", "safe 4 shots (pocket-rn, hand)", "tip-adapter 1 shot (pocket-rn, hand)",
-        "tip-adapter 4 shots (pocket-rn, hand)", "zero-shot (pocket-rn, hand)",
-    ]  # fmt: skip
+        "safe 1 shot (pocket-rn, hand)",
+        "safe 4 shots (pocket-rn, hand)",
+        "tip-adapter 1 shot (pocket-rn, hand)",
+        "tip-adapter 4 shots (pocket-rn, hand)",
+        "zero-shot (pocket-rn, hand)",
+    ]
     assert "smallest drop that would have been seen" in gate_view.headline(verdict)
 
 
@@ -88,7 +101,9 @@ def test_same_machine_wants_the_same_predictions(results: Path, old: Baseline) -
 
 def test_another_machine_may_flip_some_images(results: Path, old: Baseline) -> None:
     verdict = gate.check(changed(old, "safe", 0.02, machine="Another CPU"), load_results(results))
-    assert verdict.passed and not of(verdict, "safe 1").by_agreement and of(verdict, "safe 1").agreement < 0.995
+    assert (
+        verdict.passed and not of(verdict, "safe 1").by_agreement and of(verdict, "safe 1").agreement < 0.995
+    )
 
 
 def test_a_drop_beyond_the_margin_fails_on_every_machine(results: Path, old: Baseline) -> None:
@@ -99,7 +114,9 @@ def test_a_drop_beyond_the_margin_fails_on_every_machine(results: Path, old: Bas
     assert not worst.passed and of(verdict, "zero-shot").passed
     assert worst.test is not None and worst.test.lower < -0.01
     assert gate.check(better, load_results(results), margin=0.5).passed
-    assert "1 of" not in gate_view.headline(verdict) and "2 of 5 groups got worse" in gate_view.headline(verdict)
+    assert "1 of" not in gate_view.headline(verdict) and "2 of 5 groups got worse" in gate_view.headline(
+        verdict
+    )
 
 
 def test_few_images_cannot_pass_on_another_machine_and_say_so(tmp_path: Path) -> None:
@@ -107,7 +124,9 @@ def test_few_images_cannot_pass_on_another_machine_and_say_so(tmp_path: Path) ->
     old = Baseline(tuple(baselines.collect(load_results(tmp_path))))
     verdict = gate.check(changed(old, "safe", 0.04, lift=True, machine="Another CPU"), load_results(tmp_path))
     assert not verdict.passed and "take more" in verdict.groups[0].reason
-    assert gate.check(changed(old, "safe", 0.0, machine="Another CPU"), load_results(tmp_path)).passed, "nothing flipped at all"
+    assert gate.check(changed(old, "safe", 0.0, machine="Another CPU"), load_results(tmp_path)).passed, (
+        "nothing flipped at all"
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
@@ -119,7 +138,9 @@ def test_kind_of_machine(old: Baseline, device: str) -> None:
     assert replace(one, machine={**one.machine, "commit": "1" * 40}).kind == one.kind
 
 
-def test_a_failed_cell_fails_and_a_missing_one_is_no_answer(results: Path, old: Baseline, tmp_path: Path) -> None:
+def test_a_failed_cell_fails_and_a_missing_one_is_no_answer(
+    results: Path, old: Baseline, tmp_path: Path
+) -> None:
     folder = tmp_path / "results"
     shutil.copytree(results, folder)
     frame = load_results(folder)
@@ -153,8 +174,12 @@ def test_speed_is_relative_to_the_calibration(results: Path, old: Baseline) -> N
 
 
 def test_a_new_version_is_mentioned(results: Path, old: Baseline) -> None:
-    before = replace(old, kept=tuple(replace(k, version=0) if k.cell["method"] == "safe" else k for k in old.kept))
-    assert gate.check(before, load_results(results)).warnings == ("safe: version 1, the baseline has version 0",)
+    before = replace(
+        old, kept=tuple(replace(k, version=0) if k.cell["method"] == "safe" else k for k in old.kept)
+    )
+    assert gate.check(before, load_results(results)).warnings == (
+        "safe: version 1, the baseline has version 0",
+    )
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1), st.booleans())
@@ -206,29 +231,40 @@ def test_exit_codes(results: Path, old: Baseline, tmp_path: Path, capsys: pytest
     assert "--update" in capsys.readouterr().err
     (tmp_path / "text.json").write_text("not JSON")
     assert bench("check", "--baseline", tmp_path / "text.json", "--results", results) == 2
-    assert bench("check", "--baseline", file, "--results", results, "--update", "--methods", "safe,zero-shot") == 0
+    assert (
+        bench("check", "--baseline", file, "--results", results, "--update", "--methods", "safe,zero-shot")
+        == 0
+    )
     assert {k.cell["method"] for k in baselines.load(file).kept} == {"safe", "zero-shot"}
     assert bench("check", "--baseline", file, "--results", results) == 0
     assert bench("check", "--baseline", file, "--results", tmp_path / "nothing") == 2
     assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 2
     assert bench("check", "--baseline", file, "--results", results, "--rule", "both") == 2
-    assert bench("check", "--baseline", tmp_path / "new.json", "--results", results, "--update", "--rerun") == 2
+    assert (
+        bench("check", "--baseline", tmp_path / "new.json", "--results", results, "--update", "--rerun") == 2
+    )
     baselines.save(file, changed(old, "safe", 0.1))
     assert bench("check", "--baseline", file, "--results", results) == 1
     assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 0
 
 
-def test_github_format(results: Path, old: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_github_format(
+    results: Path, old: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     file, summary = tmp_path / "b.json", tmp_path / "summary.md"
     summary.write_text("earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     before = changed(old, "safe", 0.3, lift=True)
-    before = replace(before, kept=tuple(replace(k, version=0) for k in before.kept if k.cell["method"] == "safe"))
+    before = replace(
+        before, kept=tuple(replace(k, version=0) for k in before.kept if k.cell["method"] == "safe")
+    )
     baselines.save(file, before)
     assert bench("check", "--baseline", file, "--results", results, "--format", "github") == 1
     out = capsys.readouterr().out
     errors = [line for line in out.splitlines() if line.startswith("::error ")]
-    assert len(errors) == 2 and errors[0].startswith("::error title=safe 1 shot (pocket-rn%2C hand) got worse::")
+    assert len(errors) == 2 and errors[0].startswith(
+        "::error title=safe 1 shot (pocket-rn%2C hand) got worse::"
+    )
     assert "99.5 %25" in errors[0]
     assert any(line.startswith("::warning title=bench check::safe: version 1") for line in out.splitlines())
     text = summary.read_text()
@@ -237,7 +273,9 @@ def test_github_format(results: Path, old: Baseline, tmp_path: Path, monkeypatch
     assert {line.count("|") for line in rows} == {8}
 
 
-def test_json_format_and_speed_that_was_not_measured(results: Path, old: Baseline, tmp_path: Path, capsys: Any) -> None:
+def test_json_format_and_speed_that_was_not_measured(
+    results: Path, old: Baseline, tmp_path: Path, capsys: Any
+) -> None:
     file = tmp_path / "b.json"
     baselines.save(file, changed(old, "safe", 0.3, lift=True))
     check = ("check", "--baseline", file, "--results", results, "--format", "json")
@@ -245,7 +283,9 @@ def test_json_format_and_speed_that_was_not_measured(results: Path, old: Baselin
     said = json.loads(capsys.readouterr().out)
     assert said["passed"] is False and said["speed"] is None
     failed = [g for g in said["groups"] if not g["passed"]]
-    assert {g["name"].split()[0] for g in failed} == {"safe"} and all(g["agreement"] < 99.5 and g["change"] < 0 for g in failed)
+    assert {g["name"].split()[0] for g in failed} == {"safe"} and all(
+        g["agreement"] < 99.5 and g["change"] < 0 for g in failed
+    )
     assert bench(*check, "--strict-speed") == 2
     assert "--strict-speed: no seconds to compare; take --rerun" in capsys.readouterr().err
 
@@ -292,19 +332,38 @@ def plugin(folder: Path, **scales: str) -> Path:
 
 
 @pytest.mark.slow
-def test_a_broken_method_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On real cells, run again with a wrong sign, a wrong scale and an exception; the accuracy rule sees them too."""
+def test_a_broken_method_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On real cells, run again with a wrong sign, a wrong scale and an exception; the accuracy rule sees them
+    too.
+    """
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     good, file, results = plugin(tmp_path / "good"), tmp_path / "b.json", tmp_path / "results"
-    cells = ("--datasets", "digits", "--methods", "blend", "--shots", 16, "--seeds", "1,2", "--set", "blend.text=0.5")
+    cells = (
+        "--datasets",
+        "digits",
+        "--methods",
+        "blend",
+        "--shots",
+        16,
+        "--seeds",
+        "1,2",
+        "--set",
+        "blend.text=0.5",
+    )
     assert bench("run", "--plugin", good, *cells, "--results", results) == 0
-    assert bench("check", "--baseline", file, "--results", results, "--update") == 2, "changed settings are not plain cells"
+    assert bench("check", "--baseline", file, "--results", results, "--update") == 2, (
+        "changed settings are not plain cells"
+    )
     baselines.save(file, Baseline(tuple(baselines.collect(load_results(results)))))
     again = ("check", "--baseline", file, "--rerun", "--plugin")
     assert bench(*again, good, "--keep", results) == 2, "a rerun into records would only read them"
     assert bench(*again, good, "--keep", tmp_path / "kept") == 0 and len(load_results(tmp_path / "kept")) == 2
     assert bench(*again, good, "--update") == 0
-    assert baselines.load(file).calibration and baselines.load(file).kept[0].overrides == {"blend": {"text": 0.5}}
+    assert baselines.load(file).calibration and baselines.load(file).kept[0].overrides == {
+        "blend": {"text": 0.5}
+    }
     capsys.readouterr()
     for name, scales in (
         ("sign", {"MEAN_SCALE": '-consts["scale"]'}),

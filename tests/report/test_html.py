@@ -28,12 +28,16 @@ EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'"'
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table with a gap and a failure, a shifted test set, a sweep, and names that would break a careless page."""
+    """A table with a gap and a failure, a shifted test set, a sweep, and names that would break a careless
+    page.
+    """
     folder = made.grid(tmp_path_factory.mktemp("results"), ["zero-shot", "tip-adapter-f", "safe-a"])
     made.sweep(folder)
     for seed in (1, 2, 3):
         made.one(folder, made.cell("evil", "birds", 4, seed), title=EVIL, skill=0.3)
-        made.one(folder, made.cell("evil", "fish", 4, seed), status="failed" if seed == 2 else "ok", title=EVIL)
+        made.one(
+            folder, made.cell("evil", "fish", 4, seed), status="failed" if seed == 2 else "ok", title=EVIL
+        )
     return folder
 
 
@@ -78,7 +82,9 @@ def test_one_whole_file_that_reaches_nowhere(text: str, elements: Elements) -> N
         for name in ("src", "href", "xlink:href", "action", "srcset"):
             assert (attributes.get(name) or "#").startswith("#"), attributes
     addresses = set(re.findall(r"https?://[^\s\"'<>)]+", text))
-    assert addresses <= {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}, "names of XML, not links"
+    assert addresses <= {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}, (
+        "names of XML, not links"
+    )
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|\bimport\s*\(", text)
     assert "default-src 'none'" in text
 
@@ -123,7 +129,7 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
 
 def test_what_cells_share_is_kept_once(text: str) -> None:
     """Digests are the longest text in a record, and the same in every method's cell of a dataset."""
-    found = re.search(r'<script[^>]*application/json[^>]*>(.*?)</script>', text, re.S)
+    found = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.S)
     assert found is not None
     payload = json.loads(found[1])
     seeds = [seed for cell in payload["cells"] for seed in cell.get("seeds", ())]
@@ -135,9 +141,13 @@ def test_curves_keep_the_chosen_configuration_first_and_stay_small() -> None:
     checks = [(s, s / 1000) for s in range(100)]
     where = made.cell("safe", "birds", 1, 1)
     fit = FitRecord(
-        schema=2, key="0" * 64, cell=cell_of(where), parts=key_of(where), values={"lr": 1e-5, "beta": 1.0},
+        schema=2,
+        key="0" * 64,
+        cell=cell_of(where),
+        parts=key_of(where),
+        values={"lr": 1e-5, "beta": 1.0},
         curve=[Curve(point={"lr": 10.0**-i}, checks=checks) for i in range(12)],
-    )  # fmt: skip
+    )
     kept = curve(fit)
     assert kept[0]["name"] == "lr 1e-05" and len(kept) > 3
     assert sum(len(k["checks"]) for k in kept) <= CURVE_POINTS
@@ -156,9 +166,17 @@ def test_commands_cover_every_cell(results: Path) -> None:
     for line in lines:
         words = line.split()
         parse(tuple(words))
-        flags = {words[i].removeprefix("--"): words[i + 1] for i in range(2, len(words) - 1) if words[i].startswith("--")}
+        flags = {
+            words[i].removeprefix("--"): words[i + 1]
+            for i in range(2, len(words) - 1)
+            if words[i].startswith("--")
+        }
         axes = [flags[n].split(",") for n in ("methods", "datasets")]
-        draws = [(int(k), int(s)) for k in flags.get("shots", "0").split(",") for s in flags.get("seeds", "0").split(",")]
+        draws = [
+            (int(k), int(s))
+            for k in flags.get("shots", "0").split(",")
+            for s in flags.get("seeds", "0").split(",")
+        ]
         cells |= {(m, d, *draw) for m in axes[0] for d in axes[1] for draw in (*draws, (0, 0))}
         assert ("--targets" in words) == ("safe" in axes[0])
     wanted = set(map(tuple, frame[["method", "dataset", "shots", "seed"]].to_numpy().tolist()))
@@ -185,7 +203,9 @@ def chrome() -> Iterator[browser.Browser]:
 
 @pytest.fixture
 def page(chrome: browser.Browser, text: str, tmp_path: Path) -> Iterator[browser.Browser]:
-    """The report, opened from disk at desktop width; nothing may reach the console, and no script of a name may run."""
+    """The report, opened from disk at desktop width; nothing may reach the console, and no script of a name
+    may run.
+    """
     file = tmp_path / "report.html"
     file.write_text(text, encoding="utf-8")
     chrome.size(1280, 900)
@@ -193,7 +213,10 @@ def page(chrome: browser.Browser, text: str, tmp_path: Path) -> Iterator[browser
     chrome.run("document.documentElement.style.scrollBehavior = 'auto'")
     yield chrome
     assert chrome.log() == []
-    assert chrome.run("return [window.pwned ?? null, performance.getEntriesByType('resource').length]") == [None, 0]
+    assert chrome.run("return [window.pwned ?? null, performance.getEntriesByType('resource').length]") == [
+        None,
+        0,
+    ]
 
 
 def column(page: browser.Browser, name: str) -> list[str]:
@@ -201,14 +224,17 @@ def column(page: browser.Browser, name: str) -> list[str]:
     return page.run(
         """const table = document.querySelector('table.results');
         const at = Array.from(table.tHead.rows[0].cells, (c) => c.textContent).indexOf(arguments[0]);
-        return Array.from(table.tBodies[0].rows).filter((r) => !r.hidden).map((r) => r.cells[at].textContent)""",
+        const shown = Array.from(table.tBodies[0].rows).filter((r) => !r.hidden);
+        return shown.map((r) => r.cells[at].textContent)""",
         name,
     )
 
 
 def head(page: browser.Browser, name: str) -> None:
     """Click on a heading of the first table."""
-    names = page.run("return Array.from(document.querySelector('table.results').tHead.rows[0].cells, (c) => c.textContent)")
+    names = page.run(
+        "return Array.from(document.querySelector('table.results').tHead.rows[0].cells, (c) => c.textContent)"
+    )
     page.click("table.results thead button", names.index(name))
 
 
@@ -226,7 +252,9 @@ def test_sorting(page: browser.Browser) -> None:
     head(page, "method")
     assert column(page, "method") == sorted(column(page, "method"), key=str.lower)
     head(page, "shots")
-    assert [int(n) for n in column(page, "shots")] == sorted((int(n) for n in column(page, "shots")), reverse=True)
+    assert [int(n) for n in column(page, "shots")] == sorted(
+        (int(n) for n in column(page, "shots")), reverse=True
+    )
     assert sorted(column(page, "birds")) == sorted(before), "rows stay whole"
 
 
@@ -247,11 +275,22 @@ def test_filtering(page: browser.Browser) -> None:
 
 def test_opening_a_cell(page: browser.Browser) -> None:
     labels = page.run("return Array.from(document.querySelectorAll('button.cell'), (b) => b.ariaLabel)")
-    page.click("button.cell", next(i for i, name in enumerate(labels) if name.startswith("SAFE, 16 shots, birds:")))
+    page.click(
+        "button.cell", next(i for i, name in enumerate(labels) if name.startswith("SAFE, 16 shots, birds:"))
+    )
     shown = page.run("return document.querySelector('dialog[open]').innerText")
-    wanted = ["SAFE, 16 shots, birds", "95 % interval", "lr\t0.001", "2 configurations", "Validation accuracy", "a note"]
+    wanted = [
+        "SAFE, 16 shots, birds",
+        "95 % interval",
+        "lr\t0.001",
+        "2 configurations",
+        "Validation accuracy",
+        "a note",
+    ]
     assert [words for words in wanted if words not in shown] == []
-    assert page.run("return document.querySelectorAll('dialog svg.curve polyline').length") == 6, "2 configurations, 3 seeds"
+    assert page.run("return document.querySelectorAll('dialog svg.curve polyline').length") == 6, (
+        "2 configurations, 3 seeds"
+    )
     page.click("dialog details.seed[open] details summary", 1)
     opened = page.run("return document.querySelector('dialog[open]').innerText")
     for words in ("Example CPU", "0" * 40, "torch 2.9.0", "weights digest", "fit key"):
@@ -273,19 +312,26 @@ def test_a_name_is_text_in_the_details_too(page: browser.Browser) -> None:
 
 @pytest.mark.parametrize("width", [1280, 768, 390, 320])
 def test_widths(page: browser.Browser, width: int, tmp_path: Path) -> None:
-    """The page never scrolls sideways; what is wider scrolls in its own box. Type and targets stay large enough."""
+    """The page never scrolls sideways; what is wider scrolls in its own box. Type and targets stay large
+    enough.
+    """
     page.size(width, 844)
     assert page.run("return document.documentElement.scrollWidth") <= width
     odd: Any = page.run(
         """return Array.from(document.querySelectorAll('main p, main td, main th, main li, main button'))
-        .filter((e) => e.offsetParent && parseFloat(getComputedStyle(e).fontSize) < 12).map((e) => e.outerHTML)"""
+        .filter((e) => e.offsetParent && parseFloat(getComputedStyle(e).fontSize) < 12)
+        .map((e) => e.outerHTML)"""
     )
     assert odd == []
     if width < 600:
-        heights = page.run("return Array.from(document.querySelectorAll('button.cell'), (b) => b.offsetHeight)")
+        heights = page.run(
+            "return Array.from(document.querySelectorAll('button.cell'), (b) => b.offsetHeight)"
+        )
         assert min(heights) >= 24
     page.click("button.cell")
-    box = page.run("const r = document.querySelector('dialog').getBoundingClientRect(); return [r.left, r.right]")
+    box = page.run(
+        "const r = document.querySelector('dialog').getBoundingClientRect(); return [r.left, r.right]"
+    )
     assert box[0] >= 0 and box[1] <= width
     page.picture(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5000

@@ -63,7 +63,11 @@ def test_verdicts_on_table_1(frame: pd.DataFrame) -> None:
 
 def test_what_has_no_published_number(frame: pd.DataFrame) -> None:
     found = table(frame, against="paper")
-    alone = {(r.names[0], r.names[2], r.names[3]): r.entries["verdict"].text for r in found.rows if r.block == ("alone",)}
+    alone = {
+        (r.names[0], r.names[2], r.names[3]): r.entries["verdict"].text
+        for r in found.rows
+        if r.block == ("alone",)
+    }
     assert alone["safe", "imagenet", "toy-rn"] == "not comparable (other backbone)"
     assert alone["safe", "ants", "RN50"] == "not comparable (other dataset)"
 
@@ -117,16 +121,53 @@ def test_tolerances(shots: int, dataset: str, shifted: bool) -> None:
 
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """SAFE at three betas on ImageNet and two shifts, and with prompt sets; the plain beta is 0.9 on R and 0.5 else."""
+    """SAFE at three betas on ImageNet and two shifts, and with prompt sets; the plain beta is 0.9 on R and
+    0.5 else.
+    """
     root = tmp_path_factory.mktemp("ablated")
     for seed in (1, 2, 3):
         luck = 0.01 * (seed - 2)  # both sides of a change have it
-        for target, base, gain in (("imagenet_r", 0.55, 0.030), ("imagenet_sketch", 0.3, 0.0127 + 0.009), ("imagenet", 0.6, 0.0)):
+        for target, base, gain in (
+            ("imagenet_r", 0.55, 0.030),
+            ("imagenet_sketch", 0.3, 0.0127 + 0.009),
+            ("imagenet", 0.6, 0.0),
+        ):
             for beta, more in ((0.0, 0.0), (0.9, gain), (1.5, 0.02)):
-                write_cell(root, "safe", "imagenet", 16, seed, base + luck + more, target=target, late={"beta": beta}, **REAL)
-            write_cell(root, "safe", "imagenet", 16, seed, 0.1, target=target, late={"beta": 0.9}, changed={"steps": 5}, **REAL)
+                write_cell(
+                    root,
+                    "safe",
+                    "imagenet",
+                    16,
+                    seed,
+                    base + luck + more,
+                    target=target,
+                    late={"beta": beta},
+                    **REAL,
+                )
+            write_cell(
+                root,
+                "safe",
+                "imagenet",
+                16,
+                seed,
+                0.1,
+                target=target,
+                late={"beta": 0.9},
+                changed={"steps": 5},
+                **REAL,
+            )
         write_cell(root, "safe", "imagenet", 1, seed, 0.6185 + 0.014, **REAL)
-        write_cell(root, "safe", "imagenet", 1, seed, 0.6298 - 0.016, prompts="linear", prompts_use_labels=True, **REAL)
+        write_cell(
+            root,
+            "safe",
+            "imagenet",
+            1,
+            seed,
+            0.6298 - 0.016,
+            prompts="linear",
+            prompts_use_labels=True,
+            **REAL,
+        )
         write_cell(root, "safe", "imagenet", 1, seed, 0.6185 + 0.014 + 0.0097 + 0.002, prompts="cupl", **REAL)
         write_cell(root, "safe", "imagenet", 4, seed, 0.6303, **REAL)
         write_cell(root, "safe", "ants", 16, seed, 0.5, late={"beta": 0.3}, backbone="RN50", preset="paper")
@@ -148,7 +189,9 @@ def test_anchors_of_swept_settings(ablated: pd.DataFrame) -> None:
     assert (r["tolerance"].text, r["verdict"].text) == ("0.8", "reproduced")
     sketch = anchor(found, "beta=0.9 against beta=0", 16, "imagenet_sketch").entries
     assert (sketch["difference"].text, sketch["verdict"].text) == ("+0.90", "differs")
-    assert not any("steps" in row.label for row in found.rows), "other changed settings are no part of a change"
+    assert not any("steps" in row.label for row in found.rows), (
+        "other changed settings are no part of a change"
+    )
 
 
 def test_anchors_of_prompt_sets(ablated: pd.DataFrame) -> None:
@@ -158,9 +201,15 @@ def test_anchors_of_prompt_sets(ablated: pd.DataFrame) -> None:
     assert linear.entries["verdict"].text == "differs"  # 1.6 of 1.5
     assert "uses labels" in linear.label
     change = anchor(found, "prompts=cupl against prompts=hand", 1, "imagenet").entries
-    assert (change["ours"].text, change["difference"].text, change["verdict"].text) == ("+1.17", "+0.20", "reproduced")
+    assert (change["ours"].text, change["difference"].text, change["verdict"].text) == (
+        "+1.17",
+        "+0.20",
+        "reproduced",
+    )
     torn = anchor(found, "prompts=cupl against prompts=hand", 4, "imagenet").entries
-    assert (torn["ours"].text, torn["verdict"].text) == ("-", "not run (missing: prompts=cupl)"), "no mean over survivors"
+    assert (torn["ours"].text, torn["verdict"].text) == ("-", "not run (missing: prompts=cupl)"), (
+        "no mean over survivors"
+    )
     assert "4 reproduced, 2 differs, 1 not run" in found.notes[0]
     narrow = table(ablated, "ablation", against="paper", prompts=["linear"])
     assert [r.heads[2] for r in narrow.rows] == ["prompts=linear"]
@@ -168,14 +217,21 @@ def test_anchors_of_prompt_sets(ablated: pd.DataFrame) -> None:
 
 def test_variants_without_an_anchor_and_other_budgets(ablated: pd.DataFrame, tmp_path: Path) -> None:
     found = table(ablated, "ablation", against="paper")
-    alone = {(r.names[0], r.heads[2], r.heads[4]): r.entries["verdict"].text for r in found.rows if r.block == ("alone",)}
+    alone = {
+        (r.names[0], r.heads[2], r.heads[4]): r.entries["verdict"].text
+        for r in found.rows
+        if r.block == ("alone",)
+    }
     assert alone["safe", "beta", "toy-rn"] == "not comparable (other backbone)"
     assert alone["safe", "steps", "RN50"] == "not comparable (no published number)"
     for seed in (1, 2):
         write_cell(tmp_path, "safe", "imagenet", 1, seed, 0.62, backbone="RN50", preset="quick")
     write_cell(tmp_path, "safe", "imagenet", 4, 1, 0.62, backbone="RN50", preset="paper", fail="it broke")
     found = table(load_results(tmp_path), "ablation", against="paper")
-    assert anchor(found, "prompts=hand", 1, "imagenet").entries["verdict"].text == "not comparable (preset quick)"
+    assert (
+        anchor(found, "prompts=hand", 1, "imagenet").entries["verdict"].text
+        == "not comparable (preset quick)"
+    )
     broken = anchor(found, "prompts=hand", 4, "imagenet").entries
     assert (broken["ours"].text, broken["verdict"].text) == ("ERR", "not run (failed)")
     with pytest.raises(BenchError, match="no numbers for swept settings"):

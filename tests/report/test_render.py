@@ -27,7 +27,11 @@ ENGINES = ("pdflatex", "xelatex", "lualatex", "tectonic")
 
 def nasty() -> Table:
     rows = [
-        Row((NASTY, "1"), {NASTY: Entry(1.0, "1.00", best=True), "verdict": Entry(text=NASTY, note=NASTY)}, block=(1,)),
+        Row(
+            (NASTY, "1"),
+            {NASTY: Entry(1.0, "1.00", best=True), "verdict": Entry(text=NASTY, note=NASTY)},
+            block=(1,),
+        ),
         Row(("[plain] row", "16"), {NASTY: Entry(2.0, "2.00", tied=True), "verdict": Entry()}, block=(2,)),
     ]
     return Table(NASTY, [NASTY, "verdict"], rows, [NASTY], left=("verdict",))
@@ -35,7 +39,11 @@ def nasty() -> Table:
 
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    return load_results(grid(tmp_path_factory.mktemp("r"), {"zero-shot": 0.5, "safe": 0.6, "tip-adapter-f": 0.595, "coop": 0.4}))
+    return load_results(
+        grid(
+            tmp_path_factory.mktemp("r"), {"zero-shot": 0.5, "safe": 0.6, "tip-adapter-f": 0.595, "coop": 0.4}
+        )
+    )
 
 
 class Reader(HTMLParser):
@@ -66,8 +74,13 @@ def test_json(frame: pd.DataFrame) -> None:
     found = json.loads(render(table(frame), "json"))
     safe = next(r for r in found["rows"] if r["method"] == "safe" and r["shots"] == 1)
     assert safe["entries"]["ants"] == {
-        "value": pytest.approx(60.0), "text": "60.00", "best": True, "tied": False, "partial": False, "note": "",
-    }  # fmt: skip
+        "value": pytest.approx(60.0),
+        "text": "60.00",
+        "best": True,
+        "tied": False,
+        "partial": False,
+        "note": "",
+    }
     assert safe["key"]["backbone"] == "toy-rn"
 
 
@@ -116,7 +129,10 @@ def test_latex_leaves_nothing_special(name: str) -> None:
 
 
 def test_latex_keeps_options_and_backquotes() -> None:
-    assert escape("`bench table`, or --variants") == r"\textasciigrave{}bench table\textasciigrave{}, or -{}-variants"
+    assert (
+        escape("`bench table`, or --variants")
+        == r"\textasciigrave{}bench table\textasciigrave{}, or -{}-variants"
+    )
 
 
 def test_markdown_keeps_its_columns() -> None:
@@ -134,7 +150,9 @@ def test_latex_compiles(frame: pd.DataFrame, tmp_path: Path) -> None:
     head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n", encoding="utf-8")
     options = [] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
-    done = subprocess.run([engine, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [engine, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
 

@@ -39,7 +39,13 @@ def test_tables_name_methods_by_their_titles(bench: Bench, runs: Path) -> None:
 
 
 def test_every_format_goes_to_a_file(bench: Bench, runs: Path, tmp_path: Path) -> None:
-    for form, start in [("html", "<!doctype"), ("latex", "% needs"), ("json", "{"), ("console", "Few-shot"), ("md", "| method")]:
+    for form, start in [
+        ("html", "<!doctype"),
+        ("latex", "% needs"),
+        ("json", "{"),
+        ("console", "Few-shot"),
+        ("md", "| method"),
+    ]:
         out = tmp_path / f"table.{form}"
         done = bench("table", "--results", runs, "--format", form, "--out", out)
         assert done.exit_code == 0, done.output
@@ -53,7 +59,9 @@ def test_table_2_needs_no_records(bench: Bench, tmp_path: Path) -> None:
     rows = json.loads(done.output)["rows"]
     assert len(rows) == 11
     assert {row["entries"]["verdict"]["text"] for row in rows} == {"same"}
-    missing = bench("table", "2", "--results", tmp_path, "--format", "csv", "--data-root", tmp_path, "--datasets", "dtd")
+    missing = bench(
+        "table", "2", "--results", tmp_path, "--format", "csv", "--data-root", tmp_path, "--datasets", "dtd"
+    )
     assert "dtd,-,-,-,-,47,2820,1128,1692,-,-" in missing.output
 
 
@@ -93,11 +101,15 @@ def test_images_of_your_own_that_flipped(bench: Bench, tmp_path: Path) -> None:
         for k, name in enumerate(("cat", "dog", "eel")):
             (tmp_path / "pets" / part / name).mkdir(parents=True)
             for i in range(count):
-                Image.new("RGB", (32, 32), (80 * k, 20 * i, 40)).save(tmp_path / "pets" / part / name / f"{i}.png")
+                Image.new("RGB", (32, 32), (80 * k, 20 * i, 40)).save(
+                    tmp_path / "pets" / part / name / f"{i}.png"
+                )
     dataset = catalog.find(str(tmp_path / "pets"), None)
     n = len(dataset.test)
     for method, accuracy in (("safe", 0.75), ("coop", 0.25)):
-        write_cell(tmp_path / "r", method, "pets", 1, 1, accuracy, n=n, target_digest=dataset.digest, classes=3)
+        write_cell(
+            tmp_path / "r", method, "pets", 1, 1, accuracy, n=n, target_digest=dataset.digest, classes=3
+        )
     arguments = ("compare", "safe", "coop", "--results", tmp_path / "r", "--images", tmp_path / "sheets")
     done = bench(*arguments, "--datasets", tmp_path / "pets")
     assert done.exit_code == 0, done.output

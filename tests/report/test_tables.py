@@ -22,7 +22,11 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def row(found: Table, label: str, shots: int, backbone: str = "") -> Row:
-    (hit,) = [r for r in found.rows if r.names[0] == label and r.shots == shots and (not backbone or r.heads[2] == backbone)]
+    (hit,) = [
+        r
+        for r in found.rows
+        if r.names[0] == label and r.shots == shots and (not backbone or r.heads[2] == backbone)
+    ]
     return hit
 
 
@@ -49,7 +53,9 @@ def test_best_is_bold_and_what_is_tied_underlined(full: pd.DataFrame) -> None:
             assert (best[column].best, best[column].tied) == (True, False)
             assert (near[column].best, near[column].tied) == (False, True)
             assert (far[column].best, far[column].tied) == (False, False)
-    assert not any(e.best or e.tied for e in row(found, "zero-shot", 0).entries.values()), "alone, it is best of nothing"
+    assert not any(e.best or e.tied for e in row(found, "zero-shot", 0).entries.values()), (
+        "alone, it is best of nothing"
+    )
 
 
 def test_underlines_are_those_of_the_statistics(full: pd.DataFrame) -> None:
@@ -59,7 +65,9 @@ def test_underlines_are_those_of_the_statistics(full: pd.DataFrame) -> None:
     cells = {}
     for method in ("safe", "tip-adapter-f", "coop"):
         rows = full[(full["method"] == method) & (full["shots"] == 16)].sort_values("seed")
-        cells[method] = [np.stack([correct(p) for p in rows[rows["dataset"] == d]["path"]]) for d in ("ants", "bees")]
+        cells[method] = [
+            np.stack([correct(p) for p in rows[rows["dataset"] == d]["path"]]) for d in ("ants", "bees")
+        ]
     marks = column_marks(cells)
     for method, mark in marks.items():
         assert row(found, method, 16).entries["average"].tied == mark.tied
@@ -92,7 +100,9 @@ def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
     frame = load_results(tmp_path)
     found = table(frame)
     lp, gda = row(found, "lp", 1).entries, row(found, "gda", 1).entries
-    assert (lp["ants"].text, lp["bees"].text, lp["average"].text) == (FAILED, MISSING, MISSING), "no mean over survivors"
+    assert (lp["ants"].text, lp["bees"].text, lp["average"].text) == (FAILED, MISSING, MISSING), (
+        "no mean over survivors"
+    )
     assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00", MISSING, MISSING)
     assert "it broke" in said(found)
     assert "incomplete at 1 shot: gda lacks bees" in said(found)
@@ -112,9 +122,12 @@ def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6}, datasets=("bees",), shots=(8,), seeds=(1,))
     found = table(load_results(tmp_path))
     assert [n for n in found.notes if n.startswith("incomplete")] == [
-        "incomplete at 2 and 4 shots: all rows lack bees", "incomplete at 8 shots: safe lacks ants",
-    ]  # fmt: skip
-    assert found.notes[0].startswith("test accuracy in %, mean over 3 seeds at 1 and 16 shots, 1 seed at 2, 4 and 8 shots;")
+        "incomplete at 2 and 4 shots: all rows lack bees",
+        "incomplete at 8 shots: safe lacks ants",
+    ]
+    assert found.notes[0].startswith(
+        "test accuracy in %, mean over 3 seeds at 1 and 16 shots, 1 seed at 2, 4 and 8 shots;"
+    )
 
 
 def test_a_missing_seed_is_a_dash(tmp_path: Path) -> None:
@@ -160,7 +173,9 @@ def test_changed_settings_stand_apart(tmp_path: Path) -> None:
     assert "rows of safe with changed settings" in said(table(frame))
     assert [r.names[0] for r in table(frame, variants=True).rows] == ["safe", "safe (steps=5)"]
     grid(tmp_path, {"coop": 0.7}, shots=(1,), changed={"steps": 5})
-    assert "coop (steps=5)" in [r.names[0] for r in table(load_results(tmp_path)).rows], "the only rows that it has"
+    assert "coop (steps=5)" in [r.names[0] for r in table(load_results(tmp_path)).rows], (
+        "the only rows that it has"
+    )
 
 
 def test_narrowing(full: pd.DataFrame) -> None:
@@ -201,10 +216,18 @@ def test_shifts_by_backbone(shifted: pd.DataFrame) -> None:
     found = table(shifted, "3", targets=["ants-v2", "ants-r"])
     assert found.columns == ["ants", "ants-v2", "ants-r", "average of shifts"]
     assert [(r.heads[2], r.names[0]) for r in found.rows] == [
-        ("toy-rn", "coop"), ("toy-rn", "lp"), ("toy-rn", "safe"), ("toy-vit", "coop"), ("toy-vit", "safe"),
-    ]  # fmt: skip
+        ("toy-rn", "coop"),
+        ("toy-rn", "lp"),
+        ("toy-rn", "safe"),
+        ("toy-vit", "coop"),
+        ("toy-vit", "safe"),
+    ]
     safe = row(found, "safe", 16, "toy-vit").entries
-    assert (safe["ants"].text, safe["ants-r"].text, safe["average of shifts"].text) == ("60.00", "40.00", "45.00")
+    assert (safe["ants"].text, safe["ants-r"].text, safe["average of shifts"].text) == (
+        "60.00",
+        "40.00",
+        "45.00",
+    )
     assert all(e.best for e in safe.values()), "each backbone has its own best"
     assert {e.text for c, e in row(found, "lp", 16).entries.items() if c in ("ants", "ants-r")} == {FAILED}
 
@@ -216,12 +239,20 @@ def test_shifts_need_one_source(full: pd.DataFrame, shifted: pd.DataFrame, tmp_p
         write_cell(tmp_path, "safe", source, 16, 1, 0.6, target=f"{source}-v2")
     with pytest.raises(BenchError, match=r"ants, bees.*--datasets"):
         table(load_results(tmp_path), "3")
-    assert table(load_results(tmp_path), "3", datasets=["bees"]).columns == ["bees", "bees-v2", "average of shifts"]
+    assert table(load_results(tmp_path), "3", datasets=["bees"]).columns == [
+        "bees",
+        "bees-v2",
+        "average of shifts",
+    ]
 
 
 def test_sizes() -> None:
     none = pd.DataFrame(columns=list(COLUMNS))
-    ours = {"dtd": {"classes": 47, "train": 2820, "val": 1128, "test": 1692}, "ucf101": {"classes": 100}, "ants": {"classes": 3}}
+    ours = {
+        "dtd": {"classes": 47, "train": 2820, "val": 1128, "test": 1692},
+        "ucf101": {"classes": 100},
+        "ants": {"classes": 3},
+    }
     found = table(none, "2", counts=ours)
     by_name = {r.heads[0]: r.entries for r in found.rows}
     assert by_name["dtd"]["verdict"].text == "same"
@@ -231,8 +262,14 @@ def test_sizes() -> None:
 
 
 def test_remarks_on_several_datasets_are_said_once() -> None:
-    found = table(pd.DataFrame(columns=list(COLUMNS)), "2", counts={name: {"test": 1} for name in ("dtd", "food101", "imagenet")})
-    assert "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in found.notes
+    found = table(
+        pd.DataFrame(columns=list(COLUMNS)),
+        "2",
+        counts={name: {"test": 1} for name in ("dtd", "food101", "imagenet")},
+    )
+    assert (
+        "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in found.notes
+    )
     assert any(note.startswith("imagenet, val: printed as N/A") for note in found.notes)
 
 
@@ -266,9 +303,17 @@ def test_ablation_measures_from_the_plain_row(varied: pd.DataFrame) -> None:
 
 
 def test_an_ablation_says_what_the_plain_row_has(tmp_path: Path) -> None:
-    grid(tmp_path, {"safe": 0.6, "coop": 0.5}, datasets=("ants",), shots=(1, 16), defaults={"steps": 500, "lr": 0.1})
+    grid(
+        tmp_path,
+        {"safe": 0.6, "coop": 0.5},
+        datasets=("ants",),
+        shots=(1, 16),
+        defaults={"steps": 500, "lr": 0.1},
+    )
     for seed in (1, 2, 3):
-        write_cell(tmp_path, "safe", "ants", 16, seed, 0.5, changed={"steps": 5}, defaults={"steps": 500, "lr": 0.1})
+        write_cell(
+            tmp_path, "safe", "ants", 16, seed, 0.5, changed={"steps": 5}, defaults={"steps": 500, "lr": 0.1}
+        )
     write_cell(tmp_path, "coop", "ants", 1, 4, 0.5, defaults={"steps": 500, "lr": 0.1})
     found = table(load_results(tmp_path), "ablation", shots=[16])
     assert "without changed settings: safe: steps=500" in found.notes
@@ -315,8 +360,20 @@ def test_the_ablation_suite_plans(tmp_path: Path) -> None:
     suite = load("ablation")
     known = {canonical(m.name): m for m in builtin().methods.values()}
     sweeps = settings.parse_sweeps(suite.sweeps, known)
-    varied = {(name, key): value for name, points in sweeps.items() for point in points for key, value in point.items()}
-    for asked in ("train_scale", "blend", "train_classifier", "augment", "tail", "select_with_blend"):  # A2 A3 A5 A7 A9 A11
+    varied = {
+        (name, key): value
+        for name, points in sweeps.items()
+        for point in points
+        for key, value in point.items()
+    }
+    for asked in (
+        "train_scale",
+        "blend",
+        "train_classifier",
+        "augment",
+        "tail",
+        "select_with_blend",
+    ):  # A2 A3 A5 A7 A9 A11
         assert ("safe", asked) in varied
     assert ("safe-a", "train_keys") in varied  # A19
     for name, points in sweeps.items():

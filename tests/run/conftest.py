@@ -1,4 +1,6 @@
-"""A real but tiny measurement: three classes of coloured shapes, the embedded ResNet, recipes of a few steps."""
+"""A real but tiny measurement: three classes of coloured shapes, the embedded ResNet, recipes of a few
+steps.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ Bench = Callable[..., Result]
 
 @pytest.fixture
 def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """``bench VERB ...`` in this process; ``run`` gets the tiny images, the embedded ResNet and the shared store."""
+    """``bench VERB ...`` in this process; ``run`` gets the tiny images, the embedded ResNet and the shared
+    store.
+    """
     from bench.cli.app import app
 
     monkeypatch.setenv("BENCH_CACHE", str(cache))

@@ -1,7 +1,8 @@
-"""Leak canaries: no method sees test labels, no prediction depends on the other test images (architecture 4, protocol 21.13).
+"""Leak canaries: no method sees test labels, no prediction depends on the other test images (architecture 4,
+protocol 21.13).
 
-With every test label permuted all predictions stay the same; with the test set shuffled, and fed one image at a time, too.
-The positive control: a fit under ``test-oracle``, which selects on the test images, does change.
+With every test label permuted all predictions stay the same; with the test set shuffled, and fed one image at
+a time, too. The positive control: a fit under ``test-oracle``, which selects on the test images, does change.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def measure(
     request = plan.Request(*grid, protocol=protocol, overrides=FAST, results=results)
     planned = plan.make(request, builtin())
     todo, _ = execute.remaining(planned)
-    outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(planned, todo, lambda *_: None)
+    outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(
+        planned, todo, lambda *_: None
+    )
     assert not outcome.failures, outcome.failures
     return {
         fit.cell.method: store.predictions(places.evaluation_path(fit.where, fit.key, e.key))["top1"]
@@ -52,18 +55,26 @@ def shapes(images: Path) -> Dataset:
 
 
 @pytest.fixture
-def plain(shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+def plain(
+    shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, np.ndarray]:
     return measure(shapes, tmp_path / "plain", cache, monkeypatch)
 
 
 def relabelled(dataset: Dataset) -> Dataset:
-    """The same images with every test label moved to the next class; the digest is kept, so fits look the same."""
+    """The same images with every test label moved to the next class; the digest is kept, so fits look the
+    same.
+    """
     K = len(dataset.classnames)
     return replace(dataset, test=Items(dataset.test.paths, tuple((y + 1) % K for y in dataset.test.labels)))
 
 
 def test_permuted_test_labels_change_nothing(
-    plain: dict[str, np.ndarray], shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    plain: dict[str, np.ndarray],
+    shapes: Dataset,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     permuted = measure(relabelled(shapes), tmp_path / "permuted", cache, monkeypatch)
     assert set(permuted) == set(METHODS)
@@ -72,16 +83,24 @@ def test_permuted_test_labels_change_nothing(
 
 
 def test_shuffled_and_single_test_images_change_nothing(
-    plain: dict[str, np.ndarray], shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    plain: dict[str, np.ndarray],
+    shapes: Dataset,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     order = np.random.default_rng(3).permutation(len(shapes.test))
     monkeypatch.setattr("bench.run.evaluate.ROWS", 1)
-    shuffled = measure(replace(shapes, test=shapes.test.take(order)), tmp_path / "shuffled", cache, monkeypatch)
+    shuffled = measure(
+        replace(shapes, test=shapes.test.take(order)), tmp_path / "shuffled", cache, monkeypatch
+    )
     for method, top1 in plain.items():
         np.testing.assert_array_equal(shuffled[method], top1[order], err_msg=method)
 
 
-def test_the_oracle_does_change(shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oracle_does_change(
+    shapes: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     true = measure(shapes, tmp_path / "true", cache, monkeypatch, protocol="test-oracle")
     permuted = measure(relabelled(shapes), tmp_path / "permuted", cache, monkeypatch, protocol="test-oracle")
     changed = [method for method in METHODS if not np.array_equal(true[method], permuted[method])]

@@ -41,7 +41,9 @@ def other_library(facts: Provenance) -> Provenance:
 
 def other_commit(facts: Provenance) -> Provenance:
     """The same run at another time, of another commit: no condition that moves numbers by rounding."""
-    return replace(facts, commit="0" * 40, dirty=not facts.dirty, written="2001-01-01T00:00:00+00:00", source="f" * 64)
+    return replace(
+        facts, commit="0" * 40, dirty=not facts.dirty, written="2001-01-01T00:00:00+00:00", source="f" * 64
+    )
 
 
 COMMAND = ("run", "--methods", "tip-adapter", "--jobs", "1", "--results")
@@ -126,9 +128,12 @@ def test_workers_count_their_conditions(bench: Bench, tmp_path: Path) -> None:
 def facts(**changes: Any) -> Provenance:
     """Where some number came from."""
     usual: dict[str, Any] = {
-        "device": "cuda:0", "device_name": "H100", "threads": 4, "flags": {"tf32": False},
+        "device": "cuda:0",
+        "device_name": "H100",
+        "threads": 4,
+        "flags": {"tf32": False},
         "libraries": {"torch": "2.8.0", "numpy": "2.0"},
-    }  # fmt: skip
+    }
     return Provenance(**{**usual, **changes})
 
 
@@ -152,7 +157,10 @@ def test_which_gpu_of_a_kind_is_no_condition() -> None:
 
 
 def test_neither_are_commit_source_and_time() -> None:
-    assert mixed(of(facts(), facts(commit="abc", dirty=True, source="def", written="2001", order=7, folder="x"))) == ""
+    assert (
+        mixed(of(facts(), facts(commit="abc", dirty=True, source="def", written="2001", order=7, folder="x")))
+        == ""
+    )
 
 
 def test_the_order_of_names_does_not_count() -> None:
@@ -166,7 +174,9 @@ def test_mixed_in_several_ways() -> None:
 
 
 def test_what_only_some_have() -> None:
-    """Older records do not say everything, which is no difference; streaming alone is said only where it was on."""
+    """Older records do not say everything, which is no difference; streaming alone is said only where it was
+    on.
+    """
     assert mixed(of(facts(), facts(flags={"tf32": False, "streamed": True}))) == "streamed off and on"
     assert mixed(of(facts(), facts(libraries={"torch": "2.8.0"}))) == ""
     assert mixed(of(facts(), facts(flags={}))) == ""

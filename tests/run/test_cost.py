@@ -38,7 +38,9 @@ def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert found / 2 == pytest.approx(whole, rel=0.1)
     params = {n: p.clone().requires_grad_() for n, p in head.items()}
     assert counted(lambda: tower.head(head, dense)) / 2 == pytest.approx(cost.head_forward(s), rel=0.1)
-    both = counted(lambda: torch.autograd.grad(tower.head(params, dense).sum(), list(params.values()), allow_unused=True))
+    both = counted(
+        lambda: torch.autograd.grad(tower.head(params, dense).sum(), list(params.values()), allow_unused=True)
+    )
     assert both / 2 == pytest.approx(3 * cost.head_forward(s), rel=0.25)
     ids = tower.text.tokenize(["a photo of a thing."])
     L = int(ids.argmax(-1)) + 1
@@ -54,9 +56,14 @@ def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, plan.Planned]:
     request = plan.Request(
-        ("zero-shot", "tip-adapter", "safe", "cross-modal-linear", "coop"), (str(images),), (2,), (1,), ("pocket-rn",),
-        results=tmp_path, overrides=overrides,
-    )  # fmt: skip
+        ("zero-shot", "tip-adapter", "safe", "cross-modal-linear", "coop"),
+        (str(images),),
+        (2,),
+        (1,),
+        ("pocket-rn",),
+        results=tmp_path,
+        overrides=overrides,
+    )
     return {f.cell.method: f for f in plan.make(request, builtin()).fits}
 
 
@@ -65,7 +72,9 @@ def test_a_fit_is_its_steps_and_checks(images: Any, tmp_path: Any) -> None:
     costs = {name: cost.whole(f) for name, f in found.items()}
     assert costs["zero-shot"].flops == 0 < costs["tip-adapter"].flops
     assert costs["safe"].flops > costs["cross-modal-linear"].flops
-    assert cost.step(found["coop"]).flops > cost.step(found["cross-modal-linear"]).flops, "a text tower costs more than rows"
+    assert cost.step(found["coop"]).flops > cost.step(found["cross-modal-linear"]).flops, (
+        "a text tower costs more than rows"
+    )
     twice = fits(images, tmp_path, safe={"steps": 600})["safe"]
     assert cost.whole(twice).flops == pytest.approx(2 * costs["safe"].flops, rel=0.02)
     one = fits(images, tmp_path, safe={"lr": (1e-3,)})["safe"]

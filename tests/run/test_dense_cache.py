@@ -1,4 +1,6 @@
-"""``--no-dense-cache``: dense features of test images are streamed, once for all states of a dataset; numbers stay."""
+"""``--no-dense-cache``: dense features of test images are streamed, once for all states of a dataset; numbers
+stay.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from bench.run import evaluate, fit, onepass, rounds
 from bench.run.session import Session
 from tests.run.conftest import Bench
 
-METHODS = ("--methods", "zero-shot,safe,cross-modal", "--set", "cross-modal.steps=4", "--set", "cross-modal.check_every=2")
+METHODS = (
+    "--methods",
+    "zero-shot,safe,cross-modal",
+    "--set",
+    "cross-modal.steps=4",
+    "--set",
+    "cross-modal.check_every=2",
+)
 
 
 def evaluations(results: Path) -> dict[str, dict[str, Any]]:
@@ -26,7 +35,11 @@ def evaluations(results: Path) -> dict[str, dict[str, Any]]:
     for path in sorted((results / "runs").rglob("*.npz")):
         record = json.loads(path.with_suffix(".json").read_text())
         with np.load(path) as arrays:
-            found[record["key"]] = {"top1": record["top1"], "n": record["n"], **{k: arrays[k] for k in arrays.files}}
+            found[record["key"]] = {
+                "top1": record["top1"],
+                "n": record["n"],
+                **{k: arrays[k] for k in arrays.files},
+            }
     return found
 
 
@@ -98,8 +111,12 @@ def test_interrupted_evaluations_are_made_again(
     with monkeypatch.context() as patched:
         patched.setattr(fit, "run_fit", interrupted)
         done = bench("run", *SEEDS, "--results", tmp_path)
-    assert done.exit_code == 130 and not passes and len(evaluations(tmp_path)) == 1, "zero-shot reads stored features"
-    monkeypatch.setattr(fit, "run_fit", lambda s, p, states: seeds.append(p.cell.seed) or original(s, p, states))
+    assert done.exit_code == 130 and not passes and len(evaluations(tmp_path)) == 1, (
+        "zero-shot reads stored features"
+    )
+    monkeypatch.setattr(
+        fit, "run_fit", lambda s, p, states: seeds.append(p.cell.seed) or original(s, p, states)
+    )
     seeds.clear()
     done = bench("run", *SEEDS, "--results", tmp_path)
     assert done.exit_code == 0, done.output
@@ -111,7 +128,10 @@ def test_datasets_are_shared_out_whole_unless_workers_would_idle() -> None:
     def todo(datasets: int, seeds: int) -> list[Any]:
         """In plan order: seed by seed."""
         made = [(f"d{d}", seed) for seed in range(seeds) for d in range(datasets)]
-        fits = [SimpleNamespace(cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name)) for name, seed in made]
+        fits = [
+            SimpleNamespace(cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name))
+            for name, seed in made
+        ]
         return [SimpleNamespace(fit=one) for one in fits]
 
     def shares(datasets: int, seeds: int, streamed: bool, jobs: int) -> list[str]:
@@ -141,7 +161,9 @@ def test_no_dense_rows_of_test_images_are_stored(
     assert (DENSE, 15) not in asked and any(n == 15 for tap, n in asked if tap == "pooled"), asked
 
 
-def test_a_failing_state_costs_only_itself(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_state_costs_only_itself(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = evaluate.ranked
 
     def broken(planned: Any, *rest: Any) -> Any:
@@ -157,7 +179,9 @@ def test_a_failing_state_costs_only_itself(bench: Bench, tmp_path: Path, monkeyp
 
 
 def test_peak_memory_holds_one_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features arrive in batches of the encoder and none is kept: what is alive at once does not grow with the test set."""
+    """Features arrive in batches of the encoder and none is kept: what is alive at once does not grow with
+    the test set.
+    """
     import gc
     import weakref
 

@@ -24,9 +24,21 @@ FOUR = "zero-shot,tip-adapter-f,safe,safe-a"
 def command(images: Path, results: Path, *more: str) -> list[str]:
     """``bench run`` as a process of its own."""
     return [
-        sys.executable, "-m", "bench", "run", "--datasets", str(images), "--backbone", "pocket-rn", "--shots", "2",
-        "--results", str(results), *QUICK, *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        "--datasets",
+        str(images),
+        "--backbone",
+        "pocket-rn",
+        "--shots",
+        "2",
+        "--results",
+        str(results),
+        *QUICK,
+        *more,
+    ]
 
 
 def test_run_then_table(bench: Bench, tmp_path: Path) -> None:
@@ -43,7 +55,9 @@ def test_run_then_table(bench: Bench, tmp_path: Path) -> None:
     assert all(0.0 <= float(row["shapes"]) <= 100.0 for row in rows)
 
 
-def test_second_run_does_nothing_and_imports_no_torch(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+def test_second_run_does_nothing_and_imports_no_torch(
+    bench: Bench, tmp_path: Path, images: Path, cache: Path
+) -> None:
     assert bench("run", "--methods", FOUR, "--results", tmp_path).exit_code == 0
     code = (
         "import sys; from bench.cli import main\n"
@@ -52,21 +66,28 @@ def test_second_run_does_nothing_and_imports_no_torch(bench: Bench, tmp_path: Pa
     )
     arguments = command(images, tmp_path, "--methods", FOUR, "--seeds", "1")[3:]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, "BENCH_CACHE": str(cache)}
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BENCH_CACHE": str(cache)},
     )
     assert done.returncode == 0, done.stderr
     assert "0 encodes, 0 steps" in done.stdout
 
 
-def test_killed_then_resumed_equals_uninterrupted(bench: Bench, tmp_path: Path, images: Path, cache: Path) -> None:
+def test_killed_then_resumed_equals_uninterrupted(
+    bench: Bench, tmp_path: Path, images: Path, cache: Path
+) -> None:
     whole = tmp_path / "whole"
     seeds = ("--seeds", "1,2,3,4,5,6", "--methods", FOUR)
     assert bench("run", *seeds, "--results", whole).exit_code == 0
     cut = tmp_path / "cut"
     process = subprocess.Popen(
-        command(images, cut, *seeds), env={**os.environ, "BENCH_CACHE": str(cache)}, stdout=subprocess.DEVNULL,
+        command(images, cut, *seeds),
+        env={**os.environ, "BENCH_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     while process.poll() is None and len(list(cut.rglob("*.npz"))) < 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -87,10 +108,14 @@ def test_no_socket_is_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.M
     assert done.exit_code == 0, done.output
 
 
-def test_missing_weights_name_the_command(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_name_the_command(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = {**os.environ, "BENCH_WEIGHTS": str(tmp_path / "none")}
     arguments = ["run", "--datasets", str(images), "--methods", "zero-shot", "--results", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 2
     assert "bench weights get RN50" in done.stderr
     assert "Traceback" not in done.stderr
@@ -101,7 +126,8 @@ def test_a_failing_cell_costs_only_itself(bench: Bench, tmp_path: Path) -> None:
     plugin.write_text(
         "from bench.interface import Method\n\n\n"
         "class BrokenOne(Method):\n    name = 'broken-one'\n    title = 'Broken'\n\n"
-        "    def logits(self, params, consts, features, values):\n        raise RuntimeError('wrong on purpose')\n"
+        "    def logits(self, params, consts, features, values):\n        raise RuntimeError('wrong on "
+        "purpose')\n"
     )
     done = bench("run", "--methods", "broken-one,zero-shot", "--plugin", plugin, "--results", tmp_path / "r")
     assert done.exit_code == 1
@@ -123,11 +149,15 @@ def test_a_plugin_appears_in_the_table(bench: Bench, tmp_path: Path) -> None:
         '        return Recipe(support={POOLED: ("eval",)})\n\n'
         "    def prepare(self, task):\n"
         "        onehot_KN = torch.nn.functional.one_hot(task.labels_N, task.facts.n_classes).T.float()\n"
-        '        return {"M_KC": unit(onehot_KN @ unit(task.features(POOLED, "eval"))), "scale": task.scale}\n\n'
+        '        return {"M_KC": unit(onehot_KN @ unit(task.features(POOLED, "eval"))), "scale": '
+        "task.scale}\n\n"
         "    def logits(self, params, consts, features, values):\n"
         '        return cosine_logits(features[POOLED], consts["M_KC"], consts["scale"])\n'
     )
-    assert bench("run", "--methods", "nearest-mean", "--plugin", plugin, "--results", tmp_path / "r").exit_code == 0
+    assert (
+        bench("run", "--methods", "nearest-mean", "--plugin", plugin, "--results", tmp_path / "r").exit_code
+        == 0
+    )
     assert "nearest-mean,2," in bench("table", "--results", tmp_path / "r", "--format", "csv").output
 
 
@@ -137,14 +167,20 @@ def _hears_interrupts() -> None:
 
 
 @pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
-def test_interruption_keeps_what_is_done(bench: Bench, tmp_path: Path, images: Path, cache: Path, jobs: str) -> None:
+def test_interruption_keeps_what_is_done(
+    bench: Bench, tmp_path: Path, images: Path, cache: Path, jobs: str
+) -> None:
     results = tmp_path / "r"
-    many = ",".join(map(str, range(1, 31)))  # seconds of cells, so that the interruption does not come too late
+    # seconds of cells, so that the interruption does not come too late
+    many = ",".join(map(str, range(1, 31)))
     process = subprocess.Popen(
         command(images, results, "--methods", "zero-shot,safe", "--seeds", many, "--jobs", jobs),
-        env={**os.environ, "BENCH_CACHE": str(cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "BENCH_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=_hears_interrupts,
-    )  # fmt: skip
+    )
     while process.poll() is None and not list(results.rglob("*.npz")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -166,10 +202,15 @@ def test_inference_values_need_no_refit(bench: Bench, tmp_path: Path) -> None:
 def test_two_processes_share_a_store(tmp_path: Path, images: Path) -> None:
     env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}
     both = [
-        subprocess.Popen(command(images, tmp_path / f"r{i}", "--methods", "zero-shot,tip-adapter", "--seeds", "1"), env=env,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command(images, tmp_path / f"r{i}", "--methods", "zero-shot,tip-adapter", "--seeds", "1"),
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     for process in both:
         _, error = process.communicate(timeout=300)
         assert process.returncode == 0, error
@@ -188,7 +229,9 @@ def test_too_few_images_of_a_class(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_several_processes_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
-    """One and two workers: identical records. A worker that dies loses its round only, which another takes up."""
+    """One and two workers: identical records. A worker that dies loses its round only, which another takes
+    up.
+    """
     seeds = ("--seeds", "1,2", "--methods", "zero-shot,tip-adapter-f,safe-a")
     assert bench("run", *seeds, "--results", tmp_path / "one", "--jobs", "1").exit_code == 0
     two = bench("run", *seeds, "--results", tmp_path / "two", "--jobs", "2")
@@ -202,10 +245,23 @@ def test_a_dying_worker_costs_only_its_round(bench: Bench, tmp_path: Path) -> No
     plugin.write_text(
         "import os\n\nfrom bench.interface import Method\n\n\n"
         "class Deadly(Method):\n    name = 'deadly'\n    title = 'Deadly'\n\n"
-        "    def prepare(self, task):\n        os._exit(9) if task.seed == 2 else None\n        return {'W': task.W_KC}\n\n"
-        "    def logits(self, params, consts, features, values):\n        return features['pooled'] @ consts['W'].T\n"
+        "    def prepare(self, task):\n        os._exit(9) if task.seed == 2 else None\n        return {'W': "
+        "task.W_KC}\n\n"
+        "    def logits(self, params, consts, features, values):\n        return features['pooled'] @ "
+        "consts['W'].T\n"
     )
-    arguments = ("--methods", "deadly", "--plugin", plugin, "--seeds", "1,2,3", "--jobs", "2", "--results", tmp_path / "r")
+    arguments = (
+        "--methods",
+        "deadly",
+        "--plugin",
+        plugin,
+        "--seeds",
+        "1,2,3",
+        "--jobs",
+        "2",
+        "--results",
+        tmp_path / "r",
+    )
     done = bench("run", *arguments)
     assert done.exit_code == 1
     assert "died twice" in done.output
@@ -235,15 +291,22 @@ def test_why_a_cell_is_stale_or_drifted(bench: Bench, tmp_path: Path) -> None:
     assert re.search(r"stale: source \w+\.\.\. -> \w+\.\.\.", why()), "a plugin's source is in its key"
 
 
-def test_a_changed_built_in_method_is_said(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its version stands for its source, so its records still count; that they may not be its own any more is said."""
+def test_a_changed_built_in_method_is_said(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version stands for its source, so its records still count; that they may not be its own any more is
+    said.
+    """
     from bench.run import provenance
 
     arguments = ("--methods", "zero-shot", "--results", tmp_path)
     assert "drifted" not in bench("run", *arguments).output
     assert "drifted" not in bench("run", *arguments, "--dry-run", "--why").output
     monkeypatch.setattr(provenance, "source_digest", lambda method: "another")
-    assert "drifted since they were recorded, under the same version: zero-shot" in bench("run", *arguments).output
+    assert (
+        "drifted since they were recorded, under the same version: zero-shot"
+        in bench("run", *arguments).output
+    )
     assert "zero-shot: drifted: its source changed" in bench("run", *arguments, "--dry-run", "--why").output
 
 
@@ -253,16 +316,29 @@ def test_old_records_that_newer_ones_hide_are_said(bench: Bench, tmp_path: Path)
     text = (
         "from bench.interface import Method\n\n\n"
         "class BackAndForth(Method):\n    name = 'back-and-forth'\n    title = 'Back and forth'\n\n"
-        "    def logits(self, params, consts, features, values):\n        return {sign}features['pooled'] @ consts['W_KC'].T\n"
+        "    def logits(self, params, consts, features, values):\n        return {sign}features['pooled'] @ "
+        "consts['W_KC'].T\n"
     )
-    arguments = ("--methods", "back-and-forth", "--plugin", plugin, "--results", tmp_path / "r", "--jobs", "1")
+    arguments = (
+        "--methods",
+        "back-and-forth",
+        "--plugin",
+        plugin,
+        "--results",
+        tmp_path / "r",
+        "--jobs",
+        "1",
+    )
     for sign in ("", "-"):
         plugin.write_text(text.replace("{sign}", sign))
         done = bench("run", *arguments)
         assert done.exit_code == 0 and "1 fits" in done.output and "older than records" not in done.output
     plugin.write_text(text.replace("{sign}", ""))
     done = bench("run", *arguments)
-    assert "0 cells to do, 1 done" in done.output and "1 recorded cells are older than records of the same cells" in done.output
+    assert (
+        "0 cells to do, 1 done" in done.output
+        and "1 recorded cells are older than records of the same cells" in done.output
+    )
     assert "older than records" not in bench("run", *arguments, "--fresh").output.split("done:")[1]
     assert "older than records" not in bench("run", *arguments).output
 
@@ -270,7 +346,16 @@ def test_old_records_that_newer_ones_hide_are_said(bench: Bench, tmp_path: Path)
 def test_equal_datasets_are_said(bench: Bench, tmp_path: Path, images: Path) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(images, twin)
-    done = bench("run", "--methods", "zero-shot", "--datasets", f"{images},{twin}", "--results", tmp_path / "r", data=None)
+    done = bench(
+        "run",
+        "--methods",
+        "zero-shot",
+        "--datasets",
+        f"{images},{twin}",
+        "--results",
+        tmp_path / "r",
+        data=None,
+    )
     assert "dataset twin is the same as shapes, under another name; recorded once, as shapes" in done.output
 
 

@@ -1,4 +1,6 @@
-"""Class subsets are cut before the arg-max (protocol 1.6, 21 item 12), and equal logits rank the lower class first."""
+"""Class subsets are cut before the arg-max (protocol 1.6, 21 item 12), and equal logits rank the lower class
+first.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,14 @@ class Stored(Method):
 
 def predicted(logits_BK: torch.Tensor, classes: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
     names = tuple(map(str, range(len(classes) if classes else logits_BK.shape[1])))
-    target = SimpleNamespace(classes=classes, classnames=names, test=SimpleNamespace(paths=list(range(len(logits_BK)))))
+    target = SimpleNamespace(
+        classes=classes, classnames=names, test=SimpleNamespace(paths=list(range(len(logits_BK))))
+    )
     spec = SimpleNamespace(config={"vision_cfg": {}, "embed_dim": 8}, family="other", image_size=8)
     fit = SimpleNamespace(method=Stored(), backbone=spec, cell=SimpleNamespace(method="stored"))
-    session = SimpleNamespace(device="cpu", slices=lambda *_: ((i, logits_BK[i : i + 4]) for i in range(0, len(logits_BK), 4)))
+    session = SimpleNamespace(
+        device="cpu", slices=lambda *_: ((i, logits_BK[i : i + 4]) for i in range(0, len(logits_BK), 4))
+    )
     return predict(session, fit, SimpleNamespace(target=target), {}, {}, {})  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ from bench.interface import Facts, FitFacts, FitValues, Method, fit_values, scor
 from bench.run import evaluate, fit
 from tests.run.conftest import Bench
 
-SOLVED = '''
+SOLVED = """
 from bench.interface import POOLED, Facts, Method, Recipe, cosine_logits
 
 
@@ -40,8 +40,8 @@ class Late(Method):
 
     def logits(self, params, consts, features, values):
         return cosine_logits(features[POOLED], params["W_KC"], consts["scale"] * (1.0 + values["beta"]))
-'''
-TRAINED = '''
+"""
+TRAINED = """
 from bench.interface import LR, POOLED, Method, Recipe, Stream, cosine_logits, cross_entropy
 from bench.train.optim import OptimSpec
 from bench.train.schedule import Schedule
@@ -55,7 +55,8 @@ class Late(Method):
 
     def recipe(self, settings, facts):
         return Recipe(
-            streams={"image": Stream(tap=POOLED, batch=3)}, optim=OptimSpec("adamw"), schedule=Schedule("cosine"), steps=4,
+            streams={"image": Stream(tap=POOLED, batch=3)},
+            optim=OptimSpec("adamw"), schedule=Schedule("cosine"), steps=4,
             grid={LR: settings["lr"]}, fixed={LR: settings["lr"][0]}, check_every=2,
         )
 
@@ -64,14 +65,16 @@ class Late(Method):
 
     def losses(self, params, consts, batch, values):
         rows = batch["image"]
-        return {"loss": cross_entropy(cosine_logits(rows.x, params["W_KC"], consts["scale"]) + params["b_K"], rows.y)}
+        logits_BK = cosine_logits(rows.x, params["W_KC"], consts["scale"]) + params["b_K"]
+        return {"loss": cross_entropy(logits_BK, rows.y)}
 
     def combine(self, grads, values):
         return grads["loss"]
 
     def logits(self, params, consts, features, values):
-        return cosine_logits(features[POOLED], params["W_KC"], consts["scale"]) + values["beta"] * 100 * params["b_K"]
-'''
+        late_K = values["beta"] * 100 * params["b_K"]
+        return cosine_logits(features[POOLED], params["W_KC"], consts["scale"]) + late_K
+"""
 LINE = "late: 'beta' acts at inference only (Method.inference) and is not in the fit's key"
 # (the plugin, what is read and where, what it replaces)
 READS = {
@@ -80,12 +83,14 @@ READS = {
     "solve, in": (SOLVED, 'task.W_KC + ("beta" in values)', 'task.W_KC + values["warm"]'),
     "prepare": (SOLVED, '"scale": task.scale * task.settings["beta"]', '"scale": task.scale'),
     "logits from solve": (
-        SOLVED, 'self.logits({"W_KC": task.W_KC}, consts, {POOLED: task.W_KC}, values)', 'task.W_KC + values["warm"]',
+        SOLVED,
+        'self.logits({"W_KC": task.W_KC}, consts, {POOLED: task.W_KC}, values)',
+        'task.W_KC + values["warm"]',
     ),
     "init": (TRAINED, 'task.W_KC * values["beta"]', "task.W_KC.clone()"),
     "losses": (TRAINED, 'consts["scale"] * values["beta"]) + params', 'consts["scale"]) + params'),
     "combine": (TRAINED, '{k: g * values["beta"] for k, g in grads["loss"].items()}', 'grads["loss"]'),
-}  # fmt: skip
+}
 
 
 def plugin(folder: Path, text: str, new: str = "", old: str = "") -> Path:
@@ -111,7 +116,9 @@ def broken(file: Path, lab: Lab) -> dict[str, str]:
 def test_a_fit_that_asks_for_one_is_refused(where: str, bench: Bench, lab: Lab, tmp_path: Path) -> None:
     """By a run, as the failure of that cell, and by the contract of methods."""
     file = plugin(tmp_path, *READS[where])
-    done = bench("run", "--plugin", file, "--methods", "late", "--sweep", "late.beta=0,1", "--results", tmp_path / "r")
+    done = bench(
+        "run", "--plugin", file, "--methods", "late", "--sweep", "late.beta=0,1", "--results", tmp_path / "r"
+    )
     assert done.exit_code == 1 and LINE in " ".join(done.output.split()), done.output
     assert LINE in broken(file, lab)["runs"]
 
@@ -125,7 +132,9 @@ def test_what_reads_it_in_logits_alone_keeps_the_contract(text: str, lab: Lab, t
 def test_facts_that_are_not_in_the_key_are_refused(field: str, bench: Bench, tmp_path: Path) -> None:
     file = plugin(tmp_path, SOLVED, f'"scale": len(task.facts.{field})', '"scale": task.scale')
     done = bench("run", "--plugin", file, "--methods", "late", "--results", tmp_path / "r")
-    assert done.exit_code == 1 and f"task.facts.{field} is not in the fit's key" in " ".join(done.output.split()), done.output
+    assert done.exit_code == 1 and f"task.facts.{field} is not in the fit's key" in " ".join(
+        done.output.split()
+    ), done.output
     (tmp_path / "other").mkdir()
     grid = f'Recipe(grid={{"warm": (float(len(facts.{field})),)}}'
     asked = plugin(tmp_path / "other", SOLVED, grid, 'Recipe(grid={"warm": settings["warm"]}')
@@ -138,9 +147,12 @@ REMEMBERS = {
     "in logits": (MEMORY, "return cosine_logits", 'task.W_KC + getattr(self, "seen", 0.5)', "params.W_KC"),
     "in logits, read by prepare": (MEMORY, "return cosine_logits", "", "constants.scale"),
     "in recipe": (
-        'self.seen = settings["beta"]\n        return Recipe', "return Recipe", 'task.W_KC + self.seen', "params.W_KC",
+        'self.seen = settings["beta"]\n        return Recipe',
+        "return Recipe",
+        "task.W_KC + self.seen",
+        "params.W_KC",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", REMEMBERS)
@@ -163,14 +175,20 @@ def fitted(results: Path) -> Mapping[str, np.ndarray]:
 def test_what_the_user_sets_does_not_reach_the_selection(bench: Bench, tmp_path: Path) -> None:
     """Checkpoints and rates are compared at the class's own beta, however large the user's is."""
     file = plugin(tmp_path, TRAINED)
-    for name, more in {"plain": (), "set": ("--set", "late.beta=-9"), "swept": ("--sweep", "late.beta=7,0")}.items():
+    for name, more in {
+        "plain": (),
+        "set": ("--set", "late.beta=-9"),
+        "swept": ("--sweep", "late.beta=7,0"),
+    }.items():
         given = ("--methods", "late", "--keep-states", "all", "--results", tmp_path / name)
         done = bench("run", "--plugin", file, *given, *more)
         assert done.exit_code == 0, done.output
     plain = fitted(tmp_path / "plain")
     for name in ("set", "swept"):
         other = fitted(tmp_path / name)
-        assert plain.keys() == other.keys() and all(np.array_equal(x, other[k]) for k, x in plain.items()), name
+        assert plain.keys() == other.keys() and all(np.array_equal(x, other[k]) for k, x in plain.items()), (
+            name
+        )
 
 
 class Late(Method):
@@ -208,9 +226,13 @@ def test_the_values_of_a_fit_keep_their_guard() -> None:
         assert isinstance(values, FitValues) and values["depth"] == 4 and values.get("nothing", 5) == 5
         assert "depth" in values and "nothing" not in values
         asks = (
-            lambda v: v["beta"], lambda v: v.get("beta"), lambda v: v.pop("beta", 2.0), lambda v: v.setdefault("beta", 2.0),
-            lambda v: "beta" in v, lambda v: v.with_({"x": 1})["beta"],
-        )  # fmt: skip
+            lambda v: v["beta"],
+            lambda v: v.get("beta"),
+            lambda v: v.pop("beta", 2.0),
+            lambda v: v.setdefault("beta", 2.0),
+            lambda v: "beta" in v,
+            lambda v: v.with_({"x": 1})["beta"],
+        )
         for ask in asks:
             with pytest.raises(BenchError, match="late: 'beta' acts at inference only"):
                 ask(values)

@@ -1,4 +1,6 @@
-"""``--join``: seeds and shots that train together give the tables that they give alone; records say who trained with whom."""
+"""``--join``: seeds and shots that train together give the tables that they give alone; records say who
+trained with whom.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from bench.run import execute, rounds
 from bench.train import select, waves
 from tests.run.conftest import Bench, of_type
 
-SHORT = [f"{method}.{length}" for method in ("cross-modal-linear", "linear-probe-sgd") for length in ("steps=6", "check_every=2")]
+SHORT = [
+    f"{method}.{length}"
+    for method in ("cross-modal-linear", "linear-probe-sgd")
+    for length in ("steps=6", "check_every=2")
+]
 FOUR = ("--seeds", "1,2", "--shots", "2,3", *(word for one in SHORT for word in ("--set", one)))
 METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear,linear-probe-sgd"
 
@@ -35,7 +41,9 @@ def same(one: Path, other: Path) -> None:
     a, b = fits(one), fits(other)
     assert a.keys() == b.keys() and a
     for cell, fit in a.items():
-        assert all(getattr(fit, k) == getattr(b[cell], k) for k in ("values", "step", "key", "val_accuracy")), cell
+        assert all(
+            getattr(fit, k) == getattr(b[cell], k) for k in ("values", "step", "key", "val_accuracy")
+        ), cell
     found, wanted = ({p.name: p for p in results.rglob("*.npz")} for results in (one, other))
     assert found.keys() == wanted.keys()
     for name, path in found.items():
@@ -63,7 +71,9 @@ def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Pa
         assert company(tmp_path, method) == dict.fromkeys(both, both)
     for method in ("tip-adapter-f", "linear-probe-sgd"):  # their batches end with the support set
         assert company(tmp_path, method) == {(n, seed): [(n, 1), (n, 2)] for n, seed in both}
-    assert len({r.seconds["fit"] for (m, *_), r in fits(tmp_path).items() if m == "safe"}) == 1, "seconds are shared equally"
+    assert len({r.seconds["fit"] for (m, *_), r in fits(tmp_path).items() if m == "safe"}) == 1, (
+        "seconds are shared equally"
+    )
     assert not any(r.budget.joined for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
     assert not any(r.budget.joined for r in fits(alone).values())
 
@@ -106,7 +116,9 @@ def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Pa
     arguments = (*plugin(tmp_path, "TipAdapterF", more="Mark()"), "--seeds", "1,2,3", "--shots", "1,2")
     done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
     assert done.exit_code == 0, done.output
-    assert done.output.count("own shapes: seeds are fitted one by one") == 1, "what holds for a method is tried once"
+    assert done.output.count("own shapes: seeds are fitted one by one") == 1, (
+        "what holds for a method is tried once"
+    )
     why = {r.budget.apart for r in fits(tmp_path / "a").values()}
     assert why == {"the constants 'more' are not tensors and differ"}
     assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
@@ -118,7 +130,11 @@ def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
     arguments = (*plugin(tmp_path, "Safe", more="task.labels_N.float()"), *FOUR)
     done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
     assert done.exit_code == 0, done.output
-    assert done.output.count("fitted one by one") == done.output.count("own shapes: shots are fitted one by one") == 1
+    assert (
+        done.output.count("fitted one by one")
+        == done.output.count("own shapes: shots are fitted one by one")
+        == 1
+    )
     assert company(tmp_path / "a", "own") == {(n, seed): [(n, 1), (n, 2)] for n in (2, 3) for seed in (1, 2)}
     assert {r.budget.apart for r in fits(tmp_path / "a").values()} == {"the constants 'more' differ in shape"}
     assert bench("run", *arguments, "--results", tmp_path / "b").exit_code == 0
@@ -127,21 +143,33 @@ def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_failing_fit_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None:
     fails = "1 / (task.seed - 2 + task.facts.shots - 2)"
-    done = bench("run", *plugin(tmp_path, "Safe", fails), *FOUR, "--seeds", "2,4", "--join", "--results", tmp_path)
+    done = bench(
+        "run", *plugin(tmp_path, "Safe", fails), *FOUR, "--seeds", "2,4", "--join", "--results", tmp_path
+    )
     assert done.exit_code == 1
     records = {cell[1:]: r for cell, r in fits(tmp_path).items()}
     assert set(records) == {(2, 4), (3, 2), (3, 4)}
     (failure,) = of_type(tmp_path, Failure)
-    assert (failure.cell.shots, failure.cell.seed, failure.stage) == (2, 2, "prepare") and "division" in failure.error
+    assert (failure.cell.shots, failure.cell.seed, failure.stage) == (
+        2,
+        2,
+        "prepare",
+    ) and "division" in failure.error
     assert "division by zero" in records[2, 4].budget.apart
     assert records[3, 2].budget.joined == [records[3, 2].key, records[3, 4].key]
 
 
 @pytest.mark.parametrize(
-    ("room", "sizes", "left"), [(9.0, [4] * 4, [3, 2, 1, 0]), (2.5, [2] * 4, [1, 0, 1, 0]), (0.5, [0] * 4, [0] * 4)]
+    ("room", "sizes", "left"),
+    [(9.0, [4] * 4, [3, 2, 1, 0]), (2.5, [2] * 4, [1, 0, 1, 0]), (0.5, [0] * 4, [0] * 4)],
 )
 def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
-    room: float, sizes: list[int], left: list[int], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: float,
+    sizes: list[int],
+    left: list[int],
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from bench.run import fit as fitting
 
@@ -167,7 +195,14 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
 def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
     def fit(name: str, shots: int, seed: int, method: str, **after: Any) -> Any:
         cell = Cell(
-            method=method, dataset=name, shots=shots, seed=seed, backbone="rn", prompts="hand", protocol="recipe", preset="quick"
+            method=method,
+            dataset=name,
+            shots=shots,
+            seed=seed,
+            backbone="rn",
+            prompts="hand",
+            protocol="recipe",
+            preset="quick",
         )
         return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"name": name})})
 
@@ -177,11 +212,20 @@ def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
         plan += [type("Todo", (), {"fit": one}) for one in (a, fit(*cell, "b"), fit(*cell, "c", a=a))]
 
     def shown(groups: Any) -> list[str]:
-        return [" ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group) for group in groups]
+        return [
+            " ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group)
+            for group in groups
+        ]
 
     whole_rounds = list(rounds.rounds(plan, join=True))
     whole = "a11 c11 a12 c12 a41 c41 a42 c42 b11 b12 b41 b42"
     assert [name for name, _ in whole_rounds] == ["x", "y"]
     assert shown(group for _, group in whole_rounds) == [whole] * 2
-    assert shown(rounds.portions(plan, False, 2, join=True)) == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
-    assert shown(rounds.portions(plan, False, 3, join=True)) == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2
+    assert (
+        shown(rounds.portions(plan, False, 2, join=True))
+        == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
+    )
+    assert (
+        shown(rounds.portions(plan, False, 3, join=True))
+        == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2
+    )

@@ -1,4 +1,6 @@
-"""Keys: a change of anything that may change a number changes the key, and nothing else does (architecture 1)."""
+"""Keys: a change of anything that may change a number changes the key, and nothing else does (architecture
+1).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,13 @@ from bench.registry import Registry, builtin
 from bench.run import plan
 
 BASE = {
-    "methods": ("safe",), "datasets": ("shapes",), "shots": (2,), "seeds": (1,), "backbones": ("pocket-rn",),
+    "methods": ("safe",),
+    "datasets": ("shapes",),
+    "shots": (2,),
+    "seeds": (1,),
+    "backbones": ("pocket-rn",),
     "prompts": ("hand",),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,9 @@ def shapes(images: Path) -> Dataset:
     return catalog.find(str(images), None)
 
 
-def keys(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, registry: Registry | None = None, **changes: object) -> plan.Planned:
+def keys(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, registry: Registry | None = None, **changes: object
+) -> plan.Planned:
     """The one fit of the base request with changes."""
     monkeypatch.setattr(catalog, "find", lambda *_, **__: dataset)
     request = plan.Request(**{**BASE, **changes})  # type: ignore[arg-type]
@@ -73,7 +81,9 @@ def test_inference_values_move_the_evaluation(shapes: Dataset, monkeypatch: pyte
     assert plain.evaluations[0].key != swept.evaluations[0].key
 
 
-def test_a_moved_dataset_folder_keeps_the_key(shapes: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_moved_dataset_folder_keeps_the_key(
+    shapes: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import shutil
 
     source = Path(str(shapes.spec.folders[0]))
@@ -115,7 +125,9 @@ def test_version_moves_and_follows_dependants(shapes: Dataset, monkeypatch: pyte
 def test_equal_settings_equal_keys(
     shapes: Dataset, monkeypatch: pytest.MonkeyPatch, steps: int, batch: int, beta: float, scale: float
 ) -> None:
-    """Keys are a function of the settings' values: the same values give the same key, other values another."""
+    """Keys are a function of the settings' values: the same values give the same key, other values
+    another.
+    """
 
     def key(**changes: object) -> str:
         return keys(shapes, monkeypatch, overrides={"safe": changes}).key

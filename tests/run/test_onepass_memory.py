@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 400, 1600
 
-# Three states scored on RN50-shaped dense features (49 x 2048, 0.4 MB an image in single precision), from a tower that
-# costs nothing; prints the peak memory after a small test set and after one four times its size.
+# Three states scored on RN50-shaped dense features (49 x 2048, 0.4 MB an image in single precision), from a
+# tower that costs nothing; prints the peak memory after a small test set and after one four times its size.
 CODE = """
 import json, resource, sys
 sys.path.insert(0, {features!r})

@@ -1,4 +1,6 @@
-"""An edited plugin is never answered from old records: what runs is the source that its key names, also of its helpers."""
+"""An edited plugin is never answered from old records: what runs is the source that its key names, also of
+its helpers.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def favour(logits):
 """
 
 # The same, but the import runs with the first logits.
-LATE_HELPER = WITH_HELPER.replace("\nimport {helper}\n", "").replace("      return", "      import {helper}\n\n        return")
+LATE_HELPER = WITH_HELPER.replace("\nimport {helper}\n", "").replace(
+    "      return", "      import {helper}\n\n        return"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +103,9 @@ def test_an_edited_plugin_is_measured_anew(bench: Bench, tmp_path: Path) -> None
     plugin.write_text(first.replace("CHOSEN = 0", "CHOSEN = 2  # edited"))
     why = bench("run", *arguments, "--dry-run", "--why").output
     line = next(line for line in why.splitlines() if "stale" in line)
-    assert re.search(r"edited shapes .*: stale: source \w{21}\.\.\. -> \w{21}\.\.\.$", line), "nothing else has changed"
+    assert re.search(r"edited shapes .*: stale: source \w{21}\.\.\. -> \w{21}\.\.\.$", line), (
+        "nothing else has changed"
+    )
     edited = bench("run", *arguments)
     assert "1 fits, 1 evaluations" in edited.output and "recorded before" in edited.output
     assert "all 1 cells were recorded before" not in edited.output
@@ -123,7 +129,12 @@ def test_the_table_shows_the_edited_plugin(bench: Bench, tmp_path: Path) -> None
 
     def accuracy(sign: int) -> float:
         plugin.write_text(text.replace("SIGN", str(sign)))
-        assert bench("run", "--methods", "tabled", "--plugin", plugin, "--results", results, "--jobs", "1").exit_code == 0
+        assert (
+            bench(
+                "run", "--methods", "tabled", "--plugin", plugin, "--results", results, "--jobs", "1"
+            ).exit_code
+            == 0
+        )
         table = bench("table", "--results", results, "--format", "csv").output
         return float(re.findall(r"^tabled,2,([\d.]+)", table, re.MULTILINE)[0])
 
@@ -144,7 +155,9 @@ def test_an_edited_helper_is_what_runs(bench: Bench, tmp_path: Path, text: str) 
     assert "all 1 cells were recorded before" in bench("run", *arguments).output
 
     helper.write_text("# edited\n" + HELPER.format(chosen=1))
-    assert re.search(r"stale: source \w+\.\.\. -> \w+\.\.\.\n", bench("run", *arguments, "--dry-run", "--why").output)
+    assert re.search(
+        r"stale: source \w+\.\.\. -> \w+\.\.\.\n", bench("run", *arguments, "--dry-run", "--why").output
+    )
     assert "1 fits" in bench("run", *arguments).output
     assert chosen(results) == [0, 1]
 
@@ -165,7 +178,11 @@ def test_a_helper_of_a_helper(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_workers_run_the_edited_helper(bench: Bench, tmp_path: Path) -> None:
-    plugin, helper, results = tmp_path / "plugin_of_workers.py", tmp_path / "helper_workers.py", tmp_path / "r"
+    plugin, helper, results = (
+        tmp_path / "plugin_of_workers.py",
+        tmp_path / "helper_workers.py",
+        tmp_path / "r",
+    )
     plugin.write_text(WITH_HELPER.format(cls="Spread", name="spread", helper="helper_workers"))
     arguments = ("--methods", "spread", "--plugin", plugin, "--results", results)
     helper.write_text(HELPER.format(chosen=0))
@@ -179,7 +196,9 @@ def test_workers_run_the_edited_helper(bench: Bench, tmp_path: Path) -> None:
 def test_an_edit_that_leaves_size_and_second_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     plugin, helper = tmp_path / "plugin_of_twin.py", tmp_path / "helper_twin.py"
-    plugin.write_text(WITH_HELPER.format(cls="Twin", name="twin", helper="helper_twin") + "    held = helper_twin.HELD\n")
+    plugin.write_text(
+        WITH_HELPER.format(cls="Twin", name="twin", helper="helper_twin") + "    held = helper_twin.HELD\n"
+    )
 
     def loaded(value: int) -> tuple[str, int]:
         helper.write_text(f"HELD = {value}\n")
@@ -199,7 +218,9 @@ def test_two_plugins_share_a_helper(tmp_path: Path) -> None:
     plugins = []
     for name in ("left", "right"):
         plugins.append(tmp_path / f"plugin_{name}.py")
-        plugins[-1].write_text(WITH_HELPER.format(cls=name.title(), name=f"shared-{name}", helper="helper_shared"))
+        plugins[-1].write_text(
+            WITH_HELPER.format(cls=name.title(), name=f"shared-{name}", helper="helper_shared")
+        )
     digests = []
     for i in range(2):
         helper.write_text("#" * i + HELPER.format(chosen=i))
@@ -213,7 +234,9 @@ def test_two_plugins_share_a_helper(tmp_path: Path) -> None:
 
 
 def test_helpers_of_one_name_in_two_folders(tmp_path: Path) -> None:
-    """Python has one module of a name: either each plugin gets its own, or the second is refused; never the other's."""
+    """Python has one module of a name: either each plugin gets its own, or the second is refused; never the
+    other's.
+    """
     plugins = []
     for i, name in enumerate(("east", "west")):
         (tmp_path / name).mkdir()
@@ -288,14 +311,20 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
     parallel.check_plan(before, frozenset())
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=1))
     after = planned(images, tmp_path, "raced", plugin)
-    with pytest.raises(BenchError, match="1 cells are others by now: a plugin or a dataset was changed during the run"):
+    with pytest.raises(
+        BenchError, match="1 cells are others by now: a plugin or a dataset was changed during the run"
+    ):
         parallel.check_plan(after, keys)
     with pytest.raises(BenchError, match="1 cells"):
         parallel.check_plan(after, keys | {fit.key for fit in after.fits})
 
 
-def test_a_plugin_that_is_edited_while_workers_start(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cells that the parent asked for fail with the reason, and a second run measures the plugin as it is now."""
+def test_a_plugin_that_is_edited_while_workers_start(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cells that the parent asked for fail with the reason, and a second run measures the plugin as it is
+    now.
+    """
     plugin, results = tmp_path / "plugin_late.py", tmp_path / "r"
     plugin.write_text(ALONE.format(cls="Late", name="late", chosen=0))
     original = parallel._Pool.__init__

@@ -1,4 +1,6 @@
-"""``--precision``: what the image tower computes in changes features, keys, records and rows; what follows stays single."""
+"""``--precision``: what the image tower computes in changes features, keys, records and rows; what follows
+stays single.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,17 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory, images: Path, features: Path) -> Path:
     """Records of the tiny run in single precision and in bf16, in one folder."""
     results = tmp_path_factory.mktemp("both")
-    same = ("--backbone", "pocket-rn", "--datasets", str(images), "--shots", "2", "--results", str(results), *QUICK)
+    same = (
+        "--backbone",
+        "pocket-rn",
+        "--datasets",
+        str(images),
+        "--shots",
+        "2",
+        "--results",
+        str(results),
+        *QUICK,
+    )
     for more in (("--seeds", "1,2"), ("--seeds", "2", "--precision", "bf16")):
         done = CliRunner().invoke(app, ["run", *same, *CELLS, *more, "--cache", str(features), "--jobs", "1"])
         assert done.exit_code == 0, done.output
@@ -48,8 +60,13 @@ def test_features_are_near_and_kept_apart(made: Path, features: Path, images: Pa
     for name in ("fp32", "bf16"):
         request = plan.Request(("safe",), (str(images),), (2,), (2,), ("pocket-rn",), precision=name)
         (fit,) = plan.make(request, builtin()).fits
-        assert not session.lacks(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", ["dense", "pooled"])
-        both = [session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap) for tap in ("dense", "pooled")]
+        assert not session.lacks(
+            fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", ["dense", "pooled"]
+        )
+        both = [
+            session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap)
+            for tap in ("dense", "pooled")
+        ]
         found.append([*both, *session.text(fit, {})[:1]])
     (*single, W), (*half, V) = found
     for x, y in zip(single, half, strict=True):
@@ -71,11 +88,25 @@ def test_records_are_apart_and_no_table_mixes_them(bench: Bench, made: Path) -> 
     table = bench("table", "--results", made, "--variants", "--format", "csv")
     assert table.exit_code == 0, table.output
     assert "zero-shot," in table.output and "zero-shot (precision=bf16)," in table.output
-    assert "precision=bf16" not in bench("table", "--results", made, "--methods", "zero-shot", "--format", "csv").output
+    assert (
+        "precision=bf16"
+        not in bench("table", "--results", made, "--methods", "zero-shot", "--format", "csv").output
+    )
 
 
 def test_a_worker_uses_it_too(bench: Bench, made: Path, tmp_path: Path) -> None:
-    arguments = ("--methods", "tip-adapter-f", "--seeds", "2", "--precision", "bf16", "--results", tmp_path, "--jobs", "2")
+    arguments = (
+        "--methods",
+        "tip-adapter-f",
+        "--seeds",
+        "2",
+        "--precision",
+        "bf16",
+        "--results",
+        tmp_path,
+        "--jobs",
+        "2",
+    )
     assert bench("run", *arguments).exit_code == 0
     found, both = records(tmp_path), records(made)
     assert len(found) == 3 and {name: both.get(name) for name in found} == found
@@ -87,12 +118,16 @@ def test_unknown_precision(bench: Bench) -> None:
 
 
 def test_default_keys_are_those_of_the_committed_records(tmp_path: Path) -> None:
-    request = plan.Request(("zero-shot",), ("digits",), (1,), (1,), ("pocket-rn",), ("hand",), results=tmp_path)
+    request = plan.Request(
+        ("zero-shot",), ("digits",), (1,), (1,), ("pocket-rn",), ("hand",), results=tmp_path
+    )
     (fit,) = plan.make(request, builtin()).fits
     assert fit.key.startswith("27af6d4bb7f70353b032")
     where = places.folder(ROOT / "results" / "pocket", fit.backbone.name, fit.dataset.name, fit.method.name)
     assert store.fit(places.fit_path(where, fit.key), fit.key)
-    assert store.evaluation(places.evaluation_path(where, fit.key, fit.evaluations[0].key), fit.evaluations[0].key)
+    assert store.evaluation(
+        places.evaluation_path(where, fit.key, fit.evaluations[0].key), fit.evaluations[0].key
+    )
 
 
 def test_the_gate_compares_precisions_by_accuracy(made: Path) -> None:
@@ -110,7 +145,11 @@ def test_the_gate_compares_precisions_by_accuracy(made: Path) -> None:
 def test_a_rerun_keeps_or_changes_the_precision(tmp_path: Path) -> None:
     synthetic.one(tmp_path, synthetic.cell("zero-shot", "digits", 0, 0))
     (kept,) = baselines.collect(load_results(tmp_path))
-    for own, asked, dtype in (("fp32", None, "float32"), ("bf16", None, "bfloat16"), ("fp32", "bf16", "bfloat16")):
+    for own, asked, dtype in (
+        ("fp32", None, "float32"),
+        ("bf16", None, "bfloat16"),
+        ("fp32", "bf16", "bfloat16"),
+    ):
         where = rerun.Where(tmp_path / "new", precision=asked)
         (fit,) = rerun.plan_of([replace(kept, precision=own)], builtin(), where).fits
         assert fit.backbone.dtype == fit.parts.encode_dtype == dtype

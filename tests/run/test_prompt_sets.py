@@ -1,4 +1,6 @@
-"""Prompt sets that labels take part in: what they choose, what they depend on, and that records say so (protocol 15.4)."""
+"""Prompt sets that labels take part in: what they choose, what they depend on, and that records say so
+(protocol 15.4).
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,14 @@ HEAD = "linear-probe-sgd-zs"
 
 def request(images: Path, tmp_path: Path, **more: Any) -> plan.Request:
     asked: dict[str, Any] = {
-        "methods": ("zero-shot",), "datasets": (str(images),), "shots": (1, 2), "seeds": (1, 2), "backbones": ("pocket-rn",),
-        "results": tmp_path, "overrides": {HEAD: {"steps": 6, "check_every": 2}},
-    }  # fmt: skip
+        "methods": ("zero-shot",),
+        "datasets": (str(images),),
+        "shots": (1, 2),
+        "seeds": (1, 2),
+        "backbones": ("pocket-rn",),
+        "results": tmp_path,
+        "overrides": {HEAD: {"steps": 6, "check_every": 2}},
+    }
     return plan.Request(**{**asked, **more})
 
 
@@ -45,7 +52,9 @@ def test_equal_texts_are_one_cell_and_said(bench: Bench, images: Path, tmp_path:
     made = plan.make(request(images, tmp_path, prompts=("hand", "class-name", "coop")), builtin())
     assert [f.cell.prompts for f in made.fits] == ["hand", "class-name"]
     assert made.equal == {(made.fits[0].dataset.name, "hand", "coop")}
-    shown = bench("run", "--methods", "zero-shot", "--prompts", "hand,coop", "--results", tmp_path, "--dry-run")
+    shown = bench(
+        "run", "--methods", "zero-shot", "--prompts", "hand,coop", "--results", tmp_path, "--dry-run"
+    )
     assert "prompt sets hand and coop have the same texts; recorded once, as hand" in shown.output
 
 
@@ -62,7 +71,10 @@ def test_missing_sentences_and_lists_block() -> None:
     with pytest.raises(MissingData, match="mined-val"):
         prompts.build("mined", catalog.spec("emoji"), ("dog",))
     start = prompts.build("linear", catalog.spec("emoji"), ("dog",))
-    assert (start.tuned_from, start.prompts) == ("cupl", prompts.build("cupl", catalog.spec("emoji"), ("dog",)).prompts)
+    assert (start.tuned_from, start.prompts) == (
+        "cupl",
+        prompts.build("cupl", catalog.spec("emoji"), ("dog",)).prompts,
+    )
 
 
 def test_labelled_is_what_sets_say_of_themselves() -> None:
@@ -74,12 +86,14 @@ def test_labelled_is_what_sets_say_of_themselves() -> None:
         built = prompts.build(name, spec, ("dog",), folder)
         assert built.uses_labels == prompts.labelled(name)
     plain = prompts.build("hand", spec, ("dog",))
-    assert plain.digest == prompts.json_digest([plain.prompts, plain.reduce])  # records of plain sets keep their keys
+    # records of plain sets keep their keys
+    assert plain.digest == prompts.json_digest([plain.prompts, plain.reduce])
 
 
 def test_the_best_templates_come_first_and_ties_keep_the_pools_order() -> None:
     right = torch.eye(2)
-    raw_KMC = torch.stack([right.flip(0), right, right.flip(0), 3 * right], dim=1)  # the second and the fourth are right
+    # the second and the fourth are right
+    raw_KMC = torch.stack([right.flip(0), right, right.flip(0), 3 * right], dim=1)
     f_nC, y_n = torch.tensor([[2.0, 0.1], [0.2, 1.0]]), torch.tensor([0, 1])
     assert drawn.ranking(raw_KMC, f_nC, y_n) == [1, 3, 0, 2]
 
@@ -88,7 +102,9 @@ def test_the_best_templates_come_first_and_ties_keep_the_pools_order() -> None:
 def fitted(images: Path, cache: Path, tmp_path: Path) -> Any:
     """A run over the session's own objects: (session, the asked-for fits, the runner)."""
     session = Session("cpu", cache, lambda line: None, workers=0)
-    made = plan.make(request(images, tmp_path, prompts=("mined-val", "linear"), shots=(2,), seeds=(1,)), builtin())
+    made = plan.make(
+        request(images, tmp_path, prompts=("mined-val", "linear"), shots=(2,), seeds=(1,)), builtin()
+    )
     todo, _ = execute.remaining(made)
     runner = execute.Runner(session, builtin(), tmp_path)
     outcome = runner.run(made, todo, lambda *_: None)
@@ -106,21 +122,38 @@ def test_what_a_draw_makes_of_the_texts(fitted: Any) -> None:
     W_KC, side = session.text(fits["linear"], {plan.TUNED: head})
     rows_KC = head.params["W_KC"]
     torch.testing.assert_close(W_KC.norm(dim=-1).mean(), torch.tensor(1.0))
-    torch.testing.assert_close(W_KC / W_KC[0, 0], rows_KC / rows_KC[0, 0])  # zero-shot predicts what the head predicts
+    # zero-shot predicts what the head predicts
+    torch.testing.assert_close(W_KC / W_KC[0, 0], rows_KC / rows_KC[0, 0])
     _, start = session.encoded_text(fits["linear"].backbone, fits["linear"].prompts, side.classnames)
-    torch.testing.assert_close(side.raw_PC.norm(dim=-1), start.raw_PC.norm(dim=-1))  # one template: its own length
+    # one template: its own length
+    torch.testing.assert_close(side.raw_PC.norm(dim=-1), start.raw_PC.norm(dim=-1))
     assert float((side.raw_PC - start.raw_PC).abs().max()) > 1e-5  # and another direction
 
 
-def test_records_say_that_labels_chose_the_texts_and_a_second_run_does_nothing(bench: Bench, tmp_path: Path) -> None:
-    run = ("--methods", "zero-shot", "--prompts", "hand,linear", "--results", tmp_path, "--set", f"{HEAD}.steps=6")
+def test_records_say_that_labels_chose_the_texts_and_a_second_run_does_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    run = (
+        "--methods",
+        "zero-shot",
+        "--prompts",
+        "hand,linear",
+        "--results",
+        tmp_path,
+        "--set",
+        f"{HEAD}.steps=6",
+    )
     done = bench("run", *run)
     assert done.exit_code == 0, done.output
     found = of_type(tmp_path, FitRecord)
     marks = {(r.cell.method, r.cell.prompts): r.prompts_use_labels for r in found}
     assert marks == {("zero-shot", "hand"): False, ("zero-shot", "linear"): True, (HEAD, "hand"): False}
     names = {r.cell.prompts: r.prompts_also for r in found if r.cell.method == "zero-shot"}
-    assert names == {"hand": ["vanilla", "coop"], "linear": []}  # without templates of its own a folder has CLIP's alone
+    # without templates of its own a folder has CLIP's alone
+    assert names == {
+        "hand": ["vanilla", "coop"],
+        "linear": [],
+    }
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}
     assert bench("run", *run).exit_code == 0
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*")}

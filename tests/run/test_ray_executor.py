@@ -29,7 +29,9 @@ MEMORY = 80 << 20
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the local executor's records of GRID lie: the first test that needs them makes them, the others find them."""
+    """Where the local executor's records of GRID lie: the first test that needs them makes them, the others
+    find them.
+    """
     return tmp_path_factory.mktemp("local")
 
 
@@ -124,9 +126,16 @@ def test_tasks_in_this_process_make_the_records(
 
 @pytest.mark.parametrize(("slots", "held", "tasks", "passes"), [(1, onepass.HELD_BYTES, 1, 1), (3, 0, 3, 8)])
 def test_streamed_test_images_are_passed_over_once_for_all_that_a_slot_does(
-    slots: int, held: int, tasks: int, passes: int, bench: Bench, tmp_path: Path, local: Path, stand_in: Tasks,
+    slots: int,
+    held: int,
+    tasks: int,
+    passes: int,
+    bench: Bench,
+    tmp_path: Path,
+    local: Path,
+    stand_in: Tasks,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     seen: list[int] = []
     original = Session.stream
 
@@ -172,10 +181,15 @@ def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
     stand_in.resources["GPU"] = 2
     done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert (stand_in.options["num_cpus"], stand_in.options["num_gpus"]) == (1, 1)
-    assert {setup.device for setup, *_ in stand_in.sent} == {"cuda"}, "the number counts GPUs that a task does not see"
+    assert {setup.device for setup, *_ in stand_in.sent} == {"cuda"}, (
+        "the number counts GPUs that a task does not see"
+    )
     assert done.output.count("--device cuda:1: what this process does itself") == 1
     # An error of the task itself reaches the user as it is, and the records of all its cells.
-    assert done.exit_code == 1 and "on a node of the cluster: --device cuda: this PyTorch sees no CUDA device" in done.output
+    assert (
+        done.exit_code == 1
+        and "on a node of the cluster: --device cuda: this PyTorch sees no CUDA device" in done.output
+    )
     failed = of_type(tmp_path, Failure)
     assert len(failed) == 13 and all("what the node printed" in r.traceback for r in failed)
 
@@ -203,7 +217,9 @@ def cluster(cache: Path, temporary: Path) -> Iterator[Any]:
 
 
 def nodes(cluster: Any, *sizes: int) -> tuple[tuple[str, ...], list[Any]]:
-    """The options for a run on worker nodes with these numbers of processors, and the nodes; those that fit are kept."""
+    """The options for a run on worker nodes with these numbers of processors, and the nodes; those that fit
+    are kept.
+    """
     lacking, found = list(sizes), []
     for node in list(cluster.worker_nodes):
         if (size := node._ray_params.num_cpus) in lacking:
@@ -273,7 +289,9 @@ def test_a_killed_node_loses_no_finished_cell(
     done = bench("run", *GRID, "--results", tmp_path, *options)
     thread.join(60)
     assert done.exit_code == 0, done.output
-    assert seen and len(seen) < len(list((tmp_path / "runs").rglob("*.json"))), "the node died while there was work left"
+    assert seen and len(seen) < len(list((tmp_path / "runs").rglob("*.json"))), (
+        "the node died while there was work left"
+    )
     assert all(p.stat().st_mtime_ns == at for p, at in seen.items()), "finished cells stay as they were"
     assert records(tmp_path) == records(local)
     assert not of_type(tmp_path, Failure)

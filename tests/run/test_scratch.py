@@ -1,4 +1,6 @@
-"""Folders of processes that are killed: nobody takes a living one's, and the next to come removes a dead one's."""
+"""Folders of processes that are killed: nobody takes a living one's, and the next to come removes a dead
+one's.
+"""
 
 from __future__ import annotations
 

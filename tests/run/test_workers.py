@@ -12,7 +12,8 @@ from bench.records.types import FitRecord
 from bench.run import parallel, session
 from tests.run.conftest import Bench, of_type
 
-# Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all the work.
+# Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all
+# the work.
 MEETING = """
 import os
 import time
@@ -81,7 +82,18 @@ def test_every_worker_has_its_device(bench: Bench, tmp_path: Path, monkeypatch: 
     plugin = tmp_path / "meeting.py"
     plugin.write_text(MEETING)
     monkeypatch.setattr(parallel, "visible", lambda device: ["cpu:0", "cpu:1"])
-    arguments = ("--methods", "meeting", "--plugin", plugin, "--seeds", "1,2", "--jobs", "2", "--results", tmp_path / "r")
+    arguments = (
+        "--methods",
+        "meeting",
+        "--plugin",
+        plugin,
+        "--seeds",
+        "1,2",
+        "--jobs",
+        "2",
+        "--results",
+        tmp_path / "r",
+    )
     done = bench("run", *arguments)
     assert done.exit_code == 0, done.output
     assert {r.provenance.device for r in of_type(tmp_path / "r", FitRecord)} == {"cpu:0", "cpu:1"}

@@ -1,7 +1,8 @@
 """Coverage of the intervals in the crossed design, beside what the field's usual interval covers.
 
-Outcomes are Bernoulli: an image under a seed is right when mean + seed effect + image effect + noise exceeds 0, all
-normal, so the true accuracy is known. 4,000 repetitions leave a standard error of 0.35 points on a coverage.
+Outcomes are Bernoulli: an image under a seed is right when mean + seed effect + image effect + noise exceeds
+0, all normal, so the true accuracy is known. 4,000 repetitions leave a standard error of 0.35 points on a
+coverage.
 """
 
 import numpy as np
@@ -15,13 +16,25 @@ IMAGES = 500
 
 
 def crossed(
-    rng: np.random.Generator, tables: int, seeds: int, images: int, accuracy: float, seed_sd: float, image_sd: float
+    rng: np.random.Generator,
+    tables: int,
+    seeds: int,
+    images: int,
+    accuracy: float,
+    seed_sd: float,
+    image_sd: float,
 ) -> NDArray[np.bool_]:
-    """Outcomes (tables, seeds, images); seed_sd: standard deviation of a seed's accuracy, image_sd in noise units."""
+    """Outcomes (tables, seeds, images); seed_sd: standard deviation of a seed's accuracy, image_sd in noise
+    units.
+    """
     ts = seed_sd * np.hypot(1, image_sd) / stats.norm.pdf(stats.norm.ppf(accuracy))
     mean = stats.norm.ppf(accuracy) * np.sqrt(1 + image_sd**2 + ts**2)
     z = rng.standard_normal((tables, seeds, images), dtype=np.float32)
-    shift = mean + ts * rng.standard_normal((tables, seeds, 1)) + image_sd * rng.standard_normal((tables, 1, images))
+    shift = (
+        mean
+        + ts * rng.standard_normal((tables, seeds, 1))
+        + image_sd * rng.standard_normal((tables, 1, images))
+    )
     return z + shift.astype(np.float32) > 0
 
 
@@ -45,7 +58,9 @@ def test_interval_covers_93_to_97_percent(seeds: int) -> None:
         chunks = [crossed(rng, 500, seeds, IMAGES, accuracy, seed_sd, image_sd) for _ in range(8)]
         ours = np.mean([covered(mean_parts(c), accuracy) for c in chunks])
         field = np.mean([field_covered(c, accuracy) for c in chunks])
-        print(f"S={seeds} acc={accuracy} seed sd={seed_sd} image sd={image_sd}: {ours:.1%}, field {field:.1%}")
+        print(
+            f"S={seeds} acc={accuracy} seed sd={seed_sd} image sd={image_sd}: {ours:.1%}, field {field:.1%}"
+        )
         assert 0.93 <= ours <= 0.97
         # even where seeds dominate, 1.96 with the population standard deviation is too short
         assert field < (0.80 if seeds == 3 else 0.86)
@@ -81,7 +96,12 @@ def test_paired_difference_covers() -> None:
     outcomes = []
     for mean, own, seed in ((0.5, 0.3, 0.05), (0.42, 0.5, 0.05)):
         scale = np.sqrt(1 + 4 + own**2 + seed**2)
-        z = mean * scale + difficulty + own * rng.standard_normal((r, 1, n)) + seed * rng.standard_normal((r, 3, 1))
+        z = (
+            mean * scale
+            + difficulty
+            + own * rng.standard_normal((r, 1, n))
+            + seed * rng.standard_normal((r, 3, 1))
+        )
         outcomes.append(z + rng.standard_normal((r, 3, n)) > 0)
     truth = float(stats.norm.cdf(0.5) - stats.norm.cdf(0.42))
     assert 0.93 <= covered(mean_parts(outcomes[0].astype(np.int8) - outcomes[1]), truth) <= 0.97

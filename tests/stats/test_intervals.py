@@ -45,7 +45,9 @@ def test_degrees_of_freedom_give_back_the_interval() -> None:
         interval = mean_interval(outcomes(seed, 0.6))
         assert 2 <= interval.df <= 399
         half = stats.t.isf(0.025, interval.df) * interval.se
-        assert (interval.low, interval.high) == pytest.approx((interval.estimate - half, interval.estimate + half))
+        assert (interval.low, interval.high) == pytest.approx(
+            (interval.estimate - half, interval.estimate + half)
+        )
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:

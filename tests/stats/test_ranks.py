@@ -14,7 +14,11 @@ from bench.stats import critical_difference, friedman, holm, not_separated, wilc
 
 def scores(seed: int = 0, datasets: int = 11, methods: int = 5) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    values = rng.random((datasets, 1)) + 0.05 * np.arange(methods) + 0.08 * rng.standard_normal((datasets, methods))
+    values = (
+        rng.random((datasets, 1))
+        + 0.05 * np.arange(methods)
+        + 0.08 * rng.standard_normal((datasets, methods))
+    )
     return pd.DataFrame(values, columns=list("abcdefghijklmn")[:methods])
 
 

@@ -37,7 +37,11 @@ def test_parts_equal_an_analysis_of_variance() -> None:
 def test_variance_is_unbiased_where_nothing_is_cut() -> None:
     rng = np.random.default_rng(5)
     r, s, n = 4000, 3, 40
-    y = rng.standard_normal((r, s, n)) + 0.3 * rng.standard_normal((r, s, 1)) + 2 * rng.standard_normal((r, 1, n))
+    y = (
+        rng.standard_normal((r, s, n))
+        + 0.3 * rng.standard_normal((r, s, 1))
+        + 2 * rng.standard_normal((r, 1, n))
+    )
     parts = mean_parts(y)
     true = 0.09 / s + 4 / n + 1 / (s * n)
     assert np.mean(parts.seeds + parts.images) == pytest.approx(true, rel=0.03)
@@ -58,14 +62,17 @@ def test_equal_seed_parts_pool_their_degrees_of_freedom() -> None:
     pooled = pool([parts] * 11)
     assert float(pooled.seeds) == pytest.approx(float(parts.seeds) / 11)
     assert float(pooled.images) == pytest.approx(float(parts.images) / 11)
-    # 2 each: 11^2 / (11 / (2 + 2)) - 2; drawn from equal variances the squares are twice as large, which leaves 20
+    # 2 each: 11^2 / (11 / (2 + 2)) - 2; drawn from equal variances the squares are twice as large, which
+    # leaves 20
     assert float(pooled.seeds_df) == pytest.approx(42)
     assert float(pool([parts]).seeds_df) == pytest.approx(2)
 
 
 def test_seeds_of_equal_accuracy_still_leave_some_variance() -> None:
     y = np.ones((2, 6))
-    y[0, 0] = y[1, 1] = 0  # seeds equal, images hardly differ: all mean squares but the interaction's are small
+    y[0, 0] = y[1, 1] = (
+        0  # seeds equal, images hardly differ: all mean squares but the interaction's are small
+    )
     parts = mean_parts(y)
     interaction = 1 / 5  # the residual squares sum to 1, over (S - 1)(n - 1) = 5
     assert float(parts.seeds) == 0
@@ -95,4 +102,6 @@ def test_stats_imports_nothing_else_of_the_package() -> None:
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 outside = {"numpy", "scipy", "pandas", "collections", "dataclasses", "itertools", "typing"}
-                assert name.startswith("bench.stats") or name.split(".")[0] in outside, f"{file.name} imports {name}"
+                assert name.startswith("bench.stats") or name.split(".")[0] in outside, (
+                    f"{file.name} imports {name}"
+                )

@@ -20,14 +20,41 @@ from tests.methods.support import StandIn, make_task, method
 K, SHOTS, C, D, T = 5, 4, 12, 16, 9
 OVERRIDES: dict[str, dict[str, Any]] = {
     "safe": {"steps": 14, "check_every": 3, "warmup": 2, "lr": (1e-2, 3e-3, 1e-3), "wd": (0.0, 0.1)},
-    "cross-modal": {"steps": 14, "check_every": 3, "warmup": 2, "lr": (1e-2, 1e-3), "wd": (0.0, 0.1), "batch": (4, 6)},
-    "cross-modal-linear": {"steps": 14, "check_every": 3, "warmup": 2, "lr": (1e-1, 1e-2), "wd": (0.0, 0.1), "batch": (4, 6)},
-    "linear-probe-sgd": {"steps": 14, "check_every": 3, "warmup": 2, "lr": (1e-1, 1e-2), "wd": (0.0, 0.1), "batch": (4,)},
-    "tip-adapter-f": {
-        "key_views": 2, "epochs": 6, "batch": 7, "epoch_views": 3, "lr": (1e-1, 1e-2, 1e-3), "wd": (0.0, 0.1),
-        "beta_steps": 3, "alpha_steps": 3,
+    "cross-modal": {
+        "steps": 14,
+        "check_every": 3,
+        "warmup": 2,
+        "lr": (1e-2, 1e-3),
+        "wd": (0.0, 0.1),
+        "batch": (4, 6),
     },
-}  # fmt: skip
+    "cross-modal-linear": {
+        "steps": 14,
+        "check_every": 3,
+        "warmup": 2,
+        "lr": (1e-1, 1e-2),
+        "wd": (0.0, 0.1),
+        "batch": (4, 6),
+    },
+    "linear-probe-sgd": {
+        "steps": 14,
+        "check_every": 3,
+        "warmup": 2,
+        "lr": (1e-1, 1e-2),
+        "wd": (0.0, 0.1),
+        "batch": (4,),
+    },
+    "tip-adapter-f": {
+        "key_views": 2,
+        "epochs": 6,
+        "batch": 7,
+        "epoch_views": 3,
+        "lr": (1e-1, 1e-2, 1e-3),
+        "wd": (0.0, 0.1),
+        "beta_steps": 3,
+        "alpha_steps": 3,
+    },
+}
 
 
 @dataclass
@@ -44,7 +71,9 @@ class Case:
 
     def fit(self, **changes: Any) -> select.Fitted:
         """The fit, with fields of the recipe replaced."""
-        return select.fit(self.method, replace(self.recipe, **changes), self.task, self.consts, self.pools, self.val)
+        return select.fit(
+            self.method, replace(self.recipe, **changes), self.task, self.consts, self.pools, self.val
+        )
 
     def logits(self, fitted: select.Fitted) -> torch.Tensor:
         """Float64 logits of unseen images, at the chosen values."""
@@ -63,9 +92,14 @@ def on(c: Case, device: str) -> Case:
     moved = exact(replace(task.head, params=there(task.head.params)))
     text = replace(task.text, raw_PC=task.text.raw_PC.to(device), class_of_P=task.text.class_of_P.to(device))
     task = replace(
-        task, labels_N=task.labels_N.to(device), W_KC=task.W_KC.to(device), text=text, device=device,
-        features=lambda tap, view: known(tap, view).to(device), backbone=replace(task.backbone, head=moved),
-    )  # fmt: skip
+        task,
+        labels_N=task.labels_N.to(device),
+        W_KC=task.W_KC.to(device),
+        text=text,
+        device=device,
+        features=lambda tap, view: known(tap, view).to(device),
+        backbone=replace(task.backbone, head=moved),
+    )
     pools = {name: replace(p, x=p.x.to(device), y=p.y.to(device)) for name, p in c.pools.items()}
     val = select.Labelled(there(dict(c.val.features)), c.val.y.to(device))
     return Case(c.method, c.recipe, task, c.method.prepare(task), pools, val, there(c.seen))
@@ -83,7 +117,11 @@ def head() -> PoolingHead:
     g = rng.generator(3, "head")
     shapes = {"positional_embedding": (T + 1, D), "c_proj.weight": (C, D), "c_proj.bias": (C,)}
     shapes |= {f"{n}_proj.weight": (D, D) for n in "qkv"} | {f"{n}_proj.bias": (D,) for n in "qkv"}
-    return exact(attention_pool({n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, 4))
+    return exact(
+        attention_pool(
+            {n: 0.3 * torch.randn(s, generator=g, dtype=torch.float64) for n, s in shapes.items()}, 4
+        )
+    )
 
 
 def case(name: str, seed: int = 1, shots: int = SHOTS, **more: Any) -> Case:
@@ -101,9 +139,15 @@ def case(name: str, seed: int = 1, shots: int = SHOTS, **more: Any) -> Case:
     known = {(tap, view): x for view in views for tap, x in images(N, "train", view).items()}
     raw_PC = torch.randn(3 * K, C, generator=rng.generator(6, "text"), dtype=torch.float64)
     task = make_task(
-        made, torch.arange(N) % K, raw_PC, class_of=[p // 3 for p in range(3 * K)], features=known, scale=20.0,
-        backbone=StandIn(head=pool, scale=20.0), overrides={**OVERRIDES[name], **more},
-    )  # fmt: skip
+        made,
+        torch.arange(N) % K,
+        raw_PC,
+        class_of=[p // 3 for p in range(3 * K)],
+        features=known,
+        scale=20.0,
+        backbone=StandIn(head=pool, scale=20.0),
+        overrides={**OVERRIDES[name], **more},
+    )
     task = replace(task, seed=seed)
     recipe = made.recipe(task.settings, task.facts)
     pools = {

@@ -1,9 +1,11 @@
-"""A second device without hardware: PyTorch's ``meta`` tensors, whose values are computed on the processor beside them.
+"""A second device without hardware: PyTorch's ``meta`` tensors, whose values are computed on the processor
+beside them.
 
-To the program they lie on another device: what mixes the two, or has no repeatable version on CUDA, is a fault. A recorded
-step may neither wait for the device nor copy from or to the processor, and what was recorded is a list of operations on fixed
-tensors, as in a CUDA graph: a number that Python made is frozen in it. Values belong to storages, so that views, and what
-autograd keeps, share them. What CUDA's own kernels do inside an operation is not seen.
+To the program they lie on another device: what mixes the two, or has no repeatable version on CUDA, is a
+fault. A recorded step may neither wait for the device nor copy from or to the processor, and what was
+recorded is a list of operations on fixed tensors, as in a CUDA graph: a number that Python made is frozen in
+it. Values belong to storages, so that views, and what autograd keeps, share them. What CUDA's own kernels do
+inside an operation is not seen.
 """
 
 from __future__ import annotations
@@ -26,20 +28,49 @@ NAME = "meta"
 
 # The value or the shape of the result is known only when the device is done: CUDA waits for it.
 WAITS = {
-    "_local_scalar_dense", "equal", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive",
-    "repeat_interleave", "_linalg_check_errors",
-}  # fmt: skip
+    "_local_scalar_dense",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "bincount",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "repeat_interleave",
+    "_linalg_check_errors",
+}
 
-# What torch.use_deterministic_algorithms(True) refuses on CUDA, here or in an older version (its documentation); the rest
-# of that list are calls with particular arguments, see ``_unrepeatable``.
+# What torch.use_deterministic_algorithms(True) refuses on CUDA, here or in an older version (its
+# documentation); the rest of that list are calls with particular arguments, see ``_unrepeatable``.
 REFUSED = {
-    "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward", "avg_pool3d_backward",
-    "fractional_max_pool2d_backward", "fractional_max_pool3d_backward", "max_unpool2d", "max_unpool3d",
-    "upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "upsample_trilinear3d_backward",
-    "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward", "nll_loss2d_forward",
-    "_ctc_loss_backward", "histc", "put_", "put", "kthvalue", "grid_sampler_2d_backward", "grid_sampler_3d_backward",
-    "scatter_reduce", "scatter_reduce_", "index_reduce", "index_reduce_",
-}  # fmt: skip
+    "_adaptive_avg_pool2d_backward",
+    "_adaptive_avg_pool3d_backward",
+    "adaptive_max_pool2d_backward",
+    "avg_pool3d_backward",
+    "fractional_max_pool2d_backward",
+    "fractional_max_pool3d_backward",
+    "max_unpool2d",
+    "max_unpool3d",
+    "upsample_linear1d_backward",
+    "upsample_bilinear2d_backward",
+    "upsample_bicubic2d_backward",
+    "upsample_trilinear3d_backward",
+    "reflection_pad1d_backward",
+    "reflection_pad2d_backward",
+    "reflection_pad3d_backward",
+    "nll_loss2d_forward",
+    "_ctc_loss_backward",
+    "histc",
+    "put_",
+    "put",
+    "kthvalue",
+    "grid_sampler_2d_backward",
+    "grid_sampler_3d_backward",
+    "scatter_reduce",
+    "scatter_reduce_",
+    "index_reduce",
+    "index_reduce_",
+}
 
 
 class Fault(RuntimeError):
@@ -52,7 +83,9 @@ class Waits(RuntimeError):
 
 @dataclass
 class Tape:
-    """Recorded operations: what to call on which tensors, and where results lie. ``saved``: values from before, by place."""
+    """Recorded operations: what to call on which tensors, and where results lie. ``saved``: values from
+    before, by place.
+    """
 
     calls: list[tuple[Callable[..., Any], Any, Any, list[Tensor]]] = field(default_factory=list)
     saved: dict[int, tuple[UntypedStorage, UntypedStorage]] = field(default_factory=dict)
@@ -68,7 +101,9 @@ class Tape:
 
 @dataclass(frozen=True)
 class Kind:
-    """What an operation's schema says: whether results share an argument's memory, and the arguments it writes to."""
+    """What an operation's schema says: whether results share an argument's memory, and the arguments it
+    writes to.
+    """
 
     name: str
     shares: bool
@@ -80,7 +115,11 @@ class Kind:
 def kind(func: Any) -> Kind:
     """The kind of an ATen operation."""
     schema = func._schema
-    writes = tuple((i, a.name) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write)
+    writes = tuple(
+        (i, a.name)
+        for i, a in enumerate(schema.arguments)
+        if a.alias_info is not None and a.alias_info.is_write
+    )
     shares = any(r.alias_info is not None for r in schema.returns)
     return Kind(func.overloadpacket.__name__, shares, writes, bool(schema.returns))
 
@@ -162,8 +201,12 @@ class SecondDevice(TorchDispatchMode):
         if name == "copy_":
             here, there = args[0].device, args[1].device
         crosses = here != there
-        if not crosses and any(x.device.type != NAME and (x.dim() or any(x is w for w in written)) for x in tensors):
-            self._fault(f"{name} mixes devices: {', '.join(f'{tuple(x.shape)} on {x.device}' for x in tensors)}")
+        if not crosses and any(
+            x.device.type != NAME and (x.dim() or any(x is w for w in written)) for x in tensors
+        ):
+            self._fault(
+                f"{name} mixes devices: {', '.join(f'{tuple(x.shape)} on {x.device}' for x in tensors)}"
+            )
         if name in REFUSED or _unrepeatable(name, args, tensors):
             self._fault(f"{name} has no repeatable version on CUDA")
         if self.tape is not None:
@@ -181,7 +224,9 @@ class SecondDevice(TorchDispatchMode):
         if x.device.type != NAME:
             return x
         known = self.values.get(x.untyped_storage()._cdata)
-        assert known is not None, f"a tensor of shape {tuple(x.shape)} was made where the second device could not see it"
+        assert known is not None, (
+            f"a tensor of shape {tuple(x.shape)} was made where the second device could not see it"
+        )
         return torch.empty(0, dtype=x.dtype).set_(known[1], x.storage_offset(), x.size(), x.stride())
 
     def _moved(self, x: Tensor, results: list[Tensor]) -> Tensor:
@@ -207,9 +252,11 @@ class SecondDevice(TorchDispatchMode):
 
 
 class _Built(TorchFunctionMode):
-    """Tensors that are made of Python's numbers on the device are copies from the processor; ``meta`` would forget the numbers.
+    """Tensors that are made of Python's numbers on the device are copies from the processor; ``meta`` would
+    forget the numbers.
 
-    Inference mode is entered as no-grad mode, where operations reach the device in the same parts as in training.
+    Inference mode is entered as no-grad mode, where operations reach the device in the same parts as in
+    training.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -225,7 +272,9 @@ class _Built(TorchFunctionMode):
 
 
 def no_inference_mode(mode: bool = True) -> Any:
-    """Stands for ``torch.inference_mode``, under which operations arrive whole that are otherwise known by their parts."""
+    """Stands for ``torch.inference_mode``, under which operations arrive whole that are otherwise known by
+    their parts.
+    """
     return torch.no_grad() if mode else nullcontext()
 
 
@@ -244,7 +293,9 @@ def _unrepeatable(name: str, args: Any, tensors: list[Tensor]) -> bool:
 
 def _masked(name: str, args: Any) -> bool:
     """Whether an index is a mask, whose positions CUDA must count first."""
-    return name in ("index", "index_put", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
+    return name in ("index", "index_put", "index_put_") and any(
+        i is not None and i.dtype == torch.bool for i in args[1]
+    )
 
 
 def _is_there(device: Any) -> bool:

@@ -35,7 +35,9 @@ def test_batch_legality_of_the_published_grids() -> None:
     assert legal("restart", 10, 8 // 2)
     assert legal("restart", 10, 8)
     assert not legal("restart", 8, 8)
-    with pytest.raises(BenchError, match=r"batch 16 of text must be strictly smaller .* 10; choose at most 9"):
+    with pytest.raises(
+        BenchError, match=r"batch 16 of text must be strictly smaller .* 10; choose at most 9"
+    ):
         index_batches("restart", 10, 16, key=(1, "text"), steps=1)
     with pytest.raises(BenchError, match="add shots or views"):
         check_legal("restart", 1, 1, "image")
@@ -48,7 +50,12 @@ def test_batch_legality_of_the_published_grids() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(rule=st.sampled_from(RULES), n_images=st.integers(1, 30), views=st.integers(1, 3), batch=st.integers(1, 20))
+@given(
+    rule=st.sampled_from(RULES),
+    n_images=st.integers(1, 30),
+    views=st.integers(1, 3),
+    batch=st.integers(1, 20),
+)
 def test_cycles_foretell_the_sizes_of_batches(rule: str, n_images: int, views: int, batch: int) -> None:
     n_rows = n_images * views
     if not legal(rule, n_rows, batch):
@@ -72,7 +79,9 @@ def test_steps_per_epoch() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(rule=st.sampled_from(RULES), n_rows=st.integers(2, 60), batch=st.integers(1, 70), epochs=st.integers(1, 4))
+@given(
+    rule=st.sampled_from(RULES), n_rows=st.integers(2, 60), batch=st.integers(1, 70), epochs=st.integers(1, 4)
+)
 def test_every_epoch_draws_without_replacement(rule: str, n_rows: int, batch: int, epochs: int) -> None:
     if not legal(rule, n_rows, batch):
         assert rule == "restart" and batch >= n_rows
@@ -131,7 +140,9 @@ def test_an_order_is_pinned() -> None:
 
 
 def test_orders_are_uniform() -> None:
-    """Every row is first equally often: 2,000 epochs of 10 rows, chi-square with 9 degrees of freedom below 40."""
+    """Every row is first equally often: 2,000 epochs of 10 rows, chi-square with 9 degrees of freedom below
+    40.
+    """
     first = [index[0] for _, index in islice(index_batches("epoch-keep", 10, 10, key=KEY, epochs=2000), 2000)]
     counts = np.bincount(first, minlength=10)
     assert ((counts - 200) ** 2 / 200).sum() < 40
@@ -143,8 +154,11 @@ def test_view_layouts() -> None:
     rows = np.array([0, 5, 2])
     assert locate("union", np.array([0, 11, 6]), 3, 6, 2).tolist() == [0, 11, 6]
     assert [locate("per-epoch", rows, e, 6, 3).tolist() for e in range(4)] == [
-        [0, 5, 2], [6, 11, 8], [12, 17, 14], [0, 5, 2],
-    ]  # fmt: skip
+        [0, 5, 2],
+        [6, 11, 8],
+        [12, 17, 14],
+        [0, 5, 2],
+    ]
     assert locate("per-epoch", rows, 2, 6, 3, first=1).tolist() == [0, 5, 2]
     with pytest.raises(BenchError, match="did you mean 'union'"):
         pool_rows("unoin", 6, 2)

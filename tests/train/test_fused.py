@@ -1,4 +1,6 @@
-"""Replicas trained together equal replicas trained alone, whatever their company: equal predictions in float64."""
+"""Replicas trained together equal replicas trained alone, whatever their company: equal predictions in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_company_does_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_replica_alone(name: str) -> None:
-    """Not only the chosen one: each replica's checkpoint, score and step, in reversed company and on its own."""
+    """Not only the chosen one: each replica's checkpoint, score and step, in reversed company and on
+    its own.
+    """
     c = case(name)
     settings = {**c.task.settings, **{axis: v[0] for axis, v in c.recipe.static.items()}}
     values = points(c.recipe.grid)
@@ -57,7 +61,9 @@ def test_every_replica_alone(name: str) -> None:
         return loop.train(c.method, c.recipe, c.consts, start, chosen, settings, c.pools, 1, score)
 
     together, reverse = train(values), train(values[::-1])
-    assert len({tuple(p.flatten()[:50].tolist()) for p in next(iter(together.params.values()))}) > 1, "replicas do differ"
+    assert len({tuple(p.flatten()[:50].tolist()) for p in next(iter(together.params.values()))}) > 1, (
+        "replicas do differ"
+    )
     for r, v in enumerate(values):
         for other, at in ((reverse, len(values) - 1 - r), (train([v]), 0)):
             assert (together.score[r], together.step[r]) == (other.score[at], other.step[at])

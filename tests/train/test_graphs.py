@@ -1,4 +1,6 @@
-"""Recorded steps: the engine's step over fixed tensors equals a plain loop, and what cannot be recorded is launched plainly."""
+"""Recorded steps: the engine's step over fixed tensors equals a plain loop, and what cannot be recorded is
+launched plainly.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,11 @@ def prepared(c: Case) -> tuple[Values, list[dict[str, float]], list[Params]]:
     settings = {**c.task.settings, **{axis: v[0] for axis, v in c.recipe.static.items()}}
     values = points(c.recipe.grid)
     init = c.method.inner.init if isinstance(c.method, Noisy) else c.method.init
-    return settings, values, [init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in values]
+    return (
+        settings,
+        values,
+        [init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in values],
+    )
 
 
 def train(c: Case) -> loop.Trained:
@@ -86,7 +92,9 @@ def train(c: Case) -> loop.Trained:
 
 
 def plain(c: Case) -> tuple[Params, list[list[float]]]:
-    """The last step's parameters and every step's losses: one step after the other, nothing prepared ahead."""
+    """The last step's parameters and every step's losses: one step after the other, nothing prepared
+    ahead.
+    """
     assert c.recipe.optim is not None
     settings, values, start = prepared(c)
     params, axes = loop.stack(start), loop.axes_of(values, c.recipe, torch.device("cpu"), torch.float64)
@@ -96,7 +104,10 @@ def plain(c: Case) -> tuple[Params, list[list[float]]]:
     optimiser = optim.make(c.recipe.optim, params, [v["wd"] for v in values])
     losses = []
     for step, drawn in enumerate(loop.orders(c.recipe.streams, c.pools, 1, steps)[1]):
-        rows = {name: loop.gather(c.pools[name], at, torch.device("cpu"), torch.float64) for name, at in drawn.items()}
+        rows = {
+            name: loop.gather(c.pools[name], at, torch.device("cpu"), torch.float64)
+            for name, at in drawn.items()
+        }
         batch = Batch(rows, step, rng.generator(1, "noise", step))
         loss_R, grads = loop.gradients(c.method, c.consts, params, batch, settings, axes)
         optimiser.step(grads, rates[step])
@@ -144,11 +155,18 @@ def test_blocks_end_where_validation_is_due(monkeypatch: pytest.MonkeyPatch) -> 
         ([i, i + 1, i + 2, 0, 1], (3, 2)) for i in range(8)
     ]
     monkeypatch.setattr(blocks, "MOST", 10)
-    assert [len(b) for b in blocks.blocks(iter(steps), lambda step: False, torch.device("cpu"))] == [2, 2, 2, 2]
+    assert [len(b) for b in blocks.blocks(iter(steps), lambda step: False, torch.device("cpu"))] == [
+        2,
+        2,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(LONG))
-def test_recorded_steps_equal_called_ones(name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_steps_equal_called_ones(
+    name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     c = case(name, **LONG[name])
     found = train(c)
     shapes = 2 if name == "tip-adapter-f" else 1
@@ -160,7 +178,9 @@ def test_recorded_steps_equal_called_ones(name: str, recorder: Recorder, monkeyp
     same(found, called)
 
 
-def test_patience_ends_recorded_runs_at_the_same_step(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_recorded_runs_at_the_same_step(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     c = case("safe", steps=60, check_every=1, patience=8, lr=(1e-2, 1e-7))
     found = train(c)
     assert found.graphs == 1 and found.steps < 60
@@ -168,7 +188,9 @@ def test_patience_ends_recorded_runs_at_the_same_step(recorder: Recorder, monkey
     same(found, train(c))
 
 
-@pytest.mark.parametrize(("wrap", "says"), [(Noisy, "the losses read batch.noise"), (Counting, "the losses read batch.step")])
+@pytest.mark.parametrize(
+    ("wrap", "says"), [(Noisy, "the losses read batch.noise"), (Counting, "the losses read batch.step")]
+)
 def test_losses_that_read_the_host_are_not_recorded(wrap: type[Noisy], says: str, recorder: Recorder) -> None:
     c = case("cross-modal-linear", **LONG["cross-modal-linear"])
     c.method = wrap(c)
@@ -177,12 +199,19 @@ def test_losses_that_read_the_host_are_not_recorded(wrap: type[Noisy], says: str
     assert all(torch.equal(p.detach(), found.params[name]) for name, p in plain(c)[0].items())
 
 
-def test_losses_that_read_the_host_late_are_found_while_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_that_read_the_host_late_are_found_while_recorded(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = iter(range(1000))
 
     class Late(Noisy):
-        def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
-            return {"loss": self.inner.losses(params, consts, batch, values)["loss"] * (1 if next(calls) < 3 else batch.step)}
+        def losses(
+            self, params: Params, consts: Consts, batch: Batch, values: Values
+        ) -> dict[str, torch.Tensor]:
+            return {
+                "loss": self.inner.losses(params, consts, batch, values)["loss"]
+                * (1 if next(calls) < 3 else batch.step)
+            }
 
     def capture(step: Callable[[], torch.Tensor]) -> graphs.Recording:
         step()
@@ -192,10 +221,15 @@ def test_losses_that_read_the_host_late_are_found_while_recorded(recorder: Recor
     c = case("cross-modal-linear", **LONG["cross-modal-linear"])
     c.method = Late(c)
     found = train(c)
-    assert (found.graphs, found.steps) == (0, 40) and found.eager == "recording failed: the losses read batch.step"
+    assert (found.graphs, found.steps) == (
+        0,
+        40,
+    ) and found.eager == "recording failed: the losses read batch.step"
 
 
-def test_a_failed_recording_costs_nothing_and_is_reported(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_recording_costs_nothing_and_is_reported(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder.fail = RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
     c = case("tip-adapter-f", **LONG["tip-adapter-f"])
     fitted = c.fit()
@@ -307,9 +341,13 @@ def test_cuda_recorded_equals_launched(name: str, repeatable: None, monkeypatch:
 
 @pytest.mark.cuda
 @NEEDS_CUDA
-def test_cuda_a_step_that_waits_for_the_device_goes_on_unrecorded(repeatable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_a_step_that_waits_for_the_device_goes_on_unrecorded(
+    repeatable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Waiting(Noisy):
-        def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
+        def losses(
+            self, params: Params, consts: Consts, batch: Batch, values: Values
+        ) -> dict[str, torch.Tensor]:
             loss = self.inner.losses(params, consts, batch, values)["loss"]
             return {"loss": loss if float(batch["image"].x.sum()) < 1e9 else -loss}
 

@@ -1,4 +1,6 @@
-"""Blocks that live for one step are taken from memory that the step before gave back, and go back to the system at the end."""
+"""Blocks that live for one step are taken from memory that the step before gave back, and go back to the
+system at the end.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def test_training_keeps_and_returns(fails: bool, monkeypatch: pytest.MonkeyPatch
     set_: list[dict[int, int]] = []
     original: Callable[..., None] = heap._set
     monkeypatch.setattr(heap, "FROM", 1)
-    monkeypatch.setattr(heap, "_set", lambda library, values: (set_.append(values), original(library, values)))
+    monkeypatch.setattr(
+        heap, "_set", lambda library, values: (set_.append(values), original(library, values))
+    )
     if fails:
         monkeypatch.setattr(loop.graphs.Launcher, "__call__", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,6 @@
-"""Tasks trained together equal tasks trained alone in every parameter and choice, or stay apart and say why."""
+"""Tasks trained together equal tasks trained alone in every parameter and choice, or stay apart and
+say why.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +100,14 @@ def test_what_follows_epochs_is_each_lanes_own() -> None:
 
 
 def test_without_validation_the_last_step_is_kept() -> None:
-    group = [replace(c, val=None, recipe=replace(c.recipe, grid={"lr": (1e-2,), "wd": (0.0,)}, static={}, select="last"))
-             for c in cases("linear-probe-sgd")]  # fmt: skip
+    group = [
+        replace(
+            c,
+            val=None,
+            recipe=replace(c.recipe, grid={"lr": (1e-2,), "wd": (0.0,)}, static={}, select="last"),
+        )
+        for c in cases("linear-probe-sgd")
+    ]
     for c, joined in zip(group, together(group), strict=True):
         torch.testing.assert_close(joined.params["W_KC"], c.fit().params["W_KC"], rtol=1e-9, atol=1e-12)
 
@@ -110,7 +118,8 @@ def test_waves_of_joined_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     each = waves.bytes_per_replica({"W_KC": group[0].task.W_KC}, group[0].recipe)
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(2 * 2 * each / waves.SHARE))
     split = together(group)
-    assert split[0].budget["waves"] == 4 and "waves" not in whole[0].budget  # two batch sizes, two replicas of two tasks a wave
+    # two batch sizes, two replicas of two tasks a wave
+    assert split[0].budget["waves"] == 4 and "waves" not in whole[0].budget
     for c, one, other in zip(group, whole, split, strict=True):
         assert_same(c, one, other)
 
@@ -129,17 +138,31 @@ def test_joined_steps_are_recorded_too(name: str, recorded: int, monkeypatch: py
 def test_learned_prompts_join(name: str) -> None:
     """The text tower is shared, its packed rows are equal objects, contexts differ by seed."""
     words = ("tabby cat", "pizza", "art nouveau lamp")
-    made, backbone = method(name), StandIn(text=tiny_tower([f"{w}." for w in words], width=8, C=6, layers=1), scale=20.0)
+    made, backbone = (
+        method(name),
+        StandIn(text=tiny_tower([f"{w}." for w in words], width=8, C=6, layers=1), scale=20.0),
+    )
     raw_PC = backbone.encode_text([f"a photo of a {w}." for w in words])
     group = []
     for seed in (1, 2):
         y, g = torch.arange(3).repeat(2), rng.generator(seed, "images")
         x = raw_PC[y].repeat(2, 1) + torch.randn(12, 6, generator=g, dtype=torch.float64)
-        task = make_task(made, y, raw_PC, classnames=words, backbone=backbone, scale=20.0,
-                         overrides={"epochs": 4, "batch": 4, "context": 2, "views": 2, "lr": (0.1, 0.01)})  # fmt: skip
+        task = make_task(
+            made,
+            y,
+            raw_PC,
+            classnames=words,
+            backbone=backbone,
+            scale=20.0,
+            overrides={"epochs": 4, "batch": 4, "context": 2, "views": 2, "lr": (0.1, 0.01)},
+        )
         task = replace(task, seed=seed)
         recipe, val = made.recipe(task.settings, task.facts), select.Labelled({"pooled": x[:6]}, y)
-        group.append(Case(made, recipe, task, made.prepare(task), {"image": loop.Pool(x, y, 2)}, val, {"pooled": x[6:]}))
+        group.append(
+            Case(
+                made, recipe, task, made.prepare(task), {"image": loop.Pool(x, y, 2)}, val, {"pooled": x[6:]}
+            )
+        )
     assert_as_alone(group, together(group))
 
 
@@ -180,7 +203,10 @@ class Noisy(TwoLosses):
     combine = Method.combine
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
-        return {"loss": self.inner.losses(params, consts, batch, values)["loss"] * torch.rand((), generator=batch.noise)}
+        return {
+            "loss": self.inner.losses(params, consts, batch, values)["loss"]
+            * torch.rand((), generator=batch.noise)
+        }
 
 
 def test_what_stays_apart_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +220,10 @@ def test_what_stays_apart_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = loop.Lane({}, [{"W": torch.zeros(2)}], group[1].pools, 1, None)
     with pytest.raises(join.Apart, match="what is trained differs in shape"):
         join.check(group[0].recipe, [tuned, replace(tuned, start=[{"W": torch.zeros(3)}])])
-    keyed = [replace(c, consts={**c.consts, "keys_N": torch.zeros(c.pools["image"].images)}) for c in shots("linear-probe-sgd")]
+    keyed = [
+        replace(c, consts={**c.consts, "keys_N": torch.zeros(c.pools["image"].images)})
+        for c in shots("linear-probe-sgd")
+    ]
     with pytest.raises(join.Apart, match="the constants 'keys_N' differ in shape"):
         together(keyed)
     with pytest.raises(join.Apart, match="stream 'image' has batches of different sizes"):
@@ -242,7 +271,11 @@ def test_batch_rules_say_which_sizes_join(
         ({"b": (1, "x")}, {"b": (1, "y")}, "'a.b.1' are not tensors and differ"),
         ({"b": 1}, {"c": 1}, "'a' have different entries"),
         ([1], [1, 2], "'a' have different lengths"),
-        (loop.Pool(torch.zeros(2), torch.zeros(2)), loop.Pool(torch.ones(2), torch.zeros(2)), "'a' hold tensors that differ"),
+        (
+            loop.Pool(torch.zeros(2), torch.zeros(2)),
+            loop.Pool(torch.ones(2), torch.zeros(2)),
+            "'a' hold tensors that differ",
+        ),
     ],
 )
 def test_constants_that_cannot_be_joined(one: Any, other: Any, says: str) -> None:
@@ -253,16 +286,22 @@ def test_constants_that_cannot_be_joined(one: Any, other: Any, says: str) -> Non
 def test_constants_are_shared_or_stacked() -> None:
     thing, W = object(), torch.ones(2)
     lanes: list[dict[str, Any]] = [
-        {"thing": thing, "W": W.clone(), "deep": {"pair": (torch.full((2,), float(g)), 3), "none": None},
-         "made": loop.Pool(torch.ones(1), torch.ones(1), 2)}
+        {
+            "thing": thing,
+            "W": W.clone(),
+            "deep": {"pair": (torch.full((2,), float(g)), 3), "none": None},
+            "made": loop.Pool(torch.ones(1), torch.ones(1), 2),
+        }
         for g in range(3)
-    ]  # fmt: skip
+    ]
     shared, varying = join.merged(lanes)
     assert list(varying) == [("deep", "pair", 0)] and varying["deep", "pair", 0].shape == (3, 2)
     for g, lane in enumerate(lanes):
         found = join.placed(shared, {path: x[g] for path, x in varying.items()})
         assert found["thing"] is thing and torch.equal(found["deep"]["pair"][0], lane["deep"]["pair"][0])
-        assert found["deep"]["pair"][1:] == (3,) and found["deep"]["none"] is None and torch.equal(found["W"], W)
+        assert (
+            found["deep"]["pair"][1:] == (3,) and found["deep"]["none"] is None and torch.equal(found["W"], W)
+        )
 
 
 @pytest.mark.parametrize("G", [2, 3])
@@ -277,7 +316,11 @@ def test_products_map_over_lanes_and_replicas(G: int) -> None:
 
     out, plain = lanes(product)(x, W), torch.einsum("gni,groi->grno", x, W)
     torch.testing.assert_close(out, plain)
-    for a, b in zip(torch.autograd.grad(out.sin().sum(), (x, W)), torch.autograd.grad(plain.sin().sum(), (x, W)), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(out.sin().sum(), (x, W)),
+        torch.autograd.grad(plain.sin().sum(), (x, W)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b)
 
 

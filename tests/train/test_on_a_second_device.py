@@ -1,5 +1,6 @@
-"""Every method's whole way on another device than the processor, as a GPU would go it: encode, prepare, start, train, score,
-search, predict; see ``second_device`` for what counts as a fault there."""
+"""Every method's whole way on another device than the processor, as a GPU would go it: encode, prepare,
+start, train, score, search, predict; see ``second_device`` for what counts as a fault there.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +67,9 @@ def worlds() -> Iterator[Worlds]:
 
 
 def towers(method: Method) -> list[str]:
-    """Both, where a method has work of its own inside them; an embedding of one tower stands for that of the other."""
+    """Both, where a method has work of its own inside them; an embedding of one tower stands for that of the
+    other.
+    """
     both = [family for family in method.towers if family in labs._VISION]
     return both if tuple(method.taps) != (POOLED,) and not method.after else both[:1]
 
@@ -90,7 +93,9 @@ def cut(method: Method) -> Method:
         whole = replace(whole, search={axis: tuple(values[:3]) for axis, values in whole.search.items()})
         return replace(whole, steps=STEPS, epochs=None, check_every=1) if whole.optim else whole
 
-    return type(type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__})()
+    return type(
+        type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__}
+    )()
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,15 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
         short.methods[canonical(known)] = cut(KNOWN.get(known))
     results = Path(mkdtemp(dir=lab.root))
     request = plan.Request(
-        (name,), (str(lab.folders["uneven"]),), (2,), seeds, (lab.towers[family],), preset="quick",
-        prompt_dir=lab.root / "prompts", results=results,
-    )  # fmt: skip
+        (name,),
+        (str(lab.folders["uneven"]),),
+        (2,),
+        seeds,
+        (lab.towers[family],),
+        preset="quick",
+        prompt_dir=lab.root / "prompts",
+        results=results,
+    )
     made = plan.make(request, short)
     runner = execute.Runner(lab.session, short, results, keep_states="all", join=join)
     outcome = runner.run(made, execute.remaining(made)[0], lambda *_: None)
@@ -149,11 +160,14 @@ def assert_same(here: Ran, there: Ran) -> None:
         session = here.lab.session
         consts = fit.method.prepare(session.task(fit, here.after))
         images = {
-            tap: session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap) for tap in fit.method.taps
+            tap: session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap)
+            for tap in fit.method.taps
         }
         with torch.no_grad():
             wanted, found = (
-                fit.method.logits(s.params, consts, images, evaluate.values_of(fit, fit.evaluations[0], s.values))
+                fit.method.logits(
+                    s.params, consts, images, evaluate.values_of(fit, fit.evaluations[0], s.values)
+                )
                 for s in (here.states[seed], there.states[seed])
             )
         torch.testing.assert_close(found, wanted, rtol=0.0, atol=CLOSE * float(wanted.abs().max()))
@@ -165,12 +179,18 @@ def assert_recorded(method: Method, budget: Budget) -> None:
         assert budget.eager == []
         return
     (why,) = budget.eager
-    assert why.startswith("the losses read batch.") if method.fuse else why == graphs.obstacle(False, True, STEPS), why
+    assert (
+        why.startswith("the losses read batch.")
+        if method.fuse
+        else why == graphs.obstacle(False, True, STEPS)
+    ), why
 
 
 @pytest.mark.parametrize(("name", "family"), EVERY)
 def test_a_method_runs_there_as_here(name: str, family: str, worlds: Worlds, there: SecondDevice) -> None:
-    """Steps that are launched one by one may wait and copy, as may all that is not a step; nothing may mix the two."""
+    """Steps that are launched one by one may wait and copy, as may all that is not a step; nothing may mix
+    the two.
+    """
     here = run(worlds.here, name, family)
     with there:
         away = run(worlds.there, name, family)
@@ -182,7 +202,9 @@ def test_a_method_runs_there_as_here(name: str, family: str, worlds: Worlds, the
 
 
 @pytest.mark.parametrize(("name", "family"), JOINING)
-def test_seeds_that_join_there_end_as_alone_here(name: str, family: str, worlds: Worlds, there: SecondDevice) -> None:
+def test_seeds_that_join_there_end_as_alone_here(
+    name: str, family: str, worlds: Worlds, there: SecondDevice
+) -> None:
     here = run(worlds.here, name, family, seeds=(1, 2))
     with there:
         away = run(worlds.there, name, family, seeds=(1, 2), join=True)
@@ -193,7 +215,9 @@ def test_seeds_that_join_there_end_as_alone_here(name: str, family: str, worlds:
     assert_same(here, away)
 
 
-def test_prompts_in_pieces_are_recorded_too(worlds: Worlds, there: SecondDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_in_pieces_are_recorded_too(
+    worlds: Worlds, there: SecondDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The backward pass runs the pieces again, inside the recording."""
     here = run(worlds.here, "coop", "rn", seeds=(1, 2))
     monkeypatch.setattr(checkpointing, "budget", lambda device: 0)
@@ -229,7 +253,10 @@ HARM: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "is indexed from here": (lambda x: x[BACK], "index mixes devices"),
     "writes here": (lambda x: torch.zeros(()).add_(x.sum()), "add_ mixes devices"),
     "is not repeatable": (lambda x: x.cumsum(0), "cumsum has no repeatable"),
-    "scatters unrepeatably": (lambda x: x.scatter_reduce(0, x.argsort(), x, "mean"), "scatter_reduce has no repeatable"),
+    "scatters unrepeatably": (
+        lambda x: x.scatter_reduce(0, x.argsort(), x, "mean"),
+        "scatter_reduce has no repeatable",
+    ),
 }
 SLOW: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "reads": (lambda x: float(x.sum()), "_local_scalar_dense waits"),

@@ -1,4 +1,6 @@
-"""Stacked optimisers: equal to torch.optim replica by replica, on the list path and on the fused path alike."""
+"""Stacked optimisers: equal to torch.optim replica by replica, on the list path and on the fused path
+alike.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +38,18 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def stacked(replicas: int, seed: int = 0, shapes: dict[str, tuple[int, ...]] | None = None) -> dict[str, torch.Tensor]:
+def stacked(
+    replicas: int, seed: int = 0, shapes: dict[str, tuple[int, ...]] | None = None
+) -> dict[str, torch.Tensor]:
     noise = torch.Generator().manual_seed(seed)
     named = (shapes or SHAPES).items()
     return {n: torch.randn(replicas, *shape, generator=noise, dtype=torch.float64) for n, shape in named}
 
 
 def gradients(params: dict[str, torch.Tensor], step: int, size: float) -> dict[str, torch.Tensor]:
-    """A gradient that depends on the parameters and the step, mixed in magnitude so that eps matters in places."""
+    """A gradient that depends on the parameters and the step, mixed in magnitude so that eps matters in
+    places.
+    """
     grads = {}
     for i, (name, p) in enumerate(params.items()):
         ramp = torch.linspace(-6.0, 0.0, max(p[0].numel(), 1), dtype=p.dtype).reshape(p[0].shape)
@@ -141,7 +147,9 @@ def test_eps_stands_outside_the_root(path: str) -> None:
     params = {"w": torch.zeros(1, 4, dtype=torch.float64)}
     grad = torch.tensor([[1e-6, 1e-4, 1e-2, 1.0]], dtype=torch.float64)
     make(OptimSpec("adamw", eps=1e-4), params, [0.0]).step({"w": grad}, torch.tensor([0.1]))
-    torch.testing.assert_close(params["w"], -torch.tensor([0.1]).double() * grad / (grad + 1e-4), rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(
+        params["w"], -torch.tensor([0.1]).double() * grad / (grad + 1e-4), rtol=1e-9, atol=0.0
+    )
 
 
 def test_decay_is_decoupled_in_adamw_and_coupled_elsewhere(path: str) -> None:
@@ -151,7 +159,8 @@ def test_decay_is_decoupled_in_adamw_and_coupled_elsewhere(path: str) -> None:
         make(OptimSpec(name), params, [0.01]).step({"w": 0.0 * params["w"]}, torch.tensor([0.1]))
         moved[name] = params["w"][0, 0].item()
     assert moved["adamw"] == pytest.approx(2.0 * (1 - 0.1 * 0.01))
-    assert moved["adam"] == pytest.approx(2.0 - 0.1)  # the decay is the whole gradient, and Adam normalises it
+    # the decay is the whole gradient, and Adam normalises it
+    assert moved["adam"] == pytest.approx(2.0 - 0.1)
     assert moved["sgd"] == pytest.approx(2.0 - 0.1 * 0.01 * 2.0)
 
 
@@ -186,19 +195,26 @@ def test_half_state_stalls_small_second_moments() -> None:
 
 
 def test_clipping_is_per_replica_and_global_over_tensors() -> None:
-    grads = [g * torch.tensor([1e-3, 1.0, 50.0]).double().view(3, *(1,) * (g.dim() - 1)) for g in stacked(3).values()]
+    grads = [
+        g * torch.tensor([1e-3, 1.0, 50.0]).double().view(3, *(1,) * (g.dim() - 1))
+        for g in stacked(3).values()
+    ]
     clipped, norm_R = optim.clip(grads, 0.5)
     for r in range(3):
         leaves = [torch.zeros_like(g[r], requires_grad=True) for g in grads]
         for leaf, g in zip(leaves, grads, strict=True):
             leaf.grad = g[r].clone()
-        assert norm_R[r].item() == pytest.approx(torch.nn.utils.clip_grad_norm_(leaves, 0.5).item(), rel=1e-12)
+        assert norm_R[r].item() == pytest.approx(
+            torch.nn.utils.clip_grad_norm_(leaves, 0.5).item(), rel=1e-12
+        )
         for leaf, g in zip(leaves, clipped, strict=True):
             torch.testing.assert_close(g[r], leaf.grad, rtol=1e-12, atol=0.0)
 
 
 def test_parity_wise_original_training(shared: Path) -> None:
-    """Twelve AdamW steps with warm-up, cosine and clipping: head, bias and gradient norms of the reference run."""
+    """Twelve AdamW steps with warm-up, cosine and clipping: head, bias and gradient norms of the reference
+    run.
+    """
     with np.load(shared / "parity" / "wise_original.npz", allow_pickle=False) as file:
         data = {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
     unit = torch.nn.functional.normalize(data["image_features"].double(), dim=1)
@@ -208,7 +224,9 @@ def test_parity_wise_original_training(shared: Path) -> None:
     }
     total, warm = int(data["total_steps"]), int(data["warmup_steps"])
     table = rates(Schedule("linear-warmup-cosine", {"warmup_steps": warm}), float(data["lr"]), total)
-    optimiser = make(OptimSpec("adamw", clip_norm=float(data["clip_norm"])), params, [float(data["weight_decay"])])
+    optimiser = make(
+        OptimSpec("adamw", clip_norm=float(data["clip_norm"])), params, [float(data["weight_decay"])]
+    )
     for i in range(total):
         leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
         logits = unit[data["batches"][i]] @ leaves["weight"][0].T + leaves["bias"][0]
@@ -256,7 +274,9 @@ def test_list_kernels_group_small_tensors(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("kind", ["adamw", "adam"])
 def test_rates_and_step_numbers_may_be_read_as_float32(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the fused kernels do on CUDA: float32 parameters end where they end with float64 rates, but for rounding."""
+    """As the fused kernels do on CUDA: float32 parameters end where they end with float64 rates, but for
+    rounding.
+    """
     ends = []
     for fuse in (0, 1 << 60):
         monkeypatch.setitem(optim._FUSE_FROM, "cpu", fuse)
@@ -294,7 +314,10 @@ def test_cuda_equals_cpu_and_replays_in_a_graph(kind: str, dtype: torch.dtype, p
         on_gpu.step(grads, rate)
     for p, start in zip(there.values(), kept, strict=True):
         p.copy_(start)
-    for state in [on_gpu.t, *(t for name in ("buffers", "first", "second") for t in getattr(on_gpu, name, []))]:
+    for state in [
+        on_gpu.t,
+        *(t for name in ("buffers", "first", "second") for t in getattr(on_gpu, name, [])),
+    ]:
         state.zero_()
     for i in range(10):
         fresh = gradients(here, i, 1e-2)

@@ -1,4 +1,6 @@
-"""Tip-Adapter-F's keys trained by the parts alone: stored order, schedule 3.3, AdamW with eps 1e-4 (protocol 12)."""
+"""Tip-Adapter-F's keys trained by the parts alone: stored order, schedule 3.3, AdamW with eps 1e-4 (protocol
+12).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def tip(shared: Path) -> Data:
         return {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
 
 
-def train(tip: Data, spec: OptimSpec, replicas: int = 1) -> tuple[torch.Tensor, list[torch.Tensor], list[float]]:
+def train(
+    tip: Data, spec: OptimSpec, replicas: int = 1
+) -> tuple[torch.Tensor, list[torch.Tensor], list[float]]:
     """Final keys (R, N, C), keys after every step, and the first replica's loss before every step."""
     keys_RNC = tip["cache_keys"].double().repeat(replicas, 1, 1)
     size, epochs = int(tip["F_batch_size"]), len(tip["F_order"])

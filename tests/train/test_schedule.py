@@ -100,7 +100,9 @@ def torch_rates(lr: float, steps: int, make: object) -> list[float]:
 
 @pytest.mark.parametrize("floor", [0.0, 1e-6])
 def test_cosine_equals_torch(floor: float) -> None:
-    theirs = torch_rates(2e-4, 1000, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 1000, eta_min=floor))
+    theirs = torch_rates(
+        2e-4, 1000, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 1000, eta_min=floor)
+    )
     np.testing.assert_allclose(
         rates(Schedule("cosine", {"floor": floor}), 2e-4, 1000), theirs, rtol=1e-6, atol=1e-16
     )
@@ -137,7 +139,9 @@ def test_warm_up_start_is_absolute() -> None:
     steps=st.integers(0, 300),
     each=st.integers(1, 40),
 )
-def test_rates_are_finite_and_never_above_base_or_warm_up(name: str, lr: float, steps: int, each: int) -> None:
+def test_rates_are_finite_and_never_above_base_or_warm_up(
+    name: str, lr: float, steps: int, each: int
+) -> None:
     ours = rates(Schedule(name), lr, steps, each)
     assert ours.shape == (steps,) and ours.dtype == np.float64
     assert (ours >= 0).all() and (ours <= max(lr, 1e-5) * (1 + 1e-12)).all()

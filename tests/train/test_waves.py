@@ -17,7 +17,8 @@ from tests.train.test_fused import assert_same
 def test_bytes_of_a_replica() -> None:
     start = {"a": torch.zeros(3, 4), "b": torch.zeros(5)}
     adam, sgd = Recipe(optim=OptimSpec("adamw")), Recipe(optim=OptimSpec("sgd"))
-    assert waves.bytes_per_replica(start, adam) == 17 * (4 * 4 + 8)  # start, weights, gradients, best; two moments
+    # start, weights, gradients, best; two moments
+    assert waves.bytes_per_replica(start, adam) == 17 * (4 * 4 + 8)
     assert waves.bytes_per_replica(start, sgd) == 17 * (4 * 4 + 4)
 
 
@@ -28,7 +29,15 @@ def test_shared_memory_is_counted_once() -> None:
 
 @pytest.mark.parametrize(
     ("R", "each", "free", "size"),
-    [(12, 10, None, 12), (12, 10, 240, 12), (12, 10, 239, 6), (12, 10, 100, 4), (12, 10, 1, 1), (7, 10, 80, 4), (1, 10, 0, 1)],
+    [
+        (12, 10, None, 12),
+        (12, 10, 240, 12),
+        (12, 10, 239, 6),
+        (12, 10, 100, 4),
+        (12, 10, 1, 1),
+        (7, 10, 80, 4),
+        (1, 10, 0, 1),
+    ],
 )
 def test_size_of_a_wave(R: int, each: int, free: int | None, size: int) -> None:
     assert waves.fitting(R, each, free) == size
@@ -44,7 +53,9 @@ def test_waves_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     c = case(name)
     whole = c.fit()
     assert "waves" not in whole.budget
-    each = waves.bytes_per_replica(c.method.init(c.task, c.consts, {**c.task.settings, "lr": 1.0}, None), c.recipe)  # type: ignore[arg-type]
+    each = waves.bytes_per_replica(
+        c.method.init(c.task, c.consts, {**c.task.settings, "lr": 1.0}, None), c.recipe
+    )  # type: ignore[arg-type]
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(2 * each / waves.SHARE))
     split = c.fit()
     assert split.budget["waves"] > 1 and split.budget["halvings"] == 0
@@ -53,8 +64,14 @@ def test_waves_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {k: v for k, v in split.budget.items() if k not in ("waves", "halvings")} == whole.budget
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
 def test_out_of_memory_halves_the_wave(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     c = case("safe")
     whole, sizes, original = c.fit(), [], loop.train

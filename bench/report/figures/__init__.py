@@ -1,4 +1,6 @@
-"""Figures of the recorded results: chosen by kind, drawn with Seaborn, written byte for byte the same every time."""
+"""Figures of the recorded results: chosen by kind, drawn with Seaborn, written byte for byte the same every
+time.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,41 @@ FORMATS = ("pdf", "png", "svg")
 
 
 def plot(
-    frame: pd.DataFrame, kind: str = "shots", *, methods: Sequence[str] = (), datasets: Sequence[str] = (),
-    shots: Sequence[int] = (), backbone: str | None = None, prompts: Sequence[str] = (), protocol: str | None = None,
-    preset: str | None = None, setting: str = "beta", first: Sequence[str] = (),
-) -> Drawn:  # fmt: skip
-    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``; intervals are those of bench.stats, 95 %.
+    frame: pd.DataFrame,
+    kind: str = "shots",
+    *,
+    methods: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    backbone: str | None = None,
+    prompts: Sequence[str] = (),
+    protocol: str | None = None,
+    preset: str | None = None,
+    setting: str = "beta",
+    first: Sequence[str] = (),
+) -> Drawn:
+    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``; intervals are those of
+    bench.stats, 95 %.
 
-    Names narrow it down; ``setting``: what ``beta`` has on its x axis; ``first``: methods that are coloured before others where
-    a figure cannot tell all of them apart. Raises BenchError for an unknown kind and where the
-    records that it needs are not there, naming the ``bench run`` that makes them.
+    Names narrow it down; ``setting``: what ``beta`` has on its x axis; ``first``: methods that are coloured
+    before others where a figure cannot tell all of them apart. Raises BenchError for an unknown kind and
+    where the records that it needs are not there, naming the ``bench run`` that makes them.
     """
     from bench.report.choose import Choice
 
     name = canonical(kind)
     if name not in KINDS:
         raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
-    choice = Choice(tuple(methods), tuple(datasets), tuple(shots), backbone, tuple(prompts), protocol, preset, first=tuple(first))
+    choice = Choice(
+        tuple(methods),
+        tuple(datasets),
+        tuple(shots),
+        backbone,
+        tuple(prompts),
+        protocol,
+        preset,
+        first=tuple(first),
+    )
     module = import_module(f"bench.report.figures.{name}")
     drawn: Drawn = module.draw(frame, choice, setting) if name == "beta" else module.draw(frame, choice)
     return drawn
@@ -54,8 +75,13 @@ def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
     from bench.report.figures import style
 
     if form not in FORMATS:
-        raise BenchError(f"figure format '{form}': unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}")
-    nameless = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "svg": {"Date": None, "Creator": None}}
+        raise BenchError(
+            f"figure format '{form}': unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}"
+        )
+    nameless = {
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "svg": {"Date": None, "Creator": None},
+    }
     out = io.BytesIO()
     with style.context():
         drawn.figure.savefig(out, format=form, dpi=dpi, metadata=nameless.get(form, {"Software": None}))

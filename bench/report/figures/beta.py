@@ -1,4 +1,6 @@
-"""Accuracy change against beta = 0, on the source and its shifted test sets, a panel per backbone (Fig. 5 of the paper)."""
+"""Accuracy change against beta = 0, on the source and its shifted test sets, a panel per backbone (Fig. 5 of
+the paper).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from bench.stats import difference_interval
 def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
     """Lines with 95 % bands of the paired difference: same fits, same images, another value of ``setting``.
 
-    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless chosen. Hollow
-    markers: changes that the paper states for the same method, backbone, test set and shots.
+    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless
+    chosen. Hollow markers: changes that the paper states for the same method, backbone, test set and shots.
     """
     swept, notes = _swept(frame, choice, setting)
     shots = max(choice.shots) if choice.shots else int(swept["shots"].max())
@@ -30,7 +32,9 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
     method, source = swept.iloc[0]["method"], swept.iloc[0]["dataset"]
     points, gaps = _table(swept)
     if not len(points):
-        raise BenchError(f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting)}` fills them")
+        raise BenchError(
+            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting)}` fills them"
+        )
     backbones = sorted(points["panel"].unique())
     looks = style.looks([source, *sorted(set(points["series"]) - {source})])
     with style.context():
@@ -42,9 +46,20 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
             for name, look in looks.items():
                 if len(own := mine[mine["series"] == name]):
                     style.series(ax, own.sort_values("x"), look)
-            ax.set(title=backbone, xlabel=setting, ylabel="" if i % wide else f"change against {setting} = 0 (points)")
-        published = [a for a in anchors() if (a.key, a.start, a.method, a.shots) == (setting, "0", method, shots)]
-        drawn = [_mark(ax, a, looks) for ax, name in zip(axes, backbones, strict=True) for a in published if a.backbone == name]
+            ax.set(
+                title=backbone,
+                xlabel=setting,
+                ylabel="" if i % wide else f"change against {setting} = 0 (points)",
+            )
+        published = [
+            a for a in anchors() if (a.key, a.start, a.method, a.shots) == (setting, "0", method, shots)
+        ]
+        drawn = [
+            _mark(ax, a, looks)
+            for ax, name in zip(axes, backbones, strict=True)
+            for a in published
+            if a.backbone == name
+        ]
         style.key(figure, looks, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
     what = f"{select.titles(swept)[method]}, {shots_text(shots)} of {source}"
     alt = f"Change of accuracy with {setting}: {what}, on {', '.join(looks)}"
@@ -60,7 +75,9 @@ def _mark(ax: Axes, anchor: Anchor, looks: dict[str, style.Look]) -> bool:
 
 
 def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of fits that were evaluated at several values of the setting, 0 among them, and at nothing else unusual."""
+    """Rows of fits that were evaluated at several values of the setting, 0 among them, and at nothing else
+    unusual.
+    """
     own, notes = select.narrow(frame, select.any_shots(choice))
     own = own[own["status"] == "ok"]
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
@@ -72,7 +89,8 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
     whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)
     if not whole.any():
         raise BenchError(
-            f"no sweep of {setting} from 0 on is recorded; `{_command(choice, setting)}` makes one, by evaluations without refits"
+            f"no sweep of {setting} from 0 on is recorded; `{_command(choice, setting)}` makes one, by "
+            "evaluations without refits"
         )
     return own[whole], notes
 
@@ -100,6 +118,7 @@ def _table(swept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 notes.append(f"{target} with {backbone} at {x:g}: seeds are missing")
                 continue
             i = difference_interval(outcomes.stacked(cell), frozen)
-            low, high = (0.0, 0.0) if x == 0 else (100 * i.low, 100 * i.high)  # 0 against itself: nothing can vary
+            # 0 against itself: nothing can vary
+            low, high = (0.0, 0.0) if x == 0 else (100 * i.low, 100 * i.high)
             rows.append((backbone, target, x, 100 * i.estimate, low, high))
     return pd.DataFrame(rows, columns=["panel", "series", "x", "y", "low", "high"]), notes

@@ -1,4 +1,6 @@
-"""Critical difference diagram: average ranks over datasets, bars over methods that the datasets do not tell apart."""
+"""Critical difference diagram: average ranks over datasets, bars over methods that the datasets do not tell
+apart.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.62, 0.054, 0.15
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Friedman's test with Nemenyi's critical difference at one number of shots: the largest there is, unless chosen."""
+    """Friedman's test with Nemenyi's critical difference at one number of shots: the largest there is, unless
+    chosen.
+    """
     scores, titles, shots, notes = table(frame, choice)
     try:
         result = friedman(scores)
@@ -37,8 +41,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, str], int, list[str]]:
     """Mean accuracy, datasets x methods; methods' titles; the number of shots; notes.
 
-    Methods without labels compete at every number of shots. Methods that lack a dataset or a seed are left out, and named.
-    Raises BenchError when under three are left, or more than one diagram can tell apart.
+    Methods without labels compete at every number of shots. Methods that lack a dataset or a seed are left
+    out, and named. Raises BenchError when under three are left, or more than one diagram can tell apart.
     """
     own, notes = select.own_tests(frame, choice)
     shots = int(max(own["shots"]))
@@ -55,13 +59,15 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     notes += select.gaps(gaps)
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
-            f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on {len(datasets)}; "
+            f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on "
+            f"{len(datasets)}; "
             f"make more with `{select.command(choice, f'--shots {shots}')}`"
         )
     if len(scores) > MAX_METHODS:
         best = sorted(scores, key=lambda m: -sum(scores[m]))[:MAX_METHODS]
         raise BenchError(
-            f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with --methods; the best are "
+            f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with "
+            "--methods; the best are "
             f"--methods {','.join(best)}"
         )
     return pd.DataFrame(scores, index=datasets), select.titles(own), shots, notes
@@ -72,7 +78,9 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
     k, half = len(ranks), (len(ranks) + 1) // 2
     bars = not_separated(result)
     height = _TOP + _BAR * len(bars) + _ROW * (half + 0.5)
-    left, beside = (0.18 + _LETTER * (5 + max(len(name) for name, _ in side)) for side in (ranks[:half], ranks[half:]))
+    left, beside = (
+        0.18 + _LETTER * (5 + max(len(name) for name, _ in side)) for side in (ranks[:half], ranks[half:])
+    )
     width = style.COLUMN if left + beside + _RANK * k <= style.COLUMN else style.PAGE
     right = width - beside
     figure = Figure(figsize=(width, height))
@@ -91,7 +99,14 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
         edge = left - 0.1 if first else right + 0.1
         ax.plot([at(rank), at(rank), edge], [_TOP, y, y], color="0.2", linewidth=0.7, solid_joinstyle="miter")
         text = f"{name} {rank:.2f}" if first else f"{rank:.2f} {name}"
-        ax.text(edge - 0.04 if first else edge + 0.04, y, text, ha="right" if first else "left", va="center", fontsize=7)
+        ax.text(
+            edge - 0.04 if first else edge + 0.04,
+            y,
+            text,
+            ha="right" if first else "left",
+            va="center",
+            fontsize=7,
+        )
     colour = style.looks(["bar"])["bar"].colour
     for i, group in enumerate(bars):
         y = _TOP + _BAR * (i + 0.8)
@@ -112,4 +127,11 @@ def _axis(ax: Axes, result: Friedman, start: float, end: float, ticks: list[tupl
     for x in (start, start + shown):
         ax.plot([x, x], [0.18, 0.26], color="0.2", linewidth=1.0)
     more = "" if shown == length else ", longer than the axis"
-    ax.text(start, 0.14, f"critical difference {result.critical_difference:.2f}{more}", ha="left", va="bottom", fontsize=7)
+    ax.text(
+        start,
+        0.14,
+        f"critical difference {result.critical_difference:.2f}{more}",
+        ha="left",
+        va="bottom",
+        fontsize=7,
+    )

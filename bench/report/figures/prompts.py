@@ -1,4 +1,6 @@
-"""One method with several prompt sets, averaged over datasets, against images per class (Fig. 8 of the paper)."""
+"""One method with several prompt sets, averaged over datasets, against images per class (Fig. 8 of the
+paper).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     sets = sorted(own["prompts"].unique(), key=lambda p: _quality(own, p))
     datasets = sorted(set.intersection(*(set(own[own["prompts"] == p]["dataset"]) for p in sets)))
     if not datasets:
-        raise BenchError(f"no dataset has all of the prompt sets {', '.join(sets)}: choose some with --prompts")
+        raise BenchError(
+            f"no dataset has all of the prompt sets {', '.join(sets)}: choose some with --prompts"
+        )
     points, gaps = _table(own, sets, datasets)
     method = own.iloc[0]["method"]
     if not len(points):
@@ -36,7 +40,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     by_name = style.looks(sorted(sets))  # the same colours in every figure of these sets
     looks = {name: by_name[name] for name in sets}
     cell = ("prompts", None, method, own.iloc[0]["backbone"], [canonical(d) for d in datasets])
-    published = [a for a in anchors() if (a.key, a.start, a.method, a.backbone, [canonical(a.dataset)]) == cell]
+    published = [
+        a for a in anchors() if (a.key, a.start, a.method, a.backbone, [canonical(a.dataset)]) == cell
+    ]
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.5)
         for i, (name, look) in enumerate(looks.items()):
@@ -46,7 +52,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             for x, n in enumerate(shots):
                 for a in published:
                     if (a.at, a.shots) == (name, n):
-                        ax.plot([x + aside], [a.value], color=look.colour, marker=look.marker, **style.PUBLISHED)
+                        ax.plot(
+                            [x + aside], [a.value], color=look.colour, marker=look.marker, **style.PUBLISHED
+                        )
         ax.set_xticks(range(len(shots)), [str(s) for s in shots])
         ax.set(xlabel="shots", ylabel="average accuracy (%)", title=select.titles(own)[method])
         ax.set_xlim(-0.5, len(shots) - 0.5)
@@ -59,7 +67,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     """Rows of the one method that has several prompt sets; those without labels only where no other has."""
-    own, notes = select.narrow(frame[(frame["target"] == frame["dataset"]) & (frame["variant"] == "")], choice)
+    own, notes = select.narrow(
+        frame[(frame["target"] == frame["dataset"]) & (frame["variant"] == "")], choice
+    )
     own = one_backbone(own)
     few = own[own["shots"] > 0]
     for rows in (few, own):
@@ -72,8 +82,12 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
 
 
 def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
-    """``vanilla = coop`` for a set whose texts are on all these datasets those of others, which are not drawn."""
-    found = {name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets}
+    """``vanilla = coop`` for a set whose texts are on all these datasets those of others, which are not
+    drawn.
+    """
+    found = {
+        name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets
+    }
     return {name: " = ".join([name, *sorted(more)]) for name, more in found.items() if more}
 
 
@@ -89,7 +103,9 @@ def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.
                 continue
             i = average_interval(cells)
             rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
-    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), select.gaps(gaps)
+    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), select.gaps(
+        gaps
+    )
 
 
 def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:

@@ -1,4 +1,6 @@
-"""Which records a figure shows: one protocol and preset, each method as it is by default, one prompt set each."""
+"""Which records a figure shows: one protocol and preset, each method as it is by default, one prompt set
+each.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from bench.report.choose import DEFAULT_PROTOCOL, Choice, at_shots, called, list
 from bench.report.choose import one_backbone as one_backbone
 from bench.report.tables import ORACLE
 
-COLOURED = 6  # methods with colours of their own where none are asked for by name: the best lie close together
+COLOURED = (
+    6  # methods with colours of their own where none are asked for by name: the best lie close together
+)
 
 
 def narrow(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the choice, and notes. Raises BenchError for names without records and ambiguous presets."""
+    """The rows of the choice, and notes. Raises BenchError for names without records and ambiguous
+    presets.
+    """
     notes = list(frame.attrs.get("notes", ()))
     for column, names in (("method", choice.methods), ("dataset", choice.datasets)):
         frame = only(frame, column, names)
@@ -27,7 +33,9 @@ def narrow(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]
     protocols = set(frame["protocol"])
     protocol = choice.protocol or (DEFAULT_PROTOCOL if DEFAULT_PROTOCOL in protocols else None)
     if protocol is None and len(protocols) > 1:
-        raise BenchError(f"records of several protocols ({_listed(frame['protocol'])}): choose one with --protocol")
+        raise BenchError(
+            f"records of several protocols ({_listed(frame['protocol'])}): choose one with --protocol"
+        )
     frame = only(frame, "protocol", (protocol,) if protocol else ())
     if (frame["protocol"] == ORACLE).any():
         notes.append("test-oracle: hyper-parameters were chosen on the test images")
@@ -54,7 +62,9 @@ def own_tests(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[s
     own = one_backbone(plain(own, choice))
     several = own.groupby("method")["prompts"].nunique()
     if len(several) and several.max() > 1:
-        raise BenchError(f"{several.idxmax()} has several of {', '.join(choice.prompts)}: choose one with --prompts")
+        raise BenchError(
+            f"{several.idxmax()} has several of {', '.join(choice.prompts)}: choose one with --prompts"
+        )
     if not (own["shots"] > 0).any():
         raise BenchError(f"no few-shot records to draw; make some with `{command(choice, '--shots 1,4,16')}`")
     return own, notes
@@ -63,7 +73,9 @@ def own_tests(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[s
 def one_method(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     """The frame itself. Raises BenchError when several methods have ``what``."""
     if frame["method"].nunique() > 1:
-        raise BenchError(f"several methods have {what} ({_listed(frame['method'])}): choose one with --methods")
+        raise BenchError(
+            f"several methods have {what} ({_listed(frame['method'])}): choose one with --methods"
+        )
     return frame
 
 
@@ -77,7 +89,9 @@ def command(choice: Choice, rest: str) -> str:
     """The ``bench run`` that makes the records of a choice, with ``rest``."""
     lists = (("methods", choice.methods), ("datasets", choice.datasets), ("prompts", choice.prompts))
     flags = [f"--{name} {','.join(values)}" for name, values in lists if values and f"--{name} " not in rest]
-    flags += [f"--shots {','.join(map(str, choice.shots))}"] if choice.shots and "--shots " not in rest else []
+    flags += (
+        [f"--shots {','.join(map(str, choice.shots))}"] if choice.shots and "--shots " not in rest else []
+    )
     flags += [f"--backbone {choice.backbone}"] if choice.backbone else []
     return " ".join(["bench run", *flags, rest]).strip()
 
@@ -90,8 +104,8 @@ def any_shots(choice: Choice) -> Choice:
 def coloured(own: pd.DataFrame, choice: Choice) -> tuple[list[str], list[str]]:
     """Methods with labels that a figure tells apart by colour, and the others: context, in one grey.
 
-    All where they were asked for by name or are few; else those of ``choice.first``, then the best on average at the most
-    shots. ``own``: rows as from ``own_tests``.
+    All where they were asked for by name or are few; else those of ``choice.first``, then the best on average
+    at the most shots. ``own``: rows as from ``own_tests``.
     """
     few = own[own["shots"] > 0]
     names = sorted(few["method"].unique())
@@ -124,7 +138,10 @@ def gaps(found: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] =
         kept = [panel for panel in panels if panel not in some]
         where = f" of {listed(some, len(some))}" if kept else ""
         where = f" everywhere but on {listed(kept)}" if 0 < len(kept) < len(some) else where
-        notes.append(f"{listed(series)}, {shots_list(shots_there)}: left out{where}, seeds or datasets are missing or failed")
+        notes.append(
+            f"{listed(series)}, {shots_list(shots_there)}: left out{where}, seeds or datasets are missing or "
+            "failed"
+        )
     return notes
 
 

@@ -28,7 +28,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points, gaps = table(own)
     few = points[points["shots"] > 0]
     if not len(few):
-        raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{select.command(choice, '')}` runs what is missing")
+        raise BenchError(
+            f"nothing is complete: {'; '.join(gaps)}; `{select.command(choice, '')}` runs what is missing"
+        )
     chosen, others = select.coloured(own[own["method"].isin(few["series"])], choice)
     looks = style.looks(chosen)
     flat = style.greys(sorted(set(points["series"]) - {*chosen, *others}))
@@ -38,11 +40,16 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     with style.context():
         wide = min(COLUMNS, len(panels))
         page = wide > 2
-        figure, axes = style.canvas(len(panels), wide, style.PAGE if page else style.COLUMN, 1.55 if page else 2.3)
+        figure, axes = style.canvas(
+            len(panels), wide, style.PAGE if page else style.COLUMN, 1.55 if page else 2.3
+        )
         for i, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
             _panel(ax, points[points["panel"] == panel], looks, flat, others, ticks)
             ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
-            ax.set(ylabel="accuracy (%)" if i % wide == 0 else "", xlabel="shots" if i + wide >= len(panels) else "")
+            ax.set(
+                ylabel="accuracy (%)" if i % wide == 0 else "",
+                xlabel="shots" if i + wide >= len(panels) else "",
+            )
         style.key(figure, {**looks, **flat}, select.titles(own), 5 if page else 3, style.crowd_key(others))
     more = f" and {len(others)} other methods" if others else ""
     alt = f"Test accuracy against shots, {', '.join(looks)}{more}, on {', '.join(names)}"
@@ -50,7 +57,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """(panel, series, shots, x, y, low, high) in percent, and what is left out because seeds are missing or failed."""
+    """(panel, series, shots, x, y, low, high) in percent, and what is left out because seeds are missing or
+    failed.
+    """
     rows = []
     gaps: dict[tuple[str, int], list[str]] = {}
     datasets = sorted(own["dataset"].unique())
@@ -70,8 +79,13 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _panel(
-    ax: Axes, points: pd.DataFrame, looks: dict[str, style.Look], flat: dict[str, str], others: list[str], ticks: list[int]
-) -> None:  # fmt: skip
+    ax: Axes,
+    points: pd.DataFrame,
+    looks: dict[str, style.Look],
+    flat: dict[str, str],
+    others: list[str],
+    ticks: list[int],
+) -> None:
     ax.set_xscale("log", base=2)
     for name in others:
         own = points[points["series"] == name].sort_values("x")

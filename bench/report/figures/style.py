@@ -1,4 +1,6 @@
-"""How figures look: sizes of a two-column page, type that stays readable there, colours that most eyes tell apart."""
+"""How figures look: sizes of a two-column page, type that stays readable there, colours that most eyes tell
+apart.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,56 @@ from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
 GREY = "0.35"
-CROWD: dict[str, Any] = {"color": "0.78", "linewidth": 0.6, "zorder": 1.5}  # series that are there for comparison only
-PUBLISHED: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9, "markersize": 5, "zorder": 4}
+# series that are there for comparison only
+CROWD: dict[str, Any] = {
+    "color": "0.78",
+    "linewidth": 0.6,
+    "zorder": 1.5,
+}
+PUBLISHED: dict[str, Any] = {
+    "linestyle": "",
+    "markerfacecolor": "white",
+    "markeredgewidth": 0.9,
+    "markersize": 5,
+    "zorder": 4,
+}
 _LABEL = 28  # letters of a line in the legend of a narrow figure
 _LEGEND = 0.4  # inches that a legend of two lines takes, which the panels' heights allow for
 _RC = {
     **sns.axes_style("ticks"),
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is on every machine
-    "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "legend.fontsize": 7, "legend.frameon": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5, "ytick.major.size": 2.5, "axes.titlepad": 3, "axes.labelpad": 2,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-    "grid.linewidth": 0.4, "grid.color": "0.9", "lines.linewidth": 1.1, "lines.markersize": 3.6, "lines.markeredgewidth": 0.5,
-    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
-    "svg.hashsalt": "bench", "svg.fonttype": "path", "pdf.fonttype": 42,
-}  # fmt: skip
-# Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black; the shape of the marker
-# and the dashes say the same once more, for print without colour.
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is on every machine
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "axes.titlepad": 3,
+    "axes.labelpad": 2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.linewidth": 0.4,
+    "grid.color": "0.9",
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.6,
+    "lines.markeredgewidth": 0.5,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "svg.hashsalt": "bench",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+# Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black; the shape
+# of the marker and the dashes say the same once more, for print without colour.
 _COLOURS = [*(sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 9, 3, 5)), "#222222"]
 _MARKERS = "osD^vPX<"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
@@ -41,7 +76,9 @@ _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1))
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, the numbers in it (panel, series, x, y, low, high), what it shows in words, and what to know about it."""
+    """A figure, the numbers in it (panel, series, x, y, low, high), what it shows in words, and what to know
+    about it.
+    """
 
     figure: Figure
     points: pd.DataFrame
@@ -63,7 +100,9 @@ def context() -> AbstractContextManager[None]:
 
 
 def looks(series: Iterable[str]) -> dict[str, Look]:
-    """A look for every series: colours first, then other dashes and the next marker; no two alike, with or without lines."""
+    """A look for every series: colours first, then other dashes and the next marker; no two alike, with or
+    without lines.
+    """
     n = len(_COLOURS)
     return {
         name: Look(_COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)], _DASHES[i // n % len(_DASHES)])
@@ -87,11 +126,22 @@ BANDS = 5  # more bands than this in one panel hide one another: bars instead
 def series(ax: Axes, points: pd.DataFrame, look: Look, band: bool = True) -> None:
     """A line with markers through (x, y), and its interval as a band, or as bars where ``band`` is False."""
     sns.lineplot(
-        data=points, x="x", y="y", ax=ax, color=look.colour, marker=look.marker, linestyle=look.dashes, errorbar=None,
-        legend=False, markeredgecolor="white", zorder=3,
-    )  # fmt: skip
+        data=points,
+        x="x",
+        y="y",
+        ax=ax,
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.dashes,
+        errorbar=None,
+        legend=False,
+        markeredgecolor="white",
+        zorder=3,
+    )
     if band:
-        ax.fill_between(points["x"], points["low"], points["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=2)
+        ax.fill_between(
+            points["x"], points["low"], points["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=2
+        )
     else:
         ax.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=2)
 
@@ -113,12 +163,17 @@ def published_key(any_drawn: bool) -> list[Line2D]:
 
 
 def key(
-    figure: Figure, series: Mapping[str, Look | str], titles: Mapping[str, str], columns: int, more: Sequence[Line2D] = ()
+    figure: Figure,
+    series: Mapping[str, Look | str],
+    titles: Mapping[str, str],
+    columns: int,
+    more: Sequence[Line2D] = (),
 ) -> None:
-    """One legend for all panels, below them, in as many columns, up to ``columns``, as the figure is wide enough for.
+    """One legend for all panels, below them, in as many columns, up to ``columns``, as the figure is wide
+    enough for.
 
-    The figure grows by what the legend is higher than two lines, so that the panels keep their height. A string instead of a
-    look is a plain grey line with these dashes.
+    The figure grows by what the legend is higher than two lines, so that the panels keep their height. A
+    string instead of a look is a plain grey line with these dashes.
     """
     width, height = figure.get_size_inches()
     handles = []
@@ -128,11 +183,18 @@ def key(
         if isinstance(look, str):
             handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, look), label=label))
         else:
-            line = {"color": look.colour, "marker": look.marker, "linestyle": look.dashes, "markeredgecolor": "white"}
+            line = {
+                "color": look.colour,
+                "marker": look.marker,
+                "linestyle": look.dashes,
+                "markeredgecolor": "white",
+            }
             handles.append(Line2D([], [], label=label, **line))
     handles += more
     for many in range(min(columns, len(handles)), 0, -1):
-        legend = figure.legend(handles=handles, loc="outside lower center", ncols=many, handlelength=2.6, columnspacing=1.2)
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=many, handlelength=2.6, columnspacing=1.2
+        )
         box = legend.get_window_extent()
         if box.width <= width * figure.dpi or many == 1:
             break

@@ -21,8 +21,8 @@ from bench.stats import average_interval
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     """One marker per method and shots, joined in the order of shots; seconds on a log axis.
 
-    Seconds are the mean over datasets and seeds of preparing, training every configuration, searching and evaluating, and
-    of the fits the method builds on; encoding is shared by all methods and not in them.
+    Seconds are the mean over datasets and seeds of preparing, training every configuration, searching and
+    evaluating, and of the fits the method builds on; encoding is shared by all methods and not in them.
     """
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
@@ -42,7 +42,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     if not (points["shots"] > 0).any():
         command = select.command(choice, "")
         lacking = "; ".join(select.gaps(gaps))
-        raise BenchError(f"nothing is complete: {lacking}; `{command}` runs what is missing, --datasets narrows the average")
+        raise BenchError(
+            f"nothing is complete: {lacking}; `{command}` runs what is missing, --datasets narrows the "
+            "average"
+        )
     if len(machines) > 1:
         notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
     elif machines:
@@ -77,10 +80,20 @@ def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], title
             ax.plot(mine["x"], mine["y"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
             ax.vlines(mine["x"], mine["low"], mine["high"], color=look.colour, linewidth=0.8, zorder=2)
             for x, y, n in zip(mine["x"], mine["y"], mine["shots"], strict=True):
-                ax.plot([x], [y], color=look.colour, marker=look.marker, markersize=sizes[n], markeredgecolor="white", zorder=3)
+                ax.plot(
+                    [x],
+                    [y],
+                    color=look.colour,
+                    marker=look.marker,
+                    markersize=sizes[n],
+                    markeredgecolor="white",
+                    zorder=3,
+                )
         ax.set(xscale="log", xlabel="seconds per cell, tuning included", ylabel="average accuracy (%)")
         ax.grid(axis="x")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if points["x"].max() > 20 * points["x"].min() else (1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_locator(
+            LogLocator(subs=(1.0,) if points["x"].max() > 20 * points["x"].min() else (1.0, 2.0, 5.0))
+        )
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         shots = [

@@ -11,14 +11,18 @@ if TYPE_CHECKING:
 
 
 def report(
-    frame: pd.DataFrame, *, title: str = "Few-shot CLIP adaptation", prompts: Mapping[str, Sequence[str]] | None = None,
-    targets: Sequence[str] = (), first: Sequence[str] = (),
-) -> str:  # fmt: skip
+    frame: pd.DataFrame,
+    *,
+    title: str = "Few-shot CLIP adaptation",
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    targets: Sequence[str] = (),
+    first: Sequence[str] = (),
+) -> str:
     """The report on a DataFrame from ``load_results`` as HTML text; equal records give equal text.
 
-    ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short. ``targets``: shifted
-    test sets in the order wanted. ``first``: methods that are coloured before others where a figure cannot tell all apart.
-    Raises BenchError when no table can be made.
+    ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short.
+    ``targets``: shifted test sets in the order wanted. ``first``: methods that are coloured before others
+    where a figure cannot tell all apart. Raises BenchError when no table can be made.
     """
     from bench.report.html.page import page
 

@@ -1,4 +1,6 @@
-"""What stands behind a number: one entry per seed with what was chosen, how it was reached, how long it took and where."""
+"""What stands behind a number: one entry per seed with what was chosen, how it was reached, how long it took
+and where.
+"""
 
 from __future__ import annotations
 
@@ -64,22 +66,27 @@ class Details:
         fit = next(iter(store.behind(Path(path), found)), None)
         cell = {k: v for k, v in msgspec.to_builtins(found.cell).items() if k != "seed"}
         facts = {k: v for k, v in msgspec.to_builtins(found.provenance).items() if k not in _OWN}
-        return _clean({
-            "seed": found.cell.seed,
-            "accuracy": 100 * found.top1,
-            "top5": 100 * found.top5,
-            "images": found.n,
-            **_of_fit(fit),
-            "chosen": {**(fit.values if fit else {}), **{k: v for k, v in found.values.items() if v is not None}},
-            "seconds": {**(fit.seconds if fit else {}), "evaluate": found.seconds},
-            "settings": self._share(fit.parts.settings if fit else {}),
-            "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
-            "provenance": self._share(facts),
-            "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
-            "written": str(self.rows.get(path, {}).get("written", "")),
-            "fit": found.fit,
-            "evaluation": found.key,
-        })  # fmt: skip
+        return _clean(
+            {
+                "seed": found.cell.seed,
+                "accuracy": 100 * found.top1,
+                "top5": 100 * found.top5,
+                "images": found.n,
+                **_of_fit(fit),
+                "chosen": {
+                    **(fit.values if fit else {}),
+                    **{k: v for k, v in found.values.items() if v is not None},
+                },
+                "seconds": {**(fit.seconds if fit else {}), "evaluate": found.seconds},
+                "settings": self._share(fit.parts.settings if fit else {}),
+                "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
+                "provenance": self._share(facts),
+                "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
+                "written": str(self.rows.get(path, {}).get("written", "")),
+                "fit": found.fit,
+                "evaluation": found.key,
+            }
+        )
 
 
 def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
@@ -96,7 +103,9 @@ def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
 
 
 def curve(fit: FitRecord) -> list[dict[str, Any]]:
-    """Validation accuracy in percent by step of each configuration, the chosen one first, within ``CURVE_POINTS``."""
+    """Validation accuracy in percent by step of each configuration, the chosen one first, within
+    ``CURVE_POINTS``.
+    """
     ordered = sorted(fit.curve, key=lambda p: any(fit.values.get(k) != v for k, v in p.point.items()))
     found, left = [], CURVE_POINTS
     for i, line in enumerate(ordered):
@@ -104,7 +113,9 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
             break
         left -= len(line.checks)
         name = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.point.items())
-        found.append({"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in line.checks]})
+        found.append(
+            {"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in line.checks]}
+        )
     return found
 
 

@@ -14,7 +14,10 @@ def grid(table: Table, details: Details, name: str, caption: str) -> str:
     """A table that scrolls in a box of its own; ``name`` is its id."""
     heads = "".join(_head(h, "text" if i != 1 else "number") for i, h in enumerate(table.heads))
     heads += "".join(_head(c, "number") for c in table.columns)
-    rows = "".join(_row(table, row, i and table.rows[i - 1].block != row.block, details) for i, row in enumerate(table.rows))
+    rows = "".join(
+        _row(table, row, i and table.rows[i - 1].block != row.block, details)
+        for i, row in enumerate(table.rows)
+    )
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
         f'<figure class="grid" id="{escape(name)}"><h3>{escape(caption)}</h3>'
@@ -28,7 +31,8 @@ def shot_boxes(tables: Sequence[Table]) -> str:
     """A check box for each number of shots."""
     found = sorted({row.shots for table in tables for row in table.rows})
     boxes = "".join(
-        f'<label><input type="checkbox" name="shots" value="{n}" checked><span>{shots_text(n)}</span></label>' for n in found
+        f'<label><input type="checkbox" name="shots" value="{n}" checked><span>{shots_text(n)}</span></label>'
+        for n in found
     )
     return f'<fieldset class="shots"><legend>Shots</legend>{boxes}</fieldset>' if len(found) > 1 else ""
 
@@ -40,7 +44,8 @@ def breakable(name: str) -> str:
 
 def _head(name: str, kind: str) -> str:
     return (
-        f'<th scope="col" aria-sort="none" data-kind="{kind}"><button type="button"><span>{breakable(name)}</span></button></th>'
+        f'<th scope="col" aria-sort="none" data-kind="{kind}"><button '
+        f'type="button"><span>{breakable(name)}</span></button></th>'
     )
 
 
@@ -48,9 +53,14 @@ def _row(table: Table, row: Row, first: object, details: Details) -> str:
     marks = " ".join(mark for mark, on in (("block", first), ("oracle", row.oracle)) if on)
     head = f'<th scope="row" data-v="{escape(row.label)}">{escape(row.label)}</th>'
     rest = "".join(_plain(table.heads[i], text, row) for i, text in enumerate(row.heads) if i)
-    cells = "".join(_cell(row, column, row.entries[column], details, column in table.averages) for column in table.columns)
+    cells = "".join(
+        _cell(row, column, row.entries[column], details, column in table.averages) for column in table.columns
+    )
     words = " ".join(map(str, (*row.heads, row.method)))
-    return f'<tr class="{marks}" data-shots="{row.shots}" data-words="{escape(words.lower())}">{head}{rest}{cells}</tr>'
+    return (
+        f'<tr class="{marks}" data-shots="{row.shots}" '
+        f'data-words="{escape(words.lower())}">{head}{rest}{cells}</tr>'
+    )
 
 
 def _plain(head: str, text: str, row: Row) -> str:

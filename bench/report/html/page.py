@@ -16,8 +16,12 @@ from bench.report.tables import Table, table
 
 
 def page(
-    frame: pd.DataFrame, title: str, prompts: dict[str, object], targets: tuple[str, ...], first: tuple[str, ...] = ()
-) -> str:  # fmt: skip
+    frame: pd.DataFrame,
+    title: str,
+    prompts: dict[str, object],
+    targets: tuple[str, ...],
+    first: tuple[str, ...] = (),
+) -> str:
     """HTML text of the whole report."""
     details = Details(frame)
     tables, lost = _first_tables(frame)
@@ -28,7 +32,9 @@ def page(
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
-        "accuracy": "".join(grids.grid(t, details, f"t1-{i}", _one(t, len(tables))) for i, t in enumerate(tables)),
+        "accuracy": "".join(
+            grids.grid(t, details, f"t1-{i}", _one(t, len(tables))) for i, t in enumerate(tables)
+        ),
         "shifts": _section("shifts", "Shifted test sets", shifted, details),
         "shots": grids.shot_boxes([*tables, *shifted]),
         "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
@@ -87,9 +93,12 @@ def _section(name: str, heading: str, found: list[Table], details: Details) -> s
 def _summary(frame: pd.DataFrame) -> str:
     good = frame[frame["status"] == "ok"]
     counts = [
-        (good["method"].nunique(), "methods"), (good["dataset"].nunique(), "datasets"),
-        (good["backbone"].nunique(), "backbones"), (good["fit"].nunique(), "fits"), (len(good), "evaluations"),
-    ]  # fmt: skip
+        (good["method"].nunique(), "methods"),
+        (good["dataset"].nunique(), "datasets"),
+        (good["backbone"].nunique(), "backbones"),
+        (good["fit"].nunique(), "fits"),
+        (len(good), "evaluations"),
+    ]
     words = [f"{n} {name if n != 1 else name.removesuffix('s')}" for n, name in counts]
     last = max((str(w) for w in frame["written"]), default="")[:10]
     bad = int((frame["status"] == "failed").sum())
@@ -101,4 +110,7 @@ def _absent(missing: list[str]) -> str:
     if not missing:
         return ""
     items = "".join(f"<li>{escape(reason)}</li>" for reason in missing)
-    return f'<details class="absent"><summary>Figures that these records do not hold</summary><ul>{items}</ul></details>'
+    return (
+        '<details class="absent"><summary>Figures that these records do not '
+        f"hold</summary><ul>{items}</ul></details>"
+    )

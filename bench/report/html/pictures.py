@@ -14,16 +14,23 @@ from bench.stats import MAX_METHODS
 _PER_BACKBONE = ("shots", "cd", "time", "prompts")
 _ZOOM = 1.2 / 0.75  # CSS pixels for a point: a fifth larger than in print
 _HEADINGS = {
-    "shots": "Accuracy against shots", "cd": "Average ranks over datasets", "time": "Accuracy against seconds",
-    "prompts": "Prompt sets", "beta": "Blending with the frozen head",
-}  # fmt: skip
+    "shots": "Accuracy against shots",
+    "cd": "Average ranks over datasets",
+    "time": "Accuracy against seconds",
+    "prompts": "Prompt sets",
+    "beta": "Blending with the frozen head",
+}
 
 _CAPTIONS = {
-    "shots": "Mean over seeds with 95 % intervals, which cover other draws and other test images. Dashed grey: no labels.",
-    "cd": "Rank 1 is best. A bar joins methods whose average ranks differ by less than the critical difference.",
-    "time": "Seconds of one cell: preparing, training every configuration, searching, evaluating. Bars: 95 % intervals.",
+    "shots": "Mean over seeds with 95 % intervals, which cover other draws and other test images. "
+    "Dashed grey: no labels.",
+    "cd": "Rank 1 is best. "
+    "A bar joins methods whose average ranks differ by less than the critical difference.",
+    "time": "Seconds of one cell: preparing, training every configuration, searching, evaluating. "
+    "Bars: 95 % intervals.",
     "prompts": "The same method and draws with other prompts. Bars: 95 % intervals.",
-    "beta": "The same fits evaluated with another weight of the frozen head. Bands: 95 % intervals of the paired change.",
+    "beta": "The same fits evaluated with another weight of the frozen head. "
+    "Bands: 95 % intervals of the paired change.",
 }
 
 
@@ -34,19 +41,27 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
     missing: list[str] = []
     backbones: list[str | None] = sorted(frame["backbone"].unique())
     swept = sorted(frame[frame["variant"].str.startswith("beta=")]["dataset"].unique())
-    places: dict[str, list[tuple[str | None, list[str]]]] = {kind: [(b, []) for b in backbones] for kind in _PER_BACKBONE}
+    places: dict[str, list[tuple[str | None, list[str]]]] = {
+        kind: [(b, []) for b in backbones] for kind in _PER_BACKBONE
+    }
     places["beta"] = [(None, [name]) for name in swept] or [(None, [])]
     for kind in figures.KINDS:
         for backbone, datasets in places[kind]:
-            where = "".join(f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name)
+            where = "".join(
+                f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name
+            )
             try:
                 methods, more = _ranked(frame, backbone, first) if kind == "cd" else ((), [])
-                drawn = figures.plot(frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first)
+                drawn = figures.plot(
+                    frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first
+                )
             except BenchError as error:
                 missing.append(f"{_HEADINGS[kind]}{where}: {error}")
                 continue
             picture = inline(figures.encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
-            notes = "".join(f"<li>{escape(note)}</li>" for note in (*more, *drawn.notes) if note not in general)
+            notes = "".join(
+                f"<li>{escape(note)}</li>" for note in (*more, *drawn.notes) if note not in general
+            )
             below = f'<figcaption>{escape(_CAPTIONS[kind])}<ul class="notes">{notes}</ul></figcaption>'
             wide = " wide" if drawn.figure.get_figwidth() > 5 else ""
             shown.append(
@@ -56,7 +71,9 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
     return shown, missing
 
 
-def _ranked(frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+def _ranked(
+    frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[str]]:
     """The methods of the diagram of ranks where all of them would be too many, and the note on the others."""
     from bench.report.choose import Choice
     from bench.report.figures import select

@@ -18,16 +18,21 @@ _AXES = ("dataset", "shots", "seed")
 def section(frame: pd.DataFrame, prompts: Mapping[str, Any]) -> str:
     """Commands and provenance as HTML."""
     lines = "\n".join(commands(frame, prompts))
-    rows = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in provenance(frame))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in provenance(frame)
+    )
     return (
-        "<p>Each command resumes: cells that have a record are not run again. Folders of own images and plugins have to be "
+        "<p>Each command resumes: cells that have a record are not run again. Folders of own images and "
+        "plugins have to be "
         f"named again.</p><pre><code>{escape(lines)}</code></pre>"
         f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
     )
 
 
 def commands(frame: pd.DataFrame, prompts: Mapping[str, Any]) -> list[str]:
-    """``bench run`` commands whose grids together are the cells of the frame; ``prompts``: methods' own prompt sets."""
+    """``bench run`` commands whose grids together are the cells of the frame; ``prompts``: methods' own
+    prompt sets.
+    """
     grids: dict[tuple[Any, ...], list[str]] = {}
     for key, rows in frame.groupby(["backbone", "protocol", "preset", "method"], sort=True):
         for variant, own in rows.groupby("variant", sort=True):
@@ -55,7 +60,9 @@ def _setting(method: str, variant: str) -> tuple[str, ...]:
 
 
 def _merged(grids: dict[tuple[Any, ...], list[str]]) -> Iterator[tuple[tuple[Any, ...], list[str]]]:
-    """Methods without labels join the grid of others on the same datasets; values of one swept setting join too."""
+    """Methods without labels join the grid of others on the same datasets; values of one swept setting join
+    too.
+    """
     sweeps: dict[tuple[Any, ...], list[str]] = {}
     rest: dict[tuple[Any, ...], list[str]] = {}
     for key, methods in grids.items():
@@ -66,7 +73,10 @@ def _merged(grids: dict[tuple[Any, ...], list[str]]) -> Iterator[tuple[tuple[Any
         else:
             rest[key] = list(methods)
     for key in [k for k in rest if not k[4][1]]:  # no shots: no labels
-        host = next((k for k in rest if k[:4] == key[:4] and k[4][0] == key[4][0] and k[4][1] and k[5] == key[5]), None)
+        host = next(
+            (k for k in rest if k[:4] == key[:4] and k[4][0] == key[4][0] and k[4][1] and k[5] == key[5]),
+            None,
+        )
         if host is not None:
             rest[host] = [*rest.pop(key), *rest[host]]
     yield from rest.items()

@@ -13,9 +13,12 @@ from bench.report.tables import AVERAGE, Row, Table
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
-    "Intervals are 95 % and cover other draws of the support sets and other test images; the datasets are fixed. Differences "
-    "are paired: same draws, same images. p is two-sided and Holm-corrected within a block; the signed-rank p takes the "
-    "datasets as the sample instead, and cannot be small with few of them. The best was picked from the same data, so "
+    "Intervals are 95 % and cover other draws of the support sets and other test images; the datasets are "
+    "fixed. Differences "
+    "are paired: same draws, same images. p is two-sided and Holm-corrected within a block; the signed-rank "
+    "p takes the "
+    "datasets as the sample instead, and cannot be small with few of them. The best was picked from the same "
+    "data, so "
     "\u201cnot told apart\u201d does not mean equal."
 )
 
@@ -28,9 +31,13 @@ def section(tables: list[Table]) -> str:
         for row in table.rows:
             if not row.oracle and row.entries[AVERAGE].value is not None and not row.entries[AVERAGE].partial:
                 groups.setdefault(row.block, []).append(row)
-        blocks += [_block(table, rows, len(tables) > 1) for rows in groups.values() if len({r.seeds for r in rows}) == 1]
+        blocks += [
+            _block(table, rows, len(tables) > 1)
+            for rows in groups.values()
+            if len({r.seeds for r in rows}) == 1
+        ]
     body = "".join(blocks) or "<p>No two methods are complete on all datasets with the same seeds.</p>"
-    return f'<p>{escape(_TEXT)}</p>{body}'
+    return f"<p>{escape(_TEXT)}</p>{body}"
 
 
 def _block(table: Table, rows: list[Row], several: bool) -> str:
@@ -47,11 +54,15 @@ def _block(table: Table, rows: list[Row], several: bool) -> str:
     lines = sorted(marks, key=lambda i: -marks[i].interval.estimate)
     body = "".join(_line(rows[int(i)].label, marks[i], ranks.get(i)) for i in lines)
     where = f", {rows[0].block[0]}" if several else ""
-    head = f"{shots_text(rows[0].shots)}{where}, average over {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}"
+    head = (
+        f"{shots_text(rows[0].shots)}{where}, average over {len(datasets)} "
+        f"dataset{'s' if len(datasets) > 1 else ''}"
+    )
     names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
-        f'<div class="standing"><h3>{escape(head)}</h3><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f'<div class="standing"><h3>{escape(head)}</h3><div '
+        f'class="scroll"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"
     )
 
@@ -71,7 +82,8 @@ def _line(label: str, mark: Mark, rank: float | None) -> str:
     cells = (
         f'<td class="{classes}">{100 * own.estimate:.2f}</td><td>{_span(own)}</td>'
         f"<td>{'best' if diff is None else f'{_signed(diff.estimate)} ({_span(diff, sign=True)})'}</td>"
-        f"<td>{'' if diff is None else _p(mark.p_holm)}</td><td>{'' if rank is None or diff is None else _p(rank)}</td>"
+        f"<td>{'' if diff is None else _p(mark.p_holm)}</td>"
+        f"<td>{'' if rank is None or diff is None else _p(rank)}</td>"
     )
     return f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
 
