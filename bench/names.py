@@ -1,9 +1,15 @@
-"""One spelling for names: hyphen and underscore are the same letter, case does not matter."""
+"""Names that users write: one spelling (hyphen and underscore are the same letter, case does not matter), and
+the names of the protocols.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+# What may choose hyper-parameters and the step; bench.plan.protocols says what each does.
+RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
+PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
 
 
 def canonical(name: str) -> str:

@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "suite",
         "stats",
     },
-    "contract": {"run", "records", "train", "features", "data", "clip", "interface", "registry"},
+    "contract": {"plan", "run", "records", "train", "features", "data", "clip", "interface", "registry"},
     "explain": {
         "run",
         "records",

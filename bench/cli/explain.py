@@ -304,8 +304,9 @@ def _open(
     from bench.errors import BenchError
     from bench.explain import picture as pictures
     from bench.names import canonical
+    from bench.plan import settings
+    from bench.plan.request import Request
     from bench.registry import builtin
-    from bench.run import plan, settings
 
     spec = _spec(backbone, image, *filter(None, [dataset]))
     single = Path(image).is_file() or ":" in image
@@ -321,7 +322,7 @@ def _open(
     registry = builtin()
     known = {canonical(m.name): m for m in registry.methods.values()}
     name = dataset or (image.rpartition(":")[0] if single else image)
-    request = plan.Request(
+    request = Request(
         methods=(method,),
         datasets=(name,),
         shots=(shots,),

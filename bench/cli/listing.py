@@ -69,11 +69,13 @@ def methods(
 def _recipe(
     registry: Registry, name: str, dataset: str, shots: int, backbone: str, preset: str | None
 ) -> None:
-    from bench.run import describe, plan
+    from bench.plan import planner
+    from bench.plan.request import Request
+    from bench.run import describe
     from bench.run.session import Session
 
-    request = plan.Request((name,), (dataset,), (shots,), (1,), (backbone,), preset=preset)
-    made = plan.make(request, registry)
+    request = Request((name,), (dataset,), (shots,), (1,), (backbone,), preset=preset)
+    made = planner.make(request, registry)
     asked = [fit for fit in made.fits if fit.asked]
     for line in (
         describe.lines(asked[-1], Session("cpu", None, typer.echo))

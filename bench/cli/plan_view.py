@@ -10,18 +10,18 @@ import typer
 
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
+    from bench.plan.cells import Plan
+    from bench.plan.rounds import Todo
     from bench.run.execute import Outcome
-    from bench.run.plan import Plan
     from bench.run.provenance import Conditions
-    from bench.run.rounds import Todo
 
 _SHOWN = 12  # blocked and failed cells printed one by one
 
 
 def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
-    from bench.run import estimate
-    from bench.run.why import drifted, shadowed
+    from bench.plan import estimate
+    from bench.plan.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
     typer.echo(
@@ -109,7 +109,7 @@ def show_why(plan: Plan, todo: list[Todo]) -> None:
     """One line for each cell to do, with the parts of its key that changed, and one for each drifted
     method.
     """
-    from bench.run.why import drifted, reasons
+    from bench.plan.why import drifted, reasons
 
     for line in (*reasons(todo), *drifted(plan)):
         typer.echo(f"  {line}")

@@ -12,8 +12,9 @@ from bench.errors import BenchError
 from bench.report.baseline import CELL, Kept
 
 if TYPE_CHECKING:
+    from bench.plan.cells import Plan, Planned
+    from bench.plan.request import Request
     from bench.registry import Registry
-    from bench.run.plan import Plan, Planned, Request
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
     """A plan of exactly these evaluations. Raises BenchError where one cannot run here."""
-    from bench.run import plan
+    from bench.plan import planner
+    from bench.plan.cells import Plan
 
     fits: dict[str, Planned] = {}
     for request, wanted in _requests(kept, where):
-        made = plan.make(request, registry)
+        made = planner.make(request, registry)
         if made.blocked:
             first = made.blocked[0]
             raise BenchError(f"cannot run {first.method} on {first.dataset} again: {first.reason}")
@@ -63,7 +65,7 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
             if known is not None:
                 evaluations = tuple({e.key: e for e in (*known.evaluations, *evaluations)}.values())
             fits[fit.key] = replace(fit, evaluations=evaluations, asked=bool(evaluations))
-    return plan.Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [])
+    return Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [])
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
@@ -71,7 +73,7 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
     of settings.
     """
     from bench.names import canonical
-    from bench.run.plan import Request
+    from bench.plan.request import Request
 
     groups: dict[str, list[Kept]] = {}
     for k in kept:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import BenchError
+from bench.names import PROTOCOLS, RECIPE
 
 SUITE = "pocket"
 EXECUTORS = ("local", "ray")
@@ -33,7 +34,7 @@ def run(
         str | None, typer.Option(help="Prompt sets for every method, comma-separated.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Budget: paper or quick (default: by backbone).")] = None,
-    protocol: Annotated[str, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = "recipe",
+    protocol: Annotated[str, typer.Option(help=f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.")] = RECIPE,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="method.key=value; may be repeated.")
     ] = None,
@@ -91,9 +92,11 @@ def run(
     from bench.cli.options import names, numbers
     from bench.data import catalog
     from bench.names import canonical
+    from bench.plan import planner, settings
+    from bench.plan import why as why_
+    from bench.plan.request import Request
     from bench.records import store
-    from bench.run import execute, plan, settings
-    from bench.run import why as why_
+    from bench.run import execute
     from bench.suite import load
 
     if executor not in EXECUTORS:
@@ -104,7 +107,7 @@ def run(
     # The embedded models know the embedded drawings; anything else is measured with CLIP's RN50 unless told
     # otherwise.
     foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
-    request = plan.Request(
+    request = Request(
         methods=names(methods) or chosen.methods,
         datasets=names(datasets) or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
@@ -122,7 +125,7 @@ def run(
         results=results,
         allow_torchscript=allow_torchscript,
     )
-    planned = plan.make(request, registry)
+    planned = planner.make(request, registry)
     todo, complete = execute.remaining(planned, fresh)
     if todo:
         store.require_present(results)
@@ -139,7 +142,7 @@ def run(
     # starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.progress import Board
-    from bench.run import parallel
+    from bench.executors import processes
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
@@ -148,8 +151,8 @@ def run(
         join = session.device.startswith("cuda") if join is None else join
         runner = execute.Runner(session, registry, results, keep_states, fresh, join)
         earlier = why_.before(planned, fresh)
-        several = jobs or parallel.default_jobs(session.device, len(todo))
-        setup = parallel.Setup(
+        several = jobs or processes.default_jobs(session.device, len(todo))
+        setup = processes.Setup(
             request,
             tuple(plugin or ()),
             session.device,
@@ -162,11 +165,11 @@ def run(
         )
         try:
             if executor == "ray":
-                from bench.run import ray_executor
+                from bench.executors import on_ray
 
-                outcome = ray_executor.run(runner, setup, planned, todo, ray_address, board.advance, deadline)
+                outcome = on_ray.run(runner, setup, planned, todo, ray_address, board.advance, deadline)
             elif several > 1:
-                outcome = parallel.run(runner, setup, planned, todo, several, board.advance, deadline)
+                outcome = processes.run(runner, setup, planned, todo, several, board.advance, deadline)
             else:
                 outcome = runner.run(planned, todo, board.advance, deadline)
         except KeyboardInterrupt:

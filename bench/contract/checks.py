@@ -18,8 +18,10 @@ from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab, s
 from bench.contract.snapshot import differs, snapshot
 from bench.errors import BenchError
 from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, fit_values, points
+from bench.names import PROTOCOLS
+from bench.plan.protocols import apply
 from bench.registry import Registry, with_plugins
-from bench.run import execute, protocol
+from bench.run import execute
 from bench.run import fit as fitting
 from bench.run.session import pools
 from bench.train import loop, rng
@@ -306,8 +308,8 @@ def protocols(m: Measured) -> str:
     ]
     if missing:
         return f"Recipe.fixed has no value for {', '.join(missing)}"
-    for name in protocol.NAMES:
-        protocol.apply(name, recipe)
+    for name in PROTOCOLS:
+        apply(name, recipe)
     return ""
 
 

@@ -25,14 +25,16 @@ from bench.clip.backbone import BackboneSpec
 from bench.contract.snapshot import snapshot
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
-from bench.features.encode import EncodeReport, Request, stream
+from bench.features.encode import EncodeReport, Wanted, stream
 from bench.interface import Consts, Facts, Method, Recipe, State, Task, Values
 from bench.names import canonical
+from bench.plan import planner
+from bench.plan.cells import Planned
+from bench.plan.request import Request
 from bench.records import places, store
 from bench.records.types import Failure
 from bench.registry import Registry
-from bench.run import evaluate, execute, plan
-from bench.run.plan import Planned
+from bench.run import evaluate, execute
 from bench.run.session import Session
 
 STEPS = 3
@@ -116,7 +118,7 @@ class _Session(Session):
         super().__init__("cpu", None, lambda line: None, workers=0)
         self.known = known
 
-    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> EncodeReport:
+    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]) -> EncodeReport:
         return EncodeReport(0, 0, 0.0)
 
     def slices(
@@ -262,7 +264,7 @@ def _run(
 ) -> tuple[Planned, execute.Runner, str]:
     """The fit of a method's first cell, the runner that holds its state, and what failed first."""
     results = Path(tempfile.mkdtemp(dir=lab.root))
-    request = plan.Request(
+    request = Request(
         (name,),
         (str(lab.folders[folder]),),
         (shots,),
@@ -273,7 +275,7 @@ def _run(
         prompt_dir=lab.root / "prompts",
         results=results,
     )
-    made = plan.make(request, short)
+    made = planner.make(request, short)
     if not made.fits:
         raise Failed("; ".join(b.reason for b in made.blocked) or "its plan has no cell")
     todo, _ = execute.remaining(made)

@@ -19,10 +19,12 @@ from bench.clip.blocks import Params
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
+from bench.plan import planner, rounds
+from bench.plan.cells import Plan, Planned
+from bench.plan.request import Request
 from bench.records import store
 from bench.registry import Registry
-from bench.run import evaluate, execute, fit, plan, rounds
-from bench.run.plan import Planned
+from bench.run import evaluate, execute, fit
 from bench.run.session import Session
 
 _ROWS = 64  # images of one forward pass
@@ -55,12 +57,12 @@ class Subject:
         return (self.before, *self.after)
 
 
-def subject(request: plan.Request, registry: Registry, session: Session) -> Subject:
+def subject(request: Request, registry: Registry, session: Session) -> Subject:
     """The models of one method on one dataset with one backbone, one number of shots, any seeds.
 
     Raises BenchError when the cell cannot run here, or when the method reads more than the dense tokens.
     """
-    planned = plan.make(request, registry)
+    planned = planner.make(request, registry)
     fits = [f for f in planned.fits if f.asked]
     if not fits:
         raise BenchError(
@@ -88,7 +90,7 @@ def subject(request: plan.Request, registry: Registry, session: Session) -> Subj
 
 
 def _fit_missing(
-    planned: plan.Plan, fits: list[Planned], results: Path, registry: Registry, session: Session
+    planned: Plan, fits: list[Planned], results: Path, registry: Registry, session: Session
 ) -> None:
     """Fit what has no state yet, and encode the support images of methods that read them even when they are
     fitted.

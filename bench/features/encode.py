@@ -19,13 +19,13 @@ import numpy as np
 from bench.errors import BenchError
 from bench.features.forward import Encoded, Images, Tower, encoded, keys
 from bench.features.key import FeatureKey, feature_key
-from bench.features.plan import KeyOf, Piece, Request, outstanding
 from bench.features.store import FeatureStore
+from bench.features.wanted import KeyOf, Piece, Wanted, outstanding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EncodeReport", "Request", "encode", "feature_key", "keys", "stream", "stream_views"]
+__all__ = ["EncodeReport", "Wanted", "encode", "feature_key", "keys", "stream", "stream_views"]
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -47,7 +47,7 @@ class EncodeReport:
 def encode(
     tower: Tower,
     dataset: Images,
-    requests: Sequence[Request],
+    requests: Sequence[Wanted],
     store: FeatureStore,
     *,
     workers: int | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.features.decode import Block, Look, default_workers, rendered
 from bench.features.key import feature_key
-from bench.features.plan import KeyOf, Piece
+from bench.features.wanted import KeyOf, Piece
 from bench.lazy import torch
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 
 from bench.interface import FitValues, Method, Params, Recipe, State, Stream, Task, fit_values, points
 from bench.lazy import torch
-from bench.run.estimate import row_shape
-from bench.run.plan import Planned
+from bench.plan.cells import Planned
+from bench.plan.estimate import row_shape
+from bench.plan.settings import resolve
 from bench.run.session import Session
-from bench.run.settings import resolve
 from bench.train import rng
 
 

@@ -16,10 +16,10 @@ import torch
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Features, Params
+from bench.plan.cells import Evaluation, Planned
+from bench.plan.estimate import row_shape
 from bench.records.codec import SCHEMA
 from bench.records.types import EvaluationRecord
-from bench.run.estimate import row_shape
-from bench.run.plan import Evaluation, Planned
 from bench.run.session import Session
 
 TOP = 5

@@ -13,20 +13,22 @@ from msgspec.structs import replace as with_fields
 
 from bench.errors import BenchError, UnreadableImage
 from bench.files import write_bytes
+from bench.names import TEST_ORACLE
+from bench.plan import needs
+from bench.plan.cells import Evaluation, Plan, Planned
+from bench.plan.rounds import Todo, chain, rounds
 from bench.records import places, store
 from bench.records.codec import SCHEMA
 from bench.records.types import Failure, FitRecord, Provenance
 from bench.registry import Registry
-from bench.run import needs, provenance, stages
-from bench.run.joined import Joiner
-from bench.run.plan import Evaluation, Plan, Planned
+from bench.run import provenance, stages
 from bench.run.provenance import Conditions
-from bench.run.rounds import Todo, chain, rounds
+from bench.run.together import Joiner
 
 if TYPE_CHECKING:
     from bench.clip.backbone import BackboneSpec
     from bench.data.dataset import Dataset
-    from bench.features.plan import Request
+    from bench.features.wanted import Wanted
     from bench.interface import Consts, State
     from bench.run.evaluate import Evaluated
     from bench.run.onepass import Job
@@ -185,7 +187,7 @@ class Runner:
         """What the cell's fit reads, and the fits below it that have yet to be made."""
         for fit in chain(t.fit):
             if fit is t.fit or self.fresh or not recorded(fit):
-                yield from needs.of_fit(fit, fit.cell.protocol == "test-oracle")
+                yield from needs.of_fit(fit, fit.cell.protocol == TEST_ORACLE)
 
     def _read(self, t: Todo) -> set[str]:
         """The fits whose states a cell reads, its own too."""
@@ -229,7 +231,7 @@ class Runner:
         return ready, stopped
 
     def _encode(
-        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]
+        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]
     ) -> dict[str, UnreadableImage]:
         """Encode what the store lacks; the images that cannot be read are left out, and returned with their
         errors.

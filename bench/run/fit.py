@@ -12,17 +12,18 @@ from safetensors.torch import load, save
 
 from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Params, State, fit_values
+from bench.names import TEST_ORACLE
+from bench.plan import needs
+from bench.plan.cells import Planned
 from bench.prompts import same
 from bench.records import codec, places
 from bench.records.codec import SCHEMA
 from bench.records.types import Budget, Curve, FitRecord, Provenance
-from bench.run import needs, stages
-from bench.run.plan import Planned
+from bench.run import stages
 from bench.run.session import Session, pools
 from bench.train import select, waves
 from bench.train.select import Fitted, Labelled
 
-ORACLE = "test-oracle"
 Result = tuple[Fitted, Consts, dict[str, float]]
 
 
@@ -32,7 +33,7 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
     """
     if not needs.scores_validation(fit):
         return None
-    items = fit.dataset.test if fit.cell.protocol == ORACLE else fit.draw.val
+    items = fit.dataset.test if fit.cell.protocol == TEST_ORACLE else fit.draw.val
     features = {
         tap: session.features(fit.backbone, fit.dataset, items.paths, EVAL, tap) for tap in fit.method.taps
     }

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from bench.interface import EVAL, Consts, Params
-from bench.run import evaluate, needs, stages
-from bench.run.plan import Evaluation, Planned
+from bench.plan import needs
+from bench.plan.cells import Evaluation, Planned
+from bench.run import evaluate, stages
 from bench.run.session import Session
 
 HELD_BYTES = 2 << 30  # what waiting states may hold before a pass is made for them: 34 heads of RN50's size

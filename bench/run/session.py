@@ -18,14 +18,14 @@ from bench.clip.backbone import Backbone, BackboneSpec
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
-from bench.features.encode import EncodeReport, Request, encode, keys, stream
-from bench.features.plan import outstanding
+from bench.features.encode import EncodeReport, Wanted, encode, keys, stream
 from bench.features.store import FeatureStore
+from bench.features.wanted import outstanding
 from bench.interface import SUPPORT, TEXT, FitFacts, Recipe, State, Task, TextSide, fit_values
 from bench.lazy import torch
+from bench.plan.cells import TUNED, Planned
+from bench.plan.needs import stored
 from bench.prompts import PromptSet
-from bench.run.needs import stored
-from bench.run.plan import TUNED, Planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,12 +120,12 @@ class Session:
 
     def text(self, fit: Planned, states: dict[str, State]) -> tuple[Tensor, TextSide]:
         """The classifier W (K, C) of a fit's prompt set and the text side of its task."""
-        from bench.run import drawn
+        from bench.run import tuned_prompts
 
         if fit.prompts.tuned_by:
-            return drawn.tuned(self, fit, states[TUNED])
+            return tuned_prompts.tuned(self, fit, states[TUNED])
         if fit.prompts.select:
-            return drawn.mined(self, fit)
+            return tuned_prompts.mined(self, fit)
         return self.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
 
     def encoded_text(
@@ -149,14 +149,14 @@ class Session:
             self._texts[key] = W_KC, side
         return self._texts[key]
 
-    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]) -> EncodeReport:
+    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]) -> EncodeReport:
         """Bring features into the store; counts what was encoded."""
         report = encode(self.backbone(spec), dataset, requests, self.store, workers=self.workers)
         self.encodes += report.encodes
         return report
 
     def unreadable(
-        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Request]
+        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]
     ) -> dict[str, UnreadableImage]:
         """The images that the requests still lack and that cannot be read, with their errors, by path."""
         pieces = outstanding(requests, self.store, keys(self.backbone(spec), dataset))

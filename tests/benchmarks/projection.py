@@ -23,9 +23,9 @@ from bench import suite
 from bench.clip.backbone import BackboneSpec, family
 from bench.data import catalog
 from bench.interface import Facts, Method, Recipe, points, steps_of
+from bench.plan import cost, settings
+from bench.plan.cells import Planned
 from bench.registry import builtin
-from bench.run import cost, settings
-from bench.run.plan import Planned
 
 # safe-a and wise-ft read the fits of safe and linear-probe-sgd, and add no steps of their own.
 METHODS = (

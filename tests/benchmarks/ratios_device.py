@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.run import cost
+from bench.plan import cost
 from bench.run.provenance import device_name
 from tests.benchmarks.ratios_timing import clock
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.clip import backbone, state
 from bench.data.imagefile import FolderSource
-from bench.features.encode import Request, encode, keys
+from bench.features.encode import Wanted, encode, keys
 from bench.features.store import FeatureStore
 from bench.interface import EVAL, FLIP, POOLED
 from tests.benchmarks import ratios_device
@@ -110,7 +110,7 @@ def encode_row(
 
         def ours() -> None:
             store = FeatureStore(Path(stores, str(next(number))))
-            encode(tower, data, [Request(paths, {view: [POOLED] for view in views})], store)
+            encode(tower, data, [Wanted(paths, {view: [POOLED] for view in views})], store)
             of = keys(tower, data)
             found["ours"] = torch.cat(
                 [torch.from_numpy(store.read(of(POOLED, view), paths)) for view in views]

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from bench.interface import DENSE, EVAL, POOLED, TEXT, WD, Method, Recipe, Task, points, steps_of
+from bench.plan import cost
 from bench.registry import builtin
-from bench.run import cost, session
+from bench.run import session
 from bench.train import loop, rng, select
 from bench.train.loop import Pool
 from tests.benchmarks import ratios_device

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from bench.interface import Params
-from bench.run import cost
+from bench.plan import cost
 from bench.train import optim, rng
 from bench.train.optim import OptimSpec
 from tests.benchmarks.ratios_timing import Row, interleaved, row

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.clip import backbone as backbones
 from bench.interface import DENSE, LR, POOLED, Method, Params, Recipe, Task, Values, points
-from bench.run import cost
+from bench.plan import cost
 from bench.train import loop, rng, waves
 from bench.train.loop import Pool
 from tests.benchmarks import projection, ratios_fits

@@ -18,14 +18,14 @@ import torch
 
 from bench.clip import backbone, heads
 from bench.data import catalog, fewshot
-from bench.features.encode import Request as Wanted
-from bench.features.encode import encode
+from bench.features.encode import Wanted, encode
 from bench.features.store import FeatureStore
 from bench.interface import DENSE, LR, WD, Batch, Rows
+from bench.plan import planner
+from bench.plan.request import Request
 from bench.registry import builtin
 from bench.report import tables
 from bench.report.frame import load_results
-from bench.run import plan
 from bench.train import loop, optim, rng
 from tests.methods.support import StandIn, make_task
 from tests.report import made
@@ -119,7 +119,7 @@ def test_few_shot_draw(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="plan")
 def test_keys(benchmark: Any, tmp_path: Path) -> None:
     """The plan of 5 methods x 2 datasets x 3 shots x 3 seeds, keys and all."""
-    request = plan.Request(
+    request = Request(
         methods=("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a"),
         datasets=("emoji", "digits"),
         shots=(1, 4, 16),
@@ -127,7 +127,7 @@ def test_keys(benchmark: Any, tmp_path: Path) -> None:
         backbones=("pocket-rn",),
         results=tmp_path,
     )
-    made_plan = benchmark.pedantic(plan.make, args=(request, builtin()), rounds=3, warmup_rounds=1)
+    made_plan = benchmark.pedantic(planner.make, args=(request, builtin()), rounds=3, warmup_rounds=1)
     assert len({fit.key for fit in made_plan.fits}) == len(made_plan.fits) >= 4 * 2 * 9
 
 

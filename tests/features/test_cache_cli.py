@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bench.cli.cache import app
 from bench.errors import BenchError
-from bench.features.encode import Request, encode
+from bench.features.encode import Wanted, encode
 from bench.features.store import FeatureStore
 
 run = CliRunner().invoke
@@ -23,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     encode(
         TinyTower(),
         dataset(tmp_path),
-        [Request(["a", "b", "c"], {"eval": ["dense", "pooled"]})],
+        [Wanted(["a", "b", "c"], {"eval": ["dense", "pooled"]})],
         FeatureStore(),
     )
     return tmp_path / "store"

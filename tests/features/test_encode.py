@@ -18,7 +18,7 @@ from feature_fakes import NoiseSource, TinyTower, dataset
 from bench.data.views import bank, render
 from bench.errors import BenchError
 from bench.features import plan
-from bench.features.encode import EncodeReport, Request, encode, keys, stream, stream_views
+from bench.features.encode import EncodeReport, Wanted, encode, keys, stream, stream_views
 from bench.features.store import FeatureStore
 from bench.files import read_json
 
@@ -27,9 +27,9 @@ TRAIN = tuple(f"train/{i}.png" for i in range(7))
 TEST = tuple(f"test/{i}.png" for i in range(11))
 VIEWS = bank(0.5, 3)
 REQUESTS = [
-    Request(TRAIN, {"eval": {"dense"}, "flip": {"dense"}, **{view: {"pooled"} for view in VIEWS}}),
-    Request(TEST, {"eval": {"pooled", "dense"}}),
-    Request(TRAIN[2:5], {"eval": {"pooled"}, "flip": {"dense"}}),
+    Wanted(TRAIN, {"eval": {"dense"}, "flip": {"dense"}, **{view: {"pooled"} for view in VIEWS}}),
+    Wanted(TEST, {"eval": {"pooled", "dense"}}),
+    Wanted(TRAIN[2:5], {"eval": {"pooled"}, "flip": {"dense"}}),
 ]
 ENCODES = 7 * 5 + 11
 
@@ -94,7 +94,7 @@ def test_pixels_reach_the_tower_exactly_as_open_clip_prepares_them(images: Any, 
     open_clip = pytest.importorskip("open_clip")
     tower, seen = TinyTower(), []
     tower.encode_images = lambda x, taps: seen.append(x.clone()) or {"pooled": x.mean((2, 3))}  # type: ignore
-    encode(tower, images, [Request(TEST, {"eval": {"pooled"}})], store)
+    encode(tower, images, [Wanted(TEST, {"eval": {"pooled"}})], store)
     how = tower.spec.preprocess
     theirs = open_clip.image_transform(tower.size, is_train=False, mean=how.mean, std=how.std)
     assert torch.equal(seen[0], torch.stack([theirs(images.source.open(path)) for path in TEST]))
@@ -113,16 +113,16 @@ def test_features_do_not_depend_on_the_batch(images: Any, tmp_path: Path) -> Non
 
 def test_only_what_is_missing_is_encoded(images: Any, store: FeatureStore) -> None:
     tower = TinyTower()
-    encode(tower, images, [Request(TEST[:6], {"eval": {"dense"}})], store)
+    encode(tower, images, [Wanted(TEST[:6], {"eval": {"dense"}})], store)
     report = encode(
-        tower, images, [Request(TEST, {"eval": {"dense"}}), Request(TEST[5:7], {"flip": {"dense"}})], store
+        tower, images, [Wanted(TEST, {"eval": {"dense"}}), Wanted(TEST[5:7], {"flip": {"dense"}})], store
     )
     assert (report.images, report.encodes) == (6, 5 + 2)
     assert store.missing(keys(tower, images)("dense", "eval"), TEST) == []
 
 
 def test_a_repeated_image_and_two_spellings_of_a_view_count_once(images: Any, store: FeatureStore) -> None:
-    request = Request(("a", "b", "a"), {"rrc(0.5)#1": {"pooled"}, "rrc(0.50)#1": {"pooled"}})
+    request = Wanted(("a", "b", "a"), {"rrc(0.5)#1": {"pooled"}, "rrc(0.50)#1": {"pooled"}})
     assert encode(TinyTower(), images, [request, request], store).encodes == 2
 
 
@@ -173,7 +173,7 @@ def test_an_unreadable_image_is_named_and_finished_shards_stay(
     monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     tower = TinyTower()
     with pytest.raises(BenchError, match=rf"cannot read the image {bad}"):
-        encode(tower, images, [Request((*TEST, bad), {"eval": {"dense"}})], store, workers=workers, batch=1)
+        encode(tower, images, [Wanted((*TEST, bad), {"eval": {"dense"}})], store, workers=workers, batch=1)
     key = keys(tower, images)("dense", "eval")
     assert store.missing(key, TEST) == list(TEST[8:])
     assert not list((store.root / key.folder).glob("*.partial"))
@@ -188,7 +188,7 @@ def test_an_interruption_loses_the_open_shard_only(
         if done >= 6:
             raise KeyboardInterrupt
 
-    tower, requests = TinyTower(), [Request(TEST, {"eval": {"dense"}})]
+    tower, requests = TinyTower(), [Wanted(TEST, {"eval": {"dense"}})]
     with pytest.raises(KeyboardInterrupt):
         encode(tower, images, requests, store, batch=2, progress=stop)
     key = keys(tower, images)("dense", "eval")
@@ -218,7 +218,7 @@ def test_values_beyond_half_precision_are_never_stored(
     images: Any, store: FeatureStore, scale: float
 ) -> None:
     with pytest.raises(BenchError, match=r"tap 'dense' of tiny reaches .* half precision"):
-        encode(TinyTower(scale), images, [Request(TEST, {"eval": {"dense"}})], store)
+        encode(TinyTower(scale), images, [Wanted(TEST, {"eval": {"dense"}})], store)
     assert not list(store.root.rglob("*.npy*"))
 
 
@@ -276,14 +276,14 @@ def test_keys_follow_the_tower_and_the_dataset(images: Any, tmp_path: Path) -> N
 
 
 def test_the_manifest_records_the_throughput(images: Any, store: FeatureStore) -> None:
-    encode(TinyTower(), images, [Request(TEST, {"eval": {"dense"}})], store)
+    encode(TinyTower(), images, [Wanted(TEST, {"eval": {"dense"}})], store)
     (manifest,) = (file for file in store.root.rglob("*.json") if file.name != "key.json")
     assert read_json(manifest)["images_per_second"] > 0
 
 
 def test_nothing_to_do_opens_nothing(images: Any, store: FeatureStore) -> None:
     assert encode(TinyTower(), images, [], store).encodes == 0
-    assert encode(TinyTower(), images, [Request((), {"eval": {"dense"}})], store).encodes == 0
+    assert encode(TinyTower(), images, [Wanted((), {"eval": {"dense"}})], store).encodes == 0
     assert list(stream(TinyTower(), images, [], "eval", ["dense"])) == []
     assert EncodeReport(0, 0, 0.0).images_per_second == 0.0
 

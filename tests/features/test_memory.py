@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
 from feature_fakes import GreySource, WideTower
-from bench.features.encode import Request, encode, keys
+from bench.features.encode import Wanted, encode, keys
 from bench.features.store import FeatureStore
 
 def peak():
@@ -34,9 +34,9 @@ def peak():
 
 tower, data = WideTower(size=64), SimpleNamespace(digest="d" * 64, source=GreySource())
 store, paths = FeatureStore(Path({root!r})), [str(i) for i in range({n})]
-encode(tower, data, [Request(paths[:64], {{"flip": ["dense"]}})], store, workers=0)
+encode(tower, data, [Wanted(paths[:64], {{"flip": ["dense"]}})], store, workers=0)
 before = peak()
-encode(tower, data, [Request(paths, {{"eval": ["dense"]}})], store, workers=0)
+encode(tower, data, [Wanted(paths, {{"eval": ["dense"]}})], store, workers=0)
 rows = sum(len(piece) for _, piece in store.slices(keys(tower, data)("dense", "eval"), paths))
 written = sum(f.stat().st_size for f in store.root.rglob("*.npy")) / 2**20
 print(json.dumps([before, peak(), rows, written]))

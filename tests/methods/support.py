@@ -31,8 +31,8 @@ from bench.interface import (
     TextSide,
     points,
 )
+from bench.plan import settings as resolving
 from bench.registry import builtin
-from bench.run import settings as resolving
 from bench.train import loop, optim, rng, schedule
 
 

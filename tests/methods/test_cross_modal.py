@@ -226,7 +226,7 @@ def test_each_half_of_a_batch_must_be_smaller_than_its_set() -> None:
 
 
 def test_table_three_drops_the_mirrored_view_on_imagenet() -> None:
-    from bench.run.settings import resolve
+    from bench.plan.settings import resolve
 
     linear = method("cross-modal-linear")
     facts = Facts(16, 1000, 16000, 7000, "imagenet", "rn", "paper")

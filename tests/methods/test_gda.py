@@ -85,7 +85,7 @@ def test_scores_are_those_of_linear_discriminant_analysis() -> None:
 
 
 def test_imagenet_takes_smaller_crops() -> None:
-    from bench.run.settings import resolve
+    from bench.plan.settings import resolve
 
     gda, facts = method("gda"), Facts(16, 10, 160, 10, "imagenet", "rn", "paper")
     crops = {

@@ -80,9 +80,9 @@ def test_strength_is_searched_twice(rounds: int) -> None:
 
 
 def test_without_validation_nothing_is_searched() -> None:
-    from bench.run import protocol
+    from bench.plan import protocols
 
     task, _, _ = task_of(4)
-    recipe = protocol.apply("no-val", PROBE.recipe(task.settings, task.facts))
+    recipe = protocols.apply("no-val", PROBE.recipe(task.settings, task.facts))
     fitted = select.fit(PROBE, recipe, task, {}, {}, None)
     assert fitted.values == {"C": 1.0} and fitted.budget["configurations"] == 0

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bench.interface import State, Task, cosine_logits
+from bench.plan import planner
+from bench.plan.request import Request
 from bench.registry import builtin
-from bench.run import plan
 from bench.train import rng
 from tests.methods.support import close, make_task, method, score
 
@@ -38,7 +39,7 @@ def test_nothing_is_fitted_twice() -> None:
     """One plan with probe, ensemble and two ratios holds one training; the ensemble's fit has no steps and no
     search.
     """
-    asked = plan.Request(
+    asked = Request(
         methods=("linear-probe-sgd", "wise-ft"),
         datasets=("digits",),
         shots=(1,),
@@ -46,7 +47,7 @@ def test_nothing_is_fitted_twice() -> None:
         backbones=("pocket-rn",),
         sweeps={"wise-ft": [{"ratio": 0.25}, {"ratio": 0.5}]},
     )
-    fits = plan.make(asked, builtin()).fits
+    fits = planner.make(asked, builtin()).fits
     assert sorted(f.cell.method for f in fits) == ["linear-probe-sgd", "wise-ft"]
     probe, wise = sorted(fits, key=lambda f: f.cell.method)
     assert wise.after["linear-probe-sgd"].key == probe.key

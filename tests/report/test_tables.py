@@ -353,8 +353,8 @@ def test_the_public_face(full: pd.DataFrame) -> None:
 def test_the_ablation_suite_plans(tmp_path: Path) -> None:
     """Every open question is one setting away from the plain row, which is planned too."""
     from bench.names import canonical
+    from bench.plan import settings
     from bench.registry import builtin
-    from bench.run import settings
     from bench.suite import load
 
     suite = load("ablation")

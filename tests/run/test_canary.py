@@ -15,9 +15,11 @@ import pytest
 
 from bench.data import catalog
 from bench.data.dataset import Dataset, Items
+from bench.plan import planner
+from bench.plan.request import Request
 from bench.records import places, store
 from bench.registry import builtin
-from bench.run import execute, plan
+from bench.run import execute
 from bench.run.session import Session
 
 METHODS = ("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a")
@@ -35,8 +37,8 @@ def measure(
     """Top-1 predictions by method, after fits on ``dataset``."""
     monkeypatch.setattr(catalog, "find", lambda *_, **__: dataset)
     grid = (METHODS, (dataset.name,), (2,), (1,), ("pocket-rn",), ("hand",))
-    request = plan.Request(*grid, protocol=protocol, overrides=FAST, results=results)
-    planned = plan.make(request, builtin())
+    request = Request(*grid, protocol=protocol, overrides=FAST, results=results)
+    planned = planner.make(request, builtin())
     todo, _ = execute.remaining(planned)
     outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(
         planned, todo, lambda *_: None

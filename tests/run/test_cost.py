@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.clip import packed_text
 from bench.clip.backbone import load, resolve
+from bench.plan import cost, planner
+from bench.plan.cells import Planned
+from bench.plan.request import Request
 from bench.registry import builtin
-from bench.run import cost, plan
 from tests.run.conftest import Bench
 
 
@@ -54,8 +56,8 @@ def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) ->
         assert found == pytest.approx(cost.prompts_forward(s, 20, common, 12 - common), rel=0.1)
 
 
-def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, plan.Planned]:
-    request = plan.Request(
+def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, Planned]:
+    request = Request(
         ("zero-shot", "tip-adapter", "safe", "cross-modal-linear", "coop"),
         (str(images),),
         (2,),
@@ -64,7 +66,7 @@ def fits(images: Any, tmp_path: Any, **overrides: Any) -> dict[str, plan.Planned
         results=tmp_path,
         overrides=overrides,
     )
-    return {f.cell.method: f for f in plan.make(request, builtin()).fits}
+    return {f.cell.method: f for f in planner.make(request, builtin()).fits}
 
 
 def test_a_fit_is_its_steps_and_checks(images: Any, tmp_path: Any) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from bench.features import encode
 from bench.interface import DENSE
-from bench.run import evaluate, fit, onepass, rounds
+from bench.plan import rounds
+from bench.run import evaluate, fit, onepass
 from bench.run.session import Session
 from tests.run.conftest import Bench
 

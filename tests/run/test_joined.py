@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.plan import rounds
 from bench.records.types import Cell, Failure, FitRecord
-from bench.run import execute, rounds
+from bench.run import execute
 from bench.train import select, waves
 from tests.run.conftest import Bench, of_type
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.interface import Method
+from bench.plan import planner
+from bench.plan.cells import Planned
+from bench.plan.request import Request
 from bench.registry import Registry, builtin
-from bench.run import plan
 
 BASE = {
     "methods": ("safe",),
@@ -34,11 +36,11 @@ def shapes(images: Path) -> Dataset:
 
 def keys(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, registry: Registry | None = None, **changes: object
-) -> plan.Planned:
+) -> Planned:
     """The one fit of the base request with changes."""
     monkeypatch.setattr(catalog, "find", lambda *_, **__: dataset)
-    request = plan.Request(**{**BASE, **changes})  # type: ignore[arg-type]
-    (fit,) = [f for f in plan.make(request, registry or builtin()).fits if f.asked]
+    request = Request(**{**BASE, **changes})  # type: ignore[arg-type]
+    (fit,) = [f for f in planner.make(request, registry or builtin()).fits if f.asked]
     return fit
 
 
@@ -99,7 +101,7 @@ def test_image_lists_and_weights_move(shapes: Dataset, monkeypatch: pytest.Monke
     before = keys(shapes, monkeypatch)
     assert keys(replace(shapes, digest="0" * 64), monkeypatch).key != before.key
     spec = before.backbone
-    monkeypatch.setattr(plan, "resolve", lambda *_: replace(spec, weights_hash="0" * 64))
+    monkeypatch.setattr(planner, "resolve", lambda *_: replace(spec, weights_hash="0" * 64))
     assert keys(shapes, monkeypatch).key != before.key
 
 

@@ -15,10 +15,12 @@ import pytest
 
 from bench import registry
 from bench.errors import BenchError
+from bench.executors import processes
+from bench.plan.cells import Plan
+from bench.plan.planner import make
+from bench.plan.request import Request
 from bench.records import store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
-from bench.run import parallel
-from bench.run.plan import Plan, Request, make
 from tests.run.conftest import Bench, of_type
 
 ALONE = """
@@ -307,16 +309,16 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=0))
     before = planned(images, tmp_path, "raced", plugin)
     keys = frozenset(fit.key for fit in before.fits)
-    parallel.check_plan(before, keys)
-    parallel.check_plan(before, frozenset())
+    processes.check_plan(before, keys)
+    processes.check_plan(before, frozenset())
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=1))
     after = planned(images, tmp_path, "raced", plugin)
     with pytest.raises(
         BenchError, match="1 cells are others by now: a plugin or a dataset was changed during the run"
     ):
-        parallel.check_plan(after, keys)
+        processes.check_plan(after, keys)
     with pytest.raises(BenchError, match="1 cells"):
-        parallel.check_plan(after, keys | {fit.key for fit in after.fits})
+        processes.check_plan(after, keys | {fit.key for fit in after.fits})
 
 
 def test_a_plugin_that_is_edited_while_workers_start(
@@ -327,13 +329,13 @@ def test_a_plugin_that_is_edited_while_workers_start(
     """
     plugin, results = tmp_path / "plugin_late.py", tmp_path / "r"
     plugin.write_text(ALONE.format(cls="Late", name="late", chosen=0))
-    original = parallel._Pool.__init__
+    original = processes._Pool.__init__
 
-    def edited(self: parallel._Pool, setup: parallel.Setup, jobs: int) -> None:
+    def edited(self: processes._Pool, setup: processes.Setup, jobs: int) -> None:
         plugin.write_text("# edited\n" + ALONE.format(cls="Late", name="late", chosen=2))
         original(self, setup, jobs)
 
-    monkeypatch.setattr(parallel._Pool, "__init__", edited)
+    monkeypatch.setattr(processes._Pool, "__init__", edited)
     arguments = ("--methods", "late", "--plugin", plugin, "--results", results)
     done = bench("run", *arguments, "--jobs", "2")
     assert done.exit_code == 1

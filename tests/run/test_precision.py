@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 from bench.cli import rerun
 from bench.cli.app import app
 from bench.errors import BenchError
+from bench.plan import planner
+from bench.plan.request import Request
 from bench.records import places, store
 from bench.registry import builtin
 from bench.report import baseline as baselines
 from bench.report import gate
 from bench.report.frame import load_results
-from bench.run import plan
 from bench.run.session import Session
 from tests.report import made as synthetic
 from tests.run.conftest import QUICK, Bench, records
@@ -58,8 +59,8 @@ def test_features_are_near_and_kept_apart(made: Path, features: Path, images: Pa
     session = Session("cpu", features, print, workers=0)
     found = []
     for name in ("fp32", "bf16"):
-        request = plan.Request(("safe",), (str(images),), (2,), (2,), ("pocket-rn",), precision=name)
-        (fit,) = plan.make(request, builtin()).fits
+        request = Request(("safe",), (str(images),), (2,), (2,), ("pocket-rn",), precision=name)
+        (fit,) = planner.make(request, builtin()).fits
         assert not session.lacks(
             fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", ["dense", "pooled"]
         )
@@ -118,10 +119,8 @@ def test_unknown_precision(bench: Bench) -> None:
 
 
 def test_default_keys_are_those_of_the_committed_records(tmp_path: Path) -> None:
-    request = plan.Request(
-        ("zero-shot",), ("digits",), (1,), (1,), ("pocket-rn",), ("hand",), results=tmp_path
-    )
-    (fit,) = plan.make(request, builtin()).fits
+    request = Request(("zero-shot",), ("digits",), (1,), (1,), ("pocket-rn",), ("hand",), results=tmp_path)
+    (fit,) = planner.make(request, builtin()).fits
     assert fit.key.startswith("27af6d4bb7f70353b032")
     where = places.folder(ROOT / "results" / "pocket", fit.backbone.name, fit.dataset.name, fit.method.name)
     assert store.fit(places.fit_path(where, fit.key), fit.key)

@@ -13,16 +13,19 @@ import torch
 from bench import prompts
 from bench.data import catalog
 from bench.errors import MissingData
+from bench.plan import planner
+from bench.plan.cells import TUNED
+from bench.plan.request import Request
 from bench.records.types import FitRecord
 from bench.registry import builtin
-from bench.run import drawn, execute, plan
+from bench.run import execute, tuned_prompts
 from bench.run.session import Session
 from tests.run.conftest import Bench, of_type
 
 HEAD = "linear-probe-sgd-zs"
 
 
-def request(images: Path, tmp_path: Path, **more: Any) -> plan.Request:
+def request(images: Path, tmp_path: Path, **more: Any) -> Request:
     asked: dict[str, Any] = {
         "methods": ("zero-shot",),
         "datasets": (str(images),),
@@ -32,11 +35,11 @@ def request(images: Path, tmp_path: Path, **more: Any) -> plan.Request:
         "results": tmp_path,
         "overrides": {HEAD: {"steps": 6, "check_every": 2}},
     }
-    return plan.Request(**{**asked, **more})
+    return Request(**{**asked, **more})
 
 
 def test_a_label_free_method_gets_shots_and_seed_from_its_prompts(images: Path, tmp_path: Path) -> None:
-    made = plan.make(request(images, tmp_path, prompts=("hand", "mined-val", "linear")), builtin())
+    made = planner.make(request(images, tmp_path, prompts=("hand", "mined-val", "linear")), builtin())
     asked = [f for f in made.fits if f.asked]
     found = sorted((f.cell.prompts, f.cell.shots, f.cell.seed) for f in asked)
     draws = [(n, s) for n in (1, 2) for s in (1, 2)]
@@ -49,7 +52,7 @@ def test_a_label_free_method_gets_shots_and_seed_from_its_prompts(images: Path, 
 
 
 def test_equal_texts_are_one_cell_and_said(bench: Bench, images: Path, tmp_path: Path) -> None:
-    made = plan.make(request(images, tmp_path, prompts=("hand", "class-name", "coop")), builtin())
+    made = planner.make(request(images, tmp_path, prompts=("hand", "class-name", "coop")), builtin())
     assert [f.cell.prompts for f in made.fits] == ["hand", "class-name"]
     assert made.equal == {(made.fits[0].dataset.name, "hand", "coop")}
     shown = bench(
@@ -59,7 +62,7 @@ def test_equal_texts_are_one_cell_and_said(bench: Bench, images: Path, tmp_path:
 
 
 def test_without_validation_nothing_is_mined(images: Path, tmp_path: Path) -> None:
-    made = plan.make(request(images, tmp_path, prompts=("mined-val",), protocol="no-val"), builtin())
+    made = planner.make(request(images, tmp_path, prompts=("mined-val",), protocol="no-val"), builtin())
     assert made.fits == []
     (reason,) = {b.reason for b in made.blocked}
     assert reason == "mined-val chooses templates on validation images, which protocol no-val leaves alone"
@@ -95,14 +98,14 @@ def test_the_best_templates_come_first_and_ties_keep_the_pools_order() -> None:
     # the second and the fourth are right
     raw_KMC = torch.stack([right.flip(0), right, right.flip(0), 3 * right], dim=1)
     f_nC, y_n = torch.tensor([[2.0, 0.1], [0.2, 1.0]]), torch.tensor([0, 1])
-    assert drawn.ranking(raw_KMC, f_nC, y_n) == [1, 3, 0, 2]
+    assert tuned_prompts.ranking(raw_KMC, f_nC, y_n) == [1, 3, 0, 2]
 
 
 @pytest.fixture
 def fitted(images: Path, cache: Path, tmp_path: Path) -> Any:
     """A run over the session's own objects: (session, the asked-for fits, the runner)."""
     session = Session("cpu", cache, lambda line: None, workers=0)
-    made = plan.make(
+    made = planner.make(
         request(images, tmp_path, prompts=("mined-val", "linear"), shots=(2,), seeds=(1,)), builtin()
     )
     todo, _ = execute.remaining(made)
@@ -118,8 +121,8 @@ def test_what_a_draw_makes_of_the_texts(fitted: Any) -> None:
     assert len(side.templates) == prompts.MINED and side.raw_PC.shape[0] == 3 * prompts.MINED
     assert set(side.templates) <= set(fits["mined-val"].prompts.templates)
     torch.testing.assert_close(W_KC.norm(dim=-1), torch.ones(3))
-    head = runner.state(fits["linear"].after[plan.TUNED])
-    W_KC, side = session.text(fits["linear"], {plan.TUNED: head})
+    head = runner.state(fits["linear"].after[TUNED])
+    W_KC, side = session.text(fits["linear"], {TUNED: head})
     rows_KC = head.params["W_KC"]
     torch.testing.assert_close(W_KC.norm(dim=-1).mean(), torch.tensor(1.0))
     # zero-shot predicts what the head predicts

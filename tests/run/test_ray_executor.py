@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
+from bench.executors import on_ray, processes
 from bench.records.types import EvaluationRecord, Failure, FitRecord
-from bench.run import onepass, parallel, ray_executor
+from bench.run import onepass
 from bench.run.session import Session
 from tests.run.conftest import Bench, of_type, records
 
@@ -87,15 +88,15 @@ class Tasks:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
     tasks = Tasks(CPU=2.0)
-    monkeypatch.setattr(ray_executor, "_connected", lambda address: tasks)
+    monkeypatch.setattr(on_ray, "_connected", lambda address: tasks)
     yield tasks
-    ray_executor._node.clear()
+    on_ray._node.clear()
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(BenchError, match=r"pip install 'fewshot-clip-bench\[ray\]'"):
-        ray_executor._connected(None)
+        on_ray._connected(None)
 
 
 def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
@@ -162,16 +163,16 @@ def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Task
     assert done.exit_code == 0, done.output
     *task, until = stand_in.sent[-1]
     assert 0 < until - time.time() < 600
-    late = ray_executor._work(*task, time.time() - 1)
+    late = on_ray._work(*task, time.time() - 1)
     assert late.part.outcome.out_of_time and not late.part.labels and not late.files
-    assert ray_executor._work(*task, until).part.labels
+    assert on_ray._work(*task, until).part.labels
 
 
 @pytest.fixture
 def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if ``--device cuda:1`` were asked for on a machine of two GPUs; the tasks' processes have none."""
-    original = parallel.Setup
-    monkeypatch.setattr(parallel, "Setup", lambda *arguments: replace(original(*arguments), device="cuda:1"))
+    original = processes.Setup
+    monkeypatch.setattr(processes, "Setup", lambda *arguments: replace(original(*arguments), device="cuda:1"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 

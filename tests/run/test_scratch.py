@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.run import scratch
+from bench.executors import scratch
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.run import scratch
+from bench.executors import scratch
 with scratch.own(Path(sys.argv[1])):
     Path(sys.argv[1], "file").write_text("x")
     print("there", flush=True)

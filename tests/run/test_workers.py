@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.executors import processes
 from bench.records.types import FitRecord
-from bench.run import parallel, session
+from bench.run import session
 from tests.run.conftest import Bench, of_type
 
 # Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all
@@ -51,17 +52,17 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_take_devices_in_turn() -> None:
-    assert parallel.spread(["cuda:0", "cuda:1"], 2) == ["cuda:0", "cuda:1"]
-    assert parallel.spread(["cuda:0", "cuda:1"], 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
-    assert parallel.spread(["cuda:0", "cuda:1", "cuda:2"], 1) == ["cuda:0"]
+    assert processes.spread(["cuda:0", "cuda:1"], 2) == ["cuda:0", "cuda:1"]
+    assert processes.spread(["cuda:0", "cuda:1"], 5) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert processes.spread(["cuda:0", "cuda:1", "cuda:2"], 1) == ["cuda:0"]
 
 
 def test_one_worker_for_each_gpu(two_gpus: None) -> None:
     assert session.pick_device("auto") == "cuda"
-    assert parallel.visible("cuda") == ["cuda:0", "cuda:1"]
-    assert [parallel.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
-    assert parallel.visible("cuda:1") == ["cuda:1"] and parallel.default_jobs("cuda:1", 100) == 1
-    assert parallel.visible("cpu") == ["cpu"]
+    assert processes.visible("cuda") == ["cuda:0", "cuda:1"]
+    assert [processes.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
+    assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", 100) == 1
+    assert processes.visible("cpu") == ["cpu"]
 
 
 def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ def test_every_worker_has_its_device(bench: Bench, tmp_path: Path, monkeypatch: 
     """Two numbers of the processor stand in for two GPUs; records say which one they were made on."""
     plugin = tmp_path / "meeting.py"
     plugin.write_text(MEETING)
-    monkeypatch.setattr(parallel, "visible", lambda device: ["cpu:0", "cpu:1"])
+    monkeypatch.setattr(processes, "visible", lambda device: ["cpu:0", "cpu:1"])
     arguments = (
         "--methods",
         "meeting",

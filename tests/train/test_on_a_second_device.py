@@ -19,12 +19,14 @@ from bench.contract import lab as labs
 from bench.contract.lab import Lab, open_lab
 from bench.interface import POOLED, Facts, Method, Recipe, State, Values
 from bench.names import canonical
+from bench.plan import planner, settings
+from bench.plan.cells import Planned
+from bench.plan.request import Request
 from bench.records import places, store
 from bench.records.types import Budget, FitRecord
 from bench.registry import Registry, builtin
-from bench.run import evaluate, execute, plan, settings
+from bench.run import evaluate, execute
 from bench.run import fit as fitting
-from bench.run.plan import Planned
 from bench.train import graphs
 from tests.train.engine_cases import OVERRIDES, on
 from tests.train.second_device import NAME, Fault, SecondDevice, Waits, no_inference_mode
@@ -116,7 +118,7 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
     for known in labs._chain(KNOWN.get(name), KNOWN):
         short.methods[canonical(known)] = cut(KNOWN.get(known))
     results = Path(mkdtemp(dir=lab.root))
-    request = plan.Request(
+    request = Request(
         (name,),
         (str(lab.folders["uneven"]),),
         (2,),
@@ -126,7 +128,7 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
         prompt_dir=lab.root / "prompts",
         results=results,
     )
-    made = plan.make(request, short)
+    made = planner.make(request, short)
     runner = execute.Runner(lab.session, short, results, keep_states="all", join=join)
     outcome = runner.run(made, execute.remaining(made)[0], lambda *_: None)
     assert outcome.failures == []

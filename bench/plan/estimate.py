@@ -9,10 +9,11 @@ from statistics import median
 
 from bench.clip.backbone import BackboneSpec
 from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
+from bench.names import TEST_ORACLE
+from bench.plan import cost, needs
+from bench.plan.rounds import Todo
 from bench.records import store
 from bench.records.types import FitRecord
-from bench.run import cost, needs
-from bench.run.rounds import Todo
 
 
 def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
@@ -42,7 +43,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     """
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
-        found = [*needs.of_fit(t.fit, t.fit.cell.protocol == "test-oracle")]
+        found = [*needs.of_fit(t.fit, t.fit.cell.protocol == TEST_ORACLE)]
         found += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
         for dataset, part, paths, view, tap in found:
             if needs.stored(tap, view):

@@ -1,14 +1,9 @@
-"""The plan: every fit and evaluation a command asks for, with its keys, before any image is opened. No torch.
-
-Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values)
-(architecture 1).
-"""
+"""From a request to a plan: every fit and evaluation with its keys, before any image is opened. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from bench import prompts as prompt_sets
@@ -17,100 +12,15 @@ from bench.data import catalog, fewshot
 from bench.data.dataset import Dataset, Draw
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
-from bench.interface import Facts, Method, Recipe
+from bench.interface import Facts, Method
 from bench.names import canonical
-from bench.prompts import PromptSet
+from bench.plan import protocols, settings
+from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
+from bench.plan.request import Request
 from bench.records import keys, places
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
 from bench.registry import Registry
-from bench.run import protocol as protocols
-from bench.run import settings
-
-TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a ``bench run`` asks for; each field bears the name of its flag."""
-
-    methods: tuple[str, ...]
-    datasets: tuple[str, ...]
-    shots: tuple[int, ...]
-    seeds: tuple[int, ...]
-    backbones: tuple[str, ...]
-    prompts: tuple[str, ...] = ()
-    preset: str | None = None
-    protocol: str = "recipe"
-    overrides: settings.Overrides = field(default_factory=dict)
-    sweeps: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    targets: bool = False
-    precision: str = keys.SINGLE
-    data_root: Path | None = None
-    prompt_dir: Path | None = None
-    results: Path = Path("results")
-    allow_torchscript: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One test set under one choice of inference-time values. ``key``: the digest of ``parts``, its name."""
-
-    target: Dataset
-    values: Mapping[str, Any]
-    parts: EvaluationKey
-    key: str
-    changed: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A fit with its key, what it reads, and its evaluations. ``key``: the digest of ``parts``, its name.
-
-    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
-    settings that the user set away from their values for this preset and dataset (those that act at
-    evaluation only are in ``Evaluation.changed``).
-    """
-
-    cell: Cell
-    method: Method
-    settings: Mapping[str, Any]
-    recipe: Recipe
-    facts: Facts
-    dataset: Dataset
-    draw: Draw
-    prompts: PromptSet
-    backbone: BackboneSpec
-    after: Mapping[str, Planned]
-    parts: FitKey
-    key: str
-    where: Path
-    changed: Mapping[str, Any] = field(default_factory=dict)
-    evaluations: tuple[Evaluation, ...] = ()
-    asked: bool = True
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """A cell that cannot run here, and why."""
-
-    method: str
-    dataset: str
-    reason: str
-
-
-@dataclass
-class Plan:
-    """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
-
-    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
-    equal content and backbones of equal weights, as (kind, name in the records, name).
-    """
-
-    fits: list[Planned]
-    blocked: list[Blocked]
-    equal: frozenset[tuple[str, str, str]] = frozenset()
-    twins: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def make(request: Request, registry: Registry) -> Plan:

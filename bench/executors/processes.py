@@ -25,10 +25,12 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.lazy import torch
+from bench.plan.cells import Plan
+from bench.plan.planner import make
+from bench.plan.request import Request
+from bench.plan.rounds import Todo, portions
 from bench.records.store import Clock
 from bench.run.execute import Outcome, Runner, remaining
-from bench.run.plan import Plan, Request, make
-from bench.run.rounds import Todo, portions
 
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
 _MOST = 4  # each holds a model and the features of its round

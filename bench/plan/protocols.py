@@ -14,29 +14,30 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.interface import LR, Recipe
-from bench.names import nearest
+from bench.names import EQUAL_BUDGET, NO_VAL, PROTOCOLS, nearest
 
-NAMES = ("recipe", "no-val", "equal-budget", "test-oracle")
 BUDGET = 12  # configurations per fit under equal-budget: the size of SAFE's published grid
 _SPAN = 10.0  # learning rates from fixed / 10 to fixed * 10
 
 
 def check(name: str) -> None:
     """Raises BenchError for an unknown protocol."""
-    if name not in NAMES:
-        raise BenchError(f"unknown protocol '{name}'{nearest(name, NAMES)}; one of: {', '.join(NAMES)}")
+    if name not in PROTOCOLS:
+        raise BenchError(
+            f"unknown protocol '{name}'{nearest(name, PROTOCOLS)}; one of: {', '.join(PROTOCOLS)}"
+        )
 
 
 def validates(name: str) -> bool:
     """Whether the protocol lets labelled validation images choose anything."""
-    return name != "no-val"
+    return name != NO_VAL
 
 
 def apply(name: str, recipe: Recipe) -> Recipe:
     """The recipe as the protocol runs it."""
-    if name == "no-val":
+    if name == NO_VAL:
         return replace(recipe, **_fixed(recipe, ("grid", "static", "search")), select="last", patience=None)
-    if name == "equal-budget" and recipe.optim is not None and LR in recipe.grid:
+    if name == EQUAL_BUDGET and recipe.optim is not None and LR in recipe.grid:
         ladder = tuple(
             float(recipe.fixed[LR]) * _SPAN ** (-1.0 + 2.0 * i / (BUDGET - 1)) for i in range(BUDGET)
         )

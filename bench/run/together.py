@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from bench.interface import TEXT, points
+from bench.plan.cells import Planned
 from bench.records.types import Cell
-from bench.run.plan import Planned
 from bench.train import span
 
 if TYPE_CHECKING:

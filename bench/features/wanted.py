@@ -15,7 +15,7 @@ KeyOf = Callable[[str, str], FeatureKey]  # (tap, view) -> key
 
 
 @dataclass(frozen=True)
-class Request:
+class Wanted:
     """Images, and for each view the taps wanted of it."""
 
     paths: Sequence[str]
@@ -35,7 +35,7 @@ class Piece:
         return len(self.paths) * len(self.views)
 
 
-def outstanding(requests: Sequence[Request], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
+def outstanding(requests: Sequence[Wanted], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
     """The pieces that are not in the store yet: together they hold every lacking image x view exactly
     once.
     """

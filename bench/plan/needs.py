@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from bench.data.dataset import Dataset
-from bench.features.plan import Request
+from bench.features.wanted import Wanted
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
-from bench.run.plan import Evaluation, Planned
+from bench.plan.cells import Evaluation, Planned
 
 # Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored
 # (architecture 5).
@@ -79,7 +79,7 @@ def taps_by_view(needs: Iterable[Need]) -> dict[tuple[str, str, str], set[str]]:
 
 def requests(
     needs: Iterable[Need], taps: dict[tuple[str, str, str], set[str]]
-) -> dict[str, tuple[Dataset, list[Request]]]:
+) -> dict[str, tuple[Dataset, list[Wanted]]]:
     """Encode requests by dataset name; each image x view is asked for with all taps of the whole run."""
     wanted: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
@@ -87,8 +87,8 @@ def requests(
             _, known, views = wanted.setdefault((dataset.name, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
-    found: dict[str, tuple[Dataset, list[Request]]] = {}
+    found: dict[str, tuple[Dataset, list[Wanted]]] = {}
     for (name, part), (dataset, known, views) in wanted.items():
-        request = Request(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
+        request = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
         found.setdefault(name, (dataset, []))[1].append(request)
     return found

@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from bench.plan.cells import Evaluation, Planned
 from bench.records.keys import Shots
 from bench.records.types import FitRecord
-from bench.run.joined import kind
-from bench.run.plan import Evaluation, Planned
+from bench.run.together import kind
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 
 from bench.clip.backbone import BackboneSpec
 from bench.interface import DENSE, LAYER3, PIXELS, SUPPORT, TEXT, Recipe, points, steps_of
-from bench.run import needs
-from bench.run.plan import Planned
+from bench.plan import needs
+from bench.plan.cells import Planned
 from bench.train import batches
 
 NAME_TOKENS = 4  # of a learned prompt beside its context, at the least: start, name, full stop, end

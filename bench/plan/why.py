@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
+from bench.plan.cells import Plan, Planned
+from bench.plan.rounds import Todo
 from bench.records import places, store
 from bench.records.keys import plain
 from bench.records.types import Failure, FitRecord, Record
 from bench.run import provenance
 from bench.run.execute import label, recorded
-from bench.run.plan import Plan, Planned
 from bench.run.provenance import Conditions
-from bench.run.rounds import Todo
 
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.executors import scratch
+from bench.executors.processes import Part, Setup, check_plan
 from bench.files import write_bytes
+from bench.plan.cells import Plan
+from bench.plan.planner import make
+from bench.plan.rounds import Todo, by_shots, chain, gathered, rounds
 from bench.records import places
-from bench.run import scratch
 from bench.run.execute import Outcome, Runner, remaining
-from bench.run.parallel import Part, Setup, check_plan
-from bench.run.plan import Plan, make
-from bench.run.rounds import Todo, by_shots, chain, gathered, rounds
 
 _RETRIES = 3
 Files = dict[str, bytes]  # path below the results folder -> content

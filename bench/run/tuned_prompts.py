@@ -14,7 +14,7 @@ import torch
 from bench.clip.text import classifier
 from bench.errors import BenchError
 from bench.interface import EVAL, POOLED, State, TextSide, unit
-from bench.run.plan import Planned
+from bench.plan.cells import Planned
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,82 @@
+"""What a plan is made of: fits with their keys and what they read, their evaluations, and what cannot run.
+
+Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values)
+(architecture: what can change a number). No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.clip.backbone import BackboneSpec
+from bench.data.dataset import Dataset, Draw
+from bench.interface import Facts, Method, Recipe
+from bench.prompts import PromptSet
+from bench.records.keys import EvaluationKey, FitKey
+from bench.records.types import Cell
+
+TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One test set under one choice of inference-time values. ``key``: the digest of ``parts``, its name."""
+
+    target: Dataset
+    values: Mapping[str, Any]
+    parts: EvaluationKey
+    key: str
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fit with its key, what it reads, and its evaluations. ``key``: the digest of ``parts``, its name.
+
+    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
+    settings that the user set away from their values for this preset and dataset (those that act at
+    evaluation only are in ``Evaluation.changed``).
+    """
+
+    cell: Cell
+    method: Method
+    settings: Mapping[str, Any]
+    recipe: Recipe
+    facts: Facts
+    dataset: Dataset
+    draw: Draw
+    prompts: PromptSet
+    backbone: BackboneSpec
+    after: Mapping[str, Planned]
+    parts: FitKey
+    key: str
+    where: Path
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+    asked: bool = True
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A cell that cannot run here, and why."""
+
+    method: str
+    dataset: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
+
+    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
+    equal content and backbones of equal weights, as (kind, name in the records, name).
+    """
+
+    fits: list[Planned]
+    blocked: list[Blocked]
+    equal: frozenset[tuple[str, str, str]] = frozenset()
+    twins: frozenset[tuple[str, str, str]] = frozenset()

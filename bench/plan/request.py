@@ -1,0 +1,34 @@
+"""What a command asks for, before anything is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.names import RECIPE
+from bench.plan import settings
+from bench.records import keys
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a ``bench run`` asks for; each field bears the name of its flag."""
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...]
+    seeds: tuple[int, ...]
+    backbones: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    preset: str | None = None
+    protocol: str = RECIPE
+    overrides: settings.Overrides = field(default_factory=dict)
+    sweeps: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    targets: bool = False
+    precision: str = keys.SINGLE
+    data_root: Path | None = None
+    prompt_dir: Path | None = None
+    results: Path = Path("results")
+    allow_torchscript: bool = False
