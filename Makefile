@@ -1,4 +1,4 @@
-# make run | test | test-slow | lint: each sets up $(VENV) first when it has to. make clean: removes what these leave
+# make run | test | test-slow | lint | rooms: each sets up $(VENV) first when it has to. make clean: removes what these leave
 # behind, but neither $(VENV) nor results.
 #
 #   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`
@@ -20,12 +20,13 @@ STAMP := $(VENV)/.installed
 INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
 MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
-.PHONY: help run test test-slow lint clean
+.PHONY: help run test test-slow lint rooms clean
 help:
 	@echo "make run [ARGS=...]   measure, then print the table"
 	@echo "make test             layout, ruff, mypy and the tests, without the slow ones"
 	@echo "make test-slow        the slow tests: simulations, corruption, whole flows"
 	@echo "make lint             layout (ruff format), ruff and mypy"
+	@echo "make rooms            who imports whom, from the ground up, and that nothing goes round in a circle"
 	@echo "make clean            remove caches and build outputs (not $(VENV), not results)"
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -53,6 +54,9 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+
+rooms: $(STAMP)
+	@$(BIN)/python -m tests.imports
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.errors import BenchError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -18,8 +20,17 @@ def datasets_dir() -> Path:
 
 
 def methods_dir() -> Path:
-    """The folder of methods, one Python file each."""
-    return _beside_or_inside("methods")
+    """The folder of methods, one Python file each. It is ``bench/methods``, a link to ``../methods`` in a
+    checkout; the path is the one that the link leads to.
+
+    Raises BenchError where the link is none: git and some archives write its text into a file instead.
+    """
+    inside = _PACKAGE / "methods"
+    if not inside.is_dir():
+        raise BenchError(
+            f"{inside} has to be a link to the folder methods/: run  ln -sfn ../methods '{inside}'"
+        )
+    return inside.resolve()
 
 
 def results_dir() -> Path:

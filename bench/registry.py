@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +20,10 @@ from bench.files import digest
 from bench.interface import Method
 from bench.names import canonical, nearest
 from bench.paths import methods_dir
+from bench.sources import METHODS
 
 ENTRY_POINTS = "bench.methods"
-_SOURCE = "__bench_source__"  # in a loaded method file: the digest of the source that was loaded
+_SOURCE = "__bench_source__"  # in a loaded plugin: the digest of the source that was loaded
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,6 @@ class Broken:
 
     source: str
     reason: str
-
-
-def _package() -> None:
-    """Make ``bench.methods`` importable: the folder of methods as a package, wherever it lies."""
-    if "bench.methods" not in sys.modules:
-        package = ModuleType("bench.methods")
-        package.__path__ = [str(methods_dir())]
-        sys.modules["bench.methods"] = package
 
 
 def own(file: Path) -> bool:
@@ -48,19 +43,33 @@ def load_file(file: Path) -> ModuleType:
     """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not
     import.
 
-    A plugin that was edited since is loaded anew, with the modules of its own folder: what runs is what its
-    key says.
+    One of the program's own is imported as anybody imports it. A plugin is loaded from its file, and anew
+    where it was edited since, with the modules of its own folder: what runs is what its key says.
     """
-    _package()
-    name = f"bench.methods.{file.stem}"
-    if not own(file) and (methods_dir() / file.name).exists():
+    if not own(file):
+        return _plugin(file)
+    try:
+        return importlib.import_module(f"{METHODS}.{file.stem}")
+    except Exception as error:
+        raise _unimportable(file, error) from error
+
+
+def _unimportable(file: Path, error: Exception) -> BenchError:
+    return BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}")
+
+
+def _plugin(file: Path) -> ModuleType:
+    """A plugin's module: the one that was loaded before where its source is the same. It is a module of
+    ``bench.methods``, so that a lone file may write ``from .coop import CoOp``.
+    """
+    name = f"{METHODS}.{file.stem}"
+    if (methods_dir() / file.name).exists():
         name += "_" + digest(str(file))[:8]  # a plugin may bear the file name of a built-in method
-    source = "" if own(file) else sources.digest_of(file)
+    source = sources.digest_of(file)
     known = sys.modules.get(name)
     if known is not None and known.__file__ == str(file) and getattr(known, _SOURCE, None) == source:
         return known
-    if source:
-        _forget(file)
+    _forget(file)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{file}: not a Python file; a plugin is one .py file with a Method class")
@@ -70,7 +79,7 @@ def load_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise _unimportable(file, error) from error
     setattr(module, _SOURCE, source)
     return module
 
@@ -156,21 +165,21 @@ class Registry:
         if not file.is_file():
             raise BenchError(f"--plugin {file}: no such file")
         module = load_file(file.resolve())
-        found = _methods_in(module)
-        if not found:
+        classes = _methods_in(module)
+        if not classes:
             raise BenchError(
                 f"{file}: no method in it; define a class that derives from bench.Method and has a name"
             )
-        for cls in found:
-            self.add(cls, str(file), getattr(module, _SOURCE))
+        for cls in classes:
+            self.add(cls, str(file), getattr(module, _SOURCE, ""))
 
     def get(self, name: str) -> Method:
         """The method of that name. Raises BenchError with the nearest name, or the reason its file did not
         load.
         """
-        found = self.methods.get(canonical(name))
-        if found is not None:
-            return found
+        method = self.methods.get(canonical(name))
+        if method is not None:
+            return method
         reason = next(
             (b.reason for b in self.broken if canonical(Path(b.source).stem) == canonical(name)), ""
         )
@@ -183,8 +192,7 @@ class Registry:
         return sorted(m.name for m in self.methods.values())
 
 
-def _try(registry: Registry, source: str, add: object) -> None:
-    assert callable(add)
+def _try(registry: Registry, source: str, add: Callable[[], None]) -> None:
     try:
         add()
     except BenchError as error:
@@ -211,9 +219,9 @@ def builtin() -> Registry:
     """
     registry = Registry()
     for file in sorted(methods_dir().glob("[!_]*.py")):
-        _try(registry, str(file), lambda file=file: registry.add_file(file))
+        _try(registry, str(file), partial(registry.add_file, file))
     for point in entry_points(group=ENTRY_POINTS):
-        _try(registry, point.value, lambda point=point: _installed(registry, point))
+        _try(registry, point.value, partial(_installed, registry, point))
     return registry
 
 

@@ -9,11 +9,15 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from bench import paths
+from bench.errors import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = ("methods/", "datasets/", "results/paper/", "results/pocket/", "results/baselines/")
@@ -46,8 +50,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("not a git checkout")
     copy = tmp_path_factory.mktemp("checkout")
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_symlink():
+            (copy / name).symlink_to((ROOT / name).readlink())
+        elif (ROOT / name).is_file():
             (copy / name).write_bytes((ROOT / name).read_bytes())
     return copy
 
@@ -60,12 +66,16 @@ def expected_files(checkout: Path) -> set[str]:
     }
 
 
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The one ``wheel`` or ``sdist`` of a folder of sources, written into ``out``."""
+    call(sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", out, source, cwd=out)
+    (built,) = out.iterdir()
+    return built
+
+
 @pytest.fixture(scope="module")
 def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, checkout, cwd=out)
-    (built,) = out.glob("*.whl")
-    return built
+    return build("wheel", checkout, tmp_path_factory.mktemp("wheel"))
 
 
 def fresh_environment(folder: Path, *install: str | Path) -> tuple[Path, set[str]]:
@@ -109,12 +119,25 @@ def places(python: Path, cwd: Path) -> dict[str, str]:
         "place = lambda s: s.origin or list(s.submodule_search_locations)[0]\n"
         "print(json.dumps({n: str(place(s)) if s else '' for n, s in specs.items()}))"
     )
-    return json.loads(call(python, "-c", code, cwd=cwd))
+    by_name: dict[str, str] = json.loads(call(python, "-c", code, cwd=cwd))
+    return by_name
+
+
+def coop(python: Path, cwd: Path) -> Path:
+    """Where the registry has the method CoOp from; its class is the one that an import by name gets."""
+    code = (
+        "from bench.methods.coop import CoOp\nfrom bench.registry import builtin\n"
+        "assert builtin().broken == [], builtin().broken\n"
+        "assert type(builtin().get('coop')) is CoOp\n"
+        "print(builtin().sources['coop'])"
+    )
+    return Path(call(python, "-c", code, cwd=cwd).strip())
 
 
 def test_wheel_holds_what_git_holds(checkout: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        assert len(archive.namelist()) == len(names), "each file once"
         metadata = archive.read(next(n for n in names if n.endswith("/METADATA"))).decode()
         scripts = configparser.ConfigParser()
         scripts.read_string(archive.read(next(n for n in names if n.endswith("/entry_points.txt"))).decode())
@@ -139,15 +162,86 @@ def test_installed_outside_the_checkout(kind: str, checkout: Path, wheel: Path, 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     home = tmp_path / "env" if kind == "wheel" else checkout
-    found = places(python, elsewhere)
-    assert found["bench"].startswith(str(home))
+    place = places(python, elsewhere)
+    assert place["bench"].startswith(str(home))
     for name in ("datasets", "methods", "results"):
-        assert not found[name].startswith((str(home), str(checkout))), f"{name} became importable"
+        assert not place[name].startswith((str(home), str(checkout))), f"{name} became importable"
+    if kind == "wheel":
+        (file,) = (tmp_path / "env").rglob("bench/methods/coop.py")
+    else:
+        file = checkout / "methods" / "coop.py"
+    assert coop(python, elsewhere) == file
 
     methods, datasets = listing(python, "methods", elsewhere), listing(python, "datasets", elsewhere)
     assert {"zero-shot", "safe"} <= set(methods)
     assert methods == checkout_listing("methods")
     assert datasets == checkout_listing("datasets")
+
+
+def test_a_method_is_one_class_in_a_plain_checkout(checkout: Path) -> None:
+    assert coop(Path(sys.executable), checkout) == checkout / "methods" / "coop.py"
+
+
+def test_a_source_archive_is_as_good_as_the_checkout(checkout: Path, wheel: Path, tmp_path: Path) -> None:
+    """It gives the same wheel, and an editable install of it has the link that archives leave out."""
+    (tmp_path / "out").mkdir()
+    with tarfile.open(build("sdist", checkout, tmp_path / "out")) as archive:
+        assert len(archive.getnames()) == len(set(archive.getnames())), "each file once"
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("fewshot_clip_bench-*")
+    (tmp_path / "again").mkdir()
+    assert build("wheel", source, tmp_path / "again").read_bytes() == wheel.read_bytes()
+    python, _ = fresh_environment(tmp_path / "env", "--no-build-isolation", "--editable", source)
+    assert coop(python, tmp_path) == source / "methods" / "coop.py"
+    assert (source / "bench" / "methods").readlink() == Path("..", "methods")
+
+
+def test_where_the_link_to_the_methods_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git without symbolic links, and some unpackers, write its text into a file: one line says so, and the
+    command in it mends it.
+    """
+    for name in ("bench", "methods"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "bench" / "methods"
+    link.write_text("../methods", encoding="utf-8")
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "bench")
+    with pytest.raises(BenchError, match="has to be a link") as refused:
+        paths.methods_dir()
+    message = str(refused.value)
+    assert str(link) in message and "\n" not in message
+    call("sh", "-c", message.partition(": run ")[2], cwd=tmp_path)
+    assert link.readlink() == Path("..", "methods")
+    assert paths.methods_dir() == tmp_path / "methods"
+
+
+def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
+    """What mypy says of a class in methods/ that is imported by its name. It does not read the libraries,
+    which take a minute.
+    """
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nmypy_path = {checkout}\nexplicit_package_bases = true\nfollow_imports = skip\n"
+        "[mypy-bench.*]\nfollow_imports = normal\n",
+        encoding="utf-8",
+    )
+    lines = (
+        "from bench.methods.coop import CoOp",
+        "reveal_type(CoOp)",
+        "reveal_type(CoOp().name)",
+        "CoOp().recipe(1)",
+        "CoOp().no_such_thing",
+    )
+    (tmp_path / "tiny.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "tiny.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith("tiny.py")]
+    for line, words in ((2, "bench.methods.coop.CoOp"), (3, '"str"'), (4, "recipe"), (5, "no_such_thing")):
+        assert any(text.startswith(f"tiny.py:{line}:") and words in text for text in said), done.stdout
+    assert not any(text.startswith("tiny.py:1:") for text in said), done.stdout
 
 
 def test_nothing_at_the_root_shadows_other_packages(tmp_path: Path) -> None:
