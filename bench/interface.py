@@ -1,9 +1,10 @@
 """The interface every method implements: pure functions on named tensors, so that one engine trains one
 replica or forty.
 
-A method never sees a test or validation image: its ``Task`` holds the support set and the text side only; the
-engine scores validation and evaluation feeds test features one batch at a time (architecture 4, protocol
-21.13).
+One import line of this module serves a method file: it also gives the data of recipes (``bench.recipe``),
+torch and ``Tensor``. A method never sees a test or validation image: its ``Task`` holds the support set and
+the text side only; the engine scores validation and evaluation feeds test features one batch at a time
+(architecture 4, protocol 21.13).
 
 Shape legend: K classes, C embedding width, N support images, P prompts, B batch, G grid points, T tokens, D
 tower width.
@@ -11,94 +12,103 @@ tower width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.errors import BenchError
 from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
+from bench.names import nearest
+from bench.prompts import fill
+from bench.recipe import (
+    DENSE,
+    EVAL,
+    FLIP,
+    LAYER3,
+    LR,
+    PIXELS,
+    POOLED,
+    PREPARED,
+    PREPROJ,
+    SUPPORT,
+    TEXT,
+    TOKENS,
+    WD,
+    OptimSpec,
+    Recipe,
+    Schedule,
+    Stream,
+    legal,
+    points,
+    steps_of,
+)
+from bench.values import FitValues, Values
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.clip.backbone import Backbone
     from bench.clip.heads import PoolingHead
+else:
+    Tensor = Any  # a name for annotations, which nobody evaluates: the real class would import torch
 
-# Taps: where in the image tower features are taken, always raw.
-PIXELS, LAYER3, DENSE, TOKENS, PREPROJ, POOLED = "pixels", "layer3", "dense", "tokens", "preproj", "pooled"
-EVAL, FLIP = "eval", "flip"
-SUPPORT, TEXT, PREPARED = "support", "text", "prepared"
-LR, WD = "lr", "wd"  # the two grid axes the optimiser itself reads
+# What a method file needs, so that it has one import line; the data of a recipe come from bench.recipe.
+__all__ = [
+    "DENSE",
+    "EVAL",
+    "FLIP",
+    "LAYER3",
+    "LR",
+    "PIXELS",
+    "POOLED",
+    "PREPARED",
+    "PREPROJ",
+    "SUPPORT",
+    "TEXT",
+    "TOKENS",
+    "WD",
+    "Batch",
+    "BenchError",
+    "Consts",
+    "Facts",
+    "Features",
+    "FitFacts",
+    "FitValues",
+    "LearnedText",
+    "Lines",
+    "Method",
+    "OptimSpec",
+    "Params",
+    "Recipe",
+    "Rows",
+    "Schedule",
+    "State",
+    "Stream",
+    "Task",
+    "Tensor",
+    "TextSide",
+    "Values",
+    "cosine_logits",
+    "cross_entropy",
+    "fill",
+    "fit_values",
+    "legal",
+    "nearest",
+    "points",
+    "scored_values",
+    "steps_of",
+    "torch",
+    "unit",
+]
 
-Params = dict[str, "Tensor"]
+Params = dict[str, Tensor]
 Consts = Mapping[str, Any]
-Values = Mapping[str, Any]
-Features = Mapping[str, "Tensor"]
-
-
-class FitValues(dict[str, Any]):
-    """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference
-    only.
-
-    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``,
-    ``setdefault`` or ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is
-    in the key and may be read.
-    """
-
-    def __init__(self, values: Values, method: Method) -> None:
-        super().__init__({name: value for name, value in values.items() if name not in method.inference})
-        self.method = method.name
-        self.late = frozenset(method.inference)
-
-    def with_(self, more: Values) -> FitValues:
-        """These values and, where names are the same instead of them, ``more``, all of which may be read."""
-        found = FitValues.__new__(FitValues)
-        found.update(self)
-        found.update(more)
-        found.method, found.late = self.method, self.late
-        return found
-
-    def _lacks(self, name: object) -> bool:
-        """Whether the name is not here; raises BenchError where it must not be asked for."""
-        if super().__contains__(name):
-            return False
-        if name in self.late:
-            raise BenchError(
-                f"{self.method}: '{name}' acts at inference only (Method.inference) and is not in the fit's "
-                "key: "
-                "read it in logits or sweep, or take it out of Method.inference"
-            )
-        return True
-
-    def __missing__(self, name: str) -> Any:
-        self._lacks(name)
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return not self._lacks(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of that name, or ``default``."""
-        return default if self._lacks(name) else self[name]
-
-    def pop(self, name: str, *default: Any) -> Any:
-        """The value of that name, which is taken out, or ``default``."""
-        self._lacks(name)
-        return super().pop(name, *default)
-
-    def setdefault(self, name: str, default: Any = None) -> Any:
-        """The value of that name, which is ``default`` from now on where there was none."""
-        self._lacks(name)
-        return super().setdefault(name, default)
+Features = Mapping[str, Tensor]
 
 
 def fit_values(method: Method, values: Values) -> FitValues:
     """The values that a fit of ``method`` may read."""
-    return values if isinstance(values, FitValues) else FitValues(values, method)
+    return values if isinstance(values, FitValues) else FitValues(values, method.name, method.inference)
 
 
 def scored_values(method: Method, values: Values) -> dict[str, Any]:
@@ -108,66 +118,6 @@ def scored_values(method: Method, values: Values) -> dict[str, Any]:
     What the user set or a preset names for inference is left out, because it must not move the fit.
     """
     return {**{name: method.settings[name] for name in method.inference}, **fit_values(method, values)}
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Where the rows of a batch come from.
-
-    ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor
-    (V, N, ...) that ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows =
-    'union'`` every view of every image is a row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses
-    view e mod V (N rows). ``order`` is a batching rule of ``bench.train.batches``; ``batch`` counts rows
-    (None: all of them).
-    """
-
-    source: str = SUPPORT
-    tap: str = POOLED
-    views: tuple[str, ...] = (EVAL,)
-    rows: str = "union"
-    order: str = "restart"
-    batch: int | None = None
-    first: int = 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained and selected, as data; part of the fit key.
-
-    ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost.
-    ``static``: values that change shapes; each combination is a group of its own. ``search``: inference-time
-    values tried on validation after training. ``support``: taps and views of the support images that
-    ``prepare`` reads. ``check``: values that replace the settings while checkpoints are scored; a value of
-    ``Method.inference`` that is neither here nor searched has its class-level default then, whatever the user
-    sets. ``fixed``: one value per grid, static and search axis, for protocols without validation. ``select``:
-    ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after
-    steps 0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is
-    best, ``accuracy`` or ``loss``. ``patience``: checks without improvement after which a replica stops.
-    ``halving``, for methods that are solved: how often the interval of two decades around the choice on a
-    grid axis is halved (protocol 6.1).
-    """
-
-    streams: Mapping[str, Stream] = field(default_factory=dict)
-    optim: OptimSpec | None = None
-    schedule: Schedule | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    static: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    support: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    check: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    check_every: int | None = None
-    select: str = "best"
-    criterion: str = "accuracy"
-    patience: int | None = None
-    halving: Mapping[str, int] = field(default_factory=dict)
-
-
-def points(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the axes' values, first axis outermost; one empty point for no axes."""
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 @dataclass(frozen=True)
@@ -308,6 +258,17 @@ class Batch:
         return self.rows[stream]
 
 
+@dataclass(frozen=True)
+class LearnedText:
+    """Vectors that a method trains inside its prompts, through the text tower at every step.
+
+    ``shared``: those that all classes have in common. ``own``: those that a class has for itself.
+    """
+
+    shared: int
+    own: int
+
+
 class Method:
     """Base class of all methods: fields at the top say what it is, functions below say what it does.
 
@@ -342,6 +303,12 @@ class Method:
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         """The recipe for one task; the default trains nothing."""
         return Recipe()
+
+    def learned_text(self, settings: Values, facts: Facts) -> LearnedText | None:
+        """What is learned inside the prompts, for the price of a fit; None where no gradient passes the text
+        tower.
+        """
+        return None
 
     def prepare(self, task: Task) -> Consts:
         """Computed once per task and shared by all replicas: cache keys, teacher logits, classifier."""
@@ -381,7 +348,8 @@ class Method:
 
 def unit(x: Tensor) -> Tensor:
     """Rows divided by their Euclidean length."""
-    return x / x.norm(dim=-1, keepdim=True)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length
 
 
 def cosine_logits(f_BC: Tensor, W_KC: Tensor, scale: float | Tensor) -> Tensor:
@@ -393,11 +361,3 @@ def cross_entropy(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     """Mean softmax cross-entropy; written out because it must map over stacked replicas."""
     picked = logits_BK.gather(-1, y_B[:, None])[:, 0]
     return (torch.logsumexp(logits_BK, dim=-1) - picked).mean()
-
-
-def steps_of(recipe: Recipe, per_epoch: int) -> int:
-    """Optimiser steps of a recipe whose epoch has ``per_epoch`` steps."""
-    if recipe.steps is not None:
-        return recipe.steps
-    assert recipe.epochs is not None, "a trained recipe names steps or epochs"
-    return math.ceil(recipe.epochs * per_epoch)

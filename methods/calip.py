@@ -6,10 +6,6 @@ Legend: B images, S spatial tokens, T tokens (the pooled one and S), C embedding
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-from bench.methods.safe import train_views
-from bench.methods.tip_adapter import search_axis
 
 from bench.interface import (
     LR,
@@ -20,20 +16,20 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.safe import train_views
+from bench.methods.tip_adapter import search_axis
 
 SHARPNESS = 2.0  # of both softmaxes, as in the released code
 _PIECE = 1 << 24  # logits in memory at a time while the betas are searched

@@ -5,10 +5,7 @@ Legend: K classes, C embedding width, V views, N support images, B batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bench.methods.coop import dassl_recipe
-from bench.methods.taskres import raw_means
+from dataclasses import replace
 
 from bench.interface import (
     POOLED,
@@ -17,20 +14,20 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.coop import dassl_recipe
+from bench.methods.taskres import raw_means
 
 
 class ZsLp(Method):
@@ -104,8 +101,6 @@ class Clap(ZsLp):
     presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
-        from dataclasses import replace
-
         return replace(super().recipe(settings, facts), support={POOLED: self._views(settings)})
 
     def prepare(self, task: Task) -> Consts:

@@ -6,9 +6,6 @@ Legend: K classes, C embedding width, H hidden units, B batch.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
-
-from bench.methods.coop import dassl_recipe, epochs_by_shots
 
 from bench.interface import (
     LR,
@@ -19,18 +16,17 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.coop import dassl_recipe, epochs_by_shots
 
 
 class ClipAdapter(Method):

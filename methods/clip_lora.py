@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from bench.methods.linear_probe_sgd import uniform
+from typing import Any
 
 from bench.interface import (
     LR,
@@ -21,22 +19,21 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    fill,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.prompts import fill
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.linear_probe_sgd import uniform
 
 PARTS = ("q", "k", "v")
 # (tower, tokens, low-rank tensors of one block, number of the block) -> tokens

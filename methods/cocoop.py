@@ -6,19 +6,25 @@ Legend: K classes, M context vectors, L tokens, D tower width, C embedding width
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
 
-from bench.methods.coop import CoOp, dassl_recipe
-
-from bench.interface import POOLED, Consts, Facts, Features, Params, Recipe, Task, Values, unit
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.interface import (
+    POOLED,
+    Consts,
+    Facts,
+    Features,
+    LearnedText,
+    OptimSpec,
+    Params,
+    Recipe,
+    Schedule,
+    Task,
+    Tensor,
+    Values,
+    torch,
+    unit,
+)
+from bench.methods.coop import CoOp, context_vectors, dassl_recipe
 
 PROMPTS = 512  # prompts in one pass through the text tower when images are scored
 
@@ -54,7 +60,7 @@ class CoCoOp(CoOp):
         "max_steps": None,
     }
     presets = {"quick": {"lr": (0.05, 0.002), "views": 4, "max_steps": 200}}
-    per_dataset: ClassVar[Mapping[str, Values]] = {}
+    per_dataset = {}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         full = dassl_recipe({**settings, "max_steps": None}, facts, settings["epochs"], OptimSpec("sgd"))
@@ -62,6 +68,9 @@ class CoCoOp(CoOp):
         if settings["max_steps"] is None or settings["max_steps"] >= steps:
             return full
         return replace(full, epochs=None, steps=settings["max_steps"], schedule=Schedule("cosine"))
+
+    def learned_text(self, settings: Values, facts: Facts) -> LearnedText:
+        return LearnedText(shared=context_vectors(settings), own=0)
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:
         start = super().init(task, consts, {**values, "class_specific": False}, generator)
@@ -83,9 +92,10 @@ class CoCoOp(CoOp):
         shift_BD = hidden_BH @ params["w2_DH"].T + params["b2_D"]
         ctx_B1MD = (params["ctx"] + shift_BD[:, None])[:, None]
         raw_BKC = consts["prompts"].encode(consts["tower"], ctx_B1MD)
-        return consts["scale"] * (unit(raw_BKC) @ unit_BC[..., None])[..., 0]
+        scale: float | Tensor = consts["scale"]
+        return scale * (unit(raw_BKC) @ unit_BC[..., None])[..., 0]
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         images = max(1, PROMPTS // len(consts["prompts"].eot_K))
-        pieces = unit(features[POOLED]).split(images)
+        pieces = torch.split(unit(features[POOLED]), images)
         return torch.cat([self._logits(params, consts, unit_BC) for unit_BC in pieces])

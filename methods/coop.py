@@ -9,33 +9,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
 from bench.interface import (
     LR,
     POOLED,
     WD,
     Batch,
+    BenchError,
     Consts,
     Facts,
     Features,
+    LearnedText,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bench.clip.packed_text import Pack
+    from bench.clip.packing import Pack
     from bench.clip.text import TextTower
 
 POSITIONS = ("end", "middle", "front")
@@ -100,7 +100,7 @@ def lay_out(
             f"{tower.context_length}: "
             "choose fewer context vectors or a shorter class name"
         )
-    from bench.clip.packed_text import common, pack_of
+    from bench.clip.packing import common, pack_of
 
     ids_KL = tower.tokenize([f"{prefix} {name}." for name in names])
     eot_K = ids_KL.argmax(-1)
@@ -135,6 +135,11 @@ def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
 def word_vectors(tower: TextTower, words: str) -> Tensor:
     """Embeddings (w, D) of the first w tokens of w words."""
     return tower.embed(tower.tokenize([words]))[0, 1 : 1 + len(words.split())]
+
+
+def context_vectors(settings: Values) -> int:
+    """M: as many vectors as there are words in ``init``, or ``context`` where it is empty."""
+    return len(str(settings["init"] or "").split()) or int(settings["context"])
 
 
 def epochs_by_shots(shots: int) -> int:
@@ -205,11 +210,14 @@ class CoOp(Method):
             settings, facts, settings["epochs"] or epochs_by_shots(facts.shots), OptimSpec("sgd")
         )
 
+    def learned_text(self, settings: Values, facts: Facts) -> LearnedText:
+        M = context_vectors(settings)
+        return LearnedText(shared=0, own=M) if settings["class_specific"] else LearnedText(shared=M, own=0)
+
     def prepare(self, task: Task) -> Consts:
         tower, settings = task.backbone.text, task.settings
-        words = settings["init"]
-        M = len(words.split()) or settings["context"]
-        prompts = lay_out(tower, task.text.classnames, M, words, settings["position"])
+        M = context_vectors(settings)
+        prompts = lay_out(tower, task.text.classnames, M, settings["init"], settings["position"])
         return {"tower": tower, "prompts": prompts, "scale": task.scale}
 
     def init(self, task: Task, consts: Consts, values: Values, generator: torch.Generator) -> Params:

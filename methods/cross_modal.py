@@ -7,10 +7,7 @@ III's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from bench.methods.linear_probe_sgd import COMMON, QUICK, head_recipe, head_rows, uniform, zero_shot_rows
-from bench.methods.wise_ft import HeadEnsemble
+from typing import ClassVar
 
 from bench.interface import (
     DENSE,
@@ -22,15 +19,15 @@ from bench.interface import (
     Params,
     Recipe,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.linear_probe_sgd import COMMON, QUICK, head_recipe, head_rows, uniform, zero_shot_rows
+from bench.methods.wise_ft import HeadEnsemble
 
 
 class CrossModalHead(Method):
@@ -100,10 +97,12 @@ class CrossModal(CrossModalHead):
         return {**task.head.copy(rows_KC.dtype), "W_KC": head_rows(values["init"], rows_KC, generator)}
 
     def embed(self, params: Params, consts: Consts, x: Tensor) -> Tensor:
-        return consts["pool"]({name: p for name, p in params.items() if name != "W_KC"}, x)
+        z_BC: Tensor = consts["pool"]({name: p for name, p in params.items() if name != "W_KC"}, x)
+        return z_BC
 
     def head(self, params: Params, consts: Consts, z_BC: Tensor, values: Values) -> Tensor:
-        return values["train_scale"] * super().head(params, consts, z_BC, values)
+        factor: float | Tensor = values["train_scale"]
+        return factor * super().head(params, consts, z_BC, values)
 
 
 class CrossModalLinear(CrossModalHead):
@@ -155,7 +154,9 @@ class CrossModalAdapter(CrossModalHead):
     def head(self, params: Params, consts: Consts, z_BC: Tensor, values: Values) -> Tensor:
         x_BC = unit(z_BC)
         a_BC = torch.relu(torch.relu(x_BC @ params["down_HC"].T) @ params["up_CH"].T)
-        return consts["scale"] * (x_BC + values["residual"] * (a_BC - x_BC)) @ params["W_KC"].T
+        mixed_BC: Tensor = x_BC + values["residual"] * (a_BC - x_BC)
+        logits_BK: Tensor = consts["scale"] * mixed_BC @ params["W_KC"].T
+        return logits_BK
 
 
 class CrossModalWise(HeadEnsemble):

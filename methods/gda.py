@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from bench.interface import (
     POOLED,
@@ -15,14 +14,12 @@ from bench.interface import (
     Params,
     Recipe,
     Task,
+    Tensor,
     Values,
     cosine_logits,
+    torch,
     unit,
 )
-from bench.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def class_means(x_MC: Tensor, y_M: Tensor, K: int) -> Tensor:
@@ -38,7 +35,8 @@ def precision(centred_MC: Tensor) -> Tensor:
     M, C = centred_MC.shape
     scatter_CC = centred_MC.T @ centred_MC
     ridge = scatter_CC.trace() / (M - 1) * torch.eye(C).to(scatter_CC)
-    return C * torch.linalg.pinv(scatter_CC + ridge, hermitian=True)
+    inverse_CC: Tensor = torch.linalg.pinv(scatter_CC + ridge, hermitian=True)
+    return C * inverse_CC
 
 
 class Gda(Method):
@@ -88,7 +86,8 @@ class Gda(Method):
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         text_BK, gauss_BK = self._parts(params, consts, features)
-        return text_BK + values["alpha"] * gauss_BK
+        alpha: float | Tensor = values["alpha"]
+        return text_BK + alpha * gauss_BK
 
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]

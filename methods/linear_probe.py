@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
-from bench.interface import EVAL, POOLED, Consts, Facts, Features, Method, Params, Recipe, Task, Values
-from bench.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.interface import (
+    EVAL,
+    POOLED,
+    Consts,
+    Facts,
+    Features,
+    Method,
+    Params,
+    Recipe,
+    Task,
+    Tensor,
+    Values,
+    torch,
+)
 
 
 class LinearProbe(Method):

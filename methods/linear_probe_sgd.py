@@ -5,37 +5,32 @@ Its class heads, recipe and zero-shot rows are also what the cross-modal methods
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bench.methods.safe import train_views
-
-from bench.errors import BenchError
 from bench.interface import (
     LR,
     POOLED,
     TEXT,
     WD,
     Batch,
+    BenchError,
     Consts,
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    legal,
+    nearest,
+    torch,
 )
-from bench.lazy import torch
-from bench.names import nearest
-from bench.train.batches import legal
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.safe import train_views
 
 INITS = ("random", "zeroshot")
 COMMON = {"steps": 12800, "check_every": 100, "warmup": 50, "augment": "flip"}
@@ -104,7 +99,8 @@ def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator, lik
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), a linear layer's usual start, with the device and precision of
     ``like``.
     """
-    return ((2.0 * torch.rand(shape, generator=generator) - 1.0) * fan_in**-0.5).to(like)
+    bound: float = fan_in**-0.5
+    return ((2.0 * torch.rand(shape, generator=generator) - 1.0) * bound).to(like)
 
 
 def head_rows(init: str, rows_KC: Tensor, generator: torch.Generator) -> Tensor:

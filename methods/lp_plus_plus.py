@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from bench.interface import POOLED, Consts, Facts, Features, Method, Params, Recipe, Task, Values, unit
-from bench.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.interface import (
+    POOLED,
+    Consts,
+    Facts,
+    Features,
+    Method,
+    Params,
+    Recipe,
+    Task,
+    Tensor,
+    Values,
+    torch,
+    unit,
+)
 
 
 class Point(NamedTuple):
@@ -101,7 +110,8 @@ class LpPlusPlus(Method):
         """(K,): a linear layer's usual random bias, from the task's seed."""
         K, C = task.W_KC.shape
         generator = torch.Generator().manual_seed(task.seed)
-        return ((2.0 * torch.rand(K, generator=generator) - 1.0) * C**-0.5).to(task.W_KC)
+        bound: float = C**-0.5
+        return ((2.0 * torch.rand(K, generator=generator) - 1.0) * bound).to(task.W_KC)
 
     def solve(self, task: Task, consts: Consts, values: Values) -> Params:
         f_NC = unit(task.features(POOLED, self._view(values)))

@@ -6,9 +6,6 @@ Legend: K classes, M context vectors, D tower width, C embedding width, B batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, word_vectors
 
 from bench.interface import (
     LR,
@@ -17,20 +14,20 @@ from bench.interface import (
     Batch,
     Consts,
     Facts,
+    LearnedText,
+    OptimSpec,
     Params,
     Recipe,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    fill,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.prompts import fill
-from bench.train.optim import OptimSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, word_vectors
 
 
 class ProGrad(CoOp):
@@ -85,6 +82,10 @@ class ProGrad(CoOp):
             grid={LR: settings["lr"], WD: settings["wd"], "lam": (lam,)},
             fixed={LR: settings["lr"][0], WD: settings["wd"][0], "lam": lam},
         )
+
+    def learned_text(self, settings: Values, facts: Facts) -> LearnedText:
+        # At least: where a template has more words, the context grows to their number.
+        return LearnedText(shared=int(settings["context"]), own=0)
 
     def prepare(self, task: Task) -> Consts:
         tower, settings, names = task.backbone.text, task.settings, task.text.classnames

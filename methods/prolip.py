@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bench.interface import (
     LR,
     PREPROJ,
@@ -12,20 +10,18 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
 )
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 # the bias of the attention pool's projection stays frozen
 PROJECTION = {

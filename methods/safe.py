@@ -6,7 +6,7 @@ The settings carry the ambiguity register's letters (protocol 17); the defaults 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from bench.interface import (
     DENSE,
@@ -20,21 +20,19 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def train_views(augment: str) -> tuple[str, ...]:
@@ -56,7 +54,7 @@ class Safe(Method):
     title = "SAFE"
     cite = "Zhu et al. 2023"
     taps = (DENSE, POOLED)
-    towers = ("rn", "vit")
+    towers: ClassVar[tuple[str, ...]] = ("rn", "vit")
     settings = {
         "lr": (1e-4, 1e-5, 1e-6, 1e-7),
         "wd": (0.0, 1e-3, 1e-5),
@@ -114,7 +112,8 @@ class Safe(Method):
         """Raw embeddings (B, C) of the fine-tuned head; tensors that are not trained come from the frozen
         one.
         """
-        return consts["head"]({**consts["head"].params, **params}, x_BTD)
+        tuned_BC: Tensor = consts["head"]({**consts["head"].params, **params}, x_BTD)
+        return tuned_BC
 
     def rows(self, params: Params, consts: Consts) -> Tensor:
         """The classifier (K, C): frozen, unless it is trained along (A5)."""

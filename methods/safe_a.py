@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-from bench.methods.safe import blend
-from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sweep, search_axis
 
 from bench.interface import (
     DENSE,
@@ -22,21 +18,21 @@ from bench.interface import (
     Features,
     Lines,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.safe import blend
+from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sweep, search_axis
 
 
 class SafeA(Method):

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.methods.safe import Safe, blend, train_views
-
-from bench.errors import BenchError
 from bench.interface import (
     EVAL,
     LAYER3,
     POOLED,
     Batch,
+    BenchError,
     Consts,
     Facts,
     Features,
@@ -25,15 +23,14 @@ from bench.interface import (
     Recipe,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    nearest,
+    torch,
 )
-from bench.lazy import torch
-from bench.names import nearest
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.safe import Safe, blend, train_views
 
 STAGE = "layer4."
 NORMS = ("frozen", "live")
@@ -104,13 +101,13 @@ class SafeLayer4(Safe):
         """Means and variances of every BatchNorm over the support batches, each batch normalised by
         its own.
         """
-        found = _blank(consts["live"])
+        statistics = _blank(consts["live"])
         with torch.no_grad():
             for x_BDHW in consts["batches"]:
                 torch.func.functional_call(
-                    consts["live"], {**own, **found}, (x_BDHW.to(next(iter(own.values())).dtype),)
+                    consts["live"], {**own, **statistics}, (x_BDHW.to(next(iter(own.values())).dtype),)
                 )
-        return found
+        return statistics
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]

@@ -5,10 +5,6 @@ Legend: K classes, C embedding width, P prompts, B batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bench.methods.coop import dassl_recipe
-
 from bench.interface import (
     POOLED,
     Batch,
@@ -16,19 +12,18 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.methods.coop import dassl_recipe
 
 
 def raw_means(task: Task) -> Tensor:

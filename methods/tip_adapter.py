@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from bench.interface import (
     LR,
@@ -16,21 +15,19 @@ from bench.interface import (
     Features,
     Lines,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Initial alpha (init beta is 1 everywhere) and the upper ends of the search, per dataset (protocol 12.3).
 _TABLE = {
@@ -113,7 +110,8 @@ class TipAdapter(Method):
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         q_BC = unit(features[POOLED])
         cache_BK = affinity_logits(q_BC @ self._keys(params, consts).T, consts["onehot_NK"], values["beta"])
-        return cosine_logits(q_BC, consts["W_KC"], consts["scale"]) + values["alpha"] * cache_BK
+        alpha: float | Tensor = values["alpha"]
+        return cosine_logits(q_BC, consts["W_KC"], consts["scale"]) + alpha * cache_BK
 
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
@@ -150,12 +148,12 @@ def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
     each, rest = divmod(len(y_N), K)
     if rest or bool((onehot_NK.sum(0) != each).any()):
         return lambda sharpness: affinity_logits(a_BN, onehot_NK, sharpness)
-    behind_KnB = (a_BN.T[y_N.argsort(stable=True)] - 1.0).unflatten(0, (K, each))
-    blocks = behind_KnB.split(max(1, _BLOCK // behind_KnB[0].numel()))
+    behind_KnB = torch.unflatten(a_BN.T[y_N.argsort(stable=True)] - 1.0, 0, (K, each))
+    blocks = torch.split(behind_KnB, max(1, _BLOCK // behind_KnB[0].numel()))
 
     def sums(sharpness: float) -> Tensor:
-        found = [(block * sharpness).exp_().sum(1) for block in blocks]
-        return (found[0] if len(found) == 1 else torch.cat(found)).T.contiguous()
+        parts = [(block * sharpness).exp_().sum(1) for block in blocks]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).T.contiguous()
 
     return sums
 

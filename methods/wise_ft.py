@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from bench.interface import Consts, Features, Method, Params, Task, Tensor, Values
 from bench.methods.linear_probe_sgd import LinearProbeSgd, LinearProbeSgdZeroShot, zero_shot_rows
-
-from bench.interface import Consts, Features, Method, Params, Task, Values
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def mix(trained_KC: Tensor, zeroshot_KC: Tensor, ratio: float | Tensor) -> Tensor:

@@ -4,33 +4,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bench.errors import BenchError
 from bench.interface import (
     LR,
     PIXELS,
     WD,
     Batch,
+    BenchError,
     Consts,
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cross_entropy,
+    nearest,
+    torch,
     unit,
 )
-from bench.lazy import torch
-from bench.names import nearest
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TOWER = "visual."
 HEADS = ("openai-80", "prompts")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from bench.interface import POOLED, Consts, Features, Method, Params, Values, cosine_logits
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.interface import POOLED, Consts, Features, Method, Params, Tensor, Values, cosine_logits
 
 
 class ZeroShot(Method):
@@ -15,7 +12,7 @@ class ZeroShot(Method):
     title = "Zero-shot CLIP"
     cite = "Radford et al. 2021"
     uses_labels = False
-    prompts = ("coop", "hand")
+    prompts: ClassVar[tuple[str, ...]] = ("coop", "hand")
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
         return cosine_logits(features[POOLED], consts["W_KC"], consts["scale"])

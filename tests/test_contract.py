@@ -21,16 +21,16 @@ from bench.registry import builtin
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with open_lab() as found:
-        yield found
+    with open_lab() as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("name", builtin().names())
 def test_method_keeps_the_contract(name: str, lab: Lab) -> None:
     registry = builtin()
-    found = list(checks.check(registry.get(name), registry, lab))
-    assert [f for f in found if f.problem] == []
-    assert {f.tower for f in found} == set(registry.get(name).towers) & set(lab.towers)
+    findings = list(checks.check(registry.get(name), registry, lab))
+    assert [f for f in findings if f.problem] == []
+    assert {f.tower for f in findings} == set(registry.get(name).towers) & set(lab.towers)
 
 
 def test_no_method_file_is_broken() -> None:
@@ -104,12 +104,12 @@ def test_a_careless_method_is_noticed(kind: str, lab: Lab, tmp_path: Path) -> No
     assert text.count(line) == 1
     file.write_text(text.replace(line, other))
     registry, (method,) = checks.find(str(file))
-    found = [f for f in checks.check(method, registry, lab) if f.problem]
-    assert {f.tower for f in found} == {"rn", "vit"}
+    findings = [f for f in checks.check(method, registry, lab) if f.problem]
+    assert {f.tower for f in findings} == {"rn", "vit"}
     assert all(
-        any(f.rule == rule and word in f.problem for f in found if f.tower == tower)
+        any(f.rule == rule and word in f.problem for f in findings if f.tower == tower)
         for tower in ("rn", "vit")
-    ), found
+    ), findings
 
 
 def test_a_sweep_that_disagrees_is_noticed(lab: Lab, tmp_path: Path) -> None:

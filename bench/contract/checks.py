@@ -20,11 +20,12 @@ from bench.errors import BenchError
 from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, fit_values, points
 from bench.names import PROTOCOLS
 from bench.plan.protocols import apply
+from bench.plan.todo import recorded
 from bench.registry import Registry, with_plugins
-from bench.run import execute
 from bench.run import fit as fitting
-from bench.run.session import pools
+from bench.run.task import pools
 from bench.train import loop, rng
+from bench.train.keep import Trained
 
 CLOSE = 1e-3  # of the largest magnitude: single precision, batched products of other shapes
 
@@ -44,8 +45,8 @@ def problems(target: str | Path) -> list[str]:
     """
     registry, methods = find(str(target))
     with open_lab() as lab:
-        found = [f for method in methods for f in check(method, registry, lab)]
-    return [f"{f.rule} ({f.tower}): {f.problem}" for f in found if f.problem]
+        findings = [f for method in methods for f in check(method, registry, lab)]
+    return [f"{f.rule} ({f.tower}): {f.problem}" for f in findings if f.problem]
 
 
 def find(target: str) -> tuple[Registry, list[Method]]:
@@ -108,10 +109,10 @@ def shapes(m: Measured) -> str:
     """Logits are (B, K), finite and floating for one image and for several; states are named tensors."""
     K, consts, whole = len(m.fit.dataset.classnames), m.method.prepare(m.task()), m.test()
     for B in (1, len(m.fit.dataset.test)):
-        found = m.logits({tap: x[:B] for tap, x in whole.items()}, consts)
-        if tuple(found.shape) != (B, K):
-            return f"logits of {B} images and {K} classes have shape {tuple(found.shape)}, not {(B, K)}"
-        if not found.is_floating_point() or not bool(found.isfinite().all()):
+        logits = m.logits({tap: x[:B] for tap, x in whole.items()}, consts)
+        if tuple(logits.shape) != (B, K):
+            return f"logits of {B} images and {K} classes have shape {tuple(logits.shape)}, not {(B, K)}"
+        if not logits.is_floating_point() or not bool(logits.isfinite().all()):
             return "logits are not finite floating numbers"
     odd = [name for name, p in m.state.params.items() if not isinstance(p, Tensor)]
     return f"params['{odd[0]}'] is not a tensor" if odd else ""
@@ -170,8 +171,8 @@ def independence(m: Measured) -> str:
     single = torch.cat(
         [m.logits({tap: x[i : i + 1] for tap, x in test.items()}, consts) for i in range(len(whole))]
     )
-    for found, how in ((shuffled, "in another order"), (single, "one by one")):
-        if off := _far(found, whole):
+    for logits, how in ((shuffled, "in another order"), (single, "one by one")):
+        if off := _far(logits, whole):
             return f"logits of images {how} differ by {off:.1e} of the largest"
     return ""
 
@@ -192,7 +193,7 @@ def canary(m: Measured, relabelled: Measured) -> str:
 
 def saved(m: Measured) -> str:
     """The state read back from its file gives the same logits."""
-    stored = execute.recorded(m.fit)
+    stored = recorded(m.fit)
     state = fitting.load_state(m.results, m.fit, stored, "cpu") if stored else None
     if state is None:
         return "no state was kept"
@@ -214,7 +215,7 @@ def replicas(m: Measured) -> str:
     starts = [_moved(start, r) for r, start in enumerate(starts)]
     rows = pools(m.lab.session, m.fit, task, recipe, consts)
 
-    def train(starts: list[Params], values: list[Values]) -> loop.Trained:
+    def train(starts: list[Params], values: list[Values]) -> Trained:
         return loop.train(m.method, recipe, consts, starts, values, task.settings, rows, 1, None)
 
     alone = [train([start], [value]) for start, value in zip(starts, values, strict=True)]
@@ -251,16 +252,16 @@ def sweeps(m: Measured) -> str:
     axes = {name: (values[0], values[-1]) for name, values in m.fit.recipe.search.items()}
     grid = points(axes)
     consts, test, values = m.method.prepare(m.task()), m.test(), m.values()
-    found: dict[int, Tensor] = {}
+    swept_at: dict[int, Tensor] = {}
     with torch.no_grad():
         for positions, piece in m.method.sweep(m.state.params, consts, test, values, grid):
             logits_GBK = piece.logits() if isinstance(piece, Lines) else piece
-            found |= dict(zip(positions, logits_GBK, strict=True))
-        if sorted(found) != list(range(len(grid))):
-            return f"sweep covers points {sorted(found)} of {len(grid)}"
+            swept_at |= dict(zip(positions, logits_GBK, strict=True))
+        if sorted(swept_at) != list(range(len(grid))):
+            return f"sweep covers points {sorted(swept_at)} of {len(grid)}"
         for i, point in enumerate(grid):
             wanted = m.method.logits(m.state.params, consts, test, {**values, **point})
-            if off := _far(found[i], wanted):
+            if off := _far(swept_at[i], wanted):
                 return f"sweep at {point} differs from logits by {off:.1e} of the largest"
     return ""
 
@@ -282,10 +283,10 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
     # Each sweep after the first meets what the one before it left on the method: its last point is here high,
     # then low.
     short = shortened(method, registry)
-    found = [
+    fits = [
         swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))
     ]
-    changed = next((name for other in found[1:] if (name := differs(found[0], other))), "")
+    changed = next((name for other in fits[1:] if (name := differs(fits[0], other))), "")
     return (
         f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: what acts at "
         "inference only "
@@ -350,7 +351,7 @@ def _batch(m: Measured, task: Task, consts: Consts) -> Batch:
     return Batch(drawn, 0, rng.generator(1, "noise", 0))
 
 
-def _far(found: Tensor, wanted: Tensor) -> float:
+def _far(logits: Tensor, wanted: Tensor) -> float:
     """The largest difference in units of the largest logit, or 0 where it is within rounding."""
-    off = float((found - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
+    off = float((logits - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
     return off if not off <= CLOSE else 0.0

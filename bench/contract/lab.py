@@ -1,5 +1,5 @@
 """A tiny world to measure methods in: random towers, a few noisy images on disk, and the program's own plan
-and runner.
+and desk.
 
 Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method
 that passes here runs there.
@@ -25,16 +25,20 @@ from bench.clip.backbone import BackboneSpec
 from bench.contract.snapshot import snapshot
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
+from bench.executors import serial
 from bench.features.encode import EncodeReport, Wanted, stream
 from bench.interface import Consts, Facts, Method, Recipe, State, Task, Values
 from bench.names import canonical
 from bench.plan import planner
 from bench.plan.cells import Planned
 from bench.plan.request import Request
+from bench.plan.todo import recorded, remaining
 from bench.records import places, store
 from bench.records.types import Failure
 from bench.registry import Registry
-from bench.run import evaluate, execute
+from bench.run import evaluate
+from bench.run import task as tasks
+from bench.run.desk import Desk
 from bench.run.session import Session
 
 STEPS = 3
@@ -86,7 +90,7 @@ class Measured:
 
     def task(self) -> Task:
         """A fresh task, as the fit had it."""
-        return self.lab.session.task(self.fit, dict(self.states))
+        return tasks.make(self.lab.session, self.fit, dict(self.states))
 
     def test(self) -> dict[str, torch.Tensor]:
         """Raw features of the test images at the method's taps."""
@@ -203,9 +207,9 @@ def cut(method: Method) -> Method:
             return whole
         return replace(whole, steps=STEPS, epochs=None, check_every=1)
 
-    return type(
-        type(method).__name__, (type(method),), {"recipe": recipe, "__module__": type(method).__module__}
-    )()
+    cls = type(method)
+    short: Method = type(cls.__name__, (cls,), {"recipe": recipe, "__module__": cls.__module__})()
+    return short
 
 
 def measure(
@@ -216,13 +220,15 @@ def measure(
 
     Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
     """
-    fit, runner, problem = _run(lab, shortened(method, registry), method.name, family, folder, shots)
+    fit, desk, problem = _run(lab, shortened(method, registry), method.name, family, folder, shots)
     if problem:
         raise Failed(problem)
-    states = {role: runner.state(other) for role, other in fit.after.items()}
+    states = desk.states.below(fit)
     evaluation = fit.evaluations[0]
     path = places.evaluation_path(fit.where, fit.key, evaluation.key)
-    return Measured(lab, fit, runner.state(fit), states, runner.results, store.predictions(path)["top1"])
+    return Measured(
+        lab, fit, desk.states.of(fit), states, desk.recorder.results, store.predictions(path)["top1"]
+    )
 
 
 def shortened(method: Method, registry: Registry) -> Registry:
@@ -239,17 +245,17 @@ def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Val
 
     A point at which the method cannot be evaluated costs nothing. Raises Failed where it cannot be fitted.
     """
-    fit, runner, problem = _run(lab, short, name, family, "uneven", sweep=sweep)
-    stored = execute.recorded(fit)
+    fit, desk, problem = _run(lab, short, name, family, "uneven", sweep=sweep)
+    stored = recorded(fit)
     if stored is None:
         raise Failed(problem)
-    task = lab.session.task(fit, {role: runner.state(other) for role, other in fit.after.items()})
+    task = tasks.make(lab.session, fit, desk.states.below(fit))
     chosen = {
         part: msgspec.to_builtins(getattr(stored, part))
         for part in ("values", "step", "val_accuracy", "curve")
     }
     return snapshot(
-        {"params": runner.state(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)}
+        {"params": desk.states.of(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)}
     )
 
 
@@ -261,8 +267,8 @@ def _run(
     folder: str,
     shots: int = 2,
     sweep: Sequence[Values] = (),
-) -> tuple[Planned, execute.Runner, str]:
-    """The fit of a method's first cell, the runner that holds its state, and what failed first."""
+) -> tuple[Planned, Desk, str]:
+    """The fit of a method's first cell, the desk that holds its state, and what failed first."""
     results = Path(tempfile.mkdtemp(dir=lab.root))
     request = Request(
         (name,),
@@ -278,11 +284,11 @@ def _run(
     made = planner.make(request, short)
     if not made.fits:
         raise Failed("; ".join(b.reason for b in made.blocked) or "its plan has no cell")
-    todo, _ = execute.remaining(made)
-    runner = execute.Runner(lab.session, short, results, keep_states="all")
-    outcome = runner.run(made, todo, lambda *_: None)
+    todo, _ = remaining(made)
+    desk = Desk(lab.session, short, results, keep_states="all")
+    outcome = serial.run(desk, made, todo, lambda *_: None)
     fit = next(f for f in made.fits if f.asked)
-    return fit, runner, f"{outcome.failures[0][1]}{_where(fit)}" if outcome.failures else ""
+    return fit, desk, f"{outcome.failures[0][1]}{_where(fit)}" if outcome.failures else ""
 
 
 def _chain(method: Method, registry: Registry) -> Iterator[str]:
@@ -294,13 +300,14 @@ def _chain(method: Method, registry: Registry) -> Iterator[str]:
 def _where(fit: Planned) -> str:
     """The last line of the method's file in the traceback of a failed fit."""
     records = (store.read(path) for path in fit.where.glob("*.json"))
-    found = next((r for r in records if isinstance(r, Failure)), None)
+    failure = next((r for r in records if isinstance(r, Failure)), None)
     lines = [
         line.strip()
-        for line in (found.traceback if found else "").splitlines()
+        for line in (failure.traceback if failure else "").splitlines()
         if line.strip().startswith("File ")
     ]
-    own = [line for line in lines if "/bench/" not in line and "site-packages" not in line]
+    outside = [line.replace("/bench/methods/", "/methods/") for line in lines]  # a link in a checkout
+    own = [line for line in outside if "/bench/" not in line and "site-packages" not in line]
     if not own and not lines:
-        raise BenchError(found.error if found else "failed without a traceback")
+        raise BenchError(failure.error if failure else "failed without a traceback")
     return f" ({(own or lines)[-1]})"

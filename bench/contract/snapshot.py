@@ -26,10 +26,10 @@ def snapshot(tree: Any, name: str = "") -> dict[str, Any]:
         items = [(str(i), value) for i, value in enumerate(tree)]
     else:
         return {name: tree} if isinstance(tree, bool | int | float | str) else {}
-    found: dict[str, Any] = {}
+    copies: dict[str, Any] = {}
     for key, value in items:
-        found |= snapshot(value, f"{name}.{key}" if name else key)
-    return found
+        copies |= snapshot(value, f"{name}.{key}" if name else key)
+    return copies
 
 
 def differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

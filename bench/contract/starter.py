@@ -13,8 +13,6 @@ METHOD = '''"""@TITLE@: say in one line what it does, and where it was published
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bench.interface import (
     LR,
     POOLED,
@@ -23,20 +21,18 @@ from bench.interface import (
     Facts,
     Features,
     Method,
+    OptimSpec,
     Params,
     Recipe,
+    Schedule,
     Stream,
     Task,
+    Tensor,
     Values,
     cosine_logits,
     cross_entropy,
+    torch,
 )
-from bench.lazy import torch
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class @CLASS@(Method):

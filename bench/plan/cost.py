@@ -4,7 +4,7 @@ shapes. No torch.
 The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser
 state and features; a device with so many operations and bytes a second cannot be faster than
 ``Device.seconds``. It knows no method by name: what is trained follows from the taps that the recipe's
-streams read.
+streams read, and from what a method says that it learns inside its prompts.
 
 Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads,
 L text tokens.
@@ -18,10 +18,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.clip.backbone import BackboneSpec
-from bench.interface import DENSE, LAYER3, PIXELS, SUPPORT, TEXT, Recipe, points, steps_of
 from bench.plan import needs
 from bench.plan.cells import Planned
-from bench.train import batches
+from bench.recipe import (
+    DENSE,
+    LAYER3,
+    PIXELS,
+    SUPPORT,
+    TEXT,
+    Recipe,
+    legal,
+    points,
+    pool_rows,
+    steps_of,
+    steps_per_epoch,
+)
 
 NAME_TOKENS = 4  # of a learned prompt beside its context, at the least: start, name, full stop, end
 LAYER4_SHARE = 0.2  # of a ResNet tower's operations
@@ -159,7 +170,7 @@ def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
     hold these once (bench.clip.packed_text); only end tokens leave the last block.
     """
     D = s.text_width
-    behind = min(K * own, (6.0 * D * common) ** 0.5)
+    behind: float = min(K * own, (6.0 * D * common) ** 0.5)
     row = common + behind
     T = K * own / behind * row
     attention = 6.0 * T * D * D + 4.0 * D * T * row
@@ -194,13 +205,10 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
         return _Trained(
             head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
         )
-    if (
-        not fit.method.uses_prompts
-    ):  # its classifier comes out of the text tower at every step; only activations go back
-        M = len(str(fit.settings.get("init") or "").split()) or int(fit.settings.get("context", 1))
-        each = M if fit.settings.get("class_specific") else 0
-        forward = prompts_forward(s, K, 1 + M - each, each + NAME_TOKENS - 1)
-        return _Trained(float(M * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
+    if learned := fit.method.learned_text(fit.settings, fit.facts):
+        # Its classifier comes out of the text tower at every step; only activations go back.
+        forward = prompts_forward(s, K, 1 + learned.shared, learned.own + NAME_TOKENS - 1)
+        return _Trained(float((learned.shared + learned.own) * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
     return _Trained(rows + cached, 2 * (rows + cached), row_bytes=2.0 * C)
 
@@ -210,10 +218,10 @@ def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
     images, longest = 0, 1
     for stream in recipe.streams.values():
         N = fit.facts.n_prompts if stream.source == TEXT else fit.facts.n_support
-        total = batches.pool_rows(stream.rows, N, 1 if stream.source == TEXT else len(stream.views))
+        total = pool_rows(stream.rows, N, 1 if stream.source == TEXT else len(stream.views))
         batch = min(total, stream.batch or total)
-        if batches.legal(stream.order, total, batch):
-            longest = max(longest, batches.steps_per_epoch(stream.order, total, batch, N))
+        if legal(stream.order, total, batch):
+            longest = max(longest, steps_per_epoch(stream.order, total, batch, N))
         images += batch if stream.source == SUPPORT else 0
     return images, longest
 

@@ -1,15 +1,8 @@
-"""Which rows enter which step, as data: batch rules, orders and view rows (protocol 13.1, 15.2, 12.3, 3.1,
-18.4).
+"""Which rows enter which step, and in what order, by the batch rules of ``bench.recipe`` (protocol 13.1,
+15.2, 12.3, 3.1, 18.4).
 
 Orders come from CPU streams keyed by (seed, purpose, epoch), so any epoch can be rebuilt on its own and no
 order depends on the device. Legend: N images, V views of each, B batch. No torch here.
-
-Rules
-    ``restart``     shuffled passes without a last partial batch, reshuffled at their end (Cross-Modal, SAFE)
-    ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
-    ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
-    ``full``        one batch of all rows in their own order
-    ``images``      max(1, N // B) batches from a fresh permutation of all V*N rows (CLAP, ZS-LP)
 """
 
 from __future__ import annotations
@@ -18,61 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bench.errors import BenchError
-from bench.names import canonical, nearest
+from bench.recipe import check_legal, layout_named, rule_named, steps_per_epoch
 from bench.train import rng
-
-RULES = ("restart", "epoch-keep", "epoch-drop", "full", "images")
-LAYOUTS = ("union", "per-epoch")
-
-
-def known(name: str, kind: str, names: Sequence[str]) -> str:
-    """``name`` in canonical spelling; raises ``BenchError`` with the nearest of ``names`` if it is none of
-    them.
-    """
-    folded = canonical(name)
-    if folded not in names:
-        raise BenchError(f"unknown {kind} '{name}'{nearest(name, names)}; one of: {', '.join(names)}")
-    return folded
-
-
-def legal(rule: str, n_rows: int, batch: int) -> bool:
-    """Whether a batch of ``batch`` rows can be drawn from ``n_rows``.
-
-    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten
-    the batch.
-    """
-    rule = known(rule, "batch rule", RULES)
-    return n_rows > 0 and (rule == "full" or (batch > 0 and (rule != "restart" or batch < n_rows)))
-
-
-def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream") -> None:
-    """Raise ``BenchError`` where ``legal`` says no, naming the ``stream`` that is too small."""
-    if legal(rule, n_rows, batch):
-        return
-    if n_rows < 1:
-        raise BenchError(f"{stream} has no rows to draw batches from")
-    if batch < 1:
-        raise BenchError(f"batch {batch} of {stream} is not a positive number of rows")
-    mend = f"choose at most {n_rows - 1}" if n_rows > 1 else "add shots or views"
-    raise BenchError(
-        f"batch {batch} of {stream} must be strictly smaller than its number of rows, {n_rows}; {mend}"
-    )
-
-
-def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not
-    rows.
-    """
-    rule = known(rule, "batch rule", RULES)
-    check_legal(rule, n_rows, batch)
-    if rule == "full":
-        return 1
-    if rule == "epoch-keep":
-        return -(-n_rows // batch)
-    if rule == "images":
-        return max(1, (n_rows if n_images is None else n_images) // batch)
-    return max(1, n_rows // batch)
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
@@ -82,7 +22,7 @@ def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tu
     Runs with equal cycles have batches of equal size at every step, whatever the number of rows behind them.
     """
     each = steps_per_epoch(rule, n_rows, batch, n_images)
-    rule = known(rule, "batch rule", RULES)
+    rule = rule_named(rule)
     if rule == "full":
         return (n_rows,)
     size = min(batch, n_rows)
@@ -124,7 +64,7 @@ def index_batches(
     at the call.
     """
     assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
-    rule = known(rule, "batch rule", RULES)
+    rule = rule_named(rule)
     seed, *purpose = key
     check_legal(rule, n_rows, batch, str(purpose[-1]) if purpose else "this stream")
     each = steps_per_epoch(rule, n_rows, batch, n_images)
@@ -146,11 +86,6 @@ def _batches(
         yield epoch, rows[b * batch : (b + 1) * batch]
 
 
-def pool_rows(layout: str, n_images: int, n_views: int) -> int:
-    """How many rows a stream offers: V*N for ``union`` (all views in one pool), N for ``per-epoch``."""
-    return n_images * n_views if known(layout, "view layout", LAYOUTS) == "union" else n_images
-
-
 def locate(
     layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0
 ) -> np.ndarray:
@@ -160,6 +95,6 @@ def locate(
     ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank
     starts at ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.
     """
-    if known(layout, "view layout", LAYOUTS) == "union":
+    if layout_named(layout) == "union":
         return rows
     return rows + ((epoch + first) % n_views) * n_images

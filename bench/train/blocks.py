@@ -45,4 +45,4 @@ def blocks(
 
 def _moved(held: list[np.ndarray], sizes: list[Sizes], device: torch.device) -> list[tuple[Tensor, Sizes]]:
     every = torch.from_numpy(np.concatenate(held)).to(device)
-    return list(zip(every.split([sum(s) for s in sizes]), sizes, strict=True))
+    return list(zip(torch.split(every, [sum(s) for s in sizes]), sizes, strict=True))

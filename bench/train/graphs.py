@@ -45,7 +45,7 @@ class Host:
             raise Uncapturable(f"the losses read batch.{name}")
 
 
-class Draw(Batch):
+class WatchedBatch(Batch):
     """The batch that the engine hands out: noise is made when a loss first asks for it, and who asks is
     noted.
     """
@@ -75,14 +75,16 @@ class Draw(Batch):
         self.__dict__["_made"] = made
         return made
 
-    def again(self) -> Draw:
+    def again(self) -> WatchedBatch:
         """The same batch before anyone drew from its noise."""
-        return Draw(self.rows, self._number, self._make, self._host)
+        return WatchedBatch(self.rows, self._number, self._make, self._host)
 
 
-def drawn(batch: Batch) -> Draw:
+def watched(batch: Batch) -> WatchedBatch:
     """A batch whose noise can be met again and again from where it stands now."""
-    return batch if isinstance(batch, Draw) else Draw(batch.rows, batch.step, batch.noise.clone_state, Host())
+    if isinstance(batch, WatchedBatch):
+        return batch
+    return WatchedBatch(batch.rows, batch.step, batch.noise.clone_state, Host())
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,16 @@ class CudaCapturer:
     """Records on a stream of its own, on which the steps before also ran (PyTorch's notes on CUDA graphs)."""
 
     def __init__(self, device: torch.device) -> None:
-        self.side = torch.cuda.Stream(device)
+        self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def warm(self, step: Callable[[], Tensor]) -> Tensor:
         """``step()`` on the side stream, in order with the work before and after it."""
         here = torch.cuda.current_stream(self.side.device)
         self.side.wait_stream(here)
         with torch.cuda.stream(self.side):
-            found = step()
+            loss_R = step()
         here.wait_stream(self.side)
-        return found
+        return loss_R
 
     def capture(self, step: Callable[[], Tensor]) -> Recording:
         """Other threads may go on using the device; raises RuntimeError where the step waits for it or cannot
@@ -175,10 +177,10 @@ class Launcher:
         if self.eager:
             return self.step(index_B, lr_R, sizes, number)
         self.seen[sizes] += 1
-        found = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
+        loss_R = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
         if self.host.asked:
             self.eager = f"the losses read batch.{' and batch.'.join(sorted(self.host.asked))}"
-        return found
+        return loss_R
 
     def _record(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> None:
         """Record the step for batches of this shape, or note why that failed. Nothing is computed

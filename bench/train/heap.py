@@ -28,8 +28,8 @@ def _library() -> Any:
     """The C library where it is glibc, else None."""
     if not sys.platform.startswith("linux"):
         return None
-    found = ctypes.CDLL(None)
-    return found if hasattr(found, "gnu_get_libc_version") else None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 @contextmanager

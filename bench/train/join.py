@@ -1,5 +1,5 @@
-"""Tasks that train together: seeds and shots of one recipe as lanes of one stack, mapped over lanes outside
-and replicas inside.
+"""Tasks that join: seeds and shots of one recipe train as lanes of one stack, mapped over lanes outside and
+replicas inside.
 
 Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for
 rounding. Support sets may differ in size where no step does. What the lanes' constants share is used once;
@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from bench.interface import Method, Params, Recipe, Rows, Values
+from bench.interface import Method, Params, Rows, Values
+from bench.recipe import Recipe
 from bench.train import graphs, loop, span
 from bench.train.blocks import Sizes
 from bench.train.keep import Trained
@@ -27,7 +28,7 @@ Path = tuple[Any, ...]  # keys and positions that lead to a constant
 
 
 class Apart(Exception):
-    """These tasks cannot train together; says why."""
+    """These tasks cannot join; says why."""
 
 
 def train(
@@ -45,7 +46,7 @@ def train(
     axes, host = loop.axes_of(values, recipe, first.device, first.dtype), graphs.Host()
 
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
-        parts = iter(index_B.split(sizes))
+        parts = iter(torch.split(index_B, list(sizes)))
         drawn = [
             {name: loop.rows_at(lane.pools[name], next(parts), first.dtype) for name in recipe.streams}
             for lane in lanes
@@ -59,28 +60,30 @@ def train(
             params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]
         ) -> dict[str, Tensor]:
             consts = placed(shared, own)
-            batch = graphs.Draw({name: Rows(**r) for name, r in rows.items()}, step, _no_noise, host)
+            batch = graphs.WatchedBatch({name: Rows(**r) for name, r in rows.items()}, step, _no_noise, host)
             return loop.losses_of(method, consts, params_R, batch, settings, axes)
 
         def combine(grads: dict[str, Params]) -> Params:
             return loop.combined(method, grads, settings, axes)
 
         with torch.enable_grad():
-            nested = {name: p.unflatten(0, (G, R)) for name, p in params.items()}
-            found = torch.func.vmap(of_lane, randomness="same")(nested, varying, rows)
-            grads = loop.derivatives(found, params)
+            nested = {name: torch.unflatten(p, 0, (G, R)) for name, p in params.items()}
+            losses = torch.func.vmap(of_lane, randomness="same")(nested, varying, rows)
+            grads = loop.derivatives(losses, params)
         if type(method).combine is not Method.combine:
-            apart = {
-                loss: {k: g.unflatten(0, (G, R)) for k, g in named.items()} for loss, named in grads.items()
+            by_lane = {
+                loss: {k: torch.unflatten(g, 0, (G, R)) for k, g in named.items()}
+                for loss, named in grads.items()
             }
-            return _first(found), {k: g.flatten(0, 1) for k, g in torch.func.vmap(combine)(apart).items()}
-        return _first(found), combine(grads)
+            one = torch.func.vmap(combine)(by_lane)
+            return _first(losses), {k: g.flatten(0, 1) for k, g in one.items()}
+        return _first(losses), combine(grads)
 
     return loop.advance(recipe, lanes, values, settings, method.fuse, differentiate, host)
 
 
-def _first(found: Mapping[str, Tensor]) -> Tensor:
-    return next(iter(found.values())).detach().flatten()
+def _first(losses: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(losses.values())).detach().flatten()
 
 
 def _no_noise() -> Generator:
@@ -124,9 +127,9 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
     if isinstance(first, Mapping):
         if any(list(c) != list(first) for c in consts_G):
             raise Apart(f"the constants '{where}' have different entries")
-        found = {key: merged([c[key] for c in consts_G], (*path, key)) for key in first}
-        return {key: s for key, (s, _) in found.items()}, {
-            k: v for _, more in found.values() for k, v in more.items()
+        entries = {key: merged([c[key] for c in consts_G], (*path, key)) for key in first}
+        return {key: s for key, (s, _) in entries.items()}, {
+            k: v for _, more in entries.values() for k, v in more.items()
         }
     if type(first) in (tuple, list):
         if any(len(c) != len(first) for c in consts_G):

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bench.interface import Params, Recipe, Values
+from bench.interface import Params, Values
+from bench.recipe import Recipe
 
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
 

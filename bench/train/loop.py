@@ -15,19 +15,15 @@ import torch
 from torch import Tensor
 
 from bench.interface import (
-    LR,
-    WD,
     Batch,
     Consts,
     Method,
     Params,
-    Recipe,
     Rows,
-    Stream,
     Values,
     fit_values,
-    steps_of,
 )
+from bench.recipe import LR, WD, Recipe, Stream, steps_of
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
@@ -98,7 +94,7 @@ def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
     if R > 1 and fuse:
         return torch.func.vmap(fn, randomness="same")(*stacked)
     parts = [fn(*(_pick(s, r) for s in stacked)) for r in range(R)]
-    return _join(parts)
+    return _stacked(parts)
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:
@@ -113,9 +109,9 @@ def _pick(tree: Any, r: int) -> Any:
     return {k: _pick(v, r) for k, v in tree.items()} if isinstance(tree, Mapping) else tree[r]
 
 
-def _join(parts: Sequence[Any]) -> Any:
+def _stacked(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
-        return {k: _join([p[k] for p in parts]) for k in parts[0]}
+        return {k: _stacked([p[k] for p in parts]) for k in parts[0]}
     return torch.stack(list(parts))
 
 
@@ -180,23 +176,23 @@ def gradients(
     Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
     """
     with torch.enable_grad():
-        found = losses_of(method, consts, params, batch, settings, axes)
-        grads = derivatives(found, params)
-    return next(iter(found.values())).detach(), combined(method, grads, settings, axes)
+        losses = losses_of(method, consts, params, batch, settings, axes)
+        grads = derivatives(losses, params)
+    return next(iter(losses.values())).detach(), combined(method, grads, settings, axes)
 
 
 def losses_of(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Every named loss of every replica, (R,)."""
-    draw, shared = graphs.drawn(batch), fit_values(method, settings)
+    own, shared = graphs.watched(batch), fit_values(method, settings)
 
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Every replica meets the same noise, however replicas are grouped.
-        return method.losses(p, consts, draw.again(), shared.with_(a))
+        return method.losses(p, consts, own.again(), shared.with_(a))
 
-    found: dict[str, Tensor] = map_replicas(losses, method.fuse, params, dict(axes))
-    return found
+    by_name: dict[str, Tensor] = map_replicas(losses, method.fuse, params, dict(axes))
+    return by_name
 
 
 def derivatives(losses: Mapping[str, Tensor], params: Params) -> dict[str, Params]:
@@ -216,10 +212,10 @@ def combined(
     if type(method).combine is Method.combine:
         return grads["loss"]
     shared = fit_values(method, settings)
-    found: Params = map_replicas(
+    one: Params = map_replicas(
         lambda g, a: method.combine(g, shared.with_(a)), method.fuse, grads, dict(axes)
     )
-    return found
+    return one
 
 
 def rate_table(
@@ -256,12 +252,12 @@ def train(
     axes = axes_of(values, recipe, *_place(start))
 
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
-        parts = index_B.split(sizes)
+        parts = torch.split(index_B, list(sizes))
         dtype = next(iter(params.values())).dtype
         rows = {
             name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)
         }
-        batch = graphs.Draw(rows, step, lambda: rng.generator(seed, "noise", step), host)
+        batch = graphs.WatchedBatch(rows, step, lambda: rng.generator(seed, "noise", step), host)
         return gradients(method, consts, params, batch, settings, axes)
 
     return advance(

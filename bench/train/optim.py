@@ -5,19 +5,15 @@ arithmetic is that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with 
 place, and no step reads a tensor back from a device, so that a step can be captured in a CUDA graph: the step
 counter lives beside the parameters.
 
-Importing this module does not import torch: recipes name an ``OptimSpec`` while plans are made.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from bench.errors import BenchError
 from bench.lazy import torch
-from bench.names import canonical, nearest
-
-NAMES = ("adamw", "adam", "sgd")
+from bench.recipe import OptimSpec
 
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
@@ -30,41 +26,6 @@ _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 # List kernels take tensors of at most this many elements together, which bounds their temporaries.
 _GROUP = 1 << 22
-
-
-@dataclass(frozen=True)
-class OptimSpec:
-    """An optimiser as data; ``dataclasses.asdict`` is JSON-able and ``OptimSpec(**that)`` restores it.
-
-    ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no
-    dampening). ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second
-    moments below 3e-8 as fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's
-    global gradient norm (protocol 7.1). Raises ``BenchError`` for an unknown name or values out of range.
-    """
-
-    name: str = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.9
-    half_state: bool = False
-    clip_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        name = canonical(self.name)
-        if name not in NAMES:
-            raise BenchError(
-                f"unknown optimiser '{self.name}'{nearest(self.name, NAMES)}; one of: {', '.join(NAMES)}"
-            )
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise BenchError(f"optimiser '{name}': betas must be two numbers in [0, 1), not {self.betas}")
-        if not (self.eps >= 0.0 and self.momentum >= 0.0):
-            raise BenchError(f"optimiser '{name}': eps and momentum must not be negative")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise BenchError(f"optimiser '{name}': clip_norm must be positive, or left out")
-        if self.half_state and name == "sgd":
-            raise BenchError("optimiser 'sgd' has no second moment; leave half_state out")
 
 
 def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:

@@ -23,13 +23,12 @@ from bench.interface import (
     FitValues,
     Method,
     Params,
-    Recipe,
     Task,
     Values,
     fit_values,
-    points,
     scored_values,
 )
+from bench.recipe import Recipe, points
 from bench.train import hits, loop, rng, span, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
@@ -140,10 +139,10 @@ def fit(
 
 
 def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fitted]:
-    """Fit tasks that share recipe and settings, training them together; everything is chosen for each task on
-    its own.
+    """Fit tasks that share recipe and settings; those that train join, and everything is chosen for each task
+    on its own.
 
-    Raises ``join.Apart`` where several tasks cannot train together, besides what ``fit`` raises.
+    Raises ``join.Apart`` where several tasks cannot join, besides what ``fit`` raises.
     """
     every = points({**recipe.grid, **recipe.static})
     if any(case.val is None for case in cases) and (len(every) > 1 or len(points(recipe.search)) > 1):
@@ -153,7 +152,9 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fi
         done = _trained(method, recipe, cases, tally)
     else:
         done = [_solved(method, recipe, c.task, c.consts, c.val) for c in cases]
-    return [_chosen(method, recipe, case, found, tally) for case, found in zip(cases, done, strict=True)]
+    return [
+        _chosen(method, recipe, case, by_point, tally) for case, by_point in zip(cases, done, strict=True)
+    ]
 
 
 def _chosen(
@@ -174,8 +175,8 @@ def _chosen(
     if recipe.search and len(candidates) > 1:
         assert val is not None
         held = scored_values(method, fit_values(method, task.settings).with_(values))
-        found, accuracy = search(method, consts, best.params, held, candidates, val)
-        values.update(found)
+        searched, accuracy = search(method, consts, best.params, held, candidates, val)
+        values.update(searched)
     elif recipe.search:
         values.update(candidates[0])
     scored = val is not None
@@ -200,12 +201,12 @@ def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
     """What memory and the device made of the groups; nothing when each was trained in one wave of plain
     calls.
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if tally.waves > groups:
-        found |= {"waves": tally.waves, "halvings": tally.halvings}
+        entries |= {"waves": tally.waves, "halvings": tally.halvings}
     if tally.graphs or tally.eager:
-        found |= {"graphs": tally.graphs, "eager": sorted(tally.eager)}
-    return found
+        entries |= {"graphs": tally.graphs, "eager": sorted(tally.eager)}
+    return entries
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone. No
 torch.
 
-That is what decides whether tasks can step together: pools may differ in size where no step shows it.
+That is what decides whether tasks can join: pools may differ in size where no step shows it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.interface import Recipe, Stream, steps_of
-from bench.train import batches
+from bench.recipe import Recipe, Stream, legal, pool_rows, steps_of, steps_per_epoch
+from bench.train.batches import cycle
 
 Size = tuple[int, int]  # images of a pool (prompts, where its rows are texts) and views of each
 
 
 def drawn(stream: Stream, size: Size) -> tuple[int, int]:
     """The rows a stream draws from, and those that it asks for at a step."""
-    n_rows = batches.pool_rows(stream.rows, *size)
+    n_rows = pool_rows(stream.rows, *size)
     return n_rows, n_rows if stream.batch is None else stream.batch
 
 
@@ -27,22 +27,21 @@ def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
     drawn.
     """
     return max(
-        batches.steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0])
-        for name, s in streams.items()
+        steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0]) for name, s in streams.items()
     )
 
 
 def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
-    """Why runs on pools of these sizes cannot step together; empty where all steps have batches of one shape.
+    """Why runs on pools of these sizes cannot join; empty where all steps have batches of one shape.
 
     Epochs may differ in length: rates and checks that follow them are each run's own.
     """
     for name, stream in recipe.streams.items():
         asked = [(*drawn(stream, of[name]), of[name][0]) for of in sizes]
         for n_rows, batch, _ in asked:
-            if not batches.legal(stream.order, n_rows, batch):
+            if not legal(stream.order, n_rows, batch):
                 return f"stream '{name}' cannot draw {batch} of {n_rows} rows"
-        if len({batches.cycle(stream.order, *one) for one in asked}) > 1:
+        if len({cycle(stream.order, *one) for one in asked}) > 1:
             return f"stream '{name}' has batches of different sizes"
     steps = {steps_of(recipe, epoch(recipe.streams, of)) for of in sizes}
     return f"their runs have {' and '.join(map(str, sorted(steps)))} steps" if len(steps) > 1 else ""

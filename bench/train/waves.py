@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from bench.interface import Consts, Method, Params, Recipe, Values
+from bench.interface import Consts, Method, Params, Values
+from bench.recipe import Recipe
 from bench.train import join, loop, optim
 from bench.train.keep import Scorer, Trained
 from bench.train.loop import Pool
@@ -74,8 +75,8 @@ def free_bytes(device: torch.device) -> int | None:
 
 def held(things: Iterable[object]) -> int:
     """Bytes that the tensors among ``things`` keep alive, shared ones counted once."""
-    found = (x.untyped_storage() for x in things if isinstance(x, torch.Tensor))
-    return sum({s.data_ptr(): s.nbytes() for s in found}.values())
+    storages = (x.untyped_storage() for x in things if isinstance(x, torch.Tensor))
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 def fitting(R: int, each: int, free: int | None) -> int:
@@ -133,8 +134,7 @@ def train(
     """Train the replicas at ``values`` of one task, or of several that join, wave after wave, in order.
 
     A wave that runs out of memory begins again with half as many replicas, as do those after it; a single
-    replica that does not fit raises what it met. Raises ``join.Apart`` where several tasks cannot train
-    together.
+    replica that does not fit raises what it met. Raises ``join.Apart`` where several tasks cannot join.
     """
     first, size = 0, 0
     while first < len(values):
@@ -147,7 +147,7 @@ def train(
         part = values[first : first + size]
         trained = None
         try:
-            trained = _together(method, recipe, entrants, part, settings)
+            trained = _trained(method, recipe, entrants, part, settings)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error) or len(part) == 1:
                 raise
@@ -163,7 +163,7 @@ def train(
         first += len(part)
 
 
-def _together(
+def _trained(
     method: Method, recipe: Recipe, entrants: Sequence[Entrant], part: Sequence[Values], settings: Values
 ) -> list[Trained]:
     if len(entrants) == 1:

@@ -173,7 +173,7 @@ class Trace:
 
     def loss(self, name: str = "loss") -> Tensor:
         """One named loss before every step, (steps,)."""
-        return torch.tensor([found[name] for found in self.losses], dtype=torch.float64)
+        return torch.tensor([named[name] for named in self.losses], dtype=torch.float64)
 
 
 def drive(
@@ -206,10 +206,10 @@ def drive(
     trace = Trace()
     for step, batch in enumerate(batches):
         now = loop.replica(params, 0)
-        found = method.losses({k: p.detach() for k, p in now.items()}, consts, batch, settings)
+        by_name = method.losses({k: p.detach() for k, p in now.items()}, consts, batch, settings)
         _, grads = loop.gradients(method, consts, params, batch, settings, axes)
         optimiser.step(grads, torch.full((replicas,), float(table[step]), dtype=torch.float64))
-        trace.losses.append({name: float(x) for name, x in found.items()})
+        trace.losses.append({name: float(x) for name, x in by_name.items()})
         trace.grads.append({k: g[0].clone() for k, g in grads.items()})
         trace.params.append({k: p.detach()[0].clone() for k, p in params.items()})
         trace.rates.append(float(table[step]))
@@ -224,8 +224,8 @@ def score(method: Method, task: Task, params: Params, x: Tensor, tap: str = POOL
         return method.logits(params, method.prepare(task), {tap: x}, {**task.settings, **values})
 
 
-def close(found: Tensor, wanted: Tensor, rtol: float = 1e-9) -> None:
+def close(ours: Tensor, wanted: Tensor, rtol: float = 1e-9) -> None:
     """Equal to ``rtol`` of the largest magnitude of ``wanted``, in float64."""
-    assert found.dtype == torch.float64, found.dtype
+    assert ours.dtype == torch.float64, ours.dtype
     bound = rtol * float(wanted.abs().max())
-    torch.testing.assert_close(found, wanted.to(torch.float64), rtol=0.0, atol=bound)
+    torch.testing.assert_close(ours, wanted.to(torch.float64), rtol=0.0, atol=bound)

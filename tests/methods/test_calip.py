@@ -35,8 +35,8 @@ def test_the_three_terms_of_the_reference(shared: Path) -> None:
     x_BTC, task = tokens_of(f), task_of(f)
     close(unit(x_BTC), f["all_token_features_unit"])
     parts = CALIP.parts({}, CALIP.prepare(task), x_BTC)
-    for found, name in zip(parts, ("zeroshot", "text_side", "visual_side"), strict=True):
-        close(found, f[f"logits_{name}"])
+    for part, name in zip(parts, ("zeroshot", "text_side", "visual_side"), strict=True):
+        close(part, f[f"logits_{name}"])
     for betas, wanted in zip(f["betas"], f["logits_mixed"], strict=True):
         values = {"beta2": float(betas[0]), "beta3": float(betas[1])}
         close(CALIP.logits({}, CALIP.prepare(task), {TOKENS: x_BTC}, values), wanted)
@@ -55,10 +55,10 @@ def test_the_search_of_the_reference(shared: Path) -> None:
     # The file holds single precision; in float64 no cell may differ.
     assert np.abs(accuracy - f["search_acc"].numpy()).max() < 1e-4
     val = Labelled({TOKENS: x_BTC}, f["labels"])
-    best, found = search(CALIP, consts, {}, task.settings, grid, val)
+    best, highest = search(CALIP, consts, {}, task.settings, grid, val)
     assert best["beta2"] == pytest.approx(float(f["best_beta2"]), rel=EXACT)
     assert best["beta3"] == pytest.approx(float(f["best_beta3"]), rel=EXACT)
-    assert 100.0 * found == pytest.approx(float(f["best_acc"]))
+    assert 100.0 * highest == pytest.approx(float(f["best_acc"]))
 
 
 def random_task(

@@ -74,7 +74,7 @@ def test_start_is_zero_shot_and_no_weights_means_zs_lp(shared: Path) -> None:
 
 
 def test_weights_average_over_views_and_survive_an_empty_class() -> None:
-    from bench.methods.clap import class_weights  # type: ignore[import-not-found]
+    from bench.methods.clap import class_weights
 
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
     p = torch.softmax(logits, -1)
@@ -83,13 +83,13 @@ def test_weights_average_over_views_and_survive_an_empty_class() -> None:
 
 
 def test_an_epoch_touches_about_n_rows() -> None:
-    from bench.train import batches
+    from bench.recipe import steps_per_epoch
 
     for method in (CLAP, ZSLP):
         recipe = method.recipe(method.settings, Facts(16, 50, 800, 50, "default", "rn", "paper"))
         stream = recipe.streams["image"]
         assert (recipe.epochs, recipe.select, len(stream.views), stream.rows) == (300, "last", 20, "union")
-        assert batches.steps_per_epoch(stream.order, 20 * 800, stream.batch, 800) == 3
+        assert steps_per_epoch(stream.order, 20 * 800, stream.batch, 800) == 3
         assert (recipe.grid, recipe.optim.name, recipe.optim.momentum) == (
             {"lr": (0.1,), "wd": (0.0,)},
             "sgd",

@@ -43,12 +43,12 @@ def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
         x_NTD = MODULE.two_branch(blocks, f["tokens"][i].transpose(0, 1), live, 0, gamma, keep[i])
         logits.append(cosine_logits(x_NTD[:, 0], f["text_features"], 100.0))
         losses.append(cross_entropy(logits[-1], f["labels"][i]))
-        found = dict(zip(live, torch.autograd.grad(losses[-1], list(live.values())), strict=True))
+        grads = dict(zip(live, torch.autograd.grad(losses[-1], list(live.values())), strict=True))
         if i == 1:
-            for name, grad in found.items():
+            for name, grad in grads.items():
                 close(grad, f[f"grad_step1.{name}"])
         rate_R = torch.tensor([float(rates[i])], dtype=torch.float64)
-        optimiser.step({name: grad[None] for name, grad in found.items()}, rate_R)
+        optimiser.step({name: grad[None] for name, grad in grads.items()}, rate_R)
     close(torch.stack(logits).detach(), f["logits_steps"])
     close(torch.stack(losses).detach(), f["loss"])
     close(torch.from_numpy(rates[:3]), f["lr_used"])
@@ -116,8 +116,8 @@ def test_before_training_it_is_zero_shot(tower: Any, task: Any) -> None:
     consts = LORA.prepare(task)
     params = LORA.init(task, consts, task.settings, rng.generator(1, "init"))
     f_BC = tower.encode_images(images())["pooled"]
-    found = LORA.logits(params, consts, {PIXELS: images()}, task.settings)
-    torch.testing.assert_close(found, task.scale * unit(f_BC) @ task.W_KC.T, rtol=1e-4, atol=1e-4)
+    logits_BK = LORA.logits(params, consts, {PIXELS: images()}, task.settings)
+    torch.testing.assert_close(logits_BK, task.scale * unit(f_BC) @ task.W_KC.T, rtol=1e-4, atol=1e-4)
 
 
 def trained(params: Params) -> Params:

@@ -102,7 +102,7 @@ def test_every_image_has_its_own_prompts(
     """Logits of an image do not depend on the rest of the call nor on how calls are cut; its direction
     matters.
     """
-    from bench.methods import cocoop  # type: ignore[import-not-found]
+    from bench.methods import cocoop
 
     consts = COCOOP.prepare(task)
     x = torch.randn(7, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

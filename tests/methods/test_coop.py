@@ -210,3 +210,18 @@ def test_every_token_appears_once(M: int, position: str, words: str) -> None:
     slots = tower.embed(ids)[:, 1 : 1 + M].sum(1)
     L = prompts.base_KLD.shape[1]
     torch.testing.assert_close(prompts.base_KLD.sum(1) + slots, tower.embed(ids)[:, :L].sum(1))
+
+
+def test_it_says_what_it_learns_inside_the_prompts() -> None:
+    from bench.interface import Facts, LearnedText
+
+    facts = Facts(4, 10, 40, 10, "default", "rn", "paper")
+
+    def learned(name: str, **settings: Any) -> LearnedText | None:
+        method = support.method(name)
+        return method.learned_text({**method.settings, **settings}, facts)
+
+    assert learned("coop") == learned("prograd") == LearnedText(shared=16, own=0)
+    assert learned("coop", init="a photo of a") == learned("cocoop") == LearnedText(shared=4, own=0)
+    assert learned("coop", class_specific=True) == LearnedText(shared=0, own=16)
+    assert learned("zero-shot") is learned("clip-lora") is None

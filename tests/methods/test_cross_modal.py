@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bench.clip import heads
 from bench.interface import DENSE, Batch, Facts, Rows, State, Task
-from bench.train import batches, rng
+from bench.recipe import legal
+from bench.train import rng
 from tests.methods.support import StandIn, close, drive, fixture, make_task, method, score
 
 K, C = 4, 8
@@ -215,10 +216,10 @@ def test_each_half_of_a_batch_must_be_smaller_than_its_set() -> None:
     """Protocol 21.10: EuroSAT's ten prompts rule out 16 texts a batch."""
     linear = method("cross-modal-linear")
     eurosat = Facts(1, 10, 10, 10, "eurosat", "rn", "paper")
-    found = linear.recipe(linear.settings, eurosat)
-    assert found.static == {"batch": (8,)}
-    assert {name: stream.batch for name, stream in found.streams.items()} == {"image": 4, "text": 4}
-    assert not batches.legal("restart", 10, 16) and batches.legal("restart", 10, 4)
+    recipe = linear.recipe(linear.settings, eurosat)
+    assert recipe.static == {"batch": (8,)}
+    assert {name: stream.batch for name, stream in recipe.streams.items()} == {"image": 4, "text": 4}
+    assert not legal("restart", 10, 16) and legal("restart", 10, 4)
     many = Facts(16, 100, 1600, 100, "default", "rn", "paper")
     assert linear.recipe(linear.settings, many).static == {"batch": (8, 32)}
     two = Facts(1, 2, 2, 2, "default", "rn", "paper")

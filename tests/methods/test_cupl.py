@@ -23,9 +23,9 @@ POCKET = suite.load("pocket").datasets
 @pytest.mark.parametrize("name", POCKET)
 def test_every_embedded_class_has_sentences_of_its_own(name: str) -> None:
     dataset = catalog.find(name, None, images=False)
-    found = build("cupl", dataset.spec, dataset.classnames)
-    assert len(found.prompts) == len(dataset.classnames) and found.templates == ()
-    for classname, sentences in zip(dataset.classnames, found.prompts, strict=True):
+    prompt_set = build("cupl", dataset.spec, dataset.classnames)
+    assert len(prompt_set.prompts) == len(dataset.classnames) and prompt_set.templates == ()
+    for classname, sentences in zip(dataset.classnames, prompt_set.prompts, strict=True):
         assert 2 <= len(sentences) <= 3 and len(set(sentences)) == len(sentences)
         for sentence in sentences:
             assert (
@@ -33,7 +33,7 @@ def test_every_embedded_class_has_sentences_of_its_own(name: str) -> None:
                 and sentence.endswith(".")
                 and len(sentence.split()) >= 4
             ), sentence
-    whole = [s for sentences in found.prompts for s in sentences]
+    whole = [s for sentences in prompt_set.prompts for s in sentences]
     assert len(set(whole)) == len(whole)
 
 

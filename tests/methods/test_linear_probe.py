@@ -69,13 +69,13 @@ def test_strength_is_searched_twice(rounds: int) -> None:
     fitted = select.fit(PROBE, PROBE.recipe(task.settings, task.facts), task, {}, {}, val)
     coarse = [accuracy(task, strength, val) for strength in task.settings["C"]]
     assert len(set(coarse)) > 1
-    found = task.settings["C"][int(np.argmax(coarse))]
-    ends = [0.1 * found, 10.0 * found]
+    C = task.settings["C"][int(np.argmax(coarse))]
+    ends = [0.1 * C, 10.0 * C]
     for _ in range(rounds):
         keep = int(accuracy(task, ends[0], val) < accuracy(task, ends[1], val))
-        found = ends[keep]
+        C = ends[keep]
         ends[1 - keep] = float(np.sqrt(ends[0] * ends[1]))
-    assert fitted.values["C"] == pytest.approx(found) and fitted.val_accuracy == accuracy(task, found, val)
+    assert fitted.values["C"] == pytest.approx(C) and fitted.val_accuracy == accuracy(task, C, val)
     assert fitted.budget["configurations"] == 7 + (rounds + 1 if rounds else 0)
 
 

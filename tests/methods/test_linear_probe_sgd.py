@@ -96,9 +96,13 @@ def test_batch_sizes_must_be_smaller_than_the_set() -> None:
 
 
 def test_published_budget() -> None:
-    found = recipe("linear-probe-sgd", facts(16, 100, 100))
-    assert (found.steps, found.check_every, len(found.grid["lr"]) * len(found.grid["wd"])) == (12800, 100, 6)
-    assert len(found.static["batch"]) == 2 and found.select == "best"
+    published = recipe("linear-probe-sgd", facts(16, 100, 100))
+    assert (
+        published.steps,
+        published.check_every,
+        len(published.grid["lr"]) * len(published.grid["wd"]),
+    ) == (12800, 100, 6)
+    assert len(published.static["batch"]) == 2 and published.select == "best"
 
 
 def test_an_unknown_start_is_refused() -> None:

@@ -54,8 +54,8 @@ def test_path_equals_the_reference(data: dict[str, Any], given: tuple[Any, Task]
         params["a_SK"][8], params["a_SK"][9]
     )
     for i, accuracy in enumerate(data["val_acc"].tolist()):
-        found = score(lp, task, params, data["val_features"], epoch=i).argmax(1)
-        assert 100.0 * float((found == data["val_labels"]).double().mean()) == pytest.approx(accuracy)
+        classes = score(lp, task, params, data["val_features"], epoch=i).argmax(1)
+        assert 100.0 * float((classes == data["val_labels"]).double().mean()) == pytest.approx(accuracy)
 
 
 def test_the_latest_of_the_best_epochs_is_kept(data: dict[str, Any], given: tuple[Any, Task]) -> None:
@@ -65,8 +65,8 @@ def test_the_latest_of_the_best_epochs_is_kept(data: dict[str, Any], given: tupl
     val = Labelled({POOLED: data["val_features"]}, data["val_labels"])
     fitted = select.fit(lp, recipe, task, lp.prepare(task), {}, val)
     assert fitted.values["epoch"] == int(data["best_epoch"])
-    found = score(lp, task, fitted.params, data["test_features"], **fitted.values).argmax(1)
-    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(
+    classes = score(lp, task, fitted.params, data["test_features"], **fitted.values).argmax(1)
+    assert 100.0 * float((classes == data["test_labels"]).double().mean()) == pytest.approx(
         float(data["test_acc"])
     )
 

@@ -89,15 +89,15 @@ def test_projection(seed: int, lam: float) -> None:
         return PROGRAD.combine({"loss": {"ctx": g}, "distance": {"ctx": h}}, {"lam": lam})["ctx"]
 
     dot = float((g * h).sum())
-    found = combine(g, h, lam)
+    combined = combine(g, h, lam)
     if dot >= 0:
-        assert torch.equal(found, g)
+        assert torch.equal(combined, g)
     else:
         assert abs(float((combine(g, h, 1.0) * h).sum())) < 1e-12
-        torch.testing.assert_close((found * h).sum().item(), (1 - lam) * dot)
-        torch.testing.assert_close(combine(g, 7.0 * h, lam), found)
+        torch.testing.assert_close((combined * h).sum().item(), (1 - lam) * dot)
+        torch.testing.assert_close(combine(g, 7.0 * h, lam), combined)
         across = g - dot / (h * h).sum() * h
-        torch.testing.assert_close(found - lam * across, (1 - lam) * g)
+        torch.testing.assert_close(combined - lam * across, (1 - lam) * g)
     assert torch.equal(combine(g, torch.zeros_like(h), lam), g)
 
 

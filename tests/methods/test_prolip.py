@@ -53,8 +53,8 @@ def test_epochs_equal_the_reference(shared: Path, family: str, replicas: int) ->
     close(torch.tensor(trace.rates, dtype=torch.float64), data["lr_used"])
     close(trace.loss(), data["loss_ce"] + data["lam"] * data["loss_anchor"])
     close(trace.of(name), data["weight_steps"])
-    found = score(lip, task, trace.params[-1], data["test_inputs"], tap=PREPROJ).argmax(1)
-    assert 100.0 * float((found == data["test_labels"]).double().mean()) == pytest.approx(
+    classes = score(lip, task, trace.params[-1], data["test_inputs"], tap=PREPROJ).argmax(1)
+    assert 100.0 * float((classes == data["test_labels"]).double().mean()) == pytest.approx(
         float(data["test_acc"])
     )
 
@@ -76,8 +76,8 @@ def test_the_engine_takes_the_views_in_the_published_order(shared: Path, family:
 def test_published_recipes() -> None:
     lip = method("prolip")
     facts = Facts(4, 10, 40, 10, "default", "rn", "paper")
-    found = lip.recipe(lip.settings, facts)
-    assert found.grid == {"lr": (1e-5,), "lam": (0.25,)} and found.select == "last"
-    assert len(found.streams["image"].views) == found.epochs == 300
+    recipe = lip.recipe(lip.settings, facts)
+    assert recipe.grid == {"lr": (1e-5,), "lam": (0.25,)} and recipe.select == "last"
+    assert len(recipe.streams["image"].views) == recipe.epochs == 300
     searched = lip.recipe({**lip.settings, "lr": (1e-2, 1e-3), "lam": (10.0, 1.0, 0.0)}, facts)
     assert searched.grid["lam"] == (10.0, 1.0, 0.0) and searched.fixed["lam"] == 0.25

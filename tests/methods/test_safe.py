@@ -50,8 +50,8 @@ def task_for(
     m = method(name)
     known = {}
     for i, view in enumerate((EVAL, FLIP)):
-        found = features(head, N, 10 + i)
-        known |= {(tap, view): x for tap, x in found.items()}
+        by_tap = features(head, N, 10 + i)
+        known |= {(tap, view): x for tap, x in by_tap.items()}
     raw_KC = torch.randn(K, C, generator=rng.generator(5, "text"), dtype=torch.float64)
     task = make_task(
         m,

@@ -69,11 +69,13 @@ def started(task: Task) -> tuple[Any, Consts, dict[str, Tensor]]:
 def test_it_starts_as_safe_does(visual: Any) -> None:
     task = task_with(visual)
     control, consts, params = started(task)
-    found = control.logits(params, consts, {t: task.features(t, EVAL) for t in control.taps}, task.settings)
+    logits_BK = control.logits(
+        params, consts, {t: task.features(t, EVAL) for t in control.taps}, task.settings
+    )
     safe = method("safe")
     features = {t: task.features(t, EVAL) for t in safe.taps}
     wanted = safe.logits(task.head.copy(torch.float64), safe.prepare(task), features, task.settings)
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(logits_BK, wanted, rtol=1e-9, atol=1e-9)
     assert sum(p.numel() for p in params.values()) > sum(p.numel() for p in task.head.params.values())
 
 
@@ -122,12 +124,12 @@ def test_live_statistics_are_means_over_support_batches(visual: Any) -> None:
     control, consts, params = started(task)
     assert [len(b) for b in consts["batches"]] == [4, 4, 4]
     own = {name.removeprefix("layer4."): p for name, p in params.items() if name.startswith("layer4.")}
-    found = control.statistics(own, consts)
+    statistics = control.statistics(own, consts)
     first = [torch.nn.functional.conv2d(x, own["0.conv1.weight"]) for x in consts["batches"]]
     mean = torch.stack([y.mean((0, 2, 3)) for y in first]).mean(0)
     variance = torch.stack([y.transpose(0, 1).flatten(1).var(1) for y in first]).mean(0)
-    torch.testing.assert_close(found["0.bn1.running_mean"], mean, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found["0.bn1.running_var"], variance, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(statistics["0.bn1.running_mean"], mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(statistics["0.bn1.running_var"], variance, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("bn", ["frozen", "live"])

@@ -64,9 +64,9 @@ def test_every_point_of_the_search(shared: Path) -> None:
     grid = points(recipe.search)
     accuracy = torch.zeros(len(grid), dtype=torch.float64)
     for positions, lines in m.sweep({}, m.prepare(task), {POOLED: f["val_features"]}, task.settings, grid):
-        found = (lines.logits().argmax(-1) == f["val_labels"]).sum(-1)
-        assert torch.equal(found, hits.count(lines, f["val_labels"]))
-        accuracy[list(positions)] = 100 * found.double() / len(f["val_labels"])
+        hits_G = (lines.logits().argmax(-1) == f["val_labels"]).sum(-1)
+        assert torch.equal(hits_G, hits.count(lines, f["val_labels"]))
+        accuracy[list(positions)] = 100 * hits_G.double() / len(f["val_labels"])
     close(accuracy.view(f["search_acc"].shape), f["search_acc"], 1e-12)
 
 
@@ -95,21 +95,21 @@ def test_equal_points_of_the_search_leave_the_first(shared: Path) -> None:
     consts = {**m.prepare(task), "scale": 1e6}
     y_B = m.logits({}, consts, {POOLED: f["val_features"]}, {"alpha": 0.0, "beta": 1.0}).argmax(-1)
     for grid in (points(recipe.search), points(recipe.search)[::-1]):
-        found, accuracy = select.search(
+        chosen, accuracy = select.search(
             m, consts, {}, {}, grid, select.Labelled({POOLED: f["val_features"]}, y_B)
         )
-        assert found == grid[0] and accuracy == 1.0
+        assert chosen == grid[0] and accuracy == 1.0
 
 
 def training_batches(f: dict[str, Any]) -> list[Batch]:
-    size, found = int(f["F_batch_size"]), []
+    size, batches = int(f["F_batch_size"]), []
     for x, order in zip(f["F_views"], f["F_order"], strict=True):
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            found.append(
-                Batch({"image": Rows(x[rows], f["train_labels"][rows], rows)}, len(found), rng.generator(0))
+            batches.append(
+                Batch({"image": Rows(x[rows], f["train_labels"][rows], rows)}, len(batches), rng.generator(0))
             )
-    return found
+    return batches
 
 
 @pytest.mark.parametrize("replicas", [1, 3])

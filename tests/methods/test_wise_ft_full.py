@@ -185,13 +185,13 @@ def test_head_of_eighty_templates() -> None:
 
 def test_published_recipe() -> None:
     wise = method("wise-ft-full")
-    found = wise.recipe(wise.settings, Facts(16, 10, 160, 10, "default", "rn", "paper"))
+    recipe = wise.recipe(wise.settings, Facts(16, 10, 160, 10, "default", "rn", "paper"))
     assert (
-        found.epochs == 10
-        and found.select == "last"
-        and found.optim is not None
-        and found.optim.clip_norm == 1.0
+        recipe.epochs == 10
+        and recipe.select == "last"
+        and recipe.optim is not None
+        and recipe.optim.clip_norm == 1.0
     )
-    stream = found.streams["image"]
+    stream = recipe.streams["image"]
     assert (stream.batch, stream.tap, stream.rows, len(stream.views)) == (512, PIXELS, "per-epoch", 10)
     assert stream.views[0] == "rrc(0.9,noflip)#0" and not wise.fuse

@@ -93,9 +93,9 @@ class Tape:
     def replay(self) -> None:
         """All of it again, on the same tensors."""
         for call, args, kwargs, results in self.calls:
-            found: list[Tensor] = []
-            _each(found.append, call(*args, **kwargs))
-            for old, new in zip(results, found, strict=False):  # what changes in place has no results
+            changed: list[Tensor] = []
+            _each(changed.append, call(*args, **kwargs))
+            for old, new in zip(results, changed, strict=False):  # what changes in place has no results
                 old.copy_(new)
 
 
@@ -187,14 +187,14 @@ class SecondDevice(TorchDispatchMode):
         real_args, real_kwargs = _each(self._real, args), _each(self._real, kwargs)
         if self.tape is not None:
             self._save(written)
-        found = func(*real_args, **real_kwargs)
+        outcome = func(*real_args, **real_kwargs)
         results: list[Tensor] = []
         if self.tape is not None:
             self.tape.calls.append((func, real_args, real_kwargs, results))
         if written:
             return kwargs.get("out", args[0]) if op.returns else None
         back = op.name == "_to_copy" and to is not None and not _is_there(to)
-        return found if back else _each(lambda x: self._moved(x, results), found)
+        return outcome if back else _each(lambda x: self._moved(x, results), outcome)
 
     def _judge(self, name: str, args: Any, to: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         here, there = (args[0].device, to or args[0].device) if name == "_to_copy" else (None, None)

@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
-from bench.train.batches import (
-    RULES,
-    check_legal,
-    cycle,
-    index_batches,
-    legal,
-    locate,
-    order,
-    pool_rows,
-    steps_per_epoch,
-)
+from bench.recipe import RULES, check_legal, legal, pool_rows, steps_per_epoch
+from bench.train.batches import cycle, index_batches, locate, order
 
 KEY = (1, "batches", "image")
 

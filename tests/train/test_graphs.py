@@ -44,8 +44,8 @@ class Recorder:
 
         def replay() -> None:
             self.replays[mine] += 1
-            found = step()
-            loss_R.resize_(found.shape).copy_(found)
+            loss = step()
+            loss_R.resize_(loss.shape).copy_(loss)
 
         return graphs.Recording(replay, loss_R)
 
@@ -136,9 +136,9 @@ def test_blocks_equal_a_plain_loop(name: str, wrap: type[Noisy] | None) -> None:
     if wrap:
         c.method = wrap(c)
     c.recipe = replace(c.recipe, select="last", check_every=None)
-    found, (params, losses) = train(c), plain(c)
+    trained, (params, losses) = train(c), plain(c)
     assert len({tuple(row) for row in losses}) > 5
-    assert all(torch.equal(p.detach(), found.params[name]) for name, p in params.items())
+    assert all(torch.equal(p.detach(), trained.params[name]) for name, p in params.items())
     checked = train(replace_recipe(c, select="best", check_every=5))
     assert checked.losses and all(losses[step] == row for step, row in checked.losses)
 
@@ -168,24 +168,26 @@ def test_recorded_steps_equal_called_ones(
     name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = case(name, **LONG[name])
-    found = train(c)
+    trained = train(c)
     shapes = 2 if name == "tip-adapter-f" else 1
-    assert (found.graphs, found.eager) == (shapes, "")
-    assert recorder.warmed == shapes * graphs.WARM and sum(recorder.replays) == found.steps - recorder.warmed
+    assert (trained.graphs, trained.eager) == (shapes, "")
+    assert (
+        recorder.warmed == shapes * graphs.WARM and sum(recorder.replays) == trained.steps - recorder.warmed
+    )
     monkeypatch.setattr(graphs, "capturer", lambda device: None)
     called = train(c)
     assert (called.graphs, called.eager) == (0, "")
-    same(found, called)
+    same(trained, called)
 
 
 def test_patience_ends_recorded_runs_at_the_same_step(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = case("safe", steps=60, check_every=1, patience=8, lr=(1e-2, 1e-7))
-    found = train(c)
-    assert found.graphs == 1 and found.steps < 60
+    trained = train(c)
+    assert trained.graphs == 1 and trained.steps < 60
     monkeypatch.setattr(graphs, "capturer", lambda device: None)
-    same(found, train(c))
+    same(trained, train(c))
 
 
 @pytest.mark.parametrize(
@@ -194,9 +196,9 @@ def test_patience_ends_recorded_runs_at_the_same_step(
 def test_losses_that_read_the_host_are_not_recorded(wrap: type[Noisy], says: str, recorder: Recorder) -> None:
     c = case("cross-modal-linear", **LONG["cross-modal-linear"])
     c.method = wrap(c)
-    found = train(replace_recipe(c, select="last"))
-    assert (found.graphs, found.eager, recorder.warmed, recorder.replays) == (0, says, 1, [])
-    assert all(torch.equal(p.detach(), found.params[name]) for name, p in plain(c)[0].items())
+    trained = train(replace_recipe(c, select="last"))
+    assert (trained.graphs, trained.eager, recorder.warmed, recorder.replays) == (0, says, 1, [])
+    assert all(torch.equal(p.detach(), trained.params[name]) for name, p in plain(c)[0].items())
 
 
 def test_losses_that_read_the_host_late_are_found_while_recorded(
@@ -220,11 +222,11 @@ def test_losses_that_read_the_host_late_are_found_while_recorded(
     monkeypatch.setattr(recorder, "capture", capture)
     c = case("cross-modal-linear", **LONG["cross-modal-linear"])
     c.method = Late(c)
-    found = train(c)
-    assert (found.graphs, found.steps) == (
+    trained = train(c)
+    assert (trained.graphs, trained.steps) == (
         0,
         40,
-    ) and found.eager == "recording failed: the losses read batch.step"
+    ) and trained.eager == "recording failed: the losses read batch.step"
 
 
 def test_a_failed_recording_costs_nothing_and_is_reported(
@@ -266,8 +268,8 @@ def test_what_is_never_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loop, "resident", lambda pools, device: False)
     assert train(c).eager == "features are gathered from another device"
     monkeypatch.setattr(type(c.method), "fuse", False)
-    found = train(c)
-    assert (found.graphs, found.eager) == (0, "replicas are trained one after the other")
+    trained = train(c)
+    assert (trained.graphs, trained.eager) == (0, "replicas are trained one after the other")
     assert recorder.warmed == 0
 
 
@@ -295,16 +297,16 @@ def test_noise_is_made_when_asked_for_and_met_again_from_its_start() -> None:
         return rng.generator(1, "noise", 5)
 
     host = graphs.Host()
-    draw = graphs.Draw({}, 5, make, host)
+    batch = graphs.WatchedBatch({}, 5, make, host)
     assert not made and not host.asked
-    first = torch.rand(2, generator=draw.noise), torch.rand(2, generator=draw.noise)
-    again = draw.again()
+    first = torch.rand(2, generator=batch.noise), torch.rand(2, generator=batch.noise)
+    again = batch.again()
     assert torch.equal(torch.rand(2, generator=again.noise), first[0]) and not torch.equal(*first)
-    assert len(made) == 2 and host.asked == {"noise"} and draw.step == 5 and host.asked == {"noise", "step"}
+    assert len(made) == 2 and host.asked == {"noise"} and batch.step == 5 and host.asked == {"noise", "step"}
     given = Batch({}, 0, rng.generator(1, "x"))
     torch.rand(3, generator=given.noise)
     expected = torch.rand(2, generator=given.noise.clone_state())
-    assert torch.equal(torch.rand(2, generator=graphs.drawn(given).again().noise), expected)
+    assert torch.equal(torch.rand(2, generator=graphs.watched(given).again().noise), expected)
 
 
 def test_a_moved_case_is_the_same_case() -> None:
@@ -354,7 +356,7 @@ def test_cuda_a_step_that_waits_for_the_device_goes_on_unrecorded(
     c = on(case("cross-modal-linear", **{**LONG["cross-modal-linear"], "lr": (1e-2,), "wd": (0.0,)}), "cuda")
     expected: Mapping[str, torch.Tensor] = train(c).params
     c.method = Waiting(c)
-    found = train(c)
-    assert (found.graphs, found.steps) == (0, 40) and found.eager.startswith("recording failed: ")
-    for key, p in found.params.items():
+    trained = train(c)
+    assert (trained.graphs, trained.steps) == (0, 40) and trained.eager.startswith("recording failed: ")
+    for key, p in trained.params.items():
         torch.testing.assert_close(p, expected[key], rtol=1e-12, atol=1e-14)

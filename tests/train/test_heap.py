@@ -90,7 +90,7 @@ def test_training_keeps_and_returns(fails: bool, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(ZeroDivisionError):
             case("safe").fit()
     else:
-        found = case("safe").fit()
-        assert found.curve == plain.curve
-        assert all(torch.equal(p, found.params[name]) for name, p in plain.params.items())
+        fitted = case("safe").fit()
+        assert fitted.curve == plain.curve
+        assert all(torch.equal(p, fitted.params[name]) for name, p in plain.params.items())
     assert set_ == [heap._KEEP, heap._USUAL]

@@ -30,9 +30,9 @@ def random_lines(kind: str, B: int = 60, K: int = 7) -> tuple[Lines, torch.Tenso
 @pytest.mark.parametrize("kind", ["real", "quarters"])
 def test_lines_count_as_their_logits(kind: str) -> None:
     lines, y_B = random_lines(kind)
-    found = hits.count(lines, y_B)
-    assert found.tolist() == counted(lines, y_B) == hits.count(lines.logits(), y_B).tolist()
-    assert len(set(found.tolist())) > 3
+    hits_G = hits.count(lines, y_B)
+    assert hits_G.tolist() == counted(lines, y_B) == hits.count(lines.logits(), y_B).tolist()
+    assert len(set(hits_G.tolist())) > 3
 
 
 def test_the_quarters_hold_ties_that_order_decides() -> None:
@@ -40,9 +40,9 @@ def test_the_quarters_hold_ties_that_order_decides() -> None:
     lines, y_B = random_lines("quarters")
     K = lines.base_BK.shape[1]
     turned = Lines(lines.base_BK.flip(1), lines.slope_BK.flip(1), lines.factor_G)
-    found = hits.count(turned, K - 1 - y_B)
-    assert found.tolist() == counted(turned, K - 1 - y_B)
-    assert (found != hits.count(lines, y_B)).sum() > 5
+    hits_G = hits.count(turned, K - 1 - y_B)
+    assert hits_G.tolist() == counted(turned, K - 1 - y_B)
+    assert (hits_G != hits.count(lines, y_B)).sum() > 5
 
 
 @pytest.mark.parametrize("where", ["base", "slope"])

@@ -14,8 +14,8 @@ import torch
 
 from bench.clip.blocks import product
 from bench.interface import Batch, Consts, Method, Params, Recipe, Stream, Values
+from bench.recipe import Schedule
 from bench.train import graphs, join, loop, rng, select, span, waves
-from bench.train.schedule import Schedule
 from tests.methods.support import StandIn, make_task, method, tiny_tower
 from tests.train.engine_cases import OVERRIDES, Case, case, on
 from tests.train.test_fused import assert_same
@@ -26,16 +26,16 @@ RESTART = ["cross-modal", "cross-modal-linear", "linear-probe-sgd", "safe"]  # f
 
 
 def cases(name: str, n: int = 3, **more: Any) -> list[Case]:
-    found = [case(name, seed=seed, **more) for seed in range(1, n + 1)]
-    assert not torch.equal(found[0].pools["image"].x, found[1].pools["image"].x)
-    return [replace(c, method=found[0].method) for c in found]
+    group = [case(name, seed=seed, **more) for seed in range(1, n + 1)]
+    assert not torch.equal(group[0].pools["image"].x, group[1].pools["image"].x)
+    return [replace(c, method=group[0].method) for c in group]
 
 
 def shots(name: str, seeds: tuple[int, ...] = (1, 2), **more: Any) -> list[Case]:
     """Tasks with 2 and with 4 images a class."""
-    found = [case(name, seed=seed, shots=n, **more) for n in (2, 4) for seed in seeds]
-    assert len({c.pools["image"].images for c in found}) == 2
-    return [replace(c, method=found[0].method) for c in found]
+    group = [case(name, seed=seed, shots=n, **more) for n in (2, 4) for seed in seeds]
+    assert len({c.pools["image"].images for c in group}) == 2
+    return [replace(c, method=group[0].method) for c in group]
 
 
 def together(group: list[Case]) -> list[select.Fitted]:
@@ -45,8 +45,8 @@ def together(group: list[Case]) -> list[select.Fitted]:
 
 def assert_as_alone(group: list[Case], joined: list[select.Fitted]) -> None:
     alone = [c.fit() for c in group]
-    found = [torch.cat([p.flatten() for p in a.params.values()]) for a in alone]
-    assert not any(torch.equal(a, b) for a, b in pairwise(found)), "the seeds do differ"
+    flat = [torch.cat([p.flatten() for p in a.params.values()]) for a in alone]
+    assert not any(torch.equal(a, b) for a, b in pairwise(flat)), "the seeds do differ"
     for c, one, other in zip(group, alone, joined, strict=True):
         assert_same(c, one, other)
         assert one.budget == other.budget and one.curve == other.curve
@@ -297,11 +297,9 @@ def test_constants_are_shared_or_stacked() -> None:
     shared, varying = join.merged(lanes)
     assert list(varying) == [("deep", "pair", 0)] and varying["deep", "pair", 0].shape == (3, 2)
     for g, lane in enumerate(lanes):
-        found = join.placed(shared, {path: x[g] for path, x in varying.items()})
-        assert found["thing"] is thing and torch.equal(found["deep"]["pair"][0], lane["deep"]["pair"][0])
-        assert (
-            found["deep"]["pair"][1:] == (3,) and found["deep"]["none"] is None and torch.equal(found["W"], W)
-        )
+        own = join.placed(shared, {path: x[g] for path, x in varying.items()})
+        assert own["thing"] is thing and torch.equal(own["deep"]["pair"][0], lane["deep"]["pair"][0])
+        assert own["deep"]["pair"][1:] == (3,) and own["deep"]["none"] is None and torch.equal(own["W"], W)
 
 
 @pytest.mark.parametrize("G", [2, 3])

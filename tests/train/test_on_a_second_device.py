@@ -17,16 +17,20 @@ import torch
 from bench.clip import checkpointing
 from bench.contract import lab as labs
 from bench.contract.lab import Lab, open_lab
+from bench.executors import serial
 from bench.interface import POOLED, Facts, Method, Recipe, State, Values
 from bench.names import canonical
 from bench.plan import planner, settings
 from bench.plan.cells import Planned
 from bench.plan.request import Request
+from bench.plan.todo import recorded, remaining
 from bench.records import places, store
 from bench.records.types import Budget, FitRecord
 from bench.registry import Registry, builtin
-from bench.run import evaluate, execute
+from bench.run import evaluate
 from bench.run import fit as fitting
+from bench.run import task as tasks
+from bench.run.desk import Desk
 from bench.train import graphs
 from tests.train.engine_cases import OVERRIDES, on
 from tests.train.second_device import NAME, Fault, SecondDevice, Waits, no_inference_mode
@@ -129,11 +133,11 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
         results=results,
     )
     made = planner.make(request, short)
-    runner = execute.Runner(lab.session, short, results, keep_states="all", join=join)
-    outcome = runner.run(made, execute.remaining(made)[0], lambda *_: None)
+    desk = Desk(lab.session, short, results, keep_states="all", join=join)
+    outcome = serial.run(desk, made, remaining(made)[0], lambda *_: None)
     assert outcome.failures == []
     fits = {f.cell.seed: f for f in made.fits if f.asked}
-    records = {seed: execute.recorded(f) for seed, f in fits.items()}
+    records = {seed: recorded(f) for seed, f in fits.items()}
     states = {f.key: state(results, f) for f in made.fits}
     first = next(iter(fits.values()))
     after = {role: states[f.key] for role, f in first.after.items()}
@@ -146,11 +150,11 @@ def run(lab: Lab, name: str, family: str, seeds: tuple[int, ...] = (1,), join: b
 
 def state(results: Path, fit: Planned) -> State:
     """A fit's state as it was kept on disk."""
-    stored = execute.recorded(fit)
+    stored = recorded(fit)
     assert stored is not None
-    found = fitting.load_state(results, fit, stored, "cpu")
-    assert found is not None
-    return found
+    fitted = fitting.load_state(results, fit, stored, "cpu")
+    assert fitted is not None
+    return fitted
 
 
 def assert_same(here: Ran, there: Ran) -> None:
@@ -160,19 +164,19 @@ def assert_same(here: Ran, there: Ran) -> None:
         assert (one.values, one.step) == (other.values, other.step)
         assert one.val_accuracy == other.val_accuracy and np.array_equal(here.top1[seed], there.top1[seed])
         session = here.lab.session
-        consts = fit.method.prepare(session.task(fit, here.after))
+        consts = fit.method.prepare(tasks.make(session, fit, here.after))
         images = {
             tap: session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap)
             for tap in fit.method.taps
         }
         with torch.no_grad():
-            wanted, found = (
+            wanted, ours = (
                 fit.method.logits(
                     s.params, consts, images, evaluate.values_of(fit, fit.evaluations[0], s.values)
                 )
                 for s in (here.states[seed], there.states[seed])
             )
-        torch.testing.assert_close(found, wanted, rtol=0.0, atol=CLOSE * float(wanted.abs().max()))
+        torch.testing.assert_close(ours, wanted, rtol=0.0, atol=CLOSE * float(wanted.abs().max()))
 
 
 def assert_recorded(method: Method, budget: Budget) -> None:
@@ -211,9 +215,9 @@ def test_seeds_that_join_there_end_as_alone_here(
     with there:
         away = run(worlds.there, name, family, seeds=(1, 2), join=True)
     assert there.faults == []
-    for found in away.records.values():
-        assert found.budget.joined == [f.key for f in away.fits.values()], found.budget
-        assert_recorded(here.fits[1].method, found.budget)
+    for record in away.records.values():
+        assert record.budget.joined == [f.key for f in away.fits.values()], record.budget
+        assert_recorded(here.fits[1].method, record.budget)
     assert_same(here, away)
 
 
@@ -226,7 +230,7 @@ def test_prompts_in_pieces_are_recorded_too(
     with there:
         away = run(worlds.there, "coop", "rn", seeds=(1, 2), join=True)
     assert there.faults == []
-    assert all(found.budget.eager == [] for found in away.records.values())
+    assert all(record.budget.eager == [] for record in away.records.values())
     assert_same(here, away)
 
 
@@ -240,11 +244,11 @@ def test_whole_fits_are_the_same_there_to_the_last_choice(name: str, there: Seco
         away = [replace(c, task=replace(c.task, backbone=away[0].task.backbone)) for c in away]
         away = [replace(c, consts=c.method.prepare(c.task)) for c in away]
         fits = [away[0].fit(), *together(away)]
-        moved = [{key: p.cpu() for key, p in found.params.items()} for found in fits]
+        moved = [{key: p.cpu() for key, p in f.params.items()} for f in fits]
     assert there.faults == []
-    for found, params, wanted in zip(fits, moved, [alone[0], *alone], strict=True):
-        assert found.budget["eager"] == [] and found.budget["graphs"] >= 1
-        assert (found.values, found.step, found.curve) == (wanted.values, wanted.step, wanted.curve)
+    for fitted, params, wanted in zip(fits, moved, [alone[0], *alone], strict=True):
+        assert fitted.budget["eager"] == [] and fitted.budget["graphs"] >= 1
+        assert (fitted.values, fitted.step, fitted.curve) == (wanted.values, wanted.step, wanted.curve)
         for key, p in wanted.params.items():
             torch.testing.assert_close(params[key], p, rtol=1e-9, atol=1e-12)
 

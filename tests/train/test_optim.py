@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
+from bench.recipe import OptimSpec, Schedule
 from bench.train import optim
-from bench.train.optim import OptimSpec, bytes_per_parameter, make
-from bench.train.schedule import Schedule, rates
+from bench.train.optim import bytes_per_parameter, make
+from bench.train.schedule import rates
 
 SHAPES = {"weight": (5, 3), "bias": (5,), "scale": ()}
 SPECS = {

@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.train.optim import OptimSpec, make
-from bench.train.schedule import Schedule, rates
+from bench.recipe import OptimSpec, Schedule
+from bench.train.optim import make
+from bench.train.schedule import rates
 
 Data = dict[str, torch.Tensor]
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
-from bench.train.schedule import NAMES, Schedule, rates
+from bench.recipe import SCHEDULES, Schedule
+from bench.train.schedule import rates
 
 
 def archive(shared: Path, name: str) -> dict[str, np.ndarray]:
@@ -134,7 +135,7 @@ def test_warm_up_start_is_absolute() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from(NAMES),
+    name=st.sampled_from(tuple(SCHEDULES)),
     lr=st.floats(1e-7, 1.0),
     steps=st.integers(0, 300),
     each=st.integers(1, 40),

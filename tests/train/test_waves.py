@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bench.interface import Recipe
+from bench.recipe import OptimSpec
 from bench.train import loop, waves
-from bench.train.optim import OptimSpec
 from tests.train.engine_cases import case
 from tests.train.test_fused import assert_same
 

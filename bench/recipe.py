@@ -1,0 +1,265 @@
+"""How a method is trained, as data: streams of rows, batch rules, optimiser, schedule, grid and selection.
+
+A recipe is part of the fit key, so its fields, their names, their order and their defaults are too. Here are
+also the numbers that follow from a recipe alone: what is a legal batch and how many steps make an epoch.
+Nothing here needs torch, so that plans are made and priced without it.
+
+Legend: N images, V views of each, B batch.
+
+Batch rules
+    ``restart``     shuffled passes without a last partial batch, reshuffled at their end (Cross-Modal, SAFE)
+    ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
+    ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
+    ``full``        one batch of all rows in their own order
+    ``images``      max(1, N // B) batches from a fresh permutation of all V*N rows (CLAP, ZS-LP)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from bench.errors import BenchError
+from bench.names import canonical, nearest
+
+# Taps: where in the image tower features are taken, always raw.
+PIXELS, LAYER3, DENSE, TOKENS, PREPROJ, POOLED = "pixels", "layer3", "dense", "tokens", "preproj", "pooled"
+EVAL, FLIP = "eval", "flip"  # views that have a name of their own; random crops are rrc(a)#i
+SUPPORT, TEXT, PREPARED = "support", "text", "prepared"  # sources of a stream's rows
+LR, WD = "lr", "wd"  # the two grid axes the optimiser itself reads
+
+RULES = ("restart", "epoch-keep", "epoch-drop", "full", "images")
+LAYOUTS = ("union", "per-epoch")
+OPTIMISERS = ("adamw", "adam", "sgd")
+# The options of every schedule, with the published values.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "cosine": {"floor": 0.0, "per_epoch": False, "period": None},
+    "dassl": {"warmup_epochs": 1, "warmup_rate": 1e-5},
+    "warmup-cosine-cm": {"warmup_steps": 50, "warmup_rate": 1e-5, "period": None},
+    "linear-warmup-cosine": {"warmup_steps": 500},
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where the rows of a batch come from.
+
+    ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor
+    (V, N, ...) that ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows =
+    'union'`` every view of every image is a row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses
+    view (e + ``first``) mod V (N rows). ``order`` is a batch rule; ``batch`` counts rows (None: all of them).
+    """
+
+    source: str = SUPPORT
+    tap: str = POOLED
+    views: tuple[str, ...] = (EVAL,)
+    rows: str = "union"
+    order: str = "restart"
+    batch: int | None = None
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """An optimiser as data; ``dataclasses.asdict`` is JSON-able and ``OptimSpec(**that)`` restores it.
+
+    ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no
+    dampening). ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second
+    moments below 3e-8 as fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's
+    global gradient norm (protocol 7.1). Raises ``BenchError`` for an unknown name or values out of range.
+    """
+
+    name: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    half_state: bool = False
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        name = canonical(self.name)
+        if name not in OPTIMISERS:
+            raise BenchError(
+                f"unknown optimiser '{self.name}'{nearest(self.name, OPTIMISERS)}; "
+                f"one of: {', '.join(OPTIMISERS)}"
+            )
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise BenchError(f"optimiser '{name}': betas must be two numbers in [0, 1), not {self.betas}")
+        if not (self.eps >= 0.0 and self.momentum >= 0.0):
+            raise BenchError(f"optimiser '{name}': eps and momentum must not be negative")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise BenchError(f"optimiser '{name}': clip_norm must be positive, or left out")
+        if self.half_state and name == "sgd":
+            raise BenchError("optimiser 'sgd' has no second moment; leave half_state out")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able and ``Schedule(**that)`` restores
+    it.
+
+    Missing options are filled in with the published values, so that equal schedules compare and serialise
+    equal.
+
+    - ``constant``
+    - ``cosine`` (protocol 3.3): per step to zero; ``floor`` is an absolute rate (3.4), ``per_epoch`` holds
+      the rate within an epoch (3.5), ``period`` pins T (in steps, or epochs) when a run is a prefix of a
+      longer one
+    - ``dassl`` (3.1): per epoch; ``warmup_epochs`` at the absolute ``warmup_rate``, cosine period = all
+      epochs
+    - ``warmup-cosine-cm`` (3.2): step 0 at the absolute ``warmup_rate``, linear for ``warmup_steps``, then
+      cosine with T = the run's steps (12,800 as published, shorter runs scale); ``period`` pins T instead
+    - ``linear-warmup-cosine`` (3.6): ``lr (i+1)/warmup_steps``, then cosine to zero over the remaining steps
+
+    Raises ``BenchError`` for an unknown name or option and for values out of range.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        name = canonical(self.name)
+        if name not in SCHEDULES:
+            known = ", ".join(SCHEDULES)
+            raise BenchError(
+                f"unknown schedule '{self.name}'{nearest(self.name, SCHEDULES)}; schedules: {known}"
+            )
+        defaults = SCHEDULES[name]
+        given = {str(option).replace("-", "_"): value for option, value in dict(self.options).items()}
+        for option, value in given.items():
+            if option not in defaults:
+                hint = nearest(option, defaults) or f"; its options: {', '.join(defaults) or 'none'}"
+                raise BenchError(f"schedule '{name}' has no option '{option}'{hint}")
+            _check_option(name, option, value, defaults[option])
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", {**defaults, **given})
+
+
+def _check_option(name: str, option: str, value: Any, default: Any) -> None:
+    """Refuse a value of the wrong kind: a flag, a whole number (None where that is the default) or a rate."""
+    if isinstance(default, bool):
+        good, want = isinstance(value, bool), "true or false"
+    elif option == "period":
+        good = value is None or (type(value) is int and value > 0)
+        want = "a positive whole number, or left out"
+    elif isinstance(default, int):
+        good, want = type(value) is int and value >= 0, "a whole number, zero or more"
+    else:
+        good, want = type(value) in (int, float) and 0.0 <= value < float("inf"), "a number, zero or more"
+    if not good:
+        raise BenchError(f"schedule '{name}': {option} must be {want}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained and selected; part of the fit key.
+
+    ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost.
+    ``static``: values that change shapes; each combination is a group of its own. ``search``: inference-time
+    values tried on validation after training. ``support``: taps and views of the support images that
+    ``prepare`` reads. ``check``: values that replace the settings while checkpoints are scored; a value of
+    ``Method.inference`` that is neither here nor searched has its class-level default then, whatever the user
+    sets. ``fixed``: one value per grid, static and search axis, for protocols without validation. ``select``:
+    ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after
+    steps 0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is
+    best, ``accuracy`` or ``loss``. ``patience``: checks without improvement after which a replica stops.
+    ``halving``, for methods that are solved: how often the interval of two decades around the choice on a
+    grid axis is halved (protocol 6.1).
+    """
+
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+    optim: OptimSpec | None = None
+    schedule: Schedule | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    static: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    support: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    check: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    check_every: int | None = None
+    select: str = "best"
+    criterion: str = "accuracy"
+    patience: int | None = None
+    halving: Mapping[str, int] = field(default_factory=dict)
+
+
+def points(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the axes' values, first axis outermost; one empty point for no axes."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def steps_of(recipe: Recipe, per_epoch: int) -> int:
+    """Optimiser steps of a recipe whose epoch has ``per_epoch`` steps."""
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.epochs is not None, "a trained recipe names steps or epochs"
+    return math.ceil(recipe.epochs * per_epoch)
+
+
+def rule_named(name: str) -> str:
+    """A batch rule in canonical spelling; raises ``BenchError`` with the nearest one for an unknown name."""
+    return _named(name, "batch rule", RULES)
+
+
+def layout_named(name: str) -> str:
+    """A stream's ``rows`` in canonical spelling; raises ``BenchError`` with the nearest for another one."""
+    return _named(name, "view layout", LAYOUTS)
+
+
+def _named(name: str, kind: str, names: Sequence[str]) -> str:
+    folded = canonical(name)
+    if folded not in names:
+        raise BenchError(f"unknown {kind} '{name}'{nearest(name, names)}; one of: {', '.join(names)}")
+    return folded
+
+
+def legal(rule: str, n_rows: int, batch: int) -> bool:
+    """Whether a batch of ``batch`` rows can be drawn from ``n_rows``.
+
+    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten
+    the batch. Raises ``BenchError`` for an unknown rule.
+    """
+    rule = rule_named(rule)
+    return n_rows > 0 and (rule == "full" or (batch > 0 and (rule != "restart" or batch < n_rows)))
+
+
+def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream") -> None:
+    """Raise ``BenchError`` where ``legal`` says no, naming the ``stream`` that is too small."""
+    if legal(rule, n_rows, batch):
+        return
+    if n_rows < 1:
+        raise BenchError(f"{stream} has no rows to draw batches from")
+    if batch < 1:
+        raise BenchError(f"batch {batch} of {stream} is not a positive number of rows")
+    mend = f"choose at most {n_rows - 1}" if n_rows > 1 else "add shots or views"
+    raise BenchError(
+        f"batch {batch} of {stream} must be strictly smaller than its number of rows, {n_rows}; {mend}"
+    )
+
+
+def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
+    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not
+    rows. Raises ``BenchError`` for an unknown rule or an illegal batch.
+    """
+    rule = rule_named(rule)
+    check_legal(rule, n_rows, batch)
+    if rule == "full":
+        return 1
+    if rule == "epoch-keep":
+        return -(-n_rows // batch)
+    if rule == "images":
+        return max(1, (n_rows if n_images is None else n_images) // batch)
+    return max(1, n_rows // batch)
+
+
+def pool_rows(layout: str, n_images: int, n_views: int) -> int:
+    """How many rows a stream offers: V*N for ``union`` (all views in one pool), N for ``per-epoch``."""
+    return n_images * n_views if layout_named(layout) == "union" else n_images
