@@ -18,11 +18,11 @@ from bench.files import digest as json_digest
 from bench.names import canonical, nearest
 from bench.paths import datasets_dir
 
-# Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol
-# 1.4.4).
+# Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT;
+# protocol 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
 MINED = 21  # templates that mining keeps (datasets 5.5)
-DRAWN = 2  # counts up when bench/run/drawn.py makes something else of the same strings
+DRAWN = 2  # counts up when bench/run/tuned_prompts.py makes something else of the same strings
 # sets made with labelled images: they carry shots and seed
 LABELLED = frozenset({"mined", "mined-val", "linear"})
 
@@ -33,9 +33,9 @@ class PromptSet:
 
     ``templates`` are the ``{}`` forms the strings came from, empty for sentence sets. ``uses_labels`` marks
     sets that were chosen with labelled images: tables mark them too. Two kinds are finished only for a draw
-    (bench/run/drawn.py): ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on the
-    few-shot validation images; ``tuned_by`` names the method whose fitted class rows, started at the prompt
-    set ``tuned_from``, are W.
+    (bench/run/tuned_prompts.py): ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on
+    the few-shot validation images; ``tuned_by`` names the method whose fitted class rows, started at the
+    prompt set ``tuned_from``, are W.
     """
 
     name: str

@@ -87,10 +87,10 @@ class _Attend(torch.autograd.Function):
         one, shared = rest[0].dim() == 2, f.dim() == 3
         if one:
             to_o, rest = to_o[None], [x[None] for x in rest]
-        to_f, found = _backward(ctx.needs_input_grad[1], f[None] if shared else f, to_o, *rest)
+        to_f, grads = _backward(ctx.needs_input_grad[1], f[None] if shared else f, to_o, *rest)
         if to_f is not None and shared:
             to_f = to_f.sum(0)
-        return None, to_f, *((g[0] for g in found) if one else found)
+        return None, to_f, *((g[0] for g in grads) if one else grads)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], heads: int, f: Tensor, *weights: Tensor) -> Any:
@@ -201,7 +201,7 @@ def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
 
 def _by_head(x_RBD: Tensor, heads: int) -> Tensor:
     """(R, B, D) to (R, H, B, d), contiguous."""
-    return x_RBD.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+    return torch.unflatten(x_RBD, -1, (heads, -1)).transpose(1, 2).contiguous()
 
 
 def _merged(x_RHBd: Tensor) -> Tensor:

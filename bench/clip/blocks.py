@@ -58,7 +58,7 @@ class _Product(torch.autograd.Function):
         x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
         rows = W.dim() - 2  # behind this axis and those of an inner vmap, which x and W share
         out = product(x.flatten(rows, -2), W.movedim(in_dims[1], 0))
-        return out.unflatten(rows, x.shape[rows:-1]), 0
+        return torch.unflatten(out, rows, x.shape[rows:-1]), 0
 
 
 def product(x: Tensor, W: Tensor) -> Tensor:
@@ -86,7 +86,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask_TT: Tensor | None) -> Tensor:
     """
     if mask_TT is None:
         return F.scaled_dot_product_attention(q, k, v)
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2) + mask_TT).softmax(-1) @ v
+    scale: float = q.shape[-1] ** -0.5
+    return (q * scale @ k.transpose(-1, -2) + mask_TT).softmax(-1) @ v
 
 
 def block(

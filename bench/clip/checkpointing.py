@@ -15,16 +15,15 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bench.clip.packed_text import Pack
-    from bench.clip.text import TextTower
+from bench.clip.packing import Pack, part
+from bench.clip.text import TextTower
 
-Layers = Callable[["TextTower", Tensor, "Pack"], Tensor]  # (N, G, T, D) -> (N, K, C)
+Layers = Callable[[TextTower, Tensor, Pack], Tensor]  # (N, G, T, D) -> (N, K, C)
 
 # Of all memory, not of what is free now: the same prompts are cut alike in every step, and nothing is asked
 # of a GPU while a step is recorded. On a processor several worker processes share it.
@@ -73,20 +72,6 @@ def _whole(x: Tensor) -> Tensor:
     return x
 
 
-def part(pack: Pack, first: int, end: int) -> Pack:
-    """The pack of rows ``first`` to ``end``, and of the prompts in them; ``end_K`` must be sorted."""
-    T = pack.source_GT.shape[1]
-    rows, prompts = slice(first, end), slice(sum(pack.filled[:first]), sum(pack.filled[:end]))
-    return replace(
-        pack,
-        source_GT=pack.source_GT[rows],
-        position_GT=pack.position_GT[rows],
-        mask_G1TT=pack.mask_G1TT[rows],
-        end_K=pack.end_K[prompts] - first * T,
-        filled=pack.filled[rows],
-    )
-
-
 def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
     """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C),
     differentiable, also mapped.
@@ -96,8 +81,8 @@ def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
     if sizes[0] * sizes[1] * T * D >= _whole(x_GTD).numel():
         return layers(tower, x_GTD, pack)
     order_K = pack.end_K.argsort()  # row after row
-    found: Tensor = _Pieces.apply(x_GTD, layers, tower, replace(pack, end_K=pack.end_K[order_K]), sizes)
-    return found.index_select(-2, order_K.argsort())
+    features: Tensor = _Pieces.apply(x_GTD, layers, tower, replace(pack, end_K=pack.end_K[order_K]), sizes)
+    return features.index_select(-2, order_K.argsort())
 
 
 class _Pieces(torch.autograd.Function):
@@ -122,15 +107,15 @@ class _Pieces(torch.autograd.Function):
         for piece, own, (n, g), prompts in _pieces(x, pack, sizes):
             with torch.enable_grad():
                 leaf = piece.detach().requires_grad_()
-                found = layers(tower, leaf, own)
-            (into_NGTD[n, g],) = torch.autograd.grad(found, leaf, grad_NKC[n, prompts])
+                features = layers(tower, leaf, own)
+            (into_NGTD[n, g],) = torch.autograd.grad(features, leaf, grad_NKC[n, prompts])
         return to_x, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, *given: Any) -> tuple[Tensor, int]:
         assert in_dims[0] is not None, "only the embeddings are mapped over"
-        found: Tensor = _Pieces.apply(x.movedim(in_dims[0], 0), *given)
-        return found, 0
+        features: Tensor = _Pieces.apply(x.movedim(in_dims[0], 0), *given)
+        return features, 0
 
 
 def _pieces(

@@ -30,8 +30,8 @@ def fetch(name: str) -> Path:
     arch, _, tag = name.partition("/")
     arch = weights.architecture(arch).removesuffix(QUICK)
     tag = (tag or "openai").lower().replace("-", "_")
-    if found := weights.stored(arch, tag):
-        return found[0]
+    if here := weights.stored(arch, tag):
+        return here[0]
     settings = pretrained.get_pretrained_cfg(arch, tag)
     if not settings:
         tags = pretrained.list_pretrained_tags_by_model(arch)

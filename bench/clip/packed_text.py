@@ -12,109 +12,14 @@ replicas).
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.clip import checkpointing
 from bench.clip.blocks import attend, linear, mlp, norm
-
-if TYPE_CHECKING:
-    from bench.clip.text import TextTower
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Where the tokens of K prompts stand in G rows of T.
-
-    ``shared``: P. ``filled``: how many prompts each row holds. ``source_GT``: which token of the prompts laid
-    end to end (K L,) stands there. ``position_GT``: its position in its prompt. ``end_K``: the place of every
-    end token among the G T. ``mask_G1TT``: 0 where the second token is seen by the first, else minus
-    infinity. Places that stay empty hold the first start token, which nobody sees.
-    """
-
-    shared: int
-    filled: tuple[int, ...]
-    source_GT: Tensor
-    position_GT: Tensor
-    end_K: Tensor
-    mask_G1TT: Tensor
-
-
-def common(keys_KL: Tensor, eot_K: Tensor) -> int:
-    """P: how many leading positions hold the same in all rows; end tokens, from the first one on, are never
-    common.
-    """
-    same_L = (keys_KL == keys_KL[:1]).all(0)[: int(eot_K.min())]
-    return int(same_L.long().cumprod(0).sum())
-
-
-def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
-    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared``
-    embeddings agree.
-
-    ``like``: a tensor (..., D) of the prompts' precision and device.
-    """
-    assert 0 <= shared <= int(eot_K.min()), "an end token belongs to its own prompt"
-    own = (eot_K + 1 - shared).tolist()
-    rows = _rows(own, shared, like.shape[-1])
-    T = shared + max(sum(own[k] for k in row) for row in rows)
-    source_GT, position_GT = torch.zeros(2, len(rows), T, dtype=torch.long)
-    prompt_GT = torch.full((len(rows), T), -1)  # -1 empty, -2 the common start
-    end_K = torch.zeros_like(eot_K, device="cpu")
-    start_P = torch.arange(shared)
-    for g, row in enumerate(rows):
-        source_GT[g, :shared] = position_GT[g, :shared] = start_P
-        prompt_GT[g, :shared] = -2
-        at = shared
-        for k in row:
-            places = slice(at, at + own[k])
-            position_GT[g, places] = shared + torch.arange(own[k])
-            source_GT[g, places] = k * length + position_GT[g, places]
-            prompt_GT[g, places] = k
-            at += own[k]
-            end_K[k] = g * T + at - 1
-    same = prompt_GT[:, :, None] == prompt_GT[:, None]
-    seen = (same | (prompt_GT[:, None] == -2)) & (position_GT[:, :, None] >= position_GT[:, None])
-    mask_G1TT = torch.zeros(seen.shape, dtype=like.dtype).masked_fill(~seen, float("-inf"))[:, None]
-    return Pack(
-        shared,
-        tuple(map(len, rows)),
-        *(x.to(like.device) for x in (source_GT, position_GT, end_K, mask_G1TT)),
-    )
-
-
-def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
-    """Prompts with ``own`` tokens each in the rows that cost least.
-
-    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start
-    each of them bears 12 D^2 P / n of the start and about 2 D n of pairs, least at n = (6 D P)^0.5; around
-    that, what stays empty decides.
-    """
-    aim = sum(own) / (6.0 * D * max(P, 1)) ** 0.5
-    counts = {min(len(own), max(1, round(aim * factor))) for factor in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)}
-    every = [_spread(own, n) for n in sorted(counts | {len(own)})]
-
-    def cost(rows: list[list[int]]) -> float:
-        T = P + max(sum(own[k] for k in row) for row in rows)
-        return len(rows) * T * (6.0 * D + T)
-
-    return min(every, key=cost)
-
-
-def _spread(own: list[int], n_rows: int) -> list[list[int]]:
-    """Prompts in rows of nearly the same length: the longest first, each where most is free."""
-    rows: list[list[int]] = [[] for _ in range(n_rows)]
-    free = [(0, g) for g in range(n_rows)]
-    for k in sorted(range(len(own)), key=lambda k: -own[k]):
-        filled, g = free[0]
-        rows[g].append(k)
-        heapq.heapreplace(free, (filled + own[k], g))
-    return rows
+from bench.clip.packing import Pack
+from bench.clip.text import TextTower
 
 
 def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
@@ -124,7 +29,8 @@ def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
     first prompt of a group, so its gradient goes there whole: right for embeddings that are made of one
     tensor, as learned contexts are.
     """
-    x = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten()).unflatten(-2, pack.source_GT.shape)
+    laid = x_KLD.flatten(-3, -2).index_select(-2, pack.source_GT.flatten())
+    x = torch.unflatten(laid, -2, pack.source_GT.shape)
     x = x + tower.params["positional_embedding"][pack.position_GT]
     return checkpointing.run(_layers, tower, x, pack)
 
@@ -136,7 +42,9 @@ def _layers(tower: TextTower, x: Tensor, pack: Pack) -> Tensor:
         name = f"transformer.resblocks.{i}"
         weight, bias = params[f"{name}.attn.in_proj_weight"], params[f"{name}.attn.in_proj_bias"]
         qkv = F.linear(norm(x, params, f"{name}.ln_1", tower.eps), weight, bias)
-        q, k, v = (part.unflatten(-1, (tower.heads, -1)).transpose(-3, -2) for part in qkv.chunk(3, -1))
+        q, k, v = (
+            torch.unflatten(part, -1, (tower.heads, -1)).transpose(-3, -2) for part in qkv.chunk(3, -1)
+        )
         o = attend(q, k, v, pack.mask_G1TT).transpose(-3, -2).flatten(-2)
         if i + 1 == tower.layers:  # only end tokens leave the last block
             x, o = (y.flatten(-3, -2).index_select(-2, pack.end_K) for y in (x, o))

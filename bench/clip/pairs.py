@@ -43,7 +43,7 @@ class _Pair(torch.autograd.Function):
         z_RBMN = z.movedim(in_dims[1], 0)
         y_HRBM = y.unsqueeze(1).expand(-1, R, -1, -1) if in_dims[0] is None else y.movedim(in_dims[0], 1)
         out = pair(y_HRBM.flatten(1, 2), z_RBMN.flatten(0, 1))
-        return out.unflatten(1, (R, -1)), 1
+        return torch.unflatten(out, 1, (R, -1)), 1
 
 
 def pair(y_HBM: Tensor, z_BMN: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.clip.backbone import BackboneSpec
 from bench.clip.download import network
+from bench.clip.spec import BackboneSpec
 from bench.errors import BenchError
 
 State = dict[str, Tensor]
@@ -38,7 +38,9 @@ def read(spec: BackboneSpec) -> tuple[State, bool]:
 
         state = load_file(spec.file)
     elif spec.torchscript:
-        state = dict(torch.jit.load(str(spec.file), map_location="cpu").state_dict())
+        # torch leaves ``jit.load`` untyped, and nothing else reads such a file
+        archive = torch.jit.load(str(spec.file), map_location="cpu")  # type: ignore[no-untyped-call]
+        state = dict(archive.state_dict())
     else:
         try:
             content = torch.load(spec.file, map_location="cpu", weights_only=True)

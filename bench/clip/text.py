@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.clip.backbone import unlike_clip
 from bench.clip.blocks import Activation, block, norm, quick_gelu
+from bench.clip.spec import BackboneSpec, unlike_clip
 from bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from bench.clip.backbone import BackboneSpec
 
 CHUNK = 256  # prompts per pass without gradients: bounds the memory, large enough for any device
 
@@ -73,7 +70,7 @@ class TextTower:
             len(ids_PL), self.params["text_projection"].shape[1]
         )
         with torch.no_grad():
-            for rows in eot_P.argsort(stable=True).split(chunk):
+            for rows in torch.split(eot_P.argsort(stable=True), chunk):
                 features_PC[rows.to(features_PC.device)] = self.encode(self.embed(ids_PL[rows]), eot_P[rows])
         return features_PC
 

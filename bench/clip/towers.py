@@ -72,31 +72,31 @@ def encode(
     low_BCHW = x_BCHW.to(next(visual.parameters()).dtype)
     if head is None:
         return {"pooled": model.encode_image(low_BCHW, normalize=False)} if "pooled" in taps else {}
-    found: dict[str, Tensor] = {"pixels": x_BCHW}
+    by_tap: dict[str, Tensor] = {"pixels": x_BCHW}
     if _POOLED & set(taps) or "layer3" in taps:
         run = _resnet if family == "rn" else _vit
-        run(visual, low_BCHW, found, stop_at_layer3=not _POOLED & set(taps))
+        run(visual, low_BCHW, by_tap, stop_at_layer3=not _POOLED & set(taps))
     if {"pooled", "preproj"} & set(taps):
-        found["preproj"] = head.preproj(head.params, found["dense"])
-        found["pooled"] = head.project(head.params, found["preproj"])
+        by_tap["preproj"] = head.preproj(head.params, by_tap["dense"])
+        by_tap["pooled"] = head.project(head.params, by_tap["preproj"])
     if "tokens" in taps:
-        found["tokens"] = head.all_tokens(head.params, found["dense"])
-    return {tap: found[tap] for tap in taps}
+        by_tap["tokens"] = head.all_tokens(head.params, by_tap["dense"])
+    return {tap: by_tap[tap] for tap in taps}
 
 
-def _resnet(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer3: bool) -> None:
+def _resnet(visual: Any, x_BCHW: Tensor, by_tap: dict[str, Tensor], stop_at_layer3: bool) -> None:
     if x_BCHW.device.type == "cpu":
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     layer3 = visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW))))
-    found["layer3"] = layer3
+    by_tap["layer3"] = layer3
     if stop_at_layer3:
         return
     # row-major grid tokens, without their mean
-    found["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)
+    by_tap["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)
 
 
-def _vit(visual: Any, x_BCHW: Tensor, found: dict[str, Tensor], stop_at_layer3: bool) -> None:
+def _vit(visual: Any, x_BCHW: Tensor, by_tap: dict[str, Tensor], stop_at_layer3: bool) -> None:
     x_BTD = visual._embeds(x_BCHW)
     for block in visual.transformer.resblocks[:-1]:
         x_BTD = block(x_BTD)
-    found["dense"] = x_BTD
+    by_tap["dense"] = x_BTD

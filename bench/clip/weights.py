@@ -59,11 +59,11 @@ def architectures() -> dict[str, Path]:
     """Name to JSON file of every architecture that open_clip describes; the package is located, not
     imported.
     """
-    found = importlib.util.find_spec("open_clip")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("open_clip")
+    if package is None or not package.submodule_search_locations:
         raise BenchError("the package open_clip_torch is not installed: pip install open_clip_torch")
     return {
-        p.stem: p for p in sorted(Path(found.submodule_search_locations[0], "model_configs").glob("*.json"))
+        p.stem: p for p in sorted(Path(package.submodule_search_locations[0], "model_configs").glob("*.json"))
     }
 
 

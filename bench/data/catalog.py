@@ -1,8 +1,8 @@
 """Datasets by name: the descriptions in ``datasets/``, a user's own TOML file, or a plain folder of images.
 
-A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and lives
-in the ``READERS`` table of one of the modules below: ``READERS: dict[str, Callable[[DatasetSpec, Place],
-Dataset]]``.
+A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and the
+table ``READERS`` says where it is: "module:function". It is imported at its first use, so that this room need
+not know the rooms of readers that stand on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,17 @@ from bench.paths import datasets_dir
 
 __all__ = ["DatasetSpec", "Place", "Reader", "find", "names", "spec"]
 
-READER_MODULES = ("bench.data.readers", "bench.pocket.readers")
+READERS = {
+    "coop-split": "bench.data.readers:coop_split",
+    "aircraft": "bench.data.readers:aircraft",
+    "imagenet": "bench.data.imagenet:imagenet",
+    "wnid-folders": "bench.data.imagenet:wnid_folders",
+    "number-folders": "bench.data.imagenet:number_folders",
+    "folder": "bench.data.folder:class_folders",
+    "idx": "bench.data.idx:idx",
+    "scenes": "bench.pocket.readers:read_scenes",
+    "digits": "bench.pocket.readers:read_digits",
+}
 
 
 @dataclass(frozen=True)
@@ -94,13 +104,13 @@ def describe(name_or_path: str) -> DatasetSpec:
 
 def reader(name: str) -> Reader:
     """The function that reads datasets of this kind. Raises BenchError for an unknown reader."""
-    known: list[str] = []
-    for module in READER_MODULES:
-        table: Mapping[str, Reader] = importlib.import_module(module).READERS
-        if name in table:
-            return table[name]
-        known += table
-    raise BenchError(f"unknown reader '{name}'{nearest(name, known)}; known: {', '.join(sorted(known))}")
+    if name not in READERS:
+        raise BenchError(
+            f"unknown reader '{name}'{nearest(name, READERS)}; known: {', '.join(sorted(READERS))}"
+        )
+    module, _, function = READERS[name].partition(":")
+    read: Reader = getattr(importlib.import_module(module), function)
+    return read
 
 
 def _own(described: DatasetSpec) -> DatasetSpec:

@@ -63,14 +63,14 @@ def _own(file: Path) -> dict[str, dict[str, Any]]:
 def _by_class(
     rule: CuplRule, classnames: tuple[str, ...], content: Mapping[str, Any], file: str
 ) -> tuple[tuple[str, ...], ...]:
-    found = []
+    sentences = []
     for classname in classnames:
         key = find_key(rule, classname, content)
         lines = content[key]
         if not lines or not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise BenchError(f"{file}: '{key}' must be a list of sentences")
-        found.append(tuple(lines))
-    return tuple(found)
+        sentences.append(tuple(lines))
+    return tuple(sentences)
 
 
 def _name(words: str) -> str:

@@ -133,7 +133,7 @@ def _rows(content: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[s
 
 def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> Items:
     known = {path: (path, label) for items in (dataset.train, dataset.val) for path, label in _pairs(items)}
-    found: list[tuple[str, int]] = []
+    chosen: list[tuple[str, int]] = []
     for path, label, _ in rows:
         parts = path.split("/")
         row = next((known[tail] for i in range(len(parts)) if (tail := "/".join(parts[i:])) in known), None)
@@ -141,8 +141,8 @@ def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> 
             raise BenchError(
                 f"{where}: {path} (label {label}) is not among the training images of {dataset.name}"
             )
-        found.append(row)
-    return Items(tuple(path for path, _ in found), tuple(label for _, label in found))
+        chosen.append(row)
+    return Items(tuple(path for path, _ in chosen), tuple(label for _, label in chosen))
 
 
 def _pairs(items: Items) -> Iterator[tuple[str, int]]:

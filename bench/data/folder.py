@@ -37,7 +37,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     """
     spec.option_values()
     root = layout.image_folder(spec, place)
-    given = {part: found for part, spellings in SPELLINGS.items() if (found := _subfolder(root, spellings))}
+    given = {part: here for part, spellings in SPELLINGS.items() if (here := _subfolder(root, spellings))}
     if "train" in given and "test" not in given:
         raise BenchError(
             f"{root} has train/ but no test/: name the folder of test images test/ (val/ is for choosing "

@@ -53,10 +53,10 @@ def idx(spec: DatasetSpec, place: Place) -> Dataset:
     for part, stem in FILES.items():
         for kind in ("images-idx3", "labels-idx1"):
             names = [f"{stem}-{kind}-ubyte{suffix}" for suffix in ("", ".gz")]
-            found = layout.first_existing(folder / name for folder in folders for name in names)
-            if found is None:
+            file = layout.first_existing(folder / name for folder in folders for name in names)
+            if file is None:
                 raise layout.missing(spec, names[1], folders, spec.get)
-            files[f"{part} {kind[:6]}"] = found
+            files[f"{part} {kind[:6]}"] = file
     lists = {part: _items(part, files[f"{part} labels"], len(spec.classnames.names)) for part in FILES}
     train, val = _cut(lists["train"])
     names_ = spec.classnames.names

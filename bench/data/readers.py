@@ -1,12 +1,12 @@
-"""The readers that a description's ``reader = "..."`` may name, and the two that follow published lists."""
+"""The readers that follow published lists: CoOp's split files and FGVC Aircraft's own."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from bench.data import folder, idx, imagenet, layout
-from bench.data.catalog import Place, Reader
+from bench.data import layout
+from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
@@ -97,14 +97,3 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
         notes=tuple(notes),
         indices=layout.index_folder(spec, place),
     )
-
-
-READERS: dict[str, Reader] = {
-    "coop-split": coop_split,
-    "aircraft": aircraft,
-    "imagenet": imagenet.imagenet,
-    "wnid-folders": imagenet.wnid_folders,
-    "number-folders": imagenet.number_folders,
-    "folder": folder.class_folders,
-    "idx": idx.idx,
-}

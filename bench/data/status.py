@@ -62,10 +62,10 @@ def _row(spec: DatasetSpec, data_root: Path | None) -> StatusRow:
             f"{absent[0]} is not there: {likely_cause(dataset, absent, _spots(dataset))}",
         )
     elif different:
-        found = ", ".join(
+        differences = ", ".join(
             f"{key} {_comparable(counts, expected)[key]} instead of {expected[key]}" for key in different
         )
-        state, todo = "wrong counts", f"{found}: check that the lists and images are the published ones"
+        state, todo = "wrong counts", f"{differences}: check that the lists and images are the published ones"
     return StatusRow(spec.name, spec.kind, state, counts, expected, todo)
 
 

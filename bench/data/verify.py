@@ -83,8 +83,8 @@ def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
         )
     there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:2]
     if len(absent) == checked:
-        found = ", ".join(there) or "nothing"
-        return f"{parent} holds {found} instead of {Path(path).name}: another copy of the dataset"
+        here = ", ".join(there) or "nothing"
+        return f"{parent} holds {here} instead of {Path(path).name}: another copy of the dataset"
     return "the archive was not unpacked whole, or files were taken away: unpack it again"
 
 
@@ -99,12 +99,13 @@ def _deepest(root: Path, path: str) -> Path:
 
 def _other_case(root: Path, path: str) -> str:
     """What is at ``path`` when case is ignored; empty when nothing is."""
-    folder, found = root, []
+    folder, matches = root, []
     for part in Path(path).parts:
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         match = part if part in names else next((name for name in names if name.lower() == part.lower()), "")
         if not match:
             return ""
-        found.append(match)
+        matches.append(match)
         folder = folder / match
-    return "/".join(found) if "/".join(found) != path else ""
+    there = "/".join(matches)
+    return there if there != path else ""

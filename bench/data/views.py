@@ -114,7 +114,8 @@ def render(
     bilinear), ``resize`` how ``eval`` reaches the input size: ``shortest`` keeps the aspect ratio and crops,
     ``squash`` does not. Raises BenchError for an unknown view, filter or resize.
     """
-    return render_views(image, (view,), path, size, mode, resize)[0]
+    pixels: np.ndarray = render_views(image, (view,), path, size, mode, resize)[0]
+    return pixels
 
 
 def render_views(

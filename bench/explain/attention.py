@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,4 +45,4 @@ def maps(weights_BHT: Tensor) -> Tensor:
     """
     grid_BP = weights_BHT.mean(1)[:, 1:]
     side = math.isqrt(grid_BP.shape[1])
-    return (grid_BP / grid_BP.sum(-1, keepdim=True)).unflatten(1, (side, side))
+    return torch.unflatten(grid_BP / grid_BP.sum(-1, keepdim=True), 1, (side, side))

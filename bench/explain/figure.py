@@ -132,7 +132,7 @@ def heat_maps(
     return figure
 
 
-def part_values(picture: Picture, title: str, found: Shapley, models: Sequence[str], words: str) -> Figure:
+def part_values(picture: Picture, title: str, values: Shapley, models: Sequence[str], words: str) -> Figure:
     """The picture, its parts coloured by their Shapley value under each model, and the values as bars."""
     V = len(models)
     with matplotlib.rc_context(_RC):
@@ -140,10 +140,10 @@ def part_values(picture: Picture, title: str, found: Shapley, models: Sequence[s
         figure = Figure(figsize=((1 + V) * _CELL + bars + 0.7, _CELL + 0.75), layout="constrained")
         axes = figure.subplots(1, 2 + V, width_ratios=[1] * (1 + V) + [(bars + 0.7) / _CELL])
         _picture(axes[0], picture.pixels, title)
-        top = float(np.abs(found.phi).max()) or 1.0
+        top = float(np.abs(values.phi).max()) or 1.0
         for v, name in enumerate(models):
             painted = sum(
-                mask * phi for mask, phi in zip(picture.masks.values(), found.phi[:, v], strict=True)
+                mask * phi for mask, phi in zip(picture.masks.values(), values.phi[:, v], strict=True)
             )
             axes[1 + v].imshow(picture.pixels.mean(-1), cmap="gray", vmin=0, vmax=255)
             axes[1 + v].imshow(
@@ -153,12 +153,12 @@ def part_values(picture: Picture, title: str, found: Shapley, models: Sequence[s
             axes[1 + v].set_axis_off()
         x = np.arange(len(picture.masks))
         for v, name in enumerate(models):
-            se = found.se[:, v] if found.orders else None
+            se = values.se[:, v] if values.orders else None
             tint = (
                 _BEFORE if v == 0 else matplotlib.colormaps["viridis"](0.25 + 0.5 * (v - 1) / max(1, V - 1))
             )
             axes[-1].bar(
-                x + (v - (V - 1) / 2) * 0.8 / V, found.phi[:, v], 0.8 / V, yerr=se, color=tint, label=name
+                x + (v - (V - 1) / 2) * 0.8 / V, values.phi[:, v], 0.8 / V, yerr=se, color=tint, label=name
             )
         axes[-1].axhline(0, color="0.3", linewidth=0.6)
         axes[-1].set_xticks(x, list(picture.masks), rotation=40, ha="right")
@@ -167,7 +167,7 @@ def part_values(picture: Picture, title: str, found: Shapley, models: Sequence[s
     return figure
 
 
-def shares(found: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str], title: str) -> Figure:
+def shares(summary: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str], title: str) -> Figure:
     """Mean shares before and after by group, one panel a measure; the change and its 95 % interval are
     written above.
     """
@@ -175,7 +175,7 @@ def shares(found: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str], 
         figure = Figure(figsize=(3.4 * len(measures), 2.6), layout="constrained")
         axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
         for ax, (m, words) in zip(axes, measures.items(), strict=True):
-            groups = found[m]
+            groups = summary[m]
             x = np.arange(len(groups))
             before, after, area = (
                 [100 * g[key] for g in groups.values()] for key in ("before", "after", "area")

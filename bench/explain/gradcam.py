@@ -49,7 +49,7 @@ def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor,
     weight_D = (alpha_PD * g1_PD.relu()).sum(0)
     map_P = (a_PD @ weight_D).relu()
     side = math.isqrt(len(map_P))
-    return map_P.unflatten(0, (side, side)).to(clean_TD.dtype)
+    return torch.unflatten(map_P, 0, (side, side)).to(clean_TD.dtype)
 
 
 def grid_of(tower: Backbone) -> slice:

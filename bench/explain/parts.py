@@ -34,14 +34,15 @@ def enlarge(map_SS: np.ndarray, side: int) -> np.ndarray:
 def map_shares(map_SS: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
     """Share (P,) of a non-negative grid map that falls on each mask; masks that cover the image share one."""
     weight = enlarge(map_SS.astype(np.float64), len(next(iter(masks.values()))))
-    return np.array([weight[mask].sum() for mask in masks.values()]) / weight.sum()
+    shares_P: np.ndarray = np.array([weight[mask].sum() for mask in masks.values()]) / weight.sum()
+    return shares_P
 
 
 def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray:
     """The pooling head's attention map (S, S) on the grid, summing to one."""
     with torch.no_grad():
-        found = attention.weights(tower, model.head, dense(tower, picture.pixels[None]))
-        return attention.maps(found)[0].double().cpu().numpy()
+        weights_BHT = attention.weights(tower, model.head, dense(tower, picture.pixels[None]))
+        return attention.maps(weights_BHT)[0].double().cpu().numpy()
 
 
 def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
@@ -65,12 +66,14 @@ def colour(picture: Picture, fill: str) -> np.ndarray:
     """
     if fill not in FILLS:
         raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
-    if fill == "mean":
-        return picture.pixels.reshape(-1, 3).mean(0)
-    mask = picture.masks.get(BACKGROUND)
-    if mask is None or not mask.any():
-        raise BenchError(f"{picture.name} has no part named {BACKGROUND}: use --fill mean")
-    return picture.pixels[mask].mean(0)
+    painted_over = picture.pixels.reshape(-1, 3)
+    if fill != "mean":
+        mask = picture.masks.get(BACKGROUND)
+        if mask is None or not mask.any():
+            raise BenchError(f"{picture.name} has no part named {BACKGROUND}: use --fill mean")
+        painted_over = picture.pixels[mask]
+    mean: np.ndarray = painted_over.mean(0)
+    return mean
 
 
 def part_values(
@@ -91,13 +94,13 @@ def part_values(
     paint = colour(picture, fill)
 
     def score(there_MP: np.ndarray) -> np.ndarray:
-        found = []
+        values = []
         for start in range(0, len(there_MP), 256):
             x_BTD = dense(
                 tower, composed(picture.pixels, picture.masks, there_MP[start : start + 256], paint)
             )
             with torch.no_grad():
-                found.append(np.stack([class_value(m.logits(x_BTD), label, value) for m in models], axis=1))
-        return np.concatenate(found)
+                values.append(np.stack([class_value(m.logits(x_BTD), label, value) for m in models], axis=1))
+        return np.concatenate(values)
 
     return shapley(score, len(picture.masks), permutations, seed)

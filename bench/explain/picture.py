@@ -169,5 +169,5 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
             f"{file}: {len(colours)} colours, at most 64 parts: paint each part in one flat colour and save "
             "as PNG"
         )
-    found = fit_masks({BACKGROUND if c == 0 else f"#{c:06x}": codes == c for c in colours}, spec)
-    return {name: mask for name, mask in found.items() if mask.any()}
+    masks = fit_masks({BACKGROUND if c == 0 else f"#{c:06x}": codes == c for c in colours}, spec)
+    return {name: mask for name, mask in masks.items() if mask.any()}

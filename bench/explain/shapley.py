@@ -90,4 +90,5 @@ def absolute_shares(phi: np.ndarray) -> np.ndarray:
     """|phi| by its sum over the parts, (P, V); zeros where all parts count nothing."""
     size = np.abs(phi)
     total = size.sum(0)
-    return np.divide(size, total, out=np.zeros_like(size), where=total > 0)
+    shares: np.ndarray = np.divide(size, total, out=np.zeros_like(size), where=total > 0)
+    return shares

@@ -68,10 +68,10 @@ def measure(
         assert picture.label is not None
         names = list(picture.masks)
         maps = [attention_map(subject.tower, model, picture) for model in subject.models]
-        found = part_values(subject.tower, subject.models, picture, picture.label, value, fill)
+        values = part_values(subject.tower, subject.models, picture, picture.label, value, fill)
         shares = {
             "attention": np.stack([map_shares(m, picture.masks) for m in maps], axis=1),
-            "shapley": absolute_shares(found.phi),
+            "shapley": absolute_shares(values.phi),
         }
         areas = np.array([[mask.mean()] for mask in picture.masks.values()])
         rows.append(
@@ -80,7 +80,7 @@ def measure(
                 "parts": len(names),
                 "area": {g: float(a[0]) for g, a in grouped(names, areas).items()},
                 **{m: grouped(names, s) for m, s in shares.items()},
-                "value": {"all": found.all, "none": found.none},
+                "value": {"all": values.all, "none": values.none},
             }
         )
         progress(done)
@@ -91,9 +91,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """By measure and group: mean shares before and after, and the paired interval of the difference; and the
     mean area.
     """
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for m in MEASURES:
-        found[m] = {}
+        shares[m] = {}
         for group in GROUPS:
             shares_nV = np.array([row[m][group] for row in rows])
             there = np.isfinite(shares_nV).all(1)
@@ -101,7 +101,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 continue
             before_n, after_Rn = shares_nV[there, 0], shares_nV[there, 1:].T
             change = mean_interval(after_Rn - before_n, bounds=(-1.0, 1.0))
-            found[m][group] = {
+            shares[m][group] = {
                 "scenes": int(there.sum()),
                 "area": float(
                     np.mean([row["area"][group] for row, here in zip(rows, there, strict=True) if here])
@@ -110,16 +110,16 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "after": float(after_Rn.mean()),
                 "change": {**asdict(change), "p": p_value(change)},
             }
-    return found
+    return shares
 
 
-def verdict(title: str, found: dict[str, Any]) -> str:
+def verdict(title: str, shares: dict[str, Any]) -> str:
     """One line: whether the fit moves importance to the object, by how many points of share."""
-    told = {m: _sign(found[m]["main"]["change"]) for m in MEASURES}
+    told = {m: _sign(shares[m]["main"]["change"]) for m in MEASURES}
     said = "; ".join(
         f"share of {words} {100 * c['estimate']:+.1f} points [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]"
         for m, words in MEASURES.items()
-        for c in [found[m]["main"]["change"]]
+        for c in [shares[m]["main"]["change"]]
     )
     signs = set(told.values())
     heads = {

@@ -28,14 +28,14 @@ def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[st
         )
     visual = tower.model.visual
     x = x_BCHW.to(tower.device, tower.dtype)
-    found: dict[str, Tensor] = {}
+    by_stage: dict[str, Tensor] = {}
     with torch.no_grad():
         if tower.family == "rn":
             x = visual.stem(x)
             for name in ("layer1", "layer2", "layer3", "layer4"):
                 x = getattr(visual, name)(x)
-                found[name] = x.permute(0, 2, 3, 1)
-            return found
+                by_stage[name] = x.permute(0, 2, 3, 1)
+            return by_stage
         x = visual._embeds(x)
         blocks = visual.transformer.resblocks
         step = every or math.ceil(len(blocks) / 4)
@@ -43,8 +43,8 @@ def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[st
             x = block(x)
             if (len(blocks) - k) % step == 0:
                 side = math.isqrt(x.shape[1] - 1)
-                found[f"block {k}"] = x[:, 1:].unflatten(1, (side, side))
-    return found
+                by_stage[f"block {k}"] = torch.unflatten(x[:, 1:], 1, (side, side))
+    return by_stage
 
 
 def cell(side: int, grid: int, x: float, y: float) -> tuple[int, int]:

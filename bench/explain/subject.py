@@ -18,13 +18,17 @@ from bench.clip.backbone import Backbone, BackboneSpec
 from bench.clip.blocks import Params
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
+from bench.executors import serial
 from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
-from bench.plan import planner, rounds
+from bench.plan import planner
 from bench.plan.cells import Plan, Planned
 from bench.plan.request import Request
+from bench.plan.todo import Todo, recorded
 from bench.records import store
 from bench.registry import Registry
-from bench.run import evaluate, execute, fit
+from bench.run import evaluate, fit
+from bench.run import task as tasks
+from bench.run.desk import Desk
 from bench.run.session import Session
 
 _ROWS = 64  # images of one forward pass
@@ -96,14 +100,14 @@ def _fit_missing(
     fitted.
     """
     todo = [
-        rounds.Todo(replace(f, evaluations=()), (), execute.recorded(f))
+        Todo(replace(f, evaluations=()), (), recorded(f))
         for f in fits
         if any(other.recipe.support or _stored(other, results, session) is None for other in _chain(f))
     ]
     if todo:
         store.require_present(results)
-        runner = execute.Runner(session, registry, results, keep_states="all")
-        outcome = runner.run(planned, todo, lambda what, done, total: session.report(f"fitted {what}"))
+        desk = Desk(session, registry, results, keep_states="all")
+        outcome = serial.run(desk, planned, todo, lambda what, done, total: session.report(f"fitted {what}"))
         if outcome.failures:
             cell, message = outcome.failures[0]
             raise BenchError(f"{cell}: {message}")
@@ -116,8 +120,8 @@ def _chain(f: Planned) -> Iterable[Planned]:
 
 
 def _stored(f: Planned, results: Path, session: Session) -> State | None:
-    found = execute.recorded(f)
-    return fit.load_state(results, f, found, session.device) if found else None
+    record = recorded(f)
+    return fit.load_state(results, f, record, session.device) if record else None
 
 
 def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
@@ -125,7 +129,7 @@ def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
     state = _stored(f, results, session)
     others = {name: _stored(other, results, session) for name, other in f.after.items()}
     assert state is not None and all(others.values()), "fits were made or loaded before"
-    task = session.task(f, {name: s for name, s in others.items() if s is not None})
+    task = tasks.make(session, f, {name: s for name, s in others.items() if s is not None})
     consts = f.method.prepare(task)
     values = evaluate.values_of(f, f.evaluations[0], state.values)
     params, tower = state.params, session.backbone(f.backbone)
@@ -139,13 +143,13 @@ def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
 
 def features(tower: Backbone, taps: Iterable[str], x_BTD: Tensor) -> Features:
     """The taps behind ``dense`` from its tokens, by the frozen head."""
-    head, found, wanted = tower.head, {DENSE: x_BTD}, set(taps)
+    head, by_tap, wanted = tower.head, {DENSE: x_BTD}, set(taps)
     if wanted & {POOLED, PREPROJ}:
-        found[PREPROJ] = head.preproj(head.params, x_BTD)
-        found[POOLED] = head.project(head.params, found[PREPROJ])
+        by_tap[PREPROJ] = head.preproj(head.params, x_BTD)
+        by_tap[POOLED] = head.project(head.params, by_tap[PREPROJ])
     if TOKENS in wanted:
-        found[TOKENS] = head.all_tokens(head.params, x_BTD)
-    return found
+        by_tap[TOKENS] = head.all_tokens(head.params, x_BTD)
+    return by_tap
 
 
 def normalised(pixels_BHWC: np.ndarray, spec: BackboneSpec) -> Tensor:

@@ -36,7 +36,7 @@ _THREADS = 8  # beyond, they wait for the interpreter's lock
 
 
 @dataclass(frozen=True)
-class Look:
+class InputFormat:
     """How pixels reach the tower: input side, filter, and how the image is brought to size (see
     ``views.render``).
     """
@@ -54,21 +54,18 @@ class Block:
     views: tuple[str, ...]
 
 
-def render_block(source: ImageSource, look: Look, block: Block) -> np.ndarray:
+def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.ndarray:
     """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage for one that cannot
     be read.
     """
-    pixels = np.empty((len(block.paths), len(block.views), look.size, look.size, 3), np.uint8)
+    pixels = np.empty((len(block.paths), len(block.views), form.size, form.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:
-            row[:] = render_views(source.open(path), block.views, path, look.size, look.mode, look.resize)
+            row[:] = render_views(source.open(path), block.views, path, form.size, form.mode, form.resize)
         except BenchError as error:
             raise UnreadableImage(str(error), path) from error
-        except (
-            OSError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:  # what Pillow raises on broken files
+        # what Pillow raises on broken files
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableImage(
                 f"cannot read the image {path}: {error}; replace the file and run again", path
             ) from error
@@ -80,7 +77,7 @@ def unreadable(source: ImageSource, paths: Iterable[str]) -> dict[str, Unreadabl
 
     def opened(path: str) -> UnreadableImage | None:
         try:
-            render_block(source, Look(1), Block((path,), ("eval",)))
+            render_block(source, InputFormat(1), Block((path,), ("eval",)))
         except UnreadableImage as error:
             return error
         return None
@@ -101,14 +98,19 @@ def default_workers(encodes: int) -> tuple[int, int]:
 
 
 def rendered(
-    source: ImageSource, look: Look, blocks: Iterable[Block], workers: int, ahead: int = 2, threads: int = 1
+    source: ImageSource,
+    form: InputFormat,
+    blocks: Iterable[Block],
+    workers: int,
+    ahead: int = 2,
+    threads: int = 1,
 ) -> Generator[np.ndarray]:
     """The pixels of each block in order. ``workers = 0`` decodes in ``threads`` threads of this process.
 
     At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
     (``contextlib.closing``). Raises BenchError when an image cannot be read or a worker dies.
     """
-    pool, work = _pool(source, look, workers, threads)
+    pool, work = _pool(source, form, workers, threads)
     most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()
     try:
@@ -128,13 +130,13 @@ def rendered(
 
 
 def _pool(
-    source: ImageSource, look: Look, workers: int, threads: int
+    source: ImageSource, form: InputFormat, workers: int, threads: int
 ) -> tuple[Executor, Callable[[Block], np.ndarray]]:
     if workers:
         # Spawned, not forked: the parent may hold threads and a CUDA context, which do not survive a fork.
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, look)), _work
-    return ThreadPoolExecutor(threads), lambda block: render_block(source, look, block)
+        return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, form)), _work
+    return ThreadPoolExecutor(threads), lambda block: render_block(source, form, block)
 
 
 @contextmanager
@@ -155,11 +157,12 @@ def _no_main_script(source: ImageSource) -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
-_worker: dict[str, tuple[ImageSource, Look]] = {}  # set once in each worker process, never in the parent
+# Set once in each worker process, never in the parent.
+_worker: dict[str, tuple[ImageSource, InputFormat]] = {}
 
 
-def _start(source: ImageSource, look: Look) -> None:
-    _worker["job"] = (source, look)
+def _start(source: ImageSource, form: InputFormat) -> None:
+    _worker["job"] = (source, form)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

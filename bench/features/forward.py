@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from bench.errors import BenchError
-from bench.features.decode import Block, Look, default_workers, rendered
+from bench.features.decode import Block, InputFormat, default_workers, rendered
 from bench.features.key import feature_key
 from bench.features.wanted import KeyOf, Piece
 from bench.lazy import torch
@@ -89,7 +89,9 @@ def encoded(
             paths = piece.paths[start : start + step]
             plan.append((number, start + len(paths), Block(paths, names)))
     ahead = 1 + batch // _BLOCK
-    decoded = rendered(source, _look(tower.spec), (block for _, _, block in plan), workers, ahead, threads)
+    decoded = rendered(
+        source, _input_format(tower.spec), (block for _, _, block in plan), workers, ahead, threads
+    )
     with closing(decoded):
         waiting: list[np.ndarray] = []
         for (number, end, block), pixels in zip(plan, decoded, strict=True):
@@ -143,5 +145,5 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[
     return {tap: raw[tap].to(torch.float16, copy=True) for tap in taps}
 
 
-def _look(spec: BackboneSpec) -> Look:
-    return Look(spec.image_size, spec.preprocess.interpolation, spec.preprocess.resize_mode)
+def _input_format(spec: BackboneSpec) -> InputFormat:
+    return InputFormat(spec.image_size, spec.preprocess.interpolation, spec.preprocess.resize_mode)

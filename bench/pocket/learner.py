@@ -145,7 +145,7 @@ class Learner:
         loss = (F.cross_entropy(logits, y) + F.cross_entropy(logits.T, y)) / 2
         aux = F.cross_entropy(16 * image_BC @ F.normalize(self.prototypes_KC, dim=-1).T, rows_B)
         self.optimiser.zero_grad()
-        (loss + aux).backward()
+        torch.autograd.backward(loss + aux)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         return {"loss": loss.item(), "aux": aux.item()}

@@ -41,14 +41,14 @@ def pretrain(
     minutes: float = 0,
     steps: int = 0,
     every: float = 300,
-    tasks: Sequence[probe.Task] = (),
+    probe_sets: Sequence[probe.ProbeSet] = (),
 ) -> dict[str, Any]:
     """Train for ``steps`` or ``minutes``, writing ``out``, where it stands and a line of its log every
     ``every`` seconds.
 
     A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses
-    since the line before, zero-shot accuracy (%) by task. Raises BenchError where another run's state lies
-    beside ``out``.
+    since the line before, zero-shot accuracy (%) by probe set. Raises BenchError where another run's state
+    lies beside ``out``.
     """
     state_file = out.with_suffix(".resume.safetensors")
     asked = {
@@ -72,7 +72,7 @@ def pretrain(
                 "step": done,
                 "seconds": round(spent),
                 **mean,
-                "zero_shot": probe.zero_shot(learner, tasks),
+                "zero_shot": probe.zero_shot(learner, probe_sets),
             }
             state = learner.model.state_dict()
             export(
@@ -124,10 +124,10 @@ def main() -> None:
         flush=True,
     )
     held = {artist: heldout_glyphs(a.npm, icons, artist) for artist in ("openmoji", "twemoji")}
-    tasks = probe.tasks(a.datasets, icons, held, ARCH[a.arch]["vision_cfg"]["image_size"])
+    probe_sets = probe.probe_sets(a.datasets, icons, held, ARCH[a.arch]["vision_cfg"]["image_size"])
     init = f"{a.init.name} {sha256_file(a.init)[:12]}" if a.init else "random"
     facts = {"name": f"pocket-{a.arch}", "seed": a.seed, "batch": a.batch, "init": init}
-    pretrain(learner, a.out, facts, a.batch, a.minutes, a.steps, a.every, tasks)
+    pretrain(learner, a.out, facts, a.batch, a.minutes, a.steps, a.every, probe_sets)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from bench.pocket.learner import Learner
 
 
 @dataclass(frozen=True)
-class Task:
+class ProbeSet:
     """Scenes (N, 3, S, S) uint8 with labels (N,), and one prompt per class."""
 
     name: str
@@ -27,10 +27,10 @@ class Task:
     labels: torch.Tensor
 
 
-def tasks(
+def probe_sets(
     datasets: Path, known: Sequence[Concept], held: Mapping[str, Glyphs], side: int, views: int = 2
-) -> list[Task]:
-    """One task per dataset of drawn classes: ``views`` scenes per drawing and held-out artist."""
+) -> list[ProbeSet]:
+    """One set per dataset of drawn classes: ``views`` scenes per drawing and held-out artist."""
     row_of = {c.code: i for i, c in enumerate(known)}
     out = []
     for path in sorted(datasets.glob("*.toml")):
@@ -57,20 +57,21 @@ def tasks(
             labels.append(torch.tensor([label for _, label in pairs]).repeat(views))
         template = spec["prompts"]["hand"][0]
         prompts = tuple(template.format(name) for name in classes)
-        out.append(Task(spec["name"], prompts, torch.cat(scenes), torch.cat(labels)))
+        out.append(ProbeSet(spec["name"], prompts, torch.cat(scenes), torch.cat(labels)))
     return out
 
 
 @torch.no_grad()
-def zero_shot(learner: Learner, todo: Sequence[Task]) -> dict[str, float]:
-    """Mean per-class accuracy (%) of each task."""
+def zero_shot(learner: Learner, sets: Sequence[ProbeSet]) -> dict[str, float]:
+    """Mean per-class accuracy (%) on each set."""
     learner.model.eval()
     out = {}
-    for task in todo:
-        w_KC = learner.text(task.prompts)
-        parts = [learner.image(part.to(learner.device).float() / 255) for part in task.scenes.split(128)]
-        hits = (torch.cat(parts) @ w_KC.T).argmax(1).cpu().eq(task.labels)
-        per_class = [hits[task.labels == k].float().mean() for k in task.labels.unique()]
-        out[task.name] = round(100 * float(torch.stack(per_class).mean()), 1)
+    for probe in sets:
+        w_KC = learner.text(probe.prompts)
+        scenes = torch.split(probe.scenes, 128)
+        parts = [learner.image(part.to(learner.device).float() / 255) for part in scenes]
+        hits = (torch.cat(parts) @ w_KC.T).argmax(1).cpu().eq(probe.labels)
+        per_class = [hits[probe.labels == k].float().mean() for k in torch.unique(probe.labels)]
+        out[probe.name] = round(100 * float(torch.stack(per_class).mean()), 1)
     learner.model.train()
     return out

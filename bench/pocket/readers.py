@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.data.catalog import Place, Reader
+from bench.data.catalog import Place
 from bench.data.catalog import spec as spec_of
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.spec import DatasetSpec
@@ -153,15 +153,12 @@ def _scans() -> tuple[np.ndarray, tuple[int, ...]]:
     """Pixels (1797, 64) uint8 in 0..16 and labels, from scikit-learn's own file, without importing
     scikit-learn.
     """
-    found = find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
         raise MissingData("the digits come with scikit-learn: `pip install scikit-learn`")
-    file = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    file = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if not file.is_file():
         raise MissingData(f"scikit-learn has no {file.name}: install scikit-learn again")
     text = gzip.decompress(file.read_bytes()).decode("ascii")
     table = np.array([line.split(",") for line in text.splitlines()], np.float64).astype(np.uint8)
     return np.ascontiguousarray(table[:, :-1]), tuple(table[:, -1].tolist())
-
-
-READERS: dict[str, Reader] = {"scenes": read_scenes, "digits": read_digits}

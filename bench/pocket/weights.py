@@ -68,4 +68,5 @@ def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
 def metadata(path: Path) -> dict[str, str]:
     """What a file says about itself."""
     with safe_open(path, "pt") as file:
-        return file.metadata()
+        said: dict[str, str] = file.metadata()
+        return said

@@ -20,15 +20,15 @@ def block(file: Path) -> str:
     """A measurement as Markdown: where it was made, and a row for each ratio; what fell short of its goal
     names the goal.
     """
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     lines = [
-        f"Commit {found['commit']}, {found['device']}, torch {found['versions']['torch']} "
+        f"Commit {measured['commit']}, {measured['device']}, torch {measured['versions']['torch']} "
         f"([{file.name}]({file.name})):",
         "",
         "| what | against | ratio | notes |",
         "|---|---|---|---|",
     ]
-    for r in found["rows"]:
+    for r in measured["rows"]:
         ratio, least = shown(r["ratio"]), r.get("least")
         if least and r["ratio"] < least and ratio != shown(least):
             ratio += f", goal {least:g}x"

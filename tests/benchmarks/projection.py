@@ -20,7 +20,7 @@ import open_clip
 from tabulate import tabulate
 
 from bench import suite
-from bench.clip.backbone import BackboneSpec, family
+from bench.clip.spec import BackboneSpec, family
 from bench.data import catalog
 from bench.interface import Facts, Method, Recipe, points, steps_of
 from bench.plan import cost, settings

@@ -202,12 +202,12 @@ def main() -> None:
     for name, measure in sections(options.quick, device):
         if words and not any(w in name.lower() for w in words):
             continue
-        found = measure()
+        measured = measure()
         if name.startswith("scaling"):
-            found = [replace(r, name=f"{r.name}, {name}") for r in found]
-        for r in found:
+            measured = [replace(r, name=f"{r.name}, {name}") for r in measured]
+        for r in measured:
             print(f"{r.name}: {shown(r.ratio)} against {r.baseline}", flush=True)
-        rows += found
+        rows += measured
     print()
     print(table(rows))
     if options.out:

@@ -104,7 +104,7 @@ def encode_row(
     cores = ratios_device.cores()
     how = tower.spec.preprocess
     transform = open_clip.image_transform(tower.image_size, is_train=False, mean=how.mean, std=how.std)
-    number, found = count(), {}
+    number, features = count(), {}
     with photographs(n) as (root, paths), tempfile.TemporaryDirectory() as stores:
         data: Any = SimpleNamespace(digest="d" * 64, source=FolderSource(root))
 
@@ -112,7 +112,7 @@ def encode_row(
             store = FeatureStore(Path(stores, str(next(number))))
             encode(tower, data, [Wanted(paths, {view: [POOLED] for view in views})], store)
             of = keys(tower, data)
-            found["ours"] = torch.cat(
+            features["ours"] = torch.cat(
                 [torch.from_numpy(store.read(of(POOLED, view), paths)) for view in views]
             )
 
@@ -124,10 +124,10 @@ def encode_row(
                         Files(root, paths, transform, view == FLIP), batch_size=batch, num_workers=cores
                     )
                     parts += [model.encode_image(x_BCHW.to(tower.device)) for x_BCHW in loader]
-            found["plain"] = torch.cat(parts).cpu()
+            features["plain"] = torch.cat(parts).cpu()
 
         times = interleaved({"ours": ours, "plain": plain}, repeats)
-    same = float(F.cosine_similarity(found["ours"].float(), found["plain"]).min())
+    same = float(F.cosine_similarity(features["ours"].float(), features["plain"]).min())
     assert same > 0.9999, f"the features differ: cosine {same:.6f}"
     speed = {name: n * len(views) / statistics.median(seconds) for name, seconds in times.items()}
     note = f"{n} JPEG files, {speed['ours']:.0f} images/s against {speed['plain']:.0f}: {saved}"

@@ -74,12 +74,12 @@ class Fit:
         self, views: Sequence[str], taps: Sequence[str], images: Images
     ) -> dict[tuple[str, str], Tensor]:
         """Stored features of some views: (tap, view) -> (N, ...) in half precision."""
-        found: dict[tuple[str, str], list[Tensor]] = {}
+        features: dict[tuple[str, str], list[Tensor]] = {}
         for view in views:
             for part in images.views[view].split(32):
                 for tap, x in self.backbone.encode_images(part, taps).items():
-                    found.setdefault((tap, view), []).append(x.half())
-        return {key: torch.cat(parts) for key, parts in found.items()}
+                    features.setdefault((tap, view), []).append(x.half())
+        return {key: torch.cat(parts) for key, parts in features.items()}
 
     def features(self) -> tuple[dict[tuple[str, str], Tensor], dict[str, Tensor]]:
         """Everything that the engine reads of the support and of the validation images, encoded once."""
@@ -323,7 +323,7 @@ def rows(
     floor = roof.seconds(cost.whole(planned(fit)))
     together, online_goal = ratios_device.goals(backbone.device, n)
     sequence = "sequential, one replica at a time"
-    found = [
+    rows = [
         row(
             case.title,
             sequence,
@@ -343,7 +343,7 @@ def rows(
         )
         more = {"largest_validation_difference": apart, "validation_images": len(fit.val.y_N)}
         size += "; ours with encoding"
-        found.append(
+        rows.append(
             row(
                 case.title,
                 "plain online loop",
@@ -356,4 +356,4 @@ def rows(
                 more=more,
             )
         )
-    return found
+    return rows

@@ -10,8 +10,8 @@ import torch
 
 from bench.interface import Params
 from bench.plan import cost
+from bench.recipe import OptimSpec
 from bench.train import optim, rng
-from bench.train.optim import OptimSpec
 from tests.benchmarks.ratios_timing import Row, interleaved, row
 
 R = 12
@@ -22,9 +22,11 @@ TRAFFIC = 7
 
 def pool_shapes(D: int, C: int, T: int = 50) -> dict[str, tuple[int, ...]]:
     """The tensors of an attention pool of width D; RN50's has D = 2048, C = 1024."""
-    found = {f"{p}_proj.weight": (C if p == "c" else D, D) for p in "qkvc"}
+    shapes = {f"{p}_proj.weight": (C if p == "c" else D, D) for p in "qkvc"}
     return (
-        found | {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"} | {"positional_embedding": (T, D)}
+        shapes
+        | {f"{p}_proj.bias": (C if p == "c" else D,) for p in "qkvc"}
+        | {"positional_embedding": (T, D)}
     )
 
 
@@ -92,7 +94,7 @@ def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, widt
     numbers = sum(g.numel() for g in grads.values())
     moved = 4.0 * TRAFFIC * numbers * steps
     floor = roof.seconds(cost.Cost(bytes=moved))
-    found = []
+    rows = []
     for name in list(made_by)[1:]:
         least = None if name.startswith("stacked") else 1.0
         r = row(
@@ -109,5 +111,5 @@ def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, widt
             "parameters": numbers,
             "steps": steps,
         }
-        found.append(Row(**{**vars(r), "note": note, "more": more}))
-    return found
+        rows.append(Row(**{**vars(r), "note": note, "more": more}))
+    return rows

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench.methods.coop import lay_out  # type: ignore[import-not-found]
-from bench.methods.tip_adapter import search_axis  # type: ignore[import-not-found]
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor
@@ -22,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.clip import heads
 from bench.interface import POOLED, points
+from bench.methods.coop import lay_out
+from bench.methods.tip_adapter import search_axis
 from bench.train import rng, select
 from tests.benchmarks import ratios_online
 from tests.benchmarks.ratios_timing import Row, interleaved, row
@@ -68,7 +68,7 @@ def flops(fn: Callable[[], Any]) -> int:
 
 def head_rows(device: torch.device, repeats: int) -> list[Row]:
     """Forward and backward of a batch of 8 through the folded head against open_clip's module."""
-    found = []
+    rows = []
     for family, title, least in (("rn", "RN50 head, 50x2048", 3.0), ("vit", "ViT-B/16 head, 197x768", 3.0)):
         module, head, original, x = original_head(family, device)
         params = {name: p.requires_grad_() for name, p in head.copy().items()}
@@ -90,7 +90,7 @@ def head_rows(device: torch.device, repeats: int) -> list[Row]:
             "multiply_adds_ratio": theirs / mine,
         }
         note = f"forward + backward, batch 8; {theirs / mine:.1f}x fewer multiply-adds"
-        found.append(
+        rows.append(
             row(
                 title,
                 "open_clip module",
@@ -103,7 +103,7 @@ def head_rows(device: torch.device, repeats: int) -> list[Row]:
                 more=more,
             )
         )
-    return found
+    return rows
 
 
 def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) -> list[Row]:
@@ -133,7 +133,7 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
             torch.testing.assert_close(prompts.encode(tower, ctx), theirs(ctx), rtol=1e-3, atol=1e-3)
     times = interleaved(variants, repeats)
     counts = {name: flops(fn) for name, fn in variants.items()}
-    found = []
+    rows = []
     for name, baseline, least in (
         ("cut", f"our text tower, every prompt at {L} positions", 1.0),
         ("whole", f"open_clip text tower, {positions} positions", 2.0),
@@ -146,10 +146,10 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
             "baseline_multiply_adds": counts[name] // 2,
             "multiply_adds_ratio": fewer,
         }
-        found.append(
+        rows.append(
             row(title, baseline, times["ours"], times[name], None, None, note, least=least, more=more)
         )
-    return found
+    return rows
 
 
 def search_rows(

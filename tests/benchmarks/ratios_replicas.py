@@ -49,7 +49,7 @@ def rows(
         more = {"replicas": R, "working_set_bytes": held}
         return row(f"{title}, {name}", baseline, times[R], times[other], True, True, note, more=more)
 
-    found = [against(f"{R} replicas together", R, 1, "1 replica") for R in scales[1:]]
-    return found + [
+    rows = [against(f"{R} replicas together", R, 1, "1 replica") for R in scales[1:]]
+    return rows + [
         against(f"{GRID} replicas in waves of {w}", w, GRID, f"one wave of {GRID}") for w in WAVES if split
     ]

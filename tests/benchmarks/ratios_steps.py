@@ -158,16 +158,20 @@ def rows(
     alone = (
         [row(name, one, ours, times["alone"], True, True, size, floor=floor, least=together)] if R > 1 else []
     )
-    found = row(name, "plain online loop", ours, times["plain"], False, False, "", floor=floor, least=online)
+    measured = row(
+        name, "plain online loop", ours, times["plain"], False, False, "", floor=floor, least=online
+    )
     images = sum(len(x) for x in kept[0][0].values()) + len(fit.val.y_N)
-    saved = found.baseline_s - found.ours_s
+    saved = measured.baseline_s - measured.ours_s
     even = encode_s / (R * saved) if saved > 0 else None
     after = f"made up for after {even:.1f} steps" if even is not None else "never made up for"
     more = {"encode_s": encode_s, "images_encoded": images, "break_even_steps": even}
     return [
         *alone,
         replace(
-            found, note=f"{size}; encoding apart: {images} images once, {encode_s:.2g} s, {after}", more=more
+            measured,
+            note=f"{size}; encoding apart: {images} images once, {encode_s:.2g} s, {after}",
+            more=more,
         ),
     ]
 

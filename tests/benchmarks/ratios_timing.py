@@ -65,11 +65,11 @@ def interleaved(
     if warm:
         for fn in variants.values():
             fn()
-    found: dict[Any, list[float]] = {name: [] for name in variants}
+    seconds: dict[Any, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, fn in variants.items():
-            found[name].append(timer(fn))
-    return found
+            seconds[name].append(timer(fn))
+    return seconds
 
 
 def told(variants: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:

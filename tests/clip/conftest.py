@@ -33,16 +33,16 @@ TOWERS["sigmoid"] = TOWERS["timm"]
 
 
 def config(kind: str, quick_gelu: bool = True) -> dict[str, Any]:
-    found = {
+    described = {
         "embed_dim": 16,
         "vision_cfg": dict(TOWERS[kind]),
         "text_cfg": dict(TEXT),
         "quick_gelu": quick_gelu,
     }
     if kind == "sigmoid":  # as SigLIP: text without a causal mask, trained with a bias on the logits
-        found |= {"custom_text": True, "init_logit_bias": -10.0}
-        found["text_cfg"] |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
-    return found
+        described |= {"custom_text": True, "init_logit_bias": -10.0}
+        described["text_cfg"] |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    return described
 
 
 def build(kind: str, quick_gelu: bool = True, seed: int = 0) -> Any:

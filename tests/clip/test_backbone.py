@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from bench.clip import backbone, state, towers, weights
+from bench.clip.spec import family
 from bench.errors import BenchError, MissingWeights
 
 Tiny = Callable[..., tuple[str, Any]]
@@ -43,25 +44,25 @@ def test_all_taps_come_from_one_forward_pass(tiny: Tiny, kind: str) -> None:
     seen: list[int] = []
     loaded.model.visual.conv1.register_forward_hook(lambda *_: seen.append(1))
     x_BCHW = images()
-    found = loaded.encode_images(x_BCHW, sorted(loaded.taps))
-    assert len(seen) == 1 and found.keys() == loaded.taps
+    features = loaded.encode_images(x_BCHW, sorted(loaded.taps))
+    assert len(seen) == 1 and features.keys() == loaded.taps
     want = model.encode_image(x_BCHW).detach()
-    torch.testing.assert_close(found["pooled"], want, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found["tokens"][:, 0], want, rtol=1e-4, atol=1e-6)
-    assert torch.equal(found["pixels"], x_BCHW)
+    torch.testing.assert_close(features["pooled"], want, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(features["tokens"][:, 0], want, rtol=1e-4, atol=1e-6)
+    assert torch.equal(features["pixels"], x_BCHW)
     head = loaded.head
-    torch.testing.assert_close(head(head.params, found["dense"]), found["pooled"])
-    torch.testing.assert_close(head.project(head.params, found["preproj"]), found["pooled"])
+    torch.testing.assert_close(head(head.params, features["dense"]), features["pooled"])
+    torch.testing.assert_close(head.project(head.params, features["preproj"]), features["pooled"])
     if kind == "rn":
-        map_BDhw = model.visual.layer4(found["layer3"])
-        assert found["layer3"].shape == (3, 128, 4, 4) and found["dense"].shape == (3, 4, 256)
+        map_BDhw = model.visual.layer4(features["layer3"])
+        assert features["layer3"].shape == (3, 128, 4, 4) and features["dense"].shape == (3, 4, 256)
         torch.testing.assert_close(
-            found["dense"].transpose(1, 2).unflatten(2, (2, 2)), map_BDhw, rtol=1e-4, atol=1e-6
+            features["dense"].transpose(1, 2).unflatten(2, (2, 2)), map_BDhw, rtol=1e-4, atol=1e-6
         )
     else:
-        out = model.visual.transformer.resblocks[-1](found["dense"])
-        torch.testing.assert_close(model.visual.ln_post(out[:, 0]), found["preproj"], rtol=1e-4, atol=1e-5)
-        assert found["dense"].shape == (3, 17, 32)
+        out = model.visual.transformer.resblocks[-1](features["dense"])
+        torch.testing.assert_close(model.visual.ln_post(out[:, 0]), features["preproj"], rtol=1e-4, atol=1e-5)
+        assert features["dense"].shape == (3, 17, 32)
 
 
 @pytest.mark.parametrize("limit", [0, 10**12])
@@ -77,12 +78,12 @@ def test_a_large_resnet_encodes_without_its_batch_norms(
             x.data.add_(torch.rand(x.shape, generator=generator))
         norm.register_forward_hook(lambda *_: calls.append(1))
     before = {name: p.clone() for name, p in loaded.model.state_dict().items()}
-    found = loaded.encode_images(images(), ["layer3", "dense", "pooled"])
+    features = loaded.encode_images(images(), ["layer3", "dense", "pooled"])
     assert len(calls) == (len(norms) if limit else 0)
     want = towers.encode(loaded.model, loaded.head, "rn", images(), ["layer3", "dense", "pooled"])
     assert len(calls) == len(norms) * (2 if limit else 1)
     for tap, x in want.items():
-        torch.testing.assert_close(found[tap], x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(features[tap], x, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(p, before[name]) for name, p in loaded.model.state_dict().items())
 
 
@@ -132,7 +133,7 @@ def test_missing_tokenisers_are_errors_not_downloads() -> None:
 
 @pytest.mark.parametrize("arch, kind", [("RN50", "rn"), ("ViT-B-16", "vit"), ("ViT-B-16-SigLIP", "other")])
 def test_families_of_known_architectures(arch: str, kind: str) -> None:
-    assert backbone.family(json.loads(weights.architectures()[arch].read_text())) == kind
+    assert family(json.loads(weights.architectures()[arch].read_text())) == kind
 
 
 def test_resolving_imports_no_torch() -> None:
@@ -319,7 +320,7 @@ def test_a_precision_that_the_device_lacks_is_one_line(tiny: Tiny, monkeypatch: 
 def test_halves_on_a_gpu_agree_with_singles_on_the_cpu(tiny: Tiny, kind: str) -> None:
     spec = backbone.resolve(tiny(kind)[0])
     want = backbone.load(spec).encode_images(images(), ["pooled", "dense"])
-    found = backbone.load(spec, "cuda", torch.float16).encode_images(images(), ["pooled", "dense"])
+    features = backbone.load(spec, "cuda", torch.float16).encode_images(images(), ["pooled", "dense"])
     for tap, value in want.items():
-        near = torch.nn.functional.cosine_similarity(found[tap].float().cpu().flatten(1), value.flatten(1))
+        near = torch.nn.functional.cosine_similarity(features[tap].float().cpu().flatten(1), value.flatten(1))
         assert near.min() > 0.999, tap

@@ -68,9 +68,9 @@ def gradients(module: Any, family: str) -> dict[str, Tensor]:
     if family == "rn":
         return {n: p.grad for n, p in module.named_parameters()}
     block = module.transformer.resblocks[-1]
-    found = {f"block.{n}": p.grad for n, p in block.named_parameters()}
-    found |= {f"ln_post.{n}": p.grad for n, p in module.ln_post.named_parameters()}
-    return found | {"proj": module.proj.grad}
+    grads = {f"block.{n}": p.grad for n, p in block.named_parameters()}
+    grads |= {f"ln_post.{n}": p.grad for n, p in module.ln_post.named_parameters()}
+    return grads | {"proj": module.proj.grad}
 
 
 def split_key_bias(name: str, g: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -107,13 +107,13 @@ def test_folded_equals_original_with_all_gradients(
     ours_x = x_BTD.clone().requires_grad_()
     params = {n: p.requires_grad_() for n, p in head.copy(dtype).items()}
     ours = head(params, ours_x)
-    found = torch.autograd.grad((F.normalize(ours, dim=-1) * R_BC).sum(), [ours_x, *params.values()])
+    ours_grads = torch.autograd.grad((F.normalize(ours, dim=-1) * R_BC).sum(), [ours_x, *params.values()])
     assert_close(ours, theirs, tolerance, "value")
     assert theirs_x.grad is not None
-    assert_close(found[0], theirs_x.grad, tolerance, "input gradient")
+    assert_close(ours_grads[0], theirs_x.grad, tolerance, "input gradient")
     wanted = gradients(module, family)
     assert wanted.keys() == params.keys()
-    for name, g in zip(params, found[1:], strict=True):
+    for name, g in zip(params, ours_grads[1:], strict=True):
         ours_g, zero = split_key_bias(name, g)
         assert_close(ours_g, split_key_bias(name, wanted[name])[0], tolerance, name)
         assert zero is None or zero.abs().max() <= 1e-12
@@ -136,15 +136,15 @@ def test_replicas_under_vmap_equal_a_loop(family: str, shared: bool, order: str)
 
     axes = (0, None if shared else 0)
     if order == "vmap-of-grad":
-        found = vmap(grad(loss), in_dims=axes)(stacked, x)
+        grads = vmap(grad(loss), in_dims=axes)(stacked, x)
     else:
         leaves = {n: p.clone().requires_grad_() for n, p in stacked.items()}
         total = vmap(loss, in_dims=axes)(leaves, x).sum()
-        found = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+        grads = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
     for r in range(R):
         alone = grad(loss)({n: p[r] for n, p in stacked.items()}, x if shared else x[r])
         for name, g in alone.items():
-            assert_close(found[name][r], g, 1e-12, name)
+            assert_close(grads[name][r], g, 1e-12, name)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -155,16 +155,16 @@ def test_replicas_of_replicas(shared: bool) -> None:
         n: torch.stack([torch.stack([p, 1.1 * p]), torch.stack([p, 0.9 * p])]) for n, p in head.params.items()
     }
     x = x_BTD if shared else torch.stack([x_BTD, -x_BTD])
-    found = vmap(vmap(head.preproj, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
+    vectors = vmap(vmap(head.preproj, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
     for i, j in itertools.product(range(2), range(2)):
         alone = head.preproj({n: p[i, j] for n, p in stacked.items()}, x if shared else x[i])
-        torch.testing.assert_close(found[i, j], alone, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(vectors[i, j], alone, rtol=1e-12, atol=1e-12)
 
 
 def test_features_apart_weights_shared() -> None:
     _, head, _, x_BTD = make("rn", torch.float64)
-    found = vmap(lambda x: head(head.params, x))(torch.stack([x_BTD, -x_BTD]))
-    torch.testing.assert_close(found[1], head(head.params, -x_BTD), rtol=1e-12, atol=1e-12)
+    embeddings = vmap(lambda x: head(head.params, x))(torch.stack([x_BTD, -x_BTD]))
+    torch.testing.assert_close(embeddings[1], head(head.params, -x_BTD), rtol=1e-12, atol=1e-12)
 
 
 def test_the_folded_pool_has_no_second_derivative() -> None:
@@ -225,8 +225,8 @@ def test_parity_with_the_reference(shared: Path, name: str) -> None:
     }
     for kind, loss in losses.items():
         assert_close(loss, double(data[f"loss_{kind}"]), 1e-9, kind)
-        found = torch.autograd.grad(loss, [dense, *params.values()], retain_graph=True)
-        for tensor, ours in zip(["input", *params], found, strict=True):
+        grads = torch.autograd.grad(loss, [dense, *params.values()], retain_graph=True)
+        for tensor, ours in zip(["input", *params], grads, strict=True):
             if f"grad_{kind}.{tensor}" not in data:
                 continue
             theirs = double(data[f"grad_{kind}.{tensor}"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.clip import packed_text
+from bench.clip import packed_text, packing
 from tests.methods import support
 
 RAGGED = ("cat", "Boeing 737-800", "art nouveau lamp", "art deco")
@@ -57,15 +57,15 @@ def test_equals_every_prompt_on_its_own(
     def alone(c: Tensor) -> Tensor:
         x = prompts.fill(c)
         B = x.shape[0] if x.dim() == 4 else 1
-        found = tower.encode(x.flatten(0, -3) if B > 1 else x, prompts.eot_K.repeat(B))
-        return found.unflatten(0, (B, K)) if B > 1 else found
+        features = tower.encode(x.flatten(0, -3) if B > 1 else x, prompts.eot_K.repeat(B))
+        return features.unflatten(0, (B, K)) if B > 1 else features
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns where it would run the replicas one by one
-        found = with_gradient(lambda c: prompts.encode(tower, c), ctx, replicas)
-    for mine, wanted in zip(found, with_gradient(alone, ctx, replicas), strict=True):
+        packed = with_gradient(lambda c: prompts.encode(tower, c), ctx, replicas)
+    for mine, wanted in zip(packed, with_gradient(alone, ctx, replicas), strict=True):
         support.close(mine, wanted, 1e-12)
-    assert float(found[1].abs().min()) > 0
+    assert float(packed[1].abs().min()) > 0
 
 
 def test_only_what_is_equal_is_shared(tower: Any) -> None:
@@ -102,5 +102,5 @@ def test_prompts_without_anything_in_common(tower: Any) -> None:
     eot_K = ids_KL.argmax(-1)
     x_KLD = tower.embed(ids_KL)
     x_KLD[:, 0] = normal(4, 16)
-    pack = packed_text.pack_of(eot_K, ids_KL.shape[1], 0, x_KLD)
+    pack = packing.pack_of(eot_K, ids_KL.shape[1], 0, x_KLD)
     support.close(packed_text.encode(tower, x_KLD, pack), tower.encode(x_KLD, eot_K), 1e-12)

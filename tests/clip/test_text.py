@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.clip import backbone, text, tokens
+from bench.clip import backbone, text, vocabulary
 from bench.errors import BenchError
 
 Tiny = Callable[..., tuple[str, Any]]
@@ -66,9 +66,9 @@ def test_replicas_of_learned_prompts_run_under_vmap(tiny: Tiny) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns where it would run the replicas one by one
-        found = torch.func.vmap(torch.func.grad(loss))(x_RPLD)
+        grads = torch.func.vmap(torch.func.grad(loss))(x_RPLD)
     for r in range(3):
-        torch.testing.assert_close(found[r], torch.func.grad(loss)(x_RPLD[r]), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(grads[r], torch.func.grad(loss)(x_RPLD[r]), rtol=1e-10, atol=1e-10)
 
 
 def parity(shared: Path, name: str) -> dict[str, np.ndarray]:
@@ -88,8 +88,8 @@ def test_coop_text_features_match_the_reference(shared: Path) -> None:
     tower, ids_PL = text.of_arrays(data), torch.from_numpy(data["token_ids"]).long()
     x_PLD = placed(tower, ids_PL, data["ctx_init"])
     assert torch.equal(x_PLD, torch.from_numpy(data["prompts"]).double())
-    found, want = tower.encode(x_PLD, text.end_of_text(ids_PL)), torch.from_numpy(data["text_features"])
-    assert (found - want).abs().max() <= 1e-9 * want.abs().max()
+    features, want = tower.encode(x_PLD, text.end_of_text(ids_PL)), torch.from_numpy(data["text_features"])
+    assert (features - want).abs().max() <= 1e-9 * want.abs().max()
 
 
 def test_prograd_logits_match_the_reference(shared: Path) -> None:
@@ -99,8 +99,8 @@ def test_prograd_logits_match_the_reference(shared: Path) -> None:
     trained = tower.encode(placed(tower, ids_PL, data["ctx_start"]), text.end_of_text(ids_PL))
     teacher = tower.encode_ids(torch.from_numpy(data["teacher_token_ids"]).long())
     for raw_KC, want in ((trained, data["logits_step0"]), (teacher, data["teacher_logits"][0])):
-        found = float(data["logit_scale"]) * images_BC[0] @ F.normalize(raw_KC, dim=-1).T
-        assert (found - torch.from_numpy(want)).abs().max() <= 1e-9 * np.abs(want).max()
+        logits = float(data["logit_scale"]) * images_BC[0] @ F.normalize(raw_KC, dim=-1).T
+        assert (logits - torch.from_numpy(want)).abs().max() <= 1e-9 * np.abs(want).max()
 
 
 def test_cut_prompts_give_one_warning(tiny: Tiny) -> None:
@@ -117,8 +117,8 @@ def test_cut_prompts_give_one_warning(tiny: Tiny) -> None:
 
 def test_untrained_words_are_named() -> None:
     loaded = backbone.load(backbone.resolve("pocket-rn"))
-    assert tokens.untrained_tokens(loaded, ["cat", "dog"]) == ""
-    line = tokens.untrained_tokens(loaded, ["cat", "xylograph", "dog"])
+    assert vocabulary.untrained_tokens(loaded, ["cat", "dog"]) == ""
+    line = vocabulary.untrained_tokens(loaded, ["cat", "xylograph", "dog"])
     assert "xylograph" in line and "1 of 3" in line and "\n" not in line and "dog" not in line
 
 

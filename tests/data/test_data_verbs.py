@@ -62,9 +62,9 @@ def test_status_states(tmp_path: Path) -> None:
     disk.split_file(tmp_path / "dtd" / SPLIT, ["banded", "woven"])
     assert row(tmp_path, "dtd").state == "wrong layout"
     listed = whole(tmp_path)
-    found = row(tmp_path, "dtd")
-    assert found.state == "wrong counts" and "train 10 instead of 2820" in found.todo
-    assert found.counts == {"classes": 2, "train": 10, "val": 8, "test": 4}
+    dtd = row(tmp_path, "dtd")
+    assert dtd.state == "wrong counts" and "train 10 instead of 2820" in dtd.todo
+    assert dtd.counts == {"classes": 2, "train": 10, "val": 8, "test": 4}
     (tmp_path / "dtd" / "images" / listed["train"][0][0]).unlink()
     gone = row(tmp_path, "dtd")
     assert gone.state == "wrong layout" and listed["train"][0][0] in gone.todo

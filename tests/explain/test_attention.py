@@ -45,17 +45,17 @@ def pooled_with(tower: Backbone, p: dict[str, Tensor], x_BTD: Tensor, a_BHT: Ten
 
 @FAMILIES
 def test_attention_weights_sum_to_one_and_reproduce_the_output(family: str, tower: Towers) -> None:
-    found = tower(family)
-    p = {name: t.double() for name, t in found.head.params.items()}
-    x_BTD = found.encode_images(images(found), ["dense"])["dense"]
-    a_BHT = attention.weights(found, p, x_BTD)
-    assert a_BHT.shape[1:] == (found.head.heads, x_BTD.shape[1] + (family == "rn"))
+    backbone = tower(family)
+    p = {name: t.double() for name, t in backbone.head.params.items()}
+    x_BTD = backbone.encode_images(images(backbone), ["dense"])["dense"]
+    a_BHT = attention.weights(backbone, p, x_BTD)
+    assert a_BHT.shape[1:] == (backbone.head.heads, x_BTD.shape[1] + (family == "rn"))
     torch.testing.assert_close(a_BHT.sum(-1), torch.ones_like(a_BHT[..., 0]), rtol=0, atol=1e-12)
     assert (a_BHT.max(-1).values - a_BHT.min(-1).values).max() > 0.01, (
         "flat weights would pass with any mix-up"
     )
     torch.testing.assert_close(
-        pooled_with(found, p, x_BTD, a_BHT), found.head(p, x_BTD), rtol=1e-9, atol=1e-9
+        pooled_with(backbone, p, x_BTD, a_BHT), backbone.head(p, x_BTD), rtol=1e-9, atol=1e-9
     )
     maps_BSS = attention.maps(a_BHT)
     torch.testing.assert_close(maps_BSS.flatten(1).sum(1), torch.ones(len(x_BTD), dtype=torch.float64))
@@ -105,19 +105,19 @@ def test_heat_keeps_its_sign_where_activations_are_negative() -> None:
 
 
 def test_noise_averages_and_repeats(tower: Towers) -> None:
-    found = tower("rn")
-    x_CHW = images(found, 1)[0]
-    one, two = gradcam.noisy(found, x_CHW, 3, 0.2), gradcam.noisy(found, x_CHW, 3, 0.2)
+    backbone = tower("rn")
+    x_CHW = images(backbone, 1)[0]
+    one, two = gradcam.noisy(backbone, x_CHW, 3, 0.2), gradcam.noisy(backbone, x_CHW, 3, 0.2)
     assert torch.equal(one, two) and not torch.equal(one[0], one[1])
-    still = gradcam.noisy(found, x_CHW, 1, 0.0)
-    torch.testing.assert_close(still, found.encode_images(x_CHW[None], ["dense"])["dense"])
+    still = gradcam.noisy(backbone, x_CHW, 1, 0.0)
+    torch.testing.assert_close(still, backbone.encode_images(x_CHW[None], ["dense"])["dense"])
 
 
 @FAMILIES
 def test_an_image_corresponds_to_itself(family: str, tower: Towers) -> None:
-    found = tower(family)
-    x_BCHW = images(found, 1)
-    by_stage = stages.stages(found, x_BCHW)
+    backbone = tower(family)
+    x_BCHW = images(backbone, 1)
+    by_stage = stages.stages(backbone, x_BCHW)
     expected = (
         ["layer1", "layer2", "layer3", "layer4"] if family == "rn" else ["block 1", "block 2", "block 3"]
     )
@@ -128,12 +128,12 @@ def test_an_image_corresponds_to_itself(family: str, tower: Towers) -> None:
             map_SS = stages.correspondence(x_BSSD[0], x_BSSD[0], row, column)
             assert divmod(int(map_SS.argmax()), side) == (row, column)
             assert float(map_SS.max()) == pytest.approx(1.0)
-    dense = found.encode_images(x_BCHW, ["dense"])["dense"]
+    dense = backbone.encode_images(x_BCHW, ["dense"])["dense"]
     if family == "rn":
         torch.testing.assert_close(by_stage["layer4"].flatten(1, 2), dense)
     else:
         torch.testing.assert_close(by_stage["block 2"].flatten(1, 2), dense[:, 1:])
-        assert list(stages.stages(found, x_BCHW, every=2)) == ["block 1", "block 3"]
+        assert list(stages.stages(backbone, x_BCHW, every=2)) == ["block 1", "block 3"]
 
 
 def test_cell_of_a_point() -> None:

@@ -33,19 +33,19 @@ def by_orders(value: Value, parts: int) -> np.ndarray:
 @given(parts=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_exact_is_the_mean_over_all_orders_and_efficient(parts: int, seed: int) -> None:
     value, table = game(parts, seed)
-    found = exact(value, parts)
-    np.testing.assert_allclose(found.phi, by_orders(value, parts), atol=1e-12)
-    np.testing.assert_allclose(found.phi.sum(0), table[-1] - table[0], atol=1e-12)
-    np.testing.assert_array_equal([found.all, found.none], [table[-1], table[0]])
-    assert found.orders is None and not found.se.any()
+    values = exact(value, parts)
+    np.testing.assert_allclose(values.phi, by_orders(value, parts), atol=1e-12)
+    np.testing.assert_allclose(values.phi.sum(0), table[-1] - table[0], atol=1e-12)
+    np.testing.assert_array_equal([values.all, values.none], [table[-1], table[0]])
+    assert values.orders is None and not values.se.any()
 
 
 @settings(max_examples=20, deadline=None)
 @given(parts=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_sampled_is_efficient_too(parts: int, seed: int) -> None:
     value, table = game(parts, seed)
-    found = sampled(value, parts, 7, np.random.default_rng(seed))
-    np.testing.assert_allclose(found.phi.sum(0), table[-1] - table[0], atol=1e-12)
+    values = sampled(value, parts, 7, np.random.default_rng(seed))
+    np.testing.assert_allclose(values.phi.sum(0), table[-1] - table[0], atol=1e-12)
 
 
 def test_a_part_that_adds_nothing_has_value_nothing_and_equal_parts_share() -> None:
@@ -59,9 +59,9 @@ def test_sampled_agrees_with_exact_within_the_stated_error() -> None:
     scores = []
     for seed in range(30):
         value, _ = game(6, seed)
-        truth, found = exact(value, 6).phi, sampled(value, 6, 200, np.random.default_rng(seed))
-        assert (found.se > 0).all()
-        scores.append((found.phi - truth) / found.se)
+        truth, values = exact(value, 6).phi, sampled(value, 6, 200, np.random.default_rng(seed))
+        assert (values.se > 0).all()
+        scores.append((values.phi - truth) / values.se)
     z = np.concatenate(scores)
     # the error is neither too small nor too large
     assert np.sqrt((z**2).mean()) == pytest.approx(1.0, abs=0.2)
@@ -76,8 +76,8 @@ def test_more_than_ten_parts_are_sampled_and_each_coalition_is_scored_once() -> 
         seen.extend(map(tuple, there.tolist()))
         return inner(there)
 
-    found = shapley(value, 11, permutations=20)
-    assert found.orders == 20
+    values = shapley(value, 11, permutations=20)
+    assert values.orders == 20
     assert len(seen) == len(set(seen)) <= 20 * 10 + 2
     assert shapley(game(10, 1)[0], 10).orders is None
     with pytest.raises(ValueError, match="at least 2"):
@@ -87,15 +87,15 @@ def test_more_than_ten_parts_are_sampled_and_each_coalition_is_scored_once() -> 
 def test_absent_parts_are_painted_over() -> None:
     pixels = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3)
     left = np.array([[True, False], [True, False]])
-    found = composed(
+    painted = composed(
         pixels,
         {"left": left, "right": ~left},
         np.array([[True, True], [False, True]]),
         np.array([9.4, 8.6, 7.0]),
     )
-    np.testing.assert_array_equal(found[0], pixels)
-    np.testing.assert_array_equal(found[1][:, 1], pixels[:, 1])
-    assert (found[1][:, 0] == [9, 9, 7]).all()
+    np.testing.assert_array_equal(painted[0], pixels)
+    np.testing.assert_array_equal(painted[1][:, 1], pixels[:, 1])
+    assert (painted[1][:, 0] == [9, 9, 7]).all()
 
 
 def test_absolute_shares() -> None:

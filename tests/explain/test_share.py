@@ -29,11 +29,11 @@ def test_map_shares_know_where_the_map_lies() -> None:
 
 def test_scene_masks_follow_the_view_and_part_the_image() -> None:
     spec = resolve("pocket-rn")
-    found, dataset = picture.find("mammals:3", spec)
-    assert dataset is not None and found.label == dataset.test.labels[3]
-    assert found.pixels.shape == (128, 128, 3)
-    np.testing.assert_array_equal(sum(m.astype(int) for m in found.masks.values()), 1)
-    assert 0.05 < found.masks["main"].mean() < 0.9
+    scene, dataset = picture.find("mammals:3", spec)
+    assert dataset is not None and scene.label == dataset.test.labels[3]
+    assert scene.pixels.shape == (128, 128, 3)
+    np.testing.assert_array_equal(sum(m.astype(int) for m in scene.masks.values()), 1)
+    assert 0.05 < scene.masks["main"].mean() < 0.9
     masks = {"a": np.eye(50, 100, dtype=bool), "b": ~np.eye(50, 100, dtype=bool)}
     fitted = picture.fit_masks(masks, spec)
     assert fitted["a"].shape == (128, 128) and (fitted["a"] ^ fitted["b"]).all()
@@ -54,8 +54,8 @@ def test_masks_from_a_painted_file(tmp_path: Path) -> None:
     painted = Image.new("RGB", (128, 128))
     painted.paste((255, 0, 0), (10, 10, 40, 40))
     painted.save(tmp_path / "m.png")
-    found = picture.file_masks(tmp_path / "m.png", image, spec)
-    assert list(found) == ["background", "#ff0000"] and found["#ff0000"].sum() == 900
+    masks = picture.file_masks(tmp_path / "m.png", image, spec)
+    assert list(masks) == ["background", "#ff0000"] and masks["#ff0000"].sum() == 900
     Image.new("RGB", (64, 64)).save(tmp_path / "small.png")
     with pytest.raises(BenchError, match="as large as"):
         picture.file_masks(tmp_path / "small.png", image, spec)
@@ -77,7 +77,7 @@ def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
     """Scenes whose main glyph gains ``gain`` of share from the background, with noise; every other one has
     distractors.
     """
-    generator, found = np.random.default_rng(0), []
+    generator, rows = np.random.default_rng(0), []
     for i in range(count):
         main = 0.4 + 0.05 * generator.normal()
         after = main + gain + 0.02 * generator.normal(size=3)
@@ -88,14 +88,14 @@ def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
         table[-1] = 1 - table[:-1].sum(0)
         groups = share.grouped(names, table)
         area = {g: 0.25 for g in share.GROUPS}
-        found.append({"scene": str(i), "area": area, "attention": groups, "shapley": groups})
-    return found
+        rows.append({"scene": str(i), "area": area, "attention": groups, "shapley": groups})
+    return rows
 
 
 def test_shares_by_group_and_their_paired_interval() -> None:
     made = rows(0.05)
-    found = share.summary(made)
-    main = found["attention"]["main"]
+    shares = share.summary(made)
+    main = shares["attention"]["main"]
     assert main["change"]["low"] < 0.05 < main["change"]["high"] and main["change"]["varies"] == (
         "seeds",
         "images",
@@ -103,9 +103,9 @@ def test_shares_by_group_and_their_paired_interval() -> None:
     assert main["after"] - main["before"] == pytest.approx(main["change"]["estimate"])
     # Paired: far narrower than the spread of the scenes alone allows for.
     assert main["change"]["se"] < 0.05 / np.sqrt(40)
-    assert found["attention"]["distractors"]["scenes"] == 20
-    assert found["attention"]["distractors"]["before"] == pytest.approx(0.2)
-    assert found["attention"]["each distractor"]["before"] == pytest.approx(0.1)
+    assert shares["attention"]["distractors"]["scenes"] == 20
+    assert shares["attention"]["distractors"]["before"] == pytest.approx(0.2)
+    assert shares["attention"]["each distractor"]["before"] == pytest.approx(0.1)
     total = sum(
         np.array([np.nan_to_num(row["attention"][g]) for row in made])
         for g in ("main", "distractors", "background")
@@ -167,8 +167,8 @@ def test_verbs_write_their_figures_and_fit_once(explain, results: Path, tmp_path
     assert written["verdict"] in done.output and len(written["scenes"]) == 4 and written["seeds"] == [1]
     for measure in ("attention", "shapley"):
         for scene in written["scenes"]:
-            found = [scene[measure][g] for g in ("main", "distractors", "background")]
-            np.testing.assert_allclose(np.sum([g for g in found if g[0] is not None], axis=0), 1.0, atol=1e-5)
+            parts = [scene[measure][g] for g in ("main", "distractors", "background")]
+            np.testing.assert_allclose(np.sum([g for g in parts if g[0] is not None], axis=0), 1.0, atol=1e-5)
     states = {f: f.stat().st_mtime_ns for f in (results / "states").iterdir()}
     assert len(states) == 1 and png(f"{stem}.png")[0] > 500
 

@@ -56,12 +56,12 @@ def test_verify_deletes_what_is_damaged(root: Path) -> None:
 
 def test_clear_asks_first_and_obeys_the_pattern(root: Path) -> None:
     assert run(app, ["clear"], input="n\n").exit_code == 1
-    assert len(FeatureStore(root).entries()) == 2
+    assert len(FeatureStore(root).feature_sets()) == 2
     assert "freed" in run(app, ["clear", "*_dense_*", "--yes"]).output
-    assert [entry.key.tap for entry in FeatureStore(root).entries()] == ["pooled"]
+    assert [entry.key.tap for entry in FeatureStore(root).feature_sets()] == ["pooled"]
     assert "nothing" in run(app, ["clear", "*_dense_*"]).output
     assert run(app, ["clear"], input="y\n").exit_code == 0
-    assert FeatureStore(root).entries() == []
+    assert FeatureStore(root).feature_sets() == []
 
 
 def test_an_unknown_format_is_an_error(root: Path) -> None:

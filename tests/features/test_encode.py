@@ -17,7 +17,7 @@ from feature_fakes import NoiseSource, TinyTower, dataset
 
 from bench.data.views import bank, render
 from bench.errors import BenchError
-from bench.features import plan
+from bench.features import wanted
 from bench.features.encode import EncodeReport, Wanted, encode, keys, stream, stream_views
 from bench.features.store import FeatureStore
 from bench.files import read_json
@@ -170,7 +170,7 @@ def test_encoding_modules_import_no_torch() -> None:
 def test_an_unreadable_image_is_named_and_finished_shards_stay(
     images: Any, store: FeatureStore, workers: int, bad: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
+    monkeypatch.setattr(wanted, "SHARD_ROWS", 4)
     tower = TinyTower()
     with pytest.raises(BenchError, match=rf"cannot read the image {bad}"):
         encode(tower, images, [Wanted((*TEST, bad), {"eval": {"dense"}})], store, workers=workers, batch=1)
@@ -182,7 +182,7 @@ def test_an_unreadable_image_is_named_and_finished_shards_stay(
 def test_an_interruption_loses_the_open_shard_only(
     images: Any, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
+    monkeypatch.setattr(wanted, "SHARD_ROWS", 4)
 
     def stop(done: int, total: int) -> None:
         if done >= 6:

@@ -332,13 +332,13 @@ def test_entries_and_clear_touch_only_what_the_store_made(store: FeatureStore) -
     other = store.root / KEY.folder / "notes.txt"
     other.write_text("mine too")
     (store.root / "unrelated").mkdir()
-    assert [(entry.key, entry.rows()) for entry in store.entries()] == [(KEY, 10), (pooled, 10)]
-    freed = store.entries("*_pooled_*")[0].bytes
+    assert [(entry.key, entry.rows()) for entry in store.feature_sets()] == [(KEY, 10), (pooled, 10)]
+    freed = store.feature_sets("*_pooled_*")[0].bytes
     assert store.clear("*_pooled_*") == freed > 10 * 24
     assert not (store.root / pooled.folder).exists()
     assert np.array_equal(store.read(KEY, PATHS), rows(PATHS))
     store.clear()
-    assert store.entries() == [] and store.missing(KEY, PATHS) == PATHS
+    assert store.feature_sets() == [] and store.missing(KEY, PATHS) == PATHS
     assert mine.exists() and other.exists() and (store.root / "unrelated").exists()
 
 

@@ -36,19 +36,19 @@ SCENES = (*CONCEPTS, *CATEGORIES, "emoji", *SHIFTS)
 
 
 @lru_cache
-def found(name: str) -> Dataset:
+def dataset_of(name: str) -> Dataset:
     return catalog.find(name, None)
 
 
 def source(name: str) -> SceneSource:
-    scenes = found(name).source
+    scenes = dataset_of(name).source
     assert isinstance(scenes, SceneSource)
     return scenes
 
 
 def scenes(name: str, split: str) -> list[Scene]:
     """A dataset's scenes in a split: all of val and test, every seventh of train."""
-    paths = getattr(found(name), split).paths
+    paths = getattr(dataset_of(name), split).paths
     return [source(name).scene(path) for path in (paths[::7] if split == "train" else paths)]
 
 
@@ -57,7 +57,7 @@ def drawn(scene: Scene) -> set[int]:
 
 
 def test_digests_are_the_same_on_every_machine() -> None:
-    assert {name: found(name).digest for name in (*SUITE, *SHIFTS)} == json.loads(DIGESTS.read_text())
+    assert {name: dataset_of(name).digest for name in (*SUITE, *SHIFTS)} == json.loads(DIGESTS.read_text())
 
 
 def test_the_digest_follows_every_part_of_the_scenes() -> None:
@@ -85,7 +85,7 @@ def test_the_digest_follows_every_part_of_the_scenes() -> None:
 
 @pytest.mark.parametrize("name", SUITE)
 def test_counts(name: str) -> None:
-    dataset = found(name)
+    dataset = dataset_of(name)
     classes = len(dataset.classnames)
     assert dataset.spec.counts == {"classes": classes} | {s: len(getattr(dataset, s)) for s in SPLITS}
     each = {split: np.bincount(getattr(dataset, split).labels, minlength=classes) for split in SPLITS}
@@ -99,7 +99,7 @@ def test_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*SUITE, *SHIFTS])
 def test_descriptions(name: str) -> None:
-    spec = found(name).spec
+    spec = dataset_of(name).spec
     kinds = (
         dict.fromkeys(CATEGORIES, "categories")
         | dict.fromkeys(SHIFTS, "shifted test set")
@@ -137,7 +137,7 @@ def test_categories_share_no_drawing_between_splits_nor_classes(name: str) -> No
 
 @pytest.mark.parametrize("name", SCENES)
 def test_every_class_is_drawn_by_every_artist_in_every_split(name: str) -> None:
-    dataset = found(name)
+    dataset = dataset_of(name)
     artists = set(dataset.spec.extra["artists"])
     for split, rows in source(name).drawings.items():
         seen: dict[int, set[str]] = {}
@@ -152,27 +152,27 @@ def test_every_class_is_drawn_by_every_artist_in_every_split(name: str) -> None:
 
 
 def test_shifts_belong_to_emoji() -> None:
-    emoji = found("emoji")
+    emoji = dataset_of("emoji")
     assert emoji.spec.targets == SHIFTS and len(emoji.spec.templates["hand"]) == 7
     for name in SHIFTS:
-        shift = found(name)
+        shift = dataset_of(name)
         assert shift.spec.source == "emoji" and shift.spec.templates == emoji.spec.templates
         assert not len(shift.train) and not len(shift.val)
         rows = shift.classes if shift.classes is not None else range(len(emoji.classnames))
         assert shift.classnames == tuple(emoji.classnames[row] for row in rows)
         assert min(np.bincount(shift.test.labels, minlength=len(shift.classnames))) >= 25
-    assert all(found(name).classes is not None for name in ("emoji-a", "emoji-r"))
+    assert all(dataset_of(name).classes is not None for name in ("emoji-a", "emoji-r"))
 
 
 def test_class_names_differ() -> None:
     for name in (*SUITE, *SHIFTS):
-        assert len(set(found(name).classnames)) == len(found(name).classnames)
+        assert len(set(dataset_of(name).classnames)) == len(dataset_of(name).classnames)
 
 
 def test_digits_are_scikit_learns_scans() -> None:
     from sklearn.datasets import load_digits
 
-    dataset, scans = found("digits"), load_digits()
+    dataset, scans = dataset_of("digits"), load_digits()
     assert isinstance(dataset.source, DigitSource)
     rows = []
     for split in SPLITS:
@@ -215,4 +215,6 @@ def test_a_wrong_description_says_what_to_mend(options: dict, counts: dict, mess
 
 
 if __name__ == "__main__":
-    DIGESTS.write_text(json.dumps({name: found(name).digest for name in (*SUITE, *SHIFTS)}, indent=1) + "\n")
+    DIGESTS.write_text(
+        json.dumps({name: dataset_of(name).digest for name in (*SUITE, *SHIFTS)}, indent=1) + "\n"
+    )

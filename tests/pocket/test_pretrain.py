@@ -138,17 +138,17 @@ def test_going_on_from_a_file(tmp_path: Path, known: list[Concept], drawn: Glyph
 
 def test_category_captions_are_no_negatives_of_their_category(known: list[Concept], drawn: Glyphs) -> None:
     one = learner(known, drawn)
-    found = 0
+    checked = 0
     for _ in range(20):
         _, texts, rows_B, also_true = one.batch(7)
         assert not also_true.diagonal().any()
         for i, j in also_true.nonzero().tolist():
-            found += 1
+            checked += 1
             assert (
                 known[rows_B[i]].category == known[rows_B[j]].category
                 and known[rows_B[j]].name not in texts[j]
             )
-    assert found
+    assert checked
 
 
 def test_the_vocabulary_covers_every_caption(known: list[Concept]) -> None:

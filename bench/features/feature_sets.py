@@ -12,7 +12,7 @@ from bench.files import read_json
 
 
 @dataclass(frozen=True)
-class Entry:
+class FeatureSet:
     """One feature set on disk: its key, shard manifests, bytes (abandoned files included) and time of last
     change.
     """
@@ -28,9 +28,9 @@ class Entry:
         return sum(len(read_json(manifest)["paths"]) for manifest in self.manifests)
 
 
-def entries(root: Path) -> list[Entry]:
+def feature_sets(root: Path) -> list[FeatureSet]:
     """The feature sets below ``root``, by folder name. Folders that no store made are not listed."""
-    found = []
+    sets = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         try:
             key = FeatureKey(**read_json(folder / "key.json"))
@@ -39,8 +39,8 @@ def entries(root: Path) -> list[Entry]:
         if key.folder != folder.name:
             continue
         stats = [file.stat() for file in _files(folder)]
-        found.append(
-            Entry(
+        sets.append(
+            FeatureSet(
                 folder,
                 key,
                 tuple(sorted(file for file in folder.iterdir() if MANIFEST.fullmatch(file.name))),
@@ -48,16 +48,16 @@ def entries(root: Path) -> list[Entry]:
                 max(stat.st_mtime for stat in stats),
             )
         )
-    return found
+    return sets
 
 
-def remove(entry: Entry) -> int:
+def remove(stored: FeatureSet) -> int:
     """Delete a feature set, manifests first so that no half of a shard is ever trusted; the bytes freed."""
-    for file in sorted(_files(entry.folder), key=lambda file: (file.suffix != ".json", file.name)):
+    for file in sorted(_files(stored.folder), key=lambda file: (file.suffix != ".json", file.name)):
         file.unlink(missing_ok=True)
     with suppress(OSError):  # something else lies in the folder, or another process writes there again
-        entry.folder.rmdir()
-    return entry.bytes
+        stored.folder.rmdir()
+    return stored.bytes
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,0 +1,155 @@
+"""``bench explain correspond`` and ``maps``: what the model looks at, as maps over images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.explain_shared import (
+    BackboneName,
+    Cache,
+    ClassName,
+    DataRoot,
+    Device,
+    MethodName,
+    OfDataset,
+    Png,
+    Results,
+    Seed,
+    Set,
+    Shots,
+    label_of,
+    opened,
+    save,
+    spec_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from torch import Tensor
+
+    from bench.explain.picture import Picture
+    from bench.explain.subject import Model
+
+
+def correspond(
+    first: Annotated[
+        str, typer.Argument(help="The image that is asked about: a file, DATASET:NUMBER or DATASET:PATH.")
+    ],
+    second: Annotated[str, typer.Argument(help="The image that is searched.")],
+    at: Annotated[
+        str, typer.Option(help="The point in the first image: x,y in its own pixels, from the top left.")
+    ],
+    backbone: BackboneName = None,
+    every: Annotated[
+        int | None, typer.Option(help="ViT: every how many-th block (default: four in all).", min=1)
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    out: Png = None,
+) -> None:
+    """Where the second image holds what the first shows at a point: cosine of dense features, stage by stage
+    (Eq. 1).
+    """
+    spec = spec_of(backbone, first, second)
+    from bench.clip.backbone import load
+    from bench.explain import figure, picture, stages
+    from bench.explain.subject import normalised
+    from bench.run.session import pick_device
+
+    a, b = (picture.find(text, spec, data_root)[0] for text in (first, second))
+    point = a.seen_at(*_point(at))
+    tower = load(spec, pick_device(device))
+    stages_a, stages_b = (stages.stages(tower, normalised(p.pixels[None], spec), every) for p in (a, b))
+    drawn = {}
+    for name, x_SSD in stages_a.items():
+        where = stages.cell(spec.image_size, x_SSD.shape[1], *point)
+        map_SS = stages.correspondence(x_SSD[0], stages_b[name][0], *where).float().cpu().numpy()
+        drawn[name] = map_SS, where
+        r, c = divmod(int(map_SS.argmax()), len(map_SS))
+        typer.echo(
+            f"{name}: peak {map_SS.max():.3f} at row {r + 1}, column {c + 1} of {len(map_SS)} x {len(map_SS)}"
+        )
+    save(figure.correspondence(a, b, point, drawn), out or Path("correspond.png"))
+
+
+def maps(
+    image: Annotated[
+        str, typer.Argument(help="A file, DATASET:NUMBER, DATASET:PATH, or a dataset.", metavar="IMG|DATASET")
+    ],
+    images: Annotated[
+        int, typer.Option(help="Of a dataset: how many test images, spread over the classes.", min=1)
+    ] = 6,
+    dataset: OfDataset = None,
+    method: MethodName = "safe",
+    shots: Shots = 16,
+    seed: Seed = 1,
+    class_: ClassName = None,
+    copies: Annotated[
+        int, typer.Option(help="Noisy copies that the gradients are averaged over.", min=1)
+    ] = 16,
+    noise: Annotated[float, typer.Option(help="Their noise, as a share of the image's range.", min=0)] = 0.1,
+    backbone: BackboneName = None,
+    set_: Set = None,
+    results: Results = Path("results"),
+    cache: Cache = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    out: Png = None,
+) -> None:
+    """Attention-pool maps and Smooth Grad-CAM++ heat maps, before and after a fit."""
+    subject, pictures = opened(
+        image,
+        images,
+        method=method,
+        shots=shots,
+        seeds=(seed,),
+        backbone=backbone,
+        set_=set_,
+        results=results,
+        cache=cache,
+        device=device,
+        dataset=dataset,
+        data_root=data_root,
+    )
+    from bench.explain import figure, gradcam
+    from bench.explain.parts import attention_map
+    from bench.explain.subject import dense, normalised
+
+    rows: list[tuple[Picture, str, list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]] = []
+    for p in pictures:
+        clean = dense(subject.tower, p.pixels[None])
+        k = label_of(subject, p, clean, class_)
+        # One noise for both models, so that they differ by the fit alone.
+        rough = gradcam.noisy(
+            subject.tower, normalised(p.pixels[None], subject.tower.spec)[0], copies, noise
+        ).float()
+        grid = gradcam.grid_of(subject.tower)
+        heats, pools = [], []
+        for model, word in zip(subject.models, ("before", "after"), strict=True):
+            share = float(model.logits(clean).softmax(-1)[0, k].detach())
+            heat = gradcam.heat(_class_score(model, k), clean[0], rough, grid)
+            cold = "" if float(heat.max()) > 0 else ", none positive"
+            heats.append((f"Grad-CAM++ {word}\np = {share:.2f}{cold}", heat.detach().cpu().numpy()))
+            pools.append((f"attention {word}", attention_map(subject.tower, model, p)))
+        rows.append((p, subject.dataset.classnames[k].replace("_", " "), pools, heats))
+    save(figure.heat_maps(rows), out or Path("maps.png"))
+
+
+def _class_score(model: Model, k: int) -> Callable[[Tensor], Tensor]:
+    """A class's logit (B,) under a model as a function of the dense tokens (B, T, D)."""
+    return lambda x_BTD: model.logits(x_BTD)[:, k]
+
+
+def _point(text: str) -> tuple[float, float]:
+    from bench.errors import BenchError
+
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BenchError(f"--at {text}: write x,y in pixels, as in --at 64,40") from error
+    return x, y

@@ -1,0 +1,165 @@
+"""What the verbs of ``bench explain`` share: their options, the models and images these mean, and how a
+figure is written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from bench.clip.spec import BackboneSpec
+    from bench.data.dataset import Dataset
+    from bench.explain.picture import Picture
+    from bench.explain.subject import Subject
+
+BackboneName = Annotated[
+    str | None, typer.Option(help="pocket-rn, RN50, ARCH/TAG, ARCH@FILE (default: by the images).")
+]
+OfDataset = Annotated[
+    str | None, typer.Option(help="For an image file: the dataset whose classes and fit are meant.")
+]
+MethodName = Annotated[str, typer.Option(help="What is fitted.")]
+Shots = Annotated[int, typer.Option(help="Images per class of the fit.", min=1)]
+Seed = Annotated[int, typer.Option(help="Few-shot draw of the fit.", min=1)]
+ClassName = Annotated[
+    str | None, typer.Option("--class", help="Class to explain (default: the true or predicted one).")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="method.key=value of the fit; may be repeated.")]
+Results = Annotated[Path, typer.Option(help="Where records and states are, and where missing fits go.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")
+]
+DataRoot = Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Png = Annotated[Path | None, typer.Option(help="The PNG file to write.")]
+ValueKind = Annotated[
+    str, typer.Option(help="What is shared out: margin (logit less the largest other one) or probability.")
+]
+Fill = Annotated[
+    str, typer.Option(help="What takes the place of absent parts: mean or background, its mean colour.")
+]
+Image = Annotated[
+    str,
+    typer.Argument(help="An image file, DATASET:NUMBER (of the test list) or DATASET:PATH.", metavar="IMG"),
+]
+
+
+def opened(
+    image: str,
+    count: int,
+    *,
+    method: str,
+    shots: int,
+    seeds: tuple[int, ...],
+    backbone: str | None,
+    set_: list[str] | None,
+    results: Path,
+    cache: Path | None,
+    device: str,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+    parts: bool = False,
+) -> tuple[Subject, list[Picture]]:
+    """The models and the images that a verb asks for; ``parts``: scenes whose parts are known.
+
+    ``image``: a file, DATASET:NUMBER, DATASET:PATH, or a dataset, of which ``count`` test images are taken.
+    Raises BenchError for an image file without ``dataset``, and for what cannot be fitted here.
+    """
+    from bench.errors import BenchError
+    from bench.explain import picture as pictures
+    from bench.names import canonical
+    from bench.plan import settings
+    from bench.plan.request import Request
+    from bench.registry import builtin
+
+    spec = spec_of(backbone, image, *filter(None, [dataset]))
+    single = Path(image).is_file() or ":" in image
+    home: Dataset | None = None
+    chosen: list[Picture] = []
+    if single:
+        picture, home = pictures.find(image, spec, data_root)
+        chosen = [picture]
+        if home is None and dataset is None:
+            raise BenchError(
+                f"{image}: name the dataset whose classes and fit are meant, as in --dataset mammals"
+            )
+    registry = builtin()
+    known = {canonical(m.name): m for m in registry.methods.values()}
+    name = dataset or (image.rpartition(":")[0] if single else image)
+    request = Request(
+        methods=(method,),
+        datasets=(name,),
+        shots=(shots,),
+        seeds=seeds,
+        backbones=(backbone or spec.name,),
+        overrides=settings.parse_overrides(set_ or (), known),
+        data_root=data_root,
+        results=results,
+    )
+    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP
+    # starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from bench.explain import share, subject
+    from bench.run.session import Session
+
+    session = Session(device, cache, lambda line: typer.echo(line, err=True))
+    fitted = subject.subject(request, registry, session)
+    if single and home is not None and home.name != fitted.dataset.name and chosen[0].label is not None:
+        # Another dataset's label counts other classes.
+        from dataclasses import replace
+
+        chosen = [replace(chosen[0], label=None)]
+    if parts:
+        return fitted, share.scenes(fitted, count)
+    if not single:
+        test = fitted.dataset.test.paths
+        chosen = [
+            pictures.of_dataset(fitted.dataset, test[i], spec)
+            for i in pictures.spread(len(test), min(count, len(test)))
+        ]
+    return fitted, chosen
+
+
+def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:
+    """The backbone asked for; by default the embedded one for the embedded datasets, else CLIP's RN50."""
+    from bench.cli.plan_view import embedded
+    from bench.clip.spec import resolve
+    from bench.data import catalog
+
+    if backbone:
+        return resolve(backbone)
+    sets = [text.rpartition(":")[0] or text for text in texts if not Path(text).is_file()]
+    foreign = not sets or not all(embedded(catalog.describe(name)) for name in sets)
+    return resolve("RN50" if foreign else "pocket-rn")
+
+
+def label_of(subject: Subject, picture: Picture, dense_BTD: Tensor, named: str | None) -> int:
+    """The class to explain: the named one, else the true one, else what the fitted model predicts."""
+    from bench.errors import BenchError
+    from bench.names import canonical, nearest
+
+    if named is not None:
+        classes = {canonical(name.replace(" ", "_")): k for k, name in enumerate(subject.dataset.classnames)}
+        if canonical(named.replace(" ", "_")) not in classes:
+            raise BenchError(
+                f"{subject.dataset.name} has no class '{named}'{nearest(named, subject.dataset.classnames)}"
+            )
+        return classes[canonical(named.replace(" ", "_"))]
+    if picture.label is not None:
+        return picture.label
+    return int(subject.after[0].logits(dense_BTD)[0].argmax())
+
+
+def save(drawn: Figure, path: Path) -> None:
+    """Write a PNG and say where it is."""
+    from bench.explain import figure
+
+    figure.save(drawn, path)
+    typer.echo(f"wrote {path}")

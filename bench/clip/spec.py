@@ -1,0 +1,161 @@
+"""Which model a name means, and the file its weights are in. (no torch)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.clip import weights
+from bench.clip.weights import Preprocess
+from bench.errors import BenchError, MissingWeights
+from bench.files import digest, read_json
+from bench.names import canonical
+
+POCKET = ("pocket-rn", "pocket-vit")
+QUICK = "-quickgelu"
+_VARIANTS = frozenset(
+    {"ls_init_value", "block_type", "qk_norm", "scaled_cosine_attn"}
+    | {"scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}
+)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Which model, and the file its weights are in; everything a key or a plan needs, without torch.
+
+    ``family`` is "rn" (ModifiedResNet), "vit" (CLIP's VisionTransformer) or "other" (only ``pooled`` can be
+    tapped). ``dtype`` is what the image tower computes in while it encodes, by torch's name; part of keys,
+    not of ``digest``.
+    """
+
+    name: str
+    arch: str
+    pretrained: str
+    file: Path
+    weights_hash: str
+    family: str
+    quick_gelu: bool
+    preset: str
+    image_size: int
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    torchscript: bool = False
+    dtype: str = "float32"
+    config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the model's outputs: the file's bytes, the architecture, the
+        activation.
+        """
+        return digest([self.weights_hash, self.config, self.quick_gelu])
+
+
+def family(config: dict[str, Any]) -> str:
+    """The kind of image tower an architecture describes: "rn", "vit" or "other"."""
+    vision = config["vision_cfg"]
+    if vision.get("timm_model_name") or "multimodal_cfg" in config:
+        return "other"
+    if isinstance(vision.get("layers"), list | tuple):
+        return "rn"
+    plain = vision.get("pool_type", "tok") == "tok" and not vision.get("attentional_pool")
+    return "vit" if plain and not unlike_clip(vision) else "other"
+
+
+def unlike_clip(tower: dict[str, Any]) -> bool:
+    """Whether a tower's description asks for transformer blocks other than CLIP's."""
+    return any(tower.get(key) for key in _VARIANTS)
+
+
+def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
+    """The backbone a name means. (no torch)
+
+    ``pocket-rn``, ``pocket-vit``: embedded. ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with
+    QuickGELU. ``ARCH/TAG``: open_clip's pretrained tag. ``ARCH@FILE``: safetensors or a PyTorch state dict.
+    Raises MissingWeights naming the command that gets them, BenchError for an unknown name or a file that
+    runs code.
+    """
+    if canonical(name) in POCKET:
+        return _pocket(canonical(name))
+    arch, at, path = name.partition("@")
+    if at:
+        return _local(arch, Path(path).expanduser(), allow_torchscript)
+    arch, _, tag = name.partition("/")
+    return _downloaded(arch, tag or "openai", allow_torchscript)
+
+
+def _pocket(name: str) -> BackboneSpec:
+    file = weights.ASSETS / f"{name}.safetensors"
+    if not file.is_file():
+        raise MissingWeights(
+            f"{name} is not in this installation (no {file}): install fewshot-clip-bench again"
+        )
+    return _spec(name, name, name, file, weights.embedded_config(file) or {}, preset="quick")
+
+
+def _local(arch: str, file: Path, allow_torchscript: bool) -> BackboneSpec:
+    if not file.is_file():
+        raise MissingWeights(f"no weights file at {file}: write ARCH@FILE with the path of an existing file")
+    config = weights.embedded_config(file)
+    if config is None:
+        arch = weights.architecture(arch)
+        config = read_json(weights.architectures()[arch])
+    beside = file.parent / "open_clip_config.json"
+    settings = read_json(beside).get("preprocess_cfg", {}) if beside.is_file() else {}
+    if (
+        not settings and "init_logit_bias" in config
+    ):  # sigmoid-trained models see pixels scaled to [-1, 1], squashed
+        settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
+    return _spec(f"{arch}@{file.name}", arch, "", file, config, settings, allow_torchscript=allow_torchscript)
+
+
+def _downloaded(arch: str, tag: str, allow_torchscript: bool) -> BackboneSpec:
+    arch = weights.architecture(arch)
+    tag = tag.lower().replace("-", "_")
+    base = arch.removesuffix(QUICK)
+    label = base if tag == "openai" else f"{base}/{tag}"
+    here = weights.stored(base, tag)
+    if here is None:
+        named = f"{base}{QUICK}" if tag == "openai" else arch
+        mend = f"run `bench weights get {label}`, or name a file of them: --backbone {named}@FILE"
+        raise MissingWeights(f"the weights of {label} are not on this machine: {mend}")
+    file, record = here
+    quick = bool(record["quick_gelu"])
+    if arch.endswith(QUICK) and not quick:
+        raise BenchError(f"{label} was trained with exact GELU: write {label}, without '{QUICK}'")
+    if quick and base + QUICK in weights.architectures():
+        arch = base + QUICK
+    config = read_json(weights.architectures()[arch]) | {"quick_gelu": quick}
+    return _spec(label, arch, tag, file, config, record["preprocess"], allow_torchscript=allow_torchscript)
+
+
+def _spec(
+    name: str,
+    arch: str,
+    pretrained: str,
+    file: Path,
+    config: dict[str, Any],
+    settings: dict[str, Any] | None = None,
+    preset: str = "paper",
+    allow_torchscript: bool = False,
+) -> BackboneSpec:
+    torchscript = weights.is_torchscript(file)
+    if torchscript and not allow_torchscript:
+        raise BenchError(
+            f"{file} is a TorchScript archive, which runs code when loaded: add --allow-torchscript"
+        )
+    size = config["vision_cfg"].get("image_size", 224)
+    return BackboneSpec(
+        name=name,
+        arch=arch,
+        pretrained=pretrained,
+        file=file,
+        weights_hash=weights.file_hash(file),
+        family=family(config),
+        quick_gelu=bool(config.get("quick_gelu", False)),
+        preset=preset,
+        image_size=size if isinstance(size, int) else size[0],
+        preprocess=Preprocess.of(settings or {}),
+        torchscript=torchscript,
+        config=config,
+    )
