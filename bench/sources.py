@@ -9,13 +9,17 @@ modules that it imports by a string, is not seen: it must raise its ``version`` 
 from __future__ import annotations
 
 import ast
+import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.files import digest, sha256_file
 from bench.paths import methods_dir
 
 METHODS = "bench.methods"
+_ASIDE = ("ctx", "kind", "type_comment", "annotation", "returns")  # of a syntax tree: what computes nothing
 
 
 def digest_of(file: Path) -> str:
@@ -29,18 +33,68 @@ def digest_of(file: Path) -> str:
     )
 
 
+def code_of(method: object) -> str:
+    """The digest of the code in the file that a method's class stands in, empty where there is no file.
+
+    It is recorded with every fit and in no key, so that an edited method of the program shows as drifted.
+    """
+    file = inspect.getsourcefile(sys.modules[type(method).__module__])
+    return code_digest(Path(file).read_bytes()) if file else ""
+
+
+def code_digest(source: bytes) -> str:
+    """SHA-256 (hex) of what a file computes, without comments, layout, docstrings, annotations and imports.
+
+    Equal in all versions of Python, so that another one is no drift. Raises SyntaxError for what is none.
+    """
+    return digest(_code(ast.parse(source)))
+
+
+def _code(node: Any) -> Any:
+    """A syntax tree as nested lists of what matters."""
+    if isinstance(node, list):
+        return [_code(item) for item in node if not _imports_only(item)]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        node = ast.Assign([node.target], node.value)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list) and value and _is_text(value[0]):
+            value = value[1:]  # the docstring
+        if name not in _ASIDE and value is not None and value != []:
+            fields.append([name, _code(value)])
+    return [type(node).__name__, fields]
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a statement is a string and nothing else."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _imports_only(node: ast.AST) -> bool:
+    """Whether a statement only imports, as the block under ``if TYPE_CHECKING`` does."""
+    if isinstance(node, ast.If):
+        return not node.orelse and all(map(_imports_only, node.body))
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
 def methods_below(modules: Iterable[Path]) -> list[Path]:
     """The program's own methods that modules import, and those that these import, sorted."""
-    found: set[Path] = set()
+    methods: set[Path] = set()
     waiting = list(modules)
     while waiting:
         file = waiting.pop()
         for name in _named(file):
             below = methods_dir() / f"{name}.py"
-            if below.is_file() and below not in found:
-                found.add(below)
+            if below.is_file() and below not in methods:
+                methods.add(below)
                 waiting.append(below)
-    return sorted(found)
+    return sorted(methods)
 
 
 def _named(file: Path) -> Iterator[str]:
@@ -67,13 +121,13 @@ def own_modules(file: Path) -> list[Path]:
     around = [
         p / "__init__.py" for p in file.parents if p.is_relative_to(root) and (p / "__init__.py").is_file()
     ]
-    found, waiting = {file, *around}, [file, *around]  # loading a module of a package runs the package
+    modules, waiting = {file, *around}, [file, *around]  # loading a module of a package runs the package
     while waiting:
         for other in _imports(waiting.pop(), _root(file)):
-            if other not in found:
-                found.add(other)
+            if other not in modules:
+                modules.add(other)
                 waiting.append(other)
-    return sorted(found)
+    return sorted(modules)
 
 
 def names(file: Path) -> dict[str, Path]:

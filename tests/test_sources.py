@@ -32,9 +32,9 @@ def package(root: Path, *folders: str) -> None:
 
 def own(file: Path, root: Path) -> set[str]:
     """What counts as a plugin's own, as paths below ``root``."""
-    found = sources.own_modules(file)
-    assert found == sorted(set(found)), "sorted, each once"
-    return {f.relative_to(root.resolve()).as_posix() for f in found}
+    modules = sources.own_modules(file)
+    assert modules == sorted(set(modules)), "sorted, each once"
+    return {module.relative_to(root.resolve()).as_posix() for module in modules}
 
 
 def test_a_plugin_without_helpers_is_its_file(tmp_path: Path) -> None:
@@ -73,3 +73,50 @@ def test_the_methods_that_a_plugin_builds_on_are_in_its_digest(
         file.write_text(text + "\n# edited\n")
         assert (sources.digest_of(plugin) != before) == moves, name
         file.write_text(text)
+
+
+CODE = b'''"""What it does."""
+
+from torch import Tensor
+
+
+class Halver:
+    """Halves."""
+
+    rate = 0.001
+
+    def apply(self, x):
+        return x * self.rate + f"{x:.2f} times".count("x")
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"What it does", b"Another text"),
+        (b"    rate = 0.001\n", b"    rate: float = 1e-3  # the published one\n"),
+        (b"apply(self, x)", b"apply(self, x: Tensor) -> Tensor"),
+        (b"from torch import Tensor\n", b"if TYPE_CHECKING:\n    from torch import Tensor\n\nimport math\n"),
+        (b"x * self.rate + f", b"(\n            x * self.rate\n        ) + f"),
+        (b'f"{x:.2f} times"', b"f'{x:.2f} '\"times\""),
+    ],
+)
+def test_what_computes_nothing_is_no_drift(old: bytes, new: bytes) -> None:
+    assert old in CODE
+    assert sources.code_digest(CODE.replace(old, new)) == sources.code_digest(CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"0.001", b"0.002"),
+        (b"0.001", b"'0.001'"),
+        (b"x * self", b"x / self"),
+        (b":.2f", b":.3f"),
+        (b"rate = 0.001", b"rate = None"),
+        (b"return", b"del x\n        return"),
+    ],
+)
+def test_what_computes_something_else_is(old: bytes, new: bytes) -> None:
+    assert old in CODE
+    assert sources.code_digest(CODE.replace(old, new)) != sources.code_digest(CODE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,14 +10,15 @@ import typer
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
     from bench.plan.cells import Plan
-    from bench.plan.rounds import Todo
-    from bench.run.execute import Outcome
-    from bench.run.provenance import Conditions
+    from bench.plan.earlier import Earlier
+    from bench.plan.todo import Todo
+    from bench.records.conditions import Conditions
+    from bench.run.outcome import Outcome
 
 _SHOWN = 12  # blocked and failed cells printed one by one
 
 
-def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache: bool = True) -> None:
+def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.plan import estimate
     from bench.plan.why import drifted, shadowed
@@ -26,13 +26,13 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
     fits = Counter(t.fit.cell.method for t in todo)
     typer.echo(
         f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in "
-        f"{results / 'runs'}"
+        f"{earlier.results / 'runs'}"
     )
     if todo:
         typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
         typer.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
-        seconds = estimate.seconds(results, todo)
+        seconds = estimate.seconds(earlier, todo)
         if seconds is not None:
             typer.echo(f"  estimate from earlier records: {_duration(seconds)} without encoding")
         else:
@@ -57,7 +57,7 @@ def show(plan: Plan, todo: list[Todo], complete: int, results: Path, dense_cache
             f"  note: {kind} {same} is the same as {first}, under another name; recorded once, as {first}",
             fg="yellow",
         )
-    if older := shadowed(plan):
+    if older := shadowed(plan, earlier):
         typer.secho(
             f"  {older} recorded cells are older than records of the same cells made otherwise (another "
             "source, say), which "
@@ -100,18 +100,18 @@ def _duration(seconds: float) -> str:
 
 def embedded(spec: DatasetSpec) -> bool:
     """Whether a dataset comes with the program."""
-    from bench.pocket.readers import READERS
+    from bench.data.catalog import READERS
 
-    return spec.reader in READERS
+    return READERS.get(spec.reader, "").startswith("bench.pocket.")
 
 
-def show_why(plan: Plan, todo: list[Todo]) -> None:
+def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
     """One line for each cell to do, with the parts of its key that changed, and one for each drifted
     method.
     """
     from bench.plan.why import drifted, reasons
 
-    for line in (*reasons(todo), *drifted(plan)):
+    for line in (*reasons(todo, earlier), *drifted(plan)):
         typer.echo(f"  {line}")
 
 
@@ -123,11 +123,11 @@ def show_idle(complete: int) -> None:
         typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
 
 
-def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None:
+def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
     """What was done, every failure, and whether it mixes conditions with the cells that were recorded
-    ``earlier``.
+    ``before``.
     """
-    from bench.run.provenance import mixed
+    from bench.records.conditions import mixed
 
     typer.echo(
         f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
@@ -137,7 +137,7 @@ def show_outcome(outcome: Outcome, earlier: set[tuple[str, Conditions]]) -> None
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
     backbones = sorted({backbone for backbone, _ in outcome.conditions})
-    every = {b: mixed(c for name, c in earlier | outcome.conditions if name == b) for b in backbones}
+    every = {b: mixed(c for name, c in before | outcome.conditions if name == b) for b in backbones}
     if differing := [f"{differs} ({backbone})" for backbone, differs in every.items() if differs]:
         what = "; ".join(differing)
         typer.secho(

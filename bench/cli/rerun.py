@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.report.baseline import CELL, Kept
+from bench.report.coordinates import CELL
+from bench.report.gate.baseline import Kept
 
 if TYPE_CHECKING:
     from bench.plan.cells import Plan, Planned
@@ -34,17 +35,19 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     """Fit and evaluate the kept cells from nothing; failures are records. Raises BenchError where a cell
     cannot run here.
     """
-    from bench.run import execute
+    from bench.executors import serial
+    from bench.plan.todo import remaining
+    from bench.run.desk import Desk
     from bench.run.session import Session
 
     session = Session(where.device, where.cache, say, where.workers)
     for precision in sorted(
         {where.precision or k.precision for k in kept}
-    ):  # a runner knows a backbone by its name alone
+    ):  # an encoder knows a backbone by its name alone
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
-        todo, _ = execute.remaining(plan)
-        runner = execute.Runner(session, registry, where.results, "none")
-        runner.run(plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
+        todo, _ = remaining(plan)
+        desk = Desk(session, registry, where.results, "none")
+        serial.run(desk, plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
@@ -87,7 +90,7 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
         ]
         key = json.dumps([*coordinates, k.overrides], sort_keys=True)
         groups.setdefault(key, []).append(k)
-    found = []
+    requests = []
     for cells in groups.values():
         c = cells[0].cell
         overrides = {
@@ -114,8 +117,8 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
             results=where.results,
             precision=where.precision or cells[0].precision,
         )
-        found.append((request, {k.identity[:-1] for k in cells}))
-    return found
+        requests.append((request, {k.identity[:-1] for k in cells}))
+    return requests
 
 
 def _setting(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -87,16 +86,17 @@ def run(
     ] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
+    import bench.cli.plan_view as plan_view
     from bench import registry as registries
-    from bench.cli import plan_view
     from bench.cli.options import names, numbers
     from bench.data import catalog
     from bench.names import canonical
     from bench.plan import planner, settings
     from bench.plan import why as why_
+    from bench.plan.earlier import Earlier
     from bench.plan.request import Request
+    from bench.plan.todo import remaining
     from bench.records import store
-    from bench.run import execute
     from bench.suite import load
 
     if executor not in EXECUTORS:
@@ -126,13 +126,14 @@ def run(
         allow_torchscript=allow_torchscript,
     )
     planned = planner.make(request, registry)
-    todo, complete = execute.remaining(planned, fresh)
+    todo, complete = remaining(planned, fresh)
     if todo:
         store.require_present(results)
-    plan_view.show(planned, todo, complete, results, dense_cache)
+    earlier = Earlier(results)
+    plan_view.show(planned, todo, complete, earlier, dense_cache)
     if dry_run:
         if why:
-            plan_view.show_why(planned, todo)
+            plan_view.show_why(planned, todo, earlier)
         raise typer.Exit(0)
     if not todo:
         plan_view.show_idle(complete)
@@ -142,38 +143,44 @@ def run(
     # starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.progress import Board
-    from bench.executors import processes
+    from bench.executors import loop, processes
+    from bench.executors.serial import Serial
+    from bench.executors.worker import Setup
+    from bench.run.desk import Desk
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
     with Board(len(todo)) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
         join = session.device.startswith("cuda") if join is None else join
-        runner = execute.Runner(session, registry, results, keep_states, fresh, join)
-        earlier = why_.before(planned, fresh)
+        clock = store.Clock.of(results, earlier.last)
+        before = why_.before(planned, earlier, fresh)
+        desk = Desk(session, registry, results, keep_states, fresh, join, clock)
         several = jobs or processes.default_jobs(session.device, len(todo))
-        setup = processes.Setup(
-            request,
-            tuple(plugin or ()),
-            session.device,
-            cache,
-            keep_states,
-            fresh,
-            dense_cache,
-            join,
-            replace(runner.clock),
+        setup = Setup(
+            request=request,
+            plugins=tuple(plugin or ()),
+            device=session.device,
+            cache=cache,
+            keep_states=keep_states,
+            fresh=fresh,
+            dense_cache=dense_cache,
+            join=join,
+            clock=clock,
         )
+        way: loop.Way
         try:
             if executor == "ray":
-                from bench.executors import on_ray
+                from bench.executors.on_ray import OnRay
 
-                outcome = on_ray.run(runner, setup, planned, todo, ray_address, board.advance, deadline)
+                way = OnRay(setup, ray_address, board.say)
             elif several > 1:
-                outcome = processes.run(runner, setup, planned, todo, several, board.advance, deadline)
+                way = processes.Processes(setup, several)
             else:
-                outcome = runner.run(planned, todo, board.advance, deadline)
+                way = Serial(desk)
+            outcome = loop.run(desk, planned, todo, way, board.advance, deadline)
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(130) from None
-    plan_view.show_outcome(outcome, earlier)
+    plan_view.show_outcome(outcome, before)
     raise typer.Exit(1 if outcome.failures else 0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,13 +22,14 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.executors import scratch
-from bench.executors.processes import Part, Setup, check_plan
+from bench.executors.loop import Done
+from bench.executors.worker import Setup, Worker
 from bench.files import write_bytes
-from bench.plan.cells import Plan
-from bench.plan.planner import make
-from bench.plan.rounds import Todo, by_shots, chain, gathered, rounds
+from bench.lazy import torch
+from bench.plan.cells import chain
+from bench.plan.rounds import by_shots, gathered, rounds
+from bench.plan.todo import Todo
 from bench.records import places
-from bench.run.execute import Outcome, Runner, remaining
 
 _RETRIES = 3
 Files = dict[str, bytes]  # path below the results folder -> content
@@ -39,7 +39,7 @@ Files = dict[str, bytes]  # path below the results folder -> content
 class Sent:
     """What a task sends back."""
 
-    part: Part
+    done: Done
     files: Files
 
 
@@ -51,77 +51,70 @@ def tasks(todo: list[Todo], streamed: bool, slots: int, join: bool) -> Iterator[
     return gathered(groups, slots) if streamed or join else groups
 
 
-def run(
-    parent: Runner,
-    setup: Setup,
-    plan: Plan,
-    todo: list[Todo],
-    address: str | None,
-    progress: Callable[[str, int, int], None],
-    deadline: float | None = None,
-) -> Outcome:
-    """``parent.run`` on a Ray cluster: the one at ``address``, else one on this machine. The same records.
+class OnRay:
+    """Tasks on a Ray cluster: the one at ``address``, else one on this machine.
 
-    Raises BenchError when Ray is not installed or the cluster cannot be reached.
+    Raises BenchError when Ray is not installed, the cluster cannot be reached, or no task could ever start.
+    ``report`` hears where the device that was named is this process's alone.
     """
-    ray = _connected(address)
-    busy: dict[Any, list[Todo]] = {}
-    try:
-        setup, gpus, slots = _resources(ray, parent, setup)
-        waiting, taps = deque(tasks(todo, not setup.dense_cache, slots, setup.join)), parent.taps(todo)
-        parent.begin(plan, todo)
-        total = parent.outcome.cells
-        done = total - len(todo)
-        # as other machines' clocks count
-        until = None if deadline is None else time.time() + deadline - time.monotonic()
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
-        while waiting or busy:
-            # Two tasks for each slot: none waits for the driver, and few hold memory for what they are to
-            # begin with.
-            while waiting and len(busy) < 2 * slots:
-                if deadline is not None and time.monotonic() > deadline:
-                    parent.outcome.out_of_time = True
-                    waiting.clear()
-                    break
-                group = waiting.popleft()
-                if setup.cache is not None:
-                    group, stopped = parent.encode(group, taps)
-                    for t, error in stopped:
-                        done += 1
-                        progress(parent.failed(t, error), done, total)
-                    if not group:
-                        continue
-                known = {} if setup.fresh else _known(setup.request.results, group)
-                busy[task.remote(setup, os.getcwd(), frozenset(t.fit.key for t in group), known, until)] = (
-                    group
-                )
-            if not busy:
-                break
-            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
-            group = busy.pop(ready)
-            try:
-                sent: Sent = ray.get(ready)
-            except ray.exceptions.RayError as error:
-                for t in group:
-                    done += 1
-                    progress(parent.failed(t, _reason(ray, error)), done, total)
-                continue
-            _write(setup.request.results, sent.files)
-            parent.outcome.add(sent.part.outcome)
-            for message in sent.part.messages:
-                parent.session.report(message)
-            for what in sent.part.labels:
-                done += 1
-                progress(what, done, total)
-    finally:
-        for reference in busy:
-            ray.cancel(reference, force=True)
-        ray.shutdown()
+
+    def __init__(self, setup: Setup, address: str | None, report: Callable[[str], None]) -> None:
+        self.ray = _connected(address)
+        try:
+            self.setup, gpus, self.slots = _resources(self.ray, setup, report)
+        except BaseException:
+            self.ray.shutdown()
+            raise
+        self.encodes = setup.cache is not None  # else every node encodes what it needs
+        self.task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
+        self.running: dict[Any, list[Todo]] = {}
+
+    def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
+        """The cells of each task."""
+        return tasks(todo, not self.setup.dense_cache, self.slots, self.setup.join)
+
+    def room(self) -> bool:
+        """Two tasks for each slot: none waits for the driver, and few hold memory before they begin."""
+        return len(self.running) < 2 * self.slots
+
+    def busy(self) -> bool:
+        """Whether tasks are out."""
+        return bool(self.running)
+
+    def submit(self, portion: list[Todo], deadline: float | None) -> None:
+        """Send a task, with the records and states that it needs."""
+        known = {} if self.setup.fresh else _known(self.setup.request.results, portion)
+        until = (
+            None if deadline is None else time.time() + deadline - time.monotonic()
+        )  # other machines' clocks
+        keys = frozenset(t.fit.key for t in portion)
+        self.running[self.task.remote(self.setup, os.getcwd(), keys, known, until)] = portion
+
+    def collect(self) -> Iterator[Done]:
+        """Wait for the first task, and write what it sends."""
+        (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
+        portion = self.running.pop(ready)
+        try:
+            sent: Sent = self.ray.get(ready)
+        except self.ray.exceptions.RayError as error:
+            reason = _reason(self.ray, error)
+            yield Done(failed=[(t, reason) for t in portion])
+            return
+        _write(self.setup.request.results, sent.files)
+        yield sent.done
+
+    def finish(self) -> None:
+        """Tasks finish what they are given by themselves."""
+
+    def end(self) -> None:
+        """Cancel what is out, and leave the cluster."""
+        for reference in self.running:
+            self.ray.cancel(reference, force=True)
+        self.ray.shutdown()
         scratch.clear()
-    return parent.outcome
 
 
-def _resources(ray: Any, parent: Runner, setup: Setup) -> tuple[Setup, int, int]:
+def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[Setup, int, int]:
     """The setup for tasks, the GPUs of each, and how many the cluster runs at a time.
 
     A task with a GPU sees that one only, as cuda:0, whatever it is to the driver; Ray starts a new process
@@ -131,9 +124,7 @@ def _resources(ray: Any, parent: Runner, setup: Setup) -> tuple[Setup, int, int]
     device, _, number = setup.device.partition(":")
     gpus = int(device == "cuda")
     if gpus and number:
-        parent.session.report(
-            f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task"
-        )
+        report(f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task")
     name = "GPU" if gpus else "CPU"
     slots = int(ray.cluster_resources().get(name, 0))
     if not slots:
@@ -174,17 +165,17 @@ def _connected(address: str | None) -> Any:
 
 def _known(results: Path, group: list[Todo]) -> Files:
     """The records and states that are there already of the group's fits and of those they read."""
-    found: Files = {}
+    files: Files = {}
     for fit in {f.key: f for t in group for f in chain(t.fit)}.values():
         for path in (places.fit_path(fit.where, fit.key), places.state_path(results, fit.key)):
             if path.is_file():
-                found[str(path.relative_to(results))] = path.read_bytes()
+                files[str(path.relative_to(results))] = path.read_bytes()
         for e in fit.evaluations:
             path = places.evaluation_path(fit.where, fit.key, e.key)
             for part in (path, path.with_suffix(".npz")):
                 if part.is_file():
-                    found[str(part.relative_to(results))] = part.read_bytes()
-    return found
+                    files[str(part.relative_to(results))] = part.read_bytes()
+    return files
 
 
 def _write(results: Path, files: Files) -> None:
@@ -193,7 +184,7 @@ def _write(results: Path, files: Files) -> None:
         write_bytes(results / name, files[name])
 
 
-_node: dict[str, Any] = {}
+_node: dict[str, Any] = {}  # of this process, where it does tasks
 
 
 def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: float | None) -> Sent:
@@ -207,40 +198,23 @@ def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: f
     if _node.get("setup") != setup:
         _prepare(setup)
     folder: Path = _node["folder"]
-    runner: Runner = _node["runner"]
-    labels: list[str] = []
+    worker: Worker = _node["worker"]
     with scratch.own(folder):
         _write(folder, known)
-        runner.outcome = Outcome()
-        check_plan(_node["plan"], keys)
-        todo = [t for t in remaining(_node["plan"], setup.fresh)[0] if t.fit.key in keys]
         deadline = None if until is None else time.monotonic() + until - time.time()
-        runner.run(Plan([t.fit for t in todo], []), todo, lambda what, *_: labels.append(what), deadline)
+        done = worker.do(keys, deadline)
         files = {
             str(path.relative_to(folder)): path.read_bytes()
             for part in ("runs", "states")
             for path in sorted((folder / part).rglob("*"))
             if path.is_file()
         }
-    messages = list(_node["messages"])
-    _node["messages"].clear()
-    return Sent(Part(runner.outcome, labels, messages), {n: b for n, b in files.items() if known.get(n) != b})
+    return Sent(done, {name: content for name, content in files.items() if known.get(name) != content})
 
 
 def _prepare(setup: Setup) -> None:
-    """Once in every worker process: the plan again, with results in a folder of its own, and one thread as
-    for one CPU.
-    """
-    from bench.lazy import torch
-    from bench.registry import with_plugins
-    from bench.run.session import Session
-
+    """Once in every worker process: a worker with results in a folder of its own, one thread for one CPU."""
     torch.set_num_threads(1)  # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to a task's CPUs
     scratch.clear()
     folder = scratch.path()
-    messages: list[str] = []
-    registry = with_plugins(setup.plugins)
-    session = Session(setup.device, setup.cache, messages.append, workers=0, dense_cache=setup.dense_cache)
-    runner = Runner(session, registry, folder, setup.keep_states, setup.fresh, setup.join, setup.clock)
-    plan = make(replace(setup.request, results=folder), registry)
-    _node.update(setup=setup, folder=folder, plan=plan, runner=runner, messages=messages)
+    _node.update(setup=setup, folder=folder, worker=Worker(setup, setup.device, folder))

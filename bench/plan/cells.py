@@ -1,15 +1,17 @@
 """What a plan is made of: fits with their keys and what they read, their evaluations, and what cannot run.
 
-Fit key: everything that may change a fit. Evaluation key: (fit key, test set, inference-time values)
-(architecture: what can change a number). No torch.
+Fit key: everything that may change a fit. Evaluation key: fit key, test set, inference-time values
+(docs/architecture.md, "What can change a number"). No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bench.clip.backbone import BackboneSpec
 from bench.data.dataset import Dataset, Draw
@@ -38,7 +40,7 @@ class Planned:
 
     ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
     settings that the user set away from their values for this preset and dataset (those that act at
-    evaluation only are in ``Evaluation.changed``).
+    evaluation only are in ``Evaluation.changed``). ``asked``: False for a fit that others alone read.
     """
 
     cell: Cell
@@ -80,3 +82,22 @@ class Plan:
     blocked: list[Blocked]
     equal: frozenset[tuple[str, str, str]] = frozenset()
     twins: frozenset[tuple[str, str, str]] = frozenset()
+
+
+def chain(fit: Planned) -> Iterator[Planned]:
+    """The fits whose states a fit reads, those that they read first, and itself."""
+    for other in fit.after.values():
+        yield from chain(other)
+    yield fit
+
+
+def kind(fit: Planned) -> Cell:
+    """What fits have in common that may train together: all coordinates but shots and seed."""
+    return replace(fit.cell, shots=0, seed=0)
+
+
+def label(fit: Planned) -> str:
+    """A cell in one line."""
+    c = fit.cell
+    shots = f" {c.shots}-shot seed {c.seed}" if c.shots else ""
+    return f"{c.method} {c.dataset}{shots} ({c.backbone}, {c.prompts})"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from pathlib import Path
 from statistics import median
 
 from bench.clip.backbone import BackboneSpec
 from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
-from bench.names import TEST_ORACLE
 from bench.plan import cost, needs
-from bench.plan.rounds import Todo
-from bench.records import store
+from bench.plan.earlier import Earlier
+from bench.plan.todo import Todo
 from bench.records.types import FitRecord
 
 
@@ -43,9 +41,9 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     """
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
-        found = [*needs.of_fit(t.fit, t.fit.cell.protocol == TEST_ORACLE)]
-        found += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
-        for dataset, part, paths, view, tap in found:
+        reads = [*needs.of_fit(t.fit)]
+        reads += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
+        for dataset, part, paths, view, tap in reads:
             if needs.stored(tap, view):
                 key = (t.fit.backbone.name, dataset.name, part, view, tap)
                 wanted.setdefault(key, (t.fit.backbone, set()))[1].update(paths)
@@ -54,14 +52,14 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     )
 
 
-def seconds(results: Path, todo: list[Todo]) -> float | None:
+def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
     """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots;
     None without.
     """
     known: dict[tuple[str, int | str], list[float]] = defaultdict(list)
-    for _, found in store.every(results):
-        if isinstance(found, FitRecord):
-            known[found.cell.method, found.cell.shots].append(sum(found.seconds.values()))
+    for record in earlier.records:
+        if isinstance(record, FitRecord):
+            known[record.cell.method, record.cell.shots].append(sum(record.seconds.values()))
     parts = [known.get((t.fit.cell.method, t.fit.cell.shots)) for t in todo]
     if not parts or any(p is None for p in parts):
         return None

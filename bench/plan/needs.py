@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from bench.data.dataset import Dataset
 from bench.features.wanted import Wanted
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
-from bench.plan.cells import Evaluation, Planned
+from bench.names import TEST_ORACLE
+from bench.plan.cells import Evaluation, Planned, chain
+from bench.plan.todo import Todo, recorded
 
 # Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored
 # (architecture 5).
@@ -18,6 +20,7 @@ HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
 Need = tuple[Dataset, str, tuple[str, ...], str, str]  # dataset, part, paths, view, tap
+Taps = dict[tuple[str, str, str], set[str]]  # (dataset, part, view) -> taps
 
 
 def stored(tap: str, view: str) -> bool:
@@ -45,8 +48,9 @@ def scores_validation(fit: Planned) -> bool:
     return several or (recipe.optim is not None and recipe.select == "best")
 
 
-def of_fit(fit: Planned, oracle: bool) -> Iterator[Need]:
-    """What fitting reads; ``oracle``: selection looks at the test images instead of validation."""
+def of_fit(fit: Planned) -> Iterator[Need]:
+    """What fitting reads; under ``test-oracle`` selection looks at the test images instead of validation."""
+    oracle = fit.cell.protocol == TEST_ORACLE
     if fit.draw.train.paths:
         for tap, view in support_needs(fit):
             yield fit.dataset, "support", fit.draw.train.paths, view, tap
@@ -68,27 +72,39 @@ def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True
         yield evaluation.target, "test", evaluation.target.test.paths, EVAL, tap
 
 
-def taps_by_view(needs: Iterable[Need]) -> dict[tuple[str, str, str], set[str]]:
-    """(dataset, part, view) -> all taps that any of the needs wants, so that one pass serves them all."""
-    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+def of_fitting(t: Todo, fresh: bool = False) -> Iterator[Need]:
+    """What the fit of a cell reads, and the fits below it that have yet to be made (``fresh``: all)."""
+    for fit in chain(t.fit):
+        if fit is t.fit or fresh or not recorded(fit):
+            yield from of_fit(fit)
+
+
+def of_cell(t: Todo, fresh: bool = False, dense_cache: bool = True) -> Iterator[Need]:
+    """All that is left to do of a cell reads."""
+    yield from of_fitting(t, fresh)
+    for evaluation in t.evaluations:
+        yield from of_evaluation(t.fit, evaluation, dense_cache)
+
+
+def taps_by_view(needs: Iterable[Need]) -> Taps:
+    """All taps that any of the needs wants of a (dataset, part, view), so that one pass serves them all."""
+    taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
-            found[dataset.name, part, view].add(tap)
-    return found
+            taps[dataset.name, part, view].add(tap)
+    return taps
 
 
-def requests(
-    needs: Iterable[Need], taps: dict[tuple[str, str, str], set[str]]
-) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """Encode requests by dataset name; each image x view is asked for with all taps of the whole run."""
+def requests(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
+    """What to encode, by the dataset's name: each image x view with all taps of the whole run."""
     wanted: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):
             _, known, views = wanted.setdefault((dataset.name, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
-    found: dict[str, tuple[Dataset, list[Wanted]]] = {}
+    by_dataset: dict[str, tuple[Dataset, list[Wanted]]] = {}
     for (name, part), (dataset, known, views) in wanted.items():
         request = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
-        found.setdefault(name, (dataset, []))[1].append(request)
-    return found
+        by_dataset.setdefault(name, (dataset, []))[1].append(request)
+    return by_dataset

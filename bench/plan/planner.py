@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench import prompts as prompt_sets
@@ -17,6 +17,7 @@ from bench.names import canonical
 from bench.plan import protocols, settings
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
+from bench.prompts import PromptSet
 from bench.records import keys, places
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
@@ -31,8 +32,21 @@ def make(request: Request, registry: Registry) -> Plan:
     return _Planner(request, registry).plan()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a fit is asked for: its coordinates, prompts by name, and the settings that the user gave."""
+
+    method: Method
+    dataset: Dataset
+    shots: int
+    seed: int
+    backbone: BackboneSpec
+    prompts: str
+    given: Mapping[str, Any]
+
+
 class _Planner:
-    """Caches what many cells share: backbones, datasets, draws, prompt sets."""
+    """Caches what many cells share: backbones, datasets, draws, and the fits so far by key."""
 
     def __init__(self, request: Request, registry: Registry) -> None:
         self.request = request
@@ -51,30 +65,32 @@ class _Planner:
         settings.check_preset(request.preset, registry.methods.values())
 
     def plan(self) -> Plan:
+        """The plan of the request."""
         r = self.request
         methods = [self.registry.get(name) for name in dict.fromkeys(r.methods)]
-        found = self._found(r.datasets)
+        datasets = self._datasets(r.datasets)
         for backbone in self.backbones.values():
             for method in methods:
-                for dataset in found:
+                for dataset in datasets:
                     self._cells(method, dataset, 0, 0, backbone)
             for seed in r.seeds:
-                for dataset in found:
+                for dataset in datasets:
                     for shots in r.shots:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
         return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins))
 
-    def _found(self, names: tuple[str, ...]) -> list[Dataset]:
-        found = []
+    def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
+        """The datasets that are here; for the others every method is blocked."""
+        here = []
         for name in dict.fromkeys(names):
             try:
-                found.append(self._dataset(name))
+                here.append(self._dataset(name))
             except MissingData as error:
                 for method in self.request.methods:
                     self._block(method, name, str(error))
-        return found
+        return here
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
@@ -86,6 +102,7 @@ class _Planner:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
 
     def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
+        """Plan the cells of these coordinates: one for each prompt set and each point of a sweep."""
         if dataset.spec.source:
             raise BenchError(
                 f"{dataset.name} is a test set for models of {dataset.spec.source}: "
@@ -97,133 +114,155 @@ class _Planner:
             if (method.uses_labels or prompt_sets.labelled(prompts)) != (shots > 0):
                 continue
             for swept in self.request.sweeps.get(canonical(method.name), [{}]):
+                place = _Place(method, dataset, shots, seed, backbone, prompts, {**given, **swept})
                 try:
-                    self._fit(method, dataset, shots, seed, backbone, prompts, {**given, **swept}, asked=True)
+                    self._fit(place, asked=True)
                 except MissingData as error:
                     self._block(method.name, dataset.name, str(error))
 
-    def _fit(
-        self,
-        method: Method,
-        dataset: Dataset,
-        shots: int,
-        seed: int,
-        backbone: BackboneSpec,
-        prompts: str,
-        overrides: Mapping[str, Any],
-        asked: bool,
-    ) -> Planned | None:
-        if backbone.family not in method.towers:
-            reason = (
-                f"{method.name} works on {' and '.join(method.towers)} towers, {backbone.name} is "
-                f"'{backbone.family}'"
-            )
-            self._block(method.name, dataset.name, reason)
+    def _fit(self, place: _Place, asked: bool) -> Planned | None:
+        """Plan a fit and, where it was asked for itself, its evaluations; None where it cannot run here."""
+        if reason := self._wrong_tower(place):
+            self._block(place.method.name, place.dataset.name, reason)
             return None
-        preset = self.request.preset or backbone.preset
-        built = prompt_sets.build(prompts, dataset.spec, dataset.classnames, self.request.prompt_dir)
-        if built.select and not protocols.validates(self.request.protocol):
-            reason = (
-                f"{built.name} chooses templates on validation images, which protocol "
-                f"{self.request.protocol} leaves alone"
-            )
-            self._block(method.name, dataset.name, reason)
+        prompts = prompt_sets.build(
+            place.prompts, place.dataset.spec, place.dataset.classnames, self.request.prompt_dir
+        )
+        if reason := self._choosing(prompts):
+            self._block(place.method.name, place.dataset.name, reason)
             return None
-        reads = {name: (name, prompts) for name in method.after}
-        if built.tuned_by:
-            reads[TUNED] = (built.tuned_by, built.tuned_from)
+        after = self._dependencies(place, prompts)
+        if after is None:
+            return None
+        fit, values, late = self._keyed(place, prompts, after)
+        known = self.fits.get(fit.key)
+        if known is not None:
+            self._note_other_names(known, fit)
+            fit = known
+        evaluations = {e.key: e for e in fit.evaluations}
+        if asked:
+            evaluations |= {e.key: e for e in self._evaluations(fit, values, late)}
+        fit = replace(
+            fit, evaluations=tuple(evaluations.values()), asked=asked or (known is not None and known.asked)
+        )
+        self.fits[fit.key] = fit
+        return fit
+
+    def _wrong_tower(self, place: _Place) -> str:
+        """Why the method cannot work on the backbone, empty where it can."""
+        method, backbone = place.method, place.backbone
+        if backbone.family in method.towers:
+            return ""
+        towers = " and ".join(method.towers)
+        return f"{method.name} works on {towers} towers, {backbone.name} is '{backbone.family}'"
+
+    def _choosing(self, prompts: PromptSet) -> str:
+        """Why the protocol does not let the prompt set be used, empty where it does."""
+        protocol = self.request.protocol
+        if not prompts.select or protocols.validates(protocol):
+            return ""
+        return (
+            f"{prompts.name} chooses templates on validation images, which protocol {protocol} leaves alone"
+        )
+
+    def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:
+        """The fits whose states this one reads, by their role; None where one of them cannot run here."""
+        reads = {name: (name, place.prompts) for name in place.method.after}
+        if prompts.tuned_by:
+            reads[TUNED] = (prompts.tuned_by, prompts.tuned_from)
         after = {}
         for role, (name, texts) in reads.items():
             given = self.request.overrides.get(canonical(name), {})
-            found = self._fit(
-                self.registry.get(name), dataset, shots, seed, backbone, texts, given, asked=False
-            )
-            if found is None:
+            other = replace(place, method=self.registry.get(name), prompts=texts, given=given)
+            planned = self._fit(other, asked=False)
+            if planned is None:
                 return None
-            after[role] = found
-        values = settings.resolve(method, preset, dataset.spec.recipe_as, overrides)
-        usual = settings.resolve(method, preset, dataset.spec.recipe_as, {})
-        changed = {k: v for k, v in overrides.items() if v != usual[k]}
-        draw = self._draw(dataset, shots, seed)
+            after[role] = planned
+        return after
+
+    def _keyed(
+        self, place: _Place, prompts: PromptSet, after: Mapping[str, Planned]
+    ) -> tuple[Planned, dict[str, Any], dict[str, Any]]:
+        """The fit with its key, the values that its evaluations have, and which of those the user changed."""
+        method, dataset, backbone = place.method, place.dataset, place.backbone
+        preset, row = self.request.preset or backbone.preset, dataset.spec.recipe_as
+        values = settings.resolve(method, preset, row, place.given)
+        usual = settings.resolve(method, preset, row, {})
+        changed = {k: v for k, v in place.given.items() if v != usual[k]}
+        draw = self._draw(dataset, place.shots, place.seed)
         facts = Facts(
-            shots,
-            len(dataset.classnames),
-            len(draw.train),
-            built.size,
-            dataset.spec.recipe_as,
-            backbone.family,
-            preset,
+            shots=place.shots,
+            n_classes=len(dataset.classnames),
+            n_support=len(draw.train),
+            n_prompts=prompts.size,
+            recipe_as=row,
+            tower=backbone.family,
+            preset=preset,
         )
         recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
+        early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,
             version=method.version,
-            settings={k: v for k, v in values.items() if k not in method.inference},
+            settings=early,
             recipe=asdict(recipe),
             dataset=dataset.digest,
             draw=draw.digest,
-            shots=shots,
-            seed=seed,
+            shots=place.shots,
+            seed=place.seed,
             weights=backbone.digest,
             preprocessing=prepared(backbone),
-            prompts=built.digest,
+            prompts=prompts.digest,
             protocol=self.request.protocol,
             encode_dtype=backbone.dtype,
             after={role: fit.key for role, fit in after.items()},
             source=self.registry.digests.get(canonical(method.name), ""),
-            sentences=not built.templates,
+            sentences=not prompts.templates,
             engine=keys.ENGINE,
         )
-        key = parts.digest()
-        inference = {k: values[k] for k in method.inference}
-        late = {k: v for k, v in changed.items() if k in method.inference}
         cell = Cell(
             method=method.name,
             dataset=dataset.name,
-            shots=shots,
-            seed=seed,
+            shots=place.shots,
+            seed=place.seed,
             backbone=backbone.name,
-            prompts=built.name,
+            prompts=prompts.name,
             protocol=self.request.protocol,
             preset=preset,
         )
-        planned = self.fits.get(key)
-        if planned is None:
-            where = places.folder(self.request.results, backbone.name, dataset.name, method.name)
-            early = {k: v for k, v in changed.items() if k not in method.inference}
-            planned = Planned(
-                cell,
-                method,
-                values,
-                recipe,
-                facts,
-                dataset,
-                draw,
-                built,
-                backbone,
-                after,
-                parts,
-                key,
-                where,
-                early,
-                asked=asked,
-            )
-        elif planned.cell.prompts != built.name:
-            self.equal.add((dataset.name, planned.cell.prompts, built.name))
-        for kind in ("dataset", "backbone"):
-            if (first := getattr(planned.cell, kind)) != (name := getattr(cell, kind)):
-                self.twins.add((kind, first, name))
-        evaluations = self._evaluations(planned, inference, late) if asked else ()
-        merged = {e.key: e for e in (*planned.evaluations, *evaluations)}
-        planned = replace(planned, evaluations=tuple(merged.values()), asked=planned.asked or asked)
-        self.fits[key] = planned
-        return planned
+        changed_early, changed_late = settings.by_time(method, changed)
+        fit = Planned(
+            cell=cell,
+            method=method,
+            settings=values,
+            recipe=recipe,
+            facts=facts,
+            dataset=dataset,
+            draw=draw,
+            prompts=prompts,
+            backbone=backbone,
+            after=after,
+            parts=parts,
+            key=parts.digest(),
+            where=places.folder(self.request.results, backbone.name, dataset.name, method.name),
+            changed=changed_early,
+        )
+        return fit, late, changed_late
+
+    def _note_other_names(self, known: Planned, again: Planned) -> None:
+        """One fit was asked for under two names: note what bears both."""
+        if known.cell.prompts != again.cell.prompts:
+            self.equal.add((again.dataset.name, known.cell.prompts, again.cell.prompts))
+        for what in ("dataset", "backbone"):
+            if (first := getattr(known.cell, what)) != (name := getattr(again.cell, what)):
+                self.twins.add((what, first, name))
 
     def _evaluations(
         self, fit: Planned, values: Mapping[str, Any], changed: Mapping[str, Any]
     ) -> list[Evaluation]:
+        """The fit on its own test set and, where they are asked for, on the shifted ones that are here."""
         names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
-        found = []
+        evaluations = []
         for name in names:
             try:
                 target = fit.dataset if name == fit.dataset.name else self._dataset(name)
@@ -231,8 +270,8 @@ class _Planner:
                 self._block(fit.cell.method, name, str(error))
                 continue
             parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values))
-            found.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
-        return found
+            evaluations.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
+        return evaluations
 
     def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:
         key = (dataset.name, shots, seed)

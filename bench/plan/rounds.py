@@ -7,28 +7,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from bench.plan.cells import Evaluation, Planned
+from bench.plan.cells import chain, kind
+from bench.plan.todo import Todo
 from bench.records.keys import Shots
-from bench.records.types import FitRecord
-from bench.run.together import kind
-
-
-@dataclass(frozen=True)
-class Todo:
-    """A fit with work left: the evaluations that lack a record, and whether the fit itself does."""
-
-    fit: Planned
-    evaluations: tuple[Evaluation, ...]
-    stored: FitRecord | None
-
-
-def chain(fit: Planned) -> Iterator[Planned]:
-    """The fits whose states a fit reads, those that they read first, and itself."""
-    for other in fit.after.values():
-        yield from chain(other)
-    yield fit
 
 
 def rounds(

@@ -25,6 +25,12 @@ def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str,
     return {**method.settings, **row, **method.presets.get(preset, {}), **overrides}
 
 
+def by_time(method: Method, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values that a fit reads, and those that act at inference only (``Method.inference``)."""
+    early = {name: value for name, value in values.items() if name not in method.inference}
+    return early, {name: values[name] for name in method.inference if name in values}
+
+
 def check_preset(name: str | None, methods: Iterable[Method]) -> None:
     """Raises BenchError for a preset that is neither one of the program's nor any method's."""
     known = sorted({*PRESETS, *(preset for method in methods for preset in method.presets)})
@@ -89,20 +95,20 @@ def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Metho
 
 def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, dict[str, Any]]:
     """``--set method.key=value`` options as values by canonical method name."""
-    found: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, dict[str, Any]] = {}
     for text in items:
         method, setting, value = _split(text, "--set", methods)
-        found.setdefault(canonical(method.name), {})[setting] = parse_value(
+        overrides.setdefault(canonical(method.name), {})[setting] = parse_value(
             value, method.settings[setting], f"{method.name}.{setting}"
         )
-    return found
+    return overrides
 
 
 def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, list[dict[str, Any]]]:
     """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c`` as a list of overrides per
     method.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    sweeps: dict[str, list[dict[str, Any]]] = {}
     for text in items:
         method, setting, value = _split(text, "--sweep", methods)
         default = method.settings[setting]
@@ -110,10 +116,10 @@ def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[st
         values = _range(value, text) if ":" in value and not isinstance(like, str) else value.split(",")
         for v in values:
             parsed = parse_value(str(v), like, f"{method.name}.{setting}")
-            found.setdefault(canonical(method.name), []).append(
+            sweeps.setdefault(canonical(method.name), []).append(
                 {setting: (parsed,) if isinstance(default, tuple) else parsed}
             )
-    return found
+    return sweeps
 
 
 def _range(text: str, whole: str) -> list[float]:

@@ -5,46 +5,42 @@ cells have drifted (a built-in method's source changed, its version did not). No
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.plan.cells import Plan, Planned
-from bench.plan.rounds import Todo
+from bench.plan.cells import Plan, Planned, label
+from bench.plan.earlier import Earlier
+from bench.plan.todo import Todo, recorded
 from bench.records import places, store
+from bench.records.conditions import Conditions, conditions
 from bench.records.keys import plain
 from bench.records.types import Failure, FitRecord, Record
-from bench.run import provenance
-from bench.run.execute import label, recorded
-from bench.run.provenance import Conditions
+from bench.sources import code_of
 
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
-def reasons(todo: Iterable[Todo]) -> Iterator[str]:
+def reasons(todo: Iterable[Todo], earlier: Earlier) -> Iterator[str]:
     """One line a cell: what failed, or which parts of its key differ from the nearest record of the same
     coordinates.
     """
-    known: dict[Path, list[Record]] = {}  # each folder is read once
     for t in todo:
         if t.stored is not None:
             yield f"{label(t.fit)}: {_evaluations(t)}"
-            continue
-        if t.fit.where not in known:
-            known[t.fit.where] = [found for _, found in store.within(t.fit.where)]
-        yield f"{label(t.fit)}: {_reason(t.fit, known[t.fit.where])}"
+        else:
+            yield f"{label(t.fit)}: {_reason(t.fit, earlier.within(t.fit.where))}"
 
 
 def _reason(fit: Planned, records: list[Record]) -> str:
     nearest: list[list[str]] = []
-    for found in records:
-        if isinstance(found, Failure) and found.key == fit.key:
-            return f"{_failed(found)}; the fit and what follows are tried again"
-        parts = found.parts if isinstance(found, FitRecord | Failure) else None
-        if parts is None or any(getattr(found.cell, k) != getattr(fit.cell, k) for k in _SAME):
+    for record in records:
+        if isinstance(record, Failure) and record.key == fit.key:
+            return f"{_failed(record)}; the fit and what follows are tried again"
+        parts = record.parts if isinstance(record, FitRecord | Failure) else None
+        if parts is None or any(getattr(record.cell, k) != getattr(fit.cell, k) for k in _SAME):
             continue
-        if found.key == fit.key:
+        if record.key == fit.key:
             return "recorded, and made anew (--fresh)"
         nearest.append(
             _differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain))
@@ -59,30 +55,24 @@ def _evaluations(t: Todo) -> str:
     """What is known of the evaluations that a fitted cell lacks."""
     failures = []
     for e in t.evaluations:
-        found = store.read(places.evaluation_path(t.fit.where, t.fit.key, e.key))
-        if isinstance(found, Failure):
-            failures.append(f"{_failed(found)} on {e.target.name}")
+        record = store.read(places.evaluation_path(t.fit.where, t.fit.key, e.key))
+        if isinstance(record, Failure):
+            failures.append(f"{_failed(record)} on {e.target.name}")
     rest = len(t.evaluations) - len(failures)
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
     return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
 
 
-def _failed(found: Failure) -> str:
-    return f"failed before ({found.stage}): {found.error}"
+def _failed(failure: Failure) -> str:
+    return f"failed before ({failure.stage}): {failure.error}"
 
 
 def drifted(plan: Plan) -> list[str]:
-    """One line for each method whose recorded fits were made by another source file under the same
-    version.
-    """
+    """One line for each method whose fits were recorded under the same version by other code."""
     lines = {}
     for fit in plan.fits:
-        found = None if fit.parts.source else recorded(fit)
-        if (
-            found
-            and found.provenance.source
-            and found.provenance.source != provenance.source_digest(fit.method)
-        ):
+        record = None if fit.parts.source else recorded(fit)
+        if record and record.provenance.source not in ("", code_of(fit.method)):
             lines[fit.method.name] = (
                 f"{fit.method.name}: drifted: its source changed since its records were made, its version "
                 f"({fit.method.version}) did not; if numbers may change, raise the version"
@@ -90,22 +80,18 @@ def drifted(plan: Plan) -> list[str]:
     return list(lines.values())
 
 
-def shadowed(plan: Plan) -> int:
+def shadowed(plan: Plan, earlier: Earlier) -> int:
     """How many recorded fits are older than a fit of the same coordinates and settings under another key,
     which tables show.
     """
     newest: dict[tuple[Any, ...], tuple[int, str]] = {}
-    seen: set[Path] = set()
-    fits = [found for fit in plan.fits if (found := recorded(fit))]
-    for fit in plan.fits:
-        if fit.where not in seen:
-            seen.add(fit.where)
-            for _, other in store.within(fit.where):
-                if isinstance(other, FitRecord):
-                    newest[_row(other)] = max(
-                        newest.get(_row(other), (-1, "")), (other.provenance.order, other.key)
-                    )
-    return sum(newest.get(_row(found), (0, found.key))[1] != found.key for found in fits)
+    for where in dict.fromkeys(fit.where for fit in plan.fits):
+        for other in earlier.within(where):
+            if isinstance(other, FitRecord):
+                here = (other.provenance.order, other.key)
+                newest[_row(other)] = max(newest.get(_row(other), (-1, "")), here)
+    records = [record for fit in plan.fits if (record := recorded(fit))]
+    return sum(newest.get(_row(record), (0, record.key))[1] != record.key for record in records)
 
 
 def _row(fit: FitRecord) -> tuple[Any, ...]:
@@ -118,24 +104,22 @@ def _row(fit: FitRecord) -> tuple[Any, ...]:
     )
 
 
-def before(plan: Plan, fresh: bool = False) -> set[tuple[str, Conditions]]:
+def before(plan: Plan, earlier: Earlier, fresh: bool = False) -> set[tuple[str, Conditions]]:
     """The conditions, by backbone, of what is recorded in the rows of tables that a plan's cells belong to.
 
     ``fresh``: what the plan makes anew is left out.
     """
-    found: set[tuple[str, Conditions]] = set()
+    kept: set[tuple[str, Conditions]] = set()
     anew = {fit.key for fit in plan.fits} if fresh else set()
     rows = {(fit.where, fit.cell.prompts, fit.cell.protocol, fit.cell.preset) for fit in plan.fits}
     for where in dict.fromkeys(fit.where for fit in plan.fits):
-        for _, record in store.within(where):
+        for record in earlier.within(where):
+            if isinstance(record, Failure):
+                continue
             cell, key = record.cell, record.key if isinstance(record, FitRecord) else record.fit
-            if (
-                not isinstance(record, Failure)
-                and key not in anew
-                and (where, cell.prompts, cell.protocol, cell.preset) in rows
-            ):
-                found.add((cell.backbone, provenance.conditions(record.provenance)))
-    return found
+            if key not in anew and (where, cell.prompts, cell.protocol, cell.preset) in rows:
+                kept.add((cell.backbone, conditions(record.provenance)))
+    return kept
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

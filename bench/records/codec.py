@@ -79,10 +79,10 @@ def sealed(record: R) -> R:
     """
     try:
         json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False)
-        found = msgspec.json.decode(_encoder.encode(replace(record, checksum="")), type=type(record))
+        valid = msgspec.json.decode(_encoder.encode(replace(record, checksum="")), type=type(record))
     except (msgspec.ValidationError, TypeError, ValueError, NotImplementedError) as error:
         raise BenchError(f"this result cannot be recorded: {error}") from error
-    return replace(found, checksum=checksum(found))
+    return replace(valid, checksum=checksum(valid))
 
 
 def checksum(record: Record) -> str:

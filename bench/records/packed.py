@@ -60,9 +60,10 @@ def write(
     columns: dict[str, list[str]] = {}
     for at in sorted(top1):
         classes, labels = top1[at]
-        found = records[at]
-        assert isinstance(found, EvaluationRecord)
-        columns.setdefault(f"{found.target}-{digest([len(classes), labels.tolist()])[:8]}", []).append(at)
+        evaluation = records[at]
+        assert isinstance(evaluation, EvaluationRecord)
+        test_set = f"{evaluation.target}-{digest([len(classes), labels.tolist()])[:8]}"
+        columns.setdefault(test_set, []).append(at)
     arrays: dict[str, Any] = {}
     spots: dict[str, Place] = {}
     for name, runs in columns.items():
@@ -116,30 +117,30 @@ def records(results: Path) -> Iterator[tuple[Path, Record]]:
 
 def within(where: Path) -> list[tuple[Path, Record]]:
     """The packed records in the folder of one method on one dataset."""
-    found = _line_folder(where)
-    return [(where / Path(line.at).name, line.record) for line in found]
+    kept = _line_folder(where)
+    return [(where / Path(line.at).name, line.record) for line in kept]
 
 
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
-    found = _row(path)
-    return lines(path.parents[4])[found.at].record if found else None
+    row = _row(path)
+    return lines(path.parents[4])[row.at].record if row else None
 
 
 def top1(path: Path) -> Top1 | None:
     """Top-1 classes (n,) and labels (n,) that stand for the predictions ``path``, or None."""
-    found = _row(path.with_suffix(".json"))
-    if found is None or found.place is None:
+    row = _row(path.with_suffix(".json"))
+    if row is None or row.place is None:
         return None
-    name, column = found.place
+    name, column = row.place
     file = path.parents[4] / PREDICTIONS
     return _array(file, _stamp(file), name)[:, column], _array(file, _stamp(file), f"{name}-labels")
 
 
 def has_top1(path: Path) -> bool:
     """Whether packed predictions stand for the file ``path``; they are not read."""
-    found = _row(path.with_suffix(".json"))
-    return found is not None and found.place is not None
+    row = _row(path.with_suffix(".json"))
+    return row is not None and row.place is not None
 
 
 def _row(path: Path) -> Row | None:
@@ -186,12 +187,12 @@ def _rows(file: Path, stamp: int) -> dict[str, Row]:
 
 @lru_cache(maxsize=4)
 def _read(file: Path, stamp: int) -> dict[str, Line]:
-    found = _rows(file, stamp)
+    rows = _rows(file, stamp)
     decode: Callable[[bytes], Record] = codec.decode
-    if any(codec.schema_of(row.record) == OLD for row in list(found.values())[:1]):
-        decode = _converting(found)
+    if any(codec.schema_of(row.record) == OLD for row in list(rows.values())[:1]):
+        decode = _converting(rows)
     try:
-        return {row.at: Line(row.at, decode(row.record), row.place) for row in found.values()}
+        return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
     except codec.Unreadable as error:
         raise _damaged(file, error) from error
 
@@ -202,16 +203,16 @@ def _damaged(file: Path, error: Exception) -> BenchError:
 
 @lru_cache(maxsize=4)
 def _by_folder(file: Path, stamp: int) -> dict[str, list[Line]]:
-    found: dict[str, list[Line]] = {}
+    by_folder: dict[str, list[Line]] = {}
     for line in (_read(file, stamp) if stamp else {}).values():
-        found.setdefault(line.at.rpartition("/")[0], []).append(line)
-    return found
+        by_folder.setdefault(line.at.rpartition("/")[0], []).append(line)
+    return by_folder
 
 
-def _converting(found: Mapping[str, Row]) -> Callable[[bytes], Record]:
+def _converting(rows: Mapping[str, Row]) -> Callable[[bytes], Record]:
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         where = places.folder(Path(), cell["backbone"], cell["dataset"], method)
-        row = found.get(places.fit_path(where, key).relative_to("runs").as_posix())
+        row = rows.get(places.fit_path(where, key).relative_to("runs").as_posix())
         return msgspec.json.decode(row.record) if row is not None else None
 
     converter = Converter(fetch)

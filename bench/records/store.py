@@ -47,8 +47,11 @@ class Clock:
     last: int = 0
 
     @classmethod
-    def of(cls, results: Path) -> Clock:
-        """The clock of a results folder, which gets a name if it has none yet."""
+    def of(cls, results: Path, last: int | None = None) -> Clock:
+        """The clock of a results folder, which gets a name if it has none yet.
+
+        ``last``: the largest number there, where the caller has read the records already.
+        """
         name = results / FOLDER
         results.mkdir(parents=True, exist_ok=True)
         if not name.is_file():
@@ -63,7 +66,9 @@ class Clock:
             raise BenchError(
                 f"{name}: does not name the results folder ({error}); delete it, and it is made anew"
             ) from error
-        return cls(folder, max((r.provenance.order for _, r in every(results)), default=0))
+        if last is None:
+            last = max((record.provenance.order for _, record in every(results)), default=0)
+        return cls(folder, last)
 
     def tick(self) -> int:
         """The next number."""
@@ -111,18 +116,18 @@ def _old(results: Path, data: bytes) -> Record:
 
 def fit(path: Path, key: str) -> FitRecord | None:
     """The record at ``path`` if it is of a fit that succeeded and bears this key."""
-    found = read(path)
-    return found if isinstance(found, FitRecord) and found.key == key else None
+    record = read(path)
+    return record if isinstance(record, FitRecord) and record.key == key else None
 
 
 def evaluation(path: Path, key: str) -> EvaluationRecord | None:
     """The record at ``path`` if it is of an evaluation that succeeded, bears this key and has its
     predictions.
     """
-    found = read(path)
-    if not isinstance(found, EvaluationRecord) or found.key != key:
+    record = read(path)
+    if not isinstance(record, EvaluationRecord) or record.key != key:
         return None
-    return found if has_predictions(path) else None
+    return record if has_predictions(path) else None
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
@@ -132,13 +137,13 @@ def behind(path: Path, record: Record) -> list[FitRecord]:
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     if not isinstance(own, FitRecord):
         return []
-    found = {own.key: own}
+    fits = {own.key: own}
     for role, key in own.parts.after.items():
         below = places.fit_path(path.parent.parent / places.safe(own.reads.get(role, role)), key)
         other = read(below)
         if other is not None:
-            found |= {fit.key: fit for fit in behind(below, other)}
-    return list(found.values())
+            fits |= {fit.key: fit for fit in behind(below, other)}
+    return list(fits.values())
 
 
 def write(path: Path, record: Record, clock: Clock) -> None:
@@ -183,14 +188,14 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
     record, file = read(path), path.with_suffix(".npz")
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    found = arrays(path, names)
-    for name, x in found.items():
+    by_name = arrays(path, names)
+    for name, x in by_name.items():
         if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
             raise BenchError(
                 f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with "
                 "--fresh"
             )
-    return found
+    return by_name
 
 
 def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -227,9 +232,9 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
         if path not in known:
             yield path, record
     for path in files:
-        found = read(path)
-        if found is not None:
-            yield path, found
+        stored = read(path)
+        if stored is not None:
+            yield path, stored
 
 
 def outdated(results: Path) -> bool:

@@ -42,9 +42,10 @@ class Cell(Base, frozen=True, kw_only=True):
 class Provenance(Base, frozen=True, kw_only=True):
     """Where a number came from: what may move it by rounding, and when it was written.
 
-    ``flags``: switches of the run. ``source``: SHA-256 of the method's file. ``written``: ISO time, UTC, for
-    people; ``order`` decides which of two records is the later one: it is above that of every record that was
-    in the results folder ``folder`` before, whatever the clock says.
+    ``flags``: switches of the run. ``source``: digest of the code of the method's file
+    (``sources.code_digest``). ``written``: ISO time, UTC, for people; ``order`` decides which of two records
+    is the later one: it is above that of every record that was in the results folder ``folder`` before,
+    whatever the clock says.
     """
 
     commit: str | None = None

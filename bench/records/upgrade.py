@@ -53,8 +53,8 @@ def _fit(
 ) -> dict[str, Any] | None:
     where = places.folder(results, cell["backbone"], cell["dataset"], method)
     data = raw.get(places.fit_path(where, key))
-    found: dict[str, Any] | None = None if data is None else msgspec.json.decode(data)
-    return found
+    fields: dict[str, Any] | None = None if data is None else msgspec.json.decode(data)
+    return fields
 
 
 def _why_unmatched(record: Record) -> str:

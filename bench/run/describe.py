@@ -13,6 +13,7 @@ from bench.lazy import torch
 from bench.plan.cells import Planned
 from bench.plan.estimate import row_shape
 from bench.plan.settings import resolve
+from bench.run import task as tasks
 from bench.run.session import Session
 from bench.train import rng
 
@@ -71,7 +72,7 @@ def _values(fit: Planned, task: Task) -> FitValues:
 
 def _blank(fit: Planned, session: Session) -> Task:
     """The fit's task with features of ones in place of images."""
-    task = session.task(fit, {name: _state(other, session) for name, other in fit.after.items()})
+    task = tasks.make(session, fit, {name: _state(other, session) for name, other in fit.after.items()})
     n = len(task.labels_N)
 
     def features(tap: str, view: str) -> torch.Tensor:

@@ -53,7 +53,7 @@ def _slices_ranked(
     values: Mapping[str, Any],
 ) -> list[np.ndarray]:
     target, method = evaluation.target, fit.method
-    found = []
+    slices = []
     rows = ROWS or max(
         1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps)
     )
@@ -61,8 +61,8 @@ def _slices_ranked(
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
-            found.append(ranked(fit, target, params, consts, features, values))
-    return found
+            slices.append(ranked(fit, target, params, consts, features, values))
+    return slices
 
 
 def ranked(
@@ -85,9 +85,9 @@ def ranked(
     return order_BK[:, : min(TOP, len(target.classnames))].cpu().numpy()
 
 
-def padded(found: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def padded(slices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Top-1 (n,) and top-5 (n, 5) of all slices; with fewer than five classes the last repeats."""
-    every = np.concatenate(found)
+    every = np.concatenate(slices)
     return every[:, 0], np.pad(every, ((0, 0), (0, TOP - every.shape[1])), mode="edge")
 
 
@@ -102,8 +102,8 @@ def evaluate(
     """The evaluation's record and its predictions by name: ``top1``, ``top5``, ``labels``."""
     values = values_of(fit, evaluation, chosen)
     began = time.perf_counter()
-    found = _slices_ranked(session, fit, evaluation, params, consts, values)
-    return concluded(fit, evaluation, values, found, time.perf_counter() - began)
+    slices = _slices_ranked(session, fit, evaluation, params, consts, values)
+    return concluded(fit, evaluation, values, slices, time.perf_counter() - began)
 
 
 def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,11 +120,11 @@ def concluded(
     fit: Planned,
     evaluation: Evaluation,
     values: Mapping[str, Any],
-    found: Sequence[np.ndarray],
+    slices: Sequence[np.ndarray],
     seconds: float,
 ) -> Evaluated:
     """The record, still without provenance and checksums, and the predictions of ranked slices."""
-    top1, top5 = padded(found)
+    top1, top5 = padded(slices)
     labels = np.asarray(evaluation.target.test.labels)
     record = EvaluationRecord(
         schema=SCHEMA,

@@ -20,7 +20,8 @@ from bench.records import codec, places
 from bench.records.codec import SCHEMA
 from bench.records.types import Budget, Curve, FitRecord, Provenance
 from bench.run import stages
-from bench.run.session import Session, pools
+from bench.run import task as tasks
+from bench.run.session import Session
 from bench.train import select, waves
 from bench.train.select import Fitted, Labelled
 
@@ -48,10 +49,10 @@ def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[
 
 
 def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> select.Case:
-    task = session.task(fit, states)
+    task = tasks.make(session, fit, states)
     consts = fit.method.prepare(task)
     val = selection_set(session, fit)
-    return select.Case(task, consts, pools(session, fit, task, fit.recipe, consts), val)
+    return select.Case(task, consts, tasks.pools(session, fit, task, fit.recipe, consts), val)
 
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
@@ -77,11 +78,11 @@ def run_joined(
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
     with stages.stage("fit"):
-        found = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
+        fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
-    for fit, (case, before), fitted in zip(fits, cases, found, strict=False):
+    for fit, (case, before), fitted in zip(fits, cases, fitted_all, strict=False):
         fitted.budget["joined"] = names
         done.append((fit, (fitted, case.consts, {"prepare": before, "fit": share})))
     return done

@@ -52,7 +52,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
     # Filled in place: a small array kept from every batch would lie between the large freed ones, and the C
     # library could not use their memory again for the next.
     width = min(evaluate.TOP, len(target.classnames))
-    found = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
+    ranked_all = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
     errors: dict[int, Exception] = {}
     with torch.no_grad():
         for start, features in session.stream(first.fit.backbone, target, target.test.paths, EVAL, taps):
@@ -66,11 +66,11 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others
                     errors[i] = error
                 else:
-                    found[i][start : start + len(ranked)] = ranked
+                    ranked_all[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
     return [
         errors[i]
         if i in errors
-        else evaluate.concluded(job.fit, job.evaluation, values[i], [found[i]], share)
+        else evaluate.concluded(job.fit, job.evaluation, values[i], [ranked_all[i]], share)
         for i, job in enumerate(jobs)
     ]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import platform
 import subprocess
-import sys
-from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Any
 from bench.interface import Method
 from bench.lazy import torch
 from bench.records.types import Provenance
+from bench.sources import code_of
 
 _LIBRARIES = (
     "fewshot-clip-bench",
@@ -33,13 +30,13 @@ _LIBRARIES = (
 @lru_cache(maxsize=1)
 def libraries() -> dict[str, str]:
     """Versions of what computes the numbers."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 @lru_cache(maxsize=1)
@@ -59,13 +56,6 @@ def commit() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD") or None,
         "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
     }
-
-
-def source_digest(method: Method) -> str:
-    """SHA-256 of the method's source file: recorded, not keyed, so that an edited method shows as drifted."""
-    module = sys.modules[type(method).__module__]
-    file = inspect.getsourcefile(module)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 @lru_cache(maxsize=4)
@@ -97,29 +87,5 @@ def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
             "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
             **({"streamed": True} if streamed else {}),
         },
-        source=source_digest(method),
+        source=code_of(method),
     )
-
-
-Conditions = tuple[tuple[str, str], ...]  # what may move a number by rounding, by name
-
-
-def conditions(facts: Provenance) -> Conditions:
-    """The conditions that a record was made under: device, threads, switches, versions of libraries."""
-    found = {
-        "device": f"{facts.device.partition(':')[0]} ({facts.device_name})",
-        "threads": str(facts.threads),
-    }
-    found |= {name: "on" if on else "off" for name, on in {"streamed": False, **facts.flags}.items()}
-    return tuple(sorted({**found, **facts.libraries}.items()))
-
-
-def mixed(many: Iterable[Conditions]) -> str:
-    """In one line what differs between conditions; empty where nothing does."""
-    several: dict[str, list[str]] = {}
-    every = [dict(one) for one in many]
-    for name in dict.fromkeys(name for one in every for name in one):
-        values = {one[name] for one in every if name in one}  # older records do not say everything
-        if len(values) > 1:
-            several[name] = sorted(values)
-    return "; ".join(f"{name} {' and '.join(values)}" for name, values in several.items())

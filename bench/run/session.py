@@ -1,6 +1,4 @@
-"""What the fits of one command share: the backbone, the feature store, classifiers. The first module that
-needs torch.
-"""
+"""What the fits of one command share: the backbone, the feature store, the classifiers made of text."""
 
 from __future__ import annotations
 
@@ -9,29 +7,24 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
+from bench.clip.text import classifier
+from bench.clip.vocabulary import untrained_tokens
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
 from bench.features.encode import EncodeReport, Wanted, encode, keys, stream
 from bench.features.store import FeatureStore
 from bench.features.wanted import outstanding
-from bench.interface import SUPPORT, TEXT, FitFacts, Recipe, State, Task, TextSide, fit_values
-from bench.lazy import torch
-from bench.plan.cells import TUNED, Planned
+from bench.interface import TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bench.train.loop import Pool
-
 
 SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
@@ -40,14 +33,14 @@ def pick_device(name: str) -> str:
     """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    found = re.fullmatch(r"(cpu|cuda)(?::(0|[1-9]\d*))?", name)
-    if not found:
+    given = re.fullmatch(r"(cpu|cuda)(?::(0|[1-9]\d*))?", name)
+    if not given:
         raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
-    if found[1] == "cuda":
+    if given[1] == "cuda":
         if not torch.cuda.is_available():
             raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
         count = torch.cuda.device_count()
-        if int(found[2] or 0) >= count:
+        if int(given[2] or 0) >= count:
             raise BenchError(
                 f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
             )
@@ -118,23 +111,10 @@ class Session:
         finally:
             torch.set_num_threads(before)
 
-    def text(self, fit: Planned, states: dict[str, State]) -> tuple[Tensor, TextSide]:
-        """The classifier W (K, C) of a fit's prompt set and the text side of its task."""
-        from bench.run import tuned_prompts
-
-        if fit.prompts.tuned_by:
-            return tuned_prompts.tuned(self, fit, states[TUNED])
-        if fit.prompts.select:
-            return tuned_prompts.mined(self, fit)
-        return self.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
-
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
     ) -> tuple[Tensor, TextSide]:
         """W and the text side of all strings of a prompt set, each encoded once."""
-        from bench.clip.text import classifier
-        from bench.clip.tokens import untrained_tokens
-
         key = (spec.digest, prompts.digest)
         if key not in self._texts:
             flat = [p for group in prompts.prompts for p in group]
@@ -175,8 +155,8 @@ class Session:
         """Raw float32 features of several taps from one pass over the images, in batches; nothing is
         stored.
         """
-        for start, found in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
-            yield start, {tap: x.to(self.device).float() for tap, x in found.items()}
+        for start, batch in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
+            yield start, {tap: x.to(self.device).float() for tap, x in batch.items()}
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
@@ -198,66 +178,6 @@ class Session:
         """All of ``slices`` in one tensor."""
         return torch.cat([x for _, x in self.slices(spec, dataset, paths, view, tap)])
 
-    def pool(self, fit: Planned, task: Task, source: str, tap: str, views: Sequence[str]) -> Pool:
-        """The rows of a stream. Support features stay in half precision, as stored, and are cast batch by
-        batch.
-        """
-        from bench.train.loop import Pool
-
-        if source == TEXT:
-            return Pool(task.text.raw_PC, task.text.class_of_P)
-        assert source == SUPPORT, source
-        parts = []
-        for view in views:
-            for _, x in self.slices(fit.backbone, fit.dataset, fit.draw.train.paths, view, tap):
-                parts.append(x.half())
-        return Pool(torch.cat(parts), task.labels_N, len(views))
-
-    def task(self, fit: Planned, states: dict[str, State]) -> Task:
-        """What the method of a planned fit may learn from: nothing that is not in the fit's key."""
-        spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
-        tower = self.backbone(spec)
-        W_KC, side = self.text(fit, states)
-        known: dict[tuple[str, str], Tensor] = {}
-
-        def features(tap: str, view: str) -> Tensor:
-            if (tap, view) not in known:
-                known[tap, view] = self.features(spec, dataset, train.paths, view, tap)
-            return known[tap, view]
-
-        def slices(tap: str, view: str) -> Iterator[tuple[int, Tensor]]:
-            return self.slices(spec, dataset, train.paths, view, tap)
-
-        return Task(
-            facts=FitFacts.of(fit.facts),
-            settings=fit_values(fit.method, fit.settings),
-            labels_N=self.labels(train),
-            W_KC=W_KC,
-            scale=tower.scale,
-            text=side,
-            features=features,
-            slices=slices,
-            backbone=tower,
-            states={name: states[name] for name in fit.method.after},
-            seed=fit.cell.seed,
-            device=self.device,
-        )
-
     def labels(self, items: Items) -> Tensor:
         """Classes (n,) of images on the device."""
         return torch.tensor(items.labels, dtype=torch.long, device=self.device)
-
-
-def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: object) -> dict[str, Pool]:
-    """One pool per stream of the recipe."""
-    from bench.interface import PREPARED
-    from bench.train.loop import Pool
-
-    found = {}
-    for name, stream_ in recipe.streams.items():
-        if stream_.source == PREPARED:
-            x_VN = consts[stream_.tap]  # type: ignore[index]
-            found[name] = Pool(x_VN.flatten(0, 1), task.labels_N, len(x_VN))
-        else:
-            found[name] = session.pool(fit, task, stream_.source, stream_.tap, stream_.views)
-    return found

@@ -29,8 +29,8 @@ def of(error: BaseException) -> Stage:
     """
     if isinstance(error, UnreadableImage):
         return "read"
-    found: Stage = getattr(error, _STAGE, "fit")
-    return found
+    marked: Stage = getattr(error, _STAGE, "fit")
+    return marked
 
 
 def message(error: BaseException) -> str:

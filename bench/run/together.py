@@ -1,4 +1,4 @@
-"""Fits that train together: which of a round may join, and their joint fit. No torch until one is made.
+"""Fits that train together: which of a round may join, and the fit of those that do.
 
 Seeds join, and shots whose steps are alike: whatever memory holds. Where that fails, the seeds of one number
 of shots join, and where that fails too each is fitted alone.
@@ -10,28 +10,17 @@ equal share of the seconds; one that was meant to join more and could not says w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from bench.interface import TEXT, points
-from bench.plan.cells import Planned
-from bench.records.types import Cell
+from bench.interface import TEXT, State, points
+from bench.plan.cells import Planned, kind
+from bench.run import fit as fitting
+from bench.run.fit import Result
+from bench.run.session import Session
 from bench.train import span
+from bench.train.join import Apart
 
-if TYPE_CHECKING:
-    from bench.interface import State
-    from bench.run.fit import Result
-    from bench.run.session import Session
-
-    Found = list[tuple[Planned, Result]]
-
-StatesOf = Callable[[Planned], dict[str, "State"]]
-
-
-def kind(fit: Planned) -> Cell:
-    """What fits have in common that may join: all coordinates but shots and seed."""
-    return replace(fit.cell, shots=0, seed=0)
+Results = list[tuple[Planned, Result]]
+StatesOf = Callable[[Planned], dict[str, State]]
 
 
 def sizes(fit: Planned) -> dict[str, span.Size]:
@@ -68,39 +57,36 @@ class Joiner:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.round: dict[str, Planned] = {}
-        self.apart: dict[tuple[str, bool], str] = {}  # by fit key and across: why it joined no others so
-        self.never: dict[
-            tuple[str, bool], str
-        ] = {}  # by method and across: why its tasks never do, whatever the round
+        # By fit key and across: why it joined no others so.
+        self.apart: dict[tuple[str, bool], str] = {}
+        # By method and across: why its tasks never join, whatever the round.
+        self.never: dict[tuple[str, bool], str] = {}
 
     def begin(self, fits: Iterable[Planned]) -> None:
         """The fits of a round, dependencies too."""
         self.round = {fit.key: fit for fit in fits}
         self.apart = {}
 
-    def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Found:
+    def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Results:
         """``fit`` and whatever trained with it; ``open_`` says which fits of the round are still to be
         made.
         """
-        found: Found = []
+        results: Results = []
         others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
         seeds = [f for f in others if f.cell.shots == fit.cell.shots]
         for across, company in ((True, others), (False, seeds)):
-            if found or (fit.key, across) in self.apart or (across and len(company) == len(seeds)):
+            if results or (fit.key, across) in self.apart or (across and len(company) == len(seeds)):
                 continue
             group = [fit, *(f for f in company if (f.key, across) not in self.apart)]
             if len(group) > 1:
-                found = self._together(group, across, states_of)
-        found = found or [(fit, self._alone(fit, states_of(fit)))]
-        for made, (fitted, *_) in found:
+                results = self._together(group, across, states_of)
+        results = results or [(fit, fitting.run_fit(self.session, fit, states_of(fit)))]
+        for made, (fitted, *_) in results:
             if reason := self.apart.get((made.key, False)) or self.apart.get((made.key, True)):
                 fitted.budget["apart"] = reason
-        return found
+        return results
 
-    def _together(self, group: list[Planned], across: bool, states_of: StatesOf) -> Found:
-        from bench.run import fit as fitting
-        from bench.train.join import Apart
-
+    def _together(self, group: list[Planned], across: bool, states_of: StatesOf) -> Results:
         name = group[0].method.name
         if (name, across) not in self.never:
             try:
@@ -115,8 +101,3 @@ class Joiner:
             reason = self.never[name, across]
         self.apart |= {(f.key, across): reason for f in group}
         return []
-
-    def _alone(self, fit: Planned, states: dict[str, State]) -> Result:
-        from bench.run import fit as fitting
-
-        return fitting.run_fit(self.session, fit, states)

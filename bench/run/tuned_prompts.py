@@ -7,19 +7,14 @@ protocol. Legend: K classes, M templates, P prompts, C embedding width, n valida
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Tensor
 
 from bench.clip.text import classifier
 from bench.errors import BenchError
 from bench.interface import EVAL, POOLED, State, TextSide, unit
 from bench.plan.cells import Planned
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bench.run.session import Session
+from bench.run.session import Session
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
-from bench.executors import on_ray, processes
+from bench.executors import on_ray, worker
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.run import onepass
 from bench.run.session import Session
@@ -164,15 +164,15 @@ def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Task
     *task, until = stand_in.sent[-1]
     assert 0 < until - time.time() < 600
     late = on_ray._work(*task, time.time() - 1)
-    assert late.part.outcome.out_of_time and not late.part.labels and not late.files
-    assert on_ray._work(*task, until).part.labels
+    assert late.done.outcome.out_of_time and not late.done.said and not late.files
+    assert on_ray._work(*task, until).done.said
 
 
 @pytest.fixture
 def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if ``--device cuda:1`` were asked for on a machine of two GPUs; the tasks' processes have none."""
-    original = processes.Setup
-    monkeypatch.setattr(processes, "Setup", lambda *arguments: replace(original(*arguments), device="cuda:1"))
+    original = worker.Setup
+    monkeypatch.setattr(worker, "Setup", lambda **given: replace(original(**given), device="cuda:1"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.clip import packed_text
+from bench.clip import packed_text, packing
 from bench.clip.backbone import load, resolve
 from bench.plan import cost, planner
 from bench.plan.cells import Planned
@@ -51,7 +51,7 @@ def test_operations_of_a_backbone(name: str, monkeypatch: pytest.MonkeyPatch) ->
     eot_K = torch.full((20,), 11)
     x_KLD = tower.text.embed(tower.text.tokenize(["a photo"] * 20))
     for common in (1, 9):
-        pack = packed_text.pack_of(eot_K, x_KLD.shape[1], common, x_KLD)
+        pack = packing.pack_of(eot_K, x_KLD.shape[1], common, x_KLD)
         found = counted(lambda pack=pack: packed_text.encode(tower.text, x_KLD, pack))
         assert found == pytest.approx(cost.prompts_forward(s, 20, common, 12 - common), rel=0.1)
 

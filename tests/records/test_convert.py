@@ -85,10 +85,10 @@ def test_brought_over_nothing_is_run_again(old: Path) -> None:
 
 def test_keys_links_and_checksums_are_those_of_a_run(old: Path) -> None:
     upgrade(old)
-    found = dict(store.every(old))
-    fits = {r.key: r for r in found.values() if isinstance(r, FitRecord)}
+    records = dict(store.every(old))
+    fits = {r.key: r for r in records.values() if isinstance(r, FitRecord)}
     assert len(fits) == 8
-    for path, r in found.items():
+    for path, r in records.items():
         if isinstance(r, FitRecord):
             assert r.key == r.parts.digest() and path == places.fit_path(path.parent, r.key)
             assert set(r.parts.after.values()) <= set(fits)
@@ -99,7 +99,7 @@ def test_keys_links_and_checksums_are_those_of_a_run(old: Path) -> None:
             assert float((arrays["top1"] == arrays["labels"]).mean()) == r.top1
     (linear,) = [r for r in fits.values() if r.cell.prompts == "linear"]
     assert linear.reads == {"prompts": "linear-probe-sgd-zs"}
-    path = next(p for p, r in found.items() if r is linear)
+    path = next(p for p, r in records.items() if r is linear)
     assert [f.cell.method for f in store.behind(path, linear)] == ["zero-shot", "linear-probe-sgd-zs"]
 
 

@@ -43,12 +43,12 @@ def resealed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_what_was_written_is_read(one: Path) -> None:
-    found = store.read(one)
-    assert isinstance(found, EvaluationRecord)
-    assert found.checksum == codec.checksum(found)
-    assert codec.decode(codec.encode(found)) == codec.decode(codec.encode(found, indent=2)) == found
+    record = store.read(one)
+    assert isinstance(record, EvaluationRecord)
+    assert record.checksum == codec.checksum(record)
+    assert codec.decode(codec.encode(record)) == codec.decode(codec.encode(record, indent=2)) == record
     resealed(one, lambda plain: None)
-    assert store.read(one) == found, "the layout of the file does not matter, its content does"
+    assert store.read(one) == record, "the layout of the file does not matter, its content does"
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_any_json_is_a_record_or_one_line(one: Path, field: str, value: Any) -> 
     before = one.read_text()
     try:
         one.write_text(json.dumps({**json.loads(before), field: value}))
-        found = store.read(one)
+        record = store.read(one)
     except BenchError as error:
         assert str(one) in str(error)
     else:
-        assert found is not None
+        assert record is not None
     finally:
         one.write_text(before)
 
@@ -150,9 +150,9 @@ def test_fields_at_their_default_are_neither_written_nor_keyed(one: Path) -> Non
     text = one.read_text()
     for reserved in ("classes", "per_class", "outputs", "metrics", "target_identity", "text"):
         assert f'"{reserved}"' not in text
-    found = store.read(one)
-    assert found is not None
-    fit = store.behind(one, found)[0].parts
+    record = store.read(one)
+    assert record is not None
+    fit = store.behind(one, record)[0].parts
     plain = msgspec.to_builtins(fit)
     assert not {"classes", "draw_kind", "source", "sentences", "engine"} & set(plain)
     assert replace(fit, classes="base").digest() != fit.digest()
@@ -161,9 +161,9 @@ def test_fields_at_their_default_are_neither_written_nor_keyed(one: Path) -> Non
 
 
 def test_every_field_of_a_fit_key_moves_it(one: Path) -> None:
-    found = store.read(one)
-    assert found is not None
-    fit = store.behind(one, found)[0].parts
+    record = store.read(one)
+    assert record is not None
+    fit = store.behind(one, record)[0].parts
     other: dict[str, Any] = {
         "shots": "all",
         "seed": 9,
@@ -231,11 +231,11 @@ def test_two_records_of_one_cell_from_two_folders_are_named(tmp_path: Path) -> N
 
 
 def test_a_result_that_may_not_be_recorded_is_one_line(one: Path) -> None:
-    found = store.read(one)
-    assert isinstance(found, EvaluationRecord)
+    record = store.read(one)
+    assert isinstance(record, EvaluationRecord)
     with pytest.raises(BenchError, match="cannot be recorded"):
-        store.put(one, replace(found, top1=1.5))
-    assert store.read(one) == found
+        store.put(one, replace(record, top1=1.5))
+    assert store.read(one) == record
 
 
 def test_failures_and_fits_are_types_of_their_own(tmp_path: Path) -> None:
@@ -258,23 +258,23 @@ def test_failures_and_fits_are_types_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800"])
 def test_what_json_does_not_have_is_refused(one: Path, value: object) -> None:
-    found = store.read(one)
-    assert isinstance(found, EvaluationRecord)
+    record = store.read(one)
+    assert isinstance(record, EvaluationRecord)
     with pytest.raises(BenchError, match="cannot be recorded"):
-        store.put(one, replace(found, values={"beta": value}))
-    assert store.read(one) == found
+        store.put(one, replace(record, values={"beta": value}))
+    assert store.read(one) == record
 
 
 def test_numpy_numbers_are_numbers(one: Path) -> None:
-    found = store.read(one)
-    assert isinstance(found, EvaluationRecord)
-    fit = store.behind(one, found)[0].parts
+    record = store.read(one)
+    assert isinstance(record, EvaluationRecord)
+    fit = store.behind(one, record)[0].parts
     plain = replace(fit, settings={"lr": [0.001, 0.1]}, recipe={"steps": 5})
     numpy = replace(fit, settings={"lr": tuple(np.array([0.001, 0.1]))}, recipe={"steps": np.int64(5)})
     assert plain.digest() == numpy.digest()
     with pytest.raises(BenchError, match="safe: its settings or recipe cannot be in a key"):
         replace(fit, settings={"lr": float("inf")}).digest()
-    store.put(one, replace(found, values={"lr": np.float64(0.5)}))
+    store.put(one, replace(record, values={"lr": np.float64(0.5)}))
     again = store.read(one)
     assert isinstance(again, EvaluationRecord) and again.values == {"lr": 0.5}
 

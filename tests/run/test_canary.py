@@ -15,11 +15,13 @@ import pytest
 
 from bench.data import catalog
 from bench.data.dataset import Dataset, Items
+from bench.executors import serial
 from bench.plan import planner
 from bench.plan.request import Request
+from bench.plan.todo import remaining
 from bench.records import places, store
 from bench.registry import builtin
-from bench.run import execute
+from bench.run.desk import Desk
 from bench.run.session import Session
 
 METHODS = ("zero-shot", "tip-adapter", "tip-adapter-f", "safe", "safe-a")
@@ -39,9 +41,9 @@ def measure(
     grid = (METHODS, (dataset.name,), (2,), (1,), ("pocket-rn",), ("hand",))
     request = Request(*grid, protocol=protocol, overrides=FAST, results=results)
     planned = planner.make(request, builtin())
-    todo, _ = execute.remaining(planned)
-    outcome = execute.Runner(Session("cpu", cache, print, 0), builtin(), results).run(
-        planned, todo, lambda *_: None
+    todo, _ = remaining(planned)
+    outcome = serial.run(
+        Desk(Session("cpu", cache, print, 0), builtin(), results), planned, todo, lambda *_: None
     )
     assert not outcome.failures, outcome.failures
     return {

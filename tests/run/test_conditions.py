@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from bench.records import store
+from bench.records.conditions import Conditions, conditions, mixed
 from bench.records.types import Provenance
 from bench.run import provenance
-from bench.run.provenance import Conditions, conditions, mixed
 from tests.run.conftest import Bench
 
 MIXED = "mixed conditions"

@@ -297,12 +297,12 @@ def test_a_changed_built_in_method_is_said(
     """Its version stands for its source, so its records still count; that they may not be its own any more is
     said.
     """
-    from bench.run import provenance
+    from bench.plan import why
 
     arguments = ("--methods", "zero-shot", "--results", tmp_path)
     assert "drifted" not in bench("run", *arguments).output
     assert "drifted" not in bench("run", *arguments, "--dry-run", "--why").output
-    monkeypatch.setattr(provenance, "source_digest", lambda method: "another")
+    monkeypatch.setattr(why, "code_of", lambda method: "another")
     assert (
         "drifted since they were recorded, under the same version: zero-shot"
         in bench("run", *arguments).output

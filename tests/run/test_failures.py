@@ -311,9 +311,7 @@ RECIPES = {"init": TRAINED, "losses": TRAINED, "sweep": "Recipe(search={'a': (1.
 def plugin_of(places: Sequence[str]) -> str:
     """A method for each place, that raises there and is whole elsewhere."""
     lines = [
-        "from bench.interface import LR, Method, Recipe, Stream",
-        "from bench.train.optim import OptimSpec",
-        "from bench.train.schedule import Schedule",
+        "from bench.interface import LR, Method, OptimSpec, Recipe, Schedule, Stream",
     ]
     for place in places:
         lines += [

@@ -42,9 +42,8 @@ class Late(Method):
         return cosine_logits(features[POOLED], params["W_KC"], consts["scale"] * (1.0 + values["beta"]))
 """
 TRAINED = """
-from bench.interface import LR, POOLED, Method, Recipe, Stream, cosine_logits, cross_entropy
-from bench.train.optim import OptimSpec
-from bench.train.schedule import Schedule
+from bench.interface import LR, POOLED, Method, OptimSpec, Recipe, Schedule, Stream
+from bench.interface import cosine_logits, cross_entropy
 
 
 class Late(Method):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bench.plan import rounds
+from bench.plan.todo import Todo
 from bench.records.types import Cell, Failure, FitRecord
-from bench.run import execute
+from bench.run.states import States
 from bench.train import select, waves
 from tests.run.conftest import Bench, of_type
 
@@ -177,14 +178,14 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
     monkeypatch.setattr(fitting, "held", lambda cases: len(cases) << 30)
     monkeypatch.setattr(select, "bytes_per_replica", lambda *given: 1 << 29)
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(room * (1 << 30) / waves.SHARE))
-    original, states = execute.Runner._release, []
+    original, states = States.release, []
 
-    def counted(runner: execute.Runner, t: rounds.Todo) -> None:
-        original(runner, t)
-        assert len(runner.ready) <= len(runner.states)
-        states.append(len(runner.states))
+    def counted(held: States, t: Todo) -> None:
+        original(held, t)
+        assert len(held.ready) <= len(held.held)
+        states.append(len(held.held))
 
-    monkeypatch.setattr(execute.Runner, "_release", counted)
+    monkeypatch.setattr(States, "release", counted)
     done = bench("run", *FOUR, "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert [len(company(tmp_path, "safe")[cell]) for cell in ((2, 1), (2, 2), (3, 1), (3, 2))] == sizes

@@ -16,6 +16,7 @@ import pytest
 from bench import registry
 from bench.errors import BenchError
 from bench.executors import processes
+from bench.executors.worker import Setup, check_plan
 from bench.plan.cells import Plan
 from bench.plan.planner import make
 from bench.plan.request import Request
@@ -309,16 +310,16 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=0))
     before = planned(images, tmp_path, "raced", plugin)
     keys = frozenset(fit.key for fit in before.fits)
-    processes.check_plan(before, keys)
-    processes.check_plan(before, frozenset())
+    check_plan(before, keys)
+    check_plan(before, frozenset())
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=1))
     after = planned(images, tmp_path, "raced", plugin)
     with pytest.raises(
         BenchError, match="1 cells are others by now: a plugin or a dataset was changed during the run"
     ):
-        processes.check_plan(after, keys)
+        check_plan(after, keys)
     with pytest.raises(BenchError, match="1 cells"):
-        processes.check_plan(after, keys | {fit.key for fit in after.fits})
+        check_plan(after, keys | {fit.key for fit in after.fits})
 
 
 def test_a_plugin_that_is_edited_while_workers_start(
@@ -331,7 +332,7 @@ def test_a_plugin_that_is_edited_while_workers_start(
     plugin.write_text(ALONE.format(cls="Late", name="late", chosen=0))
     original = processes._Pool.__init__
 
-    def edited(self: processes._Pool, setup: processes.Setup, jobs: int) -> None:
+    def edited(self: processes._Pool, setup: Setup, jobs: int) -> None:
         plugin.write_text("# edited\n" + ALONE.format(cls="Late", name="late", chosen=2))
         original(self, setup, jobs)
 

@@ -18,9 +18,11 @@ from bench.plan import planner
 from bench.plan.request import Request
 from bench.records import places, store
 from bench.registry import builtin
-from bench.report import baseline as baselines
-from bench.report import gate
 from bench.report.frame import load_results
+from bench.report.gate import baseline as baselines
+from bench.report.gate import cells
+from bench.report.gate import check as gate
+from bench.run import task as tasks
 from bench.run.session import Session
 from tests.report import made as synthetic
 from tests.run.conftest import QUICK, Bench, records
@@ -68,7 +70,7 @@ def test_features_are_near_and_kept_apart(made: Path, features: Path, images: Pa
             session.features(fit.backbone, fit.dataset, fit.dataset.test.paths, "eval", tap)
             for tap in ("dense", "pooled")
         ]
-        found.append([*both, *session.text(fit, {})[:1]])
+        found.append([*both, *tasks.text(session, fit, {})[:1]])
     (*single, W), (*half, V) = found
     for x, y in zip(single, half, strict=True):
         assert not torch.equal(x, y)
@@ -132,18 +134,18 @@ def test_default_keys_are_those_of_the_committed_records(tmp_path: Path) -> None
 def test_the_gate_compares_precisions_by_accuracy(made: Path) -> None:
     frame = load_results(made)
     single = frame[~frame["variant"].str.endswith("precision=bf16") & frame["seed"].isin([0, 2])]
-    old = baselines.Baseline(tuple(baselines.collect(single)))
+    old = baselines.Baseline(tuple(cells.collect(single)))
     assert all(g.by_agreement for g in gate.check(old, frame).groups)
-    moved = baselines.in_precision(old, "bf16")
+    moved = cells.in_precision(old, "bf16")
     assert not any(g.by_agreement for g in gate.check(moved, frame).groups)
-    new = baselines.Baseline(tuple(baselines.collect(baselines.select(frame, moved))))
+    new = baselines.Baseline(tuple(cells.collect(cells.select(frame, moved))))
     assert {k.precision for k in new.kept} == {"bf16"} and len(new.kept) == len(old.kept)
-    assert {k.identity for k in baselines.in_precision(new, "fp32").kept} == {k.identity for k in old.kept}
+    assert {k.identity for k in cells.in_precision(new, "fp32").kept} == {k.identity for k in old.kept}
 
 
 def test_a_rerun_keeps_or_changes_the_precision(tmp_path: Path) -> None:
     synthetic.one(tmp_path, synthetic.cell("zero-shot", "digits", 0, 0))
-    (kept,) = baselines.collect(load_results(tmp_path))
+    (kept,) = cells.collect(load_results(tmp_path))
     for own, asked, dtype in (
         ("fp32", None, "float32"),
         ("bf16", None, "bfloat16"),

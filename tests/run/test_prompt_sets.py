@@ -13,12 +13,16 @@ import torch
 from bench import prompts
 from bench.data import catalog
 from bench.errors import MissingData
+from bench.executors import serial
 from bench.plan import planner
 from bench.plan.cells import TUNED
 from bench.plan.request import Request
+from bench.plan.todo import remaining
 from bench.records.types import FitRecord
 from bench.registry import builtin
-from bench.run import execute, tuned_prompts
+from bench.run import task as tasks
+from bench.run import tuned_prompts
+from bench.run.desk import Desk
 from bench.run.session import Session
 from tests.run.conftest import Bench, of_type
 
@@ -103,26 +107,26 @@ def test_the_best_templates_come_first_and_ties_keep_the_pools_order() -> None:
 
 @pytest.fixture
 def fitted(images: Path, cache: Path, tmp_path: Path) -> Any:
-    """A run over the session's own objects: (session, the asked-for fits, the runner)."""
+    """A run over the session's own objects: (session, the asked-for fits, the desk)."""
     session = Session("cpu", cache, lambda line: None, workers=0)
     made = planner.make(
         request(images, tmp_path, prompts=("mined-val", "linear"), shots=(2,), seeds=(1,)), builtin()
     )
-    todo, _ = execute.remaining(made)
-    runner = execute.Runner(session, builtin(), tmp_path)
-    outcome = runner.run(made, todo, lambda *_: None)
+    todo, _ = remaining(made)
+    desk = Desk(session, builtin(), tmp_path)
+    outcome = serial.run(desk, made, todo, lambda *_: None)
     assert outcome.failures == [] and outcome.evaluations == 2
-    return session, {f.cell.prompts: f for f in made.fits if f.asked}, runner
+    return session, {f.cell.prompts: f for f in made.fits if f.asked}, desk
 
 
 def test_what_a_draw_makes_of_the_texts(fitted: Any) -> None:
-    session, fits, runner = fitted
-    W_KC, side = session.text(fits["mined-val"], {})
+    session, fits, desk = fitted
+    W_KC, side = tasks.text(session, fits["mined-val"], {})
     assert len(side.templates) == prompts.MINED and side.raw_PC.shape[0] == 3 * prompts.MINED
     assert set(side.templates) <= set(fits["mined-val"].prompts.templates)
     torch.testing.assert_close(W_KC.norm(dim=-1), torch.ones(3))
-    head = runner.state(fits["linear"].after[TUNED])
-    W_KC, side = session.text(fits["linear"], {TUNED: head})
+    head = desk.states.of(fits["linear"].after[TUNED])
+    W_KC, side = tasks.text(session, fits["linear"], {TUNED: head})
     rows_KC = head.params["W_KC"]
     torch.testing.assert_close(W_KC.norm(dim=-1).mean(), torch.tensor(1.0))
     # zero-shot predicts what the head predicts

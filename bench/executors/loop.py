@@ -1,0 +1,102 @@
+"""The one loop over what is left to do; serial, processes and Ray are ways to submit and to collect."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bench.plan.cells import Plan
+from bench.plan.todo import Todo
+from bench.run.desk import Desk
+from bench.run.outcome import Outcome, Progress
+
+
+@dataclass
+class Done:
+    """What came back of a portion: a line for each cell that is done, and what another process counted.
+
+    ``failed``: cells that ended without saying anything of themselves, with why.
+    """
+
+    said: list[str] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+    messages: list[str] = field(default_factory=list)
+    failed: list[tuple[Todo, Exception]] = field(default_factory=list)
+
+
+class Way(Protocol):
+    """A way to get portions of cells done.
+
+    ``encodes``: whether the loop brings a portion's features into the store before it submits it.
+    """
+
+    encodes: bool
+
+    def portions(self, todo: list[Todo]) -> Iterable[list[Todo]]:
+        """What is left to do, in what is submitted at a time."""
+
+    def room(self) -> bool:
+        """Whether another portion may be submitted now."""
+
+    def busy(self) -> bool:
+        """Whether anything that was submitted is not collected."""
+
+    def submit(self, portion: list[Todo], deadline: float | None) -> None:
+        """Begin a portion; no cell of it starts after ``deadline`` (time.monotonic)."""
+
+    def collect(self) -> Iterator[Done]:
+        """Wait until something is done, and give it; at least something of what is busy."""
+
+    def finish(self) -> None:
+        """Nothing more comes: do what still waits for company."""
+
+    def end(self) -> None:
+        """Let go of everything, whatever happened."""
+
+
+def run(
+    desk: Desk, plan: Plan, todo: list[Todo], way: Way, progress: Progress, deadline: float | None = None
+) -> Outcome:
+    """Do all of ``todo``, of which no cell starts after ``deadline`` (time.monotonic)."""
+    outcome = desk.outcome
+    outcome.cells = len([fit for fit in plan.fits if fit.asked])
+    outcome.resumed = done = outcome.cells - len(todo)
+
+    def say(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, outcome.cells)
+
+    try:
+        desk.encoder.begin(todo)
+        waiting = deque(way.portions(todo))
+        while waiting or way.busy():
+            while waiting and way.room():
+                if deadline is not None and time.monotonic() > deadline:
+                    outcome.out_of_time = True
+                    waiting.clear()
+                    break
+                portion = waiting.popleft()
+                if way.encodes:
+                    encoded = desk.encoder.encode(portion)
+                    outcome.encodes += encoded.encodes
+                    for t, error in encoded.stopped:
+                        say(desk.recorder.failure(t, error))
+                    portion = encoded.ready
+                if portion:
+                    way.submit(portion, deadline)
+            for part in way.collect() if way.busy() else ():
+                outcome.add(part.outcome)
+                for message in part.messages:
+                    desk.session.report(message)
+                for what in part.said:
+                    say(what)
+                for t, error in part.failed:
+                    say(desk.recorder.failure(t, error))
+        way.finish()
+    finally:
+        way.end()
+    return outcome

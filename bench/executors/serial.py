@@ -1,0 +1,69 @@
+"""Cells one after the other in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from bench.executors import loop
+from bench.executors.loop import Done
+from bench.plan.cells import Plan
+from bench.plan.rounds import rounds
+from bench.plan.todo import Todo
+from bench.run.desk import Desk
+from bench.run.outcome import Outcome, Progress
+
+
+class Serial:
+    """A round at a time: one seed of one dataset, or with ``join`` all seeds of it."""
+
+    encodes = True
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.portion: list[Todo] = []
+        self.deadline: float | None = None
+        self.dataset = ""
+
+    def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
+        """Rounds; where test features are streamed, those of a dataset one after the other."""
+        return (group for _, group in rounds(todo, not self.desk.session.dense_cache, self.desk.join))
+
+    def room(self) -> bool:
+        """One portion at a time."""
+        return not self.portion
+
+    def busy(self) -> bool:
+        """Whether a portion waits to be done."""
+        return bool(self.portion)
+
+    def submit(self, portion: list[Todo], deadline: float | None) -> None:
+        """Take a portion; ``collect`` does it."""
+        dataset = portion[0].fit.dataset.name
+        if dataset != self.dataset:
+            self.desk.waiting.evaluate()
+        self.portion, self.deadline, self.dataset = portion, deadline, dataset
+
+    def collect(self) -> Iterator[Done]:
+        """Do the portion, cell by cell."""
+        portion, self.portion = self.portion, []
+        self.desk.states.begin(portion)
+        for t in portion:
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.desk.outcome.out_of_time = True
+                return
+            yield Done([self.desk.do(t)])
+
+    def finish(self) -> None:
+        """Make the evaluations that still wait for one pass."""
+        self.desk.waiting.evaluate()
+
+    def end(self) -> None:
+        """Nothing is held elsewhere."""
+
+
+def run(
+    desk: Desk, plan: Plan, todo: list[Todo], progress: Progress, deadline: float | None = None
+) -> Outcome:
+    """Do all of ``todo`` at this desk; its states are there afterwards."""
+    return loop.run(desk, plan, todo, Serial(desk), progress, deadline)

@@ -1,0 +1,72 @@
+"""What a worker process is: a plan and a desk of its own, made again from what the command asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.executors import serial
+from bench.executors.loop import Done
+from bench.plan import planner
+from bench.plan.cells import Plan
+from bench.plan.request import Request
+from bench.plan.todo import remaining
+from bench.records.store import Clock
+from bench.registry import with_plugins
+from bench.run.desk import Desk
+from bench.run.outcome import Outcome
+from bench.run.session import Session
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to make the plan again and run parts of it.
+
+    ``clock``: of the results folder, as the parent found it.
+    """
+
+    request: Request
+    plugins: tuple[Path, ...]
+    device: str
+    cache: Path | None
+    keep_states: str
+    fresh: bool
+    dense_cache: bool = True
+    join: bool = False
+    clock: Clock | None = None
+
+
+class Worker:
+    """Does portions of a plan, which is a function of the request; its messages go back with them."""
+
+    def __init__(self, setup: Setup, device: str, results: Path) -> None:
+        self.fresh, self.messages = setup.fresh, list[str]()
+        registry = with_plugins(setup.plugins)
+        session = Session(device, setup.cache, self.messages.append, workers=0, dense_cache=setup.dense_cache)
+        self.desk = Desk(session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock)
+        self.plan = planner.make(replace(setup.request, results=results), registry)
+
+    def do(self, keys: frozenset[str], deadline: float | None) -> Done:
+        """Do the cells with these fit keys. Raises BenchError where the plan does not have them."""
+        check_plan(self.plan, keys)
+        todo = [t for t in remaining(self.plan, self.fresh)[0] if t.fit.key in keys]
+        self.desk.recorder.outcome = Outcome()
+        said: list[str] = []
+        plan = Plan([t.fit for t in todo], [])
+        outcome = serial.run(self.desk, plan, todo, lambda what, *_: said.append(what), deadline)
+        messages = list(self.messages)
+        self.messages.clear()
+        return Done(said, outcome, messages)
+
+
+def check_plan(plan: Plan, keys: frozenset[str]) -> None:
+    """Raises BenchError where a worker's plan lacks cells that the parent asks for.
+
+    Something in their keys has changed since.
+    """
+    if lost := keys - {fit.key for fit in plan.fits}:
+        raise BenchError(
+            f"{len(lost)} cells are others by now: a plugin or a dataset was changed during the run; "
+            "run again"
+        )

@@ -1,0 +1,81 @@
+"""A desk: all that one process needs to do cells one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bench.plan.cells import label
+from bench.plan.todo import Todo
+from bench.records.store import Clock
+from bench.registry import Registry
+from bench.run import evaluate, onepass, stages
+from bench.run.encoder import Encoder
+from bench.run.outcome import Outcome
+from bench.run.recorder import Recorder, keeper
+from bench.run.session import Session
+from bench.run.states import States
+from bench.run.waiting import Waiting
+
+
+class Desk:
+    """Does a cell: brings its state, evaluates it, records. A failing cell costs only itself.
+
+    ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: everything is made anew. ``join``: seeds and
+    shots of the same work train together. ``clock``: of the results folder, where it was read before.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        registry: Registry,
+        results: Path,
+        keep_states: str = "needed",
+        fresh: bool = False,
+        join: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = replace(clock) if clock else Clock.of(results)
+        self.session, self.join = session, join
+        self.recorder = Recorder(session, results, keeper(registry, keep_states), clock, fresh)
+        self.encoder = Encoder(session, fresh)
+        self.states = States(session, self.recorder, join)
+        self.waiting = Waiting(session, self.recorder)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was done so far."""
+        return self.recorder.outcome
+
+    def do(self, t: Todo) -> str:
+        """Do one cell; what to say of it."""
+        if self.waiting.full():
+            self.waiting.evaluate()
+        try:
+            with self.session.threads(t.fit.backbone):
+                said = self._fit_and_evaluate(t)
+        except Exception as error:
+            said = self.recorder.failure(t, error)
+        self.states.release(t)
+        return said
+
+    def _fit_and_evaluate(self, t: Todo) -> str:
+        fit, state = t.fit, self.states.of(t.fit)
+        said = label(fit)
+        if not t.evaluations:
+            return said
+        consts, facts = self.states.constants(fit), self.recorder.facts(fit)
+        for e in t.evaluations:  # the failure of one is not that of the others
+            try:
+                if unread := self.encoder.unread(fit, e):
+                    raise unread
+                if onepass.waits(self.session, fit, e):
+                    job = onepass.Job(fit, e, state.params, consts, state.values)
+                    self.waiting.add(t, job, facts)
+                    continue
+                with stages.stage("evaluate"):
+                    result = evaluate.evaluate(self.session, fit, e, state.params, consts, state.values)
+                self.recorder.evaluation(fit, e, facts, result)
+            except Exception as error:
+                said = self.recorder.failure(replace(t, evaluations=(e,)), error)
+        return said

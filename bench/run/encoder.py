@@ -1,0 +1,123 @@
+"""Brings into the feature store what the cells of a round read, and says which cells cannot go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.clip.backbone import BackboneSpec
+from bench.data.dataset import Dataset
+from bench.errors import UnreadableImage
+from bench.features.wanted import Wanted
+from bench.plan import needs
+from bench.plan.cells import Evaluation, Planned
+from bench.plan.needs import Need, Taps
+from bench.plan.todo import Todo
+from bench.run import stages
+from bench.run.session import Session
+
+_NAMED = 5  # unreadable images of a dataset that are named one by one; records name the others
+Place = tuple[str, str]  # backbone and dataset, by name
+
+
+@dataclass
+class Encoded:
+    """What became of a round: the cells that can go on, and the others with their errors."""
+
+    ready: list[Todo]
+    stopped: list[tuple[Todo, Exception]]
+    encodes: int
+
+
+class Encoder:
+    """Encodes round by round, each image x view once for all that the whole run wants of it."""
+
+    def __init__(self, session: Session, fresh: bool) -> None:
+        self.session, self.fresh = session, fresh
+        self.taps: dict[str, Taps] = {}  # by backbone
+        self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # of the round: by path
+
+    def begin(self, todo: Iterable[Todo]) -> None:
+        """Look at all that the run will read, so that one pass of an image serves every tap."""
+        reads = [(t.fit.backbone.name, need) for t in todo for need in self._reads(t)]
+        names = {name for name, _ in reads}
+        self.taps = {name: needs.taps_by_view(n for s, n in reads if s == name) for name in names}
+
+    def encode(self, group: Sequence[Todo]) -> Encoded:
+        """Encode what the cells of a round read and the store lacks.
+
+        A cell stops for an image that its fit reads, or for one of every test set that it lacks; where other
+        test sets are whole it goes on, and ``unread`` says which evaluations fail. Raises OSError where the
+        store cannot be written: the user named its place, and no cell is at fault.
+        """
+        reads = [(t.fit.backbone, need) for t in group for need in self._reads(t)]
+        broken: dict[Place, Exception] = {}
+        self.bad, encodes = {}, 0
+        for spec in {s.name: s for s, _ in reads}.values():
+            wanted = needs.requests((n for s, n in reads if s.name == spec.name), self.taps[spec.name])
+            for dataset, requests in wanted.values():
+                place = spec.name, dataset.name
+                try:
+                    with stages.stage("encode"):
+                        count, self.bad[place] = self._encode(spec, dataset, requests)
+                    encodes += count
+                except OSError:
+                    raise
+                except Exception as error:  # it stops the cells that need these images, and no others
+                    broken[place] = error
+        reasons = [(t, self._stops(t, broken)) for t in group]
+        ready = [t for t, reason in reasons if reason is None]
+        return Encoded(ready, [(t, reason) for t, reason in reasons if reason is not None], encodes)
+
+    def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
+        """The first image that an evaluation reads from the store and that is not there, with its error."""
+        reads = needs.of_evaluation(fit, evaluation, self.session.dense_cache)
+        return self._first_bad(fit.backbone, reads)
+
+    def _reads(self, t: Todo) -> Iterable[Need]:
+        return needs.of_cell(t, self.fresh, self.session.dense_cache)
+
+    def _encode(
+        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]
+    ) -> tuple[int, dict[str, UnreadableImage]]:
+        """How much was encoded; images that cannot be read are left out, and returned with their errors."""
+        try:
+            return self.session.encode(spec, dataset, requests).encodes, {}
+        except UnreadableImage as error:
+            bad = self.session.unreadable(spec, dataset, requests) or {error.path: error}
+            rest = [replace(r, paths=tuple(p for p in r.paths if p not in bad)) for r in requests]
+            count = self.session.encode(spec, dataset, rest).encodes
+            for one in list(bad.values())[:_NAMED]:
+                self.session.report(f"{dataset.name}: {one}")
+            self.session.report(
+                f"{len(bad)} unreadable so far; `bench data verify` finds damaged images before a run"
+            )
+            return count, bad
+
+    def _stops(self, t: Todo, broken: Mapping[Place, Exception]) -> Exception | None:
+        """Why a cell cannot go on: what its fits read, or every test set that it lacks, cannot be encoded."""
+        spec, dense = t.fit.backbone, self.session.dense_cache
+
+        def error(reads: Iterable[Need]) -> Exception | None:
+            wanted = list(reads)
+            places = [
+                (spec.name, dataset.name) for dataset, _, _, view, tap in wanted if needs.stored(tap, view)
+            ]
+            whole = next((broken[place] for place in places if place in broken), None)
+            return whole or self._first_bad(spec, wanted)
+
+        if early := error(needs.of_fitting(t, self.fresh)):
+            return early
+        late = [error(needs.of_evaluation(t.fit, e, dense)) for e in t.evaluations]
+        return late[0] if late and all(late) else None
+
+    def _first_bad(self, spec: BackboneSpec, reads: Iterable[Need]) -> UnreadableImage | None:
+        """The first image of what is read that cannot be read, unless the store holds it from before."""
+        for dataset, _, paths, view, tap in reads:
+            bad = self.bad.get((spec.name, dataset.name), {})
+            for path in paths if bad else ():
+                if path in bad and (
+                    not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])
+                ):
+                    return bad[path]
+        return None

@@ -1,0 +1,126 @@
+"""Writes the records of fits, evaluations and failures the moment they are known, and counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace as with_fields
+
+from bench.errors import BenchError
+from bench.files import write_bytes
+from bench.plan import needs
+from bench.plan.cells import Evaluation, Planned, label
+from bench.plan.todo import Todo, evaluated, recorded
+from bench.records import places, store
+from bench.records.codec import SCHEMA
+from bench.records.conditions import conditions
+from bench.records.store import Clock
+from bench.records.types import Failure, Provenance
+from bench.registry import Registry
+from bench.run import fit as fitting
+from bench.run import provenance, stages
+from bench.run.evaluate import Evaluated
+from bench.run.outcome import Outcome
+from bench.run.session import Session
+from bench.train.select import Fitted
+
+
+class Recorder:
+    """Writes into one results folder. ``fresh``: what it did not make itself counts as not there.
+
+    ``keep``: which fits' states go to disk (``keeper``).
+    """
+
+    def __init__(
+        self, session: Session, results: Path, keep: Callable[[Planned], bool], clock: Clock, fresh: bool
+    ) -> None:
+        self.session, self.results, self.keep = session, results, keep
+        self.clock, self.fresh = clock, fresh
+        self.made: set[str] = set()  # keys of the fits and evaluations that were recorded here
+        self.outcome = Outcome()
+
+    def facts(self, fit: Planned) -> Provenance:
+        """Where a number that is made now comes from; its conditions are counted in."""
+        streamed = not self.session.dense_cache and bool(needs.HEAVY.intersection(fit.method.taps))
+        facts = provenance.of_run(self.session.device, fit.method, streamed)
+        self.outcome.conditions.add((fit.backbone.name, conditions(facts)))
+        return facts
+
+    def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float]) -> None:
+        """Record a fit; its state, where it is kept, is on disk before."""
+        state = fitting.state_bytes(fitted) if self.keep(fit) else b""
+        if state:
+            write_bytes(places.state_path(self.results, fit.key), state)
+        record = fitting.fit_record(fit, fitted, seconds, self.facts(fit), state)
+        store.write(places.fit_path(fit.where, fit.key), record, self.clock)
+        self.made.add(fit.key)
+        self.outcome.fits += 1
+        self.outcome.steps += fitted.budget["steps"]
+
+    def evaluation(self, fit: Planned, evaluation: Evaluation, facts: Provenance, result: Evaluated) -> None:
+        """Record an evaluation; its predictions are on disk before."""
+        path = places.evaluation_path(fit.where, fit.key, evaluation.key)
+        record, arrays = result
+        checksums = store.write_predictions(path, arrays)
+        store.write(path, with_fields(record, predictions=checksums, provenance=facts), self.clock)
+        self.made.add(evaluation.key)
+        self.outcome.evaluations += 1
+
+    def failure(self, t: Todo, error: Exception) -> str:
+        """Record a failed cell, of the fit or of the evaluations that it lacks; tables print ERR for it.
+
+        Returns what to say of it. No success is overwritten, but for one that ``fresh`` does not count.
+        """
+        fit, message = t.fit, stages.message(error)
+        head = Failure(
+            schema=SCHEMA,
+            key=fit.key,
+            of="fit",
+            fit=fit.key,
+            cell=fit.cell,
+            stage=stages.of(error),
+            error=message,
+            traceback=stages.trace(error),
+            title=fit.method.title,
+            parts=fit.parts,
+            changed=dict(fit.changed),
+            provenance=provenance.of_run(self.session.device, fit.method),
+        )
+        if recorded(fit) is None or self._older(fit.key):
+            store.write(places.fit_path(fit.where, fit.key), head, self.clock)
+        else:
+            for e in t.evaluations:
+                if not evaluated(fit, e) or self._older(e.key):
+                    record = with_fields(
+                        head,
+                        key=e.key,
+                        of="evaluation",
+                        parts=None,
+                        target=e.target.name,
+                        values=dict(e.values),
+                        changed=dict(e.changed),
+                    )
+                    store.write(places.evaluation_path(fit.where, fit.key, e.key), record, self.clock)
+        self.outcome.failures.append((label(fit), message))
+        return f"FAILED {label(fit)} ({head.stage})"
+
+    def _older(self, key: str) -> bool:
+        """Whether a record of that key is one that ``fresh`` does not count."""
+        return self.fresh and key not in self.made
+
+
+def keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:
+    """``--keep-states``: ``all``, ``none``, or those that other methods read or later evaluations can reuse.
+
+    Raises BenchError for another rule.
+    """
+    read = {name for method in registry.methods.values() for name in method.after}
+    rules: dict[str, Callable[[Planned], bool]] = {
+        "all": lambda fit: True,
+        "none": lambda fit: False,
+        "needed": lambda fit: fit.method.name in read or bool(fit.method.inference),
+    }
+    if rule not in rules:
+        raise BenchError(f"--keep-states {rule}: choose needed, all or none")
+    return rules[rule]

@@ -1,0 +1,88 @@
+"""The fitted states of a round, and the constants beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from bench.interface import Consts, State
+from bench.plan.cells import Planned, chain
+from bench.plan.todo import Todo, recorded
+from bench.run import fit as fitting
+from bench.run import stages
+from bench.run import task as tasks
+from bench.run.recorder import Recorder
+from bench.run.session import Session
+from bench.run.together import Joiner
+
+
+class States:
+    """Gives each state from this round, from disk, or fitted now; holds it until its last reader is done.
+
+    ``join``: seeds and shots of the same work train together, and those that did are held side by side.
+    """
+
+    def __init__(self, session: Session, recorder: Recorder, join: bool) -> None:
+        self.session, self.recorder, self.join = session, recorder, join
+        self.joiner = Joiner(session)
+        self.held: dict[str, State] = {}  # by fit key
+        self.ready: dict[str, Consts] = {}  # constants of fits that were just made
+        self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read it
+
+    def begin(self, group: Iterable[Todo]) -> None:
+        """A new round: let go of the last one's states."""
+        group = list(group)
+        self.held.clear()
+        self.ready.clear()
+        self.readers = Counter(key for t in group for key in _read(t))
+        self.joiner.begin(fit for t in group for fit in chain(t.fit) if self.join)
+
+    def of(self, fit: Planned) -> State:
+        """The state of a fit."""
+        if fit.key in self.held:
+            return self.held[fit.key]
+        stored = None if self.recorder.fresh else recorded(fit)
+        kept = None
+        if stored:
+            kept = fitting.load_state(self.recorder.results, fit, stored, self.session.device)
+        if kept is not None:
+            self.held[fit.key] = kept
+            return kept
+        for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self.below):
+            self.recorder.fit(made, fitted, seconds)
+            self.held[made.key] = fitting.state_of(made, fitted.params, fitted.values)
+            if made.asked:
+                self.ready[made.key] = consts
+        return self.held[fit.key]
+
+    def below(self, fit: Planned) -> dict[str, State]:
+        """The states that a fit reads, by role."""
+        return {role: self.of(other) for role, other in fit.after.items()}
+
+    def constants(self, fit: Planned) -> Consts:
+        """What the method prepared for the fit's task; after the fit itself it is still there, once."""
+        consts = self.ready.pop(fit.key, None)
+        if consts is None:
+            with stages.stage("prepare"):
+                consts = fit.method.prepare(tasks.make(self.session, fit, self.below(fit)))
+        return consts
+
+    def release(self, t: Todo) -> None:
+        """A cell is done: let go of what only it still read."""
+        read = _read(t)
+        self.readers.subtract(read)
+        for key in read:
+            if not self.readers[key]:
+                self.held.pop(key, None)
+                self.ready.pop(key, None)
+
+    def _open(self, fit: Planned) -> bool:
+        """Whether a fit has yet to be made for a cell of this round."""
+        if fit.key in self.held or not self.readers[fit.key]:
+            return False
+        return self.recorder.fresh or recorded(fit) is None
+
+
+def _read(t: Todo) -> set[str]:
+    """The keys of the fits whose states a cell reads, its own too."""
+    return {fit.key for fit in chain(t.fit)}

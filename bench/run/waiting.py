@@ -1,0 +1,53 @@
+"""Evaluations that wait for one pass over a test set, because their dense features are not stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.plan.todo import Todo
+from bench.records.types import Provenance
+from bench.run import onepass, stages
+from bench.run.evaluate import Evaluated
+from bench.run.onepass import Job
+from bench.run.recorder import Recorder
+from bench.run.session import Session
+from bench.train import waves
+
+
+class Waiting:
+    """Gathers evaluations, and makes them with as few passes over the images as memory allows."""
+
+    def __init__(self, session: Session, recorder: Recorder) -> None:
+        self.session, self.recorder = session, recorder
+        self.jobs: list[tuple[Todo, Job, Provenance]] = []
+
+    def add(self, t: Todo, job: Job, facts: Provenance) -> None:
+        """One more; ``facts``: where its number will have come from."""
+        self.jobs.append((t, job, facts))
+
+    def full(self) -> bool:
+        """Whether the states that wait hold as much memory as they may: then they wait no longer."""
+        kept = [x for _, job, _ in self.jobs for x in (*job.params.values(), *job.consts.values())]
+        return bool(kept) and waves.held(kept) > onepass.HELD_BYTES
+
+    def evaluate(self) -> None:
+        """Make all that wait: one pass for each backbone and test set."""
+        groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
+        for t, job, facts in self.jobs:
+            groups[t.fit.backbone.name, job.evaluation.target.name].append((t, job, facts))
+        self.jobs = []
+        for group in groups.values():
+            results: Sequence[Evaluated | Exception]
+            try:
+                with stages.stage("evaluate"):
+                    results = onepass.run(self.session, [job for _, job, _ in group])
+            except Exception as error:
+                results = [error] * len(group)
+            for (t, job, facts), result in zip(group, results, strict=True):
+                if isinstance(result, Exception):
+                    failed = replace(t, evaluations=(job.evaluation,))
+                    self.session.report(self.recorder.failure(failed, result))
+                else:
+                    self.recorder.evaluation(t.fit, job.evaluation, facts, result)
