@@ -12,11 +12,11 @@ from typing import Any
 
 _FACE = {
     "Method": ("bench.interface", "Method"),
-    "check": ("bench.report.gate", "check"),
+    "check": ("bench.report.gate.check", "check"),
     "compare": ("bench.report.compare", "compare"),
     "load_results": ("bench.report.frame", "load_results"),
-    "plot": ("bench.report.figures", "plot"),
-    "report": ("bench.report.html", "report"),
+    "plot": ("bench.report.figures.plot", "plot"),
+    "report": ("bench.report.html.page", "report"),
     "table": ("bench.report.tables", "table"),
 }
 __all__ = sorted(_FACE)

@@ -10,165 +10,62 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted([*(ROOT / "bench").rglob("*.py"), *(ROOT / "methods").glob("*.py")])
+from tests import imports
+from tests.imports import MAY_IMPORT, ROOT, forbidden, parsed, room
 
-BASE = {"errors", "lazy", "files", "names", "paths"}
-# What each part of bench may import besides itself and BASE. "train.optim" allows that module alone.
-MAY_IMPORT = {
-    "errors": set(),
-    "lazy": set(),
-    "files": set(),
-    "names": set(),
-    "paths": set(),
-    "stats": set(),
-    "clip": set(),
-    "data": {"pocket"},
-    "pocket": {"data", "clip"},
-    "features": {"data", "clip"},
-    "interface": {"clip", "train.optim", "train.schedule", "train.batches", "train.recipe"},
-    "train": {"interface"},
-    "prompts": {"data"},
-    "sources": set(),
-    "registry": {"interface", "sources"},
-    "suite": {"interface", "registry", "data", "clip", "prompts"},
-    "records": {"features", "data", "clip", "registry"},
-    "run": {
-        "records",
-        "train",
-        "features",
-        "data",
-        "clip",
-        "interface",
-        "prompts",
-        "registry",
-        "suite",
-        "stats",
-    },
-    "contract": {"plan", "run", "records", "train", "features", "data", "clip", "interface", "registry"},
-    "explain": {
-        "run",
-        "records",
-        "clip",
-        "data",
-        "interface",
-        "stats",
-        "features",
-        "registry",
-        "prompts",
-        "pocket",
-    },
-    "report": {"stats", "records", "data.catalog", "prompts"},
-    "methods": {
-        "interface",
-        "clip",
-        "train.optim",
-        "train.schedule",
-        "train.batches",
-        "train.recipe",
-        "prompts.fill",
-    },
-}
-ANYTHING = {"cli", "__init__", "__main__"}  # the command line, and the lazy public face
-
-
-def part_of(file: Path) -> str:
-    """The row of MAY_IMPORT a file belongs to."""
-    inside = file.relative_to(ROOT)
-    return "methods" if inside.parts[0] == "methods" else inside.with_suffix("").parts[1]
-
-
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, dotted name below ``bench``) of every import of bench's modules, lazy and type-only ones
-    included.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import; write the full name"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
-            "import_module",
-            "__import__",
-        }:
-            names = [
-                a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)
-            ]
-        else:
-            continue
-        for name in names:
-            top, _, rest = name.partition(".")
-            if top == "bench" and rest:
-                yield node.lineno, rest
-
-
-def forbidden_imports(part: str, tree: ast.AST) -> list[str]:
-    """What a module of ``part`` imports although MAY_IMPORT does not let it."""
-    if part in ANYTHING:
-        return []
-    assert part in MAY_IMPORT, f"bench/{part} is new: add it to MAY_IMPORT and say what it may import"
-    base = set() if part == "stats" else BASE
-    allowed = MAY_IMPORT[part] | base | {part}
-    found = []
-    for line, name in imported(tree):
-        pieces = name.split(".")
-        if not {".".join(pieces[:i]) for i in range(1, len(pieces) + 1)} & allowed:
-            found.append(f"line {line}: bench.{name}")
-    return found
+SOURCES = sorted(imports.read().files.values())
 
 
 def unsafe(tree: ast.AST) -> list[str]:
     """Pickles, unguarded torch.load, swallowed exceptions and global random state in a module."""
-    found = []
+    lines = []
     guarded = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "fork_rng" in ast.unparse(n.items[0])]
     own_state = {id(inner) for block in guarded for inner in ast.walk(block)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            plain = isinstance(node, ast.Import)
-            names = {alias.name for alias in node.names} - {"pickle"} if plain else {node.module}
+            plain = {alias.name for alias in node.names} - {"pickle"}
+            names = {node.module} if isinstance(node, ast.ImportFrom) else plain
             if names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}:
-                found.append(f"line {node.lineno}: pickles")
+                lines.append(f"line {node.lineno}: pickles")
         if (
             isinstance(node, ast.Attribute)
             and ast.unparse(node.value) == "pickle"
             and node.attr != "UnpicklingError"
         ):
-            found.append(f"line {node.lineno}: pickles")
+            lines.append(f"line {node.lineno}: pickles")
         if isinstance(node, ast.ExceptHandler):
             caught = {"BaseException"} if node.type is None else {ast.unparse(node.type)}
             silent = all(isinstance(s, ast.Pass | ast.Continue) or ast.unparse(s) == "..." for s in node.body)
             if caught & {"Exception", "BaseException"} and silent:
-                found.append(f"line {node.lineno}: swallows every exception")
+                lines.append(f"line {node.lineno}: swallows every exception")
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
             if name == "torch.load" and given.get("weights_only") != "True":
-                found.append(f"line {node.lineno}: torch.load without weights_only=True")
+                lines.append(f"line {node.lineno}: torch.load without weights_only=True")
             if name == "torch.save":
-                found.append(f"line {node.lineno}: torch.save pickles")
+                lines.append(f"line {node.lineno}: torch.save pickles")
             if given.get("allow_pickle") == "True":
-                found.append(f"line {node.lineno}: allow_pickle")
+                lines.append(f"line {node.lineno}: allow_pickle")
             if (
                 re.fullmatch(r"torch\.(manual_seed|seed|cuda\.manual_seed(_all)?)", name)
                 and id(node) not in own_state
             ):
-                found.append(f"line {node.lineno}: {name} seeds the global generator")
+                lines.append(f"line {node.lineno}: {name} seeds the global generator")
             if re.fullmatch(r"(np|numpy)\.random\.[a-z_]+", name) and not name.endswith(".default_rng"):
-                found.append(f"line {node.lineno}: {name} uses the global generator")
+                lines.append(f"line {node.lineno}: {name} uses the global generator")
             if re.fullmatch(r"random\.[a-z_]+", name):
-                found.append(f"line {node.lineno}: {name} uses the global generator")
-    return found
+                lines.append(f"line {node.lineno}: {name} uses the global generator")
+    return lines
 
 
 def compared_names(tree: ast.AST, names: set[str]) -> list[str]:
     """Comparisons and match cases against a string that is a method's or a dataset's name."""
-    found = []
+    lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             inside = [n for side in (node.left, *node.comparators) for n in ast.walk(side)]
@@ -181,18 +78,14 @@ def compared_names(tree: ast.AST, names: set[str]) -> list[str]:
             for n in inside
             if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value in names
         ]
-        found += [f"line {node.lineno}: '{name}'" for name in hit]
-    return found
-
-
-def parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        lines += [f"line {node.lineno}: '{name}'" for name in hit]
+    return lines
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
 def test_module_keeps_the_rules(file: Path) -> None:
     tree = parsed(file)
-    assert forbidden_imports(part_of(file), tree) == []
+    assert forbidden(room(file), tree) == []
     assert unsafe(tree) == []
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines <= 400, f"{lines} lines; split it"
@@ -203,16 +96,103 @@ def test_module_keeps_the_rules(file: Path) -> None:
     [
         ("stats", "from bench.files import read_json"),
         ("stats", "import bench.errors"),
+        ("ground", "from bench.clip.backbone import Backbone"),
+        ("plan", "from bench.run.desk import Desk"),
+        ("interface", "from bench.prompts import texts"),
+        ("interface", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bench.train.loop"),
         ("run", "from bench.cli import app"),
         ("run", "def f():\n    from bench.report import tables"),
         ("methods", "from bench.data.dataset import Dataset"),
         ("methods", "import importlib\nimportlib.import_module('bench.run.fit')"),
         ("methods", "from bench.train.loop import train"),
         ("data", "from bench import features"),
+        ("a new room", ""),
     ],
 )
 def test_a_forbidden_import_is_found(part: str, code: str) -> None:
-    assert len(forbidden_imports(part, ast.parse(code))) == 1
+    assert len(forbidden(part, ast.parse(code))) == 1
+
+
+def test_rooms_import_only_from_rooms_above_them() -> None:
+    order = list(MAY_IMPORT)
+    for name, others in MAY_IMPORT.items():
+        above = {*order[: order.index(name)]}
+        assert {other.split(".")[0] for other in others} <= above, name
+
+
+def test_no_files_import_each_other() -> None:
+    tree = imports.read()
+    assert [list(map(tree.name, group)) for group in imports.circles(imports.arrows(tree))] == []
+
+
+def made(root: Path, files: dict[str, str]) -> imports.Tree:
+    """A tree of files by their paths below ``root``."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return imports.read(root)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from bench.clip.a import A",
+        "from bench.clip import a",
+        "import bench.clip.a",
+        "def f():\n    from bench.clip.a import A",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bench.clip.a import A",
+        "from importlib import import_module\nimport_module('bench.clip.a')",
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str], back: str) -> None:
+    files = {
+        "bench/clip/a.py": "from bench.clip.b import B",
+        "bench/clip/b.py": "from bench.clip.c import C",
+        "bench/clip/c.py": back,
+        "bench/clip/d.py": "from bench.clip.a import A",
+    }
+    tree = made(tmp_path, files)
+    circles = imports.circles(imports.arrows(tree))
+    assert [[file.stem for file in group] for group in circles] == [["a", "b", "c"]]
+    assert imports.main(tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "circles between files: 1\n  bench/clip/a.py bench/clip/b.py bench/clip/c.py\n" in shown
+    (tmp_path / "bench/clip/c.py").write_text("C = 1\n", encoding="utf-8")
+    assert imports.main(tmp_path) == 0
+    assert "circles between files: none" in capsys.readouterr().out
+
+
+def test_what_an_import_counts_as(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A module where there is one of that name, else the package or module that holds the name; the packages
+    above a module do not count. Methods are ``bench.methods``, also where the link to them is there.
+    """
+    files = {
+        "bench/__init__.py": "",
+        "bench/report/__init__.py": "from bench.report.page import show",
+        "bench/report/page.py": "from bench.report.rows import ROWS\nfrom bench.lazy import torch",
+        "bench/report/rows.py": "",
+        "bench/lazy.py": "",
+        "bench/cli.py": "from bench import report\nfrom bench.report import page\nfrom bench.report import x",
+        "methods/coop.py": "",
+        "methods/mine.py": "from bench.methods.coop import CoOp\nfrom bench import report",
+    }
+    made(tmp_path, files)
+    (tmp_path / "bench/methods").symlink_to("../methods")
+    tree = imports.read(tmp_path)
+    assert {tree.name(file) for file in tree.files.values()} == set(files)
+    graph = imports.arrows(tree)
+    targets = {tree.name(file): sorted(map(tree.name, graph[file])) for file in graph if graph[file]}
+    assert targets == {
+        "bench/report/__init__.py": ["bench/report/page.py"],
+        "bench/report/page.py": ["bench/lazy.py", "bench/report/rows.py"],
+        "bench/cli.py": ["bench/report/__init__.py", "bench/report/page.py"],
+        "methods/mine.py": ["bench/report/__init__.py", "methods/coop.py"],
+    }
+    assert imports.circles(graph) == []
+    assert imports.main(tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "forbidden arrows: 1\n  methods/mine.py: line 2: bench.report\n" in shown
+    assert re.search(r"^  report +3 files +3 lines +imports ground$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -266,13 +246,25 @@ def test_harness_knows_no_method_or_dataset_by_name() -> None:
     assert (
         compared_names(ast.parse("if name == 'safe_a' or x in ('emoji',): pass"), {"safe_a", "emoji"}) != []
     )
-    harness = ("run", "train", "features", "report", "stats", "suite", "interface", "registry", "prompts")
-    found = {
+    harness = (
+        "plan",
+        "run",
+        "executors",
+        "train",
+        "features",
+        "report",
+        "stats",
+        "suite",
+        "interface",
+        "registry",
+        "prompts",
+    )
+    by_file = {
         str(f.relative_to(ROOT)): hits
         for f in SOURCES
-        if part_of(f) in harness and (hits := compared_names(parsed(f), names))
+        if room(f) in harness and (hits := compared_names(parsed(f), names))
     }
-    assert found == {}
+    assert by_file == {}
 
 
 def test_no_file_names_somebodys_home_folder() -> None:
@@ -280,15 +272,15 @@ def test_no_file_names_somebodys_home_folder() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     home = re.compile(r"/(?:home|Users)/(?!\.)\w|/ro{2}t/|C:\\+Users", re.IGNORECASE)
-    found = []
+    files = []
     for name in filter(None, listed.stdout.split("\0")):
         file = ROOT / name
         if (
             file.suffix in {".py", ".toml", ".md", ".json", ".csv", ".txt", ".cff", ".yml", ".sh"}
             and file.is_file()
         ):
-            found += [name] if home.search(file.read_text(encoding="utf-8")) else []
-    assert found == []
+            files += [name] if home.search(file.read_text(encoding="utf-8")) else []
+    assert files == []
 
 
 def test_help_imports_no_torch() -> None:
@@ -305,3 +297,28 @@ def test_help_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "LOADED []" in done.stdout
     assert "run" in done.stdout and "table" in done.stdout
+
+
+def top_imports(tree: ast.Module) -> list[str]:
+    """The import statements at the top of a module, those for type checkers alone included."""
+    blocks = [node.body if isinstance(node, ast.If) else [node] for node in tree.body]
+    statements = [node for block in blocks for node in block if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [line for line in map(ast.unparse, statements) if not line.startswith("from __future__ ")]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "methods").glob("*.py")), ids=lambda f: f.stem)
+def test_a_method_opens_with_few_imports(file: Path) -> None:
+    assert len(top_imports(parsed(file))) <= 8
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    """Files below bench/ or the root; after the first of a folder the others may stand by name alone."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`([\w/]+\.py)`", page)) - {"methods/name.py", "utils.py"}
+    assert len(names) > 40
+    there = {
+        f.relative_to(ROOT).as_posix()
+        for f in [*SOURCES, *(ROOT / "tests").rglob("*.py"), *ROOT.glob("*.py")]
+    }
+    lost = [name for name in names if not any(file == name or file.endswith(f"/{name}") for file in there)]
+    assert lost == []

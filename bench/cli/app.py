@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import (
-    cache,
-    check,
-    check_method,
-    compare,
-    convert,
-    data,
-    explain,
-    listing,
-    new,
-    pack,
-    plot,
-    report,
-    run,
-    table,
-    weights,
-)
+from bench.cli.cache import app as cache
+from bench.cli.check import check
+from bench.cli.check_method import check_method
+from bench.cli.compare import compare
+from bench.cli.convert import convert
+from bench.cli.data import app as data
+from bench.cli.explain import app as explain
+from bench.cli.listing import app as listing
+from bench.cli.new import app as new
+from bench.cli.pack import pack
+from bench.cli.plot import plot
+from bench.cli.report import report
+from bench.cli.run import run
+from bench.cli.table import table
+from bench.cli.weights import app as weights
 
 app = typer.Typer(
     name="bench",
@@ -29,18 +27,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("run")(run.run)
-app.command("table")(table.table)
-app.command("compare")(compare.compare)
-app.command("pack")(pack.pack)
-app.command("convert")(convert.convert)
-app.command("plot")(plot.plot)
-app.command("report")(report.report)
-app.command("check")(check.check)
-app.command("check-method")(check_method.check_method)
-app.add_typer(listing.app, name="list")
-app.add_typer(data.app, name="data")
-app.add_typer(explain.app, name="explain")
-app.add_typer(new.app, name="new")
-app.add_typer(weights.app, name="weights")
-app.add_typer(cache.app, name="cache")
+app.command("run")(run)
+app.command("table")(table)
+app.command("compare")(compare)
+app.command("pack")(pack)
+app.command("convert")(convert)
+app.command("plot")(plot)
+app.command("report")(report)
+app.command("check")(check)
+app.command("check-method")(check_method)
+app.add_typer(listing, name="list")
+app.add_typer(data, name="data")
+app.add_typer(explain, name="explain")
+app.add_typer(new, name="new")
+app.add_typer(weights, name="weights")
+app.add_typer(cache, name="cache")

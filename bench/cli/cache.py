@@ -33,17 +33,23 @@ def list_(
     store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
     if verify:
         store.verify()
-    entries = store.entries()
+    sets = store.feature_sets()
     if format == "json":
         rows = [
-            {"name": e.folder.name, "key": vars(e.key), "images": e.rows(), "bytes": e.bytes} for e in entries
+            {
+                "name": stored.folder.name,
+                "key": vars(stored.key),
+                "images": stored.rows(),
+                "bytes": stored.bytes,
+            }
+            for stored in sets
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    for entry in entries:
-        typer.echo(f"{_size(entry.bytes):>10}  {entry.rows():>8} images  {entry.folder.name}")
+    for stored in sets:
+        typer.echo(f"{_size(stored.bytes):>10}  {stored.rows():>8} images  {stored.folder.name}")
     typer.echo(
-        f"{_size(sum(entry.bytes for entry in entries)):>10}  in {store.root}, {_size(store.free())} free"
+        f"{_size(sum(stored.bytes for stored in sets)):>10}  in {store.root}, {_size(store.free())} free"
     )
 
 
@@ -57,13 +63,13 @@ def clear(
     again.
     """
     store = FeatureStore(cache)
-    entries = store.entries(pattern)
-    if not entries:
+    sets = store.feature_sets(pattern)
+    if not sets:
         typer.echo(f"nothing in {store.root} matches '{pattern}'")
         return
     if not yes:
-        total = _size(sum(entry.bytes for entry in entries))
-        typer.confirm(f"Delete {len(entries)} feature sets ({total}) in {store.root}?", abort=True)
+        total = _size(sum(stored.bytes for stored in sets))
+        typer.confirm(f"Delete {len(sets)} feature sets ({total}) in {store.root}?", abort=True)
     typer.echo(f"freed {_size(store.clear(pattern))}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from bench.report.gate import Verdict
+    from bench.report.gate.verdict import Verdict
 
 BASELINE = Path("results/baselines/pocket.json")
 
@@ -62,22 +62,25 @@ def check(
     """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be
     said.
     """
-    from bench.cli import rerun as again
     from bench.cli.options import names, numbers
+    from bench.cli.rerun import Where
+    from bench.cli.rerun import rerun as run_again
     from bench.errors import BenchError
     from bench.records.keys import SINGLE
     from bench.registry import with_plugins
-    from bench.report import baseline as baselines
-    from bench.report import gate, gate_view
     from bench.report.frame import load_results
+    from bench.report.gate import baseline as baselines
+    from bench.report.gate import cells, view
+    from bench.report.gate.check import calibrate
+    from bench.report.gate.check import check as compare
 
-    if format not in gate_view.FORMATS:
-        raise BenchError(f"--format {format}: choose one of {', '.join(gate_view.FORMATS)}")
+    if format not in view.FORMATS:
+        raise BenchError(f"--format {format}: choose one of {', '.join(view.FORMATS)}")
     chosen: dict[str, Sequence[Any]] = {"method": names(methods), "dataset": names(datasets)}
     chosen |= {"shots": numbers(shots, "--shots"), "seed": numbers(seeds, "--seeds")}
-    old = None if update and not baseline.is_file() else baselines.narrow(baselines.load(baseline), chosen)
+    old = None if update and not baseline.is_file() else cells.narrow(baselines.load(baseline), chosen)
     if old is not None and precision:
-        old = baselines.in_precision(old, precision)
+        old = cells.in_precision(old, precision)
     calibration = None
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         if rerun:
@@ -92,15 +95,15 @@ def check(
                     f"--keep {results}: there are records, and a rerun must not find any; name an empty "
                     "folder"
                 )
-            where = again.Where(results, data_root, prompt_dir, cache, device, precision=precision)
-            before = gate.calibrate()
-            again.rerun(
+            where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
+            before = calibrate()
+            run_again(
                 old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True)
             )
-            calibration = (before + gate.calibrate()) / 2
+            calibration = (before + calibrate()) / 2
         frame = load_results(results)
         if update:
-            kept = baselines.chosen(
+            kept = cells.chosen(
                 frame, None if any(chosen.values()) and not rerun else old, chosen, precision or SINGLE
             )
             baselines.save(baseline, baselines.Baseline(tuple(kept), calibration))
@@ -109,23 +112,23 @@ def check(
             )
             return
         assert old is not None
-        verdict = gate.check(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
+        verdict = compare(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
     if strict_speed and verdict.speed is None:
         raise BenchError(
             "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
         )
     if format == "github":
         _tell_github(verdict, strict_speed)
-    typer.echo(gate_view.as_json(verdict) if format == "json" else gate_view.text(verdict), nl=False)
+    typer.echo(view.as_json(verdict) if format == "json" else view.text(verdict), nl=False)
     raise typer.Exit(0 if verdict.passed and not (strict_speed and verdict.slow) else 1)
 
 
 def _tell_github(verdict: Verdict, strict_speed: bool) -> None:
     """Annotations on standard output, where the runner reads them; the summary in the file that it names."""
-    from bench.report import gate_view
+    from bench.report.gate import view
 
-    typer.echo(gate_view.commands(verdict, strict_speed), nl=False)
+    typer.echo(view.commands(verdict, strict_speed), nl=False)
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if file:
         with open(file, "a", encoding="utf-8") as summary:
-            summary.write(gate_view.summary(verdict))
+            summary.write(view.summary(verdict))

@@ -20,11 +20,10 @@ def check_method(
     with open_lab() as lab:
         for method in methods:
             typer.echo(f"{method.name} ({registry.sources[canonical(method.name)]})")
-            for found in checks.check(method, registry, lab):
-                bad += bool(found.problem)
-                mark = typer.style("FAIL", fg="red") if found.problem else "ok  "
-                typer.echo(
-                    f"  {mark} {found.tower:<4} {found.rule}{': ' if found.problem else ''}{found.problem}"
-                )
+            for result in checks.check(method, registry, lab):
+                bad += bool(result.problem)
+                mark = typer.style("FAIL", fg="red") if result.problem else "ok  "
+                why = f": {result.problem}" if result.problem else ""
+                typer.echo(f"  {mark} {result.tower:<4} {result.rule}{why}")
     typer.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
     raise typer.Exit(1 if bad else 0)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.names import RECIPE
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -29,7 +31,9 @@ def compare(
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompt set of both methods.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol of both methods (default: recipe).")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help=f"Protocol of both methods (default: {RECIPE}).")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
     images: Annotated[
@@ -48,7 +52,7 @@ def compare(
     from bench.report.frame import load_results
 
     where = places(names(datasets))
-    found = comparing.compare(
+    comparison = comparing.compare(
         load_results(results),
         first,
         second,
@@ -59,13 +63,13 @@ def compare(
         protocol=protocol,
         preset=preset,
     )
-    show(found.table, format, out)
+    show(comparison.table, format, out)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
-        for pair in found.pairs:
+        for pair in comparison.pairs:
             path = images / f"{pair.dataset}-{pair.shots}-shots.png"
             dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, results)
-            contact_sheet(pair, found, dataset, most).save(path)
+            contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
 
 
@@ -83,7 +87,7 @@ def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
     return catalog.find(name, data_root, out=results / "splits")
 
 
-def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) -> Image.Image:
+def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: int) -> Image.Image:
     """The images of one cell that only one of the two gets right, with what each said.
 
     Raises BenchError where the dataset is not as it was when the records were made.
@@ -91,8 +95,8 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
     from bench.errors import BenchError
     from bench.records import store
     from bench.records.types import EvaluationRecord
-    from bench.report.choose import shots_text
     from bench.report.sheet import Picture, flips, seed_of, sheet
+    from bench.report.wording import shots_text
 
     recorded = store.read(Path(pair.paths[0][0]))
     if not isinstance(recorded, EvaluationRecord) or recorded.parts.target != dataset.digest:
@@ -106,7 +110,7 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
         top1 = [int(side[seed if len(side) > 1 else 0][i]) for side in said]
         words = [
             f"{name}: {dataset.classnames[k]}"
-            for name, k in zip((found.first, found.second), top1, strict=True)
+            for name, k in zip((comparison.first, comparison.second), top1, strict=True)
         ]
         return Picture(
             dataset.source.open(dataset.test.paths[i]), (dataset.classnames[dataset.test.labels[i]], *words)
@@ -115,7 +119,10 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
     changed = flips(pair)
     groups = [
         (f"only {name} is right: {len(positions)} images", [picture(i) for i in positions[:most]])
-        for name, positions in ((found.first, changed.only_first), (found.second, changed.only_second))
+        for name, positions in (
+            (comparison.first, changed.only_first),
+            (comparison.second, changed.only_second),
+        )
     ]
     seeds = (
         f"{len(pair.seeds)} seeds, the most consistent first"
@@ -123,5 +130,6 @@ def contact_sheet(pair: Pair, found: Comparison, dataset: Dataset, most: int) ->
         else f"seed {pair.seeds[0]}"
     )
     return sheet(
-        f"{found.first} and {found.second} on {pair.dataset}, {shots_text(pair.shots)} ({seeds})", groups
+        f"{comparison.first} and {comparison.second} on {pair.dataset}, {shots_text(pair.shots)} ({seeds})",
+        groups,
     )

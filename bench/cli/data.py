@@ -47,14 +47,14 @@ def draw(
     from bench.data import catalog, fewshot
     from bench.data.dataset import path_digest
 
-    found = catalog.find(dataset, data_root, images=False)
-    drawn = fewshot.read_index(found, index) if index else fewshot.draw(found, shots, seed)
+    opened = catalog.find(dataset, data_root, images=False)
+    drawn = fewshot.read_index(opened, index) if index else fewshot.draw(opened, shots, seed)
     if format is Format.json:
-        typer.echo(json.dumps(fewshot.export_index(found, drawn), indent=4, ensure_ascii=False))
+        typer.echo(json.dumps(fewshot.export_index(opened, drawn), indent=4, ensure_ascii=False))
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
             typer.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
-    for note in filter(None, (*found.notes, drawn.note)):
+    for note in filter(None, (*opened.notes, drawn.note)):
         typer.echo(f"note: {note}", err=True)
 
 
@@ -98,15 +98,15 @@ def verify(
     from bench.data import catalog
     from bench.data.verify import verify as check
 
-    found = catalog.find(dataset, data_root)
+    opened = catalog.find(dataset, data_root)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(found.name, total=None)
-        result = check(found, lambda done, total: progress.update(task, completed=done, total=total))
+        task = progress.add_task(opened.name, total=None)
+        result = check(opened, lambda done, total: progress.update(task, completed=done, total=total))
     if format is Format.json:
         typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
     else:
-        typer.echo(f"{found.name}: {result.checked - result.failed} of {result.checked} images open")
+        typer.echo(f"{opened.name}: {result.checked - result.failed} of {result.checked} images open")
         for path, reason in result.failures:
             typer.echo(f"  {path}: {reason}")
         if result.cause:

@@ -123,7 +123,7 @@ def datasets(format: Format = "text") -> None:
 @app.command()
 def backbones(format: Format = "text") -> None:
     """Backbones with embedded or downloadable weights, and whether they are here."""
-    from bench.clip.backbone import POCKET, resolve
+    from bench.clip.spec import POCKET, resolve
     from bench.errors import MissingWeights
 
     rows = []

@@ -13,9 +13,9 @@ def names(text: str | None) -> tuple[str, ...]:
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
     """``1,16`` as whole numbers from 1 on. Raises BenchError naming the option."""
     try:
-        found = tuple(int(part) for part in names(text))
+        values = tuple(int(part) for part in names(text))
     except ValueError as error:
         raise BenchError(f"{option} {text}: write whole numbers with commas, as in {option} 1,16") from error
-    if any(n < 1 for n in found):
+    if any(n < 1 for n in values):
         raise BenchError(f"{option} {text}: numbers start at 1")
-    return found
+    return values

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.names import PROTOCOLS
+
 
 def plot(
     kind: Annotated[
@@ -23,7 +25,9 @@ def plot(
         str | None, typer.Option(help="Needed when records of several are there (not for beta).")
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="recipe, no-val, equal-budget or test-oracle.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     setting: Annotated[str, typer.Option(help="For 'beta': the evaluation setting on the x axis.")] = "beta",
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
@@ -32,11 +36,12 @@ def plot(
     from bench.cli.options import names, numbers
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
-    from bench.report import figures, frame
+    from bench.report.figures import plot as figures
+    from bench.report.frame import load_results
     from bench.suite import load
 
     path = out or Path(f"{kind}.pdf")
-    records = with_titles(frame.load_results(results))
+    records = with_titles(load_results(results))
     drawn = figures.plot(
         records,
         kind,

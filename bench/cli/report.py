@@ -21,7 +21,7 @@ def report(
     from bench.files import write_bytes
     from bench.registry import builtin
     from bench.report.frame import load_results
-    from bench.report.html import report as make
+    from bench.report.html.page import report as make
     from bench.suite import load
 
     frame = with_titles(load_results(results))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from bench.report.tables import Table
+    from bench.report.table import Table
 
 
 def show(table: Table, form: str, out: Path | None) -> None:

@@ -56,7 +56,7 @@ def table(
     from bench.report import tables
 
     frame = with_titles(load(results, which))
-    found = tables.table(
+    made = tables.table(
         frame,
         which,
         methods=names(methods),
@@ -75,7 +75,7 @@ def table(
         targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(names(datasets), frame, data_root) if which == "2" else None,
     )
-    show(found, format, out)
+    show(made, format, out)
 
 
 def load(results: Path, which: str) -> pd.DataFrame:
@@ -118,12 +118,12 @@ def sizes(wanted: Iterable[str], frame: pd.DataFrame, data_root: Path | None) ->
     there.
     """
     from bench.data import catalog, status
-    from bench.report import paper
+    from bench.report.paper import numbers
 
     names = list(wanted)
     if not names:
         known = set(catalog.names())
-        names = [*paper.sizes(), *(str(n) for n in frame["target"].unique() if n in known)]
+        names = [*numbers.sizes(), *(str(n) for n in frame["target"].unique() if n in known)]
     specs = [catalog.spec(name) for name in dict.fromkeys(names)]
     if data_root is None:
         return {spec.name: dict(spec.counts) for spec in specs}

@@ -65,7 +65,7 @@ def get(
     ],
 ) -> None:
     """Download a backbone's weights: the only verb that does."""
-    from bench.clip.backbone import POCKET
+    from bench.clip.spec import POCKET
     from bench.names import canonical
 
     if canonical(name) in POCKET:

@@ -30,12 +30,12 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     would exceed ``limit`` bytes (they are then not written).
     """
     frame = load_results(results)
-    found = dict(store.every(results))
-    fits = {r.key: (path, r) for path, r in found.items() if isinstance(r, FitRecord)}
+    records = dict(store.every(results))
+    fits = {r.key: (path, r) for path, r in records.items() if isinstance(r, FitRecord)}
     known = {key: r for key, (_, r) in fits.items()}
     kept: dict[Path, Record] = {}
     for path, fit in zip(map(Path, frame["path"]), frame["fit"], strict=True):
-        kept[path] = found[path]
+        kept[path] = records[path]
         chain = [known[fit], *current.below(known[fit], known)] if fit in known else []
         kept |= {fits[r.key][0]: r for r in chain}
     top1 = {path: _top1(path) for path, r in kept.items() if isinstance(r, EvaluationRecord)}
@@ -47,7 +47,7 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
         limit,
     )
     count = sum(isinstance(r, FitRecord) or (isinstance(r, Failure) and r.of == "fit") for r in kept.values())
-    return Packed(count, len(kept) - count, len(found) - len(kept), size)
+    return Packed(count, len(kept) - count, len(records) - len(kept), size)
 
 
 def _top1(path: Path) -> packed.Top1:

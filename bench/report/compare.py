@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.choose import Choice, cells_text, one_backbone, pick, shots_list
 from bench.report.pairs import Pair, pairs, sides
-from bench.report.tables import AVERAGE, Entry, Row, Table
-from bench.report.tables_ablation import p_text
+from bench.report.render import PrintedTable
+from bench.report.select import Choice, for_tables, one_backbone
+from bench.report.table import AVERAGE, Row, Score
+from bench.report.wording import cells_text, p_text, shots_list
 from bench.stats import (
     Interval,
     average_interval,
@@ -50,7 +51,7 @@ class Comparison:
     difference: Interval
     resolves: float
     pairs: tuple[Pair, ...]
-    table: Table
+    table: PrintedTable
 
 
 def compare(
@@ -75,36 +76,38 @@ def compare(
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
     choice = Choice((), tuple(datasets), tuple(shots), backbone, preset=preset, variants=True)
     notes = list(frame.attrs.get("notes", ()))
-    frame, _ = pick(frame[frame["target"] == frame["dataset"]], choice)
+    frame, _ = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
-    found, lost = pairs(rows[0], rows[1])
-    if not found:
+    shared, lost = pairs(rows[0], rows[1])
+    if not shared:
         raise BenchError(
             f"{first} and {second} have no complete cell in common"
             + (f": {cells_text(lost)}" if lost else "")
         )
     by_shots: dict[int, list[Pair]] = {}
-    for pair in found:
+    for pair in shared:
         by_shots.setdefault(pair.shots, []).append(pair)
     ranks = _ranks(by_shots)
     lines = [
         _named(row, first, second) for n, cells in by_shots.items() for row in _block(n, cells, ranks.get(n))
     ]
-    whole = average_interval(_over_shots(found), bounds=BOUNDS)
-    verdict = _verdict(first, second, found, whole)
+    whole = average_interval(_over_shots(shared), bounds=BOUNDS)
+    verdict = _verdict(first, second, shared, whole)
     columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
-    table = Table(f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,))
-    table.notes = [verdict, *_notes(found, ranks, lost), *notes]
-    return Comparison(first, second, verdict, whole, resolvable(whole), tuple(found), table)
+    table = PrintedTable(
+        f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,)
+    )
+    table.notes = [verdict, *_notes(shared, ranks, lost), *notes]
+    return Comparison(first, second, verdict, whole, resolvable(whole), tuple(shared), table)
 
 
-def _over_shots(found: Sequence[Pair]) -> list[NDArray[np.float64]]:
+def _over_shots(shared: Sequence[Pair]) -> list[NDArray[np.float64]]:
     """Differences (S, n) of each dataset, averaged over its numbers of shots, which have the same images.
 
     Only seeds that a dataset has at every number of shots can be averaged.
     """
     datasets: dict[str, list[Pair]] = {}
-    for pair in found:
+    for pair in shared:
         datasets.setdefault(pair.dataset, []).append(pair)
     tables = []
     for cells in datasets.values():
@@ -124,34 +127,35 @@ def _block(shots: int, cells: Sequence[Pair], rank: float | None) -> list[Row]:
     rows = []
     for cell, interval, p in zip(cells, intervals, holm([p_value(i) for i in intervals]), strict=True):
         tests = [mcnemar(_of_seed(cell.first, i), _of_seed(cell.second, i)) for i in range(len(cell.seeds))]
-        each = Entry(text="  ".join(p_text(t.p_mid) for t in tests))
+        each = Score(text="  ".join(p_text(t.p_mid) for t in tests))
         rows.append(_line(cell.dataset, shots, [cell], interval, float(p), {MCNEMAR: each}))
     if len(cells) > 1:
         whole = average_interval(gaps, bounds=BOUNDS)
-        ranks = {} if rank is None else {WILCOXON: Entry(rank, p_text(rank))}
+        ranks = {} if rank is None else {WILCOXON: Score(rank, p_text(rank))}
         rows.append(_line(AVERAGE, shots, cells, whole, p_value(whole), ranks))
     return rows
 
 
 def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
-    return right_Sn[i if len(right_Sn) > 1 else 0]
+    right_n: NDArray[np.bool_] = right_Sn[i if len(right_Sn) > 1 else 0]
+    return right_n
 
 
 def _line(
-    name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Entry]
+    name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Score]
 ) -> Row:
     means = {
         side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")
     }
-    entries = {side: Entry(value, f"{value:.2f}") for side, value in means.items()}
+    entries = {side: Score(value, f"{value:.2f}") for side, value in means.items()}
     gap, reach = 100 * interval.estimate, 100 * resolvable(interval)
     entries |= {
-        DIFFERENCE: Entry(gap, f"{gap:+.2f}"),
-        INTERVAL: Entry(text=_span(interval)),
-        P: Entry(p, p_text(p)),
-        MCNEMAR: Entry(),
-        WILCOXON: Entry(),
-        RESOLVES: Entry(reach, f"{reach:.2f}"),
+        DIFFERENCE: Score(gap, f"{gap:+.2f}"),
+        INTERVAL: Score(text=_span(interval)),
+        P: Score(p, p_text(p)),
+        MCNEMAR: Score(),
+        WILCOXON: Score(),
+        RESOLVES: Score(reach, f"{reach:.2f}"),
         **more,
     }
     return Row((name, str(shots)), entries, shots=shots, block=(shots,))
@@ -170,20 +174,22 @@ def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
     """Wilcoxon's p over the datasets at each number of shots, Holm-adjusted over these; none under two
     datasets.
     """
-    found = {}
+    by_number = {}
     for shots, cells in by_shots.items():
         if len(cells) > 1:
             scores = pd.DataFrame(
                 {"a": [c.first.mean() for c in cells], "b": [c.second.mean() for c in cells]}
             )
-            found[shots] = float(wilcoxon_holm(scores)["p"].iloc[0])
-    return dict(zip(found, map(float, holm(list(found.values()))), strict=True)) if found else {}
+            by_number[shots] = float(wilcoxon_holm(scores)["p"].iloc[0])
+    if not by_number:
+        return {}
+    return dict(zip(by_number, map(float, holm(list(by_number.values()))), strict=True))
 
 
-def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) -> str:
+def _verdict(first: str, second: str, shared: Sequence[Pair], whole: Interval) -> str:
     """Who is better, by how much, how sure, and what could have been seen at all."""
-    names = list(dict.fromkeys(p.dataset for p in found))
-    numbers = shots_list(p.shots for p in found)
+    names = list(dict.fromkeys(p.dataset for p in shared))
+    numbers = shots_list(p.shots for p in shared)
     where = f"on average over {len(names)} datasets" if len(names) > 1 else f"on {names[0]}"
     size = f"{abs(100 * whole.estimate):.2f} points"
     if whole.low > 0 or whole.high < 0:
@@ -194,8 +200,8 @@ def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) ->
             f"{first} and {second} are not told apart {where} at {numbers}: {100 * whole.estimate:+.2f} "
             "points"
         )
-    seeds = max(max(len(p.first), len(p.second)) for p in found)
-    images = sum({p.dataset: p.first.shape[1] for p in found}.values())
+    seeds = max(max(len(p.first), len(p.second)) for p in shared)
+    images = sum({p.dataset: p.first.shape[1] for p in shared}.values())
     return (
         f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} and {images} test "
         "images resolve "
@@ -203,8 +209,8 @@ def _verdict(first: str, second: str, found: Sequence[Pair], whole: Interval) ->
     )
 
 
-def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tuple[str, int]]) -> list[str]:
-    counts = sorted({max(len(p.first), len(p.second)) for p in found})
+def _notes(shared: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tuple[str, int]]) -> list[str]:
+    counts = sorted({max(len(p.first), len(p.second)) for p in shared})
     varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
     notes = [
         "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
@@ -214,10 +220,10 @@ def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tup
         "repetitions",
     ]
     if ranks:
-        few = len({p.dataset for p in found}) < ENOUGH
+        few = len({p.dataset for p in shared}) < ENOUGH
         hint = f"; with fewer than {ENOUGH} datasets it cannot be below 0.05" if few else ""
         notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
-    if _unbalanced(found):
+    if _unbalanced(shared):
         notes.append(
             "the first sentence averages each dataset over the numbers of shots that both methods have "
             "there, on the seeds that "
@@ -228,8 +234,8 @@ def _notes(found: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tup
     )
 
 
-def _unbalanced(found: Sequence[Pair]) -> bool:
+def _unbalanced(shared: Sequence[Pair]) -> bool:
     """Whether datasets differ in their numbers of shots, or those in their seeds."""
-    shots = {name: {p.shots for p in found if p.dataset == name} for name in {p.dataset for p in found}}
-    several = len({p.shots for p in found}) > 1
-    return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in found}) > 1)
+    shots = {name: {p.shots for p in shared if p.dataset == name} for name in {p.dataset for p in shared}}
+    several = len({p.shots for p in shared}) > 1
+    return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)

@@ -10,23 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from bench.files import digest
 from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.report.coordinates import CELL, EVALUATION
 
 _MOST = 4  # names of a conflict that are spelt out
 V = TypeVar("V", str, tuple[tuple[str, str], ...])
 Row = dict[str, Any]
-CELL = (
-    "method",
-    "dataset",
-    "target",
-    "shots",
-    "seed",
-    "backbone",
-    "prompts",
-    "protocol",
-    "preset",
-    "variant",
-)
-
 
 # Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and what ``Made`` holds by
 # itself.
@@ -79,7 +67,7 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
     return Made(
         {method: parts.version for method, parts in known},
         key.weights if key else "",
-        {name: found for name, found in content.items() if found},
+        {name: value for name, value in content.items() if value},
         tuple((name, digest([getattr(parts, name) for _, parts in known])) for name in SETUP),
     )
 
@@ -114,8 +102,8 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
     def old_content(row: Row) -> list[str]:
         return [
             f"an older content of {name}"
-            for name, found in row["made"].content.items()
-            if _old(found, content, name)
+            for name, value in row["made"].content.items()
+            if _old(value, content, name)
         ]
 
     rows = _drop(rows, old_content, notes)
@@ -123,7 +111,7 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
     def old_setup(row: Row) -> list[str]:
         newest = dict(setups[_seedless(row)])
-        other = [name for name, found in row["made"].setup if found != newest[name]]
+        other = [name for name, value in row["made"].setup if value != newest[name]]
         if set(other) & {"settings", "recipe"}:
             return [f"{row['method']} with settings that are not the method's own any more"]
         return [f"{row['method']} of an older {' and '.join(other)}"] if other else []
@@ -131,20 +119,18 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
     rows = _drop(rows, old_setup, notes)
     newest: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        cell = tuple(row[c] for c in CELL)
+        cell = tuple(row[c] for c in EVALUATION)
         if cell not in newest or row["order"] >= newest[cell]["order"]:
             newest[cell] = row
     kept = {id(row) for row in newest.values()}
-    again = {tuple(row[c] for c in CELL): row for row in rows if id(row) not in kept}
-    merged = [
-        cell for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]
-    ]
-    _note_merged([f"{cell[0]} on {cell[2]}" for cell in merged], notes)
+    again = {tuple(row[c] for c in EVALUATION): row for row in rows if id(row) not in kept}
+    merged = [row for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]]
+    _note_merged([f"{row['method']} on {row['target']}" for row in merged], notes)
     return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again"], notes), notes
 
 
-def _old(found: str, newest: Mapping[str, str], name: str) -> bool:
-    return bool(found) and found != newest[name]
+def _old(value: str, newest: Mapping[str, str], name: str) -> bool:
+    return bool(value) and value != newest[name]
 
 
 def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: list[str]) -> dict[str, V]:
@@ -181,7 +167,7 @@ def _note_merged(names: list[str], notes: list[str]) -> None:
 
 def _seedless(row: Row) -> str:
     """The coordinates of a row of a table on one dataset: whatever its seeds share."""
-    return "\n".join(str(row[c]) for c in CELL if c not in ("seed", "target"))
+    return "\n".join(str(row[c]) for c in (*CELL, "variant") if c != "seed")
 
 
 def _drop(rows: list[Row], reasons: Callable[[Row], list[str]], notes: list[str]) -> list[Row]:

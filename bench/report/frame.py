@@ -19,6 +19,7 @@ from bench.records import store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report import current
+from bench.report.coordinates import CELL
 
 COLUMNS = (
     "method",
@@ -49,7 +50,6 @@ COLUMNS = (
     "also",
     "written",
 )
-_CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
 # Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with
 # failed cells only, which never got as far as having its texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
@@ -65,24 +65,24 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     UTC), ``label_prompts`` whether labels chose the prompts, ``also`` the other prompt sets with the same
     texts: of equal texts one set is recorded, and tables find it by every name.
 
-    A cell (``current.CELL``) has one row. Records that newer ones replace are left out: those of an older
-    version of a method or of one it builds on, of other weights under the same name, of another content of a
-    test set, and of older settings; ``attrs["notes"]`` says what was left out. Raises BenchError when there
-    are no records, or one that cannot be read.
+    An evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
+    those of an older version of a method or of one it builds on, of other weights under the same name, of
+    another content of a test set, and of older settings; ``attrs["notes"]`` says what was left out. Raises
+    BenchError when there are no records, or one that cannot be read.
     """
     results = Path(results)
-    found = list(store.every(results))
-    if not found:
+    records = list(store.every(results))
+    if not records:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
         raise BenchError(
             f"no records under {results / 'runs'}: run `bench run` first, or name the folder with "
             f"--results{hint}"
         )
-    fits = {r.key: r for _, r in found if isinstance(r, FitRecord)}
+    fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
     labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
-    rows = [_row(path, r, fits, labelled) for path, r in found if not isinstance(r, FitRecord)]
+    rows = [_row(path, r, fits, labelled) for path, r in records if not isinstance(r, FitRecord)]
     kept, notes = current.only(rows)
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
@@ -122,7 +122,7 @@ def _row(
     also = fit.prompts_also if fit else None
     uses = fit.prompts_use_labels if fit else None
     return {
-        **{name: getattr(cell, name) for name in _CELL},
+        **{name: getattr(cell, name) for name in CELL},
         **outcome,
         "target": r.target or cell.dataset,
         "variant": variant(r, fit, fits),

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.choose import shots_text
 from bench.report.frame import correct
-from bench.report.tables import Entry, Row, Table
+from bench.report.table import Row, Score, Table
+from bench.report.wording import shots_text
 from bench.stats import column_marks
 
 LEVEL = 0.95
 
 
-def outcomes(entry: Entry) -> NDArray[np.bool_]:
+def outcomes(entry: Score) -> NDArray[np.bool_]:
     """Right or wrong for every seed and test image (S, n) behind an entry. BenchError where predictions do
     not fit.
     """
@@ -42,7 +42,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     for i, row in enumerate(table.rows):
         if not row.oracle:
             blocks.setdefault(row.block, []).append(i)
-    rows: list[dict[str, Entry]] = [dict(row.entries) for row in table.rows]
+    rows: list[dict[str, Score]] = [dict(row.entries) for row in table.rows]
     notes: list[str] = []
     lost: dict[str, None] = {}
     for positions in blocks.values():
@@ -50,16 +50,16 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         if others and (bold or underline):
             notes += [f"{r.names[0]} at {shots_text(r.shots)}" for i in others if _shown(r := table.rows[i])]
         for column in table.columns:
-            found = [i for i in rivals if table.rows[i].entries[column].value is not None]
-            found = [i for i in found if not table.rows[i].entries[column].partial]
-            if len(found) < 2:
+            entries_at = {i: table.rows[i].entries[column] for i in rivals}
+            compared = [i for i, e in entries_at.items() if e.value is not None and not e.partial]
+            if len(compared) < 2:
                 continue
-            printed = {i: round(table.rows[i].entries[column].value or 0.0, 2) for i in found}
-            top = [i for i in found if printed[i] == max(printed.values())]
+            printed = {i: round(entries_at[i].value or 0.0, 2) for i in compared}
+            top = [i for i in compared if printed[i] == max(printed.values())]
             for i in top if bold else ():
                 rows[i][column] = replace(rows[i][column], best=True)
             try:
-                tied = _tied(table, column, found) if underline else set()
+                tied = _tied(table, column, compared) if underline else set()
             except BenchError as error:  # the numbers stand without the comparison
                 lost.setdefault(str(error))
                 continue
@@ -87,7 +87,7 @@ def _shown(row: Row) -> bool:
 def _same_seeds(rows: Sequence[Row], positions: Sequence[int]) -> tuple[list[int], list[int]]:
     """Positions with the most common seeds (more seeds before fewer on a tie), and the others."""
     common, _ = max(
-        Counter(rows[i].seeds for i in positions).items(), key=lambda found: (found[1], len(found[0]))
+        Counter(rows[i].seeds for i in positions).items(), key=lambda counted: (counted[1], len(counted[0]))
     )
     return [i for i in positions if rows[i].seeds == common], [
         i for i in positions if rows[i].seeds != common

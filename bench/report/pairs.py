@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import canonical, nearest
-from bench.report.choose import DEFAULT_PROTOCOL, called
 from bench.report.frame import correct
+from bench.report.select import called, require_one, usual_protocol
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,9 @@ def sides(
         most = pd.concat(rows)["prompts"].value_counts()
         usual = max(shared, key=lambda name: (most[name], name))
         rows = [r if "@" in spec else r[r["prompts"] == usual] for r, spec in zip(rows, specs, strict=True)]
-    for spec, found in zip(specs, rows, strict=True):
+    for spec, side in zip(specs, rows, strict=True):
         for column in ("prompts", "protocol", "preset"):
-            if found[column].nunique() > 1:
-                names = ", ".join(sorted(found[column].unique()))
-                raise BenchError(f"{spec}: records of several {column} ({names}): choose one with --{column}")
+            require_one(side, column, f"{spec}: records of several {column}")
     return rows
 
 
@@ -59,22 +57,25 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
     known = {canonical(m): m for m in frame["method"].unique()}
     if canonical(name) not in known:
         raise BenchError(f"no records of method '{name}'{nearest(name, known.values())}; run it first")
-    found = frame[frame["method"] == known[canonical(name)]]
-    chosen = [v for v in found["variant"].unique() if v.replace(" ", "") == variant.replace(" ", "")]
+    rows: pd.DataFrame = frame[frame["method"] == known[canonical(name)]]
+    chosen = [v for v in rows["variant"].unique() if v.replace(" ", "") == variant.replace(" ", "")]
     if not chosen:
-        listed = "; ".join(v or "(plain)" for v in sorted(found["variant"].unique()))
+        listed = "; ".join(v or "(plain)" for v in sorted(rows["variant"].unique()))
         raise BenchError(f"{name} has no records with {variant or 'unchanged settings'}; there are: {listed}")
-    found = found[found["variant"] == chosen[0]]
+    rows = rows[rows["variant"] == chosen[0]]
     for column, value in (("prompts", own_prompts or prompts), ("protocol", protocol)):
         if value:
-            found = called(found, (value,)) if column == "prompts" else found
-            values = {canonical(v): v for v in found[column].unique()}
+            rows = called(rows, (value,)) if column == "prompts" else rows
+            values = {canonical(v): v for v in rows[column].unique()}
             if canonical(value) not in values:
                 there = ", ".join(sorted(values.values()))
                 raise BenchError(f"{name} has no records with {column} '{value}'; there are: {there}")
-            found = found[found[column] == values[canonical(value)]]
-    usual = found["protocol"] == DEFAULT_PROTOCOL
-    return found[usual] if protocol is None and usual.any() else found
+            rows = rows[rows[column] == values[canonical(value)]]
+    usual = usual_protocol(rows)
+    if protocol is not None or usual is None:
+        return rows
+    rows = rows[rows["protocol"] == usual]
+    return rows
 
 
 def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[tuple[str, int]]]:
@@ -85,7 +86,7 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[t
     """
     drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
     numbers = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
-    found: list[Pair] = []
+    complete: list[Pair] = []
     lost: list[tuple[str, int]] = []
     for shots in numbers:
         for dataset in sorted(set(first["dataset"]) | set(second["dataset"])):
@@ -106,8 +107,8 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[t
                 raise BenchError(
                     f"{dataset}: the two were measured on different test images; run the older one again"
                 )
-            found.append(Pair(dataset, shots, tuple(seeds), (paths[0], paths[1]), right[0], right[1]))
-    return found, lost
+            complete.append(Pair(dataset, shots, tuple(seeds), (paths[0], paths[1]), right[0], right[1]))
+    return complete, lost
 
 
 def _cell(rows: pd.DataFrame, shots: int) -> dict[int, str]:

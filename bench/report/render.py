@@ -15,7 +15,7 @@ from bench.names import nearest
 from bench.report.render_console import console
 from bench.report.render_html import html
 from bench.report.render_latex import latex
-from bench.report.tables import Entry, Table
+from bench.report.table import Score, Table
 
 FORMATS = ("console", "md", "latex", "csv", "html", "json")
 
@@ -38,6 +38,19 @@ def render(table: Table, form: str) -> str:
     return forms[form](table)
 
 
+class PrintedTable(Table):
+    """A table that prints itself: what ``bench.table`` and ``bench.compare`` give."""
+
+    def text(self, form: str = "md") -> str:
+        """The table as console, md, latex, csv, html or json text. Raises BenchError for another format."""
+        return render(self, form)
+
+
+def printed(table: Table) -> PrintedTable:
+    """The same table, which prints itself."""
+    return PrintedTable(**vars(table))
+
+
 def plain(text: str) -> str:
     """A console table without the escape codes of bold and underlined numbers."""
     return Text.from_ansi(text).plain + "\n"
@@ -48,7 +61,7 @@ def _escaped(text: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    def cell(entry: Entry) -> str:
+    def cell(entry: Score) -> str:
         text = _escaped(entry.text)
         return f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.tied else text
 

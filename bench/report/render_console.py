@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.tables import Entry, Table, broken
+from bench.report.table import Score, Table, broken
 
 _WIDE = 10_000  # a table that is cut is worse than one that wraps in the terminal
 _NOTES = 110  # characters per line of the notes
@@ -41,5 +41,5 @@ def console(table: Table) -> str:
     return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
 
 
-def _cell(entry: Entry) -> Text:
+def _cell(entry: Score) -> Text:
     return Text(entry.text, style="bold" if entry.best else "underline" if entry.tied else "")

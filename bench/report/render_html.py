@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from bench.report.tables import Entry, Table
+from bench.report.table import Score, Table
 
 _STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2rem}"
@@ -51,10 +51,10 @@ def _kind(column: str, table: Table) -> str:
     return ' class="text"' if column in table.left else ""
 
 
-def _note(entry: Entry) -> str:
+def _note(entry: Score) -> str:
     return f' title="{escape(entry.note)}"' if entry.note else ""
 
 
-def _cell(entry: Entry) -> str:
+def _cell(entry: Score) -> str:
     text = escape(entry.text)
     return f"<b>{text}</b>" if entry.best else f"<u>{text}</u>" if entry.tied else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.report.tables import Entry, Table, broken
+from bench.report.table import Score, Table, broken
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -80,6 +80,6 @@ def _head(column: str, side: str) -> str:
     return f"\\shortstack[{side}]{{{stack}}}" if len(lines) > 1 else stack
 
 
-def _cell(entry: Entry) -> str:
+def _cell(entry: Score) -> str:
     text = "--" if entry.text == "-" else re.sub(r"(?<!\w)-(?=\d)", "$-$", escape(entry.text))
     return f"\\textbf{{{text}}}" if entry.best else f"\\underline{{{text}}}" if entry.tied else text

@@ -30,7 +30,7 @@ Axes: (..., S, n), S seeds, n images; any leading axes are independent tables.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
     images_df: Array
 
 
-def table(outcomes: ArrayLike) -> NDArray:
+def table(outcomes: ArrayLike) -> NDArray[Any]:
     """Outcomes as an array (..., S, n); a vector is one seed. ValueError: empty, not finite, under two
     images.
     """

@@ -63,12 +63,12 @@ class Browser:
 
     def click(self, selector: str, which: int = 0) -> None:
         """A real click in the middle of an element, scrolled into view."""
-        found = self._call("POST", "/elements", {"using": "css selector", "value": selector})
-        self._call("POST", f"/element/{next(iter(found[which].values()))}/click", {})
+        reply = self._call("POST", "/elements", {"using": "css selector", "value": selector})
+        self._call("POST", f"/element/{next(iter(reply[which].values()))}/click", {})
 
     def type(self, selector: str, text: str) -> None:
-        found = self._call("POST", "/element", {"using": "css selector", "value": selector})
-        self._call("POST", f"/element/{next(iter(found.values()))}/value", {"text": text})
+        reply = self._call("POST", "/element", {"using": "css selector", "value": selector})
+        self._call("POST", f"/element/{next(iter(reply.values()))}/value", {"text": text})
 
     def press(self, key: str) -> None:
         """A key to whatever has the focus."""

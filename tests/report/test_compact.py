@@ -62,10 +62,10 @@ def test_classes_beyond_a_byte(tmp_path: Path) -> None:
     write_cell(tmp_path / "a", "safe", "ants", 1, 1, 0.5)
     path = next((tmp_path / "a" / "runs").rglob("*-*.json"))
     top1 = np.arange(100) * 9
-    found = store.read(path)
-    assert isinstance(found, EvaluationRecord)
+    record = store.read(path)
+    assert isinstance(record, EvaluationRecord)
     kept = store.write_predictions(path, {"top1": top1, "top5": np.stack([top1] * 5, 1), "labels": top1})
-    store.put(path, replace(found, predictions=kept))
+    store.put(path, replace(record, predictions=kept))
     pack(tmp_path / "a", tmp_path / "b")
     np.testing.assert_array_equal(
         store.predictions(tmp_path / "b" / path.relative_to(tmp_path / "a"))["top1"], top1
@@ -122,10 +122,10 @@ def test_resuming_knows_packed_cells(runs: Path, packed: Path) -> None:
     stored = store.read(path)
     assert isinstance(stored, EvaluationRecord)
     there = packed / path.relative_to(runs)
-    found = store.evaluation(there, stored.key)
-    assert found is not None
+    record = store.evaluation(there, stored.key)
+    assert record is not None
     same = {"predictions": {}, "checksum": ""}  # packed predictions have no top five
-    assert replace(found, **same) == replace(stored, **same)
+    assert replace(record, **same) == replace(stored, **same)
     assert store.evaluation(there, "another key") is None
     assert store.read(there.with_name("none.json")) is None
     assert store.read(Path("x.json")) is None

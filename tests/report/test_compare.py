@@ -47,21 +47,21 @@ def test_verdicts(frame: pd.DataFrame) -> None:
     assert open_.difference.low < 0 < open_.difference.high
     assert "are not told apart" in open_.verdict
     assert f"resolve a difference from {100 * open_.resolves:.2f} points on" in open_.verdict
-    for found in (better, open_):
-        assert found.verdict.count(".  ") == 0 and found.table.notes[0] == found.verdict
+    for comparison in (better, open_):
+        assert comparison.verdict.count(".  ") == 0 and comparison.table.notes[0] == comparison.verdict
 
 
 def test_numbers_are_those_of_the_statistics(frame: pd.DataFrame) -> None:
-    found = compare(frame, "safe", "tip-adapter-f", shots=[16])
-    whole = average_difference_interval([(p.first, p.second) for p in found.pairs])
-    assert found.difference == whole
-    rows = {r.heads[0]: r.entries for r in found.table.rows}
+    comparison = compare(frame, "safe", "tip-adapter-f", shots=[16])
+    whole = average_difference_interval([(p.first, p.second) for p in comparison.pairs])
+    assert comparison.difference == whole
+    rows = {r.heads[0]: r.entries for r in comparison.table.rows}
     assert rows["average"]["difference"].value == pytest.approx(100 * whole.estimate)
     scores = pd.DataFrame(
-        {"a": [p.first.mean() for p in found.pairs], "b": [p.second.mean() for p in found.pairs]}
+        {"a": [p.first.mean() for p in comparison.pairs], "b": [p.second.mean() for p in comparison.pairs]}
     )
     assert rows["average"]["Wilcoxon"].value == pytest.approx(wilcoxon_holm(scores)["p"].iloc[0])
-    first = found.pairs[0]
+    first = comparison.pairs[0]
     each = [mcnemar(first.first[i], first.second[i]).p_mid for i in range(3)]
     assert rows[first.dataset]["McNemar"].text == "  ".join(
         "<0.001" if p < 0.0005 else f"{p:.3f}" for p in each
@@ -69,17 +69,20 @@ def test_numbers_are_those_of_the_statistics(frame: pd.DataFrame) -> None:
 
 
 def test_a_method_without_seeds_meets_every_number_of_shots(frame: pd.DataFrame) -> None:
-    found = compare(frame, "zero-shot", "safe", datasets=["set-0"])
-    assert [(p.shots, p.first.shape[0], p.second.shape[0]) for p in found.pairs] == [(1, 1, 3), (16, 1, 3)]
-    assert found.table.rows[0].entries["difference"].text == "-10.00"
+    comparison = compare(frame, "zero-shot", "safe", datasets=["set-0"])
+    assert [(p.shots, p.first.shape[0], p.second.shape[0]) for p in comparison.pairs] == [
+        (1, 1, 3),
+        (16, 1, 3),
+    ]
+    assert comparison.table.rows[0].entries["difference"].text == "-10.00"
 
 
 def test_two_methods_without_seeds(tmp_path: Path) -> None:
     write_cell(tmp_path, "zero-shot", "ants", 0, 0, 0.5)
     write_cell(tmp_path, "cupl", "ants", 0, 0, 0.7)
-    found = compare(load_results(tmp_path), "cupl", "zero-shot")
-    assert "on ants at zero-shot" in found.verdict
-    assert "nothing is said about other seeds" in " ".join(found.table.notes)
+    comparison = compare(load_results(tmp_path), "cupl", "zero-shot")
+    assert "on ants at zero-shot" in comparison.verdict
+    assert "nothing is said about other seeds" in " ".join(comparison.table.notes)
 
 
 def test_only_common_seeds_and_complete_cells(tmp_path: Path) -> None:
@@ -87,10 +90,10 @@ def test_only_common_seeds_and_complete_cells(tmp_path: Path) -> None:
     grid(tmp_path, {"coop": 0.4}, shots=(1, 4), seeds=(2, 3, 4), datasets=("ants",))
     write_cell(tmp_path, "coop", "bees", 1, 1, 0.4)
     write_cell(tmp_path, "coop", "bees", 1, 2, 0.4, fail="it broke")
-    found = compare(load_results(tmp_path), "safe", "coop")
-    (pair,) = found.pairs
+    comparison = compare(load_results(tmp_path), "safe", "coop")
+    (pair,) = comparison.pairs
     assert (pair.dataset, pair.shots, pair.seeds) == ("ants", 1, (2, 3))
-    assert "bees at 1 shot" in found.table.notes[-1]
+    assert "bees at 1 shot" in comparison.table.notes[-1]
 
 
 def test_variants_and_prompt_sets(tmp_path: Path) -> None:
@@ -136,10 +139,10 @@ def pair(first: list[list[int]], second: list[list[int]]) -> Pair:
 
 
 def test_flips_are_ordered_by_consistency() -> None:
-    found = pair([[1, 1, 0, 0, 1]], [[1, 0, 1, 0, 0], [1, 1, 1, 0, 0]])
-    assert flips(found).only_first == (4, 1)
-    assert flips(found).only_second == (2,)
-    assert seed_of(found, 2) == 0
+    both = pair([[1, 1, 0, 0, 1]], [[1, 0, 1, 0, 0], [1, 1, 1, 0, 0]])
+    assert flips(both).only_first == (4, 1)
+    assert flips(both).only_second == (2,)
+    assert seed_of(both, 2) == 0
     assert seed_of(pair([[1], [1]], [[1], [0]]), 0) == 1
 
 
@@ -187,8 +190,8 @@ class Fake:
 def test_contact_sheet_needs_the_recorded_images(frame: pd.DataFrame) -> None:
     from bench.cli.compare import contact_sheet
 
-    found = compare(frame, "safe", "coop", datasets=["set-0"], shots=[1])
-    image = contact_sheet(found.pairs[0], found, Fake("set-0"), 4)  # type: ignore[arg-type]
+    comparison = compare(frame, "safe", "coop", datasets=["set-0"], shots=[1])
+    image = contact_sheet(comparison.pairs[0], comparison, Fake("set-0"), 4)  # type: ignore[arg-type]
     assert image.width > 500
     with pytest.raises(BenchError, match="not those of the records"):
-        contact_sheet(found.pairs[0], found, Fake("other"), 4)  # type: ignore[arg-type]
+        contact_sheet(comparison.pairs[0], comparison, Fake("other"), 4)  # type: ignore[arg-type]

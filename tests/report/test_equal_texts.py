@@ -8,9 +8,11 @@ import pytest
 from bench import prompts
 from bench.data import catalog
 from bench.errors import BenchError
-from bench.report import compare, figures
+from bench.report import compare
+from bench.report.figures import plot as figures
 from bench.report.frame import load_results
-from bench.report.tables import Table, table
+from bench.report.table import Table
+from bench.report.tables import table
 from tests.report import made
 
 
@@ -30,8 +32,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return load_results(folder)
 
 
-def shown(found: Table) -> dict[tuple[str, str], dict[str, str]]:
-    return {(r.method, r.key["prompts"]): {c: e.text for c, e in r.entries.items()} for r in found.rows}
+def shown(printed: Table) -> dict[tuple[str, str], dict[str, str]]:
+    return {(r.method, r.key["prompts"]): {c: e.text for c, e in r.entries.items()} for r in printed.rows}
 
 
 def test_sets_of_the_same_templates() -> None:

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bench.errors import BenchError
-from bench.report import figures
+from bench.report.figures import plot as figures
 from bench.report.figures import style
 from bench.report.frame import correct, load_results
 from bench.stats import average_interval, difference_interval, friedman, mean_interval
@@ -142,8 +142,8 @@ def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path:
     first, second = tmp_path / f"1.{form}", tmp_path / f"2.{form}"
     figures.save(figures.plot(load_results(results), "shots", prompts=["hand"]), first)
     code = (
-        "import sys; from pathlib import Path; from bench.report import figures; from bench.report.frame "
-        "import load_results\n"
+        "import sys; from pathlib import Path; from bench.report.figures import plot as figures\n"
+        "from bench.report.frame import load_results\n"
         "figures.save(figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), "
         "Path(sys.argv[2]))"
     )
@@ -284,7 +284,7 @@ def test_type_is_readable_at_column_width(results: Path, swept: Path) -> None:
 
 def test_colours_differ_for_colour_blind_eyes_and_in_grey() -> None:
     """Series that share a colour differ in dashes; every two looks differ; no colour is nearly white."""
-    looks = style.looks(map(str, range(24)))
+    looks = style.appearances(map(str, range(24)))
     assert len(set(map(str, looks.values()))) == 24
     # Deuteranopia (Machado et al. 2009, full severity): the colours stay at least a visible step apart.
     deuteranopia = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord, Provenance
-from bench.report.current import CELL
+from bench.report.coordinates import EVALUATION
 from bench.report.frame import COLUMNS, correct, load_results
 from tests.report.recorded import cell_of, key_of
 from tests.report.synthetic import grid, write_cell
@@ -28,7 +28,7 @@ def test_one_row_per_cell(tmp_path: Path) -> None:
     frame = load_results(grid(tmp_path, {"zero-shot": 0.5, "safe": 0.6}))
     assert tuple(frame.columns) == COLUMNS
     assert len(frame) == 2 + 2 * 2 * 3
-    assert not frame.duplicated(list(CELL)).any()
+    assert not frame.duplicated(list(EVALUATION)).any()
     assert frame.attrs["notes"] == []
     row = frame[(frame["method"] == "safe") & (frame["seed"] == 2) & (frame["shots"] == 1)].iloc[0]
     assert row["accuracy"] == pytest.approx(60.0)
@@ -152,10 +152,10 @@ def test_written_records_bear_the_time(tmp_path: Path) -> None:
         schema=2, key="0" * 64, cell=cell_of(cell), parts=key_of(cell), provenance=Provenance(device="cpu")
     )
     store.write(path, fit, store.Clock.of(tmp_path))
-    found = store.read(path)
-    assert found is not None
-    assert found.provenance.device == "cpu"
-    assert found.provenance.written > "2020"
+    record = store.read(path)
+    assert record is not None
+    assert record.provenance.device == "cpu"
+    assert record.provenance.written > "2020"
 
 
 def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_predictions_are_read_afresh_after_a_rerun(tmp_path: Path) -> None:
     assert correct(path).mean() == pytest.approx(0.6)
     kept = store.predictions(path)
     right = {"top1": kept["labels"], "top5": np.stack([kept["top1"]] * 5, 1), "labels": kept["labels"]}
-    found = store.read(path)
-    assert isinstance(found, EvaluationRecord)
-    store.put(path, replace(found, top1=1.0, predictions=store.write_predictions(path, right)))
+    record = store.read(path)
+    assert isinstance(record, EvaluationRecord)
+    store.put(path, replace(record, top1=1.0, predictions=store.write_predictions(path, right)))
     os.utime(path.with_suffix(".npz"), ns=(1, 1))
     assert correct(path).all()
 

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from bench.errors import BenchError
 from bench.files import read_json, write_json
-from bench.report import baseline as baselines
-from bench.report import gate, gate_view
-from bench.report.baseline import Baseline
 from bench.report.frame import load_results
+from bench.report.gate import baseline as baselines
+from bench.report.gate import cells, view
+from bench.report.gate import check as gate
+from bench.report.gate.baseline import Baseline
+from bench.report.gate.verdict import Group, Verdict
 from tests.report import made
 
 N = 400
@@ -49,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old(results: Path) -> Baseline:
-    return Baseline(tuple(baselines.collect(load_results(results))))
+    return Baseline(tuple(cells.collect(load_results(results))))
 
 
 def changed(
@@ -71,7 +73,7 @@ def changed(
     return replace(baseline, kept=tuple(kept))
 
 
-def of(verdict: gate.Verdict, name: str) -> gate.Group:
+def of(verdict: Verdict, name: str) -> Group:
     return next(g for g in verdict.groups if g.name.startswith(name))
 
 
@@ -85,7 +87,7 @@ def test_the_same_records_pass(results: Path, old: Baseline) -> None:
         "tip-adapter 4 shots (pocket-rn, hand)",
         "zero-shot (pocket-rn, hand)",
     ]
-    assert "smallest drop that would have been seen" in gate_view.headline(verdict)
+    assert "smallest drop that would have been seen" in view.headline(verdict)
 
 
 def test_same_machine_wants_the_same_predictions(results: Path, old: Baseline) -> None:
@@ -114,14 +116,12 @@ def test_a_drop_beyond_the_margin_fails_on_every_machine(results: Path, old: Bas
     assert not worst.passed and of(verdict, "zero-shot").passed
     assert worst.test is not None and worst.test.lower < -0.01
     assert gate.check(better, load_results(results), margin=0.5).passed
-    assert "1 of" not in gate_view.headline(verdict) and "2 of 5 groups got worse" in gate_view.headline(
-        verdict
-    )
+    assert "1 of" not in view.headline(verdict) and "2 of 5 groups got worse" in view.headline(verdict)
 
 
 def test_few_images_cannot_pass_on_another_machine_and_say_so(tmp_path: Path) -> None:
     made.grid(tmp_path, ["safe"], ["birds"], (1,), n=40)
-    old = Baseline(tuple(baselines.collect(load_results(tmp_path))))
+    old = Baseline(tuple(cells.collect(load_results(tmp_path))))
     verdict = gate.check(changed(old, "safe", 0.04, lift=True, machine="Another CPU"), load_results(tmp_path))
     assert not verdict.passed and "take more" in verdict.groups[0].reason
     assert gate.check(changed(old, "safe", 0.0, machine="Another CPU"), load_results(tmp_path)).passed, (
@@ -219,9 +219,9 @@ def test_a_baseline_survives_the_file(old: Baseline, tmp_path: Path) -> None:
 def test_unusable_baselines_exit_2(results: Path, old: Baseline, tmp_path: Path, damage: Any) -> None:
     file = tmp_path / "b.json"
     baselines.save(file, old)
-    found = read_json(file)
-    damage(found)
-    write_json(file, found)
+    whole = read_json(file)
+    damage(whole)
+    write_json(file, whole)
     assert bench("check", "--baseline", file, "--results", results) == 2
 
 
@@ -291,10 +291,10 @@ def test_json_format_and_speed_that_was_not_measured(
 
 
 def test_markdown_and_commands_cannot_be_broken_by_names() -> None:
-    group = gate.Group("a|b<script>\n", 1, False, True, 0.5, None, "100 %\n::error::x")
-    verdict = gate.Verdict((group,), None, (), False)
-    assert gate_view.commands(verdict) == "::error title=a|b<script>%0A got worse::100 %25%0A::error::x\n"
-    assert "<script>" not in gate_view.summary(verdict) and "a\\|b" in gate_view.summary(verdict)
+    group = Group("a|b<script>\n", 1, False, True, 0.5, None, "100 %\n::error::x")
+    verdict = Verdict((group,), None, (), False)
+    assert view.commands(verdict) == "::error title=a|b<script>%0A got worse::100 %25%0A::error::x\n"
+    assert "<script>" not in view.summary(verdict) and "a\\|b" in view.summary(verdict)
 
 
 PLUGIN = """
@@ -340,7 +340,7 @@ def test_a_broken_method_is_caught(
     """
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     good, file, results = plugin(tmp_path / "good"), tmp_path / "b.json", tmp_path / "results"
-    cells = (
+    grid = (
         "--datasets",
         "digits",
         "--methods",
@@ -352,11 +352,11 @@ def test_a_broken_method_is_caught(
         "--set",
         "blend.text=0.5",
     )
-    assert bench("run", "--plugin", good, *cells, "--results", results) == 0
+    assert bench("run", "--plugin", good, *grid, "--results", results) == 0
     assert bench("check", "--baseline", file, "--results", results, "--update") == 2, (
         "changed settings are not plain cells"
     )
-    baselines.save(file, Baseline(tuple(baselines.collect(load_results(results)))))
+    baselines.save(file, Baseline(tuple(cells.collect(load_results(results)))))
     again = ("check", "--baseline", file, "--rerun", "--plugin")
     assert bench(*again, good, "--keep", results) == 2, "a rerun into records would only read them"
     assert bench(*again, good, "--keep", tmp_path / "kept") == 0 and len(load_results(tmp_path / "kept")) == 2

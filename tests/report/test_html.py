@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from bench.errors import BenchError
 from bench.records.types import Curve, FitRecord
 from bench.registry import builtin
-from bench.report import html, tables
+from bench.report import tables
 from bench.report.frame import load_results
+from bench.report.html import page as html
 from bench.report.html import reproduce
 from bench.report.html.details import CURVE_POINTS, curve
 from bench.report.html.page import data
@@ -51,17 +52,17 @@ class Elements(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.wrong: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
         if tag not in {"meta", "input", "wbr", "br", "img", "hr", "link"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         if not self.open or self.open.pop() != tag:
@@ -70,15 +71,15 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def elements(text: str) -> Elements:
-    found = Elements()
-    found.feed(text)
-    return found
+    parsed = Elements()
+    parsed.feed(text)
+    return parsed
 
 
 def test_one_whole_file_that_reaches_nowhere(text: str, elements: Elements) -> None:
     assert not elements.open and not elements.wrong
-    assert not {"link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in elements.found}
-    for _, attributes in elements.found:
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in elements.tags}
+    for _, attributes in elements.tags:
         for name in ("src", "href", "xlink:href", "action", "srcset"):
             assert (attributes.get(name) or "#").startswith("#"), attributes
     addresses = set(re.findall(r"https?://[^\s\"'<>)]+", text))
@@ -90,9 +91,9 @@ def test_one_whole_file_that_reaches_nowhere(text: str, elements: Elements) -> N
 
 
 def test_ids_are_unique_and_references_lead_somewhere(elements: Elements, text: str) -> None:
-    ids = [a["id"] for _, a in elements.found if "id" in a]
+    ids = [a["id"] for _, a in elements.tags if "id" in a]
     assert len(ids) == len(set(ids))
-    wanted = {(a.get(n) or "")[1:] for _, a in elements.found for n in ("href", "xlink:href") if a.get(n)}
+    wanted = {(a.get(n) or "")[1:] for _, a in elements.tags for n in ("href", "xlink:href") if a.get(n)}
     wanted |= set(re.findall(r"url\(#([^)]+)\)", text))
     assert wanted <= set(ids)
     assert len(wanted) > 20, "figures refer to their own glyphs and clips"
@@ -129,9 +130,9 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
 
 def test_what_cells_share_is_kept_once(text: str) -> None:
     """Digests are the longest text in a record, and the same in every method's cell of a dataset."""
-    found = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.S)
-    assert found is not None
-    payload = json.loads(found[1])
+    script = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.S)
+    assert script is not None
+    payload = json.loads(script[1])
     seeds = [seed for cell in payload["cells"] for seed in cell.get("seeds", ())]
     assert len({seed["digests"] for seed in seeds}) < len(seeds) / 2
     assert "weights" in payload["shared"][seeds[0]["digests"]]
@@ -197,8 +198,8 @@ def test_no_table_is_an_error(tmp_path: Path) -> None:
 def chrome() -> Iterator[browser.Browser]:
     if reason := browser.missing():
         pytest.skip(reason)
-    with browser.chromium() as found:
-        yield found
+    with browser.chromium() as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from bench.errors import BenchError
 from bench.report.frame import load_results
 from bench.report.render import FORMATS, plain, render
 from bench.report.render_latex import escape
-from bench.report.tables import Entry, Row, Table, table
+from bench.report.table import Row, Score, Table
+from bench.report.tables import table
 from tests.report.synthetic import grid
 
 NASTY = r"<script>alert('x')</script> a&b_c 50% $x$ #1 {y} ~z ^w \end{tabular} [q] a|b *c* β"
@@ -29,10 +30,10 @@ def nasty() -> Table:
     rows = [
         Row(
             (NASTY, "1"),
-            {NASTY: Entry(1.0, "1.00", best=True), "verdict": Entry(text=NASTY, note=NASTY)},
+            {NASTY: Score(1.0, "1.00", best=True), "verdict": Score(text=NASTY, note=NASTY)},
             block=(1,),
         ),
-        Row(("[plain] row", "16"), {NASTY: Entry(2.0, "2.00", tied=True), "verdict": Entry()}, block=(2,)),
+        Row(("[plain] row", "16"), {NASTY: Score(2.0, "2.00", tied=True), "verdict": Score()}, block=(2,)),
     ]
     return Table(NASTY, [NASTY, "verdict"], rows, [NASTY], left=("verdict",))
 
@@ -71,8 +72,8 @@ def test_csv(frame: pd.DataFrame) -> None:
 
 
 def test_json(frame: pd.DataFrame) -> None:
-    found = json.loads(render(table(frame), "json"))
-    safe = next(r for r in found["rows"] if r["method"] == "safe" and r["shots"] == 1)
+    whole = json.loads(render(table(frame), "json"))
+    safe = next(r for r in whole["rows"] if r["method"] == "safe" and r["shots"] == 1)
     assert safe["entries"]["ants"] == {
         "value": pytest.approx(60.0),
         "text": "60.00",
@@ -85,10 +86,10 @@ def test_json(frame: pd.DataFrame) -> None:
 
 
 def test_markdown_and_console_mark_alike(frame: pd.DataFrame) -> None:
-    found = table(frame)
-    md = render(found, "md")
+    printed = table(frame)
+    md = render(printed, "md")
     assert "**60.00**" in md and "<u>59.33</u>" in md
-    console = render(found, "console")
+    console = render(printed, "console")
     assert "\x1b[1m" in console and "\x1b[4m" in console
     assert "\x1b" not in plain(console)
     assert plain(console).splitlines()[0] == "Few-shot accuracy"
@@ -110,11 +111,11 @@ def test_html_escapes_everything() -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=40))
 def test_any_name_survives_html_and_csv(name: str) -> None:
-    found = Table("t", ["x"], [Row((name, "1"), {"x": Entry(1.0, "1.00")})])
+    printed = Table("t", ["x"], [Row((name, "1"), {"x": Score(1.0, "1.00")})])
     reader = Reader()
-    reader.feed(render(found, "html"))
+    reader.feed(render(printed, "html"))
     assert reader.cells[3].rstrip("\n") == name.rstrip("\n")
-    rows = list(csv.reader(render(found, "csv").splitlines(keepends=True)))
+    rows = list(csv.reader(render(printed, "csv").splitlines(keepends=True)))
     assert rows[1][0] == name
 
 
@@ -146,7 +147,7 @@ def test_latex_compiles(frame: pd.DataFrame, tmp_path: Path) -> None:
     if engine is None:
         pytest.skip("needs a TeX engine")
     tables = (table(frame), table(frame, against="paper", methods=["safe"]), nasty())
-    body = "\n".join(render(found, "latex") for found in tables)
+    body = "\n".join(render(one, "latex") for one in tables)
     head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n", encoding="utf-8")
     options = [] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]

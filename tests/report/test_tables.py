@@ -9,7 +9,8 @@ import pytest
 
 from bench.errors import BenchError
 from bench.report.frame import COLUMNS, correct, load_results
-from bench.report.tables import FAILED, MISSING, Row, Table, table
+from bench.report.table import FAILED, MISSING, Row, Table
+from bench.report.tables import table
 from bench.stats import column_marks
 from tests.report.synthetic import grid, write_cell
 
@@ -21,39 +22,39 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return load_results(grid(tmp_path_factory.mktemp("full"), METHODS))
 
 
-def row(found: Table, label: str, shots: int, backbone: str = "") -> Row:
+def row(printed: Table, label: str, shots: int, backbone: str = "") -> Row:
     (hit,) = [
         r
-        for r in found.rows
+        for r in printed.rows
         if r.names[0] == label and r.shots == shots and (not backbone or r.heads[2] == backbone)
     ]
     return hit
 
 
-def said(found: Table) -> str:
-    return " | ".join(found.notes)
+def said(printed: Table) -> str:
+    return " | ".join(printed.notes)
 
 
 def test_means_over_seeds_and_datasets(full: pd.DataFrame) -> None:
-    found = table(full)
-    assert found.columns == ["ants", "bees", "average"]
-    assert [(r.label, r.shots) for r in found.rows][:2] == [("zero-shot", 0), ("coop", 1)]
-    safe = row(found, "safe", 1).entries
+    printed = table(full)
+    assert printed.columns == ["ants", "bees", "average"]
+    assert [(r.label, r.shots) for r in printed.rows][:2] == [("zero-shot", 0), ("coop", 1)]
+    safe = row(printed, "safe", 1).entries
     # 59, 60 and 61 % of 100 images in the three seeds.
     assert safe["ants"].text == "60.00"
     assert safe["average"].value == pytest.approx((safe["ants"].value + safe["bees"].value) / 2)  # type: ignore[operator]
-    assert "3 seeds" in said(found)
+    assert "3 seeds" in said(printed)
 
 
 def test_best_is_bold_and_what_is_tied_underlined(full: pd.DataFrame) -> None:
-    found = table(full)
+    printed = table(full)
     for shots in (1, 16):
-        best, near, far = (row(found, m, shots).entries for m in ("safe", "tip-adapter-f", "coop"))
-        for column in found.columns:
+        best, near, far = (row(printed, m, shots).entries for m in ("safe", "tip-adapter-f", "coop"))
+        for column in printed.columns:
             assert (best[column].best, best[column].tied) == (True, False)
             assert (near[column].best, near[column].tied) == (False, True)
             assert (far[column].best, far[column].tied) == (False, False)
-    assert not any(e.best or e.tied for e in row(found, "zero-shot", 0).entries.values()), (
+    assert not any(e.best or e.tied for e in row(printed, "zero-shot", 0).entries.values()), (
         "alone, it is best of nothing"
     )
 
@@ -61,7 +62,7 @@ def test_best_is_bold_and_what_is_tied_underlined(full: pd.DataFrame) -> None:
 def test_underlines_are_those_of_the_statistics(full: pd.DataFrame) -> None:
     import numpy as np
 
-    found = table(full)
+    printed = table(full)
     cells = {}
     for method in ("safe", "tip-adapter-f", "coop"):
         rows = full[(full["method"] == method) & (full["shots"] == 16)].sort_values("seed")
@@ -70,7 +71,7 @@ def test_underlines_are_those_of_the_statistics(full: pd.DataFrame) -> None:
         ]
     marks = column_marks(cells)
     for method, mark in marks.items():
-        assert row(found, method, 16).entries["average"].tied == mark.tied
+        assert row(printed, method, 16).entries["average"].tied == mark.tied
 
 
 def test_marks_can_be_switched_off(full: pd.DataFrame) -> None:
@@ -87,9 +88,9 @@ def test_marks_can_be_switched_off(full: pd.DataFrame) -> None:
 def test_without_underlines_no_predictions_are_needed(tmp_path: Path) -> None:
     frame = load_results(grid(tmp_path, METHODS, keep_predictions=False))
     assert row(table(frame, underline=False), "safe", 1).entries["ants"].best
-    found = table(frame)
-    assert row(found, "safe", 1).entries["ants"].best
-    assert "not underlined" in said(found)
+    printed = table(frame)
+    assert row(printed, "safe", 1).entries["ants"].best
+    assert "not underlined" in said(printed)
 
 
 def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
@@ -98,16 +99,16 @@ def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
     write_cell(tmp_path, "lp", "ants", 1, 2, 0.7, fail="it broke")
     write_cell(tmp_path, "gda", "ants", 1, 1, 0.7)
     frame = load_results(tmp_path)
-    found = table(frame)
-    lp, gda = row(found, "lp", 1).entries, row(found, "gda", 1).entries
+    printed = table(frame)
+    lp, gda = row(printed, "lp", 1).entries, row(printed, "gda", 1).entries
     assert (lp["ants"].text, lp["bees"].text, lp["average"].text) == (FAILED, MISSING, MISSING), (
         "no mean over survivors"
     )
     assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00", MISSING, MISSING)
-    assert "it broke" in said(found)
-    assert "incomplete at 1 shot: gda lacks bees" in said(found)
-    assert "incomplete at 1 shot: lp lacks ants and bees" in said(found)
-    assert "--partial" in said(found)
+    assert "it broke" in said(printed)
+    assert "incomplete at 1 shot: gda lacks bees" in said(printed)
+    assert "incomplete at 1 shot: lp lacks ants and bees" in said(printed)
+    assert "--partial" in said(printed)
     partial = table(frame, partial=True)
     assert row(partial, "gda", 1).entries["average"].text == "70.00*"
     assert "--partial" not in said(partial)
@@ -120,12 +121,12 @@ def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1, 16))
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(2, 4), seeds=(1,))
     grid(tmp_path, {"safe": 0.6}, datasets=("bees",), shots=(8,), seeds=(1,))
-    found = table(load_results(tmp_path))
-    assert [n for n in found.notes if n.startswith("incomplete")] == [
+    printed = table(load_results(tmp_path))
+    assert [n for n in printed.notes if n.startswith("incomplete")] == [
         "incomplete at 2 and 4 shots: all rows lack bees",
         "incomplete at 8 shots: safe lacks ants",
     ]
-    assert found.notes[0].startswith(
+    assert printed.notes[0].startswith(
         "test accuracy in %, mean over 3 seeds at 1 and 16 shots, 1 seed at 2, 4 and 8 shots;"
     )
 
@@ -140,29 +141,29 @@ def test_a_missing_seed_is_a_dash(tmp_path: Path) -> None:
 def test_oracle_rows_are_marked_and_never_best(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1,))
     grid(tmp_path, {"safe": 0.95}, shots=(1,), protocol="test-oracle")
-    found = table(load_results(tmp_path))
-    oracle = row(found, "safe (test-oracle)", 1)
+    printed = table(load_results(tmp_path))
+    oracle = row(printed, "safe (test-oracle)", 1)
     assert oracle.oracle
     assert not any(e.best or e.tied for e in oracle.entries.values())
-    assert row(found, "safe", 1).entries["average"].best
-    assert "chose hyper-parameters on the test images" in said(found)
+    assert row(printed, "safe", 1).entries["average"].best
+    assert "chose hyper-parameters on the test images" in said(printed)
 
 
 def test_other_seeds_are_not_compared(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1,))
     grid(tmp_path, {"cocoop": 0.9}, shots=(1,), seeds=(1,))
-    found = table(load_results(tmp_path))
-    assert not row(found, "cocoop", 1).entries["ants"].best
-    assert row(found, "safe", 1).entries["ants"].best
-    assert "other seeds: cocoop at 1 shot" in said(found)
+    printed = table(load_results(tmp_path))
+    assert not row(printed, "cocoop", 1).entries["ants"].best
+    assert row(printed, "safe", 1).entries["ants"].best
+    assert "other seeds: cocoop at 1 shot" in said(printed)
 
 
 def test_label_using_prompts_are_marked(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6}, shots=(1,))
     grid(tmp_path, {"safe": 0.6}, shots=(1,), prompts="mined")
-    found = table(load_results(tmp_path))
-    assert sorted(r.label for r in found.rows) == ["safe (hand)", "safe (mined: uses labels)"]
-    assert "chosen or trained with labelled images" in said(found)
+    printed = table(load_results(tmp_path))
+    assert sorted(r.label for r in printed.rows) == ["safe (hand)", "safe (mined: uses labels)"]
+    assert "chosen or trained with labelled images" in said(printed)
 
 
 def test_changed_settings_stand_apart(tmp_path: Path) -> None:
@@ -179,9 +180,9 @@ def test_changed_settings_stand_apart(tmp_path: Path) -> None:
 
 
 def test_narrowing(full: pd.DataFrame) -> None:
-    found = table(full, methods=["tip_adapter_f", "SAFE"], datasets=["bees"], shots=[16])
-    assert [r.names[0] for r in found.rows] == ["tip-adapter-f", "safe"], "in the order asked for"
-    assert found.columns == ["bees", "average"]
+    printed = table(full, methods=["tip_adapter_f", "SAFE"], datasets=["bees"], shots=[16])
+    assert [r.names[0] for r in printed.rows] == ["tip-adapter-f", "safe"], "in the order asked for"
+    assert printed.columns == ["bees", "average"]
     with pytest.raises(BenchError, match="did you mean 'safe'"):
         table(full, methods=["sade"])
     with pytest.raises(BenchError, match="did you mean 'ablation'"):
@@ -213,23 +214,23 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_shifts_by_backbone(shifted: pd.DataFrame) -> None:
-    found = table(shifted, "3", targets=["ants-v2", "ants-r"])
-    assert found.columns == ["ants", "ants-v2", "ants-r", "average of shifts"]
-    assert [(r.heads[2], r.names[0]) for r in found.rows] == [
+    printed = table(shifted, "3", targets=["ants-v2", "ants-r"])
+    assert printed.columns == ["ants", "ants-v2", "ants-r", "average of shifts"]
+    assert [(r.heads[2], r.names[0]) for r in printed.rows] == [
         ("toy-rn", "coop"),
         ("toy-rn", "lp"),
         ("toy-rn", "safe"),
         ("toy-vit", "coop"),
         ("toy-vit", "safe"),
     ]
-    safe = row(found, "safe", 16, "toy-vit").entries
+    safe = row(printed, "safe", 16, "toy-vit").entries
     assert (safe["ants"].text, safe["ants-r"].text, safe["average of shifts"].text) == (
         "60.00",
         "40.00",
         "45.00",
     )
     assert all(e.best for e in safe.values()), "each backbone has its own best"
-    assert {e.text for c, e in row(found, "lp", 16).entries.items() if c in ("ants", "ants-r")} == {FAILED}
+    assert {e.text for c, e in row(printed, "lp", 16).entries.items() if c in ("ants", "ants-r")} == {FAILED}
 
 
 def test_shifts_need_one_source(full: pd.DataFrame, shifted: pd.DataFrame, tmp_path: Path) -> None:
@@ -253,8 +254,8 @@ def test_sizes() -> None:
         "ucf101": {"classes": 100},
         "ants": {"classes": 3},
     }
-    found = table(none, "2", counts=ours)
-    by_name = {r.heads[0]: r.entries for r in found.rows}
+    printed = table(none, "2", counts=ours)
+    by_name = {r.heads[0]: r.entries for r in printed.rows}
     assert by_name["dtd"]["verdict"].text == "same"
     assert by_name["dtd"]["paper: test"].value == 1692
     assert by_name["ucf101"]["verdict"].text == "differs: classes, train, val, test"
@@ -262,21 +263,21 @@ def test_sizes() -> None:
 
 
 def test_remarks_on_several_datasets_are_said_once() -> None:
-    found = table(
+    printed = table(
         pd.DataFrame(columns=list(COLUMNS)),
         "2",
         counts={name: {"test": 1} for name in ("dtd", "food101", "imagenet")},
     )
     assert (
-        "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in found.notes
+        "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in printed.notes
     )
-    assert any(note.startswith("imagenet, val: printed as N/A") for note in found.notes)
+    assert any(note.startswith("imagenet, val: printed as N/A") for note in printed.notes)
 
 
 def test_sizes_know_what_was_evaluated(full: pd.DataFrame) -> None:
-    found = table(full, "2", counts={"ants": {"test": 99}})
-    assert found.rows[0].entries["evaluated"].value == 100
-    assert "evaluate 100 test images" in said(found)
+    printed = table(full, "2", counts={"ants": {"test": 99}})
+    assert printed.rows[0].entries["evaluated"].value == 100
+    assert "evaluate 100 test images" in said(printed)
 
 
 @pytest.fixture(scope="module")
@@ -290,11 +291,11 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_ablation_measures_from_the_plain_row(varied: pd.DataFrame) -> None:
-    found = table(varied, "ablation")
-    assert found.columns == ["ants", "change", "interval", "p"], "bees has plain rows only"
-    names = [r.names[0] for r in found.rows]
+    printed = table(varied, "ablation")
+    assert printed.columns == ["ants", "change", "interval", "p"], "bees has plain rows only"
+    names = [r.names[0] for r in printed.rows]
     assert names == ["safe (hand)", "safe (cupl)", "safe (hand, augment=none)", "safe (hand, blend=unit)"]
-    plain, cupl, none, unit = (r.entries for r in found.rows)
+    plain, cupl, none, unit = (r.entries for r in printed.rows)
     assert plain["change"].text == "start"
     assert none["change"].text == "-30.00"
     assert (none["p"].text, none["interval"].text.startswith("-")) == ("<0.001", True)
@@ -315,14 +316,14 @@ def test_an_ablation_says_what_the_plain_row_has(tmp_path: Path) -> None:
             tmp_path, "safe", "ants", 16, seed, 0.5, changed={"steps": 5}, defaults={"steps": 500, "lr": 0.1}
         )
     write_cell(tmp_path, "coop", "ants", 1, 4, 0.5, defaults={"steps": 500, "lr": 0.1})
-    found = table(load_results(tmp_path), "ablation", shots=[16])
-    assert "without changed settings: safe: steps=500" in found.notes
-    assert "mean over 3 seeds;" in found.notes[0], "of the rows that are shown"
+    printed = table(load_results(tmp_path), "ablation", shots=[16])
+    assert "without changed settings: safe: steps=500" in printed.notes
+    assert "mean over 3 seeds;" in printed.notes[0], "of the rows that are shown"
 
 
 def test_ablation_from_another_start(varied: pd.DataFrame) -> None:
-    found = table(varied, "ablation", base="safe", methods=["safe", "safe-a"])
-    changes = {r.names[0]: r.entries["change"].text for r in found.rows}
+    printed = table(varied, "ablation", base="safe", methods=["safe", "safe-a"])
+    changes = {r.names[0]: r.entries["change"].text for r in printed.rows}
     assert changes["safe-a"] == "+5.00"
     assert changes["safe (hand)"] == "start"
     from_cupl = {r.names[0]: r.entries["change"].text for r in table(varied, "ablation", base="cupl").rows}
@@ -332,8 +333,8 @@ def test_ablation_from_another_start(varied: pd.DataFrame) -> None:
 
 
 def test_ablation_of_prompts(varied: pd.DataFrame) -> None:
-    found = table(varied, "ablation", prompts=["hand", "cupl"], methods=["safe"])
-    assert {r.key["prompts"] for r in found.rows} == {"hand", "cupl"}
+    printed = table(varied, "ablation", prompts=["hand", "cupl"], methods=["safe"])
+    assert {r.key["prompts"] for r in printed.rows} == {"hand", "cupl"}
 
 
 def test_ablation_needs_variants(full: pd.DataFrame) -> None:

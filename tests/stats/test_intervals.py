@@ -140,11 +140,11 @@ def test_resolvable_difference_is_found_with_the_stated_power() -> None:
     rng = np.random.default_rng(8)
     reference = difference_interval(rng.random((1, 400)) < 0.5, rng.random((1, 400)) < 0.5)
     size = resolvable(reference, power=0.8)
-    found = 0
+    detected = 0
     for _ in range(1000):
         a, b = rng.random((1, 400)) < 0.5 + size, rng.random((1, 400)) < 0.5
-        found += p_value(difference_interval(a, b)) < 0.05
-    assert 0.76 <= found / 1000 <= 0.86
+        detected += p_value(difference_interval(a, b)) < 0.05
+    assert 0.76 <= detected / 1000 <= 0.86
     assert resolvable(reference, power=0.9) > size
 
 

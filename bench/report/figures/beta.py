@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.report.choose import Choice, shots_text
-from bench.report.figures import outcomes, select, style
+from bench.report import select
+from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
-from bench.report.paper_ablation import Anchor, anchors
+from bench.report.paper.anchors import Anchor, anchors
+from bench.report.select import Choice
+from bench.report.wording import shots_text
 from bench.stats import difference_interval
 
 
@@ -36,16 +38,16 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
             f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting)}` fills them"
         )
     backbones = sorted(points["panel"].unique())
-    looks = style.looks([source, *sorted(set(points["series"]) - {source})])
+    appearances = style.appearances([source, *sorted(set(points["series"]) - {source})])
     with style.context():
         wide = min(len(backbones), 2)
         figure, axes = style.canvas(len(backbones), wide, style.PAGE if wide > 1 else style.COLUMN, 2.4)
         for i, (ax, backbone) in enumerate(zip(axes, backbones, strict=True)):
             ax.axhline(0, color=style.GREY, linewidth=0.8, zorder=1)
             mine = points[points["panel"] == backbone]
-            for name, look in looks.items():
+            for name, appearance in appearances.items():
                 if len(own := mine[mine["series"] == name]):
-                    style.series(ax, own.sort_values("x"), look)
+                    style.series(ax, own.sort_values("x"), appearance)
             ax.set(
                 title=backbone,
                 xlabel=setting,
@@ -55,30 +57,43 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
             a for a in anchors() if (a.key, a.start, a.method, a.shots) == (setting, "0", method, shots)
         ]
         drawn = [
-            _mark(ax, a, looks)
+            _mark(ax, a, appearances)
             for ax, name in zip(axes, backbones, strict=True)
             for a in published
             if a.backbone == name
         ]
-        style.key(figure, looks, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
-    what = f"{select.titles(swept)[method]}, {shots_text(shots)} of {source}"
-    alt = f"Change of accuracy with {setting}: {what}, on {', '.join(looks)}"
+        style.key(figure, appearances, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
+    what = f"{series.titles(swept)[method]}, {shots_text(shots)} of {source}"
+    alt = f"Change of accuracy with {setting}: {what}, on {', '.join(appearances)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"{what}; differences are paired with {setting} = 0"))
 
 
-def _mark(ax: Axes, anchor: Anchor, looks: dict[str, style.Look]) -> bool:
+def _mark(ax: Axes, anchor: Anchor, appearances: dict[str, style.Appearance]) -> bool:
     """Whether the published change is on one of the test sets shown, and so drawn."""
-    look = next((look for name, look in looks.items() if canonical(name) == canonical(anchor.dataset)), None)
-    if look is not None:
-        ax.plot([float(anchor.at)], [anchor.value], color=look.colour, marker=look.marker, **style.PUBLISHED)
-    return look is not None
+    appearance = next(
+        (
+            appearance
+            for name, appearance in appearances.items()
+            if canonical(name) == canonical(anchor.dataset)
+        ),
+        None,
+    )
+    if appearance is not None:
+        ax.plot(
+            [float(anchor.at)],
+            [anchor.value],
+            color=appearance.colour,
+            marker=appearance.marker,
+            **style.PUBLISHED,
+        )
+    return appearance is not None
 
 
 def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows of fits that were evaluated at several values of the setting, 0 among them, and at nothing else
     unusual.
     """
-    own, notes = select.narrow(frame, select.any_shots(choice))
+    own, notes = select.for_figures(frame, select.any_shots(choice))
     own = own[own["status"] == "ok"]
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
     own = own.assign(x=[values.get(setting) for values in own["values"]])
@@ -101,7 +116,7 @@ def _only_changes(setting: str, variant: str) -> bool:
 
 def _command(choice: Choice, setting: str) -> str:
     method = choice.methods[0] if choice.methods else "safe"
-    return select.command(choice, f"--methods {method} --sweep {method}.{setting}=0:2:0.1 --targets")
+    return select.run_command(choice, f"--methods {method} --sweep {method}.{setting}=0:2:0.1 --targets")
 
 
 def _table(swept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

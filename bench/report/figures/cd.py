@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.errors import BenchError
-from bench.report.choose import Choice, shots_text
-from bench.report.figures import outcomes, select, style
+from bench.report import select
+from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
+from bench.report.select import Choice
+from bench.report.wording import p_equation, shots_text
 from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
 
 # Inches: height of a label, of a bar, of the axis; width of a letter, of one rank at the least.
@@ -33,7 +35,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     order = ", ".join(f"{m} {r:.2f}" for m, r in result.ranks.items())
     alt = f"Average ranks over {result.datasets} datasets, {shots_text(shots)}: {order}"
-    what = f"{shots_text(shots)}, {result.datasets} datasets; Friedman p = {result.p:.3g}"
+    what = f"{shots_text(shots)}, {result.datasets} datasets; Friedman {p_equation(result.p)}"
     cd = f"critical difference {result.critical_difference:.2f} (Nemenyi, {100 * result.level:g} %)"
     return Drawn(figure, points, alt, (*notes, f"{what}, {cd}"))
 
@@ -56,12 +58,12 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
             gaps[str(method), shots] = []
         else:
             scores[str(method)] = [float(cell.mean()) for cell in cells]
-    notes += select.gaps(gaps)
+    notes += series.gaps(gaps)
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
             f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on "
             f"{len(datasets)}; "
-            f"make more with `{select.command(choice, f'--shots {shots}')}`"
+            f"make more with `{select.run_command(choice, f'--shots {shots}')}`"
         )
     if len(scores) > MAX_METHODS:
         best = sorted(scores, key=lambda m: -sum(scores[m]))[:MAX_METHODS]
@@ -70,7 +72,7 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
             "--methods; the best are "
             f"--methods {','.join(best)}"
         )
-    return pd.DataFrame(scores, index=datasets), select.titles(own), shots, notes
+    return pd.DataFrame(scores, index=datasets), series.titles(own), shots, notes
 
 
 def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
@@ -107,7 +109,7 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
             va="center",
             fontsize=7,
         )
-    colour = style.looks(["bar"])["bar"].colour
+    colour = style.appearances(["bar"])["bar"].colour
     for i, group in enumerate(bars):
         y = _TOP + _BAR * (i + 0.8)
         ends = at(result.ranks[group[0]]) - 0.03, at(result.ranks[group[-1]]) + 0.03

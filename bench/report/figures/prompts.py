@@ -8,10 +8,11 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.report.choose import Choice, one_backbone
-from bench.report.figures import outcomes, select, style
+from bench.report import select
+from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
-from bench.report.paper_ablation import anchors
+from bench.report.paper.anchors import anchors
+from bench.report.select import Choice, one_backbone
 from bench.stats import average_interval
 
 _SPREAD = 0.34  # how far apart the prompt sets of one number of shots stand, of a unit
@@ -32,42 +33,46 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points, gaps = _table(own, sets, datasets)
     method = own.iloc[0]["method"]
     if not len(points):
-        command = select.command(choice, f"--methods {method}")
+        command = select.run_command(choice, f"--methods {method}")
         raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{command}` runs what is missing")
     equal = _equal(own[own["dataset"].isin(datasets)], sets)
     labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
     shots = sorted(own["shots"].unique())
-    by_name = style.looks(sorted(sets))  # the same colours in every figure of these sets
-    looks = {name: by_name[name] for name in sets}
+    by_name = style.appearances(sorted(sets))  # the same colours in every figure of these sets
+    appearances = {name: by_name[name] for name in sets}
     cell = ("prompts", None, method, own.iloc[0]["backbone"], [canonical(d) for d in datasets])
     published = [
         a for a in anchors() if (a.key, a.start, a.method, a.backbone, [canonical(a.dataset)]) == cell
     ]
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.5)
-        for i, (name, look) in enumerate(looks.items()):
+        for i, (name, appearance) in enumerate(appearances.items()):
             mine = points[points["series"] == name].sort_values("shots")
             aside = _SPREAD * (i / max(len(sets) - 1, 1) - 0.5)
-            style.series(ax, mine.assign(x=mine["x"] + aside), look, band=False)
+            style.series(ax, mine.assign(x=mine["x"] + aside), appearance, band=False)
             for x, n in enumerate(shots):
                 for a in published:
                     if (a.at, a.shots) == (name, n):
                         ax.plot(
-                            [x + aside], [a.value], color=look.colour, marker=look.marker, **style.PUBLISHED
+                            [x + aside],
+                            [a.value],
+                            color=appearance.colour,
+                            marker=appearance.marker,
+                            **style.PUBLISHED,
                         )
         ax.set_xticks(range(len(shots)), [str(s) for s in shots])
-        ax.set(xlabel="shots", ylabel="average accuracy (%)", title=select.titles(own)[method])
+        ax.set(xlabel="shots", ylabel="average accuracy (%)", title=series.titles(own)[method])
         ax.set_xlim(-0.5, len(shots) - 0.5)
-        marked = any(a.at in looks and a.shots in shots for a in published)
+        marked = any(a.at in appearances and a.shots in shots for a in published)
         names = {p: f"{p} (uses labels)" for p in labelled} | equal
-        style.key(figure, looks, names, 3, style.published_key(marked))
+        style.key(figure, appearances, names, 3, style.published_key(marked))
     alt = f"Average accuracy of {method} with the prompt sets {', '.join(equal.get(p, p) for p in sets)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"average over {', '.join(datasets)}"))
 
 
 def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
     """Rows of the one method that has several prompt sets; those without labels only where no other has."""
-    own, notes = select.narrow(
+    own, notes = select.for_figures(
         frame[(frame["target"] == frame["dataset"]) & (frame["variant"] == "")], choice
     )
     own = one_backbone(own)
@@ -77,7 +82,7 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
         if len(several):
             return select.one_method(several, "several prompt sets"), notes
     method = choice.methods[0] if choice.methods else "safe"
-    command = select.command(choice, f"--methods {method} --prompts class-name,vanilla,coop,hand")
+    command = select.run_command(choice, f"--methods {method} --prompts class-name,vanilla,coop,hand")
     raise BenchError(f"no method has records of two prompt sets; make them with `{command}`")
 
 
@@ -85,10 +90,10 @@ def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
     """``vanilla = coop`` for a set whose texts are on all these datasets those of others, which are not
     drawn.
     """
-    found = {
+    others = {
         name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets
     }
-    return {name: " = ".join([name, *sorted(more)]) for name, more in found.items() if more}
+    return {name: " = ".join([name, *sorted(more)]) for name, more in others.items() if more}
 
 
 def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -103,7 +108,7 @@ def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.
                 continue
             i = average_interval(cells)
             rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
-    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), select.gaps(
+    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), series.gaps(
         gaps
     )
 

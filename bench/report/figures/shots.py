@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bench.errors import BenchError
-from bench.report.choose import Choice
-from bench.report.figures import outcomes, select, style
+from bench.report import select
+from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
-from bench.report.tables import AVERAGE
+from bench.report.select import Choice
+from bench.report.table import AVERAGE
 from bench.stats import average_interval
 
 COLUMNS = 4
@@ -20,7 +21,7 @@ _SPREAD = 0.3  # how far apart the bars of one number of shots stand, of a doubl
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     """Lines with 95 % intervals for methods that use labels, dashed grey lines for those that do not.
 
-    Of many methods some are coloured (``select.coloured``) and the others thin grey lines.
+    Of many methods some are coloured (``series.coloured``) and the others thin grey lines.
 
     An interval covers other draws of the support set and other test images; datasets are fixed.
     """
@@ -29,10 +30,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     few = points[points["shots"] > 0]
     if not len(few):
         raise BenchError(
-            f"nothing is complete: {'; '.join(gaps)}; `{select.command(choice, '')}` runs what is missing"
+            f"nothing is complete: {'; '.join(gaps)}; `{select.run_command(choice, '')}` runs what is missing"
         )
-    chosen, others = select.coloured(own[own["method"].isin(few["series"])], choice)
-    looks = style.looks(chosen)
+    chosen, others = series.coloured(own[own["method"].isin(few["series"])], choice)
+    appearances = style.appearances(chosen)
     flat = style.greys(sorted(set(points["series"]) - {*chosen, *others}))
     names = sorted(set(few["panel"]) - {AVERAGE})
     panels = [AVERAGE, *names] if AVERAGE in set(few["panel"]) and own["dataset"].nunique() > 1 else names
@@ -44,16 +45,18 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             len(panels), wide, style.PAGE if page else style.COLUMN, 1.55 if page else 2.3
         )
         for i, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
-            _panel(ax, points[points["panel"] == panel], looks, flat, others, ticks)
+            _panel(ax, points[points["panel"] == panel], appearances, flat, others, ticks)
             ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
             ax.set(
                 ylabel="accuracy (%)" if i % wide == 0 else "",
                 xlabel="shots" if i + wide >= len(panels) else "",
             )
-        style.key(figure, {**looks, **flat}, select.titles(own), 5 if page else 3, style.crowd_key(others))
+        style.key(
+            figure, {**appearances, **flat}, series.titles(own), 5 if page else 3, style.crowd_key(others)
+        )
     more = f" and {len(others)} other methods" if others else ""
-    alt = f"Test accuracy against shots, {', '.join(looks)}{more}, on {', '.join(names)}"
-    return Drawn(figure, points, alt, (*notes, *select.others(others), *gaps))
+    alt = f"Test accuracy against shots, {', '.join(appearances)}{more}, on {', '.join(names)}"
+    return Drawn(figure, points, alt, (*notes, *series.others(others), *gaps))
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -75,13 +78,13 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if lacking:
             gaps[str(method), shots] = lacking
     columns = ["panel", "series", "shots", "x", "y", "low", "high"]
-    return pd.DataFrame(rows, columns=columns), select.gaps(gaps, [AVERAGE, *datasets])
+    return pd.DataFrame(rows, columns=columns), series.gaps(gaps, [AVERAGE, *datasets])
 
 
 def _panel(
     ax: Axes,
     points: pd.DataFrame,
-    looks: dict[str, style.Look],
+    appearances: dict[str, style.Appearance],
     flat: dict[str, str],
     others: list[str],
     ticks: list[int],
@@ -93,12 +96,12 @@ def _panel(
     for name, dashes in flat.items():
         for y in points[points["series"] == name]["y"]:
             ax.axhline(y, color=style.GREY, linestyle=dashes, linewidth=0.9, zorder=1)
-    band = len(looks) <= style.BANDS
-    for i, (name, look) in enumerate(looks.items()):
+    band = len(appearances) <= style.BANDS
+    for i, (name, appearance) in enumerate(appearances.items()):
         own = points[(points["series"] == name) & (points["shots"] > 0)].sort_values("x")
         if len(own):
-            aside = 1.0 if band else 2 ** (_SPREAD * (i / (len(looks) - 1) - 0.5))
-            style.series(ax, own.assign(x=own["x"] * aside), look, band and len(own) > 1)
+            aside = 1.0 if band else 2 ** (_SPREAD * (i / (len(appearances) - 1) - 0.5))
+            style.series(ax, own.assign(x=own["x"] * aside), appearance, band and len(own) > 1)
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
     ax.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)

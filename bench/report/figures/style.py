@@ -86,7 +86,7 @@ class Drawn:
     notes: tuple[str, ...] = ()
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """Colour, marker and dashes of one series."""
 
     colour: str
@@ -99,13 +99,15 @@ def context() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_RC)
 
 
-def looks(series: Iterable[str]) -> dict[str, Look]:
-    """A look for every series: colours first, then other dashes and the next marker; no two alike, with or
-    without lines.
+def appearances(series: Iterable[str]) -> dict[str, Appearance]:
+    """An appearance for every series: colours first, then other dashes and the next marker; no two alike,
+    with or without lines.
     """
     n = len(_COLOURS)
     return {
-        name: Look(_COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)], _DASHES[i // n % len(_DASHES)])
+        name: Appearance(
+            _COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)], _DASHES[i // n % len(_DASHES)]
+        )
         for i, name in enumerate(dict.fromkeys(series))
     }
 
@@ -123,16 +125,16 @@ def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figu
 BANDS = 5  # more bands than this in one panel hide one another: bars instead
 
 
-def series(ax: Axes, points: pd.DataFrame, look: Look, band: bool = True) -> None:
+def series(ax: Axes, points: pd.DataFrame, appearance: Appearance, band: bool = True) -> None:
     """A line with markers through (x, y), and its interval as a band, or as bars where ``band`` is False."""
     sns.lineplot(
         data=points,
         x="x",
         y="y",
         ax=ax,
-        color=look.colour,
-        marker=look.marker,
-        linestyle=look.dashes,
+        color=appearance.colour,
+        marker=appearance.marker,
+        linestyle=appearance.dashes,
         errorbar=None,
         legend=False,
         markeredgecolor="white",
@@ -140,10 +142,18 @@ def series(ax: Axes, points: pd.DataFrame, look: Look, band: bool = True) -> Non
     )
     if band:
         ax.fill_between(
-            points["x"], points["low"], points["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=2
+            points["x"],
+            points["low"],
+            points["high"],
+            color=appearance.colour,
+            alpha=0.15,
+            linewidth=0,
+            zorder=2,
         )
     else:
-        ax.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=2)
+        ax.vlines(
+            points["x"], points["low"], points["high"], color=appearance.colour, linewidth=0.8, zorder=2
+        )
 
 
 def greys(names: Sequence[str]) -> dict[str, str]:
@@ -164,7 +174,7 @@ def published_key(any_drawn: bool) -> list[Line2D]:
 
 def key(
     figure: Figure,
-    series: Mapping[str, Look | str],
+    series: Mapping[str, Appearance | str],
     titles: Mapping[str, str],
     columns: int,
     more: Sequence[Line2D] = (),
@@ -173,20 +183,20 @@ def key(
     enough for.
 
     The figure grows by what the legend is higher than two lines, so that the panels keep their height. A
-    string instead of a look is a plain grey line with these dashes.
+    string instead of an appearance is a plain grey line with these dashes.
     """
     width, height = figure.get_size_inches()
     handles = []
-    for name, look in series.items():
+    for name, appearance in series.items():
         label = titles.get(name, name)
         label = textwrap.fill(label, _LABEL, break_on_hyphens=False) if width <= COLUMN else label
-        if isinstance(look, str):
-            handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, look), label=label))
+        if isinstance(appearance, str):
+            handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, appearance), label=label))
         else:
             line = {
-                "color": look.colour,
-                "marker": look.marker,
-                "linestyle": look.dashes,
+                "color": appearance.colour,
+                "marker": appearance.marker,
+                "linestyle": appearance.dashes,
                 "markeredgecolor": "white",
             }
             handles.append(Line2D([], [], label=label, **line))

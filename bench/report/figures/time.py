@@ -12,9 +12,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord
-from bench.report.choose import Choice, shots_text
-from bench.report.figures import outcomes, select, style
+from bench.report import select
+from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
+from bench.report.select import Choice
+from bench.report.wording import shots_text
 from bench.stats import average_interval
 
 
@@ -40,8 +42,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         rows.append(("", method, shots, seconds, 100 * i.estimate, 100 * i.low, 100 * i.high))
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     if not (points["shots"] > 0).any():
-        command = select.command(choice, "")
-        lacking = "; ".join(select.gaps(gaps))
+        command = select.run_command(choice, "")
+        lacking = "; ".join(series.gaps(gaps))
         raise BenchError(
             f"nothing is complete: {lacking}; `{command}` runs what is missing, --datasets narrows the "
             "average"
@@ -51,10 +53,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     elif machines:
         notes.append(f"measured on {min(machines)}; encoding is not counted")
     alt = f"Average accuracy over {', '.join(datasets)} against seconds per cell"
-    chosen, others = select.coloured(own[own["method"].isin(points["series"])], choice)
+    chosen, others = series.coloured(own[own["method"].isin(points["series"])], choice)
     flat = sorted(set(points["series"]) - {*chosen, *others})
-    figure = _scatter(points, [*chosen, *flat], others, select.titles(own))
-    return Drawn(figure, points, alt, (*notes, *select.others(others), *select.gaps(gaps)))
+    figure = _scatter(points, [*chosen, *flat], others, series.titles(own))
+    return Drawn(figure, points, alt, (*notes, *series.others(others), *series.gaps(gaps)))
 
 
 def cost(path: str) -> tuple[float, str]:
@@ -68,23 +70,23 @@ def cost(path: str) -> tuple[float, str]:
 
 
 def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], titles: dict[str, str]) -> Figure:
-    looks = style.looks(coloured)
+    appearances = style.appearances(coloured)
     sizes = {n: 3.0 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
     with style.context():
         figure, (ax,) = style.canvas(1, 1, style.COLUMN, 2.9)
         for name in others:
             mine = points[points["series"] == name].sort_values("shots")
             ax.plot(mine["x"], mine["y"], marker="o", markersize=2, **style.CROWD)
-        for name, look in looks.items():
+        for name, appearance in appearances.items():
             mine = points[points["series"] == name].sort_values("shots")
-            ax.plot(mine["x"], mine["y"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
-            ax.vlines(mine["x"], mine["low"], mine["high"], color=look.colour, linewidth=0.8, zorder=2)
+            ax.plot(mine["x"], mine["y"], color=appearance.colour, linewidth=0.7, alpha=0.6, zorder=2)
+            ax.vlines(mine["x"], mine["low"], mine["high"], color=appearance.colour, linewidth=0.8, zorder=2)
             for x, y, n in zip(mine["x"], mine["y"], mine["shots"], strict=True):
                 ax.plot(
                     [x],
                     [y],
-                    color=look.colour,
-                    marker=look.marker,
+                    color=appearance.colour,
+                    marker=appearance.marker,
                     markersize=sizes[n],
                     markeredgecolor="white",
                     zorder=3,
@@ -101,5 +103,5 @@ def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], title
             for n, size in sizes.items()
             if n
         ]
-        style.key(figure, looks, titles, 3, [*style.crowd_key(others), *shots])
+        style.key(figure, appearances, titles, 3, [*style.crowd_key(others), *shots])
     return figure

@@ -15,9 +15,9 @@ from bench.errors import BenchError
 from bench.files import digest
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
-from bench.report.choose import shots_text
 from bench.report.marks import LEVEL, outcomes
-from bench.report.tables import Entry, Row
+from bench.report.table import Row, Score
+from bench.report.wording import shots_text
 from bench.stats import mean_interval
 
 _OWN = ("written", "order", "folder")  # of a record's provenance, what no other record shares
@@ -34,7 +34,7 @@ class Details:
         self.shared: list[Any] = []
         self._places: dict[str, int] = {}
 
-    def add(self, row: Row, column: str, entry: Entry) -> int | None:
+    def add(self, row: Row, column: str, entry: Score) -> int | None:
         """The number of an entry's details; None where there is nothing behind it, as behind an average."""
         if not entry.paths and not (entry.value is None and entry.note):
             return None
@@ -60,33 +60,34 @@ class Details:
         return self._places[key]
 
     def _seed(self, path: str) -> dict[str, Any]:
-        found = store.read(Path(path))
-        if not isinstance(found, EvaluationRecord):
+        record = store.read(Path(path))
+        if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
-        fit = next(iter(store.behind(Path(path), found)), None)
-        cell = {k: v for k, v in msgspec.to_builtins(found.cell).items() if k != "seed"}
-        facts = {k: v for k, v in msgspec.to_builtins(found.provenance).items() if k not in _OWN}
-        return _clean(
+        fit = next(iter(store.behind(Path(path), record)), None)
+        cell = {k: v for k, v in msgspec.to_builtins(record.cell).items() if k != "seed"}
+        facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
+        said: dict[str, Any] = _clean(
             {
-                "seed": found.cell.seed,
-                "accuracy": 100 * found.top1,
-                "top5": 100 * found.top5,
-                "images": found.n,
+                "seed": record.cell.seed,
+                "accuracy": 100 * record.top1,
+                "top5": 100 * record.top5,
+                "images": record.n,
                 **_of_fit(fit),
                 "chosen": {
                     **(fit.values if fit else {}),
-                    **{k: v for k, v in found.values.items() if v is not None},
+                    **{k: v for k, v in record.values.items() if v is not None},
                 },
-                "seconds": {**(fit.seconds if fit else {}), "evaluate": found.seconds},
+                "seconds": {**(fit.seconds if fit else {}), "evaluate": record.seconds},
                 "settings": self._share(fit.parts.settings if fit else {}),
                 "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
                 "provenance": self._share(facts),
                 "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
                 "written": str(self.rows.get(path, {}).get("written", "")),
-                "fit": found.fit,
-                "evaluation": found.key,
+                "fit": record.fit,
+                "evaluation": record.key,
             }
         )
+        return said
 
 
 def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
@@ -107,25 +108,26 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
     ``CURVE_POINTS``.
     """
     ordered = sorted(fit.curve, key=lambda p: any(fit.values.get(k) != v for k, v in p.point.items()))
-    found, left = [], CURVE_POINTS
+    lines: list[dict[str, Any]] = []
+    left = CURVE_POINTS
     for i, line in enumerate(ordered):
         if i and len(line.checks) > left:
             break
         left -= len(line.checks)
         name = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.point.items())
-        found.append(
+        lines.append(
             {"name": name, "checks": [[step, round(100 * accuracy, 2)] for step, accuracy in line.checks]}
         )
-    return found
+    return lines
 
 
-def _interval(entry: Entry) -> list[float] | None:
+def _interval(entry: Score) -> list[float] | None:
     """Low and high end in percent, or None where the predictions are gone."""
     try:
-        found = mean_interval(outcomes(entry), LEVEL)
+        interval = mean_interval(outcomes(entry), LEVEL)
     except BenchError:
         return None
-    return [100 * found.low, 100 * found.high]
+    return [100 * interval.low, 100 * interval.high]
 
 
 def _clean(value: Any) -> Any:

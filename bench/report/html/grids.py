@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from bench.report.choose import shots_text
 from bench.report.html.details import Details
-from bench.report.tables import Entry, Row, Table
+from bench.report.table import Row, Score, Table
+from bench.report.wording import shots_text
 
 
 def grid(table: Table, details: Details, name: str, caption: str) -> str:
@@ -29,12 +29,12 @@ def grid(table: Table, details: Details, name: str, caption: str) -> str:
 
 def shot_boxes(tables: Sequence[Table]) -> str:
     """A check box for each number of shots."""
-    found = sorted({row.shots for table in tables for row in table.rows})
+    numbers = sorted({row.shots for table in tables for row in table.rows})
     boxes = "".join(
         f'<label><input type="checkbox" name="shots" value="{n}" checked><span>{shots_text(n)}</span></label>'
-        for n in found
+        for n in numbers
     )
-    return f'<fieldset class="shots"><legend>Shots</legend>{boxes}</fieldset>' if len(found) > 1 else ""
+    return f'<fieldset class="shots"><legend>Shots</legend>{boxes}</fieldset>' if len(numbers) > 1 else ""
 
 
 def breakable(name: str) -> str:
@@ -68,7 +68,7 @@ def _plain(head: str, text: str, row: Row) -> str:
     return f'<td data-v="{escape(value)}">{escape(text)}</td>'
 
 
-def _cell(row: Row, column: str, entry: Entry, details: Details, average: bool) -> str:
+def _cell(row: Row, column: str, entry: Score, details: Details, average: bool) -> str:
     failed = bool(entry.note) and entry.value is None
     classes = (("best", entry.best), ("tied", entry.tied), ("error", failed), ("average", average))
     marks = " ".join(mark for mark, on in classes if on)

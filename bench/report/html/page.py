@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from string import Template
 
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.choose import IDENTITY
-from bench.report.html import assets, grids, pictures, reproduce, standing
+from bench.report.coordinates import ROW
+from bench.report.html import grids, pictures, reproduce, standing
 from bench.report.html.details import Details
-from bench.report.tables import Table, table
+from bench.report.table import Table
+from bench.report.tables import table
+
+# The folder of the page's template, style and script.
+_HERE = Path(__file__).resolve().parent
 
 
-def page(
+def report(
     frame: pd.DataFrame,
-    title: str,
-    prompts: dict[str, object],
-    targets: tuple[str, ...],
-    first: tuple[str, ...] = (),
+    *,
+    title: str = "Few-shot CLIP adaptation",
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    targets: Sequence[str] = (),
+    first: Sequence[str] = (),
 ) -> str:
-    """HTML text of the whole report."""
+    """The report on a DataFrame from ``load_results`` as HTML text; equal records give equal text.
+
+    ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short.
+    ``targets``: shifted test sets in the order wanted. ``first``: methods that are coloured before others
+    where a figure cannot tell all apart. Raises BenchError when no table can be made.
+    """
     details = Details(frame)
     tables, lost = _first_tables(frame)
     if not tables:
         raise BenchError("; ".join(lost) or "no table can be made of these records")
-    shifted = _shift_tables(frame, targets)
-    shown, missing = pictures.all_of(frame, first)
+    shifted = _shift_tables(frame, tuple(targets))
+    shown, missing = pictures.all_of(frame, tuple(first))
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
@@ -39,7 +51,7 @@ def page(
         "shots": grids.shot_boxes([*tables, *shifted]),
         "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
         "statistics": standing.section(tables),
-        "reproduce": reproduce.section(frame, prompts),
+        "reproduce": reproduce.section(frame, prompts or {}),
         "style": _text("style.css"),
         "script": _text("script.js"),
         "data": data(details.payload()),
@@ -56,23 +68,24 @@ def data(value: object) -> str:
 
 
 def _text(name: str) -> str:
-    return (assets() / name).read_text(encoding="utf-8")
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _first_tables(frame: pd.DataFrame) -> tuple[list[Table], list[str]]:
-    found, lost = [], []
+    tables: list[Table] = []
+    lost = []
     for backbone in sorted(frame["backbone"].unique()):
         try:
-            found.append(table(frame, "1", backbone=backbone))
+            tables.append(table(frame, "1", backbone=backbone))
         except BenchError as error:
             lost.append(str(error))
-    return found, lost
+    return tables, lost
 
 
 def _shift_tables(frame: pd.DataFrame, targets: tuple[str, ...]) -> list[Table]:
     """One table per source, of the rows that were evaluated on a shifted test set at all."""
     shifted = frame["target"] != frame["dataset"]
-    rows = frame[shifted.groupby([frame[name] for name in (*IDENTITY, "dataset")]).transform("any")]
+    rows = frame[shifted.groupby([frame[name] for name in (*ROW, "dataset")]).transform("any")]
     sources = sorted(frame[shifted]["dataset"].unique())
     return [table(rows, "3", datasets=[source], targets=targets) for source in sources]
 
@@ -83,10 +96,10 @@ def _one(t: Table, several: int) -> str:
     return f"{t.title}, {backbone}" if several > 1 else t.title
 
 
-def _section(name: str, heading: str, found: list[Table], details: Details) -> str:
-    if not found:
+def _section(name: str, heading: str, tables: list[Table], details: Details) -> str:
+    if not tables:
         return ""
-    inner = "".join(grids.grid(t, details, f"t3-{i}", t.title) for i, t in enumerate(found))
+    inner = "".join(grids.grid(t, details, f"t3-{i}", t.title) for i, t in enumerate(tables))
     return f'<section id="{name}"><h2>{escape(heading)}</h2>{inner}</section>'
 
 

@@ -8,7 +8,10 @@ from html import escape
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report import figures
+from bench.report import select
+from bench.report.figures import series
+from bench.report.figures.plot import KINDS, encode, plot
+from bench.report.select import Choice
 from bench.stats import MAX_METHODS
 
 _PER_BACKBONE = ("shots", "cd", "time", "prompts")
@@ -45,20 +48,18 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
         kind: [(b, []) for b in backbones] for kind in _PER_BACKBONE
     }
     places["beta"] = [(None, [name]) for name in swept] or [(None, [])]
-    for kind in figures.KINDS:
+    for kind in KINDS:
         for backbone, datasets in places[kind]:
             where = "".join(
                 f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name
             )
             try:
                 methods, more = _ranked(frame, backbone, first) if kind == "cd" else ((), [])
-                drawn = figures.plot(
-                    frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first
-                )
+                drawn = plot(frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first)
             except BenchError as error:
                 missing.append(f"{_HEADINGS[kind]}{where}: {error}")
                 continue
-            picture = inline(figures.encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
+            picture = inline(encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
             notes = "".join(
                 f"<li>{escape(note)}</li>" for note in (*more, *drawn.notes) if note not in general
             )
@@ -75,11 +76,8 @@ def _ranked(
     frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
     """The methods of the diagram of ranks where all of them would be too many, and the note on the others."""
-    from bench.report.choose import Choice
-    from bench.report.figures import select
-
     own, _ = select.own_tests(frame, Choice(backbone=backbone, first=first))
-    chosen, others = select.coloured(own, Choice(first=first))
+    chosen, others = series.coloured(own, Choice(first=first))
     if not others:
         return (), []
     flat = sorted(set(own["method"]) - {*chosen, *others})

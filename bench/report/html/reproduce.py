@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.names import RECIPE
 from bench.records import store
 
 _AXES = ("dataset", "shots", "seed")
@@ -51,12 +52,12 @@ def _usual(method: Any, sets: tuple[str, ...], prompts: Mapping[str, Any]) -> bo
 
 def _setting(method: str, variant: str) -> tuple[str, ...]:
     """A row's changed settings as flags; those of the methods below bear their own names already."""
-    found: list[str] = []
+    flags: list[str] = []
     for part in filter(None, variant.split(", ")):
         name, _, value = part.partition("=")
         owner, dot, setting = name.rpartition(".")
-        found += ["--set", f"{owner if dot else method}.{setting}={value.replace('/', ',')}"]
-    return tuple(found)
+        flags += ["--set", f"{owner if dot else method}.{setting}={value.replace('/', ',')}"]
+    return tuple(flags)
 
 
 def _merged(grids: dict[tuple[Any, ...], list[str]]) -> Iterator[tuple[tuple[Any, ...], list[str]]]:
@@ -97,13 +98,13 @@ def _command(key: tuple[Any, ...], methods: list[str]) -> str:
     words = ["bench", "run", "--methods", ",".join(methods), "--datasets", ",".join(datasets)]
     words += ["--shots", ",".join(map(str, shots)), "--seeds", ",".join(map(str, seeds))] if shots else []
     words += ["--backbone", backbone, "--preset", preset]
-    words += ["--protocol", protocol] if protocol != "recipe" else []
+    words += ["--protocol", protocol] if protocol != RECIPE else []
     return shlex.join([*words, "--targets" if shifted else "--no-targets", *flags])
 
 
 def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """What the records say of program, machine and weights; several values where they differ."""
-    found: dict[str, dict[str, None]] = {}
+    facts_by_name: dict[str, dict[str, None]] = {}
     for path, backbone in zip(frame["path"], frame["backbone"], strict=True):
         said = store.read(Path(path))
         if said is None:
@@ -111,12 +112,14 @@ def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
         facts = said.provenance
         if facts.device_name:
             commit = facts.commit or "not a checkout"
-            found.setdefault("commit", {})[f"{commit}{' with changes' if facts.dirty else ''}"] = None
-            found.setdefault("machine", {})[f"{facts.device_name} ({facts.device})"] = None
+            facts_by_name.setdefault("commit", {})[f"{commit}{' with changes' if facts.dirty else ''}"] = None
+            facts_by_name.setdefault("machine", {})[f"{facts.device_name} ({facts.device})"] = None
         if facts.flags:
-            found.setdefault("flags", {})[", ".join(f"{k} {v}" for k, v in facts.flags.items())] = None
+            facts_by_name.setdefault("flags", {})[", ".join(f"{k} {v}" for k, v in facts.flags.items())] = (
+                None
+            )
         for name, version in facts.libraries.items():
-            found.setdefault(name, {})[str(version)] = None
+            facts_by_name.setdefault(name, {})[str(version)] = None
         for fit in store.behind(Path(path), said)[:1]:
-            found.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit.parts.weights}"] = None
-    return [(name, "; ".join(values)) for name, values in found.items()]
+            facts_by_name.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit.parts.weights}"] = None
+    return [(name, "; ".join(values)) for name, values in facts_by_name.items()]

@@ -7,9 +7,9 @@ from html import escape
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.choose import shots_text
 from bench.report.marks import LEVEL, outcomes
-from bench.report.tables import AVERAGE, Row, Table
+from bench.report.table import AVERAGE, Row, Table
+from bench.report.wording import p_text, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
@@ -70,10 +70,10 @@ def _block(table: Table, rows: list[Row], several: bool) -> str:
 def _signed_ranks(rows: list[Row], datasets: tuple[str, ...], best: str) -> dict[str, float]:
     scores = pd.DataFrame({str(i): [row.entries[d].value for d in datasets] for i, row in enumerate(rows)})
     try:
-        found = wilcoxon_holm(scores, best)
+        tests = wilcoxon_holm(scores, best)
     except ValueError:
         return {}
-    return dict(zip(found["second"], found["p_holm"], strict=True))
+    return dict(zip(tests["second"], tests["p_holm"], strict=True))
 
 
 def _line(label: str, mark: Mark, rank: float | None) -> str:
@@ -82,8 +82,8 @@ def _line(label: str, mark: Mark, rank: float | None) -> str:
     cells = (
         f'<td class="{classes}">{100 * own.estimate:.2f}</td><td>{_span(own)}</td>'
         f"<td>{'best' if diff is None else f'{_signed(diff.estimate)} ({_span(diff, sign=True)})'}</td>"
-        f"<td>{'' if diff is None else _p(mark.p_holm)}</td>"
-        f"<td>{'' if rank is None or diff is None else _p(rank)}</td>"
+        f"<td>{'' if diff is None else escape(p_text(mark.p_holm))}</td>"
+        f"<td>{'' if rank is None or diff is None else escape(p_text(rank))}</td>"
     )
     return f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
 
@@ -95,7 +95,3 @@ def _span(i: Interval, sign: bool = False) -> str:
 
 def _signed(x: float) -> str:
     return f"{100 * x:+.2f}".replace("-", "\u2212")
-
-
-def _p(p: float) -> str:
-    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"

@@ -13,54 +13,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.baseline import CELL, Baseline, Kept, collect, select
-from bench.report.choose import shots_text
+from bench.report.coordinates import CELL, ROW
+from bench.report.gate.baseline import Baseline, Kept
+from bench.report.gate.cells import collect, select
+from bench.report.gate.verdict import Group, Verdict
+from bench.report.wording import shots_text
 from bench.stats import NonInferiority, non_inferiority
 
 AGREEMENT, MARGIN, SLOWER = 0.995, 0.01, 1.5
 RULES = ("auto", "agreement", "accuracy")
-_GROUP = ("backbone", "method", "shots", "prompts", "protocol", "preset", "variant")
 _SHORTEST = 0.01  # seconds below which a cell's time says nothing
-
-
-@dataclass(frozen=True)
-class Group:
-    """The verdict on one method at one number of shots, over all its test sets and seeds.
-
-    ``agreement``: the lowest share of equal predictions of any evaluation. ``test``: the paired comparison,
-    None where cells failed. ``by_agreement``: which rule decided.
-    """
-
-    name: str
-    cells: int
-    passed: bool
-    by_agreement: bool
-    agreement: float
-    test: NonInferiority | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Of a whole check. ``speed``: median ratio of calibrated seconds to the baseline's, None where not
-    measured.
-    """
-
-    groups: tuple[Group, ...]
-    speed: float | None
-    warnings: tuple[str, ...]
-    slow: bool
-
-    @property
-    def passed(self) -> bool:
-        return all(group.passed for group in self.groups)
 
 
 def check(
@@ -91,7 +60,7 @@ def check(
         )
     groups: dict[tuple[Any, ...], list[Kept]] = {}
     for kept in baseline.kept:
-        groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in _GROUP), []).append(
+        groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in ROW), []).append(
             kept
         )
     verdicts = tuple(
@@ -157,7 +126,7 @@ def _judge(
             name, len(old), False, False, 0.0, None, f"{len(lost)} of {len(old)} cells failed: {reason}"
         )
     shares: list[float] = []
-    outcomes: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    outcomes: dict[tuple[str, str], list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
     for kept in sorted(old, key=lambda k: k.cell["seed"]):
         now = new[kept.identity]
         if now.target_digest != kept.target_digest or now.labels is None or len(now.labels) != len(kept.top1):
@@ -213,16 +182,16 @@ def _speed(
 def _warnings(
     baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], speed: float | None, slower: float
 ) -> list[str]:
-    found = []
+    warnings = []
     if speed is not None and speed > slower:
-        found.append(f"slower: {speed:.2f} times the baseline's seconds, calibrated (limit {slower:g})")
+        warnings.append(f"slower: {speed:.2f} times the baseline's seconds, calibrated (limit {slower:g})")
     versions = {
         (k.cell["method"], k.version, new[k.identity].version)
         for k in baseline.kept
         if k.identity in new and new[k.identity].version != k.version
     }
-    found += [
+    warnings += [
         f"{name}: version {now}, the baseline has version {then}"
         for name, then, now in sorted(versions, key=str)
     ]
-    return found
+    return warnings

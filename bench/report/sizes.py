@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from bench.report import paper
-from bench.report.choose import in_order, listed
-from bench.report.tables import MISSING, Entry, Row, Table
+from bench.report.paper.numbers import sizes
+from bench.report.select import in_order
+from bench.report.table import MISSING, Row, Score, Table
+from bench.report.wording import listed
 
 PARTS = ("classes", "train", "val", "test")
 
@@ -22,7 +23,7 @@ def table_2(
     shifted test sets and none of a user's own, so their verdict is a dash. ``against`` names the source, the
     paper by default.
     """
-    published = paper.sizes(against or "paper")
+    published = sizes(against or "paper")
     names = list(counts) or in_order(list(published), [])
     measured = {} if frame is None else frame[frame["status"] == "ok"].groupby("target")["n"].max().to_dict()
     columns = [*PARTS, *(f"paper: {part}" for part in PARTS), "verdict", "evaluated"]
@@ -38,7 +39,7 @@ def table_2(
         verdict = (
             (f"differs: {', '.join(different)}" if different else "same") if theirs and ours else MISSING
         )
-        entries["verdict"] = Entry(text=verdict)
+        entries["verdict"] = Score(text=verdict)
         entries["evaluated"] = _size(measured.get(name))
         rows.append(Row((name,), entries, (name,)))
         for remark in dict.fromkeys(note for _, note in theirs.values() if note):
@@ -55,5 +56,5 @@ def table_2(
     return Table("Sizes of the datasets", columns, rows, notes, heads=("dataset",), left=("verdict",))
 
 
-def _size(n: int | None) -> Entry:
-    return Entry() if n is None else Entry(float(n), str(int(n)))
+def _size(n: int | None) -> Score:
+    return Score() if n is None else Score(float(n), str(int(n)))

@@ -15,11 +15,12 @@ from bench.errors import BenchError
 from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
-from bench.report.choose import Choice, in_order, pick
+from bench.report.accuracy import lines, missing_notes, seeds_text
 from bench.report.frame import short
 from bench.report.marks import outcomes
-from bench.report.tables import AVERAGE, Entry, Row, Table
-from bench.report.tables_accuracy import lines, missing_notes, seeds_text
+from bench.report.select import Choice, for_tables, in_order
+from bench.report.table import AVERAGE, Row, Score, Table
+from bench.report.wording import p_text
 from bench.stats import Interval, average_difference_interval, holm, p_value
 
 Block = tuple[str, int, str]  # method, shots, backbone
@@ -42,7 +43,7 @@ def table_ablation(
     or a prompt set. ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method,
     shots and backbone.
     """
-    chosen, _ = pick(frame, replace(choice, variants=True))
+    chosen, _ = for_tables(frame, replace(choice, variants=True))
     shown = {canonical(t) for t in targets}
     chosen = chosen[(chosen["target"] == chosen["dataset"]) | chosen["target"].map(canonical).isin(shown)]
     base_method, base_prompts = _base(base, chosen)
@@ -76,20 +77,20 @@ def table_ablation(
     if not several:
         kept = [replace(row, heads=row.heads[:2], names=row.names[:2]) for row in kept]
     heads = ("method", "shots", "backbone") if several else ("method", "shots")
-    found = Table(
+    table = Table(
         "Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages
     )
     shown_rows = {(row.method, row.shots) for row in kept}
     own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
-    found.notes = [
+    table.notes = [
         f"test accuracy in %, {seeds_text(own)}; change in points from the row marked 'start'",
         *_plain_values(kept),
     ]
-    found.notes += [
+    table.notes += [
         "95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both "
         "rows"
     ]
-    return replace(found, notes=[*found.notes, *missing_notes(found, partial), *frame.attrs.get("notes", ())])
+    return replace(table, notes=[*table.notes, *missing_notes(table, partial), *frame.attrs.get("notes", ())])
 
 
 def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None]:
@@ -142,7 +143,7 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
             else set()
         )
         changed.setdefault(row.method, set()).update(keys)
-    found: dict[str, dict[str, None]] = {}
+    usual_values: dict[str, dict[str, None]] = {}
     for row in rows:
         paths = (
             [path for entry in row.entries.values() for path in entry.paths] if not row.key["variant"] else []
@@ -154,10 +155,10 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
             fit = next(iter(store.behind(Path(path), evaluation)), None)
             usual = {**(fit.parts.settings if fit else {}), **evaluation.values}
             for key in sorted(changed[row.method] & set(usual)):
-                found.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
+                usual_values.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
     return (
-        ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in found.items())]
-        if found
+        ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in usual_values.items())]
+        if usual_values
         else []
     )
 
@@ -167,29 +168,24 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
     changes: dict[int, Interval] = {}
     for i, row in enumerate(rows):
         if start is not None and row is not start:
-            found = paired(row, start, columns)
-            if found is not None:
-                changes[i] = found
+            change = paired(row, start, columns)
+            if change is not None:
+                changes[i] = change
     adjusted = (
         dict(zip(changes, holm([p_value(c) for c in changes.values()]), strict=True)) if changes else {}
     )
     measured = []
-    for i, row in sorted(enumerate(rows), key=lambda found: found[1] is not start):
-        extra = {CHANGE: Entry(), INTERVAL: Entry(), P: Entry()}
+    for i, row in sorted(enumerate(rows), key=lambda numbered: numbered[1] is not start):
+        extra = {CHANGE: Score(), INTERVAL: Score(), P: Score()}
         if row is start:
-            extra[CHANGE] = Entry(text="start")
+            extra[CHANGE] = Score(text="start")
         elif i in changes:
             change = changes[i]
-            extra[CHANGE] = Entry(100 * change.estimate, f"{100 * change.estimate:+.2f}")
-            extra[INTERVAL] = Entry(text=f"{100 * change.low:+.2f} to {100 * change.high:+.2f}")
-            extra[P] = Entry(float(adjusted[i]), p_text(float(adjusted[i])))
+            extra[CHANGE] = Score(100 * change.estimate, f"{100 * change.estimate:+.2f}")
+            extra[INTERVAL] = Score(text=f"{100 * change.low:+.2f} to {100 * change.high:+.2f}")
+            extra[P] = Score(float(adjusted[i]), p_text(float(adjusted[i])))
         measured.append(replace(row, entries={**row.entries, **extra}, block=block))
     return measured
-
-
-def p_text(p: float) -> str:
-    """A p-value with three decimals."""
-    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:

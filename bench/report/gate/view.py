@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bench.report.gate import Group, Verdict
+from bench.report.gate.verdict import Group, Verdict
 
 FORMATS = ("text", "github", "json")
 

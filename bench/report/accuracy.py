@@ -8,19 +8,13 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.names import TEST_ORACLE
 from bench.report import marks
-from bench.report.choose import (
-    IDENTITY,
-    Choice,
-    Namer,
-    in_order,
-    listed,
-    one_backbone,
-    pick,
-    shots_list,
-    shots_text,
-)
-from bench.report.tables import AVERAGE, FAILED, ORACLE, Entry, Row, Table
+from bench.report.coordinates import ROW
+from bench.report.naming import Namer
+from bench.report.select import Choice, for_tables, in_order, one_backbone
+from bench.report.table import AVERAGE, FAILED, Row, Score, Table
+from bench.report.wording import listed, shots_list, shots_text
 
 TARGETS_AVERAGE = "average of shifts"
 
@@ -38,16 +32,16 @@ def table_1(
     A failed seed makes its entry ``ERR``, an absent one a dash; an average over incomplete entries is
     withheld unless ``partial``, then marked.
     """
-    own, notes = pick(frame[frame["target"] == frame["dataset"]], choice)
+    own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
     _some(own, "its own test images")
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
     averages = {AVERAGE: tuple(columns)}
     rows = [*lines(own, columns, averages, partial, choice.methods)]
-    found = Table("Few-shot accuracy", [*columns, AVERAGE], rows, averages=averages)
-    found.notes = [f"test accuracy in %, {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
-    found.notes += [*missing_notes(found, partial), *notes, *frame.attrs.get("notes", ())]
-    return marks.mark(found, bold, underline)
+    table = Table("Few-shot accuracy", [*columns, AVERAGE], rows, averages=averages)
+    table.notes = [f"test accuracy in %, {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
+    table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
+    return marks.mark(table, bold, underline)
 
 
 def table_3(
@@ -61,12 +55,12 @@ def table_3(
     """Accuracy on a source's test set and on shifted ones of models fitted on the source, by backbone and
     shots.
     """
-    chosen, notes = pick(frame, choice)
+    chosen, notes = for_tables(frame, choice)
     sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
     if len(sources) != 1:
-        found = f"shifted test sets of several sources ({', '.join(sources)}): choose one with --datasets"
+        several = f"shifted test sets of several sources ({', '.join(sources)}): choose one with --datasets"
         raise BenchError(
-            found if sources else "no records of shifted test sets: bench run --targets makes them"
+            several if sources else "no records of shifted test sets: bench run --targets makes them"
         )
     source = sources[0]
     chosen = chosen[chosen["dataset"] == source]
@@ -99,14 +93,16 @@ def lines(
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
-    for values, group in frame.groupby(list(IDENTITY), sort=True):
-        key: dict[str, Any] = dict(zip(IDENTITY, values, strict=True))
+    for values, group in frame.groupby(list(ROW), sort=True):
+        key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         seeds = tuple(sorted(int(s) for s in group["seed"].unique()))
         by_target = {t: g for t, g in group.groupby("target")}
         # fits: they have no evaluation at all
         broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]
         entries = {
-            c: entry(by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0])
+            c: mean_over_seeds(
+                by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0]
+            )
             for c in columns
         }
         entries |= {name: average([entries[c] for c in parts], partial) for name, parts in averages.items()}
@@ -120,7 +116,7 @@ def lines(
                 (name, *tail),
                 str(key["method"]),
                 shots,
-                key["protocol"] == ORACLE,
+                key["protocol"] == TEST_ORACLE,
                 block=(key["backbone"], shots),
                 seeds=seeds,
                 key=key,
@@ -130,7 +126,7 @@ def lines(
     return rows
 
 
-def entry(rows: pd.DataFrame, seeds: Sequence[int], broken: pd.DataFrame) -> Entry:
+def mean_over_seeds(rows: pd.DataFrame, seeds: Sequence[int], broken: pd.DataFrame) -> Score:
     """Mean over seeds of one test set's ``rows``; every seed that the table row has anywhere must be there.
 
     A failed seed, of these rows or of the fits in ``broken``, is an error and not a gap.
@@ -139,21 +135,21 @@ def entry(rows: pd.DataFrame, seeds: Sequence[int], broken: pd.DataFrame) -> Ent
     failed = pd.concat([rows[rows["status"] == "failed"], broken])
     failed = failed[~failed["seed"].isin(good["seed"])]
     if len(failed):
-        return Entry(text=FAILED, note="; ".join(sorted(set(failed["error"]))))
+        return Score(text=FAILED, note="; ".join(sorted(set(failed["error"]))))
     if set(good["seed"]) != set(seeds):
-        return Entry()
+        return Score()
     value = float(good["accuracy"].mean())
-    return Entry(value, f"{value:.2f}", paths=tuple(good["path"]))
+    return Score(value, f"{value:.2f}", paths=tuple(good["path"]))
 
 
-def average(entries: Sequence[Entry], partial: bool) -> Entry:
+def average(entries: Sequence[Score], partial: bool) -> Score:
     """The unweighted mean of complete entries; of the ones that are there, marked, only if ``partial``."""
     values = [e.value for e in entries if e.value is not None]
     whole = len(values) == len(entries)
     if not values or not (whole or partial):
-        return Entry()
+        return Score()
     value = sum(values) / len(values)
-    return Entry(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
+    return Score(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
 
 
 def missing_notes(table: Table, partial: bool) -> list[str]:
@@ -168,7 +164,7 @@ def missing_notes(table: Table, partial: bool) -> list[str]:
     ]
     if any(r.oracle for r in table.rows):
         notes.append(
-            "rows marked 'test-oracle' chose hyper-parameters on the test images; they are never best"
+            f"rows marked '{TEST_ORACLE}' chose hyper-parameters on the test images; they are never best"
         )
     if any("uses labels" in r.label for r in table.rows):
         notes.append("prompts marked 'uses labels' were chosen or trained with labelled images")
@@ -186,11 +182,11 @@ def _gaps(table: Table) -> list[str]:
         lacking = tuple(c for c in parts if row.entries[c].value is None)
         if lacking:
             lists.setdefault((row.shots, lacking), []).append(name)
-    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for (shots, lacking), names in lists.items():
-        found.setdefault((tuple(names), lacking), []).append(shots)
+        alike.setdefault((tuple(names), lacking), []).append(shots)
     notes = []
-    for (some, lacking), numbers in found.items():
+    for (some, lacking), numbers in alike.items():
         everything = len(some) > 1 and all(at[n] == list(some) for n in numbers)
         who = "all rows" if everything else listed(some, noun="rows")
         verb = "lacks" if len(some) == 1 else "lack"

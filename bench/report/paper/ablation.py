@@ -1,69 +1,25 @@
-"""Published anchors of swept settings (Fig. 5) and prompt sets (Fig. 8), and ours beside them.
+"""Ours beside the published numbers for swept settings and prompt sets.
 
-An anchor's note says where it stands: ``beta=0.9`` or ``prompts=cupl``, then, for a number that is a
-difference, ``; change in points against beta=0``. Ours is made of the same two rows: the same fits, or the
-same draws.
+Ours is made of the same two rows as a published change: the same fits, or the same draws.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.report import paper
-from bench.report.choose import Choice, Namer, called, pick
-from bench.report.tables import FAILED, MISSING, Entry, Row, Table
+from bench.report.naming import Namer
+from bench.report.paper import verdicts
+from bench.report.paper.anchors import PROMPTS, Anchor, anchors
+from bench.report.paper.numbers import sizes, source_name
+from bench.report.select import Choice, called, for_tables
+from bench.report.table import FAILED, MISSING, Row, Score, Table
 
-PROMPTS = "prompts"
 HEADS = ("method", "shots", "setting", "dataset", "backbone")
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A published number at ``key=value``; ``start``: the value that it is a change from, None for an
-    accuracy.
-
-    ``value`` in points or percent, ``printed`` as printed, ``remark`` what else the note says.
-    """
-
-    method: str
-    backbone: str
-    shots: int
-    dataset: str
-    key: str
-    at: str
-    start: str | None
-    value: float
-    printed: str
-    remark: str
-
-    @property
-    def setting(self) -> str:
-        """``beta=0.9 against beta=0``."""
-        return f"{self.key}={self.at}" + ("" if self.start is None else f" against {self.key}={self.start}")
-
-
-def anchors(source: str = "paper") -> list[Anchor]:
-    """The anchors of a source, in the order of its files; tables of other shapes have none."""
-    found = []
-    for number in paper.published(source).to_dict("records"):
-        words = [part.strip() for part in str(number["note"]).split(";")]
-        place = re.fullmatch(r"(\w+)=(\S+)", words[0])
-        if place is None or pd.isna(number["value"]) or pd.isna(number["shots"]):
-            continue
-        key, at = place.groups()
-        against = [m[1] for w in words if (m := re.fullmatch(rf"change in points against {key}=(\S+)", w))]
-        rest = "; ".join(w for w in words[1:] if not w.startswith("change in points"))
-        start = against[0] if against else None
-        where = (str(number["method"]), str(number["backbone"]), int(number["shots"]), str(number["dataset"]))
-        found.append(Anchor(*where, key, at, start, float(number["value"]), str(number["printed"]), rest))
-    return found
 
 
 def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table:
@@ -75,7 +31,7 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
         raise BenchError(
             f"--against {source}: it has no numbers for swept settings or prompt sets that fit the options"
         )
-    chosen, notes = pick(frame, choice)
+    chosen, notes = for_tables(frame, choice)
     namer = Namer(chosen)
     rows: list[Row] = []
     remarks = []
@@ -85,13 +41,13 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
         if anchor.remark and any(row.entries["difference"].value is not None for row in own):
             remarks.append(f"{anchor.method} {anchor.dataset} with {anchor.setting}: {anchor.remark}")
     rows += _alone(chosen, quoted, namer)
-    title = f"Against published numbers ({paper.source_name(source)}), swept settings and prompt sets"
+    title = f"Against published numbers ({source_name(source)}), swept settings and prompt sets"
     notes = [
-        "accuracies in %, changes and differences in points; " + paper.tally(rows),
+        "accuracies in %, changes and differences in points; " + verdicts.tally(rows),
         *notes,
         *frame.attrs.get("notes", ()),
     ]
-    return Table(title, paper.COLUMNS, rows, [*notes, *remarks], heads=HEADS, left=("verdict",))
+    return Table(title, verdicts.COLUMNS, rows, [*notes, *remarks], heads=HEADS, left=("verdict",))
 
 
 def _wanted(anchor: Anchor, choice: Choice) -> bool:
@@ -162,24 +118,24 @@ def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row
         label, name = namer(key)
         gap = ours.value - anchor.value
         allowed = _tolerance(anchor)
-        verdict = paper.verdict(gap, allowed, str(key["preset"]))
-        yield _row(anchor, label, name, ours, Entry(gap, f"{gap:+.2f}"), allowed, verdict)
+        verdict = verdicts.verdict(gap, allowed, str(key["preset"]))
+        yield _row(anchor, label, name, ours, Score(gap, f"{gap:+.2f}"), allowed, verdict)
     if len(reasons) == own[same].drop_duplicates().shape[0]:
         title = namer.titles.get(anchor.method, anchor.method)
         said = sorted(set(filter(None, reasons)))
         verdict = f"not run ({'; '.join(said)})" if said else "not run"
-        ours = Entry(text=FAILED if "failed" in said else MISSING)
-        yield _row(anchor, title, anchor.method, ours, Entry(), _tolerance(anchor), verdict)
+        ours = Score(text=FAILED if "failed" in said else MISSING)
+        yield _row(anchor, title, anchor.method, ours, Score(), _tolerance(anchor), verdict)
 
 
 def _tolerance(anchor: Anchor) -> float:
     """As for the cells of tables I and III: for a change, a wide one, since both of its numbers share their
     draws.
     """
-    return paper.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in paper.sizes())
+    return verdicts.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in sizes())
 
 
-def _value(anchor: Anchor, group: pd.DataFrame) -> tuple[Entry, str]:
+def _value(anchor: Anchor, group: pd.DataFrame) -> tuple[Score, str]:
     """Our accuracy at the anchor's place, or its change from the start; where there is none, why."""
     means = []
     wanted = [anchor.at, *([anchor.start] if anchor.start is not None else [])]
@@ -189,24 +145,19 @@ def _value(anchor: Anchor, group: pd.DataFrame) -> tuple[Entry, str]:
         good = rows[rows["status"] == "ok"]
         if set(good["seed"]) != seeds or not len(good):
             failed = len(rows) > len(good)
-            return Entry(), "failed" if failed else f"missing: {anchor.key}={value}"
+            return Score(), "failed" if failed else f"missing: {anchor.key}={value}"
         means.append(float(good["accuracy"].mean()))
     if anchor.start is None:
-        return Entry(means[0], f"{means[0]:.2f}"), ""
+        return Score(means[0], f"{means[0]:.2f}"), ""
     change = means[0] - means[1]
-    return Entry(change, f"{change:+.2f}"), ""
+    return Score(change, f"{change:+.2f}"), ""
 
 
-def _row(anchor: Anchor, label: str, name: str, ours: Entry, gap: Entry, allowed: float, verdict: str) -> Row:
+def _row(anchor: Anchor, label: str, name: str, ours: Score, gap: Score, allowed: float, verdict: str) -> Row:
     tail = (str(anchor.shots), anchor.setting, anchor.dataset, anchor.backbone)
     printed = anchor.printed if anchor.start is None else f"{anchor.value:+.2f}"
-    entries = {
-        "ours": ours,
-        "published": Entry(anchor.value, printed, note=anchor.remark),
-        "difference": gap,
-        "tolerance": Entry(allowed, f"{allowed:.1f}"),
-        "verdict": Entry(text=verdict),
-    }
+    quoted = Score(anchor.value, printed, note=anchor.remark)
+    entries = verdicts.entries(ours, quoted, gap, allowed, verdict)
     return Row(
         (label, *tail), entries, (name, *tail), anchor.method, anchor.shots, block=(anchor.method, anchor.key)
     )
@@ -214,7 +165,7 @@ def _row(anchor: Anchor, label: str, name: str, ours: Entry, gap: Entry, allowed
 
 def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]:
     """What we varied without a published number: one row per method, backbone and setting."""
-    found: dict[tuple[str, str, str, str], tuple[set[int], set[str]]] = {}
+    groups: dict[tuple[str, str, str, str], tuple[set[int], set[str]]] = {}
     for method, own in frame.groupby("method", sort=True):
         several = own.groupby(["backbone", "shots"])[PROMPTS].transform("nunique") > 1
         for (_, r), many in zip(own.iterrows(), several, strict=True):
@@ -223,21 +174,18 @@ def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]
             )
             for key in keys:
                 place = (str(method), str(r["backbone"]), key, _why_not(r, key, quoted))
-                shots, names = found.setdefault(place, (set(), set()))
+                shots, names = groups.setdefault(place, (set(), set()))
                 shots.add(int(r["shots"]))
                 names.add(str(r["target"]))
     rows = []
-    for (method, backbone, key, reason), (shots, names) in found.items():
+    for (method, backbone, key, reason), (shots, names) in groups.items():
         if reason:
             where = ", ".join(sorted(names)) if len(names) <= 3 else f"{len(names)} datasets"
             tail = (", ".join(map(str, sorted(shots))), key, where, backbone)
-            entries = {c: Entry() for c in paper.COLUMNS} | {
-                "verdict": Entry(text=f"not comparable ({reason})")
-            }
             rows.append(
                 Row(
                     (namer.titles[method], *tail),
-                    entries,
+                    verdicts.unquoted(reason),
                     (method, *tail),
                     method,
                     max(shots),

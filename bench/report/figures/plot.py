@@ -1,0 +1,97 @@
+"""Figures of the recorded results: chosen by kind, drawn with Seaborn, written byte for byte the same every
+time.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.files import write_bytes
+from bench.names import canonical, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report.figures.style import Drawn
+
+KINDS = {
+    "shots": "accuracy against images per class: the average and every dataset",
+    "beta": "accuracy change against beta = 0, on the source and its shifted test sets",
+    "prompts": "one method with several prompt sets against images per class",
+    "cd": "critical difference diagram of average ranks over datasets",
+    "time": "accuracy against seconds of fitting, tuning included",
+}
+FORMATS = ("pdf", "png", "svg")
+
+
+def plot(
+    frame: pd.DataFrame,
+    kind: str = "shots",
+    *,
+    methods: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = (),
+    backbone: str | None = None,
+    prompts: Sequence[str] = (),
+    protocol: str | None = None,
+    preset: str | None = None,
+    setting: str = "beta",
+    first: Sequence[str] = (),
+) -> Drawn:
+    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``; intervals are those of
+    bench.stats, 95 %.
+
+    Names narrow it down; ``setting``: what ``beta`` has on its x axis; ``first``: methods that are coloured
+    before others where a figure cannot tell all of them apart. Raises BenchError for an unknown kind and
+    where the records that it needs are not there, naming the ``bench run`` that makes them.
+    """
+    name = canonical(kind)
+    if name not in KINDS:
+        raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+    # Seaborn and matplotlib take a second to load.
+    from bench.report.figures import beta, cd, time
+    from bench.report.figures import prompts as prompts_figure
+    from bench.report.figures import shots as shots_figure
+    from bench.report.select import Choice
+
+    choice = Choice(
+        tuple(methods),
+        tuple(datasets),
+        tuple(shots),
+        backbone,
+        tuple(prompts),
+        protocol,
+        preset,
+        first=tuple(first),
+    )
+    if name == "beta":
+        return beta.draw(frame, choice, setting)
+    draw = {"shots": shots_figure.draw, "prompts": prompts_figure.draw, "cd": cd.draw, "time": time.draw}
+    return draw[name](frame, choice)
+
+
+def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
+    """The figure as a file's bytes; no date or random id goes in, so equal records give equal files."""
+    from bench.report.figures import style
+
+    if form not in FORMATS:
+        raise BenchError(
+            f"figure format '{form}': unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}"
+        )
+    nameless = {
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "svg": {"Date": None, "Creator": None},
+    }
+    out = io.BytesIO()
+    with style.context():
+        drawn.figure.savefig(out, format=form, dpi=dpi, metadata=nameless.get(form, {"Software": None}))
+    return out.getvalue()
+
+
+def save(drawn: Drawn, path: Path, dpi: int = 300) -> None:
+    """Write the figure as the format of the path's suffix. Raises BenchError for a suffix that is none."""
+    write_bytes(path, encode(drawn, path.suffix.removeprefix(".").lower(), dpi))

@@ -1,0 +1,1 @@
+"""The regression gate: have the methods got worse than a baseline?"""

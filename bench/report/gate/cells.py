@@ -1,0 +1,128 @@
+"""The cells of a baseline: taken from records, narrowed down, found again in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.names import canonical
+from bench.records import keys, store
+from bench.records.types import EvaluationRecord
+from bench.report.coordinates import CELL, EVALUATION
+from bench.report.frame import precision, with_precision
+from bench.report.gate.baseline import Baseline, Kept
+
+# of a record's provenance, what its machine does not determine
+_PER_RECORD = ("written", "order", "folder", "source")
+
+
+def collect(frame: pd.DataFrame) -> list[Kept]:
+    """The successful evaluations of a frame with their predictions. Raises BenchError where predictions are
+    gone.
+    """
+    return [
+        _keep(Path(path), variant)
+        for path, variant, s in zip(frame["path"], frame["variant"], frame["status"], strict=True)
+        if s == "ok"
+    ]
+
+
+def _keep(path: Path, variant: str) -> Kept:
+    record = store.read(path)
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: the record has gone; load the results again")
+    fits = store.behind(path, record)
+    overrides = {f.cell.method: dict(f.changed) for f in fits}
+    overrides.setdefault(record.cell.method, {}).update(record.changed)
+    arrays = store.predictions(path)
+    fit = fits[0] if fits else None
+    return Kept(
+        cell={name: getattr(record.cell, name) for name in CELL},
+        target=record.target,
+        variant=variant,
+        target_digest=record.parts.target,
+        version=fit.parts.version if fit else None,
+        seconds=(sum(fit.seconds.values()) if fit else 0.0) + record.seconds,
+        overrides={name: values for name, values in overrides.items() if values},
+        top1=arrays["top1"].astype(np.uint16),
+        machine={k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _PER_RECORD},
+        labels=arrays["labels"],
+        precision=precision(fit.parts if fit else None),
+    )
+
+
+def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
+    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all). BenchError where
+    none is left.
+
+    Cells without labels count for all shots and seeds.
+    """
+    kept = tuple(k for k in baseline.kept if _wanted(k.cell, chosen))
+    if not kept:
+        raise BenchError(
+            "the baseline holds no such cell; leave out --methods, --datasets, --shots or --seeds"
+        )
+    return replace(baseline, kept=kept)
+
+
+def in_precision(baseline: Baseline, wanted: str) -> Baseline:
+    """The cells under the names that they have in another precision; each still says which one it was kept
+    in.
+    """
+    keys.dtype(wanted)
+
+    def renamed(k: Kept) -> Kept:
+        settings = k.variant.removesuffix(with_precision("", k.precision)).removesuffix(", ")
+        return replace(k, variant=with_precision(settings, wanted))
+
+    return replace(baseline, kept=tuple(map(renamed, baseline.kept)))
+
+
+def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
+    """The rows of a frame that a baseline has a cell for."""
+    wanted = {kept.identity for kept in baseline.kept}
+    return frame.loc[
+        np.array([tuple(row) in wanted for row in frame[list(EVALUATION)].to_numpy().tolist()], dtype=bool)
+    ]
+
+
+def chosen(
+    frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = keys.SINGLE
+) -> list[Kept]:
+    """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from
+    a frame's records.
+
+    Raises BenchError when there are none, when one of them failed or when an old one is missing.
+    """
+    if old is not None:
+        rows = select(frame, old)
+    else:
+        plain = frame[frame["variant"] == with_precision("", in_)]
+        cells = (dict(zip(CELL, row, strict=True)) for row in plain[list(CELL)].to_numpy().tolist())
+        rows = plain.loc[np.array([_wanted(cell, wanted) for cell in cells], dtype=bool)]
+    kept = collect(rows)
+    lost = {k.identity for k in old.kept} - {k.identity for k in kept} if old is not None else set()
+    if lost or not kept or len(kept) < len(rows):
+        what = (
+            f"{len(lost) or len(rows) - len(kept)} cells failed or have no record"
+            if lost or len(rows)
+            else "no such records"
+        )
+        raise BenchError(f"the baseline is not written: {what}; run them first with `bench run`")
+    return kept
+
+
+def _wanted(cell: Mapping[str, Any], chosen: Mapping[str, Sequence[Any]]) -> bool:
+    def fits(name: str, value: Any) -> bool:
+        if name in ("shots", "seed"):
+            return value == 0 or value in chosen[name]
+        return canonical(str(value)) in {canonical(v) for v in chosen[name]}
+
+    return all(fits(name, cell[name]) for name in chosen if chosen[name])

@@ -1,0 +1,1 @@
+"""Published numbers (results/paper), and ours beside them with a verdict."""

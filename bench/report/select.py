@@ -1,0 +1,199 @@
+"""Which rows of the frame a table, a figure or a comparison shows.
+
+Tables (``for_tables``) show every protocol and preset that is not ruled out, as rows of their own. Figures
+(``for_figures``) show one protocol and one preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.names import RECIPE, TEST_ORACLE, canonical, nearest
+from bench.report.coordinates import EVALUATION, ROW
+from bench.report.wording import shots_list
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings
+    too.
+
+    ``first``: methods that keep their colours in a figure of more than it can tell apart.
+    """
+
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    shots: tuple[int, ...] = ()
+    backbone: str | None = None
+    prompts: tuple[str, ...] = ()
+    protocol: str | None = None
+    preset: str | None = None
+    variants: bool = False
+    first: tuple[str, ...] = ()
+
+
+def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
+    """Rows whose ``column`` is one of ``names``; all for no names. BenchError for a name without records."""
+    if not names:
+        return frame
+    known = {canonical(n): n for n in frame[column].unique()}
+    for name in names:
+        if canonical(name) not in known:
+            raise BenchError(f"no records of {column} '{name}'{nearest(name, known.values())}; run it first")
+    return frame[frame[column].isin([known[canonical(n)] for n in names])]
+
+
+def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
+    """The frame with rows of equal texts under their other names too, where a cell has no row under that
+    name.
+
+    These are names that the same table row has on other datasets, and those of ``names`` that have no records
+    at all.
+    """
+    row, own = list(ROW), set(frame["prompts"].map(canonical))
+    other = frame.assign(prompts=frame["also"]).explode("prompts").dropna(subset=["prompts"])
+    wanted = other["prompts"].map(canonical).isin({canonical(n) for n in names} - own)
+    wanted |= pd.MultiIndex.from_frame(other[row]).isin(pd.MultiIndex.from_frame(frame[row]))
+    cells, more = (pd.MultiIndex.from_frame(rows[list(EVALUATION)]) for rows in (frame, other))
+    return pd.concat([frame, other[wanted & ~more.isin(cells)]], ignore_index=True)
+
+
+def at_shots(frame: pd.DataFrame, shots: Sequence[int]) -> pd.DataFrame:
+    """Rows with these numbers of shots, and those without any. BenchError where there are other
+    numbers only.
+    """
+    there = sorted(set(frame["shots"]) - {0})
+    if shots and there and not set(shots) & set(there):
+        raise BenchError(f"no records of {shots_list(shots)}; there are some of {shots_list(there)}")
+    return frame[frame["shots"].isin([0, *shots])] if shots else frame
+
+
+def for_tables(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
+    """The chosen rows, and notes on what was left out without being asked for.
+
+    Raises BenchError for names without records.
+    """
+    frame = _named(frame, choice)
+    frame = only(frame, "protocol", (choice.protocol,) if choice.protocol else ())
+    frame = only(frame, "preset", (choice.preset,) if choice.preset else ())
+    frame = _drawn(frame, choice)
+    if choice.variants:
+        return frame, []
+    has_plain = set(frame[frame["variant"] == ""]["method"])
+    kept = frame[(frame["variant"] == "") | ~frame["method"].isin(has_plain)]
+    left_out = sorted(set(frame["method"]) & set(frame.drop(kept.index)["method"]))
+    hint = (
+        f"left out: rows of {', '.join(left_out)} with changed settings (`bench table ablation`, or "
+        "--variants)"
+    )
+    return kept, [hint] if left_out else []
+
+
+def for_figures(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
+    """The chosen rows of one protocol and preset, and notes.
+
+    Raises BenchError for names without records, and where the protocol or the preset is left open.
+    """
+    notes = list(frame.attrs.get("notes", ()))
+    frame = _drawn(_named(frame, choice), choice)
+    protocol = choice.protocol or usual_protocol(frame)
+    frame = only(frame, "protocol", (protocol,) if protocol else ())
+    require_one(frame, "protocol", "records of several protocols")
+    if (frame["protocol"] == TEST_ORACLE).any():
+        notes.append(f"{TEST_ORACLE}: hyper-parameters were chosen on the test images")
+    frame = only(frame, "preset", (choice.preset,) if choice.preset else ())
+    if len(frame) and frame.groupby("backbone")["preset"].nunique().max() > 1:
+        require_one(frame, "preset", "records of several presets")
+    return frame, notes
+
+
+def _named(frame: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """The rows of the methods, datasets and the backbone of a choice."""
+    frame = only(frame, "method", choice.methods)
+    frame = only(frame, "dataset", choice.datasets)
+    return only(frame, "backbone", (choice.backbone,) if choice.backbone else ())
+
+
+def _drawn(frame: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """The rows with the numbers of shots and the prompt sets of a choice."""
+    frame = at_shots(frame, choice.shots)
+    return only(called(frame, choice.prompts), "prompts", choice.prompts)
+
+
+def usual_protocol(frame: pd.DataFrame) -> str | None:
+    """The protocol that counts where none is asked for; None where no record has it."""
+    return RECIPE if (frame["protocol"] == RECIPE).any() else None
+
+
+def plain(frame: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """Methods with their default settings, one prompt set each: the common one where a method has it."""
+    frame = frame[frame["variant"] == ""]
+    if choice.prompts or not len(frame):
+        return frame
+    count = frame.groupby("prompts")["method"].nunique()
+    usual = {p: i for i, p in enumerate(sorted(count.index, key=lambda p: (-count[p], p)))}
+    best = frame.groupby("method")["prompts"].agg(lambda p: min(p.unique(), key=lambda name: usual[name]))
+    return frame[frame["prompts"] == frame["method"].map(best)]
+
+
+def own_tests(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
+    """Default rows of one backbone on each dataset's own test images, and notes."""
+    own, notes = for_figures(frame[frame["target"] == frame["dataset"]], choice)
+    own = one_backbone(plain(own, choice))
+    several = own.groupby("method")["prompts"].nunique()
+    if len(several) and several.max() > 1:
+        raise BenchError(
+            f"{several.idxmax()} has several of {', '.join(choice.prompts)}: choose one with --prompts"
+        )
+    if not (own["shots"] > 0).any():
+        raise BenchError(
+            f"no few-shot records to draw; make some with `{run_command(choice, '--shots 1,4,16')}`"
+        )
+    return own, notes
+
+
+def require_one(frame: pd.DataFrame, column: str, problem: str, flag: str | None = None) -> None:
+    """Raise BenchError where a column has several values: the problem, the values and the flag that
+    chooses one (by default the column's).
+    """
+    values = sorted(map(str, frame[column].unique()))
+    if len(values) > 1:
+        raise BenchError(f"{problem} ({', '.join(values)}): choose one with --{flag or column}")
+
+
+def one_backbone(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame itself. Raises BenchError when its records are of several backbones."""
+    require_one(frame, "backbone", "records of several backbones")
+    return frame
+
+
+def one_method(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The frame itself. Raises BenchError when several methods have ``what``."""
+    require_one(frame, "method", f"several methods have {what}", "methods")
+    return frame
+
+
+def run_command(choice: Choice, rest: str) -> str:
+    """The ``bench run`` that makes the records of a choice, with ``rest``."""
+    lists = (("methods", choice.methods), ("datasets", choice.datasets), ("prompts", choice.prompts))
+    flags = [f"--{name} {','.join(values)}" for name, values in lists if values and f"--{name} " not in rest]
+    flags += (
+        [f"--shots {','.join(map(str, choice.shots))}"] if choice.shots and "--shots " not in rest else []
+    )
+    flags += [f"--backbone {choice.backbone}"] if choice.backbone else []
+    return " ".join(["bench run", *flags, rest]).strip()
+
+
+def any_shots(choice: Choice) -> Choice:
+    """The same choice for every number of shots."""
+    return replace(choice, shots=())
+
+
+def in_order(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """``names`` in the order of ``wanted``, the others behind by name."""
+    rank = {canonical(d): i for i, d in enumerate(wanted)}
+    return sorted(names, key=lambda d: (rank.get(canonical(d), len(rank)), d))

@@ -1,0 +1,78 @@
+"""Tables as data: which number stands where, what is best, what is missing.
+
+Builders (``accuracy``, ``ablation``, ``sizes``, ``paper``, ``compare``) make tables, ``marks`` marks them and
+``render`` turns them into text; ``tables`` puts these together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING, FAILED, AVERAGE = "-", "ERR", "average"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One place of a table: a value (percent, unless the column says otherwise) or None, and the text that
+    shows it.
+
+    ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths``
+    are the records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
+    """
+
+    value: float | None = None
+    text: str = MISSING
+    best: bool = False
+    tied: bool = False
+    partial: bool = False
+    paths: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable
+    forms.
+
+    Rows of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``:
+    the coordinates that its records share (``coordinates.ROW``).
+    """
+
+    heads: tuple[str, ...]
+    entries: dict[str, Score]
+    names: tuple[str, ...] = ()
+    method: str = ""
+    shots: int = 0
+    oracle: bool = False
+    block: tuple[object, ...] = ()
+    seeds: tuple[int, ...] = ()
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The method, with whatever tells its rows apart."""
+        return self.heads[0]
+
+
+@dataclass
+class Table:
+    """A titled table. ``heads`` name the leading columns, ``columns`` the others; ``notes`` stand below.
+
+    ``averages``: columns that average others, with those. ``left``: columns of text, set to the left.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    heads: tuple[str, ...] = ("method", "shots")
+    averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+
+
+def broken(column: str) -> list[str]:
+    """A column's name in pieces for several lines, so that a column is hardly wider than its numbers."""
+    return re.sub(r"(?<=[-_ ])", "\n", column).split("\n") if len(column) > 8 else [column]
