@@ -9,6 +9,7 @@ import torch
 
 from bench.interface import Method, points
 from bench.train import loop, rng, select
+from bench.train.keep import Trained
 from tests.train.engine_cases import OVERRIDES, Case, case
 
 NAMES = sorted(OVERRIDES)
@@ -56,7 +57,7 @@ def test_every_replica_alone(name: str) -> None:
     values = points(c.recipe.grid)
     score = select.scorer(c.method, c.recipe, c.consts, settings, c.val)
 
-    def train(chosen: list[dict[str, float]]) -> loop.Trained:
+    def train(chosen: list[dict[str, float]]) -> Trained:
         start = [c.method.init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in chosen]
         return loop.train(c.method, c.recipe, c.consts, start, chosen, settings, c.pools, 1, score)
 
@@ -77,7 +78,7 @@ def test_patience_is_each_replicas_own() -> None:
     settings, values = c.task.settings, points(c.recipe.grid)
     score = select.scorer(c.method, c.recipe, c.consts, settings, c.val)
 
-    def train(chosen: list[dict[str, float]]) -> loop.Trained:
+    def train(chosen: list[dict[str, float]]) -> Trained:
         start = [c.method.init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in chosen]
         return loop.train(c.method, c.recipe, c.consts, start, chosen, settings, c.pools, 1, score)
 

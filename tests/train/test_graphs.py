@@ -13,6 +13,7 @@ import torch
 
 from bench.interface import Batch, Consts, Method, Params, Values, points, steps_of
 from bench.train import blocks, graphs, loop, optim, rng, select, waves
+from bench.train.keep import Trained
 from tests.train.engine_cases import Case, case, on
 
 LONG: dict[str, dict[str, Any]] = {
@@ -85,7 +86,7 @@ def prepared(c: Case) -> tuple[Values, list[dict[str, float]], list[Params]]:
     )
 
 
-def train(c: Case) -> loop.Trained:
+def train(c: Case) -> Trained:
     settings, values, start = prepared(c)
     score = select.scorer(c.method, c.recipe, c.consts, settings, c.val)
     return loop.train(c.method, c.recipe, c.consts, start, values, settings, c.pools, 1, score)
@@ -115,7 +116,7 @@ def plain(c: Case) -> tuple[Params, list[list[float]]]:
     return params, losses
 
 
-def same(one: loop.Trained, other: loop.Trained) -> None:
+def same(one: Trained, other: Trained) -> None:
     """Bit for bit."""
     for name in ("score", "step", "curve", "steps", "losses"):
         assert getattr(one, name) == getattr(other, name), name

@@ -10,6 +10,7 @@ import torch
 from bench.interface import Recipe
 from bench.recipe import OptimSpec
 from bench.train import loop, waves
+from bench.train.keep import Trained
 from tests.train.engine_cases import case
 from tests.train.test_fused import assert_same
 
@@ -76,7 +77,7 @@ def test_out_of_memory_halves_the_wave(error: Exception, monkeypatch: pytest.Mon
     c = case("safe")
     whole, sizes, original = c.fit(), [], loop.train
 
-    def cramped(*arguments: Any) -> loop.Trained:
+    def cramped(*arguments: Any) -> Trained:
         sizes.append(len(arguments[4]))
         if len(arguments[4]) > 2:
             raise error
@@ -90,7 +91,7 @@ def test_out_of_memory_halves_the_wave(error: Exception, monkeypatch: pytest.Mon
 
 
 def test_what_fits_in_no_wave_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*arguments: Any) -> loop.Trained:
+    def never(*arguments: Any) -> Trained:
         raise MemoryError("not even one")
 
     c = case("safe")
@@ -100,7 +101,7 @@ def test_what_fits_in_no_wave_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_other_errors_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: Any) -> loop.Trained:
+    def broken(*arguments: Any) -> Trained:
         raise RuntimeError("shapes do not match")
 
     c = case("safe")
