@@ -1,10 +1,9 @@
-"""The interface every method implements: pure functions on named tensors, so that one engine trains one
-replica or forty.
+"""The interface every method implements: pure functions on named tensors.
 
-One import line of this module serves a method file: it also gives the data of recipes (``bench.recipe``),
-torch and ``Tensor``. A method never sees a test or validation image: its ``Task`` holds the support set and
-the text side only; the engine scores validation and evaluation feeds test features one batch at a time
-(architecture 4, protocol 21.13).
+One engine can thus train one replica or forty. One import line of this module serves a method file: it also
+gives the data of recipes (``bench.recipe``), torch and ``Tensor``. A method never sees a test or validation
+image: its ``Task`` holds the support set and the text side only; the engine scores validation and evaluation
+feeds test features one batch at a time (docs/architecture.md, The interface; protocol 21.13).
 
 Shape legend: K classes, C embedding width, N support images, P prompts, B batch, G grid points, T tokens, D
 tower width.
@@ -112,8 +111,7 @@ def fit_values(method: Method, values: Values) -> FitValues:
 
 
 def scored_values(method: Method, values: Values) -> dict[str, Any]:
-    """What ``logits`` gets while a fit is selected: the fit's values, and for the rest the method's own
-    defaults.
+    """What ``logits`` gets while a fit is selected: the fit's values, else the method's own defaults.
 
     What the user set or a preset names for inference is left out, because it must not move the fit.
     """
@@ -162,9 +160,7 @@ class FitFacts(Facts):
 
 @dataclass(frozen=True)
 class TextSide:
-    """The text of a task: raw prompt features (P, C), the class of each (P,), class names, and the frozen
-    text tower.
-    """
+    """A task's text: raw prompt features (P, C), the class of each (P,), class names, frozen text tower."""
 
     raw_PC: Tensor
     class_of_P: Tensor
@@ -174,9 +170,7 @@ class TextSide:
 
 @dataclass(frozen=True)
 class State:
-    """What a fitted method keeps: named tensors, and the settings and values chosen that it was fitted
-    with.
-    """
+    """What a fitted method keeps: named tensors, and the settings and chosen values it was fitted with."""
 
     params: Params
     values: Values
@@ -243,8 +237,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of every stream for one step, the step number (from 0) and a generator for the method's own
-    randomness.
+    """One step's rows of every stream, the step number (from 0) and a generator for the method's randomness.
 
     Steps whose losses read rows alone can be replayed as CUDA graphs; those that read ``step`` or ``noise``
     are not, and tasks that read ``noise`` train one by one.
@@ -305,9 +298,7 @@ class Method:
         return Recipe()
 
     def learned_text(self, settings: Values, facts: Facts) -> LearnedText | None:
-        """What is learned inside the prompts, for the price of a fit; None where no gradient passes the text
-        tower.
-        """
+        """What is learned inside the prompts, at a fit's price; None if no gradient passes the text tower."""
         return None
 
     def prepare(self, task: Task) -> Consts:
@@ -337,8 +328,9 @@ class Method:
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Tensor | Lines]]:
-        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)); override where points
-        share work.
+        """Logits of all search points, in pieces (positions in ``grid``, (g, B, K)).
+
+        Override it where points share work.
 
         A piece whose points differ by a factor of one term alone is best given as ``Lines``.
         """

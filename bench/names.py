@@ -1,5 +1,6 @@
-"""Names that users write: one spelling (hyphen and underscore are the same letter, case does not matter), and
-the names of the protocols.
+"""Names that users write, in one spelling, and the names of the protocols.
+
+Hyphen and underscore are the same letter, and case does not matter.
 """
 
 from __future__ import annotations

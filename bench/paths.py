@@ -20,9 +20,9 @@ def datasets_dir() -> Path:
 
 
 def methods_dir() -> Path:
-    """The folder of methods, one Python file each. It is ``bench/methods``, a link to ``../methods`` in a
-    checkout; the path is the one that the link leads to.
+    """The folder of methods, one Python file each.
 
+    It is ``bench/methods``, in a checkout a link to ``../methods``; the path is what the link leads to.
     Raises BenchError where the link is none: git and some archives write its text into a file instead.
     """
     inside = _PACKAGE / "methods"
@@ -31,6 +31,11 @@ def methods_dir() -> Path:
             f"{inside} has to be a link to the folder methods/: run  ln -sfn ../methods '{inside}'"
         )
     return inside.resolve()
+
+
+def as_known(text: str) -> str:
+    """A text that may name files of methods, with the folder that people know instead of the link to it."""
+    return text.replace(str(_PACKAGE / "methods"), str(methods_dir()))
 
 
 def results_dir() -> Path:

@@ -18,12 +18,11 @@ from bench.files import digest as json_digest
 from bench.names import canonical, nearest
 from bench.paths import datasets_dir
 
-# Unit-normalise each prompt's feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT;
-# protocol 1.4.4).
+# Unit-normalise each feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
 MINED = 21  # templates that mining keeps (datasets 5.5)
 DRAWN = 2  # counts up when bench/run/tuned_prompts.py makes something else of the same strings
-# sets made with labelled images: they carry shots and seed
+# Sets made with labelled images carry shots and seed.
 LABELLED = frozenset({"mined", "mined-val", "linear"})
 
 
@@ -61,9 +60,7 @@ class PromptSet:
 
 
 def fill(template: str, classname: str) -> str:
-    """The template with the class name in place of ``{}``; underscores become blanks, case is kept (datasets
-    3).
-    """
+    """The template with the class name for ``{}``; underscores become blanks, case stays (datasets 3)."""
     return template.replace("{}", classname.replace("_", " "))
 
 
@@ -100,9 +97,7 @@ def _mined_val(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | No
 
 
 def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
-    """Starts at the sentences, or at the hand templates of a dataset for which nobody published or
-    gave any.
-    """
+    """Starts at the sentences, or the hand templates of a dataset for which nobody published or gave any."""
     try:
         base = _cupl(spec, classnames, folder)
     except MissingData:
@@ -137,9 +132,7 @@ SETS: dict[str, tuple[str, Builder]] = {
 
 
 def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
-    """The other sets of templates that say the same as the set ``name`` on this dataset, whatever its classes
-    are called.
-    """
+    """Other template sets that say the same as set ``name`` on this dataset, whatever its class names."""
     own_forms = {set_: spec.templates[set_] for set_ in ("coop", "hand")}
     given = {"class-name": ("{}",), "vanilla": (DEFAULT_TEMPLATE,), **own_forms}
     own = given.pop(canonical(name), None)
@@ -147,9 +140,7 @@ def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def labelled(name: str) -> bool:
-    """Whether a prompt set is made with labelled images, so that even label-free methods depend on shots and
-    seed.
-    """
+    """Whether labelled images make the prompt set: then label-free methods too depend on shots and seed."""
     return canonical(name) in LABELLED
 
 

@@ -101,8 +101,7 @@ class OptimSpec:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able and ``Schedule(**that)`` restores
-    it.
+    """Learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able, ``Schedule(**that)`` restores it.
 
     Missing options are filled in with the published values, so that equal schedules compare and serialise
     equal.
@@ -246,8 +245,9 @@ def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream")
 
 
 def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps that make one epoch; rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not
-    rows. Raises ``BenchError`` for an unknown rule or an illegal batch.
+    """Steps that make one epoch. Raises ``BenchError`` for an unknown rule or an illegal batch.
+
+    Rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows.
     """
     rule = rule_named(rule)
     check_legal(rule, n_rows, batch)

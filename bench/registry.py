@@ -40,8 +40,7 @@ def own(file: Path) -> bool:
 
 
 def load_file(file: Path) -> ModuleType:
-    """A method file as module ``bench.methods.<stem>``. Raises BenchError with the reason when it does not
-    import.
+    """A method file as module ``bench.methods.<stem>``. BenchError has the reason when it does not import.
 
     One of the program's own is imported as anybody imports it. A plugin is loaded from its file, and anew
     where it was edited since, with the modules of its own folder: what runs is what its key says.
@@ -59,8 +58,9 @@ def _unimportable(file: Path, error: Exception) -> BenchError:
 
 
 def _plugin(file: Path) -> ModuleType:
-    """A plugin's module: the one that was loaded before where its source is the same. It is a module of
-    ``bench.methods``, so that a lone file may write ``from .coop import CoOp``.
+    """A plugin's module: the one that was loaded before where its source is the same.
+
+    It is a module of ``bench.methods``, so that a lone file may write ``from .coop import CoOp``.
     """
     name = f"{METHODS}.{file.stem}"
     if (methods_dir() / file.name).exists():
@@ -101,8 +101,8 @@ def _forget(file: Path) -> None:
             del sys.modules[name]
         elif place is not None and name in names:
             raise BenchError(
-                f"{file}: Python has another module '{name}' ({place}) than {names[name]}: give it another "
-                "name"
+                f"{file}: Python has another module '{name}' ({place}) than {names[name]}: "
+                "give it another name"
             )
 
 
@@ -127,8 +127,8 @@ def _check(cls: type[Method], source: str) -> None:
     if unknown or not set(cls.inference) <= set(cls.settings):
         odd = ", ".join(sorted(unknown | (set(cls.inference) - set(cls.settings))))
         raise BenchError(
-            f"{source}: {cls.name}: {odd}: not in settings; every preset, per_dataset and inference key must "
-            "be"
+            f"{source}: {cls.name}: {odd}: not in settings; "
+            "every preset, per_dataset and inference key must be"
         )
 
 
@@ -146,15 +146,13 @@ class Registry:
         self.broken: list[Broken] = []
 
     def add(self, cls: type[Method], source: str, digest: str = "") -> None:
-        """Register one method class. Raises BenchError when its name is taken or its fields are
-        incomplete.
-        """
+        """Register one method class. BenchError when its name is taken or its fields are incomplete."""
         _check(cls, source)
         key = canonical(cls.name)
         if key in self.methods and self.sources[key] != source:
             raise BenchError(
-                f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; give the method another "
-                "name"
+                f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; "
+                "give the method another name"
             )
         self.methods[key] = cls()
         self.sources[key] = source
@@ -174,9 +172,7 @@ class Registry:
             self.add(cls, str(file), getattr(module, _SOURCE, ""))
 
     def get(self, name: str) -> Method:
-        """The method of that name. Raises BenchError with the nearest name, or the reason its file did not
-        load.
-        """
+        """The method of that name. BenchError with the nearest name, or why its file did not load."""
         method = self.methods.get(canonical(name))
         if method is not None:
             return method
@@ -214,9 +210,7 @@ def _installed(registry: Registry, point: EntryPoint) -> None:
 
 @lru_cache(maxsize=1)
 def builtin() -> Registry:
-    """The methods that come with the program and those of installed packages (entry points
-    ``bench.methods``).
-    """
+    """The program's own methods and those of installed packages (entry points ``bench.methods``)."""
     registry = Registry()
     for file in sorted(methods_dir().glob("[!_]*.py")):
         _try(registry, str(file), partial(registry.add_file, file))
@@ -226,9 +220,7 @@ def builtin() -> Registry:
 
 
 def with_plugins(files: tuple[Path, ...] = ()) -> Registry:
-    """The built-in methods and those of the given plugin files; a plugin that does not load is an
-    error here.
-    """
+    """The built-in methods and those of given plugin files; one that does not load is an error here."""
     base = builtin()
     registry = Registry()
     registry.methods, registry.sources, registry.broken = (

@@ -1,9 +1,10 @@
-"""The source of a plugin: its file, the modules it imports from its own folder, and the program's methods it
-builds on.
+"""What a method's source is: of a plugin in its key, of the program's own methods in their records.
 
-One digest of them is in the fit key, so that an edited plugin is never answered from old records. Imports are
-read from the source, so that those inside functions count too. What a plugin reads by itself, data files and
-modules that it imports by a string, is not seen: it must raise its ``version`` when they change.
+A plugin's source is its file, the modules that it imports from its own folder, and the program's methods that
+it builds on. One digest of them is in the fit key, so that an edited plugin is never answered from old
+records. Imports are read from the source, so that those inside functions count too. What a plugin reads by
+itself, data files and modules that it imports by a string, is not seen: it must raise its ``version`` when
+they change.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from bench.files import digest, sha256_file
 from bench.paths import methods_dir
 
 METHODS = "bench.methods"
-_ASIDE = ("ctx", "kind", "type_comment", "annotation", "returns")  # of a syntax tree: what computes nothing
+_codes: dict[type, str] = {}  # by method class; a plugin that is loaded anew has another class
+# Of a syntax tree: what computes nothing, and the nodes whose first statement may be a docstring.
+_ASIDE = ("ctx", "kind", "type_comment", "annotation", "returns")
+_WITH_DOCSTRING = ("Module", "ClassDef", "FunctionDef", "AsyncFunctionDef")
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 (hex) of a plugin's file and modules, by their place in its folder, and of the methods that
-    they build on.
-    """
+    """SHA-256 (hex) of a plugin's modules, by place in its folder, and of the methods that they build on."""
     root, modules = _root(file), own_modules(file)
     parts = {part.relative_to(root).as_posix(): sha256_file(part) for part in modules}
     return digest(
@@ -34,37 +36,58 @@ def digest_of(file: Path) -> str:
 
 
 def code_of(method: object) -> str:
-    """The digest of the code in the file that a method's class stands in, empty where there is no file.
+    """The digest of the code in the file that a method's class stands in.
 
-    It is recorded with every fit and in no key, so that an edited method of the program shows as drifted.
+    It is recorded with every fit and in no key, so that an edited method of the program shows as drifted. It
+    is empty where there is no file, or where what stands in it now is no Python any more.
     """
-    file = inspect.getsourcefile(sys.modules[type(method).__module__])
-    return code_digest(Path(file).read_bytes()) if file else ""
+    cls = type(method)
+    if cls not in _codes:
+        file = inspect.getsourcefile(sys.modules[cls.__module__])
+        try:
+            _codes[cls] = code_digest(Path(file).read_bytes()) if file else ""
+        except (OSError, SyntaxError, ValueError):  # edited after it was loaded: no record may fail for that
+            _codes[cls] = ""
+    return _codes[cls]
 
 
 def code_digest(source: bytes) -> str:
-    """SHA-256 (hex) of what a file computes, without comments, layout, docstrings, annotations and imports.
+    """SHA-256 (hex) of what a file computes.
 
-    Equal in all versions of Python, so that another one is no drift. Raises SyntaxError for what is none.
+    Comments, layout, docstrings and annotations are left out, but for those of a class's fields, which make a
+    data class. Of imports those are left out that say where in the program, or for types alone, a name comes
+    from. Raises SyntaxError for what is no Python.
     """
-    return digest(_code(ast.parse(source)))
+    tree = ast.parse(source)
+    return digest([_code(tree), sorted(_imported(tree))])
 
 
-def _code(node: Any) -> Any:
-    """A syntax tree as nested lists of what matters."""
+def _code(node: Any, inside: str = "") -> Any:
+    """A syntax tree as nested lists of what matters; ``inside``: the kind of node around a list of nodes."""
     if isinstance(node, list):
-        return [_code(item) for item in node if not _imports_only(item)]
+        return [_code(item, inside) for item in node if not _imports_only(item)]
     if not isinstance(node, ast.AST):
         return repr(node)
-    if isinstance(node, ast.AnnAssign) and node.value is not None:
+    if isinstance(node, ast.AnnAssign) and node.value is not None and not _is_field(node, inside):
         node = ast.Assign([node.target], node.value)
+    kind = type(node).__name__
     fields = []
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(value, list) and value and _is_text(value[0]):
-            value = value[1:]  # the docstring
-        if name not in _ASIDE and value is not None and value != []:
-            fields.append([name, _code(value)])
-    return [type(node).__name__, fields]
+        if name == "body" and kind in _WITH_DOCSTRING and value and _is_text(value[0]):
+            value = value[1:]
+        if kind == "JoinedStr":  # some versions of Python put empty texts between the parts of an f-string
+            value = [part for part in value if not (isinstance(part, ast.Constant) and part.value == "")]
+        if name in _ASIDE and not (name == "annotation" and kind == "AnnAssign"):
+            continue
+        code = None if value is None else _code(value, kind)
+        if code is not None and code != []:
+            fields.append([name, code])
+    return [kind, fields]
+
+
+def _is_field(node: ast.AnnAssign, inside: str) -> bool:
+    """Whether an annotated assignment may make a field of a data class."""
+    return inside == "ClassDef" and "ClassVar" not in ast.unparse(node.annotation)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -79,8 +102,25 @@ def _is_text(node: ast.AST) -> bool:
 def _imports_only(node: ast.AST) -> bool:
     """Whether a statement only imports, as the block under ``if TYPE_CHECKING`` does."""
     if isinstance(node, ast.If):
-        return not node.orelse and all(map(_imports_only, node.body))
+        return "TYPE_CHECKING" in ast.unparse(node.test) and all(map(_imports_only, node.body))
     return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """What imports bind that is neither a type nor a name of the program under its own name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and _imports_only(child):
+            continue
+        yield from _imported(child)
+        module = f"{child.module}." if isinstance(child, ast.ImportFrom) else ""
+        root = module.partition(".")[0]
+        for alias in child.names if isinstance(child, ast.Import | ast.ImportFrom) else ():
+            bound = alias.asname or alias.name
+            typed = root in ("__future__", "typing", "collections") or module + alias.name == "torch.Tensor"
+            if root == "bench" and bound != alias.name:
+                yield f"{alias.name} as {bound}"
+            elif root != "bench" and not typed and f"{module}{alias.name}" != "torch":
+                yield f"{module}{alias.name} as {bound}"
 
 
 def methods_below(modules: Iterable[Path]) -> list[Path]:
@@ -98,9 +138,7 @@ def methods_below(modules: Iterable[Path]) -> list[Path]:
 
 
 def _named(file: Path) -> Iterator[str]:
-    """The names of the program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as
-    ``.x``.
-    """
+    """The program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as ``.x``."""
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -131,9 +169,7 @@ def own_modules(file: Path) -> list[Path]:
 
 
 def names(file: Path) -> dict[str, Path]:
-    """What Python calls the own modules of a plugin, besides the plugin itself, once their folder is on its
-    path.
-    """
+    """What Python calls a plugin's own modules besides itself, once their folder is on its path."""
     root, parts = _root(file), {}
     for part in own_modules(file):
         at = part.relative_to(root).with_suffix("")
@@ -143,9 +179,7 @@ def names(file: Path) -> dict[str, Path]:
 
 
 def _root(file: Path) -> Path:
-    """The folder that a plugin's own modules lie in: that of the file, or what holds the outermost package
-    around it.
-    """
+    """The folder of a plugin's own modules: the file's, or what holds the outermost package around it."""
     folder = file.resolve().parent
     while (folder / "__init__.py").is_file() and folder.parent != folder:
         folder = folder.parent
@@ -153,9 +187,7 @@ def _root(file: Path) -> Path:
 
 
 def _parsed(file: Path) -> ast.Module:
-    """The file's syntax tree; an empty one where it does not parse, for then it does not load either, and
-    loading says so.
-    """
+    """The file's syntax tree, empty where it does not parse: loading it says so."""
     try:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -183,9 +215,7 @@ def _imports(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _modules(place: Path, parts: list[str]) -> Iterator[Path]:
-    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module at the end
-    if it is one.
-    """
+    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module."""
     if (place / "__init__.py").is_file():
         yield place / "__init__.py"
     for part in parts:

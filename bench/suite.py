@@ -16,9 +16,7 @@ _FOLDER = Path(__file__).resolve().parent / "suites"
 
 @dataclass(frozen=True)
 class Suite:
-    """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: evaluate shifted test sets
-    too.
-    """
+    """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: shifted test sets too."""
 
     name: str
     title: str

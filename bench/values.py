@@ -11,8 +11,7 @@ Values = Mapping[str, Any]
 
 
 class FitValues(dict[str, Any]):
-    """What a fit may read: settings, and the values of its grid point, but nothing that acts at inference
-    only (``inference``).
+    """What a fit may read: settings and its grid point's values, but none for inference only (``inference``).
 
     Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``,
     ``setdefault`` or ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is
@@ -38,8 +37,8 @@ class FitValues(dict[str, Any]):
             return False
         if name in self.late:
             raise BenchError(
-                f"{self.method}: '{name}' acts at inference only (Method.inference) and is not in the fit's "
-                "key: read it in logits or sweep, or take it out of Method.inference"
+                f"{self.method}: '{name}' acts at inference only (Method.inference) "
+                "and is not in the fit's key: read it in logits or sweep, or take it out of Method.inference"
             )
         return True
 

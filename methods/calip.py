@@ -51,8 +51,7 @@ def mixed(parts: tuple[Tensor, Tensor, Tensor], beta2: float | Tensor, beta3: fl
 
 
 class Calip(Method):
-    """Training-free: three terms, s f_g T, s f_g T' and s v' T, weighted 1, beta_2, beta_3. T' and v' keep
-    their length.
+    """Training-free: s f_g T, s f_g T' and s v' T, weighted 1, beta_2, beta_3; T' and v' keep their length.
 
     Deviation: the released code searches the betas on the test set (protocol ``test-oracle`` does that); here
     few-shot validation chooses them. Without validation both lie in the middle of their range, for want of
@@ -107,8 +106,7 @@ class Calip(Method):
 
 
 class CalipFs(Calip):
-    """CALIP with a learned cross-attention: the authors' own code for it is not released, so this is a
-    reconstruction.
+    """CALIP with a learned cross-attention: a reconstruction, since the authors' code for it is not released.
 
     Trained: four (C, C) maps, each the identity plus a difference that starts at zero: query, key and value
     maps shared by tokens and texts, and a map of what was attended. At the start it is CALIP; weight decay

@@ -31,11 +31,10 @@ from bench.methods.taskres import raw_means
 
 
 class ZsLp(Method):
-    """Trains prototypes w (K, C) from the raw text means t; logits are s times the cosines. No validation:
-    last epoch.
+    """Trains prototypes w (K, C) from the raw text means t; logits are s times the cosines.
 
-    An epoch draws max(1, N / batch) batches from all views of all images, so that it touches about N of the V
-    N rows.
+    There is no validation, and the last epoch is kept. An epoch draws max(1, N / batch) batches from all
+    views of all images, so that it touches about N of the V N rows.
     """
 
     name = "zs-lp"
@@ -52,8 +51,7 @@ class ZsLp(Method):
         "views": 20,
         "max_steps": None,
     }
-    # Raised rates (chosen on validation): what turns a row is lr s / |w|^2, a hundred times less on the
-    # embedded towers.
+    # Rates are raised (chosen on validation): lr s / |w|^2 turns a row, 100 times less on embedded towers.
     presets = {"quick": {"lr": (10.0, 1.0), "views": 4, "max_steps": 300}}
     per_dataset = {"imagenet": {"extra_template": "a photo of a {}."}}
 
@@ -79,17 +77,14 @@ class ZsLp(Method):
 
 
 def class_weights(logits_RK: Tensor, y_R: Tensor) -> Tensor:
-    """lambda (K,): mean softmax probability of the true class over each class's rows; 0 for a class without
-    rows.
-    """
+    """lambda (K,): mean softmax probability of the true class over a class's rows, 0 for one without rows."""
     true_R = torch.softmax(logits_RK, -1).gather(1, y_R[:, None])[:, 0]
     sums_K = true_R.new_zeros(logits_RK.shape[1]).index_add(0, y_R, true_R)
     return sums_K / torch.bincount(y_R, minlength=len(sums_K)).clamp(min=1)
 
 
 class Clap(ZsLp):
-    """ZS-LP plus the mean over classes of lambda_k |w_k - t_k|^2: classes that zero-shot CLIP knows well stay
-    close.
+    """ZS-LP plus the mean over classes of lambda_k |w_k - t_k|^2: what zero-shot CLIP knows well stays close.
 
     lambda is fixed before training from the zero-shot probabilities on all views of the support set
     (constraint ``l2``, the published configuration; its outer update of lambda is off there).

@@ -111,9 +111,11 @@ def keep_mask(shape: tuple[int, ...], p: float, noise: torch.Generator) -> Tenso
 
 
 class ClipLora(Method):
-    """Trains A (r, D) and B (D, r) for query, key and value of every block of the image and the text tower: W
-    + gamma B A, gamma = 1 / sqrt(r), B zero at the start. Cross-entropy on s cos, dropout on the updates'
-    input, last step, no validation.
+    """Trains A (r, D) and B (D, r) for query, key and value of every block of both towers.
+
+    A weight W of the image or the text tower becomes W + gamma B A, with gamma = 1 / sqrt(r) and B zero at
+    the start. The loss is cross-entropy on s cos, with dropout on the updates' input; the last step is kept,
+    without validation.
 
     "a photo of a {}." for every dataset: the prompt set is not read. Deviations: fp32, where the released
     code uses mixed precision; crops come from a bank of ``views`` an image, used in turn (published: a fresh
@@ -164,9 +166,7 @@ class ClipLora(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """Both towers' blocks, the embedded prompts (K, L, D) with their end positions, and the functions
-        around them.
-        """
+        """Both towers' blocks, embedded prompts (K, L, D), their end positions, functions around them."""
         text, visual = task.backbone.text, task.backbone.model.visual
         ids_KL = text.tokenize([fill(task.settings["template"], name) for name in task.text.classnames])
         eot_K = ids_KL.argmax(-1)

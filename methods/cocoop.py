@@ -30,9 +30,10 @@ PROMPTS = 512  # prompts in one pass through the text tower when images are scor
 
 
 class CoCoOp(CoOp):
-    """Trains the context (M, D), from "a photo of a", and a network C -> C/16 -> D with biases and ReLU whose
-    output is added to every context vector of an image's prompts: K prompts an image, in training and at test
-    time.
+    """Trains the context (M, D), from "a photo of a", and a network that shifts it for every image.
+
+    The network, C -> C/16 -> D with biases and ReLU, makes what is added to every context vector of an
+    image's prompts: K prompts an image, in training and at test time.
 
     Deviations: fp32, where the released code trains in fp16; with ``max_steps`` the run is cut by steps, not
     epochs, and the cosine falls by steps from the first (one epoch of single images is longer than a short
@@ -43,8 +44,8 @@ class CoCoOp(CoOp):
     title = "CoCoOp"
     cite = "Zhou et al. 2022"
     note = (
-        "costly, so run it by name: every image needs its own K prompts through the text tower, also at test "
-        "time"
+        "costly, so run it by name: "
+        "every image needs its own K prompts through the text tower, also at test time"
     )
     settings = {
         "context": 4,

@@ -59,14 +59,11 @@ class Prompts:
 
     def fill(self, ctx: Tensor) -> Tensor:
         """Embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
-        # A product and not an assignment: it maps over replicas, and its gradient sums in a fixed order on
-        # every device.
+        # A product, not an assignment: it maps over replicas, and its gradient sums in one order everywhere.
         return self.base_KLD + self.place_KLM @ ctx
 
     def encode(self, tower: TextTower, ctx: Tensor) -> Tensor:
-        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or (B, 1, M, D): one for all classes
-        of each image.
-        """
+        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or, one an image, (B, 1, M, D)."""
         from bench.clip.packed_text import encode
 
         each = ctx.dim() > 2 and ctx.shape[-3] > 1
@@ -96,9 +93,8 @@ def lay_out(
     if max(lengths) > tower.context_length:
         longest = classnames[lengths.index(max(lengths))]
         raise BenchError(
-            f"{M} context vectors and '{longest}' make {max(lengths)} tokens, more than "
-            f"{tower.context_length}: "
-            "choose fewer context vectors or a shorter class name"
+            f"{M} context vectors and '{longest}' make {max(lengths)} tokens, "
+            f"more than {tower.context_length}: choose fewer context vectors or a shorter class name"
         )
     from bench.clip.packing import common, pack_of
 
@@ -120,9 +116,7 @@ def lay_out(
 
 
 def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
-    """Which token of the placeholder string (start, slots, tail, name, rest) stands at each position,
-    (L,).
-    """
+    """Which token of the placeholder string (start, slots, tail, name, rest) is at each position, (L,)."""
     slots, tail = list(range(1, 1 + M)), list(range(1 + M, 1 + M + n_tail))
     name = list(range(1 + M + n_tail, 1 + M + n_tail + n_name))
     rest = list(range(1 + M + n_tail + n_name, L))
@@ -148,12 +142,12 @@ def epochs_by_shots(shots: int) -> int:
 
 
 def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, **more: object) -> Recipe:
-    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8): a fresh random crop of every
-    image in every epoch, the schedule with one constant first epoch, the last epoch kept.
+    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8).
 
-    Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds the bank of crops,
-    which epochs then use in turn (None: one crop an epoch, as published). Several rates are told apart on
-    validation after the last epoch; the first is the one of protocols without validation.
+    Every epoch takes a fresh random crop of every image, the schedule has one constant first epoch, and the
+    last epoch is kept. Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds
+    the bank of crops, which epochs then use in turn (None: one crop an epoch, as published). Several rates
+    are told apart on validation after the last epoch; the first is the one of protocols without validation.
     """
     if settings["max_steps"] is not None:
         per_epoch = max(1, facts.n_support // settings["batch"])

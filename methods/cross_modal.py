@@ -1,8 +1,7 @@
-"""Cross-Modal adaptation: prompts are training samples beside images, one head for both (protocol 13), and
-its WiSE forms.
+"""Cross-Modal adaptation: prompts are training samples beside images, one head for both (protocol 13).
 
 ``cross-modal`` is Table I's row (partial fine-tuning of the pooling head), ``cross-modal-linear`` Table
-III's.
+III's. The WiSE forms of all variants are here too.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ from bench.methods.wise_ft import HeadEnsemble
 
 
 class CrossModalHead(Method):
-    """What the variants share: half of every batch are single prompts, raw features of both go through the
-    same head.
+    """What the variants share: half of each batch are single prompts, one head takes raw features of both.
 
     One cross-entropy over images and texts together. Rows of W are free (never renormalised), s is not
     learned, AdamW decays every trained tensor. A batch size is legal only if each half is strictly smaller
@@ -68,10 +66,10 @@ class CrossModalHead(Method):
 
 
 class CrossModal(CrossModalHead):
-    """Partial fine-tuning, Table I's "Cross-Modal": the pooling head (attention pool; last block, ln_post and
-    proj) and W.
+    """Partial fine-tuning of the pooling head and W: Table I's "Cross-Modal".
 
-    logits = 0.546 s W norm(z), exp(4) for OpenAI's weights, in training and at test.
+    The pooling head is the attention pool, or the last block, ln_post and proj. logits = 0.546 s W norm(z),
+    exp(4) for OpenAI's weights, in training and at test.
     """
 
     name = "cross-modal"
@@ -106,8 +104,9 @@ class CrossModal(CrossModalHead):
 
 
 class CrossModalLinear(CrossModalHead):
-    """Linear probe on images and texts, Table III's "Cross-Modal". On ImageNet, as in that table's recipe, no
-    flip view.
+    """Linear probe on images and texts: Table III's "Cross-Modal".
+
+    On ImageNet there is no flip view, as in that table's recipe.
     """
 
     name = "cross-modal-linear"
@@ -124,8 +123,9 @@ class CrossModalLinear(CrossModalHead):
 
 
 class CrossModalAdapter(CrossModalHead):
-    """A bottleneck on unit features, x + r (A(x) - x) with A = relu W2 relu W1, not renormalised, then W; r =
-    0.2.
+    """A bottleneck on unit features, then W.
+
+    Its output x + r (A(x) - x), with A = relu W2 relu W1 and r = 0.2, is not renormalised.
     """
 
     name = "cross-modal-adapter"
@@ -160,9 +160,7 @@ class CrossModalAdapter(CrossModalHead):
 
 
 class CrossModalWise(HeadEnsemble):
-    """Cross-Modal (partial) with its head mixed half and half with the zero-shot rows; the tuned pooling head
-    stays.
-    """
+    """Cross-Modal (partial), head mixed half and half with zero-shot rows; the pooling head stays tuned."""
 
     name = "cross-modal-wise"
     title = "Cross-Modal + WiSE-FT"

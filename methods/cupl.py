@@ -1,6 +1,4 @@
-"""CuPL: zero-shot CLIP with a language model's sentences for every class instead of templates
-(protocol 5).
-"""
+"""CuPL: zero-shot CLIP with a language model's sentences per class, not templates (protocol 5)."""
 
 from __future__ import annotations
 
@@ -8,11 +6,9 @@ from bench.methods.zero_shot import ZeroShot
 
 
 class Cupl(ZeroShot):
-    """Nothing is trained: each sentence's feature is unit-normalised, averaged over the class and normalised
-    again.
+    """Nothing is trained: unit-normalised sentence features are averaged over the class and normalised again.
 
-    The sentences are the user's (``--prompt-dir``); the embedded datasets have their own, written for this
-    program.
+    The sentences are the user's (``--prompt-dir``); for the embedded datasets this program has its own.
     """
 
     name = "cupl"

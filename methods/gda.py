@@ -29,9 +29,7 @@ def class_means(x_MC: Tensor, y_M: Tensor, K: int) -> Tensor:
 
 
 def precision(centred_MC: Tensor) -> Tensor:
-    """C pinv((M - 1) S + tr(S) I), (C, C), with S the sample covariance (divisor M - 1) of the centred
-    rows.
-    """
+    """C pinv((M - 1) S + tr(S) I), (C, C); S is the centred rows' sample covariance (divisor M - 1)."""
     M, C = centred_MC.shape
     scatter_CC = centred_MC.T @ centred_MC
     ridge = scatter_CC.trace() / (M - 1) * torch.eye(C).to(scatter_CC)
@@ -40,8 +38,7 @@ def precision(centred_MC: Tensor) -> Tensor:
 
 
 class Gda(Method):
-    """Class means and one shared, shrunk covariance of the augmented support set give a linear classifier (W,
-    b).
+    """A linear classifier (W, b) from class means and one shared, shrunk covariance of augmented support.
 
     logits = s cos + alpha (W norm(f) + b); ``alpha`` over seven decades is searched on few-shot validation
     (published: the full validation split, ImageNet's test set). Nothing is trained. Crops: rrc(0.5), on

@@ -51,8 +51,7 @@ class LinearProbe(Method):
 
         x_NC = task.features(POOLED, EVAL)
         with warnings.catch_warnings():
-            # The iteration limit is part of the recipe, and one image per class is a classification all the
-            # same.
+            # The iteration limit is part of the recipe, and one image per class is a classification too.
             warnings.simplefilter("ignore", UserWarning)
             fit = LogisticRegression(C=float(values["C"]), max_iter=values["max_iter"])
             fit.fit(x_NC.double().cpu().numpy(), task.labels_N.cpu().numpy())

@@ -38,8 +38,7 @@ QUICK = {"wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}
 
 
 def legal_batches(sizes: tuple[int, ...], image_rows: int, text_rows: int | None = None) -> tuple[int, ...]:
-    """The batch sizes that can be drawn: strictly fewer rows than there are, of each modality (protocol 6.2,
-    13.1).
+    """The batch sizes that can be drawn: strictly fewer rows than each modality has (protocol 6.2, 13.1).
 
     A batch of b holds b // 2 texts where ``text_rows`` is given. Where no size is legal (two classes, one
     shot), the largest that is takes their place: the published recipes have no answer for so small a task.
@@ -53,10 +52,9 @@ def legal_batches(sizes: tuple[int, ...], image_rows: int, text_rows: int | None
 
 
 def head_recipe(settings: Values, facts: Facts, tap: str = POOLED, texts: bool = False) -> Recipe:
-    """The recipe that all heads of [Cross-Modal] share; ``texts``: half of each batch are prompts (protocol
-    3.2, 6.2, 13.2).
+    """The recipe that all heads of [Cross-Modal] share (protocol 3.2, 6.2, 13.2).
 
-    Raises BenchError for an unknown ``init``.
+    With ``texts`` half of each batch are prompts. Raises BenchError for an unknown ``init``.
     """
     init = settings["init"]
     if init not in INITS:
@@ -74,8 +72,7 @@ def head_recipe(settings: Values, facts: Facts, tap: str = POOLED, texts: bool =
         steps=settings["steps"],
         grid={LR: settings["lr"], WD: settings["wd"]},
         static={"batch": sizes},
-        # Without validation a random head needs the larger rate to leave its start, a zero-shot head the
-        # smaller one.
+        # Without validation a random start needs the larger rate to get away, a zero-shot one the smaller.
         fixed={
             LR: settings["lr"][0 if init == "random" else len(settings["lr"]) // 2],
             WD: 0.0,
@@ -96,9 +93,7 @@ def zero_shot_rows(task: Task) -> Tensor:
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), a linear layer's usual start, with the device and precision of
-    ``like``.
-    """
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), a linear layer's usual start; device and precision of ``like``."""
     bound: float = fan_in**-0.5
     return ((2.0 * torch.rand(shape, generator=generator) - 1.0) * bound).to(like)
 
@@ -113,20 +108,19 @@ def head_rows(init: str, rows_KC: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class LinearProbeSgd(Method):
-    """A bias-free linear head on unit image features, AdamW, grid and checkpoint chosen on validation
-    (protocol 6.2).
+    """A bias-free linear head on unit image features, trained by AdamW (protocol 6.2).
 
-    Trained: W (K, C), K*C numbers. logits = s W norm(f); W is never renormalised. ``init``: ``random`` is
-    true uni-modal probing, ``zeroshot`` starts at the text rows. It is no row of Table III (that one is
-    ``linear-probe``); WiSE-FT's rows there are this head mixed with the zero-shot head.
+    Validation chooses grid point and checkpoint. Trained: W (K, C), K*C numbers. logits = s W norm(f); W is
+    never renormalised. ``init``: ``random`` is true uni-modal probing, ``zeroshot`` starts at the text rows.
+    It is no row of Table III (that one is ``linear-probe``); WiSE-FT's rows there are this head mixed with
+    the zero-shot head.
     """
 
     name = "linear-probe-sgd"
     title = "Linear probe (mini-batch)"
     cite = "Lin et al. 2023"
     settings = {"init": "random", "lr": (1e-3, 1e-4), "wd": (0.0, 0.01, 1e-4), "batch": (8, 32), **COMMON}
-    # 300 steps with the published rates would leave a random head near its start: rates are raised about
-    # tenfold.
+    # 300 steps at the published rates leave a random head near its start: rates are raised about tenfold.
     presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3), "batch": (32,)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:

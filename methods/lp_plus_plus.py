@@ -29,8 +29,9 @@ class Point(NamedTuple):
 
 
 def initial(f_NC: Tensor, y_N: Tensor, W_KC: Tensor, b_K: Tensor, factor: float) -> Point:
-    """V: the sum of each class's features. a: ``factor`` times the class mean of its images' cosines, the
-    same for all.
+    """The start: V is the sum of each class's features, b is given.
+
+    a, the same for all classes, is ``factor`` times the mean over classes of their images' mean cosine.
     """
     V_KC = torch.zeros_like(W_KC).index_add(0, y_N, f_NC)
     cosines_K = (V_KC * W_KC).sum(1) / torch.bincount(y_N, minlength=len(W_KC))
@@ -38,9 +39,7 @@ def initial(f_NC: Tensor, y_N: Tensor, W_KC: Tensor, b_K: Tensor, factor: float)
 
 
 def step_sizes(f_NC: Tensor, W_KC: Tensor) -> tuple[Tensor, Tensor]:
-    """Rates of (V, b) and of a from the data's curvature: 4 N / lambda_max(F'F) and N / (4 max_k sum_i cos(i,
-    k)^2).
-    """
+    """Rates by data curvature: 4 N / lambda_max(F'F) of (V, b), N / (4 max_k sum_i cos(i, k)^2) of a."""
     gram = f_NC @ f_NC.T if len(f_NC) < f_NC.shape[1] else f_NC.T @ f_NC
     lr_w = 4.0 * len(f_NC) / torch.linalg.eigvalsh(gram)[-1]
     return lr_w, len(f_NC) / (4.0 * (f_NC @ W_KC.T).square().sum(0).max())
@@ -54,11 +53,10 @@ def score(at: Point, f_BC: Tensor, cos_BK: Tensor) -> Tensor:
 def descend(
     start: Point, f_NC: Tensor, y_N: Tensor, W_KC: Tensor, steps: int, momentum: float, every: int
 ) -> Point:
-    """The state after every step, stacked (S, ...): V and b by momentum descent on all rows, a plainly every
-    few steps.
+    """The state after every step, stacked (S, ...).
 
-    The gradient of a is never cleared, as in the source: each of its steps takes the sum of all gradients so
-    far.
+    V and b move by momentum descent on all rows, a by a plain step every few steps. The gradient of a is
+    never cleared, as in the source: each of its steps takes the sum of all gradients so far.
     """
     lr_w, lr_a = step_sizes(f_NC, W_KC)
     cos_NK = f_NC @ W_KC.T
@@ -82,8 +80,7 @@ def descend(
 
 
 class LpPlusPlus(Method):
-    """logits = V norm(f) + b + a cos(f, t), trained full-batch from one crop per image at rates taken from
-    the data.
+    """logits = V norm(f) + b + a cos(f, t), trained full-batch on one crop an image at rates from the data.
 
     Trained: V (K, C), b (K,), a (K,). The epoch is searched on few-shot validation, the latest of the best
     (published: n validation images per class, here the protocol's). Parameters are fp32 (published: fp16).

@@ -31,9 +31,10 @@ from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, wor
 
 
 class ProGrad(CoOp):
-    """Trains a shared context (M, D) under two losses: cross-entropy, and the distance to a zero-shot teacher
-    on the same crop. Where their gradients point apart, the part of the first against the second is taken
-    away.
+    """Trains a shared context (M, D) by cross-entropy that may not turn against a zero-shot teacher.
+
+    A second loss is the distance to the teacher on the same crop. Where the two gradients point apart, the
+    part of the first against the second is taken away.
 
     Teacher and start use ProGrad's own templates. The context starts at zero but for its last rows, which
     hold the words before the class name, one row a word: a comma is a token of its own, so that the last

@@ -31,8 +31,7 @@ PROJECTION = {
 
 
 class ProLip(Method):
-    """Full-batch Adam on the last projection of the image tower; loss = CE(s cos) + lambda ||W - W_0||^2 (a
-    sum).
+    """Full-batch Adam on the image tower's last projection; loss = CE(s cos) + lambda ||W - W_0||^2 (a sum).
 
     Trained: ``c_proj.weight`` (RN50 2,097,152) or ``proj`` (ViT-B/16 393,216). Epoch e uses stored crop e + 1
     of the bank. The default is the published recipe without validation: fixed rate, lambda = 1/shots (``lam``

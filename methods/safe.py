@@ -1,5 +1,4 @@
-"""SAFE: fine-tune CLIP's pooling head on the support set, blend with the frozen head at test time (protocol
-15).
+"""SAFE: fine-tune the pooling head on the support set, blend with the frozen one at test (protocol 15).
 
 The settings carry the ambiguity register's letters (protocol 17); the defaults are the recommended readings.
 """
@@ -36,9 +35,7 @@ from bench.interface import (
 
 
 def train_views(augment: str) -> tuple[str, ...]:
-    """Setting ``augment`` (A7) as views: none, flip (centre crop and its mirror), or rrc:V random resized
-    crops.
-    """
+    """Setting ``augment`` (A7) as views: none, flip (centre crop and mirror), rrc:V random resized crops."""
     if augment.startswith("rrc:"):
         return (EVAL, *(f"rrc(0.5)#{i}" for i in range(int(augment[4:]))))
     return {"none": (EVAL,), "flip": (EVAL, FLIP)}[augment]
@@ -109,9 +106,7 @@ class Safe(Method):
         return {**params, "W_KC": task.W_KC.clone()} if values["train_classifier"] else params
 
     def tuned(self, params: Params, consts: Consts, x_BTD: Tensor) -> Tensor:
-        """Raw embeddings (B, C) of the fine-tuned head; tensors that are not trained come from the frozen
-        one.
-        """
+        """Raw embeddings (B, C) of the fine-tuned head; untrained tensors come from the frozen one."""
         tuned_BC: Tensor = consts["head"]({**consts["head"].params, **params}, x_BTD)
         return tuned_BC
 

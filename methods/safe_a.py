@@ -36,11 +36,10 @@ from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sw
 
 
 class SafeA(Method):
-    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings; (alpha, gamma) are
-    searched on validation.
+    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings.
 
-    The search starts at alpha = 0, so that ties fall back to SAFE. ``train_keys`` (A19) trains the keys by
-    Tip-Adapter-F's recipe.
+    (alpha, gamma) are searched on validation, from alpha = 0 on, so that ties fall back to SAFE.
+    ``train_keys`` (A19) trains the keys by Tip-Adapter-F's recipe.
     """
 
     name = "safe-a"

@@ -1,5 +1,4 @@
-"""The control of SAFE that reaches one stage deeper: layer4 of the ResNet is trained together with the pool
-(protocol 15.4).
+"""The control of SAFE one stage deeper: the ResNet's layer4 is trained with the pool (protocol 15.4).
 
 Legend: K classes, C embedding width, N support images, B batch, T tokens, D tower width.
 """
@@ -63,8 +62,8 @@ class SafeLayer4(Safe):
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
         if settings["bn"] not in NORMS:
             raise BenchError(
-                f"{self.name}.bn must be frozen or live, not "
-                f"'{settings['bn']}'{nearest(settings['bn'], NORMS)}"
+                f"{self.name}.bn must be frozen or live, "
+                f"not '{settings['bn']}'{nearest(settings['bn'], NORMS)}"
             )
         stream = Stream(tap=LAYER3, views=train_views(settings["augment"]), batch=settings["batch"])
         support = {LAYER3: (EVAL,)} if settings["bn"] == "live" else {}
@@ -98,9 +97,7 @@ class SafeLayer4(Safe):
         return self.tuned(pool, consts, y_BDHW.flatten(2).transpose(1, 2))
 
     def statistics(self, own: Params, consts: Consts) -> dict[str, Tensor]:
-        """Means and variances of every BatchNorm over the support batches, each batch normalised by
-        its own.
-        """
+        """Means and variances of all BatchNorms over the support batches, each normalised by its own."""
         statistics = _blank(consts["live"])
         with torch.no_grad():
             for x_BDHW in consts["batches"]:
@@ -141,9 +138,7 @@ def _blank(stage: Any) -> dict[str, Tensor]:
 
 
 def _batches(x_NDHW: Tensor, size: int, seed: int) -> list[Tensor]:
-    """At most ``BATCHES`` whole batches of support images in a shuffled order, which mixes the classes; one
-    if there are few.
-    """
+    """At most ``BATCHES`` whole batches of support images, shuffled to mix classes; one if there are few."""
     order = torch.randperm(len(x_NDHW), generator=torch.Generator().manual_seed(seed))
     size = min(size, len(x_NDHW))
     return [

@@ -53,9 +53,10 @@ def raw_means(task: Task) -> Tensor:
 
 
 class TaskRes(Method):
-    """Trains X (K, C) from zero; class rows are norm(t + alpha X) with t the raw text means, whose length
-    sets how fast X turns them. Adam with coupled decay. The enhanced bases of the paper need weights to
-    download and are left out.
+    """Trains X (K, C) from zero; class rows are norm(t + alpha X) with t the raw text means.
+
+    The length of t sets how fast X turns the rows. The optimiser is Adam with coupled decay. The enhanced
+    bases of the paper need weights to download and are left out.
     """
 
     name = "taskres"
@@ -73,8 +74,7 @@ class TaskRes(Method):
         "views": None,
         "max_steps": None,
     }
-    # Raised rates (chosen on validation): the embedded towers' raw rows are longer and their logits flatter
-    # than OpenAI's.
+    # Raised rates (chosen on validation): embedded towers have longer raw rows, flatter logits than OpenAI's.
     presets = {"quick": {"lr": (0.2, 0.02), "views": 4, "max_steps": 300}}
     per_dataset = {
         "imagenet": {"lr": (2e-4,), "extra_template": "a photo of a {}."},

@@ -1,6 +1,4 @@
-"""Tip-Adapter and Tip-Adapter-F: a key-value cache of the support set beside the text classifier (protocol
-12).
-"""
+"""Tip-Adapter and Tip-Adapter-F: a key-value cache of the support set beside W (protocol 12)."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ _BLOCK = 1 << 20  # affinities raised at once: what a processor's cache holds
 
 
 def search_axis(start: float, top: float, steps: int) -> tuple[float, ...]:
-    """``start + j (top - start) / steps`` for j = 0 .. steps - 1: the upper end is excluded (protocol
-    12.3).
-    """
+    """``start + j (top - start) / steps``, j = 0 .. steps - 1: the upper end is excluded (protocol 12.3)."""
     return tuple(start + j * (top - start) / steps for j in range(steps))
 
 
@@ -126,9 +122,7 @@ class TipAdapter(Method):
 def broadcast_sweep(
     text_BK: Tensor, a_BN: Tensor, onehot_NK: Tensor, grid: Sequence[Values], sharpness: str, ratio: str
 ) -> Iterator[tuple[Sequence[int], Lines]]:
-    """Pieces of a grid over a sharpness and a residual ratio: text + ratio * cache, one cache for each
-    sharpness.
-    """
+    """Pieces of a grid over sharpness and residual ratio: text + ratio * cache, one cache per sharpness."""
     groups: dict[float, list[int]] = {}
     for i, point in enumerate(grid):
         groups.setdefault(point[sharpness], []).append(i)
@@ -159,9 +153,7 @@ def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
 
 
 class TipAdapterF(TipAdapter):
-    """Trains the keys at the initial alpha and beta; the epoch and (alpha, beta) are chosen on few-shot
-    validation (12.5).
-    """
+    """Trains the keys at the initial alpha, beta; few-shot validation picks epoch, alpha and beta (12.5)."""
 
     name = "tip-adapter-f"
     title = "Tip-Adapter-F"

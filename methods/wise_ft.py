@@ -1,6 +1,4 @@
-"""WiSE-FT as in few-shot tables: a trained head mixed with the zero-shot head, the image encoder left alone
-(protocol 7.2).
-"""
+"""WiSE-FT as in few-shot tables: trained and zero-shot heads mixed, image encoder as is (protocol 7.2)."""
 
 from __future__ import annotations
 
@@ -11,15 +9,12 @@ from bench.methods.linear_probe_sgd import LinearProbeSgd, LinearProbeSgdZeroSho
 
 
 def mix(trained_KC: Tensor, zeroshot_KC: Tensor, ratio: float | Tensor) -> Tensor:
-    """(1 - ratio) trained + ratio zero-shot rows, (K, C), not renormalised. ``ratio`` 1 is zero-shot, 0 the
-    trained head.
-    """
+    """(1 - ratio) trained + ratio zero-shot rows, (K, C), not renormalised; ``ratio`` 1 is zero-shot."""
     return (1.0 - ratio) * trained_KC + ratio * zeroshot_KC
 
 
 class HeadEnsemble(Method):
-    """Head-only WiSE-FT of ``base``, whose fitted state it reads: nothing is trained here, ``ratio`` needs no
-    refit.
+    """Head-only WiSE-FT of ``base``, whose fitted state it reads: no training, and ``ratio`` needs no refit.
 
     Hyper-parameters and checkpoint stay those that the un-mixed head won on validation. Only ``W_KC`` is
     mixed: a fine-tuned pooling head or bottleneck of ``base`` keeps its trained weights.
@@ -46,8 +41,7 @@ class HeadEnsemble(Method):
 
 
 class WiseFt(HeadEnsemble):
-    """The rows "WiSE-FT" of Tables I and III: the uni-modal linear probe with random start, mixed half and
-    half.
+    """Rows "WiSE-FT" of Tables I and III: the uni-modal linear probe with random start, mixed half and half.
 
     That the start was random is derived from the numbers (protocol 7.2); ``wise-ft-zs`` is the sound variant.
     """

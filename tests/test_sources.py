@@ -77,7 +77,9 @@ def test_the_methods_that_a_plugin_builds_on_are_in_its_digest(
 
 CODE = b'''"""What it does."""
 
+from scipy.special import softmax
 from torch import Tensor
+from bench.interface import SUPPORT
 
 
 class Halver:
@@ -87,6 +89,10 @@ class Halver:
 
     def apply(self, x):
         return x * self.rate + f"{x:.2f} times".count("x")
+
+
+class Point(NamedTuple):
+    x: float = 3.0
 '''
 
 
@@ -94,9 +100,14 @@ class Halver:
     ("old", "new"),
     [
         (b"What it does", b"Another text"),
-        (b"    rate = 0.001\n", b"    rate: float = 1e-3  # the published one\n"),
+        (b"    rate = 0.001\n", b"    rate = 1e-3  # the published one\n"),
         (b"apply(self, x)", b"apply(self, x: Tensor) -> Tensor"),
-        (b"from torch import Tensor\n", b"if TYPE_CHECKING:\n    from torch import Tensor\n\nimport math\n"),
+        (b"from torch import Tensor\n", b"if TYPE_CHECKING:\n    from torch import Tensor\n\n"),
+        (
+            b"from bench.interface import SUPPORT",
+            b"from typing import Any\nfrom bench.recipe import SUPPORT, unit",
+        ),
+        (b"    rate = 0.001\n", b"    rate: ClassVar[float] = 0.001\n"),
         (b"x * self.rate + f", b"(\n            x * self.rate\n        ) + f"),
         (b'f"{x:.2f} times"', b"f'{x:.2f} '\"times\""),
     ],
@@ -115,6 +126,9 @@ def test_what_computes_nothing_is_no_drift(old: bytes, new: bytes) -> None:
         (b":.2f", b":.3f"),
         (b"rate = 0.001", b"rate = None"),
         (b"return", b"del x\n        return"),
+        (b"scipy.special", b"another.place"),
+        (b"import SUPPORT", b"import TEXT as SUPPORT"),
+        (b"x: float = 3.0", b"x = 3.0"),
     ],
 )
 def test_what_computes_something_else_is(old: bytes, new: bytes) -> None:

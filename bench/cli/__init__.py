@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 
-# A place that the user named: no folder, not theirs, full. Any other error of the system is ours, and shows
-# where it was.
+# A place that the user named: no folder, not theirs, full. Other system errors are ours and show their place.
 NOT_WRITABLE = {
     errno.ENOTDIR,
     errno.EACCES,

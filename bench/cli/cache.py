@@ -59,9 +59,7 @@ def clear(
     cache: CacheDir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete stored features, all or those that match PATTERN (such as '*_dense_*'); they can be encoded
-    again.
-    """
+    """Delete all stored features or those matching PATTERN (like '*_dense_*'); they can be encoded again."""
     store = FeatureStore(cache)
     sets = store.feature_sets(pattern)
     if not sets:

@@ -59,9 +59,7 @@ def check(
         str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")
     ] = None,
 ) -> None:
-    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if that cannot be
-    said.
-    """
+    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if undecided."""
     from bench.cli.options import names, numbers
     from bench.cli.rerun import Where
     from bench.cli.rerun import rerun as run_again
@@ -86,14 +84,14 @@ def check(
         if rerun:
             if old is None:
                 raise BenchError(
-                    f"{baseline}: no baseline whose cells could run again; write one from records, without "
-                    "--rerun"
+                    f"{baseline}: no baseline whose cells could run again; "
+                    "write one from records, without --rerun"
                 )
             results = keep or Path(folder)
             if any((results / "runs").glob("*")):
                 raise BenchError(
-                    f"--keep {results}: there are records, and a rerun must not find any; name an empty "
-                    "folder"
+                    f"--keep {results}: there are records, and a rerun must not find any; "
+                    "name an empty folder"
                 )
             where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
             before = calibrate()

@@ -66,9 +66,7 @@ def status(
     data_root: DataRoot = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
 ) -> None:
-    """Show which datasets are here, whether their sizes are the published ones, and what to do about the
-    rest.
-    """
+    """Show which datasets are here, whether their sizes are as published, and what to do about the rest."""
     from bench.data.status import status as look
 
     rows = look(data_root, names or None)

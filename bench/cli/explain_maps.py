@@ -52,8 +52,9 @@ def correspond(
     device: Device = "auto",
     out: Png = None,
 ) -> None:
-    """Where the second image holds what the first shows at a point: cosine of dense features, stage by stage
-    (Eq. 1).
+    """Where the second image holds what the first shows at a point.
+
+    The answer is the cosine of dense features, stage by stage (Eq. 1).
     """
     spec = spec_of(backbone, first, second)
     from bench.clip.backbone import load

@@ -111,8 +111,9 @@ def share(
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the JSON file and the figure.")] = Path("explain"),
 ) -> None:
-    """Whether a fit moves importance to the object: mean shares of glyph, distractors and background, with
-    intervals.
+    """Whether a fit moves importance to the object.
+
+    The answer is mean shares of glyph, distractors and background, with intervals.
     """
     from bench.cli.options import numbers
 
@@ -168,8 +169,8 @@ def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> N
     """What each part adds to the class ``name``, before and after the fit: a heading and one line a part."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
     typer.echo(
-        f"{picture.name}, {value} of '{name}' ({how}; all parts, none): before {values.all[0]:.3f}, "
-        f"{values.none[0]:.3f}; "
+        f"{picture.name}, {value} of '{name}' ({how}; all parts, none): "
+        f"before {values.all[0]:.3f}, {values.none[0]:.3f}; "
         f"after {values.all[1]:.3f}, {values.none[1]:.3f}"
     )
     for i, part in enumerate(picture.masks):
@@ -188,6 +189,6 @@ def _print_shares(shares: Mapping[str, Mapping[str, Any]], measures: Mapping[str
             c = g["change"]
             typer.echo(
                 f"  {group:<16}{100 * g['before']:6.1f} -> {100 * g['after']:5.1f}  "
-                f"{100 * c['estimate']:+5.1f} "
-                f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]  {100 * g['area']:5.1f}  {g['scenes']}"
+                f"{100 * c['estimate']:+5.1f} [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]  "
+                f"{100 * g['area']:5.1f}  {g['scenes']}"
             )

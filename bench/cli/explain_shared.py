@@ -1,6 +1,4 @@
-"""What the verbs of ``bench explain`` share: their options, the models and images these mean, and how a
-figure is written.
-"""
+"""What the verbs of ``bench explain`` share: options, the models and images these mean, writing a figure."""
 
 from __future__ import annotations
 
@@ -103,8 +101,7 @@ def opened(
         data_root=data_root,
         results=results,
     )
-    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP
-    # starts.
+    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.explain import share, subject
     from bench.run.session import Session

@@ -15,14 +15,12 @@ def pack(
         float | None, typer.Option(help="Megabytes that the files may take; above it nothing is written.")
     ] = 6.0,
 ) -> None:
-    """Pack the records that tables use, with top-1 predictions, so that they can be committed; read them with
-    --results.
-    """
+    """Pack the records that tables use, with top-1 predictions, to commit them; read them with --results."""
     from bench.report.compact import pack as packing
 
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
     typer.echo(
-        f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: {done.size / 1e6:.2f} "
-        f"MB{rest}"
+        f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: "
+        f"{done.size / 1e6:.2f} MB{rest}"
     )

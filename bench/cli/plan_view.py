@@ -25,8 +25,8 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
 
     fits = Counter(t.fit.cell.method for t in todo)
     typer.echo(
-        f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; records in "
-        f"{earlier.results / 'runs'}"
+        f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; "
+        f"records in {earlier.results / 'runs'}"
     )
     if todo:
         typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
@@ -38,8 +38,8 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
         else:
             least, device = estimate.least(todo)
             typer.echo(
-                f"  no records to judge from; the cost model says at least {_duration(least)} of training "
-                "without encoding "
+                f"  no records to judge from; the cost model says at least {_duration(least)} "
+                "of training without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
     said = {
@@ -49,8 +49,8 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
         typer.echo(
-            f"  note on {dataset}: prompt sets {first} and {same} have the same texts; recorded once, as "
-            f"{first}"
+            f"  note on {dataset}: prompt sets {first} and {same} have the same texts; "
+            f"recorded once, as {first}"
         )
     for kind, first, same in sorted(plan.twins):
         typer.secho(
@@ -59,9 +59,8 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
         )
     if older := shadowed(plan, earlier):
         typer.secho(
-            f"  {older} recorded cells are older than records of the same cells made otherwise (another "
-            "source, say), which "
-            "tables show; --fresh makes these the newest",
+            f"  {older} recorded cells are older than records of the same cells made otherwise "
+            "(another source, say), which tables show; --fresh makes these the newest",
             fg="yellow",
         )
     if changed := drifted(plan):
@@ -106,9 +105,7 @@ def embedded(spec: DatasetSpec) -> bool:
 
 
 def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
-    """One line for each cell to do, with the parts of its key that changed, and one for each drifted
-    method.
-    """
+    """One line for each cell to do, saying why, and one for each drifted method."""
     from bench.plan.why import drifted, reasons
 
     for line in (*reasons(todo, earlier), *drifted(plan)):
@@ -124,9 +121,7 @@ def show_idle(complete: int) -> None:
 
 
 def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
-    """What was done, every failure, and whether it mixes conditions with the cells that were recorded
-    ``before``.
-    """
+    """What was done, every failure, and whether records were made under other conditions ``before``."""
     from bench.records.conditions import mixed
 
     typer.echo(

@@ -32,8 +32,9 @@ class Where:
 
 
 def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
-    """Fit and evaluate the kept cells from nothing; failures are records. Raises BenchError where a cell
-    cannot run here.
+    """Fit and evaluate the kept cells from nothing; failures are records.
+
+    Raises BenchError where a cell cannot run here.
     """
     from bench.executors import serial
     from bench.plan.todo import remaining
@@ -41,9 +42,8 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     from bench.run.session import Session
 
     session = Session(where.device, where.cache, say, where.workers)
-    for precision in sorted(
-        {where.precision or k.precision for k in kept}
-    ):  # an encoder knows a backbone by its name alone
+    # One precision after the other: an encoder knows a backbone by its name alone.
+    for precision in sorted({where.precision or k.precision for k in kept}):
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
         todo, _ = remaining(plan)
         desk = Desk(session, registry, where.results, "none")
@@ -72,9 +72,7 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
-    """Grids that cover the cells, one for each backbone, prompt set, protocol, preset, precision and choice
-    of settings.
-    """
+    """Grids that cover the cells: one for each choice of coordinates, precision and settings."""
     from bench.names import canonical
     from bench.plan.request import Request
 

@@ -86,8 +86,8 @@ def run(
     ] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
-    import bench.cli.plan_view as plan_view
     from bench import registry as registries
+    from bench.cli import plan_view
     from bench.cli.options import names, numbers
     from bench.data import catalog
     from bench.names import canonical
@@ -104,8 +104,7 @@ def run(
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
-    # The embedded models know the embedded drawings; anything else is measured with CLIP's RN50 unless told
-    # otherwise.
+    # The embedded models know the embedded drawings; for anything else CLIP's RN50 is the default.
     foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
     request = Request(
         methods=names(methods) or chosen.methods,
@@ -139,8 +138,7 @@ def run(
         plan_view.show_idle(complete)
         raise typer.Exit(0 if complete else 2)
 
-    # Threads that wait in a loop for each other starve whatever else runs here; read when torch's OpenMP
-    # starts.
+    # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.progress import Board
     from bench.executors import loop, processes

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def show(table: Table, form: str, out: Path | None) -> None:
-    """Print ``table`` in the format of ``--format``, or write it to ``out``; escape codes only for a
-    terminal.
-    """
+    """Print ``table`` in ``--format``'s format, or write it to ``out``; only terminals get escape codes."""
     from bench.files import write_bytes
     from bench.report import render
 

@@ -1,5 +1,4 @@
-"""ModifiedResNet's attention pool as a pure function of named tensors, folded to its single query (protocol
-2.1).
+"""ModifiedResNet's attention pool, a pure function of named tensors, folded to its query (protocol 2.1).
 
 Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed: per
 head the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias
@@ -26,9 +25,7 @@ _WEIGHTS = ("positional_embedding", *(f"{n}_proj.{part}" for n in "qkv" for part
 
 
 def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
-    """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then the position table is added to
-    all.
-    """
+    """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then all get their positions."""
     return _mean_first(params, x_BSD) + params["positional_embedding"]
 
 
@@ -121,9 +118,7 @@ def _forward(
     wv_RDD: Tensor,
     bv_RD: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The output (R, B, D), then q (R, H, B, d), u = W_k^T q, attention (R, H, B, T) and mixed tokens (R, H,
-    B, D).
-    """
+    """Output (R, B, D), q (R, H, B, d), u = W_k^T q, attention (R, H, B, T), mixed tokens (R, H, B, D)."""
     R, D = bq_RD.shape
     lead = R, heads, f_RBTD.shape[1]
     x, pos = _tokens(f_RBTD, pos_RTD)
@@ -182,13 +177,10 @@ def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
-    """Rows of heads times each image's own matrix z (R or 1, B, M, N), plus the positions': (R, H, B, N)
-    contiguous.
-    """
+    """Rows of heads times each image's z (R or 1, B, M, N), plus the positions': contiguous (R, H, B, N)."""
     R, H, B, M = y_RHBM.shape
-    if (
-        len(z_RBMN) < R
-    ):  # the heads of all replicas are rows of one product, and the images stay where they are
+    # Where replicas share z, the heads of all of them are rows of one product, and the images stay in place.
+    if len(z_RBMN) < R:
         rows = y_RHBM.reshape(R * H, B, M).transpose(0, 1)
         out = torch.bmm(rows, z_RBMN[0]).view(B, R, H, -1).permute(1, 2, 0, 3)
     else:

@@ -41,9 +41,7 @@ def load(
 
 
 class Backbone:
-    """A frozen CLIP: taps of the image tower, text features, the pooling head and the text tower as
-    functions.
-    """
+    """A frozen CLIP: image taps, text features, and the pooling head and text tower as functions."""
 
     def __init__(self, spec: BackboneSpec, model: Any, device: torch.device, dtype: torch.dtype) -> None:
         from bench.clip import heads, towers
@@ -55,8 +53,7 @@ class Backbone:
         self.scale = float(self.model.logit_scale.detach().double().exp())
         self.taps = towers.TAPS[spec.family]
         self._head = heads.of_tower(self.model.visual, spec.family) if spec.family != "other" else None
-        # Halves are too coarse to train: the model's own tower stays in single precision where encoding has a
-        # copy.
+        # Halves are too coarse to train, so a tower that has a copy to encode with stays in single precision.
         self.model.visual.to(dtype if self._head is None else torch.promote_types(dtype, torch.float32))
         if device.type == "cpu" and spec.family != "vit":
             self.model.visual.to(memory_format=torch.channels_last)
@@ -101,8 +98,9 @@ class Backbone:
 
     @cached_property
     def _trunk(self) -> Any:
-        """The image tower that encodes: the model's own, or a copy in lower precision or, large on a
-        processor, without norms.
+        """The image tower that encodes: the model's own, or a copy of it.
+
+        The copy is in lower precision or, of a large tower on a processor, without norms.
         """
         from bench.clip import towers
 
@@ -118,9 +116,7 @@ class Backbone:
 
     @cached_property
     def text(self) -> TextTower:
-        """The causal text tower as a function of embedded prompts; BenchError where the model has another
-        kind.
-        """
+        """The causal text tower as a function of embedded prompts; BenchError for a model of another kind."""
         from bench.clip import text
 
         return text.of_model(self.model, self.spec)

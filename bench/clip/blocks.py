@@ -27,9 +27,11 @@ def norm(x: Tensor, params: Params, name: str, eps: float) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T whose weight gradient comes out row by row: torch's own, mapped over replicas, is a transposed
-    view, and the copy that optimisers then make of it costs more than the product. The rule for vmap is
-    written out because the generated one takes longer than a small product.
+    """x W^T whose weight gradient comes out row by row.
+
+    Torch's own, mapped over replicas, is a transposed view, and the copy that optimisers then make of it
+    costs more than the product. The rule for vmap is written out because the generated one takes longer than
+    a small product.
     """
 
     @staticmethod
@@ -81,8 +83,10 @@ def mlp(x: Tensor, params: Params, name: str, activation: Activation) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask_TT: Tensor | None) -> Tensor:
-    """Softmax attention, (N, H, T, d) each. With a mask it is written out: torch's fused kernels do not batch
-    under vmap, and on text (T of 10 to 30) they save nothing.
+    """Softmax attention, (N, H, T, d) each.
+
+    With a mask it is written out: torch's fused kernels do not batch under vmap, and on text (T of 10 to 30)
+    they save nothing.
     """
     if mask_TT is None:
         return F.scaled_dot_product_attention(q, k, v)
@@ -99,9 +103,7 @@ def block(
     eps: float,
     mask_TT: Tensor | None,
 ) -> Tensor:
-    """A whole residual attention block on all tokens, (N, T, D) to (N, T, D); the mask is added to the
-    scores.
-    """
+    """A residual attention block on all tokens, (N, T, D) to (N, T, D); the scores get the mask added."""
     N, T, D = x_NTD.shape
     weight, bias = params[f"{name}.attn.in_proj_weight"], params[f"{name}.attn.in_proj_bias"]
     qkv = F.linear(norm(x_NTD, params, f"{name}.ln_1", eps), weight, bias)

@@ -1,5 +1,4 @@
-"""Activation checkpointing of packed prompts: what autograd would keep of them, bounded by a share of the
-device's memory.
+"""Activation checkpointing of packed prompts: a share of the device's memory bounds what autograd keeps.
 
 Prompts that stay within it run at once. Of more, pieces run one after the other, whole groups (replicas,
 images) or rows of one; only their embeddings are kept, and the backward pass runs each piece again: a third
@@ -43,15 +42,14 @@ def budget(device: torch.device) -> int:
 
 
 def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int:
-    """Bytes of a row's activations while ``kept`` blocks' are kept, and those of the block that is being
-    computed.
-    """
+    """Bytes of a row's activations: those of ``kept`` blocks, and of the block that is being computed."""
     return (kept + 1) * T * (WIDTHS * D + tower.heads * T) * itemsize
 
 
 def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
-    """How many groups, and how many rows of each, run together; ``x_GTD`` (..., G, T, D) may be mapped over
-    replicas.
+    """How many groups, and how many rows of each, run together.
+
+    ``x_GTD`` (..., G, T, D) may be mapped over replicas.
     """
     *_, G, T, D = x_GTD.shape
     N = _whole(x_GTD).numel() // (G * T * D)
@@ -73,8 +71,9 @@ def _whole(x: Tensor) -> Tensor:
 
 
 def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
-    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C),
-    differentiable, also mapped.
+    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C).
+
+    The result is differentiable, also where the prompts are mapped.
     """
     T, D = x_GTD.shape[-2:]
     sizes = at_once(tower, x_GTD)
@@ -121,9 +120,7 @@ class _Pieces(torch.autograd.Function):
 def _pieces(
     x: Tensor, pack: Pack, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
-    """Pieces (n, g, T, D), their packs, where they lie in (N, G), and which of the sorted prompts are
-    theirs.
-    """
+    """Pieces (n, g, T, D), their packs, their places in (N, G), and which sorted prompts are theirs."""
     x_NGTD = x.reshape(-1, *x.shape[-3:])
     N, G = x_NGTD.shape[:2]
     groups, rows = sizes

@@ -1,6 +1,4 @@
-"""Getting weights: the only code of the program that opens a socket, called by ``bench weights get``
-alone.
-"""
+"""Getting weights: the program's only code that opens a socket; only ``bench weights get`` calls it."""
 
 from __future__ import annotations
 
@@ -20,8 +18,7 @@ QUICK = "-quickgelu"
 
 
 def fetch(name: str) -> Path:
-    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; the path of the
-    file.
+    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; gives their path.
 
     Weights that are already there are left alone. Raises BenchError for an unknown tag or a failed download.
     """
@@ -46,9 +43,9 @@ def fetch(name: str) -> Path:
         except Exception as error:  # the hub and urllib raise many kinds; all of them mean: no file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BenchError(
-                f"could not download {arch}/{tag}: {reason}. On a machine without network, copy a file here "
-                "and name "
-                f"it: --backbone {arch}{QUICK if settings.get('quick_gelu') else ''}@FILE"
+                f"could not download {arch}/{tag}: {reason}. "
+                "On a machine without network, copy a file here and name it: "
+                f"--backbone {arch}{QUICK if settings.get('quick_gelu') else ''}@FILE"
             ) from error
         target = home / Path(named).name
         shutil.move(file, target)
@@ -59,9 +56,7 @@ def fetch(name: str) -> Path:
 
 
 def record(arch: str, tag: str, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What is known about downloaded weights, so that later runs need neither torch nor network to
-    name them.
-    """
+    """What is known about downloaded weights: with it later runs name them without torch or network."""
     return {
         "arch": arch,
         "tag": tag,

@@ -1,5 +1,4 @@
-"""Pooling heads: the last thing an image tower does, as a pure function of named tensors that a method may
-train.
+"""Pooling heads: the end of an image tower as a pure function of named tensors that a method may train.
 
 Legend: B batch, T tokens, D tower width, C embedding width.
 """
@@ -70,9 +69,7 @@ def attention_pool(params: Params, heads: int) -> PoolingHead:
 
 
 def transformer_tail(params: Params, heads: int, activation: Activation, eps: float) -> PoolingHead:
-    """The head of a VisionTransformer from its named tensors, its MLP's activation and its LayerNorms'
-    epsilon.
-    """
+    """A VisionTransformer's head from named tensors, its MLP's activation and its LayerNorms' epsilon."""
     settings: dict[str, Any] = {"heads": heads, "activation": activation, "eps": eps}
     return PoolingHead(
         "vit",
@@ -97,9 +94,9 @@ def of_tower(visual: Any, family: str) -> PoolingHead:
         params["proj"] = _copy(visual.proj)
         return transformer_tail(params, block.attn.num_heads, block.mlp.gelu, block.ln_1.eps)
     raise BenchError(
-        "this image tower has no pooling head that can be trained: choose a backbone with a CLIP ResNet or "
-        "ViT tower "
-        "(bench list backbones), or a method that needs only the image embedding"
+        "this image tower has no pooling head that can be trained: "
+        "choose a backbone with a CLIP ResNet or ViT tower (bench list backbones), "
+        "or a method that needs only the image embedding"
     )
 
 

@@ -31,16 +31,15 @@ class Pack:
 
 
 def common(keys_KL: Tensor, eot_K: Tensor) -> int:
-    """P: how many leading positions hold the same in all rows; end tokens, from the first one on, are never
-    common.
-    """
+    """P: how many leading positions are the same in all rows; from the first end token on none counts."""
     same_L = (keys_KL == keys_KL[:1]).all(0)[: int(eot_K.min())]
     return int(same_L.long().cumprod(0).sum())
 
 
 def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
-    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``, whose first ``shared``
-    embeddings agree.
+    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``.
+
+    The first ``shared`` embeddings of all prompts agree.
 
     ``like``: a tensor (..., D) of the prompts' precision and device.
     """

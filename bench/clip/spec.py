@@ -45,9 +45,7 @@ class BackboneSpec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the model's outputs: the file's bytes, the architecture, the
-        activation.
-        """
+        """SHA-256 of all that decides the outputs: the file's bytes, architecture and activation."""
         return digest([self.weights_hash, self.config, self.quick_gelu])
 
 
@@ -102,9 +100,8 @@ def _local(arch: str, file: Path, allow_torchscript: bool) -> BackboneSpec:
         config = read_json(weights.architectures()[arch])
     beside = file.parent / "open_clip_config.json"
     settings = read_json(beside).get("preprocess_cfg", {}) if beside.is_file() else {}
-    if (
-        not settings and "init_logit_bias" in config
-    ):  # sigmoid-trained models see pixels scaled to [-1, 1], squashed
+    # Sigmoid-trained models see squashed images, with pixels scaled to [-1, 1].
+    if not settings and "init_logit_bias" in config:
         settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
     return _spec(f"{arch}@{file.name}", arch, "", file, config, settings, allow_torchscript=allow_torchscript)
 

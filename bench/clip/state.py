@@ -1,6 +1,4 @@
-"""From a file of weights to an open_clip model: reading without running code, the QuickGELU guard, fitting
-names.
-"""
+"""From a weights file to an open_clip model: reading without running code, QuickGELU guard, name fitting."""
 
 from __future__ import annotations
 
@@ -76,9 +74,8 @@ def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = Fal
     if spec.pretrained == "openai" or from_archive or _published(spec.weights_hash) or _half_released(state):
         base = spec.arch.removesuffix("-quickgelu")
         raise BenchError(
-            f"{spec.name} looks like OpenAI's weights, which need QuickGELU (exact GELU spoils the text "
-            "tower "
-            f"silently): name the architecture {base}-quickgelu"
+            f"{spec.name} looks like OpenAI's weights, which need QuickGELU "
+            f"(exact GELU spoils the text tower silently): name the architecture {base}-quickgelu"
         )
 
 
@@ -143,8 +140,8 @@ def _fill(model: Any, state: State, spec: BackboneSpec) -> None:
     wrong += sorted(n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape)
     if wrong:
         raise BenchError(
-            f"{spec.file} does not fit the architecture {spec.arch} ({len(wrong)} tensors differ, first "
-            f"{wrong[0]}): "
+            f"{spec.file} does not fit the architecture {spec.arch} "
+            f"({len(wrong)} tensors differ, first {wrong[0]}): "
             "name the architecture it was trained with, ARCH@FILE"
         )
     model.load_state_dict(state)

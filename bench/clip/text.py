@@ -1,5 +1,6 @@
-"""Prompts to text features to classifier: the causal text tower as a function of embedded prompts (protocol
-2.3).
+"""Prompts to text features to classifier (protocol 2.3).
+
+The causal text tower is a function of embedded prompts.
 
 Legend: P prompts, L tokens, D tower width, C embedding width, K classes, V vocabulary.
 """
@@ -94,9 +95,7 @@ def bpe_tokenizer(context_length: int) -> Any:
 
 
 def is_causal(config: dict[str, Any]) -> bool:
-    """Whether an architecture has CLIP's causal text tower (byte-pair tokens, end-token pooling, plain
-    blocks).
-    """
+    """Whether the text tower is CLIP's causal one (byte-pair tokens, end-token pooling, plain blocks)."""
     text = config["text_cfg"]
     others = ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls", "proj_bias")
     plain = text.get("pool_type", "argmax") == "argmax" and not any(text.get(key) for key in others)
@@ -121,9 +120,7 @@ def of_model(model: Any, spec: BackboneSpec) -> TextTower:
 
 
 def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
-    """A QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, and the token rows that
-    occur.
-    """
+    """A QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, token rows that occur."""
 
     def tensor(name: str) -> Tensor:
         return torch.from_numpy(arrays[f"tower.{name}"]).double()
@@ -166,9 +163,9 @@ def classifier(
     for i, j in _identical(W_KC.detach()):
         if names[i] != names[j]:
             raise BenchError(
-                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, so the two "
-                "cannot be told "
-                "apart: use other class names, another prompt set or another backbone"
+                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, "
+                "so the two cannot be told apart: "
+                "use other class names, another prompt set or another backbone"
             )
     return W_KC
 

@@ -40,8 +40,7 @@ def folded(visual: Any) -> Any:
 
 
 def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
-    """A copy of a frozen tower in half precision, for the taps up to the pooling head; a ResNet's is
-    channels-last.
+    """A copy of a frozen tower in half precision, for taps up to the head; a ResNet's is channels-last.
 
     Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its
     statistics.
@@ -61,8 +60,7 @@ def encode(
     taps: Sequence[str],
     trunk: Any = None,
 ) -> dict[str, Tensor]:
-    """The requested taps of one batch; ``head`` holds the tower's own pooling weights (None for family
-    "other").
+    """The requested taps of one batch; ``head`` has the tower's pooling weights (None for family "other").
 
     ``trunk`` runs in the place of the model's own image tower up to the pooling head, in the precision of its
     weights; the tap ``pixels`` stays as it came. ``pooled`` goes through the folded head, which equals the

@@ -1,5 +1,4 @@
-"""The last block, ``ln_post`` and projection of a VisionTransformer as a pure function, folded to CLS
-(protocol 2.2).
+"""A ViT's last block, ``ln_post`` and projection as a pure function, folded to CLS (protocol 2.2).
 
 Only the CLS output leaves the tower, so queries, ``out_proj`` and MLP are computed for CLS alone and keys and
 values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter: its gain

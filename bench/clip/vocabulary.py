@@ -14,9 +14,7 @@ from bench.clip.text import is_causal
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
-    """One line naming the class names with tokens that pre-training never saw (zero rows), or an empty
-    string.
-    """
+    """One line naming the classes with tokens that pre-training never saw (zero rows), or an empty string."""
     if not is_causal(backbone.spec.config):
         return ""
     trained_V = (backbone.text.params["token_embedding.weight"] != 0).any(-1).cpu()

@@ -25,9 +25,7 @@ _SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than litte
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels reach the image tower (protocol 1.2): normalisation, and how the short side is brought to
-    size.
-    """
+    """How pixels reach the tower (protocol 1.2): normalisation, and how the short side comes to size."""
 
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
@@ -56,9 +54,7 @@ def folder() -> Path:
 
 @cache
 def architectures() -> dict[str, Path]:
-    """Name to JSON file of every architecture that open_clip describes; the package is located, not
-    imported.
-    """
+    """Name to JSON file of every architecture of open_clip; the package is located, not imported."""
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise BenchError("the package open_clip_torch is not installed: pip install open_clip_torch")
@@ -93,8 +89,9 @@ def stored_names() -> list[str]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; for large files kept in a JSON beside it, keyed by size and modification
-    time.
+    """SHA-256 of a file's bytes.
+
+    For a large file it is kept in a JSON beside it, keyed by size and modification time.
     """
     stat = path.stat()
     if stat.st_size < _SMALL:
@@ -116,9 +113,7 @@ def file_hash(path: Path) -> str:
 
 
 def embedded_config(path: Path) -> dict[str, Any] | None:
-    """The architecture a safetensors file carries in its metadata (key ``config``, open_clip's words), or
-    None.
-    """
+    """The architecture in a safetensors file's metadata (key ``config``, open_clip's words), or None."""
     if path.suffix != ".safetensors":
         return None
     with path.open("rb") as file:
@@ -131,9 +126,7 @@ def embedded_config(path: Path) -> dict[str, Any] | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """True for a TorchScript archive, which runs code when it is loaded (OpenAI's original files are
-    such).
-    """
+    """True for a TorchScript archive (OpenAI's original files are such), which runs code when loaded."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -1,3 +1,1 @@
-"""The contract of a method, run on any plugin: what ``bench check-method`` and the tests of all methods
-share.
-"""
+"""The contract of a method, run on any plugin: ``bench check-method`` and the methods' tests share it."""

@@ -40,9 +40,7 @@ class Finding:
 
 
 def problems(target: str | Path) -> list[str]:
-    """What is wrong with a method, by name, or with every method of a Python file; an empty list is what a
-    test wants.
-    """
+    """What is wrong with a named method, or all methods of a Python file; a test wants an empty list."""
     registry, methods = find(str(target))
     with open_lab() as lab:
         findings = [f for method in methods for f in check(method, registry, lab)]
@@ -119,9 +117,7 @@ def shapes(m: Measured) -> str:
 
 
 def purity(m: Measured) -> str:
-    """Called twice with the same arguments, every function returns the same and leaves its arguments as they
-    were.
-    """
+    """Called twice with the same arguments, a function returns the same and leaves its arguments alone."""
     task, support = m.task(), m.fit.recipe.support
     known = [task.features(tap, view) for tap, views in support.items() for view in views]
     given = {
@@ -178,9 +174,7 @@ def independence(m: Measured) -> str:
 
 
 def canary(m: Measured, relabelled: Measured) -> str:
-    """Another fit, with every test image under the next class's label, predicts the same classes image by
-    image.
-    """
+    """Another fit, every test image under the next class's label, predicts the same class for each image."""
     K, each = len(m.fit.dataset.classnames), len(m.top1) // len(m.fit.dataset.classnames)
     moved = np.roll(m.top1.reshape(K, each), 1, axis=0).ravel()
     hits = int((moved == relabelled.top1).sum())
@@ -203,9 +197,7 @@ def saved(m: Measured) -> str:
 
 
 def replicas(m: Measured) -> str:
-    """Two replicas trained together have the gradients, and after a few steps the logits, that each has
-    alone.
-    """
+    """Two replicas trained together have the gradients and, after a few steps, the logits of each alone."""
     recipe = m.fit.recipe
     if recipe.optim is None:
         return ""
@@ -267,9 +259,7 @@ def sweeps(m: Measured) -> str:
 
 
 def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
-    """Sweeps over the values of ``Method.inference`` in opposite orders, in one process, give one and the
-    same fit.
-    """
+    """Sweeps over ``Method.inference``'s values in opposite orders, in one process, give the same fit."""
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     for name in method.inference:
@@ -280,26 +270,22 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
             low[name], high[name] = default, default + 1
     if not low:
         return ""
-    # Each sweep after the first meets what the one before it left on the method: its last point is here high,
-    # then low.
+    # A later sweep meets what the one before it left on the method, whose last point is here high, then low.
     short = shortened(method, registry)
     fits = [
         swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))
     ]
     changed = next((name for other in fits[1:] if (name := differs(fits[0], other))), "")
     return (
-        f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: what acts at "
-        "inference only "
-        "(Method.inference) reaches it, perhaps kept on self by logits or recipe"
+        f"the fit ({changed}) changes with the order in which {', '.join(low)} are swept: "
+        "what acts at inference only (Method.inference) reaches it, perhaps kept on self by logits or recipe"
         if changed
         else ""
     )
 
 
 def protocols(m: Measured) -> str:
-    """The recipe says what to do where nothing may be chosen: ``fixed`` has one value per grid, static and
-    search axis.
-    """
+    """Where nothing may be chosen, the recipe's ``fixed`` has a value per grid, static and search axis."""
     recipe = m.fit.recipe
     missing = [
         axis
@@ -315,8 +301,9 @@ def protocols(m: Measured) -> str:
 
 
 def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values], list[Params]]:
-    """Grid points and initial tensors of R replicas that differ: in the grid, or else in the rate and the
-    random start.
+    """Grid points and initial tensors of R replicas that differ.
+
+    They differ in the grid, or else in the rate and the random start.
     """
     recipe = m.fit.recipe
     static = points(recipe.static)[0]

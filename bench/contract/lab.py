@@ -1,5 +1,6 @@
-"""A tiny world to measure methods in: random towers, a few noisy images on disk, and the program's own plan
-and desk.
+"""A tiny world to measure methods in, with the program's own plan and desk.
+
+It has random towers and a few noisy images on disk.
 
 Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method
 that passes here runs there.
@@ -26,9 +27,11 @@ from bench.contract.snapshot import snapshot
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.executors import serial
-from bench.features.encode import EncodeReport, Wanted, stream
+from bench.features.encode import EncodeReport, stream
+from bench.features.wanted import Wanted
 from bench.interface import Consts, Facts, Method, Recipe, State, Task, Values
 from bench.names import canonical
+from bench.paths import as_known
 from bench.plan import planner
 from bench.plan.cells import Planned
 from bench.plan.request import Request
@@ -56,8 +59,9 @@ PAIR = {"train": (5, 5), "val": (2, 2), "test": (2, 2)}
 
 @dataclass(frozen=True)
 class Lab:
-    """``towers``: family to the name of a random backbone. ``folders``: three uneven classes, the same with
-    every test image under the next class's label, and two classes.
+    """``towers``: family to the name of a random backbone. ``folders``: three datasets.
+
+    They have three uneven classes, the same with every test image under the next class's label, and two.
     """
 
     root: Path
@@ -72,8 +76,9 @@ class Lab:
 
 @dataclass(frozen=True)
 class Measured:
-    """A method fitted and evaluated in the lab: its plan, its state, where its records lie, top-1 classes of
-    the test images.
+    """A method fitted and evaluated in the lab.
+
+    It holds the plan, the state, where the records lie and the top-1 classes of the test images.
     """
 
     lab: Lab
@@ -114,15 +119,13 @@ class Measured:
 
 
 class _Session(Session):
-    """A session whose features are made when they are asked for and kept in memory, in half precision as in
-    the store.
-    """
+    """A session whose features are made when asked for and kept in memory, half precision as in the store."""
 
     def __init__(self, known: dict[tuple[Any, ...], torch.Tensor]) -> None:
         super().__init__("cpu", None, lambda line: None, workers=0)
         self.known = known
 
-    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]) -> EncodeReport:
+    def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
         return EncodeReport(0, 0, 0.0)
 
     def slices(
@@ -215,8 +218,9 @@ def cut(method: Method) -> Method:
 def measure(
     lab: Lab, method: Method, registry: Registry, family: str, folder: str, shots: int = 2
 ) -> Measured:
-    """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads, on one tower
-    and dataset.
+    """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads.
+
+    All is on one tower and dataset.
 
     Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
     """
@@ -240,8 +244,9 @@ def shortened(method: Method, registry: Registry) -> Registry:
 
 
 def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Values]) -> dict[str, Any]:
-    """What one fit is, by dotted name, that all points of a sweep are evaluated on: tensors, choices and
-    constants.
+    """What one fit is, by dotted name: tensors, choices and constants.
+
+    All points of a sweep are evaluated on it.
 
     A point at which the method cannot be evaluated costs nothing. Raises Failed where it cannot be fitted.
     """
@@ -306,8 +311,8 @@ def _where(fit: Planned) -> str:
         for line in (failure.traceback if failure else "").splitlines()
         if line.strip().startswith("File ")
     ]
-    outside = [line.replace("/bench/methods/", "/methods/") for line in lines]  # a link in a checkout
-    own = [line for line in outside if "/bench/" not in line and "site-packages" not in line]
+    known = [as_known(line) for line in lines]
+    own = [line for line in known if "/bench/" not in line and "site-packages" not in line]
     if not own and not lines:
         raise BenchError(failure.error if failure else "failed without a traceback")
     return f" ({(own or lines)[-1]})"

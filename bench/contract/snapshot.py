@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 
 def snapshot(tree: Any, name: str = "") -> dict[str, Any]:
-    """Copies of all tensors and plain values in nested containers, data classes and modules, by dotted
-    name.
-    """
+    """Copies by dotted name: all tensors and plain values in containers, data classes and modules."""
     if isinstance(tree, Tensor):
         return {name: tree.detach().clone()}
     if isinstance(tree, nn.Module):

@@ -136,9 +136,7 @@ def _read(file: Path) -> DatasetSpec:
 
 @lru_cache
 def _mined(file: Path) -> dict[str, tuple[str, ...]]:
-    """Published mined templates per dataset (datasets 5.5): they were chosen with labels, tables mark
-    them.
-    """
+    """Published mined templates per dataset (datasets 5.5); labels chose them, so tables mark them."""
     if not file.is_file():
         return {}
     return {

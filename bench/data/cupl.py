@@ -1,6 +1,4 @@
-"""Sentences of a language model per class, in CuPL's format, and the key each class has there
-(datasets 5.6).
-"""
+"""A language model's sentences per class, in CuPL's format, and each class's key there (datasets 5.6)."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class na
 def sentences(
     spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None
 ) -> tuple[tuple[str, ...], ...]:
-    """The sentences of every class in label order, unfiltered, from the first of its CuPL files in
-    ``folder``.
+    """The sentences of every class in label order, unfiltered, from its first CuPL file in ``folder``.
 
     A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Without a folder
     the embedded datasets use the sentences that come with the program. Raises MissingData when no file is
@@ -95,18 +92,14 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 def cupl_key(rule: CuplRule, classname: str) -> str:
-    """The key a class name should have: the table's entry, else the rule's form with blanks for
-    underscores.
-    """
+    """The key a class should have: the table's entry, else the rule's form with blanks for underscores."""
     if rule.rule not in RULES:
         raise BenchError(f"unknown CuPL key rule '{rule.rule}'{nearest(rule.rule, RULES)}")
     return rule.keys.get(classname) or RULES[rule.rule](classname).replace("_", " ")
 
 
 def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
-    """The key of ``classname`` among a file's keys, upper and lower case alike. Raises BenchError when none
-    fits.
-    """
+    """The key of ``classname`` among a file's, whatever the case. Raises BenchError when none fits."""
     wanted = cupl_key(rule, classname)
     if wanted in available:
         return wanted

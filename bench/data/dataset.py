@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Items:
-    """Images and their labels in parallel. The order is part of the protocol: never sort it (datasets
-    2.2).
-    """
+    """Images and labels in parallel. Their order is part of the protocol: never sort it (datasets 2.2)."""
 
     paths: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
@@ -36,14 +34,10 @@ class Items:
 
 
 class ImageSource(Protocol):
-    """Opens the images of a dataset by the paths in its items. Picklable, so that worker processes can hold
-    it.
-    """
+    """Opens a dataset's images by the paths in its items. It pickles, so worker processes can hold it."""
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB, unrotated and unscaled. Raises BenchError naming the file when it cannot
-        be read.
-        """
+        """The image as RGB, unrotated and unscaled. BenchError names the file when it cannot be read."""
         ...
 
 
@@ -95,9 +89,7 @@ def path_digest(paths: Iterable[str]) -> str:
 
 
 def dataset_digest(classnames: Iterable[str], train: Items, val: Items, test: Items, *more: str) -> str:
-    """SHA-256 (hex) of class names and the three lists with labels; ``more`` is whatever else defines the
-    images.
-    """
+    """SHA-256 (hex) of class names and the three labelled lists; ``more`` is what else defines the images."""
     state = hashlib.sha256()
     for part in ("\n".join(classnames), *map(_rows, (train, val, test)), *more):
         state.update(f"{len(part)}:".encode() + part.encode() + b"\0")

@@ -1,6 +1,4 @@
-"""The few-shot draw (datasets 4.1): which images a fit may see, and the index files that record it (datasets
-4.4).
-"""
+"""The few-shot draw: which images a fit may see (datasets 4.1), and its index files (datasets 4.4)."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
 
 
 def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...]:
-    """Positions of ``shots`` items per label, labels in order of first appearance (datasets 4.1, steps 2 and
-    3).
-    """
+    """Positions of ``shots`` items per label, labels as they first appear (datasets 4.1, steps 2 and 3)."""
     groups: dict[int, list[int]] = {}
     for position, label in enumerate(items.labels):
         groups.setdefault(label, []).append(position)
@@ -85,8 +81,7 @@ def read_index(dataset: Dataset, file: Path) -> Draw:
 
 
 def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "index file") -> Draw:
-    """The draw that an index file's ``content`` records; any folders before the dataset's own paths are
-    ignored.
+    """The draw that an index file's ``content`` records; folders before the dataset's own paths are ignored.
 
     Positions and paths must agree with the dataset's lists. Only where those lists are the program's own cut
     (``dataset.own_split``) are the images matched by path alone, for the file then counts in another list.
@@ -106,9 +101,8 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
                 and _same_file(path, items.paths[position])
             ):
                 raise BenchError(
-                    f"{where}: {name} position {position} is {path} (label {label}), but {dataset.name}'s "
-                    "list has "
-                    f"something else there: the file belongs to another split"
+                    f"{where}: {name} position {position} is {path} (label {label}), "
+                    f"but {dataset.name}'s list has something else there: the file belongs to another split"
                 )
         positions = tuple(position for _, _, position in rows)
         parts[name] = items.take(positions), positions
@@ -126,8 +120,7 @@ def _rows(content: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[s
     except (KeyError, TypeError, ValueError) as error:
         raise BenchError(
             f"{where}: not a Cross-Modal index file, which holds "
-            f'{{"train": {{"data": [...], "indices": [...]}}, '
-            f'"val": ...}} ({type(error).__name__}: {error})'
+            f'{{"train": {{"data": [...], "indices": [...]}}, "val": ...}} ({type(error).__name__}: {error})'
         ) from error
 
 
@@ -167,8 +160,8 @@ def _require_train(dataset: Dataset) -> None:
         return
     if dataset.spec.source:
         raise BenchError(
-            f"{dataset.name} is a test set only: run {dataset.spec.source} and it is evaluated as one of its "
-            "targets"
+            f"{dataset.name} is a test set only: "
+            f"run {dataset.spec.source} and it is evaluated as one of its targets"
         )
     raise MissingData(
         f"{dataset.name} has no training images here: {'; '.join(dataset.notes) or dataset.spec.get}"

@@ -24,8 +24,9 @@ SPELLINGS = {
 
 
 def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """Class folders in sorted order are the labels; their names are the class names, renamed or dropped by
-    the TOML.
+    """A dataset of class folders: their sorted order gives the labels, their names the class names.
+
+    The TOML may rename or drop classes.
 
     With train and test folders these are kept, and a missing val folder is replaced by a fifth of train.
     Without, each class is cut 50/20/30 by the SHA-256 of its files, so that the split depends on nothing but
@@ -40,9 +41,8 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     given = {part: here for part, spellings in SPELLINGS.items() if (here := _subfolder(root, spellings))}
     if "train" in given and "test" not in given:
         raise BenchError(
-            f"{root} has train/ but no test/: name the folder of test images test/ (val/ is for choosing "
-            "settings), "
-            "or take train/ away and let the images be split"
+            f"{root} has train/ but no test/: name the folder of test images test/ "
+            "(val/ is for choosing settings), or take train/ away and let the images be split"
         )
     split, contents, notes = _given(root, given, spec) if "train" in given else _cut_all(root, spec)
     digest = dataset_digest(split.classnames, split.train, split.val, split.test, contents)
@@ -82,8 +82,7 @@ def _cut_all(root: Path, spec: DatasetSpec) -> tuple[Split, str, tuple[str, ...]
 
 
 def cut(hashes: Mapping[str, str], where: str) -> dict[str, list[str]]:
-    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files on one
-    side.
+    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files together.
 
     ``hashes`` maps a path to the SHA-256 of its content. Every part gets at least one image. Raises
     BenchError, beginning with ``where``, when there are fewer than 3 different images.
@@ -93,9 +92,8 @@ def cut(hashes: Mapping[str, str], where: str) -> dict[str, list[str]]:
         groups.setdefault(content, []).append(path)
     if len(groups) < len(SHARES):
         raise BenchError(
-            f"{where}: a class needs at least 3 different images (training, validation, test), and this one "
-            "has "
-            f"{len(groups)}; add images or take the folder away"
+            f"{where}: a class needs at least 3 different images (training, validation, test), "
+            f"and this one has {len(groups)}; add images or take the folder away"
         )
     result: dict[str, list[str]] = {part: [] for part in SHARES}
     order = list(SHARES)
@@ -162,9 +160,7 @@ def _subfolder(root: Path, spellings: tuple[str, ...]) -> str:
 
 
 def _class_names(root: Path, spec: DatasetSpec) -> dict[str, str]:
-    """Class folder to class name, folders in plain (case-sensitive) order, hidden ones and the dropped left
-    out.
-    """
+    """Class folder to class name in plain (case-sensitive) order, without hidden and dropped folders."""
     rule = spec.classnames
     folders = sorted(
         entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")

@@ -1,6 +1,4 @@
-"""Images in IDX files, as MNIST and its relatives are stored: one array of images and one of labels
-per part.
-"""
+"""Images in IDX files (MNIST and its relatives): one array of images and one of labels per part."""
 
 from __future__ import annotations
 
@@ -41,8 +39,9 @@ class IdxSource:
 
 
 def idx(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset in IDX files, plain or gzipped. Every sixth training image of a class, by position, is
-    validation.
+    """A dataset in IDX files, plain or gzipped.
+
+    Every sixth training image of a class, by position, is validation.
 
     The class names are the description's. Raises MissingData with the places tried, BenchError for damaged
     files.

@@ -23,9 +23,7 @@ class FolderSource:
     root: Path
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB. Raises BenchError naming the file when it is absent, unreadable or outside the
-        folder.
-        """
+        """The image as RGB. BenchError names a file that is absent, unreadable or outside the folder."""
         if escapes(path):
             raise BenchError(f"{path}: a path in a list of images must stay inside {self.root}")
         return open_rgb(self.root / path.replace("\\", "/"))

@@ -31,8 +31,9 @@ def class_list(name: str) -> dict[str, str]:
 
 
 def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
-    """ImageNet: the validation images are the test set; training and validation lists come from the training
-    images.
+    """ImageNet: the validation images are the test set.
+
+    The training and validation lists come from the training images.
 
     They are read from the split file if it is there; else they are this program's own cut (``own_split``):
     files sorted by name, per class 20 % set aside for validation by one generator with a fixed seed. Few-shot
@@ -62,9 +63,8 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
             pool = _listed(spec, root, {wnid: f"train/{wnid}" for wnid in names})
             train, val = cut(pool)
             notes = (
-                f"no {options['split']}: train and val are this program's own 80/20 cut of the training "
-                "images, "
-                "not comparable image by image with published few-shot sets",
+                f"no {options['split']}: train and val are this program's own 80/20 cut "
+                "of the training images, not comparable image by image with published few-shot sets",
             )
     return Dataset(
         name=spec.name,
@@ -97,8 +97,7 @@ def cut(pool: Items) -> tuple[Items, Items]:
 
 
 def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """A test set of folders named by WordNet id: all of ImageNet's classes, or those that the option
-    ``wnids`` lists.
+    """A test set of folders named by WordNet id: all of ImageNet's classes, or those in option ``wnids``.
 
     With ``wnids``, labels count within that list and ``classes`` holds the rows of ImageNet's class list.
     """
@@ -142,9 +141,7 @@ def _test_set(
 
 
 def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
-    """The images of each class folder by name, classes in order. Every folder must be there and hold an
-    image.
-    """
+    """The images of each class folder by name, classes in order. All must be there and hold an image."""
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []

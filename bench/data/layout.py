@@ -1,6 +1,4 @@
-"""Finding a dataset's files: the folders its description names, in order, and an error that lists what was
-tried.
-"""
+"""Finding a dataset's files: its description's folders in order, and an error that lists those tried."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ if TYPE_CHECKING:
 
 
 def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
-    """Folders that may hold the dataset, best first: beside a user's TOML file, under the data root, system
-    folders.
+    """Folders that may hold the dataset, best first: beside a user's TOML, under the data root, the system's.
 
     Raises MissingData when the description needs a data root and none is given.
     """
@@ -36,9 +33,7 @@ def first_existing(paths: Iterable[Path]) -> Path | None:
 
 
 def file_candidates(spec: DatasetSpec, place: Place, name: str) -> list[Path]:
-    """Where a list that belongs to the dataset may lie: in its folder, else in ``splits/`` or the data root
-    itself.
-    """
+    """Where a list of the dataset may lie: in its folder, else in ``splits/`` or the data root itself."""
     roots = [root for root in (spec.base, place.data_root) if root is not None]
     return [folder / name for folder in dataset_folders(spec, place)] + [
         folder / name for root in roots for folder in (root / "splits", root)
@@ -51,11 +46,10 @@ def image_candidates(spec: DatasetSpec, place: Place) -> list[Path]:
 
 
 def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ()) -> Path:
-    """The folder that item paths are relative to: the first that exists and holds one of ``must_hold``
-    (default: of the description's ``holds``).
+    """The folder that item paths are relative to: the first that exists and holds one of ``must_hold``.
 
-    Without any it is the first candidate if ``place`` asks for lists only, else MissingData lists what was
-    tried.
+    The description's ``holds`` is the default. Without such a folder it is the first candidate if ``place``
+    asks for lists only, else MissingData lists what was tried.
     """
     tried = image_candidates(spec, place)
     inside = must_hold or spec.holds

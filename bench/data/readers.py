@@ -16,8 +16,9 @@ from bench.files import sha256_file
 
 
 def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset whose lists are a CoOp split file (datasets 2). A missing split file is an error, never a
-    re-split.
+    """A dataset whose lists are a CoOp split file (datasets 2).
+
+    A missing split file is an error, never a re-split.
 
     Options: ``file``, its name; ``sha256`` of the published file, so that another one is noted.
     """
@@ -29,10 +30,9 @@ def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
             spec,
             f"the split file {options['file']}",
             candidates,
-            "It is CoOp's list of training, validation and test images, and no other list gives comparable "
-            "numbers. "
-            "CoOp's DATASETS.md links it, and the folder splits/ of linzhiqiu/cross_modal_adaptation holds "
-            "all nine; "
+            "It is CoOp's list of training, validation and test images, "
+            "and no other list gives comparable numbers. CoOp's DATASETS.md links it, "
+            "and the folder splits/ of linzhiqiu/cross_modal_adaptation holds all nine; "
             f"put it in {layout.first_existing(layout.dataset_folders(spec, place)) or candidates[0].parent}",
         )
     split = read_split(file)
@@ -79,9 +79,7 @@ def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec) -> Ite
 
 
 def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: list[str]) -> Dataset:
-    """The dataset of ``split`` with its images under ``images``; other class names than the published are
-    noted.
-    """
+    """The dataset of ``split`` with images under ``images``; class names unlike the published are noted."""
     expected = spec.classnames.sha256
     if expected and hashlib.sha256("\n".join(split.classnames).encode()).hexdigest() != expected:
         notes = [*notes, "class names or their order differ from the published ones"]

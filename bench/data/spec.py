@@ -25,9 +25,7 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 @dataclass(frozen=True)
 class CuplRule:
-    """Where a dataset's CuPL sentences are and how a class name becomes their key (datasets 5.6;
-    bench.data.cupl).
-    """
+    """A dataset's CuPL sentences, and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
 
     files: tuple[str, ...] = ()
     rule: str = "name"
@@ -37,9 +35,7 @@ class CuplRule:
 
 @dataclass(frozen=True)
 class ClassnameRule:
-    """How class names come about: the rule in words, a fixed list, renamed or dropped folders, a digest to
-    check.
-    """
+    """Where class names come from: rule in words, fixed list, renamed or dropped folders, digest to check."""
 
     rule: str = ""
     names: tuple[str, ...] = ()
@@ -87,9 +83,7 @@ class DatasetSpec:
 
 
 def read_toml(file: Path) -> DatasetSpec:
-    """The description in ``file``. Raises BenchError for a key that is unknown, missing or of the
-    wrong type.
-    """
+    """The description in ``file``. Raises BenchError for a key unknown, missing or of the wrong type."""
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

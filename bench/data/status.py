@@ -1,6 +1,4 @@
-"""Which datasets are here: found, missing or arranged wrongly, with their sizes against Table II of the
-paper.
-"""
+"""Which datasets are found, missing or wrongly arranged, with their sizes against the paper's Table II."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ SPOT_FIRST, SPOT_RANDOM = 3, 30
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One dataset. ``state``: 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'; ``todo``
-    mends it.
+    """One dataset and its state; ``todo`` mends it.
+
+    ``state`` is 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'.
 
     ``counts`` are the sizes found and ``expected`` the published ones (classes, train, val, test).
     """
@@ -37,9 +36,7 @@ class StatusRow:
 
 
 def status(data_root: Path | None, names: Iterable[str] | None = None) -> list[StatusRow]:
-    """The state of the named datasets (default: the whole catalog) under ``data_root``, in the catalog's
-    order.
-    """
+    """The named datasets' state (default: the whole catalog) under ``data_root``, in the catalog's order."""
     return [_row(catalog.describe(name), data_root) for name in (catalog.names() if names is None else names)]
 
 
@@ -80,9 +77,7 @@ def sizes(dataset: Dataset) -> dict[str, int]:
 
 
 def _comparable(counts: dict[str, int], expected: dict[str, int]) -> dict[str, int]:
-    """Sizes under the published headings: where no val is published, train is what val was cut from as
-    well.
-    """
+    """Sizes under the published headings: where no val is published, train includes what was cut for val."""
     if "val" in expected or "train" not in expected:
         return {key: counts[key] for key in expected}
     return {key: counts[key] + (counts["val"] if key == "train" else 0) for key in expected}

@@ -15,9 +15,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Verification:
-    """How many images were opened, how many failed, the first ten failures as (path, reason), and the likely
-    cause.
-    """
+    """How many images were opened and failed, the first ten failures (path, reason) and the likely cause."""
 
     checked: int
     failed: int
@@ -59,9 +57,7 @@ def listed(dataset: Dataset) -> Iterator[str]:
 
 
 def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
-    """Why the ``absent`` files of ``checked`` ones may be missing: one sentence, from what lies in their
-    place.
-    """
+    """Why the ``absent`` of ``checked`` files may be missing: a sentence from what lies in their place."""
     if not isinstance(dataset.source, FolderSource):
         return "files were removed after the lists were read"
     root = dataset.source.root
@@ -77,9 +73,8 @@ def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
         wanted = (root / path).relative_to(parent).parts[0]
         there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:4]
         return (
-            f"{parent} has no {wanted}/ but {', '.join(there) or 'nothing'}: another copy of the dataset, "
-            "arranged "
-            "differently, or an archive that was not unpacked whole"
+            f"{parent} has no {wanted}/ but {', '.join(there) or 'nothing'}: "
+            "another copy of the dataset, arranged differently, or an archive that was not unpacked whole"
         )
     there = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:2]
     if len(absent) == checked:

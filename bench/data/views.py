@@ -1,5 +1,6 @@
 """Views: one preprocessed copy of an image, named by a string and the same on every machine (protocol 1.2).
-No torch.
+
+This module imports no torch.
 
 ``eval``               shorter side to the input size (bicubic, antialiased, PIL), centre crop
 ``flip``               ``eval`` mirrored left to right
@@ -32,9 +33,7 @@ _RESIZES = ("shortest", "squash")
 
 @dataclass(frozen=True)
 class View:
-    """A parsed view. ``a`` (smallest area as a share of the image), ``mirror`` and ``index`` belong to
-    ``rrc`` only.
-    """
+    """A parsed view. Only ``rrc`` has ``a`` (smallest area as share of the image), ``mirror``, ``index``."""
 
     kind: str
     a: float = 1.0
@@ -48,9 +47,7 @@ class View:
 
 
 def parse(view: str) -> View:
-    """The view a string names; ``str(parse(view))`` is its canonical spelling. Raises BenchError with the
-    grammar.
-    """
+    """The view a string names; its ``str`` is the canonical spelling. BenchError states the grammar."""
     text = view.replace(" ", "")
     if text in ("eval", "flip"):
         return View(text)
@@ -58,15 +55,13 @@ def parse(view: str) -> View:
     if match and 0 < float(match[1]) <= 1:
         return View("rrc", float(match[1]), not match[2], int(match[3]))
     raise BenchError(
-        f"'{view}' is not a view: write 'eval', 'flip', 'rrc(A)#I' or 'rrc(A,noflip)#I', 0 < A <= 1, I = 0, "
-        "1, ..."
+        f"'{view}' is not a view: "
+        "write 'eval', 'flip', 'rrc(A)#I' or 'rrc(A,noflip)#I', 0 < A <= 1, I = 0, 1, ..."
     )
 
 
 def bank(a: float, n: int, flip: bool = True) -> tuple[str, ...]:
-    """The names of the first ``n`` random resized crops of smallest area ``a``; ``flip=False`` never
-    mirrors.
-    """
+    """Names of the first ``n`` random resized crops of smallest area ``a``; ``flip=False`` never mirrors."""
     return tuple(str(parse(str(View("rrc", a, flip, i)))) for i in range(n))
 
 
@@ -84,8 +79,7 @@ def crop_box(view: View, path: str, width: int, height: int) -> tuple[tuple[int,
     RandomResizedCrop makes them, then its centre fallback.
     """
     key = hashlib.sha256(f"{path}\n{view.a:.12g}\n{view.index}".encode()).digest()
-    # Only random() is promised to give the same numbers in every Python version, so all draws are made from
-    # it.
+    # All draws are made from random(), which alone promises the same numbers in every Python version.
     uniform = random.Random(int.from_bytes(key)).random
     mirror = uniform() < 0.5 and view.mirror
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
@@ -126,12 +120,9 @@ def render_views(
     mode: str = "bicubic",
     resize: str = "shortest",
 ) -> np.ndarray:
-    """Several views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see
-    ``render``).
-    """
-    if (
-        mode not in _FILTERS or resize not in _RESIZES
-    ):  # open_clip knows more; none of its CLIP weights use them
+    """Views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see ``render``)."""
+    # open_clip knows more; none of its CLIP weights use them.
+    if mode not in _FILTERS or resize not in _RESIZES:
         raise BenchError(
             f"cannot resize by '{resize}' with '{mode}': known are {_RESIZES} and {tuple(_FILTERS)}"
         )
@@ -153,8 +144,7 @@ def _centre(image: Image.Image, size: int, filter: Image.Resampling, resize: str
     if resize == "squash":
         return np.asarray(image.resize((size, size), filter))
     width, height = image.size
-    # The longer side is cut to an integer and the crop's corner rounded half to even: both as CLIP's
-    # transform does.
+    # As in CLIP's transform, the longer side is cut to an integer, the crop's corner rounded half to even.
     if width <= height:
         width, height = size, int(size * height / width)
     else:

@@ -88,7 +88,9 @@ def run(
                     portion = encoded.ready
                 if portion:
                     way.submit(portion, deadline)
-            for part in way.collect() if way.busy() else ():
+            if not way.busy():
+                break
+            for part in way.collect():
                 outcome.add(part.outcome)
                 for message in part.messages:
                     desk.session.report(message)

@@ -44,9 +44,7 @@ class Sent:
 
 
 def tasks(todo: list[Todo], streamed: bool, slots: int, join: bool) -> Iterator[list[Todo]]:
-    """The cells of one (seed, dataset, shots), in plan order; several where test features are ``streamed`` or
-    fits join.
-    """
+    """The cells of one (seed, dataset, shots), or several where features are ``streamed`` or fits join."""
     groups = (part for _, together in rounds(todo, join=join) for part in by_shots(together))
     return gathered(groups, slots) if streamed or join else groups
 
@@ -60,14 +58,14 @@ class OnRay:
 
     def __init__(self, setup: Setup, address: str | None, report: Callable[[str], None]) -> None:
         self.ray = _connected(address)
+        self.running: dict[Any, list[Todo]] = {}
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
+            self.task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
         except BaseException:
-            self.ray.shutdown()
+            self.end()
             raise
         self.encodes = setup.cache is not None  # else every node encodes what it needs
-        self.task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
-        self.running: dict[Any, list[Todo]] = {}
 
     def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
         """The cells of each task."""
@@ -82,11 +80,9 @@ class OnRay:
         return bool(self.running)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Send a task, with the records and states that it needs."""
+        """Send a task, with the records and states that it needs, and the deadline as wall time."""
         known = {} if self.setup.fresh else _known(self.setup.request.results, portion)
-        until = (
-            None if deadline is None else time.time() + deadline - time.monotonic()
-        )  # other machines' clocks
+        until = None if deadline is None else time.time() + deadline - time.monotonic()
         keys = frozenset(t.fit.key for t in portion)
         self.running[self.task.remote(self.setup, os.getcwd(), keys, known, until)] = portion
 
@@ -134,9 +130,7 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
 
 
 def _reason(ray: Any, error: Exception) -> Exception:
-    """Why the cells of a task fail: an error of its own, which another try would meet again, or a death once
-    too often.
-    """
+    """Why the cells of a task fail: an error that another try would meet again, or one death too many."""
     reason: Exception
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause

@@ -33,9 +33,7 @@ _TRIES = 2
 
 
 def visible(device: str) -> list[str]:
-    """The devices that workers may have: every GPU that PyTorch sees for ``cuda``, else the one that is
-    named.
-    """
+    """The devices of workers: every GPU that PyTorch sees for ``cuda``, else the one that is named."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
 
 
@@ -45,9 +43,7 @@ def spread(devices: Sequence[str], jobs: int) -> list[str]:
 
 
 def default_jobs(device: str, cells: int) -> int:
-    """Worker processes when none are asked for: one for each GPU, on a processor one per core for enough
-    cells.
-    """
+    """Worker processes when none are asked for: one a GPU, or one a core where cells are enough."""
     if device != "cpu":
         return max(1, min(len(visible(device)), cells))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -80,11 +76,9 @@ class _Pool:
     """Worker processes that can be ended and started again."""
 
     def __init__(self, setup: Setup, jobs: int) -> None:
-        # Workers share the cores by being several: each has one thread, also in NumPy's and scikit-learn's
-        # libraries.
-        os.environ.update(
-            {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        )
+        # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        os.environ.update({name: "1" for name in names})
         context = multiprocessing.get_context("spawn")
         self.pids, slots = context.SimpleQueue(), context.SimpleQueue()
         for device in spread(visible(setup.device), jobs):
@@ -117,6 +111,7 @@ class Processes:
         self.setup, self.jobs = setup, jobs
         self.pool = _Pool(setup, jobs)
         self.running: dict[Future[Done], _Portion] = {}
+        self.lost: list[_Portion] = []  # what a broken pool did not take
 
     def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
         """Rounds, or as many of them as leave work for every worker."""
@@ -124,15 +119,18 @@ class Processes:
 
     def room(self) -> bool:
         """Whether a worker is idle."""
-        return len(self.running) < self.jobs
+        return len(self.running) + len(self.lost) < self.jobs
 
     def busy(self) -> bool:
         """Whether a worker is at something."""
-        return bool(self.running)
+        return bool(self.running or self.lost)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
         """Hand a portion to a worker."""
-        self._submit(_Portion(portion, deadline))
+        try:
+            self._submit(_Portion(portion, deadline))
+        except BrokenProcessPool:  # a worker died meanwhile; ``collect`` hears of what it was at
+            self.lost.append(_Portion(portion, deadline))
 
     def _submit(self, portion: _Portion) -> None:
         keys = frozenset(t.fit.key for t in portion.cells)
@@ -141,6 +139,10 @@ class Processes:
 
     def collect(self) -> Iterator[Done]:
         """Wait for the first workers that are done; where one died, begin what was lost again."""
+        if self.lost and not self.running:
+            lost, self.lost = self.lost, []
+            yield self._again(lost)
+            return
         for future in wait(self.running, return_when=FIRST_COMPLETED).done:
             if future not in self.running:
                 continue  # was in flight when the pool broke
@@ -148,8 +150,9 @@ class Processes:
             try:
                 yield future.result()
             except BrokenProcessPool:
-                lost = [portion, *self.running.values()]
+                lost = [portion, *self.running.values(), *self.lost]
                 self.running.clear()
+                self.lost = []
                 yield self._again(lost)
             except BenchError as error:
                 yield Done(failed=[(t, error) for t in portion.cells])

@@ -1,8 +1,8 @@
-"""Folders for worker processes that may be killed at any moment: one is there while its owner works, then it
-is gone.
+"""Folders for worker processes that may be killed at any moment.
 
-The owner holds a lock on its folder, which the system drops however the process ends: a folder that nobody
-holds was left by a dead process, and whoever works on that machine next removes it.
+A folder is there while its owner works. The owner holds a lock on it, which the system drops however the
+process ends: a folder that nobody holds was left by a dead process, and whoever works on that machine next
+removes it.
 """
 
 from __future__ import annotations

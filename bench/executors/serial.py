@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from bench.executors import loop
@@ -23,11 +24,13 @@ class Serial:
         self.desk = desk
         self.portion: list[Todo] = []
         self.deadline: float | None = None
-        self.dataset = ""
+        self.left: Counter[str] = Counter()  # by dataset: portions that were not submitted
 
-    def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
+    def portions(self, todo: list[Todo]) -> list[list[Todo]]:
         """Rounds; where test features are streamed, those of a dataset one after the other."""
-        return (group for _, group in rounds(todo, not self.desk.session.dense_cache, self.desk.join))
+        groups = [group for _, group in rounds(todo, not self.desk.session.dense_cache, self.desk.join)]
+        self.left = Counter(_dataset(group) for group in groups)
+        return groups
 
     def room(self) -> bool:
         """One portion at a time."""
@@ -39,13 +42,11 @@ class Serial:
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
         """Take a portion; ``collect`` does it."""
-        dataset = portion[0].fit.dataset.name
-        if dataset != self.dataset:
-            self.desk.waiting.evaluate()
-        self.portion, self.deadline, self.dataset = portion, deadline, dataset
+        self.portion, self.deadline = portion, deadline
+        self.left[_dataset(portion)] -= 1
 
     def collect(self) -> Iterator[Done]:
-        """Do the portion, cell by cell."""
+        """Do the portion, cell by cell; with the last one of a dataset, what waits for its test images."""
         portion, self.portion = self.portion, []
         self.desk.states.begin(portion)
         for t in portion:
@@ -53,6 +54,8 @@ class Serial:
                 self.desk.outcome.out_of_time = True
                 return
             yield Done([self.desk.do(t)])
+        if not self.left[_dataset(portion)]:
+            self.desk.waiting.evaluate()
 
     def finish(self) -> None:
         """Make the evaluations that still wait for one pass."""
@@ -60,6 +63,10 @@ class Serial:
 
     def end(self) -> None:
         """Nothing is held elsewhere."""
+
+
+def _dataset(portion: list[Todo]) -> str:
+    return portion[0].fit.dataset.name
 
 
 def run(

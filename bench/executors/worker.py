@@ -67,6 +67,6 @@ def check_plan(plan: Plan, keys: frozenset[str]) -> None:
     """
     if lost := keys - {fit.key for fit in plan.fits}:
         raise BenchError(
-            f"{len(lost)} cells are others by now: a plugin or a dataset was changed during the run; "
-            "run again"
+            f"{len(lost)} cells are others by now: "
+            "a plugin or a dataset was changed during the run; run again"
         )

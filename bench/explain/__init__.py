@@ -1,3 +1,1 @@
-"""What a CLIP looks at, before and after a fit: correspondence, heat maps, and the importance of image
-parts.
-"""
+"""What a CLIP looks at, before and after a fit: correspondence, heat maps, importance of image parts."""

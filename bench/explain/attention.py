@@ -1,7 +1,6 @@
 """What a pooling head attends to: the softmax weights of its one query (protocol 2.1, 2.2).
 
-Legend: B batch, T tokens as the head sees them (the mean token or CLS first), D tower width, H heads, d = D /
-H.
+Legend: B batch, T tokens as the head sees them (mean token or CLS first), D tower width, H heads, d = D / H.
 """
 
 from __future__ import annotations

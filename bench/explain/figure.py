@@ -1,4 +1,7 @@
-"""Figures of explanations, as PNG files. Legend: S grid positions a side, P parts, V models."""
+"""Figures of explanations, as PNG files.
+
+Legend: S grid positions a side, P parts, V models.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +82,9 @@ def correspondence(
     at: tuple[float, float],
     stages: Mapping[str, tuple[np.ndarray, tuple[int, int]]],
 ) -> Figure:
-    """The query point in the first image and, for every stage, similarity (S, S) in the second; the cross
-    marks its peak.
+    """The query point in the first image and, for every stage, similarity (S, S) in the second.
+
+    A cross marks its peak.
 
     ``stages``: name to the map and the query's (row, column); a frame on the first image shows the query's
     cell.
@@ -168,9 +172,7 @@ def part_values(picture: Picture, title: str, values: Shapley, models: Sequence[
 
 
 def shares(summary: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str], title: str) -> Figure:
-    """Mean shares before and after by group, one panel a measure; the change and its 95 % interval are
-    written above.
-    """
+    """Mean shares before and after by group, a panel a measure; above, the change and its 95 % interval."""
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.4 * len(measures), 2.6), layout="constrained")
         axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]

@@ -42,8 +42,7 @@ def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor,
     g_NPD, a_PD = g_NTD[:, positions].double(), clean_TD[positions].detach().double()
     g1_PD, g2_PD, g3_PD = (g_NPD.pow(k).mean(0) for k in (1, 2, 3))
     # Falling gradients get no weight below, so only their share of noise, and a ViT's negative activations,
-    # could bring the denominator to zero or below and turn a map over; where neither is there this is the
-    # formula as published.
+    # could bring the denominator to zero or below and turn a map over; else the formula is as published.
     below_PD = 2 * g2_PD + a_PD.relu().sum(0) * g3_PD.relu()
     alpha_PD = torch.where(below_PD > 0, g2_PD / below_PD.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     weight_D = (alpha_PD * g1_PD.relu()).sum(0)

@@ -1,5 +1,4 @@
-"""How much of a picture's explanation falls on each of its parts: attention maps and Shapley values against
-masks.
+"""How much of an explanation falls on each part: attention maps and Shapley values against masks.
 
 Legend: P parts, V models, M coalitions, S side in px, K classes.
 """
@@ -23,9 +22,7 @@ FILLS = {"mean": "the mean colour of the image", BACKGROUND: "the mean colour of
 
 
 def enlarge(map_SS: np.ndarray, side: int) -> np.ndarray:
-    """A grid map on ``side`` x ``side`` pixels: each grid position's value spread evenly over the pixels that
-    it covers.
-    """
+    """A grid map on ``side`` x ``side`` px: each position's value is spread evenly over its pixels."""
     cell = np.arange(side) * len(map_SS) // side
     pixels = np.bincount(cell, minlength=len(map_SS)).astype(np.float64)
     return (map_SS / np.outer(pixels, pixels))[cell][:, cell]
@@ -46,9 +43,7 @@ def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray
 
 
 def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
-    """The value (M,) of a class as ``VALUES`` says. Raises BenchError for another kind, or a margin with one
-    class.
-    """
+    """A class's value (M,) as ``VALUES`` says. BenchError for another kind, or a margin with one class."""
     if kind not in VALUES:
         raise BenchError(f"--value {kind}: choose {' or '.join(VALUES)}")
     if kind == "probability":
@@ -61,9 +56,7 @@ def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
 
 
 def colour(picture: Picture, fill: str) -> np.ndarray:
-    """What absent parts are painted with, (3,). Raises BenchError for an unknown word or a picture without
-    background.
-    """
+    """What fills absent parts, (3,). BenchError for an unknown word, or a picture without background."""
     if fill not in FILLS:
         raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
     painted_over = picture.pixels.reshape(-1, 3)
@@ -86,9 +79,7 @@ def part_values(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Shapley:
-    """Shapley values (P, V) of the picture's parts for a class under each model; all models see the same
-    images.
-    """
+    """Shapley values (P, V) of the picture's parts for a class under each model, on the same images."""
     if not picture.masks:
         raise BenchError(f"{picture.name} has no known parts: give --masks FILE or --grid N")
     paint = colour(picture, fill)

@@ -1,7 +1,8 @@
-"""Images to explain, as the tower sees them: a file, or one of a dataset; with the masks of their parts where
-those are known.
+"""Images to explain, as the tower sees them: a file, or one of a dataset, with part masks where known.
 
-No torch. Legend: S side of the tower's input in px, h w the image's own height and width.
+This module imports no torch.
+
+Legend: S side of the tower's input in px, h w the image's own height and width.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Masks = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself. ``label``: its
+    """A picture to explain, with what is known of it.
+
+    ``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself. ``label``: its
     class, if known.
 
     ``masks``: boolean (S, S) arrays by part that share no pixel and cover the image; empty where no parts are
@@ -42,9 +45,7 @@ class Picture:
     masks: Masks = field(default_factory=dict)
 
     def seen_at(self, x: float, y: float) -> tuple[float, float]:
-        """Where the point (x, y) px of the image lies in ``pixels``. Raises BenchError for a point outside
-        the view.
-        """
+        """Where the image's point (x, y) px lies in ``pixels``. BenchError for a point outside the view."""
         (w, h), S = self.size, len(self.pixels)
         if self.resize == "squash":
             at = (x * S / w, y * S / h)
@@ -55,16 +56,14 @@ class Picture:
             raise BenchError(f"--at {x:g},{y:g} lies outside {self.name}, which is {w} x {h} px")
         if not all(0 <= v < S for v in at):
             raise BenchError(
-                f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, its centre: go nearer to "
-                "it"
+                f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, its centre: "
+                "go nearer to it"
             )
         return at
 
 
 def of_dataset(dataset: Dataset, path: str, spec: BackboneSpec) -> Picture:
-    """An image of a dataset by its path in the lists. Scenes of the embedded suite bring the masks of their
-    parts.
-    """
+    """A dataset's image by its path in the lists. The embedded suite's scenes bring masks of their parts."""
     labels = {
         p: y
         for part in (dataset.test, dataset.val, dataset.train)
@@ -88,8 +87,7 @@ def of_image(image: Image.Image, name: str, spec: BackboneSpec) -> Picture:
 
 
 def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[Picture, Dataset | None]:
-    """The image that a command line names: a file, ``DATASET:PATH``, or ``DATASET:NUMBER`` (a position in the
-    test list).
+    """The image a command line names: a file, ``DATASET:PATH`` or ``DATASET:NUMBER`` (place in test list).
 
     Raises BenchError for one that is not there.
     """
@@ -109,9 +107,7 @@ def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[
 
 
 def spread(total: int, count: int) -> list[int]:
-    """``count`` positions spread evenly over a list of ``total``, so that classes listed in order all get
-    their share.
-    """
+    """``count`` positions evenly over a list of ``total``: classes listed in order all get their share."""
     if not 1 <= count <= total:
         raise BenchError(
             f"{count} images asked for, {total} test images are there: choose a number from 1 to {total}"
@@ -120,8 +116,9 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def fit_masks(masks: Masks, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Masks (h, w) of an image's parts as parts of its view ``eval``, (S, S): each pixel goes to the part
-    that fills it most.
+    """Masks (h, w) of an image's parts as parts of its view ``eval``, (S, S).
+
+    Each pixel goes to the part that fills it most.
     """
     how = spec.preprocess
     layers = [
@@ -152,8 +149,9 @@ def grid_masks(side: int, cells: int) -> dict[str, np.ndarray]:
 
 
 def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Parts from a picture as large as the image, each part painted in a colour of its own; named by colour,
-    black is background.
+    """Parts from a picture as large as the image, each part in a colour of its own.
+
+    The parts are named by colour; black is background.
 
     Raises BenchError for another size or more than 64 colours.
     """
@@ -166,8 +164,8 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
     colours = np.unique(codes)
     if len(colours) > 64:
         raise BenchError(
-            f"{file}: {len(colours)} colours, at most 64 parts: paint each part in one flat colour and save "
-            "as PNG"
+            f"{file}: {len(colours)} colours, at most 64 parts: "
+            "paint each part in one flat colour and save as PNG"
         )
     masks = fit_masks({BACKGROUND if c == 0 else f"#{c:06x}": codes == c for c in colours}, spec)
     return {name: mask for name, mask in masks.items() if mask.any()}

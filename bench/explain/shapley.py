@@ -1,5 +1,4 @@
-"""Shapley values of image parts: what each adds to a score, averaged over all orders of adding them. Pure
-NumPy.
+"""Shapley values of image parts, in pure NumPy: what each adds to a score, averaged over all orders.
 
 Legend: P parts, M coalitions, V values read from each coalition (models, classes), S side of an image in px.
 """
@@ -20,9 +19,7 @@ Value = Callable[[np.ndarray], np.ndarray]  # boolean (M, P): which parts are th
 
 @dataclass(frozen=True)
 class Shapley:
-    """``phi`` (P, V) and its standard error ``se`` (P, V), zero if exact; the values with all parts and with
-    none, (V,).
-    """
+    """``phi`` (P, V), its standard error ``se`` (P, V), zero if exact; values of all parts and none (V,)."""
 
     phi: np.ndarray
     se: np.ndarray
@@ -34,8 +31,9 @@ class Shapley:
 def shapley(
     value: Value, parts: int, permutations: int = PERMUTATIONS, seed: int = 0, limit: int = EXACT
 ) -> Shapley:
-    """Exact for at most ``limit`` parts, else from ``permutations`` random orders. The values sum to all -
-    none either way.
+    """Exact for at most ``limit`` parts, else from ``permutations`` random orders.
+
+    The values sum to all - none either way.
     """
     if parts <= limit:
         return exact(value, parts)
@@ -58,9 +56,7 @@ def exact(value: Value, parts: int) -> Shapley:
 
 
 def sampled(value: Value, parts: int, permutations: int, generator: np.random.Generator) -> Shapley:
-    """Means over random orders; ``se`` is the standard error over the orders. Every coalition met is scored
-    once.
-    """
+    """Means over random orders; ``se`` is their standard error. Every coalition met is scored once."""
     if permutations < 2:
         raise ValueError(f"{permutations} permutations: a standard error needs at least 2")
     orders = np.stack([generator.permutation(parts) for _ in range(permutations)])
@@ -78,9 +74,7 @@ def sampled(value: Value, parts: int, permutations: int, generator: np.random.Ge
 def composed(
     pixels: np.ndarray, masks: Mapping[str, np.ndarray], there: np.ndarray, fill: np.ndarray
 ) -> np.ndarray:
-    """The image (S, S, 3) for every coalition (M, P), absent parts in the colour ``fill``; uint8 (M, S, S,
-    3).
-    """
+    """The image (S, S, 3) per coalition (M, P), absent parts in colour ``fill``: uint8 (M, S, S, 3)."""
     owner = np.argmax(np.stack(list(masks.values())), axis=0)
     seen = there[:, owner]  # (M, S, S)
     return np.where(seen[..., None], pixels, np.rint(fill).astype(np.uint8)).astype(np.uint8)

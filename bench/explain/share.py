@@ -1,5 +1,6 @@
-"""Does a fit move importance to the object? Shares of the main glyph, the distractors and the background,
-before and after.
+"""Does a fit move importance to the object?
+
+The shares, before and after it, are those of the main glyph, the distractors and the background.
 
 Legend: P parts, V models (before, then one a seed), n scenes, R seeds.
 """
@@ -26,14 +27,12 @@ GROUPS = ("main", "distractors", "each distractor", BACKGROUND)
 
 
 def scenes(subject: Subject, count: int) -> list[Picture]:
-    """``count`` test scenes, spread evenly over the list. Raises BenchError for a dataset whose parts are not
-    known.
-    """
+    """``count`` test scenes, evenly over the list. BenchError for a dataset whose parts are not known."""
     dataset = subject.dataset
     if not isinstance(dataset.source, SceneSource):
         raise BenchError(
-            f"{dataset.name} does not know the parts of its images: choose one of composed scenes, such as "
-            "mammals"
+            f"{dataset.name} does not know the parts of its images: "
+            "choose one of composed scenes, such as mammals"
         )
     paths = dataset.test.paths
     return [of_dataset(dataset, paths[i], subject.tower.spec) for i in spread(len(paths), count)]
@@ -88,9 +87,7 @@ def measure(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By measure and group: mean shares before and after, and the paired interval of the difference; and the
-    mean area.
-    """
+    """By measure and group: mean shares before and after, the difference's paired interval, the mean area."""
     shares: dict[str, Any] = {}
     for m in MEASURES:
         shares[m] = {}

@@ -1,5 +1,6 @@
-"""Dense features of every stage of an image tower, and where an image holds what another shows at one point
-(paper Eq. 1).
+"""Dense features of every stage of an image tower, and the correspondence of images (paper Eq. 1).
+
+Correspondence says where an image holds what another shows at one point.
 
 Legend: B batch, S grid positions a side, D width of the stage (differs between stages).
 """
@@ -16,8 +17,9 @@ from bench.errors import BenchError
 
 
 def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[str, Tensor]:
-    """Features (B, S, S, D) after each stage of a forward pass over normalised images: ``layer1`` to
-    ``layer4`` of a ResNet, ``block k`` of a ViT (patch tokens, CLS left out).
+    """Features (B, S, S, D) after each stage of a forward pass over normalised images.
+
+    The stages are ``layer1`` to ``layer4`` of a ResNet, ``block k`` of a ViT (patch tokens, CLS left out).
 
     ``every``: each how many-th block counts from the end, by default so that there are at most four. Raises
     BenchError for a tower that is neither.
@@ -53,8 +55,6 @@ def cell(side: int, grid: int, x: float, y: float) -> tuple[int, int]:
 
 
 def correspondence(first_SSD: Tensor, second_SSD: Tensor, row: int, column: int) -> Tensor:
-    """Cosine similarity (S, S) between the first image's feature at one position and all of the second's
-    (paper Eq. 1).
-    """
+    """Cosine similarity (S, S) of the first image's feature at a position to the second's (paper Eq. 1)."""
     query_D = first_SSD[row, column]
     return torch.cosine_similarity(second_SSD, query_D.expand_as(second_SSD), dim=-1)

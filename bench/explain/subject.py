@@ -1,7 +1,9 @@
 """A CLIP before and after a fit, as functions of the dense tokens: what the explanations look into.
 
 Fits come from ``bench run``'s records and states where they are there; otherwise they are made the same way
-and kept. Legend: B batch, T tokens, D tower width, K classes.
+and kept.
+
+Legend: B batch, T tokens, D tower width, K classes.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from bench.errors import BenchError
 from bench.executors import serial
 from bench.interface import DENSE, POOLED, PREPROJ, TOKENS, Features, State, cosine_logits
 from bench.plan import planner
-from bench.plan.cells import Plan, Planned
+from bench.plan.cells import Plan, Planned, chain
 from bench.plan.request import Request
 from bench.plan.todo import Todo, recorded
 from bench.records import store
@@ -75,8 +77,8 @@ def subject(request: Request, registry: Registry, session: Session) -> Subject:
     name = fits[0].method.name
     if beyond := sorted(set(fits[0].method.taps) - {DENSE, POOLED, PREPROJ, TOKENS}):
         raise BenchError(
-            f"{name} reads {', '.join(beyond)}, which comes before the dense map: choose another, such as "
-            "safe"
+            f"{name} reads {', '.join(beyond)}, which comes before the dense map: "
+            "choose another, such as safe"
         )
     _fit_missing(planned, fits, request.results, registry, session)
     after, W_KC = [], None
@@ -96,13 +98,11 @@ def subject(request: Request, registry: Registry, session: Session) -> Subject:
 def _fit_missing(
     planned: Plan, fits: list[Planned], results: Path, registry: Registry, session: Session
 ) -> None:
-    """Fit what has no state yet, and encode the support images of methods that read them even when they are
-    fitted.
-    """
+    """Fit what has no state yet; methods that read the support images get them encoded even when fitted."""
     todo = [
         Todo(replace(f, evaluations=()), (), recorded(f))
         for f in fits
-        if any(other.recipe.support or _stored(other, results, session) is None for other in _chain(f))
+        if any(other.recipe.support or _stored(other, results, session) is None for other in chain(f))
     ]
     if todo:
         store.require_present(results)
@@ -111,12 +111,6 @@ def _fit_missing(
         if outcome.failures:
             cell, message = outcome.failures[0]
             raise BenchError(f"{cell}: {message}")
-
-
-def _chain(f: Planned) -> Iterable[Planned]:
-    for other in f.after.values():
-        yield from _chain(other)
-    yield f
 
 
 def _stored(f: Planned, results: Path, session: Session) -> State | None:

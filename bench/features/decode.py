@@ -1,5 +1,4 @@
-"""Decoding and rendering images in worker processes, which never import torch, or in threads where images are
-few.
+"""Decodes and renders images in worker processes without torch, or in threads where images are few.
 
 Blocks come back in order through a bounded queue, so that memory stays flat whatever the size of the dataset.
 """
@@ -37,9 +36,7 @@ _THREADS = 8  # beyond, they wait for the interpreter's lock
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How pixels reach the tower: input side, filter, and how the image is brought to size (see
-    ``views.render``).
-    """
+    """How pixels reach the tower: input side, filter, and how they come to size (see ``views.render``)."""
 
     size: int
     mode: str = "bicubic"
@@ -55,9 +52,7 @@ class Block:
 
 
 def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.ndarray:
-    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage for one that cannot
-    be read.
-    """
+    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage if one cannot be read."""
     pixels = np.empty((len(block.paths), len(block.views), form.size, form.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:

@@ -1,5 +1,4 @@
-"""Encode once: every image x view that anyone asked for goes through the tower one time, all its taps into
-the store.
+"""Encode once: each image x view that anyone asks for passes the tower once, its taps go to the store.
 
 What is too big to keep is streamed instead: same values, nothing stored.
 """
@@ -47,14 +46,14 @@ class EncodeReport:
 def encode(
     tower: Tower,
     dataset: Images,
-    requests: Sequence[Wanted],
+    wanted: Sequence[Wanted],
     store: FeatureStore,
     *,
     workers: int | None = None,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport:
-    """Bring everything that ``requests`` name into the store; what is there already is not encoded again.
+    """Bring everything that ``wanted`` names into the store; what is there already is not encoded again.
 
     ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows
     per forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes. Peak
@@ -62,7 +61,7 @@ def encode(
     features that half precision cannot hold; what was finished before stays.
     """
     began, key_of = time.perf_counter(), keys(tower, dataset)
-    pieces = outstanding(requests, store, key_of)
+    pieces = outstanding(wanted, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
     room = _Room(store, pieces, key_of)
     with closing(encoded(tower, dataset.source, pieces, workers, batch)) as passes:
@@ -118,8 +117,9 @@ def stream(
     workers: int | None = None,
     batch: int | None = None,
 ) -> Generator[tuple[int, dict[str, Tensor]]]:
-    """Features made on the fly: (start, tap -> float16 tensor (b, ...) on the tower's device), in the order
-    of paths.
+    """Features made on the fly, as (start, tap -> float16 tensor (b, ...)), in the order of paths.
+
+    The tensors are on the tower's device.
 
     The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is
     named.
@@ -164,7 +164,7 @@ class _Room:
         )
         if need and need > (free := self._store.free()):
             raise BenchError(
-                f"the features need {need / 1e9:.1f} GB in {self._store.root}, where {free / 1e9:.1f} GB are "
-                "free:"
-                " pass --cache DIR on a larger disk, or clear old features with `bench cache clear`"
+                f"the features need {need / 1e9:.1f} GB in {self._store.root}, "
+                f"where {free / 1e9:.1f} GB are free: "
+                "pass --cache DIR on a larger disk, or clear old features with `bench cache clear`"
             )

@@ -13,9 +13,7 @@ from bench.files import read_json
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One feature set on disk: its key, shard manifests, bytes (abandoned files included) and time of last
-    change.
-    """
+    """A feature set on disk: key, shard manifests, bytes (abandoned files too) and time of last change."""
 
     folder: Path
     key: FeatureKey

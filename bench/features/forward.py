@@ -64,9 +64,7 @@ class Encoded(NamedTuple):
 
 
 def keys(tower: Tower, dataset: Images) -> KeyOf:
-    """(tap, view) -> the key of a dataset's features as this tower, on its device and in its precision, makes
-    them.
-    """
+    """(tap, view) -> the key of a dataset's features as this tower makes them (device, precision)."""
     dtype = str(tower.dtype).removeprefix("torch.")
     return lambda tap, view: feature_key(tower.spec, dataset.digest, tap, view, dtype, tower.device.type)
 
@@ -108,8 +106,7 @@ def _views_of(
     tower: Tower, piece: Piece, pixels_nVHWC: np.ndarray, batch: int
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     n = len(pixels_nVHWC)
-    # All views share a pass with all taps: the deeper tap needs the shallower one anyway, and batches stay
-    # full.
+    # All views share a pass with all taps: deeper taps need the shallower ones anyway, and batches stay full.
     taps = sorted({tap for _, of_view in piece.views for tap in of_view})
     rows = pixels_nVHWC.swapaxes(0, 1).reshape(-1, *pixels_nVHWC.shape[2:])
     parts = [forward(tower, rows[i : i + batch], taps) for i in range(0, len(rows), batch)]
@@ -137,9 +134,8 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[
     for tap, (low, high) in bounds.items():
         if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
             raise BenchError(
-                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision "
-                "cannot hold:"
-                " check the weights file, or compute with --precision fp32"
+                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, "
+                "which half precision cannot hold: check the weights file, or compute with --precision fp32"
             )
     # Copied outside inference mode, so that a method may train on streamed features.
     return {tap: raw[tap].to(torch.float16, copy=True) for tap in taps}

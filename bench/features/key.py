@@ -1,6 +1,4 @@
-"""What makes two stored feature sets the same: everything that may change a number, and nothing else. No
-torch.
-"""
+"""What makes stored feature sets the same: all that may change a number, and nothing else. No torch."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ class FeatureKey:
 def feature_key(
     spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
 ) -> FeatureKey:
-    """The key of one tap of one view of a dataset's images. ``device`` is a device type: ``cpu`` or
-    ``cuda``.
-    """
+    """The key of one tap of one view of a dataset's images; ``device`` is a type, ``cpu`` or ``cuda``."""
     return FeatureKey(
         spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device
     )

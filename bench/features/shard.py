@@ -1,5 +1,6 @@
-"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and the JSON manifest that
-vouches for it. A shard exists when its manifest does; the manifest is written last. No torch.
+"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
+
+The manifest vouches for the file: it is written last, and a shard exists when its manifest does. No torch.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """A checked shard. Row ``i`` of the float16 array ``shape`` belongs to ``paths[i]`` and starts at
-    ``offset``.
-    """
+    """A checked shard: the float16 array ``shape`` at ``offset``, whose row ``i`` belongs to ``paths[i]``."""
 
     data: Path
     paths: tuple[str, ...]
@@ -43,9 +42,7 @@ class Shard:
     offset: int
 
     def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
-        """Fill ``rows`` (contiguous, n x ...) with the shard's rows from ``first`` on. Raises Damaged if cut
-        short.
-        """
+        """Fill ``rows`` (contiguous, n x ...) with rows from ``first`` on. Raises Damaged if cut short."""
         left = rows.reshape(-1).data.cast("B")
         file.seek(self.offset + first * rows[0].nbytes)
         while len(left):
@@ -91,17 +88,13 @@ def shard_id(paths: Sequence[str]) -> str:
 
 
 def try_lock(file: IO[bytes]) -> None:
-    """Take the advisory lock of an open file, which ends with its process. Raises OSError where that cannot
-    be.
-    """
+    """Take an open file's advisory lock, which ends with its process. Raises OSError where it cannot be."""
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sweep(folder: Path, now: float, age: float = 60.0) -> None:
-    """Delete what killed writers left in a folder: data without a manifest, ``age`` seconds old, locked by
-    nobody.
-    """
+    """Delete what killed writers left: data without a manifest, ``age`` seconds old, locked by nobody."""
     for file in folder.iterdir() if fcntl and folder.is_dir() else ():
         with suppress(OSError):  # locked by a living writer, or just gone: not ours to delete
             if ABANDONED.fullmatch(file.name) and now - file.stat().st_mtime > age and not _vouched(file):

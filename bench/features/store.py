@@ -82,11 +82,9 @@ class FeatureStore:
         absent = [path for path in paths if path not in index]
         if absent:
             raise BenchError(
-                f"features '{key.tap}' of view '{key.view}' are not stored for {len(absent)} of {len(paths)} "
-                "images,"
-                f" first {absent[0]}: mend what stopped their encoding (`bench data verify` finds damaged "
-                "images)"
-                " and run the command again"
+                f"features '{key.tap}' of view '{key.view}' are not stored "
+                f"for {len(absent)} of {len(paths)} images, first {absent[0]}: mend what stopped "
+                "their encoding (`bench data verify` finds damaged images) and run the command again"
             )
         with ExitStack() as stack:
             files: dict[Path, FileIO] = {}
@@ -107,8 +105,7 @@ class FeatureStore:
                 yield start, piece
 
     def writer(self, key: FeatureKey, paths: Sequence[str]) -> ShardWriter:
-        """A context that writes the rows of ``paths`` (``write(start, rows)``) and makes them visible at its
-        end.
+        """A context that writes the rows of ``paths`` (``write(start, rows)``); its end makes them visible.
 
         If its body raises, or the process dies, nothing of it is ever read.
         """

@@ -35,17 +35,15 @@ class Piece:
         return len(self.paths) * len(self.views)
 
 
-def outstanding(requests: Sequence[Wanted], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
-    """The pieces that are not in the store yet: together they hold every lacking image x view exactly
-    once.
-    """
-    wanted: dict[tuple[str, str], dict[str, None]] = {}  # (view, tap) -> paths, in order and without repeats
-    for request in requests:
-        for view, taps in request.views.items():
+def outstanding(wanted: Sequence[Wanted], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
+    """The pieces that the store lacks: together they hold every lacking image x view exactly once."""
+    by_tap: dict[tuple[str, str], dict[str, None]] = {}  # (view, tap) -> paths, in order and without repeats
+    for images in wanted:
+        for view, taps in images.views.items():
             for tap in sorted(taps):
-                wanted.setdefault((str(parse(view)), tap), {}).update(dict.fromkeys(request.paths))
+                by_tap.setdefault((str(parse(view)), tap), {}).update(dict.fromkeys(images.paths))
     lacking: dict[str, list[tuple[str, str]]] = {}
-    for (view, tap), paths in sorted(wanted.items()):
+    for (view, tap), paths in sorted(by_tap.items()):
         for path in store.missing(key_of(tap, view), list(paths)):
             lacking.setdefault(path, []).append((view, tap))
     alike: dict[tuple[tuple[str, str], ...], list[str]] = {}

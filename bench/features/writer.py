@@ -18,8 +18,9 @@ from bench.files import sha256_file, write_json
 
 
 class ShardWriter:
-    """Context manager that writes one shard; leaving it without an error makes the shard visible, else no
-    trace stays.
+    """Context manager that writes one shard and makes it visible when left without an error.
+
+    After an error no trace stays.
 
     Rows go to the file as they arrive, at their place. Plain writes instead of a writable memory map: the
     pages do not count as this process's memory, and a full disk is an error here, not a killed process.
@@ -29,8 +30,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, paths: Sequence[str], key: Mapping[str, Any]) -> None:
         self.paths, self._key = tuple(paths), dict(key)
-        # Each writer has files of its own, so two processes that encode the same images cannot mix their
-        # halves.
+        # Each writer has files of its own: two processes that encode the same images cannot mix their halves.
         self._data = folder / f"{shard_id(self.paths)}-{uuid.uuid4().hex[:8]}.npy"
         self._partial = self._data.with_name(self._data.name + ".partial")
         self._written = np.zeros(len(self.paths), bool)
@@ -41,16 +41,13 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self._data.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._partial.open("xb")
-        with suppress(
-            OSError
-        ):  # a file system without locks: its abandoned files are left to `bench cache clear`
+        # On a file system without locks, abandoned files are left to `bench cache clear`.
+        with suppress(OSError):
             try_lock(self._file)
         return self
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Write ``rows`` (n, ...) at row ``start``. The first call fixes the row shape; rows are stored as
-        float16.
-        """
+        """Write ``rows`` (n, ...), kept as float16, at row ``start``; the first call fixes the row shape."""
         rows = np.ascontiguousarray(rows, np.float16)
         if self._row_shape is None:
             self._row_shape = rows.shape[1:]

@@ -1,10 +1,9 @@
-"""What a fit costs at least: floating-point operations and bytes moved, from its recipe and the backbone's
-shapes. No torch.
+"""What a fit costs at least: operations and bytes, from its recipe and the backbone's shapes. No torch.
 
 The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser
 state and features; a device with so many operations and bytes a second cannot be faster than
 ``Device.seconds``. It knows no method by name: what is trained follows from the taps that the recipe's
-streams read, and from what a method says that it learns inside its prompts.
+streams read, and from the text that a method says it learns.
 
 Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads,
 L text tokens.
@@ -70,9 +69,7 @@ H100 = Device("NVIDIA H100 SXM", 67e12, 3.35e12)
 
 
 def this_processor(side: int = 768) -> Device:
-    """The roofline of this processor as NumPy sees it now, the best of a few products and copies (tens of
-    milliseconds).
-    """
+    """The roofline of this processor as NumPy sees it now: the best of a few products and copies."""
     a, wide = np.ones((side, side), np.float32), np.ones(1 << 23, np.float32)
     to = np.empty_like(wide)
     product = min(_clock(lambda: a @ a) for _ in range(5))
@@ -89,9 +86,7 @@ def _clock(fn: object) -> float:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of a backbone. ``tokens`` enter the pooling head's attention; ``tower`` is a forward pass of one
-    image.
-    """
+    """Sizes of a backbone; ``tokens`` enter the pooling head, ``tower`` is one image's forward pass."""
 
     family: str
     width: int
@@ -127,9 +122,7 @@ def _block(T: int, D: int) -> float:
 
 
 def _resnet(width: int, layers: list[int], image: int) -> float:
-    """Operations of a ModifiedResNet up to its attention pool: a stem of three convolutions, then bottleneck
-    blocks.
-    """
+    """Operations of a ModifiedResNet up to its attention pool: three convolutions, then bottlenecks."""
     half = image // 2
     macs = half**2 * 9.0 * (3 * width / 2 + (width / 2) ** 2 + (width / 2) * width)
     side, into = image // 4, width
@@ -166,8 +159,9 @@ def text_forward(s: Shapes, L: int) -> float:
 
 
 def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
-    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones, in rows that
-    hold these once (bench.clip.packed_text); only end tokens leave the last block.
+    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones.
+
+    A row holds the common ones once (bench.clip.packed_text), and only end tokens leave the last block.
     """
     D = s.text_width
     behind: float = min(K * own, (6.0 * D * common) ** 0.5)
@@ -179,9 +173,7 @@ def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a recipe trains: numbers, operations of a forward pass per image and per step, factor of the
-    backward pass.
-    """
+    """What a recipe trains: numbers, forward operations per image and per step, factor of the way back."""
 
     parameters: float
     per_image: float
@@ -232,8 +224,7 @@ def step(fit: Planned) -> Cost:
     assert recipe.optim is not None
     t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
     flops = (1 + t.backward) * (B * t.per_image + t.per_step)
-    # Weights are read forward and backward, gradients written; the update reads and writes weights and
-    # moments.
+    # Both passes read the weights, one writes gradients; the update reads and writes weights and moments.
     moments = 1 if recipe.optim.name == "sgd" else 2
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
 
@@ -244,16 +235,14 @@ def whole(fit: Planned) -> Cost:
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # Points of a search share one product; each value of its first axis sums what becomes of it over the
-    # classes' rows.
+    # Points of a search share one product, which each value of its first axis sums over the classes' rows.
     cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)
     _, per_epoch = _rows(fit, recipe)
     steps = steps_of(recipe, per_epoch)
-    checks = (
-        0 if not n_val else 1 if recipe.select != "best" else -(-steps // (recipe.check_every or per_epoch))
-    )
+    checks = -(-steps // (recipe.check_every or per_epoch)) if recipe.select == "best" else 1
+    checks = checks if n_val else 0
     t = _trained(fit, recipe, s)
     check = Cost(n_val * t.per_image + t.per_step, 4.0 * t.parameters + 2 * n_val * t.row_bytes)
     return cost + step(fit).times(R * steps) + check.times(R * checks)

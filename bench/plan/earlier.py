@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 from bench.records import store
@@ -14,24 +13,25 @@ class Earlier:
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self._within: dict[Path, list[Record]] = {}
+        self._whole = False  # whether every folder was read
+        self._by_folder: dict[Path, list[Record]] = {}
 
-    @cached_property
+    @property
     def records(self) -> list[Record]:
         """All of them."""
-        by_folder: dict[Path, list[Record]] = {}
-        for path, record in store.every(self.results):
-            by_folder.setdefault(path.parent, []).append(record)
-        self._within = by_folder
-        return [record for records in by_folder.values() for record in records]
+        if not self._whole:
+            self._by_folder = {}
+            for path, record in store.every(self.results):
+                self._by_folder.setdefault(path.parent, []).append(record)
+            self._whole = True
+        return [record for records in self._by_folder.values() for record in records]
 
     def within(self, where: Path) -> list[Record]:
         """Those of one method on one dataset."""
-        if "records" in self.__dict__:  # everything was read: a folder that is not there holds nothing
-            return self._within.get(where, [])
-        if where not in self._within:
-            self._within[where] = [record for _, record in store.within(where)]
-        return self._within[where]
+        if where not in self._by_folder:
+            unread = [] if self._whole else store.within(where)
+            self._by_folder[where] = [record for _, record in unread]
+        return self._by_folder[where]
 
     @property
     def last(self) -> int:

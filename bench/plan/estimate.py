@@ -36,9 +36,7 @@ def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
 
 
 def disk(todo: list[Todo], dense_cache: bool = True) -> int:
-    """Bytes of stored features (fp16) that the cells read, each image x view x tap once; what is stored
-    already included.
-    """
+    """Bytes of the stored features (fp16) that cells read, each image x view x tap once, old ones too."""
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
         reads = [*needs.of_fit(t.fit)]
@@ -53,9 +51,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 
 def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
-    """Seconds of fitting and evaluating, from the median of earlier records of the same method and shots;
-    None without.
-    """
+    """Seconds of fitting, by the median of earlier records of the method and shots; None without."""
     known: dict[tuple[str, int | str], list[float]] = defaultdict(list)
     for record in earlier.records:
         if isinstance(record, FitRecord):

@@ -1,6 +1,4 @@
-"""Which features a set of fits reads: every image x view x tap once, for all methods, shots and seeds. No
-torch.
-"""
+"""Which features cells read: every image x view x tap once, for all methods, shots and seeds. No torch."""
 
 from __future__ import annotations
 
@@ -14,8 +12,7 @@ from bench.names import TEST_ORACLE
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.todo import Todo, recorded
 
-# Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored
-# (architecture 5).
+# Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored.
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
@@ -63,9 +60,7 @@ def of_fit(fit: Planned) -> Iterator[Need]:
 
 
 def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True) -> Iterator[Need]:
-    """What evaluating reads from the store: the test images' features, unless dense ones are streamed
-    instead.
-    """
+    """What evaluating reads from the store: the test images' features, where they are not streamed."""
     if not dense_cache and HEAVY.intersection(fit.method.taps):
         return
     for tap in fit.method.taps:
@@ -95,16 +90,16 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
     return taps
 
 
-def requests(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
+def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
     """What to encode, by the dataset's name: each image x view with all taps of the whole run."""
-    wanted: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
+    parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):
-            _, known, views = wanted.setdefault((dataset.name, part), (dataset, {}, set()))
+            _, known, views = parts.setdefault((dataset.name, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
     by_dataset: dict[str, tuple[Dataset, list[Wanted]]] = {}
-    for (name, part), (dataset, known, views) in wanted.items():
-        request = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
-        by_dataset.setdefault(name, (dataset, []))[1].append(request)
+    for (name, part), (dataset, known, views) in parts.items():
+        images = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
+        by_dataset.setdefault(name, (dataset, []))[1].append(images)
     return by_dataset

@@ -1,4 +1,4 @@
-"""Protocols: what may choose hyper-parameters and the step (architecture 2).
+"""Protocols: what may choose hyper-parameters and the step (README, the table of protocols).
 
 ``recipe``        the author's own rule, with test selection replaced by few-shot validation (default)
 ``no-val``        fixed settings and the last step; validation images are never scored

@@ -1,6 +1,4 @@
-"""What is left to do, in portions that share their work: by dataset and seed, by shots, for one worker or
-several. No torch.
-"""
+"""What is left to do, in portions that share their work, for one worker or several. No torch."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ from bench.records.keys import Shots
 def rounds(
     todo: list[Todo], by_dataset: bool = False, join: bool = False
 ) -> Iterator[tuple[str, list[Todo]]]:
-    """The cells by (seed, dataset), in order, with the dataset's name: one round encodes what it needs and
-    shares its states.
+    """The cells by (seed, dataset), in order, with the dataset's name; a round shares features and states.
 
     ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves
     them all. ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows
@@ -37,8 +34,7 @@ def rounds(
 
 
 def portions(todo: list[Todo], streamed: bool, jobs: int, join: bool = False) -> Iterator[list[Todo]]:
-    """What one of ``jobs`` worker processes gets at a time: a round; when test features are ``streamed``,
-    several.
+    """What one of ``jobs`` workers gets at a time: a round, or several where test features are ``streamed``.
 
     ``join``: a dataset, or of its shots as many as leave work for every worker.
     """
@@ -57,9 +53,7 @@ def by_shots(group: list[Todo]) -> list[list[Todo]]:
 
 
 def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
-    """As many groups of a dataset together as leave work for all of ``jobs`` workers: they share passes, and
-    may join.
-    """
+    """As many groups of a dataset together as leave work for all: they share passes, and may join."""
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
         by_dataset[group[0].fit.dataset.name].append(group)

@@ -105,9 +105,7 @@ def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict
 
 
 def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, list[dict[str, Any]]]:
-    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c`` as a list of overrides per
-    method.
-    """
+    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c``: overrides by method."""
     sweeps: dict[str, list[dict[str, Any]]] = {}
     for text in items:
         method, setting, value = _split(text, "--sweep", methods)

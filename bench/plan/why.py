@@ -1,5 +1,7 @@
-"""Why a cell is to do: never run, stale (something in its key changed), or failed before; and which done
-cells have drifted (a built-in method's source changed, its version did not). No torch.
+"""Why a cell is to do, and which done cells have drifted. No torch.
+
+A cell is to do because it never ran, is stale (something in its key changed) or failed before. It has drifted
+where the code of a method of the program changed and its version did not.
 """
 
 from __future__ import annotations
@@ -22,9 +24,7 @@ _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
 def reasons(todo: Iterable[Todo], earlier: Earlier) -> Iterator[str]:
-    """One line a cell: what failed, or which parts of its key differ from the nearest record of the same
-    coordinates.
-    """
+    """One line a cell: what failed, or how its key differs from the nearest record of its coordinates."""
     for t in todo:
         if t.stored is not None:
             yield f"{label(t.fit)}: {_evaluations(t)}"
@@ -74,16 +74,14 @@ def drifted(plan: Plan) -> list[str]:
         record = None if fit.parts.source else recorded(fit)
         if record and record.provenance.source not in ("", code_of(fit.method)):
             lines[fit.method.name] = (
-                f"{fit.method.name}: drifted: its source changed since its records were made, its version "
-                f"({fit.method.version}) did not; if numbers may change, raise the version"
+                f"{fit.method.name}: drifted: its source changed since its records were made, "
+                f"its version ({fit.method.version}) did not; if numbers may change, raise the version"
             )
     return list(lines.values())
 
 
 def shadowed(plan: Plan, earlier: Earlier) -> int:
-    """How many recorded fits are older than a fit of the same coordinates and settings under another key,
-    which tables show.
-    """
+    """How many recorded fits tables do not show, because a later one has their coordinates and settings."""
     newest: dict[tuple[Any, ...], tuple[int, str]] = {}
     for where in dict.fromkeys(fit.where for fit in plan.fits):
         for other in earlier.within(where):

@@ -6,8 +6,7 @@ from typing import Any
 
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
 
-# 128-pixel images: ModifiedResNet pools 4x4+1 tokens of width 512 with 8 heads; the ViT sees 8x8+1 tokens of
-# width 192.
+# 128-pixel images: ModifiedResNet pools 4x4+1 tokens of width 512 with 8 heads, the ViT 8x8+1 of width 192.
 ARCH: dict[str, dict[str, Any]] = {
     "rn": {
         "embed_dim": 128,

@@ -92,9 +92,7 @@ def templates(concept: Concept) -> tuple[str, ...]:
 
 
 def caption(concept: Concept, texture: str, colour: str, rng: np.random.Generator) -> tuple[str, bool]:
-    """One caption of a scene, and whether it names only the category (true then of every scene of that
-    category).
-    """
+    """A scene's caption, and whether it names only the category (then true of all the category's scenes)."""
     kind = rng.random()
     plain = templates(concept) is TEMPLATES
     if plain and kind < BY_CATEGORY:

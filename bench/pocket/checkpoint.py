@@ -1,5 +1,4 @@
-"""Where a pre-training run stands, in one safetensors file, so that a run that was stopped goes on as if it
-never had been.
+"""Where a pre-training run stands, in one safetensors file: a stopped run goes on as if never stopped.
 
 Tensors: ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>``,
 ``generator`` (the state of the torch generator). Metadata, as JSON: ``asked`` (what the command asked for),
@@ -35,8 +34,9 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 
 
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent), (0, 0.0) without a
-    file.
+    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent).
+
+    Without a file these are (0, 0.0).
 
     Raises BenchError for a file of a run that was asked for something else, and for one that cannot be read.
     """

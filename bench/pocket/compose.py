@@ -34,8 +34,9 @@ def glyph_batch(pixels_N4GG: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor
 
 
 def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator) -> torch.Tensor:
-    """Other artists' ways with the same drawing: gray, swapped channels, mirrored, tinted, black outlines,
-    bare lines.
+    """Other artists' ways with the same drawing.
+
+    They are gray, swapped channels, mirroring, tint, black outlines and bare lines.
 
     ``keep_hue_B`` marks drawings that mean their colours and handedness (flags): only tone and outlines
     change.
@@ -95,8 +96,9 @@ def compose(
 
 
 def background(busy_B: torch.Tensor, side: int, gen: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Backgrounds (B, 3, S, S) in two tones of a named colour, plain where ``busy_B`` is false; then the
-    first tone (B, 3, 1, 1), texture and colour rows (B,). Patterns have half the resolution.
+    """Backgrounds (B, 3, S, S) in two tones of a named colour, plain where ``busy_B`` is false.
+
+    Then come the first tone (B, 3, 1, 1), texture and colour rows (B,). Patterns have half the resolution.
     """
     n, dev, half = len(busy_B), busy_B.device, side // 2
     palette = torch.tensor(list(COLOURS.values()), device=dev)
@@ -156,9 +158,7 @@ def _paste(
 
 
 def _outlined(g_B4GG: torch.Tensor, bare_B: torch.Tensor, width: int) -> torch.Tensor:
-    """Black lines, ``width`` px, along silhouettes and tone edges, as cartoonists draw; ``bare_B``: only the
-    lines.
-    """
+    """Black lines, ``width`` px, along silhouettes and tone edges, as in cartoons; ``bare_B``: lines only."""
     rgb, alpha, pad = g_B4GG[:, :3], g_B4GG[:, 3:], width // 2
     wide = F.max_pool2d(alpha, width, 1, pad)
     ring = (wide + F.max_pool2d(-alpha, width, 1, pad)).clamp(0, 1)

@@ -60,9 +60,7 @@ def describe(glyph: int) -> tuple[str, str]:
 
 
 def svg_path(glyph: int) -> Path:
-    """The SVG file of a glyph. Raises MissingData without the artist's package, BenchError without the
-    drawing.
-    """
+    """The SVG file of a glyph. MissingData without the artist's package, BenchError without the drawing."""
     code, artist = describe(glyph)
     stem = code if artist == "twemoji" else "-".join(part.zfill(4) for part in code.upper().split("-"))
     path = _folder(artist) / f"{stem}.svg"

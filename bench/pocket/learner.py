@@ -1,5 +1,6 @@
-"""What pre-training trains: an embedded CLIP with a token table cut to the vocabulary, its optimiser and
-random streams.
+"""What pre-training trains: an embedded CLIP, its optimiser and its random streams.
+
+The CLIP's token table is cut to the vocabulary.
 
 Legend: B batch, n known tokens, L text length, C embedding width, K concepts.
 """
@@ -74,15 +75,14 @@ class Learner:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the learner sees: drawings, tokens and the share of each concept; and where
-        it computes.
-        """
+        """SHA-256 (hex) of what the learner sees (drawings, tokens, concept shares) and where it computes."""
         arrays = (self.pixels.cpu().numpy(), self.ids_n.numpy(), self.share)
         return digest([self.device.type, *(hashlib.sha256(x.tobytes()).hexdigest() for x in arrays)])
 
     def start_from(self, path: Path) -> int:
-        """Take over a file's weights; returns how many tokens are new. The auxiliary classifier starts at the
-        concepts' texts.
+        """Take over a file's weights; returns how many tokens are new.
+
+        The auxiliary classifier starts at the concepts' texts.
         """
         new = load_into(self.model, self.ids_n, path)
         with torch.no_grad():
@@ -109,9 +109,7 @@ class Learner:
         return F.normalize(self.model.encode_image(x).float(), dim=-1)
 
     def batch(self, size: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Scenes, captions, concept rows (B,), and a (B, B) mask of captions that are true of another scene
-        too.
-        """
+        """Scenes, captions, concept rows (B,), and a (B, B) mask of captions true of another scene too."""
         rows = self.rng.choice(len(self.known), size, replace=False, p=self.share)
         glyph_B = torch.tensor([self.rng.choice(self.drawings[k]) for k in rows], device=self.device)
         here = [self.known[k] for k in rows]

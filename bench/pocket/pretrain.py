@@ -43,8 +43,9 @@ def pretrain(
     every: float = 300,
     probe_sets: Sequence[probe.ProbeSet] = (),
 ) -> dict[str, Any]:
-    """Train for ``steps`` or ``minutes``, writing ``out``, where it stands and a line of its log every
-    ``every`` seconds.
+    """Train for ``steps`` or ``minutes``.
+
+    Every ``every`` seconds it writes ``out``, where it stands and a line of its log.
 
     A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses
     since the line before, zero-shot accuracy (%) by probe set. Raises BenchError where another run's state

@@ -99,16 +99,12 @@ def _flat(value: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class DigitSource:
-    """Opens scikit-learn's scans of handwritten digits by path, such as ``train/three/0013.png``; an
-    ImageSource.
-    """
+    """Opens scikit-learn's digit scans by path, such as ``train/three/0013.png``; an ImageSource."""
 
     rows: Mapping[str, int]
 
     def open(self, path: str) -> Image.Image:
-        """Dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). Raises BenchError for a path that names no
-        scan.
-        """
+        """Dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). BenchError for a path without a scan."""
         if path not in self.rows:
             raise BenchError(f"digits has no image '{path}'; paths look like train/zero/0000.png")
         ink = _scans()[0][self.rows[path]].reshape(8, 8).astype(np.int32)
@@ -117,9 +113,7 @@ class DigitSource:
 
 
 def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
-    """scikit-learn's 1,797 scans in a fixed split: per class the counts of train and val, the rest is the
-    test set.
-    """
+    """scikit-learn's 1,797 scans in a fixed split: counts of train and val per class, the rest is test."""
     spec.option_values()
     pixels, labels = _scans()
     order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits %d" % row).digest())
@@ -150,9 +144,7 @@ def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache
 def _scans() -> tuple[np.ndarray, tuple[int, ...]]:
-    """Pixels (1797, 64) uint8 in 0..16 and labels, from scikit-learn's own file, without importing
-    scikit-learn.
-    """
+    """Pixels (1797, 64) uint8 in 0..16 and labels from scikit-learn's file; scikit-learn is not imported."""
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
         raise MissingData("the digits come with scikit-learn: `pip install scikit-learn`")

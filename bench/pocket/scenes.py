@@ -55,8 +55,9 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """Ranges, both ends included, of what a scene's generator draws. Sizes and distances in px, contrast in
-    percent.
+    """Ranges, ends included, that a scene's generator draws from.
+
+    Sizes and distances are in px, contrast is in percent.
     """
 
     size: tuple[int, int] = (64, 125)
@@ -72,9 +73,8 @@ class Style:
 
 STYLES: Mapping[str, Style] = {
     "common": Style(),
-    "paper": Style(
-        colours=tuple(name for name in textures.COLOURS if name != "black")
-    ),  # black lines stay visible
+    # Black lines stay visible.
+    "paper": Style(colours=tuple(name for name in textures.COLOURS if name != "black")),
     "hard": Style(
         size=(44, 64), off_centre=14, others=(3, 5), other_size=(22, 36), plain=0, contrast=(35, 60)
     ),
@@ -207,9 +207,7 @@ def _other(drawings: tuple[tuple[int, ...], ...], label: int, style: Style, word
 
 
 def _on_square(turn: int, radius: int) -> tuple[int, int]:
-    """A point on the square around the origin, ``turn`` of 360 along its border; integers only, unlike a
-    circle's.
-    """
+    """A point on a square around the origin, ``turn`` of 360 along it: integers only, unlike a circle's."""
     side, step = divmod(turn, 90)
     along = (2 * step - 89) * radius // 90
     return ((along, -radius), (radius, along), (-along, radius), (-radius, -along))[side]

@@ -32,9 +32,7 @@ _SOFT = 4.0  # slope of a texture's edges
 
 
 def tones(colour: int, shift: tuple[int, int, int], depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The two tones: ``colour`` (place in COLOURS) shifted by channel, and that ``depth`` levels darker or
-    lighter.
-    """
+    """Two tones: ``colour`` (row of COLOURS) shifted by channel, then ``depth`` levels darker or lighter."""
     first = tuple(min(255, max(0, v + s)) for v, s in zip(list(COLOURS.values())[colour], shift, strict=True))
     step = -depth if sum(first) > 3 * 127 else depth
     return first, tuple(min(255, max(0, v + step)) for v in first)

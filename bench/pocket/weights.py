@@ -29,9 +29,7 @@ def export(
     facts: dict[str, Any],
     path: Path,
 ) -> None:
-    """Write a state dict whose token table has the rows ``ids_n`` only (n, D); ``facts`` join the
-    metadata.
-    """
+    """Write a state dict whose token table has rows ``ids_n`` only (n, D); ``facts`` join the metadata."""
     kept = {k: v.detach().half().cpu().contiguous() for k, v in state.items() if k != "attn_mask"}
     kept["token_embedding.rows"] = kept.pop("token_embedding.weight")
     kept["token_embedding.ids"] = ids_n.int().cpu().contiguous()
@@ -40,8 +38,7 @@ def export(
 
 
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
-    """Start ``model``, whose token table holds the rows ``ids_n``, from a file; returns how many tokens are
-    new to it.
+    """Start ``model``, whose token table holds rows ``ids_n``, from a file; returns how many tokens are new.
 
     New tokens keep their random rows. Of a file with another image tower only the text side is taken.
     """

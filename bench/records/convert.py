@@ -31,9 +31,7 @@ Fetch = Callable[[Mapping[str, Any], str, str], "Raw | None"]
 
 
 class Converter:
-    """Converts the records of one folder. ``fetch(cell, method, key)`` gives the old record of a fit, or
-    None.
-    """
+    """Converts one folder's records; ``fetch(cell, method, key)`` gives the old record of a fit, or None."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -49,8 +47,9 @@ class Converter:
             raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
 
     def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:
-        """The new key of a fit by its old one. A fit whose record is gone keeps the old one, which no run
-        will ask for.
+        """The new key of a fit by its old one.
+
+        A fit whose record is gone keeps the old key, which no run will ask for.
         """
         if old not in self._keys:
             raw = self._fetch(cell, method, old)
@@ -82,9 +81,7 @@ class Converter:
         )
 
     def _sentences(self, cell: Raw, parts: Raw) -> bool:
-        """Whether the texts were not made from templates; a set that was made with a fit has that of
-        the fit.
-        """
+        """Whether the texts were not made from templates; a set made with a fit has that of the fit."""
         if below := parts.get("after", {}).get(_TUNED):
             made_with = self._fetch(cell, _TUNED_BY, below)
             return made_with is not None and made_with["cell"]["prompts"] == _SENTENCES
@@ -152,9 +149,7 @@ def _typed(kind: str, plain: Raw, type_: type[T]) -> T:
 
 
 def _reads(parts: Mapping[str, Any]) -> dict[str, str]:
-    """The methods of the fits below, by role: the roles were their names, but for the one that made the
-    prompt set.
-    """
+    """The methods of the fits below, by role: all roles but that of the prompt set's fit were their names."""
     return {role: _TUNED_BY if role == _TUNED else role for role in parts.get("after", {})}
 
 
@@ -188,7 +183,5 @@ def _own(method: str) -> bool:
 
 
 def _source(method: str, recorded: str) -> str:
-    """What stands for the source of a plugin: its own digest covered one file alone, so its cells are made
-    again.
-    """
+    """What stands for a plugin's source; its own digest covered only one file, so cells are made again."""
     return "" if _own(method) else f"schema {SCHEMA}: {recorded}"

@@ -1,9 +1,8 @@
-"""The two identities of a number (docs/architecture.md, "What can change a number"): fit key and evaluation
-key.
+"""The two identities of a number: fit key and evaluation key.
 
-Whatever can change a number is in its key, and nothing else is: no path, no device, no number of workers, no
-schema. A field that has its default is left out of the digest, so that a field which is added later leaves
-the keys of old records alone.
+Whatever can change a number (docs/architecture.md, "What can change a number") is in its key, and nothing
+else is: no path, no device, no number of workers, no schema. A field that has its default is left out of the
+digest, so that a field which is added later leaves the keys of old records alone.
 """
 
 from __future__ import annotations

@@ -52,10 +52,10 @@ class Row(msgspec.Struct, array_like=True):
 def write(
     folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None
 ) -> int:
-    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations; the same input, the
-    same bytes.
+    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations.
 
-    Returns the size of the two files. Raises BenchError, and writes nothing, when it would exceed ``limit``.
+    The same input gives the same bytes. Returns the size of the two files. Raises BenchError, and writes
+    nothing, when it would exceed ``limit``.
     """
     columns: dict[str, list[str]] = {}
     for at in sorted(top1):
@@ -78,8 +78,8 @@ def write(
     size = len(squeezed) + len(buffer.getvalue())
     if limit is not None and size > limit:
         raise BenchError(
-            f"{len(records)} records take {size / 1e6:.1f} MB packed, the limit is {limit / 1e6:.1f}: see "
-            "--limit"
+            f"{len(records)} records take {size / 1e6:.1f} MB packed, "
+            f"the limit is {limit / 1e6:.1f}: see --limit"
         )
     write_bytes(folder / PREDICTIONS, buffer.getvalue())
     write_bytes(folder / RECORDS, squeezed)
@@ -97,9 +97,7 @@ def _squeezed(lines: Iterable[Line]) -> bytes:
 
 
 def _slim(record: Record) -> Record:
-    """Without what packed folders leave out: tracebacks, which name places on somebody's machine, and top-5
-    predictions.
-    """
+    """A record without top-5 predictions and tracebacks, which name places on somebody's machine."""
     if isinstance(record, Failure):
         return replace(record, traceback="")
     if isinstance(record, EvaluationRecord):

@@ -1,6 +1,4 @@
-"""Where records, predictions and states of a results folder lie; their names are the first digits of their
-keys.
-"""
+"""Where records, predictions and states of a results folder lie; first digits of their keys name them."""
 
 from __future__ import annotations
 

@@ -35,8 +35,7 @@ _AGAIN = "delete it to run its cell again"
 
 @dataclass
 class Clock:
-    """Numbers records so that a later one in a folder has the larger number, even where the clock was set
-    back.
+    """Numbers records so that a later one in a folder has the larger number, even if the clock was set back.
 
     ``folder`` names the results folder; ``last`` is the largest number that is there. Numbers are
     milliseconds since 1970 while the clock agrees, so that records of two folders are in order as well as
@@ -121,9 +120,7 @@ def fit(path: Path, key: str) -> FitRecord | None:
 
 
 def evaluation(path: Path, key: str) -> EvaluationRecord | None:
-    """The record at ``path`` if it is of an evaluation that succeeded, bears this key and has its
-    predictions.
-    """
+    """The record at ``path`` if it is of a successful evaluation, bears this key and has its predictions."""
     record = read(path)
     if not isinstance(record, EvaluationRecord) or record.key != key:
         return None
@@ -131,9 +128,7 @@ def evaluation(path: Path, key: str) -> EvaluationRecord | None:
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
-    """The fit of the record at ``path``, then the fits that it builds on; those whose records are gone are
-    left out.
-    """
+    """The fit of the record at ``path``, then those it builds on, without those whose records are gone."""
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     if not isinstance(own, FitRecord):
         return []
@@ -147,9 +142,7 @@ def behind(path: Path, record: Record) -> list[FitRecord]:
 
 
 def write(path: Path, record: Record, clock: Clock) -> None:
-    """Write one record with its number, the time and its checksum. Raises BenchError where a field holds what
-    it may not.
-    """
+    """Write a record with its number, time and checksum; BenchError where a field holds what it may not."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = replace(record.provenance, written=now, order=clock.tick(), folder=clock.folder)
     put(path, replace(record, provenance=facts))
@@ -161,11 +154,10 @@ def put(path: Path, record: Record) -> None:
 
 
 def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Write what the evaluation whose record will lie at ``path`` says of every test image, in the order of
-    the test list.
+    """Write what an evaluation says of every test image, in the order of the test list.
 
-    ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16. Returns the checksum of each
-    array.
+    Its record will lie at ``path``. ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16.
+    Returns the checksum of each array.
     """
     kept = {name: np.asarray(x, np.uint16) for name, x in arrays.items()}
     buffer = io.BytesIO()
@@ -192,8 +184,8 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
     for name, x in by_name.items():
         if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
             raise BenchError(
-                f"{file}: not the predictions that its record speaks of ({name} differ); run the cell with "
-                "--fresh"
+                f"{file}: not the predictions that its record speaks of ({name} differ); "
+                "run the cell with --fresh"
             )
     return by_name
 
@@ -238,8 +230,9 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
 
 
 def outdated(results: Path) -> bool:
-    """Whether a folder holds records of schema 1, which read but which no run takes for its own
-    (bench.records.upgrade).
+    """Whether a folder has records of schema 1, which read but no run takes for its own.
+
+    bench.records.upgrade converts them.
     """
     files = places.runs(results).rglob("*.json")
     first = next(iter(packed.rows(results).values()), None)
@@ -252,7 +245,6 @@ def require_present(results: Path) -> None:
     """Raises BenchError, naming the command, for a folder with records of an older schema."""
     if outdated(results):
         raise BenchError(
-            f"{results} holds records of an older schema: `bench convert --results {results}` brings them "
-            "over, and nothing "
-            "that they hold is run again"
+            f"{results} holds records of an older schema: "
+            f"`bench convert --results {results}` brings them over, and nothing that they hold is run again"
         )

@@ -24,9 +24,7 @@ class Base(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Cell(Base, frozen=True, kw_only=True):
-    """The coordinates of a fit, as tables name them. ``classes``: all of the dataset's, or a part
-    (reserved).
-    """
+    """The coordinates of a fit as tables name them. ``classes``: the dataset's, all or a part (reserved)."""
 
     method: str
     dataset: str
@@ -62,11 +60,11 @@ class Provenance(Base, frozen=True, kw_only=True):
 
 
 class Budget(Base, frozen=True, kw_only=True):
-    """What a fit cost: configurations, checks and search points scored on validation, optimiser steps,
-    validation images.
+    """What a fit cost.
 
-    ``waves``, ``halvings``: where memory split the grid. ``graphs``, ``eager``: recorded steps, and why
-    others were not. ``joined``: keys of all fits that trained together; ``apart``: why this one did not.
+    It counts configurations, checks and search points scored on validation, optimiser steps and validation
+    images. ``waves``, ``halvings``: where memory split the grid. ``graphs``, ``eager``: recorded steps, and
+    why others were not. ``joined``: keys of all fits that trained together; ``apart``: why this one did not.
     """
 
     configurations: Count = 0
@@ -90,9 +88,7 @@ class Curve(Base, frozen=True, kw_only=True):
 
 
 class PerClass(Base, frozen=True, kw_only=True):
-    """Counts by class (reserved): test images, those that were right, and how often the class was
-    predicted.
-    """
+    """Counts by class (reserved): test images, those that were right, and predictions of the class."""
 
     images: list[Count]
     right: list[Count]

@@ -36,8 +36,7 @@ def upgrade(results: Path) -> Upgraded:
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
     files = {f: data for f in sorted(places.runs(results).rglob("*.json")) if _old(data := f.read_bytes())}
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
-    # Fits and evaluations may lie in either, so one converter sees both; the packed ones are replaced last,
-    # in one piece.
+    # Either may hold fits and evaluations: one converter sees both; packed ones are replaced last, at once.
     raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
     converter = convert.Converter(lambda cell, method, key: _fit(raw, results, cell, method, key))
     done = [*_files(results, files, converter), *_packed(results, rows, converter)]
@@ -88,9 +87,8 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
             store.put(place, record)
         written |= {place, place.with_suffix(".npz")}
         yield record
-    for file in sorted(
-        files, key=lambda f: "-" not in f.stem
-    ):  # evaluations first: they are found by their fits
+    # Evaluations first: they are found by their fits.
+    for file in sorted(files, key=lambda f: "-" not in f.stem):
         for part in {file, file.with_suffix(".npz")} - written:
             part.unlink(missing_ok=True)
 
@@ -116,14 +114,12 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
 
 
 def _check(path: Path, record: EvaluationRecord, top1: np.ndarray, labels: np.ndarray) -> None:
-    """Schema 1 had no checksums: what can be told is whether the predictions give the accuracy that was
-    recorded.
-    """
+    """Check that the predictions give the recorded accuracy: schema 1 had no checksums to compare."""
     right = float((top1 == labels).mean())
     if len(labels) != record.n or abs(right - record.top1) > 1e-9:
         raise BenchError(
-            f"{path}: its predictions are not its own (they give {right:.4f}, it says {record.top1:.4f}); "
-            "delete it"
+            f"{path}: its predictions are not its own "
+            f"(they give {right:.4f}, it says {record.top1:.4f}); delete it"
         )
 
 

@@ -1,6 +1,4 @@
-"""Ablations: rows that differ in settings or prompt sets, and how far each is from the row that they start
-from.
-"""
+"""Ablations: rows that differ in settings or prompt sets, and how far each is from its starting row."""
 
 from __future__ import annotations
 
@@ -34,14 +32,13 @@ def table_ablation(
     base: str | None = None,
     partial: bool = False,
 ) -> Table:
-    """Accuracy of each method's variants, and the paired change from its plain row, averaged over the test
-    sets shown.
+    """Accuracy of each method's variants, and the paired change from its plain row.
 
-    What varies: settings, else prompt sets (also when ``choice.prompts`` names several), else the protocol.
-    Methods in which it does not are left out unless they are asked for by name, and datasets in which it does
-    not, unless asked for. ``base`` names another start: a method (all rows are measured from its plain row)
-    or a prompt set. ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method,
-    shots and backbone.
+    Both are averages over the test sets shown. What varies: settings, else prompt sets (also when
+    ``choice.prompts`` names several), else the protocol. Methods in which it does not are left out unless
+    they are asked for by name, and datasets in which it does not, unless asked for. ``base`` names another
+    start: a method (all rows are measured from its plain row) or a prompt set. ``targets`` adds shifted test
+    sets. Holm's correction runs over the rows of one method, shots and backbone.
     """
     chosen, _ = for_tables(frame, replace(choice, variants=True))
     shown = {canonical(t) for t in targets}
@@ -69,9 +66,8 @@ def table_ablation(
         kept += _measured(rows, start, columns, block)
     if not kept:
         raise BenchError(
-            "no variants among these records: `bench run --sweep method.setting=a,b`, `--prompts a,b` or "
-            "`--suite ablation` "
-            "makes some"
+            "no variants among these records: "
+            "`bench run --sweep method.setting=a,b`, `--prompts a,b` or `--suite ablation` makes some"
         )
     several = len({row.heads[2] for row in kept}) > 1
     if not several:
@@ -87,8 +83,8 @@ def table_ablation(
         *_plain_values(kept),
     ]
     table.notes += [
-        "95 % interval and p (Holm within a method's variants) of the paired change, on the seeds of both "
-        "rows"
+        "95 % interval and p (Holm within a method's variants) of the paired change, "
+        "on the seeds of both rows"
     ]
     return replace(table, notes=[*table.notes, *missing_notes(table, partial), *frame.attrs.get("notes", ())])
 
@@ -189,9 +185,7 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
 
 
 def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
-    """Interval of row - start averaged over the columns, on the seeds that both have; None where a column is
-    incomplete.
-    """
+    """Interval of row - start averaged over columns, on the seeds of both; None if a column is incomplete."""
     seeds = sorted(set(row.seeds) & set(start.seeds))
     if not seeds or any(r.entries[c].value is None for r in (row, start) for c in columns):
         return None

@@ -52,9 +52,7 @@ def table_3(
     bold: bool = True,
     underline: bool = True,
 ) -> Table:
-    """Accuracy on a source's test set and on shifted ones of models fitted on the source, by backbone and
-    shots.
-    """
+    """Accuracy of models fitted on a source, on its test set and on shifted ones, by backbone and shots."""
     chosen, notes = for_tables(frame, choice)
     sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
     if len(sources) != 1:
@@ -87,9 +85,7 @@ def lines(
     methods: Sequence[str] = (),
     backbones: bool = False,
 ) -> list[Row]:
-    """One row per identity: an entry for every test set in ``columns`` and for the averages, blocks in
-    order.
-    """
+    """One row per identity, blocks in order: an entry per test set in ``columns`` and per average."""
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
@@ -97,7 +93,7 @@ def lines(
         key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         seeds = tuple(sorted(int(s) for s in group["seed"].unique()))
         by_target = {t: g for t, g in group.groupby("target")}
-        # fits: they have no evaluation at all
+        # These are failed fits, which have no evaluation at all.
         broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]
         entries = {
             c: mean_over_seeds(

@@ -22,8 +22,7 @@ class Packed:
 
 
 def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
-    """Pack the records that count (``load_results``), with the fits behind them, from ``results`` into
-    ``out``.
+    """Pack the records that count (``load_results``) and the fits behind them from ``results`` into ``out``.
 
     Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the
     same records give the same bytes. Raises BenchError where predictions are missing, and when the files

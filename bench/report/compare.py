@@ -40,9 +40,11 @@ ENOUGH = 6  # datasets below which no two-sided signed-rank p can be under 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """``difference``: first - second averaged over all datasets and numbers of shots (fractions).
-    ``resolves``: the smallest true difference that as many seeds and images tell from 0 in 4 of 5
-    repetitions. ``table`` has the cells.
+    """The comparison of two methods.
+
+    ``difference``: first - second averaged over all datasets and numbers of shots (fractions). ``resolves``:
+    the smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions. ``table``
+    has the cells.
     """
 
     first: str
@@ -66,11 +68,11 @@ def compare(
     protocol: str | None = None,
     preset: str | None = None,
 ) -> Comparison:
-    """Compare two methods of a DataFrame from ``load_results`` on the cells that both have, seed by seed,
-    image by image.
+    """Compare two methods of a DataFrame from ``load_results``, seed by seed and image by image.
 
-    A method is named ``name``, ``name:key=value`` (a variant, as tables print it) or ``name@prompts``. Raises
-    BenchError for unknown names, for choices that are left open and where the two have nothing in common.
+    Only cells that both have are compared. A method is named ``name``, ``name:key=value`` (a variant, as
+    tables print it) or ``name@prompts``. Raises BenchError for unknown names, for choices that are left open
+    and where the two have nothing in common.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
@@ -171,9 +173,7 @@ def _span(interval: Interval) -> str:
 
 
 def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
-    """Wilcoxon's p over the datasets at each number of shots, Holm-adjusted over these; none under two
-    datasets.
-    """
+    """Wilcoxon's p over datasets by number of shots, Holm-adjusted over these; none under two datasets."""
     by_number = {}
     for shots, cells in by_shots.items():
         if len(cells) > 1:
@@ -197,15 +197,14 @@ def _verdict(first: str, second: str, shared: Sequence[Pair], whole: Interval) -
         says = f"{first} is {word} than {second} by {size} {where} at {numbers}"
     else:
         says = (
-            f"{first} and {second} are not told apart {where} at {numbers}: {100 * whole.estimate:+.2f} "
-            "points"
+            f"{first} and {second} are not told apart {where} at {numbers}: "
+            f"{100 * whole.estimate:+.2f} points"
         )
     seeds = max(max(len(p.first), len(p.second)) for p in shared)
     images = sum({p.dataset: p.first.shape[1] for p in shared}.values())
     return (
-        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} and {images} test "
-        "images resolve "
-        f"a difference from {100 * resolvable(whole):.2f} points on."
+        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} "
+        f"and {images} test images resolve a difference from {100 * resolvable(whole):.2f} points on."
     )
 
 
@@ -214,10 +213,10 @@ def _notes(shared: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tu
     varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
     notes = [
         "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
-        "p: of the difference, Holm over the datasets of one number of shots; McNemar: mid-p of each seed on "
-        "its own",
-        "resolves: the smallest true difference that as many seeds and images tell from 0 in 4 of 5 "
-        "repetitions",
+        "p: of the difference, Holm over the datasets of one number of shots; "
+        "McNemar: mid-p of each seed on its own",
+        "resolves: the smallest true difference that as many seeds and images "
+        "tell from 0 in 4 of 5 repetitions",
     ]
     if ranks:
         few = len({p.dataset for p in shared}) < ENOUGH
@@ -225,9 +224,9 @@ def _notes(shared: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tu
         notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
     if _unbalanced(shared):
         notes.append(
-            "the first sentence averages each dataset over the numbers of shots that both methods have "
-            "there, on the seeds that "
-            "it has at all of them; --shots compares at one"
+            "the first sentence averages each dataset "
+            "over the numbers of shots that both methods have there, "
+            "on the seeds that it has at all of them; --shots compares at one"
         )
     return notes + (
         [f"left out, because one of the two lacks a seed or failed: {cells_text(lost)}"] if lost else []

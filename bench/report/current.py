@@ -1,6 +1,4 @@
-"""Which records count where newer ones replace older ones: numbers of different makes are never mixed in a
-table.
-"""
+"""Which records count where newer ones replace older ones; a table never mixes numbers of different makes."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ _MOST = 4  # names of a conflict that are spelt out
 V = TypeVar("V", str, tuple[tuple[str, str], ...])
 Row = dict[str, Any]
 
-# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and what ``Made`` holds by
-# itself.
+# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and fields of ``Made``.
 SETUP = (
     "settings",
     "recipe",
@@ -134,9 +131,7 @@ def _old(value: str, newest: Mapping[str, str], name: str) -> bool:
 
 
 def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: list[str]) -> dict[str, V]:
-    """The digest that the newest record gives to each name; names on which merged folders disagree are
-    noted.
-    """
+    """The newest record's digest for each name; names on which merged folders disagree are noted."""
     newest: dict[str, tuple[int, V]] = {}
     folders: dict[str, dict[V, set[str]]] = {}
     for row in rows:
@@ -153,15 +148,13 @@ def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: lis
 
 
 def _note_merged(names: list[str], notes: list[str]) -> None:
-    """A results folder that never had what counts now was merged in: which of two folders is ahead, no
-    counter can say.
-    """
+    """Note a merged folder that never had what counts now: no counter can say which of two is ahead."""
     if names:
         more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
         what = "; ".join(sorted(names)[:_MOST]) + more
         notes.append(
-            f"merged folders disagree on {what}: what bears the later number counts (`bench pack` drops the "
-            "rest)"
+            f"merged folders disagree on {what}: "
+            "what bears the later number counts (`bench pack` drops the rest)"
         )
 
 

@@ -56,14 +56,13 @@ LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
 
 def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
-    """All records of a results folder, as files or packed: one row per evaluation, one with ``status =
-    failed`` per failure.
+    """All records of a results folder, as files or packed: a row per evaluation and a row per failure.
 
-    ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and evaluating, ``values`` the
-    inference-time values, ``variant`` the settings that a user set away from the method's own and the
-    precision (empty for the plain method in single precision), ``path`` the record, ``written`` when (ISO,
-    UTC), ``label_prompts`` whether labels chose the prompts, ``also`` the other prompt sets with the same
-    texts: of equal texts one set is recorded, and tables find it by every name.
+    Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and
+    evaluating, ``values`` the inference-time values, ``variant`` the settings that a user set away from the
+    method's own and the precision (empty for the plain method in single precision), ``path`` the record,
+    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts, ``also`` the other prompt
+    sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
 
     An evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of one it builds on, of other weights under the same name, of
@@ -76,8 +75,8 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
         raise BenchError(
-            f"no records under {results / 'runs'}: run `bench run` first, or name the folder with "
-            f"--results{hint}"
+            f"no records under {results / 'runs'}: "
+            f"run `bench run` first, or name the folder with --results{hint}"
         )
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
@@ -91,9 +90,7 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
 
 
 def correct(path: str | Path) -> NDArray[np.bool_]:
-    """Which test images (n,) the evaluation with this ``path`` got right. Raises BenchError if its
-    predictions are gone.
-    """
+    """Which test images (n,) the evaluation at ``path`` got right; BenchError if its predictions are gone."""
     npz = Path(path).with_suffix(".npz")
     return _correct(Path(path), npz.stat().st_mtime_ns if npz.is_file() else 0)
 

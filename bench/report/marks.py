@@ -19,9 +19,7 @@ LEVEL = 0.95
 
 
 def outcomes(entry: Score) -> NDArray[np.bool_]:
-    """Right or wrong for every seed and test image (S, n) behind an entry. BenchError where predictions do
-    not fit.
-    """
+    """Right or wrong by seed and test image (S, n) behind an entry; BenchError if predictions do not fit."""
     vectors = [correct(path) for path in entry.paths]
     if len({len(v) for v in vectors}) > 1:
         raise BenchError(
@@ -70,9 +68,8 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         table.notes.append("bold: best of the column among the rows of its shots")
     if underline and any(e.tied for r in marked for e in r.entries.values()):
         table.notes.append(
-            "underlined: not told from the best; the 95 % interval of the paired difference (seeds and "
-            "images vary, datasets "
-            "are fixed) contains 0 after Holm's correction in the column"
+            "underlined: not told from the best; the 95 % interval of the paired difference "
+            "(seeds and images vary, datasets are fixed) contains 0 after Holm's correction in the column"
         )
     if notes:
         table.notes.append("not compared, because other rows have other seeds: " + ", ".join(notes))

@@ -22,8 +22,9 @@ class Namer:
         self.labelled = set(frame[frame["label_prompts"].astype(bool)]["prompts"])
 
     def __call__(self, key: Mapping[str, Any], variant: bool = True) -> tuple[str, str]:
-        """(for people, with titles and warnings; for machines, with names) of a row with these
-        coordinates.
+        """The texts that name a row with these coordinates.
+
+        A pair: one for people, with titles and warnings, and one for machines, with names.
         """
         method, prompts = str(key["method"]), str(key["prompts"])
         seen, plain = [], []

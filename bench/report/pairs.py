@@ -19,9 +19,7 @@ from bench.report.select import called, require_one, usual_protocol
 
 @dataclass(frozen=True)
 class Pair:
-    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) for a method for which
-    nothing is drawn.
-    """
+    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) where nothing is drawn."""
 
     dataset: str
     shots: int

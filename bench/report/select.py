@@ -19,10 +19,10 @@ from bench.report.wording import shots_list
 
 @dataclass(frozen=True)
 class Choice:
-    """What to show; empty or None means everything that is there. ``variants``: rows with changed settings
-    too.
+    """What to show; empty or None means everything that is there.
 
-    ``first``: methods that keep their colours in a figure of more than it can tell apart.
+    ``variants``: rows with changed settings too. ``first``: methods that keep their colours in a figure of
+    more than it can tell apart.
     """
 
     methods: tuple[str, ...] = ()
@@ -48,8 +48,7 @@ def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame
 
 
 def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
-    """The frame with rows of equal texts under their other names too, where a cell has no row under that
-    name.
+    """The frame, with rows of equal texts under their other names too where a cell has none under that name.
 
     These are names that the same table row has on other datasets, and those of ``names`` that have no records
     at all.
@@ -63,9 +62,7 @@ def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def at_shots(frame: pd.DataFrame, shots: Sequence[int]) -> pd.DataFrame:
-    """Rows with these numbers of shots, and those without any. BenchError where there are other
-    numbers only.
-    """
+    """Rows with these numbers of shots, and those without any; BenchError where there are only others."""
     there = sorted(set(frame["shots"]) - {0})
     if shots and there and not set(shots) & set(there):
         raise BenchError(f"no records of {shots_list(shots)}; there are some of {shots_list(there)}")
@@ -87,8 +84,8 @@ def for_tables(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[
     kept = frame[(frame["variant"] == "") | ~frame["method"].isin(has_plain)]
     left_out = sorted(set(frame["method"]) & set(frame.drop(kept.index)["method"]))
     hint = (
-        f"left out: rows of {', '.join(left_out)} with changed settings (`bench table ablation`, or "
-        "--variants)"
+        f"left out: rows of {', '.join(left_out)} with changed settings "
+        "(`bench table ablation`, or --variants)"
     )
     return kept, [hint] if left_out else []
 
@@ -157,8 +154,9 @@ def own_tests(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[s
 
 
 def require_one(frame: pd.DataFrame, column: str, problem: str, flag: str | None = None) -> None:
-    """Raise BenchError where a column has several values: the problem, the values and the flag that
-    chooses one (by default the column's).
+    """Raise BenchError where a column has several values.
+
+    The message has the problem, the values and the flag that chooses one (by default the column's).
     """
     values = sorted(map(str, frame[column].unique()))
     if len(values) > 1:

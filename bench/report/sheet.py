@@ -16,9 +16,7 @@ PER_ROW = 8
 
 @dataclass(frozen=True)
 class Flips:
-    """Positions in the test list that only the first or only the second method gets right, the most
-    consistent first.
-    """
+    """Test list positions that only the first or only the second method gets right, most consistent first."""
 
     only_first: tuple[int, ...]
     only_second: tuple[int, ...]

@@ -16,8 +16,7 @@ MISSING, FAILED, AVERAGE = "-", "ERR", "average"
 
 @dataclass(frozen=True)
 class Score:
-    """One place of a table: a value (percent, unless the column says otherwise) or None, and the text that
-    shows it.
+    """A place of a table: a value (percent unless the column says otherwise) or None, and the text shown.
 
     ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths``
     are the records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
@@ -34,11 +33,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One line. ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable
-    forms.
+    """One line.
 
-    Rows of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``:
-    the coordinates that its records share (``coordinates.ROW``).
+    ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable forms. Rows
+    of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``: the
+    coordinates that its records share (``coordinates.ROW``).
     """
 
     heads: tuple[str, ...]

@@ -42,15 +42,15 @@ def table(
     targets: Sequence[str] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> PrintedTable:
-    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``; means over seeds,
-    in percent.
+    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``.
 
-    Names narrow it down. ``variants``: rows with changed settings too. ``partial``: averages over incomplete
-    rows, marked. ``bold`` marks the best of a column, ``underline`` those that the data do not tell from it
-    (``marks``). ``against``: published numbers beside ours ('paper' or another source in results/paper).
-    ``base``: the method or prompt set that an ablation measures changes from. ``targets``: shifted test sets
-    in the order wanted (3), or to show at all (ablation). ``counts``: sizes of datasets by name (2). Raises
-    BenchError for unknown names and for mixed backbones where one is needed.
+    Accuracies are means over seeds, in percent. Names narrow it down. ``variants``: rows with changed
+    settings too. ``partial``: averages over incomplete rows, marked. ``bold`` marks the best of a column,
+    ``underline`` those that the data do not tell from it (``marks``). ``against``: published numbers beside
+    ours ('paper' or another source in results/paper). ``base``: the method or prompt set that an ablation
+    measures changes from. ``targets``: shifted test sets in the order wanted (3), or to show at all
+    (ablation). ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed
+    backbones where one is needed.
     """
     if which not in WHICH:
         raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")

@@ -29,13 +29,12 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
     if method.after:
         yield f"  reads       the fitted state of {', '.join(method.after)}"
     yield (
-        f"  towers      {', '.join(method.towers)}; test features {', '.join(method.taps)}; prompts "
-        f"{', '.join(method.prompts)}"
+        f"  towers      {', '.join(method.towers)}; test features {', '.join(method.taps)}; "
+        f"prompts {', '.join(method.prompts)}"
     )
     if recipe.optim is None:
-        yield "  training    none by gradient" + (
-            "" if type(method).solve is Method.solve else "; solved once per grid point"
-        )
+        solved = type(method).solve is not Method.solve
+        yield "  training    none by gradient" + ("; solved once per grid point" if solved else "")
     else:
         shapes = trained(fit, session)
         total = sum(map(math.prod, shapes.values()))
@@ -49,18 +48,15 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
             yield f"  batch       {name}: {_stream(stream)}"
     for what, axes in (("grid", {**recipe.grid, **recipe.static}), ("search", recipe.search)):
         if axes:
-            yield f"  {what:<11} {len(points(axes))} points: " + "; ".join(
-                f"{a} {_axis(v)}" for a, v in axes.items()
-            )
+            named = "; ".join(f"{a} {_axis(v)}" for a, v in axes.items())
+            yield f"  {what:<11} {len(points(axes))} points: {named}"
     yield f"  selection   {_selection(recipe)}"
     changed = _changes(fit)
     yield f"  preset      '{facts.preset}'" + (": " + ", ".join(changed) if changed else " changes nothing")
 
 
 def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trainable tensors of one replica, found by initialising on features of
-    zeros.
-    """
+    """Names and shapes of one replica's trainable tensors, initialised on features of ones."""
     task = _blank(fit, session)
     params = fit.method.init(task, fit.method.prepare(task), _values(fit, task), rng.generator(0, "describe"))
     return {name: tuple(p.shape) for name, p in params.items()}
@@ -104,22 +100,18 @@ def _optimiser(recipe: Recipe) -> str:
 
 def _stream(stream: Stream) -> str:
     batch = "all rows" if stream.batch is None else f"{stream.batch} rows"
-    bank = (
-        ", ".join(stream.views)
-        if len(stream.views) <= 3
-        else f"{stream.views[0]} ... ({len(stream.views)} views)"
-    )
+    bank = ", ".join(stream.views)
+    if len(stream.views) > 3:
+        bank = f"{stream.views[0]} ... ({len(stream.views)} views)"
     views = f" of {bank}" if stream.source == "support" else ""
     return f"{batch} of {stream.source} '{stream.tap}'{views}; {stream.rows}, {stream.order}"
 
 
 def _axis(values: tuple[Any, ...]) -> str:
     shown = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in values]
-    return (
-        "{" + ", ".join(shown) + "}"
-        if len(shown) <= 6
-        else f"{shown[0]} ... {shown[-1]} ({len(shown)} values)"
-    )
+    if len(shown) <= 6:
+        return "{" + ", ".join(shown) + "}"
+    return f"{shown[0]} ... {shown[-1]} ({len(shown)} values)"
 
 
 def _selection(recipe: Recipe) -> str:
@@ -128,9 +120,9 @@ def _selection(recipe: Recipe) -> str:
         when = f"every {recipe.check_every} steps" if recipe.check_every else "after every epoch"
         return f"best checkpoint by few-shot validation {recipe.criterion}, {when}; earliest of equals"
     last = "last step" if recipe.optim is not None else "nothing trained"
-    return last + (
-        "; the rest by few-shot validation accuracy, first of equals" if several else "; nothing to choose"
-    )
+    if not several:
+        return f"{last}; nothing to choose"
+    return f"{last}; the rest by few-shot validation accuracy, first of equals"
 
 
 def _changes(fit: Planned) -> list[str]:

@@ -54,12 +54,12 @@ class Encoder:
         broken: dict[Place, Exception] = {}
         self.bad, encodes = {}, 0
         for spec in {s.name: s for s, _ in reads}.values():
-            wanted = needs.requests((n for s, n in reads if s.name == spec.name), self.taps[spec.name])
-            for dataset, requests in wanted.values():
+            by_dataset = needs.wanted((n for s, n in reads if s.name == spec.name), self.taps[spec.name])
+            for dataset, wanted in by_dataset.values():
                 place = spec.name, dataset.name
                 try:
                     with stages.stage("encode"):
-                        count, self.bad[place] = self._encode(spec, dataset, requests)
+                        count, self.bad[place] = self._encode(spec, dataset, wanted)
                     encodes += count
                 except OSError:
                     raise
@@ -78,14 +78,14 @@ class Encoder:
         return needs.of_cell(t, self.fresh, self.session.dense_cache)
 
     def _encode(
-        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]
+        self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
     ) -> tuple[int, dict[str, UnreadableImage]]:
         """How much was encoded; images that cannot be read are left out, and returned with their errors."""
         try:
-            return self.session.encode(spec, dataset, requests).encodes, {}
+            return self.session.encode(spec, dataset, wanted).encodes, {}
         except UnreadableImage as error:
-            bad = self.session.unreadable(spec, dataset, requests) or {error.path: error}
-            rest = [replace(r, paths=tuple(p for p in r.paths if p not in bad)) for r in requests]
+            bad = self.session.unreadable(spec, dataset, wanted) or {error.path: error}
+            rest = [replace(w, paths=tuple(p for p in w.paths if p not in bad)) for w in wanted]
             count = self.session.encode(spec, dataset, rest).encodes
             for one in list(bad.values())[:_NAMED]:
                 self.session.report(f"{dataset.name}: {one}")

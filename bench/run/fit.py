@@ -29,9 +29,7 @@ Result = tuple[Fitted, Consts, dict[str, float]]
 
 
 def selection_set(session: Session, fit: Planned) -> Labelled | None:
-    """The images that selection scores: few-shot validation, or under ``test-oracle`` the test images; None
-    if unused.
-    """
+    """The images that selection scores, None if unused: validation, or under ``test-oracle`` the test set."""
     if not needs.scores_validation(fit):
         return None
     items = fit.dataset.test if fit.cell.protocol == TEST_ORACLE else fit.draw.val
@@ -91,9 +89,7 @@ def run_joined(
 def _side_by_side(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[select.Case, float]]:
-    """The first cases, at least one, whose features and first replicas take no more than their share of what
-    is free.
-    """
+    """The first cases, at least one, whose features and first replicas fit into their share of memory."""
     cases: list[tuple[select.Case, float]] = []
     room: float | None = None
     for fit in fits:
@@ -165,8 +161,9 @@ def state_bytes(fitted: Fitted) -> bytes:
 
 
 def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> State | None:
-    """The state of a recorded fit, or None if its tensors were not kept. Raises BenchError where they are
-    others.
+    """The state of a recorded fit, or None if its tensors were not kept.
+
+    Raises BenchError where the file holds other tensors than the record speaks of.
     """
     if not stored.has_state:
         return state_of(fit, {}, stored.values)
@@ -176,14 +173,12 @@ def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> S
     data = path.read_bytes()
     if stored.state and stored.state != codec.checksum_bytes(data):
         raise BenchError(
-            f"{path}: not the state that the record of its fit speaks of; delete the file, and it is fitted "
-            "again"
+            f"{path}: not the state that the record of its fit speaks of; "
+            "delete the file, and it is fitted again"
         )
     return state_of(fit, {name: p.to(device) for name, p in load(data).items()}, stored.values)
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
-    """A fit's state: its tensors, and its settings with the values chosen for it; no value set for inference
-    alone.
-    """
+    """A fit's state: its tensors, and its settings with the chosen values, but none for inference alone."""
     return State(params, fit_values(fit.method, fit.settings).with_(chosen))

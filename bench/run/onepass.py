@@ -1,6 +1,4 @@
-"""Evaluation without stored dense features: one pass over a test set's images serves every fitted state that
-waits for it.
-"""
+"""Evaluation without stored dense features: one pass over a test set serves all states that wait for it."""
 
 from __future__ import annotations
 

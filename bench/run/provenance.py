@@ -1,4 +1,4 @@
-"""Where a number came from: versions, device, flags, commit (architecture 7)."""
+"""Where a number came from: versions, device, flags, commit."""
 
 from __future__ import annotations
 
@@ -73,8 +73,9 @@ def device_name(device: str) -> str:
 
 
 def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
-    """What a record says of the machine, the program and the method's source; ``streamed``: dense features
-    were not stored.
+    """What a record says of the machine, the program and the method's code.
+
+    ``streamed``: dense features were not stored.
     """
     return Provenance(
         **commit(),

@@ -19,9 +19,9 @@ from bench.clip.vocabulary import untrained_tokens
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
-from bench.features.encode import EncodeReport, Wanted, encode, keys, stream
+from bench.features.encode import EncodeReport, encode, keys, stream
 from bench.features.store import FeatureStore
-from bench.features.wanted import outstanding
+from bench.features.wanted import Wanted, outstanding
 from bench.interface import TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
@@ -90,8 +90,7 @@ class Session:
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:
-        """One thread while a small model's methods fit and score: sharing microseconds of work costs more
-        than it saves.
+        """One thread while a small model's methods fit and score: its work is too little to share.
 
         Decided by the model's size and not by the clock, because the number of threads can change a product's
         last bits.
@@ -129,17 +128,17 @@ class Session:
             self._texts[key] = W_KC, side
         return self._texts[key]
 
-    def encode(self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]) -> EncodeReport:
+    def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
         """Bring features into the store; counts what was encoded."""
-        report = encode(self.backbone(spec), dataset, requests, self.store, workers=self.workers)
+        report = encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
         self.encodes += report.encodes
         return report
 
     def unreadable(
-        self, spec: BackboneSpec, dataset: Dataset, requests: Sequence[Wanted]
+        self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
     ) -> dict[str, UnreadableImage]:
-        """The images that the requests still lack and that cannot be read, with their errors, by path."""
-        pieces = outstanding(requests, self.store, keys(self.backbone(spec), dataset))
+        """The wanted images that the store lacks and that cannot be read, with their errors, by path."""
+        pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
         return unreadable(dataset.source, dict.fromkeys(path for piece in pieces for path in piece.paths))
 
     def lacks(
@@ -152,18 +151,14 @@ class Session:
     def stream(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Raw float32 features of several taps from one pass over the images, in batches; nothing is
-        stored.
-        """
+        """Raw float32 features of several taps from one pass over the images, in batches, none stored."""
         for start, batch in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
             yield start, {tap: x.to(self.device).float() for tap, x in batch.items()}
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
     ) -> Iterator[tuple[int, Tensor]]:
-        """Raw float32 features on the device in pieces (start, (n, ...)): from the store, or made on
-        the fly.
-        """
+        """Raw float32 features on the device in pieces (start, (n, ...)), stored ones or made now."""
         tower = self.backbone(spec)
         if not stored(tap, view):
             for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers, batch=rows):

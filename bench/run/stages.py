@@ -24,9 +24,7 @@ def stage(name: Stage) -> Iterator[None]:
 
 
 def of(error: BaseException) -> Stage:
-    """The stage that an error was marked with; ``fit`` for one that no stage was told of, as when a worker
-    dies.
-    """
+    """The stage that an error was marked with; ``fit`` where none was, as when a worker dies."""
     if isinstance(error, UnreadableImage):
         return "read"
     marked: Stage = getattr(error, _STAGE, "fit")

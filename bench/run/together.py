@@ -68,9 +68,7 @@ class Joiner:
         self.apart = {}
 
     def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Results:
-        """``fit`` and whatever trained with it; ``open_`` says which fits of the round are still to be
-        made.
-        """
+        """``fit`` and whatever trained with it; ``open_`` says which fits have yet to be made."""
         results: Results = []
         others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
         seeds = [f for f in others if f.cell.shots == fit.cell.shots]

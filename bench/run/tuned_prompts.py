@@ -1,8 +1,9 @@
-"""Prompt sets that depend on the draw: templates mined on validation, and text weights fine-tuned on the
-support set.
+"""Prompt sets that depend on the draw: mined templates, and text weights tuned on the support set.
 
 Both use labels, so they belong to one (dataset, shots, seed); validation here is the few-shot one under every
-protocol. Legend: K classes, M templates, P prompts, C embedding width, n validation images.
+protocol.
+
+Legend: K classes, M templates, P prompts, C embedding width, n validation images.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from bench.run.session import Session
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
-    """Templates by the zero-shot accuracy that each has on its own, best first; of equals the earlier
-    (datasets 5.5).
-    """
+    """Templates by the zero-shot accuracy of each alone, best first; of equals the earlier (datasets 5.5)."""
     hits = [
         int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])
     ]

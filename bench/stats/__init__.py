@@ -1,9 +1,9 @@
-"""Statistics of repeated few-shot runs: pure functions on numpy arrays and DataFrames that know nothing of
-runs.
+"""Statistics of repeated few-shot runs.
 
-Accuracies and differences are fractions (0.01 is one point). A cell's outcomes are an array of S seeds x n
-images: every method sees the same test images in every seed, so images are crossed with seeds, and both are
-samples that an interval has to account for. Datasets are fixed: an average speaks about these datasets only.
+These are pure functions on numpy arrays and DataFrames that know nothing of runs. Accuracies and differences
+are fractions (0.01 is one point). A cell's outcomes are an array of S seeds x n images: every method sees the
+same test images in every seed, so images are crossed with seeds, and both are samples that an interval has to
+account for. Datasets are fixed: an average speaks about these datasets only.
 """
 
 from bench.stats.best import Mark, column_marks

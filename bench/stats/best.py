@@ -12,9 +12,7 @@ from bench.stats.ranks import holm
 
 @dataclass(frozen=True)
 class Mark:
-    """`best`: highest mean. `tied`: the paired difference to the best is not significant after Holm in the
-    column.
-    """
+    """`best`: highest mean. `tied`: paired difference to it not significant after Holm in the column."""
 
     interval: Interval
     best: bool

@@ -36,19 +36,17 @@ class Interval:
 def mean_interval(
     outcomes: ArrayLike, level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Interval for the mean of one cell: outcomes (S, n), or (n,) for one seed; ValueError for unusable
-    shapes.
-    """
+    """Interval for one cell's mean: outcomes (S, n), or (n,) for one seed; ValueError for unusable shapes."""
     return average_interval([outcomes], level, bounds)
 
 
 def average_interval(
     cells: Sequence[ArrayLike], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Interval for the unweighted average over datasets; each cell (S_d, n_d), seeds and images may differ in
-    number.
+    """Interval for the unweighted average over datasets; each cell is (S_d, n_d).
 
-    Datasets are fixed: their choice adds no variance. Seeds of different datasets count as independent draws.
+    Seeds and images may differ in number. Datasets are fixed: their choice adds no variance. Seeds of
+    different datasets count as independent draws.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, not {level}")
@@ -73,9 +71,7 @@ def _interval(parts: Parts, level: float, bounds: tuple[float, float], varies: t
 
 
 def p_value(interval: Interval, value: float = 0.0) -> float:
-    """Two-sided p-value of "the true mean is `value`"; below 1 - level exactly where the uncut interval
-    excludes it.
-    """
+    """Two-sided p of "the true mean is `value`": < 1 - level exactly if the uncut interval excludes it."""
     distance = abs(interval.estimate - value)
     if interval.se == 0:
         return 1.0 if distance == 0 else 0.0
@@ -83,9 +79,7 @@ def p_value(interval: Interval, value: float = 0.0) -> float:
 
 
 def resolvable(interval: Interval, power: float = 0.8) -> float:
-    """Smallest true difference that as many seeds and images as behind `interval` tell from 0 with this
-    power.
-    """
+    """Smallest true difference that the seeds and images behind `interval` tell from 0 with this power."""
     if not 0 < power < 1:
         raise ValueError(f"power is a probability between 0 and 1, not {power}")
     reach = stats.t.isf((1 - interval.level) / 2, interval.df) + stats.t.ppf(power, interval.df)

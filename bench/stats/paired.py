@@ -15,8 +15,7 @@ BOUNDS = (-1.0, 1.0)
 
 
 def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """first - second per seed and image, (S, n), from correctness arrays (S, n) in the same seed and image
-    order.
+    """first - second by seed and image, (S, n), from two correctness arrays (S, n) in the same order.
 
     A method without a seed (one row) is compared with every seed of the other. ValueError when the shapes do
     not fit.
@@ -35,9 +34,7 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
 
 
 def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
-    """Interval for the difference of the averages over datasets; one (first, second) pair of arrays per
-    dataset.
-    """
+    """Interval for the difference of averages over datasets, a (first, second) pair of arrays for each."""
     return average_interval([difference(a, b) for a, b in pairs], level, BOUNDS)
 
 

@@ -1,6 +1,6 @@
-"""Comparing methods over datasets: Wilcoxon signed ranks with Holm, Friedman ranks with Nemenyi's critical
-difference.
+"""Comparing methods over datasets by signed ranks and by average ranks.
 
+Wilcoxon's signed-rank tests come with Holm's correction, Friedman's test with Nemenyi's critical difference.
 Scores are a DataFrame, one row per dataset and one column per method, higher is better. Here datasets are the
 sample, unlike in bench.stats.intervals, so few datasets give little power: with 5 no two-sided Wilcoxon p is
 below 0.06.
@@ -14,15 +14,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-MAX_METHODS = (
-    12  # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any
-)
+# Nemenyi's critical difference grows with every method added; beyond this it separates hardly any.
+MAX_METHODS = 12
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
-    """Holm's step-down adjusted p-values in the order given; ValueError for a NaN or a value outside
-    [0, 1].
-    """
+    """Holm's step-down adjusted p-values in the order given; ValueError for NaN or values outside [0, 1]."""
     p = np.asarray(pvalues, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p-values are one list of numbers between 0 and 1")
@@ -59,9 +56,7 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test, the average ranks (1 is best, sorted) and Nemenyi's critical difference between two of
-    them.
-    """
+    """Friedman's test, average ranks (1 is best, sorted) and Nemenyi's critical difference between two."""
 
     statistic: float
     p: float
@@ -72,14 +67,12 @@ class Friedman:
 
 
 def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
-    """Average ranks over datasets; ValueError for under 3 or over 12 methods, under 2 datasets, or missing
-    scores.
-    """
+    """Average ranks; ValueError unless 3 to 12 methods have all scores on 2 or more datasets."""
     _checked(scores, 3)
     if len(scores.columns) > MAX_METHODS:
         raise ValueError(
-            f"{len(scores.columns)} methods are too many for one critical difference; choose at most "
-            f"{MAX_METHODS}"
+            f"{len(scores.columns)} methods are too many for one critical difference; "
+            f"choose at most {MAX_METHODS}"
         )
     values = scores.round(12)
     ranks = values.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
@@ -98,9 +91,7 @@ def critical_difference(methods: int, datasets: int, level: float = 0.95) -> flo
 
 
 def not_separated(result: Friedman) -> list[tuple[str, ...]]:
-    """Maximal groups of two or more methods whose ranks lie within one critical difference: a CD diagram's
-    bars.
-    """
+    """Maximal groups of 2 or more methods within one critical difference in rank: a CD diagram's bars."""
     names, ranks = list(result.ranks.index), result.ranks.to_numpy()
     ends = [int(np.searchsorted(ranks, r + result.critical_difference, side="right")) for r in ranks]
     return [tuple(names[i:e]) for i, e in enumerate(ends) if e - i > 1 and (i == 0 or e > ends[i - 1])]

@@ -1,8 +1,9 @@
-"""Which rows enter which step, and in what order, by the batch rules of ``bench.recipe`` (protocol 13.1,
-15.2, 12.3, 3.1, 18.4).
+"""Which rows enter which step, and in what order, by the batch rules of ``bench.recipe``.
 
-Orders come from CPU streams keyed by (seed, purpose, epoch), so any epoch can be rebuilt on its own and no
-order depends on the device. Legend: N images, V views of each, B batch. No torch here.
+The rules are those of protocol 3.1, 12.3, 13.1, 15.2 and 18.4. Orders come from CPU streams keyed by (seed,
+purpose, epoch), so any epoch can be rebuilt on its own and no order depends on the device. No torch here.
+
+Legend: N images, V views of each, B batch.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from bench.train import rng
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
-    """The numbers of rows that steps go through: (size,) where all are equal, else (size, last of an epoch,
-    its steps).
+    """The numbers of rows that steps go through.
 
-    Runs with equal cycles have batches of equal size at every step, whatever the number of rows behind them.
+    They are (size,) where all steps are equal, else (size, last of an epoch, steps of an epoch). Runs with
+    equal cycles have batches of equal size at every step, whatever the number of rows behind them.
     """
     each = steps_per_epoch(rule, n_rows, batch, n_images)
     rule = rule_named(rule)
@@ -33,11 +34,9 @@ def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tu
 def order(
     seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None
 ) -> np.ndarray:
-    """The first ``take`` (default all) entries of the random permutation of ``n_rows`` rows of one epoch,
-    int64.
+    """The first ``take`` (default all) entries, int64, of one epoch's random permutation of ``n_rows`` rows.
 
-    Rows are sorted by raw PCG64 words: the word stream is fixed by its definition, shuffling routines are
-    not.
+    Rows are sorted by raw PCG64 words, which are fixed by their definition; shuffling routines are not.
     """
     words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
     if take is None or take >= n_rows:
@@ -56,12 +55,11 @@ def index_batches(
     epochs: int | None = None,
     n_images: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The batches of a run: (0-based epoch, row indices int64) per step, for ``steps`` steps or ``epochs``
-    epochs.
+    """The batches of a run for ``steps`` steps or ``epochs`` epochs: (0-based epoch, row indices int64) each.
 
     ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose.
-    ``n_images`` is the N of rule ``images``. Raises ``BenchError`` for an unknown rule or an illegal batch,
-    at the call.
+    ``n_images`` is the N of rule ``images``. Raises ``BenchError`` at the call for an unknown rule or an
+    illegal batch.
     """
     assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
     rule = rule_named(rule)
@@ -89,8 +87,7 @@ def _batches(
 def locate(
     layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0
 ) -> np.ndarray:
-    """Where the rows of a batch lie in the view-major pool of V*N rows (row v*N + i is view v of image i),
-    int64.
+    """Where a batch's rows lie (int64) in the view-major pool of V*N rows: row v*N + i is view v of image i.
 
     ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank
     starts at ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.

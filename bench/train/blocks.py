@@ -1,8 +1,9 @@
-"""The rows of many steps at once: what a run needs until its next validation check goes to the device in one
-transfer.
+"""The rows of many steps at once, moved to the device in one transfer.
 
-A step moves microseconds of work on a GPU, and a transfer costs as much; so positions travel in blocks, and
-features are gathered where they lie. Legend: B rows of one step, all streams one after the other.
+A transfer brings what a run needs until its next validation check. A step moves microseconds of work on a
+GPU, and a transfer costs as much; so positions travel in blocks, and features are gathered where they lie.
+
+Legend: B rows of one step, all streams one after the other.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ from torch import Tensor
 
 Sizes = tuple[int, ...]  # rows of each stream in one step
 
-# A block ends after so many rows (8 MB of positions) even where nothing is checked: full batches of a large
-# set, say.
+# A block ends after so many rows (8 MB of positions) even without a check, as in full batches of a large set.
 MOST = 1 << 20
 
 
 def blocks(
     sequence: Iterator[Mapping[str, Any]], due: Callable[[int], bool], device: torch.device
 ) -> Iterator[list[tuple[Tensor, Sizes]]]:
-    """The steps of ``sequence`` (positions (b,) int64 of each stream), up to and with every step that is
-    ``due``.
+    """The steps of ``sequence`` in blocks, each up to and with the next step that is ``due``.
 
-    Each step comes as its positions (B,) on the device, streams in the order of the mapping, and their sizes.
+    ``sequence`` gives positions (b,) int64 of each stream. Each step comes as its positions (B,) on the
+    device, streams in the order of the mapping, and their sizes.
     """
     held: list[np.ndarray] = []
     sizes: list[Sizes] = []

@@ -1,10 +1,11 @@
-"""Training steps on a GPU as CUDA graphs: recorded once for each shape of batch, then replayed with one
-launch.
+"""Training steps on a GPU as CUDA graphs: recorded once per shape of batch, then replayed with one launch.
 
 A step is the same function everywhere; a processor calls it. It may be recorded if all it reads are tensors:
 the losses ask the batch for rows only. One that asks for the step number or for noise is found out while it
 warms up and is launched operation by operation, as is one whose recording fails; both are reported, none is
-lost. Legend: R replicas, B rows of one step.
+lost.
+
+Legend: R replicas, B rows of one step.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class Host:
 
 
 class WatchedBatch(Batch):
-    """The batch that the engine hands out: noise is made when a loss first asks for it, and who asks is
-    noted.
-    """
+    """The batch that the engine hands out: noise is made when first asked for, and what is asked is noted."""
 
     _number: int
     _make: Callable[[], Generator]
@@ -89,9 +88,7 @@ def watched(batch: Batch) -> WatchedBatch:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded step: ``replay`` works on the tensors it was recorded with; the losses (R,) then lie in
-    ``loss_R``.
-    """
+    """A recorded step: ``replay`` works on the tensors of its recording, losses (R,) end in ``loss_R``."""
 
     replay: Callable[[], None]
     loss_R: Tensor
@@ -125,9 +122,7 @@ class CudaCapturer:
         return loss_R
 
     def capture(self, step: Callable[[], Tensor]) -> Recording:
-        """Other threads may go on using the device; raises RuntimeError where the step waits for it or cannot
-        be recorded.
-        """
+        """Other threads may use the device; raises RuntimeError if the step waits or cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.side, capture_error_mode="thread_local"):
             loss_R = step()
@@ -140,9 +135,7 @@ def capturer(device: torch.device) -> Capturer | None:
 
 
 def obstacle(fuse: bool, resident: bool, steps: int) -> str:
-    """Why a run is not recorded, as far as can be known before it starts; empty if nothing stands in
-    the way.
-    """
+    """Why a run is not recorded, as far as can be known before it starts; empty if nothing prevents it."""
     if not fuse:
         return "replicas are trained one after the other"
     if not resident:
@@ -151,10 +144,10 @@ def obstacle(fuse: bool, resident: bool, steps: int) -> str:
 
 
 class Launcher:
-    """Makes steps: recorded ones by replay, the others by call. ``eager`` says why some were not recorded, or
-    is empty.
+    """Makes steps: recorded ones by replay, the others by call.
 
-    ``host`` is what the step's batches report to. Without a ``recorder`` every step is a plain call.
+    ``eager`` says why some were not recorded, or is empty. ``host`` is what the step's batches report to.
+    Without a ``recorder`` every step is a plain call.
     """
 
     def __init__(self, step: StepFn, host: Host, recorder: Capturer | None, eager: str = "") -> None:
@@ -183,9 +176,7 @@ class Launcher:
         return loss_R
 
     def _record(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> None:
-        """Record the step for batches of this shape, or note why that failed. Nothing is computed
-        either way.
-        """
+        """Record the step for batches of this shape, or note why that failed; either computes nothing."""
         assert self.recorder is not None
         fixed_B, fixed_R = index_B.clone(), lr_R.clone()
         self.host.closed = True
@@ -200,9 +191,7 @@ class Launcher:
 
 
 def _first(error: BaseException) -> str:
-    """The first line of what went wrong first: ending a broken recording raises an error of its own on
-    top.
-    """
+    """The first line of the first error: ending a broken recording raises an error of its own on top."""
     while error.__context__ is not None:
         error = error.__context__
     return (str(error).splitlines() or [type(error).__name__])[0]

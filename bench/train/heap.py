@@ -34,9 +34,7 @@ def _library() -> Any:
 
 @contextmanager
 def kept(largest: int) -> Iterator[None]:
-    """Keep what is freed inside, where the ``largest`` block (bytes) is worth it; all of it is returned at
-    the end.
-    """
+    """Keep what is freed inside where the ``largest`` block (bytes) is worth it; return it all at the end."""
     library = _library() if largest >= FROM else None
     if library is None:
         yield

@@ -14,18 +14,17 @@ from bench.interface import Lines
 
 
 def count(piece: Tensor | Lines, y_B: Tensor) -> Tensor:
-    """(G,) images whose largest logit is that of their class ``y_B``; the first of equal logits is the
-    largest.
-    """
+    """(G,) images whose largest logit is that of their class ``y_B``; of equal ones the first is largest."""
     return _on_lines(piece, y_B) if isinstance(piece, Lines) else (piece.argmax(-1) == y_B).sum(-1)
 
 
 def _on_lines(lines: Lines, y_B: Tensor) -> Tensor:
-    """The count without the (G, B, K) logits: class y beats k where factor * d > g, with d the lead of y in
-    slope and g its lag in base, so each image is right on one open interval of the factor.
+    """The count without the (G, B, K) logits.
 
-    Where that says nothing (equal lines, logits that are not numbers) or a factor lies on an end of the
-    interval, that is where logits are equal, the logits themselves decide.
+    Class y beats k where factor * d > g, with d the lead of y in slope and g its lag in base, so each image
+    is right on one open interval of the factor. Where that says nothing (equal lines, logits that are not
+    numbers) or a factor lies on an end of the interval, that is where logits are equal, the logits
+    themselves decide.
     """
     y_B1 = y_B[:, None]
     g_BK = lines.base_BK - lines.base_BK.gather(1, y_B1)

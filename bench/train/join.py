@@ -1,10 +1,11 @@
-"""Tasks that join: seeds and shots of one recipe train as lanes of one stack, mapped over lanes outside and
-replicas inside.
+"""Tasks that join: seeds and shots of one recipe train as lanes of one stack.
 
-Orders, starts, checkpoints and choices stay each lane's own, so a lane ends as it would alone, but for
-rounding. Support sets may differ in size where no step does. What the lanes' constants share is used once;
-tensors of one shape that differ are stacked; anything else that differs keeps tasks apart. Legend: G lanes, R
-replicas, B batch.
+The stack is mapped over lanes outside and replicas inside. Orders, starts, checkpoints and choices stay each
+lane's own, so a lane ends as it would alone, but for rounding. Support sets may differ in size where no step
+does. What the lanes' constants share is used once; tensors of one shape that differ are stacked; anything
+else that differs keeps tasks apart.
+
+Legend: G lanes, R replicas, B batch.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ class Apart(Exception):
 def train(
     method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values
 ) -> list[Trained]:
-    """``loop.train`` of every lane, in one loop. Raises Apart where something other than tensors tells the
-    lanes apart.
-    """
+    """``loop.train`` of every lane in one loop; raises Apart if anything but tensors tells lanes apart."""
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
     G, R = len(lanes), len(values)
@@ -91,9 +90,7 @@ def _no_noise() -> Generator:
 
 
 def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
-    """Raises Apart unless all lanes start from tensors of one shape and each step's batches have one shape in
-    all of them.
-    """
+    """Raises Apart unless the starts of all lanes have one shape, and so have their batches at each step."""
     if reason := span.apart(recipe, [loop.sizes(lane.pools) for lane in lanes]):
         raise Apart(reason)
     for name in recipe.streams:
@@ -108,11 +105,10 @@ def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
 
 
 def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:
-    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...), by
-    their place.
+    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...).
 
-    Mappings, tuples and lists are looked into. Dataclasses must hold the same, plain values be equal and
-    other objects be one and the same, or Apart is raised.
+    The stacked tensors are named by their place. Mappings, tuples and lists are looked into. Dataclasses must
+    hold the same, plain values be equal and other objects be one and the same, or Apart is raised.
     """
     first = consts_G[0]
     where = ".".join(map(str, path))

@@ -1,5 +1,4 @@
-"""What is kept of a run while parameters move: validation checks, the best checkpoint of every replica, when
-to stop.
+"""What is kept while parameters move: validation checks, each replica's best checkpoint, when to stop.
 
 Legend: R replicas.
 """
@@ -79,11 +78,9 @@ class Track:
 
 
 class Keeper:
-    """The best checkpoint of every replica: strict improvement only, so ties keep the earliest (protocol
-    6.2).
+    """Every replica's best checkpoint: strict improvement only, so ties keep the earliest (protocol 6.2).
 
-    A replica whose ``patience`` ran out improves no more, so that what it keeps does not depend on its
-    company.
+    A replica whose ``patience`` ran out improves no more, so what it keeps does not depend on its company.
     """
 
     def __init__(self, params: Params, criterion: str, patience: int | None) -> None:

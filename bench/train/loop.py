@@ -1,8 +1,9 @@
-"""The training loop: all replicas of a fit together, one batch for all of them, per-replica rates and best
-checkpoints.
+"""The training loop: all replicas of a fit together, with one batch for all and rates of their own.
 
-Knows no method by name: it calls ``losses`` and ``combine`` on one replica's tensors and maps them over the
-stack. Legend: R replicas, V views, N support images, B batch.
+Each replica keeps its best checkpoint. The loop knows no method by name: it calls ``losses`` and ``combine``
+on one replica's tensors and maps them over the stack.
+
+Legend: R replicas, V views, N support images, B batch.
 """
 
 from __future__ import annotations
@@ -45,11 +46,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Lane:
-    """One task's part of a run: constants, the first tensors of its replicas, a pool for every stream, its
-    seed and scorer.
+    """One task's part of a run: constants, its replicas' first tensors, a pool per stream, seed and scorer.
 
-    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each; None:
-    nothing is checked.
+    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each. Where it is
+    None, nothing is checked.
     """
 
     consts: Consts
@@ -59,8 +59,7 @@ class Lane:
     score: Scorer | None
 
 
-# (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,) and
-# gradients
+# (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,), gradients
 Differentiate = Callable[[Params, Tensor, Sizes, int], tuple[Tensor, Params]]
 
 
@@ -79,16 +78,12 @@ def replica(params: Params, r: int) -> Params:
 def axes_of(
     values: Sequence[Values], recipe: Recipe, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """The grid's values of every replica as tensors (R,), in the parameters' precision: what is mapped
-    over.
-    """
+    """The grid's values of every replica as tensors (R,) of the parameters' precision, to be mapped over."""
     return {a: torch.tensor([float(v[a]) for v in values], dtype=dtype, device=device) for a in recipe.grid}
 
 
 def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
-    """``fn`` over the leading axis of every tensor in ``stacked``: in one call, or one replica after the
-    other.
-    """
+    """``fn`` over the leading axis of every tensor in ``stacked``: in one call, or replica by replica."""
     leaves = [x for s in stacked for x in _leaves(s)]
     R = len(leaves[0])
     if R > 1 and fuse:
@@ -274,8 +269,7 @@ def advance(
     differentiate: Differentiate,
     host: graphs.Host,
 ) -> list[Trained]:
-    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if it were
-    alone.
+    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if alone.
 
     Lanes have batches of one shape and as many steps; epochs are each lane's own, with the rates and checks
     they set.

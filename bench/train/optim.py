@@ -20,8 +20,7 @@ HALF_FLUSH = 3e-8
 
 # Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica
 # beats several passes over all replicas; below, the calls per replica cost more than they save. CPU:
-# measured. CUDA: where 20 passes over a replica take an H100 as long as one launch in a graph, by its data
-# sheet.
+# measured. CUDA: 20 passes over a replica take an H100 as long as one launch in a graph (data sheet).
 _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 # List kernels take tensors of at most this many elements together, which bounds their temporaries.
@@ -36,13 +35,12 @@ def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
 
 
 class Optimiser:
-    """What the three share: stacked parameters (kept by reference, changed in place), replica count, step
-    number.
+    """What the three share: stacked parameters, the number of replicas and the step number.
 
-    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device. ``wd``: the replicas'
-    decays. ``step`` takes gradients of the same names and shapes, which it leaves alone, and the rates
-    ``lr_R`` (R,) on the parameters' device; float64 is best, since products such as rate times decay are
-    formed before they take the parameters' dtype.
+    ``params``: name -> (R, ...) contiguous float tensors of one dtype and device, kept by reference and
+    changed in place. ``wd``: the replicas' decays. ``step`` takes gradients of the same names and shapes,
+    which it leaves alone, and the rates ``lr_R`` (R,) on the parameters' device; float64 is best, since
+    products such as rate times decay are formed before they take the parameters' dtype.
     """
 
     def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
@@ -143,8 +141,7 @@ class AdamW(Optimiser):
         kind, dtype = self.t.device.type, self.params[0].dtype
         if self.spec.half_state or kind not in _FUSE_FROM:
             return False
-        # On CUDA the kernel reads rate and step number as float32, which is too coarse for float64
-        # parameters.
+        # On CUDA the kernel reads rate and step number as float32, too coarse for float64 parameters.
         fine = kind == "cpu" or dtype == torch.float32
         return fine and sum(p[0].numel() for p in self.params) >= _FUSE_FROM[kind]
 
@@ -176,27 +173,21 @@ class AdamW(Optimiser):
 
 
 class Adam(AdamW):
-    """Adam with L2-coupled decay, as ``torch.optim.Adam``: the decay wd p joins the gradient before the
-    moments.
-    """
+    """Adam with L2-coupled decay, as ``torch.optim.Adam``: wd p joins the gradient before the moments."""
 
     coupled = True
 
 
 def make(spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> Optimiser:
-    """The optimiser that ``spec`` names, over stacked ``params`` (name -> (R, ...)) and their decays; state
-    starts at zero.
-    """
+    """The optimiser of ``spec`` over stacked ``params`` (name -> (R, ...)) and decays; state starts at 0."""
     kinds: dict[str, type[Optimiser]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
     return kinds[spec.name](spec, params, wd)
 
 
 def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Gradients (R, ...) scaled so that each replica's global norm is at most ``bound``, and the norms
-    before, (R,).
+    """Gradients (R, ...), each replica's global norm scaled to at most ``bound``, and the old norms (R,).
 
-    As ``torch.nn.utils.clip_grad_norm_``: the factor is min(1, bound / (norm + 1e-6)), over all tensors
-    together.
+    As in ``torch.nn.utils.clip_grad_norm_``, the factor over all tensors is min(1, bound / (norm + 1e-6)).
     """
     # Each replica's slice is reduced on its own: a reduction over stacked rows may round differently with R.
     slices = [piece for g in grads for piece in g.unbind()]
@@ -217,9 +208,7 @@ def _by_replica(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _groups(sizes: list[int]) -> list[list[int]]:
-    """Positions in ``sizes`` that share list kernels, in order; a group exceeds ``_GROUP`` only if it is one
-    tensor.
-    """
+    """Positions in ``sizes`` that share list kernels, in order; only a lone tensor may exceed ``_GROUP``."""
     groups: list[list[int]] = []
     room = 0
     for i, size in enumerate(sizes):

@@ -1,5 +1,4 @@
-"""Random streams keyed by what they are for: the same (seed, purpose) gives the same numbers wherever it is
-asked.
+"""Random streams keyed by what they are for: one (seed, purpose) gives the same numbers everywhere.
 
 Every generator lives on the CPU, so that draws do not depend on the device; what it yields moves there
 afterwards. Importing this module does not import torch.

@@ -39,8 +39,7 @@ def _cosine(
 
 def _dassl(lr: float, steps: int, per_epoch: int, *, warmup_epochs: int, warmup_rate: float) -> np.ndarray:
     epoch, epochs = _epochs(steps, per_epoch)
-    # The cosine's period is the whole run and not the run less its warm-up, so the last epoch never reaches
-    # zero.
+    # The cosine's period is the whole run, warm-up included, so the last epoch never reaches zero.
     return np.where(epoch < warmup_epochs, warmup_rate, lr * _half_cosine(epoch - warmup_epochs, epochs))
 
 

@@ -1,9 +1,9 @@
-"""Fit one task: train or solve every grid point, keep what validation likes best, then search inference-time
-values.
+"""Fit one task: train or solve every grid point, keep validation's best, then search inference-time values.
 
 The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid
-point in sweep order, the first search point (protocol 6.2, 12.3, 15.2). Legend: R replicas, G search points,
-B images, K classes.
+point in sweep order, the first search point (protocol 6.2, 12.3, 15.2).
+
+Legend: R replicas, G search points, B images, K classes.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ def search(
 
 @dataclass(frozen=True)
 class Case:
-    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing is
-    scored).
-    """
+    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing)."""
 
     task: Task
     consts: Consts
@@ -139,8 +137,7 @@ def fit(
 
 
 def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fitted]:
-    """Fit tasks that share recipe and settings; those that train join, and everything is chosen for each task
-    on its own.
+    """Fit tasks that share recipe and settings; those that train join, and each task chooses on its own.
 
     Raises ``join.Apart`` where several tasks cannot join, besides what ``fit`` raises.
     """
@@ -161,8 +158,7 @@ def _chosen(
     method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally
 ) -> Fitted:
     task, consts, val = case.task, case.consts, case.val
-    # Groups of one static value train together; the choice goes over the sweep order, where static axes vary
-    # fastest.
+    # Groups of one static value train together; the choice goes by sweep order: static axes vary fastest.
     ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
     if recipe.optim and val is not None and best.score == -math.inf:
@@ -198,9 +194,7 @@ def _chosen(
 
 
 def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
-    """What memory and the device made of the groups; nothing when each was trained in one wave of plain
-    calls.
-    """
+    """What memory and the device made of the groups; nothing if each was one wave of plain calls."""
     entries: dict[str, Any] = {}
     if tally.waves > groups:
         entries |= {"waves": tally.waves, "halvings": tally.halvings}
@@ -246,8 +240,7 @@ def _trained(
                     mine[_key(point)] = _Point(
                         point, params, out.score[r], accuracy, out.step[r], curve, out.steps
                     )
-                # What cannot be chosen any more need not be held while the next wave trains; equals wait for
-                # the sweep order.
+                # What can no longer win is not held during the next wave; equals wait for the sweep order.
                 top = max(d.score for d in mine.values())
                 for d in mine.values():
                     if d.score < top:
@@ -296,10 +289,10 @@ def _solve(
 def _halved(
     method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled, best: _Point
 ) -> tuple[_Point, list[_Point]]:
-    """The end kept in the last round, and all points tried: both ends are fitted, the better end's half is
-    next.
+    """The end kept in the last round, and all points tried.
 
-    Equal ends keep the lower one. Midpoints are those of the logarithms.
+    Both ends are fitted, and the half of the better end is next; equal ends keep the lower one. Midpoints are
+    those of the logarithms.
     """
     tried: dict[float, _Point] = {}
     for axis, rounds in recipe.halving.items():

@@ -1,7 +1,6 @@
-"""How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone. No
-torch.
+"""How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone.
 
-That is what decides whether tasks can join: pools may differ in size where no step shows it.
+That is what decides whether tasks can join: pools may differ in size where no step shows it. No torch here.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ def drawn(stream: Stream, size: Size) -> tuple[int, int]:
 
 
 def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
-    """Steps that make one epoch (the longest stream's); raises BenchError for a batch that cannot be
-    drawn.
-    """
+    """Steps of one epoch (the longest stream's); raises BenchError for a batch that cannot be drawn."""
     return max(
         steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0]) for name, s in streams.items()
     )

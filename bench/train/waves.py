@@ -1,7 +1,7 @@
-"""Replicas in waves that fit in memory: a large grid is trained in parts, and running out of memory halves
-the parts.
+"""Replicas in waves that fit in memory: a large grid trains in parts, halved when memory runs out.
 
 Waves change nothing but the peak: starts, orders and noise depend on the seed alone (``bench.train.loop``).
+
 Legend: R replicas.
 """
 
@@ -33,9 +33,7 @@ class Wave:
 
 @dataclass
 class Tally:
-    """How a group was trained: waves, how often running out of memory halved one, recorded steps and why
-    others were not.
-    """
+    """How a group was trained: waves, halvings for lack of memory, recorded steps, why others were not."""
 
     waves: int = 0
     halvings: int = 0
@@ -51,9 +49,7 @@ class Tally:
 
 
 def bytes_per_replica(start: Params, recipe: Recipe) -> int:
-    """Bytes that one replica holds while it trains: weights, gradients, moments, best checkpoint, and its
-    start.
-    """
+    """Bytes that one replica holds in training: weights, gradients, moments, best checkpoint and start."""
     assert recipe.optim is not None
     size = sum(p.numel() for p in start.values())
     itemsize = max(p.element_size() for p in start.values())
@@ -80,17 +76,13 @@ def held(things: Iterable[object]) -> int:
 
 
 def fitting(R: int, each: int, free: int | None) -> int:
-    """How many of ``R`` replicas of ``each`` bytes to train together; at least one, and waves of nearly equal
-    size.
-    """
+    """How many of ``R`` replicas of ``each`` bytes train together: at least one, in nearly equal waves."""
     most = R if free is None else max(1, min(R, int(SHARE * free) // max(each, 1)))
     return -(-R // -(-R // most))
 
 
 def settled(pools: Mapping[str, Pool], device: torch.device) -> dict[str, Pool]:
-    """The pools on the device, those that fit there: steps then gather without moving rows between
-    devices.
-    """
+    """The pools, on the device where they fit: steps then gather without moving rows between devices."""
 
     def there(pool: Pool) -> Pool:
         if loop.resident({"": pool}, device):
@@ -104,9 +96,7 @@ def settled(pools: Mapping[str, Pool], device: torch.device) -> dict[str, Pool]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch's allocator for the CPU raises a plain
-    RuntimeError.
-    """
+    """Whether an error says that memory ran out; torch's CPU allocator raises a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -17,9 +17,7 @@ def shown(ratio: float) -> str:
 
 
 def block(file: Path) -> str:
-    """A measurement as Markdown: where it was made, and a row for each ratio; what fell short of its goal
-    names the goal.
-    """
+    """A measurement as Markdown: where it was made, and a row a ratio; what falls short names its goal."""
     measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     lines = [
         f"Commit {measured['commit']}, {measured['device']}, torch {measured['versions']['torch']} "

@@ -1,11 +1,12 @@
-"""The least time that the paper's grid can take on one H100, by the cost model: a lower bound, not a
-measurement.
+"""The least time of the paper's grid on one H100 by the cost model: a lower bound, not a measurement.
 
     python -m tests.benchmarks.projection [--backbone RN50]
 
 Eleven datasets x five shot counts x three seeds, every grid point of the published recipes. Sizes come from
 the dataset files and the architecture's description; no image and no weights are read. Launches, decoding and
-validation's memory traffic are not in it. Legend: K classes, N support images.
+validation's memory traffic are not in it.
+
+Legend: K classes, N support images.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def steps(planned: Planned) -> int:
 
 
 def project(spec: BackboneSpec, device: cost.Device) -> list[dict[str, Any]]:
-    """One row a method: cells, grid points of all cells, fused steps, operations, bytes, and the least
-    hours.
-    """
+    """One row a method: cells, all cells' grid points, fused steps, operations, bytes, the least hours."""
     paper = suite.load("paper")
     rows = []
     for name in METHODS:

@@ -1,5 +1,4 @@
-"""How many times faster: the engine against its own sequential path and against plain loops, measured here
-and now.
+"""How many times faster the engine is than its own sequential path and plain loops, measured here and now.
 
     python -m tests.benchmarks.ratios --out FILE [--device auto|cpu|cuda] [--quick] [--only WORD,...]
 
@@ -119,9 +118,7 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
 
 
 def commit() -> str:
-    """The checkout's commit, with -dirty where the measured code has uncommitted changes; 'unknown' outside
-    one.
-    """
+    """The checkout's commit, -dirty if the measured code has uncommitted changes; 'unknown' outside one."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -1,6 +1,4 @@
-"""Where the measurement runs: the device's name, what it can do at the most, and what is aimed at on its
-kind.
-"""
+"""Where the measurement runs: the device's name, what it can do at the most, and the aims for its kind."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from tests.benchmarks.ratios_timing import clock
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: steps of a whole fit, repeats, and steps by themselves in the engine and in a
-    plain loop.
-    """
+    """How much is measured: steps of a whole fit, repeats, single steps in the engine and in a plain loop."""
 
     steps: int
     repeats: int
@@ -27,8 +23,7 @@ class Effort:
     plain_steps: int
 
 
-# A recording of a step on a GPU is worth it from 32 steps on (bench.train.graphs), so the engine's runs must
-# be longer.
+# A GPU records steps (bench.train.graphs) only where there are 32 or more, so the engine's runs must be long.
 QUICK, CPU, CUDA = Effort(12, 1, 1, 1), Effort(60, 3, 3, 2), Effort(600, 5, 100, 20)
 
 
@@ -40,8 +35,7 @@ def effort(device: torch.device, quick: bool) -> Effort:
 
 
 def goals(device: torch.device, replicas: int) -> tuple[float | None, float]:
-    """What is aimed at: times faster than the engine's own replicas one by one, and than the plain online
-    loop.
+    """What is aimed at: times faster than the engine's replicas one by one, and than the plain online loop.
 
     Training R replicas together can be at most R times faster than training them in turn, so five times is
     asked of more than five only; of fewer, and on a processor, not to be slower; of one alone, nothing.
@@ -71,9 +65,7 @@ def slug(device: torch.device) -> str:
 
 
 def roofline(device: torch.device, side: int = 4096) -> cost.Device:
-    """What the device does at the most, measured now: a processor as the cost model does it, CUDA by products
-    and copies.
-    """
+    """The device's limits, measured now: a processor's as by the cost model, CUDA's by products, copies."""
     if device.type != "cuda":
         return cost.this_processor()
     a, wide = torch.ones(side, side, device=device), torch.ones(1 << 27, device=device)

@@ -1,5 +1,4 @@
-"""Encoding JPEG files: images per second against a ``DataLoader`` and a model, as published repositories
-extract features.
+"""Images per second from JPEG files, against a ``DataLoader`` and a model as published repositories do it.
 
 Legend: B batch, C colours, H W pixels.
 """
@@ -52,9 +51,7 @@ class Files(Dataset[torch.Tensor]):
 
 @contextmanager
 def photographs(n: int) -> Iterator[tuple[Path, list[str]]]:
-    """A folder of ``n`` JPEG files of 300 to 500 pixels a side: blurred colours under fine noise, about 60 kB
-    each.
-    """
+    """A folder of ``n`` JPEG files, 300 to 500 pixels a side, about 60 kB each: blurred colours and noise."""
     g = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{i}.jpg" for i in range(n)]
@@ -68,9 +65,7 @@ def photographs(n: int) -> Iterator[tuple[Path, list[str]]]:
 
 
 def encode_rows(pocket: backbone.Backbone, quick: bool) -> Iterator[Row]:
-    """The embedded tower, where decoding counts, for one view and for two; RN50's shape, where the tower
-    does.
-    """
+    """The embedded tower, where decoding counts, for one view and two; RN50's shape, where the tower does."""
     plain = state.build(pocket.spec).eval().to(pocket.device)  # in the memory layout that open_clip builds
     n, repeats = (64, 1) if quick else (400, 5)
     saved = "pixels travel as bytes, channels-last"

@@ -295,9 +295,7 @@ def rows(
     shots: int = 16,
     plain: bool = True,
 ) -> list[Row]:
-    """The ratios of one case: to the sequential cached path, and to the plain online loop (ours then includes
-    encoding).
-    """
+    """One case's ratios: to the sequential cached path, and to the plain online loop (ours then encodes)."""
     fit = make(case, backbone, K, shots, shrink(case, steps))
     features = fit.features()
     n = len(points({**fit.recipe.grid, **fit.recipe.static}))

@@ -1,5 +1,4 @@
-"""Plain training loops, written as published repositories run them: the measure that the engine is held
-against.
+"""Plain training loops, written as published repositories run them; the engine is measured against them.
 
 Every step sends its images through the frozen encoder again (open_clip's own modules, nothing cached, nothing
 folded), one run per grid point, torch.optim, validation through the whole model. Images wait in memory,
@@ -35,9 +34,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Run:
-    """What one grid point of a plain loop needs: rates and pool positions of every step, decay, when to
-    validate.
-    """
+    """What a grid point of a plain loop needs: each step's rate and positions, decay, when to validate."""
 
     rates: Sequence[float]
     wd: float
@@ -46,9 +43,7 @@ class Run:
 
 
 class Tail(nn.Module):
-    """What a ViT tower does last, on all tokens: its last block, ``ln_post`` and the projection of the first
-    token.
-    """
+    """What a ViT tower does last, on all tokens: last block, ``ln_post``, the first token's projection."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -84,9 +79,7 @@ def loop(
     logits_of: Callable[[Tensor], Tensor],
     val: Images,
 ) -> list[float]:
-    """One grid point: returns the validation accuracy at every check. ``run.check`` is asked after every
-    step.
-    """
+    """One grid point: returns the validation accuracy at every check; each step asks ``run.check``."""
     curve, best, kept = [], -1.0, None
     for step, rate in enumerate(run.rates):
         for group in optimiser.param_groups:
@@ -155,9 +148,7 @@ def cross_modal(
     partial: bool,
     factor: float = 1.0,
 ) -> list[list[float]]:
-    """A head on images and prompts together; ``partial`` also trains the attention pool. Prompts are encoded
-    once.
-    """
+    """A head on images and on prompts, encoded once; ``partial`` also trains the attention pool."""
     x, y = images.pool(views), images.y_N
     curves = []
     for run in runs:

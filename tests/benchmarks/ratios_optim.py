@@ -1,6 +1,4 @@
-"""The optimiser by itself: one stacked update of twelve pooling heads against torch.optim, and the bytes it
-moves a second.
-"""
+"""The optimiser alone: one stacked update of twelve pooling heads against torch.optim, and bytes a second."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from bench.train import optim, rng
 from tests.benchmarks.ratios_timing import Row, interleaved, row
 
 R = 12
-# numbers moved for one parameter by one pass: weight, gradient and both moments read, all but the gradient
-# written
+# numbers that a pass moves for one parameter: reads weight, gradient, both moments; writes all but gradient
 TRAFFIC = 7
 
 
@@ -31,17 +28,13 @@ def pool_shapes(D: int, C: int, T: int = 50) -> dict[str, tuple[int, ...]]:
 
 
 def made(shapes: dict[str, tuple[int, ...]], device: torch.device, part: str) -> Params:
-    """Repeatable noise (R, ...) of weights' scale, no number smaller than 0.01, so that no second moment is
-    flushed.
-    """
+    """Repeatable noise (R, ...) of weights' scale, none below 0.01, so that no second moment is flushed."""
     noise = {name: torch.randn(R, *s, generator=rng.generator(0, part, name)) for name, s in shapes.items()}
     return {name: x.sign().mul_(0.01).add_(x, alpha=0.02).to(device) for name, x in noise.items()}
 
 
 def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, width: int) -> list[Row]:
-    """Each variant makes ``steps`` updates in a round, on weights and moments of its own and the same
-    gradients.
-    """
+    """Each variant makes ``steps`` updates a round, on its own weights and moments and the same gradients."""
     shapes = pool_shapes(width, width // 2)
     grads = made(shapes, device, "gradients")
     rates, decays = [1e-4 * (r + 1) for r in range(R)], [1e-3] * R
@@ -102,8 +95,8 @@ def rows(device: torch.device, roof: cost.Device, repeats: int, steps: int, widt
         )
         speed = moved / r.ours_s
         note = (
-            f"{numbers / 1e6:.3g} million numbers, {speed / 1e9:.3g} GB/s, {speed / roof.bytes:.0%} of what "
-            "copying reaches"
+            f"{numbers / 1e6:.3g} million numbers, "
+            f"{speed / 1e9:.3g} GB/s, {speed / roof.bytes:.0%} of what copying reaches"
         )
         more = {
             "bytes_per_second": speed,

@@ -1,8 +1,8 @@
-"""Ratios of single parts at true size: folded heads, the text tower of learned prompts, the inference-time
-search.
+"""Ratios of single parts at true size: folded heads, learned prompts' text tower, inference-time search.
 
-Weights are random: they do not change how long anything takes. Legend: B batch, T tokens, D tower width, L
-tokens of text.
+Weights are random: they do not change how long anything takes.
+
+Legend: B batch, T tokens, D tower width, L tokens of text.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def _normal(module: torch.nn.Module) -> None:
 def original_head(
     family: str, device: torch.device
 ) -> tuple[torch.nn.Module, heads.PoolingHead, Callable[[Tensor], Tensor], Tensor]:
-    """open_clip's module at true size, our head with its weights, its map from dense tokens, and a batch of
-    8.
-    """
+    """open_clip's module at true size, our head with its weights, its map from dense tokens, a batch of 8."""
     g = rng.generator(0, "tokens")
     if family == "rn":
         pool = AttentionPool2d(7, 2048, 32, 1024)
@@ -58,9 +56,7 @@ def original_head(
 
 
 def flops(fn: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products; attention written out, so that no kernel goes
-    uncounted.
-    """
+    """Floating-point operations of matrix products; attention is written out, so that no kernel is missed."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         fn()
     return counter.get_total_flops()
@@ -107,8 +103,9 @@ def head_rows(device: torch.device, repeats: int) -> list[Row]:
 
 
 def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) -> list[Row]:
-    """One context of M vectors in front of K names of different lengths, forward and backward to the context:
-    what prompts share computed once, against every prompt cut at the last end token, and against all 77
+    """One context of M vectors before K names of different lengths, forward and backward to the context.
+
+    What prompts share is computed once, against every prompt cut at the last end token, and against all 77
     positions.
     """
     prompts = lay_out(tower, [" ".join(["thing"] * (1 + i % 4)) + f" number {i}" for i in range(K)], M)
@@ -162,9 +159,7 @@ def search_rows(
     repeats: int,
     C: int = 1024,
 ) -> list[Row]:
-    """Tip-Adapter's grid against a plain double loop, as published (affinity in the loop) and with the
-    affinity taken out.
-    """
+    """Tip-Adapter's grid against a double loop, as published (affinity in the loop) and with it taken out."""
     g = rng.generator(0, "search")
     centre_KC = torch.randn(K, C, generator=g)
     y_N, y_n = torch.arange(N) % K, torch.arange(n_val) % K

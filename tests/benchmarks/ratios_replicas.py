@@ -1,5 +1,4 @@
-"""Seconds of a step and replica against the number of replicas that train together, and what smaller waves
-would be worth.
+"""Seconds of a step and replica by how many replicas train together, and the worth of smaller waves.
 
 Waves of a grid follow one another, so a grid of 12 in waves of w takes 12 / w times as long as one wave of w:
 the same measurement tells both.
@@ -29,9 +28,7 @@ def rows(
     most: int = 48,
     split: bool = False,
 ) -> list[Row]:
-    """Up to ``most`` replicas against one; with ``split`` also a grid of twelve in smaller waves against one
-    wave of all.
-    """
+    """Up to ``most`` replicas against one; ``split``: also a grid of twelve in smaller waves against one."""
     fit = ratios_fits.make(case, tower, K, shots, ratios_fits.shrink(case, 2 * n + 1))
     steps = ratios_steps.of_fit(fit, fit.features()[0])
     scales = [R for R in SCALES if most >= R]

@@ -1,5 +1,4 @@
-"""Training steps by themselves at true size: replicas together, one replica alone, and the plain loop that
-encodes at every step.
+"""Training steps alone at true size: replicas together, one alone, the plain loop that encodes every step.
 
 A whole fit takes a plain loop hours at this size, so seconds are those of one step and one grid point, in
 steady state: allocation, warm-up and, on a GPU, recording have gone before. Validation is left out on both
@@ -52,9 +51,7 @@ class Steps:
         )
 
     def seconds(self, values: Sequence[Values], n: int) -> float:
-        """Seconds of ``n`` steps of replicas at ``values`` together: the last of 2 n + 1, between checks that
-        keep nothing.
-        """
+        """Seconds of the last ``n`` of 2 n + 1 steps of replicas at ``values``; their checks keep nothing."""
         marks: list[float] = []
 
         def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:

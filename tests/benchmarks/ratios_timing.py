@@ -1,6 +1,4 @@
-"""Interleaved timing: every variant once a round, so that whatever else the machine does falls on all of
-them.
-"""
+"""Interleaved timing: every variant once a round, so that what else the machine does falls on all."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Row:
 
 
 def now() -> float:
-    """The clock, read when all work handed to a GPU is done; without one, or before its first use, there is
-    none to wait for.
-    """
+    """The clock, read when a GPU's work is done; without one, or before its first use, nothing is awaited."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -59,8 +55,9 @@ def interleaved(
     warm: bool = True,
     timer: Callable[[Callable[[], Any]], float] = clock,
 ) -> dict[Any, list[float]]:
-    """Seconds of every variant in every round; ``warm``: one round before, not counted. ``timer`` makes
-    seconds of a call.
+    """Seconds of every variant in every round.
+
+    ``warm``: one round goes before, not counted. ``timer`` makes seconds of a call.
     """
     if warm:
         for fn in variants.values():

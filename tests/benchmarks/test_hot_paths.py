@@ -1,8 +1,9 @@
-"""Seconds of what a run spends its time on, by pytest-benchmark: ``pytest tests/benchmarks
---benchmark-only``.
+"""Seconds of what a run spends its time on, by pytest-benchmark.
 
-Sizes are those of a paper's run where one call stays well under a second. Legend: B batch, T tokens, D tower
-width, C embedding width, K classes, N support images, R replicas.
+``pytest tests/benchmarks --benchmark-only`` measures them. Sizes are those of a paper's run where one call
+stays well under a second.
+
+Legend: B batch, T tokens, D tower width, C embedding width, K classes, N support images, R replicas.
 """
 
 from __future__ import annotations

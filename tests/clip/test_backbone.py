@@ -209,9 +209,8 @@ def test_openai_weights_with_exact_gelu_are_refused(tiny: Tiny) -> None:
         state.refuse_exact_gelu(spec, model.state_dict(), from_archive=True)
     with pytest.raises(BenchError, match="need QuickGELU"):
         backbone.load(replace(spec, pretrained="openai"))
-    published = (
-        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"  # RN50, in its public address
-    )
+    # RN50, in its public address
+    published = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
     with pytest.raises(BenchError, match="need QuickGELU"):
         state.refuse_exact_gelu(replace(spec, weights_hash=published), model.state_dict())
     state.refuse_exact_gelu(replace(spec, pretrained="openai", quick_gelu=True), half_released(model))

@@ -1,6 +1,4 @@
-"""Prompts with a common start computed once: equal to every prompt on its own, at the tokens that are really
-shared.
-"""
+"""Prompts with a common start computed once: equal to each prompt alone, at the tokens really shared."""
 
 from __future__ import annotations
 
@@ -18,9 +16,8 @@ from tests.methods import support
 
 RAGGED = ("cat", "Boeing 737-800", "art nouveau lamp", "art deco")
 EVEN = ("cat", "dog", "pizza")
-WORDS = (
-    "a type of pet, a photo of a"  # eight words and a comma: the ninth token stays frozen behind the context
-)
+# Eight words and a comma: the ninth token stays frozen behind the context.
+WORDS = "a type of pet, a photo of a"
 support.method("coop")  # loads the methods
 LAID = importlib.import_module("bench.methods.coop")
 
@@ -69,9 +66,7 @@ def test_equals_every_prompt_on_its_own(
 
 
 def test_only_what_is_equal_is_shared(tower: Any) -> None:
-    """The start token, the slots before the name, and tokens that all names begin with; nothing behind an end
-    token.
-    """
+    """The start token, slots before the name, tokens that all names begin with; none after an end token."""
     for position, names, alike, apart in (
         ("end", RAGGED, 6, 1),
         ("middle", RAGGED, 3, 1),

@@ -161,8 +161,8 @@ def test_planning_verbs_import_no_torch(tmp_path: Path) -> None:
         "from typer.testing import CliRunner\n"
         "from bench.cli.data import app\n"
         f"for words in (['draw', 'dtd', '--shots', '1'], ['status']):\n"
-        f"    assert CliRunner().invoke(app, [*words, '--data-root', {str(tmp_path)!r}]).exit_code == 0, "
-        "words\n"
+        f"    assert CliRunner().invoke(app, "
+        f"[*words, '--data-root', {str(tmp_path)!r}]).exit_code == 0, words\n"
         "assert not {'torch', 'open_clip'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

@@ -1,6 +1,4 @@
-"""Readers of native layouts: Aircraft's text files, ImageNet and its shifts, IDX files (datasets 3.1, 3.7,
-3.12).
-"""
+"""Native layouts: Aircraft's text files, ImageNet and its shifts, IDX files (datasets 3.1, 3.7, 3.12)."""
 
 from __future__ import annotations
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.executors import loop
+from bench.executors import loop, processes
 from bench.executors.loop import Done
+from bench.executors.serial import Serial
 from bench.plan.cells import Plan
 from bench.run.encoder import Encoded
 from bench.run.outcome import Outcome
@@ -132,3 +135,84 @@ def test_an_error_of_the_way_lets_go_of_everything() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(desk(), way)
     assert way.calls == ["end"]
+
+
+def named(dataset: str, seed: int) -> Any:
+    """A cell as far as rounds and the serial way look at one."""
+    cell = SimpleNamespace(shots=1, seed=seed)
+    return SimpleNamespace(fit=SimpleNamespace(dataset=SimpleNamespace(name=dataset), cell=cell))
+
+
+def serial_desk(seconds: float = 0.0) -> Any:
+    """Notes what is done in which order; a cell takes ``seconds``."""
+    at, order = desk(), []
+
+    def do(t: Any) -> str:
+        time.sleep(seconds)
+        order.append(f"{t.fit.dataset.name} {t.fit.cell.seed}")
+        return "done"
+
+    at.session.dense_cache, at.join, at.do, at.order = False, False, do, order
+    at.states = SimpleNamespace(begin=lambda group: None)
+    at.waiting = SimpleNamespace(evaluate=lambda: order.append("pass"))
+    return at
+
+
+def test_serial_makes_one_pass_when_a_dataset_is_done_and_before_the_next_is_encoded() -> None:
+    at = serial_desk()
+    at.encoder.encode = lambda portion: (
+        at.order.append(f"encode {portion[0].fit.dataset.name}") or Encoded(portion, [], 0)
+    )
+    todo: Any = [named(name, seed) for seed in (1, 2) for name in ("fish", "birds")]
+    plan: Any = Plan([SimpleNamespace(asked=True)] * 4, [])  # type: ignore
+    loop.run(at, plan, todo, Serial(at), lambda *_: None)
+    fish = ["encode fish", "fish 1", "encode fish", "fish 2", "pass"]
+    assert at.order == [*fish, *(line.replace("fish", "birds") for line in fish), "pass"]
+
+
+def test_serial_starts_no_cell_after_the_deadline() -> None:
+    at = serial_desk(seconds=0.2)
+    at.encoder.encode = lambda portion: Encoded(portion, [], 0)
+    todo: Any = [named("fish", seed) for seed in range(50)]
+    plan: Any = Plan([SimpleNamespace(asked=True)] * 50, [])  # type: ignore
+    outcome = loop.run(at, plan, todo, Serial(at), lambda *_: None, time.monotonic() + 0.5)
+    assert outcome.out_of_time and 1 <= at.order.index("pass") < 10
+
+
+class Pool:
+    """Worker processes that die as often as they are told to."""
+
+    deaths = 0
+
+    def __init__(self, setup: Any, jobs: int) -> None:
+        self.executor = self
+        self.ended = False
+
+    def submit(self, work: Any, keys: frozenset[str], deadline: float | None) -> Future[Done]:
+        future: Future[Done] = Future()
+        if Pool.deaths:
+            Pool.deaths -= 1
+            future.set_exception(BrokenProcessPool())
+        else:
+            future.set_result(Done([f"{sorted(keys)} {deadline}"]))
+        return future
+
+    def end(self) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize(("deaths", "said", "failed"), [(0, 2, 0), (1, 2, 0), (2, 2, 0), (4, 0, 2)])
+def test_a_portion_is_tried_twice(
+    deaths: int, said: int, failed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_Pool", Pool)
+    monkeypatch.setattr(Pool, "deaths", deaths)
+    way = processes.Processes(SimpleNamespace(dense_cache=True, join=False), 2)  # type: ignore
+    for key in ("a", "b"):
+        way.submit([SimpleNamespace(fit=SimpleNamespace(key=key))], 7.0)  # type: ignore
+    parts: list[Done] = []
+    while way.busy():
+        parts += way.collect()
+    assert sorted(line for part in parts for line in part.said) == ["['a'] 7.0", "['b'] 7.0"][:said]
+    lost = [(t.fit.key, str(error)) for part in parts for t, error in part.failed]
+    assert len(lost) == failed and all("died twice" in error for _, error in lost)

@@ -68,9 +68,8 @@ def test_heat_of_a_score_that_looks_at_one_position_peaks_there() -> None:
     clean_TD = torch.rand((16, 8), generator=generator)
     noisy_NTD = clean_TD + 0.05 * torch.randn((6, 16, 8), generator=generator)
     weight_D = torch.linspace(0.5, 1.0, 8)
-    clean_TD[9] *= (
-        3  # what the score looks at is strong there, as Grad-CAM++ weighs channels by their activations
-    )
+    # What the score looks at is strong there, as Grad-CAM++ weighs channels by their activations.
+    clean_TD[9] *= 3
 
     heat = gradcam.heat(lambda x: (x[:, 9] @ weight_D).exp(), clean_TD, noisy_NTD, slice(0, None))
     assert heat.shape == (4, 4)
@@ -87,8 +86,7 @@ def test_heat_is_grad_cam_plus_plus_worked_out_by_hand() -> None:
     heat = gradcam.heat(lambda x: (x * w_TD).sum((1, 2)), a_TD, a_TD[None], slice(0, None))
     expected = np.zeros(4)
     for d in range(2):
-        # The sum over activations runs over all positions, the powers of the gradient are each position's
-        # own.
+        # Activations are summed over all positions; the powers of the gradient are each position's own.
         total = sum(float(a) for a in a_TD[:, d])
         below = [2 * float(g) ** 2 + total * float(g) ** 3 for g in w_TD[:, d]]
         alpha = [float(g) ** 2 / b if b else 0.0 for g, b in zip(w_TD[:, d], below, strict=True)]

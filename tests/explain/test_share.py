@@ -74,8 +74,9 @@ def test_values_of_a_class() -> None:
 
 
 def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
-    """Scenes whose main glyph gains ``gain`` of share from the background, with noise; every other one has
-    distractors.
+    """Scenes whose main glyph takes ``gain`` of share, with noise, from the background.
+
+    Every other one has distractors.
     """
     generator, rows = np.random.default_rng(0), []
     for i in range(count):
@@ -107,9 +108,9 @@ def test_shares_by_group_and_their_paired_interval() -> None:
     assert shares["attention"]["distractors"]["before"] == pytest.approx(0.2)
     assert shares["attention"]["each distractor"]["before"] == pytest.approx(0.1)
     total = sum(
-        np.array([np.nan_to_num(row["attention"][g]) for row in made])
+        np.array([np.nan_to_num(row["attention"][g]) for row in made])  # type: ignore[index]
         for g in ("main", "distractors", "background")
-    )  # type: ignore[index]
+    )
     np.testing.assert_allclose(total, 1.0)
     json.dumps(share.plain(made), allow_nan=False)
 

@@ -1,5 +1,6 @@
-"""A tower and a dataset small enough to count every image; worker processes import this file, so no torch up
-here.
+"""A tower and a dataset small enough to count every image.
+
+Worker processes import this file, so its top imports no torch.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from bench.lazy import torch
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """Noise keyed by the path; writes one line for each opening to ``log``, from whatever process it happens
-    in.
-    """
+    """Noise keyed by the path; each opening writes one line to ``log``, from whatever process it is in."""
 
     log: Path
     side: int = 40

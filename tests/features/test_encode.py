@@ -1,6 +1,4 @@
-"""Encoding: every image x view exactly once, the tower's values, whatever the batches, workers and
-interruptions.
-"""
+"""Encoding: every image x view once, the tower's values, whatever the batches, workers, interruptions."""
 
 from __future__ import annotations
 
@@ -122,8 +120,8 @@ def test_only_what_is_missing_is_encoded(images: Any, store: FeatureStore) -> No
 
 
 def test_a_repeated_image_and_two_spellings_of_a_view_count_once(images: Any, store: FeatureStore) -> None:
-    request = Wanted(("a", "b", "a"), {"rrc(0.5)#1": {"pooled"}, "rrc(0.50)#1": {"pooled"}})
-    assert encode(TinyTower(), images, [request, request], store).encodes == 2
+    twice = Wanted(("a", "b", "a"), {"rrc(0.5)#1": {"pooled"}, "rrc(0.50)#1": {"pooled"}})
+    assert encode(TinyTower(), images, [twice, twice], store).encodes == 2
 
 
 def test_worker_processes_give_the_same_rows_and_never_see_torch(images: Any, tmp_path: Path) -> None:
@@ -145,10 +143,11 @@ def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Pat
     here, log = str(Path(__file__).parent), str(tmp_path)
     script.write_text(
         f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
-        "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import "
-        "stream\nprint('started')\n"
-        f"data = dataset(Path({log!r}))\n"
-        "print(sum(len(f['pooled']) for _, f in stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], "
+        f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
+        "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import stream\n"
+        f"print('started')\ndata = dataset(Path({log!r}))\n"
+        "print(sum(len(f['pooled']) for _, f in "
+        "stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], workers=1)))"
         "workers=1)))"
     )
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
@@ -158,8 +157,8 @@ def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Pat
 
 def test_encoding_modules_import_no_torch() -> None:
     code = (
-        "import bench.features.encode, bench.features.decode, bench.cli.cache, sys; print('torch' in "
-        "sys.modules)"
+        "import bench.features.encode, bench.features.decode, bench.cli.cache, sys; "
+        "print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
@@ -188,14 +187,14 @@ def test_an_interruption_loses_the_open_shard_only(
         if done >= 6:
             raise KeyboardInterrupt
 
-    tower, requests = TinyTower(), [Wanted(TEST, {"eval": {"dense"}})]
+    tower, both = TinyTower(), [Wanted(TEST, {"eval": {"dense"}})]
     with pytest.raises(KeyboardInterrupt):
-        encode(tower, images, requests, store, batch=2, progress=stop)
+        encode(tower, images, both, store, batch=2, progress=stop)
     key = keys(tower, images)("dense", "eval")
     assert store.missing(key, TEST) == list(TEST[4:])
-    assert encode(tower, images, requests, store).encodes == 7
+    assert encode(tower, images, both, store).encodes == 7
     whole = FeatureStore(store.root.parent / "whole")
-    encode(tower, images, requests, whole, batch=2)
+    encode(tower, images, both, whole, batch=2)
     np.testing.assert_allclose(
         store.read(key, TEST).astype(np.float32),
         whole.read(key, TEST).astype(np.float32),

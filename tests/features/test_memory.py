@@ -1,6 +1,4 @@
-"""Memory stays flat while features of any size are written and read, and a killed run leaves no worker
-behind.
-"""
+"""Memory stays flat while features of any size are written and read; a killed run leaves no worker."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-# Encodes `n` 64-pixel images into RN50-shaped dense rows (49 x 2048 float16, 0.2 MB), streams them back,
-# prints memory.
+# Encodes `n` 64-pixel images to RN50's dense rows (49 x 2048 float16, 0.2 MB), streams them, prints memory.
 CODE = """
 import json, resource, sys
 sys.path.insert(0, {here!r})

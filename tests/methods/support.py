@@ -1,5 +1,4 @@
-"""A task without images, and a method's own functions run over given batches with the engine's optimiser and
-schedule.
+"""A task without images; a method's functions on given batches with the engine's optimiser and schedule.
 
 Legend: K classes, C embedding width, P prompts, B batch, R replicas.
 """
@@ -122,8 +121,10 @@ def make_task(
     overrides: Mapping[str, Any] | None = None,
     states: Mapping[str, State] | None = None,
 ) -> Task:
-    """A task from features: raw text rows (P, C), one per class unless ``class_of`` says otherwise, and
-    support features by (tap, view). ``shots`` 0 means the largest number of images of a class.
+    """A task from features: raw text rows (P, C), and support features by (tap, view).
+
+    There is one row per class unless ``class_of`` says otherwise. ``shots`` 0 means the largest number of
+    images of a class.
     """
     classes = list(range(len(raw_PC))) if class_of is None else list(class_of)
     K = max(classes) + 1
@@ -158,9 +159,7 @@ def batch_of(
 
 @dataclass
 class Trace:
-    """What a run did at every step: losses by name before it, combined gradients, parameters and rate after
-    it.
-    """
+    """What a run did at every step: losses by name and, after it, combined gradients, parameters, rate."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     grads: list[Params] = field(default_factory=list)
@@ -187,10 +186,11 @@ def drive(
     epochs: int | None = None,
     replicas: int = 1,
 ) -> Trace:
-    """The recipe's first grid point trained on ``batches`` by the method's functions, the engine's gradients,
-    optimiser and schedule; ``epochs`` is the length of the planned run (default: that of the batches).
+    """The recipe's first grid point trained on ``batches`` by the method's functions.
 
-    ``replicas`` > 1 stacks equal copies, which maps over the functions; all copies must stay equal.
+    Gradients, optimiser and schedule are the engine's; ``epochs`` is the length of the planned run (default:
+    that of the batches). ``replicas`` > 1 stacks equal copies, which maps over the functions; all copies must
+    stay equal.
     """
     recipe = method.recipe(task.settings, task.facts)
     assert recipe.optim is not None and recipe.schedule is not None

@@ -1,6 +1,4 @@
-"""CALIP against its reference run; CALIP-FS is CALIP at its start and moves as written out by hand (protocol
-14).
-"""
+"""CALIP against its reference run; CALIP-FS starts as CALIP and moves as worked out by hand (protocol 14)."""
 
 from __future__ import annotations
 
@@ -91,9 +89,7 @@ def test_the_reconstruction_starts_at_calip() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_one_step_of_the_reconstruction(replicas: int) -> None:
-    """Loss and gradient by explicit loops over images, tokens and classes; AdamW's first step by its
-    definition.
-    """
+    """Loss and gradient by loops over images, tokens and classes; AdamW's first step by its definition."""
     task, x_BTC, y_B = random_task(lr=(1e-3,), wd=(0.01,))
     g = torch.Generator().manual_seed(6)
     C, scale = 6, task.scale

@@ -1,6 +1,4 @@
-"""CLIP-LoRA against its reference run, and what its update must be at the start and at the end (protocol
-18.2).
-"""
+"""CLIP-LoRA against its reference run, and its update at the start and at the end (protocol 18.2)."""
 
 from __future__ import annotations
 
@@ -69,9 +67,7 @@ def _facts() -> Any:
 
 
 class Tower:
-    """A random CLIP of two small transformers, in double precision, behind the names that the method
-    reads.
-    """
+    """A random CLIP of two small double-precision transformers, behind the names that the method reads."""
 
     def __init__(self) -> None:
         from open_clip.model import CLIP
@@ -144,8 +140,7 @@ def test_every_block_of_both_towers_learns(task: Any) -> None:
     loss = LORA.losses(live, consts, batch, task.settings)["loss"]
     again = LORA.losses(live, consts, batch, task.settings)["loss"]
     assert float(loss.detach()) == float(again.detach())  # the batch's noise is not used up
-    # Queries and keys of the first text block act on one token of all prompts alike; their gradients are
-    # small, not zero.
+    # Queries and keys of the first text block act on one token of all prompts alike: tiny gradients, not 0.
     grads = torch.autograd.grad(loss, list(live.values()))
     assert all(float(g.abs().max()) > 0 for g in grads)
 

@@ -99,9 +99,7 @@ def test_steps_equal_an_independent_program(
 def test_every_image_has_its_own_prompts(
     task: Task, start: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logits of an image do not depend on the rest of the call nor on how calls are cut; its direction
-    matters.
-    """
+    """An image's logits depend neither on the rest of a call nor on its cuts, but on its own direction."""
     from bench.methods import cocoop
 
     consts = COCOOP.prepare(task)

@@ -122,9 +122,7 @@ def test_moving_the_name_keeps_length_and_end(tower: Any) -> None:
 
 
 def test_gradient_ends_at_the_context(tower: Any) -> None:
-    """The tower stays frozen, the gradient equals finite differences, and a class's context moves its own
-    logits only.
-    """
+    """The tower is frozen, gradients are finite differences, a class's context moves its own logits only."""
     task = text_task(tower, context=3, class_specific=True)
     consts = COOP.prepare(task)
     ctx = COOP.init(task, consts, task.settings, torch.Generator().manual_seed(3))["ctx"]

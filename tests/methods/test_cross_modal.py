@@ -1,6 +1,4 @@
-"""Cross-Modal adaptation: the reference's linear run, one independent step of the others, batch legality,
-WiSE heads.
-"""
+"""Cross-Modal adaptation: the reference's linear run, one other step of each, legal batches, WiSE heads."""
 
 from __future__ import annotations
 
@@ -239,9 +237,7 @@ def test_table_three_drops_the_mirrored_view_on_imagenet() -> None:
 
 
 def test_wise_keeps_the_tuned_encoder() -> None:
-    """Protocol 21.5: at ratio 1 the head is zero-shot and the fine-tuned pooling head still makes the
-    embedding.
-    """
+    """Protocol 21.5: at ratio 1 the head is zero-shot, the tuned pooling head still makes the embedding."""
     raw_PC, class_of, x_BC = toy_text()
     wise = method("cross-modal-adapter-wise")
     y_B = torch.tensor([0, 1, 2, 3, 0, 1])

@@ -1,6 +1,4 @@
-"""CuPL: sentences of its own for every embedded class, averaged as published, never templates in their place
-(protocol 5).
-"""
+"""CuPL: own sentences for every embedded class, averaged as published, never templates (protocol 5)."""
 
 from __future__ import annotations
 

@@ -76,8 +76,7 @@ def test_scores_are_those_of_linear_discriminant_analysis() -> None:
     params = gda.solve(task, gda.prepare(task), task.settings)
     ours_MK = x_NC @ params["gda_KC"].T + params["gda_K"]
     theirs_MK = torch.from_numpy(lda.decision_function(x))
-    # Both are defined up to a term common to all classes, and ours by C / (M - 1 + C) of their precision's
-    # scale.
+    # Both are known up to a term common to all classes, ours by C / (M - 1 + C) of their precision's scale.
     ours_MK, theirs_MK = (z - z.mean(1, keepdim=True) for z in (ours_MK, theirs_MK))
     ratio = float((ours_MK * theirs_MK).sum() / theirs_MK.square().sum())
     close(ours_MK, ratio * theirs_MK)

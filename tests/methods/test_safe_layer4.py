@@ -20,9 +20,7 @@ N, K, C = 12, 3, 16
 
 @pytest.fixture(scope="module")
 def visual() -> Any:
-    """A random ModifiedResNet in float64 with statistics of its own, all of which single precision can
-    hold.
-    """
+    """A random float64 ModifiedResNet with its own statistics; single precision can hold all its numbers."""
     from open_clip.modified_resnet import ModifiedResNet
 
     with torch.random.fork_rng(devices=[]):

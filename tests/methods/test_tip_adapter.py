@@ -88,9 +88,7 @@ def test_class_sums_are_the_product(counts: tuple[int, ...], monkeypatch: pytest
 
 
 def test_equal_points_of_the_search_leave_the_first(shared: Path) -> None:
-    """Labels that the text alone predicts at every point: all points are equal, in one order and in the
-    other.
-    """
+    """Labels that the text alone predicts at every point: all points are equal, in either order."""
     m, task, recipe, f = setting(shared, "tip-adapter")
     consts = {**m.prepare(task), "scale": 1e6}
     y_B = m.logits({}, consts, {POOLED: f["val_features"]}, {"alpha": 0.0, "beta": 1.0}).argmax(-1)

@@ -36,9 +36,7 @@ def test_end_points_are_the_trained_and_the_zero_shot_head(name: str) -> None:
 
 
 def test_nothing_is_fitted_twice() -> None:
-    """One plan with probe, ensemble and two ratios holds one training; the ensemble's fit has no steps and no
-    search.
-    """
+    """A plan of probe, ensemble and two ratios holds one training; the ensemble has no steps, no search."""
     asked = Request(
         methods=("linear-probe-sgd", "wise-ft"),
         datasets=("digits",),

@@ -1,6 +1,4 @@
-"""WiSE-FT of the whole tower: the reference's head-only run, a small tower by plain PyTorch, interpolation of
-everything.
-"""
+"""WiSE-FT of the whole tower: the reference's head-only run, a plain PyTorch tower, full interpolation."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def tiny_cnn(C: int = 6) -> nn.Module:
 
 
 def test_head_on_frozen_features_equals_the_reference(shared: Path) -> None:
-    """With a tower that has no weights the method is the reference's linear head: clipping, warm-up,
-    merge.
-    """
+    """With a weightless tower the method is the reference's linear head: clipping, warm-up, merge."""
     data = fixture(shared, "wise_original")
     wise = method("wise-ft-full")
     overrides = {

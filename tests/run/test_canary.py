@@ -1,5 +1,4 @@
-"""Leak canaries: no method sees test labels, no prediction depends on the other test images (architecture 4,
-protocol 21.13).
+"""Leak canaries: no method sees test labels, no prediction depends on other test images (protocol 21.13).
 
 With every test label permuted all predictions stay the same; with the test set shuffled, and fed one image at
 a time, too. The positive control: a fit under ``test-oracle``, which selects on the test images, does change.

@@ -1,4 +1,4 @@
-"""A fit reads nothing that acts at inference only: such values are not in its key (architecture 1)."""
+"""A fit reads nothing that acts at inference only: such values are not in its key."""
 
 from __future__ import annotations
 

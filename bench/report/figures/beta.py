@@ -1,6 +1,4 @@
-"""Accuracy change against beta = 0, on the source and its shifted test sets, a panel per backbone (Fig. 5 of
-the paper).
-"""
+"""Accuracy change against beta = 0 on a source and its shifted sets, a panel per backbone (paper, Fig. 5)."""
 
 from __future__ import annotations
 
@@ -90,9 +88,7 @@ def _mark(ax: Axes, anchor: Anchor, appearances: dict[str, style.Appearance]) ->
 
 
 def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of fits that were evaluated at several values of the setting, 0 among them, and at nothing else
-    unusual.
-    """
+    """Rows of fits evaluated at several values of the setting, 0 among them, and at nothing else unusual."""
     own, notes = select.for_figures(frame, select.any_shots(choice))
     own = own[own["status"] == "ok"]
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
@@ -104,8 +100,8 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
     whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)
     if not whole.any():
         raise BenchError(
-            f"no sweep of {setting} from 0 on is recorded; `{_command(choice, setting)}` makes one, by "
-            "evaluations without refits"
+            f"no sweep of {setting} from 0 on is recorded; "
+            f"`{_command(choice, setting)}` makes one, by evaluations without refits"
         )
     return own[whole], notes
 

@@ -1,6 +1,4 @@
-"""Critical difference diagram: average ranks over datasets, bars over methods that the datasets do not tell
-apart.
-"""
+"""Critical difference diagram: average ranks over datasets, bars over methods that these do not separate."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.62, 0.054, 0.15
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Friedman's test with Nemenyi's critical difference at one number of shots: the largest there is, unless
-    chosen.
-    """
+    """Friedman's test with Nemenyi's critical difference at one number of shots, by default the largest."""
     scores, titles, shots, notes = table(frame, choice)
     try:
         result = friedman(scores)
@@ -61,16 +57,15 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     notes += series.gaps(gaps)
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
-            f"ranks need 3 methods on 2 datasets, {shots_text(shots)} has {len(scores)} complete ones on "
-            f"{len(datasets)}; "
+            "ranks need 3 methods on 2 datasets, "
+            f"{shots_text(shots)} has {len(scores)} complete ones on {len(datasets)}; "
             f"make more with `{select.run_command(choice, f'--shots {shots}')}`"
         )
     if len(scores) > MAX_METHODS:
         best = sorted(scores, key=lambda m: -sum(scores[m]))[:MAX_METHODS]
         raise BenchError(
-            f"{len(scores)} methods are too many for one diagram: choose at most {MAX_METHODS} with "
-            "--methods; the best are "
-            f"--methods {','.join(best)}"
+            f"{len(scores)} methods are too many for one diagram: "
+            f"choose at most {MAX_METHODS} with --methods; the best are --methods {','.join(best)}"
         )
     return pd.DataFrame(scores, index=datasets), series.titles(own), shots, notes
 

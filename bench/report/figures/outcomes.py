@@ -18,9 +18,7 @@ Outcomes = NDArray[np.bool_]
 
 
 def stacked(rows: pd.DataFrame) -> Outcomes:
-    """(S, n) of the rows of one cell, in seed order. Raises BenchError where seeds were measured on other
-    images.
-    """
+    """(S, n) of the rows of one cell, in seed order; BenchError where seeds were measured on other images."""
     vectors = [correct(path) for path in rows.sort_values("seed")["path"]]
     if len({len(v) for v in vectors}) > 1:
         raise BenchError(

@@ -1,6 +1,4 @@
-"""Figures of the recorded results: chosen by kind, drawn with Seaborn, written byte for byte the same every
-time.
-"""
+"""Figures of the recorded results: chosen by kind, drawn with Seaborn, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -42,12 +40,12 @@ def plot(
     setting: str = "beta",
     first: Sequence[str] = (),
 ) -> Drawn:
-    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``; intervals are those of
-    bench.stats, 95 %.
+    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``.
 
-    Names narrow it down; ``setting``: what ``beta`` has on its x axis; ``first``: methods that are coloured
-    before others where a figure cannot tell all of them apart. Raises BenchError for an unknown kind and
-    where the records that it needs are not there, naming the ``bench run`` that makes them.
+    Intervals are the 95 % ones of bench.stats. Names narrow it down; ``setting``: what ``beta`` has on its x
+    axis; ``first``: methods that are coloured before others where a figure cannot tell all of them apart.
+    Raises BenchError for an unknown kind and where the records that it needs are not there, naming the
+    ``bench run`` that makes them.
     """
     name = canonical(kind)
     if name not in KINDS:

@@ -1,6 +1,4 @@
-"""One method with several prompt sets, averaged over datasets, against images per class (Fig. 8 of the
-paper).
-"""
+"""One method with several prompt sets, averaged over datasets, against images per class (paper, Fig. 8)."""
 
 from __future__ import annotations
 
@@ -87,9 +85,7 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
 
 
 def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
-    """``vanilla = coop`` for a set whose texts are on all these datasets those of others, which are not
-    drawn.
-    """
+    """``vanilla = coop``: a set whose texts others share on all these datasets; the others are not drawn."""
     others = {
         name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets
     }

@@ -58,7 +58,7 @@ def gaps(points: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] 
         where = f" of {listed(some, len(some))}" if kept else ""
         where = f" everywhere but on {listed(kept)}" if 0 < len(kept) < len(some) else where
         notes.append(
-            f"{listed(series)}, {shots_list(shots_there)}: left out{where}, seeds or datasets are missing or "
-            "failed"
+            f"{listed(series)}, {shots_list(shots_there)}: left out{where}, "
+            "seeds or datasets are missing or failed"
         )
     return notes

@@ -60,9 +60,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """(panel, series, shots, x, y, low, high) in percent, and what is left out because seeds are missing or
-    failed.
-    """
+    """(panel, series, shots, x, y, low, high) in percent, and what missing or failed seeds leave out."""
     rows = []
     gaps: dict[tuple[str, int], list[str]] = {}
     datasets = sorted(own["dataset"].unique())

@@ -1,6 +1,4 @@
-"""How figures look: sizes of a two-column page, type that stays readable there, colours that most eyes tell
-apart.
-"""
+"""How figures look: two-column page sizes, type that stays readable there, colours most eyes tell apart."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
 GREY = "0.35"
-# series that are there for comparison only
+# Series that are there for comparison only.
 CROWD: dict[str, Any] = {
     "color": "0.78",
     "linewidth": 0.6,
@@ -76,9 +74,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1))
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, the numbers in it (panel, series, x, y, low, high), what it shows in words, and what to know
-    about it.
-    """
+    """A figure, its numbers (panel, series, x, y, low, high), what it shows in words, and notes on it."""
 
     figure: Figure
     points: pd.DataFrame
@@ -100,8 +96,9 @@ def context() -> AbstractContextManager[None]:
 
 
 def appearances(series: Iterable[str]) -> dict[str, Appearance]:
-    """An appearance for every series: colours first, then other dashes and the next marker; no two alike,
-    with or without lines.
+    """An appearance for every series, no two alike, with or without lines.
+
+    Colours vary first; then come other dashes and the next marker.
     """
     n = len(_COLOURS)
     return {
@@ -179,8 +176,7 @@ def key(
     columns: int,
     more: Sequence[Line2D] = (),
 ) -> None:
-    """One legend for all panels, below them, in as many columns, up to ``columns``, as the figure is wide
-    enough for.
+    """One legend for all panels, below them, in up to ``columns`` columns as the figure's width allows.
 
     The figure grows by what the legend is higher than two lines, so that the panels keep their height. A
     string instead of an appearance is a plain grey line with these dashes.

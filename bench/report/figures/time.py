@@ -45,8 +45,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         command = select.run_command(choice, "")
         lacking = "; ".join(series.gaps(gaps))
         raise BenchError(
-            f"nothing is complete: {lacking}; `{command}` runs what is missing, --datasets narrows the "
-            "average"
+            f"nothing is complete: {lacking}; "
+            f"`{command}` runs what is missing, --datasets narrows the average"
         )
     if len(machines) > 1:
         notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")

@@ -1,5 +1,6 @@
-"""Baselines: what `bench check` compares with. Top-1 predictions of chosen cells with where they came from,
-one JSON file.
+"""Baselines: what `bench check` compares with.
+
+A baseline is one JSON file: top-1 predictions of chosen cells with where they came from.
 
 Legend: n test images of an evaluation.
 """
@@ -28,12 +29,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Kept:
-    """One evaluation. ``overrides``: settings that were changed, by method, those of the fits below it
-    included.
+    """One evaluation.
 
-    ``top1``: predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below.
-    ``machine``: where. ``labels``: classes (n,), known for records only; a baseline does not hold them.
-    ``precision``: of the image tower.
+    ``overrides``: settings that were changed, by method, those of the fits below it included. ``top1``:
+    predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below. ``machine``: where.
+    ``labels``: classes (n,), known for records only; a baseline does not hold them. ``precision``: of the
+    image tower.
     """
 
     cell: Mapping[str, Any]
@@ -63,9 +64,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Kept evaluations, and the seconds of the calibration workload in the run that made them (None: not
-    measured).
-    """
+    """Kept evaluations, and seconds of the calibration workload in their run (None: not measured)."""
 
     kept: tuple[Kept, ...]
     calibration: float | None = None

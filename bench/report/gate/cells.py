@@ -19,14 +19,12 @@ from bench.report.coordinates import CELL, EVALUATION
 from bench.report.frame import precision, with_precision
 from bench.report.gate.baseline import Baseline, Kept
 
-# of a record's provenance, what its machine does not determine
+# What a record's machine does not determine in its provenance.
 _PER_RECORD = ("written", "order", "folder", "source")
 
 
 def collect(frame: pd.DataFrame) -> list[Kept]:
-    """The successful evaluations of a frame with their predictions. Raises BenchError where predictions are
-    gone.
-    """
+    """The successful evaluations of a frame with their predictions; BenchError where these are gone."""
     return [
         _keep(Path(path), variant)
         for path, variant, s in zip(frame["path"], frame["variant"], frame["status"], strict=True)
@@ -59,10 +57,9 @@ def _keep(path: Path, variant: str) -> Kept:
 
 
 def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
-    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all). BenchError where
-    none is left.
+    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all).
 
-    Cells without labels count for all shots and seeds.
+    Cells without labels count for all shots and seeds. Raises BenchError where none is left.
     """
     kept = tuple(k for k in baseline.kept if _wanted(k.cell, chosen))
     if not kept:
@@ -73,9 +70,7 @@ def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
 
 
 def in_precision(baseline: Baseline, wanted: str) -> Baseline:
-    """The cells under the names that they have in another precision; each still says which one it was kept
-    in.
-    """
+    """The cells under their names in another precision; each still says which one it was kept in."""
     keys.dtype(wanted)
 
     def renamed(k: Kept) -> Kept:
@@ -96,10 +91,10 @@ def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
 def chosen(
     frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = keys.SINGLE
 ) -> list[Kept]:
-    """What a new baseline holds: the old one's cells, or all plain ones in a precision that are wanted, from
-    a frame's records.
+    """What a new baseline holds: the old one's cells, or all plain ones that are wanted in a precision.
 
-    Raises BenchError when there are none, when one of them failed or when an old one is missing.
+    They come from a frame's records. Raises BenchError when there are none, when one of them failed or when
+    an old one is missing.
     """
     if old is not None:
         rows = select(frame, old)

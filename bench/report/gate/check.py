@@ -83,9 +83,7 @@ def label(kept: Kept) -> str:
 
 
 def calibrate(rounds: int = 7) -> float:
-    """Seconds of a fixed workload on this machine now (median of ``rounds``): products, exponentials,
-    sorting.
-    """
+    """Seconds of a fixed workload here and now (median of ``rounds``): products, exponentials, sorting."""
     x = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float32)
     spent = []
     for _ in range(rounds):
@@ -153,8 +151,8 @@ def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInf
     if strict and not passed:
         held = "; the accuracy has held: if the change is meant, --update" if test.passed else ""
         return (
-            f"predicts otherwise on the same kind of machine: agreement {100 * share:.2f} % < "
-            f"{100 * limit:g} %; {moved}{held}"
+            "predicts otherwise on the same kind of machine: "
+            f"agreement {100 * share:.2f} % < {100 * limit:g} %; {moved}{held}"
         )
     if not passed:
         few = (
@@ -164,8 +162,8 @@ def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInf
         )
         return f"{moved}, below the margin of -{100 * test.margin:g}{few}"
     return (
-        f"agreement {100 * share:.2f} %; {moved}; would have seen a drop of {100 * test.smallest_drop:.2f} "
-        "points"
+        f"agreement {100 * share:.2f} %; {moved}; "
+        f"would have seen a drop of {100 * test.smallest_drop:.2f} points"
     )
 
 

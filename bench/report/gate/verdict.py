@@ -26,8 +26,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a whole check. ``speed``: median ratio of calibrated seconds to the baseline's, None where not
-    measured.
+    """The verdict on a whole check.
+
+    ``speed``: median ratio of calibrated seconds to the baseline's, None where not measured.
     """
 
     groups: tuple[Group, ...]

@@ -52,9 +52,7 @@ def summary(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON: accuracies in points, agreement in percent, speed as a ratio; null for what was
-    not measured.
-    """
+    """The verdict as JSON: accuracies in points, agreement in percent, speed a ratio; null: not measured."""
     groups = []
     for g in verdict.groups:
         t = g.test
@@ -80,9 +78,7 @@ def as_json(verdict: Verdict) -> str:
 
 
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:
-    """Workflow commands: an error per group that failed, a warning per warning (an error where speed is
-    strict).
-    """
+    """Workflow commands: an error per failed group, a warning per warning (an error if speed is strict)."""
     lines = [_command("error", f"{g.name} got worse", g.reason) for g in verdict.groups if not g.passed]
     for warning in verdict.warnings:
         level = "error" if strict_speed and warning.startswith("slower") else "warning"
@@ -97,8 +93,8 @@ def _row(g: Group) -> str:
     points = (100 * x for x in (g.test.interval.estimate, g.test.lower, g.test.smallest_drop))
     change, lower, drop = points
     return (
-        f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % | {change:+.2f} | {lower:+.2f} "
-        f"| {drop:.2f} |"
+        f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % "
+        f"| {change:+.2f} | {lower:+.2f} | {drop:.2f} |"
     )
 
 

@@ -1,6 +1,4 @@
-"""What stands behind a number: one entry per seed with what was chosen, how it was reached, how long it took
-and where.
-"""
+"""What stands behind a number: by seed, what was chosen, how it was reached, how long it took and where."""
 
 from __future__ import annotations
 
@@ -104,9 +102,7 @@ def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
 
 
 def curve(fit: FitRecord) -> list[dict[str, Any]]:
-    """Validation accuracy in percent by step of each configuration, the chosen one first, within
-    ``CURVE_POINTS``.
-    """
+    """Validation accuracy (%) by step of each configuration, the chosen first, within ``CURVE_POINTS``."""
     ordered = sorted(fit.curve, key=lambda p: any(fit.values.get(k) != v for k, v in p.point.items()))
     lines: list[dict[str, Any]] = []
     left = CURVE_POINTS

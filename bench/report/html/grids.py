@@ -44,8 +44,8 @@ def breakable(name: str) -> str:
 
 def _head(name: str, kind: str) -> str:
     return (
-        f'<th scope="col" aria-sort="none" data-kind="{kind}"><button '
-        f'type="button"><span>{breakable(name)}</span></button></th>'
+        f'<th scope="col" aria-sort="none" data-kind="{kind}">'
+        f'<button type="button"><span>{breakable(name)}</span></button></th>'
     )
 
 
@@ -58,8 +58,8 @@ def _row(table: Table, row: Row, first: object, details: Details) -> str:
     )
     words = " ".join(map(str, (*row.heads, row.method)))
     return (
-        f'<tr class="{marks}" data-shots="{row.shots}" '
-        f'data-words="{escape(words.lower())}">{head}{rest}{cells}</tr>'
+        f'<tr class="{marks}" data-shots="{row.shots}" data-words="{escape(words.lower())}">'
+        f"{head}{rest}{cells}</tr>"
     )
 
 

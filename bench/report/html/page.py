@@ -124,6 +124,6 @@ def _absent(missing: list[str]) -> str:
         return ""
     items = "".join(f"<li>{escape(reason)}</li>" for reason in missing)
     return (
-        '<details class="absent"><summary>Figures that these records do not '
-        f"hold</summary><ul>{items}</ul></details>"
+        '<details class="absent"><summary>Figures that these records do not hold</summary>'
+        f"<ul>{items}</ul></details>"
     )

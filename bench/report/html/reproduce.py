@@ -23,16 +23,17 @@ def section(frame: pd.DataFrame, prompts: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in provenance(frame)
     )
     return (
-        "<p>Each command resumes: cells that have a record are not run again. Folders of own images and "
-        "plugins have to be "
-        f"named again.</p><pre><code>{escape(lines)}</code></pre>"
+        "<p>Each command resumes: cells that have a record are not run again. "
+        "Folders of own images and plugins have to be named again.</p>"
+        f"<pre><code>{escape(lines)}</code></pre>"
         f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
     )
 
 
 def commands(frame: pd.DataFrame, prompts: Mapping[str, Any]) -> list[str]:
-    """``bench run`` commands whose grids together are the cells of the frame; ``prompts``: methods' own
-    prompt sets.
+    """``bench run`` commands whose grids together are the cells of the frame.
+
+    ``prompts``: methods' own prompt sets.
     """
     grids: dict[tuple[Any, ...], list[str]] = {}
     for key, rows in frame.groupby(["backbone", "protocol", "preset", "method"], sort=True):
@@ -61,9 +62,7 @@ def _setting(method: str, variant: str) -> tuple[str, ...]:
 
 
 def _merged(grids: dict[tuple[Any, ...], list[str]]) -> Iterator[tuple[tuple[Any, ...], list[str]]]:
-    """Methods without labels join the grid of others on the same datasets; values of one swept setting join
-    too.
-    """
+    """Methods without labels join grids on the same datasets; values of one swept setting join too."""
     sweeps: dict[tuple[Any, ...], list[str]] = {}
     rest: dict[tuple[Any, ...], list[str]] = {}
     for key, methods in grids.items():

@@ -13,13 +13,11 @@ from bench.report.wording import p_text, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
-    "Intervals are 95 % and cover other draws of the support sets and other test images; the datasets are "
-    "fixed. Differences "
-    "are paired: same draws, same images. p is two-sided and Holm-corrected within a block; the signed-rank "
-    "p takes the "
-    "datasets as the sample instead, and cannot be small with few of them. The best was picked from the same "
-    "data, so "
-    "\u201cnot told apart\u201d does not mean equal."
+    "Intervals are 95 % and cover other draws of the support sets and other test images; "
+    "the datasets are fixed. Differences are paired: same draws, same images. "
+    "p is two-sided and Holm-corrected within a block; "
+    "the signed-rank p takes the datasets as the sample instead, and cannot be small with few of them. "
+    "The best was picked from the same data, so \u201cnot told apart\u201d does not mean equal."
 )
 
 
@@ -55,14 +53,14 @@ def _block(table: Table, rows: list[Row], several: bool) -> str:
     body = "".join(_line(rows[int(i)].label, marks[i], ranks.get(i)) for i in lines)
     where = f", {rows[0].block[0]}" if several else ""
     head = (
-        f"{shots_text(rows[0].shots)}{where}, average over {len(datasets)} "
-        f"dataset{'s' if len(datasets) > 1 else ''}"
+        f"{shots_text(rows[0].shots)}{where}, "
+        f"average over {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}"
     )
     names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
-        f'<div class="standing"><h3>{escape(head)}</h3><div '
-        f'class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f'<div class="standing"><h3>{escape(head)}</h3>'
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"
     )
 

@@ -23,9 +23,7 @@ HEADS = ("method", "shots", "setting", "dataset", "backbone")
 
 
 def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside each anchor, one row per result of ours that it fits, then the variants that no anchor
-    fits.
-    """
+    """Ours beside each anchor, one row per result of ours that it fits, then variants that no anchor fits."""
     quoted = [a for a in anchors(source) if _wanted(a, choice)]
     if not quoted:
         raise BenchError(
@@ -79,9 +77,7 @@ def _same_cell(anchor: Anchor, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at(frame: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
-    """The rows with this prompt set, or with this value of a setting and nothing else changed; failed fits
-    have no values.
-    """
+    """Rows with this prompt set, or this setting value and no other change; failed fits have no values."""
     if key == PROMPTS:
         frame = called(frame, (value,))
         return frame[(frame["prompts"].map(canonical) == canonical(value)) & (frame["variant"] == "")]
@@ -129,9 +125,7 @@ def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row
 
 
 def _tolerance(anchor: Anchor) -> float:
-    """As for the cells of tables I and III: for a change, a wide one, since both of its numbers share their
-    draws.
-    """
+    """As for cells of tables I and III; for a change a wide one, as both of its numbers share their draws."""
     return verdicts.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in sizes())
 
 

@@ -23,9 +23,7 @@ _ORDER = ["method", "shots", *(c for c in ROW if c not in ("method", "shots"))]
 
 
 def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside the published numbers of table '1' or '3', one row per number, then what cannot be
-    compared.
-    """
+    """Ours beside the published numbers of table '1' or '3', one row each, then what cannot be compared."""
     numbers = published(source).dropna(subset=["value", "shots"])
     numbers = numbers[numbers["table"].isin([which, ""])]
     if not len(numbers):
@@ -77,9 +75,7 @@ def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class _Results:
-    """Our rows by (method, shots, backbone), each with its groups of one prompt set, protocol, preset and
-    variant.
-    """
+    """Our rows by (method, shots, backbone), in groups of one prompt set, protocol, preset and variant."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.namer = Namer(frame)
@@ -113,9 +109,7 @@ def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Score, 
 
 
 def _compared(number: Mapping[str, Any], results: _Results, eleven: list[str], shifted: bool) -> list[Row]:
-    """The rows of one published number: one for each result of ours that it fits, or one that says there is
-    none.
-    """
+    """The rows of a published number: one per result of ours that it fits, or one that says there is none."""
     dataset, shots = str(number["dataset"]), int(number["shots"])
     allowed = tolerance(shots, dataset, shifted and dataset not in eleven)
     quoted = Score(number["value"], str(number["printed"]), note=str(number["note"]))

@@ -18,10 +18,10 @@ PROMPTS = "prompts"
 
 @dataclass(frozen=True)
 class Anchor:
-    """A published number at ``key=value``; ``start``: the value that it is a change from, None for an
-    accuracy.
+    """A published number at ``key=value``.
 
-    ``value`` in points or percent, ``printed`` as printed, ``remark`` what else the note says.
+    ``start``: the value that it is a change from, None for an accuracy. ``value`` in points or percent,
+    ``printed`` as printed, ``remark`` what else the note says.
     """
 
     method: str

@@ -17,9 +17,7 @@ COLUMNS = ["ours", "published", "difference", "tolerance", "verdict"]
 
 
 def tolerance(shots: int, dataset: str, shifted: bool) -> float:
-    """Points by which a repetition may miss a published number: nothing is drawn in zero-shot, so it has the
-    least.
-    """
+    """Points by which a repetition may miss a published number: least in zero-shot, which draws nothing."""
     if shots == 0:
         return ZERO_SHOT
     if dataset == AVERAGE:
