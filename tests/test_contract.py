@@ -40,8 +40,7 @@ def test_no_method_file_is_broken() -> None:
 ROWS = 'cosine_logits(features[POOLED], params["W_KC"], consts["scale"])\n'
 LOSS = 'return {"loss": cross_entropy(cosine_logits(rows.x, params["W_KC"], consts["scale"]), rows.y)}'
 START = 'return {"W_KC": task.W_KC.clone()}'
-# What a careless change to the starter breaks: (the line, its replacement, the rule that must notice, a word
-# of the report).
+# What a careless change to the starter breaks: (the line, its replacement, the rule, a word of the report).
 CARELESS = {
     "one column too many": (
         ROWS,
@@ -115,8 +114,8 @@ def test_a_careless_method_is_noticed(kind: str, lab: Lab, tmp_path: Path) -> No
 def test_a_sweep_that_disagrees_is_noticed(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "sweeper.py"
     file.write_text(
-        "from bench.methods.calip import Calip\n\n\nclass Sweeper(Calip):\n    name = 'sweeper'\n    title = "
-        "'Sweeper'\n\n"
+        "from bench.methods.calip import Calip\n\n\n"
+        "class Sweeper(Calip):\n    name = 'sweeper'\n    title = 'Sweeper'\n\n"
         "    def sweep(self, params, consts, features, values, grid):\n"
         "        for positions, logits in super().sweep(params, consts, features, values, grid):\n"
         "            yield positions, logits.flip(0)\n"

@@ -36,9 +36,7 @@ def call(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files git would hold now (tracked, or new and not ignored), free of build outputs and
-    caches.
-    """
+    """A copy of what git would hold now (tracked, or new and not ignored), no build outputs or caches."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -79,16 +77,13 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh_environment(folder: Path, *install: str | Path) -> tuple[Path, set[str]]:
-    """A new environment that sees this one's packages (never this one's ``bench``); its python, and what was
-    added.
-    """
+    """A new environment that sees this one's packages, never its ``bench``; its python and what was added."""
     call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
     site = Path(
         call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     )
-    # A folder named in a .pth file is searched, but its own .pth files are not run: its editable installs
-    # stay out.
+    # A folder named in a .pth file is searched, but not its own .pth files: its editable installs stay out.
     (site / "outer.pth").write_text(f"{SITE}\n", encoding="utf-8")
     before = {entry.name for entry in site.iterdir()}
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index")
@@ -197,8 +192,9 @@ def test_a_source_archive_is_as_good_as_the_checkout(checkout: Path, wheel: Path
 
 
 def test_where_the_link_to_the_methods_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git without symbolic links, and some unpackers, write its text into a file: one line says so, and the
-    command in it mends it.
+    """Git without symbolic links, and some unpackers, write a link's text into a file.
+
+    One line says so, and the command in it mends it.
     """
     for name in ("bench", "methods"):
         (tmp_path / name).mkdir()
@@ -215,8 +211,9 @@ def test_where_the_link_to_the_methods_is_none(tmp_path: Path, monkeypatch: pyte
 
 
 def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
-    """What mypy says of a class in methods/ that is imported by its name. It does not read the libraries,
-    which take a minute.
+    """What mypy says of a class in methods/ that is imported by its name.
+
+    It does not read the libraries, which take a minute.
     """
     (tmp_path / "mypy.ini").write_text(
         f"[mypy]\nmypy_path = {checkout}\nexplicit_package_bases = true\nfollow_imports = skip\n"
@@ -245,9 +242,7 @@ def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_at_the_root_shadows_other_packages(tmp_path: Path) -> None:
-    """A regular package wins over a folder without ``__init__.py``, even when the folder's parent comes
-    first.
-    """
+    """A regular package wins over a folder without ``__init__.py`` whose parent comes first."""
     for name in ("datasets", "methods", "results"):
         assert not list((ROOT / name).glob("__init__.py*")), (
             f"{name}/__init__.py would shadow the package {name}"
@@ -255,8 +250,8 @@ def test_nothing_at_the_root_shadows_other_packages(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("whose = 'somebody else'\n", encoding="utf-8")
     code = (
-        f"import sys; sys.path.append({str(tmp_path)!r}); import datasets, methods, results; "
-        "print(datasets.whose)"
+        f"import sys; sys.path.append({str(tmp_path)!r}); "
+        "import datasets, methods, results; print(datasets.whose)"
     )
     assert call(sys.executable, "-c", code, cwd=ROOT).strip() == "somebody else"
 

@@ -1,6 +1,4 @@
-"""The measuring script measures what it says: counted steps, a clock that waits for the device, the same work
-on both sides.
-"""
+"""The measuring script holds its word: counted steps, a clock that waits for the device, equal work."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ def test_the_clock_waits_for_a_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that tells how many updates were made: n of the engine, all replicas at once, and n of the
-    plain loop.
-    """
+    """A clock that counts updates: n of the engine, all replicas at once, and n of the plain loop."""
     case, n, made = ratios_fits.CASES[0], 2, {"ours": 0.0, "plain": 0.0}
     fit = ratios_fits.make(case, tower, 3, 4, ratios_fits.shrink(case, 2 * n + 1))
     steps = ratios_steps.of_fit(fit, fit.features()[0])
@@ -69,8 +65,9 @@ def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatc
 
 
 def test_both_sides_do_the_same(tower: Backbone) -> None:
-    """A whole fit of SAFE, validated on what it learns from: the engine gets as far as a plain loop of
-    open_clip's modules.
+    """A whole fit of SAFE, validated on what it learns from.
+
+    The engine gets as far as a plain loop of open_clip's modules.
     """
     case = ratios_fits.CASES[0]
     fit = ratios_fits.make(case, tower, 3, 4, {"steps": 37, "check_every": 12, "warmup": 1, "lr": (1e-3,)})

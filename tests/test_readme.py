@@ -1,9 +1,8 @@
-"""Every command that the README or a page of docs/ shows exists; those not marked otherwise are run, the
-commands of a page in order and in one empty folder. Output that the README or the guide to the records shows
-is what the command prints.
+"""Every command that the README or a page of docs/ shows exists; those not marked otherwise are run.
 
-A command is a line ``$ ...`` of a ``console`` block. ``<!-- not run: reason -->`` above a block says why its
-commands are only parsed.
+The commands of a page run in order and in one empty folder. Output that the README or the guide to the
+records shows is what the command prints. A command is a line ``$ ...`` of a ``console`` block. ``<!-- not
+run: reason -->`` above a block says why its commands are only parsed.
 """
 
 from __future__ import annotations
@@ -193,8 +192,9 @@ def test_command_of_the_records_exists(command: Command) -> None:
 
 
 def test_ratios_shown_are_those_measured() -> None:
-    """results/benchmarks/README.md shows files beside it as tests.benchmarks.page prints them; names tell
-    commit and device.
+    """results/benchmarks/README.md shows files beside it as tests.benchmarks.page prints them.
+
+    Their names tell commit and device.
     """
     folder = ROOT / "results" / "benchmarks"
     text = (folder / "README.md").read_text(encoding="utf-8")

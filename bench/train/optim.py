@@ -20,7 +20,7 @@ HALF_FLUSH = 3e-8
 
 # Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica
 # beats several passes over all replicas; below, the calls per replica cost more than they save. CPU:
-# measured. CUDA: 20 passes over a replica take an H100 as long as one launch in a graph (data sheet).
+# measured. CUDA: where 20 passes over a replica take an H100 as long as one launch in a graph (data sheet).
 _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
 # List kernels take tensors of at most this many elements together, which bounds their temporaries.

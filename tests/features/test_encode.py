@@ -143,12 +143,10 @@ def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Pat
     here, log = str(Path(__file__).parent), str(tmp_path)
     script.write_text(
         f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
-        f"import sys; sys.path[:0] = [{here!r}, {str(ROOT)!r}]\nimport torch\nfrom pathlib import Path\n"
         "from feature_fakes import TinyTower, dataset\nfrom bench.features.encode import stream\n"
         f"print('started')\ndata = dataset(Path({log!r}))\n"
         "print(sum(len(f['pooled']) for _, f in "
         "stream(TinyTower(), data, ['a', 'b'], 'eval', ['pooled'], workers=1)))"
-        "workers=1)))"
     )
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert run.stdout.split() == ["started", "2"], run.stderr

@@ -1,6 +1,4 @@
-"""The embedded suite's datasets: the same lists on every machine, disjoint splits, drawings by whom they
-claim.
-"""
+"""The embedded datasets: equal lists on all machines, disjoint splits, drawings by whom they claim."""
 
 from __future__ import annotations
 

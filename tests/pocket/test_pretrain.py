@@ -1,6 +1,4 @@
-"""The pre-training recipe on a handful of made-up drawings: it learns, repeats, and writes what open_clip can
-load.
-"""
+"""The pre-training recipe on a few made-up drawings: it learns, repeats, writes what open_clip can load."""
 
 from __future__ import annotations
 
@@ -182,8 +180,8 @@ def test_scenes_are_images_that_show_the_main_glyph(drawn: Glyphs) -> None:
 
 def test_rasterised_drawings_fill_their_frame() -> None:
     svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect x="30" y="30" width="10" '
-        'height="5"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">'
+        '<rect x="30" y="30" width="10" height="5"/></svg>'
     )
     image = iconsets.rasterise(svg)
     assert image is not None and image.shape == (SIDE, SIDE, 4)

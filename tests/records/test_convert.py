@@ -1,6 +1,4 @@
-"""Records of schema 1, as the program wrote them, read as if they were of today and come over without
-a fit.
-"""
+"""Records of schema 1, as the program wrote them, are read like today's and come over without a fit."""
 
 from __future__ import annotations
 
@@ -159,9 +157,7 @@ def test_an_interrupted_conversion_of_packed_records_goes_on(
 
 
 def test_files_beside_packed_records_find_their_fits(tmp_path: Path) -> None:
-    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the other way
-    round.
-    """
+    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the reverse."""
     results = Path(shutil.copytree(PACKED, tmp_path / "results"))
     for file in sorted((FILES / "runs").rglob("*-*.*")):
         if "safe" in file.parts or "tip-adapter-f" in file.parts:

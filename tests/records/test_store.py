@@ -321,9 +321,7 @@ def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """One seed was run again with an edited plugin, another harness or other texts; the others wait for their
-    turn.
-    """
+    """One seed ran again with an edited plugin, a new harness or other texts; the others wait their turn."""
     for seed in (1, 2, 3):
         write_cell(tmp_path, "safe", "ants", 1, seed, 0.6)
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")

@@ -25,9 +25,7 @@ def missing() -> str:
 
 
 class Browser:
-    """One session. ``run`` executes JavaScript and returns its value; ``log`` what the console got since the
-    last call.
-    """
+    """One session: ``run`` gives JavaScript's value, ``log`` what the console got since the last call."""
 
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"

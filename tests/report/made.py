@@ -1,6 +1,4 @@
-"""Records as ``bench run`` writes them, details and all, with made-up predictions: images differ in
-difficulty, seeds in luck.
-"""
+"""Full records as by ``bench run``, of made-up predictions: images vary in difficulty, seeds in luck."""
 
 from __future__ import annotations
 

@@ -145,9 +145,7 @@ def grid(
     seeds: tuple[int, ...] = (1, 2, 3),
     **more: Any,
 ) -> Path:
-    """A full grid of methods by their 1-shot accuracy, 10 points more at 16 shots; ``zero-shot`` has shots 0
-    and seed 0.
-    """
+    """A full grid of methods by 1-shot accuracy, 10 points more at 16; ``zero-shot``: shots 0, seed 0."""
     for noise, (method, base) in enumerate(accuracy.items()):
         for dataset in datasets:
             if method == "zero-shot":

@@ -18,8 +18,9 @@ from tests.report import made
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Zero-shot with ``coop`` on emoji (the texts of ``vanilla``) and with both on flags, SAFE with ``hand``
-    and ``vanilla``.
+    """Records of zero-shot and SAFE with several prompt sets, some of which have equal texts.
+
+    Zero-shot has ``coop`` on emoji (``vanilla``'s texts), both on flags; SAFE has ``hand`` and ``vanilla``.
     """
     folder = tmp_path_factory.mktemp("results")
     for dataset, names in (("emoji", ("coop", "hand")), ("flags", ("coop", "hand", "vanilla"))):

@@ -143,9 +143,8 @@ def test_the_same_records_give_the_same_file(results: Path, form: str, tmp_path:
     figures.save(figures.plot(load_results(results), "shots", prompts=["hand"]), first)
     code = (
         "import sys; from pathlib import Path; from bench.report.figures import plot as figures\n"
-        "from bench.report.frame import load_results\n"
-        "figures.save(figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), "
-        "Path(sys.argv[2]))"
+        "from bench.report.frame import load_results\nfigures.save("
+        "figures.plot(load_results(Path(sys.argv[1])), 'shots', prompts=['hand']), Path(sys.argv[2]))"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(results), str(second)], check=True, env=env, cwd=tmp_path)
@@ -202,8 +201,8 @@ def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
 def test_points_that_are_missing_alike_share_a_note(many: Path) -> None:
     notes = figures.plot(load_results(many), "shots").notes
     assert (
-        "method-00 and method-01, 1 shot: left out of average and fish, seeds or datasets are missing or "
-        "failed" in notes
+        "method-00 and method-01, 1 shot: left out of average and fish, "
+        "seeds or datasets are missing or failed" in notes
     )
     frame = load_results(many)
     few = frame[~((frame["shots"] == 1) & (frame["dataset"] != "birds"))]

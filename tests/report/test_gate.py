@@ -57,9 +57,7 @@ def old(results: Path) -> Baseline:
 def changed(
     baseline: Baseline, method: str, share: float, lift: bool = False, machine: str | None = None
 ) -> Baseline:
-    """The baseline with other predictions for a share of a method's images: right ones (``lift``) or random
-    ones.
-    """
+    """The baseline with other predictions for a share of a method's images: right (``lift``) or random."""
     rng = np.random.default_rng(0)
     kept = []
     for k in baseline.kept:
@@ -335,9 +333,7 @@ def plugin(folder: Path, **scales: str) -> Path:
 def test_a_broken_method_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On real cells, run again with a wrong sign, a wrong scale and an exception; the accuracy rule sees them
-    too.
-    """
+    """On real cells run again with a wrong sign, scale and an exception; the accuracy rule sees them too."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     good, file, results = plugin(tmp_path / "good"), tmp_path / "b.json", tmp_path / "results"
     grid = (

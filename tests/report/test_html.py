@@ -29,9 +29,7 @@ EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'"'
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table with a gap and a failure, a shifted test set, a sweep, and names that would break a careless
-    page.
-    """
+    """A table with a gap and a failure, a shifted test set, a sweep, and names that break a careless page."""
     folder = made.grid(tmp_path_factory.mktemp("results"), ["zero-shot", "tip-adapter-f", "safe-a"])
     made.sweep(folder)
     for seed in (1, 2, 3):
@@ -204,9 +202,7 @@ def chrome() -> Iterator[browser.Browser]:
 
 @pytest.fixture
 def page(chrome: browser.Browser, text: str, tmp_path: Path) -> Iterator[browser.Browser]:
-    """The report, opened from disk at desktop width; nothing may reach the console, and no script of a name
-    may run.
-    """
+    """The report from disk at desktop width; nothing may reach the console, no script of a name may run."""
     file = tmp_path / "report.html"
     file.write_text(text, encoding="utf-8")
     chrome.size(1280, 900)
@@ -313,9 +309,7 @@ def test_a_name_is_text_in_the_details_too(page: browser.Browser) -> None:
 
 @pytest.mark.parametrize("width", [1280, 768, 390, 320])
 def test_widths(page: browser.Browser, width: int, tmp_path: Path) -> None:
-    """The page never scrolls sideways; what is wider scrolls in its own box. Type and targets stay large
-    enough.
-    """
+    """The page never scrolls sideways, wide things scroll in their own box; type and targets stay large."""
     page.size(width, 844)
     assert page.run("return document.documentElement.scrollWidth") <= width
     odd: Any = page.run(

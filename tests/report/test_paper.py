@@ -124,8 +124,9 @@ def test_tolerances(shots: int, dataset: str, shifted: bool) -> None:
 
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """SAFE at three betas on ImageNet and two shifts, and with prompt sets; the plain beta is 0.9 on R and
-    0.5 else.
+    """SAFE at three betas on ImageNet and two shifts, and with prompt sets.
+
+    The plain beta is 0.9 on R and 0.5 elsewhere.
     """
     root = tmp_path_factory.mktemp("ablated")
     for seed in (1, 2, 3):

@@ -367,14 +367,8 @@ def test_the_ablation_suite_plans(tmp_path: Path) -> None:
         for point in points
         for key, value in point.items()
     }
-    for asked in (
-        "train_scale",
-        "blend",
-        "train_classifier",
-        "augment",
-        "tail",
-        "select_with_blend",
-    ):  # A2 A3 A5 A7 A9 A11
+    # The ambiguities A2, A3, A5, A7, A9 and A11.
+    for asked in ("train_scale", "blend", "train_classifier", "augment", "tail", "select_with_blend"):
         assert ("safe", asked) in varied
     assert ("safe-a", "train_keys") in varied  # A19
     for name, points in sweeps.items():

@@ -24,9 +24,7 @@ def crossed(
     seed_sd: float,
     image_sd: float,
 ) -> NDArray[np.bool_]:
-    """Outcomes (tables, seeds, images); seed_sd: standard deviation of a seed's accuracy, image_sd in noise
-    units.
-    """
+    """Outcomes (tables, seeds, images); seed_sd: standard deviation of accuracy, image_sd: in noise units."""
     ts = seed_sd * np.hypot(1, image_sd) / stats.norm.pdf(stats.norm.ppf(accuracy))
     mean = stats.norm.ppf(accuracy) * np.sqrt(1 + image_sd**2 + ts**2)
     z = rng.standard_normal((tables, seeds, images), dtype=np.float32)

@@ -62,17 +62,15 @@ def test_equal_seed_parts_pool_their_degrees_of_freedom() -> None:
     pooled = pool([parts] * 11)
     assert float(pooled.seeds) == pytest.approx(float(parts.seeds) / 11)
     assert float(pooled.images) == pytest.approx(float(parts.images) / 11)
-    # 2 each: 11^2 / (11 / (2 + 2)) - 2; drawn from equal variances the squares are twice as large, which
-    # leaves 20
+    # 2 each: 11^2 / (11 / (2 + 2)) - 2; of equal variances squares are drawn twice as large, which leaves 20
     assert float(pooled.seeds_df) == pytest.approx(42)
     assert float(pool([parts]).seeds_df) == pytest.approx(2)
 
 
 def test_seeds_of_equal_accuracy_still_leave_some_variance() -> None:
     y = np.ones((2, 6))
-    y[0, 0] = y[1, 1] = (
-        0  # seeds equal, images hardly differ: all mean squares but the interaction's are small
-    )
+    # Seeds are equal, images hardly differ: all mean squares but the interaction's are small.
+    y[0, 0] = y[1, 1] = 0
     parts = mean_parts(y)
     interaction = 1 / 5  # the residual squares sum to 1, over (S - 1)(n - 1) = 5
     assert float(parts.seeds) == 0

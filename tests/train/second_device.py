@@ -1,5 +1,4 @@
-"""A second device without hardware: PyTorch's ``meta`` tensors, whose values are computed on the processor
-beside them.
+"""A second device without hardware: PyTorch's ``meta`` tensors, with values computed on the processor.
 
 To the program they lie on another device: what mixes the two, or has no repeatable version on CUDA, is a
 fault. A recorded step may neither wait for the device nor copy from or to the processor, and what was
@@ -83,9 +82,7 @@ class Waits(RuntimeError):
 
 @dataclass
 class Tape:
-    """Recorded operations: what to call on which tensors, and where results lie. ``saved``: values from
-    before, by place.
-    """
+    """Recorded operations: what to call on which tensors, where results lie; ``saved``: values before."""
 
     calls: list[tuple[Callable[..., Any], Any, Any, list[Tensor]]] = field(default_factory=list)
     saved: dict[int, tuple[UntypedStorage, UntypedStorage]] = field(default_factory=dict)
@@ -101,9 +98,7 @@ class Tape:
 
 @dataclass(frozen=True)
 class Kind:
-    """What an operation's schema says: whether results share an argument's memory, and the arguments it
-    writes to.
-    """
+    """What an operation's schema says: whether results share an argument's memory, and what it writes to."""
 
     name: str
     shares: bool
@@ -252,11 +247,9 @@ class SecondDevice(TorchDispatchMode):
 
 
 class _Built(TorchFunctionMode):
-    """Tensors that are made of Python's numbers on the device are copies from the processor; ``meta`` would
-    forget the numbers.
+    """Tensors made of Python's numbers are copied from the processor; ``meta`` would forget the numbers.
 
-    Inference mode is entered as no-grad mode, where operations reach the device in the same parts as in
-    training.
+    Inference mode is entered as no-grad mode, where operations arrive in the same parts as in training.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -272,9 +265,7 @@ class _Built(TorchFunctionMode):
 
 
 def no_inference_mode(mode: bool = True) -> Any:
-    """Stands for ``torch.inference_mode``, under which operations arrive whole that are otherwise known by
-    their parts.
-    """
+    """Stands for ``torch.inference_mode``, under which operations arrive whole, not in their known parts."""
     return torch.no_grad() if mode else nullcontext()
 
 

@@ -131,9 +131,7 @@ def test_an_order_is_pinned() -> None:
 
 
 def test_orders_are_uniform() -> None:
-    """Every row is first equally often: 2,000 epochs of 10 rows, chi-square with 9 degrees of freedom below
-    40.
-    """
+    """Rows are first equally often: 2,000 epochs of 10 rows, chi-square (9 degrees of freedom) below 40."""
     first = [index[0] for _, index in islice(index_batches("epoch-keep", 10, 10, key=KEY, epochs=2000), 2000)]
     counts = np.bincount(first, minlength=10)
     assert ((counts - 200) ** 2 / 200).sum() < 40

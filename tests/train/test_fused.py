@@ -1,6 +1,4 @@
-"""Replicas trained together equal replicas trained alone, whatever their company: equal predictions in
-float64.
-"""
+"""Replicas trained together equal replicas trained alone in any company: equal predictions in float64."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ def test_company_does_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_replica_alone(name: str) -> None:
-    """Not only the chosen one: each replica's checkpoint, score and step, in reversed company and on
-    its own.
-    """
+    """Not only the chosen one: each replica's checkpoint, score and step, in reversed company and alone."""
     c = case(name)
     settings = {**c.task.settings, **{axis: v[0] for axis, v in c.recipe.static.items()}}
     values = points(c.recipe.grid)

@@ -1,6 +1,4 @@
-"""Recorded steps: the engine's step over fixed tensors equals a plain loop, and what cannot be recorded is
-launched plainly.
-"""
+"""Recorded steps over fixed tensors equal a plain loop; what cannot be recorded is launched plainly."""
 
 from __future__ import annotations
 
@@ -93,9 +91,7 @@ def train(c: Case) -> Trained:
 
 
 def plain(c: Case) -> tuple[Params, list[list[float]]]:
-    """The last step's parameters and every step's losses: one step after the other, nothing prepared
-    ahead.
-    """
+    """The last step's parameters and every step's losses: step after step, nothing prepared ahead."""
     assert c.recipe.optim is not None
     settings, values, start = prepared(c)
     params, axes = loop.stack(start), loop.axes_of(values, c.recipe, torch.device("cpu"), torch.float64)

@@ -1,6 +1,4 @@
-"""Blocks that live for one step are taken from memory that the step before gave back, and go back to the
-system at the end.
-"""
+"""Blocks that live for one step reuse what the step before freed, and go back to the system at the end."""
 
 from __future__ import annotations
 

@@ -22,9 +22,8 @@ def random_lines(kind: str, B: int = 60, K: int = 7) -> tuple[Lines, torch.Tenso
         base, slope = torch.randn(2, B, K, generator=g, dtype=torch.float64)
         return Lines(base, slope, torch.linspace(-3, 3, 41, dtype=torch.float64)), y_B
     base, slope = torch.randint(-2, 3, (2, B, K), generator=g).float()
-    return Lines(
-        base, slope, torch.arange(-8, 9) / 4
-    ), y_B  # sums of quarters are exact: equal logits are equal
+    # Sums of quarters are exact: equal logits are equal.
+    return Lines(base, slope, torch.arange(-8, 9) / 4), y_B
 
 
 @pytest.mark.parametrize("kind", ["real", "quarters"])

@@ -1,6 +1,4 @@
-"""Tasks trained together equal tasks trained alone in every parameter and choice, or stay apart and
-say why.
-"""
+"""Tasks trained together equal tasks trained alone in parameters and choices, or stay apart and say why."""
 
 from __future__ import annotations
 

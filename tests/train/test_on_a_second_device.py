@@ -1,5 +1,7 @@
-"""Every method's whole way on another device than the processor, as a GPU would go it: encode, prepare,
-start, train, score, search, predict; see ``second_device`` for what counts as a fault there.
+"""Every method's whole way on another device than the processor, as a GPU would go it.
+
+The way is: encode, prepare, start, train, score, search, predict. ``second_device`` says what counts as a
+fault there.
 """
 
 from __future__ import annotations
@@ -73,9 +75,7 @@ def worlds() -> Iterator[Worlds]:
 
 
 def towers(method: Method) -> list[str]:
-    """Both, where a method has work of its own inside them; an embedding of one tower stands for that of the
-    other.
-    """
+    """Both, where a method has work of its own in them; one tower's embedding stands for the other's."""
     both = [family for family in method.towers if family in labs._VISION]
     return both if tuple(method.taps) != (POOLED,) and not method.after else both[:1]
 
@@ -194,9 +194,7 @@ def assert_recorded(method: Method, budget: Budget) -> None:
 
 @pytest.mark.parametrize(("name", "family"), EVERY)
 def test_a_method_runs_there_as_here(name: str, family: str, worlds: Worlds, there: SecondDevice) -> None:
-    """Steps that are launched one by one may wait and copy, as may all that is not a step; nothing may mix
-    the two.
-    """
+    """Steps launched one by one may wait and copy, as may all that is not a step; nothing may mix the two."""
     here = run(worlds.here, name, family)
     with there:
         away = run(worlds.there, name, family)

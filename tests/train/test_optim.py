@@ -1,6 +1,4 @@
-"""Stacked optimisers: equal to torch.optim replica by replica, on the list path and on the fused path
-alike.
-"""
+"""Stacked optimisers equal torch.optim replica by replica, on the list path and on the fused path alike."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ def stacked(
 
 
 def gradients(params: dict[str, torch.Tensor], step: int, size: float) -> dict[str, torch.Tensor]:
-    """A gradient that depends on the parameters and the step, mixed in magnitude so that eps matters in
-    places.
-    """
+    """A gradient that depends on parameters and step, mixed in magnitude so that eps matters in places."""
     grads = {}
     for i, (name, p) in enumerate(params.items()):
         ramp = torch.linspace(-6.0, 0.0, max(p[0].numel(), 1), dtype=p.dtype).reshape(p[0].shape)
@@ -213,9 +209,7 @@ def test_clipping_is_per_replica_and_global_over_tensors() -> None:
 
 
 def test_parity_wise_original_training(shared: Path) -> None:
-    """Twelve AdamW steps with warm-up, cosine and clipping: head, bias and gradient norms of the reference
-    run.
-    """
+    """Twelve AdamW steps with warm-up, cosine, clipping: the reference's head, bias and gradient norms."""
     with np.load(shared / "parity" / "wise_original.npz", allow_pickle=False) as file:
         data = {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
     unit = torch.nn.functional.normalize(data["image_features"].double(), dim=1)
@@ -275,9 +269,7 @@ def test_list_kernels_group_small_tensors(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("kind", ["adamw", "adam"])
 def test_rates_and_step_numbers_may_be_read_as_float32(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the fused kernels do on CUDA: float32 parameters end where they end with float64 rates, but for
-    rounding.
-    """
+    """As the fused kernels do on CUDA: float32 parameters end as with float64 rates, but for rounding."""
     ends = []
     for fuse in (0, 1 << 60):
         monkeypatch.setitem(optim._FUSE_FROM, "cpu", fuse)

@@ -1,6 +1,4 @@
-"""Tip-Adapter-F's keys trained by the parts alone: stored order, schedule 3.3, AdamW with eps 1e-4 (protocol
-12).
-"""
+"""Tip-Adapter-F's keys trained by parts: stored order, schedule 3.3, AdamW with eps 1e-4 (protocol 12)."""
 
 from __future__ import annotations
 

@@ -55,8 +55,9 @@ def test_waves_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     whole = c.fit()
     assert "waves" not in whole.budget
     each = waves.bytes_per_replica(
-        c.method.init(c.task, c.consts, {**c.task.settings, "lr": 1.0}, None), c.recipe
-    )  # type: ignore[arg-type]
+        c.method.init(c.task, c.consts, {**c.task.settings, "lr": 1.0}, None),  # type: ignore[arg-type]
+        c.recipe,
+    )
     monkeypatch.setattr(waves, "free_bytes", lambda device: int(2 * each / waves.SHARE))
     split = c.fit()
     assert split.budget["waves"] > 1 and split.budget["halvings"] == 0
