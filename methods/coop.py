@@ -193,9 +193,8 @@ class CoOp(Method):
         "views": None,
         "max_steps": None,
     }
-    # Quick runs start from words (the paper's M = 4 variant), because 200 steps from noise do not get back to
-    # zero-shot, and try raised rates (chosen on validation): the embedded towers' logits are eight times
-    # flatter than OpenAI's.
+    # Quick runs start from words (the paper's M = 4): 200 steps from noise do not get back to zero-shot.
+    # They try raised rates (chosen on validation): embedded towers' logits are 8 times flatter than OpenAI's.
     presets = {"quick": {"init": "a photo of a", "lr": (0.03, 0.3), "views": 4, "max_steps": 200}}
     per_dataset = {"imagenet": {"epochs": 50}}
 
