@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 from bench.records import store
+from bench.records.types import EvaluationRecord, Failure
 
 R = TypeVar("R")
 
+COUNTS = {"train": 4, "val": 3, "test": 5}  # images of each class
 CLASSES = {"apple": (200, 30, 30), "banana": (230, 210, 40), "broccoli": (30, 140, 40)}
 QUICK = ("--set", "safe.steps=6", "--set", "safe.check_every=2", "--set", "tip-adapter-f.epochs=2")
 
@@ -40,7 +42,7 @@ def draw_images(root: Path, counts: dict[str, int]) -> Path:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 3 classes with train, val and test images."""
-    return draw_images(tmp_path_factory.mktemp("data") / "shapes", {"train": 4, "val": 3, "test": 5})
+    return draw_images(tmp_path_factory.mktemp("data") / "shapes", COUNTS)
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +95,22 @@ def records(results: Path, states: bool = True) -> dict[str, bytes]:
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found
+
+
+def truncate(file: Path) -> bytes:
+    """Cut an image file in half; returns what it was."""
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    return whole
+
+
+def failures(results: Path) -> dict[str, Failure]:
+    """The failures in a results folder, by method."""
+    records = of_type(results, Failure)
+    assert len({f.cell.method for f in records}) == len(records)
+    return {f.cell.method: f for f in records}
+
+
+def done(results: Path) -> set[tuple[str, str]]:
+    """(method, dataset) of every evaluation that succeeded."""
+    return {(r.cell.method, r.cell.dataset) for r in of_type(results, EvaluationRecord)}
