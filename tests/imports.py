@@ -122,7 +122,7 @@ def forbidden(part: str, tree: ast.AST) -> list[str]:
     if part in ON_TOP:
         return []
     if part not in MAY_IMPORT:
-        return [f"bench/{part} is new: add it to MAY_IMPORT and say what it may import"]
+        return [f"bench/{part} is new: add it to _ROOMS and say what it may import"]
     allowed = MAY_IMPORT[part] | {part} | (GROUND if part != "stats" else set())
     lines = []
     for line, name in imported(tree):

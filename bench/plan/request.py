@@ -14,7 +14,7 @@ from bench.records import keys
 
 @dataclass(frozen=True)
 class Request:
-    """What a ``bench run`` asks for; each field bears the name of its flag."""
+    """What a ``bench run`` asks for; fields are named after its flags."""
 
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
