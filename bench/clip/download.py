@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.clip import weights
+from bench.clip.weights import QUICK
 from bench.errors import BenchError, MissingWeights
 from bench.files import write_json
 from bench.names import nearest
-
-QUICK = "-quickgelu"
 
 
 def fetch(name: str) -> Path:

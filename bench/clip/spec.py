@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.clip import weights
-from bench.clip.weights import Preprocess
+from bench.clip.weights import QUICK, Preprocess
 from bench.errors import BenchError, MissingWeights
 from bench.files import digest, read_json
 from bench.names import canonical
 
 POCKET = ("pocket-rn", "pocket-vit")
-QUICK = "-quickgelu"
 _VARIANTS = frozenset(
     {"ls_init_value", "block_type", "qk_norm", "scaled_cosine_attn"}
     | {"scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}

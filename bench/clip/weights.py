@@ -19,6 +19,7 @@ from bench.names import canonical, nearest
 
 ASSETS = Path(__file__).parent / "assets"
 RECORD = "weights.json"
+QUICK = "-quickgelu"  # ends the name of an architecture with QuickGELU
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than littering their folder
 

@@ -77,7 +77,6 @@ class Session:
         self.store = FeatureStore(cache, report)
         self.report = report
         self.workers = workers
-        self.encodes = 0
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
 
@@ -129,10 +128,8 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store; counts what was encoded."""
-        report = encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
-        self.encodes += report.encodes
-        return report
+        """Bring features into the store; what was encoded, and how fast."""
+        return encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
 
     def unreadable(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
