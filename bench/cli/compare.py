@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import Folders
 from bench.names import RECIPE
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def compare(
         str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")
     ],
     second: Annotated[str, typer.Argument(help="The method to compare it with.")],
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    results: Folders = None,
     datasets: Annotated[
         str | None, typer.Option(help="Only these; your own by their path, for --images.")
     ] = None,
@@ -35,7 +34,10 @@ def compare(
         str | None, typer.Option(help=f"Protocol of both methods (default: {RECIPE}).")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
+    format: Annotated[
+        str | None,
+        typer.Option(help="console, md, latex, csv, html or json (default: as --out ends, else console)."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")
     ] = None,
@@ -46,14 +48,16 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import names, numbers
+    from bench.cli.options import folders, names, numbers
     from bench.cli.show import show
+    from bench.report.render import form_of
     from bench.report import compare as comparing
     from bench.report.frame import load_results
 
+    form = form_of(format, out)
     where = places(names(datasets))
     comparison = comparing.compare(
-        load_results(results),
+        load_results(folders(results)),
         first,
         second,
         datasets=tuple(where),
@@ -63,12 +67,12 @@ def compare(
         protocol=protocol,
         preset=preset,
     )
-    show(comparison.table, format, out)
+    show(comparison.table, form, out)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
         for pair in comparison.pairs:
             path = images / f"{pair.dataset}-{pair.shots}-shots.png"
-            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, results)
+            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
 

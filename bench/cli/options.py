@@ -1,8 +1,27 @@
-"""Comma-separated options."""
+"""Options that several verbs have, and comma-separated ones."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from bench.errors import BenchError
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--results",
+        help="Folder that `bench run` wrote to, or a packed one (default: results); "
+        "given again, the records of all.",
+    ),
+]
+
+
+def folders(given: list[Path] | None) -> list[Path]:
+    """The results folders that were named, each once, or the usual one."""
+    return list(dict.fromkeys(given or [Path("results")]))
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -121,8 +122,9 @@ def within(where: Path) -> list[tuple[Path, Record]]:
 
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
-    row = _row(path)
-    return lines(path.parents[4])[row.at].record if row else None
+    results, at = _inside(path)
+    line = lines(results).get(at) if at else None
+    return line.record if line else None
 
 
 def top1(path: Path) -> Top1 | None:
@@ -132,7 +134,8 @@ def top1(path: Path) -> Top1 | None:
         return None
     name, column = row.place
     file = path.parents[4] / PREDICTIONS
-    return _array(file, _stamp(file), name)[:, column], _array(file, _stamp(file), f"{name}-labels")
+    stamp = _stamp(file)
+    return _array(file, stamp, name)[:, column], _array(file, stamp, f"{name}-labels")
 
 
 def has_top1(path: Path) -> bool:
@@ -143,9 +146,14 @@ def has_top1(path: Path) -> bool:
 
 def _row(path: Path) -> Row | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
-    if len(path.parents) < 5 or path.parents[3].name != "runs":
-        return None
-    return rows(path.parents[4]).get(path.relative_to(path.parents[3]).as_posix())
+    results, at = _inside(path)
+    return rows(results).get(at) if at else None
+
+
+def _inside(path: Path) -> tuple[Path, str]:
+    """The results folder of a file, and its path below ``runs/`` there; empty for a file of another place."""
+    parts = path.parts
+    return (Path(*parts[:-5]), "/".join(parts[-4:])) if parts[-5:-4] == ("runs",) else (Path(), "")
 
 
 def _line_folder(where: Path) -> list[Line]:
@@ -157,7 +165,10 @@ def _line_folder(where: Path) -> list[Line]:
 
 
 def _stamp(file: Path) -> int:
-    return file.stat().st_mtime_ns if file.is_file() else 0
+    try:
+        return os.stat(file).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def lines(results: Path) -> dict[str, Line]:
@@ -177,8 +188,9 @@ def rows(results: Path) -> dict[str, Row]:
 @lru_cache(maxsize=4)
 def _rows(file: Path, stamp: int) -> dict[str, Row]:
     try:
-        decoder = msgspec.json.Decoder(Row)
-        return {row.at: row for row in map(decoder.decode, lzma.decompress(file.read_bytes()).splitlines())}
+        decoder, data = msgspec.json.Decoder(Row), lzma.decompress(file.read_bytes())
+        with codec.many():
+            return {row.at: row for row in map(decoder.decode, data.splitlines())}
     except (lzma.LZMAError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(file, error) from error
 
@@ -190,7 +202,8 @@ def _read(file: Path, stamp: int) -> dict[str, Line]:
     if any(codec.schema_of(row.record) == OLD for row in list(rows.values())[:1]):
         decode = _converting(rows)
     try:
-        return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
+        with codec.many():
+            return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
     except codec.Unreadable as error:
         raise _damaged(file, error) from error
 

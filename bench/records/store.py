@@ -127,10 +127,16 @@ def evaluation(path: Path, key: str) -> EvaluationRecord | None:
     return record if has_predictions(path) else None
 
 
+def fit_of(path: Path, record: Record) -> FitRecord | None:
+    """The fit of the record at ``path``; None where its record is gone or says that it failed."""
+    own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
+    return own if isinstance(own, FitRecord) else None
+
+
 def behind(path: Path, record: Record) -> list[FitRecord]:
     """The fit of the record at ``path``, then those it builds on, without those whose records are gone."""
-    own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
-    if not isinstance(own, FitRecord):
+    own = fit_of(path, record)
+    if own is None:
         return []
     fits = {own.key: own}
     for role, key in own.parts.after.items():

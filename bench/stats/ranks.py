@@ -6,13 +6,14 @@ sample, unlike in bench.stats.intervals, so few datasets give little power: with
 below 0.06.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported where they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any.
 MAX_METHODS = 12
@@ -44,14 +45,31 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
         if reference is None
         else [(reference, m) for m in names if m != reference]
     )
-    rows = []
-    for a, b in pairs:
-        d = (scores[a] - scores[b]).to_numpy(dtype=np.float64)
-        d = np.round(d, 12)  # equal sums of different order are ties
-        p = float(stats.wilcoxon(d[d != 0]).pvalue) if (d != 0).any() else 1.0
-        rows.append((a, b, float(np.median(d)), int((d > 0).sum()), int((d < 0).sum()), p))
+    values = {m: scores[m].to_numpy(dtype=np.float64) for m in names}
+    gaps = [np.round(values[a] - values[b], 12) for a, b in pairs]  # equal sums of different order are ties
+    rows = [
+        (a, b, float(np.median(d)), int((d > 0).sum()), int((d < 0).sum()), p)
+        for (a, b), d, p in zip(pairs, gaps, _signed_ranks(gaps), strict=True)
+    ]
     frame = pd.DataFrame(rows, columns=["first", "second", "median_difference", "wins", "losses", "p"])
     return frame.assign(p_holm=holm(frame["p"]))
+
+
+def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Wilcoxon's two-sided p of each list of differences; 1 where all are 0.
+
+    SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made of
+    lists that are alike in both.
+    """
+    tables: dict[tuple[int, bool], list[int]] = {}
+    kept = [d[d != 0] for d in gaps]
+    for i, d in enumerate(kept):
+        tables.setdefault((len(d), len(np.unique(np.abs(d))) < len(d)), []).append(i)
+    p = np.ones(len(gaps))
+    for (n, _), places in tables.items():
+        if n:
+            p[places] = scipy.stats.wilcoxon(np.stack([kept[i] for i in places]), axis=-1).pvalue
+    return p.tolist()
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
     ranks = values.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     ties_everywhere = (values.nunique(axis=1) == 1).all()
     statistic, p = (
-        (0.0, 1.0) if ties_everywhere else stats.friedmanchisquare(*(values[m] for m in values.columns))
+        (0.0, 1.0) if ties_everywhere else scipy.stats.friedmanchisquare(*(values[m] for m in values.columns))
     )
     cd = critical_difference(len(ranks), len(scores), level)
     return Friedman(float(statistic), float(p), ranks, len(scores), cd, level)
@@ -86,7 +104,7 @@ def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
 
 def critical_difference(methods: int, datasets: int, level: float = 0.95) -> float:
     """Nemenyi's critical difference of two average ranks, from the studentised range with infinite df."""
-    q = float(stats.studentized_range.ppf(level, methods, np.inf)) / np.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(level, methods, np.inf)) / np.sqrt(2)
     return float(q * np.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 

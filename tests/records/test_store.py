@@ -208,7 +208,7 @@ def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
     assert load_results(tmp_path).attrs["notes"] == [], "two folders that agree are no conflict"
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, folder="there", weights="w2", written=later)
     notes = load_results(tmp_path).attrs["notes"]
-    assert any("merged folders disagree on toy-rn" in note for note in notes), notes
+    assert any("merged folders disagree on the weights of toy-rn" in note for note in notes), notes
     assert any("older weights of toy-rn" in note for note in notes)
 
 

@@ -61,7 +61,7 @@ class Details:
         record = store.read(Path(path))
         if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
-        fit = next(iter(store.behind(Path(path), record)), None)
+        fit = store.fit_of(Path(path), record)
         cell = {k: v for k, v in msgspec.to_builtins(record.cell).items() if k != "seed"}
         facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
         said: dict[str, Any] = _clean(
