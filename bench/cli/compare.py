@@ -48,16 +48,15 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import folders, names, numbers
+    from bench.cli.options import folders, names, numbers, records
     from bench.cli.show import show
     from bench.report.render import form_of
     from bench.report import compare as comparing
-    from bench.report.frame import load_results
 
     form = form_of(format, out)
     where = places(names(datasets))
     comparison = comparing.compare(
-        load_results(folders(results)),
+        records(results),
         first,
         second,
         datasets=tuple(where),

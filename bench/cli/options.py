@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Folders = Annotated[
     list[Path] | None,
@@ -22,6 +25,17 @@ Folders = Annotated[
 def folders(given: list[Path] | None) -> list[Path]:
     """The results folders that were named, each once, or the usual one."""
     return list(dict.fromkeys(given or [Path("results")]))
+
+
+def records(given: list[Path] | None) -> pd.DataFrame:
+    """The frame of the results folders that were named, which stays until the program ends."""
+    import gc
+
+    from bench.report.frame import load_results
+
+    frame = load_results(folders(given))
+    gc.freeze()  # Python need not look at it for garbage again and again
+    return frame
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -32,18 +32,17 @@ def plot(
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import folders, names, numbers
+    from bench.cli.options import names, numbers, records
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
-    from bench.report.frame import load_results
     from bench.suite import load
 
     path = out or Path(f"{kind}.pdf")
     figures.form_of(path)
-    records = with_titles(load_results(folders(results)))
+    frame = with_titles(records(results))
     drawn = figures.plot(
-        records,
+        frame,
         kind,
         methods=names(methods),
         datasets=names(datasets),

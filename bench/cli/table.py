@@ -54,14 +54,14 @@ def table(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Print a table of the recorded results."""
-    from bench.cli.options import folders, names, numbers
+    from bench.cli.options import names, numbers
     from bench.cli.show import show
     from bench.report.render import form_of
     from bench.report import tables
 
     form = form_of(format, out)
     tables.check(which)
-    frame = with_titles(load(folders(results), which))
+    frame = with_titles(load(results, which))
     made = tables.table(
         frame,
         which,
@@ -84,16 +84,18 @@ def table(
     show(made, form, out)
 
 
-def load(results: list[Path], which: str) -> pd.DataFrame:
+def load(results: list[Path] | None, which: str) -> pd.DataFrame:
     """The records; table 2 does without any."""
+    from bench.cli.options import folders, records
     from bench.records import store
-    from bench.report.frame import COLUMNS, load_results
 
-    if which == "2" and all(next(store.every(folder), None) is None for folder in results):
+    if which == "2" and all(next(store.every(folder), None) is None for folder in folders(results)):
         import pandas as pd
 
+        from bench.report.frame import COLUMNS
+
         return pd.DataFrame(columns=list(COLUMNS))
-    return load_results(results)
+    return records(results)
 
 
 def with_titles(frame: pd.DataFrame) -> pd.DataFrame:

@@ -82,7 +82,8 @@ def _as_written(data: bytes, record: Record) -> bool:
 def many() -> Iterator[None]:
     """Python does not look for cyclic garbage meanwhile: use it to read many records.
 
-    Records have no cycles, and going through all that were read before takes longer than reading.
+    Records have no cycles, and going through all that were read before takes longer than reading. What is new
+    at the end counts as old, so that it is not gone through at once.
     """
     was = gc.isenabled()
     gc.disable()
@@ -90,6 +91,8 @@ def many() -> Iterator[None]:
         yield
     finally:
         if was:
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

@@ -110,8 +110,9 @@ def _slim(record: Record) -> Record:
 
 def records(results: Path) -> Iterator[tuple[Path, Record]]:
     """All packed records of a folder, under the paths that they would have as files."""
+    root = places.runs(results)
     for line in lines(results).values():
-        yield places.runs(results) / line.at, line.record
+        yield root / line.at, line.record
 
 
 def within(where: Path) -> list[tuple[Path, Record]]:
@@ -122,38 +123,44 @@ def within(where: Path) -> list[tuple[Path, Record]]:
 
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
-    results, at = _inside(path)
-    line = lines(results).get(at) if at else None
-    return line.record if line else None
+    row = _row(path)
+    if row is None:
+        return None
+    file, _ = _files(path.parts[:-5])
+    return _read(file, _stamp(file))[row.at].record
 
 
 def top1(path: Path) -> Top1 | None:
-    """Top-1 classes (n,) and labels (n,) that stand for the predictions ``path``, or None."""
-    row = _row(path.with_suffix(".json"))
+    """Top-1 classes (n,) and labels (n,) that are packed with the record that stands for ``path``, or None."""
+    row = _row(path)
     if row is None or row.place is None:
         return None
     name, column = row.place
-    file = path.parents[4] / PREDICTIONS
+    _, file = _files(path.parts[:-5])
     stamp = _stamp(file)
     return _array(file, stamp, name)[:, column], _array(file, stamp, f"{name}-labels")
 
 
 def has_top1(path: Path) -> bool:
-    """Whether packed predictions stand for the file ``path``; they are not read."""
-    row = _row(path.with_suffix(".json"))
+    """Whether predictions are packed with the record that stands for ``path``; they are not read."""
+    row = _row(path)
     return row is not None and row.place is not None
 
 
 def _row(path: Path) -> Row | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
-    results, at = _inside(path)
-    return rows(results).get(at) if at else None
-
-
-def _inside(path: Path) -> tuple[Path, str]:
-    """The results folder of a file, and its path below ``runs/`` there; empty for a file of another place."""
     parts = path.parts
-    return (Path(*parts[:-5]), "/".join(parts[-4:])) if parts[-5:-4] == ("runs",) else (Path(), "")
+    if parts[-5:-4] != ("runs",):
+        return None
+    file, _ = _files(parts[:-5])
+    stamp = _stamp(file)
+    return _rows(file, stamp).get("/".join(parts[-4:])) if stamp else None
+
+
+@lru_cache(maxsize=64)
+def _files(results: tuple[str, ...]) -> tuple[Path, Path]:
+    """The two files of a results folder that is given by its parts."""
+    return Path(*results) / RECORDS, Path(*results) / PREDICTIONS
 
 
 def _line_folder(where: Path) -> list[Line]:

@@ -174,8 +174,7 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 
 def has_predictions(path: Path) -> bool:
     """Whether the evaluation whose record lies at ``path`` has predictions, as a file or packed."""
-    file = path.with_suffix(".npz")
-    return file.is_file() or packed.has_top1(file)
+    return path.with_suffix(".npz").is_file() or packed.has_top1(path)
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
@@ -200,7 +199,7 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """``predictions`` without a look at what the record says of them."""
     file = path.with_suffix(".npz")
     if not file.is_file():
-        kept = packed.top1(file)
+        kept = packed.top1(path)
         if kept is None:
             raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")
         return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
@@ -227,7 +226,7 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
     files = sorted(where.rglob("*.json"))
     known = set(files)
     for path, record in kept:
-        if path not in known:
+        if not known or path not in known:
             yield path, record
     for path in files:
         stored = read(path)

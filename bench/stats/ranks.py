@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any.
 MAX_METHODS = 12
+_ALL_SIGNS = 13  # up to this many differences with ties SciPy takes all signs; beyond, a normal approximation
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
@@ -59,17 +60,30 @@ def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
     """Wilcoxon's two-sided p of each list of differences; 1 where all are 0.
 
     SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made of
-    lists that are alike in both.
+    lists that are alike in both. Of short lists with ties it takes all signs, one after the other, which here
+    are taken at once.
     """
     tables: dict[tuple[int, bool], list[int]] = {}
     kept = [d[d != 0] for d in gaps]
     for i, d in enumerate(kept):
         tables.setdefault((len(d), len(np.unique(np.abs(d))) < len(d)), []).append(i)
     p = np.ones(len(gaps))
-    for (n, _), places in tables.items():
-        if n:
-            p[places] = scipy.stats.wilcoxon(np.stack([kept[i] for i in places]), axis=-1).pvalue
-    return p.tolist()
+    for (n, ties), places in tables.items():
+        table = np.stack([kept[i] for i in places])
+        if ties and n <= _ALL_SIGNS:
+            p[places] = _of_all_signs(table)
+        elif n:
+            p[places] = scipy.stats.wilcoxon(table, axis=-1).pvalue
+    return [float(x) for x in p]
+
+
+def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The exact p of each row (m, n): the share of all signs of its ranks that are as far to one side, twice."""
+    ranks = scipy.stats.rankdata(np.abs(table), axis=-1)
+    n = table.shape[-1]
+    signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    sums, seen = signs @ ranks.T, ((table > 0) * ranks).sum(-1)  # (2^n, m) and (m,)
+    return np.minimum(1.0, 2 * np.minimum((sums <= seen).mean(0), (sums >= seen).mean(0)))
 
 
 @dataclass(frozen=True)

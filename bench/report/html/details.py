@@ -10,7 +10,6 @@ import msgspec
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import digest
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.marks import LEVEL, outcomes
@@ -20,6 +19,7 @@ from bench.stats import mean_interval
 
 _OWN = ("written", "order", "folder")  # of a record's provenance, what no other record shares
 _DIGESTS = ("dataset", "draw", "weights", "prompts")
+_encoder = msgspec.json.Encoder(order="sorted")
 CURVE_POINTS = 600  # checks of one fit that the page keeps: the chosen configuration first, then the others
 
 
@@ -30,7 +30,7 @@ class Details:
         self.rows = {str(row["path"]): row for row in frame.to_dict("records")}
         self.cells: list[dict[str, Any]] = []
         self.shared: list[Any] = []
-        self._places: dict[str, int] = {}
+        self._places: dict[bytes, int] = {}
 
     def add(self, row: Row, column: str, entry: Score) -> int | None:
         """The number of an entry's details; None where there is nothing behind it, as behind an average."""
@@ -51,7 +51,7 @@ class Details:
         return {"cells": self.cells, "shared": self.shared}
 
     def _share(self, value: Any) -> int:
-        key = digest(value)
+        key = _encoder.encode(value)
         if key not in self._places:
             self._places[key] = len(self.shared)
             self.shared.append(value)
