@@ -1,4 +1,4 @@
-"""Progress: a bar with counts and time on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar with counts and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -67,43 +67,6 @@ class Board:
             file=sys.stderr,
             flush=True,
         )
-
-
-class Steps:
-    """Shows which of a few steps is at work; use as a context."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.began = time.monotonic()
-        self.live = sys.stderr.isatty()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.bar = self.progress.add_task(name, total=None)
-
-    def __enter__(self) -> Steps:
-        if self.live:
-            self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.progress.stop()
-
-    def say(self, what: str, done: int, total: int) -> None:
-        """What is at work now, after ``done`` of ``total`` steps."""
-        if self.live:
-            self.progress.update(self.bar, completed=done, total=total, description=f"{self.name}: {what}")
-            return
-        spent = _clock(time.monotonic() - self.began)
-        print(f"{self.name}: {what} [{done}/{total}]  ({spent})", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

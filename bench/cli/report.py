@@ -17,8 +17,8 @@ def report(
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
     from bench.cli.options import records
-    from bench.cli.progress import Steps
     from bench.cli.run import SUITE
+    from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
     from bench.errors import BenchError
     from bench.files import write_bytes
