@@ -50,8 +50,8 @@ def compare(
     """Say which of two methods is better, by how much, and how sure that is."""
     from bench.cli.options import folders, names, numbers, records
     from bench.cli.show import show
-    from bench.report.render import form_of
     from bench.report import compare as comparing
+    from bench.report.render import form_of
 
     form = form_of(format, out)
     where = places(names(datasets))

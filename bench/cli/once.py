@@ -45,7 +45,9 @@ def refuse_twice(parameters: Sequence[Any], words: Sequence[str]) -> None:
             said = " and ".join(value for _, value in before)
             raise BenchError(f"{name} is given twice ({said}), and takes one value: leave one out")
         if option.is_flag and len({spelt for spelt, _ in before}) > 1:
-            raise BenchError(f"{' and '.join(spelt for spelt, _ in before)} contradict each other: leave one out")
+            raise BenchError(
+                f"{' and '.join(spelt for spelt, _ in before)} contradict each other: leave one out"
+            )
 
 
 def _given(options: Mapping[str, Any], words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise BenchError(f"--out {out}: a report is an HTML file; name it {out.with_suffix('.html')}")
     with Steps("report") as steps:
-        steps.say("reading records", 0, 1)
+        steps.say("records", 0, 6)
         frame = with_titles(records(results))
         prompts = {name: method.prompts for name, method in builtin().methods.items()}
         text = make(
@@ -38,7 +38,7 @@ def report(
             prompts=prompts,
             targets=shifts(frame),
             first=load(SUITE).methods,
-            say=steps.say,
+            say=lambda what, done, total: steps.say(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
     typer.echo(

@@ -56,8 +56,8 @@ def table(
     """Print a table of the recorded results."""
     from bench.cli.options import names, numbers
     from bench.cli.show import show
-    from bench.report.render import form_of
     from bench.report import tables
+    from bench.report.render import form_of
 
     form = form_of(format, out)
     tables.check(which)

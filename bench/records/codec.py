@@ -71,8 +71,8 @@ def decode(data: bytes) -> Record:
 def _as_written(data: bytes, record: Record) -> bool:
     """Whether ``data`` without its checksum has that checksum.
 
-    It does wherever a record is on one line, as packed ones are, which saves writing it anew to know. What does
-    not may still be whole: with its fields in other places, or indented.
+    It does wherever a record is on one line, as packed ones are, and then need not be written anew. What does
+    not may still be whole: indented, or with its fields in another order.
     """
     before, found, behind = bytes(data).partition(b'"checksum":"%b",' % record.checksum.encode())
     return bool(found) and hashlib.sha256(before + behind).hexdigest()[:_LONG] == record.checksum

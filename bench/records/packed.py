@@ -131,7 +131,7 @@ def record(path: Path) -> Record | None:
 
 
 def top1(path: Path) -> Top1 | None:
-    """Top-1 classes (n,) and labels (n,) that are packed with the record that stands for ``path``, or None."""
+    """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None."""
     row = _row(path)
     if row is None or row.place is None:
         return None

@@ -22,7 +22,7 @@ _MOST = 5  # causes of errors that are spelt out
 # What a reader of numbers with these budgets has to know.
 PRESETS = {
     "quick": "preset quick: short budgets for the embedded backbones, not the published recipes, so that a "
-    "method may end below zero-shot; README.md, \"Presets\", says why"
+    'method may end below zero-shot; README.md, "Presets", says why'
 }
 
 
@@ -37,8 +37,8 @@ def table_1(
     """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
 
     A failed seed makes its entry ``ERR``. Where some seeds of a row are absent, its entry says of how many it
-    is the mean. An average over incomplete entries is withheld unless ``partial``, then marked; one column has
-    none.
+    is the mean. An average over incomplete entries is withheld unless ``partial``, then marked; one dataset
+    has none.
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
@@ -138,7 +138,7 @@ def preset_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[str]:
-    """What is missing of the test sets ``columns`` or failed, and what marks and warnings in the rows mean."""
+    """What of the test sets ``columns`` is missing or failed, and what marks and warnings in rows mean."""
     notes = _gaps(table, columns) + _thin(table, columns)
     if notes and table.averages:
         hint = "no average of incomplete rows; --partial shows it over what is there, marked"

@@ -72,9 +72,7 @@ def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
             yield from below(fits[key], fits)
 
 
-def made(
-    record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]
-) -> Made:
+def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> Made:
     """What a number was made with, as far as the record of its fit is there or a failed fit says it."""
     key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
     chain = [fit, *below(fit, fits)] if fit else []

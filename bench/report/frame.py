@@ -99,7 +99,9 @@ def _rows(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
     labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
-    others = {(r.key, r.checksum or str(path)): (path, r) for path, r in records if not isinstance(r, FitRecord)}
+    others = {
+        (r.key, r.checksum or str(path)): (path, r) for path, r in records if not isinstance(r, FitRecord)
+    }
     return [_row(path, r, fits, labelled) for path, r in others.values()]
 
 

@@ -57,8 +57,8 @@ def mean_over_seeds(rows: Sequence[Outcome], seeds: Sequence[int], lost: Sequenc
     """Mean over seeds of the outcomes on one test set.
 
     ``seeds`` are all that the table row has anywhere: where some have no record here, the mean of the others
-    says how many it is of and is partial. A failed seed, of these rows or of the fits in ``lost``, is an error
-    and not a gap: no mean over survivors.
+    says of how many it is, and is partial. A failed seed, of these rows or of the fits in ``lost``, is an
+    error and not a gap: there is no mean over survivors.
     """
     good = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
     there = tuple(int(o.seed) for o in good)

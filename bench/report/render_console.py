@@ -77,9 +77,7 @@ def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[
     return blocks
 
 
-def _block(
-    table: Table, heads: Sequence[list[list[str]]], columns: Sequence[str], styled: bool
-) -> list[str]:
+def _block(table: Table, heads: Sequence[list[list[str]]], columns: Sequence[str], styled: bool) -> list[str]:
     """A head, a rule and the rows, an empty line between blocks of rows."""
     names = [[head] for head in table.heads] + [broken(column) for column in columns]
     left = [i == 0 for i in range(len(table.heads))] + [column in table.left for column in columns]

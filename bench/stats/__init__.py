@@ -8,7 +8,14 @@ account for. Datasets are fixed: an average speaks about these datasets only.
 
 from bench.stats.best import Mark, column_marks, not_told_from_best
 from bench.stats.gate import NonInferiority, non_inferiority
-from bench.stats.intervals import Interval, average_interval, mean_interval, p_value, resolvable
+from bench.stats.intervals import (
+    Interval,
+    average_interval,
+    average_intervals,
+    mean_interval,
+    p_value,
+    resolvable,
+)
 from bench.stats.paired import McNemar, average_difference_interval, difference, difference_interval, mcnemar
 from bench.stats.ranks import (
     MAX_METHODS,
@@ -29,6 +36,7 @@ __all__ = [
     "NonInferiority",
     "average_difference_interval",
     "average_interval",
+    "average_intervals",
     "column_marks",
     "critical_difference",
     "difference",

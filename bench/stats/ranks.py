@@ -59,9 +59,9 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
 def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
     """Wilcoxon's two-sided p of each list of differences; 1 where all are 0.
 
-    SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made of
-    lists that are alike in both. Of short lists with ties it takes all signs, one after the other, which here
-    are taken at once.
+    SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made
+    of lists that are alike in both. For short lists with ties it goes through all signs one after the other;
+    here they are taken at once.
     """
     tables: dict[tuple[int, bool], list[int]] = {}
     kept = [d[d != 0] for d in gaps]
@@ -78,7 +78,7 @@ def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
 
 
 def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The exact p of each row (m, n): the share of all signs of its ranks that are as far to one side, twice."""
+    """The exact p of each row of (m, n): twice the share of all signs of its ranks as far to one side."""
     ranks = scipy.stats.rankdata(np.abs(table), axis=-1)
     n = table.shape[-1]
     signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
