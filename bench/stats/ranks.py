@@ -83,7 +83,8 @@ def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
     n = table.shape[-1]
     signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     sums, seen = signs @ ranks.T, ((table > 0) * ranks).sum(-1)  # (2^n, m) and (m,)
-    return np.minimum(1.0, 2 * np.minimum((sums <= seen).mean(0), (sums >= seen).mean(0)))
+    one_side: NDArray[np.float64] = np.minimum((sums <= seen).mean(0), (sums >= seen).mean(0))
+    return np.minimum(1.0, 2 * one_side)
 
 
 @dataclass(frozen=True)

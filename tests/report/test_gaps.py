@@ -31,7 +31,7 @@ def test_a_mean_over_some_of_the_seeds_says_so(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_shows_what_is_there(tmp_path: Path) -> None:
-    """One seed of three is recorded on a dataset: its numbers are there, and those of equal seeds compared."""
+    """One seed of three is recorded on a dataset: its numbers are there, those of equal seeds compared."""
     methods = {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4, "lp": 0.5}
     grid(tmp_path, methods, datasets=("ants", "bees"), shots=(16,))
     for method, accuracy in (("safe", 0.9), ("coop", 0.3)):
