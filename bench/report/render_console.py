@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from bench.report.table import Row, Score, Table, broken
 
-PIPED = 160  # characters of a line where no terminal says its width
+PIPED = 180  # characters of a line where no terminal says its width: room for eleven datasets
 _NOTES = 110  # characters of a line of the notes, at most
 _GAP = "   "  # between columns
 _BOLD, _UNDERLINE, _END = "\x1b[1m", "\x1b[4m", "\x1b[0m"
@@ -56,7 +56,11 @@ def _heads(table: Table, width: int) -> list[list[list[str]]]:
 
 
 def _column_width(table: Table, column: str) -> int:
-    return _width([*broken(column), *(row.entries[column].text for row in table.rows)])
+    return _width([*_pieces(column), *(row.entries[column].text for row in table.rows)])
+
+
+def _pieces(column: str) -> list[str]:
+    return [piece.strip() for piece in broken(column)]
 
 
 def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[list[str]]:
@@ -79,7 +83,7 @@ def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[
 
 def _block(table: Table, heads: Sequence[list[list[str]]], columns: Sequence[str], styled: bool) -> list[str]:
     """A head, a rule and the rows, an empty line between blocks of rows."""
-    names = [[head] for head in table.heads] + [broken(column) for column in columns]
+    names = [[head] for head in table.heads] + [_pieces(column) for column in columns]
     left = [i == 0 for i in range(len(table.heads))] + [column in table.left for column in columns]
     depth = max(map(len, names))
     top = [[_Cell(n[i - depth + len(n)] if i >= depth - len(n) else "") for n in names] for i in range(depth)]
