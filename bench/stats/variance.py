@@ -58,7 +58,7 @@ def table(outcomes: ArrayLike) -> NDArray[Any]:
         raise ValueError(
             f"outcomes need at least one seed and two images, as (seeds, images); got shape {y.shape}"
         )
-    if not np.isfinite(y).all():
+    if y.dtype.kind not in "bui" and not np.isfinite(y).all():
         raise ValueError(
             "outcomes hold a NaN or an infinity; leave out incomplete seeds before taking an interval"
         )
