@@ -23,3 +23,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = {canonical(n): n for n in names}
     close = difflib.get_close_matches(canonical(name), known, n=1, cutoff=0.5)
     return f" (did you mean '{known[close[0]]}'?)" if close else ""
+
+
+def told_apart(name: str, identity: str) -> str:
+    """A name with the first digits of what bears it, where something else bears the same name."""
+    return f"{name}-{identity[:6]}"

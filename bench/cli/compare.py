@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,9 +52,10 @@ def compare(
     from bench.report import compare as comparing
     from bench.report.frame import load_results
 
-    where = places(names(datasets))
+    frame = load_results(results)
+    where = places(names(datasets), set(frame["target"]))
     comparison = comparing.compare(
-        load_results(results),
+        frame,
         first,
         second,
         datasets=tuple(where),
@@ -73,18 +75,31 @@ def compare(
             typer.echo(f"wrote {path}", err=True)
 
 
-def places(given: tuple[str, ...]) -> dict[str, str]:
-    """Names of the datasets on the command line, some of which may be paths, and what to find each by."""
-    from bench.data import catalog
+def places(given: tuple[str, ...], known: Collection[str]) -> dict[str, str]:
+    """Names of the datasets on the command line, some of which may be paths, and what to find each by.
 
-    return {catalog.describe(name).name if Path(name).expanduser().exists() else name: name for name in given}
+    ``known``: the names in the records, where datasets of one name are told apart.
+    """
+    from bench.data import catalog
+    from bench.names import told_apart
+
+    def name_of(text: str) -> str:
+        if not Path(text).expanduser().exists():
+            return text
+        described = catalog.describe(text)
+        apart = told_apart(described.name, described.identity)
+        return apart if apart in known else described.name
+
+    return {name_of(text): text for text in given}
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
-    """The dataset with its images."""
-    from bench.data import catalog
+    """The dataset with its images, as they are now."""
+    from bench.data import catalog, seen
+    from bench.features.store import default_root
 
-    return catalog.find(name, data_root, out=results / "splits")
+    found = catalog.find(name, data_root, out=results / "splits")
+    return seen.current(found, [results, default_root()])
 
 
 def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: int) -> Image.Image:

@@ -100,6 +100,7 @@ def opened(
         overrides=settings.parse_overrides(set_ or (), known),
         data_root=data_root,
         results=results,
+        cache=cache,
     )
     # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +123,7 @@ def run(
         data_root=data_root,
         prompt_dir=prompt_dir,
         results=results,
+        cache=cache,
         allow_torchscript=allow_torchscript,
     )
     planned = planner.make(request, registry)
@@ -156,7 +158,7 @@ def run(
         desk = Desk(session, registry, results, keep_states, fresh, join, clock)
         several = jobs or processes.default_jobs(session.device, len(todo))
         setup = Setup(
-            request=request,
+            request=replace(request, contents=planned.contents),
             plugins=tuple(plugin or ()),
             device=session.device,
             cache=cache,

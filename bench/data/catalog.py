@@ -7,7 +7,9 @@ not know the rooms of readers that stand on it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -34,6 +36,9 @@ READERS = {
     "scenes": "bench.pocket.readers:read_scenes",
     "digits": "bench.pocket.readers:read_digits",
 }
+
+
+_LONGEST = 80  # bytes of a name
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,11 @@ def describe(name_or_path: str) -> DatasetSpec:
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
     if path.suffix == ".toml" and path.is_file():
-        return _own(read_toml(path))
+        return _own(read_toml(path), path.resolve())
     if path.is_dir():
         folder = path.resolve()
-        return _own(
-            parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent)
-        )
+        table = {"name": folder.name or "images", "folder": str(folder)}
+        return _own(parse(table, str(path), base=folder.parent), folder)
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise BenchError(f"{name_or_path}: no such folder or TOML file")
     return spec(name_or_path)
@@ -113,10 +117,17 @@ def reader(name: str) -> Reader:
     return read
 
 
-def _own(described: DatasetSpec) -> DatasetSpec:
-    """A user's dataset under a name that is safe in file names and is not one of the catalog's."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", described.name).strip("-.") or "images"
-    return replace(described, name=f"{name}-own" if canonical(name) in _catalog(datasets_dir()) else name)
+def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
+    """A user's dataset under a name that is safe in file names and is not one of the catalog's.
+
+    Letters of any script stay; a long name is cut, for file names have at most 255 bytes.
+    """
+    name = re.sub(r"[^\w.-]+", "-", described.name).strip("-.")
+    name = name.encode(errors="ignore")[:_LONGEST].decode(errors="ignore").strip("-.") or "images"
+    if canonical(name) in _catalog(datasets_dir()):
+        name = f"{name}-own"
+    identity = hashlib.sha256(os.fsencode(place)).hexdigest()
+    return replace(described, name=name, identity=identity)
 
 
 @lru_cache

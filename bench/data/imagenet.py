@@ -66,6 +66,7 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
                 f"no {options['split']}: train and val are this program's own 80/20 cut "
                 "of the training images, not comparable image by image with published few-shot sets",
             )
+    digest = dataset_digest(names.values(), train, val, test)
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -73,7 +74,8 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
         train=train,
         val=val,
         test=test,
-        digest=dataset_digest(names.values(), train, val, test),
+        digest=digest,
+        lists=digest,
         source=FolderSource(root),
         notes=notes,
         own_split=file is None,
@@ -127,6 +129,7 @@ def _test_set(
 ) -> Dataset:
     root = layout.image_folder(spec, place, must_hold=tuple(folders.values()))
     test = _listed(spec, root, folders) if root.is_dir() else Items()
+    digest = dataset_digest(names, Items(), Items(), test, repr(classes))
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -134,7 +137,8 @@ def _test_set(
         train=Items(),
         val=Items(),
         test=test,
-        digest=dataset_digest(names, Items(), Items(), test, repr(classes)),
+        digest=digest,
+        lists=digest,
         source=FolderSource(root),
         classes=classes,
     )

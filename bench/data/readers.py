@@ -83,6 +83,7 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
     expected = spec.classnames.sha256
     if expected and hashlib.sha256("\n".join(split.classnames).encode()).hexdigest() != expected:
         notes = [*notes, "class names or their order differ from the published ones"]
+    digest = dataset_digest(split.classnames, split.train, split.val, split.test)
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -90,7 +91,8 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
         train=split.train,
         val=split.val,
         test=split.test,
-        digest=dataset_digest(split.classnames, split.train, split.val, split.test),
+        digest=digest,
+        lists=digest,
         source=FolderSource(images),
         notes=tuple(notes),
         indices=layout.index_folder(spec, place),

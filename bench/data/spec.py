@@ -54,7 +54,8 @@ class DatasetSpec:
     under the data root, in order; ``images`` the image folders to try inside each, of which the right one
     holds one of the folders ``holds``, if any are named. ``extra`` is the reader's own options. ``base`` is
     the folder of a user's own TOML file, where relative folders start; None in the catalog, whose folders
-    start at the data root.
+    start at the data root. ``identity`` tells a user's datasets of one name apart: a digest of where the
+    description or the folder lies; empty in the catalog, where the name does.
     """
 
     name: str
@@ -75,6 +76,7 @@ class DatasetSpec:
     classnames: ClassnameRule = ClassnameRule()
     extra: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    identity: str = ""
 
     def option_values(self, **defaults: Any) -> dict[str, Any]:
         """The reader's options over their defaults; an option the reader does not know is an error."""

@@ -80,6 +80,7 @@ def run(
                     waiting.clear()
                     break
                 portion = waiting.popleft()
+                desk.note(portion)
                 if way.encodes:
                     encoded = desk.encoder.encode(portion)
                     outcome.encodes += encoded.encodes

@@ -18,9 +18,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 class FeatureKey:
     """Names one set of features; rows inside a set are found by the image's split-relative path.
 
-    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` the
-    dataset's; ``dtype`` is what the tower computed in (stored rows are always float16), ``device`` the device
-    type.
+    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` what
+    ``Dataset.stored_as`` says; ``dtype`` is what the tower computed in (stored rows are always float16),
+    ``device`` the device type.
     """
 
     arch: str
@@ -49,12 +49,10 @@ class FeatureKey:
 
 
 def feature_key(
-    spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
+    spec: BackboneSpec, stored_as: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
 ) -> FeatureKey:
     """The key of one tap of one view of a dataset's images; ``device`` is a type, ``cpu`` or ``cuda``."""
-    return FeatureKey(
-        spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device
-    )
+    return FeatureKey(spec.arch, spec.digest, prepared(spec), stored_as, tap, str(parse(view)), dtype, device)
 
 
 def prepared(spec: BackboneSpec) -> str:

@@ -75,13 +75,15 @@ class Plan:
     """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
 
     ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
-    equal content and backbones of equal weights, as (kind, name in the records, name).
+    equal content and backbones of equal weights, as (kind, name in the records, name). ``contents``: the
+    digests of datasets whose image files were looked at, by those of their lists.
     """
 
     fits: list[Planned]
     blocked: list[Blocked]
     equal: frozenset[tuple[str, str, str]] = frozenset()
     twins: frozenset[tuple[str, str, str]] = frozenset()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 def chain(fit: Planned) -> Iterator[Planned]:

@@ -17,7 +17,7 @@ HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
 Need = tuple[Dataset, str, tuple[str, ...], str, str]  # dataset, part, paths, view, tap
-Taps = dict[tuple[str, str, str], set[str]]  # (dataset, part, view) -> taps
+Taps = dict[tuple[str, str, str], set[str]]  # (dataset's digest, part, view) -> taps
 
 
 def stored(tap: str, view: str) -> bool:
@@ -86,20 +86,20 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
     taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
-            taps[dataset.name, part, view].add(tap)
+            taps[dataset.digest, part, view].add(tap)
     return taps
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """What to encode, by the dataset's name: each image x view with all taps of the whole run."""
+    """What to encode, by the dataset's digest: each image x view with all taps of the whole run."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):
-            _, known, views = parts.setdefault((dataset.name, part), (dataset, {}, set()))
+            _, known, views = parts.setdefault((dataset.digest, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
     by_dataset: dict[str, tuple[Dataset, list[Wanted]]] = {}
-    for (name, part), (dataset, known, views) in parts.items():
-        images = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
-        by_dataset.setdefault(name, (dataset, []))[1].append(images)
+    for (digest, part), (dataset, known, views) in parts.items():
+        images = Wanted(tuple(known), {view: frozenset(taps[digest, part, view]) for view in sorted(views)})
+        by_dataset.setdefault(digest, (dataset, []))[1].append(images)
     return by_dataset

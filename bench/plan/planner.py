@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench import prompts as prompt_sets
 from bench.clip.backbone import BackboneSpec, resolve
-from bench.data import catalog, fewshot
+from bench.data import catalog, fewshot, seen
 from bench.data.dataset import Dataset, Draw
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
+from bench.features.store import default_root
 from bench.interface import Facts, Method
-from bench.names import canonical
+from bench.names import canonical, told_apart
 from bench.plan import protocols, settings
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
@@ -52,8 +53,12 @@ class _Planner:
         self.request = request
         self.registry = registry
         dtype = keys.dtype(request.precision)
+        towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
+        # The names of folders of records: of two names of one backbone the first.
+        self.homes = {tower.digest: tower.name for tower in reversed(towers.values())}
         self.backbones = {
-            name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones
+            name: replace(tower, dtype=dtype, name=_distinct(tower, tower.digest, list(towers.values())[:i]))
+            for i, (name, tower) in enumerate(towers.items())
         }
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
@@ -79,7 +84,8 @@ class _Planner:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
-        return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins))
+        contents = {d.lists: d.digest for d in self.datasets.values() if d.lists}
+        return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
 
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
         """The datasets that are here; for the others every method is blocked."""
@@ -94,9 +100,18 @@ class _Planner:
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
-            out = self.request.results / "splits"
-            self.datasets[name] = catalog.find(name, self.request.data_root, out=out)
+            r = self.request
+            found = self._watched(catalog.find(name, r.data_root, out=r.results / "splits"))
+            printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
+            self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
+
+    def _watched(self, found: Dataset) -> Dataset:
+        """The dataset under the digest of what its image files hold now."""
+        r = self.request
+        if r.contents is None:
+            return seen.current(found, (r.results, r.cache or default_root()))
+        return replace(found, digest=r.contents.get(found.lists, found.digest))
 
     def _block(self, method: str, dataset: str, reason: str) -> None:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
@@ -244,7 +259,9 @@ class _Planner:
             after=after,
             parts=parts,
             key=parts.digest(),
-            where=places.folder(self.request.results, backbone.name, dataset.name, method.name),
+            where=places.folder(
+                self.request.results, self.homes[backbone.digest], dataset.spec.name, method.name
+            ),
             changed=changed_early,
         )
         return fit, late, changed_late
@@ -274,7 +291,13 @@ class _Planner:
         return evaluations
 
     def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:
-        key = (dataset.name, shots, seed)
+        key = (dataset.digest, shots, seed)
         if key not in self.draws:
             self.draws[key] = fewshot.draw(dataset, shots, seed)
         return self.draws[key]
+
+
+def _distinct(one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]) -> str:
+    """The name that a dataset or backbone prints, with digits of what it is where another bears it too."""
+    taken = any(other.name == one.name and other.digest != one.digest for other in others)
+    return told_apart(one.name, identity) if taken else one.name

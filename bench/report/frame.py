@@ -19,6 +19,7 @@ from bench.records import store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report import current
+from bench.report.apart import apart
 from bench.report.coordinates import CELL
 
 COLUMNS = (
@@ -70,7 +71,7 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     BenchError when there are no records, or one that cannot be read.
     """
     results = Path(results)
-    records = list(store.every(results))
+    records = apart(list(store.every(results)))
     if not records:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from bench.data import seen
+from bench.data.dataset import Dataset
 from bench.plan.cells import label
 from bench.plan.todo import Todo
 from bench.records.store import Clock
@@ -41,11 +44,25 @@ class Desk:
         self.encoder = Encoder(session, fresh)
         self.states = States(session, self.recorder, join)
         self.waiting = Waiting(session, self.recorder)
+        self.noted: dict[str, set[str]] = {}  # by the dataset's digest: images whose stamps are kept
 
     @property
     def outcome(self) -> Outcome:
         """What was done so far."""
         return self.recorder.outcome
+
+    def note(self, portion: Iterable[Todo]) -> None:
+        """Keep, beside the records to come, what the image files are that a portion reads."""
+        reads: dict[str, tuple[Dataset, dict[str, None]]] = {}
+        for t in portion:
+            pairs = [(t.fit.dataset, items) for items in (t.fit.draw.train, t.fit.draw.val)]
+            pairs += [(e.target, e.target.test) for e in t.evaluations]
+            for dataset, items in pairs:
+                reads.setdefault(dataset.digest, (dataset, {}))[1].update(dict.fromkeys(items.paths))
+        for digest, (dataset, paths) in reads.items():
+            fresh = paths.keys() - self.noted.setdefault(digest, set())
+            seen.note(self.recorder.results, dataset, sorted(fresh), [self.session.store.root])
+            self.noted[digest] |= fresh
 
     def do(self, t: Todo) -> str:
         """Do one cell; what to say of it."""

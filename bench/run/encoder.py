@@ -17,7 +17,7 @@ from bench.run import stages
 from bench.run.session import Session
 
 _NAMED = 5  # unreadable images of a dataset that are named one by one; records name the others
-Place = tuple[str, str]  # backbone and dataset, by name
+Place = tuple[str, str]  # digests of backbone and dataset
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Encoder:
 
     def __init__(self, session: Session, fresh: bool) -> None:
         self.session, self.fresh = session, fresh
-        self.taps: dict[str, Taps] = {}  # by backbone
+        self.taps: dict[str, Taps] = {}  # by the backbone's digest
         self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # of the round: by path
 
     def begin(self, todo: Iterable[Todo]) -> None:
         """Look at all that the run will read, so that one pass of an image serves every tap."""
-        reads = [(t.fit.backbone.name, need) for t in todo for need in self._reads(t)]
-        names = {name for name, _ in reads}
-        self.taps = {name: needs.taps_by_view(n for s, n in reads if s == name) for name in names}
+        reads = [(t.fit.backbone.digest, need) for t in todo for need in self._reads(t)]
+        towers = {tower for tower, _ in reads}
+        self.taps = {tower: needs.taps_by_view(n for s, n in reads if s == tower) for tower in towers}
 
     def encode(self, group: Sequence[Todo]) -> Encoded:
         """Encode what the cells of a round read and the store lacks.
@@ -53,10 +53,10 @@ class Encoder:
         reads = [(t.fit.backbone, need) for t in group for need in self._reads(t)]
         broken: dict[Place, Exception] = {}
         self.bad, encodes = {}, 0
-        for spec in {s.name: s for s, _ in reads}.values():
-            by_dataset = needs.wanted((n for s, n in reads if s.name == spec.name), self.taps[spec.name])
+        for tower, spec in {s.digest: s for s, _ in reads}.items():
+            by_dataset = needs.wanted((n for s, n in reads if s.digest == tower), self.taps[tower])
             for dataset, wanted in by_dataset.values():
-                place = spec.name, dataset.name
+                place = tower, dataset.digest
                 try:
                     with stages.stage("encode"):
                         count, self.bad[place] = self._encode(spec, dataset, wanted)
@@ -101,7 +101,9 @@ class Encoder:
         def error(reads: Iterable[Need]) -> Exception | None:
             wanted = list(reads)
             places = [
-                (spec.name, dataset.name) for dataset, _, _, view, tap in wanted if needs.stored(tap, view)
+                (spec.digest, dataset.digest)
+                for dataset, _, _, view, tap in wanted
+                if needs.stored(tap, view)
             ]
             whole = next((broken[place] for place in places if place in broken), None)
             return whole or self._first_bad(spec, wanted)
@@ -114,7 +116,7 @@ class Encoder:
     def _first_bad(self, spec: BackboneSpec, reads: Iterable[Need]) -> UnreadableImage | None:
         """The first image of what is read that cannot be read, unless the store holds it from before."""
         for dataset, _, paths, view, tap in reads:
-            bad = self.bad.get((spec.name, dataset.name), {})
+            bad = self.bad.get((spec.digest, dataset.digest), {})
             for path in paths if bad else ():
                 if path in bad and (
                     not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])

@@ -136,6 +136,8 @@ def fit_record(
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
         has_state=bool(fitted.params),
         state=codec.checksum_bytes(state) if state else "",
+        dataset_identity=fit.dataset.spec.identity,
+        dataset_covers=fit.dataset.covers,
         provenance=provenance,
     )
 

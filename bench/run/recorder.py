@@ -85,6 +85,7 @@ class Recorder:
             title=fit.method.title,
             parts=fit.parts,
             changed=dict(fit.changed),
+            dataset_identity=fit.dataset.spec.identity,
             provenance=provenance.of_run(self.session.device, fit.method),
         )
         if recorded(fit) is None or self._older(fit.key):

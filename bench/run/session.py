@@ -16,6 +16,7 @@ from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
 from bench.clip.text import classifier
 from bench.clip.vocabulary import untrained_tokens
+from bench.data import seen
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
@@ -128,7 +129,9 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store; what was encoded, and how fast."""
+        """Bring features into the store; what was encoded, and how fast. What images were is kept beside."""
+        pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
+        seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
         return encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
 
     def unreadable(

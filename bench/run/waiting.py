@@ -36,7 +36,7 @@ class Waiting:
         """Make all that wait: one pass for each backbone and test set."""
         groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
         for t, job, facts in self.jobs:
-            groups[t.fit.backbone.name, job.evaluation.target.name].append((t, job, facts))
+            groups[t.fit.backbone.digest, job.evaluation.target.digest].append((t, job, facts))
         self.jobs = []
         for group in groups.values():
             results: Sequence[Evaluated | Exception]

@@ -42,6 +42,7 @@ def desk(stops: tuple[str, ...] = ()) -> Any:
         encoder=Encoder(stops),
         recorder=SimpleNamespace(failure=lambda cell, error: f"FAILED {cell}: {error}"),
         session=SimpleNamespace(report=heard.append),
+        note=lambda portion: None,
         heard=heard,
     )
 
@@ -140,7 +141,7 @@ def test_an_error_of_the_way_lets_go_of_everything() -> None:
 def named(dataset: str, seed: int) -> Any:
     """A cell as far as rounds and the serial way look at one."""
     cell = SimpleNamespace(shots=1, seed=seed)
-    return SimpleNamespace(fit=SimpleNamespace(dataset=SimpleNamespace(name=dataset), cell=cell))
+    return SimpleNamespace(fit=SimpleNamespace(dataset=SimpleNamespace(name=dataset, digest=dataset), cell=cell))
 
 
 def serial_desk(seconds: float = 0.0) -> Any:
