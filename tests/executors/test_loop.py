@@ -141,7 +141,8 @@ def test_an_error_of_the_way_lets_go_of_everything() -> None:
 def named(dataset: str, seed: int) -> Any:
     """A cell as far as rounds and the serial way look at one."""
     cell = SimpleNamespace(shots=1, seed=seed)
-    return SimpleNamespace(fit=SimpleNamespace(dataset=SimpleNamespace(name=dataset, digest=dataset), cell=cell))
+    data = SimpleNamespace(name=dataset, digest=dataset)
+    return SimpleNamespace(fit=SimpleNamespace(dataset=data, cell=cell))
 
 
 def serial_desk(seconds: float = 0.0) -> Any:
