@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from bench.data.reading import Reading
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -50,7 +52,7 @@ class Dataset:
     subset of their source's classes: label i here is row ``classes[i]`` of the source's class list; None
     means all, in order. ``own_split`` marks lists cut by this program where no published ones are at hand
     (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of
-    the draw, if there is one.
+    the draw, if there is one. ``reading`` says how somebody's own folder was understood.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Dataset:
     classes: tuple[int, ...] | None = None
     own_split: bool = False
     indices: Path | None = None
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)

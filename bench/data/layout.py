@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.data.spec import DatasetSpec
 from bench.errors import MissingData
+from bench.paths import from_home
 
 if TYPE_CHECKING:
     from bench.data.catalog import Place
@@ -19,7 +20,7 @@ def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
     Raises MissingData when the description needs a data root and none is given.
     """
     roots = [root for root in (spec.base, place.data_root) if root is not None]
-    folders = [Path(folder).expanduser() for folder in spec.folders]
+    folders = [from_home(folder) for folder in spec.folders]
     tried = [root / folder for root in roots for folder in folders if not folder.is_absolute()]
     tried += [folder for folder in folders if folder.is_absolute()]
     if not tried:
