@@ -46,12 +46,13 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import names, numbers
+    from bench.cli.options import datasets as paths_or_names
+    from bench.cli.options import numbers
     from bench.cli.show import show
     from bench.report import compare as comparing
     from bench.report.frame import load_results
 
-    where = places(names(datasets))
+    where = places(paths_or_names(datasets))
     comparison = comparing.compare(
         load_results(results),
         first,
@@ -76,15 +77,16 @@ def compare(
 def places(given: tuple[str, ...]) -> dict[str, str]:
     """Names of the datasets on the command line, some of which may be paths, and what to find each by."""
     from bench.data import catalog
+    from bench.paths import from_home
 
-    return {catalog.describe(name).name if Path(name).expanduser().exists() else name: name for name in given}
+    return {catalog.describe(name).name if from_home(name).exists() else name: name for name in given}
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
-    """The dataset with its images."""
+    """The dataset with its images; whether they are those of the records, their digest says."""
     from bench.data import catalog
 
-    return catalog.find(name, data_root, out=results / "splits")
+    return catalog.find(name, data_root, out=results, skip_bad=True)
 
 
 def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: int) -> Image.Image:

@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.files import sha256_file
 from bench.names import printable, shown
 
+FLAT = "not in a class folder"
 ALL = "all"  # the one part of a folder whose split is still to be made
 
 
@@ -54,7 +55,7 @@ class Gathered:
 
 
 def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
-    """Everything below ``root``; ``parts`` maps each part to its folder, and is ``{ALL: ""}`` without a split.
+    """Everything below ``root``; ``parts`` maps each part to its folder; without a split, ``{ALL: ""}``.
 
     The classes are those of the first part. The description may rename or drop classes. Raises BenchError
     when it speaks of a class that is not there, and when there are no class folders at all.
@@ -65,12 +66,12 @@ def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
         listing = look(root, home, links=True)
         folders[part] = list(listing.folders)
         found.passed += listing.passed
-        found.passed += [("not in a class folder", _join(home, name)) for name in listing.pictures]
+        found.passed += [(FLAT, _join(home, name)) for name in listing.pictures]
     if ALL not in parts:
         top, used = look(root, links=True), {home.partition("/")[0] for home in parts.values()}
-        found.passed += [*top.passed, *(("not in a class folder", name) for name in top.pictures)]
-        found.passed += [("beside the split (a folder)", name) for name in top.folders if name not in used]
-    found.names = _names(root, folders, next(iter(parts.values())), spec)
+        found.passed += [*top.passed, *((FLAT, name) for name in top.pictures)]
+        found.passed += [("beside the split", f"{name}/") for name in top.folders if name not in used]
+    found.names = _names(found, folders, spec)
     for part, home in parts.items():
         kept = [folder for folder in folders[part] if printable(folder) not in spec.classnames.drop]
         found.paths[part] = {folder: _pictures(found, _join(home, folder), folder) for folder in kept}
@@ -82,14 +83,13 @@ def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
     return found
 
 
-def _names(root: Path, folders: Mapping[str, list[str]], first: str, spec: DatasetSpec) -> dict[str, str]:
-    """Class folder to class name, of the first part's folders."""
-    rule = spec.classnames
+def _names(found: Gathered, folders: Mapping[str, list[str]], spec: DatasetSpec) -> dict[str, str]:
+    """Class folder to class name, of the first part's folders; ``folders`` by part."""
+    rule, home = spec.classnames, found.root / next(iter(found.homes.values()))
     there = {printable(folder) for part in folders.values() for folder in part}
     if unknown := {*rule.rename, *rule.drop} - there:
         raise BenchError(
-            f"{spec.name}: [classnames] speaks of '{min(unknown)}', "
-            f"which is no class folder of {root / first}"
+            f"{spec.name}: [classnames] speaks of '{min(unknown)}', which is no class folder of {home}"
         )
     names = {
         folder: rule.rename.get(printable(folder), printable(folder))
@@ -97,8 +97,9 @@ def _names(root: Path, folders: Mapping[str, list[str]], first: str, spec: Datas
         if printable(folder) not in rule.drop
     }
     if not names:
+        flat = sum(reason == FLAT for reason, _ in found.passed)
         raise BenchError(
-            f"{shown(str(root / first))}: no class folders; "
+            f"{shown(str(home))}: no class folders{f', but {flat} images' if flat else ''}; "
             "put the images of each class into a folder named after it"
         )
     return names

@@ -48,6 +48,8 @@ def _unwrapped(root: Path, folder: str, classes: Collection[str], parts_count: b
             return folder
         only = here.folders[0]
         inner = f"{folder}/{only}" if folder else only
+        if (root / folder).resolve().is_relative_to((root / inner).resolve()):
+            return folder  # a link that leads back
         within = look(root, inner, links=True)
         if only in classes or (parts_count and part_of(only)) or within.pictures or not within.folders:
             return folder
@@ -61,9 +63,9 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
     a split nor classes: a part without train or test, two spellings of one part, a part without class
     folders.
     """
-    named = {folder: part for folder in top.folders if folder not in classes and (part := part_of(folder))}
+    said = {folder: words for folder in top.folders if folder not in classes and (words := part_of(folder))}
     groups: dict[str, dict[str, list[str]]] = {}
-    for folder, (part, rest) in named.items():
+    for folder, (part, rest) in said.items():
         groups.setdefault(rest, {}).setdefault(part, []).append(folder)
     # A word in a longer name (train_station) makes a part only beside another part of that name.
     groups = {
@@ -73,7 +75,7 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
     held = {folder: look(root, folder, links=True) for folder in members}
     flat = [folder for folder in members if not held[folder].folders]
     if len(flat) == len(members):
-        if len({named[folder][0] for folder in flat}) > 1:
+        if len({said[folder][0] for folder in flat}) > 1:
             raise BenchError(
                 f"{shown(str(root))}: {_list(flat)} hold images but no class folders; "
                 "put the images of each class into a folder named after it"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+HIDDEN = "hidden"  # a reason to leave out a file
+
 
 @dataclass(frozen=True)
 class LeftOut:

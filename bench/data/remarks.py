@@ -20,7 +20,7 @@ def refuse_parts_inside(found: Gathered) -> None:
         parts = {part[0] for name in inner if (part := part_of(name))}
         if {"train", "test"} <= parts:
             raise BenchError(
-                f"{shown(str(found.root))}: class {shown(folder)} holds {first(sorted(inner))}; "
+                f"{shown(str(found.root))}: class {shown(folder)} holds {few(sorted(inner))}; "
                 "turn it round: train/ and test/ outside, the class folders inside them"
             )
 
@@ -31,25 +31,25 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
     lines = []
     if numbers := [name for name in names if _NUMBER.fullmatch(name)]:
         lines.append(
-            f"{len(numbers)} of {len(names)} class names are numbers ({first(numbers)}), which say nothing in "
-            "a prompt; rename the folders, or write a TOML file: [classnames] rename = "
+            f"{len(numbers)} of {len(names)} class names are numbers ({few(numbers)}), which say nothing "
+            "in a prompt; rename the folders, or write a TOML file: [classnames] rename = "
             f'{{ "{numbers[0]}" = "..." }}'
         )
     if foreign := [printable(folder) for folder in kept if printable(folder) != folder]:
         lines.append(
-            f"class folders whose names are not UTF-8 are read as {first(foreign)}; rename them, or write a "
+            f"class folders whose names are not UTF-8 are read as {few(foreign)}; rename them, or write a "
             f"TOML file: [classnames] rename = {{ '{foreign[0]}' = \"...\" }}"
         )
     for part in ("val", "test"):
         there = found.paths.get(part)
         absent = [found.names[folder] for folder in kept if there and not there.get(folder)]
         if absent and len(absent) < len(kept):
-            lines.append(f"no {part} images of {len(absent)} of {len(kept)} classes ({first(absent)})")
-    inner = {folder: names for folder, names in _inner(found).items() if folder in kept and len(names) > 1}
-    if inner:
-        folder, within = next(iter(inner.items()))
+            lines.append(f"no {part} images of {len(absent)} of {len(kept)} classes ({few(absent)})")
+    made = {folder: within for folder, within in _inner(found).items() if folder in kept and len(within) > 1}
+    if made:
+        folder, within = next(iter(made.items()))
         lines.append(
-            f"class {shown(found.names[folder])} is made of folders ({first(sorted(within))}) and holds no "
+            f"class {shown(found.names[folder])} is made of folders ({few(sorted(within))}) and holds no "
             "image itself; if those are the classes, name the folder that holds them, or, if it is a part of "
             "a split, call it train/, val/ or test/"
         )
@@ -67,7 +67,7 @@ def _inner(found: Gathered) -> Mapping[str, set[str]]:
     return result
 
 
-def first(names: Iterable[str]) -> str:
+def few(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""

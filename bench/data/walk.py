@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.endings import is_picture, why_not
+from bench.data.reading import HIDDEN
 from bench.errors import BenchError
 from bench.names import shown
 
@@ -42,7 +43,7 @@ def look(root: Path, folder: str = "", links: bool = False) -> Listing:
         for entry in found:
             reason = ""
             if entry.name.startswith(".") or entry.name in LITTER:
-                reason = "hidden"
+                reason = HIDDEN
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 reason = "behind a dangling link"
             elif entry.is_dir():

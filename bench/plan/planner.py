@@ -94,8 +94,10 @@ class _Planner:
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
-            out = self.request.results / "splits"
-            self.datasets[name] = catalog.find(name, self.request.data_root, out=out)
+            out = self.request.results
+            self.datasets[name] = catalog.find(
+                name, self.request.data_root, out=out, skip_bad=self.request.skip_bad
+            )
         return self.datasets[name]
 
     def _block(self, method: str, dataset: str, reason: str) -> None:
