@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.data.spec import DatasetSpec
 from bench.errors import MissingData
+from bench.names import shown
 from bench.paths import from_home
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ())
 
 def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> MissingData:
     """The error for something that is in none of the ``tried`` places."""
-    places = ", ".join(str(path) for path in tried)
+    places = ", ".join(shown(str(path)) for path in tried)
     return MissingData(f"{spec.name}: {what} is in none of: {places}. {' '.join(mend.split())}".rstrip())
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from bench.cli import reading
+from bench.cli.app import app as bench
 from bench.cli.data import app
 from bench.data import catalog, endings
 from bench.data.dataset import Dataset
@@ -83,6 +84,13 @@ def test_the_line_is_printed_by_the_verbs(tmp_path: Path) -> None:
     assert "note: no split given" in verified.stdout
     assert line in CliRunner().invoke(app, ["verify", *words, "--format", "json"]).stderr
     assert line in CliRunner().invoke(app, ["draw", *words]).stderr
+    run = ["run", "--methods", "zero-shot", "--backbone", "pocket-rn", "--datasets", words[0]]
+    run += ["--results", str(tmp_path / "results"), "--dry-run"]
+    planned = CliRunner().invoke(bench, [*run, "--skip-bad"]).stdout
+    assert f"  {line}\n" in planned and "note on pets: no split given" in planned
+    assert list((tmp_path / "results" / "splits").glob("pets-*.json"))
+    refused = CliRunner().invoke(bench, run).exception
+    assert isinstance(refused, BenchError) and "emu (no images)" in str(refused)
     for verb in ("verify", "draw"):
         refused = CliRunner().invoke(app, [verb, words[0]]).exception
         assert isinstance(refused, BenchError) and "emu (no images)" in str(refused)
