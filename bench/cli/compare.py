@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,11 @@ def places(given: tuple[str, ...]) -> dict[str, str]:
     from bench.data import catalog
     from bench.paths import from_home
 
-    return {catalog.describe(name).name if from_home(name).exists() else name: name for name in given}
+    here = (os.path.exists(from_home(name)) for name in given)
+    return {
+        catalog.describe(name).name if is_path else name: name
+        for name, is_path in zip(given, here, strict=True)
+    }
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:

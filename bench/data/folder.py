@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bench.data import layout
 from bench.data.catalog import Place
+from bench.data.cut import SHARES, carved, cut
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.gather import ALL, Gathered, gather
 from bench.data.imagefile import FolderSource
 from bench.data.parts import split_folders, unwrap
-from bench.data.reading import Reading, counted
+from bench.data.reading import HIDDEN, Reading, counted
 from bench.data.remarks import refuse_parts_inside, remarks
 from bench.data.repeats import repeats
 from bench.data.spec import DatasetSpec
@@ -20,7 +21,6 @@ from bench.errors import BenchError
 from bench.files import write_json
 from bench.names import printable, shown
 
-SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 _NO_SPLIT = "no split given: each class is cut 50/20/30 by content"
 _NO_VAL = "no val folder: a fifth of train, by content, is set aside for validation"
 _LONGEST = 160  # bytes of a name in a file's name, which may have 255
@@ -103,8 +103,17 @@ def _judge(found: Gathered, need: int) -> None:
         if different < need and folder not in found.bad:
             images = f"{part}image{'' if different == 1 else 's'}"
             found.bad[folder] = (
-                f"{different} different {images} where {need} are needed" if different else f"no {images}"
+                f"{different} different {images} where {need} are needed"
+                if different
+                else f"no {images}{_instead(found, folder)}"
             )
+
+
+def _instead(found: Gathered, folder: str) -> str:
+    """What most of the files are that a class folder without images holds, if there are any."""
+    within = f"{found.home(folder)}/"
+    left = counted((why, path) for why, path in found.passed if why != HIDDEN and path.startswith(within))
+    return f", but {left[0].count} {left[0].reason}" if left else ""
 
 
 def _kept(found: Gathered, skip_bad: bool) -> list[str]:
@@ -121,7 +130,8 @@ def _kept(found: Gathered, skip_bad: bool) -> list[str]:
         )
     if found.unreadable:
         each = ", ".join(f"{shown(file)} ({reason})" for file, reason in found.unreadable)
-        faults.append(f"{len(found.unreadable)} image files cannot be read: {each}")
+        count = len(found.unreadable)
+        faults.append(f"{count} image file{'' if count == 1 else 's'} cannot be read: {each}")
     kept = [folder for folder in found.names if folder not in found.bad]
     if faults and (not skip_bad or len(kept) < 2):
         raise BenchError(
@@ -145,32 +155,6 @@ def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
     return rows
 
 
-def cut(hashes: Mapping[str, str], where: str) -> dict[str, list[str]]:
-    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files together.
-
-    ``hashes`` maps a path to the SHA-256 of its content. Every part gets at least one image. Raises
-    BenchError, beginning with ``where``, when there are fewer than 3 different images.
-    """
-    groups: dict[str, list[str]] = {}
-    for path, content in sorted(hashes.items(), key=lambda item: (item[1], item[0])):
-        groups.setdefault(content, []).append(path)
-    if len(groups) < len(SHARES):
-        raise BenchError(
-            f"{where}: a class needs at least 3 different images (training, validation, test), "
-            f"and this one has {len(groups)}; add images or take the folder away"
-        )
-    result: dict[str, list[str]] = {part: [] for part in SHARES}
-    order = list(SHARES)
-    current = 0
-    for done, group in enumerate(groups.values()):
-        part, later = result[order[current]], len(order) - current - 1
-        full = len(part) >= round(SHARES[order[current]] * len(hashes))
-        if later and part and (full or len(groups) - done <= later):
-            current += 1
-        result[order[current]] += group
-    return result
-
-
 def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
     rows: Rows = {
         part: [(path, label) for label, folder in enumerate(kept) for path in classes.get(folder, ())]
@@ -180,23 +164,8 @@ def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
         test = found.root / found.homes["test"]
         raise BenchError(f"{shown(str(test))}: no images in its class folders")
     if carve:
-        rows["train"], rows["val"] = _carve(found.hashes, rows["train"])
+        rows["train"], rows["val"] = carved(found.hashes, rows["train"])
     return rows
-
-
-def _carve(
-    hashes: Mapping[str, str], rows: list[tuple[str, int]]
-) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """The training ``rows`` as train and val, which gets a fifth of each class, by content hash."""
-    train: list[tuple[str, int]] = []
-    val: list[tuple[str, int]] = []
-    for label in sorted({label for _, label in rows}):
-        own = [path for path, row_label in rows if row_label == label]
-        contents = sorted({hashes[path] for path in own})
-        held_out = set(contents[: max(1, round(0.2 * len(contents)))])
-        train += [(path, label) for path in own if hashes[path] not in held_out]
-        val += [(path, label) for path in own if hashes[path] in held_out]
-    return train, val
 
 
 def _split(rows: Rows, names: tuple[str, ...]) -> Split:

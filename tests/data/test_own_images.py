@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data import catalog, fewshot
-from bench.data.folder import cut
+from bench.data.cut import cut
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
 from tests.fixtures import disk

@@ -106,6 +106,14 @@ def test_endings_are_those_that_pillow_reads(tmp_path: Path) -> None:
     assert {endings.why_not("a.0001"), endings.why_not("photo.of my cat")} == {"with an unknown ending"}
 
 
+def test_a_class_of_foreign_files_only(tmp_path: Path) -> None:
+    for name, ending in (("owl", ".jpe"), ("auk", ".PNG"), ("emu", ".heic")):
+        disk.byte_folder(tmp_path / "x" / name, 3, ending=ending)
+    (tmp_path / "x" / "emu" / "a.txt").touch()
+    with pytest.raises(BenchError, match=r"x: 1 of 3 .*: emu \(no images, but 3 \.heic \(not readable here"):
+        read(tmp_path / "x")
+
+
 def test_the_same_pictures_in_two_parts_are_said(tmp_path: Path) -> None:
     for name in ("owl", "auk"):
         disk.byte_folder(tmp_path / "x" / "Train" / name, 6)
