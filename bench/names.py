@@ -18,6 +18,18 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
+def printable(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are not UTF-8 are written as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(name: str) -> str:
+    """A file's or a class's name on one line of a message: printable, line breaks and the like escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable(name)
+    )
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A ready-made hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string."""
     known = {canonical(n): n for n in names}

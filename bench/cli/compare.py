@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,13 +48,14 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import names, numbers
+    from bench.cli.options import datasets as paths_or_names
+    from bench.cli.options import numbers
     from bench.cli.show import show
     from bench.report import compare as comparing
     from bench.report.frame import load_results
 
     frame = load_results(results)
-    where = places(names(datasets), set(frame["target"]))
+    where = places(paths_or_names(datasets), set(frame["target"]))
     comparison = comparing.compare(
         frame,
         first,
@@ -82,9 +84,10 @@ def places(given: tuple[str, ...], known: Collection[str]) -> dict[str, str]:
     """
     from bench.data import catalog
     from bench.names import told_apart
+    from bench.paths import from_home
 
     def name_of(text: str) -> str:
-        if not Path(text).expanduser().exists():
+        if not os.path.exists(from_home(text)):
             return text
         described = catalog.describe(text)
         apart = told_apart(described.name, described.identity)
@@ -94,11 +97,11 @@ def places(given: tuple[str, ...], known: Collection[str]) -> dict[str, str]:
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
-    """The dataset with its images, as they are now."""
+    """The dataset with its images as they are now; whether they are those of the records, its digest says."""
     from bench.data import catalog, seen
     from bench.features.store import default_root
 
-    found = catalog.find(name, data_root, out=results / "splits")
+    found = catalog.find(name, data_root, out=results, skip_bad=True)
     return seen.current(found, [results, default_root()])
 
 

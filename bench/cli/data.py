@@ -18,6 +18,9 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False),
 ]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Go on without classes of your own folder that cannot be used.")
+]
 
 
 class Format(StrEnum):
@@ -42,18 +45,22 @@ def draw(
     format: Annotated[
         Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")
     ] = Format.json,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Print the few-shot set of a dataset. Needs its split file, no images."""
+    from bench.cli import reading
     from bench.data import catalog, fewshot
     from bench.data.dataset import path_digest
 
-    opened = catalog.find(dataset, data_root, images=False)
+    opened = catalog.find(dataset, data_root, images=False, skip_bad=skip_bad)
     drawn = fewshot.read_index(opened, index) if index else fewshot.draw(opened, shots, seed)
     if format is Format.json:
         typer.echo(json.dumps(fewshot.export_index(opened, drawn), indent=4, ensure_ascii=False))
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
             typer.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+    if line := reading.line(opened):
+        typer.echo(line, err=True)
     for note in filter(None, (*opened.notes, drawn.note)):
         typer.echo(f"note: {note}", err=True)
 
@@ -88,15 +95,21 @@ def verify(
     dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
     data_root: DataRoot = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Open every listed image; show the first ten that fail and the likely cause. Exit 1 if any fails."""
     from rich.console import Console
     from rich.progress import Progress
 
+    from bench.cli import reading
     from bench.data import catalog
     from bench.data.verify import verify as check
 
-    opened = catalog.find(dataset, data_root)
+    opened = catalog.find(dataset, data_root, skip_bad=skip_bad)
+    if line := reading.line(opened):
+        typer.echo(line, err=format is Format.json)
+        for note in opened.notes:
+            typer.echo(f"note: {note}", err=format is Format.json)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(opened.name, total=None)

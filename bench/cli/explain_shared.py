@@ -78,7 +78,7 @@ def opened(
     from bench.registry import builtin
 
     spec = spec_of(backbone, image, *filter(None, [dataset]))
-    single = Path(image).is_file() or ":" in image
+    single = Path(image).is_file() or (":" in image and not os.path.isdir(image))
     home: Dataset | None = None
     chosen: list[Picture] = []
     if single:
@@ -133,7 +133,8 @@ def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:
 
     if backbone:
         return resolve(backbone)
-    sets = [text.rpartition(":")[0] or text for text in texts if not Path(text).is_file()]
+    named = [text for text in texts if not Path(text).is_file()]
+    sets = [text if os.path.isdir(text) else text.rpartition(":")[0] or text for text in named]
     foreign = not sets or not all(embedded(catalog.describe(name)) for name in sets)
     return resolve("RN50" if foreign else "pocket-rn")
 

@@ -20,6 +20,7 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 
 def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
+    from bench.cli import reading
     from bench.plan import estimate
     from bench.plan.why import drifted, shadowed
 
@@ -42,9 +43,14 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
                 "of training without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
+    read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
+    datasets = {d.digest: d for d in read}.values()
+    for line in filter(None, map(reading.line, datasets)):
+        typer.echo(f"  {line}")
     said = {
         (t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note
     }
+    said |= {(d.name, note) for d in datasets if reading.line(d) for note in d.notes}  # done or not
     for notes in sorted(said):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):

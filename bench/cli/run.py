@@ -79,6 +79,10 @@ def run(
         bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Go on without classes of your own folders that cannot be used."),
+    ] = False,
     time_budget: Annotated[
         float | None, typer.Option(help="Minutes after which no new cell starts.", min=0)
     ] = None,
@@ -88,7 +92,7 @@ def run(
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
     from bench import registry as registries
-    from bench.cli import plan_view
+    from bench.cli import options, plan_view
     from bench.cli.options import names, numbers
     from bench.data import catalog
     from bench.names import canonical
@@ -106,13 +110,14 @@ def run(
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
     # The embedded models know the embedded drawings; for anything else CLIP's RN50 is the default.
-    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
+    given = options.datasets(datasets)
+    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in given)
     request = Request(
         methods=names(methods) or chosen.methods,
-        datasets=names(datasets) or chosen.datasets,
+        datasets=given or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
-        backbones=names(backbone) or (("RN50",) if foreign else chosen.backbones),
+        backbones=options.backbones(backbone) or (("RN50",) if foreign else chosen.backbones),
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
@@ -125,6 +130,7 @@ def run(
         results=results,
         cache=cache,
         allow_torchscript=allow_torchscript,
+        skip_bad=skip_bad,
     )
     planned = planner.make(request, registry)
     todo, complete = remaining(planned, fresh)

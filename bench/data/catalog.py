@@ -20,8 +20,8 @@ from pathlib import Path
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, parse, read_toml
 from bench.errors import BenchError
-from bench.names import canonical, nearest
-from bench.paths import datasets_dir
+from bench.names import canonical, nearest, printable, shown
+from bench.paths import datasets_dir, from_home
 
 __all__ = ["DatasetSpec", "Place", "Reader", "find", "names", "spec"]
 
@@ -47,12 +47,13 @@ class Place:
 
     ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
     that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
-    given.
+    given. ``skip_bad`` leaves out classes of somebody's own folder that cannot be used, instead of refusing.
     """
 
     data_root: Path | None = None
     images: bool = True
     out: Path | None = None
+    skip_bad: bool = False
 
 
 Reader = Callable[[DatasetSpec, Place], Dataset]
@@ -79,30 +80,38 @@ def spec(name: str) -> DatasetSpec:
 
 
 def find(
-    name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None
+    name_or_path: str,
+    data_root: Path | None,
+    *,
+    images: bool = True,
+    out: Path | None = None,
+    skip_bad: bool = False,
 ) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
-    ``images=False`` reads the lists only. Raises MissingData when something is not where it is looked for and
-    BenchError when what is there cannot be used.
+    ``images=False`` reads the lists only; ``out`` and ``skip_bad`` are those of Place. Raises MissingData
+    when something is not where it is looked for and BenchError when what is there cannot be used.
     """
     described = describe(name_or_path)
-    return reader(described.reader)(described, Place(data_root, images, out))
+    return reader(described.reader)(described, Place(data_root, images, out, skip_bad))
 
 
 def describe(name_or_path: str) -> DatasetSpec:
     """The description that ``find`` uses: by name first, then by path."""
-    path = Path(name_or_path).expanduser()
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
-    if path.suffix == ".toml" and path.is_file():
+    path = from_home(name_or_path)
+    # os.path says no to names that no file can have, where Path raises the system's error.
+    if path.suffix == ".toml" and os.path.isfile(path):
         return _own(read_toml(path), path.resolve())
-    if path.is_dir():
+    if os.path.isdir(path):
         folder = path.resolve()
-        table = {"name": folder.name or "images", "folder": str(folder)}
+        table = {"name": printable(folder.name) or "images", "folder": str(folder)}
         return _own(parse(table, str(path), base=folder.parent), folder)
+    if os.path.isfile(path):
+        raise BenchError(f"{shown(name_or_path)}: a file, and no TOML; name the folder of images")
     if path.suffix == ".toml" or len(path.parts) > 1:
-        raise BenchError(f"{name_or_path}: no such folder or TOML file")
+        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file")
     return spec(name_or_path)
 
 

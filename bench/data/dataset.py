@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from bench.data.reading import Reading
 from bench.files import digest
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Dataset:
     shifted test sets that hold a subset of their source's classes: label i here is row ``classes[i]`` of the
     source's class list; None means all, in order. ``own_split`` marks lists cut by this program where no
     published ones are at hand (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets
-    4.4) that take the place of the draw, if there is one.
+    4.4) that take the place of the draw, if there is one. ``reading`` says how somebody's own folder was
+    understood.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     own_split: bool = False
     indices: Path | None = None
     lists: str = ""
+    reading: Reading | None = None
 
     @property
     def covers(self) -> Literal["lists", "contents"]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image, UnidentifiedImageError
@@ -18,15 +18,23 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm"
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files under one folder; item paths are relative to it."""
+    """Image files under one folder; item paths are relative to it.
+
+    ``real`` maps an item's path to its file's where that has a name which cannot be stored.
+    """
 
     root: Path
+    real: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def open(self, path: str) -> Image.Image:
         """The image as RGB. BenchError names a file that is absent, unreadable or outside the folder."""
         if escapes(path):
             raise BenchError(f"{path}: a path in a list of images must stay inside {self.root}")
-        return open_rgb(self.root / path.replace("\\", "/"))
+        return open_rgb(self.file(path))
+
+    def file(self, path: str) -> Path:
+        """Where the image of that path lies; Windows' separators are read too."""
+        return self.root / (self.real.get(path) or path.replace("\\", "/"))
 
 
 def open_rgb(file: Path) -> Image.Image:

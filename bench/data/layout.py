@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from bench.data.spec import DatasetSpec
 from bench.errors import MissingData
+from bench.names import shown
+from bench.paths import from_home
 
 if TYPE_CHECKING:
     from bench.data.catalog import Place
@@ -19,7 +21,7 @@ def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
     Raises MissingData when the description needs a data root and none is given.
     """
     roots = [root for root in (spec.base, place.data_root) if root is not None]
-    folders = [Path(folder).expanduser() for folder in spec.folders]
+    folders = [from_home(folder) for folder in spec.folders]
     tried = [root / folder for root in roots for folder in folders if not folder.is_absolute()]
     tried += [folder for folder in folders if folder.is_absolute()]
     if not tried:
@@ -63,7 +65,7 @@ def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ())
 
 def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> MissingData:
     """The error for something that is in none of the ``tried`` places."""
-    places = ", ".join(str(path) for path in tried)
+    places = ", ".join(shown(str(path)) for path in tried)
     return MissingData(f"{spec.name}: {what} is in none of: {places}. {' '.join(mend.split())}".rstrip())
 
 

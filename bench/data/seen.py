@@ -113,7 +113,7 @@ def _listed(dataset: Dataset) -> Iterable[str]:
 
 def _file(dataset: Dataset, path: str) -> Path:
     assert isinstance(dataset.source, FolderSource), "only files are watched"
-    return dataset.source.root / path.replace("\\", "/")
+    return dataset.source.file(path)
 
 
 def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
 from bench.errors import BenchError, MissingData
+from bench.names import shown
 
 SHOWN = 10
 
@@ -37,7 +38,7 @@ def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             if isinstance(error, MissingData):
                 absent.append(path)
             if len(failures) < SHOWN:
-                failures.append((path, str(error)))
+                failures.append((path, shown(str(error))))
         if progress is not None:
             progress(done, len(paths))
     cause = ""
@@ -47,7 +48,7 @@ def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             if absent
             else "damaged files: download the archive again"
         )
-    return Verification(len(paths), failed, tuple(failures), cause)
+    return Verification(len(paths), failed, tuple(failures), shown(cause))
 
 
 def listed(dataset: Dataset) -> Iterator[str]:

@@ -101,7 +101,7 @@ class _Planner:
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
             r = self.request
-            found = self._watched(catalog.find(name, r.data_root, out=r.results / "splits"))
+            found = self._watched(catalog.find(name, r.data_root, out=r.results, skip_bad=r.skip_bad))
             printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
             self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]

@@ -38,3 +38,4 @@ class Request:
     cache: Path | None = None
     allow_torchscript: bool = False
     contents: Mapping[str, str] | None = None
+    skip_bad: bool = False
