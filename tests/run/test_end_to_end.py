@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.types import EvaluationRecord
-from tests.run.conftest import QUICK, Bench, draw_images, of_type, records
+from tests.run.conftest import Bench, draw_images, of_type, quick, records
 
 FOUR = "zero-shot,tip-adapter-f,safe,safe-a"
 
@@ -36,7 +36,7 @@ def command(images: Path, results: Path, *more: str) -> list[str]:
         "2",
         "--results",
         str(results),
-        *QUICK,
+        *quick(more),
         *more,
     ]
 

@@ -186,7 +186,7 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
         states.append(len(held.held))
 
     monkeypatch.setattr(States, "release", counted)
-    done = bench("run", *FOUR, "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
+    done = bench("run", *FOUR[:4], "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert [len(company(tmp_path, "safe")[cell]) for cell in ((2, 1), (2, 2), (3, 1), (3, 2))] == sizes
     assert states == left, "after each cell: those that SAFE-A has yet to read"
