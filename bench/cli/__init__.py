@@ -60,7 +60,7 @@ def _run() -> int:
         app()
     except SystemExit as end:
         for hidden in _hidden(end):
-            if isinstance(hidden, KeyboardInterrupt) or streams.unread(hidden):
+            if isinstance(hidden, KeyboardInterrupt | BrokenPipeError):
                 raise hidden from None
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return Code.GOOD

@@ -78,9 +78,7 @@ def run(
         bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Minutes after which no new cell starts.")
-    ] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
     allow_torchscript: Annotated[
         bool, typer.Option("--allow-torchscript", help="Load weights that run code.")
     ] = False,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import os
+import select
 import sys
 
 PLAIN = "bench-plain-ascii"  # an encoding and a way to meet errors
@@ -69,9 +69,14 @@ def flush() -> None:
         stream.flush()
 
 
-def unread(error: BaseException | None) -> bool:
-    """Whether an error says that the reader of a stream has gone: a pipe to another program is closed."""
-    return isinstance(error, OSError) and error.errno == errno.EPIPE and error.filename is None
+def unread(error: BaseException) -> bool:
+    """Whether an error says that a standard stream has lost its reader: it is a pipe closed at the other end."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    look = select.poll()
+    for number in (1, 2):
+        look.register(number, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in look.poll(0))
 
 
 def silence() -> None:
