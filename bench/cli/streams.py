@@ -70,7 +70,7 @@ def flush() -> None:
 
 
 def unread(error: BaseException) -> bool:
-    """Whether an error says that a standard stream has lost its reader: it is a pipe closed at the other end."""
+    """Whether an error says that a standard stream has lost its reader: a pipe closed at its other end."""
     if not isinstance(error, BrokenPipeError):
         return False
     look = select.poll()
