@@ -78,7 +78,12 @@ def check(
     from bench.report.gate.check import check as compare
     from bench.run import devices
 
-    given = {"--keep": keep, "--plugin": plugin, "--prompt-dir": prompt_dir, "--cache": cache}
+    given: dict[str, object] = {
+        "--keep": keep,
+        "--plugin": plugin,
+        "--prompt-dir": prompt_dir,
+        "--cache": cache,
+    }
     given["--device"] = None if device == "auto" else device
     if lone := [flag for flag, value in given.items() if value and not rerun]:
         raise BenchError(f"{' and '.join(lone)}: heeded with --rerun alone; add it, or leave {lone[0]} out")

@@ -31,7 +31,7 @@ class Group:
         """What the group has done.
 
         ``changed``: the predictions are others on the same kind of machine, and the accuracy has held.
-        ``worse``: cells failed, or the accuracy has not held and the whole interval of its change lies below 0.
+        ``worse``: cells failed, or the accuracy has not held: the whole interval of its change is below 0.
         ``undecided``: the images are too few to say any of these.
         """
         if self.passed:

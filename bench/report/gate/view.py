@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from bench.report.gate.verdict import Group, Verdict
+from bench.report.gate.verdict import Finding, Group, Verdict
 
 FORMATS = ("text", "github", "json")
-_WORDS = {"worse": "got worse", "undecided": "is undecided", "changed": "changed"}
+_WORDS: dict[Finding, tuple[str, str]] = {  # of several groups, and of one
+    "worse": ("got worse", "got worse"),
+    "undecided": ("are undecided", "is undecided"),
+    "changed": ("changed", "changed"),
+}
 
 
 def text(verdict: Verdict) -> str:
     """One line per method and shots, then warnings and the outcome."""
     width = max(len(group.name) for group in verdict.groups)
-    marks = {"held": "ok", "worse": "FAIL"}
+    marks: dict[str, str] = {"held": "ok", "worse": "FAIL"}
     lines = [f"{marks.get(g.finding, g.finding):<9}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
     lines += [f"warning: {warning}" for warning in verdict.warnings]
     return "\n".join([*lines, headline(verdict)]) + "\n"
@@ -23,11 +27,11 @@ def text(verdict: Verdict) -> str:
 def headline(verdict: Verdict) -> str:
     """The outcome in one line, with what the check could have seen."""
     cells, found = sum(g.cells for g in verdict.groups), Counter(g.finding for g in verdict.groups)
-    words = {"worse": "got worse", "undecided": "are undecided", "changed": "changed"}
-    bad = [f"{found[one]} {word}" for one, word in words.items() if found[one]]  # type: ignore[index]
-    if bad:
-        first, _, rest = bad[0].partition(" ")
-        bad[0] = f"{first} of {len(verdict.groups)} groups {rest}"
+    bad = [
+        f"{found[one]} of {len(verdict.groups)} groups {words}"
+        for one, (words, _) in _WORDS.items()
+        if found[one]
+    ]
     head = ", ".join(bad) or f"no method got worse: {cells} cells"
     seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
     could = (
@@ -93,7 +97,9 @@ def as_json(verdict: Verdict) -> str:
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:
     """Workflow commands: an error per failed group, a warning per warning (an error if speed is strict)."""
     lines = [
-        _command("error", f"{g.name} {_WORDS[g.finding]}", g.reason) for g in verdict.groups if not g.passed
+        _command("error", f"{g.name} {_WORDS[g.finding][1]}", g.reason)
+        for g in verdict.groups
+        if not g.passed
     ]
     for warning in verdict.warnings:
         level = "error" if strict_speed and warning.startswith("slower") else "warning"
