@@ -29,9 +29,11 @@ class Board:
         self.end: float | None = None  # when the run will be done, by the clock
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-            BarColumn(16),
-            TextColumn("{task.completed}/{task.total} cells"),
-            TimeElapsedColumn(),
+            BarColumn(10, table_column=Column(width=10)),
+            TextColumn(
+                "{task.completed}/{task.total} cells", table_column=Column(width=2 * len(str(todo)) + 7)
+            ),
+            TimeElapsedColumn(table_column=Column(width=7)),
             _Left(self),
             console=Console(stderr=True),
             transient=True,
@@ -103,7 +105,7 @@ class _Left(ProgressColumn):
     """The time left, counted down between two judgements."""
 
     def __init__(self, board: Board) -> None:
-        super().__init__()
+        super().__init__(Column(width=len("about 1:00:00 left"), no_wrap=True))
         self.board = board
 
     def render(self, task: Task) -> Text:
