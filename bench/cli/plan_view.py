@@ -119,7 +119,9 @@ def show_idle(plan: Plan, complete: int) -> Code:
     if complete:
         typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
         return Code.GOOD
-    reason = "see the reasons above" if plan.blocked else "no method meets its shots, seeds and prompts here"
+    reason = (
+        "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
+    )
     typer.secho(f"bench: nothing can run; {reason}", err=True, fg="red")
     return Code.REFUSED
 
