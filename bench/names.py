@@ -11,6 +11,7 @@ from collections.abc import Iterable
 # What may choose hyper-parameters and the step; bench.plan.protocols says what each does.
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
 PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
+KEEP_STATES = ("needed", "all", "none")  # which fitted states a run leaves on disk
 
 
 def canonical(name: str) -> str:

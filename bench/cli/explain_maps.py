@@ -56,15 +56,17 @@ def correspond(
 
     The answer is the cosine of dense features, stage by stage (Eq. 1).
     """
+    from bench.run import devices
+
+    devices.check(device)
     spec = spec_of(backbone, first, second)
     from bench.clip.backbone import load
     from bench.explain import figure, picture, stages
     from bench.explain.subject import normalised
-    from bench.run.session import pick_device
 
     a, b = (picture.find(text, spec, data_root)[0] for text in (first, second))
     point = a.seen_at(*_point(at))
-    tower = load(spec, pick_device(device))
+    tower = load(spec, devices.pick(device))
     stages_a, stages_b = (stages.stages(tower, normalised(p.pixels[None], spec), every) for p in (a, b))
     drawn = {}
     for name, x_SSD in stages_a.items():

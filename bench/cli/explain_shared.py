@@ -70,13 +70,18 @@ def opened(
     ``image``: a file, DATASET:NUMBER, DATASET:PATH, or a dataset, of which ``count`` test images are taken.
     Raises BenchError for an image file without ``dataset``, and for what cannot be fitted here.
     """
+    from bench.cli import asked
     from bench.errors import BenchError
     from bench.explain import picture as pictures
     from bench.names import canonical
     from bench.plan import settings
     from bench.plan.request import Request
     from bench.registry import builtin
+    from bench.run import devices
 
+    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    devices.check(device)
     spec = spec_of(backbone, image, *filter(None, [dataset]))
     single = Path(image).is_file() or (":" in image and not os.path.isdir(image))
     home: Dataset | None = None
@@ -102,8 +107,7 @@ def opened(
         results=results,
         cache=cache,
     )
-    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    asked.heeded(request, registry, set_ or (), ())
     from bench.explain import share, subject
     from bench.run.session import Session
 

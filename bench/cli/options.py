@@ -44,7 +44,9 @@ def numbers(text: str | None, option: str) -> tuple[int, ...]:
     try:
         values = tuple(int(part) for part in names(text))
     except ValueError as error:
-        raise BenchError(f"{option} {text}: write whole numbers with commas, as in {option} 1,16") from error
+        raise BenchError(
+            f"{option} {text}: write whole numbers with commas, no ranges, as in {option} 1,2,3"
+        ) from error
     if any(n < 1 for n in values):
         raise BenchError(f"{option} {text}: numbers start at 1")
     return values

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from bench.cli.codes import Code
+
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
     from bench.plan.cells import Plan
@@ -118,22 +120,39 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
         typer.echo(f"  {line}")
 
 
-def show_idle(complete: int) -> None:
-    """Nothing to do."""
+def show_idle(plan: Plan, complete: int) -> Code:
+    """Nothing to do: everything is recorded, or nothing can run. The exit code."""
     if complete:
-        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps")
-    else:
-        typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
+        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
+        return Code.GOOD
+    reason = (
+        "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
+    )
+    typer.secho(f"bench: nothing can run; {reason}", err=True, fg="red")
+    return Code.REFUSED
 
 
-def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
-    """What was done, every failure, and whether records were made under other conditions ``before``."""
+def _blocked(plan: Plan) -> str:
+    return f"; {len(plan.blocked)} blocked" if plan.blocked else ""
+
+
+def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Plan) -> Code:
+    """What was done, every failure, and whether records were made under other conditions ``before``.
+
+    Returns the exit code. A failure counts before cells that are left: it needs a person, and those need only
+    the same command again.
+    """
     from bench.records.conditions import mixed
 
+    cells = f"{outcome.cells} cells, {outcome.resumed} of them recorded before"
+    if outcome.left:
+        ended = f"{outcome.cells - outcome.left} of {outcome.cells} cells, {outcome.left} left"
+        cells = f"{ended}, {outcome.resumed} recorded before"
     typer.echo(
-        f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
+        f"done: {cells}; {outcome.fits} fits, "
         f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
         + (f"; {len(outcome.failures)} failed" if outcome.failures else "")
+        + _blocked(plan)
     )
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
@@ -153,3 +172,6 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
             err=True,
             fg="red",
         )
+    if outcome.failures:
+        return Code.FAILED
+    return Code.INCOMPLETE if outcome.left else Code.GOOD

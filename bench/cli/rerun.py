@@ -47,7 +47,7 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
         todo, _ = remaining(plan)
         desk = Desk(session, registry, where.results, "none")
-        serial.run(desk, plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
+        serial.run(desk, plan, todo, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:

@@ -56,6 +56,8 @@ def find(target: str) -> tuple[Registry, list[Method]]:
     if path.suffix != ".py":
         registry = with_plugins()
         return registry, [registry.get(target)]
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file; name a Python file with methods, or a method by its name")
     registry = with_plugins((path,))
     return registry, [
         method for key, method in registry.methods.items() if registry.sources[key] == str(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.files import read_text
 from bench.names import nearest
 
 TOP_KEYS = ("name", "title", "kind", "reader", "recipe_as", "source", "targets", "licence", "get", "folder")
@@ -87,7 +88,7 @@ class DatasetSpec:
 def read_toml(file: Path) -> DatasetSpec:
     """The description in ``file``. Raises BenchError for a key unknown, missing or of the wrong type."""
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
     return parse(table, str(file), base=file.resolve().parent)

@@ -229,6 +229,11 @@ def step(fit: Planned) -> Cost:
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
 
 
+def steps(fit: Planned) -> int:
+    """Steps of the optimiser, which all grid points take together; 0 for a closed form."""
+    return steps_of(fit.recipe, _rows(fit, fit.recipe)[1]) if fit.recipe.optim else 0
+
+
 def whole(fit: Planned) -> Cost:
     """A fit: all steps of all grid points, the checks on validation, and the search after them."""
     recipe, s = fit.recipe, shapes(fit.backbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from bench.records.store import Clock
 from bench.registry import Registry
 from bench.run import evaluate, onepass, stages
 from bench.run.encoder import Encoder
-from bench.run.outcome import Outcome
+from bench.run.outcome import Ended, Now, Outcome
 from bench.run.recorder import Recorder, keeper
 from bench.run.session import Session
 from bench.run.states import States
@@ -45,6 +46,7 @@ class Desk:
         self.states = States(session, self.recorder, join)
         self.waiting = Waiting(session, self.recorder)
         self.noted: dict[str, set[str]] = {}  # by the dataset's digest: images whose stamps are kept
+        self.warm = False  # whether a cell was done here
 
     @property
     def outcome(self) -> Outcome:
@@ -64,23 +66,29 @@ class Desk:
             seen.note(self.recorder.results, dataset, sorted(fresh), [self.session.store.root])
             self.noted[digest] |= fresh
 
-    def do(self, t: Todo) -> str:
-        """Do one cell; what to say of it."""
+    def do(self, t: Todo) -> Ended:
+        """Do one cell."""
         if self.waiting.full():
             self.waiting.evaluate()
+        began = time.perf_counter()
         try:
             with self.session.threads(t.fit.backbone):
                 said = self._fit_and_evaluate(t)
         except Exception as error:
             said = self.recorder.failure(t, error)
         self.states.release(t)
-        return said
+        spent = time.perf_counter() - began if self.warm else None
+        self.warm = True
+        return Ended(t.fit.key, said, spent)
 
     def _fit_and_evaluate(self, t: Todo) -> str:
-        fit, state = t.fit, self.states.of(t.fit)
-        said = label(fit)
+        fit, said = t.fit, label(t.fit)
+        if t.stored is None:
+            self.session.watch(Now(f"fitting {said}"))
+        state = self.states.of(fit)
         if not t.evaluations:
             return said
+        self.session.watch(Now(f"evaluating {said}"))
         consts, facts = self.states.constants(fit), self.recorder.facts(fit)
         for e in t.evaluations:  # the failure of one is not that of the others
             try:

@@ -43,6 +43,25 @@ class Encoder:
         towers = {tower for tower, _ in reads}
         self.taps = {tower: needs.taps_by_view(n for s, n in reads if s == tower) for tower in towers}
 
+    def lacking(self, todo: Sequence[Todo]) -> int | None:
+        """How many image x view passes the run will make, after ``begin``.
+
+        None where a backbone does not load: ``encode`` says why. Raises OSError as ``encode`` does.
+        """
+        reads = [(t.fit.backbone, need) for t in todo for need in self._reads(t)]
+        try:
+            return sum(
+                self.session.lacking(spec, dataset, wanted)
+                for spec in {s.name: s for s, _ in reads}.values()
+                for dataset, wanted in needs.wanted(
+                    (n for s, n in reads if s.name == spec.name), self.taps[spec.name]
+                ).values()
+            )
+        except OSError:
+            raise
+        except Exception:
+            return None
+
     def encode(self, group: Sequence[Todo]) -> Encoded:
         """Encode what the cells of a round read and the store lacks.
 

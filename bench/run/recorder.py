@@ -9,6 +9,7 @@ from msgspec.structs import replace as with_fields
 
 from bench.errors import BenchError
 from bench.files import write_bytes
+from bench.names import KEEP_STATES
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned, label
 from bench.plan.todo import Todo, evaluated, recorded
@@ -122,6 +123,7 @@ def keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:
         "none": lambda fit: False,
         "needed": lambda fit: fit.method.name in read or bool(fit.method.inference),
     }
+    assert set(rules) == set(KEEP_STATES)
     if rule not in rules:
-        raise BenchError(f"--keep-states {rule}: choose needed, all or none")
+        raise BenchError(f"--keep-states {rule}: choose {', '.join(KEEP_STATES[:-1])} or {KEEP_STATES[-1]}")
     return rules[rule]

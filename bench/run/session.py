@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.clip.text import classifier
 from bench.clip.vocabulary import untrained_tokens
 from bench.data import seen
 from bench.data.dataset import Dataset, Items
-from bench.errors import BenchError, UnreadableImage
+from bench.errors import UnreadableImage
 from bench.features.decode import unreadable
 from bench.features.encode import EncodeReport, encode, keys, stream
 from bench.features.store import FeatureStore
@@ -26,26 +25,10 @@ from bench.features.wanted import Wanted, outstanding
 from bench.interface import TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
+from bench.run import devices
+from bench.run.outcome import Now, Watch, unwatched
 
 SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
-
-
-def pick_device(name: str) -> str:
-    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    given = re.fullmatch(r"(cpu|cuda)(?::(0|[1-9]\d*))?", name)
-    if not given:
-        raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
-    if given[1] == "cuda":
-        if not torch.cuda.is_available():
-            raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
-        count = torch.cuda.device_count()
-        if int(given[2] or 0) >= count:
-            raise BenchError(
-                f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
-            )
-    return name
 
 
 def repeatable() -> None:
@@ -59,7 +42,10 @@ def repeatable() -> None:
 
 
 class Session:
-    """Backbones, features and classifiers of one command, each made once."""
+    """Backbones, features and classifiers of one command, each made once.
+
+    ``report`` hears lines for the user; ``watch`` hears what this process is at.
+    """
 
     def __init__(
         self,
@@ -71,12 +57,13 @@ class Session:
     ) -> None:
         repeatable()
         self.dense_cache = dense_cache
-        self.device = pick_device(device)
+        self.device = devices.pick(device)
         if self.device.startswith("cuda:"):
             # streams and memory figures that name no device mean the current one
             torch.cuda.set_device(self.device)
         self.store = FeatureStore(cache, report)
         self.report = report
+        self.watch: Watch = unwatched
         self.workers = workers
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
@@ -130,9 +117,19 @@ class Session:
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
         """Bring features into the store; what was encoded, and how fast. What images were is kept beside."""
+
+        def progress(done: int, total: int) -> None:
+            self.watch(Now(f"encoding {dataset.name}", done, total))
+
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
         seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
-        return encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
+        return encode(
+            self.backbone(spec), dataset, wanted, self.store, workers=self.workers, progress=progress
+        )
+
+    def lacking(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> int:
+        """How many image x view passes ``encode`` would make."""
+        return sum(p.encodes for p in outstanding(wanted, self.store, keys(self.backbone(spec), dataset)))
 
     def unreadable(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]

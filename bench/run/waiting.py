@@ -11,6 +11,7 @@ from bench.records.types import Provenance
 from bench.run import onepass, stages
 from bench.run.evaluate import Evaluated
 from bench.run.onepass import Job
+from bench.run.outcome import Now
 from bench.run.recorder import Recorder
 from bench.run.session import Session
 from bench.train import waves
@@ -40,6 +41,8 @@ class Waiting:
         self.jobs = []
         for group in groups.values():
             results: Sequence[Evaluated | Exception]
+            name = group[0][1].evaluation.target.name
+            self.session.watch(Now(f"evaluating {len(group)} fits in one pass over {name}"))
             try:
                 with stages.stage("evaluate"):
                     results = onepass.run(self.session, [job for _, job, _ in group])

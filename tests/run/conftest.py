@@ -54,6 +54,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Bench = Callable[..., Result]
 
 
+def quick(arguments: tuple[object, ...]) -> tuple[str, ...]:
+    """The few steps of QUICK for a run with these arguments: settings of other methods would be refused."""
+    from bench.registry import builtin
+
+    words = [*map(str, arguments)]
+    asked = words[words.index("--methods") + 1].split(",") if "--methods" in words else []
+    below = {name for one in asked if one in builtin().methods for name in builtin().methods[one].after}
+    here = {*asked, *below} if asked else {"safe", "tip-adapter-f"}
+    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
+    return tuple(word for pair in pairs if pair[1].split(".")[0] in here for word in pair)
+
+
 @pytest.fixture
 def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """``bench VERB ...`` in this process; ``run`` gets the tiny images, the embedded ResNet and the shared
@@ -66,7 +78,7 @@ def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     def call(verb: str, *arguments: object, data: Path | None = images) -> Result:
         extra: tuple[str, ...] = ()
         if verb == "run":
-            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *QUICK)
+            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *quick(arguments))
             extra += ("--datasets", str(data)) if data else ()
         return CliRunner().invoke(app, [verb, *extra, *map(str, arguments)])
 
