@@ -87,16 +87,21 @@ def status(
 def verify(
     dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
     data_root: DataRoot = None,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(help="Refuse images with more, as in 500M (default: by memory).", show_default=False),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
 ) -> None:
     """Open every listed image; show the first ten that fail and the likely cause. Exit 1 if any fails."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from bench.data import catalog
+    from bench.data import catalog, limit
     from bench.data.verify import verify as check
 
-    opened = catalog.find(dataset, data_root)
+    most = limit.parsed(max_pixels) if max_pixels else None
+    opened = catalog.find(dataset, data_root, max_pixels=most)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(opened.name, total=None)

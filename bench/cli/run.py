@@ -72,6 +72,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)
     ] = None,
+    max_pixels: Annotated[
+        str | None, typer.Option(help="Refuse images with more pixels, as in 500M (default: by memory).")
+    ] = None,
     keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     why: Annotated[
@@ -89,7 +92,7 @@ def run(
     from bench import registry as registries
     from bench.cli import plan_view
     from bench.cli.options import names, numbers
-    from bench.data import catalog
+    from bench.data import catalog, limit
     from bench.names import canonical
     from bench.plan import planner, settings
     from bench.plan import why as why_
@@ -123,6 +126,7 @@ def run(
         prompt_dir=prompt_dir,
         results=results,
         allow_torchscript=allow_torchscript,
+        max_pixels=limit.parsed(max_pixels) if max_pixels else limit.usual(workers),
     )
     planned = planner.make(request, registry)
     todo, complete = remaining(planned, fresh)

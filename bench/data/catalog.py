@@ -42,12 +42,13 @@ class Place:
 
     ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
     that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
-    given.
+    given. ``max_pixels``: images with more are refused, None for the usual limit (``bench.data.limit``).
     """
 
     data_root: Path | None = None
     images: bool = True
     out: Path | None = None
+    max_pixels: int | None = None
 
 
 Reader = Callable[[DatasetSpec, Place], Dataset]
@@ -74,7 +75,12 @@ def spec(name: str) -> DatasetSpec:
 
 
 def find(
-    name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None
+    name_or_path: str,
+    data_root: Path | None,
+    *,
+    images: bool = True,
+    out: Path | None = None,
+    max_pixels: int | None = None,
 ) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
@@ -82,7 +88,7 @@ def find(
     BenchError when what is there cannot be used.
     """
     described = describe(name_or_path)
-    return reader(described.reader)(described, Place(data_root, images, out))
+    return reader(described.reader)(described, Place(data_root, images, out, max_pixels))
 
 
 def describe(name_or_path: str) -> DatasetSpec:
@@ -91,11 +97,13 @@ def describe(name_or_path: str) -> DatasetSpec:
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
     if path.suffix == ".toml" and path.is_file():
-        return _own(read_toml(path))
+        return _own(read_toml(path, own=True))
     if path.is_dir():
         folder = path.resolve()
         return _own(
-            parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent)
+            parse(
+                {"name": folder.name or "images", "folder": str(folder)}, str(path), folder.parent, own=True
+            )
         )
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise BenchError(f"{name_or_path}: no such folder or TOML file")

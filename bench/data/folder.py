@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
-from bench.data.imagefile import FolderSource, is_image
+from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import Split, split_rows
 from bench.errors import BenchError
@@ -56,7 +56,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
         val=split.val,
         test=split.test,
         digest=digest,
-        source=FolderSource(root),
+        source=layout.source(spec, place, root),
         notes=notes,
         own_split=len(given) < len(SHARES),
         indices=layout.index_folder(spec, place),

@@ -10,6 +10,7 @@ from bench import prompts as prompt_sets
 from bench.clip.backbone import BackboneSpec, resolve
 from bench.data import catalog, fewshot
 from bench.data.dataset import Dataset, Draw
+from bench.data.imagefile import opening_of
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.interface import Facts, Method
@@ -95,7 +96,9 @@ class _Planner:
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
             out = self.request.results / "splits"
-            self.datasets[name] = catalog.find(name, self.request.data_root, out=out)
+            self.datasets[name] = catalog.find(
+                name, self.request.data_root, out=out, max_pixels=self.request.max_pixels
+            )
         return self.datasets[name]
 
     def _block(self, method: str, dataset: str, reason: str) -> None:
@@ -211,7 +214,7 @@ class _Planner:
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,
-            preprocessing=prepared(backbone),
+            preprocessing=prepared(backbone, dataset.source),
             prompts=prompts.digest,
             protocol=self.request.protocol,
             encode_dtype=backbone.dtype,
@@ -269,7 +272,9 @@ class _Planner:
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
-            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values))
+            parts = EvaluationKey(
+                fit=fit.key, target=target.digest, values=dict(values), opening=opening_of(target.source)
+            )
             evaluations.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return evaluations
 

@@ -32,3 +32,4 @@ class Request:
     prompt_dir: Path | None = None
     results: Path = Path("results")
     allow_torchscript: bool = False
+    max_pixels: int | None = None
