@@ -84,8 +84,8 @@ def _check_size(image: Image.Image, most: int) -> None:
     count = image.width * image.height
     if count > most:
         raise UnsuitableImage(
-            f"{image.width} x {image.height} px are {count / 1e6:,.1f} million pixels, --max-pixels allows "
-            f"{most / 1e6:,.1f} million: make the image smaller, or give `bench run` and `bench data verify` "
+            f"{image.width} x {image.height} px are {limit.said(count)} pixels, --max-pixels allows "
+            f"{limit.said(most)}: make the image smaller, or give `bench run` and `bench data verify` "
             f"--max-pixels {-(-count // 10**6)}M"
         )
 

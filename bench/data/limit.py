@@ -23,6 +23,11 @@ def parsed(text: str) -> int:
     return max(1, int(float(match[1]) * _UNITS[match[2]]))
 
 
+def said(pixels: int) -> str:
+    """A number of pixels for people."""
+    return f"{pixels / 1e6:,.1f} million" if pixels >= 10**6 else f"{pixels:,}"
+
+
 @lru_cache
 def usual(workers: int | None = None) -> int:
     """The limit where none is given, by the machine's memory and how many images are decoded at a time.
