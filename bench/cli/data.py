@@ -100,7 +100,7 @@ def verify(
     from bench.data import catalog, limit
     from bench.data.verify import verify as check
 
-    most = limit.parsed(max_pixels) if max_pixels else None
+    most = limit.parsed(max_pixels) if max_pixels is not None else None
     opened = catalog.find(dataset, data_root, max_pixels=most)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -126,7 +126,7 @@ def run(
         prompt_dir=prompt_dir,
         results=results,
         allow_torchscript=allow_torchscript,
-        max_pixels=limit.parsed(max_pixels) if max_pixels else limit.usual(workers),
+        max_pixels=limit.parsed(max_pixels) if max_pixels is not None else limit.usual(workers),
     )
     planned = planner.make(request, registry)
     todo, complete = remaining(planned, fresh)

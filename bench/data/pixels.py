@@ -15,7 +15,7 @@ from bench.errors import UnsuitableImage
 
 _STRIP = 1 << 20  # pixels of a deep image that are scaled at a time
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE = 0x0112, 258, 262, 339  # tags of EXIF and TIFF
-_UNSIGNED, _SIGNED = 1, 2
+_UNSIGNED = 1  # of the tag of sample formats
 _DARK = 64  # a white that leaves the whole image below 1/64 of it is as likely the wrong one
 _FEW_BITS = {"L;2": 85, "L;4": 17}  # Pillow scales such greys to 0..255, but not the transparent one of them
 _T = Image.Transpose

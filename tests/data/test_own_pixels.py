@@ -65,6 +65,22 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, name: str, dtype: str) -> None:
     assert grey_of(saved(tmp_path / name, DEEP_16, dtype)) == SEEN_16
 
 
+def test_white_is_zero_where_a_tiff_says_so(tmp_path: Path) -> None:
+    file = saved(tmp_path / "a.tif", DEEP_16, "<u2", tiffinfo={262: 0})
+    assert grey_of(file) == [255 - seen for seen in SEEN_16]
+
+
+def test_twelve_bits_are_scaled_by_their_own_white(tmp_path: Path) -> None:
+    """Pillow writes no 12-bit TIFF: the stated bits and the two packed values are put into one of 16 bits."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0xAAAA, 0xBBBB]], np.uint16)).save(buffer, "TIFF")
+    data, entry = buffer.getvalue(), struct.pack("<HHI", 258, 3, 1)
+    at = data.index(entry) + len(entry)
+    data = data[:at] + struct.pack("<H", 12) + data[at + 2 :]
+    (tmp_path / "a.tif").write_bytes(data.replace(b"\xaa\xaa\xbb\xbb", b"\xff\xf8\x00\x00"))
+    assert grey_of(tmp_path / "a.tif") == [255, 128]
+
+
 def test_jpeg_2000_of_sixteen_bits(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.jp2", np.full((8, 8), 30000), "<u2", irreversible=False)
     assert set(grey_of(file)) == {117}
