@@ -94,6 +94,10 @@ def status(
 def verify(
     dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
     data_root: DataRoot = None,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(help="Refuse images with more, as in 500M (default: by memory).", show_default=False),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
     skip_bad: SkipBad = False,
 ) -> None:
@@ -102,10 +106,11 @@ def verify(
     from rich.progress import Progress
 
     from bench.cli import reading
-    from bench.data import catalog
+    from bench.data import catalog, limit
     from bench.data.verify import verify as check
 
-    opened = catalog.find(dataset, data_root, skip_bad=skip_bad)
+    most = limit.parsed(max_pixels) if max_pixels is not None else None
+    opened = catalog.find(dataset, data_root, skip_bad=skip_bad, max_pixels=most)
     if line := reading.line(opened):
         typer.echo(line, err=format is Format.json)
         for note in opened.notes:

@@ -71,6 +71,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)
     ] = None,
+    max_pixels: Annotated[
+        str | None, typer.Option(help="Refuse images with more pixels, as in 500M (default: by memory).")
+    ] = None,
     keep_states: Annotated[
         str, typer.Option(help=f"Fitted tensors to keep: {', '.join(KEEP_STATES)}.")
     ] = "needed",
@@ -93,7 +96,7 @@ def run(
     from bench.cli import asked, options, plan_view
     from bench.cli.codes import Code
     from bench.cli.options import names, numbers
-    from bench.data import catalog
+    from bench.data import catalog, limit
     from bench.names import canonical
     from bench.plan import estimate, planner, settings
     from bench.plan import why as why_
@@ -142,6 +145,7 @@ def run(
         cache=cache,
         allow_torchscript=allow_torchscript,
         skip_bad=skip_bad,
+        max_pixels=limit.parsed(max_pixels) if max_pixels is not None else limit.usual(workers),
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())

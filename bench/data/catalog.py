@@ -48,12 +48,14 @@ class Place:
     ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
     that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
     given. ``skip_bad`` leaves out classes of somebody's own folder that cannot be used, instead of refusing.
+    ``max_pixels``: images with more are refused, None for the usual limit (``bench.data.limit``).
     """
 
     data_root: Path | None = None
     images: bool = True
     out: Path | None = None
     skip_bad: bool = False
+    max_pixels: int | None = None
 
 
 Reader = Callable[[DatasetSpec, Place], Dataset]
@@ -86,6 +88,7 @@ def find(
     images: bool = True,
     out: Path | None = None,
     skip_bad: bool = False,
+    max_pixels: int | None = None,
 ) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
@@ -93,7 +96,7 @@ def find(
     when something is not where it is looked for and BenchError when what is there cannot be used.
     """
     described = describe(name_or_path)
-    return reader(described.reader)(described, Place(data_root, images, out, skip_bad))
+    return reader(described.reader)(described, Place(data_root, images, out, skip_bad, max_pixels))
 
 
 def describe(name_or_path: str) -> DatasetSpec:
@@ -103,11 +106,11 @@ def describe(name_or_path: str) -> DatasetSpec:
     path = from_home(name_or_path)
     # os.path says no to names that no file can have, where Path raises the system's error.
     if path.suffix == ".toml" and os.path.isfile(path):
-        return _own(read_toml(path), path.resolve())
+        return _own(read_toml(path, own=True), path.resolve())
     if os.path.isdir(path):
         folder = path.resolve()
         table = {"name": printable(folder.name) or "images", "folder": str(folder)}
-        return _own(parse(table, str(path), base=folder.parent), folder)
+        return _own(parse(table, str(path), folder.parent, own=True), folder)
     if os.path.isfile(path):
         raise BenchError(f"{shown(name_or_path)}: a file, and no TOML; name the folder of images")
     if path.suffix == ".toml" or len(path.parts) > 1:

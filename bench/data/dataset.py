@@ -40,7 +40,7 @@ class ImageSource(Protocol):
     """Opens a dataset's images by the paths in its items. It pickles, so worker processes can hold it."""
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB, unrotated and unscaled. BenchError names the file when it cannot be read."""
+        """The image as RGB in its own size. BenchError names a file that cannot be read or is refused."""
         ...
 
 

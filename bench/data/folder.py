@@ -9,7 +9,6 @@ from bench.data.catalog import Place
 from bench.data.cut import SHARES, carved, cut
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.gather import ALL, Gathered, gather
-from bench.data.imagefile import FolderSource
 from bench.data.parts import split_folders, unwrap
 from bench.data.reading import HIDDEN, Reading, counted
 from bench.data.remarks import refuse_parts_inside, remarks
@@ -75,7 +74,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
         val=split.val,
         test=split.test,
         digest=digest,
-        source=FolderSource(root, found.real),
+        source=layout.source(spec, place, root, found.real),
         notes=(*notes, *repeats(rows, found.hashes, parts), *remarks(found, kept)),
         own_split=carve or not parts,
         indices=layout.index_folder(spec, place),

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
-from bench.data.imagefile import FolderSource, is_image
+from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
@@ -76,7 +76,7 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
         test=test,
         digest=digest,
         lists=digest,
-        source=FolderSource(root),
+        source=layout.source(spec, place, root),
         notes=notes,
         own_split=file is None,
         indices=layout.index_folder(spec, place),
@@ -139,7 +139,7 @@ def _test_set(
         test=test,
         digest=digest,
         lists=digest,
-        source=FolderSource(root),
+        source=layout.source(spec, place, root),
         classes=classes,
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
 from bench.errors import MissingData
 from bench.names import shown
@@ -73,3 +74,10 @@ def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
     """``indices/<name>/`` under the data root, where few-shot index files may lie (datasets 4.4)."""
     folder = place.data_root / "indices" / spec.name if place.data_root else None
     return folder if folder is not None and folder.is_dir() else None
+
+
+def source(
+    spec: DatasetSpec, place: Place, root: Path, real: Mapping[str, str] | None = None
+) -> FolderSource:
+    """What opens the image files below ``root``, in the description's way; ``real``: as in FolderSource."""
+    return FolderSource(root, real or {}, spec.opening, place.max_pixels)

@@ -8,7 +8,6 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
-from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import Split, read_split
 from bench.errors import BenchError
@@ -93,7 +92,7 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
         test=split.test,
         digest=digest,
         lists=digest,
-        source=FolderSource(images),
+        source=layout.source(spec, place, images),
         notes=tuple(notes),
         indices=layout.index_folder(spec, place),
     )

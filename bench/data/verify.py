@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
-from bench.errors import BenchError, MissingData
+from bench.errors import BenchError, MissingData, UnsuitableImage
 from bench.names import shown
 
 SHOWN = 10
@@ -25,11 +25,11 @@ class Verification:
 
 
 def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Open every listed image once; ``progress(done, total)`` is called after each."""
+    """Open every listed image once, as a run opens it; ``progress(done, total)`` is called after each."""
     paths = list(listed(dataset))
     failures: list[tuple[str, str]] = []
     absent: list[str] = []
-    failed = 0
+    failed = unsuitable = 0
     for done, path in enumerate(paths, 1):
         try:
             dataset.source.open(path)
@@ -37,12 +37,13 @@ def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             failed += 1
             if isinstance(error, MissingData):
                 absent.append(path)
+            unsuitable += isinstance(error, UnsuitableImage)
             if len(failures) < SHOWN:
                 failures.append((path, shown(str(error))))
         if progress is not None:
             progress(done, len(paths))
     cause = ""
-    if failed:
+    if failed > unsuitable:  # what is unsuitable says its own mend
         cause = (
             likely_cause(dataset, absent, len(paths))
             if absent

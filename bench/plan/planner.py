@@ -10,6 +10,7 @@ from bench import prompts as prompt_sets
 from bench.clip.backbone import BackboneSpec, resolve
 from bench.data import catalog, fewshot, seen
 from bench.data.dataset import Dataset, Draw
+from bench.data.imagefile import opening_of
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.features.store import default_root
@@ -101,7 +102,10 @@ class _Planner:
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
             r = self.request
-            found = self._watched(catalog.find(name, r.data_root, out=r.results, skip_bad=r.skip_bad))
+            found = catalog.find(
+                name, r.data_root, out=r.results, skip_bad=r.skip_bad, max_pixels=r.max_pixels
+            )
+            found = self._watched(found)
             printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
             self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
@@ -226,7 +230,7 @@ class _Planner:
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,
-            preprocessing=prepared(backbone),
+            preprocessing=prepared(backbone, dataset.source),
             prompts=prompts.digest,
             protocol=self.request.protocol,
             encode_dtype=backbone.dtype,
@@ -286,7 +290,9 @@ class _Planner:
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
-            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values))
+            parts = EvaluationKey(
+                fit=fit.key, target=target.digest, values=dict(values), opening=opening_of(target.source)
+            )
             evaluations.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return evaluations
 

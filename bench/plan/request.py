@@ -39,3 +39,4 @@ class Request:
     allow_torchscript: bool = False
     contents: Mapping[str, str] | None = None
     skip_bad: bool = False
+    max_pixels: int | None = None
