@@ -21,6 +21,7 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.plan import estimate
+    from bench.plan.cells import chain
     from bench.plan.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
@@ -43,7 +44,11 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
     said = {
-        (t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note
+        (fit.dataset.name, note)
+        for t in todo
+        for fit in chain(t.fit)
+        for note in (*fit.dataset.notes, fit.draw.note, *fit.notes)
+        if note
     }
     for notes in sorted(said):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")

@@ -1,4 +1,4 @@
-"""Words that a model's text tower never saw.
+"""Words that a model's text tower never saw, and why it reads two texts alike.
 
 Legend: V vocabulary.
 """
@@ -11,6 +11,7 @@ import torch
 
 from bench.clip.backbone import Backbone
 from bench.clip.text import is_causal
+from bench.clip.tokens import tokenizer
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
@@ -24,3 +25,18 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
         return ""
     shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     return f"{backbone.spec.name} never saw some words of {len(bad)} of {len(names)} class names: {shown}"
+
+
+def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:
+    """Why the prompts of two classes have equal features, as far as tokens tell; empty where they do not."""
+    ids = [tokenizer(backbone.spec)(list(prompts)) for prompts in (first, second)]
+    if ids[0].shape == ids[1].shape and torch.equal(*ids):
+        L = ids[0].shape[1]
+        cut = bool((ids[0][:, -1] != 0).any())
+        return (
+            f"{backbone.spec.name} reads {L} tokens, in which they do not differ"
+            if cut
+            else "they have equal tokens"
+        )
+    unknown = untrained_tokens(backbone, [prompt for prompts in (first, second) for prompt in prompts])
+    return f"{backbone.spec.name} never saw what tells them apart" if unknown else ""
