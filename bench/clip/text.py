@@ -171,7 +171,7 @@ def classifier(
     for i, j in _identical(W_KC.detach()):
         if names[i] != names[j]:
             raise EqualTexts(
-                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, "
+                f"the prompts of '{_short(names[i])}' and '{_short(names[j])}' give the same text features, "
                 "so the two cannot be told apart: "
                 "use other class names, another prompt set or another backbone",
                 (i, j),
@@ -185,3 +185,7 @@ def _identical(W_KC: Tensor) -> Iterator[tuple[int, int]]:
     for i, j in close.nonzero().tolist():
         if (W_KC[i] - W_KC[j]).abs().max() <= 1e-6:
             yield i, j
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}..."

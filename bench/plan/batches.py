@@ -46,17 +46,18 @@ def shortened(
     rows for any batch, BenchError where a batch is not a positive number of rows.
     """
     notes = _by_the_method(method, values, recipe, facts)
-    if BATCH in recipe.static:
-        recipe, said = _static(method, recipe, facts)
-    else:
-        recipe, said = _plain(method, recipe, facts)
+    for part in (_own, _static):
+        recipe, said = part(method, recipe, facts)
+        notes += said
     shots = f"{facts.shots} shot{'s' if facts.shots != 1 else ''}"
-    return recipe, tuple(f"{method.name}, {shots}: {line}" for line in (*notes, *said))
+    return recipe, tuple(f"{method.name}, {shots}: {line}" for line in notes)
 
 
-def _plain(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """A recipe whose streams say for themselves how many rows they take at a step."""
-    notes = []
+def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """Streams that say for themselves how many rows they take at a step, where no static axis does."""
+    notes: list[str] = []
+    if BATCH in recipe.static:
+        return recipe, notes
     streams = dict(recipe.streams)
     for name, stream in recipe.streams.items():
         there = rows(stream, facts)
@@ -74,21 +75,21 @@ def _plain(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[s
 
 
 def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """A recipe whose static axis ``batch`` names the rows of all streams together.
+    """The static axis ``batch``, where there is one: the rows of its streams together.
 
     Sizes that cannot be drawn are left out (protocol 6.2, 13.1); where none is left, the largest that can be
     drawn takes their place, in the streams' shares.
     """
-    asked, whole = recipe.static[BATCH], sum(s.batch or 0 for s in recipe.streams.values())
+    asked = recipe.static.get(BATCH, ())
+    shared = {name: s.batch for name, s in recipe.streams.items() if s.batch is not None}
+    whole = sum(shared.values())
 
-    def shares(T: int) -> dict[str, int | None]:
-        return {n: s.batch * T // whole if s.batch else s.batch for n, s in recipe.streams.items()}
+    def shares(T: int) -> dict[str, int]:
+        return {name: batch * T // whole if whole else batch for name, batch in shared.items()}
 
     def fits(T: int) -> bool:
-        return all(
-            legal(s.order, there := rows(s, facts), there if share is None else share)
-            for s, share in zip(recipe.streams.values(), shares(T).values(), strict=True)
-        )
+        streams = recipe.streams
+        return all(legal(streams[n].order, rows(streams[n], facts), b) for n, b in shares(T).items())
 
     kept = tuple(T for T in asked if fits(T))
     if kept == asked:
@@ -99,13 +100,13 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
         note = f"{BATCH} {left_out} left out ({_all_counted(recipe, facts)})"
     else:
         # A share below a stream's rows bounds the whole, so that a huge batch is not counted down from.
-        bounds = [(rows(s, facts) + 1) * whole // s.batch for s in recipe.streams.values() if s.batch]
-        T = next((T for T in range(min(max(asked), *bounds), 0, -1) if fits(T)), None)
+        bounds = [(rows(recipe.streams[n], facts) + 1) * whole // b for n, b in shared.items() if b]
+        T = next((T for T in range(min((max(asked), *bounds)), 0, -1) if fits(T)), None)
         if T is None:
             raise _too_few(method, recipe, facts)
         parts = shares(T)
-        streams = {name: replace(s, batch=parts[name]) for name, s in recipe.streams.items()}
-        kept = (sum(part or 0 for part in parts.values()),)
+        streams = {n: replace(s, batch=parts.get(n, s.batch)) for n, s in recipe.streams.items()}
+        kept = (sum(parts.values()),)
         static = {**recipe.static, BATCH: kept}
         note = f"{BATCH} {_listed(asked)} -> {kept[0]} ({_all_counted(recipe, facts)})"
     fixed = dict(recipe.fixed)

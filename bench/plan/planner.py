@@ -14,7 +14,7 @@ from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.interface import Facts, Method
 from bench.names import canonical
-from bench.plan import batches, classnames, protocols, settings
+from bench.plan import batches, classes, needs, protocols, settings
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
 from bench.prompts import PromptSet
@@ -136,6 +136,9 @@ class _Planner:
         if after is None:
             return None
         fit, values, late = self._keyed(place, prompts, after)
+        if reason := classes.unseen(fit.dataset, fit.draw) or needs.unvalidated(fit):
+            self._block(place.method.name, place.dataset.name, reason)
+            return None
         known = self.fits.get(fit.key)
         if known is not None:
             self._note_other_names(known, fit)
@@ -171,8 +174,7 @@ class _Planner:
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
         if key not in self.texts:
-            problem = classnames.problem(prompts, dataset, backbone)
-            self.texts[key] = problem, classnames.note(prompts, dataset)
+            self.texts[key] = classes.alike(prompts, dataset, backbone), classes.note(prompts, dataset)
         return self.texts[key]
 
     def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:

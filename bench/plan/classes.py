@@ -1,4 +1,7 @@
-"""What class names and prompts tell before a text is encoded: which classes cannot be told apart. No torch."""
+"""What the plan knows of a dataset's classes: which cannot be told apart by texts, or learnt from a draw.
+
+No image is opened and no text encoded for it. No torch.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ from collections.abc import Callable, Hashable, Sequence
 
 from bench.clip.cleaning import cleaned, is_byte_pair, pieces
 from bench.clip.spec import BackboneSpec
-from bench.data.dataset import Dataset
+from bench.data.dataset import Dataset, Draw
 from bench.prompts import PromptSet
 
 _NAMED = 3  # classes that are named one by one
+_LONG = 60  # characters of a name or text
 _MEND = "rename a folder, or the class by [classnames] rename in the dataset's TOML file"
 
 
-def problem(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
+def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
     """Why a prompt set cannot tell the dataset's classes apart on a backbone, in a line; empty where it can.
 
     Classes of equal names may have equal texts, as elsewhere (``bench.clip.text.classifier``).
     """
     names = dataset.classnames
+    if len(names) < 2:
+        return f"'{_short(names[0])}' is its only class, so there is nothing to tell apart: add another"
     if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
         return f"class {_quoted(empty)} has no text in its name: {_MEND}"
     read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
@@ -28,7 +34,7 @@ def problem(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
         return ""
     same = list(dict.fromkeys(names[k] for k in groups[0]))
     more = f" (and {len(groups) - 1} more such groups)" if groups[1:] else ""
-    text = cleaned(prompts.prompts[groups[0][0]][0])
+    text = _short(cleaned(prompts.prompts[groups[0][0]][0]))
     return (
         f"classes {_quoted(same)}{more} have the same text for {spec.name}, '{text}', "
         f"so they cannot be told apart: {_MEND}"
@@ -48,6 +54,17 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
     )
 
 
+def unseen(dataset: Dataset, draw: Draw) -> str:
+    """Why a support set cannot teach all classes, in a line; empty where it can, or where nothing learns."""
+    there = set(draw.train.labels)
+    if not there:
+        return ""
+    lacking = [name for k, name in enumerate(dataset.classnames) if k not in there]
+    if not lacking:
+        return ""
+    return f"there is no training image of class {_quoted(lacking)}: add some, or leave the class out"
+
+
 def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
     """Groups of classes whose prompts are read alike, one by one; the first prompts sift out most."""
     groups = [list(range(len(prompts)))]
@@ -63,7 +80,11 @@ def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) ->
 
 
 def _quoted(names: Sequence[str]) -> str:
-    shown = [f"'{name}'" for name in names[:_NAMED]]
+    shown = [f"'{_short(name)}'" for name in names[:_NAMED]]
     if len(names) > _NAMED:
         return f"{', '.join(shown)} and {len(names) - _NAMED} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown[1:] else shown[0]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
