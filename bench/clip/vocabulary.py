@@ -1,6 +1,6 @@
 """Words that a model's text tower never saw, and why it reads two texts alike.
 
-Legend: V vocabulary.
+Legend: P prompts, L tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -29,14 +29,17 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
 
 def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:
     """Why the prompts of two classes have equal features, as far as tokens tell; empty where they do not."""
-    ids = [tokenizer(backbone.spec)(list(prompts)) for prompts in (first, second)]
-    if ids[0].shape == ids[1].shape and torch.equal(*ids):
-        L = ids[0].shape[1]
-        cut = bool((ids[0][:, -1] != 0).any())
+    name, tokenize = backbone.spec.name, tokenizer(backbone.spec)
+    one_PL, other_PL = tokenize(list(first)), tokenize(list(second))
+    if torch.equal(one_PL, other_PL):
+        full = bool((one_PL[:, -1] != 0).any())
         return (
-            f"{backbone.spec.name} reads {L} tokens, in which they do not differ"
-            if cut
+            f"{name} reads {one_PL.shape[1]} tokens, in which they do not differ"
+            if full
             else "they have equal tokens"
         )
-    unknown = untrained_tokens(backbone, [prompt for prompts in (first, second) for prompt in prompts])
-    return f"{backbone.spec.name} never saw what tells them apart" if unknown else ""
+    if is_causal(backbone.spec.config):
+        embed = backbone.text.embed
+        if one_PL.shape == other_PL.shape and torch.equal(embed(one_PL), embed(other_PL)):
+            return f"{name} never saw the words that tell them apart"
+    return ""

@@ -25,7 +25,7 @@ def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
     """
     names = dataset.classnames
     if len(names) < 2:
-        return f"'{_short(names[0])}' is its only class, so there is nothing to tell apart: add another"
+        return f"{'one class' if names else 'no class'} gives nothing to tell apart: add another"
     if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
         return f"class {_quoted(empty)} has no text in its name: {_MEND}"
     read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
