@@ -24,6 +24,7 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
     from bench.cli import reading
     from bench.plan import estimate
+    from bench.plan.cells import chain
     from bench.plan.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
@@ -50,7 +51,11 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
     for line in filter(None, map(reading.line, datasets)):
         typer.echo(f"  {line}")
     said = {
-        (t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note
+        (fit.dataset.name, note)
+        for t in todo
+        for fit in chain(t.fit)
+        for note in (*fit.dataset.notes, fit.draw.note, *fit.notes)
+        if note
     }
     said |= {(d.name, note) for d in datasets if reading.line(d) for note in d.notes}  # done or not
     for notes in sorted(said):

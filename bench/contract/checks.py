@@ -89,6 +89,7 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         "inference values leave the fit alone": lambda: inference(lab, method, registry, family),
         "other protocols": lambda: protocols(measured),
         "two classes": lambda: shapes(measure(lab, method, registry, family, "pair", PAIR["train"][0])),
+        "two images": lambda: shapes(measure(lab, method, registry, family, "pair", 1)),
     }
     lab = lab.fresh()
     try:

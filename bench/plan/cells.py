@@ -40,7 +40,8 @@ class Planned:
 
     ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
     settings that the user set away from their values for this preset and dataset (those that act at
-    evaluation only are in ``Evaluation.changed``). ``asked``: False for a fit that others alone read.
+    evaluation only are in ``Evaluation.changed``). ``notes``: what the user should know of the fit, such as
+    a batch that was shortened. ``asked``: False for a fit that others alone read.
     """
 
     cell: Cell
@@ -57,6 +58,7 @@ class Planned:
     key: str
     where: Path
     changed: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     asked: bool = True
 

@@ -45,6 +45,17 @@ def scores_validation(fit: Planned) -> bool:
     return several or (recipe.optim is not None and recipe.select == "best")
 
 
+def unvalidated(fit: Planned) -> str:
+    """Why what is to be chosen cannot be, in a line: there are no validation images; empty where it can."""
+    if not fit.cell.shots or len(fit.draw.val):
+        return ""
+    if fit.prompts.select:
+        return f"{fit.prompts.name} chooses templates on validation images, and there are none: leave it out"
+    if scores_validation(fit) and fit.cell.protocol != TEST_ORACLE:
+        return "it is chosen on validation images, and there are none: add some, or take --protocol no-val"
+    return ""
+
+
 def of_fit(fit: Planned) -> Iterator[Need]:
     """What fitting reads; under ``test-oracle`` selection looks at the test images instead of validation."""
     oracle = fit.cell.protocol == TEST_ORACLE

@@ -16,7 +16,7 @@ from bench.features.key import prepared
 from bench.features.store import default_root
 from bench.interface import Facts, Method
 from bench.names import canonical, told_apart
-from bench.plan import protocols, settings
+from bench.plan import batches, classes, needs, protocols, settings
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
 from bench.prompts import PromptSet
@@ -65,6 +65,7 @@ class _Planner:
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
+        self.texts: dict[tuple[str, str, str], tuple[str, str]] = {}
         self.equal: set[tuple[str, str, str]] = set()
         self.twins: set[tuple[str, str, str]] = set()
         protocols.check(request.protocol)
@@ -147,13 +148,16 @@ class _Planner:
         prompts = prompt_sets.build(
             place.prompts, place.dataset.spec, place.dataset.classnames, self.request.prompt_dir
         )
-        if reason := self._choosing(prompts):
+        if reason := self._choosing(prompts) or self._texts(place, prompts)[0]:
             self._block(place.method.name, place.dataset.name, reason)
             return None
         after = self._dependencies(place, prompts)
         if after is None:
             return None
         fit, values, late = self._keyed(place, prompts, after)
+        if reason := classes.unseen(fit.dataset, fit.draw) or needs.unvalidated(fit):
+            self._block(place.method.name, place.dataset.name, reason)
+            return None
         known = self.fits.get(fit.key)
         if known is not None:
             self._note_other_names(known, fit)
@@ -184,6 +188,14 @@ class _Planner:
             f"{prompts.name} chooses templates on validation images, which protocol {protocol} leaves alone"
         )
 
+    def _texts(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
+        """Why the prompts cannot tell the classes apart, and what to say of the class names."""
+        dataset, backbone = place.dataset, place.backbone
+        key = (dataset.digest, backbone.name, prompts.digest)
+        if key not in self.texts:
+            self.texts[key] = classes.alike(prompts, dataset, backbone), classes.note(prompts, dataset)
+        return self.texts[key]
+
     def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:
         """The fits whose states this one reads, by their role; None where one of them cannot run here."""
         reads = {name: (name, place.prompts) for name in place.method.after}
@@ -195,6 +207,9 @@ class _Planner:
             other = replace(place, method=self.registry.get(name), prompts=texts, given=given)
             planned = self._fit(other, asked=False)
             if planned is None:
+                self._block(
+                    place.method.name, place.dataset.name, f"it reads a fit of {name}, which cannot run here"
+                )
                 return None
             after[role] = planned
         return after
@@ -218,7 +233,9 @@ class _Planner:
             tower=backbone.family,
             preset=preset,
         )
-        recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
+        batches.check(method, values)
+        recipe, notes = batches.shortened(method, values, method.recipe(values, facts), facts)
+        recipe = protocols.apply(self.request.protocol, recipe)
         early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,
@@ -267,6 +284,7 @@ class _Planner:
                 self.request.results, self.homes[backbone.digest], dataset.spec.name, method.name
             ),
             changed=changed_early,
+            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
         )
         return fit, late, changed_late
 

@@ -131,7 +131,7 @@ def fit_record(
         budget=Budget(**fitted.budget),
         seconds=dict(seconds),
         peak_memory=_peak(),
-        notes=[note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
+        notes=[note for note in (*fit.dataset.notes, fit.draw.note, *fit.notes, fit.method.note) if note],
         prompts_use_labels=fit.prompts.uses_labels,
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
         has_state=bool(fitted.params),

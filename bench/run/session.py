@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
-from bench.clip.text import classifier
-from bench.clip.vocabulary import untrained_tokens
+from bench.clip.text import EqualTexts, classifier
+from bench.clip.vocabulary import untrained_tokens, why_equal
 from bench.data import seen
 from bench.data.dataset import Dataset, Items
-from bench.errors import UnreadableImage
+from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
 from bench.features.encode import EncodeReport, encode, keys, stream
 from bench.features.store import FeatureStore
@@ -66,7 +67,7 @@ class Session:
         self.watch: Watch = unwatched
         self.workers = workers
         self._backbones: dict[tuple[str, str], Backbone] = {}
-        self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
+        self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """The loaded model; it encodes in the spec's precision."""
@@ -100,15 +101,27 @@ class Session:
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
     ) -> tuple[Tensor, TextSide]:
-        """W and the text side of all strings of a prompt set, each encoded once."""
-        key = (spec.digest, prompts.digest)
+        """W and the text side of all strings of a prompt set, each encoded once.
+
+        Raises BenchError, with the reason where it is known, for classes of equal text features.
+        """
+        key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
-            raw_PC = self.backbone(spec).encode_text(flat).float()
-            W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
-            if warning := untrained_tokens(self.backbone(spec), classnames):
-                self.report(warning)
+            with warnings.catch_warnings(record=True) as cut:  # texts longer than the context
+                warnings.simplefilter("always")
+                raw_PC = self.backbone(spec).encode_text(flat).float()
+            for warning in cut:
+                self.report(f"{spec.name}: {warning.message}")
+            try:
+                W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
+            except EqualTexts as error:
+                same = [prompts.prompts[k] for k in error.classes]
+                why = why_equal(self.backbone(spec), *same)
+                raise BenchError(f"{error} ({why})" if why else str(error)) from error
+            if unseen := untrained_tokens(self.backbone(spec), classnames):
+                self.report(unseen)
             side = TextSide(
                 raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates
             )
