@@ -100,14 +100,26 @@ def verify(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
     skip_bad: SkipBad = False,
+    results: Annotated[
+        Path, typer.Option(help="Compare the images with those that these records were made of.")
+    ] = Path("results"),
+    cache: Annotated[
+        Path | None, typer.Option(help="And with those of this feature store (default: as `bench run`).")
+    ] = None,
 ) -> None:
-    """Open every listed image; show the first ten that fail and the likely cause. Exit 1 if any fails."""
+    """Open and hash every listed image; show the first ten that fail and the likely cause.
+
+    Exit 1 if any fails, 5 if images were exchanged since they were used.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     from bench.cli import reading
+    from bench.cli.codes import Code
     from bench.data import catalog, limit
     from bench.data.verify import verify as check
+    from bench.features.store import default_root
+    from bench.names import shown
 
     most = limit.parsed(max_pixels) if max_pixels is not None else None
     opened = catalog.find(dataset, data_root, skip_bad=skip_bad, max_pixels=most)
@@ -118,7 +130,11 @@ def verify(
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(opened.name, total=None)
-        result = check(opened, lambda done, total: progress.update(task, completed=done, total=total))
+        result = check(
+            opened,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            [results, cache or default_root()],
+        )
     if format is Format.json:
         typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
     else:
@@ -127,5 +143,15 @@ def verify(
             typer.echo(f"  {path}: {reason}")
         if result.cause:
             typer.echo(f"likely cause: {result.cause}")
+        for remark in result.remarks:
+            typer.echo(f"note: {remark}")
+        typer.echo(f"contents: {result.contents}")
+        if result.exchanged:
+            typer.echo(
+                f"{len(result.exchanged)} images are not those that were used before, "
+                f"first {shown(result.exchanged[0])}: a run takes them as another dataset"
+            )
     if result.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(Code.FAILED)
+    if result.exchanged:
+        raise typer.Exit(Code.CHANGED)

@@ -69,8 +69,7 @@ def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
     if not changed:
         return dataset
     listed = _look(dataset, list(dict.fromkeys(_listed(dataset))), known)
-    contents = {path: listed[path].sha256 if path in listed else "absent" for path in _listed(dataset)}
-    other = digest([dataset.lists, contents])
+    other = of_contents(dataset, {path: stamp.sha256 for path, stamp in listed.items()})
     _remember(places[0], dataset, other, listed)
     note = (
         f"{len(changed)} of its images are not those that were used before, first {changed[0]}: "
@@ -98,6 +97,11 @@ def contents(dataset: Dataset) -> dict[str, str]:
     """The SHA-256 (hex) of every listed image file that is there, by path; all are read."""
     stamps = _look(dataset, list(dict.fromkeys(_listed(dataset))), {})
     return {path: stamp.sha256 for path, stamp in stamps.items()}
+
+
+def of_contents(dataset: Dataset, hashes: Mapping[str, str]) -> str:
+    """The digest of the lists and of what all files hold; ``hashes`` as ``contents`` gives them."""
+    return digest([dataset.lists, {path: hashes.get(path, "absent") for path in _listed(dataset)}])
 
 
 def differing(dataset: Dataset, hashes: Mapping[str, str], places: Sequence[Path]) -> list[str]:

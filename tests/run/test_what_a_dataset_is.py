@@ -183,3 +183,30 @@ def test_workers_plan_what_the_parent_saw(bench: Bench, listed: Path, tmp_path: 
     )
     assert [f.key for f in planner.make(asked, builtin()).fits] == [f.key for f in plan.fits]
     assert len(remaining(plan)[0]) == 1
+
+
+def test_verify_hashes_every_file(bench: Bench, listed: Path, tmp_path: Path) -> None:
+    """A change that keeps size and time of change escapes the plan, and not ``bench data verify``."""
+    results = tmp_path / "results"
+    assert bench("run", "--methods", "zero-shot", "--results", results, data=listed).exit_code == 0
+    verify = ("verify", str(listed), "--results", results)
+    whole = bench("data", *verify)
+    assert whole.exit_code == 0, whole.output
+    file = tmp_path / "listed" / "test" / "apple" / "0.png"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(bytes(content))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed = bench("data", *verify)
+    assert "1 images are not those that were used before, first test/apple/0.png" in changed.output
+    assert changed.exit_code in (1, 5), "5, or 1 where the altered file does not open any more"
+    digests = [line for text in (whole, changed) for line in text.output.splitlines() if "contents:" in line]
+    assert len(set(digests)) == 2
+
+
+def test_verify_says_what_lists_hide(bench: Bench, listed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "listed"
+    (root / "test" / "apple" / "0.png").write_bytes((root / "train" / "apple" / "1.png").read_bytes())
+    said = bench("data", "verify", str(listed), "--results", tmp_path / "results").output
+    assert "1 of 15 test images are also among the train images" in said
