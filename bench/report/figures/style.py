@@ -119,6 +119,11 @@ def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figu
     return figure, axes[:panels]
 
 
+def accuracy(datasets: Sequence[str]) -> str:
+    """The name of an axis of accuracies on these datasets: of the only one, or that it is an average."""
+    return f"accuracy on {datasets[0]} (%)" if len(datasets) == 1 else f"average accuracy, {len(datasets)} datasets (%)"
+
+
 BANDS = 5  # more bands than this in one panel hide one another: bars instead
 
 
