@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
+SHOTS = "shots (images per class)"  # the axis of shots
 GREY = "0.35"
 # Series that are there for comparison only.
 CROWD: dict[str, Any] = {
