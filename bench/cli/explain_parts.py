@@ -142,8 +142,8 @@ def share(
     )
     from bench.explain import figure
     from bench.explain import share as sharing
-    from bench.report.wording import shots_text
     from bench.files import write_json
+    from bench.report.wording import shots_text
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == len(pictures):

@@ -189,7 +189,7 @@ def caption_of(subject: Subject, picture: Picture, dense_BTD: Tensor, explained:
 
 
 def png(out: Path | None, usual: Path) -> Path:
-    """The file to write. Raises BenchError, before work is spent, for one that cannot be written or is no PNG."""
+    """The file to write. Raises BenchError, before work is spent, where it cannot be written as a PNG."""
     from bench.cli.options import writable
 
     return writable(out or usual, (".png",))

@@ -79,7 +79,7 @@ def _panels(rows: int, columns: int, lines: int = 1, bars: int = 1) -> tuple[Fig
 
 
 def _bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], name: str, high: float = 1.0) -> None:
-    """The colour bar of ``image`` on the right of ``axes``, at their foot where it is less ``high`` than they."""
+    """The colour bar of ``image``, right of ``axes``; at their foot where it is less ``high`` than 1."""
     bar = figure.colorbar(
         image,
         ax=list(axes),
@@ -91,7 +91,7 @@ def _bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], name: str, high
     )
     bar.set_label(name, fontsize=6.5)
     bar.ax.tick_params(labelsize=6.5, width=0.5, length=2)
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.5)
     bar.locator = MaxNLocator(4)
 
 
@@ -151,7 +151,7 @@ def correspondence(
                 )
                 axes[0, 0].add_patch(frame)
         axes[0, 0].plot(*at, "+", color="#00e5ff", markersize=9, markeredgewidth=1.6)
-        _bar(figure, image, axes[0, 2:], "cosine similarity")
+        _bar(figure, image, list(axes[0, 2:]), "cosine similarity")
     return figure
 
 
@@ -164,7 +164,9 @@ def heat_maps(
     value, as its height means nothing.
     """
     with matplotlib.rc_context(_RC):
-        lines = max(title.count("\n") for _, title, pools, heats in rows for title in _titles(title, pools, heats))
+        lines = max(
+            title.count("\n") for _, title, pools, heats in rows for title in _titles(title, pools, heats)
+        )
         figure, axes = _panels(len(rows), 1 + len(rows[0][2]) + len(rows[0][3]), lines + 1, 2)
         for row, (picture, title, pools, heats) in zip(axes, rows, strict=True):
             _picture(row[0], picture.pixels, title)

@@ -40,7 +40,8 @@ def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
     points, gaps = _table(swept)
     if not len(points):
         raise BenchError(
-            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting, method)}` fills them"
+            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; "
+            f"`{_command(choice, setting, method)}` fills them"
         )
     backbones = sorted(points["panel"].unique())
     appearances = style.appearances([source, *sorted(set(points["series"]) - {source})])

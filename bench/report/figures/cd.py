@@ -16,7 +16,7 @@ from bench.report.select import Choice
 from bench.report.wording import p_equation, shots_text
 from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
 
-# Inches: height of a label, of a bar, of what is above the axis with it; width of a letter, of one rank at the least.
+# Inches: height of a label, of a bar, of all from the axis up; width of a letter, of one rank at the least.
 _ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.82, 0.054, 0.15
 _LINE = 0.13  # of the text below
 

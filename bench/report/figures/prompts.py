@@ -64,8 +64,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         marked = any(a.at in appearances and a.shots in shots for a in published)
         names = {p: f"{p} (uses labels)" for p in labelled} | equal
         style.key(figure, appearances, names, 3, style.published_key(marked))
-    alt = f"{'Average accuracy' if len(datasets) > 1 else f'Accuracy on {datasets[0]}'} of {method} with the prompt sets {', '.join(equal.get(p, p) for p in sets)}"
-    return Drawn(figure, points, alt, (*notes, *gaps, f"{'average over' if len(datasets) > 1 else 'on'} {', '.join(datasets)}"))
+    over = "average over " if len(datasets) > 1 else ""
+    shown = ", ".join(equal.get(p, p) for p in sets)
+    alt = f"Accuracy of {method} with the prompt sets {shown}, {over}{', '.join(datasets)}"
+    return Drawn(figure, points, alt, (*notes, *gaps))
 
 
 def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:

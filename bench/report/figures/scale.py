@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,9 @@ class Scale:
         places = list(self.at.values())
         if self.kind == "words":
             tilted = max(map(len, self.at)) * len(places) > 5 * most
-            ax.set_xticks(places, list(self.at), **({"rotation": 30, "ha": "right"} if tilted else {}))
+            ax.set_xticks(
+                places, list(self.at), rotation=30 if tilted else 0, ha="right" if tilted else "center"
+            )
             ax.set_xlim(-0.5, len(places) - 0.5)
             return
         if self.kind == "linear":
@@ -42,7 +45,7 @@ class Scale:
         else:
             ax.set_xscale("symlog", linthresh=min(p for p in places if p > 0))
         # From the end, so that 0 goes first where there are too many.
-        shown = list(self.at.items())[:: -(-(-len(places) // most))]
+        shown = list(self.at.items())[:: -math.ceil(len(places) / most)][::-1]
         ax.set_xticks([p for _, p in shown], [name for name, _ in shown])
         ax.xaxis.set_minor_locator(NullLocator())
 

@@ -48,7 +48,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             _panel(ax, points[points["panel"] == panel], appearances, flat, others, ticks)
             ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
             ax.set(
-                ylabel=("accuracy (%)" if len(panels) > 1 else style.accuracy(names)) if i % wide == 0 else "",
+                ylabel=("accuracy (%)" if len(panels) > 1 else style.accuracy(names))
+                if i % wide == 0
+                else "",
                 xlabel=style.SHOTS if i + wide >= len(panels) else "",
             )
         style.key(

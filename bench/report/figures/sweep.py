@@ -1,9 +1,8 @@
-"""Accuracy against the values of a swept setting, of training or of inference: a line per shots and method."""
+"""Accuracy against the values of a swept setting: a line per number of shots, and per method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,21 +12,12 @@ from matplotlib.lines import Line2D
 from bench.errors import BenchError
 from bench.report.figures import outcomes, scale, series, style, swept
 from bench.report.figures.style import Drawn
-from bench.report.figures.swept import Setting
 from bench.report.select import Choice
 from bench.report.table import AVERAGE
 from bench.report.wording import listed, shots_text
 from bench.stats import average_interval
 
 _TICKS = 7  # values that an axis of a column's width can name
-_OWN: dict[str, Any] = {
-    "marker": "o",
-    "markersize": 7,
-    "markerfacecolor": "none",
-    "markeredgecolor": "black",
-    "markeredgewidth": 0.9,
-    "linestyle": "",
-}
 
 
 def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
@@ -74,7 +64,7 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
         figure, axes = style.canvas(
             len(panels), wide, style.PAGE if wide > 1 else style.COLUMN, 2.0 if wide > 1 else 2.4
         )
-        for i, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
+        for ax, panel in zip(axes, panels, strict=True):
             _panel(ax, points[points["panel"] == panel], appearances)
             place.on(ax, _TICKS if wide == 1 else 4)
             first = style.accuracy(names if panel == AVERAGE else [panel])
@@ -83,7 +73,7 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
             figure.suptitle(method, fontsize=7.5)
         more = []
         if points["own"].any() and points[points["own"]]["x"].notna().any():
-            more.append(Line2D([], [], **_OWN, label="the method's own value"))
+            more.append(Line2D([], [], **style.RING, linestyle="", label="the method's own value"))
         if points[points["own"]]["x"].isna().any():
             label = "value chosen by the method itself"
             more.append(Line2D([], [], color=style.GREY, linestyle=":", label=label))
@@ -107,7 +97,9 @@ def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataF
     for line in order:
         mine = rows[rows["series"] == line]
         seeds = set(mine["seed"])
-        others = rows[rows["method"] == mine["method"].iloc[0]]  # values that other shots have count as missing
+        others = rows[
+            rows["method"] == mine["method"].iloc[0]
+        ]  # values that other shots have count as missing
         by_text = dict(zip(others["text"], others["value"], strict=True))
         for text, value in by_text.items():
             group = mine[mine["text"] == text]
@@ -155,4 +147,4 @@ def _panel(ax: Axes, points: pd.DataFrame, appearances: dict[str, style.Appearan
         for y in mine[mine["x"].isna()]["y"]:
             ax.axhline(y, color=appearance.colour, linestyle=":", linewidth=1.0, zorder=1.8)
         own = on_axis[on_axis["own"]]
-        ax.plot(own["x"], own["y"], **_OWN, zorder=4)
+        ax.plot(own["x"], own["y"], **style.RING, linestyle="", zorder=4)

@@ -1,12 +1,11 @@
 """Settings that were swept: the value that each record has, the rows of a sweep, and how to make one.
 
-A sweep's rows differ in one setting. Rows whose variant names it bear another value than the method's own; the
-plain rows bear the method's own one, which their records say.
+A sweep's rows differ in one setting. Rows whose variant names it bear another value than the method's own;
+the plain rows bear the method's own, which their records say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -75,11 +74,15 @@ def rows(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[pd.Data
         others = sorted(own[more]["variant"].unique())
         notes = [*notes, f"left out: rows that change more than {setting.name} ({'; '.join(others)})"]
     both = pd.concat([plain.assign(plain=True), swept.assign(plain=False)])
-    both["value"] = [one(values(p, setting.of(m)).get(setting.name)) for p, m in _records(both)]
+    held = [values(p, setting.of(m)) for p, m in zip(both["path"], both["method"], strict=True)]
+    known = [setting.name in some for some in held]
+    if not all(known):
+        notes = [*notes, f"left out: records that do not say what {setting.name} was"]
+    both["value"] = [one(some.get(setting.name)) for some in held]
     both["value"] = both["value"].astype(object).where(both["value"].notna(), None)
     both["text"] = ["" if v is None else text(v) for v in both["value"]]
     # A value that somebody set before it became the method's own.
-    both = both.drop_duplicates([*place, "seed", "text"])
+    both = both[known].drop_duplicates([*place, "seed", "text"])
     return both.reset_index(drop=True), notes
 
 
@@ -88,10 +91,6 @@ def there(frame: pd.DataFrame) -> list[str]:
     pairs = frame[["method", "variant"]].drop_duplicates().itertuples(index=False)
     alone = ((m, v.partition("=")[0]) for m, v in pairs if v and ", " not in v)
     return sorted({k if "." in k else f"{m}.{k}" for m, k in alone if k != "precision"})
-
-
-def _records(frame: pd.DataFrame) -> Iterable[tuple[str, str]]:
-    return zip(frame["path"], frame["method"], strict=True)
 
 
 def values(path: str, owner: str) -> dict[str, Any]:
@@ -118,18 +117,19 @@ def one(value: Any) -> Any:
 
 
 def kind(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[str, Kind, Any]:
-    """The first method that has the setting, when it acts, and its own value.
+    """The first method that has the setting, when it acts, and its value in a plain row, or else in any.
 
     Raises BenchError, with the nearest name, where no method has it. The methods are the setting's owner, the
     chosen ones, or all.
     """
     asked = {canonical(m) for m in ([setting.owner] if setting.owner else choice.methods)}
-    good = frame[(frame["status"] == "ok") & (frame["variant"] == "")]
+    good = frame[frame["status"] == "ok"].sort_values("variant", kind="stable")  # plain rows first
     if asked:
         good = good[good["method"].map(canonical).isin(asked)]
     known: dict[str, None] = {}
     for method, some in sorted(good.groupby("method"), key=lambda group: str(group[0]) != "safe"):
-        row = some.iloc[0]
+        late = some[[setting.name in held for held in some["values"]]]
+        row = (late if len(late) else some).iloc[0]
         mine = values(row["path"], str(method))
         if setting.name in mine:
             acts: Kind = "inference" if setting.name in row["values"] else "fit"
