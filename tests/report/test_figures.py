@@ -174,7 +174,8 @@ def test_time_names_the_best_trade_off(tmp_path: Path) -> None:
     )
     (line,) = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
     assert len(line.get_xdata()) == 3
-    assert "best trade-off, 1 shot: a, b, d" in [t.get_text() for t in drawn.figure.legends[0].get_texts()]
+    legend = [text.get_text().replace("\n", " ") for text in drawn.figure.legends[0].get_texts()]
+    assert "best trade-off, 1 shot: a, b, d" in legend
 
 
 @pytest.mark.parametrize("form", [*(pytest.param(f, marks=pytest.mark.slow) for f in ("pdf", "png")), "svg"])
