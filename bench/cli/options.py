@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,5 +48,10 @@ def writable_folder(folder: Path, out: Path | None = None) -> None:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise BenchError(f"--out {out or folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BenchError(f"--out {out or folder}: cannot write in {there}; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"--out {out or folder}: cannot write in {there} ({error.strerror}); choose another place"
+        ) from error
