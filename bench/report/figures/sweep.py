@@ -52,8 +52,6 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
             f"{''.join(f'; {gap}' for gap in gaps)}; {swept.advice(frame, choice, which)}"
         )
     panels = [p for p in ([AVERAGE] if len(names) > 1 else []) + names if p in set(moved["panel"])]
-    if len(panels) == 2:  # the average of one dataset that is whole
-        panels = [p for p in panels if p != AVERAGE]
     appearances = style.appearances(order)
     # The method's own value first, then by name: the order of words.
     place = scale.scale(moved.sort_values("own", ascending=False, kind="stable")["value"])
@@ -97,9 +95,8 @@ def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataF
     for line in order:
         mine = rows[rows["series"] == line]
         seeds = set(mine["seed"])
-        others = rows[
-            rows["method"] == mine["method"].iloc[0]
-        ]  # values that other shots have count as missing
+        # Values that other numbers of shots have count as missing.
+        others = rows[rows["method"] == mine["method"].iloc[0]]
         by_text = dict(zip(others["text"], others["value"], strict=True))
         for text, value in by_text.items():
             group = mine[mine["text"] == text]
