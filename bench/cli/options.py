@@ -1,9 +1,11 @@
-"""Comma-separated options; a path that exists is a path before it is a list."""
+"""Comma-separated options, where a path that exists is a path before it is a list; and places to write to."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.errors import BenchError
 
@@ -50,3 +52,35 @@ def numbers(text: str | None, option: str) -> tuple[int, ...]:
     if any(n < 1 for n in values):
         raise BenchError(f"{option} {text}: numbers start at 1")
     return values
+
+
+def writable(out: Path, suffixes: Sequence[str]) -> Path:
+    """``out``, a file with one of these suffixes (``.png``).
+
+    Raises BenchError for another suffix, a folder, and a place where this user cannot write.
+    """
+    if out.suffix.lower() not in suffixes:
+        others = " or ".join(str(out.with_suffix(suffix)) for suffix in suffixes)
+        ending = f"'{out.suffix}' is no format of figures" if out.suffix else "no ending"
+        raise BenchError(f"--out {out}: {ending}; name it {others}")
+    if out.is_dir():
+        raise BenchError(f"--out {out}: is a folder; name a file")
+    writable_folder(out.parent, out)
+    return out
+
+
+def writable_folder(folder: Path, out: Path | None = None) -> None:
+    """Nothing, where files can be written in ``folder``, which may not be there yet; else BenchError.
+
+    ``out``: what the user named, where it is not the folder itself.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise BenchError(f"--out {out or folder}: {there} is not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"--out {out or folder}: cannot write in {there} ({error.strerror}); choose another place"
+        ) from error

@@ -100,9 +100,10 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
 
     ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in
     ``parts.after``. ``changed``: settings that the user set away from the method's own. ``values``: what was
-    chosen. ``step``: the chosen one. ``seconds`` by phase. ``peak_memory``: bytes. ``state``: checksum of the
-    fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides logits
-    by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``);
+    chosen. ``step``: the chosen one. ``seconds`` by phase; ``first``: its process had made no other fit with
+    the method, so that imports and compilation are in them. ``peak_memory``: bytes. ``state``: checksum of
+    the fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides
+    logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``);
     ``dataset_covers``: what the digest in ``parts.dataset`` was taken of.
     """
 
@@ -119,6 +120,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     curve: list[Curve] = []
     budget: Budget = Budget()
     seconds: dict[str, Seconds] = {}
+    first: bool = False
     peak_memory: Count = 0
     notes: list[str] = []
     prompts_use_labels: bool | None = None

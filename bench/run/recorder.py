@@ -48,12 +48,12 @@ class Recorder:
         self.outcome.conditions.add((fit.backbone.name, conditions(facts)))
         return facts
 
-    def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float]) -> None:
-        """Record a fit; its state, where it is kept, is on disk before."""
+    def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float], first: bool) -> None:
+        """Record a fit; its state, where it is kept, is on disk before. ``first``: as in its record."""
         state = fitting.state_bytes(fitted) if self.keep(fit) else b""
         if state:
             write_bytes(places.state_path(self.results, fit.key), state)
-        record = fitting.fit_record(fit, fitted, seconds, self.facts(fit), state)
+        record = fitting.fit_record(fit, fitted, seconds, first, self.facts(fit), state)
         store.write(places.fit_path(fit.where, fit.key), record, self.clock)
         self.made.add(fit.key)
         self.outcome.fits += 1

@@ -90,6 +90,9 @@ def of_type(results: Path, kind: type[R]) -> list[R]:
     return [r for _, r in store.every(results) if isinstance(r, kind)]
 
 
+TIMES = ("seconds", "first")  # how long it took, and whether its process was warm
+
+
 def records(results: Path, states: bool = True) -> dict[str, bytes]:
     """What a run concluded, by file: predictions whole, records without times and provenance.
 
@@ -103,7 +106,7 @@ def records(results: Path, states: bool = True) -> dict[str, bytes]:
             found[path.name] = path.read_bytes()
         elif path.suffix == ".json":
             record = json.loads(path.read_text())
-            for key in ("seconds", "provenance", "peak_memory", "checksum", *(() if states else ("state",))):
+            for key in (*TIMES, "provenance", "peak_memory", "checksum", *(() if states else ("state",))):
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found

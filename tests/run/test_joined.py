@@ -79,6 +79,9 @@ def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Pa
     )
     assert not any(r.budget.joined for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
     assert not any(r.budget.joined for r in fits(alone).values())
+    firsts = [m for (m, *_), r in fits(alone).items() if r.first]
+    assert sorted(firsts) == sorted({m for m, *_ in fits(alone)}), "one fit of each method was its first"
+    assert all(r.first for (m, *_), r in fits(tmp_path).items() if m == "safe"), "all that warmed up together"
 
 
 @pytest.mark.slow
