@@ -13,6 +13,7 @@ from bench.cli.data import app as data
 from bench.cli.explain import app as explain
 from bench.cli.listing import app as listing
 from bench.cli.new import app as new
+from bench.cli.once import Once
 from bench.cli.pack import pack
 from bench.cli.plot import plot
 from bench.cli.report import report
@@ -22,6 +23,7 @@ from bench.cli.weights import app as weights
 
 app = typer.Typer(
     name="bench",
+    cls=Once,
     help="Few-shot CLIP adaptation: every method under one leak-free protocol.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

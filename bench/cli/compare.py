@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import Folders
 from bench.names import RECIPE
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def compare(
         str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")
     ],
     second: Annotated[str, typer.Argument(help="The method to compare it with.")],
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    results: Folders = None,
     datasets: Annotated[
         str | None, typer.Option(help="Only these; your own by their path, for --images.")
     ] = None,
@@ -37,7 +36,10 @@ def compare(
         str | None, typer.Option(help=f"Protocol of both methods (default: {RECIPE}).")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
+    format: Annotated[
+        str | None,
+        typer.Option(help="console, md, latex, csv, html or json (default: as --out ends, else console)."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")
     ] = None,
@@ -49,12 +51,13 @@ def compare(
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
     from bench.cli.options import datasets as paths_or_names
-    from bench.cli.options import numbers
+    from bench.cli.options import folders, numbers, records
     from bench.cli.show import show
     from bench.report import compare as comparing
-    from bench.report.frame import load_results
+    from bench.report.render import form_of
 
-    frame = load_results(results)
+    form = form_of(format, out)
+    frame = records(results)
     where = places(paths_or_names(datasets), set(frame["target"]))
     comparison = comparing.compare(
         frame,
@@ -67,12 +70,12 @@ def compare(
         protocol=protocol,
         preset=preset,
     )
-    show(comparison.table, format, out)
+    show(comparison.table, form, out)
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
         for pair in comparison.pairs:
             path = images / f"{pair.dataset}-{pair.shots}-shots.png"
-            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, results)
+            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
 

@@ -115,11 +115,11 @@ def opened(
         cache=cache,
     )
     asked.heeded(request, registry, set_ or (), ())
-    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.explain import parts as parts_of
     from bench.explain import share, subject
     from bench.run.session import Session
+
+    if valued:
         parts_of.check(*valued)
     session = Session(device, cache, lambda line: typer.echo(line, err=True))
     fitted = subject.subject(request, registry, session)

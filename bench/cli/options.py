@@ -1,4 +1,7 @@
-"""Comma-separated options, where a path that exists is a path before it is a list; and places to write to."""
+"""Options that several verbs have, comma-separated ones, and places to write to.
+
+In a list, a path that exists is a path before it is a list.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,39 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--results",
+        help="Folder that `bench run` wrote to, or a packed one (default: results); "
+        "given again, the records of all.",
+    ),
+]
+
+
+def folders(given: list[Path] | None) -> list[Path]:
+    """The results folders that were named, each once, or the usual one."""
+    return list(dict.fromkeys(given or [Path("results")]))
+
+
+def records(given: list[Path] | None) -> pd.DataFrame:
+    """The frame of the results folders that were named, which stays until the program ends."""
+    import gc
+
+    from bench.report.frame import load_results
+
+    frame = load_results(folders(given))
+    gc.freeze()  # Python need not look at it for garbage again and again
+    return frame
 
 
 def names(text: str | None) -> tuple[str, ...]:

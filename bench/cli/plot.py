@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import Folders
 from bench.names import PROTOCOLS
 
 
@@ -14,9 +15,7 @@ def plot(
     kind: Annotated[
         str, typer.Argument(help="shots, sweep, beta, prompts, cd (critical differences) or time.")
     ] = "shots",
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    results: Folders = None,
     out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
@@ -36,18 +35,17 @@ def plot(
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import names, numbers, writable
+    from bench.cli.options import names, numbers, records, writable
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
-    from bench.report.frame import load_results
     from bench.suite import load
 
     figures.check(kind, setting)
     path = writable(out or Path(f"{kind}.pdf"), [f".{form}" for form in figures.FORMATS])
-    records = with_titles(load_results(results))
+    frame = with_titles(records(results))
     drawn = figures.plot(
-        records,
+        frame,
         kind,
         methods=names(methods),
         datasets=names(datasets),

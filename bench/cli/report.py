@@ -7,26 +7,39 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import Folders
+
 
 def report(
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    results: Folders = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
+    from bench.cli.options import records
     from bench.cli.run import SUITE
+    from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
+    from bench.errors import BenchError
     from bench.files import write_bytes
     from bench.registry import builtin
-    from bench.report.frame import load_results
     from bench.report.html.page import report as make
     from bench.suite import load
 
-    frame = with_titles(load_results(results))
-    prompts = {name: method.prompts for name, method in builtin().methods.items()}
-    text = make(frame, title=title, prompts=prompts, targets=shifts(frame), first=load(SUITE).methods)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise BenchError(f"--out {out}: a report is an HTML file; name it {out.with_suffix('.html')}")
+    with Steps("report") as steps:
+        steps.say("records", 0, 6)
+        frame = with_titles(records(results))
+        prompts = {name: method.prompts for name, method in builtin().methods.items()}
+        text = make(
+            frame,
+            title=title,
+            prompts=prompts,
+            targets=shifts(frame),
+            first=load(SUITE).methods,
+            say=lambda what, done, total: steps.say(what, done + 1, total + 1),
+        )
     write_bytes(out, text.encode())
     typer.echo(
         f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def show(table: Table, form: str, out: Path | None) -> None:
-    """Print ``table`` in ``--format``'s format, or write it to ``out``; only terminals get escape codes."""
-    from bench.files import write_bytes
-    from bench.report import render
+    """Print ``table`` in a format, or write it to ``out``.
 
-    text = render.render(table, form)
-    if form == "console" and (out is not None or not sys.stdout.isatty()):
-        text = render.plain(text)
+    Only terminals get escape codes, and lines of their width.
+    """
+    from bench.files import write_bytes
+    from bench.report.render import render
+
     if out is not None:
-        write_bytes(out, text.encode())
+        write_bytes(out, render(table, form, styled=False).encode())
+    elif sys.stdout.isatty():
+        typer.echo(render(table, form, shutil.get_terminal_size().columns), nl=False)
     else:
-        typer.echo(text, nl=False)
+        typer.echo(render(table, form, styled=False), nl=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import Folders
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,9 +21,7 @@ def table(
             help="1: dataset x shots x method; 2: sizes of the datasets; 3: shifted test sets; ablation."
         ),
     ] = "1",
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    results: Folders = None,
     methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Only these, in this order.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
@@ -39,7 +39,10 @@ def table(
     against: Annotated[
         str | None, typer.Option(help="Published numbers beside ours: paper, or another source.")
     ] = None,
-    format: Annotated[str, typer.Option(help="console, md, latex, csv, html or json.")] = "console",
+    format: Annotated[
+        str | None,
+        typer.Option(help="console, md, latex, csv, html or json (default: as --out ends, else console)."),
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Show averages over incomplete rows, marked.")
     ] = False,
@@ -54,7 +57,10 @@ def table(
     from bench.cli.options import names, numbers
     from bench.cli.show import show
     from bench.report import tables
+    from bench.report.render import form_of
 
+    form = form_of(format, out)
+    tables.check(which)
     frame = with_titles(load(results, which))
     made = tables.table(
         frame,
@@ -75,19 +81,21 @@ def table(
         targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(names(datasets), frame, data_root) if which == "2" else None,
     )
-    show(made, format, out)
+    show(made, form, out)
 
 
-def load(results: Path, which: str) -> pd.DataFrame:
+def load(results: list[Path] | None, which: str) -> pd.DataFrame:
     """The records; table 2 does without any."""
-    import pandas as pd
-
+    from bench.cli.options import folders, records
     from bench.records import store
-    from bench.report.frame import COLUMNS, load_results
 
-    if which == "2" and next(store.every(results), None) is None:
+    if which == "2" and all(next(store.every(folder), None) is None for folder in folders(results)):
+        import pandas as pd
+
+        from bench.report.frame import COLUMNS
+
         return pd.DataFrame(columns=list(COLUMNS))
-    return load_results(results)
+    return records(results)
 
 
 def with_titles(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -109,8 +110,9 @@ def _slim(record: Record) -> Record:
 
 def records(results: Path) -> Iterator[tuple[Path, Record]]:
     """All packed records of a folder, under the paths that they would have as files."""
+    root = places.runs(results)
     for line in lines(results).values():
-        yield places.runs(results) / line.at, line.record
+        yield root / line.at, line.record
 
 
 def within(where: Path) -> list[tuple[Path, Record]]:
@@ -122,30 +124,43 @@ def within(where: Path) -> list[tuple[Path, Record]]:
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
     row = _row(path)
-    return lines(path.parents[4])[row.at].record if row else None
+    if row is None:
+        return None
+    file, _ = _files(path.parts[:-5])
+    return _read(file, _stamp(file))[row.at].record
 
 
 def top1(path: Path) -> Top1 | None:
-    """Top-1 classes (n,) and labels (n,) that stand for the predictions ``path``, or None."""
-    row = _row(path.with_suffix(".json"))
+    """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None."""
+    row = _row(path)
     if row is None or row.place is None:
         return None
     name, column = row.place
-    file = path.parents[4] / PREDICTIONS
-    return _array(file, _stamp(file), name)[:, column], _array(file, _stamp(file), f"{name}-labels")
+    _, file = _files(path.parts[:-5])
+    stamp = _stamp(file)
+    return _array(file, stamp, name)[:, column], _array(file, stamp, f"{name}-labels")
 
 
 def has_top1(path: Path) -> bool:
-    """Whether packed predictions stand for the file ``path``; they are not read."""
-    row = _row(path.with_suffix(".json"))
+    """Whether predictions are packed with the record that stands for ``path``; they are not read."""
+    row = _row(path)
     return row is not None and row.place is not None
 
 
 def _row(path: Path) -> Row | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
-    if len(path.parents) < 5 or path.parents[3].name != "runs":
+    parts = path.parts
+    if parts[-5:-4] != ("runs",):
         return None
-    return rows(path.parents[4]).get(path.relative_to(path.parents[3]).as_posix())
+    file, _ = _files(parts[:-5])
+    stamp = _stamp(file)
+    return _rows(file, stamp).get("/".join(parts[-4:])) if stamp else None
+
+
+@lru_cache(maxsize=64)
+def _files(results: tuple[str, ...]) -> tuple[Path, Path]:
+    """The two files of a results folder that is given by its parts."""
+    return Path(*results) / RECORDS, Path(*results) / PREDICTIONS
 
 
 def _line_folder(where: Path) -> list[Line]:
@@ -157,7 +172,10 @@ def _line_folder(where: Path) -> list[Line]:
 
 
 def _stamp(file: Path) -> int:
-    return file.stat().st_mtime_ns if file.is_file() else 0
+    try:
+        return os.stat(file).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def lines(results: Path) -> dict[str, Line]:
@@ -177,8 +195,9 @@ def rows(results: Path) -> dict[str, Row]:
 @lru_cache(maxsize=4)
 def _rows(file: Path, stamp: int) -> dict[str, Row]:
     try:
-        decoder = msgspec.json.Decoder(Row)
-        return {row.at: row for row in map(decoder.decode, lzma.decompress(file.read_bytes()).splitlines())}
+        decoder, data = msgspec.json.Decoder(Row), lzma.decompress(file.read_bytes())
+        with codec.many():
+            return {row.at: row for row in map(decoder.decode, data.splitlines())}
     except (lzma.LZMAError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(file, error) from error
 
@@ -190,7 +209,8 @@ def _read(file: Path, stamp: int) -> dict[str, Line]:
     if any(codec.schema_of(row.record) == OLD for row in list(rows.values())[:1]):
         decode = _converting(rows)
     try:
-        return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
+        with codec.many():
+            return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
     except codec.Unreadable as error:
         raise _damaged(file, error) from error
 

@@ -127,10 +127,16 @@ def evaluation(path: Path, key: str) -> EvaluationRecord | None:
     return record if has_predictions(path) else None
 
 
+def fit_of(path: Path, record: Record) -> FitRecord | None:
+    """The fit of the record at ``path``; None where its record is gone or says that it failed."""
+    own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
+    return own if isinstance(own, FitRecord) else None
+
+
 def behind(path: Path, record: Record) -> list[FitRecord]:
     """The fit of the record at ``path``, then those it builds on, without those whose records are gone."""
-    own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
-    if not isinstance(own, FitRecord):
+    own = fit_of(path, record)
+    if own is None:
         return []
     fits = {own.key: own}
     for role, key in own.parts.after.items():
@@ -168,8 +174,7 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 
 def has_predictions(path: Path) -> bool:
     """Whether the evaluation whose record lies at ``path`` has predictions, as a file or packed."""
-    file = path.with_suffix(".npz")
-    return file.is_file() or packed.has_top1(file)
+    return path.with_suffix(".npz").is_file() or packed.has_top1(path)
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
@@ -194,7 +199,7 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """``predictions`` without a look at what the record says of them."""
     file = path.with_suffix(".npz")
     if not file.is_file():
-        kept = packed.top1(file)
+        kept = packed.top1(path)
         if kept is None:
             raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")
         return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
@@ -221,7 +226,7 @@ def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tu
     files = sorted(where.rglob("*.json"))
     known = set(files)
     for path, record in kept:
-        if path not in known:
+        if not known or path not in known:
             yield path, record
     for path in files:
         stored = read(path)

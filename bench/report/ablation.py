@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
-from bench.report.accuracy import lines, missing_notes, seeds_text
+from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text
 from bench.report.frame import short
 from bench.report.marks import outcomes
 from bench.report.select import Choice, for_tables, in_order
@@ -52,7 +52,7 @@ def table_ablation(
     ]
     columns = list(chosen["target"].unique() if choice.datasets else _varied(chosen, "target", axis))
     columns = in_order(columns, [*choice.datasets, *chosen["dataset"].unique(), *targets])
-    averages = {AVERAGE: tuple(columns)} if len(columns) > 1 else {}
+    averages = averages_of(AVERAGE, columns)
     groups: dict[Block, list[Row]] = {}
     for row in lines(
         chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True
@@ -86,7 +86,9 @@ def table_ablation(
         "95 % interval and p (Holm within a method's variants) of the paired change, "
         "on the seeds of both rows"
     ]
-    return replace(table, notes=[*table.notes, *missing_notes(table, partial), *frame.attrs.get("notes", ())])
+    table.notes += [*preset_notes(own), *missing_notes(table, columns, partial)]
+    table.notes += frame.attrs.get("notes", ())
+    return table
 
 
 def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None]:
@@ -148,7 +150,7 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
             evaluation = store.read(Path(path))
             if not isinstance(evaluation, EvaluationRecord):
                 continue
-            fit = next(iter(store.behind(Path(path), evaluation)), None)
+            fit = store.fit_of(Path(path), evaluation)
             usual = {**(fit.parts.settings if fit else {}), **evaluation.values}
             for key in sorted(changed[row.method] & set(usual)):
                 usual_values.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
@@ -187,7 +189,8 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
 def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
     """Interval of row - start averaged over columns, on the seeds of both; None if a column is incomplete."""
     seeds = sorted(set(row.seeds) & set(start.seeds))
-    if not seeds or any(r.entries[c].value is None for r in (row, start) for c in columns):
+    both_rows = [r.entries[c] for r in (row, start) for c in columns]
+    if not seeds or any(e.value is None or e.partial for e in both_rows):
         return None
     pairs = []
     for c in columns:

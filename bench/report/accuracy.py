@@ -11,12 +11,19 @@ from bench.errors import BenchError
 from bench.names import TEST_ORACLE
 from bench.report import marks
 from bench.report.coordinates import ROW
+from bench.report.means import average, by_row, by_target, mean_over_seeds
 from bench.report.naming import Namer
 from bench.report.select import Choice, for_tables, in_order, one_backbone
-from bench.report.table import AVERAGE, FAILED, Row, Score, Table
-from bench.report.wording import listed, shots_list, shots_text
+from bench.report.table import AVERAGE, FAILED, Row, Table
+from bench.report.wording import cells_text, listed, shots_list
 
 TARGETS_AVERAGE = "average of shifts"
+_MOST = 5  # causes of errors that are spelt out
+# What a reader of numbers with these budgets has to know.
+PRESETS = {
+    "quick": "preset quick: short budgets for the embedded backbones, not the published recipes, so that a "
+    'method may end below zero-shot; README.md, "Presets", says why'
+}
 
 
 def table_1(
@@ -29,18 +36,20 @@ def table_1(
 ) -> Table:
     """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
 
-    A failed seed makes its entry ``ERR``, an absent one a dash; an average over incomplete entries is
-    withheld unless ``partial``, then marked.
+    A failed seed makes its entry ``ERR``. Where some seeds of a row are absent, its entry says of how many it
+    is the mean. An average over incomplete entries is withheld unless ``partial``, then marked; one dataset
+    has none.
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
     _some(own, "its own test images")
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
-    averages = {AVERAGE: tuple(columns)}
+    averages = averages_of(AVERAGE, columns)
     rows = [*lines(own, columns, averages, partial, choice.methods)]
-    table = Table("Few-shot accuracy", [*columns, AVERAGE], rows, averages=averages)
+    table = Table("Few-shot accuracy", [*columns, *averages], rows, averages=averages)
     table.notes = [f"test accuracy in %, {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
-    table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
+    table.notes += [*preset_notes(own), *missing_notes(table, columns, partial), *notes]
+    table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
 
 
@@ -63,17 +72,18 @@ def table_3(
     source = sources[0]
     chosen = chosen[chosen["dataset"] == source]
     shifts = in_order([t for t in chosen["target"].unique() if t != source], targets)
-    averages = {TARGETS_AVERAGE: tuple(shifts)}
+    averages = averages_of(TARGETS_AVERAGE, shifts)
     rows = [*lines(chosen, [source, *shifts], averages, partial, choice.methods, backbones=True)]
     table = Table(
         f"Shifted test sets of {source}",
-        [source, *shifts, TARGETS_AVERAGE],
+        [source, *shifts, *averages],
         rows,
         heads=("method", "shots", "backbone"),
         averages=averages,
     )
     table.notes = [f"test accuracy in %, {seeds_text(chosen)}, of models that saw {source} only"]
-    table.notes += [*missing_notes(table, partial), *notes, *frame.attrs.get("notes", ())]
+    table.notes += [*preset_notes(chosen), *missing_notes(table, [source, *shifts], partial), *notes]
+    table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
 
 
@@ -89,18 +99,12 @@ def lines(
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
-    for values, group in frame.groupby(list(ROW), sort=True):
+    for values, outcomes in by_row(frame):
         key: dict[str, Any] = dict(zip(ROW, values, strict=True))
-        seeds = tuple(sorted(int(s) for s in group["seed"].unique()))
-        by_target = {t: g for t, g in group.groupby("target")}
-        # These are failed fits, which have no evaluation at all.
-        broken = group[(group["status"] == "failed") & (group["key"] == group["fit"])]
-        entries = {
-            c: mean_over_seeds(
-                by_target.get(c, group.iloc[:0]), seeds, broken if backbones else broken.iloc[:0]
-            )
-            for c in columns
-        }
+        seeds = tuple(sorted({o.seed for o in outcomes}))
+        here = by_target(outcomes)
+        lost = [o for o in outcomes if o.lost] if backbones else []
+        entries = {c: mean_over_seeds(here.get(c, ()), seeds, lost) for c in columns}
         entries |= {name: average([entries[c] for c in parts], partial) for name, parts in averages.items()}
         label, name = namer(key)
         shots = int(key["shots"])
@@ -122,42 +126,30 @@ def lines(
     return rows
 
 
-def mean_over_seeds(rows: pd.DataFrame, seeds: Sequence[int], broken: pd.DataFrame) -> Score:
-    """Mean over seeds of one test set's ``rows``; every seed that the table row has anywhere must be there.
-
-    A failed seed, of these rows or of the fits in ``broken``, is an error and not a gap.
-    """
-    good = rows[rows["status"] == "ok"].sort_values("seed")
-    failed = pd.concat([rows[rows["status"] == "failed"], broken])
-    failed = failed[~failed["seed"].isin(good["seed"])]
-    if len(failed):
-        return Score(text=FAILED, note="; ".join(sorted(set(failed["error"]))))
-    if set(good["seed"]) != set(seeds):
-        return Score()
-    value = float(good["accuracy"].mean())
-    return Score(value, f"{value:.2f}", paths=tuple(good["path"]))
+def averages_of(name: str, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The column that averages ``columns``; none of a single one, which it would repeat."""
+    return {name: tuple(columns)} if len(columns) > 1 else {}
 
 
-def average(entries: Sequence[Score], partial: bool) -> Score:
-    """The unweighted mean of complete entries; of the ones that are there, marked, only if ``partial``."""
-    values = [e.value for e in entries if e.value is not None]
-    whole = len(values) == len(entries)
-    if not values or not (whole or partial):
-        return Score()
-    value = sum(values) / len(values)
-    return Score(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
+def preset_notes(frame: pd.DataFrame) -> list[str]:
+    """What is to be known about the budgets behind the rows that use labels."""
+    few = frame[frame["shots"] > 0]
+    return [PRESETS[name] for name in sorted(few["preset"].unique()) if name in PRESETS]
 
 
-def missing_notes(table: Table, partial: bool) -> list[str]:
-    """What is missing or failed, and what marks and warnings in the rows mean."""
-    notes = _gaps(table)
-    if notes:
+def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[str]:
+    """What of the test sets ``columns`` is missing or failed, and what marks and warnings in rows mean."""
+    notes = _gaps(table, columns) + _thin(table, columns)
+    if notes and table.averages:
         hint = "no average of incomplete rows; --partial shows it over what is there, marked"
         notes.append("* average over the entries that are there" if partial else hint)
-    errors = {e.note: row for row in table.rows for e in row.entries.values() if e.text == FAILED and e.note}
-    notes += [
-        f"ERR of {row.names[0]} at {shots_text(row.shots)}: {text}" for text, row in list(errors.items())[:5]
-    ]
+    errors: dict[str, list[tuple[str, int]]] = {}
+    for row in table.rows:
+        for text in dict.fromkeys(e.note for e in row.entries.values() if e.text == FAILED and e.note):
+            errors.setdefault(text, []).append((row.names[0], row.shots))
+    notes += [f"ERR of {_who(cells)}: {text}" for text, cells in list(errors.items())[:_MOST]]
+    if len(errors) > _MOST:
+        notes.append(f"ERR: {len(errors) - _MOST} more causes; the records say them")
     if any(r.oracle for r in table.rows):
         notes.append(
             f"rows marked '{TEST_ORACLE}' chose hyper-parameters on the test images; they are never best"
@@ -167,27 +159,60 @@ def missing_notes(table: Table, partial: bool) -> list[str]:
     return notes
 
 
-def _gaps(table: Table) -> list[str]:
-    """Which entries rows lack for their average, rows that lack the same ones together."""
+def _who(cells: Sequence[tuple[str, int]]) -> str:
+    names = list(dict.fromkeys(name for name, _ in cells))
+    return f"{listed(names, noun='rows')} at {shots_list(n for _, n in cells)}"
+
+
+def _name(row: Row) -> str:
+    return row.names[0] + (f", {row.heads[2]}" if len(row.heads) > 2 else "")
+
+
+def _gaps(table: Table, columns: Sequence[str]) -> list[str]:
+    """Which entries rows lack, rows that lack the same ones together."""
     lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
-    at: dict[int, list[str]] = {}
     for row in table.rows:
-        name = row.names[0] + (f", {row.heads[2]}" if len(row.heads) > 2 else "")
-        at.setdefault(row.shots, []).append(name)
-        parts = dict.fromkeys(c for columns in table.averages.values() for c in columns)
-        lacking = tuple(c for c in parts if row.entries[c].value is None)
+        lacking = tuple(c for c in columns if row.entries[c].value is None)
         if lacking:
-            lists.setdefault((row.shots, lacking), []).append(name)
+            lists.setdefault((row.shots, lacking), []).append(_name(row))
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for (shots, lacking), names in lists.items():
         alike.setdefault((tuple(names), lacking), []).append(shots)
+    return [
+        f"incomplete at {shots_list(numbers)}: {_rows(table, some, numbers)} "
+        f"{'lacks' if len(some) == 1 else 'lack'} {listed(lacking, len(lacking))}"
+        for (some, lacking), numbers in alike.items()
+    ]
+
+
+def _thin(table: Table, columns: Sequence[str]) -> list[str]:
+    """Which entries are means over some of their row's seeds, those of the same seeds together."""
+    lists: dict[tuple[int, str, str], list[str]] = {}
+    for row in table.rows:
+        for column in columns:
+            entry = row.entries[column]
+            if entry.value is not None and entry.partial:
+                there = listed([str(s) for s in entry.seeds], len(entry.seeds))
+                away = [str(s) for s in row.seeds if s not in entry.seeds]
+                said = f"seed{'s' if len(entry.seeds) > 1 else ''} {there}, not {listed(away, len(away))}"
+                lists.setdefault((row.shots, column, said), []).append(_name(row))
+    alike: dict[tuple[tuple[str, ...], str], dict[str, dict[int, None]]] = {}
+    for (shots, column, said), names in lists.items():
+        alike.setdefault((tuple(names), said), {}).setdefault(column, {})[shots] = None
     notes = []
-    for (some, lacking), numbers in alike.items():
-        everything = len(some) > 1 and all(at[n] == list(some) for n in numbers)
-        who = "all rows" if everything else listed(some, noun="rows")
-        verb = "lacks" if len(some) == 1 else "lack"
-        notes.append(f"incomplete at {shots_list(numbers)}: {who} {verb} {listed(lacking, len(lacking))}")
+    for (some, said), where in alike.items():
+        numbers = list(dict.fromkeys(n for shots in where.values() for n in shots))
+        places = cells_text((column, n) for column, shots in where.items() for n in shots)
+        has = "has" if len(some) == 1 else "have"
+        notes.append(f"fewer seeds: {_rows(table, some, numbers)} {has} {said}, on {places}")
     return notes
+
+
+def _rows(table: Table, names: Sequence[str], numbers: Sequence[int]) -> str:
+    """The named rows of these numbers of shots; ``all rows`` where there are no others."""
+    at = {n: [_name(row) for row in table.rows if row.shots == n] for n in numbers}
+    everything = len(names) > 1 and all(at[n] == list(names) for n in numbers)
+    return "all rows" if everything else listed(names, noun="rows")
 
 
 def seeds_text(frame: pd.DataFrame) -> str:

@@ -84,7 +84,7 @@ def compare(
     if not shared:
         raise BenchError(
             f"{first} and {second} have no complete cell in common"
-            + (f": {cells_text(lost)}" if lost else "")
+            + (f"; one of the two lacks a seed or failed on {cells_text(lost)}" if lost else "")
         )
     by_shots: dict[int, list[Pair]] = {}
     for pair in shared:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from bench.files import digest
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.coordinates import CELL, EVALUATION
+from bench.report.wording import listed, shots_text
 
 _MOST = 4  # names of a conflict that are spelt out
 V = TypeVar("V", str, tuple[tuple[str, str], ...])
@@ -28,6 +33,20 @@ SETUP = (
     "classes",
     "draw_kind",
 )
+# What people call them.
+_PLAIN = {
+    "source": "its source",
+    "engine": "the harness",
+    "preprocessing": "the preprocessing of images",
+    "prompts": "the texts of its prompts",
+    "sentences": "how prompts are put together",
+    "encode_dtype": "the precision",
+    "classes": "the classes",
+    "draw_kind": "the way of drawing",
+}
+_LINE = tuple(c for c in (*CELL, "variant") if c != "seed")
+_parts_of = attrgetter(*SETUP)
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Made(NamedTuple):
@@ -65,8 +84,15 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
         {method: parts.version for method, parts in known},
         key.weights if key else "",
         {name: value for name, value in content.items() if value},
-        tuple((name, digest([getattr(parts, name) for _, parts in known])) for name in SETUP),
+        _setup(_encoder.encode([_parts_of(parts) for _, parts in known])),
     )
+
+
+@lru_cache(maxsize=4096)
+def _setup(known: bytes) -> tuple[tuple[str, str], ...]:
+    """Digests of ``SETUP`` for the keys in JSON; thousands of fits share a few."""
+    keys = msgspec.json.decode(known)
+    return tuple((name, digest([key[i] for key in keys])) for i, name in enumerate(SETUP))
 
 
 def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -77,60 +103,64 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         for method, version in row["made"].versions.items():
             latest_version[method] = max(version, latest_version.get(method, version))
 
-    def old_version(row: Row) -> list[str]:
-        old = {m: v for m, v in row["made"].versions.items() if v < latest_version[m]}
-        return [f"{m} version {v} (there is {latest_version[m]})" for m, v in old.items()]
+    def old_version(row: Row) -> str:
+        old = ((m, v) for m, v in row["made"].versions.items() if v < latest_version[m])
+        return next((f"of {m} version {v}; version {latest_version[m]} counts" for m, v in old), "")
 
     rows = _drop(rows, old_version, notes)
     weights = _latest(
-        rows, lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {}, notes
+        rows,
+        lambda row: {row["backbone"]: row["made"].weights} if row["made"].weights else {},
+        "the weights of {}".format,
+        notes,
     )
 
-    def old_weights(row: Row) -> list[str]:
-        return (
-            [f"older weights of {row['backbone']}"]
-            if _old(row["made"].weights, weights, row["backbone"])
-            else []
-        )
+    def old_weights(row: Row) -> str:
+        old = _old(row["made"].weights, weights, row["backbone"])
+        return f"made with older weights of {row['backbone']}" if old else ""
 
     rows = _drop(rows, old_weights, notes)
-    content = _latest(rows, lambda row: row["made"].content, notes)
+    content = _latest(rows, lambda row: row["made"].content, "the images of {}".format, notes)
 
-    def old_content(row: Row) -> list[str]:
-        return [
-            f"an older content of {name}"
-            for name, value in row["made"].content.items()
-            if _old(value, content, name)
-        ]
+    def old_content(row: Row) -> str:
+        old = (name for name, value in row["made"].content.items() if _old(value, content, name))
+        return next((f"made with other, older images of {name}" for name in old), "")
 
     rows = _drop(rows, old_content, notes)
-    setups = _latest(rows, lambda row: {_seedless(row): row["made"].setup}, notes)
+    lines = {id(row): _seedless(row) for row in rows}
+    setups = _latest(rows, lambda row: {lines[id(row)]: row["made"].setup}, _said, notes)
 
-    def old_setup(row: Row) -> list[str]:
-        newest = dict(setups[_seedless(row)])
-        other = [name for name, value in row["made"].setup if value != newest[name]]
+    def old_setup(row: Row) -> str:
+        newest = setups[lines[id(row)]]
+        if row["made"].setup == newest:
+            return ""
+        pairs = zip(row["made"].setup, newest, strict=True)
+        other = [name for (name, value), (_, latest) in pairs if value != latest]
         if set(other) & {"settings", "recipe"}:
-            return [f"{row['method']} with settings that are not the method's own any more"]
-        return [f"{row['method']} of an older {' and '.join(other)}"] if other else []
+            return f"of {row['method']} with settings that are not the method's own any more"
+        what = listed([_PLAIN.get(name, name) for name in other])
+        return f"of {row['method']} made with what has changed since: {what}"
 
     rows = _drop(rows, old_setup, notes)
+    cells = [tuple(row[c] for c in EVALUATION) for row in rows]
     newest: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        cell = tuple(row[c] for c in EVALUATION)
+    for cell, row in zip(cells, rows, strict=True):
         if cell not in newest or row["order"] >= newest[cell]["order"]:
             newest[cell] = row
     kept = {id(row) for row in newest.values()}
-    again = {tuple(row[c] for c in EVALUATION): row for row in rows if id(row) not in kept}
+    again = {cell: row for cell, row in zip(cells, rows, strict=True) if id(row) not in kept}
     merged = [row for cell, row in again.items() if row["folder"] and row["folder"] != newest[cell]["folder"]]
     _note_merged([f"{row['method']} on {row['target']}" for row in merged], notes)
-    return _drop(rows, lambda row: [] if id(row) in kept else ["cells that were run again"], notes), notes
+    return _drop(rows, lambda row: "" if id(row) in kept else "of cells that were run again", notes), notes
 
 
 def _old(value: str, newest: Mapping[str, str], name: str) -> bool:
     return bool(value) and value != newest[name]
 
 
-def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: list[str]) -> dict[str, V]:
+def _latest(
+    rows: list[Row], named: Callable[[Row], Mapping[str, V]], said: Callable[[str], str], notes: list[str]
+) -> dict[str, V]:
     """The newest record's digest for each name; names on which merged folders disagree are noted."""
     newest: dict[str, tuple[int, V]] = {}
     folders: dict[str, dict[V, set[str]]] = {}
@@ -142,34 +172,44 @@ def _latest(rows: list[Row], named: Callable[[Row], Mapping[str, V]], notes: lis
     others = {
         name: set().union(*by_value.values()) - by_value[latest[name]] - {""}
         for name, by_value in folders.items()
+        if len(by_value) > 1
     }
-    _note_merged([name.replace("\n", " ") for name, folder in others.items() if folder], notes)
+    _note_merged([said(name) for name, folder in others.items() if folder], notes)
     return latest
 
 
 def _note_merged(names: list[str], notes: list[str]) -> None:
     """Note a merged folder that never had what counts now: no counter can say which of two is ahead."""
     if names:
-        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        what = "; ".join(sorted(names)[:_MOST]) + more
+        some = sorted(set(names))
+        more = f" and {len(some) - _MOST} more" if len(some) > _MOST else ""
         notes.append(
-            f"merged folders disagree on {what}: "
-            "what bears the later number counts (`bench pack` drops the rest)"
+            f"merged folders disagree on {'; '.join(some[:_MOST])}{more}: the record with the later number "
+            "counts (`bench pack` writes a folder without the others)"
         )
 
 
 def _seedless(row: Row) -> str:
     """The coordinates of a row of a table on one dataset: whatever its seeds share."""
-    return "\n".join(str(row[c]) for c in (*CELL, "variant") if c != "seed")
+    return "\n".join(str(row[c]) for c in _LINE)
 
 
-def _drop(rows: list[Row], reasons: Callable[[Row], list[str]], notes: list[str]) -> list[Row]:
+def _said(line: str) -> str:
+    """What ``_seedless`` gave, for people."""
+    where = dict(zip(_LINE, line.split("\n"), strict=True))
+    shots = shots_text(int(where["shots"])) if where["shots"].isdigit() else f"{where['shots']} shots"
+    return f"how {where['method']} was run on {where['dataset']} ({shots}, {where['backbone']})"
+
+
+def _drop(rows: list[Row], reason: Callable[[Row], str], notes: list[str]) -> list[Row]:
+    """The rows for which there is no reason to leave them out; the reasons are noted with counts."""
     counts: Counter[str] = Counter()
     kept = []
     for row in rows:
-        why = reasons(row)
-        counts.update(why[:1])
-        if not why:
+        why = reason(row)
+        if why:
+            counts[why] += 1
+        else:
             kept.append(row)
-    notes += [f"left out: {n} record{'s' if n > 1 else ''} of {reason}" for reason, n in counts.items()]
+    notes += [f"left out: {n} record{'s' if n > 1 else ''} {why}" for why, n in counts.items()]
     return kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from bench import prompts as prompt_sets
 from bench.data import catalog
 from bench.errors import BenchError
 from bench.paths import results_dir
-from bench.records import store
+from bench.records import codec, store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
-from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.report import current
 from bench.report.apart import apart
 from bench.report.coordinates import CELL
@@ -56,8 +57,10 @@ COLUMNS = (
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
 
-def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
+def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: a row per evaluation and a row per failure.
+
+    Of several folders: the records of all, as if one had been copied into the other.
 
     Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and
     evaluating, ``values`` the inference-time values, ``variant`` the settings that a user set away from the
@@ -68,10 +71,20 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
     An evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of one it builds on, of other weights under the same name, of
     another content of a test set, and of older settings; ``attrs["notes"]`` says what was left out. Raises
-    BenchError when there are no records, or one that cannot be read.
+    BenchError when a folder has no records, or one that cannot be read.
     """
-    results = Path(results)
-    records = apart(list(store.every(results)))
+    folders = [results] if isinstance(results, str | Path) else list(results)
+    with codec.many():
+        rows = _rows(apart([record for folder in folders for record in _read(Path(folder))]))
+        kept, notes = current.only(rows)
+    frame = pd.DataFrame(kept, columns=list(COLUMNS))
+    frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
+    frame.attrs["notes"] = notes
+    return frame
+
+
+def _read(results: Path) -> list[tuple[Path, Record]]:
+    records = list(store.every(results))
     if not records:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
@@ -79,26 +92,33 @@ def load_results(results: Path | str = Path("results")) -> pd.DataFrame:
             f"no records under {results / 'runs'}: "
             f"run `bench run` first, or name the folder with --results{hint}"
         )
+    return records
+
+
+def _rows(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
+    """The rows of evaluations and failures. A record that lies in two of the folders gives one."""
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
     labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
-    rows = [_row(path, r, fits, labelled) for path, r in records if not isinstance(r, FitRecord)]
-    kept, notes = current.only(rows)
-    frame = pd.DataFrame(kept, columns=list(COLUMNS))
-    frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
-    frame.attrs["notes"] = notes
-    return frame
+    others = {
+        (r.key, r.checksum or str(path)): (path, r) for path, r in records if not isinstance(r, FitRecord)
+    }
+    return [_row(path, r, fits, labelled) for path, r in others.values()]
 
 
 def correct(path: str | Path) -> NDArray[np.bool_]:
     """Which test images (n,) the evaluation at ``path`` got right; BenchError if its predictions are gone."""
-    npz = Path(path).with_suffix(".npz")
-    return _correct(Path(path), npz.stat().st_mtime_ns if npz.is_file() else 0)
+    name = str(path)
+    try:
+        stamp = os.stat(name.removesuffix(".json") + ".npz").st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _correct(name, stamp)
 
 
 @cache
-def _correct(path: Path, stamp: int) -> NDArray[np.bool_]:
-    arrays = store.predictions(path)
+def _correct(name: str, stamp: int) -> NDArray[np.bool_]:
+    arrays = store.predictions(Path(name))
     return np.asarray(arrays["top1"] == arrays["labels"])
 
 

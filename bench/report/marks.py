@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.report.frame import correct
-from bench.report.table import Row, Score, Table
-from bench.report.wording import shots_text
-from bench.stats import column_marks
+from bench.report.table import Score, Table
+from bench.report.wording import shots_list
+from bench.stats import not_told_from_best
 
 LEVEL = 0.95
 
@@ -31,70 +31,92 @@ def outcomes(entry: Score) -> NDArray[np.bool_]:
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     """The table with the best of each column and block marked, and what is tied with it.
 
-    Only rows of the same seeds are compared: those with the seeds that most rows of the block have.
-    Test-oracle rows and partial averages take no part. Best is the highest printed value. Tied: the interval
-    of the paired difference to the best, over seeds and images, contains 0 after Holm's correction within the
-    column (``bench.stats.column_marks``).
+    Only rows of the same seeds are compared: those with the seeds that most rows of the block have, and in
+    each column those that have the seeds there that most of these have. Test-oracle rows and partial averages
+    take no part. Best is the highest printed value. Tied: the interval of the paired difference to the best,
+    over seeds and images, contains 0 after Holm's correction within the column
+    (``bench.stats.not_told_from_best``).
     """
     blocks: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(table.rows):
         if not row.oracle:
             blocks.setdefault(row.block, []).append(i)
     rows: list[dict[str, Score]] = [dict(row.entries) for row in table.rows]
-    notes: list[str] = []
+    other: dict[str, dict[int, None]] = {}
     lost: dict[str, None] = {}
     for positions in blocks.values():
-        rivals, others = _same_seeds(table.rows, positions)
-        if others and (bold or underline):
-            notes += [f"{r.names[0]} at {shots_text(r.shots)}" for i in others if _shown(r := table.rows[i])]
+        rivals, others = _most_common({i: table.rows[i].seeds for i in positions})
+        for i in others:
+            if any(e.value is not None for e in table.rows[i].entries.values()):
+                other.setdefault(table.rows[i].names[0], {})[table.rows[i].shots] = None
+        outcomes_at: dict[tuple[int, str], NDArray[np.bool_]] = {}  # a column's, and again for the average
         for column in table.columns:
-            entries_at = {i: table.rows[i].entries[column] for i in rivals}
-            compared = [i for i, e in entries_at.items() if e.value is not None and not e.partial]
+            compared = _comparable(table, column, rivals)
+            apart = _there(table, column, rivals) - set(compared)
+            for i in apart if len(compared) > 1 else ():
+                row = table.rows[i]
+                other.setdefault(f"{row.names[0]} on {column}", {})[row.shots] = None
             if len(compared) < 2:
                 continue
-            printed = {i: round(entries_at[i].value or 0.0, 2) for i in compared}
+            printed = {i: round(table.rows[i].entries[column].value or 0.0, 2) for i in compared}
             top = [i for i in compared if printed[i] == max(printed.values())]
             for i in top if bold else ():
                 rows[i][column] = replace(rows[i][column], best=True)
             try:
-                tied = _tied(table, column, compared) if underline else set()
+                tied = _tied(table, column, compared, outcomes_at) if underline else set()
             except BenchError as error:  # the numbers stand without the comparison
                 lost.setdefault(str(error))
                 continue
             for i in tied - set(top):
                 rows[i][column] = replace(rows[i][column], tied=True)
     marked = [replace(row, entries=entries) for row, entries in zip(table.rows, rows, strict=True)]
+    notes = []
     if bold and any(e.best for r in marked for e in r.entries.values()):
-        table.notes.append("bold: best of the column among the rows of its shots")
+        notes.append("bold: best of the column among the rows of its shots")
     if underline and any(e.tied for r in marked for e in r.entries.values()):
-        table.notes.append(
+        notes.append(
             "underlined: not told from the best; the 95 % interval of the paired difference "
             "(seeds and images vary, datasets are fixed) contains 0 after Holm's correction in the column"
         )
-    if notes:
-        table.notes.append("not compared, because other rows have other seeds: " + ", ".join(notes))
-    table.notes += [f"not underlined: {reason}" for reason in lost]
-    return replace(table, rows=marked)
+    if other and (bold or underline):
+        who = "; ".join(f"{name} at {shots_list(shots)}" for name, shots in other.items())
+        notes.append(f"neither bold nor underlined, because the other rows have other seeds: {who}")
+    notes += [f"not underlined: {reason}" for reason in lost]
+    return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
 
-def _shown(row: Row) -> bool:
-    return any(e.value is not None for e in row.entries.values())
-
-
-def _same_seeds(rows: Sequence[Row], positions: Sequence[int]) -> tuple[list[int], list[int]]:
+def _most_common(seeds: Mapping[int, tuple[int, ...]]) -> tuple[list[int], list[int]]:
     """Positions with the most common seeds (more seeds before fewer on a tie), and the others."""
-    common, _ = max(
-        Counter(rows[i].seeds for i in positions).items(), key=lambda counted: (counted[1], len(counted[0]))
-    )
-    return [i for i in positions if rows[i].seeds == common], [
-        i for i in positions if rows[i].seeds != common
-    ]
+    common, _ = max(Counter(seeds.values()).items(), key=lambda counted: (counted[1], len(counted[0])))
+    return [i for i in seeds if seeds[i] == common], [i for i in seeds if seeds[i] != common]
 
 
-def _tied(table: Table, column: str, positions: Sequence[int]) -> set[int]:
+def _there(table: Table, column: str, positions: Sequence[int]) -> set[int]:
+    """The positions that have a value in a column, but for averages over incomplete rows."""
+    entries = {i: table.rows[i].entries[column] for i in positions}
+    return {i for i, e in entries.items() if e.value is not None and not (e.partial and not e.seeds)}
+
+
+def _comparable(table: Table, column: str, positions: Sequence[int]) -> list[int]:
+    """The positions whose values in a column are means over the same seeds."""
+    there = _there(table, column, positions)
+    seeds = {i: table.rows[i].entries[column].seeds for i in positions if i in there}
+    return _most_common(seeds)[0] if seeds else []
+
+
+def _tied(
+    table: Table,
+    column: str,
+    positions: Sequence[int],
+    known: dict[tuple[int, str], NDArray[np.bool_]],
+) -> set[int]:
     parts = table.averages.get(column, (column,))
-    cells = {str(i): [outcomes(table.rows[i].entries[part]) for part in parts] for i in positions}
+    for i in positions:
+        for part in parts:
+            if (i, part) not in known:
+                known[i, part] = outcomes(table.rows[i].entries[part])
+    cells = {str(i): [known[i, part] for part in parts] for i in positions}
     try:
-        return {int(i) for i, m in column_marks(cells, LEVEL).items() if m.tied}
+        return {int(i) for i in not_told_from_best(cells, LEVEL)}
     except ValueError as error:
         raise BenchError(f"column {column}: {error}") from error

@@ -6,36 +6,60 @@ import csv
 import io
 import json
 from collections.abc import Callable
-
-from rich.text import Text
-from tabulate import tabulate
+from pathlib import Path
 
 from bench.errors import BenchError
 from bench.names import nearest
-from bench.report.render_console import console
+from bench.report.render_console import PIPED, console
 from bench.report.render_html import html
 from bench.report.render_latex import latex
 from bench.report.table import Score, Table
 
 FORMATS = ("console", "md", "latex", "csv", "html", "json")
+ENDINGS = {
+    ".txt": "console",
+    ".md": "md",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".html": "html",
+    ".htm": "html",
+    ".json": "json",
+}
 
 
-def render(table: Table, form: str) -> str:
-    """The table as text; ``console`` has escape codes for bold and underlined (``plain`` removes them).
+def form_of(form: str | None, out: Path | None) -> str:
+    """The format that is asked for, else that of the file's ending, else ``console``.
 
-    Raises BenchError for an unknown format.
+    Raises BenchError for an unknown format, for a file of a known ending of another one, and for an unknown
+    ending where no format is asked for.
+    """
+    if form is not None and form not in FORMATS:
+        raise BenchError(f"--format {form}: unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}")
+    by_ending = ENDINGS.get(out.suffix.lower()) if out is not None else None
+    if form is not None and by_ending not in (None, form):
+        raise BenchError(f"--out {out} ends as {by_ending} does, and --format says {form}: leave one out")
+    if out is not None and form is None and by_ending is None:
+        raise BenchError(
+            f"--out {out}: no format has this ending; end it in {', '.join(ENDINGS)}, or name a --format"
+        )
+    return form or by_ending or "console"
+
+
+def render(table: Table, form: str, width: int = PIPED, styled: bool = True) -> str:
+    """The table as text. Raises BenchError for an unknown format.
+
+    ``width`` and ``styled`` are for ``console``: characters of a line, and whether it has escape codes for
+    bold and underlined.
     """
     forms: dict[str, Callable[[Table], str]] = {
-        "console": console,
+        "console": lambda table: console(table, width, styled),
         "md": _markdown,
         "latex": latex,
         "csv": _csv,
         "html": html,
         "json": _json,
     }
-    if form not in forms:
-        raise BenchError(f"--format {form}: unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}")
-    return forms[form](table)
+    return forms[form_of(form, None)](table)
 
 
 class PrintedTable(Table):
@@ -51,16 +75,13 @@ def printed(table: Table) -> PrintedTable:
     return PrintedTable(**vars(table))
 
 
-def plain(text: str) -> str:
-    """A console table without the escape codes of bold and underlined numbers."""
-    return Text.from_ansi(text).plain + "\n"
-
-
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
 def _markdown(table: Table) -> str:
+    from tabulate import tabulate
+
     def cell(entry: Score) -> str:
         text = _escaped(entry.text)
         return f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.tied else text
@@ -102,6 +123,7 @@ def _json(table: Table) -> str:
                     "best": e.best,
                     "tied": e.tied,
                     "partial": e.partial,
+                    "seeds": e.seeds,
                     "note": e.note,
                 }
                 for c, e in row.entries.items()

@@ -1,45 +1,119 @@
-"""Tables for a terminal."""
+"""Tables for a terminal: in blocks of as many columns as its width holds."""
 
 from __future__ import annotations
 
-import io
 import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
+from rich.cells import cell_len
 
-from bench.report.table import Score, Table, broken
+from bench.report.table import Row, Score, Table, broken
 
-_WIDE = 10_000  # a table that is cut is worse than one that wraps in the terminal
-_NOTES = 110  # characters per line of the notes
+PIPED = 160  # characters of a line where no terminal says its width
+_NOTES = 110  # characters of a line of the notes, at most
+_GAP = "   "  # between columns
+_BOLD, _UNDERLINE, _END = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 
 
-def console(table: Table) -> str:
-    """The table with escape codes for bold and underlined, blocks apart, the notes wrapped below it."""
-    wide = RichTable(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for i, head in enumerate(table.heads):
-        wide.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
-    for column in table.columns:
-        wide.add_column(
-            "\n".join(broken(column)), no_wrap=True, justify="left" if column in table.left else "right"
-        )
-    block = None
-    for row in table.rows:
-        if block is not None and row.block != block:
-            wide.add_section()
-        block = row.block
-        wide.add_row(*(Text(h) for h in row.heads), *(_cell(row.entries[c]) for c in table.columns))
-    out = io.StringIO()
-    Console(file=out, width=_WIDE, force_terminal=True, color_system="standard", highlight=False).print(wide)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+class _Cell(NamedTuple):
+    text: str
+    style: str = ""
+
+
+def console(table: Table, width: int = PIPED, styled: bool = True) -> str:
+    """The table and its notes in lines of ``width`` characters.
+
+    The columns that do not fit stand in further blocks below, each with the columns that name the rows. A
+    word is never broken: a line is longer where one does not fit. ``styled``: with escape codes for bold and
+    underlined numbers; without, the notes on them are left out.
+    """
+    heads = _heads(table, width)
+    lines = [f"{_BOLD}{table.title}{_END}" if styled else table.title]
+    for columns in _blocks(table, heads, width):
+        lines += _block(table, heads, columns, styled)
+    notes = [note for note in table.notes if styled or note not in table.styles]
     wrap = textwrap.TextWrapper(
-        _NOTES, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        max(20, min(_NOTES, width)), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    notes = [wrap.fill(note) for note in table.notes]
-    return "\n".join([f"\x1b[1m{table.title}\x1b[0m", *lines, *notes]) + "\n"
+    return "\n".join([*lines, "", *map(wrap.fill, notes)]) + "\n"
 
 
-def _cell(entry: Score) -> Text:
-    return Text(entry.text, style="bold" if entry.best else "underline" if entry.tied else "")
+def _width(lines: Sequence[str]) -> int:
+    return max(map(cell_len, lines), default=0)
+
+
+def _heads(table: Table, width: int) -> list[list[list[str]]]:
+    """The lines of each cell of the naming columns by row; the first gives way to the widest other column."""
+    rest = [_width([head, *(row.heads[i] for row in table.rows)]) for i, head in enumerate(table.heads)][1:]
+    widest = max((_column_width(table, column) for column in table.columns), default=0)
+    room = width - 1 - sum(w + len(_GAP) for w in (*rest, widest))
+    longest = _width([word for row in table.rows for word in row.heads[0].split()])
+    label = textwrap.TextWrapper(
+        max(1, room, longest), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [[label.wrap(row.heads[0]) or [""], *([text] for text in row.heads[1:])] for row in table.rows]
+
+
+def _column_width(table: Table, column: str) -> int:
+    return _width([*broken(column), *(row.entries[column].text for row in table.rows)])
+
+
+def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[list[str]]:
+    """The columns of each block, at least one."""
+    naming = [
+        _width([head, *(line for row in heads for line in row[i])]) for i, head in enumerate(table.heads)
+    ]
+    start = 1 + sum(naming) + len(_GAP) * (len(naming) - 1)
+    blocks: list[list[str]] = [[]]
+    used = start
+    for column in table.columns:
+        needed = len(_GAP) + _column_width(table, column)
+        if blocks[-1] and used + needed > width:
+            blocks.append([])
+            used = start
+        blocks[-1].append(column)
+        used += needed
+    return blocks
+
+
+def _block(table: Table, heads: Sequence[list[list[str]]], columns: Sequence[str], styled: bool) -> list[str]:
+    """A head, a rule and the rows, an empty line between blocks of rows."""
+    names = [[head] for head in table.heads] + [broken(column) for column in columns]
+    left = [i == 0 for i in range(len(table.heads))] + [column in table.left for column in columns]
+    depth = max(map(len, names))
+    top = [[_Cell(n[i - depth + len(n)] if i >= depth - len(n) else "") for n in names] for i in range(depth)]
+    body: list[list[_Cell] | None] = []
+    before: Row | None = None
+    for row, naming in zip(table.rows, heads, strict=True):
+        if before is not None and before.block != row.block:
+            body.append(None)
+        before = row
+        cells = [*naming, *([row.entries[c].text] for c in columns)]
+        styles = [""] * len(naming) + [_style(row.entries[c]) if styled else "" for c in columns]
+        for i in range(max(map(len, cells))):
+            texts = [lines[i] if i < len(lines) else "" for lines in cells]
+            body.append([_Cell(*pair) for pair in zip(texts, styles, strict=True)])
+    widths = [
+        max(cell_len(line[i].text) for line in (*top, *body) if line is not None) for i in range(len(names))
+    ]
+    rule = " " + "─" * (sum(widths) + len(_GAP) * (len(widths) - 1)) + " "
+    return [
+        "",
+        *(_line(line, widths, left) for line in top),
+        rule.rstrip(),
+        *("" if line is None else _line(line, widths, left) for line in body),
+    ]
+
+
+def _style(entry: Score) -> str:
+    return _BOLD if entry.best else _UNDERLINE if entry.tied else ""
+
+
+def _line(cells: Sequence[_Cell], widths: Sequence[int], left: Sequence[bool]) -> str:
+    padded = []
+    for cell, width, to_left in zip(cells, widths, left, strict=True):
+        blank = " " * (width - cell_len(cell.text))
+        text = f"{cell.style}{cell.text}{_END}" if cell.style and cell.text else cell.text
+        padded.append(text + blank if to_left else blank + text)
+    return (" " + _GAP.join(padded)).rstrip()

@@ -18,8 +18,9 @@ MISSING, FAILED, AVERAGE = "-", "ERR", "average"
 class Score:
     """A place of a table: a value (percent unless the column says otherwise) or None, and the text shown.
 
-    ``best`` prints bold and ``tied`` underlined; ``partial`` marks an average over incomplete rows. ``paths``
-    are the records behind the value, one per seed in the row's order; ``note`` is a remark on this place.
+    ``best`` prints bold and ``tied`` underlined. ``partial``: the value is a mean over what is there of more,
+    of some of the row's seeds or of some test sets; its text says so. ``paths`` are the records behind the
+    value, one for each of ``seeds``; ``note`` is a remark on this place.
     """
 
     value: float | None = None
@@ -29,6 +30,7 @@ class Score:
     partial: bool = False
     paths: tuple[str, ...] = ()
     note: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Table:
     """A titled table. ``heads`` name the leading columns, ``columns`` the others; ``notes`` stand below.
 
     ``averages``: columns that average others, with those. ``left``: columns of text, set to the left.
+    ``styles``: those of the notes that explain bold and underlined numbers, for forms that print neither.
     """
 
     title: str
@@ -70,6 +73,7 @@ class Table:
     heads: tuple[str, ...] = ("method", "shots")
     averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    styles: list[str] = field(default_factory=list)
 
 
 def broken(column: str) -> list[str]:

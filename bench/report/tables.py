@@ -22,6 +22,12 @@ from bench.report.table import Table
 WHICH = ("1", "2", "3", "ablation")
 
 
+def check(which: str) -> None:
+    """Raises BenchError for a name that no table has."""
+    if which not in WHICH:
+        raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")
+
+
 def table(
     frame: pd.DataFrame,
     which: str = "1",
@@ -52,8 +58,7 @@ def table(
     (ablation). ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed
     backbones where one is needed.
     """
-    if which not in WHICH:
-        raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")
+    check(which)
     choice = Choice(
         tuple(methods),
         tuple(datasets),

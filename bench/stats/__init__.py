@@ -6,9 +6,16 @@ same test images in every seed, so images are crossed with seeds, and both are s
 account for. Datasets are fixed: an average speaks about these datasets only.
 """
 
-from bench.stats.best import Mark, column_marks
+from bench.stats.best import Mark, column_marks, not_told_from_best
 from bench.stats.gate import NonInferiority, non_inferiority
-from bench.stats.intervals import Interval, average_interval, mean_interval, p_value, resolvable
+from bench.stats.intervals import (
+    Interval,
+    average_interval,
+    average_intervals,
+    mean_interval,
+    p_value,
+    resolvable,
+)
 from bench.stats.paired import McNemar, average_difference_interval, difference, difference_interval, mcnemar
 from bench.stats.ranks import (
     MAX_METHODS,
@@ -29,6 +36,7 @@ __all__ = [
     "NonInferiority",
     "average_difference_interval",
     "average_interval",
+    "average_intervals",
     "column_marks",
     "critical_difference",
     "difference",
@@ -39,6 +47,7 @@ __all__ = [
     "mean_interval",
     "non_inferiority",
     "not_separated",
+    "not_told_from_best",
     "p_value",
     "resolvable",
     "wilcoxon_holm",

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.stats.intervals import Interval, average_interval, p_value
-from bench.stats.paired import average_difference_interval
+from bench.stats.intervals import Interval, average_intervals, p_value
+from bench.stats.paired import average_difference_intervals
 from bench.stats.ranks import holm
+from bench.stats.variance import table
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,41 @@ def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95)
     from the same data, so a tie says "not told apart", never "equal". ValueError when methods lack datasets,
     images or seeds.
     """
+    _checked(column)
+    own = dict(zip(column, average_intervals(list(column.values()), level), strict=True))
+    best = max(own, key=lambda name: own[name].estimate)
+    marks = {best: Mark(own[best], True, False, None, 1.0)}
+    for name, (interval, p) in _to_best(column, best, level).items():
+        marks[name] = Mark(own[name], False, p > 1 - level, interval, p)
+    return {name: marks[name] for name in column}
+
+
+def not_told_from_best(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95) -> set[str]:
+    """The methods of one column that ``column_marks`` ties with the best, without intervals of their own."""
+    _checked(column)
+    estimates = {
+        name: np.stack([table(c).mean(-1).mean(-1) for c in cells], -1).mean(-1)
+        for name, cells in column.items()
+    }
+    best = max(estimates, key=lambda name: float(estimates[name]))
+    return {name for name, (_, p) in _to_best(column, best, level).items() if p > 1 - level}
+
+
+def _checked(column: Mapping[str, Sequence[ArrayLike]]) -> None:
     if not column:
         raise ValueError("a column needs at least one method")
     if len({len(cells) for cells in column.values()}) > 1:
         raise ValueError("every method of a column needs the same datasets")
-    own = {name: average_interval(cells, level) for name, cells in column.items()}
-    best = max(own, key=lambda name: own[name].estimate)
+
+
+def _to_best(
+    column: Mapping[str, Sequence[ArrayLike]], best: str, level: float
+) -> dict[str, tuple[Interval, float]]:
+    """The difference of each other method to the best, and its p after Holm's correction."""
     rest = [name for name in column if name != best]
-    to_best = {
-        name: average_difference_interval(list(zip(column[name], column[best], strict=True)), level)
-        for name in rest
-    }
-    adjusted = dict(zip(rest, holm([p_value(to_best[name]) for name in rest]), strict=True))
-    marks = {best: Mark(own[best], True, False, None, 1.0)}
-    for name in rest:
-        p = float(adjusted[name])
-        marks[name] = Mark(own[name], False, p > 1 - level, to_best[name], p)
-    return {name: marks[name] for name in column}
+    if not rest:
+        return {}
+    pairs = [list(zip(column[name], column[best], strict=True)) for name in rest]
+    intervals = average_difference_intervals(pairs, level)
+    adjusted = holm([p_value(interval) for interval in intervals])
+    return dict(zip(rest, zip(intervals, map(float, adjusted), strict=True), strict=True))

@@ -5,10 +5,11 @@ The variance and the degrees of freedom are those of bench.stats.variance.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from bench.stats.variance import Parts, joint_df, mean_parts, pool, table
 
@@ -48,26 +49,49 @@ def average_interval(
     Seeds and images may differ in number. Datasets are fixed: their choice adds no variance. Seeds of
     different datasets count as independent draws.
     """
+    return average_intervals([cells], level, bounds)[0]
+
+
+def average_intervals(
+    rows: Sequence[Sequence[ArrayLike]], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
+) -> list[Interval]:
+    """``average_interval`` of each row of cells, with tables of one shape taken together.
+
+    Every row has the same datasets in the same order.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, not {level}")
-    arrays = [table(c) for c in cells]
-    if any(a.ndim != 2 for a in arrays):
+    arrays = [[table(cell) for cell in cells] for cells in rows]
+    if any(a.ndim != 2 for cells in arrays for a in cells):
         raise ValueError("an interval takes one table of (seeds, images) per dataset")
-    parts = pool([mean_parts(a, level) for a in arrays])
-    varies = ("seeds", "images") if any(len(a) > 1 for a in arrays) else ("images",)
-    return _interval(parts, level, bounds, varies)
+    parts = pool([_together(cells, level) for cells in zip(*arrays, strict=True)])
+    se, df = np.sqrt(parts.seeds + parts.images), joint_df(parts)
+    half = -special.stdtrit(df, (1 - level) / 2) * se
+    seeds = [any(len(a) > 1 for a in cells) for cells in arrays]
+    return [
+        Interval(
+            estimate,
+            max(bounds[0], estimate - reach),
+            min(bounds[1], estimate + reach),
+            of_df,
+            ("seeds", "images") if several else ("images",),
+            of_se,
+            level,
+        )
+        for estimate, reach, of_df, of_se, several in zip(
+            parts.estimate.tolist(), half.tolist(), df.tolist(), se.tolist(), seeds, strict=True
+        )
+    ]
 
 
-def _interval(parts: Parts, level: float, bounds: tuple[float, float], varies: tuple[str, ...]) -> Interval:
-    estimate, se, df = (
-        float(parts.estimate),
-        float(np.sqrt(parts.seeds + parts.images)),
-        float(joint_df(parts)),
-    )
-    half = float(stats.t.isf((1 - level) / 2, df)) * se
-    return Interval(
-        estimate, max(bounds[0], estimate - half), min(bounds[1], estimate + half), df, varies, se, level
-    )
+def _together(tables: Sequence[NDArray[Any]], level: float) -> Parts:
+    """The parts of several tables (S, n), as arrays with a place for each."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for i, one in enumerate(tables):
+        shapes.setdefault(one.shape, []).append(i)
+    found = [mean_parts(np.stack([tables[i] for i in places]), level) for places in shapes.values()]
+    order = np.argsort([i for places in shapes.values() for i in places])
+    return Parts(*(np.concatenate(kind)[order] for kind in zip(*found, strict=True)))
 
 
 def p_value(interval: Interval, value: float = 0.0) -> float:
@@ -75,12 +99,12 @@ def p_value(interval: Interval, value: float = 0.0) -> float:
     distance = abs(interval.estimate - value)
     if interval.se == 0:
         return 1.0 if distance == 0 else 0.0
-    return float(2 * stats.t.sf(distance / interval.se, interval.df))
+    return float(2 * special.stdtr(interval.df, -distance / interval.se))
 
 
 def resolvable(interval: Interval, power: float = 0.8) -> float:
     """Smallest true difference that the seeds and images behind `interval` tell from 0 with this power."""
     if not 0 < power < 1:
         raise ValueError(f"power is a probability between 0 and 1, not {power}")
-    reach = stats.t.isf((1 - interval.level) / 2, interval.df) + stats.t.ppf(power, interval.df)
+    reach = special.stdtrit(interval.df, power) - special.stdtrit(interval.df, (1 - interval.level) / 2)
     return float(reach * interval.se)

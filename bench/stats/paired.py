@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported where they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from bench.stats.intervals import Interval, average_interval
+from bench.stats.intervals import Interval, average_intervals
 from bench.stats.variance import table
 
 Pair = tuple[ArrayLike, ArrayLike]
@@ -35,7 +35,12 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
 
 def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
     """Interval for the difference of averages over datasets, a (first, second) pair of arrays for each."""
-    return average_interval([difference(a, b) for a, b in pairs], level, BOUNDS)
+    return average_difference_intervals([pairs], level)[0]
+
+
+def average_difference_intervals(rows: Sequence[Sequence[Pair]], level: float = 0.95) -> list[Interval]:
+    """``average_difference_interval`` of each row of pairs, all on the same datasets in the same order."""
+    return average_intervals([[difference(a, b) for a, b in pairs] for pairs in rows], level, BOUNDS)
 
 
 class McNemar(NamedTuple):
@@ -62,5 +67,5 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     n = only_a + only_b
     if n == 0:
         return McNemar(0, 0, 1.0, 1.0)
-    exact = float(stats.binomtest(only_a, n, 0.5).pvalue)
-    return McNemar(only_a, only_b, exact, min(1.0, exact - float(stats.binom.pmf(only_a, n, 0.5))))
+    exact = float(scipy.stats.binomtest(only_a, n, 0.5).pvalue)
+    return McNemar(only_a, only_b, exact, min(1.0, exact - float(scipy.stats.binom.pmf(only_a, n, 0.5))))

@@ -6,16 +6,18 @@ sample, unlike in bench.stats.intervals, so few datasets give little power: with
 below 0.06.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported where they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 # Nemenyi's critical difference grows with every method added; beyond this it separates hardly any.
 MAX_METHODS = 12
+_ALL_SIGNS = 13  # up to this many differences with ties SciPy takes all signs; beyond, a normal approximation
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
@@ -44,14 +46,45 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
         if reference is None
         else [(reference, m) for m in names if m != reference]
     )
-    rows = []
-    for a, b in pairs:
-        d = (scores[a] - scores[b]).to_numpy(dtype=np.float64)
-        d = np.round(d, 12)  # equal sums of different order are ties
-        p = float(stats.wilcoxon(d[d != 0]).pvalue) if (d != 0).any() else 1.0
-        rows.append((a, b, float(np.median(d)), int((d > 0).sum()), int((d < 0).sum()), p))
+    values = {m: scores[m].to_numpy(dtype=np.float64) for m in names}
+    gaps = [np.round(values[a] - values[b], 12) for a, b in pairs]  # equal sums of different order are ties
+    rows = [
+        (a, b, float(np.median(d)), int((d > 0).sum()), int((d < 0).sum()), p)
+        for (a, b), d, p in zip(pairs, gaps, _signed_ranks(gaps), strict=True)
+    ]
     frame = pd.DataFrame(rows, columns=["first", "second", "median_difference", "wins", "losses", "p"])
     return frame.assign(p_holm=holm(frame["p"]))
+
+
+def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Wilcoxon's two-sided p of each list of differences; 1 where all are 0.
+
+    SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made
+    of lists that are alike in both. For short lists with ties it goes through all signs one after the other;
+    here they are taken at once.
+    """
+    tables: dict[tuple[int, bool], list[int]] = {}
+    kept = [d[d != 0] for d in gaps]
+    for i, d in enumerate(kept):
+        tables.setdefault((len(d), len(np.unique(np.abs(d))) < len(d)), []).append(i)
+    p = np.ones(len(gaps))
+    for (n, ties), places in tables.items():
+        table = np.stack([kept[i] for i in places])
+        if ties and n <= _ALL_SIGNS:
+            p[places] = _of_all_signs(table)
+        elif n:
+            p[places] = scipy.stats.wilcoxon(table, axis=-1).pvalue
+    return [float(x) for x in p]
+
+
+def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The exact p of each row of (m, n): twice the share of all signs of its ranks as far to one side."""
+    ranks = scipy.stats.rankdata(np.abs(table), axis=-1)
+    n = table.shape[-1]
+    signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    sums, seen = signs @ ranks.T, ((table > 0) * ranks).sum(-1)  # (2^n, m) and (m,)
+    one_side: NDArray[np.float64] = np.minimum((sums <= seen).mean(0), (sums >= seen).mean(0))
+    return np.minimum(1.0, 2 * one_side)
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
     ranks = values.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     ties_everywhere = (values.nunique(axis=1) == 1).all()
     statistic, p = (
-        (0.0, 1.0) if ties_everywhere else stats.friedmanchisquare(*(values[m] for m in values.columns))
+        (0.0, 1.0) if ties_everywhere else scipy.stats.friedmanchisquare(*(values[m] for m in values.columns))
     )
     cd = critical_difference(len(ranks), len(scores), level)
     return Friedman(float(statistic), float(p), ranks, len(scores), cd, level)
@@ -86,7 +119,7 @@ def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
 
 def critical_difference(methods: int, datasets: int, level: float = 0.95) -> float:
     """Nemenyi's critical difference of two average ranks, from the studentised range with infinite df."""
-    q = float(stats.studentized_range.ppf(level, methods, np.inf)) / np.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(level, methods, np.inf)) / np.sqrt(2)
     return float(q * np.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 

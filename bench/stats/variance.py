@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -91,7 +91,7 @@ def mean_parts(outcomes: ArrayLike, level: float = 0.95) -> Parts:
         )
     exact = 1 - ((1 - level) / 2) ** (1 / n)
     constant = (y == y[..., :1, :1]).all((-2, -1))
-    images = np.where(constant, (exact / stats.t.ppf((1 + level) / 2, n - 1)) ** 2, images)
+    images = np.where(constant, (exact / special.stdtrit(n - 1, (1 + level) / 2)) ** 2, images)
     seeds = np.where(constant, 0.0, seeds)
     return Parts(mean, seeds, images, np.full_like(mean, s - 1), np.full_like(mean, n - 1))
 
@@ -102,17 +102,18 @@ def pool(cells: Sequence[Parts]) -> Parts:
         raise ValueError("an average needs at least one dataset")
     seeds, seeds_df = _pool_kind([c.seeds for c in cells], [c.seeds_df for c in cells])
     images, images_df = _pool_kind([c.images for c in cells], [c.images_df for c in cells])
-    return Parts(np.mean([c.estimate for c in cells], axis=0), seeds, images, seeds_df, images_df)
+    estimate = np.stack([c.estimate for c in cells], -1).mean(-1)
+    return Parts(estimate, seeds, images, seeds_df, images_df)
 
 
 def _pool_kind(variances: Sequence[Array], dfs: Sequence[Array]) -> tuple[Array, Array]:
-    v, df = np.stack(variances), np.stack(dfs)
-    total = v.sum(0)
-    squares = (v**2 / (df + 2)).sum(0)
+    v, df = np.stack(variances, -1), np.stack(dfs, -1)
+    total = v.sum(-1)
+    squares = (v**2 / (df + 2)).sum(-1)
     pooled = np.divide(total**2, squares, out=np.full_like(total, 2.0), where=squares > 0) - 2
-    smallest = np.where(df > 0, df, np.inf).min(0)
+    smallest = np.where(df > 0, df, np.inf).min(-1)
     floor = np.where(np.isfinite(smallest), smallest, 0.0)
-    return total / len(v) ** 2, np.maximum(pooled, floor)
+    return total / len(variances) ** 2, np.maximum(pooled, floor)
 
 
 def joint_df(parts: Parts) -> Array:

@@ -208,7 +208,7 @@ def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
     assert load_results(tmp_path).attrs["notes"] == [], "two folders that agree are no conflict"
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, folder="there", weights="w2", written=later)
     notes = load_results(tmp_path).attrs["notes"]
-    assert any("merged folders disagree on toy-rn" in note for note in notes), notes
+    assert any("merged folders disagree on the weights of toy-rn" in note for note in notes), notes
     assert any("older weights of toy-rn" in note for note in notes)
 
 
@@ -315,9 +315,12 @@ def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"source": "b" * 64}, "safe of an older source"),
-        ({"engine": 2}, "safe of an older engine"),
-        ({"prompts": "t" * 64, "preprocessing": "other"}, "safe of an older preprocessing and prompts"),
+        ({"source": "b" * 64}, "its source"),
+        ({"engine": 2}, "the harness"),
+        (
+            {"prompts": "t" * 64, "preprocessing": "other"},
+            "the preprocessing of images and the texts of its prompts",
+        ),
     ],
 )
 def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -327,4 +330,5 @@ def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")
     frame = load_results(tmp_path)
     assert list(frame["seed"]) == [2] and list(frame["accuracy"]) == [pytest.approx(80.0)]
-    assert any(f"3 records of {says}" in note for note in frame.attrs["notes"]), frame.attrs["notes"]
+    note = f"left out: 3 records of safe made with what has changed since: {says}"
+    assert frame.attrs["notes"] == [note]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench.errors import BenchError
 from bench.report.frame import load_results
-from bench.report.render import FORMATS, plain, render
+from bench.report.render import FORMATS, render
 from bench.report.render_latex import escape
 from bench.report.table import Row, Score, Table
 from bench.report.tables import table
@@ -81,6 +81,7 @@ def test_json(frame: pd.DataFrame) -> None:
         "best": True,
         "tied": False,
         "partial": False,
+        "seeds": [1, 2, 3],
         "note": "",
     }
     assert safe["key"]["backbone"] == "toy-rn"
@@ -92,9 +93,10 @@ def test_markdown_and_console_mark_alike(frame: pd.DataFrame) -> None:
     assert "**60.00**" in md and "<u>59.33</u>" in md
     console = render(printed, "console")
     assert "\x1b[1m" in console and "\x1b[4m" in console
-    assert "\x1b" not in plain(console)
-    assert plain(console).splitlines()[0] == "Few-shot accuracy"
-    assert [line for line in plain(console).splitlines() if line != line.rstrip()] == []
+    plain = render(printed, "console", styled=False)
+    assert "\x1b" not in plain
+    assert plain.splitlines()[0] == "Few-shot accuracy"
+    assert [line for line in plain.splitlines() if line != line.rstrip()] == []
 
 
 def test_html_escapes_everything() -> None:

@@ -131,13 +131,6 @@ def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_seed_is_a_dash(tmp_path: Path) -> None:
-    grid(tmp_path, {"safe": 0.6}, shots=(1,))
-    write_cell(tmp_path, "safe", "ants", 1, 4, 0.6)
-    entries = row(table(load_results(tmp_path)), "safe", 1).entries
-    assert (entries["ants"].text, entries["bees"].text) == ("60.00", MISSING)
-
-
 def test_oracle_rows_are_marked_and_never_best(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1,))
     grid(tmp_path, {"safe": 0.95}, shots=(1,), protocol="test-oracle")
@@ -182,7 +175,7 @@ def test_changed_settings_stand_apart(tmp_path: Path) -> None:
 def test_narrowing(full: pd.DataFrame) -> None:
     printed = table(full, methods=["tip_adapter_f", "SAFE"], datasets=["bees"], shots=[16])
     assert [r.names[0] for r in printed.rows] == ["tip-adapter-f", "safe"], "in the order asked for"
-    assert printed.columns == ["bees", "average"]
+    assert printed.columns == ["bees"], "no average of one dataset"
     with pytest.raises(BenchError, match="did you mean 'safe'"):
         table(full, methods=["sade"])
     with pytest.raises(BenchError, match="did you mean 'ablation'"):
@@ -240,11 +233,7 @@ def test_shifts_need_one_source(full: pd.DataFrame, shifted: pd.DataFrame, tmp_p
         write_cell(tmp_path, "safe", source, 16, 1, 0.6, target=f"{source}-v2")
     with pytest.raises(BenchError, match=r"ants, bees.*--datasets"):
         table(load_results(tmp_path), "3")
-    assert table(load_results(tmp_path), "3", datasets=["bees"]).columns == [
-        "bees",
-        "bees-v2",
-        "average of shifts",
-    ]
+    assert table(load_results(tmp_path), "3", datasets=["bees"]).columns == ["bees", "bees-v2"]
 
 
 def test_sizes() -> None:

@@ -12,12 +12,14 @@ from scipy import stats
 from bench.stats import (
     average_difference_interval,
     average_interval,
+    average_intervals,
     column_marks,
     difference,
     difference_interval,
     mcnemar,
     mean_interval,
     non_inferiority,
+    not_told_from_best,
     p_value,
     resolvable,
 )
@@ -201,3 +203,23 @@ def test_intervals_stay_within_the_possible(seeds: int, n: int, key: int) -> Non
     interval = mean_interval(y)
     assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
     assert interval.high > interval.low
+
+
+def test_rows_taken_together_are_what_each_is_alone() -> None:
+    rng = np.random.default_rng(4)
+    shapes = [(3, 40), (3, 70), (1, 40)]
+    rows = [[rng.random(shape) < 0.4 + 0.05 * i for shape in shapes] for i in range(5)]
+    rows.append([rng.random((2, 40)) < 0.5, rng.random((3, 70)) < 0.5, np.ones((1, 40), dtype=bool)])
+    assert average_intervals(rows) == [average_interval(cells) for cells in rows]
+
+
+def test_what_is_not_told_from_the_best_is_what_the_marks_tie() -> None:
+    rng = np.random.default_rng(5)
+    images = rng.random((1, 200))
+    for step in (0.0, 0.01, 0.05):
+        column = {
+            f"m{i}": [0.6 * images + 0.4 * rng.random((3, 200)) < 0.5 + step * i for _ in range(2)]
+            for i in range(5)
+        }
+        marks = column_marks(column)
+        assert not_told_from_best(column) == {name for name, mark in marks.items() if mark.tied}

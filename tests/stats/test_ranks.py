@@ -125,3 +125,16 @@ def test_equal_everywhere() -> None:
     result = friedman(frame)
     assert (result.p, result.ranks.nunique()) == (1.0, 1)
     assert not_separated(result) == [("a", "b", "c")]
+
+
+def test_signed_ranks_are_those_of_scipy_one_by_one() -> None:
+    """With and without ties and zeros, short and long: the way that SciPy takes for each list alone."""
+    rng = np.random.default_rng(3)
+    for n in (2, 5, 11, 13, 14, 20):
+        table = pd.DataFrame({f"m{i}": np.round(rng.normal(size=n), 1 if i % 2 else 9) for i in range(7)})
+        table["same"] = table["m0"]
+        made = wilcoxon_holm(table)
+        for _, line in made.iterrows():
+            d = np.round((table[line["first"]] - table[line["second"]]).to_numpy(), 12)
+            alone = stats.wilcoxon(d[d != 0]).pvalue if (d != 0).any() else 1.0
+            assert line["p"] == pytest.approx(alone, abs=1e-13), (n, line["first"], line["second"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -101,8 +102,11 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
     own = own[own["status"] == "ok"]
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
     own = own.assign(x=[values.get(setting) for values in own["values"]])
-    numbers = own["x"].map(lambda x: isinstance(x, int | float))
-    own = own[numbers & own["variant"].map(lambda v: v == "" or _only_changes(setting, v))]
+    fits = [
+        isinstance(x, int | float) and (v == "" or _only_changes(setting, v))
+        for x, v in zip(own["x"], own["variant"], strict=True)
+    ]
+    own = own[np.asarray(fits, dtype=bool)]
     own = own.assign(x=own["x"].astype(float))
     each = own.groupby("fit")["x"]
     whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)

@@ -19,10 +19,14 @@ Outcomes = NDArray[np.bool_]
 
 def stacked(rows: pd.DataFrame) -> Outcomes:
     """(S, n) of the rows of one cell, in seed order; BenchError where seeds were measured on other images."""
-    vectors = [correct(path) for path in rows.sort_values("seed")["path"]]
+    return _stacked(list(zip(rows["seed"].tolist(), rows["path"].tolist(), strict=True)))
+
+
+def _stacked(records: Sequence[tuple[int, str]]) -> Outcomes:
+    vectors = [correct(path) for _, path in sorted(records, key=lambda record: record[0])]
     if len({len(v) for v in vectors}) > 1:
         raise BenchError(
-            f"{rows.iloc[0]['path']}: other seeds were measured on another test set; run the cell again"
+            f"{records[0][1]}: other seeds were measured on another test set; run the cell again"
         )
     return np.stack(vectors)
 
@@ -34,7 +38,11 @@ def complete(rows: pd.DataFrame, seeds: set[int]) -> bool:
 
 def by_dataset(rows: pd.DataFrame, names: Sequence[str], seeds: set[int]) -> list[Outcomes] | None:
     """(S, n) of every dataset in order, or None where a seed is missing or failed."""
-    groups = {name: group for name, group in rows.groupby("dataset")}
-    if any(name not in groups or not complete(groups[name], seeds) for name in names):
+    good: dict[str, list[tuple[int, str]]] = {}
+    columns = (rows[c].tolist() for c in ("dataset", "seed", "path", "status"))
+    for name, seed, path, status in zip(*columns, strict=True):
+        if status == "ok":
+            good.setdefault(name, []).append((seed, path))
+    if any(not {seed for seed, _ in good.get(name, ())} >= seeds or name not in good for name in names):
         return None
-    return [stacked(groups[name][groups[name]["status"] == "ok"]) for name in names]
+    return [_stacked(good[name]) for name in names]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import msgspec
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import digest
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.marks import LEVEL, outcomes
 from bench.report.table import Row, Score
 from bench.report.wording import shots_text
-from bench.stats import mean_interval
+from bench.stats import average_intervals
 
 _OWN = ("written", "order", "folder")  # of a record's provenance, what no other record shares
 _DIGESTS = ("dataset", "draw", "weights", "prompts")
+_encoder = msgspec.json.Encoder(order="sorted")
 CURVE_POINTS = 600  # checks of one fit that the page keeps: the chosen configuration first, then the others
 
 
@@ -30,7 +31,8 @@ class Details:
         self.rows = {str(row["path"]): row for row in frame.to_dict("records")}
         self.cells: list[dict[str, Any]] = []
         self.shared: list[Any] = []
-        self._places: dict[str, int] = {}
+        self._places: dict[bytes, int] = {}
+        self._entries: dict[int, Score] = {}
 
     def add(self, row: Row, column: str, entry: Score) -> int | None:
         """The number of an entry's details; None where there is nothing behind it, as behind an average."""
@@ -40,7 +42,8 @@ class Details:
         cell: dict[str, Any] = {"row": row.label, "shots": shots, "column": column, "text": entry.text}
         if entry.paths:
             cell["seeds"] = [self._seed(path) for path in entry.paths]
-            cell["interval"] = _interval(entry)
+            cell["interval"] = None
+            self._entries[len(self.cells)] = entry
         if entry.note:
             cell["note"] = entry.note
         self.cells.append(cell)
@@ -48,10 +51,12 @@ class Details:
 
     def payload(self) -> dict[str, Any]:
         """JSON for the page's script."""
+        for number, interval in _intervals(self._entries).items():
+            self.cells[number]["interval"] = interval
         return {"cells": self.cells, "shared": self.shared}
 
     def _share(self, value: Any) -> int:
-        key = digest(value)
+        key = _encoder.encode(value)
         if key not in self._places:
             self._places[key] = len(self.shared)
             self.shared.append(value)
@@ -61,31 +66,28 @@ class Details:
         record = store.read(Path(path))
         if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
-        fit = next(iter(store.behind(Path(path), record)), None)
+        fit = store.fit_of(Path(path), record)
         cell = {k: v for k, v in msgspec.to_builtins(record.cell).items() if k != "seed"}
         facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
-        said: dict[str, Any] = _clean(
-            {
-                "seed": record.cell.seed,
-                "accuracy": 100 * record.top1,
-                "top5": 100 * record.top5,
-                "images": record.n,
-                **_of_fit(fit),
-                "chosen": {
-                    **(fit.values if fit else {}),
-                    **{k: v for k, v in record.values.items() if v is not None},
-                },
-                "seconds": {**(fit.seconds if fit else {}), "evaluate": record.seconds},
-                "settings": self._share(fit.parts.settings if fit else {}),
-                "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
-                "provenance": self._share(facts),
-                "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
-                "written": str(self.rows.get(path, {}).get("written", "")),
-                "fit": record.fit,
-                "evaluation": record.key,
-            }
-        )
-        return said
+        return {
+            "seed": record.cell.seed,
+            "accuracy": 100 * record.top1,
+            "top5": 100 * record.top5,
+            "images": record.n,
+            **_of_fit(fit),
+            "chosen": {
+                **(fit.values if fit else {}),
+                **{k: v for k, v in record.values.items() if v is not None},
+            },
+            "seconds": {**(fit.seconds if fit else {}), "evaluate": record.seconds},
+            "settings": self._share(fit.parts.settings if fit else {}),
+            "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
+            "provenance": self._share(facts),
+            "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
+            "written": str(self.rows.get(path, {}).get("written", "")),
+            "fit": record.fit,
+            "evaluation": record.key,
+        }
 
 
 def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
@@ -117,19 +119,11 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
     return lines
 
 
-def _interval(entry: Score) -> list[float] | None:
-    """Low and high end in percent, or None where the predictions are gone."""
-    try:
-        interval = mean_interval(outcomes(entry), LEVEL)
-    except BenchError:
-        return None
-    return [100 * interval.low, 100 * interval.high]
-
-
-def _clean(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(k): _clean(v) for k, v in value.items()}
-    return [_clean(v) for v in value] if isinstance(value, list | tuple) else value
+def _intervals(entries: Mapping[int, Score]) -> dict[int, list[float]]:
+    """Low and high end in percent of each entry whose predictions are there."""
+    known = {}
+    for number, entry in entries.items():
+        with suppress(BenchError):
+            known[number] = [outcomes(entry)]
+    intervals = average_intervals(list(known.values()), LEVEL) if known else []
+    return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -28,19 +28,28 @@ def report(
     prompts: Mapping[str, Sequence[str]] | None = None,
     targets: Sequence[str] = (),
     first: Sequence[str] = (),
+    say: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> str:
     """The report on a DataFrame from ``load_results`` as HTML text; equal records give equal text.
 
     ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short.
     ``targets``: shifted test sets in the order wanted. ``first``: methods that are coloured before others
-    where a figure cannot tell all apart. Raises BenchError when no table can be made.
+    where a figure cannot tell all apart. ``say`` is told what is at work, the number of steps that are done
+    and of all. Raises BenchError when no table can be made.
     """
+    say("tables", 0, 5)
     details = Details(frame)
     tables, lost = _first_tables(frame)
     if not tables:
         raise BenchError("; ".join(lost) or "no table can be made of these records")
     shifted = _shift_tables(frame, tuple(targets))
+    say("figures", 1, 5)
     shown, missing = pictures.all_of(frame, tuple(first))
+    say("statistics", 2, 5)
+    statistics = standing.section(tables)
+    say("how to get it again", 3, 5)
+    again = reproduce.section(frame, prompts or {})
+    say("what stands behind each number", 4, 5)
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
@@ -50,8 +59,8 @@ def report(
         "shifts": _section("shifts", "Shifted test sets", shifted, details),
         "shots": grids.shot_boxes([*tables, *shifted]),
         "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
-        "statistics": standing.section(tables),
-        "reproduce": reproduce.section(frame, prompts or {}),
+        "statistics": statistics,
+        "reproduce": again,
         "style": _text("style.css"),
         "script": _text("script.js"),
         "data": data(details.payload()),

@@ -119,6 +119,6 @@ def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
             )
         for name, version in facts.libraries.items():
             facts_by_name.setdefault(name, {})[str(version)] = None
-        for fit in store.behind(Path(path), said)[:1]:
+        if fit := store.fit_of(Path(path), said):
             facts_by_name.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit.parts.weights}"] = None
     return [(name, "; ".join(values)) for name, values in facts_by_name.items()]

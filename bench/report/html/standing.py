@@ -27,7 +27,9 @@ def section(tables: list[Table]) -> str:
     for table in tables:
         groups: dict[tuple[object, ...], list[Row]] = {}
         for row in table.rows:
-            if not row.oracle and row.entries[AVERAGE].value is not None and not row.entries[AVERAGE].partial:
+            if not row.oracle and all(
+                row.entries[d].value is not None and not row.entries[d].partial for d in _datasets(table)
+            ):
                 groups.setdefault(row.block, []).append(row)
         blocks += [
             _block(table, rows, len(tables) > 1)
@@ -38,8 +40,12 @@ def section(tables: list[Table]) -> str:
     return f"<p>{escape(_TEXT)}</p>{body}"
 
 
+def _datasets(table: Table) -> tuple[str, ...]:
+    return table.averages.get(AVERAGE, tuple(table.columns))
+
+
 def _block(table: Table, rows: list[Row], several: bool) -> str:
-    datasets = table.averages[AVERAGE]
+    datasets = _datasets(table)
     if len(rows) < 2:
         return ""
     try:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.report.accuracy import mean_over_seeds
 from bench.report.coordinates import ROW
+from bench.report.means import by_target, mean_over_seeds, outcomes_of
 from bench.report.naming import Namer
 from bench.report.paper.numbers import published, source_name
 from bench.report.paper.verdicts import COLUMNS, entries, tally, tolerance, unquoted, verdict
@@ -91,14 +91,14 @@ def _coordinates(key: Mapping[str, Any]) -> tuple[str, int, str]:
 
 def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Score, str]:
     """Our mean over seeds on a dataset or the average over the eleven, and what is missing for it."""
-    seeds = tuple(sorted(group["seed"].unique()))
-    by_name = {canonical(str(t)): g for t, g in group.groupby("target")}
-    none = group.iloc[:0]
+    outcomes = outcomes_of(group)
+    seeds = tuple(sorted({o.seed for o in outcomes}))
+    by_name = {canonical(name): some for name, some in by_target(outcomes).items()}
     parts = {
-        d: mean_over_seeds(by_name.get(canonical(d), none), seeds, none)
+        d: mean_over_seeds(by_name.get(canonical(d), ()), seeds)
         for d in (eleven if dataset == AVERAGE else [dataset])
     }
-    lacking = [d for d, e in parts.items() if e.value is None]
+    lacking = [d for d, e in parts.items() if e.value is None or e.partial]
     if lacking:
         failed = any(e.text == FAILED for e in parts.values())
         whole = len(lacking) == len(parts)

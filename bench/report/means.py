@@ -1,0 +1,83 @@
+"""From records to the numbers of a table: means over seeds, averages over test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.report.coordinates import ROW
+from bench.report.table import FAILED, Score
+
+
+class Outcome(NamedTuple):
+    """One row of the frame, as far as a mean needs it.
+
+    ``accuracy``: percent. ``lost``: the fit failed, so that there is no evaluation on any test set.
+    """
+
+    target: str
+    seed: int
+    ok: bool
+    accuracy: float
+    error: str
+    path: str
+    lost: bool
+
+
+def outcomes_of(frame: pd.DataFrame) -> list[Outcome]:
+    """The frame's rows in its order."""
+    lost = (frame["status"] == "failed") & (frame["key"] == frame["fit"])
+    ok = frame["status"] == "ok"
+    names = ("accuracy", "error", "path")
+    columns = (frame["target"], frame["seed"], ok, *(frame[n] for n in names), lost)
+    return [Outcome(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+def by_row(frame: pd.DataFrame) -> list[tuple[tuple[object, ...], list[Outcome]]]:
+    """What stands behind each row of a table (``coordinates.ROW``), in the order of these coordinates."""
+    groups: dict[tuple[object, ...], list[Outcome]] = {}
+    keys = zip(*(frame[c].tolist() for c in ROW), strict=True)
+    for key, outcome in zip(keys, outcomes_of(frame), strict=True):
+        groups.setdefault(key, []).append(outcome)
+    return sorted(groups.items())  # keys are of one kind and differ, so that only they are compared
+
+
+def by_target(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """The outcomes of each test set."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.target, []).append(outcome)
+    return groups
+
+
+def mean_over_seeds(rows: Sequence[Outcome], seeds: Sequence[int], lost: Sequence[Outcome] = ()) -> Score:
+    """Mean over seeds of the outcomes on one test set.
+
+    ``seeds`` are all that the table row has anywhere: where some have no record here, the mean of the others
+    says of how many it is, and is partial. A failed seed, of these rows or of the fits in ``lost``, is an
+    error and not a gap: there is no mean over survivors.
+    """
+    good = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
+    there = tuple(int(o.seed) for o in good)
+    errors = {o.error for o in (*rows, *lost) if not o.ok and o.seed not in there}
+    if errors:
+        return Score(text=FAILED, note="; ".join(sorted(errors)))
+    if not good:
+        return Score()
+    value = float(np.mean([o.accuracy for o in good]))
+    whole = set(there) == set(seeds)
+    text = f"{value:.2f}" if whole else f"{value:.2f} ({len(there)}/{len(seeds)})"
+    return Score(value, text, partial=not whole, paths=tuple(o.path for o in good), seeds=there)
+
+
+def average(entries: Sequence[Score], partial: bool) -> Score:
+    """The unweighted mean of complete entries; of what is there, marked, only if ``partial``."""
+    values = [e.value for e in entries if e.value is not None]
+    whole = len(values) == len(entries) and not any(e.partial for e in entries)
+    if not values or not (whole or partial):
+        return Score()
+    value = sum(values) / len(values)
+    return Score(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)

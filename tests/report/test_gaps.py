@@ -1,0 +1,82 @@
+"""What is missing or failed, as tables show and say it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.report.frame import load_results
+from bench.report.render import render
+from bench.report.table import FAILED, MISSING, Row, Table
+from bench.report.tables import table
+from tests.report.synthetic import grid, write_cell
+
+
+def row(table: Table, name: str, shots: int) -> Row:
+    return next(r for r in table.rows if r.names[0] == name and r.shots == shots)
+
+
+def test_a_mean_over_some_of_the_seeds_says_so(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6}, shots=(1,))
+    write_cell(tmp_path, "safe", "ants", 1, 4, 0.6)
+    printed = table(load_results(tmp_path))
+    entries = row(printed, "safe", 1).entries
+    assert (entries["ants"].text, entries["bees"].text) == ("60.00", "60.00 (3/4)")
+    assert (entries["bees"].seeds, entries["bees"].partial) == ((1, 2, 3), True)
+    assert entries["average"].text == MISSING, "no average of what is incomplete"
+    assert "fewer seeds: safe has seeds 1, 2 and 3, not 4, on bees at 1 shot" in printed.notes
+    assert not any(note.startswith("incomplete") for note in printed.notes)
+    partial = row(table(load_results(tmp_path), partial=True), "safe", 1).entries["average"]
+    assert (partial.text, partial.partial) == ("60.00*", True)
+
+
+def test_an_interrupted_run_shows_what_is_there(tmp_path: Path) -> None:
+    """One seed of three is recorded on a dataset: its numbers are there, those of equal seeds compared."""
+    methods = {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4, "lp": 0.5}
+    grid(tmp_path, methods, datasets=("ants", "bees"), shots=(16,))
+    for method, accuracy in (("safe", 0.9), ("coop", 0.3)):
+        write_cell(tmp_path, method, "cats", 16, 1, accuracy)
+    for seed in (1, 2):
+        write_cell(tmp_path, "lp", "cats", 16, seed, 0.95)
+    printed = table(load_results(tmp_path))
+    safe, coop, lp = (row(printed, m, 16).entries["cats"] for m in ("safe", "coop", "lp"))
+    assert (safe.text, coop.text, lp.text) == ("90.00 (1/3)", "30.00 (1/3)", "95.00 (2/3)")
+    assert (safe.best, coop.best, lp.best) == (True, False, False), "lp has other seeds there"
+    assert not coop.tied and not lp.tied
+    assert row(printed, "safe", 16).entries["ants"].best
+    assert "fewer seeds: coop and safe have seed 1, not 2 and 3, on cats at 16 shots" in printed.notes
+    assert "fewer seeds: lp has seeds 1 and 2, not 3, on cats at 16 shots" in printed.notes
+    assert [n for n in printed.notes if n.startswith("incomplete")] == [
+        "incomplete at zero-shot: zero-shot lacks cats"
+    ]
+    assert (
+        "neither bold nor underlined, because the other rows have other seeds: lp on cats at 16 shots"
+        in printed.styles
+    )
+    assert render(printed, "csv").splitlines()[-1].startswith("safe,16,70.00,70.00,90.00 (1/3)")
+    assert json.loads(render(printed, "json"))["rows"][-1]["entries"]["cats"]["seeds"] == [1]
+
+
+def test_one_failed_seed_stays_an_error(tmp_path: Path) -> None:
+    grid(tmp_path, {"safe": 0.6}, shots=(1,))
+    write_cell(tmp_path, "safe", "cats", 1, 1, 0.6)
+    write_cell(tmp_path, "safe", "cats", 1, 2, 0.6, fail="it broke")
+    write_cell(tmp_path, "coop", "cats", 1, 1, 0.6, fail="it broke")
+    printed = table(load_results(tmp_path))
+    assert row(printed, "safe", 1).entries["cats"].text == FAILED
+    assert "ERR of coop and safe at 1 shot: it broke" in printed.notes
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    for method in ("safe", "coop"):
+        write_cell(tmp_path, method, "ants", 1, 1, 0.0, fail="out of memory")
+    printed = table(load_results(tmp_path))
+    assert [r.entries["ants"].text for r in printed.rows] == [FAILED, FAILED]
+    assert "ERR of coop and safe at 1 shot: out of memory" in printed.notes
+
+
+def test_tables_name_the_preset(tmp_path: Path) -> None:
+    write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
+    assert any("preset quick: short budgets" in note for note in table(load_results(tmp_path)).notes)
+    write_cell(tmp_path / "full", "safe", "ants", 1, 1, 0.6, preset="paper")
+    assert not any("preset" in note for note in table(load_results(tmp_path / "full")).notes)

@@ -1,0 +1,172 @@
+"""Files that verbs write, folders that they read, and options that are given twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench.errors import BenchError
+from bench.report.frame import load_results
+from tests.report.synthetic import grid, write_cell
+
+LATER = "2026-02-01T00:00:00.000+00:00"
+Bench = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return grid(tmp_path_factory.mktemp("runs"), {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4})
+
+
+@pytest.fixture
+def bench() -> Bench:
+    from bench.cli.app import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("verb", [("table",), ("compare", "safe", "coop")])
+@pytest.mark.parametrize(
+    ("ending", "start"),
+    [(".tex", "% needs"), (".md", "| "), (".html", "<!doctype"), (".json", "{"), (".txt", ""), (".CSV", "")],
+)
+def test_the_format_follows_the_ending(
+    bench: Bench, runs: Path, tmp_path: Path, verb: tuple[str, ...], ending: str, start: str
+) -> None:
+    done = bench(*verb, "--results", runs, "--out", tmp_path / f"t{ending}")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / f"t{ending}").read_text()
+    assert text.startswith(start)
+    assert (ending == ".txt") == ("─" in text)
+    assert (len({len(r) for r in csv.reader(text.splitlines())}) == 1) or ending != ".CSV"
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "says"),
+    [
+        (("table",), ("--out", "t.dat"), "end it in .txt, .md, .tex"),
+        (("table",), ("--out", "t.tex", "--format", "md"), "leave one out"),
+        (("table",), ("--format", "latec"), "did you mean 'latex'"),
+        (("compare", "safe", "coop"), ("--out", "t"), "end it in .txt"),
+        (("report",), ("--out", "t.pdf"), "name it t.html"),
+        (("plot",), ("--out", "t.doc"), "one of: pdf, png, svg"),
+    ],
+)
+def test_other_endings_are_refused_before_records_are_read(
+    bench: Bench, tmp_path: Path, verb: tuple[str, ...], options: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(BenchError, match=says):
+        raise bench(*verb, *options, "--results", tmp_path / "nowhere").exception or AssertionError
+
+
+def test_a_named_format_needs_no_ending(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    assert bench("table", "--results", runs, "--format", "json", "--out", tmp_path / "t").exit_code == 0
+    assert json.loads((tmp_path / "t").read_text())["title"] == "Few-shot accuracy"
+
+
+def test_two_results_folders_are_read_together(bench: Bench, tmp_path: Path) -> None:
+    one = grid(tmp_path / "one", {"safe": 0.6}, shots=(1,), folder="one")
+    two = grid(tmp_path / "two", {"coop": 0.4}, shots=(1,), folder="two")
+    both = ("--results", one, "--results", two)
+    assert bench("table", *both, "--format", "csv").output.splitlines()[1:] == [
+        "coop,1,40.00,40.00,40.00",
+        "safe,1,60.00,60.00,60.00",
+    ]
+    assert "safe is better than coop by 20.00 points" in bench("compare", "safe", "coop", *both).output
+    assert bench("plot", "shots", *both, "--out", tmp_path / "f.svg").exit_code == 0
+    with pytest.raises(BenchError, match="no records under"):
+        load_results([one, tmp_path / "none"])
+
+
+def test_the_same_record_in_two_folders_is_one(tmp_path: Path) -> None:
+    one = grid(tmp_path / "one", {"safe": 0.6}, shots=(1,), folder="one")
+    shutil.copytree(one, tmp_path / "copy")
+    frame = load_results([one, tmp_path / "copy"])
+    assert len(frame) == 6 and frame.attrs["notes"] == []
+
+
+def test_folders_that_disagree_are_named(tmp_path: Path) -> None:
+    write_cell(tmp_path / "one", "safe", "ants", 1, 1, 0.6, folder="one")
+    write_cell(tmp_path / "two", "safe", "ants", 1, 1, 0.8, folder="two", written=LATER)
+    for order in (("one", "two"), ("two", "one")):
+        frame = load_results([tmp_path / name for name in order])
+        assert list(frame["accuracy"]) == [pytest.approx(80.0)], "the later one, in whatever order"
+        assert frame.attrs["notes"] == [
+            "merged folders disagree on safe on ants: the record with the later number counts "
+            "(`bench pack` writes a folder without the others)",
+            "left out: 1 record of cells that were run again",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("check", "--results", "a", "--results=b"), "--results is given twice (a and b)"),
+        (("pack", "--results", "a", "--results", "a"), "--results is given twice (a and a)"),
+        (("table", "--methods", "a", "--methods", "b"), "--methods is given twice"),
+        (("list", "methods", "--format", "text", "--format", "json"), "--format is given twice"),
+        (("run", "--shots", "1", "--shots", "2"), "--shots is given twice"),
+        (("table", "--bold", "--no-bold"), "--bold and --no-bold contradict each other"),
+        (("explain", "share", "--seeds", "1", "--seeds", "2"), "--seeds is given twice"),
+    ],
+)
+def test_single_valued_options_are_given_once(bench: Bench, words: tuple[str, ...], says: str) -> None:
+    error = bench(*words).exception
+    assert isinstance(error, BenchError) and says in str(error)
+
+
+def test_a_value_that_looks_like_an_option_is_none(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    done = bench("report", "--results", runs, "--title", "--title", "--out", out)
+    assert done.exit_code == 0 and "<h1>--title</h1>" in out.read_text()
+
+
+@pytest.mark.parametrize("verb", [("table",), ("report",), ("compare", "safe", "coop"), ("plot", "beta")])
+def test_failed_cells_alone(bench: Bench, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    for method in ("safe", "coop"):
+        write_cell(tmp_path, method, "ants", 1, 1, 0.0, fail="out of memory")
+    out = (
+        ()
+        if verb[0] in ("table", "compare")
+        else ("--out", tmp_path / ("o.html" if verb[0] == "report" else "o.svg"))
+    )
+    done = bench(*verb, "--results", tmp_path, *out)
+    if verb[0] == "table":
+        assert "ERR of coop and safe at 1 shot: out of memory" in done.output
+    elif verb[0] == "report":
+        assert done.exit_code == 0 and "2 cells failed and print ERR" in (tmp_path / "o.html").read_text()
+    else:
+        assert isinstance(done.exception, BenchError), done.exception
+
+
+def test_the_report_says_where_it_is(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    done = bench("report", "--results", runs, "--out", tmp_path / "r.html")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("report: ")]
+    assert [line.split("  (")[0] for line in lines[:3]] == [
+        "report: records [0/6]",
+        "report: tables [1/6]",
+        "report: figures [2/6]",
+    ]
+
+
+def test_a_terminal_gets_blocks_of_its_width(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.cli.show import show
+    from bench.report.tables import table
+
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "40")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        show(table(load_results(runs)), "console", None)
+    text = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "\x1b[1m" in text and sum("─" in line for line in text.splitlines()) == 2
