@@ -13,6 +13,10 @@ class MissingWeights(BenchError):
     """The backbone's weights are not on this machine; the message names the command that gets them."""
 
 
+class UnsuitableImage(BenchError):
+    """An image that is whole and cannot be used as it is: too large, or of values without a known white."""
+
+
 class UnreadableImage(BenchError):
     """An image of a dataset is absent, damaged or no image. ``path``: as the dataset lists it."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 # What may choose hyper-parameters and the step; bench.plan.protocols says what each does.
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
 PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
+KEEP_STATES = ("needed", "all", "none")  # which fitted states a run leaves on disk
 
 
 def canonical(name: str) -> str:
@@ -18,8 +19,25 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
+def printable(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are not UTF-8 are written as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(name: str) -> str:
+    """A file's or a class's name on one line of a message: printable, line breaks and the like escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable(name)
+    )
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A ready-made hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string."""
     known = {canonical(n): n for n in names}
     close = difflib.get_close_matches(canonical(name), known, n=1, cutoff=0.5)
     return f" (did you mean '{known[close[0]]}'?)" if close else ""
+
+
+def told_apart(name: str, identity: str) -> str:
+    """A name with the first digits of what bears it, where something else bears the same name."""
+    return f"{name}-{identity[:6]}"

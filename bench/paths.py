@@ -1,4 +1,4 @@
-"""Where the program's own data lies: inside an installed package, or beside it in a checkout."""
+"""Where the program's own data lies, inside an installed package or beside it in a checkout; users' paths."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ _PACKAGE = Path(__file__).resolve().parent
 def _beside_or_inside(name: str) -> Path:
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def from_home(path: str) -> Path:
+    """A path that a user wrote, ``~`` and ``~name`` resolved. Raises BenchError for an unknown home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BenchError(
+            f"{path}: this machine knows no home folder of that name; write the path out"
+        ) from error
 
 
 def datasets_dir() -> Path:

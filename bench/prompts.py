@@ -85,6 +85,9 @@ def _mined(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) 
     return _from_templates("mined", spec.templates["mined"], classnames, uses_labels=True)
 
 
+TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, and the method
+
+
 @lru_cache
 def _pool() -> tuple[str, ...]:
     table = tomllib.loads((datasets_dir() / "prompts" / "pool.toml").read_text(encoding="utf-8"))
@@ -104,9 +107,7 @@ def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None)
         if spec.cupl or folder:
             raise
         base = build("hand", spec, classnames)
-    return replace(
-        base, name="linear", uses_labels=True, tuned_by="linear-probe-sgd-zs", tuned_from=base.name
-    )
+    return replace(base, name="linear", uses_labels=True, tuned_by=TUNERS["linear"], tuned_from=base.name)
 
 
 Builder = Callable[[DatasetSpec, tuple[str, ...], "Path | None"], PromptSet]

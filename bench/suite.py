@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.files import read_text
 from bench.names import canonical, nearest
 
 _FOLDER = Path(__file__).resolve().parent / "suites"
@@ -51,7 +52,7 @@ def load(name_or_path: str) -> Suite:
 @lru_cache
 def _read(file: Path) -> Suite:
     try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(read_text(file))
     except tomllib.TOMLDecodeError as error:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
     known = [f.name for f in fields(Suite)]

@@ -29,6 +29,24 @@ def bench(*args: object) -> int:
         (("--preset", "quik"), "unknown preset 'quik' (did you mean 'quick'?); one of: paper, quick"),
         (("--set", "safe.steps=-5"), "--set safe.steps=-5: not a whole number from 0 on"),
         (("--jobs", "0"), "--jobs"),
+        (("--keep-states", "x"), "--keep-states x: choose needed, all or none"),
+        (("--device", "foo"), "--device foo: choose auto, cpu, cuda or cuda:N"),
+        (("--executor", "slurm"), "--executor slurm: choose local or ray"),
+        (("--ray-address", "auto"), "--ray-address auto needs --executor ray"),
+        (("--executor", "ray", "--jobs", "2"), "--jobs 2 counts processes of this machine"),
+        (("--time-budget", "nan"), "--time-budget nan: write minutes from 0 on"),
+        (("--time-budget", "-1"), "--time-budget -1.0: write minutes from 0 on"),
+        (("--seeds", "1-3"), "--seeds 1-3: write whole numbers with commas, no ranges, as in --seeds 1,2,3"),
+        (("--shots", ","), "--shots ',' names nothing"),
+        (
+            ("--set", "safe.beta=1"),
+            "--set safe.beta=1: safe is not in this run, which has zero-shot; add it to",
+        ),
+        (
+            ("--methods", "safe-a", "--sweep", "safe.beta=0,1"),
+            "--sweep safe.beta=0,1: safe is not in this run",
+        ),
+        (("--methods", "safe", "--set", "tip-adapter.alpha=1"), "which has safe; add it to --methods"),
         (("--workers", "-1"), "--workers"),
         (("--backbone", "RN50"), "or name a file of them: --backbone RN50-quickgelu@FILE"),
     ],
@@ -42,6 +60,57 @@ def test_options_of_a_run(
     assert says in capsys.readouterr().err
 
 
+def test_what_is_refused_is_refused_before_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("bench.plan.planner.make", lambda *_: pytest.fail("planned"))
+    for wrong in (("--keep-states", "x"), ("--device", "foo"), ("--why",), ("--set", "safe.beta=1")):
+        assert bench("run", *CELL, *wrong) == 2
+    assert "--why explains a plan: add --dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("methods", "prompts", "option"),
+    [
+        ("safe-a", "hand", "safe.steps=6"),  # what safe-a builds on
+        ("zero-shot", "linear", "linear-probe-sgd-zs.steps=6"),  # what the prompts are made with
+        ("SAFE_A,zero-shot", "hand", "Safe-A.lr=0.1"),
+    ],
+)
+def test_what_a_run_fits_for_others_may_be_set(
+    methods: str, prompts: str, option: str, tmp_path: Path, capsys: Any
+) -> None:
+    name, _, rest = option.partition(".")
+    setting = rest.partition("=")[0]
+    from bench.registry import builtin
+
+    if setting not in builtin().get(name).settings:
+        option = f"{name}.{next(iter(builtin().get(name).settings))}=1"
+    cells = ("--methods", methods, "--prompts", prompts, "--datasets", "digits", "--shots", "1")
+    assert bench("run", *cells, "--set", option, "--results", tmp_path, "--dry-run") == 0
+    assert "cells to do" in capsys.readouterr().out
+
+
+def test_a_plugin_that_the_run_does_not_use_is_refused(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from bench.interface import Method\n\n\nclass Mine(Method):\n    name = 'mine'\n    title = 'Mine'\n"
+    )
+    options = ("--plugin", file, "--results", tmp_path, "--dry-run")
+    assert bench("run", *CELL, *options) == 2
+    said = capsys.readouterr().err
+    assert "the run has none of its methods (mine): name them, as in --methods zero-shot,mine" in said
+    assert bench("run", *CELL, *options, "--methods", "zero-shot,mine") == 0
+
+
+def test_targets_that_no_dataset_has_are_said(tmp_path: Path, capsys: Any) -> None:
+    assert bench("run", *CELL, "--targets", "--results", tmp_path, "--dry-run") == 0
+    assert "--targets: none of these datasets has shifted test sets" in capsys.readouterr().out
+
+
+def test_a_method_file_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    assert bench("check-method", tmp_path / "nope.py") == 2
+    assert f"bench: {tmp_path / 'nope.py'}: no such file; name a Python file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--results", "--cache"])
 def test_a_place_that_is_no_folder(option: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("")
@@ -49,17 +118,6 @@ def test_a_place_that_is_no_folder(option: str, tmp_path: Path, capsys: Any) -> 
     assert bench("run", *CELL, "--jobs", "1", *[word for pair in places.items() for word in pair]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"bench: {tmp_path / 'file'}") and option in last
-
-
-def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.cli import app, main
-
-    def broken() -> None:
-        raise FileNotFoundError(2, "No such file or directory", "ours")
-
-    monkeypatch.setattr(app, "app", broken)
-    with pytest.raises(FileNotFoundError):
-        main()
 
 
 def test_listed_methods_are_those_asked_for(capsys: Any) -> None:

@@ -1,43 +1,110 @@
-"""The command line: one file per verb, thin; torch is imported only inside a verb."""
+"""The command line: one file per verb, thin; torch is imported only inside a verb.
+
+``main`` is the one place where errors become messages. What a user can mend is one line that names the mend
+and exit code 2 (docs/exit-codes.md has all codes); anything else is a bug and shows its traceback.
+"""
 
 from __future__ import annotations
 
 import errno
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-# A place that the user named: no folder, not theirs, full. Other system errors are ours and show their place.
-NOT_WRITABLE = {
-    errno.ENOTDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EISDIR,
-    errno.EEXIST,
+from bench.cli import streams
+from bench.cli.codes import Code
+from bench.errors import BenchError
+
+_HERE = Path(__file__).resolve().parents[1]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MENDS = {
+    **dict.fromkeys(_FULL, "make room there, or name another place (--results, --cache, --out)"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR),
+        "there is something else than a folder; name another place (--results, --cache, --out)",
+    ),
+    errno.ENAMETOOLONG: "choose a shorter name (--results, --cache, --out)",
+    errno.ELOOP: "its links lead round in a circle; name another place (--results, --cache, --out)",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.EIO: "check the disk, or name another place (--results, --cache, --out)",
 }
+_ELSE = "mend that, or name another place (--results, --cache, --out)"
 
 
 def main() -> None:
-    """Entry point of the command ``bench``: user errors are one line and exit code 2."""
-    import sys
+    """Entry point of the command ``bench``: runs it and exits with its code."""
+    streams.prepare()
+    try:
+        try:
+            code = _run()
+            streams.flush()
+        except KeyboardInterrupt:
+            code = _say("interrupted; what was finished is kept", Code.INTERRUPTED)
+        except Exception as error:
+            if streams.unread(error):
+                code = Code.UNREAD
+            elif message := _message(error):
+                code = _say(message, Code.REFUSED)
+            else:
+                raise
+    finally:
+        streams.silence()
+    sys.exit(code)
 
-    import typer
 
+def _run() -> int:
+    """Run the command; its exit code. Typer ends the process for everything: what it hid is raised again."""
     from bench.cli.app import app
-    from bench.errors import BenchError
 
     try:
         app()
-    except BenchError as error:
-        typer.secho(f"bench: {error}", err=True, fg="red")
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in NOT_WRITABLE or error.filename is None:
-            raise
-        place = f"{error.filename}: {(error.strerror or str(error)).lower()}"
-        typer.secho(
-            f"bench: {place}; name another place (--results, --cache, --out), or make room there",
-            err=True,
-            fg="red",
-        )
-        sys.exit(2)
+    except SystemExit as end:
+        for hidden in _hidden(end):
+            if isinstance(hidden, KeyboardInterrupt | BrokenPipeError):
+                raise hidden from None
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Code.GOOD
+
+
+def _hidden(end: SystemExit) -> Iterator[BaseException]:
+    """The errors that an exit was made of: the one that it came while handling, and that one's causes."""
+    error = end.__context__
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _say(line: str, code: Code) -> Code:
+    import typer
+
+    typer.secho(f"bench: {line}", err=True, fg="red")
+    return code
+
+
+def _message(error: Exception) -> str:
+    """What the user is told of an error, empty where it is none that a user can mend."""
+    if isinstance(error, BenchError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object[error.start : error.end]
+        name = error.object[max(0, error.start - 40) : error.end + 40].splitlines()[0]
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            return f"'{name}' holds a name that is not UTF-8; rename that file or folder"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "a path begins with '~' and a user who has no home folder here; write the path out"
+    return ""
+
+
+def _of_system(error: OSError) -> str:
+    """What the user is told where the system refused a file of theirs, or has no room.
+
+    A file of the program itself, or no file at all, means a bug.
+    """
+    reason = (error.strerror or str(error)).lower()
+    mend = _MENDS.get(error.errno or 0, _ELSE)
+    if not isinstance(error.filename, str | bytes):
+        return f"{reason}; {mend}" if error.errno in _FULL else ""
+    place = error.filename if isinstance(error.filename, str) else error.filename.decode(errors="replace")
+    return "" if Path(place).absolute().is_relative_to(_HERE) else f"{place}: {reason}; {mend}"

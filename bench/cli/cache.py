@@ -67,8 +67,18 @@ def clear(
         return
     if not yes:
         total = _size(sum(stored.bytes for stored in sets))
-        typer.confirm(f"Delete {len(sets)} feature sets ({total}) in {store.root}?", abort=True)
+        if not _agreed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
+            typer.echo("nothing was deleted")
+            return
     typer.echo(f"freed {_size(store.clear(pattern))}")
+
+
+def _agreed(question: str) -> bool:
+    """What the user answers. Raises BenchError where nobody is there to answer."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort as error:
+        raise BenchError("no answer; --yes deletes without asking") from error
 
 
 def _size(count: int) -> str:

@@ -59,7 +59,12 @@ def check(
         str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")
     ] = None,
 ) -> None:
-    """Compare predictions with a baseline: exit 0 if they hold, 1 if a method got worse, 2 if undecided."""
+    """Compare predictions with a baseline.
+
+    Exit 0 if they hold, 1 if a method got worse, 4 if the images cannot tell, 5 if predictions changed and
+    the accuracy held.
+    """
+    from bench.cli.codes import Code
     from bench.cli.options import names, numbers
     from bench.cli.rerun import Where
     from bench.cli.rerun import rerun as run_again
@@ -71,7 +76,18 @@ def check(
     from bench.report.gate import cells, view
     from bench.report.gate.check import calibrate
     from bench.report.gate.check import check as compare
+    from bench.run import devices
 
+    given: dict[str, object] = {
+        "--keep": keep,
+        "--plugin": plugin,
+        "--prompt-dir": prompt_dir,
+        "--cache": cache,
+    }
+    given["--device"] = None if device == "auto" else device
+    if lone := [flag for flag, value in given.items() if value and not rerun]:
+        raise BenchError(f"{' and '.join(lone)}: heeded with --rerun alone; add it, or leave {lone[0]} out")
+    devices.check(device)
     if format not in view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(view.FORMATS)}")
     chosen: dict[str, Sequence[Any]] = {"method": names(methods), "dataset": names(datasets)}
@@ -118,7 +134,8 @@ def check(
     if format == "github":
         _tell_github(verdict, strict_speed)
     typer.echo(view.as_json(verdict) if format == "json" else view.text(verdict), nl=False)
-    raise typer.Exit(0 if verdict.passed and not (strict_speed and verdict.slow) else 1)
+    codes = {"held": Code.GOOD, "worse": Code.FAILED, "undecided": Code.UNDECIDED, "changed": Code.CHANGED}
+    raise typer.Exit(Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding])
 
 
 def _tell_github(verdict: Verdict, strict_speed: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,15 +50,17 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import folders, names, numbers, records
+    from bench.cli.options import datasets as paths_or_names
+    from bench.cli.options import folders, numbers, records
     from bench.cli.show import show
     from bench.report import compare as comparing
     from bench.report.render import form_of
 
     form = form_of(format, out)
-    where = places(names(datasets))
+    frame = records(results)
+    where = places(paths_or_names(datasets), set(frame["target"]))
     comparison = comparing.compare(
-        records(results),
+        frame,
         first,
         second,
         datasets=tuple(where),
@@ -76,18 +80,32 @@ def compare(
             typer.echo(f"wrote {path}", err=True)
 
 
-def places(given: tuple[str, ...]) -> dict[str, str]:
-    """Names of the datasets on the command line, some of which may be paths, and what to find each by."""
-    from bench.data import catalog
+def places(given: tuple[str, ...], known: Collection[str]) -> dict[str, str]:
+    """Names of the datasets on the command line, some of which may be paths, and what to find each by.
 
-    return {catalog.describe(name).name if Path(name).expanduser().exists() else name: name for name in given}
+    ``known``: the names in the records, where datasets of one name are told apart.
+    """
+    from bench.data import catalog
+    from bench.names import told_apart
+    from bench.paths import from_home
+
+    def name_of(text: str) -> str:
+        if not os.path.exists(from_home(text)):
+            return text
+        described = catalog.describe(text)
+        apart = told_apart(described.name, described.identity)
+        return apart if apart in known else described.name
+
+    return {name_of(text): text for text in given}
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
-    """The dataset with its images."""
-    from bench.data import catalog
+    """The dataset with its images as they are now; whether they are those of the records, its digest says."""
+    from bench.data import catalog, seen
+    from bench.features.store import default_root
 
-    return catalog.find(name, data_root, out=results / "splits")
+    found = catalog.find(name, data_root, out=results, skip_bad=True)
+    return seen.current(found, [results, default_root()])
 
 
 def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: int) -> Image.Image:

@@ -18,6 +18,9 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False),
 ]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Go on without classes of your own folder that cannot be used.")
+]
 
 
 class Format(StrEnum):
@@ -42,18 +45,22 @@ def draw(
     format: Annotated[
         Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")
     ] = Format.json,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Print the few-shot set of a dataset. Needs its split file, no images."""
+    from bench.cli import reading
     from bench.data import catalog, fewshot
     from bench.data.dataset import path_digest
 
-    opened = catalog.find(dataset, data_root, images=False)
+    opened = catalog.find(dataset, data_root, images=False, skip_bad=skip_bad)
     drawn = fewshot.read_index(opened, index) if index else fewshot.draw(opened, shots, seed)
     if format is Format.json:
         typer.echo(json.dumps(fewshot.export_index(opened, drawn), indent=4, ensure_ascii=False))
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
             typer.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+    if line := reading.line(opened):
+        typer.echo(line, err=True)
     for note in filter(None, (*opened.notes, drawn.note)):
         typer.echo(f"note: {note}", err=True)
 
@@ -87,20 +94,47 @@ def status(
 def verify(
     dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
     data_root: DataRoot = None,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(help="Refuse images with more, as in 500M (default: by memory).", show_default=False),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+    skip_bad: SkipBad = False,
+    results: Annotated[
+        Path, typer.Option(help="Compare the images with those that these records were made of.")
+    ] = Path("results"),
+    cache: Annotated[
+        Path | None, typer.Option(help="And with those of this feature store (default: as `bench run`).")
+    ] = None,
 ) -> None:
-    """Open every listed image; show the first ten that fail and the likely cause. Exit 1 if any fails."""
+    """Open and hash every listed image; show the first ten that fail and the likely cause.
+
+    Exit 1 if any fails, 5 if images were exchanged since they were used.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from bench.data import catalog
+    from bench.cli import reading
+    from bench.cli.codes import Code
+    from bench.data import catalog, limit
     from bench.data.verify import verify as check
+    from bench.features.store import default_root
+    from bench.names import shown
 
-    opened = catalog.find(dataset, data_root)
+    most = limit.parsed(max_pixels) if max_pixels is not None else None
+    opened = catalog.find(dataset, data_root, skip_bad=skip_bad, max_pixels=most)
+    if line := reading.line(opened):
+        typer.echo(line, err=format is Format.json)
+        for note in opened.notes:
+            typer.echo(f"note: {note}", err=format is Format.json)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(opened.name, total=None)
-        result = check(opened, lambda done, total: progress.update(task, completed=done, total=total))
+        result = check(
+            opened,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            [results, cache or default_root()],
+        )
     if format is Format.json:
         typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
     else:
@@ -109,5 +143,15 @@ def verify(
             typer.echo(f"  {path}: {reason}")
         if result.cause:
             typer.echo(f"likely cause: {result.cause}")
+        for remark in result.remarks:
+            typer.echo(f"note: {remark}")
+        typer.echo(f"contents: {result.contents}")
+        if result.exchanged:
+            typer.echo(
+                f"{len(result.exchanged)} images are not those that were used before, "
+                f"first {shown(result.exchanged[0])}: a run takes them as another dataset"
+            )
     if result.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(Code.FAILED)
+    if result.exchanged:
+        raise typer.Exit(Code.CHANGED)

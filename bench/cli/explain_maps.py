@@ -20,10 +20,14 @@ from bench.cli.explain_shared import (
     Seed,
     Set,
     Shots,
+    caption_of,
     label_of,
+    name_of,
     opened,
+    png,
     save,
     spec_of,
+    true_class,
 )
 
 if TYPE_CHECKING:
@@ -56,15 +60,18 @@ def correspond(
 
     The answer is the cosine of dense features, stage by stage (Eq. 1).
     """
+    from bench.run import devices
+
+    devices.check(device)
+    path, asked = png(out, Path("correspond.png")), _point(at)
     spec = spec_of(backbone, first, second)
     from bench.clip.backbone import load
     from bench.explain import figure, picture, stages
     from bench.explain.subject import normalised
-    from bench.run.session import pick_device
 
-    a, b = (picture.find(text, spec, data_root)[0] for text in (first, second))
-    point = a.seen_at(*_point(at))
-    tower = load(spec, pick_device(device))
+    (a, home_a), (b, home_b) = (picture.find(text, spec, data_root) for text in (first, second))
+    point = a.seen_at(*asked)
+    tower = load(spec, devices.pick(device))
     stages_a, stages_b = (stages.stages(tower, normalised(p.pixels[None], spec), every) for p in (a, b))
     drawn = {}
     for name, x_SSD in stages_a.items():
@@ -75,7 +82,8 @@ def correspond(
         typer.echo(
             f"{name}: peak {map_SS.max():.3f} at row {r + 1}, column {c + 1} of {len(map_SS)} x {len(map_SS)}"
         )
-    save(figure.correspondence(a, b, point, drawn), out or Path("correspond.png"))
+    classes = true_class(a, home_a), true_class(b, home_b)
+    save(figure.correspondence(a, b, point, drawn, classes), path)
 
 
 def maps(
@@ -103,6 +111,7 @@ def maps(
     out: Png = None,
 ) -> None:
     """Attention-pool maps and Smooth Grad-CAM++ heat maps, before and after a fit."""
+    path = png(out, Path("maps.png"))
     subject, pictures = opened(
         image,
         images,
@@ -116,6 +125,7 @@ def maps(
         device=device,
         dataset=dataset,
         data_root=data_root,
+        class_=class_,
     )
     from bench.explain import figure, gradcam
     from bench.explain.parts import attention_map
@@ -134,11 +144,17 @@ def maps(
         for model, word in zip(subject.models, ("before", "after"), strict=True):
             share = float(model.logits(clean).softmax(-1)[0, k].detach())
             heat = gradcam.heat(_class_score(model, k), clean[0], rough, grid)
-            cold = "" if float(heat.max()) > 0 else ", none positive"
-            heats.append((f"Grad-CAM++ {word}\np = {share:.2f}{cold}", heat.detach().cpu().numpy()))
+            cold = "" if float(heat.max()) > 0 else "\nno positive evidence"
+            title = f"Grad-CAM++ {word}\np({_short(name_of(subject.dataset, k))}) = {share:.2f}{cold}"
+            heats.append((title, heat.detach().cpu().numpy()))
             pools.append((f"attention {word}", attention_map(subject.tower, model, p)))
-        rows.append((p, subject.dataset.classnames[k].replace("_", " "), pools, heats))
-    save(figure.heat_maps(rows), out or Path("maps.png"))
+        rows.append((p, caption_of(subject, p, clean, k), pools, heats))
+    save(figure.heat_maps(rows), path)
+
+
+def _short(name: str, most: int = 14) -> str:
+    """A class's name as it fits above a panel, whose row names it in full."""
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _class_score(model: Model, k: int) -> Callable[[Tensor], Tensor]:

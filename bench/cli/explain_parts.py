@@ -23,8 +23,11 @@ from bench.cli.explain_shared import (
     Set,
     Shots,
     ValueKind,
+    caption_of,
     label_of,
+    name_of,
     opened,
+    png,
     save,
 )
 
@@ -64,6 +67,7 @@ def shapley(
         from bench.errors import BenchError
 
         raise BenchError("--masks and --grid: choose one")
+    path = png(out, Path("shapley.png"))
     subject, (picture,) = opened(
         image,
         1,
@@ -77,6 +81,8 @@ def shapley(
         device=device,
         dataset=dataset,
         data_root=data_root,
+        class_=class_,
+        valued=(value, fill),
     )
     from dataclasses import replace
 
@@ -89,11 +95,13 @@ def shapley(
         picture = replace(picture, masks=pictures.file_masks(masks, picture, subject.tower.spec))
     elif grid or not picture.masks:
         picture = replace(picture, masks=pictures.grid_masks(len(picture.pixels), grid or 3))
-    k = label_of(subject, picture, dense(subject.tower, picture.pixels[None]), class_)
+    clean = dense(subject.tower, picture.pixels[None])
+    k = label_of(subject, picture, clean, class_)
     values = part_values(subject.tower, subject.models, picture, k, value, fill, permutations)
-    name = subject.dataset.classnames[k].replace("_", " ")
+    name = name_of(subject.dataset, k)
     _print_values(picture, name, values, value)
-    save(figure.part_values(picture, name, values, ("before", "after"), value), out or Path("shapley.png"))
+    caption = caption_of(subject, picture, clean, k)
+    save(figure.part_values(picture, caption, values, ("before", "after"), f"{value} of {name}"), path)
 
 
 def share(
@@ -115,8 +123,9 @@ def share(
 
     The answer is mean shares of glyph, distractors and background, with intervals.
     """
-    from bench.cli.options import numbers
+    from bench.cli.options import numbers, writable_folder
 
+    writable_folder(out)
     subject, pictures = opened(
         dataset,
         scenes,
@@ -128,11 +137,13 @@ def share(
         results=results,
         cache=cache,
         device=device,
+        valued=(value, fill),
         parts=True,
     )
     from bench.explain import figure
     from bench.explain import share as sharing
     from bench.files import write_json
+    from bench.report.wording import shots_text
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == len(pictures):
@@ -157,7 +168,8 @@ def share(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{stem}.json", {"verdict": said, **of, "shares": shares, "scenes": sharing.plain(rows)})
     heading = (
-        f"{title} on {subject.dataset.name}, {shots} shots, {len(rows)} scenes, seeds {seeds} "
+        f"{title} on {subject.dataset.name}, {shots_text(shots)}, {len(rows)} scenes, "
+        f"seed{'s' if len(subject.seeds) > 1 else ''} {', '.join(map(str, subject.seeds))} "
         f"({subject.tower.spec.name})"
     )
     _print_shares(shares, sharing.MEASURES)

@@ -63,22 +63,32 @@ def opened(
     device: str,
     dataset: str | None = None,
     data_root: Path | None = None,
+    class_: str | None = None,
+    valued: tuple[str, str] | None = None,
     parts: bool = False,
 ) -> tuple[Subject, list[Picture]]:
     """The models and the images that a verb asks for; ``parts``: scenes whose parts are known.
 
     ``image``: a file, DATASET:NUMBER, DATASET:PATH, or a dataset, of which ``count`` test images are taken.
-    Raises BenchError for an image file without ``dataset``, and for what cannot be fitted here.
+    Before anything is fitted it raises BenchError for an image file without ``dataset``, for a class that the
+    dataset does not have and for words in ``valued`` (``--value``, ``--fill``) that there are not; also for
+    what cannot be fitted here.
     """
+    from bench.cli import asked
+    from bench.data import catalog
     from bench.errors import BenchError
     from bench.explain import picture as pictures
     from bench.names import canonical
     from bench.plan import settings
     from bench.plan.request import Request
     from bench.registry import builtin
+    from bench.run import devices
 
+    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    devices.check(device)
     spec = spec_of(backbone, image, *filter(None, [dataset]))
-    single = Path(image).is_file() or ":" in image
+    single = Path(image).is_file() or (":" in image and not os.path.isdir(image))
     home: Dataset | None = None
     chosen: list[Picture] = []
     if single:
@@ -91,6 +101,8 @@ def opened(
     registry = builtin()
     known = {canonical(m.name): m for m in registry.methods.values()}
     name = dataset or (image.rpartition(":")[0] if single else image)
+    if class_ is not None:
+        _class(catalog.find(name, data_root, images=False), class_)
     request = Request(
         methods=(method,),
         datasets=(name,),
@@ -100,12 +112,15 @@ def opened(
         overrides=settings.parse_overrides(set_ or (), known),
         data_root=data_root,
         results=results,
+        cache=cache,
     )
-    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    asked.heeded(request, registry, set_ or (), ())
+    from bench.explain import parts as parts_of
     from bench.explain import share, subject
     from bench.run.session import Session
 
+    if valued:
+        parts_of.check(*valued)
     session = Session(device, cache, lambda line: typer.echo(line, err=True))
     fitted = subject.subject(request, registry, session)
     if single and home is not None and home.name != fitted.dataset.name and chosen[0].label is not None:
@@ -132,26 +147,58 @@ def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:
 
     if backbone:
         return resolve(backbone)
-    sets = [text.rpartition(":")[0] or text for text in texts if not Path(text).is_file()]
+    named = [text for text in texts if not Path(text).is_file()]
+    sets = [text if os.path.isdir(text) else text.rpartition(":")[0] or text for text in named]
     foreign = not sets or not all(embedded(catalog.describe(name)) for name in sets)
     return resolve("RN50" if foreign else "pocket-rn")
 
 
 def label_of(subject: Subject, picture: Picture, dense_BTD: Tensor, named: str | None) -> int:
     """The class to explain: the named one, else the true one, else what the fitted model predicts."""
-    from bench.errors import BenchError
-    from bench.names import canonical, nearest
-
     if named is not None:
-        classes = {canonical(name.replace(" ", "_")): k for k, name in enumerate(subject.dataset.classnames)}
-        if canonical(named.replace(" ", "_")) not in classes:
-            raise BenchError(
-                f"{subject.dataset.name} has no class '{named}'{nearest(named, subject.dataset.classnames)}"
-            )
-        return classes[canonical(named.replace(" ", "_"))]
+        return _class(subject.dataset, named)
     if picture.label is not None:
         return picture.label
     return int(subject.after[0].logits(dense_BTD)[0].argmax())
+
+
+def _class(dataset: Dataset, named: str) -> int:
+    """The number of the class of this name. Raises BenchError, with the nearest name, where there is none."""
+    from bench.errors import BenchError
+    from bench.names import canonical, nearest
+
+    classes = {canonical(name.replace(" ", "_")): k for k, name in enumerate(dataset.classnames)}
+    if canonical(named.replace(" ", "_")) not in classes:
+        raise BenchError(f"{dataset.name} has no class '{named}'{nearest(named, dataset.classnames)}")
+    return classes[canonical(named.replace(" ", "_"))]
+
+
+def name_of(dataset: Dataset, label: int) -> str:
+    """A class as figures name it."""
+    return dataset.classnames[label].replace("_", " ")
+
+
+def true_class(picture: Picture, dataset: Dataset | None) -> str | None:
+    """The name of a picture's own class, where it is known."""
+    return None if dataset is None or picture.label is None else name_of(dataset, picture.label)
+
+
+def caption_of(subject: Subject, picture: Picture, dense_BTD: Tensor, explained: int) -> str:
+    """The true class of a picture and what the models before and after the fit predict for it."""
+    from bench.explain import figure
+
+    models = subject.before, subject.after[0]
+    predicted = [name_of(subject.dataset, int(m.logits(dense_BTD)[0].argmax())) for m in models]
+    return figure.caption(
+        true_class(picture, subject.dataset), predicted, name_of(subject.dataset, explained)
+    )
+
+
+def png(out: Path | None, usual: Path) -> Path:
+    """The file to write. Raises BenchError, before work is spent, where it cannot be written as a PNG."""
+    from bench.cli.options import writable
+
+    return writable(out or usual, (".png",))
 
 
 def save(drawn: Figure, path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from bench.cli.codes import Code
+
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
     from bench.plan.cells import Plan
@@ -20,7 +22,9 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 
 def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_cache: bool = True) -> None:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
+    from bench.cli import reading
     from bench.plan import estimate
+    from bench.plan.cells import chain
     from bench.plan.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
@@ -42,9 +46,18 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
                 "of training without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
             )
+    read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
+    datasets = {d.digest: d for d in read}.values()
+    for line in filter(None, map(reading.line, datasets)):
+        typer.echo(f"  {line}")
     said = {
-        (t.fit.dataset.name, note) for t in todo for note in (*t.fit.dataset.notes, t.fit.draw.note) if note
+        (fit.dataset.name, note)
+        for t in todo
+        for fit in chain(t.fit)
+        for note in (*fit.dataset.notes, fit.draw.note, *fit.notes)
+        if note
     }
+    said |= {(d.name, note) for d in datasets if reading.line(d) for note in d.notes}  # done or not
     for notes in sorted(said):
         typer.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
@@ -112,22 +125,39 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
         typer.echo(f"  {line}")
 
 
-def show_idle(complete: int) -> None:
-    """Nothing to do."""
+def show_idle(plan: Plan, complete: int) -> Code:
+    """Nothing to do: everything is recorded, or nothing can run. The exit code."""
     if complete:
-        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps")
-    else:
-        typer.secho("bench: nothing can run; see the reasons above", err=True, fg="red")
+        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
+        return Code.GOOD
+    reason = (
+        "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
+    )
+    typer.secho(f"bench: nothing can run; {reason}", err=True, fg="red")
+    return Code.REFUSED
 
 
-def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
-    """What was done, every failure, and whether records were made under other conditions ``before``."""
+def _blocked(plan: Plan) -> str:
+    return f"; {len(plan.blocked)} blocked" if plan.blocked else ""
+
+
+def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Plan) -> Code:
+    """What was done, every failure, and whether records were made under other conditions ``before``.
+
+    Returns the exit code. A failure counts before cells that are left: it needs a person, and those need only
+    the same command again.
+    """
     from bench.records.conditions import mixed
 
+    cells = f"{outcome.cells} cells, {outcome.resumed} of them recorded before"
+    if outcome.left:
+        ended = f"{outcome.cells - outcome.left} of {outcome.cells} cells, {outcome.left} left"
+        cells = f"{ended}, {outcome.resumed} recorded before"
     typer.echo(
-        f"done: {outcome.cells} cells, {outcome.resumed} of them recorded before; {outcome.fits} fits, "
+        f"done: {cells}; {outcome.fits} fits, "
         f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
         + (f"; {len(outcome.failures)} failed" if outcome.failures else "")
+        + _blocked(plan)
     )
     if outcome.out_of_time:
         typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
@@ -147,3 +177,6 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]]) -> None:
             err=True,
             fg="red",
         )
+    if outcome.failures:
+        return Code.FAILED
+    return Code.INCOMPLETE if outcome.left else Code.GOOD

@@ -13,7 +13,7 @@ from bench.names import PROTOCOLS
 
 def plot(
     kind: Annotated[
-        str, typer.Argument(help="shots, beta, prompts, cd (critical differences) or time.")
+        str, typer.Argument(help="shots, sweep, beta, prompts, cd (critical differences) or time.")
     ] = "shots",
     results: Folders = None,
     out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
@@ -28,18 +28,21 @@ def plot(
         str | None, typer.Option(help=f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    setting: Annotated[str, typer.Option(help="For 'beta': the evaluation setting on the x axis.")] = "beta",
+    setting: Annotated[
+        str | None,
+        typer.Option(help="For sweep and beta: the setting on the x axis, as in safe.lr (beta: beta)."),
+    ] = None,
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import names, numbers, records
+    from bench.cli.options import names, numbers, records, writable
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
     from bench.suite import load
 
-    path = out or Path(f"{kind}.pdf")
-    figures.form_of(path)
+    figures.check(kind, setting)
+    path = writable(out or Path(f"{kind}.pdf"), [f".{form}" for form in figures.FORMATS])
     frame = with_titles(records(results))
     drawn = figures.plot(
         frame,

@@ -1,40 +1,45 @@
-"""Progress of a run: a bar with counts and time left on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar with the stage and the time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from bench.cli.pace import Pace
+from bench.run.outcome import Ended, Now
+
+_EVERY, _AT_MOST = 10.0, 60.0  # seconds between lines of one stage: at least, and where it is slow at most
 
 
 class Board:
-    """Shows cells as they finish; use as a context."""
+    """Shows what a run is at and the cells as they finish; use as a context."""
 
-    def __init__(self, todo: int) -> None:
-        self.todo = todo
-        self.done = 0
-        self.began = time.monotonic()
+    def __init__(self, todo: int, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        self.todo, self.pace, self.clock = todo, pace, clock
+        self.began = clock()
         self.live = sys.stderr.isatty()
+        self.line = ("", 0.0, 0)  # the last line of a stage: which, when, and how many images it said
+        self.end: float | None = None  # when the run will be done, by the clock
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            BarColumn(10, table_column=Column(width=10)),
+            TextColumn(
+                "{task.completed}/{task.total} cells", table_column=Column(width=2 * len(str(todo)) + 7)
+            ),
+            TimeElapsedColumn(table_column=Column(width=7)),
+            _Left(self),
             console=Console(stderr=True),
             transient=True,
+            expand=True,
         )
-        self.bar = self.progress.add_task("cells", total=todo)
+        self.bar = self.progress.add_task("starting", total=todo)
 
     def __enter__(self) -> Board:
         if self.live:
@@ -54,21 +59,61 @@ class Board:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def advance(self, what: str, done: int, total: int) -> None:
-        """One more cell is complete."""
-        self.done += 1
-        if self.live:
-            self.progress.update(self.bar, advance=1, description=what)
+    def watch(self, now: Now) -> None:
+        """What the run is at; where that is images, their number and rate."""
+        if not now.total:
+            self._judge(now.what)
             return
-        spent = time.monotonic() - self.began
-        left = spent / self.done * (self.todo - self.done)
-        print(
-            f"[{done}/{total}] {what}  ({_clock(spent)}, about {_clock(left)} left)",
-            file=sys.stderr,
-            flush=True,
+        self.pace.image(now.done)
+        rate = self.pace.rate()
+        said = f"{now.what}: {now.done:,} of {now.total:,} images" + (
+            f", {rate:.0f} a second" if rate else ""
         )
+        self._judge(said)
+        stage, at, done = self.line
+        since = self.clock() - at
+        due = since >= _AT_MOST or (since >= _EVERY and now.done - done >= now.total / 10)
+        if not self.live and (now.done == 0 or stage != now.what or due):
+            self.line = now.what, self.clock(), now.done
+            self.say(f"{said}  ({self._times()})")
+
+    def advance(self, cell: Ended, done: int, total: int) -> None:
+        """One more cell is complete."""
+        self.pace.cell(cell.key, cell.seconds)
+        self._judge(cell.said)
+        if self.live:
+            self.progress.update(self.bar, advance=1)
+        else:
+            self.say(f"[{done}/{total}] {cell.said}  ({self._times()})")
+
+    def left(self) -> str:
+        """The time left in words, empty before there is something to judge by."""
+        return "" if self.end is None else f"about {clock_text(max(0.0, self.end - self.clock()))} left"
+
+    def _judge(self, what: str) -> None:
+        """Show what the run is at, and judge anew when it will be done."""
+        seconds = self.pace.seconds()
+        self.end = None if seconds is None else self.clock() + seconds
+        if self.live:
+            self.progress.update(self.bar, description=what)
+
+    def _times(self) -> str:
+        return ", ".join(filter(None, [clock_text(self.clock() - self.began), self.left()]))
 
 
-def _clock(seconds: float) -> str:
+class _Left(ProgressColumn):
+    """The time left, counted down between two judgements."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(Column(width=len("about 1:00:00 left"), no_wrap=True))
+        self.board = board
+
+    def render(self, task: Task) -> Text:
+        return Text(self.board.left())
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any: 0:07, 12:30, 1:02:30."""
     minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -42,12 +42,12 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     from bench.run.session import Session
 
     session = Session(where.device, where.cache, say, where.workers)
-    # One precision after the other: an encoder knows a backbone by its name alone.
+    # One precision after the other: an encoder knows a backbone by its weights alone.
     for precision in sorted({where.precision or k.precision for k in kept}):
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
         todo, _ = remaining(plan)
         desk = Desk(session, registry, where.results, "none")
-        serial.run(desk, plan, todo, lambda what, done, total: say(f"[{done}/{total}] {what}"))
+        serial.run(desk, plan, todo, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
@@ -113,6 +113,7 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
             data_root=where.data_root,
             prompt_dir=where.prompt_dir,
             results=where.results,
+            cache=where.cache,
             precision=where.precision or cells[0].precision,
         )
         requests.append((request, {k.identity[:-1] for k in cells}))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.errors import BenchError
-from bench.names import PROTOCOLS, RECIPE
+from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
 
 SUITE = "pocket"
-EXECUTORS = ("local", "ray")
 
 
 def run(
@@ -72,26 +71,34 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)
     ] = None,
-    keep_states: Annotated[str, typer.Option(help="Fitted tensors to keep: needed, all or none.")] = "needed",
+    max_pixels: Annotated[
+        str | None, typer.Option(help="Refuse images with more pixels, as in 500M (default: by memory).")
+    ] = None,
+    keep_states: Annotated[
+        str, typer.Option(help=f"Fitted tensors to keep: {', '.join(KEEP_STATES)}.")
+    ] = "needed",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     why: Annotated[
         bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Minutes after which no new cell starts.", min=0)
-    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Go on without classes of your own folders that cannot be used."),
+    ] = False,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
     allow_torchscript: Annotated[
         bool, typer.Option("--allow-torchscript", help="Load weights that run code.")
     ] = False,
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
     from bench import registry as registries
-    from bench.cli import plan_view
+    from bench.cli import asked, options, plan_view
+    from bench.cli.codes import Code
     from bench.cli.options import names, numbers
-    from bench.data import catalog
+    from bench.data import catalog, limit
     from bench.names import canonical
-    from bench.plan import planner, settings
+    from bench.plan import estimate, planner, settings
     from bench.plan import why as why_
     from bench.plan.earlier import Earlier
     from bench.plan.request import Request
@@ -99,19 +106,32 @@ def run(
     from bench.records import store
     from bench.suite import load
 
-    if executor not in EXECUTORS:
-        raise BenchError(f"--executor {executor}: choose {' or '.join(EXECUTORS)}")
+    # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    lists = {"--methods": methods, "--datasets": datasets, "--shots": shots, "--seeds": seeds}
+    asked.check(
+        lists={**lists, "--backbone": backbone, "--prompts": prompts},
+        executor=executor,
+        ray_address=ray_address,
+        jobs=jobs,
+        device=device,
+        keep_states=keep_states,
+        time_budget=time_budget,
+        why=why,
+        dry_run=dry_run,
+    )
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
     # The embedded models know the embedded drawings; for anything else CLIP's RN50 is the default.
-    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in names(datasets))
+    given = options.datasets(datasets)
+    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in given)
     request = Request(
         methods=names(methods) or chosen.methods,
-        datasets=names(datasets) or chosen.datasets,
+        datasets=given or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
-        backbones=names(backbone) or (("RN50",) if foreign else chosen.backbones),
+        backbones=options.backbones(backbone) or (("RN50",) if foreign else chosen.backbones),
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
@@ -122,24 +142,29 @@ def run(
         data_root=data_root,
         prompt_dir=prompt_dir,
         results=results,
+        cache=cache,
         allow_torchscript=allow_torchscript,
+        skip_bad=skip_bad,
+        max_pixels=limit.parsed(max_pixels) if max_pixels is not None else limit.usual(workers),
     )
+    asked.heeded(request, registry, set_ or (), sweep or ())
+    asked.plugins(request, registry, plugin or ())
     planned = planner.make(request, registry)
     todo, complete = remaining(planned, fresh)
     if todo:
         store.require_present(results)
     earlier = Earlier(results)
     plan_view.show(planned, todo, complete, earlier, dense_cache)
+    if targets and not any(fit.dataset.spec.targets for fit in planned.fits):
+        typer.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
     if dry_run:
         if why:
             plan_view.show_why(planned, todo, earlier)
-        raise typer.Exit(0)
+        raise typer.Exit(Code.GOOD)
     if not todo:
-        plan_view.show_idle(complete)
-        raise typer.Exit(0 if complete else 2)
+        raise typer.Exit(plan_view.show_idle(planned, complete))
 
-    # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from bench.cli.pace import Pace
     from bench.cli.progress import Board
     from bench.executors import loop, processes
     from bench.executors.serial import Serial
@@ -148,15 +173,16 @@ def run(
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
-    with Board(len(todo)) as board:
+    with Board(len(todo), Pace(estimate.cells(earlier, todo))) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
+        session.watch = board.watch
         join = session.device.startswith("cuda") if join is None else join
         clock = store.Clock.of(results, earlier.last)
         before = why_.before(planned, earlier, fresh)
         desk = Desk(session, registry, results, keep_states, fresh, join, clock)
         several = jobs or processes.default_jobs(session.device, len(todo))
         setup = Setup(
-            request=request,
+            request=replace(request, contents=planned.contents),
             plugins=tuple(plugin or ()),
             device=session.device,
             cache=cache,
@@ -172,13 +198,16 @@ def run(
                 from bench.executors.on_ray import OnRay
 
                 way = OnRay(setup, ray_address, board.say)
+                board.pace.jobs = way.slots
             elif several > 1:
-                way = processes.Processes(setup, several)
+                way = processes.Processes(setup, several, board.watch if board.live else None)
+                board.pace.jobs = several
             else:
                 way = Serial(desk)
+            desk.encoder.begin(todo)
+            board.pace.images = desk.encoder.lacking(todo) if way.encodes else None
             outcome = loop.run(desk, planned, todo, way, board.advance, deadline)
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
-            raise typer.Exit(130) from None
-    plan_view.show_outcome(outcome, before)
-    raise typer.Exit(1 if outcome.failures else 0)
+            raise typer.Exit(Code.INTERRUPTED) from None
+    raise typer.Exit(plan_view.show_outcome(outcome, before, planned))

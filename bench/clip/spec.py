@@ -11,6 +11,7 @@ from bench.clip.weights import QUICK, Preprocess
 from bench.errors import BenchError, MissingWeights
 from bench.files import digest, read_json
 from bench.names import canonical
+from bench.paths import from_home
 
 POCKET = ("pocket-rn", "pocket-vit")
 _VARIANTS = frozenset(
@@ -76,7 +77,7 @@ def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
         return _pocket(canonical(name))
     arch, at, path = name.partition("@")
     if at:
-        return _local(arch, Path(path).expanduser(), allow_torchscript)
+        return _local(arch, from_home(path), allow_torchscript)
     arch, _, tag = name.partition("/")
     return _downloaded(arch, tag or "openai", allow_torchscript)
 

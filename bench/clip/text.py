@@ -23,6 +23,14 @@ from bench.errors import BenchError
 CHUNK = 256  # prompts per pass without gradients: bounds the memory, large enough for any device
 
 
+class EqualTexts(BenchError):
+    """Two classes of different names have equal classifier rows. ``classes``: their positions."""
+
+    def __init__(self, message: str, classes: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.classes = classes
+
+
 @dataclass(frozen=True)
 class TextTower:
     """CLIP's causal text tower with frozen named tensors (CLIP's names); follows their precision and device.
@@ -146,7 +154,7 @@ def classifier(
 
     ``reduce``: "normalise-then-mean" (unit-normalise each prompt, average, normalise: Tip-Adapter, CuPL) or
     "raw-mean" (average raw features, then normalise: Cross-Modal, TaskRes). Raises BenchError for a class
-    without prompts, and for classes with identical rows unless their names are equal too.
+    without prompts, EqualTexts for classes with identical rows unless their names are equal too.
     """
     if reduce not in ("normalise-then-mean", "raw-mean"):
         raise BenchError(f"unknown prompt reduction '{reduce}': normalise-then-mean or raw-mean")
@@ -162,10 +170,11 @@ def classifier(
     W_KC = F.normalize(sums_KC / counts_K[:, None].to(sums_KC.dtype), dim=-1)
     for i, j in _identical(W_KC.detach()):
         if names[i] != names[j]:
-            raise BenchError(
-                f"the prompts of '{names[i]}' and '{names[j]}' give the same text features, "
+            raise EqualTexts(
+                f"the prompts of '{_short(names[i])}' and '{_short(names[j])}' give the same text features, "
                 "so the two cannot be told apart: "
-                "use other class names, another prompt set or another backbone"
+                "use other class names, another prompt set or another backbone",
+                (i, j),
             )
     return W_KC
 
@@ -176,3 +185,7 @@ def _identical(W_KC: Tensor) -> Iterator[tuple[int, int]]:
     for i, j in close.nonzero().tolist():
         if (W_KC[i] - W_KC[j]).abs().max() <= 1e-6:
             yield i, j
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}..."

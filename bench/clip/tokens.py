@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bench.clip.cleaning import is_byte_pair
 from bench.clip.spec import BackboneSpec
 from bench.clip.text import bpe_tokenizer
 
@@ -20,9 +21,8 @@ def tokenizer(spec: BackboneSpec) -> Any:
 
     Raises BenchError where it needs a package that is not here, MissingWeights where it needs such a file.
     """
-    text = spec.config["text_cfg"]
-    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
-        return bpe_tokenizer(int(text.get("context_length", 77)))
+    if is_byte_pair(spec.config):
+        return bpe_tokenizer(int(spec.config["text_cfg"].get("context_length", 77)))
     from bench.clip.download import hub_tokenizer
 
     return hub_tokenizer(spec.arch, fetch=False)

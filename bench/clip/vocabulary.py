@@ -1,6 +1,6 @@
-"""Words that a model's text tower never saw.
+"""Words that a model's text tower never saw, and why it reads two texts alike.
 
-Legend: V vocabulary.
+Legend: P prompts, L tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 
 from bench.clip.backbone import Backbone
 from bench.clip.text import is_causal
+from bench.clip.tokens import tokenizer
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
@@ -24,3 +25,21 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
         return ""
     shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     return f"{backbone.spec.name} never saw some words of {len(bad)} of {len(names)} class names: {shown}"
+
+
+def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:
+    """Why the prompts of two classes have equal features, as far as tokens tell; empty where they do not."""
+    name, tokenize = backbone.spec.name, tokenizer(backbone.spec)
+    one_PL, other_PL = tokenize(list(first)), tokenize(list(second))
+    if torch.equal(one_PL, other_PL):
+        full = bool((one_PL[:, -1] != 0).any())
+        return (
+            f"{name} reads {one_PL.shape[1]} tokens, in which they do not differ"
+            if full
+            else "they have equal tokens"
+        )
+    if is_causal(backbone.spec.config):
+        embed = backbone.text.embed
+        if one_PL.shape == other_PL.shape and torch.equal(embed(one_PL), embed(other_PL)):
+            return f"{name} never saw the words that tell them apart"
+    return ""

@@ -16,6 +16,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.files import read_json, sha256_file, write_json
 from bench.names import canonical, nearest
+from bench.paths import from_home
 
 ASSETS = Path(__file__).parent / "assets"
 RECORD = "weights.json"
@@ -48,9 +49,9 @@ class Preprocess:
 def folder() -> Path:
     """Where downloaded weights lie: ``$BENCH_WEIGHTS``, else the user's cache folder."""
     if chosen := os.environ.get("BENCH_WEIGHTS"):
-        return Path(chosen).expanduser()
+        return from_home(chosen)
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache_home).expanduser() / "fewshot-clip-bench" / "weights"
+    return from_home(cache_home) / "fewshot-clip-bench" / "weights"
 
 
 @cache

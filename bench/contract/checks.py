@@ -56,6 +56,8 @@ def find(target: str) -> tuple[Registry, list[Method]]:
     if path.suffix != ".py":
         registry = with_plugins()
         return registry, [registry.get(target)]
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file; name a Python file with methods, or a method by its name")
     registry = with_plugins((path,))
     return registry, [
         method for key, method in registry.methods.items() if registry.sources[key] == str(path)
@@ -87,6 +89,7 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         "inference values leave the fit alone": lambda: inference(lab, method, registry, family),
         "other protocols": lambda: protocols(measured),
         "two classes": lambda: shapes(measure(lab, method, registry, family, "pair", PAIR["train"][0])),
+        "two images": lambda: shapes(measure(lab, method, registry, family, "pair", 1)),
     }
     lab = lab.fresh()
     try:

@@ -7,7 +7,9 @@ not know the rooms of readers that stand on it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -18,8 +20,8 @@ from pathlib import Path
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, parse, read_toml
 from bench.errors import BenchError
-from bench.names import canonical, nearest
-from bench.paths import datasets_dir
+from bench.names import canonical, nearest, printable, shown
+from bench.paths import datasets_dir, from_home
 
 __all__ = ["DatasetSpec", "Place", "Reader", "find", "names", "spec"]
 
@@ -36,18 +38,24 @@ READERS = {
 }
 
 
+_LONGEST = 80  # bytes of a name
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a reader looks and writes.
 
     ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
     that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
-    given.
+    given. ``skip_bad`` leaves out classes of somebody's own folder that cannot be used, instead of refusing.
+    ``max_pixels``: images with more are refused, None for the usual limit (``bench.data.limit``).
     """
 
     data_root: Path | None = None
     images: bool = True
     out: Path | None = None
+    skip_bad: bool = False
+    max_pixels: int | None = None
 
 
 Reader = Callable[[DatasetSpec, Place], Dataset]
@@ -74,31 +82,39 @@ def spec(name: str) -> DatasetSpec:
 
 
 def find(
-    name_or_path: str, data_root: Path | None, *, images: bool = True, out: Path | None = None
+    name_or_path: str,
+    data_root: Path | None,
+    *,
+    images: bool = True,
+    out: Path | None = None,
+    skip_bad: bool = False,
+    max_pixels: int | None = None,
 ) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
-    ``images=False`` reads the lists only. Raises MissingData when something is not where it is looked for and
-    BenchError when what is there cannot be used.
+    ``images=False`` reads the lists only; ``out`` and ``skip_bad`` are those of Place. Raises MissingData
+    when something is not where it is looked for and BenchError when what is there cannot be used.
     """
     described = describe(name_or_path)
-    return reader(described.reader)(described, Place(data_root, images, out))
+    return reader(described.reader)(described, Place(data_root, images, out, skip_bad, max_pixels))
 
 
 def describe(name_or_path: str) -> DatasetSpec:
     """The description that ``find`` uses: by name first, then by path."""
-    path = Path(name_or_path).expanduser()
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
-    if path.suffix == ".toml" and path.is_file():
-        return _own(read_toml(path))
-    if path.is_dir():
+    path = from_home(name_or_path)
+    # os.path says no to names that no file can have, where Path raises the system's error.
+    if path.suffix == ".toml" and os.path.isfile(path):
+        return _own(read_toml(path, own=True), path.resolve())
+    if os.path.isdir(path):
         folder = path.resolve()
-        return _own(
-            parse({"name": folder.name or "images", "folder": str(folder)}, str(path), base=folder.parent)
-        )
+        table = {"name": printable(folder.name) or "images", "folder": str(folder)}
+        return _own(parse(table, str(path), folder.parent, own=True), folder)
+    if os.path.isfile(path):
+        raise BenchError(f"{shown(name_or_path)}: a file, and no TOML; name the folder of images")
     if path.suffix == ".toml" or len(path.parts) > 1:
-        raise BenchError(f"{name_or_path}: no such folder or TOML file")
+        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file")
     return spec(name_or_path)
 
 
@@ -113,10 +129,17 @@ def reader(name: str) -> Reader:
     return read
 
 
-def _own(described: DatasetSpec) -> DatasetSpec:
-    """A user's dataset under a name that is safe in file names and is not one of the catalog's."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", described.name).strip("-.") or "images"
-    return replace(described, name=f"{name}-own" if canonical(name) in _catalog(datasets_dir()) else name)
+def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
+    """A user's dataset under a name that is safe in file names and is not one of the catalog's.
+
+    Letters of any script stay; a long name is cut, for file names have at most 255 bytes.
+    """
+    name = re.sub(r"[^\w.-]+", "-", described.name).strip("-.")
+    name = name.encode(errors="ignore")[:_LONGEST].decode(errors="ignore").strip("-.") or "images"
+    if canonical(name) in _catalog(datasets_dir()):
+        name = f"{name}-own"
+    identity = hashlib.sha256(os.fsencode(place)).hexdigest()
+    return replace(described, name=name, identity=identity)
 
 
 @lru_cache

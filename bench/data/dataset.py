@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from bench.data.reading import Reading
+from bench.files import digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +40,7 @@ class ImageSource(Protocol):
     """Opens a dataset's images by the paths in its items. It pickles, so worker processes can hold it."""
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB, unrotated and unscaled. BenchError names the file when it cannot be read."""
+        """The image as RGB in its own size. BenchError names a file that cannot be read or is refused."""
         ...
 
 
@@ -46,11 +49,13 @@ class Dataset:
     """A dataset that has been found and read.
 
     ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the
-    lists, labels and names, and no path of the machine. ``classes`` is for shifted test sets that hold a
-    subset of their source's classes: label i here is row ``classes[i]`` of the source's class list; None
-    means all, in order. ``own_split`` marks lists cut by this program where no published ones are at hand
-    (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets 4.4) that take the place of
-    the draw, if there is one.
+    lists, labels and names, and no path of the machine. ``lists`` is the same digest where the reader did not
+    look at the images' bytes (``bench.data.seen`` watches such images), else empty. ``classes`` is for
+    shifted test sets that hold a subset of their source's classes: label i here is row ``classes[i]`` of the
+    source's class list; None means all, in order. ``own_split`` marks lists cut by this program where no
+    published ones are at hand (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets
+    4.4) that take the place of the draw, if there is one. ``reading`` says how somebody's own folder was
+    understood.
     """
 
     name: str
@@ -65,6 +70,18 @@ class Dataset:
     classes: tuple[int, ...] | None = None
     own_split: bool = False
     indices: Path | None = None
+    lists: str = ""
+    reading: Reading | None = None
+
+    @property
+    def covers(self) -> Literal["lists", "contents"]:
+        """What ``digest`` was taken of: the lists alone, or the images' contents too."""
+        return "lists" if self.lists == self.digest else "contents"
+
+    @property
+    def stored_as(self) -> str:
+        """What names stored features. Rows from before image files were watched are under another name."""
+        return digest([self.digest, "watched"]) if self.lists else self.digest
 
 
 @dataclass(frozen=True)

@@ -4,74 +4,127 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image, UnidentifiedImageError
 
-from bench.errors import BenchError, MissingData
+from bench.data import limit, pixels
+from bench.data.opening import Opening
+from bench.errors import BenchError, MissingData, UnsuitableImage
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files under one folder; item paths are relative to it."""
+    """Image files under one folder; item paths are relative to it.
+
+    ``real`` maps an item's path to its file's where that has a name which cannot be stored. ``opening``: how
+    their values become RGB, None for as published. ``max_pixels``: beyond it an image is refused, None for
+    what ``bench.data.limit`` finds usual here.
+    """
 
     root: Path
+    real: Mapping[str, str] = field(default_factory=dict, hash=False)
+    opening: Opening | None = None
+    max_pixels: int | None = None
 
     def open(self, path: str) -> Image.Image:
         """The image as RGB. BenchError names a file that is absent, unreadable or outside the folder."""
         if escapes(path):
             raise BenchError(f"{path}: a path in a list of images must stay inside {self.root}")
-        return open_rgb(self.root / path.replace("\\", "/"))
+        return open_rgb(self.file(path), self.opening, self.max_pixels)
+
+    def file(self, path: str) -> Path:
+        """Where the image of that path lies; Windows' separators are read too."""
+        return self.root / (self.real.get(path) or path.replace("\\", "/"))
 
 
-def open_rgb(file: Path) -> Image.Image:
-    """A file as an RGB image.
+def opening_of(source: object) -> str:
+    """How a dataset's images are opened, for keys; empty for as published."""
+    return str(source.opening) if isinstance(source, FolderSource) and source.opening else ""
+
+
+def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None = None) -> Image.Image:
+    """A file as an RGB image; of several pictures in it (GIF, TIFF, WebP) the first.
 
     The content decides the format, not the extension. Colours are converted before anything is resized, for
-    PIL resizes palette images without interpolation. The EXIF orientation is not applied, as in every
-    reference implementation. Raises MissingData for an absent file, BenchError for one that is truncated or
-    not an image.
+    PIL resizes palette images without interpolation. As published (``opening`` None) Pillow's conversion is
+    all, as in every reference implementation: the EXIF orientation is not applied, alpha is dropped, values
+    beyond 8 bits are cut off. ``bench.data.pixels`` says what an ``opening`` does.
+
+    Raises MissingData for an absent file, UnsuitableImage for one that is whole but has more than
+    ``max_pixels`` or values whose meaning is not known, BenchError for one that is damaged or no image.
     """
     try:
-        with _unwarned(), Image.open(file) as image:
-            return image.convert("RGB")
+        with unguarded(), Image.open(file) as image:
+            _check_size(image, limit.usual() if max_pixels is None else max_pixels)
+            if opening is not None:
+                return pixels.to_rgb(image, opening)
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError as error:
         raise MissingData(f"image file not found: {file}") from error
     except UnidentifiedImageError as error:
-        raise BenchError(f"not an image that can be read: {file}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BenchError(
-            f"damaged or unreadable image {file} ({error}); replace it or take it away"
+            f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); "
+            "save it as PNG or JPEG, or take it away"
+        ) from error
+    except UnsuitableImage as error:
+        raise UnsuitableImage(f"{file}: {error}") from None
+    except MemoryError as error:
+        raise UnsuitableImage(f"not enough memory to open {file}: make the image smaller") from error
+    # Damaged files make Pillow and the libraries below it raise nearly every exception there is.
+    except Exception as error:
+        raise BenchError(
+            f"damaged or unreadable image {file} ({str(error) or type(error).__name__}); "
+            "replace it or take it away"
         ) from error
 
 
+def _check_size(image: Image.Image, most: int) -> None:
+    """Refuses by the header, before anything is decoded."""
+    count = image.width * image.height
+    if count > most:
+        raise UnsuitableImage(
+            f"{image.width} x {image.height} px are {limit.said(count)} pixels, --max-pixels allows "
+            f"{limit.said(most)}: make the image smaller, or give `bench run` and `bench data verify` "
+            f"--max-pixels {-(-count // 10**6)}M"
+        )
+
+
 _lock = threading.Lock()
-_decoding: list[warnings.catch_warnings[None]] = []  # one for each thread that decodes just now
+_inside = 0  # threads that decode just now
+_quiet = warnings.catch_warnings()
+_guard: int | None = None
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
-    """Pillow's warnings off, for broken EXIF blocks and palette transparency change no pixel.
+def unguarded() -> Iterator[None]:
+    """Pillow's warnings and its own limit of pixels off.
 
-    Filters belong to the process: the first of several threads sets them, the last one restores them.
+    Broken EXIF blocks and palette transparency change no pixel, and ``max_pixels`` takes the limit's place.
+    Both belong to the process: the first of several threads sets them, the last one restores them.
     """
+    global _inside, _quiet, _guard
     with _lock:
-        _decoding.append(warnings.catch_warnings())
-        if len(_decoding) == 1:
-            _decoding[0].__enter__()
+        _inside += 1
+        if _inside == 1:
+            _quiet = warnings.catch_warnings()
+            _quiet.__enter__()
             warnings.simplefilter("ignore")
+            _guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
     finally:
         with _lock:
-            last = _decoding.pop()
-            if not _decoding:
-                last.__exit__(None, None, None)
+            _inside -= 1
+            if _inside == 0:
+                Image.MAX_IMAGE_PIXELS = _guard
+                _quiet.__exit__(None, None, None)
 
 
 def is_image(name: str) -> bool:

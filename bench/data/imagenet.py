@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
-from bench.data.imagefile import FolderSource, is_image
+from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
@@ -66,6 +66,7 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
                 f"no {options['split']}: train and val are this program's own 80/20 cut "
                 "of the training images, not comparable image by image with published few-shot sets",
             )
+    digest = dataset_digest(names.values(), train, val, test)
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -73,8 +74,9 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
         train=train,
         val=val,
         test=test,
-        digest=dataset_digest(names.values(), train, val, test),
-        source=FolderSource(root),
+        digest=digest,
+        lists=digest,
+        source=layout.source(spec, place, root),
         notes=notes,
         own_split=file is None,
         indices=layout.index_folder(spec, place),
@@ -127,6 +129,7 @@ def _test_set(
 ) -> Dataset:
     root = layout.image_folder(spec, place, must_hold=tuple(folders.values()))
     test = _listed(spec, root, folders) if root.is_dir() else Items()
+    digest = dataset_digest(names, Items(), Items(), test, repr(classes))
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -134,8 +137,9 @@ def _test_set(
         train=Items(),
         val=Items(),
         test=test,
-        digest=dataset_digest(names, Items(), Items(), test, repr(classes)),
-        source=FolderSource(root),
+        digest=digest,
+        lists=digest,
+        source=layout.source(spec, place, root),
         classes=classes,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
 from bench.errors import MissingData
+from bench.names import shown
+from bench.paths import from_home
 
 if TYPE_CHECKING:
     from bench.data.catalog import Place
@@ -19,7 +22,7 @@ def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
     Raises MissingData when the description needs a data root and none is given.
     """
     roots = [root for root in (spec.base, place.data_root) if root is not None]
-    folders = [Path(folder).expanduser() for folder in spec.folders]
+    folders = [from_home(folder) for folder in spec.folders]
     tried = [root / folder for root in roots for folder in folders if not folder.is_absolute()]
     tried += [folder for folder in folders if folder.is_absolute()]
     if not tried:
@@ -63,7 +66,7 @@ def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ())
 
 def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> MissingData:
     """The error for something that is in none of the ``tried`` places."""
-    places = ", ".join(str(path) for path in tried)
+    places = ", ".join(shown(str(path)) for path in tried)
     return MissingData(f"{spec.name}: {what} is in none of: {places}. {' '.join(mend.split())}".rstrip())
 
 
@@ -71,3 +74,10 @@ def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
     """``indices/<name>/`` under the data root, where few-shot index files may lie (datasets 4.4)."""
     folder = place.data_root / "indices" / spec.name if place.data_root else None
     return folder if folder is not None and folder.is_dir() else None
+
+
+def source(
+    spec: DatasetSpec, place: Place, root: Path, real: Mapping[str, str] | None = None
+) -> FolderSource:
+    """What opens the image files below ``root``, in the description's way; ``real``: as in FolderSource."""
+    return FolderSource(root, real or {}, spec.opening, place.max_pixels)

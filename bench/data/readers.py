@@ -8,11 +8,10 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
-from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import Split, read_split
 from bench.errors import BenchError
-from bench.files import sha256_file
+from bench.files import read_text, sha256_file
 
 
 def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
@@ -52,7 +51,7 @@ def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
     file = layout.first_existing(candidates)
     if file is None:
         raise layout.missing(spec, f"the class list {options['classes']}", candidates, spec.get)
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     labels = {name: label for label, name in enumerate(names)}
     parts = {
         part: _aircraft_list(file.parent / options["lists"].format(part=part), labels, spec)
@@ -67,7 +66,7 @@ def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec) -> Ite
         raise layout.missing(spec, f"the list {file.name}", [file], spec.get)
     paths: list[str] = []
     chosen: list[int] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         image, _, name = line.strip().partition(" ")  # ids keep leading zeros and names may hold blanks
@@ -83,6 +82,7 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
     expected = spec.classnames.sha256
     if expected and hashlib.sha256("\n".join(split.classnames).encode()).hexdigest() != expected:
         notes = [*notes, "class names or their order differ from the published ones"]
+    digest = dataset_digest(split.classnames, split.train, split.val, split.test)
     return Dataset(
         name=spec.name,
         spec=spec,
@@ -90,8 +90,9 @@ def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: li
         train=split.train,
         val=split.val,
         test=split.test,
-        digest=dataset_digest(split.classnames, split.train, split.val, split.test),
-        source=FolderSource(images),
+        digest=digest,
+        lists=digest,
+        source=layout.source(spec, place, images),
         notes=tuple(notes),
         indices=layout.index_folder(spec, place),
     )

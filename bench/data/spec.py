@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data import opening
+from bench.data.opening import Opening
 from bench.errors import BenchError
+from bench.files import read_text
 from bench.names import nearest
 
 TOP_KEYS = ("name", "title", "kind", "reader", "recipe_as", "source", "targets", "licence", "get", "folder")
@@ -17,9 +20,11 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "counts": ("classes", "train", "val", "test"),
     "cupl": ("files", "rule", "keys", "note"),
     "layout": ("folders", "images", "holds"),
+    "images": opening.KEYS,
     "classnames": ("rule", "names", "rename", "drop", "sha256"),
     "options": None,  # the reader's own settings, checked by the reader through ``DatasetSpec.option_values``
 }
+OWN_READER = "folder"
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
@@ -52,9 +57,11 @@ class DatasetSpec:
     with one ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it
     is empty; ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try
     under the data root, in order; ``images`` the image folders to try inside each, of which the right one
-    holds one of the folders ``holds``, if any are named. ``extra`` is the reader's own options. ``base`` is
-    the folder of a user's own TOML file, where relative folders start; None in the catalog, whose folders
-    start at the data root.
+    holds one of the folders ``holds``, if any are named. ``opening`` is how image files become RGB, None for
+    as published; a user's own images have one unless they say otherwise. ``extra`` is the reader's own
+    options. ``base`` is the folder of a user's own TOML file, where relative folders start; None in the
+    catalog, whose folders start at the data root. ``identity`` tells a user's datasets of one name apart: a
+    digest of where the description or the folder lies; empty in the catalog, where the name does.
     """
 
     name: str
@@ -75,6 +82,8 @@ class DatasetSpec:
     classnames: ClassnameRule = ClassnameRule()
     extra: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    identity: str = ""
+    opening: Opening | None = None
 
     def option_values(self, **defaults: Any) -> dict[str, Any]:
         """The reader's options over their defaults; an option the reader does not know is an error."""
@@ -82,17 +91,23 @@ class DatasetSpec:
         return {**defaults, **self.extra}
 
 
-def read_toml(file: Path) -> DatasetSpec:
-    """The description in ``file``. Raises BenchError for a key unknown, missing or of the wrong type."""
+def read_toml(file: Path, own: bool = False) -> DatasetSpec:
+    """The description in ``file``; ``own``: of a user's own images.
+
+    Raises BenchError for a key unknown, missing or of the wrong type.
+    """
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
-    return parse(table, str(file), base=file.resolve().parent)
+    return parse(table, str(file), file.resolve().parent, own)
 
 
-def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> DatasetSpec:
-    """A DatasetSpec from a parsed TOML table; ``where`` begins the error messages."""
+def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: bool = False) -> DatasetSpec:
+    """A DatasetSpec from a parsed TOML table; ``where`` begins the error messages.
+
+    ``own``: of a user's own images, as class folders always are; it decides how images are opened.
+    """
     _known(table, (*TOP_KEYS, *TABLES), where)
     for key in TOP_KEYS:
         _typed(table, key, list if key == "targets" else str, where)
@@ -107,13 +122,13 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> Dat
     for key, value in parts["counts"].items():
         if type(value) is not int or value < 0:
             raise BenchError(f"{where}: [counts] {key} must be a whole number, not {value!r}")
-    layout, folder = parts["layout"], table.get("folder")
+    layout, folder, reader = parts["layout"], table.get("folder"), table.get("reader", OWN_READER)
     folders = _strings(layout, "folders", where) or ((folder,) if folder else ())
     return DatasetSpec(
         name=table["name"],
         title=table.get("title", table["name"]),
         kind=table.get("kind", "own images"),
-        reader=table.get("reader", "folder"),
+        reader=reader,
         templates=_templates(parts["prompts"], where),
         recipe_as=table.get("recipe_as", "default"),
         source=table.get("source", ""),
@@ -128,6 +143,7 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None) -> Dat
         classnames=_classnames(parts["classnames"], where),
         extra=dict(parts["options"]),
         base=base,
+        opening=opening.parse(parts["images"], f"{where}: [images]", own or reader == OWN_READER),
     )
 
 

@@ -97,7 +97,7 @@ def _spot_check(dataset: Dataset) -> list[str]:
         return []
     paths = list(listed(dataset))
     chosen = paths[:SPOT_FIRST] + random.Random(0).sample(paths, min(SPOT_RANDOM, len(paths)))
-    return [path for path in chosen if not (source.root / path.replace("\\", "/")).is_file()]
+    return [path for path in chosen if not source.file(path).is_file()]
 
 
 def _spots(dataset: Dataset) -> int:

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.data import seen
 from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
-from bench.errors import BenchError, MissingData
+from bench.data.repeats import repeats
+from bench.errors import BenchError, MissingData, UnsuitableImage
+from bench.names import shown
 
 SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How many images were opened and failed, the first ten failures (path, reason) and the likely cause."""
+    """How many images were opened and failed, the first ten failures (path, reason) and the likely cause.
+
+    ``contents``: a digest of what all files hold, to compare between machines. ``exchanged``: images that are
+    not those that were used before. ``remarks``: lines on pictures that occur twice.
+    """
 
     checked: int
     failed: int
     failures: tuple[tuple[str, str], ...] = ()
     cause: str = ""
+    contents: str = ""
+    exchanged: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Open every listed image once; ``progress(done, total)`` is called after each."""
+def verify(
+    dataset: Dataset, progress: Callable[[int, int], None] | None = None, places: Sequence[Path] = ()
+) -> Verification:
+    """Open every listed image once, as a run opens it; ``progress(done, total)`` is called after each.
+
+    ``places``: results folders and feature stores, whose images are compared by content.
+    """
     paths = list(listed(dataset))
     failures: list[tuple[str, str]] = []
     absent: list[str] = []
-    failed = 0
+    failed = unsuitable = 0
     for done, path in enumerate(paths, 1):
         try:
             dataset.source.open(path)
@@ -36,18 +51,35 @@ def verify(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
             failed += 1
             if isinstance(error, MissingData):
                 absent.append(path)
+            unsuitable += isinstance(error, UnsuitableImage)
             if len(failures) < SHOWN:
-                failures.append((path, str(error)))
+                failures.append((path, shown(str(error))))
         if progress is not None:
             progress(done, len(paths))
     cause = ""
-    if failed:
+    if failed > unsuitable:  # what is unsuitable says its own mend
         cause = (
             likely_cause(dataset, absent, len(paths))
             if absent
             else "damaged files: download the archive again"
         )
-    return Verification(len(paths), failed, tuple(failures), cause)
+    opened = Verification(len(paths), failed, tuple(failures), shown(cause), dataset.digest)
+    return _hashed(dataset, opened, places) if seen.watched(dataset) else opened
+
+
+def _hashed(dataset: Dataset, opened: Verification, places: Sequence[Path]) -> Verification:
+    """The verification with what hashing every file shows; for datasets whose reader did not hash them."""
+    hashes = seen.contents(dataset)
+    parts = {
+        part: [(path, label) for path, label in zip(items.paths, items.labels, strict=True) if path in hashes]
+        for part, items in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
+    }
+    return replace(
+        opened,
+        contents=seen.of_contents(dataset, hashes),
+        exchanged=tuple(seen.differing(dataset, hashes, places)),
+        remarks=tuple(repeats(parts, hashes, {})),
+    )
 
 
 def listed(dataset: Dataset) -> Iterator[str]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from bench.data import thin
+from bench.data.imagefile import unguarded
 from bench.errors import BenchError
 from bench.files import digest
 
@@ -29,6 +31,7 @@ _RRC = re.compile(r"rrc\((\d*\.?\d+)(,noflip)?\)#(\d+)")
 _RATIO = (3 / 4, 4 / 3)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _RESIZES = ("shortest", "squash")
+_LONG = 32  # sides of the square that an image may have on its way to the crop
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,9 @@ def render_views(
     for row, parsed in zip(pixels, map(parse, views), strict=True):
         if parsed.kind == "rrc":
             box, mirror = crop_box(parsed, path, *image.size)
-            crop = np.asarray(image.crop(box).resize((size, size), _FILTERS[mode]))
+            with unguarded():  # Pillow's guard against large images would refuse a large crop
+                cut = image.crop(box)
+            crop = np.asarray(cut.resize((size, size), _FILTERS[mode]))
             row[:] = crop[:, ::-1] if mirror else crop
         else:
             centre = _centre(image, size, _FILTERS[mode], resize) if centre is None else centre
@@ -150,4 +155,6 @@ def _centre(image: Image.Image, size: int, filter: Image.Resampling, resize: str
     else:
         width, height = int(size * width / height), size
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if min(image.size) < size and max(width, height) > _LONG * size:
+        return thin.middle(image, width, height, max(left, top), size, filter)
     return np.asarray(image.resize((width, height), filter).crop((left, top, left + size, top + size)))

@@ -11,17 +11,17 @@ from typing import Protocol
 from bench.plan.cells import Plan
 from bench.plan.todo import Todo
 from bench.run.desk import Desk
-from bench.run.outcome import Outcome, Progress
+from bench.run.outcome import Ended, Outcome, Progress
 
 
 @dataclass
 class Done:
-    """What came back of a portion: a line for each cell that is done, and what another process counted.
+    """What came back of a portion: its cells that are done, and what another process counted.
 
     ``failed``: cells that ended without saying anything of themselves, with why.
     """
 
-    said: list[str] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     messages: list[str] = field(default_factory=list)
     failed: list[tuple[Todo, Exception]] = field(default_factory=list)
@@ -65,10 +65,13 @@ def run(
     outcome.cells = len([fit for fit in plan.fits if fit.asked])
     outcome.resumed = done = outcome.cells - len(todo)
 
-    def say(what: str) -> None:
+    def say(ended: Ended) -> None:
         nonlocal done
         done += 1
-        progress(what, done, outcome.cells)
+        progress(ended, done, outcome.cells)
+
+    def failed(t: Todo, error: Exception) -> None:
+        say(Ended(t.fit.key, desk.recorder.failure(t, error)))
 
     try:
         desk.encoder.begin(todo)
@@ -80,11 +83,12 @@ def run(
                     waiting.clear()
                     break
                 portion = waiting.popleft()
+                desk.note(portion)
                 if way.encodes:
                     encoded = desk.encoder.encode(portion)
                     outcome.encodes += encoded.encodes
                     for t, error in encoded.stopped:
-                        say(desk.recorder.failure(t, error))
+                        failed(t, error)
                     portion = encoded.ready
                 if portion:
                     way.submit(portion, deadline)
@@ -94,11 +98,12 @@ def run(
                 outcome.add(part.outcome)
                 for message in part.messages:
                     desk.session.report(message)
-                for what in part.said:
-                    say(what)
+                for ended in part.ended:
+                    say(ended)
                 for t, error in part.failed:
-                    say(desk.recorder.failure(t, error))
+                    failed(t, error)
         way.finish()
     finally:
         way.end()
+    outcome.left = outcome.cells - done
     return outcome

@@ -26,10 +26,13 @@ from bench.executors.worker import Setup, Worker
 from bench.lazy import torch
 from bench.plan.rounds import portions
 from bench.plan.todo import Todo
+from bench.run.outcome import Now, Watch
 
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
 _MOST = 4  # each holds a model and the features of its round
 _TRIES = 2
+_LOOK = 1.0  # seconds between looks at what the workers are at, where somebody watches
+_WORDS = 256  # bytes of it
 
 
 def visible(device: str) -> list[str]:
@@ -53,13 +56,18 @@ def default_jobs(device: str, cells: int) -> int:
 _worker: dict[str, Any] = {}  # of this process, where it is a worker: "worker", or the "error" that it met
 
 
-def _start(setup: Setup, slots: Any, pids: Any) -> None:
-    """Runs once in every worker: a device of its own, one thread, no Ctrl-C."""
+def _start(setup: Setup, slots: Any, pids: Any, boards: Sequence[Any]) -> None:
+    """Runs once in every worker: a device and a board of its own, one thread, no Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pids.put(os.getpid())
     torch.set_num_threads(1)
     try:
-        _worker["worker"] = Worker(setup, slots.get(), setup.request.results)
+        number, device = slots.get()
+
+        def watch(now: Now) -> None:
+            boards[number].value = now.what.encode(errors="replace")[: _WORDS - 1]
+
+        _worker["worker"] = Worker(setup, device, setup.request.results, watch)
     except Exception as error:  # the pool would only say that a process died; the first portion says why
         _worker["error"] = f"a worker process cannot begin: {type(error).__name__}: {error}"
 
@@ -73,7 +81,11 @@ def _do(keys: frozenset[str], deadline: float | None) -> Done:
 
 
 class _Pool:
-    """Worker processes that can be ended and started again."""
+    """Worker processes that can be ended and started again.
+
+    Each writes what it is at on a board of its own in shared memory. Nobody waits for a board, unlike for a
+    queue, and a process that is killed takes nothing with it.
+    """
 
     def __init__(self, setup: Setup, jobs: int) -> None:
         # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
@@ -81,9 +93,14 @@ class _Pool:
         os.environ.update({name: "1" for name in names})
         context = multiprocessing.get_context("spawn")
         self.pids, slots = context.SimpleQueue(), context.SimpleQueue()
-        for device in spread(visible(setup.device), jobs):
-            slots.put(device)
-        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, slots, self.pids))
+        for slot in enumerate(spread(visible(setup.device), jobs)):
+            slots.put(slot)
+        self.boards = [context.RawArray("c", _WORDS) for _ in range(jobs)]
+        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, slots, self.pids, self.boards))
+
+    def at(self) -> list[str]:
+        """What each worker was last at, as far as it has said."""
+        return [said.decode(errors="replace") for board in self.boards if (said := board.value)]
 
     def end(self) -> None:
         """End the workers without waiting for what they are at."""
@@ -103,12 +120,12 @@ class _Portion:
 
 
 class Processes:
-    """As many portions at a time as there are workers."""
+    """As many portions at a time as there are workers. ``watch`` hears what these are at."""
 
     encodes = True
 
-    def __init__(self, setup: Setup, jobs: int) -> None:
-        self.setup, self.jobs = setup, jobs
+    def __init__(self, setup: Setup, jobs: int, watch: Watch | None = None) -> None:
+        self.setup, self.jobs, self.watch = setup, jobs, watch
         self.pool = _Pool(setup, jobs)
         self.running: dict[Future[Done], _Portion] = {}
         self.lost: list[_Portion] = []  # what a broken pool did not take
@@ -143,7 +160,10 @@ class Processes:
             lost, self.lost = self.lost, []
             yield self._again(lost)
             return
-        for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+        while not (done := wait(self.running, _LOOK if self.watch else None, FIRST_COMPLETED).done):
+            if self.watch and (at := self.pool.at()):
+                self.watch(Now("; ".join(at)))
+        for future in done:
             if future not in self.running:
                 continue  # was in flight when the pool broke
             portion = self.running.pop(future)

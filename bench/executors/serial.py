@@ -24,7 +24,7 @@ class Serial:
         self.desk = desk
         self.portion: list[Todo] = []
         self.deadline: float | None = None
-        self.left: Counter[str] = Counter()  # by dataset: portions that were not submitted
+        self.left: Counter[str] = Counter()  # by the dataset's digest: portions that were not submitted
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
         """Rounds; where test features are streamed, those of a dataset one after the other."""
@@ -66,7 +66,7 @@ class Serial:
 
 
 def _dataset(portion: list[Todo]) -> str:
-    return portion[0].fit.dataset.name
+    return portion[0].fit.dataset.digest
 
 
 def run(

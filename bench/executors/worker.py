@@ -15,7 +15,7 @@ from bench.plan.todo import remaining
 from bench.records.store import Clock
 from bench.registry import with_plugins
 from bench.run.desk import Desk
-from bench.run.outcome import Outcome
+from bench.run.outcome import Ended, Now, Outcome, Watch, unwatched
 from bench.run.session import Session
 
 
@@ -38,12 +38,16 @@ class Setup:
 
 
 class Worker:
-    """Does portions of a plan, which is a function of the request; its messages go back with them."""
+    """Does portions of a plan, which is a function of the request; its messages go back with them.
 
-    def __init__(self, setup: Setup, device: str, results: Path) -> None:
+    ``watch`` hears what it is at.
+    """
+
+    def __init__(self, setup: Setup, device: str, results: Path, watch: Watch = unwatched) -> None:
         self.fresh, self.messages = setup.fresh, list[str]()
         registry = with_plugins(setup.plugins)
         session = Session(device, setup.cache, self.messages.append, workers=0, dense_cache=setup.dense_cache)
+        session.watch = watch
         self.desk = Desk(session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock)
         self.plan = planner.make(replace(setup.request, results=results), registry)
 
@@ -52,12 +56,13 @@ class Worker:
         check_plan(self.plan, keys)
         todo = [t for t in remaining(self.plan, self.fresh)[0] if t.fit.key in keys]
         self.desk.recorder.outcome = Outcome()
-        said: list[str] = []
+        ended: list[Ended] = []
         plan = Plan([t.fit for t in todo], [])
-        outcome = serial.run(self.desk, plan, todo, lambda what, *_: said.append(what), deadline)
+        outcome = serial.run(self.desk, plan, todo, lambda cell, *_: ended.append(cell), deadline)
+        self.desk.session.watch(Now(""))
         messages = list(self.messages)
         self.messages.clear()
-        return Done(said, outcome, messages)
+        return Done(ended, outcome, messages)
 
 
 def check_plan(plan: Plan, keys: frozenset[str]) -> None:

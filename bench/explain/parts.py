@@ -42,6 +42,14 @@ def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray
         return attention.maps(weights_BHT)[0].double().cpu().numpy()
 
 
+def check(value: str, fill: str) -> None:
+    """Raises BenchError for words that are not in ``VALUES`` and ``FILLS``."""
+    if value not in VALUES:
+        raise BenchError(f"--value {value}: choose {' or '.join(VALUES)}")
+    if fill not in FILLS:
+        raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
+
+
 def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
     """A class's value (M,) as ``VALUES`` says. BenchError for another kind, or a margin with one class."""
     if kind not in VALUES:

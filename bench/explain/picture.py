@@ -18,6 +18,7 @@ from bench.clip.backbone import BackboneSpec
 from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.data.imagefile import open_rgb
+from bench.data.opening import Opening
 from bench.data.views import render
 from bench.errors import BenchError
 from bench.pocket.scenes import SceneSource, render_masks
@@ -92,7 +93,8 @@ def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[
     Raises BenchError for one that is not there.
     """
     if Path(text).is_file():
-        return of_image(open_rgb(Path(text)), Path(text).name, spec), None
+        # as its owner sees it: turned, and transparent pixels on white
+        return of_image(open_rgb(Path(text), Opening()), Path(text).name, spec), None
     name, colon, item = text.rpartition(":")
     if not colon:
         raise BenchError(

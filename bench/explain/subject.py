@@ -107,7 +107,7 @@ def _fit_missing(
     if todo:
         store.require_present(results)
         desk = Desk(session, registry, results, keep_states="all")
-        outcome = serial.run(desk, planned, todo, lambda what, done, total: session.report(f"fitted {what}"))
+        outcome = serial.run(desk, planned, todo, lambda ended, *_: session.report(f"fitted {ended.said}"))
         if outcome.failures:
             cell, message = outcome.failures[0]
             raise BenchError(f"{cell}: {message}")

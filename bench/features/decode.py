@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from bench.data.views import render_views
 from bench.errors import BenchError, UnreadableImage
@@ -56,14 +55,18 @@ def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.nda
     pixels = np.empty((len(block.paths), len(block.views), form.size, form.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:
-            row[:] = render_views(source.open(path), block.views, path, form.size, form.mode, form.resize)
+            image = source.open(path)
+            image.load()
         except BenchError as error:
             raise UnreadableImage(str(error), path) from error
-        # what Pillow raises on broken files
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Damaged files make Pillow and the libraries below it raise nearly every exception there is.
+        except Exception as error:
             raise UnreadableImage(
-                f"cannot read the image {path}: {error}; replace the file and run again", path
+                f"cannot read the image {path}: {str(error) or type(error).__name__}; "
+                "replace the file and run again",
+                path,
             ) from error
+        row[:] = render_views(image, block.views, path, form.size, form.mode, form.resize)
     return pixels
 
 

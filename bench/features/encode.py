@@ -56,14 +56,17 @@ def encode(
     """Bring everything that ``wanted`` names into the store; what is there already is not encoded again.
 
     ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows
-    per forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes. Peak
-    memory does not grow with the number of images. Raises BenchError for an unreadable image, a full disk, or
-    features that half precision cannot hold; what was finished before stays.
+    per forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes, from 0 on;
+    it is not called where there is nothing to do. Peak memory does not grow with the number of images. Raises
+    BenchError for an unreadable image, a full disk, or features that half precision cannot hold; what was
+    finished before stays.
     """
     began, key_of = time.perf_counter(), keys(tower, dataset)
     pieces = outstanding(wanted, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
     room = _Room(store, pieces, key_of)
+    if progress and total:
+        progress(0, total)
     with closing(encoded(tower, dataset.source, pieces, workers, batch)) as passes:
         for number, results in groupby(passes, key=lambda result: result.piece):
             with closing(_stored(results, pieces[number], store, key_of, room)) as counts:

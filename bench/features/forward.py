@@ -48,7 +48,7 @@ class Images(Protocol):
     """What encoding needs of a dataset."""
 
     @property
-    def digest(self) -> str: ...
+    def stored_as(self) -> str: ...
 
     @property
     def source(self) -> ImageSource: ...
@@ -66,7 +66,9 @@ class Encoded(NamedTuple):
 def keys(tower: Tower, dataset: Images) -> KeyOf:
     """(tap, view) -> the key of a dataset's features as this tower makes them (device, precision)."""
     dtype = str(tower.dtype).removeprefix("torch.")
-    return lambda tap, view: feature_key(tower.spec, dataset.digest, tap, view, dtype, tower.device.type)
+    return lambda tap, view: feature_key(
+        tower.spec, dataset.stored_as, tap, view, dtype, tower.device.type, source=dataset.source
+    )
 
 
 def encoded(

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.data.imagefile import opening_of
 from bench.data.views import parse, preprocessing
 
 if TYPE_CHECKING:
     from bench.clip.backbone import BackboneSpec
+    from bench.data.dataset import ImageSource
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
@@ -18,9 +20,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 class FeatureKey:
     """Names one set of features; rows inside a set are found by the image's split-relative path.
 
-    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` the
-    dataset's; ``dtype`` is what the tower computed in (stored rows are always float16), ``device`` the device
-    type.
+    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` what
+    ``Dataset.stored_as`` says; ``dtype`` is what the tower computed in (stored rows are always float16),
+    ``device`` the device type.
     """
 
     arch: str
@@ -49,15 +51,26 @@ class FeatureKey:
 
 
 def feature_key(
-    spec: BackboneSpec, dataset_digest: str, tap: str, view: str, dtype: str = "float32", device: str = "cpu"
+    spec: BackboneSpec,
+    stored_as: str,
+    tap: str,
+    view: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    *,
+    source: ImageSource,
 ) -> FeatureKey:
-    """The key of one tap of one view of a dataset's images; ``device`` is a type, ``cpu`` or ``cuda``."""
-    return FeatureKey(
-        spec.arch, spec.digest, prepared(spec), dataset_digest, tap, str(parse(view)), dtype, device
-    )
+    """The key of one tap of one view of the images of ``source``; ``device`` is a type: cpu or cuda."""
+    how = prepared(spec, source)
+    return FeatureKey(spec.arch, spec.digest, how, stored_as, tap, str(parse(view)), dtype, device)
 
 
-def prepared(spec: BackboneSpec) -> str:
-    """The way from a decoded image to a backbone's input, in short; in the keys of features and of fits."""
+def prepared(spec: BackboneSpec, source: ImageSource | None = None) -> str:
+    """The way from an image file to a backbone's input, in short; in the keys of features and of fits.
+
+    It ends in how ``source`` opens its images, and in nothing where that is as published (``source`` None).
+    """
     how = spec.preprocess
-    return preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)
+    name = preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)
+    opening = opening_of(source)
+    return f"{name}+{opening}" if opening else name

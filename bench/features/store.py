@@ -27,6 +27,7 @@ from bench.features.key import FeatureKey
 from bench.features.shard import MANIFEST, Damaged, Shard, open_shard, sweep
 from bench.features.writer import ShardWriter
 from bench.files import write_json
+from bench.paths import from_home
 
 _log = logging.getLogger(__name__)
 _Index = dict[str, tuple[Shard, int]]
@@ -36,7 +37,7 @@ _HEADER = 4096  # a generous bound on what a shard needs beside its rows
 def default_root() -> Path:
     """``$BENCH_CACHE``, else ``fewshot-clip-bench/features`` in the user's cache folder."""
     if chosen := os.environ.get("BENCH_CACHE"):
-        return Path(chosen).expanduser()
+        return from_home(chosen)
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:

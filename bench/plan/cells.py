@@ -40,7 +40,8 @@ class Planned:
 
     ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
     settings that the user set away from their values for this preset and dataset (those that act at
-    evaluation only are in ``Evaluation.changed``). ``asked``: False for a fit that others alone read.
+    evaluation only are in ``Evaluation.changed``). ``notes``: what the user should know of the fit, such as
+    a batch that was shortened. ``asked``: False for a fit that others alone read.
     """
 
     cell: Cell
@@ -57,6 +58,7 @@ class Planned:
     key: str
     where: Path
     changed: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     asked: bool = True
 
@@ -75,13 +77,15 @@ class Plan:
     """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
 
     ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
-    equal content and backbones of equal weights, as (kind, name in the records, name).
+    equal content and backbones of equal weights, as (kind, name in the records, name). ``contents``: the
+    digests of datasets whose image files were looked at, by those of their lists.
     """
 
     fits: list[Planned]
     blocked: list[Blocked]
     equal: frozenset[tuple[str, str, str]] = frozenset()
     twins: frozenset[tuple[str, str, str]] = frozenset()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 def chain(fit: Planned) -> Iterator[Planned]:

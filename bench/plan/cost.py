@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.clip.backbone import BackboneSpec
-from bench.plan import needs
+from bench.plan import batches, needs
 from bench.plan.cells import Planned
 from bench.recipe import (
     DENSE,
@@ -28,7 +28,6 @@ from bench.recipe import (
     Recipe,
     legal,
     points,
-    pool_rows,
     steps_of,
     steps_per_epoch,
 )
@@ -209,8 +208,7 @@ def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
     """Images in a batch, and steps in an epoch of the longest stream."""
     images, longest = 0, 1
     for stream in recipe.streams.values():
-        N = fit.facts.n_prompts if stream.source == TEXT else fit.facts.n_support
-        total = pool_rows(stream.rows, N, 1 if stream.source == TEXT else len(stream.views))
+        (N, _), total = batches.size(stream, fit.facts), batches.rows(stream, fit.facts)
         batch = min(total, stream.batch or total)
         if legal(stream.order, total, batch):
             longest = max(longest, steps_per_epoch(stream.order, total, batch, N))
@@ -227,6 +225,11 @@ def step(fit: Planned) -> Cost:
     # Both passes read the weights, one writes gradients; the update reads and writes weights and moments.
     moments = 1 if recipe.optim.name == "sgd" else 2
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
+
+
+def steps(fit: Planned) -> int:
+    """Steps of the optimiser, which all grid points take together; 0 for a closed form."""
+    return steps_of(fit.recipe, _rows(fit, fit.recipe)[1]) if fit.recipe.optim else 0
 
 
 def whole(fit: Planned) -> Cost:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 
 from bench.clip.backbone import BackboneSpec
@@ -11,7 +13,22 @@ from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
 from bench.plan import cost, needs
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Todo
-from bench.records.types import FitRecord
+from bench.records.types import EvaluationRecord, FitRecord
+
+# A processor whose figures need no measuring, and what it takes for a step and for an evaluation beside the
+# model's operations: for how cells compare with each other.
+_USUAL = cost.Device("a processor", 5e10, 1e10)
+_STEP, _EVALUATION = 0.001, 0.03
+Kind = tuple[str, int | str]  # method and shots: cells of a kind take about as long as each other
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a cell will take, in seconds without encoding; ``recorded``: as earlier records say."""
+
+    kind: Kind
+    seconds: float
+    recorded: bool
 
 
 def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
@@ -43,7 +60,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
         reads += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
         for dataset, part, paths, view, tap in reads:
             if needs.stored(tap, view):
-                key = (t.fit.backbone.name, dataset.name, part, view, tap)
+                key = (t.fit.backbone.digest, dataset.digest, part, view, tap)
                 wanted.setdefault(key, (t.fit.backbone, set()))[1].update(paths)
     return sum(
         2 * math.prod(row_shape(spec, tap)) * len(paths) for (*_, tap), (spec, paths) in wanted.items()
@@ -60,6 +77,30 @@ def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
     if not parts or any(p is None for p in parts):
         return None
     return sum(median(p) for p in parts if p)
+
+
+def cells(earlier: Earlier, todo: list[Todo]) -> Mapping[str, Guess]:
+    """By fit key what each cell will take: its fit, if it has yet to be made, and its evaluations.
+
+    By the median of earlier records of the method and shots; without any, by the cost model for a usual
+    processor, which is for comparing cells with each other.
+    """
+    fits: dict[Kind, list[float]] = defaultdict(list)
+    evaluations: dict[Kind, list[float]] = defaultdict(list)
+    for record in earlier.records:
+        if isinstance(record, FitRecord):
+            fits[record.cell.method, record.cell.shots].append(sum(record.seconds.values()))
+        elif isinstance(record, EvaluationRecord):
+            evaluations[record.cell.method, record.cell.shots].append(record.seconds)
+    guesses = {}
+    for t in todo:
+        kind = t.fit.cell.method, t.fit.cell.shots
+        seconds = median(evaluations.get(kind, [_EVALUATION])) * len(t.evaluations)
+        if t.stored is None:
+            model = _USUAL.seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
+            seconds += median(fits[kind]) if kind in fits else model
+        guesses[t.fit.key] = Guess(kind, seconds, kind in fits)
+    return guesses
 
 
 def least(todo: list[Todo]) -> tuple[float, cost.Device]:

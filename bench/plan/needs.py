@@ -17,7 +17,7 @@ HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
 Need = tuple[Dataset, str, tuple[str, ...], str, str]  # dataset, part, paths, view, tap
-Taps = dict[tuple[str, str, str], set[str]]  # (dataset, part, view) -> taps
+Taps = dict[tuple[str, str, str], set[str]]  # (dataset's digest, part, view) -> taps
 
 
 def stored(tap: str, view: str) -> bool:
@@ -43,6 +43,17 @@ def scores_validation(fit: Planned) -> bool:
         len(values) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for values in axes.values()
     )
     return several or (recipe.optim is not None and recipe.select == "best")
+
+
+def unvalidated(fit: Planned) -> str:
+    """Why what is to be chosen cannot be, in a line: there are no validation images; empty where it can."""
+    if not fit.cell.shots or len(fit.draw.val):
+        return ""
+    if fit.prompts.select:
+        return f"{fit.prompts.name} chooses templates on validation images, and there are none: leave it out"
+    if scores_validation(fit) and fit.cell.protocol != TEST_ORACLE:
+        return "it is chosen on validation images, and there are none: add some, or take --protocol no-val"
+    return ""
 
 
 def of_fit(fit: Planned) -> Iterator[Need]:
@@ -86,20 +97,20 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
     taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
-            taps[dataset.name, part, view].add(tap)
+            taps[dataset.digest, part, view].add(tap)
     return taps
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """What to encode, by the dataset's name: each image x view with all taps of the whole run."""
+    """What to encode, by the dataset's digest: each image x view with all taps of the whole run."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):
-            _, known, views = parts.setdefault((dataset.name, part), (dataset, {}, set()))
+            _, known, views = parts.setdefault((dataset.digest, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
     by_dataset: dict[str, tuple[Dataset, list[Wanted]]] = {}
-    for (name, part), (dataset, known, views) in parts.items():
-        images = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
-        by_dataset.setdefault(name, (dataset, []))[1].append(images)
+    for (digest, part), (dataset, known, views) in parts.items():
+        images = Wanted(tuple(known), {view: frozenset(taps[digest, part, view]) for view in sorted(views)})
+        by_dataset.setdefault(digest, (dataset, []))[1].append(images)
     return by_dataset

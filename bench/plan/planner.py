@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench import prompts as prompt_sets
 from bench.clip.backbone import BackboneSpec, resolve
-from bench.data import catalog, fewshot
+from bench.data import catalog, fewshot, seen
 from bench.data.dataset import Dataset, Draw
+from bench.data.imagefile import opening_of
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
+from bench.features.store import default_root
 from bench.interface import Facts, Method
-from bench.names import canonical
-from bench.plan import protocols, settings
+from bench.names import canonical, told_apart
+from bench.plan import batches, classes, needs, protocols, settings
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
 from bench.prompts import PromptSet
@@ -52,13 +54,18 @@ class _Planner:
         self.request = request
         self.registry = registry
         dtype = keys.dtype(request.precision)
+        towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
+        # The names of folders of records: of two names of one backbone the first.
+        self.homes = {tower.digest: tower.name for tower in reversed(towers.values())}
         self.backbones = {
-            name: replace(resolve(name, request.allow_torchscript), dtype=dtype) for name in request.backbones
+            name: replace(tower, dtype=dtype, name=_distinct(tower, tower.digest, list(towers.values())[:i]))
+            for i, (name, tower) in enumerate(towers.items())
         }
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
+        self.texts: dict[tuple[str, str, str], tuple[str, str]] = {}
         self.equal: set[tuple[str, str, str]] = set()
         self.twins: set[tuple[str, str, str]] = set()
         protocols.check(request.protocol)
@@ -79,7 +86,8 @@ class _Planner:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
-        return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins))
+        contents = {d.lists: d.digest for d in self.datasets.values() if d.lists}
+        return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
 
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
         """The datasets that are here; for the others every method is blocked."""
@@ -94,9 +102,21 @@ class _Planner:
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
-            out = self.request.results / "splits"
-            self.datasets[name] = catalog.find(name, self.request.data_root, out=out)
+            r = self.request
+            found = catalog.find(
+                name, r.data_root, out=r.results, skip_bad=r.skip_bad, max_pixels=r.max_pixels
+            )
+            found = self._watched(found)
+            printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
+            self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
+
+    def _watched(self, found: Dataset) -> Dataset:
+        """The dataset under the digest of what its image files hold now."""
+        r = self.request
+        if r.contents is None:
+            return seen.current(found, (r.results, r.cache or default_root()))
+        return replace(found, digest=r.contents.get(found.lists, found.digest))
 
     def _block(self, method: str, dataset: str, reason: str) -> None:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
@@ -128,13 +148,16 @@ class _Planner:
         prompts = prompt_sets.build(
             place.prompts, place.dataset.spec, place.dataset.classnames, self.request.prompt_dir
         )
-        if reason := self._choosing(prompts):
+        if reason := self._choosing(prompts) or self._texts(place, prompts)[0]:
             self._block(place.method.name, place.dataset.name, reason)
             return None
         after = self._dependencies(place, prompts)
         if after is None:
             return None
         fit, values, late = self._keyed(place, prompts, after)
+        if reason := classes.unseen(fit.dataset, fit.draw) or needs.unvalidated(fit):
+            self._block(place.method.name, place.dataset.name, reason)
+            return None
         known = self.fits.get(fit.key)
         if known is not None:
             self._note_other_names(known, fit)
@@ -165,6 +188,14 @@ class _Planner:
             f"{prompts.name} chooses templates on validation images, which protocol {protocol} leaves alone"
         )
 
+    def _texts(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
+        """Why the prompts cannot tell the classes apart, and what to say of the class names."""
+        dataset, backbone = place.dataset, place.backbone
+        key = (dataset.digest, backbone.name, prompts.digest)
+        if key not in self.texts:
+            self.texts[key] = classes.alike(prompts, dataset, backbone), classes.note(prompts, dataset)
+        return self.texts[key]
+
     def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:
         """The fits whose states this one reads, by their role; None where one of them cannot run here."""
         reads = {name: (name, place.prompts) for name in place.method.after}
@@ -176,6 +207,9 @@ class _Planner:
             other = replace(place, method=self.registry.get(name), prompts=texts, given=given)
             planned = self._fit(other, asked=False)
             if planned is None:
+                self._block(
+                    place.method.name, place.dataset.name, f"it reads a fit of {name}, which cannot run here"
+                )
                 return None
             after[role] = planned
         return after
@@ -199,7 +233,9 @@ class _Planner:
             tower=backbone.family,
             preset=preset,
         )
-        recipe = protocols.apply(self.request.protocol, method.recipe(values, facts))
+        batches.check(method, values)
+        recipe, notes = batches.shortened(method, values, method.recipe(values, facts), facts)
+        recipe = protocols.apply(self.request.protocol, recipe)
         early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,
@@ -211,7 +247,7 @@ class _Planner:
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,
-            preprocessing=prepared(backbone),
+            preprocessing=prepared(backbone, dataset.source),
             prompts=prompts.digest,
             protocol=self.request.protocol,
             encode_dtype=backbone.dtype,
@@ -244,8 +280,11 @@ class _Planner:
             after=after,
             parts=parts,
             key=parts.digest(),
-            where=places.folder(self.request.results, backbone.name, dataset.name, method.name),
+            where=places.folder(
+                self.request.results, self.homes[backbone.digest], dataset.spec.name, method.name
+            ),
             changed=changed_early,
+            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
         )
         return fit, late, changed_late
 
@@ -269,12 +308,20 @@ class _Planner:
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
-            parts = EvaluationKey(fit=fit.key, target=target.digest, values=dict(values))
+            parts = EvaluationKey(
+                fit=fit.key, target=target.digest, values=dict(values), opening=opening_of(target.source)
+            )
             evaluations.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return evaluations
 
     def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:
-        key = (dataset.name, shots, seed)
+        key = (dataset.digest, shots, seed)
         if key not in self.draws:
             self.draws[key] = fewshot.draw(dataset, shots, seed)
         return self.draws[key]
+
+
+def _distinct(one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]) -> str:
+    """The name that a dataset or backbone prints, with digits of what it is where another bears it too."""
+    taken = any(other.name == one.name and other.digest != one.digest for other in others)
+    return told_apart(one.name, identity) if taken else one.name

@@ -14,7 +14,11 @@ from bench.records import keys
 
 @dataclass(frozen=True)
 class Request:
-    """What a ``bench run`` asks for; fields are named after its flags."""
+    """What a ``bench run`` asks for; fields are named after its flags.
+
+    ``contents``: where another process looked at the image files already, the digests that datasets got, by
+    those of their lists (``Plan.contents``); None to look now.
+    """
 
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
@@ -31,4 +35,8 @@ class Request:
     data_root: Path | None = None
     prompt_dir: Path | None = None
     results: Path = Path("results")
+    cache: Path | None = None
     allow_torchscript: bool = False
+    contents: Mapping[str, str] | None = None
+    skip_bad: bool = False
+    max_pixels: int | None = None

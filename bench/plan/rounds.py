@@ -14,7 +14,7 @@ from bench.records.keys import Shots
 def rounds(
     todo: list[Todo], by_dataset: bool = False, join: bool = False
 ) -> Iterator[tuple[str, list[Todo]]]:
-    """The cells by (seed, dataset), in order, with the dataset's name; a round shares features and states.
+    """The cells by (seed, dataset), in order, with the dataset's digest; a round shares features and states.
 
     ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves
     them all. ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows
@@ -22,9 +22,9 @@ def rounds(
     """
     groups: dict[tuple[str, int], list[Todo]] = defaultdict(list)
     for t in todo:
-        groups[t.fit.dataset.name, 0 if join else t.fit.cell.seed].append(t)
-    names = list(dict.fromkeys(name for name, _ in groups))
-    for key in sorted(groups, key=lambda key: names.index(key[0]) if by_dataset else 0):
+        groups[t.fit.dataset.digest, 0 if join else t.fit.cell.seed].append(t)
+    digests = list(dict.fromkeys(digest for digest, _ in groups))
+    for key in sorted(groups, key=lambda key: digests.index(key[0]) if by_dataset else 0):
         group = groups[key]
         if join:
             first = list(dict.fromkeys(kind(next(chain(t.fit))) for t in group))
@@ -56,7 +56,7 @@ def gathered(groups: Iterable[list[Todo]], jobs: int) -> Iterator[list[Todo]]:
     """As many groups of a dataset together as leave work for all: they share passes, and may join."""
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
-        by_dataset[group[0].fit.dataset.name].append(group)
+        by_dataset[group[0].fit.dataset.digest].append(group)
     share = math.ceil(jobs / max(1, len(by_dataset)))
     for parts in by_dataset.values():
         step = math.ceil(len(parts) / share)

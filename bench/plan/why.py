@@ -38,6 +38,8 @@ def _reason(fit: Planned, records: list[Record]) -> str:
         if isinstance(record, Failure) and record.key == fit.key:
             return f"{_failed(record)}; the fit and what follows are tried again"
         parts = record.parts if isinstance(record, FitRecord | Failure) else None
+        if isinstance(record, FitRecord | Failure) and _another(record, fit):
+            continue
         if parts is None or any(getattr(record.cell, k) != getattr(fit.cell, k) for k in _SAME):
             continue
         if record.key == fit.key:
@@ -49,6 +51,13 @@ def _reason(fit: Planned, records: list[Record]) -> str:
         return "never run"
     closest: list[str] = min(nearest, key=len)
     return f"stale: {', '.join(closest)}"
+
+
+def _another(record: FitRecord | Failure, fit: Planned) -> bool:
+    """Whether a record is of another dataset of the same name."""
+    theirs, ours = record.dataset_identity, fit.dataset.spec.identity
+    same = record.parts is not None and record.parts.dataset == fit.dataset.digest
+    return bool(theirs and ours) and theirs != ours and not same
 
 
 def _evaluations(t: Todo) -> str:
@@ -96,6 +105,7 @@ def _row(fit: FitRecord) -> tuple[Any, ...]:
     """What tables tell rows and columns by, so that of two such fits one is shown."""
     return (
         fit.cell,
+        fit.dataset_identity,
         msgspec.json.encode(fit.changed, order="sorted"),
         fit.parts.encode_dtype,
         tuple(fit.parts.after),

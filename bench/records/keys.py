@@ -44,7 +44,7 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     ``settings``: those that a fit can read, ``Method.inference`` left out. ``recipe``: the resolved
     ``bench.interface.Recipe``. ``dataset``: digest of lists, labels and class names. ``classes``: which of
     them the fit may learn. ``draw``: digest of the drawn paths; ``draw_kind``: how they were drawn.
-    ``preprocessing``: from a decoded image to the tower's input. ``prompts``: digest of the strings and of
+    ``preprocessing``: from an image file to the tower's input. ``prompts``: digest of the strings and of
     how they are averaged; ``sentences``: they were not made from templates. ``after``: keys of the fits below
     it, by role.
     """
@@ -79,13 +79,15 @@ class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
     ``fit``: digest of its key. ``target``: digest of the test set, and of the class subset that it is scored
     among. ``values``: the inference-time values, None where the fit's own choice counts. ``text``: digest of
-    the target's own class names and prompts, where it has some.
+    the target's own class names and prompts, where it has some. ``opening``: how the target's image files are
+    opened, where that is not as published.
     """
 
     fit: str
     target: str
     values: dict[str, Any] = {}
     text: str = ""
+    opening: str = ""
 
     def digest(self) -> str:
         """SHA-256 (hex), the name of the evaluation. Raises BenchError where a value has no JSON."""

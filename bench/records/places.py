@@ -19,8 +19,8 @@ def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:
 
 
 def safe(name: str) -> str:
-    """A name as a folder is called."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    """A name as a folder is called; letters of any script stay."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def fit_path(where: Path, fit_key: str) -> Path:

@@ -100,9 +100,11 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
 
     ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in
     ``parts.after``. ``changed``: settings that the user set away from the method's own. ``values``: what was
-    chosen. ``step``: the chosen one. ``seconds`` by phase. ``peak_memory``: bytes. ``state``: checksum of the
-    fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides logits
-    by. ``dataset_identity`` (reserved): what the dataset is, not what it is called.
+    chosen. ``step``: the chosen one. ``seconds`` by phase; ``first``: its process had made no other fit with
+    the method, so that imports and compilation are in them. ``peak_memory``: bytes. ``state``: checksum of
+    the fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides
+    logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``);
+    ``dataset_covers``: what the digest in ``parts.dataset`` was taken of.
     """
 
     schema: Literal[2]
@@ -118,6 +120,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     curve: list[Curve] = []
     budget: Budget = Budget()
     seconds: dict[str, Seconds] = {}
+    first: bool = False
     peak_memory: Count = 0
     notes: list[str] = []
     prompts_use_labels: bool | None = None
@@ -136,8 +139,9 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
 
     ``target``: the test set's name. ``values``: the inference-time values that counted; ``changed``: those
     that the user set. ``n``: test images. ``top1``, ``top5``: shares right. ``predictions``: checksum of each
-    array beside the record, by name. Reserved: ``metrics`` by name, ``per_class``, ``outputs`` (the names of
-    further arrays, a row an image), and ``target_identity``, what the test set is.
+    array beside the record, by name. ``target_identity`` and ``target_covers``: of the test set, as
+    a fit's record has them of its dataset. Reserved: ``metrics`` by name, ``per_class``, and ``outputs`` (the
+    names of further arrays, a row an image).
     """
 
     schema: Literal[2]
@@ -166,8 +170,8 @@ class Failure(Base, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """A fit or an evaluation that failed, in the place where its record would be.
 
     ``of``: which of the two. ``stage``: what failed, reading an image, encoding, preparing, fitting or
-    evaluating. ``target`` and ``values``: of an evaluation. ``traceback`` is for people and is left out of
-    packed records.
+    evaluating. ``target`` and ``values``: of an evaluation. ``dataset_identity``: as in a fit's record.
+    ``traceback`` is for people and is left out of packed records.
     """
 
     schema: Literal[2]
@@ -183,6 +187,7 @@ class Failure(Base, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     target: str = ""
     values: dict[str, Any] = {}
     changed: dict[str, Any] = {}
+    dataset_identity: str = ""
     provenance: Provenance = Provenance()
     checksum: str = ""
 

@@ -20,6 +20,7 @@ from bench.records import codec, store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.report import current
+from bench.report.apart import apart
 from bench.report.coordinates import CELL
 
 COLUMNS = (
@@ -74,7 +75,7 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     """
     folders = [results] if isinstance(results, str | Path) else list(results)
     with codec.many():
-        rows = _rows([record for folder in folders for record in _read(Path(folder))])
+        rows = _rows(apart([record for folder in folders for record in _read(Path(folder))]))
         kept, notes = current.only(rows)
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from bench.data import seen
+from bench.data.dataset import Dataset
 from bench.plan.cells import label
 from bench.plan.todo import Todo
 from bench.records.store import Clock
 from bench.registry import Registry
 from bench.run import evaluate, onepass, stages
 from bench.run.encoder import Encoder
-from bench.run.outcome import Outcome
+from bench.run.outcome import Ended, Now, Outcome
 from bench.run.recorder import Recorder, keeper
 from bench.run.session import Session
 from bench.run.states import States
@@ -41,29 +45,50 @@ class Desk:
         self.encoder = Encoder(session, fresh)
         self.states = States(session, self.recorder, join)
         self.waiting = Waiting(session, self.recorder)
+        self.noted: dict[str, set[str]] = {}  # by the dataset's digest: images whose stamps are kept
+        self.warm = False  # whether a cell was done here
 
     @property
     def outcome(self) -> Outcome:
         """What was done so far."""
         return self.recorder.outcome
 
-    def do(self, t: Todo) -> str:
-        """Do one cell; what to say of it."""
+    def note(self, portion: Iterable[Todo]) -> None:
+        """Keep, beside the records to come, what the image files are that a portion reads."""
+        reads: dict[str, tuple[Dataset, dict[str, None]]] = {}
+        for t in portion:
+            pairs = [(t.fit.dataset, items) for items in (t.fit.draw.train, t.fit.draw.val)]
+            pairs += [(e.target, e.target.test) for e in t.evaluations]
+            for dataset, items in pairs:
+                reads.setdefault(dataset.digest, (dataset, {}))[1].update(dict.fromkeys(items.paths))
+        for digest, (dataset, paths) in reads.items():
+            fresh = paths.keys() - self.noted.setdefault(digest, set())
+            seen.note(self.recorder.results, dataset, sorted(fresh), [self.session.store.root])
+            self.noted[digest] |= fresh
+
+    def do(self, t: Todo) -> Ended:
+        """Do one cell."""
         if self.waiting.full():
             self.waiting.evaluate()
+        began = time.perf_counter()
         try:
             with self.session.threads(t.fit.backbone):
                 said = self._fit_and_evaluate(t)
         except Exception as error:
             said = self.recorder.failure(t, error)
         self.states.release(t)
-        return said
+        spent = time.perf_counter() - began if self.warm else None
+        self.warm = True
+        return Ended(t.fit.key, said, spent)
 
     def _fit_and_evaluate(self, t: Todo) -> str:
-        fit, state = t.fit, self.states.of(t.fit)
-        said = label(fit)
+        fit, said = t.fit, label(t.fit)
+        if t.stored is None:
+            self.session.watch(Now(f"fitting {said}"))
+        state = self.states.of(fit)
         if not t.evaluations:
             return said
+        self.session.watch(Now(f"evaluating {said}"))
         consts, facts = self.states.constants(fit), self.recorder.facts(fit)
         for e in t.evaluations:  # the failure of one is not that of the others
             try:

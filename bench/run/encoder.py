@@ -1,4 +1,7 @@
-"""Brings into the feature store what the cells of a round read, and says which cells cannot go on."""
+"""Brings into the feature store what the cells of a round read, and says which cells cannot go on.
+
+Texts come first: where they cannot tell classes apart, no image is encoded for the cells that read them.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from bench.data.dataset import Dataset
 from bench.errors import UnreadableImage
 from bench.features.wanted import Wanted
 from bench.plan import needs
-from bench.plan.cells import Evaluation, Planned
+from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.needs import Need, Taps
 from bench.plan.todo import Todo
 from bench.run import stages
 from bench.run.session import Session
 
 _NAMED = 5  # unreadable images of a dataset that are named one by one; records name the others
-Place = tuple[str, str]  # backbone and dataset, by name
+Place = tuple[str, str]  # digests of backbone and dataset
 
 
 @dataclass
@@ -34,14 +37,37 @@ class Encoder:
 
     def __init__(self, session: Session, fresh: bool) -> None:
         self.session, self.fresh = session, fresh
-        self.taps: dict[str, Taps] = {}  # by backbone
+        self.taps: dict[str, Taps] = {}  # by the backbone's digest
+        self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # what became of each
         self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # of the round: by path
 
     def begin(self, todo: Iterable[Todo]) -> None:
         """Look at all that the run will read, so that one pass of an image serves every tap."""
-        reads = [(t.fit.backbone.name, need) for t in todo for need in self._reads(t)]
-        names = {name for name, _ in reads}
-        self.taps = {name: needs.taps_by_view(n for s, n in reads if s == name) for name in names}
+        reads = [(t.fit.backbone.digest, need) for t in todo for need in self._reads(t)]
+        towers = {tower for tower, _ in reads}
+        self.taps = {tower: needs.taps_by_view(n for s, n in reads if s == tower) for tower in towers}
+
+    def lacking(self, todo: Sequence[Todo]) -> int | None:
+        """How many image x view passes the run will make, after ``begin``.
+
+        None where a backbone does not load: ``encode`` says why. Raises OSError as ``encode`` does.
+        """
+        reads = [(t.fit.backbone, need) for t in todo for need in self._reads(t)]
+        towers = {s.digest: s for s, _ in reads}
+        try:
+            for spec in towers.values():
+                self.session.backbone(spec)
+        except OSError:
+            raise
+        except Exception:
+            return None
+        return sum(
+            self.session.lacking(spec, dataset, wanted)
+            for tower, spec in towers.items()
+            for dataset, wanted in needs.wanted(
+                (n for s, n in reads if s.digest == tower), self.taps[tower]
+            ).values()
+        )
 
     def encode(self, group: Sequence[Todo]) -> Encoded:
         """Encode what the cells of a round read and the store lacks.
@@ -50,13 +76,15 @@ class Encoder:
         test sets are whole it goes on, and ``unread`` says which evaluations fail. Raises OSError where the
         store cannot be written: the user named its place, and no cell is at fault.
         """
+        unsaid = [(t, error) for t in group if (error := self._text(t))]
+        group = [t for t in group if all(t is not other for other, _ in unsaid)]
         reads = [(t.fit.backbone, need) for t in group for need in self._reads(t)]
         broken: dict[Place, Exception] = {}
         self.bad, encodes = {}, 0
-        for spec in {s.name: s for s, _ in reads}.values():
-            by_dataset = needs.wanted((n for s, n in reads if s.name == spec.name), self.taps[spec.name])
+        for tower, spec in {s.digest: s for s, _ in reads}.items():
+            by_dataset = needs.wanted((n for s, n in reads if s.digest == tower), self.taps[tower])
             for dataset, wanted in by_dataset.values():
-                place = spec.name, dataset.name
+                place = tower, dataset.digest
                 try:
                     with stages.stage("encode"):
                         count, self.bad[place] = self._encode(spec, dataset, wanted)
@@ -67,12 +95,29 @@ class Encoder:
                     broken[place] = error
         reasons = [(t, self._stops(t, broken)) for t in group]
         ready = [t for t, reason in reasons if reason is None]
-        return Encoded(ready, [(t, reason) for t, reason in reasons if reason is not None], encodes)
+        stopped = [(t, reason) for t, reason in reasons if reason is not None]
+        return Encoded(ready, [*unsaid, *stopped], encodes)
 
     def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
         """The first image that an evaluation reads from the store and that is not there, with its error."""
         reads = needs.of_evaluation(fit, evaluation, self.session.dense_cache)
         return self._first_bad(fit.backbone, reads)
+
+    def _text(self, t: Todo) -> Exception | None:
+        """Why the texts of a cell, or of a fit that it reads, make no classifier; None where they do."""
+        for fit in chain(t.fit):
+            spec, prompts, names = fit.backbone, fit.prompts, fit.dataset.classnames
+            key = spec.digest, prompts.digest, names
+            if key not in self.texts:
+                self.texts[key] = None
+                try:
+                    with stages.stage("encode"), self.session.threads(spec):
+                        self.session.encoded_text(spec, prompts, names)
+                except Exception as error:  # it stops the cells that read these texts, and no others
+                    self.texts[key] = error
+            if known := self.texts[key]:
+                return known
+        return None
 
     def _reads(self, t: Todo) -> Iterable[Need]:
         return needs.of_cell(t, self.fresh, self.session.dense_cache)
@@ -101,7 +146,9 @@ class Encoder:
         def error(reads: Iterable[Need]) -> Exception | None:
             wanted = list(reads)
             places = [
-                (spec.name, dataset.name) for dataset, _, _, view, tap in wanted if needs.stored(tap, view)
+                (spec.digest, dataset.digest)
+                for dataset, _, _, view, tap in wanted
+                if needs.stored(tap, view)
             ]
             whole = next((broken[place] for place in places if place in broken), None)
             return whole or self._first_bad(spec, wanted)
@@ -114,7 +161,7 @@ class Encoder:
     def _first_bad(self, spec: BackboneSpec, reads: Iterable[Need]) -> UnreadableImage | None:
         """The first image of what is read that cannot be read, unless the store holds it from before."""
         for dataset, _, paths, view, tap in reads:
-            bad = self.bad.get((spec.name, dataset.name), {})
+            bad = self.bad.get((spec.digest, dataset.digest), {})
             for path in paths if bad else ():
                 if path in bad and (
                     not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])

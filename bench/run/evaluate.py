@@ -139,5 +139,7 @@ def concluded(
         top1=float((top1 == labels).mean()),
         top5=float((top5 == labels[:, None]).any(1).mean()),
         seconds=seconds,
+        target_identity=evaluation.target.spec.identity,
+        target_covers=evaluation.target.covers,
     )
     return record, {"top1": top1, "top5": top5, "labels": labels}

@@ -40,9 +40,13 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
 
 
 def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[select.Case, float]:
-    """What a planned cell is fitted from, and the seconds that it took to bring together."""
-    began = time.perf_counter()
+    """What a planned cell is fitted from, and the seconds that it took to bring together.
+
+    Encoding the prompts is not in these, as encoding images is not: all methods share both.
+    """
     with stages.stage("prepare"):
+        session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
+        began = time.perf_counter()
         return _prepared(session, fit, states), time.perf_counter() - began
 
 
@@ -113,9 +117,17 @@ def held(cases: Sequence[select.Case]) -> int:
 
 
 def fit_record(
-    fit: Planned, fitted: Fitted, seconds: Mapping[str, float], provenance: Provenance, state: bytes
+    fit: Planned,
+    fitted: Fitted,
+    seconds: Mapping[str, float],
+    first: bool,
+    provenance: Provenance,
+    state: bytes,
 ) -> FitRecord:
-    """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``)."""
+    """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``).
+
+    ``first``: its process had fitted nothing with the method before.
+    """
     return FitRecord(
         schema=SCHEMA,
         key=fit.key,
@@ -130,12 +142,15 @@ def fit_record(
         curve=[Curve(**line) for line in fitted.curve],
         budget=Budget(**fitted.budget),
         seconds=dict(seconds),
+        first=first,
         peak_memory=_peak(),
-        notes=[note for note in (*fit.dataset.notes, fit.draw.note, fit.method.note) if note],
+        notes=[note for note in (*fit.dataset.notes, fit.draw.note, *fit.notes, fit.method.note) if note],
         prompts_use_labels=fit.prompts.uses_labels,
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
         has_state=bool(fitted.params),
         state=codec.checksum_bytes(state) if state else "",
+        dataset_identity=fit.dataset.spec.identity,
+        dataset_covers=fit.dataset.covers,
         provenance=provenance,
     )
 

@@ -7,15 +7,48 @@ from dataclasses import dataclass, field
 
 from bench.records.conditions import Conditions
 
-Progress = Callable[[str, int, int], None]  # (what, cells done, cells in all)
+
+@dataclass(frozen=True)
+class Now:
+    """What a process is at, in words; where that is images, how many of them it has done, of how many."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell that is done or has failed: its fit key, what to say of it, and the seconds that it took.
+
+    ``seconds`` is None where it says nothing of the next cells: of what never began, and of the first cell of
+    a process, which pays for what is loaded then.
+    """
+
+    key: str
+    said: str
+    seconds: float | None = None
+
+
+Watch = Callable[[Now], None]
+Progress = Callable[[Ended, int, int], None]  # (a cell, cells done, cells in all)
+
+
+def unwatched(now: Now) -> None:
+    """Nobody looks."""
 
 
 @dataclass
 class Outcome:
-    """Counts, the failures as (cell, message), and the conditions of what was recorded, by backbone."""
+    """Counts, the failures as (cell, message), and the conditions of what was recorded, by backbone.
+
+    ``cells``: those that were asked for; ``resumed``: those recorded before; ``left``: those that did not
+    begin.
+    """
 
     cells: int = 0
     resumed: int = 0
+    left: int = 0
     fits: int = 0
     evaluations: int = 0
     encodes: int = 0

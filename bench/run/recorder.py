@@ -9,6 +9,7 @@ from msgspec.structs import replace as with_fields
 
 from bench.errors import BenchError
 from bench.files import write_bytes
+from bench.names import KEEP_STATES
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned, label
 from bench.plan.todo import Todo, evaluated, recorded
@@ -47,12 +48,12 @@ class Recorder:
         self.outcome.conditions.add((fit.backbone.name, conditions(facts)))
         return facts
 
-    def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float]) -> None:
-        """Record a fit; its state, where it is kept, is on disk before."""
+    def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float], first: bool) -> None:
+        """Record a fit; its state, where it is kept, is on disk before. ``first``: as in its record."""
         state = fitting.state_bytes(fitted) if self.keep(fit) else b""
         if state:
             write_bytes(places.state_path(self.results, fit.key), state)
-        record = fitting.fit_record(fit, fitted, seconds, self.facts(fit), state)
+        record = fitting.fit_record(fit, fitted, seconds, first, self.facts(fit), state)
         store.write(places.fit_path(fit.where, fit.key), record, self.clock)
         self.made.add(fit.key)
         self.outcome.fits += 1
@@ -85,6 +86,7 @@ class Recorder:
             title=fit.method.title,
             parts=fit.parts,
             changed=dict(fit.changed),
+            dataset_identity=fit.dataset.spec.identity,
             provenance=provenance.of_run(self.session.device, fit.method),
         )
         if recorded(fit) is None or self._older(fit.key):
@@ -121,6 +123,7 @@ def keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:
         "none": lambda fit: False,
         "needed": lambda fit: fit.method.name in read or bool(fit.method.inference),
     }
+    assert set(rules) == set(KEEP_STATES)
     if rule not in rules:
-        raise BenchError(f"--keep-states {rule}: choose needed, all or none")
+        raise BenchError(f"--keep-states {rule}: choose {', '.join(KEEP_STATES[:-1])} or {KEEP_STATES[-1]}")
     return rules[rule]

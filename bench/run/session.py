@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
-from bench.clip.text import classifier
-from bench.clip.vocabulary import untrained_tokens
+from bench.clip.text import EqualTexts, classifier
+from bench.clip.vocabulary import untrained_tokens, why_equal
+from bench.data import seen
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
@@ -25,26 +26,10 @@ from bench.features.wanted import Wanted, outstanding
 from bench.interface import TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
+from bench.run import devices
+from bench.run.outcome import Now, Watch, unwatched
 
 SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
-
-
-def pick_device(name: str) -> str:
-    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    given = re.fullmatch(r"(cpu|cuda)(?::(0|[1-9]\d*))?", name)
-    if not given:
-        raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
-    if given[1] == "cuda":
-        if not torch.cuda.is_available():
-            raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
-        count = torch.cuda.device_count()
-        if int(given[2] or 0) >= count:
-            raise BenchError(
-                f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
-            )
-    return name
 
 
 def repeatable() -> None:
@@ -58,7 +43,10 @@ def repeatable() -> None:
 
 
 class Session:
-    """Backbones, features and classifiers of one command, each made once."""
+    """Backbones, features and classifiers of one command, each made once.
+
+    ``report`` hears lines for the user; ``watch`` hears what this process is at.
+    """
 
     def __init__(
         self,
@@ -70,15 +58,16 @@ class Session:
     ) -> None:
         repeatable()
         self.dense_cache = dense_cache
-        self.device = pick_device(device)
+        self.device = devices.pick(device)
         if self.device.startswith("cuda:"):
             # streams and memory figures that name no device mean the current one
             torch.cuda.set_device(self.device)
         self.store = FeatureStore(cache, report)
         self.report = report
+        self.watch: Watch = unwatched
         self.workers = workers
         self._backbones: dict[tuple[str, str], Backbone] = {}
-        self._texts: dict[tuple[str, str], tuple[Tensor, TextSide]] = {}
+        self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """The loaded model; it encodes in the spec's precision."""
@@ -112,15 +101,27 @@ class Session:
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
     ) -> tuple[Tensor, TextSide]:
-        """W and the text side of all strings of a prompt set, each encoded once."""
-        key = (spec.digest, prompts.digest)
+        """W and the text side of all strings of a prompt set, each encoded once.
+
+        Raises BenchError, with the reason where it is known, for classes of equal text features.
+        """
+        key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
-            raw_PC = self.backbone(spec).encode_text(flat).float()
-            W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
-            if warning := untrained_tokens(self.backbone(spec), classnames):
-                self.report(warning)
+            with warnings.catch_warnings(record=True) as cut:  # texts longer than the context
+                warnings.simplefilter("always")
+                raw_PC = self.backbone(spec).encode_text(flat).float()
+            for warning in cut:
+                self.report(f"{spec.name}: {warning.message}")
+            try:
+                W_KC = classifier(raw_PC, class_of, len(classnames), prompts.reduce, classnames)
+            except EqualTexts as error:
+                same = [prompts.prompts[k] for k in error.classes]
+                why = why_equal(self.backbone(spec), *same)
+                raise BenchError(f"{error} ({why})" if why else str(error)) from error
+            if unseen := untrained_tokens(self.backbone(spec), classnames):
+                self.report(unseen)
             side = TextSide(
                 raw_PC, torch.tensor(class_of, device=raw_PC.device), classnames, prompts.templates
             )
@@ -128,8 +129,20 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store; what was encoded, and how fast."""
-        return encode(self.backbone(spec), dataset, wanted, self.store, workers=self.workers)
+        """Bring features into the store; what was encoded, and how fast. What images were is kept beside."""
+
+        def progress(done: int, total: int) -> None:
+            self.watch(Now(f"encoding {dataset.name}", done, total))
+
+        pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
+        seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
+        return encode(
+            self.backbone(spec), dataset, wanted, self.store, workers=self.workers, progress=progress
+        )
+
+    def lacking(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> int:
+        """How many image x view passes ``encode`` would make."""
+        return sum(p.encodes for p in outstanding(wanted, self.store, keys(self.backbone(spec), dataset)))
 
     def unreadable(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]

@@ -25,6 +25,7 @@ class States:
     def __init__(self, session: Session, recorder: Recorder, join: bool) -> None:
         self.session, self.recorder, self.join = session, recorder, join
         self.joiner = Joiner(session)
+        self.warm: set[str] = set()  # names of the methods that this process has fitted something with
         self.held: dict[str, State] = {}  # by fit key
         self.ready: dict[str, Consts] = {}  # constants of fits that were just made
         self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read it
@@ -48,11 +49,13 @@ class States:
         if kept is not None:
             self.held[fit.key] = kept
             return kept
+        name = fit.method.name
         for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self.below):
-            self.recorder.fit(made, fitted, seconds)
+            self.recorder.fit(made, fitted, seconds, name not in self.warm)
             self.held[made.key] = fitting.state_of(made, fitted.params, fitted.values)
             if made.asked:
                 self.ready[made.key] = consts
+        self.warm.add(name)
         return self.held[fit.key]
 
     def below(self, fit: Planned) -> dict[str, State]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bench.interface import TEXT, State, points
+from bench.interface import State, points
+from bench.plan import batches
 from bench.plan.cells import Planned, kind
 from bench.run import fit as fitting
 from bench.run.fit import Result
@@ -25,11 +26,7 @@ StatesOf = Callable[[Planned], dict[str, State]]
 
 def sizes(fit: Planned) -> dict[str, span.Size]:
     """The pools that the streams of a fit will have, as the plan knows them."""
-    streams, facts = fit.recipe.streams, fit.facts
-    return {
-        name: (facts.n_prompts, 1) if s.source == TEXT else (facts.n_support, len(s.views))
-        for name, s in streams.items()
-    }
+    return {name: batches.size(stream, fit.facts) for name, stream in fit.recipe.streams.items()}
 
 
 def alike(one: Planned, other: Planned) -> bool:

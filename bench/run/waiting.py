@@ -11,6 +11,7 @@ from bench.records.types import Provenance
 from bench.run import onepass, stages
 from bench.run.evaluate import Evaluated
 from bench.run.onepass import Job
+from bench.run.outcome import Now
 from bench.run.recorder import Recorder
 from bench.run.session import Session
 from bench.train import waves
@@ -36,10 +37,12 @@ class Waiting:
         """Make all that wait: one pass for each backbone and test set."""
         groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
         for t, job, facts in self.jobs:
-            groups[t.fit.backbone.name, job.evaluation.target.name].append((t, job, facts))
+            groups[t.fit.backbone.digest, job.evaluation.target.digest].append((t, job, facts))
         self.jobs = []
         for group in groups.values():
             results: Sequence[Evaluated | Exception]
+            name = group[0][1].evaluation.target.name
+            self.session.watch(Now(f"evaluating {len(group)} fits in one pass over {name}"))
             try:
                 with stages.stage("evaluate"):
                     results = onepass.run(self.session, [job for _, job, _ in group])

@@ -100,7 +100,8 @@ class Keeper:
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
         """Take the live tensors of the replicas that improved."""
         now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
-        now = torch.where(now.isnan(), -math.inf, now)  # a diverged replica never wins
+        # A diverged replica never wins: where logits are no numbers the arg-max is right by chance.
+        now = torch.where(now.isnan() | gain_R.isnan().cpu(), -math.inf, now)
         improved = (now > self.score) & (self.stale < self.patience)
         better = improved.nonzero()[:, 0].tolist()
         self.stale = torch.where(improved, 0.0, self.stale + 1)

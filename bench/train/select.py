@@ -279,11 +279,13 @@ def _solve(
 ) -> _Point:
     settings = fit_values(method, task.settings).with_(point)
     params = method.solve(task, consts, settings)
-    accuracy = 0.0
+    accuracy = score = 0.0
     if val is not None:
         stacked = {name: p[None] for name, p in params.items()}
-        accuracy = float(scorer(method, recipe, consts, settings, val)(stacked, [point])[0][0])
-    return _Point(point, params, accuracy, accuracy, None, [], 0)
+        accuracy_R, gain_R = scorer(method, recipe, consts, settings, val)(stacked, [point])
+        accuracy = float(accuracy_R[0])
+        score = -math.inf if bool(gain_R.isnan()[0]) else accuracy  # as in Keeper: no numbers never win
+    return _Point(point, params, score, accuracy, None, [], 0)
 
 
 def _halved(

@@ -186,11 +186,12 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from bench.run.session import pick_device, repeatable
+    from bench.run import devices
+    from bench.run.session import repeatable
     from tests.benchmarks.page import shown
     from tests.benchmarks.ratios_device import label
 
-    device = torch.device(pick_device(options.device))
+    device = torch.device(devices.pick(options.device))
     if device.type == "cuda":
         repeatable()
     rows: list[Any] = []

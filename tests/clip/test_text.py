@@ -122,6 +122,18 @@ def test_untrained_words_are_named() -> None:
     assert "xylograph" in line and "1 of 3" in line and "\n" not in line and "dog" not in line
 
 
+def test_why_two_texts_have_equal_features(tiny: Tiny) -> None:
+    loaded = backbone.load(backbone.resolve(tiny("rn")[0]))
+    long = "word " * 80
+    cut = vocabulary.why_equal(loaded, [f"{long}cat"], [f"{long}dog"])
+    assert cut.endswith("reads 77 tokens, in which they do not differ")
+    assert vocabulary.why_equal(loaded, ["Sea lion"], ["sea  lion"]) == "they have equal tokens"
+    assert vocabulary.why_equal(loaded, ["cat", f"{long}cat"], ["dog", f"{long}dog"]) == ""
+    with torch.no_grad():
+        loaded.text.params["token_embedding.weight"][loaded.text.tokenize.encode("cat dog")] = 0
+    assert vocabulary.why_equal(loaded, ["cat"], ["dog"]).endswith("never saw the words that tell them apart")
+
+
 def test_classifier_follows_the_ensembling_order() -> None:
     raw_PC = torch.randn(6, 8, dtype=torch.float64) * torch.arange(1, 7)[:, None]
     class_of = [0, 0, 1, 1, 1, 2]

@@ -17,9 +17,18 @@ from bench.executors.loop import Done
 from bench.executors.serial import Serial
 from bench.plan.cells import Plan
 from bench.run.encoder import Encoded
-from bench.run.outcome import Outcome
+from bench.run.outcome import Ended, Now, Outcome
 
-CELLS = [f"cell {i}" for i in range(6)]  # the loop asks nothing of a cell
+
+class Named(str):
+    """A cell: the loop asks nothing of it but its key."""
+
+    @property
+    def fit(self) -> Any:
+        return SimpleNamespace(key=f"key of {self}")
+
+
+CELLS = [Named(f"cell {i}") for i in range(6)]
 
 
 class Encoder:
@@ -42,6 +51,7 @@ def desk(stops: tuple[str, ...] = ()) -> Any:
         encoder=Encoder(stops),
         recorder=SimpleNamespace(failure=lambda cell, error: f"FAILED {cell}: {error}"),
         session=SimpleNamespace(report=heard.append),
+        note=lambda portion: None,
         heard=heard,
     )
 
@@ -75,7 +85,7 @@ class Pairs:
             yield Done(failed=[(cell, RuntimeError("its worker died")) for cell in portion])  # type: ignore
             return
         for cell in portion:
-            yield Done([cell], Outcome(fits=1), [f"{cell} was small"])
+            yield Done([Ended(cell, cell)], Outcome(fits=1), [f"{cell} was small"])
 
     def finish(self) -> None:
         self.calls.append("finish")
@@ -86,8 +96,12 @@ class Pairs:
 
 def run(at: Any, way: Pairs, deadline: float | None = None) -> list[tuple[str, int, int]]:
     said: list[tuple[str, int, int]] = []
+
+    def hear(cell: Ended, done: int, total: int) -> None:
+        said.append((cell.said, done, total))
+
     plan: Any = Plan([SimpleNamespace(asked=True)] * 8, [])  # type: ignore  # two were recorded before
-    loop.run(at, plan, CELLS, way, lambda *what: said.append(what), deadline)  # type: ignore
+    loop.run(at, plan, CELLS, way, hear, deadline)  # type: ignore
     return said
 
 
@@ -96,7 +110,7 @@ def test_every_cell_is_done_and_counted_once() -> None:
     said = run(at, way)
     assert [(what, done) for what, done, _ in said] == [(cell, 3 + i) for i, cell in enumerate(CELLS)]
     assert {total for *_, total in said} == {8} and way.most == 2
-    assert (at.outcome.cells, at.outcome.resumed) == (8, 2)
+    assert (at.outcome.cells, at.outcome.resumed, at.outcome.left) == (8, 2, 0)
     assert (at.outcome.fits, at.outcome.encodes) == (6, 6)
     assert at.heard == [f"{cell} was small" for cell in CELLS]
     assert way.calls == ["finish", "end"]
@@ -124,6 +138,7 @@ def test_nothing_begins_after_the_deadline() -> None:
     at, way = desk(), Pairs()
     assert run(at, way, deadline=time.monotonic() - 1) == []
     assert at.outcome.out_of_time and way.calls == ["finish", "end"]
+    assert (at.outcome.cells, at.outcome.resumed, at.outcome.left) == (8, 2, 6)
 
 
 def test_an_error_of_the_way_lets_go_of_everything() -> None:
@@ -140,17 +155,18 @@ def test_an_error_of_the_way_lets_go_of_everything() -> None:
 def named(dataset: str, seed: int) -> Any:
     """A cell as far as rounds and the serial way look at one."""
     cell = SimpleNamespace(shots=1, seed=seed)
-    return SimpleNamespace(fit=SimpleNamespace(dataset=SimpleNamespace(name=dataset), cell=cell))
+    data = SimpleNamespace(name=dataset, digest=dataset)
+    return SimpleNamespace(fit=SimpleNamespace(dataset=data, cell=cell))
 
 
 def serial_desk(seconds: float = 0.0) -> Any:
     """Notes what is done in which order; a cell takes ``seconds``."""
     at, order = desk(), []
 
-    def do(t: Any) -> str:
+    def do(t: Any) -> Ended:
         time.sleep(seconds)
         order.append(f"{t.fit.dataset.name} {t.fit.cell.seed}")
-        return "done"
+        return Ended("", "done")
 
     at.session.dense_cache, at.join, at.do, at.order = False, False, do, order
     at.states = SimpleNamespace(begin=lambda group: None)
@@ -194,7 +210,7 @@ class Pool:
             Pool.deaths -= 1
             future.set_exception(BrokenProcessPool())
         else:
-            future.set_result(Done([f"{sorted(keys)} {deadline}"]))
+            future.set_result(Done([Ended("", f"{sorted(keys)} {deadline}")]))
         return future
 
     def end(self) -> None:
@@ -213,6 +229,25 @@ def test_a_portion_is_tried_twice(
     parts: list[Done] = []
     while way.busy():
         parts += way.collect()
-    assert sorted(line for part in parts for line in part.said) == ["['a'] 7.0", "['b'] 7.0"][:said]
+    assert sorted(cell.said for part in parts for cell in part.ended) == ["['a'] 7.0", "['b'] 7.0"][:said]
     lost = [(t.fit.key, str(error)) for part in parts for t, error in part.failed]
     assert len(lost) == failed and all("died twice" in error for _, error in lost)
+
+
+def test_somebody_who_watches_hears_what_workers_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_Pool", Pool)
+    monkeypatch.setattr(processes, "_LOOK", 0.01)
+    heard: list[Now] = []
+    way = processes.Processes(SimpleNamespace(dense_cache=True, join=False), 2, heard.append)  # type: ignore
+    way.running[late := Future()] = processes._Portion([], None)  # type: ignore
+    texts = iter([[], ["fitting a", "fitting b"]])
+
+    def at() -> list[str]:
+        said = next(texts, None)
+        if said is None:
+            late.set_result(Done([Ended("", "done")]))
+        return said or []
+
+    way.pool.at = at  # type: ignore
+    assert [cell.said for part in way.collect() for cell in part.ended] == ["done"]
+    assert heard == [Now("fitting a; fitting b")]

@@ -164,8 +164,8 @@ def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Task
     *task, until = stand_in.sent[-1]
     assert 0 < until - time.time() < 600
     late = on_ray._work(*task, time.time() - 1)
-    assert late.done.outcome.out_of_time and not late.done.said and not late.files
-    assert on_ray._work(*task, until).done.said
+    assert late.done.outcome.out_of_time and not late.done.ended and not late.files
+    assert on_ray._work(*task, until).done.ended
 
 
 @pytest.fixture

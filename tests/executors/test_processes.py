@@ -10,7 +10,7 @@ import torch
 from bench.errors import BenchError
 from bench.executors import processes
 from bench.records.types import FitRecord
-from bench.run import session
+from bench.run import devices
 from tests.run.conftest import Bench, of_type
 
 # Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all
@@ -58,7 +58,7 @@ def test_workers_take_devices_in_turn() -> None:
 
 
 def test_one_worker_for_each_gpu(two_gpus: None) -> None:
-    assert session.pick_device("auto") == "cuda"
+    assert devices.pick("auto") == "cuda"
     assert processes.visible("cuda") == ["cuda:0", "cuda:1"]
     assert [processes.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
     assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", 100) == 1
@@ -66,15 +66,15 @@ def test_one_worker_for_each_gpu(two_gpus: None) -> None:
 
 
 def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert session.pick_device("cuda:1") == "cuda:1"
+    assert devices.pick("cuda:1") == "cuda:1"
     with pytest.raises(BenchError, match=r"--device cuda:7: .* 2 CUDA device\(s\); the last is cuda:1$"):
-        session.pick_device("cuda:7")
+        devices.pick("cuda:7")
     for name in ("cuda:", "cuda:x", "cuda:01", "gpu"):
         with pytest.raises(BenchError, match="choose auto, cpu, cuda or cuda:N"):
-            session.pick_device(name)
+            devices.pick(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BenchError, match="no CUDA device"):
-        session.pick_device("cuda:0")
+        devices.pick("cuda:0")
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ class TinyTower:
 
 def dataset(folder: Path, digest: str = "d" * 64) -> Any:
     """Something with a digest and a source, as encoding needs it."""
-    return SimpleNamespace(digest=digest, source=NoiseSource(folder / "opened.log"))
+    return SimpleNamespace(stored_as=digest, source=NoiseSource(folder / "opened.log"))
 
 
 class WideTower(TinyTower):

@@ -55,7 +55,10 @@ def test_verify_deletes_what_is_damaged(root: Path) -> None:
 
 
 def test_clear_asks_first_and_obeys_the_pattern(root: Path) -> None:
-    assert run(app, ["clear"], input="n\n").exit_code == 1
+    no = run(app, ["clear"], input="n\n")
+    assert no.exit_code == 0 and "nothing was deleted" in no.output
+    nobody = run(app, ["clear"], input="")
+    assert isinstance(nobody.exception, BenchError) and "--yes" in str(nobody.exception)
     assert len(FeatureStore(root).feature_sets()) == 2
     assert "freed" in run(app, ["clear", "*_dense_*", "--yes"]).output
     assert [entry.key.tap for entry in FeatureStore(root).feature_sets()] == ["pooled"]

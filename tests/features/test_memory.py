@@ -29,7 +29,7 @@ from bench.features.store import FeatureStore
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-tower, data = WideTower(size=64), SimpleNamespace(digest="d" * 64, source=GreySource())
+tower, data = WideTower(size=64), SimpleNamespace(stored_as="d" * 64, source=GreySource())
 store, paths = FeatureStore(Path({root!r})), [str(i) for i in range({n})]
 encode(tower, data, [Wanted(paths[:64], {{"flip": ["dense"]}})], store, workers=0)
 before = peak()

@@ -51,14 +51,24 @@ def one(
     changed: Mapping[str, Any] | None = None,
     status: str = "ok",
     after: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    first: bool = False,
     version: int = 1,
     provenance: Mapping[str, Any] = PROVENANCE,
     seconds: float = 1.0,
     title: str | None = None,
 ) -> Path:
-    """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed)."""
+    """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed).
+
+    ``changed``: inference-time values that a user set; ``settings``: those of training.
+    """
     method = where["method"]
-    parts = key_of(where, version=version, after=dict(after or {}), settings={"lr": [1e-3], "steps": 100})
+    parts = key_of(
+        where,
+        version=version,
+        after=dict(after or {}),
+        settings={"lr": [1e-3], "steps": 100, **(settings or {})},
+    )
     fit_key = parts.digest()
     folder = places.folder(results, where["backbone"], where["dataset"], method)
     clock = store.Clock("made", int(time.time() * 1000))
@@ -69,6 +79,7 @@ def one(
         "cell": cell_of(where),
         "parts": parts,
         "title": name,
+        "changed": dict(settings or {}),
     }
     head["provenance"] = Provenance(**provenance)
     if status != "ok":
@@ -89,6 +100,7 @@ def one(
         ],
         budget=Budget(configurations=2, checks=10, steps=200, val_images=10),
         seconds={"prepare": 0.1 * seconds, "fit": seconds},
+        first=first,
         peak_memory=10**8,
         notes=["a note"],
         has_state=True,
@@ -147,7 +159,8 @@ def grid(
                 continue
             for k in shots:
                 for seed in seeds:
-                    one(results, cell(method, dataset, k, seed, **other), n, seconds=k * 0.3 * len(method))
+                    where = cell(method, dataset, k, seed, **other)
+                    one(results, where, n, values={"beta": 0.5}, seconds=k * 0.3 * len(method))
     return results
 
 

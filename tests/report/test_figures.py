@@ -96,7 +96,8 @@ def test_a_failed_seed_takes_its_points_out_and_is_named(results: Path, tmp_path
 def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
     frame = load_results(swept)
     drawn = figures.plot(frame, "beta")
-    assert [ax.get_title() for ax in drawn.figure.axes] == ["pocket-rn", "pocket-vit"]
+    titles = [ax.get_title() for ax in drawn.figure.axes]
+    assert titles == ["SAFE, 16 shots of birds (pocket-rn)", "SAFE, 16 shots of birds (pocket-vit)"]
     here = {"backbone": "pocket-vit", "target": "birds-v2"}
     interval = difference_interval(
         outcomes(frame, **here, variant="beta=1.0"), outcomes(frame, **here, variant="beta=0.0")
@@ -123,6 +124,11 @@ def test_cd_shows_friedmans_ranks(results: Path) -> None:
         dict(expected.ranks)
     )
     assert f"{expected.critical_difference:.2f}" in drawn.notes[-1]
+    texts = [text.get_text() for text in drawn.figure.axes[0].texts]
+    assert "average rank over 3 datasets, 4 shots (1 = best)" in texts
+    assert any(
+        "average ranks differ by less than the critical difference" in t.replace("\n", " ") for t in texts
+    )
 
 
 def test_time_counts_the_fits_a_method_builds_on(results: Path, tmp_path: Path) -> None:
@@ -134,6 +140,42 @@ def test_time_counts_the_fits_a_method_builds_on(results: Path, tmp_path: Path) 
     own, other = 2.0 * 1.1 + 0.1, 0.3 * len("safe") * 1.1
     assert point(drawn, series="safe-a").x == pytest.approx(own + other)
     assert point(drawn, series="safe").x == pytest.approx(other + 0.1)
+
+
+def timed(folder: Path, rows: list[tuple[str, int, float, float, bool]]) -> style.Drawn:
+    """The figure of (method, seed, skill, seconds, whether it was a first fit) on one dataset, 1 shot."""
+    for method, seed, skill, seconds, first in rows:
+        where = made.cell(method, "birds", 1, seed)
+        made.one(folder, where, skill=skill, seconds=seconds, first=first)
+    return figures.plot(load_results(folder), "time")
+
+
+def test_time_leaves_out_the_first_fit_of_a_process(tmp_path: Path) -> None:
+    """Seconds are medians over seeds; a cell that has first fits only keeps them, and that is said."""
+    rows = [("safe", s, 0.5, x, s == 1) for s, x in ((1, 50.0), (2, 1.0), (3, 2.0), (4, 9.0))]
+    drawn = timed(tmp_path, [*rows, ("coop", 1, 0.4, 5.0, True)])
+    assert point(drawn, series="safe").x == pytest.approx(2.0 * 1.1 + 0.1)
+    assert point(drawn, series="coop").x == pytest.approx(5.0 * 1.1 + 0.1)
+    (said,) = [note for note in drawn.notes if "first fit" in note]
+    assert "coop at 1 shot;" in said and "safe" not in said
+
+
+def test_time_names_the_best_trade_off(tmp_path: Path) -> None:
+    """No other is both faster and more accurate: not those that are slower and no better."""
+    skills = {"a": (0.3, 1.0), "b": (0.5, 2.0), "c": (0.4, 3.0), "d": (0.7, 4.0), "e": (0.6, 6.0)}
+    drawn = timed(tmp_path, [(m, 1, skill, seconds, False) for m, (skill, seconds) in skills.items()])
+    assert list(drawn.points[drawn.points["front"]]["series"]) == ["a", "b", "d"]
+    (said,) = [note for note in drawn.notes if note.startswith("best trade-off at 1 shot")]
+    assert [m for m in skills if f"{m} (" in said] == ["a", "b", "d"]
+    (ax,) = drawn.figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        "seconds per cell, tuning included",
+        "accuracy on birds (%)",
+    )
+    (line,) = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
+    assert len(line.get_xdata()) == 3
+    legend = [text.get_text().replace("\n", " ") for text in drawn.figure.legends[0].get_texts()]
+    assert "best trade-off, 1 shot: a, b, d" in legend
 
 
 @pytest.mark.parametrize("form", [*(pytest.param(f, marks=pytest.mark.slow) for f in ("pdf", "png")), "svg"])

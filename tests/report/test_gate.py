@@ -122,6 +122,7 @@ def test_few_images_cannot_pass_on_another_machine_and_say_so(tmp_path: Path) ->
     old = Baseline(tuple(cells.collect(load_results(tmp_path))))
     verdict = gate.check(changed(old, "safe", 0.04, lift=True, machine="Another CPU"), load_results(tmp_path))
     assert not verdict.passed and "take more" in verdict.groups[0].reason
+    assert verdict.finding == "undecided" and "1 of 1 groups are undecided" in view.headline(verdict)
     assert gate.check(changed(old, "safe", 0.0, machine="Another CPU"), load_results(tmp_path)).passed, (
         "nothing flipped at all"
     )
@@ -241,7 +242,12 @@ def test_exit_codes(results: Path, old: Baseline, tmp_path: Path, capsys: pytest
     assert (
         bench("check", "--baseline", tmp_path / "new.json", "--results", results, "--update", "--rerun") == 2
     )
-    baselines.save(file, changed(old, "safe", 0.1))
+    for flag in ("--keep", "--device", "--plugin"):
+        assert bench("check", "--baseline", file, "--results", results, flag, "cpu") == 2
+        assert f"{flag}: heeded with --rerun alone" in capsys.readouterr().err
+    baselines.save(file, changed(old, "safe", 0.02, lift=False))
+    assert bench("check", "--baseline", file, "--results", results) == 5
+    baselines.save(file, changed(old, "safe", 0.3, lift=True))
     assert bench("check", "--baseline", file, "--results", results) == 1
     assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 0
 

@@ -54,6 +54,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Bench = Callable[..., Result]
 
 
+def quick(arguments: tuple[object, ...]) -> tuple[str, ...]:
+    """The few steps of QUICK for a run with these arguments: settings of other methods would be refused."""
+    from bench.registry import builtin
+
+    words = [*map(str, arguments)]
+    asked = words[words.index("--methods") + 1].split(",") if "--methods" in words else []
+    below = {name for one in asked if one in builtin().methods for name in builtin().methods[one].after}
+    here = {*asked, *below} if asked else {"safe", "tip-adapter-f"}
+    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
+    return tuple(word for pair in pairs if pair[1].split(".")[0] in here for word in pair)
+
+
 @pytest.fixture
 def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """``bench VERB ...`` in this process; ``run`` gets the tiny images, the embedded ResNet and the shared
@@ -66,7 +78,7 @@ def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     def call(verb: str, *arguments: object, data: Path | None = images) -> Result:
         extra: tuple[str, ...] = ()
         if verb == "run":
-            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *QUICK)
+            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *quick(arguments))
             extra += ("--datasets", str(data)) if data else ()
         return CliRunner().invoke(app, [verb, *extra, *map(str, arguments)])
 
@@ -76,6 +88,9 @@ def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def of_type(results: Path, kind: type[R]) -> list[R]:
     """All records of one type in a results folder."""
     return [r for _, r in store.every(results) if isinstance(r, kind)]
+
+
+TIMES = ("seconds", "first")  # how long it took, and whether its process was warm
 
 
 def records(results: Path, states: bool = True) -> dict[str, bytes]:
@@ -91,7 +106,7 @@ def records(results: Path, states: bool = True) -> dict[str, bytes]:
             found[path.name] = path.read_bytes()
         elif path.suffix == ".json":
             record = json.loads(path.read_text())
-            for key in ("seconds", "provenance", "peak_memory", "checksum", *(() if states else ("state",))):
+            for key in (*TIMES, "provenance", "peak_memory", "checksum", *(() if states else ("state",))):
                 record.pop(key, None)
             found[path.name] = json.dumps(record, sort_keys=True).encode()
     return found

@@ -22,7 +22,8 @@ SHORT = [
     for method in ("cross-modal-linear", "linear-probe-sgd")
     for length in ("steps=6", "check_every=2")
 ]
-FOUR = ("--seeds", "1,2", "--shots", "2,3", *(word for one in SHORT for word in ("--set", one)))
+GRID = ("--seeds", "1,2", "--shots", "2,3")
+FOUR = (*GRID, *(word for one in SHORT for word in ("--set", one)))
 METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear,linear-probe-sgd"
 
 
@@ -78,6 +79,9 @@ def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Pa
     )
     assert not any(r.budget.joined for (m, *_), r in fits(tmp_path).items() if m in ("zero-shot", "safe-a"))
     assert not any(r.budget.joined for r in fits(alone).values())
+    firsts = [m for (m, *_), r in fits(alone).items() if r.first]
+    assert sorted(firsts) == sorted({m for m, *_ in fits(alone)}), "one fit of each method was its first"
+    assert all(r.first for (m, *_), r in fits(tmp_path).items() if m == "safe"), "all that warmed up together"
 
 
 @pytest.mark.slow
@@ -129,7 +133,7 @@ def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Pa
 
 def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
     """Constants with a number for every support image."""
-    arguments = (*plugin(tmp_path, "Safe", more="task.labels_N.float()"), *FOUR)
+    arguments = (*plugin(tmp_path, "Safe", more="task.labels_N.float()"), *GRID)
     done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert (
@@ -146,7 +150,7 @@ def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
 def test_a_failing_fit_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None:
     fails = "1 / (task.seed - 2 + task.facts.shots - 2)"
     done = bench(
-        "run", *plugin(tmp_path, "Safe", fails), *FOUR, "--seeds", "2,4", "--join", "--results", tmp_path
+        "run", *plugin(tmp_path, "Safe", fails), *GRID, "--seeds", "2,4", "--join", "--results", tmp_path
     )
     assert done.exit_code == 1
     records = {cell[1:]: r for cell, r in fits(tmp_path).items()}
@@ -186,7 +190,7 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
         states.append(len(held.held))
 
     monkeypatch.setattr(States, "release", counted)
-    done = bench("run", *FOUR, "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
+    done = bench("run", *GRID, "--methods", "safe-a", "--join", "--results", tmp_path, "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert [len(company(tmp_path, "safe")[cell]) for cell in ((2, 1), (2, 2), (3, 1), (3, 2))] == sizes
     assert states == left, "after each cell: those that SAFE-A has yet to read"

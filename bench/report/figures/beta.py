@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,18 +13,23 @@ from bench.names import canonical
 from bench.report import select
 from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
+from bench.report.figures.swept import Setting, kind, setting_of
 from bench.report.paper.anchors import Anchor, anchors
 from bench.report.select import Choice
 from bench.report.wording import shots_text
 from bench.stats import difference_interval
 
 
-def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
-    """Lines with 95 % bands of the paired difference: same fits, same images, another value of ``setting``.
+def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
+    """Lines with 95 % bands of the paired difference: same fits, same images, another value of a setting.
 
-    Any setting that acts at evaluation only can take beta's place. Shots: the most that the sweep has, unless
-    chosen. Hollow markers: changes that the paper states for the same method, backbone, test set and shots.
+    Any setting that acts at evaluation only can take beta's place, as ``named``. Shots: the most that the
+    sweep has, unless chosen. Hollow markers: changes that the paper states for the same method, backbone,
+    test set and shots. Raises BenchError for a setting that a fit reads, which has no such differences.
     """
+    setting, owner = setting_of(named, frame)
+    if owner:
+        choice = replace(choice, methods=(owner,))
     swept, notes = _swept(frame, choice, setting)
     shots = max(choice.shots) if choice.shots else int(swept["shots"].max())
     swept = swept[swept["shots"] == shots]
@@ -34,10 +41,12 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
     points, gaps = _table(swept)
     if not len(points):
         raise BenchError(
-            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; `{_command(choice, setting)}` fills them"
+            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; "
+            f"`{_command(choice, setting, method)}` fills them"
         )
     backbones = sorted(points["panel"].unique())
     appearances = style.appearances([source, *sorted(set(points["series"]) - {source})])
+    what = f"{series.titles(swept)[method]}, {shots_text(shots)} of {source}"
     with style.context():
         wide = min(len(backbones), 2)
         figure, axes = style.canvas(len(backbones), wide, style.PAGE if wide > 1 else style.COLUMN, 2.4)
@@ -48,9 +57,9 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
                 if len(own := mine[mine["series"] == name]):
                     style.series(ax, own.sort_values("x"), appearance)
             ax.set(
-                title=backbone,
+                title=f"{what} ({backbone})",
                 xlabel=setting,
-                ylabel="" if i % wide else f"change against {setting} = 0 (points)",
+                ylabel="" if i % wide else f"accuracy change (points)\nagainst {setting} = 0",
             )
         published = [
             a for a in anchors() if (a.key, a.start, a.method, a.shots) == (setting, "0", method, shots)
@@ -62,7 +71,6 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str = "beta") -> Drawn:
             if a.backbone == name
         ]
         style.key(figure, appearances, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
-    what = f"{series.titles(swept)[method]}, {shots_text(shots)} of {source}"
     alt = f"Change of accuracy with {setting}: {what}, on {', '.join(appearances)}"
     return Drawn(figure, points, alt, (*notes, *gaps, f"{what}; differences are paired with {setting} = 0"))
 
@@ -103,9 +111,20 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
     each = own.groupby("fit")["x"]
     whole = (each.transform("nunique") >= 3) & (each.transform("min") == 0)
     if not whole.any():
+        method, acts, value = kind(frame, choice, Setting(setting))
+        if acts == "fit":
+            raise BenchError(
+                f"{setting} of {method} is read by the fit, so that its values share no fits: "
+                f"`bench plot sweep --setting {method}.{setting}` draws them"
+            )
+        if isinstance(value, bool | str):
+            raise BenchError(
+                f"{setting} of {method} is no number: "
+                f"`bench plot sweep --setting {method}.{setting}` draws its values side by side"
+            )
         raise BenchError(
             f"no sweep of {setting} from 0 on is recorded; "
-            f"`{_command(choice, setting)}` makes one, by evaluations without refits"
+            f"`{_command(choice, setting, method)}` makes one, by evaluations without refits"
         )
     return own[whole], notes
 
@@ -114,8 +133,7 @@ def _only_changes(setting: str, variant: str) -> bool:
     return variant.startswith(f"{setting}=") and ", " not in variant
 
 
-def _command(choice: Choice, setting: str) -> str:
-    method = choice.methods[0] if choice.methods else "safe"
+def _command(choice: Choice, setting: str, method: str) -> str:
     return select.run_command(choice, f"--methods {method} --sweep {method}.{setting}=0:2:0.1 --targets")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +16,12 @@ from bench.report.select import Choice
 from bench.report.wording import p_equation, shots_text
 from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
 
-# Inches: height of a label, of a bar, of the axis; width of a letter, of one rank at the least.
-_ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.62, 0.054, 0.15
+# Inches: height of a label, of a bar, of all from the axis up; width of a letter, of one rank at the least.
+_ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.82, 0.054, 0.15
+_LINE = 0.13  # of the text below
+
+_BARS = "bar: methods whose average ranks differ by less than the critical difference"
+_NO_BARS = "no bars: every two average ranks differ by the critical difference or more"
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
@@ -26,7 +32,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     except ValueError as error:
         raise BenchError(f"critical difference at {shots_text(shots)}: {error}") from error
     with style.context():
-        figure = _diagram(result, titles)
+        figure = _diagram(result, titles, shots_text(shots))
     rows = [("", method, shots, float(shots), rank, rank, rank) for method, rank in result.ranks.items()]
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     order = ", ".join(f"{m} {r:.2f}" for m, r in result.ranks.items())
@@ -70,7 +76,7 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     return pd.DataFrame(scores, index=datasets), series.titles(own), shots, notes
 
 
-def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
+def _diagram(result: Friedman, titles: dict[str, str], shots: str) -> Figure:
     ranks = [(titles[str(m)], rank) for m, rank in result.ranks.items()]
     k, half = len(ranks), (len(ranks) + 1) // 2
     bars = not_separated(result)
@@ -79,6 +85,8 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
         0.18 + _LETTER * (5 + max(len(name) for name, _ in side)) for side in (ranks[:half], ranks[half:])
     )
     width = style.COLUMN if left + beside + _RANK * k <= style.COLUMN else style.PAGE
+    below = textwrap.wrap(_BARS if bars else _NO_BARS, int((width - 0.3) / _LETTER))
+    height += _LINE * len(below) + 0.1
     right = width - beside
     figure = Figure(figsize=(width, height))
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -89,10 +97,13 @@ def _diagram(result: Friedman, titles: dict[str, str]) -> Figure:
         return left + (rank - 1) / (k - 1) * (right - left)
 
     _axis(ax, result, at(1), at(k), [(at(i), str(i)) for i in range(1, k + 1)])
-    below = _TOP + _BAR * len(bars)
+    said = f"average rank over {result.datasets} datasets, {shots} (1 = best)"
+    ax.text(width / 2, _TOP - 0.24, said, ha="center", va="bottom", fontsize=7.5)
+    ax.text(width / 2, height - 0.06, "\n".join(below), ha="center", va="bottom", fontsize=7)
+    first_row = _TOP + _BAR * len(bars)
     for i, (name, rank) in enumerate(ranks):
         first = i < half
-        y = below + _ROW * ((i if first else k - 1 - i) + 0.6)
+        y = first_row + _ROW * ((i if first else k - 1 - i) + 0.6)
         edge = left - 0.1 if first else right + 0.1
         ax.plot([at(rank), at(rank), edge], [_TOP, y, y], color="0.2", linewidth=0.7, solid_joinstyle="miter")
         text = f"{name} {rank:.2f}" if first else f"{rank:.2f} {name}"

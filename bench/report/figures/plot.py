@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 KINDS = {
     "shots": "accuracy against images per class: the average and every dataset",
+    "sweep": "accuracy against the values of a swept setting, of training or of inference",
     "beta": "accuracy change against beta = 0, on the source and its shifted test sets",
     "prompts": "one method with several prompt sets against images per class",
     "cd": "critical difference diagram of average ranks over datasets",
     "time": "accuracy against seconds of fitting, tuning included",
 }
+SETTINGS = ("sweep", "beta")  # kinds with a setting on the x axis
 FORMATS = ("pdf", "png", "svg")
 
 
@@ -37,21 +39,19 @@ def plot(
     prompts: Sequence[str] = (),
     protocol: str | None = None,
     preset: str | None = None,
-    setting: str = "beta",
+    setting: str | None = None,
     first: Sequence[str] = (),
 ) -> Drawn:
     """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``.
 
-    Intervals are the 95 % ones of bench.stats. Names narrow it down; ``setting``: what ``beta`` has on its x
-    axis; ``first``: methods that are coloured before others where a figure cannot tell all of them apart.
-    Raises BenchError for an unknown kind and where the records that it needs are not there, naming the
-    ``bench run`` that makes them.
+    Intervals are the 95 % ones of bench.stats. Names narrow it down; ``setting``: what ``sweep`` and ``beta``
+    have on their x axis, as ``lr`` or ``safe.lr``; ``first``: methods that are coloured before others where a
+    figure cannot tell all of them apart. Raises BenchError for an unknown kind or setting, and where the
+    records that it needs are not there, naming the ``bench run`` that makes them.
     """
-    name = canonical(kind)
-    if name not in KINDS:
-        raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+    name = check(kind, setting)
     # Seaborn and matplotlib take a second to load.
-    from bench.report.figures import beta, cd, time
+    from bench.report.figures import beta, cd, sweep, time
     from bench.report.figures import prompts as prompts_figure
     from bench.report.figures import shots as shots_figure
     from bench.report.select import Choice
@@ -66,10 +66,22 @@ def plot(
         preset,
         first=tuple(first),
     )
+    if name == "sweep":
+        return sweep.draw(frame, choice, setting)
     if name == "beta":
-        return beta.draw(frame, choice, setting)
+        return beta.draw(frame, choice, setting or "beta")
     draw = {"shots": shots_figure.draw, "prompts": prompts_figure.draw, "cd": cd.draw, "time": time.draw}
     return draw[name](frame, choice)
+
+
+def check(kind: str, setting: str | None = None) -> str:
+    """The kind as ``KINDS`` spells it. Raises BenchError for another, and for a setting that it lacks."""
+    name = canonical(kind)
+    if name not in KINDS:
+        raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+    if setting is not None and name not in SETTINGS:
+        raise BenchError(f"plot {name} has no setting; --setting is for {' and '.join(SETTINGS)}")
+    return name
 
 
 def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:

@@ -59,13 +59,15 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
                             **style.PUBLISHED,
                         )
         ax.set_xticks(range(len(shots)), [str(s) for s in shots])
-        ax.set(xlabel="shots", ylabel="average accuracy (%)", title=series.titles(own)[method])
+        ax.set(xlabel=style.SHOTS, ylabel=style.accuracy(datasets), title=series.titles(own)[method])
         ax.set_xlim(-0.5, len(shots) - 0.5)
         marked = any(a.at in appearances and a.shots in shots for a in published)
         names = {p: f"{p} (uses labels)" for p in labelled} | equal
         style.key(figure, appearances, names, 3, style.published_key(marked))
-    alt = f"Average accuracy of {method} with the prompt sets {', '.join(equal.get(p, p) for p in sets)}"
-    return Drawn(figure, points, alt, (*notes, *gaps, f"average over {', '.join(datasets)}"))
+    over = "average over " if len(datasets) > 1 else ""
+    shown = ", ".join(equal.get(p, p) for p in sets)
+    alt = f"Accuracy of {method} with the prompt sets {shown}, {over}{', '.join(datasets)}"
+    return Drawn(figure, points, alt, (*notes, *gaps))
 
 
 def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:

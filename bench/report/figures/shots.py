@@ -48,8 +48,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             _panel(ax, points[points["panel"] == panel], appearances, flat, others, ticks)
             ax.set_title(panel, fontweight="bold" if panel == AVERAGE else "normal")
             ax.set(
-                ylabel="accuracy (%)" if i % wide == 0 else "",
-                xlabel="shots" if i + wide >= len(panels) else "",
+                ylabel=("accuracy (%)" if len(panels) > 1 else style.accuracy(names))
+                if i % wide == 0
+                else "",
+                xlabel=style.SHOTS if i + wide >= len(panels) else "",
             )
         style.key(
             figure, {**appearances, **flat}, series.titles(own), 5 if page else 3, style.crowd_key(others)

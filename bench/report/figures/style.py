@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
+SHOTS = "shots (images per class)"  # the axis of shots
 GREY = "0.35"
 # Series that are there for comparison only.
 CROWD: dict[str, Any] = {
@@ -119,6 +120,22 @@ def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figu
     return figure, axes[:panels]
 
 
+def accuracy(datasets: Sequence[str]) -> str:
+    """The name of an axis of accuracies on these datasets: of the only one, or that it is an average."""
+    return (
+        f"accuracy on {datasets[0]} (%)"
+        if len(datasets) == 1
+        else f"average accuracy, {len(datasets)} datasets (%)"
+    )
+
+
+RING: dict[str, Any] = {  # around the marker of a point that is named for itself
+    "marker": "o",
+    "markersize": 7,
+    "markerfacecolor": "none",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.9,
+}
 BANDS = 5  # more bands than this in one panel hide one another: bars instead
 
 
@@ -158,15 +175,20 @@ def greys(names: Sequence[str]) -> dict[str, str]:
     return {name: ("--", ":", "-.")[i % 3] for i, name in enumerate(names)}
 
 
-def crowd_key(names: Sequence[str]) -> list[Line2D]:
-    """The legend's line for the series that are drawn as ``CROWD``."""
+def crowd_key(names: Sequence[str], **marks: Any) -> list[Line2D]:
+    """The legend's line for the series that are drawn as ``CROWD``, with these markers."""
     label = f"{len(names)} other method{'s' if len(names) > 1 else ''}"
-    return [Line2D([], [], **CROWD, label=label)] if names else []
+    return [Line2D([], [], **CROWD, **marks, label=label)] if names else []
 
 
 def published_key(any_drawn: bool) -> list[Line2D]:
     """The legend's line for published numbers, where some are drawn."""
     return [Line2D([], [], color=GREY, marker="o", **PUBLISHED, label="published")] if any_drawn else []
+
+
+def wrapped(label: str) -> str:
+    """A label in lines that fit into the legend of a narrow figure."""
+    return textwrap.fill(label, _LABEL, break_on_hyphens=False)
 
 
 def key(
@@ -185,7 +207,7 @@ def key(
     handles = []
     for name, appearance in series.items():
         label = titles.get(name, name)
-        label = textwrap.fill(label, _LABEL, break_on_hyphens=False) if width <= COLUMN else label
+        label = wrapped(label) if width <= COLUMN else label
         if isinstance(appearance, str):
             handles.append(Line2D([], [], color=GREY, linestyle=cast(Any, appearance), label=label))
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,19 +18,21 @@ from bench.report import select
 from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
 from bench.report.select import Choice
-from bench.report.wording import shots_text
+from bench.report.wording import cells_text, shots_text
 from bench.stats import average_interval
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     """One marker per method and shots, joined in the order of shots; seconds on a log axis.
 
-    Seconds are the mean over datasets and seeds of preparing, training every configuration, searching and
-    evaluating, and of the fits the method builds on; encoding is shared by all methods and not in them.
+    Seconds are the mean over datasets of the median over seeds of preparing, training every configuration,
+    searching and evaluating, and of the fits the method builds on; encoding is shared by all methods and not
+    in them. A process's first fit with a method pays for imports and compilation, so that it counts only
+    where there is no other. Rings: the best trade-offs at the most shots (``front``).
     """
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
-    rows, machines = [], set()
+    rows, machines, cold = [], set[str](), list[tuple[str, int]]()
     gaps: dict[tuple[str, int], list[str]] = {}
     for (method, shots), group in own.groupby(["method", "shots"]):
         cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
@@ -36,9 +40,12 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             gaps[str(method), int(str(shots))] = []
             continue
         i = average_interval(cells)
-        timed = [cost(path) for path in group[group["status"] == "ok"]["path"]]
-        machines |= {name for _, name in timed}
-        seconds = sum(s for s, _ in timed) / len(timed)
+        good = group[group["status"] == "ok"]
+        costs = [cost(path) for path in good["path"]]
+        machines |= {c.machine for c in costs}
+        seconds, warm = _seconds(list(good["dataset"]), costs)
+        if not warm:
+            cold.append((str(method), int(str(shots))))
         rows.append(("", method, shots, seconds, 100 * i.estimate, 100 * i.low, 100 * i.high))
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     if not (points["shots"] > 0).any():
@@ -48,28 +55,76 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             f"nothing is complete: {lacking}; "
             f"`{command}` runs what is missing, --datasets narrows the average"
         )
+    best = front(points)
+    points["front"] = points.index.isin(best.index)
     if len(machines) > 1:
         notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
     elif machines:
         notes.append(f"measured on {min(machines)}; encoding is not counted")
-    alt = f"Average accuracy over {', '.join(datasets)} against seconds per cell"
+    if cold:
+        notes.append(
+            f"with imports and other work of a process's first fit, for want of others: {cells_text(cold)}; "
+            "more --seeds or --datasets give others"
+        )
+    what = "Average accuracy over" if len(datasets) > 1 else "Accuracy on"
+    alt = f"{what} {', '.join(datasets)} against seconds per cell"
     chosen, others = series.coloured(own[own["method"].isin(points["series"])], choice)
-    flat = sorted(set(points["series"]) - {*chosen, *others})
-    figure = _scatter(points, [*chosen, *flat], others, series.titles(own))
-    return Drawn(figure, points, alt, (*notes, *series.others(others), *series.gaps(gaps)))
+    shown = sorted({*chosen, *(set(others) & set(best["series"]))})
+    others = [name for name in others if name not in shown]
+    flat = sorted(set(points["series"]) - {*shown, *others})
+    figure = _scatter(points, [*shown, *flat], others, series.titles(own), datasets)
+    said = "; ".join(
+        f"{m} ({x:.2g} s, {y:.2f} %)" for m, x, y in zip(best["series"], best["x"], best["y"], strict=True)
+    )
+    at = shots_text(int(points["shots"].max()))
+    trade = f"best trade-off at {at}, no other being both faster and more accurate: {said}"
+    return Drawn(figure, points, alt, (trade, *notes, *series.others(others), *series.gaps(gaps)))
 
 
-def cost(path: str) -> tuple[float, str]:
-    """Seconds of an evaluation with the fits behind it, and the machine's name."""
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points at the most shots, methods without labels among them, that no other beats; fastest first.
+
+    Another beats a point that is at least as fast (``x``) and as accurate (``y``), and better in one of them.
+    """
+    rivals = points[points["shots"].isin([0, points["shots"].max()])]
+    beaten = [
+        bool(((rivals["x"] <= x) & (rivals["y"] >= y) & ((rivals["x"] < x) | (rivals["y"] > y))).any())
+        for x, y in zip(rivals["x"], rivals["y"], strict=True)
+    ]
+    return rivals[[not b for b in beaten]].sort_values(["x", "y"])
+
+
+class Cost(NamedTuple):
+    """Seconds of an evaluation with the fits behind it, the machine, and whether none was a first fit."""
+
+    seconds: float
+    machine: str
+    warm: bool
+
+
+def cost(path: str) -> Cost:
+    """What the evaluation at ``path`` cost. Raises BenchError where its record is gone."""
     file = Path(path)
     evaluation = store.read(file)
     if not isinstance(evaluation, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    fitting = sum(sum(fit.seconds.values()) for fit in store.behind(file, evaluation))
-    return evaluation.seconds + fitting, evaluation.provenance.device_name or "an unnamed machine"
+    fits = store.behind(file, evaluation)
+    fitting = sum(sum(fit.seconds.values()) for fit in fits)
+    machine = evaluation.provenance.device_name or "an unnamed machine"
+    return Cost(evaluation.seconds + fitting, machine, not any(fit.first for fit in fits))
 
 
-def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], titles: dict[str, str]) -> Figure:
+def _seconds(datasets: Sequence[str], costs: Sequence[Cost]) -> tuple[float, bool]:
+    """Mean over datasets of the median over seeds; whether each has other seeds than first fits."""
+    frame = pd.DataFrame(costs, columns=list(Cost._fields)).assign(dataset=list(datasets))
+    has_warm = frame.groupby("dataset")["warm"].transform("any")
+    counted = frame[frame["warm"] | ~has_warm]
+    return float(counted.groupby("dataset")["seconds"].median().mean()), bool(has_warm.all())
+
+
+def _scatter(
+    points: pd.DataFrame, coloured: list[str], others: list[str], titles: dict[str, str], datasets: list[str]
+) -> Figure:
     appearances = style.appearances(coloured)
     sizes = {n: 3.0 + 0.9 * i for i, n in enumerate(sorted(points["shots"].unique()))}
     with style.context():
@@ -91,7 +146,16 @@ def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], title
                     markeredgecolor="white",
                     zorder=3,
                 )
-        ax.set(xscale="log", xlabel="seconds per cell, tuning included", ylabel="average accuracy (%)")
+        best = points[points["front"]].sort_values("x")
+        line: dict[str, Any] = {
+            "color": "black",
+            "linewidth": 0.7,
+            "linestyle": "--",
+            "drawstyle": "steps-post",
+            **style.RING,
+        }
+        ax.plot(best["x"], best["y"], **line, zorder=3.5)
+        ax.set(xscale="log", xlabel="seconds per cell, tuning included", ylabel=style.accuracy(datasets))
         ax.grid(axis="x")
         ax.xaxis.set_major_locator(
             LogLocator(subs=(1.0,) if points["x"].max() > 20 * points["x"].min() else (1.0, 2.0, 5.0))
@@ -103,5 +167,10 @@ def _scatter(points: pd.DataFrame, coloured: list[str], others: list[str], title
             for n, size in sizes.items()
             if n
         ]
-        style.key(figure, appearances, titles, 3, [*style.crowd_key(others), *shots])
+        crowd = style.crowd_key(others, marker="o", markersize=2)
+        names = (
+            f"best trade-off, {shots_text(int(max(sizes)))}: {', '.join(titles[m] for m in best['series'])}"
+        )
+        front_key = Line2D([], [], **line, label=style.wrapped(names))
+        style.key(figure, appearances, titles, 3, [*crowd, *shots, front_key])
     return figure

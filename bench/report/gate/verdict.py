@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bench.stats import NonInferiority
+
+Finding = Literal["held", "worse", "undecided", "changed"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,20 @@ class Group:
     test: NonInferiority | None
     reason: str
 
+    @property
+    def finding(self) -> Finding:
+        """What the group has done.
+
+        ``changed``: the predictions are others on the same kind of machine, and the accuracy has held.
+        ``worse``: cells failed, or the accuracy has not held: the whole interval of its change is below 0.
+        ``undecided``: the images are too few to say any of these.
+        """
+        if self.passed:
+            return "held"
+        if self.by_agreement and self.test is not None and self.test.passed:
+            return "changed"
+        return "worse" if self.test is None or self.test.interval.high < 0 else "undecided"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -39,3 +56,10 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return all(group.passed for group in self.groups)
+
+    @property
+    def finding(self) -> Finding:
+        """What counts most of what the groups have done."""
+        found = {group.finding for group in self.groups}
+        order: tuple[Finding, ...] = ("worse", "undecided", "changed")
+        return next((one for one in order if one in found), "held")

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
-from bench.report.gate.verdict import Group, Verdict
+from bench.report.gate.verdict import Finding, Group, Verdict
 
 FORMATS = ("text", "github", "json")
+_WORDS: dict[Finding, tuple[str, str]] = {  # of several groups, and of one
+    "worse": ("got worse", "got worse"),
+    "undecided": ("are undecided", "is undecided"),
+    "changed": ("changed", "changed"),
+}
 
 
 def text(verdict: Verdict) -> str:
     """One line per method and shots, then warnings and the outcome."""
     width = max(len(group.name) for group in verdict.groups)
-    lines = [f"{'ok  ' if g.passed else 'FAIL'}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
+    marks: dict[str, str] = {"held": "ok", "worse": "FAIL"}
+    lines = [f"{marks.get(g.finding, g.finding):<9}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
     lines += [f"warning: {warning}" for warning in verdict.warnings]
     return "\n".join([*lines, headline(verdict)]) + "\n"
 
 
 def headline(verdict: Verdict) -> str:
     """The outcome in one line, with what the check could have seen."""
-    bad = [g for g in verdict.groups if not g.passed]
-    cells = sum(g.cells for g in verdict.groups)
-    head = (
-        f"{len(bad)} of {len(verdict.groups)} groups got worse"
-        if bad
-        else f"no method got worse: {cells} cells"
-    )
+    cells, found = sum(g.cells for g in verdict.groups), Counter(g.finding for g in verdict.groups)
+    bad = [
+        f"{found[one]} of {len(verdict.groups)} groups {words}"
+        for one, (words, _) in _WORDS.items()
+        if found[one]
+    ]
+    head = ", ".join(bad) or f"no method got worse: {cells} cells"
     seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
     could = (
         f"; the smallest drop that would have been seen everywhere is {100 * max(seen):.2f} points"
@@ -62,9 +69,19 @@ def as_json(verdict: Verdict) -> str:
             else {"change": t.interval.estimate, "at_worst": t.lower, "smallest_drop_seen": t.smallest_drop}
         )
         numbers = {name: round(100 * x, 4) for name, x in ({"agreement": g.agreement} | points).items()}
-        groups.append({"name": g.name, "cells": g.cells, "passed": g.passed, **numbers, "reason": g.reason})
+        groups.append(
+            {
+                "name": g.name,
+                "cells": g.cells,
+                "passed": g.passed,
+                "finding": g.finding,
+                **numbers,
+                "reason": g.reason,
+            }
+        )
     head = {
         "passed": verdict.passed,
+        "finding": verdict.finding,
         "slow": verdict.slow,
         "speed": verdict.speed,
         "headline": headline(verdict),
@@ -79,7 +96,11 @@ def as_json(verdict: Verdict) -> str:
 
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:
     """Workflow commands: an error per failed group, a warning per warning (an error if speed is strict)."""
-    lines = [_command("error", f"{g.name} got worse", g.reason) for g in verdict.groups if not g.passed]
+    lines = [
+        _command("error", f"{g.name} {_WORDS[g.finding][1]}", g.reason)
+        for g in verdict.groups
+        if not g.passed
+    ]
     for warning in verdict.warnings:
         level = "error" if strict_speed and warning.startswith("slower") else "warning"
         lines.append(_command(level, "bench check", warning))

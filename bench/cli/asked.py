@@ -1,0 +1,102 @@
+"""What `bench run` refuses before any work: options that name nothing, or that the run would not heed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli.options import names
+from bench.errors import BenchError
+from bench.names import KEEP_STATES, canonical
+
+if TYPE_CHECKING:
+    from bench.plan.request import Request
+    from bench.registry import Registry
+
+EXECUTORS = ("local", "ray")
+
+
+def check(
+    *,
+    lists: Mapping[str, str | None],
+    executor: str,
+    ray_address: str | None,
+    jobs: int | None,
+    device: str,
+    keep_states: str,
+    time_budget: float | None,
+    why: bool,
+    dry_run: bool,
+) -> None:
+    """Raises BenchError for a value that no run can have, or that this one would not look at.
+
+    ``lists``: comma-separated options by their flag. Loads torch only where a GPU is named.
+    """
+    from bench.run import devices
+
+    for flag, text in lists.items():
+        if text is not None and not names(text):
+            raise BenchError(f"{flag} '{text}' names nothing: write names with commas, or leave {flag} out")
+    if executor not in EXECUTORS:
+        raise BenchError(f"--executor {executor}: choose {' or '.join(EXECUTORS)}")
+    if ray_address is not None and executor != "ray":
+        raise BenchError(f"--ray-address {ray_address} needs --executor ray")
+    if jobs is not None and executor == "ray":
+        raise BenchError(
+            f"--jobs {jobs} counts processes of this machine; with --executor ray the cluster's size decides"
+        )
+    if keep_states not in KEEP_STATES:
+        raise BenchError(f"--keep-states {keep_states}: choose {', '.join(KEEP_STATES[:-1])} or none")
+    if time_budget is not None and not 0 <= time_budget < math.inf:
+        raise BenchError(f"--time-budget {time_budget}: write minutes from 0 on, as in --time-budget 30")
+    if why and not dry_run:
+        raise BenchError("--why explains a plan: add --dry-run, which prints it and runs nothing")
+    devices.check(device)
+
+
+def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Iterable[str]) -> None:
+    """Raises BenchError for ``--set`` or ``--sweep`` of a method that the run never fits.
+
+    ``set_`` and ``sweep``: the options as they were written. What a method or a prompt set of the run builds
+    on is fitted too; a sweep acts on the methods that were asked for alone.
+    """
+    asked = dict.fromkeys(registry.get(name).name for name in request.methods)
+    read = _with_dependencies(asked, request, registry)
+    for flag, items, known in (("--set", set_, read), ("--sweep", sweep, list(asked))):
+        for text in items:
+            owner = text.partition(".")[0]
+            if canonical(owner) not in map(canonical, known):
+                raise BenchError(
+                    f"{flag} {text}: {canonical(owner)} is not in this run, which has {', '.join(known)}; "
+                    f"add it to --methods, or leave {flag} out"
+                )
+
+
+def plugins(request: Request, registry: Registry, files: Iterable[Path]) -> None:
+    """Raises BenchError for a plugin of which the run uses no method."""
+    asked = [registry.get(name).name for name in request.methods]
+    read = _with_dependencies(asked, request, registry)
+    for file in files:
+        own = [m.name for key, m in registry.methods.items() if registry.sources[key] == str(file)]
+        if not {*own} & {*read}:
+            raise BenchError(
+                f"--plugin {file}: the run has none of its methods ({', '.join(own)}): "
+                f"name them, as in --methods zero-shot,{own[0]}"
+            )
+
+
+def _with_dependencies(asked: Iterable[str], request: Request, registry: Registry) -> list[str]:
+    """The methods that are fitted when these are asked for, by name."""
+    from bench.prompts import TUNERS
+
+    found: dict[str, None] = {}
+    waiting = list(asked)
+    while waiting:
+        method = registry.get(waiting.pop(0))
+        if method.name not in found:
+            found[method.name] = None
+            prompts = (request.prompts if method.uses_prompts else ()) or method.prompts
+            waiting += [*method.after, *(TUNERS[p] for p in map(canonical, prompts) if p in TUNERS)]
+    return list(found)

@@ -1,0 +1,18 @@
+"""What the command's exit codes mean: docs/exit-codes.md says it verb by verb."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """Exit codes. Where several would fit, the first of FAILED, INCOMPLETE, UNDECIDED, CHANGED counts."""
+
+    GOOD = 0
+    FAILED = 1  # something failed or got worse
+    REFUSED = 2  # what was asked for cannot be done; nothing was begun
+    INCOMPLETE = 3  # the same command again goes on
+    UNDECIDED = 4
+    CHANGED = 5
+    INTERRUPTED = 130  # as a shell says of Ctrl-C
+    UNREAD = 141  # as a shell says of a command whose reader has gone

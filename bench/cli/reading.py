@@ -1,0 +1,46 @@
+"""What was read from somebody's own folder, in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.data.reading import HIDDEN
+from bench.names import shown
+
+if TYPE_CHECKING:
+    from bench.data.dataset import Dataset
+    from bench.data.reading import LeftOut
+
+SHOWN = 6  # class names on the line
+_EXAMPLES = 5  # things left out for one reason, up to which the first of them is named
+
+
+def line(dataset: Dataset) -> str:
+    """The line; empty for datasets that come with the program or have its description."""
+    if dataset.spec.base is None:
+        return ""
+    reading = dataset.reading
+    names = ", ".join(map(shown, dataset.classnames[:SHOWN]))
+    more = f" and {len(dataset.classnames) - SHOWN} more" if len(dataset.classnames) > SHOWN else ""
+    sizes = []
+    for part in ("train", "val", "test"):
+        folder = reading.parts.get(part, part) if reading else part
+        sizes.append(
+            f"{part} {len(getattr(dataset, part))}{f' ({shown(folder)}/)' if folder != part else ''}"
+        )
+    inside = f" in {shown(reading.inside)}/" if reading and reading.inside else ""
+    said = (
+        f"read {shown(dataset.name)}{inside}: {len(dataset.classnames)} classes ({names}{more}); "
+        f"{', '.join(sizes)} images"
+    )
+    if reading and reading.left_out:
+        said += "; left out: " + ", ".join(map(_left_out, reading.left_out))
+    if reading and reading.skipped:
+        said += "; skipped: " + ", ".join(f"{shown(name)} ({reason})" for name, reason in reading.skipped)
+    return said
+
+
+def _left_out(left: LeftOut) -> str:
+    """A count and its reason; of what is rare, and not plain by its name, the first example too."""
+    plain = left.reason.startswith(".") or left.reason == HIDDEN or left.count > _EXAMPLES
+    return f"{left.count} {left.reason}{'' if plain else f' ({shown(left.example)})'}"

@@ -1,0 +1,91 @@
+"""Standard output and error: open, writable whatever their encoding, and quiet once their reader has gone."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import select
+import sys
+
+PLAIN = "bench-plain-ascii"  # an encoding and a way to meet errors
+# The signs that texts of the program hold; letters of names are written as escapes instead.
+_SIGNS = {
+    **dict.fromkeys("─━┄┈╌╍┉═", "-"),
+    **dict.fromkeys("│┃┆┊", "|"),
+    **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰╷╶╵╴╸╺━┏┓┗┛┡┩╇", "+"),
+    **dict.fromkeys("‘’", "'"),
+    **dict.fromkeys("“”„", '"'),
+    **dict.fromkeys("–−", "-"),
+    **{"±": "+-", "×": "x", "→": "->", "…": "...", "—": "--", "•": "*", "≤": "<=", "≥": ">=", "†": "+"},
+}
+
+
+def prepare() -> None:
+    """Give every stream a place to write to, and a way to write what its encoding lacks.
+
+    ASCII gets an encoding of another name, because click would write UTF-8 to it instead.
+    """
+    if PLAIN not in _registered:
+        codecs.register(lambda name: _PLAIN_ASCII if name.replace("_", "-") == PLAIN else None)
+        codecs.register_error(PLAIN, _plain)
+        _registered.add(PLAIN)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before we began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            ascii_ = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=PLAIN if ascii_ else None, errors=PLAIN)
+
+
+_ASCII = codecs.lookup("ascii")
+_PLAIN_ASCII = codecs.CodecInfo(
+    _ASCII.encode,
+    _ASCII.decode,
+    _ASCII.streamreader,
+    _ASCII.streamwriter,
+    _ASCII.incrementalencoder,
+    _ASCII.incrementaldecoder,
+    PLAIN,
+)
+_registered: set[str] = set()
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Known signs in ASCII, everything else as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    escaped = (
+        _SIGNS.get(sign) or sign.encode("ascii", "backslashreplace").decode()
+        for sign in error.object[error.start : error.end]
+    )
+    return "".join(escaped), error.end
+
+
+def flush() -> None:
+    """Write what waits in the streams; raises OSError where that cannot be done."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def unread(error: BaseException) -> bool:
+    """Whether an error says that a standard stream has lost its reader: a pipe closed at its other end."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    look = select.poll()
+    for number in (1, 2):
+        look.register(number, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in look.poll(0))
+
+
+def silence() -> None:
+    """Let the interpreter's last flush find a place to write to, whatever has become of the streams."""
+    for number, stream in ((1, sys.__stdout__), (2, sys.__stderr__)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)

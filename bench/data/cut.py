@@ -1,0 +1,50 @@
+"""The splits that the program makes of somebody's images, by nothing but their contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.errors import BenchError
+
+SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
+
+
+def cut(hashes: Mapping[str, str], where: str) -> dict[str, list[str]]:
+    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files together.
+
+    ``hashes`` maps a path to the SHA-256 of its content. Every part gets at least one image. Raises
+    BenchError, beginning with ``where``, when there are fewer than 3 different images.
+    """
+    groups: dict[str, list[str]] = {}
+    for path, content in sorted(hashes.items(), key=lambda item: (item[1], item[0])):
+        groups.setdefault(content, []).append(path)
+    if len(groups) < len(SHARES):
+        raise BenchError(
+            f"{where}: a class needs at least 3 different images (training, validation, test), "
+            f"and this one has {len(groups)}; add images or take the folder away"
+        )
+    result: dict[str, list[str]] = {part: [] for part in SHARES}
+    order = list(SHARES)
+    current = 0
+    for done, group in enumerate(groups.values()):
+        part, later = result[order[current]], len(order) - current - 1
+        full = len(part) >= round(SHARES[order[current]] * len(hashes))
+        if later and part and (full or len(groups) - done <= later):
+            current += 1
+        result[order[current]] += group
+    return result
+
+
+def carved(
+    hashes: Mapping[str, str], rows: list[tuple[str, int]]
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """The training ``rows`` as train and val, which gets a fifth of each class, by content hash."""
+    train: list[tuple[str, int]] = []
+    val: list[tuple[str, int]] = []
+    for label in sorted({label for _, label in rows}):
+        own = [path for path, row_label in rows if row_label == label]
+        contents = sorted({hashes[path] for path in own})
+        held_out = set(contents[: max(1, round(0.2 * len(contents)))])
+        train += [(path, label) for path in own if hashes[path] not in held_out]
+        val += [(path, label) for path in own if hashes[path] in held_out]
+    return train, val

@@ -1,0 +1,73 @@
+"""How the values of an image file become 8-bit RGB, as data.
+
+The published datasets are opened as every reference implementation does it, by Pillow's conversion alone, and
+have no ``Opening``. People's own images come in every form; their ``Opening`` says what a file leaves open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import BenchError
+
+VERSION = 1  # part of every key: raise it when the pixels of an own image may change
+KEYS = ("background", "white", "as_published")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How people's own images are opened (``bench.data.pixels``).
+
+    ``background``: what shows through transparent pixels, red, green and blue from 0 to 255. ``white``: the
+    value that is white in images of 16 bits and more, None for what the file or its values say.
+    """
+
+    background: tuple[int, int, int] = (255, 255, 255)
+    white: float | None = None
+
+    def __str__(self) -> str:
+        """For keys: equal names are equal pixels."""
+        red, green, blue = self.background
+        white = "" if self.white is None else f"-white{self.white:.12g}"
+        return f"own{VERSION}-{red:02x}{green:02x}{blue:02x}{white}"
+
+
+def parse(table: Mapping[str, Any], where: str, own: bool) -> Opening | None:
+    """The opening in a description's table ``[images]``; None is as published.
+
+    ``own``: what an empty table means. ``where`` begins the error messages.
+    """
+    published = table.get("as_published", False)
+    if type(published) is not bool:
+        raise BenchError(f"{where}: as_published must be true or false, not {published!r}")
+    if published and len(table) > 1:
+        raise BenchError(f"{where}: as_published leaves no choice: take it or the other lines away")
+    if published or not (own or table):
+        return None
+    return Opening(_colour(table.get("background", "white"), where), _white(table.get("white"), where))
+
+
+def _colour(name: Any, where: str) -> tuple[int, int, int]:
+    from PIL import ImageColor  # here, so that reading a description loads no images' library
+
+    try:
+        colour: tuple[int, ...] = ImageColor.getrgb(name)
+    except (ValueError, AttributeError, TypeError):
+        colour = ()
+    if len(colour) != 3:
+        raise BenchError(
+            f'{where}: background {name!r} is no opaque colour: write "white", "black" or "#rrggbb"'
+        )
+    red, green, blue = colour
+    return red, green, blue
+
+
+def _white(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise BenchError(f"{where}: white must be a number above 0, such as 4095, not {value!r}")
+    return float(value)

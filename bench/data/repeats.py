@@ -1,0 +1,44 @@
+"""The same pictures, by content, in two parts of a split or in two classes: one line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.names import shown
+
+Rows = Sequence[tuple[str, int]]  # (path, label)
+
+PAIRS = (("test", "train"), ("test", "val"), ("val", "train"))
+SHOWN = 3
+
+
+def repeats(parts: Mapping[str, Rows], hashes: Mapping[str, str], folders: Mapping[str, str]) -> list[str]:
+    """One line for each two parts that share pictures, and one for pictures in several classes.
+
+    ``hashes`` maps every path to the digest of its content, ``folders`` a part to the folder it was read
+    from, if any.
+    """
+    lines = []
+    for part, other in PAIRS:
+        there = {hashes[path]: path for path, _ in reversed(parts[other])}
+        shared = [(path, there[hashes[path]]) for path, _ in parts[part] if hashes[path] in there]
+        if shared:
+            where = f"in {shown(folders[other])}/" if other in folders else f"among the {other} images"
+            lines.append(
+                f"{len(shared)} of {len(parts[part])} {part} images are also {where}, "
+                f"as {shown(shared[0][0])} is {shown(shared[0][1])}"
+            )
+    return lines + _several_classes(parts, hashes)
+
+
+def _several_classes(parts: Mapping[str, Rows], hashes: Mapping[str, str]) -> list[str]:
+    by_content: dict[str, dict[int, str]] = {}
+    for rows in parts.values():
+        for path, label in rows:
+            by_content.setdefault(hashes[path], {}).setdefault(label, path)
+    several = [list(owners.values()) for owners in by_content.values() if len(owners) > 1]
+    if not several:
+        return []
+    examples = "; ".join(" is ".join(map(shown, paths)) for paths in several[:SHOWN])
+    more = f"; {len(several) - SHOWN} more" if len(several) > SHOWN else ""
+    return [f"{len(several)} pictures lie in more than one class: {examples}{more}"]

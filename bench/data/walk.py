@@ -1,0 +1,80 @@
+"""Walking somebody's folders: sub-folders, pictures, and what is passed over, each with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.endings import is_picture, why_not
+from bench.data.reading import HIDDEN
+from bench.errors import BenchError
+from bench.names import shown
+
+# What systems and programs put into folders, as little the user's as a hidden file.
+LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+
+class Unlisted(BenchError):
+    """A folder whose content cannot be listed. ``reason``: the system's, in lower case."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        self.reason = f"cannot be read ({(error.strerror or str(error)).lower()})"
+        super().__init__(f"{shown(str(folder))}: this folder {self.reason}")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One folder's content in plain (case-sensitive) order; ``passed`` is (reason, path below the root)."""
+
+    folders: tuple[str, ...]
+    pictures: tuple[str, ...]
+    passed: tuple[tuple[str, str], ...]
+
+
+def look(root: Path, folder: str = "", links: bool = False) -> Listing:
+    """What is in ``root/folder``; ``links`` lets links to folders count as folders. Raises Unlisted."""
+    folders: list[str] = []
+    pictures: list[str] = []
+    passed: list[tuple[str, str]] = []
+    try:
+        with os.scandir(root / folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            reason = ""
+            if entry.name.startswith(".") or entry.name in LITTER:
+                reason = HIDDEN
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                reason = "behind a dangling link"
+            elif entry.is_dir():
+                if links or not entry.is_symlink():
+                    folders.append(entry.name)
+                else:
+                    reason = "behind a link to a folder"
+            elif not is_picture(entry.name):
+                reason = why_not(entry.name)
+            elif entry.is_file():
+                pictures.append(entry.name)
+            else:
+                reason = "that are no regular files"
+            if reason:
+                passed.append((reason, f"{folder}/{entry.name}" if folder else entry.name))
+    except OSError as error:
+        raise Unlisted(root / folder, error) from error
+    return Listing(tuple(folders), tuple(pictures), tuple(passed))
+
+
+def below(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The pictures below ``root/folder`` at any depth, a folder's own before those of its sub-folders, and
+    what was passed over: paths relative to ``root``. Raises Unlisted.
+    """
+    pictures: list[str] = []
+    passed: list[tuple[str, str]] = []
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        listing = look(root, here)
+        pictures += [f"{here}/{name}" for name in listing.pictures]
+        passed += listing.passed
+        waiting += [f"{here}/{name}" for name in reversed(listing.folders)]
+    return pictures, passed

@@ -1,0 +1,160 @@
+"""Batches that a small support set cannot fill: shortened while planning, so that the fit key says what runs.
+
+Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so its batch becomes the largest
+that can be drawn. The other rules take what there is and stay as they are. No torch.
+
+Legend: N images, V views of each, T a static batch: the rows of all streams together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bench.errors import BenchError, MissingData
+from bench.interface import TEXT, Facts, Method, Recipe, Stream
+from bench.recipe import legal, pool_rows
+
+BATCH = "batch"  # the setting, and the static axis that also sets the streams' batches (bench/train/span.py)
+
+
+def size(stream: Stream, facts: Facts) -> tuple[int, int]:
+    """N and V of the rows that a stream will have: prompts (in one view) where its rows are texts."""
+    return (facts.n_prompts, 1) if stream.source == TEXT else (facts.n_support, len(stream.views))
+
+
+def rows(stream: Stream, facts: Facts) -> int:
+    """How many rows a stream offers."""
+    return pool_rows(stream.rows, *size(stream, facts))
+
+
+def check(method: Method, values: Mapping[str, Any]) -> None:
+    """Raises BenchError where the setting ``batch`` asks for less than one row."""
+    asked = values.get(BATCH)
+    for one in asked if isinstance(asked, tuple) else (asked,):
+        if isinstance(one, int | float) and one < 1:
+            raise BenchError(f"{method.name}.{BATCH} must be a positive number of rows, not {one}")
+
+
+def shortened(
+    method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with batches that can be drawn, and what was changed, in lines that name the method.
+
+    A recipe whose batches can all be drawn comes back as it is. Raises MissingData where a stream has too few
+    rows for any batch, BenchError where a batch is not a positive number of rows.
+    """
+    notes = _by_the_method(method, values, recipe, facts)
+    for part in (_own, _static):
+        recipe, said = part(method, recipe, facts)
+        notes += said
+    shots = f"{facts.shots} shot{'s' if facts.shots != 1 else ''}"
+    return recipe, tuple(f"{method.name}, {shots}: {line}" for line in notes)
+
+
+def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """Streams that say for themselves how many rows they take at a step, where no static axis does."""
+    notes: list[str] = []
+    if BATCH in recipe.static:
+        return recipe, notes
+    streams = dict(recipe.streams)
+    for name, stream in recipe.streams.items():
+        there = rows(stream, facts)
+        asked = there if stream.batch is None else stream.batch
+        if legal(stream.order, there, asked):
+            continue
+        if there and asked < 1:
+            raise BenchError(f"{method.name}: batch {asked} of its stream '{name}' is not a positive number")
+        if there < 2:
+            raise _too_few(method, recipe, facts)
+        streams[name] = replace(stream, batch=there - 1)
+        which = f" of {name}" if len(streams) > 1 else ""
+        notes.append(f"{BATCH}{which} {asked} -> {there - 1} ({_counted(stream, facts)})")
+    return (replace(recipe, streams=streams) if notes else recipe), notes
+
+
+def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """The static axis ``batch``, where there is one: the rows of its streams together.
+
+    Sizes that cannot be drawn are left out (protocol 6.2, 13.1); where none is left, the largest that can be
+    drawn takes their place, in the streams' shares.
+    """
+    asked = recipe.static.get(BATCH, ())
+    shared = {name: s.batch for name, s in recipe.streams.items() if s.batch is not None}
+    whole = sum(shared.values())
+
+    def shares(T: int) -> dict[str, int]:
+        return {name: batch * T // whole if whole else batch for name, batch in shared.items()}
+
+    def fits(T: int) -> bool:
+        streams = recipe.streams
+        return all(legal(streams[n].order, rows(streams[n], facts), b) for n, b in shares(T).items())
+
+    kept = tuple(T for T in asked if fits(T))
+    if kept == asked:
+        return recipe, []
+    if kept:
+        left_out = ", ".join(str(T) for T in asked if T not in kept)
+        static, streams = {**recipe.static, BATCH: kept}, recipe.streams
+        note = f"{BATCH} {left_out} left out ({_all_counted(recipe, facts)})"
+    else:
+        # A share below a stream's rows bounds the whole, so that a huge batch is not counted down from.
+        bounds = [(rows(recipe.streams[n], facts) + 1) * whole // b for n, b in shared.items() if b]
+        T = next((T for T in range(min((max(asked), *bounds)), 0, -1) if fits(T)), None)
+        if T is None:
+            raise _too_few(method, recipe, facts)
+        parts = shares(T)
+        streams = {n: replace(s, batch=parts.get(n, s.batch)) for n, s in recipe.streams.items()}
+        kept = (sum(parts.values()),)
+        static = {**recipe.static, BATCH: kept}
+        note = f"{BATCH} {_listed(asked)} -> {kept[0]} ({_all_counted(recipe, facts)})"
+    fixed = dict(recipe.fixed)
+    if BATCH in fixed and fixed[BATCH] not in kept:
+        fixed[BATCH] = kept[0]
+    return replace(recipe, streams=streams, static=static, fixed=fixed), [note]
+
+
+def _by_the_method(method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts) -> list[str]:
+    """What a method did to its setting ``batch`` by itself, where it is a static axis.
+
+    Raises BenchError where the setting is too small for the method's streams and a larger batch stands there.
+    """
+    asked, made = values.get(BATCH), recipe.static.get(BATCH)
+    if not isinstance(asked, tuple) or made is None:
+        return []
+    if other := [T for T in made if T not in asked]:
+        if max(other) > max(asked):
+            raise BenchError(
+                f"{method.name}.{BATCH}={_listed(asked)} cannot be shared between its streams "
+                f"({', '.join(recipe.streams)}); choose at least {len(recipe.streams)}"
+            )
+        return [f"{BATCH} {_listed(asked)} -> {_listed(made)} ({_all_counted(recipe, facts)})"]
+    if left_out := [T for T in asked if T not in made]:
+        return [f"{BATCH} {_listed(left_out)} left out ({_all_counted(recipe, facts)})"]
+    return []
+
+
+def _too_few(method: Method, recipe: Recipe, facts: Facts) -> MissingData:
+    return MissingData(
+        f"{method.name} draws batches of fewer rows than there are, of {_all_counted(recipe, facts)}: "
+        "add shots, classes, or views or prompts"
+    )
+
+
+def _listed(sizes: tuple[int, ...] | list[int]) -> str:
+    return ", ".join(map(str, sizes))
+
+
+def _all_counted(recipe: Recipe, facts: Facts) -> str:
+    return ", ".join(_counted(stream, facts) for stream in recipe.streams.values())
+
+
+def _counted(stream: Stream, facts: Facts) -> str:
+    """A stream's rows in words."""
+    N, V = size(stream, facts)
+    there = rows(stream, facts)
+    if stream.source == TEXT:
+        return f"{N} prompt{'s' if N != 1 else ''}"
+    images = f"{N} support image{'s' if N != 1 else ''}"
+    return images if there == N else f"{images} x {V} views = {there} rows"

@@ -1,0 +1,90 @@
+"""What the plan knows of a dataset's classes: which cannot be told apart by texts, or learnt from a draw.
+
+No image is opened and no text encoded for it. No torch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+from bench.clip.cleaning import cleaned, is_byte_pair, pieces
+from bench.clip.spec import BackboneSpec
+from bench.data.dataset import Dataset, Draw
+from bench.prompts import PromptSet
+
+_NAMED = 3  # classes that are named one by one
+_LONG = 60  # characters of a name or text
+_MEND = "rename a folder, or the class by [classnames] rename in the dataset's TOML file"
+
+
+def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
+    """Why a prompt set cannot tell the dataset's classes apart on a backbone, in a line; empty where it can.
+
+    Classes of equal names may have equal texts, as elsewhere (``bench.clip.text.classifier``).
+    """
+    names = dataset.classnames
+    if len(names) < 2:
+        return f"{'one class' if names else 'no class'} gives nothing to tell apart: add another"
+    if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
+        return f"class {_quoted(empty)} has no text in its name: {_MEND}"
+    read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
+    groups = [g for g in _equal(prompts.prompts, read) if len({names[k] for k in g}) > 1]
+    if not groups:
+        return ""
+    same = list(dict.fromkeys(names[k] for k in groups[0]))
+    more = f" (and {len(groups) - 1} more such groups)" if groups[1:] else ""
+    text = _short(cleaned(prompts.prompts[groups[0][0]][0]))
+    return (
+        f"classes {_quoted(same)}{more} have the same text for {spec.name}, '{text}', "
+        f"so they cannot be told apart: {_MEND}"
+    )
+
+
+def note(prompts: PromptSet, dataset: Dataset) -> str:
+    """A line about class names without a letter, whose texts say little; empty where there are none."""
+    if not prompts.templates:
+        return ""
+    bare = [name for name in dataset.classnames if not any(map(str.isalpha, cleaned(name)))]
+    if not bare:
+        return ""
+    return (
+        f"{len(bare)} of {len(dataset.classnames)} class names have no letter ({_quoted(bare)}): "
+        "their texts say little; [classnames] rename in its TOML file gives names"
+    )
+
+
+def unseen(dataset: Dataset, draw: Draw) -> str:
+    """Why a support set cannot teach all classes, in a line; empty where it can, or where nothing learns."""
+    there = set(draw.train.labels)
+    if not there:
+        return ""
+    lacking = [name for k, name in enumerate(dataset.classnames) if k not in there]
+    if not lacking:
+        return ""
+    return f"there is no training image of class {_quoted(lacking)}: add some, or leave the class out"
+
+
+def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
+    """Groups of classes whose prompts are read alike, one by one; the first prompts sift out most."""
+    groups = [list(range(len(prompts)))]
+    for whole in (False, True):
+        sifted = []
+        for group in groups:
+            buckets: dict[Hashable, list[int]] = defaultdict(list)
+            for k in group:
+                buckets[tuple(read(text) for text in (prompts[k] if whole else prompts[k][:1]))].append(k)
+            sifted += [bucket for bucket in buckets.values() if len(bucket) > 1]
+        groups = sifted
+    return groups
+
+
+def _quoted(names: Sequence[str]) -> str:
+    shown = [f"'{_short(name)}'" for name in names[:_NAMED]]
+    if len(names) > _NAMED:
+        return f"{', '.join(shown)} and {len(names) - _NAMED} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown[1:] else shown[0]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."

@@ -1,0 +1,31 @@
+"""The device that a name means. torch is loaded only where a device has to be looked for."""
+
+from __future__ import annotations
+
+import re
+
+from bench.errors import BenchError
+from bench.lazy import torch
+
+
+def check(name: str) -> None:
+    """Raises BenchError for a name that no device can have, or for a GPU that is not there."""
+    given = re.fullmatch(r"auto|(cpu|cuda)(?::(0|[1-9]\d*))?", name)
+    if not given:
+        raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
+    if given[1] == "cuda":
+        if not torch.cuda.is_available():
+            raise BenchError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
+        count = torch.cuda.device_count()
+        if int(given[2] or 0) >= count:
+            raise BenchError(
+                f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
+            )
+
+
+def pick(name: str) -> str:
+    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
+    check(name)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

@@ -1,0 +1,136 @@
+"""What a run shows while it works: stages, their rates, and a time left that has a basis."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench.cli.pace import Pace
+from bench.cli.progress import Board, clock_text
+from bench.plan.estimate import Guess
+from bench.run.outcome import Ended, Now
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def guesses(recorded: bool = False) -> Mapping[str, Guess]:
+    """Two quick cells and four that cost a hundred times as much."""
+    quick = {f"q{i}": Guess(("zero-shot", 0), 0.1, recorded) for i in range(2)}
+    return quick | {f"s{i}": Guess(("safe", 1), 10.0, recorded) for i in range(4)}
+
+
+def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
+    """Four slow cells are left, guessed at ten seconds each: the quick ones were no longer than guessed."""
+    pace = Pace(guesses())
+    assert pace.seconds() is None
+    pace.cell("q0", None)
+    pace.cell("q1", 0.1)
+    assert pace.seconds() is None, "a tenth of a second of forty says nothing"
+    pace.cell("s0", 20.0)
+    assert pace.seconds() == pytest.approx(60.0), "three more as long as the one that was seen"
+    pace.jobs = 3
+    assert pace.seconds() == pytest.approx(20.0)
+
+
+def test_what_was_seen_scales_what_was_not() -> None:
+    """A kind that was never seen takes as much longer than guessed as the others did, nearly."""
+    pace = Pace({**guesses(), "other": Guess(("coop", 1), 10.0, False)})
+    for key in ("q0", "q1", "s0", "s1", "s2", "s3"):
+        pace.cell(key, 3 * pace.left[key].seconds)
+    assert pace.seconds() == pytest.approx(10 * (120.6 + 2.51) / (40.2 + 2.51))
+
+
+def test_earlier_records_are_a_basis_from_the_start() -> None:
+    assert Pace(guesses(recorded=True)).seconds() == pytest.approx(40.2)
+    assert Pace(guesses(recorded=True), images=100).seconds() is None, "but for images, whose rate is unknown"
+    assert Pace(guesses(recorded=True), images=None).seconds() is None
+
+
+def test_the_first_batch_is_not_charged_and_images_count_by_their_rate() -> None:
+    clock = Clock()
+    pace = Pace(guesses(recorded=True), images=1000, clock=clock)
+    pace.image(0)
+    clock.now = 30.0  # the model is loaded
+    pace.image(50)
+    assert pace.rate() is None and pace.seconds() is None
+    clock.now = 31.0
+    pace.image(150)
+    assert pace.rate() == pytest.approx(100.0) and pace.images == 850
+    assert pace.seconds() == pytest.approx(8.5 + 40.2)
+    clock.now = 500.0  # cells were done meanwhile
+    pace.image(0)
+    pace.image(50)
+    assert pace.rate() == pytest.approx(100.0) and pace.images == 800
+
+
+def test_a_failed_cell_is_left_no_more() -> None:
+    pace = Pace(guesses(recorded=True))
+    for key in guesses():
+        pace.cell(key, None)
+    assert pace.seconds() == 0.0
+
+
+def test_lines_of_a_pipe(capsys: Any) -> None:
+    """A line a cell; of a stage with images one as it starts, and one for ten seconds and a tenth of it."""
+    clock = Clock()
+    board = Board(6, Pace(guesses(), images=8100, clock=clock), clock)
+    board.watch(Now("encoding emoji", 0, 8100))
+    for second in range(1, 63):
+        clock.now = float(second)
+        board.watch(Now("encoding emoji", min(8100, 130 * second), 8100))
+    board.watch(Now("fitting safe emoji"))
+    clock.now = 70.0
+    board.advance(Ended("s0", "safe emoji", 8.0), 1, 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "encoding emoji: 0 of 8,100 images  (0:00)"
+    assert lines[1] == "encoding emoji: 1,300 of 8,100 images, 130 a second  (0:10)"
+    assert len(lines) == 1 + 6 + 1
+    # three more of eight seconds, and two of a tenth of a second by their guess
+    assert lines[-1] == "[1/6] safe emoji  (1:10, about 0:24 left)"
+
+
+def test_a_slow_stage_is_heard_of_every_minute(capsys: Any) -> None:
+    clock = Clock()
+    board = Board(1, Pace({}, images=10**6, clock=clock), clock)
+    for second in range(600):
+        clock.now = float(second)
+        board.watch(Now("encoding imagenet", second, 10**6))
+    assert len(capsys.readouterr().err.splitlines()) == 10
+
+
+def test_a_terminal_shows_the_stage_and_counts_the_time_down() -> None:
+    clock = Clock()
+    board = Board(4, Pace(guesses(recorded=True), images=8100, clock=clock), clock)
+    board.live = True
+    screen = io.StringIO()
+    board.progress.live.console = Console(file=screen, width=100, force_terminal=True)
+
+    def shown() -> str:
+        console = Console(file=io.StringIO(), width=80)
+        console.print(board.progress.get_renderable())
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return text
+
+    assert "starting" in shown() and "0/4 cells" in shown() and "left" not in shown()
+    for second, done in ((0, 0), (1, 100), (2, 1240)):
+        clock.now = float(second)
+        board.watch(Now("encoding emoji", done, 8100))
+    assert "encoding emoji: 1,240 of 8,100 …" in shown(), "what is long gives way to the numbers"
+    assert "about 0:46 left" in shown(), "6,860 images at 1,140 a second, and 40.2 seconds of cells"
+    clock.now = 12.0
+    assert "about 0:36 left" in shown()
+    board.advance(Ended("q0", "zero-shot emoji", None), 1, 4)
+    assert "1/4 cells" in shown() and "zero-shot emoji" in shown()
+
+
+def test_times_in_words() -> None:
+    assert [clock_text(s) for s in (7.9, 750, 3750)] == ["0:07", "12:30", "1:02:30"]

@@ -1,0 +1,75 @@
+"""Two datasets of one name are two columns; one dataset that was moved or renamed is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from bench.records.keys import EvaluationKey
+from bench.records.types import Cell, EvaluationRecord, Failure, FitRecord, Record
+from bench.report.apart import apart
+from tests.report.recorded import cell_of, key_of
+
+PLACE = {"a": "aaaaaaaa", "b": "bbbbbbbb", "": ""}
+CONTENT = {"1": "1" * 64, "2": "2" * 64}
+
+
+def records(name: str, identity: str, content: str, method: str = "safe") -> list[tuple[Path, Record]]:
+    """A fit and its evaluation."""
+    where = {
+        "method": method, "dataset": name, "shots": 1, "seed": 1, "backbone": "pocket-rn", "prompts": "hand",
+        "protocol": "recipe", "preset": "quick",
+    }  # fmt: skip
+    parts = key_of({**where, "dataset": name}, version=1)
+    parts = replace(parts, dataset=CONTENT[content])
+    cell: Cell = cell_of(where)
+    fit = FitRecord(schema=2, key=parts.digest(), cell=cell, parts=parts, dataset_identity=PLACE[identity])
+    on = EvaluationKey(fit=fit.key, target=CONTENT[content])
+    evaluation = EvaluationRecord(
+        schema=2, key=on.digest(), fit=fit.key, cell=cell, target=name, parts=on, n=4, top1=0.5, top5=1.0,
+        target_identity=PLACE[identity],
+    )  # fmt: skip
+    return [(Path(f"{method}-{identity}-{content}.json"), r) for r in (fit, evaluation)]
+
+
+def names(*several: list[tuple[Path, Record]]) -> list[str]:
+    """The name of each pair of records, and that the pair agrees."""
+    found = apart([pair for pairs in several for pair in pairs])
+    result = []
+    for fit, evaluation in zip(found[::2], found[1::2], strict=True):
+        e = evaluation[1]
+        assert isinstance(e, EvaluationRecord)
+        assert fit[1].cell.dataset == e.cell.dataset == e.target
+        result.append(e.target)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([("birds", "a", "1"), ("birds", "b", "2")], ["birds-aaaaaa", "birds-bbbbbb"]),
+        ([("birds", "a", "1"), ("birds-bbbbbb", "b", "2")], ["birds", "birds-bbbbbb"]),
+        ([("birds", "a", "1"), ("birds", "a", "2")], ["birds", "birds"]),  # its images were exchanged
+        ([("birds", "a", "1"), ("birds", "b", "1")], ["birds", "birds"]),  # it was moved
+        ([("birds-aaaaaa", "a", "1"), ("birds", "a", "1")], ["birds", "birds"]),
+        ([("emoji", "", "1"), ("emoji", "", "2")], ["emoji", "emoji"]),  # a name of the catalog
+        ([("birds", "", "1"), ("birds", "b", "2")], ["birds", "birds-bbbbbb"]),
+    ],
+)
+def test_names(made: list[tuple[str, str, str]], expected: list[str]) -> None:
+    pairs = [records(name, where, what, f"m{i}") for i, (name, where, what) in enumerate(made)]
+    assert names(*pairs) == expected
+
+
+def test_a_failed_fit_goes_with_its_dataset() -> None:
+    pairs = [*records("birds", "a", "1"), *records("birds", "b", "2", "coop")]
+    (_, fit), *_ = records("birds", "b", "2", "tip-adapter")
+    assert isinstance(fit, FitRecord)
+    failure = Failure(
+        schema=2, key=fit.key, of="fit", fit=fit.key, cell=fit.cell, stage="fit", error="no", parts=fit.parts,
+        dataset_identity=PLACE["b"],
+    )  # fmt: skip
+    *_, (_, last) = apart([*pairs, (Path("x"), failure)])
+    assert last.cell.dataset == "birds-bbbbbb"
