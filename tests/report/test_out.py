@@ -58,7 +58,7 @@ def test_the_format_follows_the_ending(
         (("table",), ("--format", "latec"), "did you mean 'latex'"),
         (("compare", "safe", "coop"), ("--out", "t"), "end it in .txt"),
         (("report",), ("--out", "t.pdf"), "name it t.html"),
-        (("plot",), ("--out", "t.doc"), "one of: pdf, png, svg"),
+        (("plot",), ("--out", "t.doc"), "name it t.pdf or t.png or t.svg"),
     ],
 )
 def test_other_endings_are_refused_before_records_are_read(

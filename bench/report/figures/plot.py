@@ -89,7 +89,9 @@ def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
     from bench.report.figures import style
 
     if form not in FORMATS:
-        raise _unknown(form)
+        raise BenchError(
+            f"figure format '{form}': unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}"
+        )
     nameless = {
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "svg": {"Date": None, "Creator": None},
@@ -102,18 +104,4 @@ def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
 
 def save(drawn: Drawn, path: Path, dpi: int = 300) -> None:
     """Write the figure as the format of the path's suffix. Raises BenchError for a suffix that is none."""
-    write_bytes(path, encode(drawn, form_of(path), dpi))
-
-
-def form_of(path: Path) -> str:
-    """The format of a path's suffix. Raises BenchError for a suffix that is none."""
-    form = path.suffix.removeprefix(".").lower()
-    if form not in FORMATS:
-        raise _unknown(form)
-    return form
-
-
-def _unknown(form: str) -> BenchError:
-    return BenchError(
-        f"figure format '{form}': unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}"
-    )
+    write_bytes(path, encode(drawn, path.suffix.removeprefix(".").lower(), dpi))
