@@ -127,7 +127,7 @@ def kind(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[str, Ki
     if asked:
         good = good[good["method"].map(canonical).isin(asked)]
     known: dict[str, None] = {}
-    for method, some in sorted(good.groupby("method"), key=lambda group: str(group[0]) != "safe"):
+    for method, some in good.groupby("method"):
         late = some[[setting.name in held for held in some["values"]]]
         row = (late if len(late) else some).iloc[0]
         mine = values(row["path"], str(method))
