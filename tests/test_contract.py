@@ -48,7 +48,7 @@ CARELESS = {
         "output shapes",
         "shape (1, 4)",
     ),
-    "not a number": (ROWS, f"float('nan') * {ROWS}", "runs", "not finite"),
+    "not a number": (ROWS, f"float('nan') * {ROWS}", "runs", "diverged at every point"),
     "centred on its batch": (
         ROWS,
         ROWS.replace("features[POOLED]", "features[POOLED] - features[POOLED].mean(0)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,7 +94,13 @@ def test_names_without_letters_run_and_are_noted(tmp_path: Path) -> None:
 
 
 def test_one_class_is_nothing_to_tell_apart(tmp_path: Path) -> None:
-    made = plan(folder(tmp_path / "data", "fox"))
+    """A list may hold one class; a folder with one is refused when it is read."""
+    rows = {part: [[f"{part}.png", 0, "fox"]] for part in ("train", "val", "test")}
+    (tmp_path / "split.json").write_text(json.dumps(rows))
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nreader = "coop-split"\nfolder = "."\n[options]\nfile = "split.json"\n'
+    )
+    made = plan(tmp_path / "mine.toml")
     assert not made.fits and "one class gives nothing to tell apart" in reasons(made)["safe"]
 
 

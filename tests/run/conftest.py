@@ -76,11 +76,11 @@ def bench(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("BENCH_CACHE", str(cache))
 
     def call(verb: str, *arguments: object, data: Path | None = images) -> Result:
-        extra: tuple[str, ...] = ()
-        if verb == "run":
-            extra = ("--backbone", "pocket-rn", "--seeds", "1", "--shots", "2", *quick(arguments))
-            extra += ("--datasets", str(data)) if data else ()
-        return CliRunner().invoke(app, [verb, *extra, *map(str, arguments)])
+        usual = {"--backbone": "pocket-rn", "--seeds": "1", "--shots": "2"}
+        usual |= {"--datasets": str(data)} if data else {}
+        missing = [w for flag, value in usual.items() if flag not in arguments for w in (flag, value)]
+        words = [*missing, *quick(arguments)] if verb == "run" else []
+        return CliRunner().invoke(app, [verb, *words, *map(str, arguments)])
 
     return call
 

@@ -210,7 +210,7 @@ def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
             protocol="recipe",
             preset="quick",
         )
-        return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"name": name})})
+        return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"digest": name})})
 
     plan = []
     for cell in [(d, k, s) for s in (1, 2) for d in ("x", "y") for k in (1, 4)]:

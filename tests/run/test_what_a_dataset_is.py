@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import Result
 
 from bench.plan import planner
 from bench.plan.request import Request
@@ -149,7 +150,7 @@ def test_exchanged_images_are_encoded_and_measured_anew(bench: Bench, listed: Pa
     assert " 0 encodes" not in anew.output
     frame = load_results(results)
     assert len(frame) == 2, "the older content is left out"
-    assert "older content of mine" in " ".join(frame.attrs["notes"])
+    assert "older images of mine" in " ".join(frame.attrs["notes"])
     by_key = {r.key: r for r in of_type(results, EvaluationRecord)}
     assert {by_key[key].target_covers for key in frame["key"]} == {"contents"}
     old = {r.key for r in by_key.values()} - set(frame["key"])
@@ -160,12 +161,16 @@ def test_features_of_exchanged_images_are_not_used_by_another_results_folder(
     bench: Bench, listed: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    where = ("--methods", "zero-shot", "--cache", store)
-    assert bench("run", *where, "--results", tmp_path / "one", data=listed).exit_code == 0
+
+    def run(name: str, cache: Path) -> Result:
+        where = ("--results", tmp_path / name, "--cache", cache)
+        return bench("run", "--methods", "zero-shot", *where, data=listed)
+
+    assert run("one", store).exit_code == 0
     exchange(listed)
-    two = bench("run", *where, "--results", tmp_path / "two", data=listed)
+    two = run("two", store)
     assert "15 encodes" in two.output, two.output
-    new = bench("run", *where, "--results", tmp_path / "three", "--cache", tmp_path / "new", data=listed)
+    new = run("three", tmp_path / "new")
     assert new.exit_code == 0
     (a,), (b,) = (of_type(tmp_path / name, EvaluationRecord) for name in ("two", "three"))
     assert a.top1 == b.top1
