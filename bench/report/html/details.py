@@ -13,6 +13,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
+from bench.report.coordinates import CELL
 from bench.report.marks import LEVEL, outcomes
 from bench.report.table import Row, Score
 from bench.report.wording import shots_text
@@ -67,7 +68,9 @@ class Details:
         if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
         fit = store.fit_of(Path(path), record)
-        cell = {k: v for k, v in msgspec.to_builtins(record.cell).items() if k != "seed"}
+        row = self.rows[path]  # which tells datasets of one name apart
+        cell = msgspec.to_builtins(record.cell) | {name: row[name] for name in CELL}
+        del cell["seed"]
         facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
         return {
             "seed": record.cell.seed,
@@ -84,7 +87,7 @@ class Details:
             "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
             "provenance": self._share(facts),
             "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
-            "written": str(self.rows.get(path, {}).get("written", "")),
+            "written": str(row["written"]),
             "fit": record.fit,
             "evaluation": record.key,
         }
