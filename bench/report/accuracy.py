@@ -15,7 +15,7 @@ from bench.report.means import average, by_row, by_target, mean_over_seeds
 from bench.report.naming import Namer
 from bench.report.select import Choice, for_tables, in_order, one_backbone
 from bench.report.table import AVERAGE, FAILED, Row, Table
-from bench.report.wording import cells_text, listed, shots_list
+from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
 TARGETS_AVERAGE = "average of shifts"
 _MOST = 5  # causes of errors that are spelt out
@@ -224,8 +224,7 @@ def _fewer(table: Table) -> list[str]:
 def _seeds(row: Row, there: Sequence[int]) -> str:
     """``seed 1, not 2 and 3``: which of all seeds of a row's shots are there."""
     away = [str(s) for s in sorted((*row.seeds, *row.absent)) if s not in there]
-    text = listed([str(s) for s in there], len(there))
-    return f"seed{'s' if len(there) > 1 else ''} {text}, not {listed(away, len(away))}"
+    return f"{seeds_list(there)}, not {listed(away, len(away))}"
 
 
 def _rows(table: Table, names: Sequence[str], numbers: Sequence[int]) -> str:

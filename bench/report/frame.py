@@ -122,6 +122,17 @@ def _correct(name: str, stamp: int) -> NDArray[np.bool_]:
     return np.asarray(arrays["top1"] == arrays["labels"])
 
 
+def stacked(paths: Sequence[str]) -> NDArray[np.bool_]:
+    """Right or wrong by seed and test image (S, n) of the evaluations at these paths, one for each seed.
+
+    Raises BenchError where predictions are gone, or are of different test sets.
+    """
+    vectors = [correct(path) for path in paths]
+    if len({len(v) for v in vectors}) > 1:
+        raise BenchError(f"{paths[0]}: other seeds were measured on another test set; run the cell again")
+    return np.stack(vectors)
+
+
 def _row(
     path: Path, r: EvaluationRecord | Failure, fits: Mapping[str, FitRecord], labelled: frozenset[str]
 ) -> dict[str, Any]:

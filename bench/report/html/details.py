@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,11 @@ class Details:
 
     def payload(self) -> dict[str, Any]:
         """JSON for the page's script."""
-        for number, interval in _intervals(self._entries).items():
+        intervals, lost = _intervals(self._entries)
+        for number, interval in intervals.items():
             self.cells[number]["interval"] = interval
+        for number, reason in lost.items():
+            self.cells[number]["no_interval"] = reason
         return {"cells": self.cells, "shared": self.shared}
 
     def _share(self, value: Any) -> int:
@@ -122,11 +124,13 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
     return lines
 
 
-def _intervals(entries: Mapping[int, Score]) -> dict[int, list[float]]:
-    """Low and high end in percent of each entry whose predictions are there."""
-    known = {}
+def _intervals(entries: Mapping[int, Score]) -> tuple[dict[int, list[float]], dict[int, str]]:
+    """Low and high end in percent of each entry whose predictions are there, and why others have none."""
+    known, lost = {}, {}
     for number, entry in entries.items():
-        with suppress(BenchError):
+        try:
             known[number] = [outcomes(entry)]
+        except BenchError as error:
+            lost[number] = str(error)
     intervals = average_intervals(list(known.values()), LEVEL) if known else []
-    return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}
+    return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}, lost
