@@ -35,11 +35,11 @@ def apart(records: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
     stay with their own. Records without a place go to the dataset that holds or held their content, else to
     the only one that bears their name. Names of the catalog stay as they are.
     """
+    if not any(map(_has_place, (record for _, record in records))):
+        return list(records)
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = [_said(record, fits) for _, record in records]
     every = sorted({one for of_record in said for one in of_record})  # the oldest first
-    if not any(one.place for one in every):
-        return list(records)
     holds = {one.place: one.place for one in every if one.place}
     holds |= {one.place: one.content for one in every if one.place and one.content}
     dataset = _datasets(every, holds)
@@ -48,6 +48,10 @@ def apart(records: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
         (path, _renamed(record, [names[dataset[one]] for one in of_record]))
         for (path, record), of_record in zip(records, said, strict=True)
     ]
+
+
+def _has_place(record: Record) -> bool:
+    return bool(record.target_identity if isinstance(record, EvaluationRecord) else record.dataset_identity)
 
 
 def _said(record: Record, fits: Mapping[str, FitRecord]) -> list[Said]:

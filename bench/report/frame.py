@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ COLUMNS = (
 # failed cells only, which never got as far as having its texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
+_PRECISION = {dtype: name for name, dtype in PRECISIONS.items()}
+_coordinates = attrgetter(*CELL)
+
 
 def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: a row per evaluation and a row per failure.
@@ -77,8 +81,8 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     with codec.many():
         rows = _rows(apart([record for folder in folders for record in _read(Path(folder))]))
         kept, notes = current.only(rows)
+        kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
-    frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
     frame.attrs["notes"] = notes
     return frame
 
@@ -151,7 +155,7 @@ def _row(
     also = fit.prompts_also if fit else None
     uses = fit.prompts_use_labels if fit else None
     return {
-        **{name: getattr(cell, name) for name in CELL},
+        **dict(zip(CELL, _coordinates(cell), strict=True)),
         **outcome,
         "target": r.target or cell.dataset,
         "variant": variant(r, fit, fits),
@@ -195,7 +199,7 @@ def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Map
 
 def precision(key: FitKey | None) -> str:
     """What a fit's image tower computed in, as ``--precision`` names it."""
-    return next((name for name, of in PRECISIONS.items() if key and of == key.encode_dtype), SINGLE)
+    return _PRECISION.get(key.encode_dtype, SINGLE) if key else SINGLE
 
 
 def with_precision(variant: str, precision: str) -> str:
