@@ -15,7 +15,7 @@ from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
 
 _MOST = 4  # names of a conflict that are spelt out
-V = TypeVar("V", str, tuple[tuple[str, str], ...])
+V = TypeVar("V", str, bytes)
 Row = dict[str, Any]
 
 # Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and fields of ``Made``.
@@ -52,15 +52,15 @@ class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
     ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's.
-    ``content``: digests of the dataset and of the test set, by name. ``setup``: digests of whatever else is
-    in the keys of the same methods, by name (``SETUP``); they differ between the seeds of a row only where
-    something has changed since.
+    ``content``: digests of the dataset and of the test set, by name. ``setup``: whatever else is in the keys
+    of the same methods (``SETUP``), as JSON; it differs between the seeds of a row only where something has
+    changed since.
     """
 
     versions: Mapping[str, int]
     weights: str
     content: Mapping[str, str]
-    setup: tuple[tuple[str, str], ...]
+    setup: bytes
 
 
 def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
@@ -83,15 +83,20 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
         {method: parts.version for method, parts in known},
         key.weights if key else "",
         {name: value for name, value in content.items() if value},
-        _setup(_encoder.encode([_parts_of(parts) for _, parts in known])),
+        _once(_encoder.encode([_parts_of(parts) for _, parts in known])),
     )
 
 
 @lru_cache(maxsize=4096)
-def _setup(known: bytes) -> tuple[tuple[str, str], ...]:
-    """Each part of ``SETUP``, of all the keys in JSON; thousands of fits share a few."""
-    keys = msgspec.json.decode(known)
-    return tuple((name, _encoder.encode([key[i] for key in keys]).decode()) for i, name in enumerate(SETUP))
+def _once(setup: bytes) -> bytes:
+    """The first of equal setups: thousands of fits share a few."""
+    return setup
+
+
+def _differing(setup: bytes, other: bytes) -> list[str]:
+    """The names of ``SETUP`` in which two setups differ."""
+    ours, theirs = (msgspec.json.decode(one) for one in (setup, other))
+    return [name for i, name in enumerate(SETUP) if [key[i] for key in ours] != [key[i] for key in theirs]]
 
 
 def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -133,8 +138,7 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         newest = setups[lines[id(row)]]
         if row["made"].setup == newest:
             return ""
-        pairs = zip(row["made"].setup, newest, strict=True)
-        other = [name for (name, value), (_, latest) in pairs if value != latest]
+        other = _differing(row["made"].setup, newest)
         if set(other) & {"settings", "recipe"}:
             return f"of {row['method']} with settings that are not the method's own any more"
         what = listed([_PLAIN.get(name, name) for name in other])
