@@ -69,14 +69,15 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     datasets = sorted(own["dataset"].unique())
     for (method, n), group in own.groupby(["method", "shots"]):
-        lacking, shots = [], int(str(n))
+        lacking, shots, mine = [], int(str(n)), outcomes.seeds_of(group)
+        cells = {d: outcomes.by_dataset(group, [d], set(mine)) for d in datasets}
         for panel, names in ((AVERAGE, datasets), *((d, [d]) for d in datasets)):
-            cells = outcomes.by_dataset(group, names, set(group["seed"]))
-            if cells is None:
+            complete = [one for d in names for one in cells[d] or ()]
+            if len(complete) < len(names):
                 lacking.append(panel)
                 continue
-            i = average_interval(cells)
-            seeds[str(method), shots] = outcomes.seeds_of(group)
+            i = average_interval(complete)
+            seeds[str(method), shots] = mine
             rows.append((panel, method, shots, float(shots), 100 * i.estimate, 100 * i.low, 100 * i.high))
         if lacking:
             gaps[str(method), shots] = lacking
