@@ -9,10 +9,11 @@ from matplotlib.ticker import MaxNLocator
 from bench.errors import BenchError
 from bench.report import select
 from bench.report.figures import outcomes, series, style
+from bench.report.figures.outcomes import Outcomes
 from bench.report.figures.style import Drawn
 from bench.report.select import Choice
 from bench.report.table import AVERAGE
-from bench.stats import average_interval
+from bench.stats import average_intervals
 
 COLUMNS = 4
 _SPREAD = 0.3  # how far apart the bars of one number of shots stand, of a doubling
@@ -64,23 +65,27 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """(panel, series, shots, x, y, low, high) in percent, and notes on other seeds and on gaps."""
-    rows = []
-    gaps: dict[tuple[str, int], list[str]] = {}
-    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     datasets = sorted(own["dataset"].unique())
+    panels = [(AVERAGE, datasets), *((d, [d]) for d in datasets)]
+    drawn: dict[str, dict[tuple[str, int], list[Outcomes]]] = {panel: {} for panel, _ in panels}
+    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
+    gaps: dict[tuple[str, int], list[str]] = {}
     for (method, n), group in own.groupby(["method", "shots"]):
-        lacking, shots, mine = [], int(str(n)), outcomes.seeds_of(group)
+        point, mine = (str(method), int(str(n))), outcomes.seeds_of(group)
         cells = {d: outcomes.by_dataset(group, [d], set(mine)) for d in datasets}
-        for panel, names in ((AVERAGE, datasets), *((d, [d]) for d in datasets)):
+        for panel, names in panels:
             complete = [one for d in names for one in cells[d] or ()]
             if len(complete) < len(names):
-                lacking.append(panel)
-                continue
-            i = average_interval(complete)
-            seeds[str(method), shots] = mine
-            rows.append((panel, method, shots, float(shots), 100 * i.estimate, 100 * i.low, 100 * i.high))
-        if lacking:
-            gaps[str(method), shots] = lacking
+                gaps.setdefault(point, []).append(panel)
+            else:
+                drawn[panel][point] = complete
+                seeds[point] = mine
+    rows = [
+        (panel, *point, float(point[1]), 100 * i.estimate, 100 * i.low, 100 * i.high)
+        for panel, points in drawn.items()
+        if points
+        for point, i in zip(points, average_intervals(list(points.values())), strict=True)
+    ]
     columns = ["panel", "series", "shots", "x", "y", "low", "high"]
     notes = [*series.other_seeds(seeds), *series.gaps(gaps, [AVERAGE, *datasets])]
     return pd.DataFrame(rows, columns=columns), notes
