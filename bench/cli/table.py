@@ -23,7 +23,9 @@ def table(
     ] = "1",
     results: Folders = None,
     methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these, in this order; your own by name or path.")] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Only these, in this order; your own by name or path.")
+    ] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
