@@ -27,7 +27,7 @@ def report(
 
     writable(out, (".html", ".htm"))
     with Steps("report") as steps:
-        steps.say("records", 0, 6)
+        steps.step("records", 0, 6)
         frame = with_titles(records(results))
         prompts = {name: method.prompts for name, method in builtin().methods.items()}
         text = make(
@@ -36,7 +36,7 @@ def report(
             prompts=prompts,
             targets=shifts(frame),
             first=load(SUITE).methods,
-            say=lambda what, done, total: steps.say(what, done + 1, total + 1),
+            say=lambda what, done, total: steps.step(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
     typer.echo(
