@@ -56,16 +56,17 @@ def check(
     devices.check(device)
 
 
-def places(results: Path, cache: Path | None, executor: str, dry_run: bool) -> None:
+def places(results: Path, cache: Path | None, executor: str, reads: bool) -> None:
     """Raises BenchError for a results folder or a feature store that cannot be there or be written.
 
-    A dry run writes neither, and where Ray's workers encode, the store is theirs. Leaves nothing there.
+    ``reads``: those that are there need not be writable, as for a dry run. Where Ray's workers encode, the
+    store is theirs. Leaves nothing there.
     """
     from bench.features.store import default_root
 
-    writable_folder(results, "--results", reads=dry_run)
+    writable_folder(results, "--results", reads=reads)
     if executor == "local":
-        writable_folder(cache or default_root(), "--cache", reads=dry_run)
+        writable_folder(cache or default_root(), "--cache", reads=reads)
 
 
 def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Iterable[str]) -> None:

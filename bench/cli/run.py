@@ -127,7 +127,7 @@ def run(
         why=why,
         dry_run=dry_run,
     )
-    asked.places(results, cache, executor, dry_run)
+    asked.places(results, cache, executor, reads=dry_run)
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}

@@ -75,12 +75,30 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     """
     folders = [results] if isinstance(results, str | Path) else list(results)
     with codec.many():
-        rows = _rows(apart([record for folder in folders for record in _read(Path(folder))]))
-        kept, notes = current.only(rows)
+        found = [record for folder in folders for record in _read(Path(folder))]
+        named = apart(found)
+        kept, notes = current.only(_rows(named))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
-    frame.attrs["notes"] = notes
+    frame.attrs["notes"] = [*_places(found, named), *notes]
     return frame
+
+
+def _places(found: Sequence[tuple[Path, Record]], named: Sequence[tuple[Path, Record]]) -> list[str]:
+    """A note for each name that several datasets were recorded under: where each lies, as far as known."""
+    borne: dict[
+        str, dict[str, str]
+    ] = {}  # by recorded name: the end of the path by the name that tables print
+    for (_, old), (_, new) in zip(found, named, strict=True):
+        if isinstance(new, FitRecord):
+            of = borne.setdefault(old.cell.dataset, {})
+            of[new.cell.dataset] = new.dataset_place or of.get(new.cell.dataset, "")
+    lines = []
+    for name, places in sorted(borne.items()):
+        said = [f"{one} is {place}" for one, place in sorted(places.items()) if place]
+        if len(places) > 1 and said:
+            lines.append(f"{len(places)} datasets are named {name}: {', '.join(said)}")
+    return lines
 
 
 def _read(results: Path) -> list[tuple[Path, Record]]:

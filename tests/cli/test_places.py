@@ -24,6 +24,7 @@ CELL = ("--methods", "zero-shot", "--datasets", "digits", "--prompts", "vanilla"
         (("plot",), "--out", "p.png"),
         (("explain", "maps", "digits"), "--out", "m.png"),
         (("explain", "share"), "--out", ""),
+        (("explain", "maps", "digits"), "--results", ""),
         (("check", "--update"), "--baseline", "b.json"),
         (("check", "--rerun"), "--keep", ""),
         (("run", *CELL), "--results", ""),
