@@ -85,5 +85,5 @@ def test_a_note_says_which_is_which(tmp_path: Path) -> None:
                 record = replace(record, dataset_place=place)
             store.put(tmp_path / "runs" / path.stem / f"{record.key}.json", record)
     assert load_results(tmp_path).attrs["notes"] == [
-        "2 datasets are named birds: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds"
+        "datasets of one name: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds"
     ]
