@@ -13,7 +13,7 @@ from typer.testing import Result
 from bench.data import catalog
 from bench.plan import planner
 from bench.plan.request import Request
-from bench.records.types import EvaluationRecord, FitRecord
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.registry import builtin
 from bench.report.frame import load_results
 from tests.run.conftest import COUNTS, Bench, draw_images, of_type, truncate
@@ -204,9 +204,12 @@ def test_a_damaged_image_that_is_mended_is_no_exchange(
     whole, results = truncate(file), tmp_path / "results"
     command = ("run", *METHODS, "--results", results, *published, "--cache", tmp_path / "store")
     assert bench(*command, data=None).exit_code == 1
+    failed = {failure.key for failure in of_type(results, Failure)}
+    assert len(failed) == 2
     file.write_bytes(whole)
     mended = bench(*command, data=None)
     assert mended.exit_code == 0, mended.output
+    assert not of_type(results, Failure) and {r.key for r in of_type(results, FitRecord)} == failed
     assert "not those that were used before" not in mended.output and " 1 encodes" in mended.output
 
 
