@@ -123,8 +123,9 @@ def test_a_place_that_is_no_folder(option: str, tmp_path: Path, capsys: Any) -> 
     (tmp_path / "file").write_text("")
     places = {"--results": tmp_path / "results", "--cache": tmp_path / "cache", option: tmp_path / "file"}
     assert bench("run", *CELL, "--jobs", "1", *[word for pair in places.items() for word in pair]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"bench: {tmp_path / 'file'}") and option in last
+    said = capsys.readouterr()
+    assert said.err == f"bench: {option} {tmp_path / 'file'}: is not a folder; choose another place\n"
+    assert not said.out, "before the plan"
 
 
 def test_listed_methods_are_those_asked_for(capsys: Any) -> None:

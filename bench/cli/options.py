@@ -135,7 +135,8 @@ def writable_folder(
     """
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise BenchError(f"{flag} {named or folder}: {there} is not a folder; choose another place")
+        what = "" if there == folder else f"{there} "
+        raise BenchError(f"{flag} {named or folder}: {what}is not a folder; choose another place")
     if reads and there == folder:
         return
     try:
