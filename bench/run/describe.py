@@ -99,7 +99,7 @@ def _optimiser(recipe: Recipe) -> str:
 
 
 def _stream(stream: Stream) -> str:
-    batch = "all rows" if stream.batch is None else f"{stream.batch} rows"
+    batch = "as many rows as can be drawn" if stream.batch is None else f"{stream.batch} rows"
     bank = ", ".join(stream.views)
     if len(stream.views) > 3:
         bank = f"{stream.views[0]} ... ({len(stream.views)} views)"
