@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import BenchError
+from bench.paths import from_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def _split(text: str | None, is_one: Callable[[str], bool]) -> tuple[str, ...]:
 
 
 def _there(path: str) -> bool:
-    return os.path.exists(os.path.expanduser(path))
+    return os.path.exists(from_home(path))
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
