@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -72,6 +72,11 @@ class Dataset:
     indices: Path | None = None
     lists: str = ""
     reading: Reading | None = None
+
+    def listed(self) -> Iterator[str]:
+        """Every path of the three lists, in order."""
+        for items in (self.train, self.val, self.test):
+            yield from items.paths
 
     @property
     def covers(self) -> Literal["lists", "contents"]:

@@ -71,8 +71,11 @@ def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> M
 
 
 def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
-    """``indices/<name>/`` under the data root, where few-shot index files may lie (datasets 4.4)."""
-    folder = place.data_root / "indices" / spec.name if place.data_root else None
+    """``indices/<name>/`` under the data root, where few-shot index files may lie (datasets 4.4).
+
+    None for a person's own dataset: another one may bear its name.
+    """
+    folder = place.data_root / "indices" / spec.name if place.data_root and not spec.identity else None
     return folder if folder is not None and folder.is_dir() else None
 
 

@@ -1,13 +1,18 @@
 """Image files as they were when numbers were made of them, so that exchanged images are noticed.
 
-Where a dataset's digest is one of its lists alone (``Dataset.lists``), a results folder and a feature store
-keep a stamp of every image that they used: its size, its time of change and the SHA-256 of its bytes. While
-planning, sizes and times are compared; where they differ the file is hashed. If it holds other bytes, the
-images are another dataset: its digest then covers the contents of every listed file, on every machine in the
-same way. Sizes and times themselves are in no digest. An image that is exchanged without a change of size and
-time is noticed by ``bench data verify``, which hashes every file.
+A dataset's reader may look at its lists alone (``Dataset.lists``). What the image files hold then comes in
+here, while planning:
 
-Stamps lie under ``<place>/images/<lists>/<digest>-<writer>.json``: one file for each process that wrote, so
+- A person's own lists: the digest covers the contents of every listed file, always.
+- The catalog's lists: the digest of the lists is what is published, and stays, as long as no image is another
+  one than those that the results folder and the feature store have used. Both keep a stamp of every image
+  that they used: size, time of change and SHA-256. Sizes and times are compared; where they differ the file
+  is hashed. If it holds other bytes, the images are another dataset, whose digest covers all contents.
+
+Sizes and times are in no digest; they only spare hashing. An image that is exchanged without a change of both
+is noticed by ``bench data verify``, which hashes every file.
+
+Stamps lie under ``<place>/images/<family>/<digest>-<writer>.json``: one file for each process that wrote, so
 that processes and copied folders never overwrite each other's.
 """
 
@@ -51,31 +56,40 @@ def watched(dataset: Dataset) -> bool:
 def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
     """The dataset under the digest of what its image files hold now.
 
-    ``places``: results folder and feature store. Where no image differs from what was used there, the dataset
-    is returned as it is; else its digest covers the contents of all its files, and a note says why.
+    ``places``: results folder and feature store; hashes are remembered in the last one. Where the digest of a
+    dataset of the catalog becomes one of contents, a note says why.
     """
     if not watched(dataset):
         return dataset
-    before = _stamps(places, dataset.lists, dataset.lists)
+    if dataset.spec.identity:
+        return _by_contents(dataset, places, ())
+    before = _stamps(places, dataset, dataset.lists)
     if not before:
         return dataset
-    known = _hashes(_stamps(places, dataset.lists, "*"))
+    known = _hashes(_stamps(places, dataset, "*"))
     with ThreadPoolExecutor(_THREADS) as pool:
         doubts = pool.map(lambda path: _doubtful(dataset, path, before[path]), before)
         doubtful = [path for path, doubt in zip(before, doubts, strict=True) if doubt]
     now = _look(dataset, doubtful, known)
     changed = [path for path, stamp in now.items() if any(s.sha256 != stamp.sha256 for s in before[path])]
-    _remember(places[0], dataset, dataset.lists, {p: s for p, s in now.items() if p not in changed})
+    _remember(places[-1], dataset, dataset.lists, {p: s for p, s in now.items() if p not in changed})
     if not changed:
         return dataset
-    listed = _look(dataset, list(dict.fromkeys(_listed(dataset))), known)
-    other = of_contents(dataset, {path: stamp.sha256 for path, stamp in listed.items()})
-    _remember(places[0], dataset, other, listed)
-    note = (
-        f"{len(changed)} of its images are not those that were used before, first {changed[0]}: "
-        "taken as another dataset, whose digest covers the contents of all its files"
+    line = (
+        f"{len(changed)} of its images are not those that were used before, first {changed[0]}: taken as "
+        "another dataset. If no number is to be kept from before, take another results folder and clear the "
+        "features (`bench cache clear`)"
     )
-    return replace(dataset, digest=other, notes=(*dataset.notes, note))
+    return _by_contents(dataset, places, (line,))
+
+
+def _by_contents(dataset: Dataset, places: Sequence[Path], notes: tuple[str, ...]) -> Dataset:
+    """The dataset under a digest of what all its files hold."""
+    known = _hashes(_stamps(places, dataset, "*"))
+    listed = _look(dataset, list(dict.fromkeys(dataset.listed())), known)
+    other = of_contents(dataset, {path: stamp.sha256 for path, stamp in listed.items()})
+    _remember(places[-1], dataset, other, listed)
+    return replace(dataset, digest=other, notes=(*dataset.notes, *notes))
 
 
 def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[Path] = ()) -> None:
@@ -84,35 +98,53 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
     ``beside``: other places, whose stamps spare hashing. A file that is not there gets none: whoever reads it
     says so. Raises OSError where ``place`` cannot be written.
     """
+    asked = list(dict.fromkeys(paths))
+    if not asked or not watched(dataset) or dataset.spec.identity:
+        return
+    have = _stamps([place], dataset, dataset.digest)
+    lacking = [path for path in asked if path not in have]
+    if lacking:
+        known = _hashes(_stamps([place, *beside], dataset, "*"))
+        _write(place, dataset, dataset.digest, _look(dataset, lacking, known))
+
+
+def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
+    """Take back this process's stamps of images that could not be read: a whole file may take their place."""
     if not watched(dataset):
         return
-    have = _stamps([place], dataset.lists, dataset.digest)
-    lacking = [path for path in dict.fromkeys(paths) if path not in have]
-    if lacking:
-        known = _hashes(_stamps([place, *beside], dataset.lists, "*"))
-        _write(place, dataset, dataset.digest, _look(dataset, lacking, known))
+    file = _own_file(place, dataset, dataset.digest)
+    if file.is_file():
+        kept = _read(file)
+        for path in paths:
+            kept.pop(path, None)
+        _put(file, dataset, dataset.digest, kept)
+
+
+def clear(place: Path) -> None:
+    """Delete all stamps of a place: nothing is left there that they vouch for."""
+    for file in (place / "images").glob("*/*-*.json"):
+        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.parent.rmdir()
+    with suppress(OSError):
+        (place / "images").rmdir()
 
 
 def contents(dataset: Dataset) -> dict[str, str]:
     """The SHA-256 (hex) of every listed image file that is there, by path; all are read."""
-    stamps = _look(dataset, list(dict.fromkeys(_listed(dataset))), {})
+    stamps = _look(dataset, list(dict.fromkeys(dataset.listed())), {})
     return {path: stamp.sha256 for path, stamp in stamps.items()}
 
 
 def of_contents(dataset: Dataset, hashes: Mapping[str, str]) -> str:
     """The digest of the lists and of what all files hold; ``hashes`` as ``contents`` gives them."""
-    return digest([dataset.lists, {path: hashes.get(path, "absent") for path in _listed(dataset)}])
+    return digest([dataset.lists, {path: hashes.get(path, "absent") for path in dataset.listed()}])
 
 
 def differing(dataset: Dataset, hashes: Mapping[str, str], places: Sequence[Path]) -> list[str]:
     """The images whose content (``contents``) is not what was used in ``places`` under these lists."""
-    before = _stamps(places, dataset.lists, dataset.lists)
+    before = _stamps(places, dataset, dataset.lists)
     return [p for p, stamps in before.items() if p in hashes and any(s.sha256 != hashes[p] for s in stamps)]
-
-
-def _listed(dataset: Dataset) -> Iterable[str]:
-    for items in (dataset.train, dataset.val, dataset.test):
-        yield from items.paths
 
 
 def _file(dataset: Dataset, path: str) -> Path:
@@ -152,12 +184,21 @@ def _hashes(stamps: Stamps) -> dict[tuple[str, int, int], str]:
     return {(path, s.size, s.mtime_ns): s.sha256 for path, several in stamps.items() for s in several}
 
 
-def _stamps(places: Iterable[Path], lists: str, of: str) -> Stamps:
-    """All stamps in these places under digest ``of``; ``*`` is every digest that the lists ever had."""
+def _folder(place: Path, dataset: Dataset) -> Path:
+    """Where a place keeps the stamps of a dataset, whatever its digest was; own ones are told apart."""
+    family = digest([dataset.lists, dataset.spec.identity]) if dataset.spec.identity else dataset.lists
+    return place / "images" / family[:_SHORT]
+
+
+def _own_file(place: Path, dataset: Dataset, of: str) -> Path:
+    return _folder(place, dataset) / f"{of[:_SHORT]}-{_WRITER}.json"
+
+
+def _stamps(places: Iterable[Path], dataset: Dataset, of: str) -> Stamps:
+    """All stamps in these places under digest ``of``; ``*`` is every digest that the dataset ever had."""
     found: dict[str, set[Stamp]] = {}
     for place in places:
-        folder = place / "images" / lists[:_SHORT]
-        for file in sorted(folder.glob(f"{of[:_SHORT]}-*.json")):
+        for file in sorted(_folder(place, dataset).glob(f"{of[:_SHORT]}-*.json")):
             for path, stamp in _read(file).items():
                 found.setdefault(path, set()).add(stamp)
     return {path: frozenset(stamps) for path, stamps in found.items()}
@@ -175,7 +216,7 @@ def _read(file: Path) -> dict[str, Stamp]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(
             f"{file}: does not say what image files were ({error}); delete it, "
-            "and run with another --results and --cache"
+            "and `bench data verify` the dataset: without it exchanged images would not be noticed"
         ) from error
 
 
@@ -186,9 +227,12 @@ def _remember(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp
 
 
 def _write(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
-    if not stamps:
-        return
-    folder = place / "images" / dataset.lists[:_SHORT]
-    file = folder / f"{of[:_SHORT]}-{_WRITER}.json"
-    mine = {**(_read(file) if file.is_file() else {}), **stamps}
-    write_json(file, {"schema": SCHEMA, "dataset": dataset.name, "digest": of, "images": mine})
+    file = _own_file(place, dataset, of)
+    before = _read(file) if file.is_file() else {}
+    mine = {**before, **stamps}
+    if mine != before:
+        _put(file, dataset, of, mine)
+
+
+def _put(file: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
+    write_json(file, {"schema": SCHEMA, "dataset": dataset.name, "digest": of, "images": stamps})

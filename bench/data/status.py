@@ -12,7 +12,7 @@ from bench.data.catalog import Place
 from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
-from bench.data.verify import likely_cause, listed
+from bench.data.verify import likely_cause
 from bench.errors import BenchError, MissingData
 
 SPOT_FIRST, SPOT_RANDOM = 3, 30
@@ -95,7 +95,7 @@ def _spot_check(dataset: Dataset) -> list[str]:
     source = dataset.source
     if not isinstance(source, FolderSource):
         return []
-    paths = list(listed(dataset))
+    paths = list(dataset.listed())
     chosen = paths[:SPOT_FIRST] + random.Random(0).sample(paths, min(SPOT_RANDOM, len(paths)))
     return [path for path in chosen if not source.file(path).is_file()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def verify(
 
     ``places``: results folders and feature stores, whose images are compared by content.
     """
-    paths = list(listed(dataset))
+    paths = list(dataset.listed())
     failures: list[tuple[str, str]] = []
     absent: list[str] = []
     failed = unsuitable = 0
@@ -80,12 +80,6 @@ def _hashed(dataset: Dataset, opened: Verification, places: Sequence[Path]) -> V
         exchanged=tuple(seen.differing(dataset, hashes, places)),
         remarks=tuple(repeats(parts, hashes, {})),
     )
-
-
-def listed(dataset: Dataset) -> Iterator[str]:
-    """Every path of the three lists, in order."""
-    for items in (dataset.train, dataset.val, dataset.test):
-        yield from items.paths
 
 
 def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:

@@ -83,7 +83,6 @@ def run(
                     waiting.clear()
                     break
                 portion = waiting.popleft()
-                desk.note(portion)
                 if way.encodes:
                     encoded = desk.encoder.encode(portion)
                     outcome.encodes += encoded.encodes
@@ -91,6 +90,7 @@ def run(
                         failed(t, error)
                     portion = encoded.ready
                 if portion:
+                    desk.note(portion)
                     way.submit(portion, deadline)
             if not way.busy():
                 break

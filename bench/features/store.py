@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.data import seen
 from bench.errors import BenchError
 from bench.features.feature_sets import FeatureSet, feature_sets, remove
 from bench.features.key import FeatureKey
@@ -135,9 +136,13 @@ class FeatureStore:
     def clear(self, pattern: str = "*") -> int:
         """Delete the feature sets that match, and return the bytes freed.
 
-        Only what a store wrote is deleted: other files and folders below the root are left alone.
+        Only what a store wrote is deleted: other files and folders below the root are left alone. With the
+        last features go the stamps of the images that they were made of.
         """
-        return sum(remove(stored) for stored in self.feature_sets(pattern))
+        freed = sum(remove(stored) for stored in self.feature_sets(pattern))
+        if not self.feature_sets():
+            seen.clear(self.root)
+        return freed
 
     def verify(self) -> int:
         """Hash every stored shard; damaged ones are reported and deleted. The number of damaged shards."""

@@ -78,7 +78,7 @@ class Plan:
 
     ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
     equal content and backbones of equal weights, as (kind, name in the records, name). ``contents``: the
-    digests of datasets whose image files were looked at, by those of their lists.
+    digests of the datasets, by the names that they were asked for.
     """
 
     fits: list[Planned]

@@ -86,7 +86,7 @@ class _Planner:
                         for method in methods:
                             self._cells(method, dataset, shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
-        contents = {d.lists: d.digest for d in self.datasets.values() if d.lists}
+        contents = {name: dataset.digest for name, dataset in self.datasets.items()}
         return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
 
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
@@ -106,17 +106,17 @@ class _Planner:
             found = catalog.find(
                 name, r.data_root, out=r.results, skip_bad=r.skip_bad, max_pixels=r.max_pixels
             )
-            found = self._watched(found)
+            found = self._watched(name, found)
             printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
             self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
 
-    def _watched(self, found: Dataset) -> Dataset:
+    def _watched(self, name: str, found: Dataset) -> Dataset:
         """The dataset under the digest of what its image files hold now."""
         r = self.request
         if r.contents is None:
             return seen.current(found, (r.results, r.cache or default_root()))
-        return replace(found, digest=r.contents.get(found.lists, found.digest))
+        return replace(found, digest=r.contents.get(name, found.digest))
 
     def _block(self, method: str, dataset: str, reason: str) -> None:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))

@@ -17,7 +17,7 @@ class Request:
     """What a ``bench run`` asks for; fields are named after its flags.
 
     ``contents``: where another process looked at the image files already, the digests that datasets got, by
-    those of their lists (``Plan.contents``); None to look now.
+    the names that they were asked for (``Plan.contents``); None to look now.
     """
 
     methods: tuple[str, ...]

@@ -54,7 +54,10 @@ class Desk:
         return self.recorder.outcome
 
     def note(self, portion: Iterable[Todo]) -> None:
-        """Keep, beside the records to come, what the image files are that a portion reads."""
+        """Keep, beside the records to come, what the image files are that a portion reads.
+
+        An image that could not be encoded is left out: when it is mended, the dataset is the same.
+        """
         reads: dict[str, tuple[Dataset, dict[str, None]]] = {}
         for t in portion:
             pairs = [(t.fit.dataset, items) for items in (t.fit.draw.train, t.fit.draw.val)]
@@ -62,7 +65,7 @@ class Desk:
             for dataset, items in pairs:
                 reads.setdefault(dataset.digest, (dataset, {}))[1].update(dict.fromkeys(items.paths))
         for digest, (dataset, paths) in reads.items():
-            fresh = paths.keys() - self.noted.setdefault(digest, set())
+            fresh = paths.keys() - self.noted.setdefault(digest, set()) - self.encoder.unreadable(digest)
             seen.note(self.recorder.results, dataset, sorted(fresh), [self.session.store.root])
             self.noted[digest] |= fresh
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.clip.backbone import BackboneSpec
+from bench.data import seen
 from bench.data.dataset import Dataset
 from bench.errors import UnreadableImage
 from bench.features.wanted import Wanted
@@ -98,6 +99,10 @@ class Encoder:
         stopped = [(t, reason) for t, reason in reasons if reason is not None]
         return Encoded(ready, [*unsaid, *stopped], encodes)
 
+    def unreadable(self, digest: str) -> set[str]:
+        """The images of a dataset that the round could not encode, by the dataset's digest."""
+        return {path for (_, of), bad in self.bad.items() if of == digest for path in bad}
+
     def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
         """The first image that an evaluation reads from the store and that is not there, with its error."""
         reads = needs.of_evaluation(fit, evaluation, self.session.dense_cache)
@@ -130,6 +135,7 @@ class Encoder:
             return self.session.encode(spec, dataset, wanted).encodes, {}
         except UnreadableImage as error:
             bad = self.session.unreadable(spec, dataset, wanted) or {error.path: error}
+            seen.forget(self.session.store.root, dataset, bad)
             rest = [replace(w, paths=tuple(p for p in w.paths if p not in bad)) for w in wanted]
             count = self.session.encode(spec, dataset, rest).encodes
             for one in list(bad.values())[:_NAMED]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msgspec.structs import replace as with_fields
 
-from bench.errors import BenchError
+from bench.data import seen
+from bench.errors import BenchError, UnreadableImage
 from bench.files import write_bytes
 from bench.names import KEEP_STATES
 from bench.plan import needs
@@ -104,6 +105,9 @@ class Recorder:
                         changed=dict(e.changed),
                     )
                     store.write(places.evaluation_path(fit.where, fit.key, e.key), record, self.clock)
+        if isinstance(error, UnreadableImage):
+            for dataset in (fit.dataset, *(e.target for e in t.evaluations)):
+                seen.forget(self.results, dataset, [error.path])
         self.outcome.failures.append((label(fit), message))
         return f"FAILED {label(fit)} ({head.stage})"
 

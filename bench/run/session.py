@@ -135,6 +135,7 @@ class Session:
             self.watch(Now(f"encoding {dataset.name}", done, total))
 
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
+        self.watch(Now(f"looking at the images of {dataset.name}"))
         seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
         return encode(
             self.backbone(spec), dataset, wanted, self.store, workers=self.workers, progress=progress

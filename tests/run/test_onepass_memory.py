@@ -29,7 +29,8 @@ def logits(params, consts, features, values):
 
 def measure(n):
     target = Made(
-        name="many", digest="d" * 64, stored_as="d" * 64, covers="lists", spec=Made(identity=""), source=GreySource(), classes=None, classnames=("a", "b", "c"),
+        name="many", digest="d" * 64, stored_as="d" * 64, covers="lists", spec=Made(identity=""),
+        source=GreySource(), classes=None, classnames=("a", "b", "c"),
         test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
     )
     fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, key="0" * 64,
