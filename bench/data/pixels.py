@@ -170,8 +170,8 @@ def _check_colours(image: Image.Image) -> None:
 
     Black is refused too: it may be what is left of 8-bit values.
     """
-    bounds = [image.getchannel(band).getextrema() for band in image.getbands() if band not in "Aa"]
-    if max(high for _, high in bounds) * _DARK < 255:
+    channels = [image.getchannel(band) for band in image.getbands() if band not in "Aa"]
+    if max(int(np.asarray(channel).max()) for channel in channels) * _DARK < 255:
         raise UnsuitableImage(
             "its 16-bit colours stay below a fifteenth of white, 65535, as 12-bit values would: "
             "scale them, and save it as 8 or 16 bits"

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from bench.clip.backbone import resolve
-from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.data.opening import Opening
 from bench.features.forward import keys
