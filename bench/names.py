@@ -20,8 +20,11 @@ def canonical(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be stored: bytes that are not UTF-8 are written as ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name, or a text with names in it, that can be stored: bytes that are not UTF-8 become ``\\xe9``."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of letters that stand for no byte: no file has them, a text may
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from bench.data.reading import HIDDEN
@@ -29,7 +30,8 @@ def line(dataset: Dataset) -> str:
     inside = f" in {shown(reading.inside)}/" if reading and reading.inside else ""
     names = few(dataset.classnames, SHOWN)
     said = (
-        f"read {shown(dataset.name)}{inside}: {len(dataset.classnames)} classes ({names}); "
+        f"read {shown(dataset.name)} from {shown(_near(dataset.spec.place))}{inside}: "
+        f"{len(dataset.classnames)} classes ({names}); "
         f"{', '.join(sizes)} images"
     )
     if reading and reading.left_out:
@@ -37,6 +39,12 @@ def line(dataset: Dataset) -> str:
     if reading and reading.skipped:
         said += f"; skipped: {by_reason(reading.skipped)}"
     return said
+
+
+def _near(place: str) -> str:
+    """A path from where the user stands, if it lies below."""
+    here = f"{os.getcwd()}{os.sep}"
+    return place.removeprefix(here)
 
 
 def _left_out(left: LeftOut) -> str:

@@ -139,7 +139,7 @@ def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
     if canonical(name) in _catalog(datasets_dir()):
         name = f"{name}-own"
     identity = hashlib.sha256(os.fsencode(place)).hexdigest()
-    return replace(described, name=name, identity=identity)
+    return replace(described, name=name, place=printable(str(place)), identity=identity)
 
 
 @lru_cache

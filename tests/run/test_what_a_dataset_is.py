@@ -87,7 +87,8 @@ def test_one_after_the_other_they_are_two_columns(bench: Bench, twins: list[Path
         assert bench("run", "--methods", "zero-shot", "--results", results, data=data).exit_code == 0
     frame = load_results(results)
     assert len(frame) == 2 and frame["dataset"].nunique() == 2
-    assert not frame.attrs["notes"]
+    (note,) = frame.attrs["notes"]
+    assert all(f" is {data.parent.name}/birds" in note for data in twins), note
     again = bench("run", "--methods", "zero-shot", "--results", results, data=twins[0])
     assert "all 1 cells were recorded before" in again.output
     assert "older than records" not in again.output, "the other dataset's records are no later ones of this"
@@ -258,9 +259,13 @@ def test_own_lists_of_equal_paths_are_two_datasets(
         done = bench(*both, "--datasets", f"{here},{there}", data=None)
         assert done.exit_code == 0, done.output
         assert done.output.count("read birds") == 2
+        assert all(f" from {toml}:" in done.output for toml in (here, there)), done.output
         records = of_type(tmp_path / "both", EvaluationRecord)
         assert {(r.target_identity, r.key): r.top1 for r in records} == alone
-    assert load_results(tmp_path / "both")["dataset"].nunique() == 2
+    frame = load_results(tmp_path / "both")
+    assert frame["dataset"].nunique() == 2
+    (note,) = (n for n in frame.attrs["notes"] if n.startswith("datasets of one name: birds"))
+    assert all(f" is {toml.parent.name}/{toml.name}" in note for toml in (here, there)), note
 
 
 def test_own_lists_notice_every_exchange(bench: Bench, images: Path, tmp_path: Path) -> None:
