@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from bench.errors import BenchError
-from bench.features.store import FeatureStore
 
 app = typer.Typer(help="List or clear stored features.", no_args_is_help=True)
 
@@ -30,6 +29,8 @@ def list_(
     """List the stored feature sets: what, how many images, how large."""
     if format not in ("text", "json"):
         raise BenchError(f"--format {format} is not known: write 'text' or 'json'")
+    from bench.features.store import FeatureStore
+
     store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
     if verify:
         store.verify()
@@ -60,6 +61,8 @@ def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete all stored features or those matching PATTERN (like '*_dense_*'); they can be encoded again."""
+    from bench.features.store import FeatureStore
+
     store = FeatureStore(cache)
     sets = store.feature_sets(pattern)
     if not sets:

@@ -123,55 +123,62 @@ def within(where: Path) -> list[tuple[Path, Record]]:
 
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None."""
-    row = _row(path)
-    if row is None:
-        return None
-    file, _ = _files(path.parts[:-5])
-    return _read(file, _stamp(file))[row.at].record
+    found = _found(path)
+    return _read(found.file, found.stamp)[found.row.at].record if found else None
 
 
 def top1(path: Path) -> Top1 | None:
     """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None."""
-    row = _row(path)
-    if row is None or row.place is None:
+    found = _found(path)
+    if found is None or found.row.place is None:
         return None
-    name, column = row.place
-    _, file = _files(path.parts[:-5])
-    stamp = _stamp(file)
-    return _array(file, stamp, name)[:, column], _array(file, stamp, f"{name}-labels")
+    name, column = found.row.place
+    stamp = _stamp(found.predictions)
+    labels = _array(found.predictions, stamp, f"{name}-labels")
+    return _array(found.predictions, stamp, name)[:, column], labels
 
 
 def has_top1(path: Path) -> bool:
     """Whether predictions are packed with the record that stands for ``path``; they are not read."""
-    row = _row(path)
-    return row is not None and row.place is not None
+    found = _found(path)
+    return found is not None and found.row.place is not None
 
 
-def _row(path: Path) -> Row | None:
+class _Found(NamedTuple):
+    """A line as it is written, the two files of its folder, and when that of the records was changed."""
+
+    row: Row
+    file: str
+    predictions: str
+    stamp: int
+
+
+def _found(path: Path) -> _Found | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
     parts = path.parts
     if parts[-5:-4] != ("runs",):
         return None
-    file, _ = _files(parts[:-5])
+    file, predictions = _files(parts[:-5])
     stamp = _stamp(file)
-    return _rows(file, stamp).get("/".join(parts[-4:])) if stamp else None
+    row = _rows(file, stamp).get("/".join(parts[-4:])) if stamp else None
+    return _Found(row, file, predictions, stamp) if row else None
 
 
 @lru_cache(maxsize=64)
-def _files(results: tuple[str, ...]) -> tuple[Path, Path]:
+def _files(results: tuple[str, ...]) -> tuple[str, str]:
     """The two files of a results folder that is given by its parts."""
-    return Path(*results) / RECORDS, Path(*results) / PREDICTIONS
+    return str(Path(*results) / RECORDS), str(Path(*results) / PREDICTIONS)
 
 
 def _line_folder(where: Path) -> list[Line]:
     if len(where.parents) < 4 or where.parents[2].name != "runs":
         return []
-    file = where.parents[3] / RECORDS
+    file = str(where.parents[3] / RECORDS)
     folders = _by_folder(file, _stamp(file))
     return folders.get(where.relative_to(where.parents[2]).as_posix(), [])
 
 
-def _stamp(file: Path) -> int:
+def _stamp(file: str) -> int:
     try:
         return os.stat(file).st_mtime_ns
     except (FileNotFoundError, NotADirectoryError):
@@ -180,22 +187,22 @@ def _stamp(file: Path) -> int:
 
 def lines(results: Path) -> dict[str, Line]:
     """The lines of a packed folder by their paths; none where there is no packed file."""
-    file = results / RECORDS
+    file = str(results / RECORDS)
     stamp = _stamp(file)
     return _read(file, stamp) if stamp else {}
 
 
 def rows(results: Path) -> dict[str, Row]:
     """The lines as they are written, by their paths, whatever their schema."""
-    file = results / RECORDS
+    file = str(results / RECORDS)
     stamp = _stamp(file)
     return _rows(file, stamp) if stamp else {}
 
 
 @lru_cache(maxsize=4)
-def _rows(file: Path, stamp: int) -> dict[str, Row]:
+def _rows(file: str, stamp: int) -> dict[str, Row]:
     try:
-        decoder, data = msgspec.json.Decoder(Row), lzma.decompress(file.read_bytes())
+        decoder, data = msgspec.json.Decoder(Row), lzma.decompress(Path(file).read_bytes())
         with codec.many():
             return {row.at: row for row in map(decoder.decode, data.splitlines())}
     except (lzma.LZMAError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -203,7 +210,7 @@ def _rows(file: Path, stamp: int) -> dict[str, Row]:
 
 
 @lru_cache(maxsize=4)
-def _read(file: Path, stamp: int) -> dict[str, Line]:
+def _read(file: str, stamp: int) -> dict[str, Line]:
     rows = _rows(file, stamp)
     decode: Callable[[bytes], Record] = codec.decode
     if any(codec.schema_of(row.record) == OLD for row in list(rows.values())[:1]):
@@ -215,12 +222,12 @@ def _read(file: Path, stamp: int) -> dict[str, Line]:
         raise _damaged(file, error) from error
 
 
-def _damaged(file: Path, error: Exception) -> BenchError:
+def _damaged(file: str, error: Exception) -> BenchError:
     return BenchError(f"{file}: not readable packed records ({error}); take the file from its source again")
 
 
 @lru_cache(maxsize=4)
-def _by_folder(file: Path, stamp: int) -> dict[str, list[Line]]:
+def _by_folder(file: str, stamp: int) -> dict[str, list[Line]]:
     by_folder: dict[str, list[Line]] = {}
     for line in (_read(file, stamp) if stamp else {}).values():
         by_folder.setdefault(line.at.rpartition("/")[0], []).append(line)
@@ -238,7 +245,7 @@ def _converting(rows: Mapping[str, Row]) -> Callable[[bytes], Record]:
 
 
 @lru_cache(maxsize=64)
-def _array(file: Path, stamp: int, name: str) -> NDArray[Any]:
+def _array(file: str, stamp: int, name: str) -> NDArray[Any]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return np.asfortranarray(arrays[name])

@@ -81,7 +81,7 @@ def read(path: Path) -> Record | None:
     Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may,
     or that is not as it was written.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return packed.record(path)
     try:
         data = path.read_bytes()
@@ -182,14 +182,14 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
 
     Raises BenchError where there are none, or where they are not those that the record speaks of.
     """
-    record, file = read(path), path.with_suffix(".npz")
+    record = read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
     by_name = arrays(path, names)
     for name, x in by_name.items():
         if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
             raise BenchError(
-                f"{file}: not the predictions that its record speaks of ({name} differ); "
+                f"{path.with_suffix('.npz')}: not the predictions that its record speaks of ({name} differ); "
                 "run the cell with --fresh"
             )
     return by_name
@@ -198,7 +198,7 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
 def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """``predictions`` without a look at what the record says of them."""
     file = path.with_suffix(".npz")
-    if not file.is_file():
+    if not os.path.isfile(file):
         kept = packed.top1(path)
         if kept is None:
             raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")

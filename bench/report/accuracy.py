@@ -15,7 +15,7 @@ from bench.report.means import average, by_row, by_target, mean_over_seeds
 from bench.report.naming import Namer
 from bench.report.select import Choice, for_tables, in_order, one_backbone
 from bench.report.table import AVERAGE, FAILED, Row, Table
-from bench.report.wording import cells_text, listed, shots_list
+from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
 TARGETS_AVERAGE = "average of shifts"
 _MOST = 5  # causes of errors that are spelt out
@@ -36,9 +36,9 @@ def table_1(
 ) -> Table:
     """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
 
-    A failed seed makes its entry ``ERR``. Where some seeds of a row are absent, its entry says of how many it
-    is the mean. An average over incomplete entries is withheld unless ``partial``, then marked; one dataset
-    has none.
+    A failed seed makes its entry ``ERR``. An entry that lacks seeds which its row, or another row of its
+    shots, has says of how many it is the mean. An average over entries of unequal seeds is withheld unless
+    ``partial``, then marked; one dataset has none.
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
@@ -99,13 +99,18 @@ def lines(
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
+    everywhere = frame.groupby(["backbone", "shots"])["seed"].unique().to_dict()
     for values, outcomes in by_row(frame):
         key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         seeds = tuple(sorted({o.seed for o in outcomes}))
+        absent = tuple(sorted(set(everywhere[key["backbone"], key["shots"]].tolist()) - set(seeds)))
         here = by_target(outcomes)
         lost = [o for o in outcomes if o.lost] if backbones else []
-        entries = {c: mean_over_seeds(here.get(c, ()), seeds, lost) for c in columns}
-        entries |= {name: average([entries[c] for c in parts], partial) for name, parts in averages.items()}
+        entries = {c: mean_over_seeds(here.get(c, ()), seeds, lost, absent) for c in columns}
+        entries |= {
+            name: average([entries[c] for c in parts], partial, seeds, absent)
+            for name, parts in averages.items()
+        }
         label, name = namer(key)
         shots = int(key["shots"])
         tail = (str(shots), str(key["backbone"])) if backbones else (str(shots),)
@@ -119,6 +124,7 @@ def lines(
                 key["protocol"] == TEST_ORACLE,
                 block=(key["backbone"], shots),
                 seeds=seeds,
+                absent=absent,
                 key=key,
             )
         )
@@ -143,6 +149,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     if notes and table.averages:
         hint = "no average of incomplete rows; --partial shows it over what is there, marked"
         notes.append("* average over the entries that are there" if partial else hint)
+    notes += _fewer(table)
     errors: dict[str, list[tuple[str, int]]] = {}
     for row in table.rows:
         for text in dict.fromkeys(e.note for e in row.entries.values() if e.text == FAILED and e.note):
@@ -192,10 +199,7 @@ def _thin(table: Table, columns: Sequence[str]) -> list[str]:
         for column in columns:
             entry = row.entries[column]
             if entry.value is not None and entry.partial:
-                there = listed([str(s) for s in entry.seeds], len(entry.seeds))
-                away = [str(s) for s in row.seeds if s not in entry.seeds]
-                said = f"seed{'s' if len(entry.seeds) > 1 else ''} {there}, not {listed(away, len(away))}"
-                lists.setdefault((row.shots, column, said), []).append(_name(row))
+                lists.setdefault((row.shots, column, _seeds(row, entry.seeds)), []).append(_name(row))
     alike: dict[tuple[tuple[str, ...], str], dict[str, dict[int, None]]] = {}
     for (shots, column, said), names in lists.items():
         alike.setdefault((tuple(names), said), {}).setdefault(column, {})[shots] = None
@@ -206,6 +210,21 @@ def _thin(table: Table, columns: Sequence[str]) -> list[str]:
         has = "has" if len(some) == 1 else "have"
         notes.append(f"fewer seeds: {_rows(table, some, numbers)} {has} {said}, on {places}")
     return notes
+
+
+def _fewer(table: Table) -> list[str]:
+    """Which rows lack seeds that others of their shots have, on all test sets; those of the same together."""
+    lists: dict[str, list[tuple[str, int]]] = {}
+    for row in table.rows:
+        if row.absent and any(e.value is not None for e in row.entries.values()):
+            lists.setdefault(_seeds(row, row.seeds), []).append((_name(row), row.shots))
+    return [f"fewer seeds than other rows: {cells_text(cells)} ({said})" for said, cells in lists.items()]
+
+
+def _seeds(row: Row, there: Sequence[int]) -> str:
+    """``seed 1, not 2 and 3``: which of all seeds of a row's shots are there."""
+    away = [str(s) for s in sorted((*row.seeds, *row.absent)) if s not in there]
+    return f"{seeds_list(there)}, not {listed(away, len(away))}"
 
 
 def _rows(table: Table, names: Sequence[str], numbers: Sequence[int]) -> str:

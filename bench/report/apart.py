@@ -2,67 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from bench.names import told_apart
+from bench.data import catalog
+from bench.names import canonical, told_apart
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 
-_Mark = tuple[str, str]  # what a dataset is known by: ("identity" or "content" or "name", value)
+
+class Said(NamedTuple):
+    """What one record says of a dataset or a test set.
+
+    ``order``: the record's. ``place``: a digest of where the dataset lies, empty for the catalog's and in
+    records from before places were kept. ``content``: a digest of what it held, empty where it is not known.
+    """
+
+    order: int
+    place: str
+    content: str
+    name: str
 
 
 def apart(records: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
     """The records, with distinct names for the datasets of people's own that bear one name.
 
-    Records are of one dataset if they share its place or its content, whatever it was called when they were
-    made; older records, which do not say the place, are told by their name.
+    A dataset is what a place holds, by the newest record of the place. Places that hold the same are one
+    dataset, whatever it was called. Records of older contents go to the place that holds these now, else they
+    stay with their own. Records without a place go to the dataset that holds or held their content, else to
+    the only one that bears their name. Names of the catalog stay as they are.
     """
+    if not any(map(_has_place, (record for _, record in records))):
+        return list(records)
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
-    groups = _Groups()
-    for _, record in records:
-        for identity, content, name in _said(record, fits):
-            groups.join(_marks(identity, content, name))
-    named: dict[str, set[tuple[_Mark, str]]] = {}  # by name: the groups that bear it, with their identity
-    names: dict[_Mark, str] = {}  # by group: the shortest of its names
-    for _, record in records:
-        for identity, content, name in _said(record, fits):
-            group = groups.of(_marks(identity, content, name)[0])
-            names[group] = min(names.get(group, name), name, key=lambda n: (len(n), n))
-    for group, name in names.items():
-        named.setdefault(name, set()).add((group, groups.identity(group)))
-    for several in named.values():
-        for group, identity in several:
-            if len(several) > 1 and identity:
-                names[group] = told_apart(names[group], identity)
-
-    def name_of(said: tuple[str, str, str]) -> str:
-        return names[groups.of(_marks(*said)[0])]
-
-    return [(path, _renamed(record, [name_of(s) for s in _said(record, fits)])) for path, record in records]
+    said = [_said(record, fits) for _, record in records]
+    every = sorted({one for of_record in said for one in of_record})  # the oldest first
+    holds = {one.place: one.place for one in every if one.place}
+    holds |= {one.place: one.content for one in every if one.place and one.content}
+    dataset = _datasets(every, holds)
+    names = _names(every, holds, dataset)
+    return [
+        (path, _renamed(record, [names[dataset[one]] for one in of_record]))
+        for (path, record), of_record in zip(records, said, strict=True)
+    ]
 
 
-def _said(record: Record, fits: Mapping[str, FitRecord]) -> list[tuple[str, str, str]]:
-    """(identity, content, name) of a record's dataset and, of an evaluation, of its test set."""
+def _has_place(record: Record) -> bool:
+    return bool(record.target_identity if isinstance(record, EvaluationRecord) else record.dataset_identity)
+
+
+def _said(record: Record, fits: Mapping[str, FitRecord]) -> list[Said]:
+    """What a record says of its dataset and, an evaluation, of its test set."""
     fit = record if isinstance(record, FitRecord) else fits.get(record.fit)
     parts = fit.parts if fit else record.parts if isinstance(record, Failure) else None
-    identity = fit.dataset_identity if fit else ""
-    if isinstance(record, Failure):
-        identity = record.dataset_identity
-    own = (identity, parts.dataset if parts else "", record.cell.dataset)
+    place = record.dataset_identity if isinstance(record, Failure) else fit.dataset_identity if fit else ""
+    order = record.provenance.order
+    own = Said(order, place, parts.dataset if parts else "", record.cell.dataset)
     if isinstance(record, EvaluationRecord):
-        return [own, (record.target_identity, record.parts.target, record.target)]
+        test = Said(order, record.target_identity, record.parts.target, record.target)
+        return [own if fit or record.target != record.cell.dataset else test, test]
     if isinstance(record, Failure) and record.target and record.target != record.cell.dataset:
-        return [own, ("", "", record.target)]
+        return [own, Said(order, "", "", record.target)]
     return [own]
 
 
-def _marks(identity: str, content: str, name: str) -> list[_Mark]:
-    """What tells a dataset, the strongest first. Without an identity the name does: it is the catalog's."""
-    if not identity:
-        return [("name", name)]
-    return [("identity", identity), *([("content", content)] if content else [])]
+def _datasets(every: Sequence[Said], holds: Mapping[str, str]) -> dict[Said, str]:
+    """The dataset that is meant: by the content of a place (``holds``), or by its name."""
+    now = set(holds.values())
+    own = [one for one in every if one.place]
+    held = {one.content: holds[one.place] for one in own} | {content: content for content in now}
+    bearers: dict[str, set[str]] = {}
+    for one in own:
+        for name in (one.name, one.name.removesuffix(told_apart("", one.place))):
+            bearers.setdefault(name, set()).add(holds[one.place])
+    catalogue = set(map(canonical, catalog.names()))
+
+    def dataset(one: Said) -> str:
+        if one.place:
+            return one.content if one.content in now else holds[one.place]
+        if canonical(one.name) in catalogue:
+            return f"name {one.name}"
+        if one.content and one.content in held:
+            return held[one.content]
+        namesakes = bearers.get(one.name, set())
+        return min(namesakes) if len(namesakes) == 1 else f"name {one.name}"
+
+    return {one: dataset(one) for one in every}
+
+
+def _names(every: Sequence[Said], holds: Mapping[str, str], dataset: Mapping[Said, str]) -> dict[str, str]:
+    """The name of each dataset: the shortest that its places bear, with digits of the newest of these places
+    where another dataset bears it too."""
+    names: dict[str, str] = {}
+    newest: dict[str, str] = {}
+    for one in every:
+        if one.place:
+            here = holds[one.place]
+            names[here] = min(names.get(here, one.name), one.name, key=lambda name: (len(name), name))
+            newest[here] = one.place
+    for one in every:
+        names.setdefault(dataset[one], one.name)
+    bearers = Counter(names.values())
+    return {
+        here: told_apart(name, newest[here]) if bearers[name] > 1 and here in newest else name
+        for here, name in names.items()
+    }
 
 
 def _renamed(record: Record, names: list[str]) -> Record:
@@ -72,29 +119,3 @@ def _renamed(record: Record, names: list[str]) -> Record:
     if target and target != names[-1]:
         record = replace(record, target=names[-1])
     return record
-
-
-class _Groups:
-    """Marks that belong together."""
-
-    def __init__(self) -> None:
-        self.parent: dict[_Mark, _Mark] = {}
-
-    def of(self, mark: _Mark) -> _Mark:
-        """The mark that stands for all of its group."""
-        while (above := self.parent.setdefault(mark, mark)) != mark:
-            mark = above
-        return mark
-
-    def join(self, marks: Iterable[_Mark]) -> None:
-        """These marks are of one group."""
-        first, *rest = (self.of(mark) for mark in marks)
-        for mark in rest:
-            low, high = sorted((first, mark))
-            self.parent[high] = low
-            first = low
-
-    def identity(self, group: _Mark) -> str:
-        """The first identity of a group, empty for one that is known by its name alone."""
-        kind = (mark for mark in self.parent if mark[0] == "identity" and self.of(mark) == group)
-        return min((value for _, value in kind), default="")

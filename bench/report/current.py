@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from bench.files import digest
+from bench.names import few
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
 
 _MOST = 4  # names of a conflict that are spelt out
-V = TypeVar("V", str, tuple[tuple[str, str], ...])
+V = TypeVar("V", str, bytes)
 Row = dict[str, Any]
 
 # Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and fields of ``Made``.
@@ -53,15 +53,15 @@ class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
     ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's.
-    ``content``: digests of the dataset and of the test set, by name. ``setup``: digests of whatever else is
-    in the keys of the same methods, by name (``SETUP``); they differ between the seeds of a row only where
-    something has changed since.
+    ``content``: digests of the dataset and of the test set, by name. ``setup``: whatever else is in the keys
+    of the same methods (``SETUP``), as JSON; it differs between the seeds of a row only where something has
+    changed since.
     """
 
     versions: Mapping[str, int]
     weights: str
     content: Mapping[str, str]
-    setup: tuple[tuple[str, str], ...]
+    setup: bytes
 
 
 def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
@@ -84,15 +84,20 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
         {method: parts.version for method, parts in known},
         key.weights if key else "",
         {name: value for name, value in content.items() if value},
-        _setup(_encoder.encode([_parts_of(parts) for _, parts in known])),
+        _once(_encoder.encode([_parts_of(parts) for _, parts in known])),
     )
 
 
 @lru_cache(maxsize=4096)
-def _setup(known: bytes) -> tuple[tuple[str, str], ...]:
-    """Digests of ``SETUP`` for the keys in JSON; thousands of fits share a few."""
-    keys = msgspec.json.decode(known)
-    return tuple((name, digest([key[i] for key in keys])) for i, name in enumerate(SETUP))
+def _once(setup: bytes) -> bytes:
+    """The first of equal setups: thousands of fits share a few."""
+    return setup
+
+
+def _differing(setup: bytes, other: bytes) -> list[str]:
+    """The names of ``SETUP`` in which two setups differ."""
+    ours, theirs = (msgspec.json.decode(one) for one in (setup, other))
+    return [name for i, name in enumerate(SETUP) if [key[i] for key in ours] != [key[i] for key in theirs]]
 
 
 def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -134,8 +139,7 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
         newest = setups[lines[id(row)]]
         if row["made"].setup == newest:
             return ""
-        pairs = zip(row["made"].setup, newest, strict=True)
-        other = [name for (name, value), (_, latest) in pairs if value != latest]
+        other = _differing(row["made"].setup, newest)
         if set(other) & {"settings", "recipe"}:
             return f"of {row['method']} with settings that are not the method's own any more"
         what = listed([_PLAIN.get(name, name) for name in other])
@@ -181,10 +185,9 @@ def _latest(
 def _note_merged(names: list[str], notes: list[str]) -> None:
     """Note a merged folder that never had what counts now: no counter can say which of two is ahead."""
     if names:
-        some = sorted(set(names))
-        more = f" and {len(some) - _MOST} more" if len(some) > _MOST else ""
+        which = few(sorted(set(names)), _MOST, between="; ")
         notes.append(
-            f"merged folders disagree on {'; '.join(some[:_MOST])}{more}: the record with the later number "
+            f"merged folders disagree on {which}: the record with the later number "
             "counts (`bench pack` writes a folder without the others)"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ COLUMNS = (
 # failed cells only, which never got as far as having its texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
+_PRECISION = {dtype: name for name, dtype in PRECISIONS.items()}
+_coordinates = attrgetter(*CELL)
+
 
 def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -> pd.DataFrame:
     """All records of a results folder, as files or packed: a row per evaluation and a row per failure.
@@ -78,8 +82,8 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     with codec.many():
         named = apart([record for folder in folders for record in _read(Path(folder))])
         kept, notes = current.only(_rows(named))
+        kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
-    frame = frame.sort_values(["dataset", "method", "shots", "seed", "target", "key"], ignore_index=True)
     frame.attrs["notes"] = [*_places(named), *notes]
     return frame
 
@@ -138,6 +142,17 @@ def _correct(name: str, stamp: int) -> NDArray[np.bool_]:
     return np.asarray(arrays["top1"] == arrays["labels"])
 
 
+def stacked(paths: Sequence[str]) -> NDArray[np.bool_]:
+    """Right or wrong by seed and test image (S, n) of the evaluations at these paths, one for each seed.
+
+    Raises BenchError where predictions are gone, or are of different test sets.
+    """
+    vectors = [correct(path) for path in paths]
+    if len({len(v) for v in vectors}) > 1:
+        raise BenchError(f"{paths[0]}: other seeds were measured on another test set; run the cell again")
+    return np.stack(vectors)
+
+
 def _row(
     path: Path, r: EvaluationRecord | Failure, fits: Mapping[str, FitRecord], labelled: frozenset[str]
 ) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def _row(
     also = fit.prompts_also if fit else None
     uses = fit.prompts_use_labels if fit else None
     return {
-        **{name: getattr(cell, name) for name in CELL},
+        **dict(zip(CELL, _coordinates(cell), strict=True)),
         **outcome,
         "target": r.target or cell.dataset,
         "variant": variant(r, fit, fits),
@@ -200,7 +215,7 @@ def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Map
 
 def precision(key: FitKey | None) -> str:
     """What a fit's image tower computed in, as ``--precision`` names it."""
-    return next((name for name, of in PRECISIONS.items() if key and of == key.encode_dtype), SINGLE)
+    return _PRECISION.get(key.encode_dtype, SINGLE) if key else SINGLE
 
 
 def with_precision(variant: str, precision: str) -> str:

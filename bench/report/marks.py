@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.frame import correct
+from bench.report.frame import stacked
 from bench.report.table import Score, Table
 from bench.report.wording import shots_list
 from bench.stats import not_told_from_best
 
 LEVEL = 0.95
+K = TypeVar("K")
 
 
 def outcomes(entry: Score) -> NDArray[np.bool_]:
     """Right or wrong by seed and test image (S, n) behind an entry; BenchError if predictions do not fit."""
-    vectors = [correct(path) for path in entry.paths]
-    if len({len(v) for v in vectors}) > 1:
-        raise BenchError(
-            f"{entry.paths[0]}: other seeds were measured on another test set; run the cell again"
-        )
-    return np.stack(vectors)
+    return stacked(entry.paths)
 
 
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
@@ -45,7 +42,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     other: dict[str, dict[int, None]] = {}
     lost: dict[str, None] = {}
     for positions in blocks.values():
-        rivals, others = _most_common({i: table.rows[i].seeds for i in positions})
+        rivals, others = most_common({i: table.rows[i].seeds for i in positions})
         for i in others:
             if any(e.value is not None for e in table.rows[i].entries.values()):
                 other.setdefault(table.rows[i].names[0], {})[table.rows[i].shots] = None
@@ -85,8 +82,10 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
 
-def _most_common(seeds: Mapping[int, tuple[int, ...]]) -> tuple[list[int], list[int]]:
-    """Positions with the most common seeds (more seeds before fewer on a tie), and the others."""
+def most_common(seeds: Mapping[K, tuple[int, ...]]) -> tuple[list[K], list[K]]:
+    """Those with the most common seeds (more seeds before fewer on a tie), and the others; none of none."""
+    if not seeds:
+        return [], []
     common, _ = max(Counter(seeds.values()).items(), key=lambda counted: (counted[1], len(counted[0])))
     return [i for i in seeds if seeds[i] == common], [i for i in seeds if seeds[i] != common]
 
@@ -101,7 +100,7 @@ def _comparable(table: Table, column: str, positions: Sequence[int]) -> list[int
     """The positions whose values in a column are means over the same seeds."""
     there = _there(table, column, positions)
     seeds = {i: table.rows[i].entries[column].seeds for i in positions if i in there}
-    return _most_common(seeds)[0] if seeds else []
+    return most_common(seeds)[0]
 
 
 def _tied(

@@ -53,12 +53,18 @@ def by_target(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     return groups
 
 
-def mean_over_seeds(rows: Sequence[Outcome], seeds: Sequence[int], lost: Sequence[Outcome] = ()) -> Score:
+def mean_over_seeds(
+    rows: Sequence[Outcome],
+    seeds: Sequence[int],
+    lost: Sequence[Outcome] = (),
+    absent: Sequence[int] = (),
+) -> Score:
     """Mean over seeds of the outcomes on one test set.
 
     ``seeds`` are all that the table row has anywhere: where some have no record here, the mean of the others
-    says of how many it is, and is partial. A failed seed, of these rows or of the fits in ``lost``, is an
-    error and not a gap: there is no mean over survivors.
+    is partial. ``absent`` are further ones that rows beside it have. A mean says of how many of both it is. A
+    failed seed, of these rows or of the fits in ``lost``, is an error and not a gap: there is no mean over
+    survivors.
     """
     good = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
     there = tuple(int(o.seed) for o in good)
@@ -69,15 +75,25 @@ def mean_over_seeds(rows: Sequence[Outcome], seeds: Sequence[int], lost: Sequenc
         return Score()
     value = float(np.mean([o.accuracy for o in good]))
     whole = set(there) == set(seeds)
-    text = f"{value:.2f}" if whole else f"{value:.2f} ({len(there)}/{len(seeds)})"
+    text = f"{value:.2f}{_share(len(there), len(seeds) + len(absent))}"
     return Score(value, text, partial=not whole, paths=tuple(o.path for o in good), seeds=there)
 
 
-def average(entries: Sequence[Score], partial: bool) -> Score:
-    """The unweighted mean of complete entries; of what is there, marked, only if ``partial``."""
+def average(
+    entries: Sequence[Score], partial: bool, seeds: Sequence[int] = (), absent: Sequence[int] = ()
+) -> Score:
+    """The unweighted mean of complete entries; of what is there, marked, only if ``partial``.
+
+    ``seeds`` and ``absent``: of the entries' row, as for ``mean_over_seeds``.
+    """
     values = [e.value for e in entries if e.value is not None]
     whole = len(values) == len(entries) and not any(e.partial for e in entries)
     if not values or not (whole or partial):
         return Score()
     value = sum(values) / len(values)
-    return Score(value, f"{value:.2f}" if whole else f"{value:.2f}*", partial=not whole)
+    share = _share(len(seeds), len(seeds) + len(absent))
+    return Score(value, f"{value:.2f}{share if whole else '*'}", partial=not whole)
+
+
+def _share(some: int, whole: int) -> str:
+    return f" ({some}/{whole})" if some < whole else ""

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import RECIPE, TEST_ORACLE, canonical, nearest
@@ -53,12 +55,19 @@ def called(frame: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
     These are names that the same table row has on other datasets, and those of ``names`` that have no records
     at all.
     """
-    row, own = list(ROW), set(frame["prompts"].map(canonical))
-    other = frame.assign(prompts=frame["also"]).explode("prompts").dropna(subset=["prompts"])
+    own = set(frame["prompts"].map(canonical))
+    some = frame[frame["also"].map(len) > 0]
+    other = some.assign(prompts=some["also"]).explode("prompts").dropna(subset=["prompts"])
     wanted = other["prompts"].map(canonical).isin({canonical(n) for n in names} - own)
-    wanted |= pd.MultiIndex.from_frame(other[row]).isin(pd.MultiIndex.from_frame(frame[row]))
-    cells, more = (pd.MultiIndex.from_frame(rows[list(EVALUATION)]) for rows in (frame, other))
-    return pd.concat([frame, other[wanted & ~more.isin(cells)]], ignore_index=True)
+    wanted |= _in(other, frame, ROW)
+    return pd.concat([frame, other[wanted & ~_in(other, frame, EVALUATION)]], ignore_index=True)
+
+
+def _in(rows: pd.DataFrame, frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows have coordinates in these columns that a row of the frame has."""
+    there = set(zip(*(frame[c].tolist() for c in columns), strict=True))
+    mine = zip(*(rows[c].tolist() for c in columns), strict=True)
+    return np.fromiter((one in there for one in mine), dtype=bool, count=len(rows))
 
 
 def at_shots(frame: pd.DataFrame, shots: Sequence[int]) -> pd.DataFrame:

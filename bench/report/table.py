@@ -38,7 +38,8 @@ class Row:
     """One line.
 
     ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable forms. Rows
-    of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``key``: the
+    of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``seeds`` are
+    those that it has anywhere, ``absent`` those that only other rows of its shots have. ``key``: the
     coordinates that its records share (``coordinates.ROW``).
     """
 
@@ -50,6 +51,7 @@ class Row:
     oracle: bool = False
     block: tuple[object, ...] = ()
     seeds: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
     key: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -12,9 +12,6 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import nearest
-from bench.report import ablation, accuracy, sizes
-from bench.report.paper import ablation as paper_ablation
-from bench.report.paper import accuracy as paper_accuracy
 from bench.report.render import PrintedTable, printed
 from bench.report.select import Choice
 from bench.report.table import Table
@@ -69,15 +66,26 @@ def table(
         preset,
         variants or which == "ablation",
     )
+    # Each builder is imported where it is called for: a table should not wait for the others.
     if which == "2":
+        from bench.report import sizes
+
         made: Table = sizes.table_2(counts or {}, frame, against)
     elif against is not None and which == "ablation":
+        from bench.report.paper import ablation as paper_ablation
+
         made = paper_ablation.against(frame, choice, against)
     elif against is not None:
+        from bench.report.paper import accuracy as paper_accuracy
+
         made = paper_accuracy.against(frame, which, choice, against)
     elif which == "ablation":
+        from bench.report import ablation
+
         made = ablation.table_ablation(frame, choice, tuple(targets), base, partial)
     else:
+        from bench.report import accuracy
+
         make = accuracy.table_1 if which == "1" else accuracy.table_3
         made = make(frame, choice, tuple(targets), partial, bold, underline)
     return printed(made)

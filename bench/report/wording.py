@@ -27,6 +27,11 @@ def shots_list(numbers: Iterable[int]) -> str:
     return f"{listed([str(n) for n in some], len(some))} shots" if len(some) > 1 else shots_text(some[0])
 
 
+def seeds_list(seeds: Sequence[int]) -> str:
+    """``seed 1``, ``seeds 1, 2 and 3``."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds], len(seeds))}"
+
+
 def listed(names: Sequence[str], most: int = 6, noun: str = "methods") -> str:
     """``a, b and c``; more than ``most`` are counted instead: ``26 methods``."""
     if len(names) > most:

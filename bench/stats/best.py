@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bench.stats.intervals import Interval, average_intervals, p_value
 from bench.stats.paired import average_difference_intervals
@@ -42,12 +43,18 @@ def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95)
 def not_told_from_best(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95) -> set[str]:
     """The methods of one column that ``column_marks`` ties with the best, without intervals of their own."""
     _checked(column)
-    estimates = {
-        name: np.stack([table(c).mean(-1).mean(-1) for c in cells], -1).mean(-1)
-        for name, cells in column.items()
-    }
-    best = max(estimates, key=lambda name: float(estimates[name]))
+    by_dataset = [_means([table(cell) for cell in cells]) for cells in zip(*column.values(), strict=True)]
+    best = list(column)[int(np.argmax(np.stack(by_dataset, -1).mean(-1)))]
     return {name for name, (_, p) in _to_best(column, best, level).items() if p > 1 - level}
+
+
+def _means(tables: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """The mean of each table (S, n), those of one shape taken together."""
+    means = np.empty(len(tables))
+    for shape in {one.shape for one in tables}:
+        places = [i for i, one in enumerate(tables) if one.shape == shape]
+        means[places] = np.stack([tables[i] for i in places]).mean(-1).mean(-1)
+    return means
 
 
 def _checked(column: Mapping[str, Sequence[ArrayLike]]) -> None:

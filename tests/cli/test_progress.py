@@ -25,8 +25,8 @@ class Clock:
 
 def guesses(recorded: bool = False) -> Mapping[str, Guess]:
     """Two quick cells and four that cost a hundred times as much."""
-    quick = {f"q{i}": Guess(("zero-shot", 0), 0.1, recorded) for i in range(2)}
-    return quick | {f"s{i}": Guess(("safe", 1), 10.0, recorded) for i in range(4)}
+    quick = {f"q{i}": Guess(("rn", "zero-shot", 0), 0.1, recorded) for i in range(2)}
+    return quick | {f"s{i}": Guess(("rn", "safe", 1), 10.0, recorded) for i in range(4)}
 
 
 def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
@@ -44,7 +44,7 @@ def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
 
 def test_what_was_seen_scales_what_was_not() -> None:
     """A kind that was never seen takes as much longer than guessed as the others did, nearly."""
-    pace = Pace({**guesses(), "other": Guess(("coop", 1), 10.0, False)})
+    pace = Pace({**guesses(), "other": Guess(("rn", "coop", 1), 10.0, False)})
     for key in ("q0", "q1", "s0", "s1", "s2", "s3"):
         pace.cell(key, 3 * pace.left[key].seconds)
     assert pace.seconds() == pytest.approx(10 * (120.6 + 2.51) / (40.2 + 2.51))

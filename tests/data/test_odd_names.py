@@ -125,6 +125,8 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
         from_home("~nobody-of-that-name/x")
     with pytest.raises(BenchError, match="no home folder of that name"):
         catalog.describe("~nobody-of-that-name/x")
+    with pytest.raises(BenchError, match="no home folder of that name"):
+        options.datasets("~nobody-of-that-name/x,digits")
     with pytest.raises(BenchError, match="unknown dataset"):
         catalog.describe("a" * 300)
     with pytest.raises(BenchError, match="no such folder"):

@@ -141,7 +141,7 @@ def test_the_same_picture_in_two_classes_is_said(tmp_path: Path) -> None:
     assert notes[0] == "no split given: each class is cut 50/20/30 by content"
     order = sorted(range(5), key=lambda i: sha256(f"owl {i}".encode()).hexdigest())
     pairs = "; ".join(f"auk/00{i}.png is owl/00{i}.png" for i in order[:3])
-    assert notes[1:] == (f"5 pictures lie in more than one class: {pairs}; 2 more",)
+    assert notes[1:] == (f"5 pictures lie in more than one class: {pairs} and 2 more",)
 
 
 def test_class_names_that_say_nothing(tmp_path: Path) -> None:

@@ -57,15 +57,18 @@ def one(
     provenance: Mapping[str, Any] = PROVENANCE,
     seconds: float = 1.0,
     title: str | None = None,
+    place: str = "",
 ) -> Path:
     """One fit and one evaluation; returns the evaluation's path (the fit's, where it failed).
 
-    ``changed``: inference-time values that a user set; ``settings``: those of training.
+    ``changed``: inference-time values that a user set; ``settings``: those of training. ``place``: where a
+    dataset of people's own lies, which has its own images.
     """
     method = where["method"]
     parts = key_of(
         where,
         version=version,
+        dataset=digest(where["dataset"] + place),
         after=dict(after or {}),
         settings={"lr": [1e-3], "steps": 100, **(settings or {})},
     )
@@ -104,10 +107,11 @@ def one(
         peak_memory=10**8,
         notes=["a note"],
         has_state=True,
+        dataset_identity=place,
     )
     store.write(places.fit_path(folder, fit_key), fit, clock)
     goal = target or where["dataset"]
-    key = EvaluationKey(fit=fit_key, target=digest(goal), values=dict(values or {}))
+    key = EvaluationKey(fit=fit_key, target=digest(goal + place), values=dict(values or {}))
     labels, top1 = predictions(where, goal, n, SKILL.get(method, 0.5) if skill is None else skill)
     right = float((top1 == labels).mean())
     path = places.evaluation_path(folder, fit_key, key.digest())
@@ -126,6 +130,7 @@ def one(
         top5=right,
         seconds=0.1,
         predictions=kept,
+        target_identity=place,
         provenance=Provenance(**provenance),
     )
     store.write(path, evaluation, clock)

@@ -30,6 +30,26 @@ def test_a_mean_over_some_of_the_seeds_says_so(tmp_path: Path) -> None:
     assert (partial.text, partial.partial) == ("60.00*", True)
 
 
+def test_a_row_with_fewer_seeds_than_the_others_everywhere_says_so(tmp_path: Path) -> None:
+    """Of one shot's rows one has a seed of three: every number of it says so, and so does a note that plain
+    text has too."""
+    grid(tmp_path, {"safe": 0.6, "coop": 0.4}, shots=(1,))
+    grid(tmp_path, {"lp": 0.5}, shots=(1,), seeds=(1,))
+    grid(tmp_path, {"lp": 0.5, "zero-shot": 0.3}, shots=(16,), seeds=(1,))
+    printed = table(load_results(tmp_path))
+    texts = {m: {c: e.text for c, e in row(printed, m, 1).entries.items()} for m in ("lp", "safe")}
+    assert texts["lp"] == {"ants": "49.00 (1/3)", "bees": "49.00 (1/3)", "average": "49.00 (1/3)"}
+    assert texts["safe"] == {"ants": "60.00", "bees": "60.00", "average": "60.00"}
+    assert "fewer seeds than other rows: lp at 1 shot (seed 1, not 2 and 3)" in printed.notes
+    assert "fewer seeds than other rows: lp at 1 shot" in render(printed, "console", styled=False)
+    alone = [e.text for e in row(printed, "lp", 16).entries.values()]
+    assert alone == ["59.00", "59.00", "59.00"], "no other row has more seeds at these shots"
+    write_cell(tmp_path, "lp", "ants", 1, 2, 0.5)
+    entries = row(table(load_results(tmp_path)), "lp", 1).entries
+    assert [entries[c].text for c in ("ants", "bees")] == ["49.50 (2/3)", "49.00 (1/3)"]
+    assert entries["average"].text == MISSING
+
+
 def test_an_interrupted_run_shows_what_is_there(tmp_path: Path) -> None:
     """One seed of three is recorded on a dataset: its numbers are there, those of equal seeds compared."""
     methods = {"zero-shot": 0.5, "safe": 0.6, "coop": 0.4, "lp": 0.5}

@@ -130,22 +130,37 @@ def test_a_value_that_looks_like_an_option_is_none(bench: Bench, runs: Path, tmp
     assert done.exit_code == 0 and "<h1>--title</h1>" in out.read_text()
 
 
-@pytest.mark.parametrize("verb", [("table",), ("report",), ("compare", "safe", "coop"), ("plot", "beta")])
-def test_failed_cells_alone(bench: Bench, tmp_path: Path, verb: tuple[str, ...]) -> None:
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("failed")
     for method in ("safe", "coop"):
-        write_cell(tmp_path, method, "ants", 1, 1, 0.0, fail="out of memory")
-    out = (
-        ()
-        if verb[0] in ("table", "compare")
-        else ("--out", tmp_path / ("o.html" if verb[0] == "report" else "o.svg"))
-    )
-    done = bench(*verb, "--results", tmp_path, *out)
-    if verb[0] == "table":
-        assert "ERR of coop and safe at 1 shot: out of memory" in done.output
-    elif verb[0] == "report":
-        assert done.exit_code == 0 and "2 cells failed and print ERR" in (tmp_path / "o.html").read_text()
-    else:
-        assert isinstance(done.exception, BenchError), done.exception
+        write_cell(folder, method, "ants", 1, 1, 0.0, fail="out of memory")
+    return folder
+
+
+def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path) -> None:
+    assert "ERR of coop and safe at 1 shot: out of memory" in bench("table", "--results", failed).output
+    assert bench("report", "--results", failed, "--out", tmp_path / "o.html").exit_code == 0
+    assert "2 cells failed and print ERR" in (tmp_path / "o.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        (("compare", "safe", "coop"), "safe and coop have no complete cell in common; "
+         "one of the two lacks a seed or failed on ants at 1 shot"),
+        (("plot", "shots"), "nothing is complete: coop and safe, 1 shot: left out, "
+         "seeds or datasets are missing or failed; `bench run` runs what is missing"),
+        (("plot", "beta"), "no recorded method has a setting 'beta'"),
+    ],
+)  # fmt: skip
+def test_of_failed_cells_alone_nothing_is_compared(
+    bench: Bench, failed: Path, tmp_path: Path, verb: tuple[str, ...], says: str
+) -> None:
+    out = ("--out", tmp_path / "o.svg") if verb[0] == "plot" else ()
+    done = bench(*verb, "--results", failed, *out)
+    assert isinstance(done.exception, BenchError) and str(done.exception) == says
+    assert not (tmp_path / "o.svg").exists()
 
 
 def test_the_report_says_where_it_is(bench: Bench, runs: Path, tmp_path: Path) -> None:

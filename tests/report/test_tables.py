@@ -104,7 +104,7 @@ def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
     assert (lp["ants"].text, lp["bees"].text, lp["average"].text) == (FAILED, MISSING, MISSING), (
         "no mean over survivors"
     )
-    assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00", MISSING, MISSING)
+    assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00 (1/3)", MISSING, MISSING)
     assert "it broke" in said(printed)
     assert "incomplete at 1 shot: gda lacks bees" in said(printed)
     assert "incomplete at 1 shot: lp lacks ants and bees" in said(printed)

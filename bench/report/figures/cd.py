@@ -46,7 +46,8 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     """Mean accuracy, datasets x methods; methods' titles; the number of shots; notes.
 
     Methods without labels compete at every number of shots. Methods that lack a dataset or a seed are left
-    out, and named. Raises BenchError when under three are left, or more than one diagram can tell apart.
+    out, and named; methods with other seeds than most are ranked, and named. Raises BenchError when under
+    three are left, or more than one diagram can tell apart.
     """
     own, notes = select.own_tests(frame, choice)
     shots = int(max(own["shots"]))
@@ -54,13 +55,15 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     datasets = sorted(own["dataset"].unique())
     scores: dict[str, list[float]] = {}
     gaps: dict[tuple[str, int], list[str]] = {}
+    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     for method, group in own.groupby("method"):
         cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
         if cells is None:
             gaps[str(method), shots] = []
         else:
             scores[str(method)] = [float(cell.mean()) for cell in cells]
-    notes += series.gaps(gaps)
+            seeds[str(method), int(max(group["shots"]))] = outcomes.seeds_of(group)
+    notes += [*series.other_seeds(seeds), *series.gaps(gaps)]
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
             "ranks need 3 methods on 2 datasets, "

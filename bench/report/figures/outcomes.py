@@ -11,24 +11,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.errors import BenchError
-from bench.report.frame import correct
+from bench.report import frame
 
 Outcomes = NDArray[np.bool_]
 
 
 def stacked(rows: pd.DataFrame) -> Outcomes:
     """(S, n) of the rows of one cell, in seed order; BenchError where seeds were measured on other images."""
-    return _stacked(list(zip(rows["seed"].tolist(), rows["path"].tolist(), strict=True)))
+    return frame.stacked(rows.sort_values("seed")["path"].tolist())
 
 
-def _stacked(records: Sequence[tuple[int, str]]) -> Outcomes:
-    vectors = [correct(path) for _, path in sorted(records, key=lambda record: record[0])]
-    if len({len(v) for v in vectors}) > 1:
-        raise BenchError(
-            f"{records[0][1]}: other seeds were measured on another test set; run the cell again"
-        )
-    return np.stack(vectors)
+def seeds_of(rows: pd.DataFrame) -> tuple[int, ...]:
+    """The seeds that rows have, in order."""
+    return tuple(sorted(set(rows["seed"].tolist())))
 
 
 def complete(rows: pd.DataFrame, seeds: set[int]) -> bool:
@@ -45,4 +40,4 @@ def by_dataset(rows: pd.DataFrame, names: Sequence[str], seeds: set[int]) -> lis
             good.setdefault(name, []).append((seed, path))
     if any(not {seed for seed, _ in good.get(name, ())} >= seeds or name not in good for name in names):
         return None
-    return [_stacked(good[name]) for name in names]
+    return [frame.stacked([path for _, path in sorted(good[name])]) for name in names]

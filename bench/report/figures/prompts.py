@@ -97,6 +97,7 @@ def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
 def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.DataFrame, list[str]]:
     rows = []
     gaps: dict[tuple[str, int], list[str]] = {}
+    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     for name in sets:
         for x, shots in enumerate(sorted(own["shots"].unique())):
             group = own[(own["prompts"] == name) & (own["shots"] == shots)]
@@ -105,10 +106,10 @@ def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.
                 gaps[name, int(shots)] = []
                 continue
             i = average_interval(cells)
+            seeds[name, int(shots)] = outcomes.seeds_of(group)
             rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
-    return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"]), series.gaps(
-        gaps
-    )
+    points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
+    return points, [*series.other_seeds(seeds), *series.gaps(gaps)]
 
 
 def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:

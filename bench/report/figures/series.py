@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench.names import canonical
+from bench.report.marks import most_common
 from bench.report.select import Choice
-from bench.report.wording import listed, shots_list
+from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
 # Methods with colours of their own where none are asked for by name: the best lie close together.
 COLOURED = 6
@@ -39,6 +40,23 @@ def coloured(own: pd.DataFrame, choice: Choice) -> tuple[list[str], list[str]]:
 def others(names: Sequence[str]) -> list[str]:
     """The note on methods in grey."""
     return [f"in grey: {', '.join(names)}; `--methods` chooses which to colour"] if names else []
+
+
+def of_other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[tuple[str, int]]:
+    """The (series, shots) whose seeds are not those that most series have at these shots."""
+    blocks: dict[int, dict[str, tuple[int, ...]]] = {}
+    for (name, shots), some in seeds.items():
+        blocks.setdefault(shots, {})[name] = some
+    return [(name, shots) for shots, block in blocks.items() for name in most_common(block)[1]]
+
+
+def other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[str]:
+    """The note on points of other seeds than most at their shots, with the seeds of each drawn point."""
+    apart: dict[tuple[int, ...], list[tuple[str, int]]] = {}
+    for point in of_other_seeds(seeds):
+        apart.setdefault(seeds[point], []).append(point)
+    said = [f"{cells_text(points)} ({seeds_list(some)})" for some, points in apart.items()]
+    return [f"of other seeds than most at the same shots: {'; '.join(said)}"] if said else []
 
 
 def gaps(points: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] = ()) -> list[str]:

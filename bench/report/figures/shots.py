@@ -26,11 +26,12 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     An interval covers other draws of the support set and other test images; datasets are fixed.
     """
     own, notes = select.own_tests(frame, choice)
-    points, gaps = table(own)
+    points, remarks = table(own)
     few = points[points["shots"] > 0]
     if not len(few):
         raise BenchError(
-            f"nothing is complete: {'; '.join(gaps)}; `{select.run_command(choice, '')}` runs what is missing"
+            f"nothing is complete: {'; '.join(remarks)}; "
+            f"`{select.run_command(choice, '')}` runs what is missing"
         )
     chosen, others = series.coloured(own[own["method"].isin(few["series"])], choice)
     appearances = style.appearances(chosen)
@@ -58,13 +59,14 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         )
     more = f" and {len(others)} other methods" if others else ""
     alt = f"Test accuracy against shots, {', '.join(appearances)}{more}, on {', '.join(names)}"
-    return Drawn(figure, points, alt, (*notes, *series.others(others), *gaps))
+    return Drawn(figure, points, alt, (*notes, *series.others(others), *remarks))
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """(panel, series, shots, x, y, low, high) in percent, and what missing or failed seeds leave out."""
+    """(panel, series, shots, x, y, low, high) in percent, and notes on other seeds and on gaps."""
     rows = []
     gaps: dict[tuple[str, int], list[str]] = {}
+    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     datasets = sorted(own["dataset"].unique())
     for (method, n), group in own.groupby(["method", "shots"]):
         lacking, shots = [], int(str(n))
@@ -74,11 +76,13 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 lacking.append(panel)
                 continue
             i = average_interval(cells)
+            seeds[str(method), shots] = outcomes.seeds_of(group)
             rows.append((panel, method, shots, float(shots), 100 * i.estimate, 100 * i.low, 100 * i.high))
         if lacking:
             gaps[str(method), shots] = lacking
     columns = ["panel", "series", "shots", "x", "y", "low", "high"]
-    return pd.DataFrame(rows, columns=columns), series.gaps(gaps, [AVERAGE, *datasets])
+    notes = [*series.other_seeds(seeds), *series.gaps(gaps, [AVERAGE, *datasets])]
+    return pd.DataFrame(rows, columns=columns), notes
 
 
 def _panel(

@@ -28,18 +28,21 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     Seconds are the mean over datasets of the median over seeds of preparing, training every configuration,
     searching and evaluating, and of the fits the method builds on; encoding is shared by all methods and not
     in them. A process's first fit with a method pays for imports and compilation, so that it counts only
-    where there is no other. Rings: the best trade-offs at the most shots (``front``).
+    where there is no other. Rings: the best trade-offs at the most shots (``front``), of methods with the
+    seeds that most have there.
     """
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
     rows, machines, cold = [], set[str](), list[tuple[str, int]]()
     gaps: dict[tuple[str, int], list[str]] = {}
+    seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     for (method, shots), group in own.groupby(["method", "shots"]):
         cells = outcomes.by_dataset(group, datasets, set(group["seed"]))
         if cells is None:
             gaps[str(method), int(str(shots))] = []
             continue
         i = average_interval(cells)
+        seeds[str(method), int(str(shots))] = outcomes.seeds_of(group)
         good = group[group["status"] == "ok"]
         costs = [cost(path) for path in good["path"]]
         machines |= {c.machine for c in costs}
@@ -55,7 +58,9 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
             f"nothing is complete: {lacking}; "
             f"`{command}` runs what is missing, --datasets narrows the average"
         )
-    best = front(points)
+    apart = series.of_other_seeds(seeds)
+    alike = [pair not in apart for pair in zip(points["series"], points["shots"], strict=True)]
+    best = front(points[alike])
     points["front"] = points.index.isin(best.index)
     if len(machines) > 1:
         notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
@@ -78,7 +83,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     )
     at = shots_text(int(points["shots"].max()))
     trade = f"best trade-off at {at}, no other being both faster and more accurate: {said}"
-    return Drawn(figure, points, alt, (trade, *notes, *series.others(others), *series.gaps(gaps)))
+    unequal = [f"{note}; never a best trade-off" for note in series.other_seeds(seeds)]
+    return Drawn(figure, points, alt, (trade, *notes, *unequal, *series.others(others), *series.gaps(gaps)))
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

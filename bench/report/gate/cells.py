@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,12 @@ _PER_RECORD = ("written", "order", "folder", "source")
 
 def collect(frame: pd.DataFrame) -> list[Kept]:
     """The successful evaluations of a frame with their predictions; BenchError where these are gone."""
-    return [
-        _keep(Path(path), variant)
-        for path, variant, s in zip(frame["path"], frame["variant"], frame["status"], strict=True)
-        if s == "ok"
-    ]
+    return [_keep(row) for row in frame[frame["status"] == "ok"].to_dict("records")]
 
 
-def _keep(path: Path, variant: str) -> Kept:
+def _keep(row: Mapping[Hashable, Any]) -> Kept:
+    """An evaluation under the coordinates of its row, which tell datasets of one name apart."""
+    path = Path(row["path"])
     record = store.read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
@@ -42,9 +40,9 @@ def _keep(path: Path, variant: str) -> Kept:
     arrays = store.predictions(path)
     fit = fits[0] if fits else None
     return Kept(
-        cell={name: getattr(record.cell, name) for name in CELL},
-        target=record.target,
-        variant=variant,
+        cell={name: row[name] for name in CELL},
+        target=row["target"],
+        variant=row["variant"],
         target_digest=record.parts.target,
         version=fit.parts.version if fit else None,
         seconds=(sum(fit.seconds.values()) if fit else 0.0) + record.seconds,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
+from bench.report.coordinates import CELL
 from bench.report.marks import LEVEL, outcomes
 from bench.report.table import Row, Score
 from bench.report.wording import shots_text
@@ -51,8 +51,11 @@ class Details:
 
     def payload(self) -> dict[str, Any]:
         """JSON for the page's script."""
-        for number, interval in _intervals(self._entries).items():
+        intervals, lost = _intervals(self._entries)
+        for number, interval in intervals.items():
             self.cells[number]["interval"] = interval
+        for number, reason in lost.items():
+            self.cells[number]["no_interval"] = reason
         return {"cells": self.cells, "shared": self.shared}
 
     def _share(self, value: Any) -> int:
@@ -67,7 +70,9 @@ class Details:
         if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
         fit = store.fit_of(Path(path), record)
-        cell = {k: v for k, v in msgspec.to_builtins(record.cell).items() if k != "seed"}
+        row = self.rows[path]  # which tells datasets of one name apart
+        cell = msgspec.to_builtins(record.cell) | {name: row[name] for name in CELL}
+        del cell["seed"]
         facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
         return {
             "seed": record.cell.seed,
@@ -84,7 +89,7 @@ class Details:
             "cell": self._share(cell | {"version": fit.parts.version if fit else None}),
             "provenance": self._share(facts),
             "digests": self._share({name: getattr(fit.parts, name) for name in _DIGESTS} if fit else {}),
-            "written": str(self.rows.get(path, {}).get("written", "")),
+            "written": str(row["written"]),
             "fit": record.fit,
             "evaluation": record.key,
         }
@@ -119,11 +124,13 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
     return lines
 
 
-def _intervals(entries: Mapping[int, Score]) -> dict[int, list[float]]:
-    """Low and high end in percent of each entry whose predictions are there."""
-    known = {}
+def _intervals(entries: Mapping[int, Score]) -> tuple[dict[int, list[float]], dict[int, str]]:
+    """Low and high end in percent of each entry whose predictions are there, and why others have none."""
+    known, lost = {}, {}
     for number, entry in entries.items():
-        with suppress(BenchError):
+        try:
             known[number] = [outcomes(entry)]
+        except BenchError as error:
+            lost[number] = str(error)
     intervals = average_intervals(list(known.values()), LEVEL) if known else []
-    return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}
+    return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}, lost

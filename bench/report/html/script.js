@@ -141,6 +141,7 @@ function content(cell) {
   if (!cell.seeds) return parts;
   parts.push(el("p", { class: "big" }, `${cell.text} %`));
   if (cell.interval) parts.push(el("p", {}, `95 % interval ${fixed(cell.interval[0], 2)} to ${fixed(cell.interval[1], 2)}`));
+  if (cell.no_interval) parts.push(el("p", {}, `no 95 % interval: ${cell.no_interval}`));
   const heads = ["seed", "accuracy", "top 5", "validation", "images"].map((name) => el("th", { scope: "col" }, name));
   const rows = cell.seeds.map((s) =>
     el("tr", {}, el("td", {}, s.seed === 0 ? "none" : String(s.seed)), [fixed(s.accuracy, 2), fixed(s.top5, 2), fixed(s.validation, 2), s.images].map((v) => el("td", {}, String(v)))),

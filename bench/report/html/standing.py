@@ -7,9 +7,9 @@ from html import escape
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.marks import LEVEL, outcomes
+from bench.report.marks import LEVEL, most_common, outcomes
 from bench.report.table import AVERAGE, Row, Table
-from bench.report.wording import p_text, shots_text
+from bench.report.wording import listed, p_text, seeds_list, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
@@ -22,7 +22,10 @@ _TEXT = (
 
 
 def section(tables: list[Table]) -> str:
-    """One table per backbone and number of shots that has two complete rows with the same seeds."""
+    """One table per backbone and number of shots that has two complete rows with the same seeds.
+
+    It compares those with the seeds that most of the complete rows have, and names the others.
+    """
     blocks: list[str] = []
     for table in tables:
         groups: dict[tuple[object, ...], list[Row]] = {}
@@ -31,11 +34,11 @@ def section(tables: list[Table]) -> str:
                 row.entries[d].value is not None and not row.entries[d].partial for d in _datasets(table)
             ):
                 groups.setdefault(row.block, []).append(row)
-        blocks += [
-            _block(table, rows, len(tables) > 1)
-            for rows in groups.values()
-            if len({r.seeds for r in rows}) == 1
-        ]
+        for rows in groups.values():
+            alike, others = most_common({i: row.seeds for i, row in enumerate(rows)})
+            if len(alike) > 1:
+                left_out = [f"{rows[i].label} ({seeds_list(rows[i].seeds)})" for i in others]
+                blocks.append(_block(table, [rows[i] for i in alike], left_out, len(tables) > 1))
     body = "".join(blocks) or "<p>No two methods are complete on all datasets with the same seeds.</p>"
     return f"<p>{escape(_TEXT)}</p>{body}"
 
@@ -44,10 +47,8 @@ def _datasets(table: Table) -> tuple[str, ...]:
     return table.averages.get(AVERAGE, tuple(table.columns))
 
 
-def _block(table: Table, rows: list[Row], several: bool) -> str:
+def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) -> str:
     datasets = _datasets(table)
-    if len(rows) < 2:
-        return ""
     try:
         cells = {str(i): [outcomes(row.entries[d]) for d in datasets] for i, row in enumerate(rows)}
         marks = column_marks(cells, LEVEL)
@@ -64,10 +65,11 @@ def _block(table: Table, rows: list[Row], several: bool) -> str:
     )
     names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
+    rest = f"<p>{escape(f'Left out, because of other seeds: {listed(left_out)}.')}</p>" if left_out else ""
     return (
         f'<div class="standing"><h3>{escape(head)}</h3>'
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></div>"
+        f"<tbody>{body}</tbody></table></div>{rest}</div>"
     )
 
 
