@@ -1,7 +1,7 @@
 # make run | test | test-slow | lint | rooms: each sets up $(VENV) first when it has to. make clean: removes what these leave
 # behind, but neither $(VENV) nor results.
 #
-#   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`
+#   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`; its table follows, but for --dry-run
 #   make test PYTEST_ARGS="tests/stats -x"            flags for pytest; -m replaces the choice by `slow`
 #   make PYTHON=python3.12 ...                        another interpreter (3.11 or newer)
 #   make PIP_ARGS="--extra-index-url INDEX" ...       more flags for the installer, such as an index of CPU builds
@@ -22,7 +22,7 @@ MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
 .PHONY: help run test test-slow lint rooms clean
 help:
-	@echo "make run [ARGS=...]   measure, then print the table"
+	@echo "make run [ARGS=...]   measure (ARGS: flags for bench run), then print the table of what is recorded"
 	@echo "make test             layout, ruff, mypy and the tests, without the slow ones"
 	@echo "make test-slow        the slow tests: simulations, corruption, whole flows"
 	@echo "make lint             layout (ruff format), ruff and mypy"
@@ -41,16 +41,23 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	fi
 	@touch $@
 
+# The shell reads ARGS into its words, so that quotes mean what they do anywhere. After a run that recorded something (0, 1, 3)
+# comes the table of the same results; the run's own status is the end's.
 run: $(STAMP)
-ifeq ($(strip $(ARGS)),)
-	@echo "bench run $(MAIN_JOB)"
-	@$(BIN)/bench run $(MAIN_JOB); status=$$?; \
-	if [ $$status -le 1 ] || [ $$status -eq 3 ]; then \
-	  echo "bench table"; $(BIN)/bench table; shown=$$?; [ $$status -ne 0 ] || status=$$shown; \
-	fi; exit $$status
-else
-	$(BIN)/bench run $(ARGS)
-endif
+	@set -- $(if $(strip $(ARGS)),$(ARGS),$(MAIN_JOB)); \
+	echo "bench run $$*"; $(BIN)/bench run "$$@"; status=$$?; \
+	case $$status in 0|1|3) ;; *) exit $$status ;; esac; \
+	results=; \
+	while [ $$# -gt 0 ]; do \
+	  case $$1 in \
+	    --dry-run|--help) exit $$status ;; \
+	    --results) results=$$2 ;; \
+	    --results=*) results=$${1#*=} ;; \
+	  esac; shift; \
+	done; \
+	set -- table $${results:+--results "$$results"}; \
+	echo "bench $$*"; $(BIN)/bench "$$@"; shown=$$?; \
+	[ $$status -ne 0 ] || status=$$shown; exit $$status
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .

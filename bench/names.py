@@ -20,8 +20,11 @@ def canonical(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be stored: bytes that are not UTF-8 are written as ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name, or a text with names in it, that can be stored: bytes that are not UTF-8 become ``\\xe9``."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of letters that stand for no byte: no file has them, a text may
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(name: str) -> str:
@@ -31,11 +34,43 @@ def shown(name: str) -> str:
     )
 
 
+def short(text: str, most: int = 60) -> str:
+    """A text of at most ``most`` characters; three dots stand for what is cut off its end."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def few(names: Iterable[str], most: int = 3, between: str = ", ") -> str:
+    """The first ``most`` names, as they are shown, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return between.join(map(shown, listed[:most])) + more
+
+
+def quoted(names: Iterable[str], most: int = 3) -> str:
+    """A few names in a sentence, long ones cut: ``'a' and 'b'``, ``'a', 'b', 'c' and 7 more``."""
+    listed = list(names)
+    said = [f"'{short(shown(name))}'" for name in listed[:most]]
+    if len(listed) > most:
+        said.append(f"{len(listed) - most} more")
+    return " and ".join(filter(None, (", ".join(said[:-1]), *said[-1:])))
+
+
+def by_reason(reasons: Iterable[tuple[str, str]], most: int = 10) -> str:
+    """(name, reason) pairs in words: ``emu (no images)``, of several names ``12 (no images): a, b, ...``."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        groups.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{len(names)} ({reason}): {few(names, most)}" if names[1:] else f"{shown(names[0])} ({reason})"
+        for reason, names in groups.items()
+    )
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A ready-made hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string."""
     known = {canonical(n): n for n in names}
     close = difflib.get_close_matches(canonical(name), known, n=1, cutoff=0.5)
-    return f" (did you mean '{known[close[0]]}'?)" if close else ""
+    return f" (did you mean '{shown(known[close[0]])}'?)" if close else ""
 
 
 def told_apart(name: str, identity: str) -> str:

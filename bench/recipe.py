@@ -51,7 +51,8 @@ class Stream:
     ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor
     (V, N, ...) that ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows =
     'union'`` every view of every image is a row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses
-    view (e + ``first``) mod V (N rows). ``order`` is a batch rule; ``batch`` counts rows (None: all of them).
+    view (e + ``first``) mod V (N rows). ``order`` is a batch rule; ``batch`` counts rows (None: as many as
+    the rule can draw).
     """
 
     source: str = SUPPORT
@@ -263,3 +264,13 @@ def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = N
 def pool_rows(layout: str, n_images: int, n_views: int) -> int:
     """How many rows a stream offers: V*N for ``union`` (all views in one pool), N for ``per-epoch``."""
     return n_images * n_views if layout_named(layout) == "union" else n_images
+
+
+def drawn(stream: Stream, n_images: int, n_views: int) -> tuple[int, int]:
+    """The rows that a stream offers, and how many of them it asks for at a step.
+
+    ``batch`` None asks for as many as its rule can draw: all, of ``restart`` all but one.
+    """
+    n_rows = pool_rows(stream.rows, n_images, n_views)
+    most = n_rows - 1 if rule_named(stream.order) == "restart" else n_rows
+    return n_rows, most if stream.batch is None else stream.batch

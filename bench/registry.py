@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import io
 import sys
+import tokenize
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,6 +67,8 @@ def _plugin(file: Path) -> ModuleType:
     name = f"{METHODS}.{file.stem}"
     if (methods_dir() / file.name).exists():
         name += "_" + digest(str(file))[:8]  # a plugin may bear the file name of a built-in method
+    for part in sources.own_modules(file):
+        _require_text(part)
     source = sources.digest_of(file)
     known = sys.modules.get(name)
     if known is not None and known.__file__ == str(file) and getattr(known, _SOURCE, None) == source:
@@ -82,6 +86,25 @@ def _plugin(file: Path) -> ModuleType:
         raise _unimportable(file, error) from error
     setattr(module, _SOURCE, source)
     return module
+
+
+def _require_text(file: Path) -> None:
+    """Raises BenchError where a file's bytes are no text in the encoding that it says, UTF-8 unless it does.
+
+    Python passes over some such bytes, and reports others without the file or the mend.
+    """
+    data = file.read_bytes()
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    except SyntaxError:  # none is said that Python knows: what is wrong with one that is said, it says well
+        encoding = "utf-8"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        at = f"byte {error.start} is 0x{data[error.start]:02x}"
+        raise BenchError(f"{file}: not {encoding.upper()} text ({at}): save it as UTF-8") from error
+    if "\0" in text:
+        raise BenchError(f"{file}: holds zero bytes, as UTF-16 has, and Python reads none: save it as UTF-8")
 
 
 def _forget(file: Path) -> None:

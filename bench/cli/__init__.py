@@ -7,6 +7,7 @@ and exit code 2 (docs/exit-codes.md has all codes); anything else is a bug and s
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,13 +99,22 @@ def _message(error: Exception) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    """What the user is told where the system refused a file of theirs, or has no room.
+    """What the user is told where the system refused a file of theirs, or where it has no more to give.
 
-    A file of the program itself, or no file at all, means a bug.
+    The latter may name no file. Otherwise no file, or one of the program itself, means a bug.
     """
     reason = (error.strerror or str(error)).lower()
-    mend = _MENDS.get(error.errno or 0, _ELSE)
     if not isinstance(error.filename, str | bytes):
-        return f"{reason}; {mend}" if error.errno in _FULL else ""
+        return f"{reason}; {_MENDS[error.errno]}" if error.errno in _MENDS else ""
     place = error.filename if isinstance(error.filename, str) else error.filename.decode(errors="replace")
-    return "" if Path(place).absolute().is_relative_to(_HERE) else f"{place}: {reason}; {mend}"
+    return "" if Path(place).absolute().is_relative_to(_HERE) else f"{place}: {reason}; {_mend(error, place)}"
+
+
+def _mend(error: OSError, place: str) -> str:
+    if (
+        error.errno in (errno.EACCES, errno.EPERM)
+        and os.path.lexists(place)
+        and not os.access(place, os.R_OK)
+    ):
+        return "make it readable, or name another file"
+    return _MENDS.get(error.errno or 0, _ELSE)

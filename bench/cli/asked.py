@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.options import names
+from bench.cli.options import names, writable_folder
 from bench.errors import BenchError
 from bench.names import KEEP_STATES, canonical
 
@@ -54,6 +54,19 @@ def check(
     if why and not dry_run:
         raise BenchError("--why explains a plan: add --dry-run, which prints it and runs nothing")
     devices.check(device)
+
+
+def places(results: Path, cache: Path | None, executor: str, reads: bool) -> None:
+    """Raises BenchError for a results folder or a feature store that cannot be there or be written.
+
+    ``reads``: those that are there need not be writable, as for a dry run. Where Ray's workers encode, the
+    store is theirs. Leaves nothing there.
+    """
+    from bench.features.store import default_root
+
+    writable_folder(results, "--results", reads=reads)
+    if executor == "local":
+        writable_folder(cache or default_root(), "--cache", reads=reads)
 
 
 def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Iterable[str]) -> None:

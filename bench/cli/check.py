@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.codes import Code
+
 if TYPE_CHECKING:
+    from bench.cli.rerun import Where
+    from bench.report.gate.baseline import Baseline, Kept
     from bench.report.gate.verdict import Verdict
 
 BASELINE = Path("results/baselines/pocket.json")
@@ -31,7 +35,7 @@ def check(
         bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")
     ] = False,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these; your own by name or path.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Only these.")] = None,
     margin: Annotated[float, typer.Option(help="Largest accuracy drop to accept, in points.", min=0)] = 1.0,
@@ -64,66 +68,54 @@ def check(
     Exit 0 if they hold, 1 if a method got worse, 4 if the images cannot tell, 5 if predictions changed and
     the accuracy held.
     """
-    from bench.cli.codes import Code
-    from bench.cli.options import names, numbers
+    from bench.cli.options import names, numbers, recorded, writable, writable_folder
     from bench.cli.rerun import Where
-    from bench.cli.rerun import rerun as run_again
     from bench.errors import BenchError
     from bench.records.keys import SINGLE
-    from bench.registry import with_plugins
     from bench.report.frame import load_results
     from bench.report.gate import baseline as baselines
     from bench.report.gate import cells, view
-    from bench.report.gate.check import calibrate
     from bench.report.gate.check import check as compare
     from bench.run import devices
 
-    given: dict[str, object] = {
-        "--keep": keep,
-        "--plugin": plugin,
-        "--prompt-dir": prompt_dir,
-        "--cache": cache,
-    }
-    given["--device"] = None if device == "auto" else device
-    if lone := [flag for flag, value in given.items() if value and not rerun]:
-        raise BenchError(f"{' and '.join(lone)}: heeded with --rerun alone; add it, or leave {lone[0]} out")
+    given = {"--keep": keep, "--plugin": plugin, "--prompt-dir": prompt_dir, "--cache": cache}
+    _refuse_unheeded(rerun, {**given, "--device": None if device == "auto" else device})
     devices.check(device)
     if format not in view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(view.FORMATS)}")
-    chosen: dict[str, Sequence[Any]] = {"method": names(methods), "dataset": names(datasets)}
-    chosen |= {"shots": numbers(shots, "--shots"), "seed": numbers(seeds, "--seeds")}
-    old = None if update and not baseline.is_file() else cells.narrow(baselines.load(baseline), chosen)
-    if old is not None and precision:
-        old = cells.in_precision(old, precision)
+    if update:
+        writable(baseline, flag="--baseline")
+    if keep is not None:
+        writable_folder(keep, "--keep")
+    if cache is not None:
+        writable_folder(cache, "--cache")
+    picked = {
+        "method": names(methods),
+        "shots": numbers(shots, "--shots"),
+        "seed": numbers(seeds, "--seeds"),
+    }
+
+    def chosen(known: Iterable[str]) -> dict[str, Sequence[Any]]:
+        return {**picked, "dataset": tuple(recorded(datasets, set(known)))}
+
+    # Cells that are chosen now need no earlier baseline: it is replaced.
+    anew = update and not rerun and (any(picked.values()) or bool(datasets) or not baseline.is_file())
+    old = None
+    if not anew:
+        every = baselines.load(baseline)
+        old = cells.narrow(every, chosen(k.cell["dataset"] for k in every.kept))
+        old = cells.in_precision(old, precision) if precision else old
     calibration = None
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         if rerun:
-            if old is None:
-                raise BenchError(
-                    f"{baseline}: no baseline whose cells could run again; "
-                    "write one from records, without --rerun"
-                )
+            assert old is not None
             results = keep or Path(folder)
-            if any((results / "runs").glob("*")):
-                raise BenchError(
-                    f"--keep {results}: there are records, and a rerun must not find any; "
-                    "name an empty folder"
-                )
             where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
-            before = calibrate()
-            run_again(
-                old.kept, with_plugins(tuple(plugin or ())), where, lambda line: typer.echo(line, err=True)
-            )
-            calibration = (before + calibrate()) / 2
+            calibration = _run_again(old, where, tuple(plugin or ()))
         frame = load_results(results)
         if update:
-            kept = cells.chosen(
-                frame, None if any(chosen.values()) and not rerun else old, chosen, precision or SINGLE
-            )
-            baselines.save(baseline, baselines.Baseline(tuple(kept), calibration))
-            typer.echo(
-                f"{baseline}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods"
-            )
+            kept = cells.chosen(frame, old, chosen(frame["dataset"]), precision or SINGLE)
+            _write(baseline, kept, calibration)
             return
         assert old is not None
         verdict = compare(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
@@ -131,19 +123,59 @@ def check(
         raise BenchError(
             "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
         )
-    if format == "github":
-        _tell_github(verdict, strict_speed)
-    typer.echo(view.as_json(verdict) if format == "json" else view.text(verdict), nl=False)
+    _tell(verdict, format, strict_speed)
+    raise typer.Exit(_code(verdict, strict_speed))
+
+
+def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
+    """Raises BenchError for options, by flag, that only a rerun looks at; None: not given."""
+    from bench.errors import BenchError
+
+    if lone := [flag for flag, value in given.items() if value and not rerun]:
+        raise BenchError(f"{' and '.join(lone)}: heeded with --rerun alone; add it, or leave {lone[0]} out")
+
+
+def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
+    """Run a baseline's cells into an empty folder; this machine's speed meanwhile, in seconds."""
+    from bench.cli.rerun import rerun
+    from bench.errors import BenchError
+    from bench.registry import with_plugins
+    from bench.report.gate.check import calibrate
+
+    if any((where.results / "runs").glob("*")):
+        raise BenchError(
+            f"--keep {where.results}: there are records, and a rerun must not find any; name an empty folder"
+        )
+    before = calibrate()
+    rerun(old.kept, with_plugins(plugins), where, lambda line: typer.echo(line, err=True))
+    return (before + calibrate()) / 2
+
+
+def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
+    """Write a baseline and say what is in it."""
+    from bench.report.gate import baseline as baselines
+
+    baselines.save(file, baselines.Baseline(tuple(kept), calibration))
+    typer.echo(f"{file}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+
+
+def _code(verdict: Verdict, strict_speed: bool) -> Code:
+    """The exit code that a verdict means."""
     codes = {"held": Code.GOOD, "worse": Code.FAILED, "undecided": Code.UNDECIDED, "changed": Code.CHANGED}
-    raise typer.Exit(Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding])
+    return Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding]
 
 
-def _tell_github(verdict: Verdict, strict_speed: bool) -> None:
-    """Annotations on standard output, where the runner reads them; the summary in the file that it names."""
+def _tell(verdict: Verdict, format: str, strict_speed: bool) -> None:
+    """Print the verdict; for GitHub also annotations, and the summary in the file that the runner names.
+
+    The summary comes last, for its file may refuse.
+    """
     from bench.report.gate import view
 
-    typer.echo(view.commands(verdict, strict_speed), nl=False)
-    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if format == "github":
+        typer.echo(view.commands(verdict, strict_speed), nl=False)
+    typer.echo(view.as_json(verdict) if format == "json" else view.text(verdict), nl=False)
+    file = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
     if file:
         with open(file, "a", encoding="utf-8") as summary:
             summary.write(view.summary(verdict))

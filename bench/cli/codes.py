@@ -10,7 +10,7 @@ class Code(IntEnum):
 
     GOOD = 0
     FAILED = 1  # something failed or got worse
-    REFUSED = 2  # what was asked for cannot be done; nothing was begun
+    REFUSED = 2  # what was asked for cannot be done, or not here; what was finished before is kept
     INCOMPLETE = 3  # the same command again goes on
     UNDECIDED = 4
     CHANGED = 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +25,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="The method to compare it with.")],
     results: Folders = None,
     datasets: Annotated[
-        str | None, typer.Option(help="Only these; your own by their path, for --images.")
+        str | None, typer.Option(help="Only these; your own by name or path (for --images: by path).")
     ] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
@@ -50,15 +48,15 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import datasets as paths_or_names
-    from bench.cli.options import folders, numbers, records
-    from bench.cli.show import show
+    from bench.cli.options import folders, numbers, recorded, records, writable_folder
+    from bench.cli.show import form_of, show
     from bench.report import compare as comparing
-    from bench.report.render import form_of
 
     form = form_of(format, out)
+    if images is not None:
+        writable_folder(images, "--images")
     frame = records(results)
-    where = places(paths_or_names(datasets), set(frame["target"]))
+    where = recorded(datasets, set(frame["target"]))
     comparison = comparing.compare(
         frame,
         first,
@@ -78,25 +76,6 @@ def compare(
             dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
-
-
-def places(given: tuple[str, ...], known: Collection[str]) -> dict[str, str]:
-    """Names of the datasets on the command line, some of which may be paths, and what to find each by.
-
-    ``known``: the names in the records, where datasets of one name are told apart.
-    """
-    from bench.data import catalog
-    from bench.names import told_apart
-    from bench.paths import from_home
-
-    def name_of(text: str) -> str:
-        if not os.path.exists(from_home(text)):
-            return text
-        described = catalog.describe(text)
-        apart = told_apart(described.name, described.identity)
-        return apart if apart in known else described.name
-
-    return {name_of(text): text for text in given}
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -111,11 +112,9 @@ def verify(
 
     Exit 1 if any fails, 5 if images were exchanged since they were used.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from bench.cli import reading
     from bench.cli.codes import Code
+    from bench.cli.steps import Steps
     from bench.data import catalog, limit
     from bench.data.verify import verify as check
     from bench.features.store import default_root
@@ -127,13 +126,12 @@ def verify(
         typer.echo(line, err=format is Format.json)
         for note in opened.notes:
             typer.echo(f"note: {note}", err=format is Format.json)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(opened.name, total=None)
+    with Steps(shown(opened.name)) as steps:
         result = check(
             opened,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            partial(steps.count, "opening images"),
             [results, cache or default_root()],
+            partial(steps.count, "hashing files"),
         )
     if format is Format.json:
         typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))

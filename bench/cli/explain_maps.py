@@ -29,6 +29,7 @@ from bench.cli.explain_shared import (
     spec_of,
     true_class,
 )
+from bench.names import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from bench.explain.picture import Picture
     from bench.explain.subject import Model
+
+_FITS = 14  # characters of a class's name above a panel, whose row names it in full
 
 
 def correspond(
@@ -145,16 +148,11 @@ def maps(
             share = float(model.logits(clean).softmax(-1)[0, k].detach())
             heat = gradcam.heat(_class_score(model, k), clean[0], rough, grid)
             cold = "" if float(heat.max()) > 0 else "\nno positive evidence"
-            title = f"Grad-CAM++ {word}\np({_short(name_of(subject.dataset, k))}) = {share:.2f}{cold}"
+            title = f"Grad-CAM++ {word}\np({short(name_of(subject.dataset, k), _FITS)}) = {share:.2f}{cold}"
             heats.append((title, heat.detach().cpu().numpy()))
             pools.append((f"attention {word}", attention_map(subject.tower, model, p)))
         rows.append((p, caption_of(subject, p, clean, k), pools, heats))
     save(figure.heat_maps(rows), path)
-
-
-def _short(name: str, most: int = 14) -> str:
-    """A class's name as it fits above a panel, whose row names it in full."""
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _class_score(model: Model, k: int) -> Callable[[Tensor], Tensor]:

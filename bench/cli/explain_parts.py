@@ -30,6 +30,7 @@ from bench.cli.explain_shared import (
     png,
     save,
 )
+from bench.names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,7 +182,7 @@ def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> N
     """What each part adds to the class ``name``, before and after the fit: a heading and one line a part."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
     typer.echo(
-        f"{picture.name}, {value} of '{name}' ({how}; all parts, none): "
+        f"{picture.name}, {value} of {quoted([name])} ({how}; all parts, none): "
         f"before {values.all[0]:.3f}, {values.none[0]:.3f}; "
         f"after {values.all[1]:.3f}, {values.none[1]:.3f}"
     )

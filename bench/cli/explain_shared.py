@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,67 +77,109 @@ def opened(
     """
     from bench.cli import asked
     from bench.data import catalog
-    from bench.errors import BenchError
     from bench.explain import picture as pictures
-    from bench.names import canonical
-    from bench.plan import settings
-    from bench.plan.request import Request
-    from bench.registry import builtin
     from bench.run import devices
 
     # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     devices.check(device)
+    asked.places(results, cache, "local", reads=True)
     spec = spec_of(backbone, image, *filter(None, [dataset]))
     single = Path(image).is_file() or (":" in image and not os.path.isdir(image))
-    home: Dataset | None = None
-    chosen: list[Picture] = []
-    if single:
-        picture, home = pictures.find(image, spec, data_root)
-        chosen = [picture]
-        if home is None and dataset is None:
-            raise BenchError(
-                f"{image}: name the dataset whose classes and fit are meant, as in --dataset mammals"
-            )
-    registry = builtin()
-    known = {canonical(m.name): m for m in registry.methods.values()}
+    found = _found(image, spec, dataset, data_root) if single else None
     name = dataset or (image.rpartition(":")[0] if single else image)
     if class_ is not None:
         _class(catalog.find(name, data_root, images=False), class_)
+    from bench.explain import parts as parts_of
+    from bench.explain import share
+
+    if valued:
+        parts_of.check(*valued)
+    fitted = _fitted(
+        dataset=name,
+        method=method,
+        shots=shots,
+        seeds=seeds,
+        backbone=backbone or spec.name,
+        set_=set_ or [],
+        results=results,
+        cache=cache,
+        device=device,
+        data_root=data_root,
+    )
+    if parts:
+        return fitted, share.scenes(fitted, count)
+    if found is not None:
+        picture, home = found
+        # Another dataset's label counts other classes.
+        of = fitted.dataset.spec
+        known = home is not None and (home.spec.name, home.spec.identity) == (of.name, of.identity)
+        return fitted, [picture if known else replace(picture, label=None)]
+    test = fitted.dataset.test.paths
+    places = pictures.spread(len(test), min(count, len(test)))
+    return fitted, [pictures.of_dataset(fitted.dataset, test[i], spec) for i in places]
+
+
+def _found(
+    image: str, spec: BackboneSpec, dataset: str | None, data_root: Path | None
+) -> tuple[Picture, Dataset | None]:
+    """One image and the dataset that it is of; a file is opened as the named dataset opens its images.
+
+    Raises BenchError for a file where no dataset is named.
+    """
+    from bench.data import catalog
+    from bench.errors import BenchError
+    from bench.explain import picture as pictures
+
+    if Path(image).is_file() and dataset is None:
+        raise BenchError(
+            f"{image}: name the dataset whose classes and fit are meant, as in --dataset mammals"
+        )
+    opening = catalog.describe(dataset).opening if dataset is not None else pictures.OWN
+    return pictures.find(image, spec, data_root, opening)
+
+
+def _fitted(
+    *,
+    dataset: str,
+    method: str,
+    shots: int,
+    seeds: tuple[int, ...],
+    backbone: str,
+    set_: list[str],
+    results: Path,
+    cache: Path | None,
+    device: str,
+    data_root: Path | None,
+) -> Subject:
+    """The models before and after the fits that are meant, from disk or fitted now.
+
+    Raises BenchError, before anything is fitted, for what cannot be fitted here.
+    """
+    from bench.cli import asked
+    from bench.explain import subject
+    from bench.names import canonical
+    from bench.plan import settings
+    from bench.plan.request import Request
+    from bench.registry import builtin
+    from bench.run.session import Session
+
+    registry = builtin()
+    known = {canonical(m.name): m for m in registry.methods.values()}
     request = Request(
         methods=(method,),
-        datasets=(name,),
+        datasets=(dataset,),
         shots=(shots,),
         seeds=seeds,
-        backbones=(backbone or spec.name,),
-        overrides=settings.parse_overrides(set_ or (), known),
+        backbones=(backbone,),
+        overrides=settings.parse_overrides(set_, known),
         data_root=data_root,
         results=results,
         cache=cache,
     )
-    asked.heeded(request, registry, set_ or (), ())
-    from bench.explain import parts as parts_of
-    from bench.explain import share, subject
-    from bench.run.session import Session
-
-    if valued:
-        parts_of.check(*valued)
+    asked.heeded(request, registry, set_, ())
     session = Session(device, cache, lambda line: typer.echo(line, err=True))
-    fitted = subject.subject(request, registry, session)
-    if single and home is not None and home.name != fitted.dataset.name and chosen[0].label is not None:
-        # Another dataset's label counts other classes.
-        from dataclasses import replace
-
-        chosen = [replace(chosen[0], label=None)]
-    if parts:
-        return fitted, share.scenes(fitted, count)
-    if not single:
-        test = fitted.dataset.test.paths
-        chosen = [
-            pictures.of_dataset(fitted.dataset, test[i], spec)
-            for i in pictures.spread(len(test), min(count, len(test)))
-        ]
-    return fitted, chosen
+    return subject.subject(request, registry, session)
 
 
 def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import BenchError
+from bench.names import told_apart
+from bench.paths import from_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +74,24 @@ def _split(text: str | None, is_one: Callable[[str], bool]) -> tuple[str, ...]:
 
 
 def _there(path: str) -> bool:
-    return os.path.exists(os.path.expanduser(path))
+    return os.path.exists(from_home(path))
+
+
+def recorded(text: str | None, known: Collection[str]) -> dict[str, str]:
+    """``a,b`` as datasets of records: what tables call each, and what was written, a name or a path.
+
+    ``known``: the datasets that there are records of; those of one name are told apart there.
+    """
+    from bench.data import catalog
+
+    def name_of(written: str) -> str:
+        if not _there(written):
+            return written
+        described = catalog.describe(written)
+        apart = told_apart(described.name, described.identity)
+        return apart if apart in known else described.name
+
+    return {name_of(written): written for written in datasets(text)}
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
@@ -88,33 +107,42 @@ def numbers(text: str | None, option: str) -> tuple[int, ...]:
     return values
 
 
-def writable(out: Path, suffixes: Sequence[str]) -> Path:
-    """``out``, a file with one of these suffixes (``.png``).
+def writable(out: Path, suffixes: Sequence[str] = (), flag: str = "--out") -> Path:
+    """``out``, a file with one of these suffixes (``.png``; none: any), which the user named with ``flag``.
 
-    Raises BenchError for another suffix, a folder, and a place where this user cannot write.
+    Leaves nothing there. Raises BenchError for another suffix, for what is no file and for a place where this
+    user cannot write.
     """
-    if out.suffix.lower() not in suffixes:
+    if suffixes and out.suffix.lower() not in suffixes:
         others = " or ".join(str(out.with_suffix(suffix)) for suffix in suffixes)
-        ending = f"'{out.suffix}' is no format of figures" if out.suffix else "no ending"
-        raise BenchError(f"--out {out}: {ending}; name it {others}")
+        ending = f"ends in '{out.suffix}'" if out.suffix else "has no ending"
+        raise BenchError(f"{flag} {out}: {ending}; name it {others}")
     if out.is_dir():
-        raise BenchError(f"--out {out}: is a folder; name a file")
-    writable_folder(out.parent, out)
+        raise BenchError(f"{flag} {out}: is a folder; name a file")
+    if out.exists() and not out.is_file():
+        raise BenchError(f"{flag} {out}: is no file that could be replaced; name another")
+    writable_folder(out.parent, flag, out)
     return out
 
 
-def writable_folder(folder: Path, out: Path | None = None) -> None:
+def writable_folder(
+    folder: Path, flag: str = "--out", named: Path | None = None, reads: bool = False
+) -> None:
     """Nothing, where files can be written in ``folder``, which may not be there yet; else BenchError.
 
-    ``out``: what the user named, where it is not the folder itself.
+    Leaves nothing there. ``named``: what the user named with ``flag``, where it is not the folder itself.
+    ``reads``: it is read only, so that a folder that is there will do.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise BenchError(f"--out {out or folder}: {there} is not a folder")
+        what = "" if there == folder else f"{there} "
+        raise BenchError(f"{flag} {named or folder}: {what}is not a folder; choose another place")
+    if reads and there == folder:
+        return
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise BenchError(
-            f"--out {out or folder}: cannot write in {there} ({error.strerror}); choose another place"
+            f"{flag} {named or folder}: cannot write in {there} ({error.strerror}); choose another place"
         ) from error

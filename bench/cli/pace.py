@@ -16,8 +16,7 @@ _TRUST = 0.05  # the share of all guessed work that the guesses themselves count
 class Pace:
     """Hears what is done and judges what is left; it says nothing before it has something to judge by.
 
-    ``guesses``: what each cell that is left will take, by fit key. ``images``: passes through the image tower
-    that the run will make, None where that is not known. ``jobs``: cells that are done at a time.
+    ``guesses``: what each cell that is left will take, by fit key. ``images`` and ``jobs``: as of ``begin``.
     """
 
     def __init__(
@@ -34,6 +33,10 @@ class Pace:
         self.seen: dict[Kind, list[float]] = defaultdict(list)  # their seconds
         self.now = (0, 0.0)  # of the stage that encodes: images done, and when
         self.encoded, self.encoding = 0, 0.0  # images after the first batch of each stage, and their seconds
+
+    def begin(self, images: int | None, jobs: int) -> None:
+        """Hear what the run is: passes through the image tower, None where not known, and cells at a time."""
+        self.images, self.jobs = images, jobs
 
     def image(self, done: int) -> None:
         """``done`` images of a stage are encoded; 0 begins a stage.

@@ -16,8 +16,10 @@ def pack(
     ] = 6.0,
 ) -> None:
     """Pack the records that tables use, with top-1 predictions, to commit them; read them with --results."""
+    from bench.cli.options import writable_folder
     from bench.report.compact import pack as packing
 
+    writable_folder(out)
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
     typer.echo(

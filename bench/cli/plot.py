@@ -18,7 +18,7 @@ def plot(
     results: Folders = None,
     out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these; your own by name or path.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Needed when records of several are there (not for beta).")
@@ -35,7 +35,7 @@ def plot(
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import names, numbers, records, writable
+    from bench.cli.options import names, numbers, recorded, records, writable
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
@@ -48,7 +48,7 @@ def plot(
         frame,
         kind,
         methods=names(methods),
-        datasets=names(datasets),
+        datasets=tuple(recorded(datasets, {*frame["dataset"], *frame["target"]})),
         shots=numbers(shots, "--shots"),
         backbone=backbone,
         prompts=names(prompts),

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
+from bench.cli.live import Live
 from bench.cli.pace import Pace
 from bench.run.outcome import Ended, Now
 
 _EVERY, _AT_MOST = 10.0, 60.0  # seconds between lines of one stage: at least, and where it is slow at most
 
 
-class Board:
+class Board(Live):
     """Shows what a run is at and the cells as they finish; use as a context."""
 
-    def __init__(self, todo: int, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
-        self.todo, self.pace, self.clock = todo, pace, clock
-        self.began = clock()
-        self.live = sys.stderr.isatty()
-        self.line = ("", 0.0, 0)  # the last line of a stage: which, when, and how many images it said
-        self.end: float | None = None  # when the run will be done, by the clock
-        self.progress = Progress(
+    def __init__(
+        self,
+        todo: int,
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+        deadline: float | None = None,
+    ) -> None:
+        """``todo``: cells that are left. ``deadline``: by the clock, after which no cell starts."""
+        super().__init__(
             TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             BarColumn(10, table_column=Column(width=10)),
             TextColumn(
@@ -35,29 +35,14 @@ class Board:
             ),
             TimeElapsedColumn(table_column=Column(width=7)),
             _Left(self),
-            console=Console(stderr=True),
-            transient=True,
+            text="starting",
+            total=todo,
             expand=True,
+            clock=clock,
         )
-        self.bar = self.progress.add_task("starting", total=todo)
-
-    def __enter__(self) -> Board:
-        if self.live:
-            self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.progress.stop()
-
-    def say(self, line: str) -> None:
-        """One line for the user, above the bar."""
-        if self.live:
-            self.progress.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self.pace, self.deadline = pace, deadline
+        self.line = ("", 0.0, 0)  # the last line of a stage: which, when, and how many images it said
+        self.end: float | None = None  # when the run will be done, by the clock
 
     def watch(self, now: Now) -> None:
         """What the run is at; where that is images, their number and rate."""
@@ -94,6 +79,8 @@ class Board:
         """Show what the run is at, and judge anew when it will be done."""
         seconds = self.pace.seconds()
         self.end = None if seconds is None else self.clock() + seconds
+        if self.end is not None and self.deadline is not None:
+            self.end = min(self.end, self.deadline)
         if self.live:
             self.progress.update(self.bar, description=what)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from bench.data.reading import HIDDEN
-from bench.names import shown
+from bench.names import by_reason, few, shown
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -20,8 +21,6 @@ def line(dataset: Dataset) -> str:
     if dataset.spec.base is None:
         return ""
     reading = dataset.reading
-    names = ", ".join(map(shown, dataset.classnames[:SHOWN]))
-    more = f" and {len(dataset.classnames) - SHOWN} more" if len(dataset.classnames) > SHOWN else ""
     sizes = []
     for part in ("train", "val", "test"):
         folder = reading.parts.get(part, part) if reading else part
@@ -29,15 +28,23 @@ def line(dataset: Dataset) -> str:
             f"{part} {len(getattr(dataset, part))}{f' ({shown(folder)}/)' if folder != part else ''}"
         )
     inside = f" in {shown(reading.inside)}/" if reading and reading.inside else ""
+    names = few(dataset.classnames, SHOWN)
     said = (
-        f"read {shown(dataset.name)}{inside}: {len(dataset.classnames)} classes ({names}{more}); "
+        f"read {shown(dataset.name)} from {shown(_near(dataset.spec.place))}{inside}: "
+        f"{len(dataset.classnames)} classes ({names}); "
         f"{', '.join(sizes)} images"
     )
     if reading and reading.left_out:
         said += "; left out: " + ", ".join(map(_left_out, reading.left_out))
     if reading and reading.skipped:
-        said += "; skipped: " + ", ".join(f"{shown(name)} ({reason})" for name, reason in reading.skipped)
+        said += f"; skipped: {by_reason(reading.skipped)}"
     return said
+
+
+def _near(place: str) -> str:
+    """A path from where the user stands, if it lies below."""
+    here = f"{os.getcwd()}{os.sep}"
+    return place.removeprefix(here)
 
 
 def _left_out(left: LeftOut) -> str:

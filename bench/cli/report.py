@@ -16,20 +16,18 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
-    from bench.cli.options import records
+    from bench.cli.options import records, writable
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
-    from bench.errors import BenchError
     from bench.files import write_bytes
     from bench.registry import builtin
     from bench.report.html.page import report as make
     from bench.suite import load
 
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise BenchError(f"--out {out}: a report is an HTML file; name it {out.with_suffix('.html')}")
+    writable(out, (".html", ".htm"))
     with Steps("report") as steps:
-        steps.say("records", 0, 6)
+        steps.step("records", 0, 6)
         frame = with_titles(records(results))
         prompts = {name: method.prompts for name, method in builtin().methods.items()}
         text = make(
@@ -38,7 +36,7 @@ def report(
             prompts=prompts,
             targets=shifts(frame),
             first=load(SUITE).methods,
-            say=lambda what, done, total: steps.say(what, done + 1, total + 1),
+            say=lambda what, done, total: steps.step(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
     typer.echo(

@@ -6,11 +6,18 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
+
+if TYPE_CHECKING:
+    from bench.cli.progress import Board
+    from bench.executors.loop import Way
+    from bench.executors.worker import Setup
+    from bench.run.desk import Desk
+    from bench.suite import Suite
 
 SUITE = "pocket"
 
@@ -96,7 +103,7 @@ def run(
     from bench.cli import asked, options, plan_view
     from bench.cli.codes import Code
     from bench.cli.options import names, numbers
-    from bench.data import catalog, limit
+    from bench.data import limit
     from bench.names import canonical
     from bench.plan import estimate, planner, settings
     from bench.plan import why as why_
@@ -120,18 +127,17 @@ def run(
         why=why,
         dry_run=dry_run,
     )
+    asked.places(results, cache, executor, reads=dry_run)
     chosen = load(suite)
     registry = registries.with_plugins(tuple(plugin or ()))
     known = {canonical(m.name): m for m in registry.methods.values()}
-    # The embedded models know the embedded drawings; for anything else CLIP's RN50 is the default.
     given = options.datasets(datasets)
-    foreign = not all(plan_view.embedded(catalog.describe(d)) for d in given)
     request = Request(
         methods=names(methods) or chosen.methods,
         datasets=given or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
-        backbones=options.backbones(backbone) or (("RN50",) if foreign else chosen.backbones),
+        backbones=options.backbones(backbone) or _usual_backbones(given, chosen),
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
@@ -167,20 +173,18 @@ def run(
     from bench.cli.pace import Pace
     from bench.cli.progress import Board
     from bench.executors import loop, processes
-    from bench.executors.serial import Serial
     from bench.executors.worker import Setup
     from bench.run.desk import Desk
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
-    with Board(len(todo), Pace(estimate.cells(earlier, todo))) as board:
+    with Board(len(todo), Pace(estimate.cells(earlier, todo)), deadline=deadline) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
         join = session.device.startswith("cuda") if join is None else join
         clock = store.Clock.of(results, earlier.last)
         before = why_.before(planned, earlier, fresh)
         desk = Desk(session, registry, results, keep_states, fresh, join, clock)
-        several = jobs or processes.default_jobs(session.device, len(todo))
         setup = Setup(
             request=replace(request, contents=planned.contents),
             plugins=tuple(plugin or ()),
@@ -192,22 +196,40 @@ def run(
             join=join,
             clock=clock,
         )
-        way: loop.Way
+        several = jobs or processes.default_jobs(session.device, len(todo))
         try:
-            if executor == "ray":
-                from bench.executors.on_ray import OnRay
-
-                way = OnRay(setup, ray_address, board.say)
-                board.pace.jobs = way.slots
-            elif several > 1:
-                way = processes.Processes(setup, several, board.watch if board.live else None)
-                board.pace.jobs = several
-            else:
-                way = Serial(desk)
-            desk.encoder.begin(todo)
-            board.pace.images = desk.encoder.lacking(todo) if way.encodes else None
-            outcome = loop.run(desk, planned, todo, way, board.advance, deadline)
+            way, at_a_time = _way(desk, setup, board, several, executor, ray_address)
+            outcome = loop.run(
+                desk, planned, todo, way, board.advance, deadline, lambda n: board.pace.begin(n, at_a_time)
+            )
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(Code.INTERRUPTED) from None
     raise typer.Exit(plan_view.show_outcome(outcome, before, planned))
+
+
+def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]:
+    """The suite's backbones for what they know, the embedded drawings; for anything else CLIP's RN50."""
+    from bench.cli import plan_view
+    from bench.data import catalog
+
+    known = all(plan_view.embedded(catalog.describe(dataset)) for dataset in datasets)
+    return suite.backbones if known else ("RN50",)
+
+
+def _way(
+    desk: Desk, setup: Setup, board: Board, jobs: int, executor: str, ray_address: str | None
+) -> tuple[Way, int]:
+    """The way that cells get done, and how many at a time."""
+    if executor == "ray":
+        from bench.executors.on_ray import OnRay
+
+        on_ray = OnRay(setup, ray_address, board.say)
+        return on_ray, on_ray.slots
+    if jobs > 1:
+        from bench.executors.processes import Processes
+
+        return Processes(setup, jobs, board.watch if board.live else None), jobs
+    from bench.executors.serial import Serial
+
+    return Serial(desk), 1

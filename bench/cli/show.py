@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from bench.report.table import Table
 
 
+def form_of(form: str | None, out: Path | None) -> str:
+    """The format that is asked for, or that the ending of ``out`` means.
+
+    Raises BenchError, before work is spent, where these disagree or ``out`` cannot be written.
+    """
+    from bench.cli.options import writable
+    from bench.report import render
+
+    found = render.form_of(form, out)
+    if out is not None:
+        writable(out)
+    return found
+
+
 def show(table: Table, form: str, out: Path | None) -> None:
     """Print ``table`` in a format, or write it to ``out``.
 

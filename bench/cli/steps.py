@@ -1,47 +1,35 @@
-"""Progress through a few long steps: a bar on a terminal, plain lines elsewhere, both on standard error."""
+"""Progress through a few long steps, or through many files: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
+from collections.abc import Callable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from bench.cli.live import Live
+
+_EVERY = 10.0  # seconds between lines of many small steps
 
 
-class Steps:
-    """Shows which of a few steps is at work; use as a context."""
+class Steps(Live):
+    """Shows which step is at work; use as a context."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.began = time.monotonic()
-        self.live = sys.stderr.isatty()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self.bar = self.progress.add_task(name, total=None)
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        description = TextColumn("{task.description}", markup=False)
+        columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(*columns, text=name, clock=clock)
+        self.name, self.said = name, self.began
 
-    def __enter__(self) -> Steps:
-        if self.live:
-            self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.progress.stop()
-
-    def say(self, what: str, done: int, total: int) -> None:
-        """What is at work now, after ``done`` of ``total`` steps."""
+    def step(self, what: str, done: int, total: int) -> None:
+        """What is at work now, after ``done`` of ``total`` long steps: each has its line."""
         if self.live:
             self.progress.update(self.bar, completed=done, total=total, description=f"{self.name}: {what}")
-            return
-        spent = time.monotonic() - self.began
-        print(f"{self.name}: {what} [{done}/{total}]  ({spent:.0f} s)", file=sys.stderr, flush=True)
+        else:
+            self.said = self.clock()
+            self.say(f"{self.name}: {what} [{done}/{total}]  ({self.said - self.began:.0f} s)")
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` small steps are done: a line every ten seconds, none of what is soon over."""
+        if self.live or self.clock() - self.said >= _EVERY:
+            self.step(what, done, total)

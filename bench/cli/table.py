@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,9 @@ def table(
     ] = "1",
     results: Folders = None,
     methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these, in this order.")] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Only these, in this order; your own by name or path.")
+    ] = None,
     shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
@@ -54,19 +56,19 @@ def table(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Print a table of the recorded results."""
-    from bench.cli.options import names, numbers
-    from bench.cli.show import show
+    from bench.cli.options import names, numbers, recorded
+    from bench.cli.show import form_of, show
     from bench.report import tables
-    from bench.report.render import form_of
 
     form = form_of(format, out)
     tables.check(which)
     frame = with_titles(load(results, which))
+    where = recorded(datasets, {*frame["dataset"], *frame["target"]})
     made = tables.table(
         frame,
         which,
         methods=names(methods),
-        datasets=names(datasets),
+        datasets=tuple(where),
         shots=numbers(shots, "--shots"),
         backbone=backbone,
         prompts=names(prompts),
@@ -79,7 +81,7 @@ def table(
         against=against,
         base=base,
         targets=shifts(frame) if which == "3" or targets else (),
-        counts=sizes(names(datasets), frame, data_root) if which == "2" else None,
+        counts=sizes(where, frame, data_root) if which == "2" else None,
     )
     show(made, form, out)
 
@@ -119,20 +121,28 @@ def shifts(frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(t for name in frame["dataset"].unique() if name in known for t in catalog.spec(name).targets)
 
 
-def sizes(wanted: Iterable[str], frame: pd.DataFrame, data_root: Path | None) -> dict[str, dict[str, int]]:
-    """Classes and images by dataset: of the named ones, else of the paper's and of those with records.
+def sizes(
+    wanted: Mapping[str, str], frame: pd.DataFrame, data_root: Path | None
+) -> dict[str, dict[str, int]]:
+    """Classes and images by dataset: of those ``wanted``, else of the paper's and of those with records.
 
-    As described in the catalog; with a data root, as counted there, and nothing for a dataset that is not
-    there.
+    ``wanted``: what each was named by (``options.recorded``). The catalog's as described there; with a data
+    root, as counted there, and nothing for a dataset that is not there. A user's own are counted.
     """
     from bench.data import catalog, status
     from bench.report.paper import numbers
 
-    names = list(wanted)
-    if not names:
+    named = dict(wanted)
+    if not named:
         known = set(catalog.names())
-        names = [*numbers.sizes(), *(str(n) for n in frame["target"].unique() if n in known)]
-    specs = [catalog.spec(name) for name in dict.fromkeys(names)]
-    if data_root is None:
-        return {spec.name: dict(spec.counts) for spec in specs}
-    return {row.name: dict(row.counts) for row in status.status(data_root, [spec.name for spec in specs])}
+        usual = [*numbers.sizes(), *(str(n) for n in frame["target"].unique() if n in known)]
+        named = {name: name for name in usual}
+    found = {}
+    for name, written in named.items():
+        described = catalog.describe(written)
+        if data_root is None and described.base is None:
+            found[described.name] = dict(described.counts)
+        else:
+            (row,) = status.status(data_root, [written])
+            found[name if described.base else row.name] = dict(row.counts)
+    return found

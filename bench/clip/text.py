@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.clip.blocks import Activation, block, norm, quick_gelu
 from bench.clip.spec import BackboneSpec, unlike_clip
 from bench.errors import BenchError
+from bench.names import quoted
 
 CHUNK = 256  # prompts per pass without gradients: bounds the memory, large enough for any device
 
@@ -162,16 +163,14 @@ def classifier(
     class_of = torch.as_tensor(class_of_P, device=raw_PC.device)
     counts_K = torch.bincount(class_of, minlength=K)
     if empty := [names[k] for k in (counts_K == 0).nonzero().flatten().tolist()]:
-        raise BenchError(
-            f"no prompt for class '{empty[0]}'" + (f" and {len(empty) - 1} more" if empty[1:] else "")
-        )
+        raise BenchError(f"no prompt for class {quoted(empty, 1)}")
     rows_PC = F.normalize(raw_PC, dim=-1) if reduce == "normalise-then-mean" else raw_PC
     sums_KC = rows_PC.new_zeros(K, rows_PC.shape[1]).index_add(0, class_of, rows_PC)
     W_KC = F.normalize(sums_KC / counts_K[:, None].to(sums_KC.dtype), dim=-1)
     for i, j in _identical(W_KC.detach()):
         if names[i] != names[j]:
             raise EqualTexts(
-                f"the prompts of '{_short(names[i])}' and '{_short(names[j])}' give the same text features, "
+                f"the prompts of {quoted((names[i], names[j]))} give the same text features, "
                 "so the two cannot be told apart: "
                 "use other class names, another prompt set or another backbone",
                 (i, j),
@@ -185,7 +184,3 @@ def _identical(W_KC: Tensor) -> Iterator[tuple[int, int]]:
     for i, j in close.nonzero().tolist():
         if (W_KC[i] - W_KC[j]).abs().max() <= 1e-6:
             yield i, j
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:57]}..."

@@ -12,6 +12,7 @@ import torch
 from bench.clip.backbone import Backbone
 from bench.clip.text import is_causal
 from bench.clip.tokens import tokenizer
+from bench.names import few
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
@@ -23,8 +24,8 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
     bad = [name for name in names if not trained_V[torch.tensor(encode(name), dtype=torch.long)].all()]
     if not bad:
         return ""
-    shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
-    return f"{backbone.spec.name} never saw some words of {len(bad)} of {len(names)} class names: {shown}"
+    counted = f"{len(bad)} of {len(names)} class names"
+    return f"{backbone.spec.name} never saw some words of {counted}: {few(bad, 10)}"
 
 
 def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:

@@ -92,8 +92,8 @@ def find(
 ) -> Dataset:
     """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
 
-    ``images=False`` reads the lists only; ``out`` and ``skip_bad`` are those of Place. Raises MissingData
-    when something is not where it is looked for and BenchError when what is there cannot be used.
+    ``images=False`` reads the lists only; ``out``, ``skip_bad`` and ``max_pixels`` are those of Place. Raises
+    MissingData when something is not where it is looked for and BenchError when what is there cannot be used.
     """
     described = describe(name_or_path)
     return reader(described.reader)(described, Place(data_root, images, out, skip_bad, max_pixels))
@@ -139,7 +139,7 @@ def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
     if canonical(name) in _catalog(datasets_dir()):
         name = f"{name}-own"
     identity = hashlib.sha256(os.fsencode(place)).hexdigest()
-    return replace(described, name=name, identity=identity)
+    return replace(described, name=name, place=printable(str(place)), identity=identity)
 
 
 @lru_cache

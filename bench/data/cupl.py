@@ -11,7 +11,7 @@ from bench.data.layout import first_existing
 from bench.data.spec import CuplRule, DatasetSpec
 from bench.errors import BenchError, MissingData
 from bench.files import read_json
-from bench.names import nearest
+from bench.names import nearest, quoted
 from bench.paths import datasets_dir
 
 OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class name to sentences
@@ -106,5 +106,7 @@ def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
     keys = {key.lower(): key for key in available}
     if wanted.lower() not in keys:
         hint = nearest(wanted, keys.values())
-        raise BenchError(f"class '{classname}': no key '{wanted}' among the CuPL prompts{hint}")
+        raise BenchError(
+            f"class {quoted([classname])}: no key {quoted([wanted])} among the CuPL prompts{hint}"
+        )
     return keys[wanted.lower()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.data import layout
 from bench.data.catalog import Place
@@ -18,7 +18,7 @@ from bench.data.splitfile import Split, split_rows
 from bench.data.walk import look
 from bench.errors import BenchError
 from bench.files import write_json
-from bench.names import printable, shown
+from bench.names import by_reason, printable, shown
 
 _NO_SPLIT = "no split given: each class is cut 50/20/30 by content"
 _NO_VAL = "no val folder: a fifth of train, by content, is set aside for validation"
@@ -40,16 +40,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     folders, when fewer than 2 classes are there, and, naming all of them, when classes have too few images or
     stand in test alone, or files cannot be read; with ``place.skip_bad`` these are left out instead.
     """
-    spec.option_values()
-    given = layout.image_folder(spec, place)
-    if not given.is_dir():
-        raise layout.missing(spec, "its folder of images", layout.image_candidates(spec, place), spec.get)
-    classes = {*spec.classnames.rename, *spec.classnames.drop}
-    inside = unwrap(given, classes)
-    root = given / inside
-    parts = split_folders(root, look(root, links=True), classes)
-    found = gather(root, parts or {ALL: ""}, spec)
-    refuse_parts_inside(found)
+    inside, parts, found = _looked_through(spec, place)
     carve = bool(parts) and _needs_val(found)
     _judge(found, 1 if parts and not carve else 2 if carve else len(SHARES))
     kept = _kept(found, place.skip_bad)
@@ -60,31 +51,46 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     else:
         rows, notes = _cut_all(found, kept), (_NO_SPLIT,)
         listed = [path for folder in kept for path in found.learnt[folder]]
-    names = tuple(found.names[folder] for folder in kept)
-    split = _split(rows, names)
+    split = _split(rows, tuple(found.names[folder] for folder in kept))
     contents = "\n".join(f"{path}\t{found.hashes[path]}" for path in listed)
-    digest = dataset_digest(names, split.train, split.val, split.test, contents)
+    digest = dataset_digest(split.classnames, split.train, split.val, split.test, contents)
     if not parts and place.out is not None:
         write_json(place.out / "splits" / f"{spec.name}-{digest[:12]}.json", split_rows(split))
     return Dataset(
         name=spec.name,
         spec=spec,
-        classnames=names,
+        classnames=split.classnames,
         train=split.train,
         val=split.val,
         test=split.test,
         digest=digest,
-        source=layout.source(spec, place, root, found.real),
+        source=layout.source(spec, place, found.root, found.real),
         notes=(*notes, *repeats(rows, found.hashes, parts), *remarks(found, kept)),
         own_split=carve or not parts,
         indices=layout.index_folder(spec, place),
-        reading=Reading(
-            inside,
-            parts,
-            counted([*found.passed, *(("unreadable", file) for file, _ in found.unreadable)]),
-            tuple((printable(folder), reason) for folder, reason in sorted(found.bad.items())),
-        ),
+        reading=_reading(found, inside, parts),
     )
+
+
+def _looked_through(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str], Gathered]:
+    """The folder, below the given one, where classes or parts lie; the parts' folders; what all hold."""
+    spec.option_values()
+    given = layout.image_folder(spec, place)
+    if not given.is_dir():
+        raise layout.missing(spec, "its folder of images", layout.image_candidates(spec, place), spec.get)
+    classes = {*spec.classnames.rename, *spec.classnames.drop}
+    inside = unwrap(given, classes)
+    root = given / inside
+    parts = split_folders(root, look(root, links=True), classes)
+    found = gather(root, parts or {ALL: ""}, spec)
+    refuse_parts_inside(found)
+    return inside, parts, found
+
+
+def _reading(found: Gathered, inside: str, parts: Mapping[str, str]) -> Reading:
+    unreadable = [("unreadable", file) for file, _ in found.unreadable]
+    skipped = tuple((printable(folder), reason) for folder, reason in sorted(found.bad.items()))
+    return Reading(inside, parts, counted([*found.passed, *unreadable]), skipped)
 
 
 def _needs_val(found: Gathered) -> bool:
@@ -122,13 +128,12 @@ def _kept(found: Gathered, skip_bad: bool) -> list[str]:
     where = shown(str(found.root))
     faults = []
     if found.bad:
-        each = ", ".join(f"{shown(folder)} ({reason})" for folder, reason in sorted(found.bad.items()))
+        each = by_reason(sorted(found.bad.items()))
         faults.append(
             f"{len(found.bad)} of {len({*found.names, *found.bad})} class folders cannot be used: {each}"
         )
     if found.unreadable:
-        each = ", ".join(f"{shown(file)} ({reason})" for file, reason in found.unreadable)
-        count = len(found.unreadable)
+        count, each = len(found.unreadable), by_reason(found.unreadable)
         faults.append(f"{count} image file{'' if count == 1 else 's'} cannot be read: {each}")
     kept = [folder for folder in found.names if folder not in found.bad]
     if faults and (not skip_bad or len(kept) < 2):
@@ -148,7 +153,7 @@ def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
     rows: Rows = {part: [] for part in SHARES}
     for label, folder in enumerate(kept):
         hashes = {path: found.hashes[path] for path in found.learnt[folder]}
-        for part, paths in cut(hashes, str(found.root / folder)).items():
+        for part, paths in cut(hashes).items():
             rows[part] += [(path, label) for path in paths]
     return rows
 

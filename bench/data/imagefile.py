@@ -59,9 +59,10 @@ def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None 
     Raises MissingData for an absent file, UnsuitableImage for one that is whole but has more than
     ``max_pixels`` or values whose meaning is not known, BenchError for one that is damaged or no image.
     """
+    most = limit.usual() if max_pixels is None else max_pixels  # out here its errors are not the image's
     try:
         with unguarded(), Image.open(file) as image:
-            _check_size(image, limit.usual() if max_pixels is None else max_pixels)
+            _check_size(image, most)
             if opening is not None:
                 return pixels.to_rgb(image, opening)
             image.load()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench.errors import BenchError
 
@@ -42,10 +43,31 @@ def _most_workers() -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's where that is less."""
+    """Bytes of memory that this process may use: the machine's, or less where its control groups say so."""
     if not hasattr(os, "sysconf"):
         return 0
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = Path("/sys/fs/cgroup/memory.max")
-    text = group.read_text().strip() if group.is_file() else ""
-    return min(total, int(text)) if text.isdecimal() else total
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_group_limits()])
+
+
+def _group_limits(system: Path = Path("/")) -> Iterator[int]:
+    """The memory limits of this process's control groups and of all groups around them: of a container, a
+    batch job, a service. Inside a container the groups' paths may be those outside; its own is the topmost.
+    """
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        tree, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+        own = PurePosixPath(path.lstrip("/"))
+        for group in (own, *own.parents):
+            text = _text(system / "sys/fs/cgroup" / tree / group / name).strip()
+            if text.isdecimal():
+                yield int(text)
+
+
+def _text(file: Path) -> str:
+    """Empty for a file that is not there or not for this user: then it tells of no limit."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

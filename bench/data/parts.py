@@ -78,7 +78,7 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
         if len({said[folder][0] for folder in flat}) > 1:
             raise BenchError(
                 f"{shown(str(root))}: {_list(flat)} hold images but no class folders; "
-                "put the images of each class into a folder named after it"
+                f"put the images of each class into a folder named after it; {_if_class(flat[0])}"
             )
         return {}  # one such name alone is a class, as in bus, car, train
     group = _whole(root, groups)
@@ -86,12 +86,13 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
         if len(folders) > 1:
             raise BenchError(
                 f"{shown(str(root))}: {_list(folders)} all say {part}; "
-                "which one is meant? Keep one of them and move the others elsewhere"
+                f"which one is meant? Keep one of them and move the others elsewhere; {_if_class(folders[0])}"
             )
         if folders[0] in flat:
             raise BenchError(
                 f"{shown(str(root))}: {_list(folders)} has no class folders, and other parts have; "
-                "put the images of each class into a folder named after it, or take the folder away"
+                "put the images of each class into a folder named after it, or take the folder away; "
+                f"{_if_class(folders[0])}"
             )
     found = {part: group[part][0] for part in WORDS if part in group}
     known = set(look(root, _unwrapped(root, found["train"], classes, False), links=True).folders)
@@ -109,16 +110,22 @@ def _whole(root: Path, groups: dict[str, dict[str, list[str]]]) -> dict[str, lis
             "move all but one of them elsewhere"
         )
     there = {part: folders for group in groups.values() for part, folders in group.items()}
-    if "train" in there:
-        raise BenchError(
-            f"{shown(str(root))} has {_list(there['train'])} but no test/: name the folder of test images "
-            "test/ (val/ is for choosing settings), or take it away and let the images be split"
-        )
-    here = [folder for folders in there.values() for folder in folders]
+    here = there.get("train") or [folder for folders in there.values() for folder in folders]
+    lacking, mend = (
+        ("test", "name the folder of test images test/ (val/ is for choosing settings)")
+        if "train" in there
+        else ("train", "name the folder of training images train/")
+    )
     raise BenchError(
-        f"{shown(str(root))} has {_list(here)} but no train/: name the folder of training images train/, or, "
-        f"to have the images of {_list(here[:1])} split, name that folder itself; if it is a class, "
-        f'say so in a TOML file: [classnames] rename = {{ "{shown(here[0])}" = "..." }}'
+        f"{shown(str(root))} has {_list(here)} but no {lacking}/: {mend}, or, to have the images of "
+        f"{_list(here[:1])} split, name that folder itself; {_if_class(here[0])}"
+    )
+
+
+def _if_class(folder: str) -> str:
+    return (
+        f"if {shown(folder)}/ is a class, say so in a TOML file: "
+        f'[classnames] rename = {{ "{shown(folder)}" = "..." }}'
     )
 
 

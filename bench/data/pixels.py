@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,8 @@ from bench.errors import UnsuitableImage
 _STRIP = 1 << 20  # pixels of a deep image that are scaled at a time
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE = 0x0112, 258, 262, 339  # tags of EXIF and TIFF
 _UNSIGNED = 1  # of the tag of sample formats
-_DARK = 64  # a white that leaves the whole image below 1/64 of it is as likely the wrong one
+_DARK = 15  # a white that leaves the whole image below 1/15 of it is as likely the wrong one: 12 bits of 16
+_DEEP_COLOURS = re.compile(r"(RGB|LA).*;16", re.IGNORECASE)  # raw modes that Pillow cuts to 8 bits
 _FEW_BITS = {"L;2": 85, "L;4": 17}  # Pillow scales such greys to 0..255, but not the transparent one of them
 _T = Image.Transpose
 _TURNS = {
@@ -48,15 +49,19 @@ def to_rgb(image: Image.Image, opening: Opening) -> Image.Image:
     16-bit values are scaled so that 65535 is 255 (another largest value where the file states fewer bits).
     32-bit integers and floats say nothing of their white: it is the smallest of 255, 65535 and the type's
     largest value that no value exceeds, for floats the smallest of 1, 255 and 65535, unless ``opening.white``
-    names it; then what is beyond is cut off. Colours with 16 bits come from Pillow with their upper 8.
-    Transparent pixels show ``opening.background``. CMYK and other colours are converted as Pillow does it.
+    names it; then what is beyond is cut off. Colours with 16 bits come from Pillow with their upper 8,
+    whatever ``opening.white`` is. Transparent pixels show ``opening.background``. CMYK and other colours are
+    converted as Pillow does it.
 
-    Raises UnsuitableImage, without the file's name, for values that are not finite or negative, for an image
-    that would be almost black under its white, and for 16-bit colours with one transparent among them.
+    Raises UnsuitableImage, without the file's name, for values that are not finite or negative, for more than
+    8 bits whose largest value is below 1/15 of white, as 12 bits in a file of 16 are (greys of a given white
+    and greys that are all zero are taken), and for 16-bit colours with one transparent among them.
     """
     raw = _raw_mode(image)
     depth = _depth(image, opening)  # from the header: loading may take the tags away
     image.load()
+    if _DEEP_COLOURS.match(raw):
+        _check_colours(image)
     if depth is not None:
         rgb = _deep(image, depth, opening)
     elif image.has_transparency_data:
@@ -153,11 +158,24 @@ def _white(bounds: list[float], depth: _Depth, clip: bool) -> float:
         raise UnsuitableImage(f"its values reach {low:g}, and black is 0: {say}")
     if white is None:
         raise UnsuitableImage(f"its values reach {high:g}, which no known white bounds: {say}")
-    if any(below < high < w / _DARK and w == white for below, w in pairwise(depth.whites)):
+    if 0 < high * _DARK < white:
         raise UnsuitableImage(
-            f"its values reach {high:g}, and whether that is dark or white is not told: {say}"
+            f"its values reach {high:g}, and whether that is dark below {white:g} or white is not told: {say}"
         )
     return white
+
+
+def _check_colours(image: Image.Image) -> None:
+    """Refuses dark 16-bit colours, of which the upper 8 bits are there.
+
+    Black is refused too: it may be what is left of 8-bit values.
+    """
+    channels = [image.getchannel(band) for band in image.getbands() if band not in "Aa"]
+    if max(int(np.asarray(channel).max()) for channel in channels) * _DARK < 255:
+        raise UnsuitableImage(
+            "its 16-bit colours stay below a fifteenth of white, 65535, as 12-bit values would: "
+            "scale them, and save it as 8 or 16 bits"
+        )
 
 
 def _with_alpha(image: Image.Image, raw: str) -> Image.Image:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.data.gather import Gathered
 from bench.data.parts import part_of
 from bench.errors import BenchError
-from bench.names import printable, shown
+from bench.names import few, printable, shown
 
-SHOWN = 3
 _NUMBER = re.compile(r"\d+|n\d{8}")  # or a WordNet number, as ImageNet's folders have
 
 
@@ -65,10 +64,3 @@ def _inner(found: Gathered) -> Mapping[str, set[str]]:
         if all(len(steps) > 1 for steps in below):
             result[folder] = {steps[0] for steps in below}
     return result
-
-
-def few(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(map(shown, listed[:SHOWN])) + more

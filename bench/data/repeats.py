@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.names import shown
+from bench.names import few, shown
 
 Rows = Sequence[tuple[str, int]]  # (path, label)
 
 PAIRS = (("test", "train"), ("test", "val"), ("val", "train"))
-SHOWN = 3
 
 
 def repeats(parts: Mapping[str, Rows], hashes: Mapping[str, str], folders: Mapping[str, str]) -> list[str]:
@@ -39,6 +38,5 @@ def _several_classes(parts: Mapping[str, Rows], hashes: Mapping[str, str]) -> li
     several = [list(owners.values()) for owners in by_content.values() if len(owners) > 1]
     if not several:
         return []
-    examples = "; ".join(" is ".join(map(shown, paths)) for paths in several[:SHOWN])
-    more = f"; {len(several) - SHOWN} more" if len(several) > SHOWN else ""
-    return [f"{len(several)} pictures lie in more than one class: {examples}{more}"]
+    examples = few((" is ".join(paths) for paths in several), between="; ")
+    return [f"{len(several)} pictures lie in more than one class: {examples}"]

@@ -19,7 +19,7 @@ that processes and copied folders never overwrite each other's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -130,9 +130,12 @@ def clear(place: Path) -> None:
         (place / "images").rmdir()
 
 
-def contents(dataset: Dataset) -> dict[str, str]:
-    """The SHA-256 (hex) of every listed image file that is there, by path; all are read."""
-    stamps = _look(dataset, list(dict.fromkeys(dataset.listed())), {})
+def contents(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+    """The SHA-256 (hex) of every listed image file that is there, by path; all are read.
+
+    ``progress(done, total)`` is called after each.
+    """
+    stamps = _look(dataset, list(dict.fromkeys(dataset.listed())), {}, progress)
     return {path: stamp.sha256 for path, stamp in stamps.items()}
 
 
@@ -163,7 +166,10 @@ def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
 
 
 def _look(
-    dataset: Dataset, paths: Sequence[str], known: Mapping[tuple[str, int, int], str]
+    dataset: Dataset,
+    paths: Sequence[str],
+    known: Mapping[tuple[str, int, int], str],
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Stamp]:
     """Stamps of the files that are there and can be read; ``known`` spares hashing."""
 
@@ -176,8 +182,14 @@ def _look(
         except OSError:
             return None
 
+    found = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        return {path: s for path, s in zip(paths, pool.map(stamp, paths), strict=True) if s is not None}
+        for done, (path, one) in enumerate(zip(paths, pool.map(stamp, paths), strict=True), 1):
+            if one is not None:
+                found[path] = one
+            if progress is not None:
+                progress(done, len(paths))
+    return found
 
 
 def _hashes(stamps: Stamps) -> dict[tuple[str, int, int], str]:

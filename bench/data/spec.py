@@ -61,7 +61,8 @@ class DatasetSpec:
     as published; a user's own images have one unless they say otherwise. ``extra`` is the reader's own
     options. ``base`` is the folder of a user's own TOML file, where relative folders start; None in the
     catalog, whose folders start at the data root. ``identity`` tells a user's datasets of one name apart: a
-    digest of where the description or the folder lies; empty in the catalog, where the name does.
+    digest of ``place``, where the description or the folder lies; both are empty in the catalog, where the
+    name does.
     """
 
     name: str
@@ -82,8 +83,14 @@ class DatasetSpec:
     classnames: ClassnameRule = ClassnameRule()
     extra: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    place: str = ""
     identity: str = ""
     opening: Opening | None = None
+
+    @property
+    def short_place(self) -> str:
+        """The last two parts of ``place``, by which people tell datasets of one name."""
+        return "/".join(Path(self.place).parts[-2:])
 
     def option_values(self, **defaults: Any) -> dict[str, Any]:
         """The reader's options over their defaults; an option the reader does not know is an error."""

@@ -10,6 +10,7 @@ from typing import Any
 from bench.data.dataset import Items
 from bench.data.imagefile import escapes
 from bench.errors import BenchError
+from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
 
@@ -50,7 +51,7 @@ def parse_split(content: Any, where: str) -> Split:
         raise BenchError(f"{where}: labels must be 0 to {len(names) - 1} without gaps")
     absent = set(names) - set(lists["train"].labels)
     if absent:
-        raise BenchError(f"{where}: class {min(absent)} ('{names[min(absent)]}') has no row in train")
+        raise BenchError(f"{where}: class {min(absent)} ('{shown(names[min(absent)])}') has no row in train")
     return Split(
         lists["train"], lists["val"], lists["test"], tuple(names[label] for label in range(len(names)))
     )
@@ -70,7 +71,7 @@ def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Item
         if path in seen:
             raise BenchError(f"{where} row {number}: {path} is listed twice")
         if names.setdefault(label, name) != name:
-            raise BenchError(f"{where} row {number}: class {label} is both '{names[label]}' and '{name}'")
+            raise BenchError(f"{where} row {number}: class {label} is both {quoted((names[label], name))}")
         seen.add(path)
         paths.append(path)
         labels.append(label)

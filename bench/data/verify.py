@@ -34,11 +34,15 @@ class Verification:
 
 
 def verify(
-    dataset: Dataset, progress: Callable[[int, int], None] | None = None, places: Sequence[Path] = ()
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+    places: Sequence[Path] = (),
+    hashing: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Open every listed image once, as a run opens it; ``progress(done, total)`` is called after each.
 
-    ``places``: results folders and feature stores, whose images are compared by content.
+    ``hashing`` is called likewise where all files are hashed afterwards. ``places``: results folders and
+    feature stores, whose images are compared by content.
     """
     paths = list(dataset.listed())
     failures: list[tuple[str, str]] = []
@@ -64,12 +68,17 @@ def verify(
             else "damaged files: download the archive again"
         )
     opened = Verification(len(paths), failed, tuple(failures), shown(cause), dataset.digest)
-    return _hashed(dataset, opened, places) if seen.watched(dataset) else opened
+    return _hashed(dataset, opened, places, hashing) if seen.watched(dataset) else opened
 
 
-def _hashed(dataset: Dataset, opened: Verification, places: Sequence[Path]) -> Verification:
+def _hashed(
+    dataset: Dataset,
+    opened: Verification,
+    places: Sequence[Path],
+    hashing: Callable[[int, int], None] | None,
+) -> Verification:
     """The verification with what hashing every file shows; for datasets whose reader did not hash them."""
-    hashes = seen.contents(dataset)
+    hashes = seen.contents(dataset, hashing)
     parts = {
         part: [(path, label) for path, label in zip(items.paths, items.labels, strict=True) if path in hashes]
         for part, items in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,9 +58,19 @@ class Way(Protocol):
 
 
 def run(
-    desk: Desk, plan: Plan, todo: list[Todo], way: Way, progress: Progress, deadline: float | None = None
+    desk: Desk,
+    plan: Plan,
+    todo: list[Todo],
+    way: Way,
+    progress: Progress,
+    deadline: float | None = None,
+    images: Callable[[int | None], None] | None = None,
 ) -> Outcome:
-    """Do all of ``todo``, of which no cell starts after ``deadline`` (time.monotonic)."""
+    """Do all of ``todo``, of which no cell starts after ``deadline`` (time.monotonic).
+
+    ``images`` hears before the first cell how many passes through the image tower will be made here; None
+    where that is not known.
+    """
     outcome = desk.outcome
     outcome.cells = len([fit for fit in plan.fits if fit.asked])
     outcome.resumed = done = outcome.cells - len(todo)
@@ -75,6 +85,8 @@ def run(
 
     try:
         desk.encoder.begin(todo)
+        if images is not None:
+            images(desk.encoder.lacking(todo) if way.encodes else None)
         waiting = deque(way.portions(todo))
         while waiting or way.busy():
             while waiting and way.room():

@@ -20,7 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from bench.errors import BenchError
 from bench.explain.picture import Picture
 from bench.explain.shapley import Shapley
 from bench.files import write_bytes
@@ -43,11 +42,7 @@ _BEFORE, _AFTER = "#9aa0a6", "#0173b2"
 
 
 def save(figure: Figure, path: Path, dpi: int = 200) -> None:
-    """Write a PNG. Raises BenchError for another suffix."""
-    if path.suffix.lower() != ".png":
-        raise BenchError(
-            f"--out {path}: figures of explanations are PNG files; name it {path.with_suffix('.png')}"
-        )
+    """Write a PNG."""
     out = io.BytesIO()
     with matplotlib.rc_context(_RC):
         figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})

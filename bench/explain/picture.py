@@ -24,6 +24,7 @@ from bench.errors import BenchError
 from bench.pocket.scenes import SceneSource, render_masks
 
 BACKGROUND = "background"
+OWN = Opening()  # as its owner sees it: turned, and transparent pixels on white
 Masks = Mapping[str, np.ndarray]
 
 
@@ -87,14 +88,16 @@ def of_image(image: Image.Image, name: str, spec: BackboneSpec) -> Picture:
     return Picture(name, pixels, image.size, how.resize_mode)
 
 
-def find(text: str, spec: BackboneSpec, data_root: Path | None = None) -> tuple[Picture, Dataset | None]:
+def find(
+    text: str, spec: BackboneSpec, data_root: Path | None = None, opening: Opening | None = OWN
+) -> tuple[Picture, Dataset | None]:
     """The image a command line names: a file, ``DATASET:PATH`` or ``DATASET:NUMBER`` (place in test list).
 
-    Raises BenchError for one that is not there.
+    ``opening``: how a file becomes RGB; images of a dataset are opened as it says. Raises BenchError for one
+    that is not there.
     """
     if Path(text).is_file():
-        # as its owner sees it: turned, and transparent pixels on white
-        return of_image(open_rgb(Path(text), Opening()), Path(text).name, spec), None
+        return of_image(open_rgb(Path(text), opening), Path(text).name, spec), None
     name, colon, item = text.rpartition(":")
     if not colon:
         raise BenchError(

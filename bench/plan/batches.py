@@ -1,7 +1,8 @@
 """Batches that a small support set cannot fill: shortened while planning, so that the fit key says what runs.
 
-Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so its batch becomes the largest
-that can be drawn. The other rules take what there is and stay as they are. No torch.
+Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so a batch that is too large
+becomes the largest that can be drawn. The other rules take what there is and stay as they are, and so do
+streams without a batch, which take what their rule can draw. No torch.
 
 Legend: N images, V views of each, T a static batch: the rows of all streams together.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from bench.errors import BenchError, MissingData
 from bench.interface import TEXT, Facts, Method, Recipe, Stream
-from bench.recipe import legal, pool_rows
+from bench.recipe import drawn, legal
 
 BATCH = "batch"  # the setting, and the static axis that also sets the streams' batches (bench/train/span.py)
 
@@ -22,11 +23,6 @@ BATCH = "batch"  # the setting, and the static axis that also sets the streams' 
 def size(stream: Stream, facts: Facts) -> tuple[int, int]:
     """N and V of the rows that a stream will have: prompts (in one view) where its rows are texts."""
     return (facts.n_prompts, 1) if stream.source == TEXT else (facts.n_support, len(stream.views))
-
-
-def rows(stream: Stream, facts: Facts) -> int:
-    """How many rows a stream offers."""
-    return pool_rows(stream.rows, *size(stream, facts))
 
 
 def check(method: Method, values: Mapping[str, Any]) -> None:
@@ -54,17 +50,15 @@ def shortened(
 
 
 def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Streams that say for themselves how many rows they take at a step, where no static axis does."""
+    """Streams whose batch no static axis sets: all where there is none, else those without a batch."""
     notes: list[str] = []
-    if BATCH in recipe.static:
-        return recipe, notes
     streams = dict(recipe.streams)
     for name, stream in recipe.streams.items():
-        there = rows(stream, facts)
-        asked = there if stream.batch is None else stream.batch
-        if legal(stream.order, there, asked):
+        there, asked = drawn(stream, *size(stream, facts))
+        shared = BATCH in recipe.static and stream.batch is not None
+        if shared or legal(stream.order, there, asked):
             continue
-        if there and asked < 1:
+        if there and asked < 1 and stream.batch is not None:
             raise BenchError(f"{method.name}: batch {asked} of its stream '{name}' is not a positive number")
         if there < 2:
             raise _too_few(method, recipe, facts)
@@ -89,7 +83,7 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
 
     def fits(T: int) -> bool:
         streams = recipe.streams
-        return all(legal(streams[n].order, rows(streams[n], facts), b) for n, b in shares(T).items())
+        return all(legal(streams[n].order, _rows(streams[n], facts), b) for n, b in shares(T).items())
 
     kept = tuple(T for T in asked if fits(T))
     if kept == asked:
@@ -100,7 +94,7 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
         note = f"{BATCH} {left_out} left out ({_all_counted(recipe, facts)})"
     else:
         # A share below a stream's rows bounds the whole, so that a huge batch is not counted down from.
-        bounds = [(rows(recipe.streams[n], facts) + 1) * whole // b for n, b in shared.items() if b]
+        bounds = [(_rows(recipe.streams[n], facts) + 1) * whole // b for n, b in shared.items() if b]
         T = next((T for T in range(min((max(asked), *bounds)), 0, -1) if fits(T)), None)
         if T is None:
             raise _too_few(method, recipe, facts)
@@ -135,6 +129,10 @@ def _by_the_method(method: Method, values: Mapping[str, Any], recipe: Recipe, fa
     return []
 
 
+def _rows(stream: Stream, facts: Facts) -> int:
+    return drawn(stream, *size(stream, facts))[0]
+
+
 def _too_few(method: Method, recipe: Recipe, facts: Facts) -> MissingData:
     return MissingData(
         f"{method.name} draws batches of fewer rows than there are, of {_all_counted(recipe, facts)}: "
@@ -153,7 +151,7 @@ def _all_counted(recipe: Recipe, facts: Facts) -> str:
 def _counted(stream: Stream, facts: Facts) -> str:
     """A stream's rows in words."""
     N, V = size(stream, facts)
-    there = rows(stream, facts)
+    there = _rows(stream, facts)
     if stream.source == TEXT:
         return f"{N} prompt{'s' if N != 1 else ''}"
     images = f"{N} support image{'s' if N != 1 else ''}"

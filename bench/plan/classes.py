@@ -11,10 +11,9 @@ from collections.abc import Callable, Hashable, Sequence
 from bench.clip.cleaning import cleaned, is_byte_pair, pieces
 from bench.clip.spec import BackboneSpec
 from bench.data.dataset import Dataset, Draw
+from bench.names import quoted, short, shown
 from bench.prompts import PromptSet
 
-_NAMED = 3  # classes that are named one by one
-_LONG = 60  # characters of a name or text
 _MEND = "rename a folder, or the class by [classnames] rename in the dataset's TOML file"
 
 
@@ -27,16 +26,16 @@ def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
     if len(names) < 2:
         return f"{'one class' if names else 'no class'} gives nothing to tell apart: add another"
     if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
-        return f"class {_quoted(empty)} has no text in its name: {_MEND}"
+        return f"class {quoted(empty)} has no text in its name: {_MEND}"
     read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
     groups = [g for g in _equal(prompts.prompts, read) if len({names[k] for k in g}) > 1]
     if not groups:
         return ""
     same = list(dict.fromkeys(names[k] for k in groups[0]))
     more = f" (and {len(groups) - 1} more such groups)" if groups[1:] else ""
-    text = _short(cleaned(prompts.prompts[groups[0][0]][0]))
+    text = short(shown(cleaned(prompts.prompts[groups[0][0]][0])))
     return (
-        f"classes {_quoted(same)}{more} have the same text for {spec.name}, '{text}', "
+        f"classes {quoted(same)}{more} have the same text for {spec.name}, '{text}', "
         f"so they cannot be told apart: {_MEND}"
     )
 
@@ -49,7 +48,7 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
     if not bare:
         return ""
     return (
-        f"{len(bare)} of {len(dataset.classnames)} class names have no letter ({_quoted(bare)}): "
+        f"{len(bare)} of {len(dataset.classnames)} class names have no letter ({quoted(bare)}): "
         "their texts say little; [classnames] rename in its TOML file gives names"
     )
 
@@ -62,7 +61,7 @@ def unseen(dataset: Dataset, draw: Draw) -> str:
     lacking = [name for k, name in enumerate(dataset.classnames) if k not in there]
     if not lacking:
         return ""
-    return f"there is no training image of class {_quoted(lacking)}: add some, or leave the class out"
+    return f"there is no training image of class {quoted(lacking)}: add some, or leave the class out"
 
 
 def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
@@ -77,14 +76,3 @@ def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) ->
             sifted += [bucket for bucket in buckets.values() if len(bucket) > 1]
         groups = sifted
     return groups
-
-
-def _quoted(names: Sequence[str]) -> str:
-    shown = [f"'{_short(name)}'" for name in names[:_NAMED]]
-    if len(names) > _NAMED:
-        return f"{', '.join(shown)} and {len(names) - _NAMED} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown[1:] else shown[0]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."

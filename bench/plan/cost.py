@@ -26,6 +26,7 @@ from bench.recipe import (
     SUPPORT,
     TEXT,
     Recipe,
+    drawn,
     legal,
     points,
     steps_of,
@@ -208,11 +209,11 @@ def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
     """Images in a batch, and steps in an epoch of the longest stream."""
     images, longest = 0, 1
     for stream in recipe.streams.values():
-        (N, _), total = batches.size(stream, fit.facts), batches.rows(stream, fit.facts)
-        batch = min(total, stream.batch or total)
+        size = batches.size(stream, fit.facts)
+        total, batch = drawn(stream, *size)
         if legal(stream.order, total, batch):
-            longest = max(longest, steps_per_epoch(stream.order, total, batch, N))
-        images += batch if stream.source == SUPPORT else 0
+            longest = max(longest, steps_per_epoch(stream.order, total, batch, size[0]))
+        images += min(total, batch) if stream.source == SUPPORT else 0
     return images, longest
 
 

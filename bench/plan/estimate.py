@@ -13,13 +13,13 @@ from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
 from bench.plan import cost, needs
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Todo
-from bench.records.types import EvaluationRecord, FitRecord
+from bench.records.types import Cell, EvaluationRecord, FitRecord
 
 # A processor whose figures need no measuring, and what it takes for a step and for an evaluation beside the
 # model's operations: for how cells compare with each other.
 _USUAL = cost.Device("a processor", 5e10, 1e10)
 _STEP, _EVALUATION = 0.001, 0.03
-Kind = tuple[str, int | str]  # method and shots: cells of a kind take about as long as each other
+Kind = tuple[str, str, int | str]  # backbone, method, shots: cells of a kind take about as long as each other
 
 
 @dataclass(frozen=True)
@@ -68,39 +68,39 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 
 def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
-    """Seconds of fitting, by the median of earlier records of the method and shots; None without."""
-    known: dict[tuple[str, int | str], list[float]] = defaultdict(list)
-    for record in earlier.records:
-        if isinstance(record, FitRecord):
-            known[record.cell.method, record.cell.shots].append(sum(record.seconds.values()))
-    parts = [known.get((t.fit.cell.method, t.fit.cell.shots)) for t in todo]
-    if not parts or any(p is None for p in parts):
-        return None
-    return sum(median(p) for p in parts if p)
+    """Seconds of fits and evaluations, by earlier records; None where there are none of some kind of cell."""
+    guesses = cells(earlier, todo).values()
+    return sum(g.seconds for g in guesses) if guesses and all(g.recorded for g in guesses) else None
 
 
 def cells(earlier: Earlier, todo: list[Todo]) -> Mapping[str, Guess]:
     """By fit key what each cell will take: its fit, if it has yet to be made, and its evaluations.
 
-    By the median of earlier records of the method and shots; without any, by the cost model for a usual
-    processor, which is for comparing cells with each other.
+    By the median of earlier records of its kind; without any, by the cost model for a usual processor, which
+    is for comparing cells with each other.
     """
     fits: dict[Kind, list[float]] = defaultdict(list)
     evaluations: dict[Kind, list[float]] = defaultdict(list)
     for record in earlier.records:
         if isinstance(record, FitRecord):
-            fits[record.cell.method, record.cell.shots].append(sum(record.seconds.values()))
+            fits[_kind(record.cell)].append(sum(record.seconds.values()))
         elif isinstance(record, EvaluationRecord):
-            evaluations[record.cell.method, record.cell.shots].append(record.seconds)
+            evaluations[_kind(record.cell)].append(record.seconds)
     guesses = {}
     for t in todo:
-        kind = t.fit.cell.method, t.fit.cell.shots
+        kind = _kind(t.fit.cell)
         seconds = median(evaluations.get(kind, [_EVALUATION])) * len(t.evaluations)
+        recorded = not t.evaluations or kind in evaluations
         if t.stored is None:
             model = _USUAL.seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
             seconds += median(fits[kind]) if kind in fits else model
-        guesses[t.fit.key] = Guess(kind, seconds, kind in fits)
+            recorded = recorded and kind in fits
+        guesses[t.fit.key] = Guess(kind, seconds, recorded)
     return guesses
+
+
+def _kind(cell: Cell) -> Kind:
+    return cell.backbone, cell.method, cell.shots
 
 
 def least(todo: list[Todo]) -> tuple[float, cost.Device]:

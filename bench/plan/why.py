@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from bench.names import short
 from bench.plan.cells import Plan, Planned, label
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Todo, recorded
@@ -20,6 +21,7 @@ from bench.records.keys import plain
 from bench.records.types import Failure, FitRecord, Record
 from bench.sources import code_of
 
+_LONG = 24  # characters of a value
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
@@ -139,13 +141,8 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
         ]
     if _plain(old) == _plain(new):
         return []
-    return [f"{name} {_short(old)} -> {_short(new)}"]
+    return [f"{name} {short(str(old), _LONG)} -> {short(str(new), _LONG)}"]
 
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:21] + "..."

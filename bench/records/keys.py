@@ -18,6 +18,8 @@ from bench.files import digest
 
 # Counts up when the harness itself (draws, views, encoding, training, selection) would give other numbers for
 # equal keys. It stands in every new key; the field's default stays 1, the number of the first keys.
+# Since November 2026 a grid point whose training diverged is never chosen, and 1 stayed: only fits in which a
+# point diverged can choose otherwise, and no committed record chose such a point. The next rise includes it.
 ENGINE = 1
 
 # What an image tower computes in: name -> torch's name, which is in the fit key.
@@ -42,11 +44,11 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     ``source``: for a method that does not come with the program, the digest of its file and of the modules
     that it imports from its own folder; of the program's own methods ``version`` stands for the source.
     ``settings``: those that a fit can read, ``Method.inference`` left out. ``recipe``: the resolved
-    ``bench.interface.Recipe``. ``dataset``: digest of lists, labels and class names. ``classes``: which of
-    them the fit may learn. ``draw``: digest of the drawn paths; ``draw_kind``: how they were drawn.
-    ``preprocessing``: from an image file to the tower's input. ``prompts``: digest of the strings and of
-    how they are averaged; ``sentences``: they were not made from templates. ``after``: keys of the fits below
-    it, by role.
+    ``bench.interface.Recipe``. ``dataset``: digest of lists, labels and class names, and of the images'
+    contents where the record's ``dataset_covers`` says so. ``classes``: which of them the fit may learn.
+    ``draw``: digest of the drawn paths; ``draw_kind``: how they were drawn. ``preprocessing``: from an image
+    file to the tower's input. ``prompts``: digest of the strings and of how they are averaged; ``sentences``:
+    they were not made from templates. ``after``: keys of the fits below it, by role.
     """
 
     method: str

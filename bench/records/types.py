@@ -103,8 +103,9 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     chosen. ``step``: the chosen one. ``seconds`` by phase; ``first``: its process had made no other fit with
     the method, so that imports and compilation are in them. ``peak_memory``: bytes. ``state``: checksum of
     the fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides
-    logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``);
-    ``dataset_covers``: what the digest in ``parts.dataset`` was taken of.
+    logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``), and
+    ``dataset_place``: the end of its path, for people; ``dataset_covers``: what the digest in
+    ``parts.dataset`` was taken of.
     """
 
     schema: Literal[2]
@@ -129,6 +130,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     state: str = ""
     temperature: float | None = None
     dataset_identity: str = ""
+    dataset_place: str = ""
     dataset_covers: Covers = "lists"
     provenance: Provenance = Provenance()
     checksum: str = ""

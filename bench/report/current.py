@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from bench.names import few
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
@@ -184,10 +185,9 @@ def _latest(
 def _note_merged(names: list[str], notes: list[str]) -> None:
     """Note a merged folder that never had what counts now: no counter can say which of two is ahead."""
     if names:
-        some = sorted(set(names))
-        more = f" and {len(some) - _MOST} more" if len(some) > _MOST else ""
+        which = few(sorted(set(names)), _MOST, between="; ")
         notes.append(
-            f"merged folders disagree on {'; '.join(some[:_MOST])}{more}: the record with the later number "
+            f"merged folders disagree on {which}: the record with the later number "
             "counts (`bench pack` writes a folder without the others)"
         )
 

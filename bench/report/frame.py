@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bench import prompts as prompt_sets
 from bench.data import catalog
 from bench.errors import BenchError
+from bench.names import told_apart
 from bench.paths import results_dir
 from bench.records import codec, store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
@@ -79,12 +80,27 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     """
     folders = [results] if isinstance(results, str | Path) else list(results)
     with codec.many():
-        rows = _rows(apart([record for folder in folders for record in _read(Path(folder))]))
-        kept, notes = current.only(rows)
+        named = apart([record for folder in folders for record in _read(Path(folder))])
+        kept, notes = current.only(_rows(named))
         kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
-    frame.attrs["notes"] = notes
+    frame.attrs["notes"] = [*_places(named), *notes]
     return frame
+
+
+def _places(named: Sequence[tuple[Path, Record]]) -> list[str]:
+    """A note on datasets of one name, which ``names.told_apart`` has marked: where each lies, if known."""
+    places: dict[str, str] = {}  # by the name that tables print
+    marked = set()
+    for _, record in named:
+        if isinstance(record, FitRecord) and record.dataset_identity:
+            name = record.cell.dataset
+            places[name] = record.dataset_place or places.get(name, "")
+            if name.endswith(told_apart("", record.dataset_identity)):
+                marked.add(name)
+    alike = marked | {name.rpartition("-")[0] for name in marked}
+    said = [f"{name} is {place}" for name, place in sorted(places.items()) if place and name in alike]
+    return [f"datasets of one name: {', '.join(said)}"] if said else []
 
 
 def _read(results: Path) -> list[tuple[Path, Record]]:

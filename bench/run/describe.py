@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.interface import FitValues, Method, Params, Recipe, State, Stream, Task, fit_values, points
 from bench.lazy import torch
+from bench.names import few
 from bench.plan.cells import Planned
 from bench.plan.estimate import row_shape
 from bench.plan.settings import resolve
@@ -38,9 +39,8 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
     else:
         shapes = trained(fit, session)
         total = sum(map(math.prod, shapes.values()))
-        names = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in list(shapes.items())[:6])
-        more = f" and {len(shapes) - 6} more" if len(shapes) > 6 else ""
-        yield f"  trains      {total:,} numbers: {names}{more}"
+        names = few((f"{n} {'x'.join(map(str, s))}" for n, s in shapes.items()), 6)
+        yield f"  trains      {total:,} numbers: {names}"
         yield f"  optimiser   {_optimiser(recipe)}"
         length = f"{recipe.steps} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
         yield f"  length      {length}; schedule {recipe.schedule.name if recipe.schedule else 'none'}"
@@ -99,7 +99,7 @@ def _optimiser(recipe: Recipe) -> str:
 
 
 def _stream(stream: Stream) -> str:
-    batch = "all rows" if stream.batch is None else f"{stream.batch} rows"
+    batch = "as many rows as can be drawn" if stream.batch is None else f"{stream.batch} rows"
     bank = ", ".join(stream.views)
     if len(stream.views) > 3:
         bank = f"{stream.views[0]} ... ({len(stream.views)} views)"
@@ -129,11 +129,11 @@ def _changes(fit: Planned) -> list[str]:
     """Settings that the preset changes against the published recipe."""
     published: Mapping[str, Any] = resolve(fit.method, "paper", fit.facts.recipe_as, {})
     return [
-        f"{k} {_short(v)} -> {_short(fit.settings[k])}" for k, v in published.items() if fit.settings[k] != v
+        f"{k} {_value(v)} -> {_value(fit.settings[k])}" for k, v in published.items() if fit.settings[k] != v
     ]
 
 
-def _short(value: Any) -> str:
+def _value(value: Any) -> str:
     return (
         _axis(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
     )

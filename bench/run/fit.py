@@ -150,6 +150,7 @@ def fit_record(
         has_state=bool(fitted.params),
         state=codec.checksum_bytes(state) if state else "",
         dataset_identity=fit.dataset.spec.identity,
+        dataset_place=fit.dataset.spec.short_place,
         dataset_covers=fit.dataset.covers,
         provenance=provenance,
     )

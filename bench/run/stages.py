@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench.errors import BenchError, UnreadableImage
+from bench.names import printable
 from bench.records.types import Stage
 
 _STAGE = "bench_stage"  # attribute of an exception that has passed through a stage
@@ -33,14 +34,9 @@ def of(error: BaseException) -> Stage:
 
 def message(error: BaseException) -> str:
     """What an error says, with its type where it is none that a user can mend."""
-    return _text(str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
+    return printable(str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
 
 
 def trace(error: BaseException) -> str:
     """Its traceback."""
-    return _text("".join(traceback.format_exception(error)))
-
-
-def _text(said: str) -> str:
-    """As UTF-8 can hold it: names of files may have bytes that are no text."""
-    return said.encode("utf-8", "backslashreplace").decode()
+    return printable("".join(traceback.format_exception(error)))

@@ -24,7 +24,7 @@ from bench.interface import (
     Values,
     fit_values,
 )
-from bench.recipe import LR, WD, Recipe, Stream, steps_of
+from bench.recipe import LR, WD, Recipe, Stream, drawn, steps_of
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
 from bench.train.keep import Scorer, Track, Trained
@@ -117,7 +117,7 @@ def orders(
     sequences = {}
     for name, stream in streams.items():
         pool = pools[name]
-        n_rows, batch = span.drawn(stream, (pool.images, pool.views))
+        n_rows, batch = drawn(stream, pool.images, pool.views)
         sequences[name] = batches.index_batches(
             stream.order, n_rows, batch, key=(seed, "order", name), steps=steps, n_images=pool.images
         )

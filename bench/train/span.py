@@ -9,22 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.recipe import Recipe, Stream, legal, pool_rows, steps_of, steps_per_epoch
+from bench.recipe import Recipe, Stream, drawn, legal, steps_of, steps_per_epoch
 from bench.train.batches import cycle
 
 Size = tuple[int, int]  # images of a pool (prompts, where its rows are texts) and views of each
 
 
-def drawn(stream: Stream, size: Size) -> tuple[int, int]:
-    """The rows a stream draws from, and those that it asks for at a step."""
-    n_rows = pool_rows(stream.rows, *size)
-    return n_rows, n_rows if stream.batch is None else stream.batch
-
-
 def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
     """Steps of one epoch (the longest stream's); raises BenchError for a batch that cannot be drawn."""
     return max(
-        steps_per_epoch(s.order, *drawn(s, sizes[name]), sizes[name][0]) for name, s in streams.items()
+        steps_per_epoch(s.order, *drawn(s, *sizes[name]), sizes[name][0]) for name, s in streams.items()
     )
 
 
@@ -34,7 +28,7 @@ def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
     Epochs may differ in length: rates and checks that follow them are each run's own.
     """
     for name, stream in recipe.streams.items():
-        asked = [(*drawn(stream, of[name]), of[name][0]) for of in sizes]
+        asked = [(*drawn(stream, *of[name]), of[name][0]) for of in sizes]
         for n_rows, batch, _ in asked:
             if not legal(stream.order, n_rows, batch):
                 return f"stream '{name}' cannot draw {batch} of {n_rows} rows"

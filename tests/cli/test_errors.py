@@ -47,6 +47,8 @@ def ending(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (OSError(errno.ENOTDIR, "Not a directory", "/a/file"), "something else than a folder"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room"),
         (OSError(errno.EIO, "Input/output error", b"/a/disk"), "/a/disk: input/output error; check the disk"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error; check the disk"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files; raise the limit on open files"),
         (UnicodeEncodeError("utf-8", "runs/caf\udce9/a", 8, 9, "no"), "a name that is not UTF-8; rename"),
         (RuntimeError("Could not determine home directory."), "write the path out"),
     ],
@@ -58,6 +60,21 @@ def test_what_a_user_can_mend_is_one_line(
     assert ending(monkeypatch, error) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith("bench: ") and said.count("\n") == 1
+
+
+def test_a_file_that_may_not_be_read_is_made_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.touch()
+    refused = PermissionError(errno.EACCES, "Permission denied", str(file))
+    for readable, mend in (
+        (False, "make it readable, or name another file"),
+        (True, "mend that, or name another place (--results, --cache, --out)"),
+    ):
+        monkeypatch.setattr(os, "access", lambda path, mode, may=readable: may)
+        assert ending(monkeypatch, refused) == 2
+        assert capsys.readouterr().err == f"bench: {file}: permission denied; {mend}\n"
 
 
 @pytest.mark.parametrize(

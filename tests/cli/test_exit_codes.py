@@ -89,28 +89,54 @@ def test_usage_errors_are_2() -> None:
         assert CliRunner().invoke(app, words).exit_code == 2, words
 
 
-def test_make_run_shows_the_table_of_a_run_that_its_budget_stopped(tmp_path: Path) -> None:
-    """With a stand-in for the command: the run ends with $CODE, the table with $TABLE."""
+def make_run(folder: Path, run: int, table: int, args: str) -> tuple[list[str], int]:
+    """`make run` with a stand-in for the command: the calls that it got, and the code that make reports."""
+    done = subprocess.run(
+        ["make", "run", f"VENV={folder}", "-o", f"{folder}/.installed", f"ARGS={args}"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "CODE": str(run), "TABLE": str(table)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    code = re.search(r"Error (\d+)", done.stderr)
+    assert (code is None) == (done.returncode == 0), done.stdout + done.stderr
+    return re.findall(r"^called (.*)$", done.stdout, re.M), int(code[1]) if code else 0
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A folder whose command says what it is called with; a run ends with $CODE, a table with $TABLE."""
     (tmp_path / "bin").mkdir()
     (tmp_path / ".installed").touch()
     command = tmp_path / "bin" / "bench"
-    command.write_text('#!/bin/sh\necho "called $1"\nif [ "$1" = run ]; then exit $CODE; fi\nexit $TABLE\n')
+    command.write_text('#!/bin/sh\necho "called" "$@"\nif [ "$1" = run ]; then exit $CODE; fi\nexit $TABLE\n')
     command.chmod(0o755)
-    for run, table, shown, code in (
-        (0, 0, True, 0),
-        (3, 2, True, 3),
-        (1, 0, True, 1),
-        (2, 0, False, 2),
-        (0, 2, True, 2),
-    ):
-        done = subprocess.run(
-            ["make", "run", f"VENV={tmp_path}", "-o", f"{tmp_path}/.installed"],
-            cwd=ROOT,
-            env={"PATH": "/usr/bin:/bin", "CODE": str(run), "TABLE": str(table)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ("called table" in done.stdout) == shown, done.stdout + done.stderr
-        assert code == 0 or f"Error {code}" in done.stderr, done.stderr
-        assert (done.returncode == 0) == (code == 0)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("run", "table", "shown", "code"),
+    [(0, 0, True, 0), (3, 2, True, 3), (1, 0, True, 1), (2, 0, False, 2), (0, 2, True, 2)],
+)
+def test_make_run_shows_the_table_of_what_is_recorded(
+    stand_in: Path, run: int, table: int, shown: bool, code: int
+) -> None:
+    """Whatever ARGS are: a budget, which alone leaves cells (3), is given there."""
+    for args in ("", "--time-budget 1"):
+        calls, ended = make_run(stand_in, run, table, args)
+        assert [call.split()[0] for call in calls] == ["run", "table"][: 1 + shown]
+        assert (args in calls[0] if args else "--methods" in calls[0]) and ended == code
+
+
+@pytest.mark.parametrize(
+    ("args", "after"),
+    [
+        ("--results 'a b' --shots 1", ["table --results a b"]),
+        ("--results=c", ["table --results c"]),
+        ("--results c --dry-run", []),
+        ("--help", []),
+    ],
+)
+def test_make_run_shows_the_table_of_the_same_results(stand_in: Path, args: str, after: list[str]) -> None:
+    assert make_run(stand_in, 0, 0, args)[0][1:] == after

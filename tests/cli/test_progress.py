@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.cli.pace import Pace
 from bench.cli.progress import Board, clock_text
+from bench.cli.steps import Steps
 from bench.plan.estimate import Guess
 from bench.run.outcome import Ended, Now
 
@@ -24,8 +25,8 @@ class Clock:
 
 def guesses(recorded: bool = False) -> Mapping[str, Guess]:
     """Two quick cells and four that cost a hundred times as much."""
-    quick = {f"q{i}": Guess(("zero-shot", 0), 0.1, recorded) for i in range(2)}
-    return quick | {f"s{i}": Guess(("safe", 1), 10.0, recorded) for i in range(4)}
+    quick = {f"q{i}": Guess(("rn", "zero-shot", 0), 0.1, recorded) for i in range(2)}
+    return quick | {f"s{i}": Guess(("rn", "safe", 1), 10.0, recorded) for i in range(4)}
 
 
 def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
@@ -37,13 +38,13 @@ def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
     assert pace.seconds() is None, "a tenth of a second of forty says nothing"
     pace.cell("s0", 20.0)
     assert pace.seconds() == pytest.approx(60.0), "three more as long as the one that was seen"
-    pace.jobs = 3
+    pace.begin(0, 3)
     assert pace.seconds() == pytest.approx(20.0)
 
 
 def test_what_was_seen_scales_what_was_not() -> None:
     """A kind that was never seen takes as much longer than guessed as the others did, nearly."""
-    pace = Pace({**guesses(), "other": Guess(("coop", 1), 10.0, False)})
+    pace = Pace({**guesses(), "other": Guess(("rn", "coop", 1), 10.0, False)})
     for key in ("q0", "q1", "s0", "s1", "s2", "s3"):
         pace.cell(key, 3 * pace.left[key].seconds)
     assert pace.seconds() == pytest.approx(10 * (120.6 + 2.51) / (40.2 + 2.51))
@@ -96,6 +97,33 @@ def test_lines_of_a_pipe(capsys: Any) -> None:
     assert len(lines) == 1 + 6 + 1
     # three more of eight seconds, and two of a tenth of a second by their guess
     assert lines[-1] == "[1/6] safe emoji  (1:10, about 0:24 left)"
+
+
+def test_a_budget_ends_the_run_before_its_cells_do(capsys: Any) -> None:
+    """What is left is what there is time for; less than that is said as without a budget."""
+    clock = Clock()
+    board = Board(6, Pace(guesses(recorded=True), clock=clock), clock, deadline=30.0)
+    board.advance(Ended("q0", "zero-shot emoji", None), 1, 6)
+    clock.now = 12.0
+    assert board.left() == "about 0:18 left", "of forty seconds of cells"
+    for cell in ("s0", "s1", "s2"):
+        board.advance(Ended(cell, "safe emoji", None), 2, 6)
+    assert board.left() == "about 0:10 left"
+    clock.now = 31.0
+    assert board.left() == "about 0:00 left"
+
+
+def test_many_small_steps_have_a_line_every_ten_seconds(capsys: Any) -> None:
+    clock = Clock()
+    steps = Steps("emoji", clock)
+    for second in range(35):
+        clock.now = float(second)
+        steps.count("opening images" if second < 25 else "hashing files", second, 100)
+    assert capsys.readouterr().err.splitlines() == [
+        "emoji: opening images [10/100]  (10 s)",
+        "emoji: opening images [20/100]  (20 s)",
+        "emoji: hashing files [30/100]  (30 s)",
+    ]
 
 
 def test_a_slow_stage_is_heard_of_every_minute(capsys: Any) -> None:

@@ -104,6 +104,9 @@ def test_verify_opens_everything(tmp_path: Path) -> None:
     result = verify(catalog.find("dtd", tmp_path), lambda done, total: seen.append(total - done))
     assert (result.checked, result.failed, result.failures, result.cause) == (22, 0, (), "")
     assert seen == list(range(21, -1, -1))
+    hashed: list[int] = []
+    verify(catalog.find("dtd", tmp_path), hashing=lambda done, total: hashed.append(total - done))
+    assert hashed == seen, "every file is read a second time, and heard of"
     invoked = CliRunner().invoke(app, ["verify", "dtd", "--data-root", str(tmp_path)])
     assert invoked.exit_code == 0 and "22 of 22 images open" in invoked.stdout
 

@@ -112,6 +112,59 @@ def test_the_usual_limit_follows_memory_and_workers(monkeypatch: pytest.MonkeyPa
     assert limit._memory() > 10**8
 
 
+@pytest.mark.parametrize(
+    ("groups", "limits", "found"),
+    [
+        ("0::/\n", {"memory.max": "max"}, []),
+        ("0::/\n", {"memory.max": "4000"}, [4000]),
+        (
+            "0::/slurm/job_7/step_0\n",
+            {"slurm/job_7/memory.max": "2000", "slurm/memory.max": "9000", "slurm/job_8/memory.max": "1"},
+            [2000, 9000],
+        ),
+        (
+            "3:cpu,cpuacct:/slurm\n2:memory:/slurm/job_7\n1:name=systemd:/x\n0::/\n",
+            {
+                "memory/slurm/job_7/memory.limit_in_bytes": "3000",
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "cpu,cpuacct/slurm/memory.limit_in_bytes": "1",
+            },
+            [3000, 9223372036854771712],
+        ),
+        ("0::/docker/of:outside\n", {"memory.max": "5000"}, [5000]),
+        ("", {}, []),
+    ],
+)
+def test_limits_of_nested_groups(
+    groups: str, limits: dict[str, str], found: list[int], tmp_path: Path
+) -> None:
+    files = {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{at}": text for at, text in limits.items()}}
+    for at, text in files.items():
+        (tmp_path / at).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / at).write_text(f"{text}\n" if "memory" in at.split("/")[-1] else text)
+    (tmp_path / "sys/fs/cgroup/slurm/job_7/step_0/memory.max").mkdir(parents=True)  # cannot be read
+    assert list(limit._group_limits(tmp_path)) == found
+
+
+def test_the_least_group_is_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "_group_limits", lambda: iter([10**12, 3000]))
+    assert limit._memory() == 3000
+    monkeypatch.setattr(limit, "_group_limits", lambda: iter([]))
+    assert limit._memory() > 10**8
+
+
+def test_what_the_limit_lacks_is_no_fault_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(limit, "usual", broken)
+    disk.image(tmp_path / "a.png")
+    with pytest.raises(OSError, match="Input/output error"):
+        open_rgb(tmp_path / "a.png")
+
+
 def test_verify_refuses_by_size(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         disk.class_folder(tmp_path / "pets" / part / "cat", 2, start=len(part))

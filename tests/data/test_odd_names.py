@@ -68,6 +68,7 @@ def test_two_files_of_one_stored_name_are_refused(tmp_path: Path) -> None:
 
 def test_names_as_text() -> None:
     assert (printable("caf\udce9"), printable("käuz\n")) == ("caf\\xe9", "käuz\n")
+    assert printable("half \ud83d") == "half \\ud83d", "in an error's text: records hold UTF-8"
     assert shown("a\n\x1b[1m\udce9é") == "a\\n\\x1b[1m\\xe9é"
     assert gather.storable("käuz/a%b.png") == "käuz/a%b.png"
     assert gather.storable("C:x/a.png") == "C%3Ax/a.png"
@@ -124,6 +125,8 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
         from_home("~nobody-of-that-name/x")
     with pytest.raises(BenchError, match="no home folder of that name"):
         catalog.describe("~nobody-of-that-name/x")
+    with pytest.raises(BenchError, match="no home folder of that name"):
+        options.datasets("~nobody-of-that-name/x,digits")
     with pytest.raises(BenchError, match="unknown dataset"):
         catalog.describe("a" * 300)
     with pytest.raises(BenchError, match="no such folder"):

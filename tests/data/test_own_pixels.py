@@ -98,7 +98,8 @@ def test_jpeg_2000_of_sixteen_bits(tmp_path: Path) -> None:
         ([-1e-6, 0.5, 1.0], "f4", [0, 128, 255]),
         ([0.0, 100.4, 254.9], "f4", [0, 100, 255]),
         ([0.0, 30000.0, 65535.0], "f4", [0, 117, 255]),
-        ([0.0, 0.004, 0.003], "f4", [0, 1, 1]),
+        ([0.0, 0.0, 0.0], "f4", [0, 0, 0]),
+        ([0.0, 0.07, 0.03], "f4", [0, 18, 8]),
     ],
 )
 def test_white_of_thirty_two_bits_is_the_smallest_that_bounds_the_image(
@@ -129,9 +130,14 @@ def test_unsigned_integers_beyond_the_sign(tmp_path: Path) -> None:
         ([0.0, float("inf")], "f4", "not finite"),
         ([-0.5, 0.5], "f4", "its values reach -0.5, and black is 0"),
         ([-700, 1200], "i4", "its values reach -700, and black is 0"),
-        ([0.0, 1.3], "f4", "its values reach 1.3, and whether that is dark or white is not told"),
-        ([0, 300], "i4", "its values reach 300, and whether that is dark or white is not told"),
-        ([0, 1_000_000], "i4", "is dark or white is not told"),
+        ([0.0, 1.3], "f4", "its values reach 1.3, and whether that is dark below 255 or white is not told"),
+        ([0, 300], "i4", "its values reach 300, and whether that is dark below 65535 or white is not told"),
+        ([0, 1_000_000], "i4", "is dark below .* or white is not told"),
+        ([0, 5], "i4", "is dark below 255 or white is not told"),
+        ([0.0, 0.004], "f4", "is dark below 1 or white is not told"),
+        ([0, 4095], "u2", "its values reach 4095, and whether that is dark below 65535 or white is not told"),
+        ([0, 1023], "u2", r"as in  \[images\] white = 4095"),
+        ([0, 1], "u2", "its values reach 1,"),
         ([0.0, 1e6], "f4", "no known white bounds"),
     ],
 )
@@ -148,6 +154,16 @@ def test_a_given_white_takes_the_place_of_all_rules(tmp_path: Path) -> None:
     assert grey_of(saved(tmp_path / "a.png", [[0, 2048, 4095, 9000]], "<u2"), twelve) == [0, 128, 255, 255]
     assert grey_of(saved(tmp_path / "b.tif", [[-5.0, 1.3]], "f4"), Opening(white=1.3)) == [0, 255]
     assert grey_of(saved(tmp_path / "c.png", [[7, 200]], "u1"), twelve) == [7, 200]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
+def test_from_a_fifteenth_of_white_on_deep_images_are_taken(tmp_path: Path, name: str) -> None:
+    assert grey_of(saved(tmp_path / name, [[0, 4369]], "<u2")) == [0, 17]
+    assert grey_of(saved(tmp_path / name, [[0, 0]], "<u2")) == [0, 0]
+    file = saved(tmp_path / name, [[0, 4368]], "<u2")
+    with pytest.raises(UnsuitableImage, match="its values reach 4368"):
+        opened(file)
+    assert grey_of(file, Opening(white=65535.0)) == [0, 17], "a given white is believed"
 
 
 def test_strips_of_a_large_deep_image_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +229,23 @@ def test_sixteen_bit_colours(tmp_path: Path) -> None:
     keyed = png(tmp_path / "c.png", 2, 16, 2, row, struct.pack(">3H", 0, 0, 0))
     with pytest.raises(UnsuitableImage, match=r"c\.png: 16-bit colours with one transparent"):
         opened(keyed)
+
+
+@pytest.mark.parametrize(("colour", "clear"), [(2, False), (4, True), (6, True)])
+def test_dark_sixteen_bit_colours_are_refused(tmp_path: Path, colour: int, clear: bool) -> None:
+    """Their lower bits are gone when Pillow is done, so no white could bring them back."""
+    count = {2: 3, 4: 1, 6: 3}[colour]
+
+    def file(*values: int) -> Path:
+        alpha = (65535,) if clear else ()
+        row = b"".join(struct.pack(f">{count + clear}H", *(value,) * count, *alpha) for value in values)
+        return png(tmp_path / "a.png", len(values), 16, colour, row)
+
+    assert grey_of(file(0, 17 * 256)) == [0, 17]
+    for values in ((0, 4095), (0, 255)):
+        for opening in (OWN, Opening(white=4095.0)):
+            with pytest.raises(UnsuitableImage, match=r"a\.png: its 16-bit colours stay below"):
+                opened(file(*values), opening)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])

@@ -107,6 +107,19 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert read(toml).classnames == ("bus", "test rig", "train", "train_station")
 
 
+@pytest.mark.parametrize("name", ["train", "test", "val"])
+def test_a_class_that_looks_like_a_part_is_said_to_need_a_name(tmp_path: Path, name: str) -> None:
+    """Its sub-folders make it look like a part; the line names what lets it be a class."""
+    for folder in ("bus", "car", f"{name}/steam", f"{name}/electric"):
+        disk.byte_folder(tmp_path / "x" / folder, 3, len(folder))
+    with pytest.raises(BenchError) as error:
+        read(tmp_path / "x")
+    mend = f'[classnames] rename = {{ "{name}" = "..." }}'
+    assert f"has {name}/ but no " in str(error.value) and mend in str(error.value)
+    (tmp_path / "x.toml").write_text(f'name = "x"\nfolder = "x"\n{mend.replace("] ", "]" + chr(10))}\n')
+    assert read(tmp_path / "x.toml").classnames == ("bus", "car", "...")
+
+
 def test_other_splits_beside_are_left_out_and_said(tmp_path: Path) -> None:
     root = make(tmp_path / "x", "train", "test", "train_masks", "test_masks", "annotations")
     dataset = read(root)

@@ -42,7 +42,7 @@ def test_digests_of_folders_that_were_read_before_stay(tmp_path: Path) -> None:
     }
 
 
-def test_the_line(tmp_path: Path) -> None:
+def test_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "pets"
     for name, count in (("cat", 4), ("dog", 3), ("emu", 0)):
         disk.byte_folder(root / "training_set" / name, count)
@@ -58,7 +58,8 @@ def test_the_line(tmp_path: Path) -> None:
     (root / "test" / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (root / "test" / "cat" / "more").symlink_to(root / "test" / "dog")
     assert reading.line(read(root, skip_bad=True)) == (
-        "read pets: 2 classes (cat, dog); train 8 (training_set/), val 4, test 6 images; left out: "
+        f"read pets from {root}: 2 classes (cat, dog); "
+        "train 8 (training_set/), val 4, test 6 images; left out: "
         "7 .heic (not readable here: convert to .jpg or .png), 2 hidden, 1 .txt, "
         "1 behind a dangling link (test/cat/gone.png), 1 behind a link to a folder (test/cat/more), "
         "1 beside the split (labels/), 1 not in a class folder (training_set/060.png), "
@@ -67,8 +68,11 @@ def test_the_line(tmp_path: Path) -> None:
     for name in range(8):
         disk.byte_folder(tmp_path / "many" / "inner" / f"c{name}", 3)
     assert reading.line(read(tmp_path / "many")) == (
-        "read many in inner/: 8 classes (c0, c1, c2, c3, c4, c5 and 2 more); train 8, val 8, test 8 images"
+        f"read many from {tmp_path / 'many'} in inner/: "
+        "8 classes (c0, c1, c2, c3, c4, c5 and 2 more); train 8, val 8, test 8 images"
     )
+    monkeypatch.chdir(tmp_path)
+    assert reading.line(read(tmp_path / "many")).startswith("read many from many in inner/: 8 classes")
     assert reading.line(catalog.find("digits", None)) == ""
 
 
@@ -77,7 +81,8 @@ def test_the_line_is_printed_by_the_verbs(tmp_path: Path) -> None:
         for i in range(3):
             disk.image(tmp_path / "pets" / name / f"{i}.png", (i, len(name), ord(name[0])))
     (tmp_path / "pets" / "emu").mkdir()
-    line = "read pets: 2 classes (cat, dog); train 2, val 2, test 2 images; skipped: emu (no images)"
+    line = f"read pets from {tmp_path / 'pets'}: 2 classes (cat, dog); train 2, val 2, test 2 images"
+    line += "; skipped: emu (no images)"
     words = [str(tmp_path / "pets"), "--skip-bad"]
     verified = CliRunner().invoke(app, ["verify", *words])
     assert line in verified.stdout and "6 of 6 images open" in verified.stdout
@@ -136,7 +141,7 @@ def test_the_same_picture_in_two_classes_is_said(tmp_path: Path) -> None:
     assert notes[0] == "no split given: each class is cut 50/20/30 by content"
     order = sorted(range(5), key=lambda i: sha256(f"owl {i}".encode()).hexdigest())
     pairs = "; ".join(f"auk/00{i}.png is owl/00{i}.png" for i in order[:3])
-    assert notes[1:] == (f"5 pictures lie in more than one class: {pairs}; 2 more",)
+    assert notes[1:] == (f"5 pictures lie in more than one class: {pairs} and 2 more",)
 
 
 def test_class_names_that_say_nothing(tmp_path: Path) -> None:

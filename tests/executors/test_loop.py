@@ -116,6 +116,25 @@ def test_every_cell_is_done_and_counted_once() -> None:
     assert way.calls == ["finish", "end"]
 
 
+def test_a_store_that_fails_while_images_are_counted_ends_the_way() -> None:
+    """A Ray cluster or processes are let go of whatever happens before the first cell."""
+    at, way = desk(), Pairs()
+
+    def lacking(todo: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    at.encoder.lacking = lacking
+    plan: Any = Plan([SimpleNamespace(asked=True)] * 8, [])  # type: ignore
+    with pytest.raises(OSError):
+        loop.run(at, plan, CELLS, way, lambda *_: None, images=lambda n: None)  # type: ignore
+    assert way.calls == ["end"]
+    heard: list[int | None] = []
+    at.encoder.lacking = lambda todo: 7
+    for way in (Pairs(), Pairs(encodes=False)):
+        loop.run(at, plan, CELLS, way, lambda *_: None, images=heard.append)  # type: ignore
+    assert heard == [7, None], "where a way's workers encode, it is not known here"
+
+
 def test_what_stops_or_is_lost_is_said_and_costs_nothing_else() -> None:
     at, way = desk(stops=("cell 0", "cell 1", "cell 3")), Pairs(fails=("cell 4",))
     said = [what for what, *_ in run(at, way)]

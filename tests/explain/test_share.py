@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bench.cli.app import app
+from bench.cli.explain_shared import _found
 from bench.clip.backbone import resolve
 from bench.errors import BenchError
 from bench.explain import parts, picture, share
@@ -61,6 +62,22 @@ def test_masks_from_a_painted_file(tmp_path: Path) -> None:
         picture.file_masks(tmp_path / "small.png", image, spec)
     assert len(picture.grid_masks(128, 3)) == 9
     assert sum(m.astype(int) for m in picture.grid_masks(10, 3).values()).min() == 1  # type: ignore[union-attr]
+
+
+def test_a_file_is_opened_as_the_named_dataset_opens_its_images(tmp_path: Path) -> None:
+    """Through transparent pixels shows what its description says; a published dataset drops the alpha."""
+    spec, file = resolve("pocket-rn"), tmp_path / "i.png"
+    Image.new("RGBA", (128, 128), (200, 0, 0, 0)).save(file)
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets.toml").write_text('name = "pets"\nfolder = "pets"\n[images]\nbackground = "#102030"\n')
+    for dataset, colour in (
+        (str(tmp_path / "pets.toml"), (0x10, 0x20, 0x30)),
+        (str(tmp_path / "pets"), (255, 255, 255)),
+        ("mammals", (200, 0, 0)),
+    ):
+        seen, home = _found(str(file), spec, dataset, None)
+        assert home is None and tuple(seen.pixels[64, 64]) == colour
+    assert tuple(picture.find(str(file), spec)[0].pixels[0, 0]) == (255, 255, 255)
 
 
 def test_values_of_a_class() -> None:
@@ -192,6 +209,7 @@ def test_users_are_told_what_to_mend(explain, tmp_path: Path) -> None:  # type: 
         (("correspond", "mammals:0", "mammals:1", "--at", "3"), "write x,y"),
         (("correspond", "mammals:0", "mammals:9999", "--at", "3,3"), "counted from 0"),
         (("maps", tmp_path / "i.png", "--backbone", "pocket-rn"), "--dataset"),
+        (("maps", tmp_path / "i.png", "--dataset", "nowhere"), "unknown dataset 'nowhere'"),
         (("share", "--dataset", "digits", "--scenes", 2, "--seeds", "1"), "composed scenes"),
     ):
         done = explain(*arguments)

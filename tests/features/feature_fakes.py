@@ -78,9 +78,9 @@ class TinyTower:
         return {"dense": dense_BTD, "pooled": dense_BTD.mean(1), "pixels": x_BCHW}
 
 
-def dataset(folder: Path, digest: str = "d" * 64) -> Any:
-    """Something with a digest and a source, as encoding needs it."""
-    return SimpleNamespace(stored_as=digest, source=NoiseSource(folder / "opened.log"))
+def dataset(folder: Path, stored_as: str = "d" * 64) -> Any:
+    """Something with a name in the store and a source, as encoding needs it."""
+    return SimpleNamespace(stored_as=stored_as, source=NoiseSource(folder / "opened.log"))
 
 
 class WideTower(TinyTower):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from bench.errors import BenchError, MissingData
 from bench.interface import TEXT, Facts, Method, Recipe, Stream
 from bench.plan import batches
-from bench.recipe import EVAL, FLIP, RULES, check_legal, points
+from bench.recipe import EVAL, FLIP, RULES, check_legal, drawn, points
 from bench.registry import builtin
-from bench.train.span import drawn, with_static
+from bench.train.span import with_static
 
 TWO = (EVAL, FLIP)
 
@@ -73,12 +74,12 @@ def test_each_stream_has_its_own_rows() -> None:
     }
     recipe, notes = made(Recipe(streams=streams), 3, n_prompts=3)
     assert {name: s.batch for name, s in recipe.streams.items()} == {
-        "image": 5, "crop": 2, "text": 2, "whole": 5,
+        "image": 5, "crop": 2, "text": 2, "whole": None,
     }  # fmt: skip
+    assert drawn(recipe.streams["whole"], 3, len(TWO)) == (6, 5), "none asks for what can be drawn"
     assert [note.split(" (")[0] for note in notes] == [
         "probe, 1 shot: batch of image 8 -> 5",
         "probe, 1 shot: batch of crop 8 -> 2",
-        "probe, 1 shot: batch of whole 6 -> 5",
     ]
 
 
@@ -102,6 +103,20 @@ def test_where_no_static_size_is_left_the_largest_takes_its_place() -> None:
     assert with_static(recipe, {"batch": 4}) == recipe
 
 
+@pytest.mark.parametrize("order", RULES)
+def test_a_stream_without_a_batch_is_no_part_of_a_static_one(order: str) -> None:
+    """It takes what its rule can draw, and the others' shares are those of the method."""
+    before = halves(8, (8, 16))
+    extra = Stream(views=TWO, rows="per-epoch", order=order)
+    after, notes = made(replace(before, streams={**before.streams, "extra": extra}), 24, n_prompts=24)
+    assert notes == ()
+    streams = with_static(after, {"batch": 16}).streams
+    assert (streams["image"].batch, streams["text"].batch) == (8, 8)
+    assert drawn(streams["extra"], 24, len(TWO)) == (24, 23 if order == "restart" else 24)
+    with pytest.raises(MissingData, match="draws batches of fewer rows"):
+        made(replace(before, streams={**before.streams, "extra": replace(extra, order="restart")}), 1)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     images=st.integers(1, 12),
@@ -115,8 +130,7 @@ def test_what_comes_back_can_be_drawn(
 ) -> None:
     recipe = halves(sizes[0], tuple(sizes))
     streams = dict(recipe.streams)
-    if not (static and order == "restart"):
-        streams["extra"] = Stream(views=TWO, rows="per-epoch", order=order)
+    streams["extra"] = Stream(views=TWO, rows="per-epoch", order=order)
     recipe = Recipe(streams=streams, static=recipe.static if static else {}, fixed=recipe.fixed)
     given = facts(images, prompts)
     try:
@@ -126,7 +140,7 @@ def test_what_comes_back_can_be_drawn(
         return
     for point in points(fitted.static):
         for stream in with_static(fitted, point).streams.values():
-            check_legal(stream.order, *drawn(stream, batches.size(stream, given)))
+            check_legal(stream.order, *drawn(stream, *batches.size(stream, given)))
     assert made(fitted, images, prompts) == (fitted, ()), "what was shortened is not shortened again"
 
 

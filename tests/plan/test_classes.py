@@ -57,6 +57,20 @@ def test_names_of_one_text_are_blocked(names: tuple[str, ...], said: str, tmp_pa
         assert "[classnames] rename" in reason and "\n" not in reason
 
 
+def test_names_are_shown_without_their_control_characters(tmp_path: Path) -> None:
+    """A folder's name may hold escape codes, which a terminal would obey."""
+    data = dataset(tmp_path, "\x1b[2Jfox\n", "\x1b[2JFOX")
+    spec = plan(tmp_path / "data").fits[0].backbone
+    lines = [
+        classes.alike(build("hand", data.spec, data.classnames), data, spec),
+        classes.note(build("hand", data.spec, ("\x1b", "fox")), replace(data, classnames=("\x1b", "fox"))),
+        classes.unseen(data, Draw(Items(("0",), (1,)), Items(), (), (), "")),
+    ]
+    for line in lines:
+        assert r"\x1b" in line and line.isprintable()
+    assert "have the same text" in lines[0]
+
+
 def test_names_that_differ_are_not_blocked(tmp_path: Path) -> None:
     names = ("sea lion", "sealion", "sea-lion", "sea lions", "c++", "c")
     made = plan(folder(tmp_path / "data", *names))

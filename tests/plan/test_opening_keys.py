@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from bench.clip.backbone import resolve
-from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.data.opening import Opening
 from bench.features.forward import keys
@@ -118,8 +117,9 @@ def test_the_limit_of_pixels_reaches_the_images_and_no_key(tmp_path: Path, limit
         max_pixels=limit,
     )
     (fit,) = planner.make(request, builtin()).fits
-    assert fit.dataset.source.max_pixels == limit and fit.key == planned(toml).key  # type: ignore[attr-defined]
-    assert folder_of(fit.dataset) == folder_of(catalog.find(toml, None))
+    other = planned(toml)
+    assert fit.dataset.source.max_pixels == limit and fit.key == other.key  # type: ignore[attr-defined]
+    assert folder_of(fit.dataset) == folder_of(other.dataset)
 
 
 def test_names_of_openings() -> None:

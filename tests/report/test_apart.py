@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from bench.records import store
 from bench.records.keys import EvaluationKey
 from bench.records.types import Cell, EvaluationRecord, Failure, FitRecord, Provenance, Record
 from bench.report.apart import apart
+from bench.report.frame import load_results
 from tests.report.recorded import cell_of, key_of
 
 PLACE = {"a": "aaaaaaaa", "b": "bbbbbbbb", "": ""}
@@ -96,6 +98,18 @@ def test_a_failed_fit_goes_with_its_dataset() -> None:
     )  # fmt: skip
     *_, (_, last) = apart([*pairs, (Path("x"), failure)])
     assert last.cell.dataset == "birds-bbbbbb"
+
+
+def test_a_note_says_which_is_which(tmp_path: Path) -> None:
+    """Of datasets that bear one name; a name of its own needs no note."""
+    for where, what, place in (("a", "1", "whole/birds"), ("b", "2", "half/birds"), ("", "1", "")):
+        for path, record in records("birds" if where else "emoji", where, what):
+            if isinstance(record, FitRecord):
+                record = replace(record, dataset_place=place)
+            store.put(tmp_path / "runs" / path.stem / f"{record.key}.json", record)
+    assert load_results(tmp_path).attrs["notes"] == [
+        "datasets of one name: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds"
+    ]
 
 
 def test_an_evaluation_whose_fit_is_gone_goes_with_its_test_set() -> None:

@@ -187,7 +187,7 @@ def test_the_command_refuses_before_it_reads(tmp_path: Path) -> None:
 
     (tmp_path / "file").write_text("")
     for arguments, says in (
-        (["--out", str(tmp_path / "a.jpeg")], "'.jpeg' is no format of figures"),
+        (["--out", str(tmp_path / "a.jpeg")], "ends in '.jpeg'; name it"),
         (["--out", str(tmp_path / "a")], "no ending; name it"),
         (["--out", str(tmp_path / "file" / "a.png")], "is not a folder"),
         (["--setting", "lr"], "plot shots has no setting"),

@@ -275,6 +275,11 @@ def test_github_format(
     assert text.startswith("earlier step\n## bench check") and text.count("❌") == 2
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {8}
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert bench("check", "--baseline", file, "--results", results, "--format", "github") == 2
+    again = capsys.readouterr()
+    assert again.out == out, "the verdict comes before what its summary's file refuses"
+    assert str(tmp_path) in again.err and "is a directory" in again.err
 
 
 def test_json_format_and_speed_that_was_not_measured(

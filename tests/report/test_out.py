@@ -185,3 +185,25 @@ def test_a_terminal_gets_blocks_of_its_width(runs: Path, monkeypatch: pytest.Mon
     text = os.read(ours, 100_000).decode()
     os.close(ours)
     assert "\x1b[1m" in text and sum("─" in line for line in text.splitlines()) == 2
+
+
+def test_a_dataset_of_records_is_named_by_its_path_too(bench: Bench, tmp_path: Path) -> None:
+    """Tables call the folder `cats,dogs` cats-dogs; the comma in its path parts nothing."""
+    results = grid(tmp_path / "r", {"safe": 0.6, "coop": 0.4}, ("ants", "cats-dogs"), (1,))
+    for name in ("a", "b"):
+        for part in ("train", "test"):
+            (tmp_path / "cats,dogs" / part / name).mkdir(parents=True)
+    for written in (tmp_path / "cats,dogs", "cats-dogs"):
+        chosen = ("--results", results, "--datasets", written)
+        assert bench("table", *chosen, "--format", "csv").output.splitlines()[0] == "method,shots,cats-dogs"
+        compared = bench("compare", "safe", "coop", *chosen).output
+        assert "cats-dogs" in compared and "ants" not in compared
+        assert bench("plot", "shots", *chosen, "--out", tmp_path / "f.svg").exit_code == 0
+        baseline = ("--baseline", tmp_path / "b.json", "--results", results)
+        assert "6 evaluations" in bench("check", "--update", *baseline, "--datasets", written).output
+        bench("check", "--update", *baseline, "--datasets", "ants")
+        both = bench("check", "--update", *baseline, "--datasets", f"{written},ants")
+        assert "12 evaluations" in both.output, "other cells than those of the baseline that it replaces"
+        assert bench("check", *baseline, "--datasets", written).exit_code == 0
+    sizes = bench("table", "2", "--results", results, "--datasets", tmp_path / "cats,dogs", "--format", "csv")
+    assert sizes.exit_code == 0 and "cats-dogs" in sizes.output

@@ -50,7 +50,8 @@ COMMAND = ("run", "--methods", "tip-adapter", "--jobs", "1", "--results")
 
 
 def test_a_run_alone_is_not_mixed(bench: Bench, tmp_path: Path) -> None:
-    first = bench(*COMMAND, tmp_path, "--methods", "zero-shot,tip-adapter,safe-a")
+    three = "zero-shot,tip-adapter,safe-a"
+    first = bench("run", "--methods", three, "--jobs", "1", "--results", tmp_path)
     assert first.exit_code == 0 and not lines(first.output), first.output
     more = bench(*COMMAND, tmp_path, "--seeds", "1,2")
     assert "1 of them recorded before" in more.output and not lines(more.output)
@@ -119,10 +120,11 @@ def test_a_fit_of_elsewhere_that_is_evaluated_here(bench: Bench, tmp_path: Path)
 @pytest.mark.slow
 def test_workers_count_their_conditions(bench: Bench, tmp_path: Path) -> None:
     assert bench(*COMMAND, tmp_path).exit_code == 0
-    same = bench(*COMMAND, tmp_path, "--seeds", "1,2", "--jobs", "2")
+    two = ("run", "--methods", "tip-adapter", "--jobs", "2", "--results", tmp_path)
+    same = bench(*two, "--seeds", "1,2")
     assert same.exit_code == 0 and not lines(same.output)
     elsewhere(tmp_path, other_device)
-    assert len(lines(bench(*COMMAND, tmp_path, "--seeds", "1,2,3", "--jobs", "2").output)) == 1
+    assert len(lines(bench(*two, "--seeds", "1,2,3").output)) == 1
 
 
 def facts(**changes: Any) -> Provenance:

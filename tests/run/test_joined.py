@@ -22,8 +22,10 @@ SHORT = [
     for method in ("cross-modal-linear", "linear-probe-sgd")
     for length in ("steps=6", "check_every=2")
 ]
-GRID = ("--seeds", "1,2", "--shots", "2,3")
-FOUR = (*GRID, *(word for one in SHORT for word in ("--set", one)))
+SHOTS = ("--shots", "2,3")
+GRID = ("--seeds", "1,2", *SHOTS)
+FASTER = tuple(word for one in SHORT for word in ("--set", one))
+FOUR = (*GRID, *FASTER)
 METHODS = "zero-shot,safe-a,tip-adapter-f,cross-modal-linear,linear-probe-sgd"
 
 
@@ -86,9 +88,9 @@ def test_the_same_table_with_and_without(bench: Bench, tmp_path: Path, alone: Pa
 
 @pytest.mark.slow
 def test_only_what_is_left_joins_also_in_other_processes(bench: Bench, tmp_path: Path, alone: Path) -> None:
-    arguments = (*FOUR, "--methods", METHODS, "--join", "--results", tmp_path)
+    arguments = (*FASTER, "--methods", METHODS, "--join", "--results", tmp_path)
     assert bench("run", *arguments, "--shots", "2", "--seeds", "2", "--jobs", "1").exit_code == 0
-    done = bench("run", *arguments, "--jobs", "2")
+    done = bench("run", *arguments, *GRID, "--jobs", "2")
     assert done.exit_code == 0, done.output
     shared = [(3, 1), (3, 2)]
     assert company(tmp_path, "safe") == {(2, 1): [], (2, 2): [], (3, 1): shared, (3, 2): shared}
@@ -150,7 +152,7 @@ def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
 def test_a_failing_fit_costs_only_its_cell(bench: Bench, tmp_path: Path) -> None:
     fails = "1 / (task.seed - 2 + task.facts.shots - 2)"
     done = bench(
-        "run", *plugin(tmp_path, "Safe", fails), *GRID, "--seeds", "2,4", "--join", "--results", tmp_path
+        "run", *plugin(tmp_path, "Safe", fails), *SHOTS, "--seeds", "2,4", "--join", "--results", tmp_path
     )
     assert done.exit_code == 1
     records = {cell[1:]: r for cell, r in fits(tmp_path).items()}

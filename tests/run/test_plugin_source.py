@@ -275,6 +275,31 @@ def test_a_plugin_that_is_mended_loads(tmp_path: Path) -> None:
     assert registry.with_plugins((plugin,)).get("mended").title == "Always one class"
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"# caf\xe9\n", r"not UTF-8 text \(byte 5 is 0xe9\): save it as UTF-8"),
+        ("name = 'x'".encode("utf-16"), r"not UTF-8 text \(byte 0 is 0xff\): save it as UTF-8"),
+        ("name = 'x'".encode("utf-16-le"), "holds zero bytes, as UTF-16 has"),
+        (b"# coding: nope\n", "SyntaxError: unknown encoding: nope"),
+        (b"class X(:\n", r"SyntaxError: invalid syntax \(plugin_bytes.py, line 1\)"),
+        (b"# coding: latin-1\n# caf\xe9\n", "no method in it"),
+    ],
+)
+def test_bytes_that_are_no_text_are_said(data: bytes, says: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin_bytes.py"
+    plugin.write_bytes(data)
+    with pytest.raises(BenchError, match=says):
+        registry.with_plugins((plugin,))
+
+
+def test_a_module_of_a_plugin_is_named_where_it_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "helper_bytes.py").write_bytes(b"# caf\xe9\n")
+    (tmp_path / "plugin_helped.py").write_text("import helper_bytes\n")
+    with pytest.raises(BenchError, match=r"helper_bytes.py: not UTF-8 text"):
+        registry.with_plugins((tmp_path / "plugin_helped.py",))
+
+
 def planned(images: Path, results: Path, method: str, *plugins: Path) -> Plan:
     """The plan of one method on the tiny images."""
     request = Request((method,), (str(images),), (2,), (1,), ("pocket-rn",), results=results)

@@ -88,8 +88,8 @@ def test_texts_stop_cells_before_an_image_is_encoded(bench: Bench, tmp_path: Pat
     for part in ("train", "val", "test"):
         for name in list(CLASSES)[:2]:
             (data / part / name).rename(data / part / f"{'x y ' * 40}{name}")
-    command = ("run", "--methods", "zero-shot,safe,coop", "--shots", "1", "--results", tmp_path / "r")
-    run = bench(*command, "--cache", tmp_path / "c", data=data)
+    command = ("run", "--shots", "1", "--results", tmp_path / "r")
+    run = bench(*command, "--methods", "zero-shot,safe,coop", "--cache", tmp_path / "c", data=data)
     assert run.exit_code == 1 and " 0 fits, 0 evaluations, 0 encodes, 0 steps; 3 failed" in run.output
     assert "2 of 2 prompts are longer than 77 tokens and were cut" in run.output
     found = failures(tmp_path / "r")

@@ -33,6 +33,9 @@ def test_stages_and_images(tmp_path: Path, images: Path, monkeypatch: pytest.Mon
         desk.encoder.begin(todo)
         patched.setattr(backbones, "load", _broken)
         assert desk.encoder.lacking(todo) is None
+        patched.setattr(backbones, "load", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            desk.encoder.lacking(todo)
     before = desk.encoder.lacking(todo)
     outcome = serial.run(desk, made, todo, lambda cell, *_: ended.append(cell))
     assert before == outcome.encodes > 15 and desk.encoder.lacking(todo) == 0

@@ -13,7 +13,7 @@ from typer.testing import Result
 from bench.data import catalog
 from bench.plan import planner
 from bench.plan.request import Request
-from bench.records.types import EvaluationRecord, FitRecord
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.registry import builtin
 from bench.report.frame import load_results
 from tests.run.conftest import COUNTS, Bench, draw_images, of_type, truncate
@@ -87,7 +87,8 @@ def test_one_after_the_other_they_are_two_columns(bench: Bench, twins: list[Path
         assert bench("run", "--methods", "zero-shot", "--results", results, data=data).exit_code == 0
     frame = load_results(results)
     assert len(frame) == 2 and frame["dataset"].nunique() == 2
-    assert not frame.attrs["notes"]
+    (note,) = frame.attrs["notes"]
+    assert all(f" is {data.parent.name}/birds" in note for data in twins), note
     again = bench("run", "--methods", "zero-shot", "--results", results, data=twins[0])
     assert "all 1 cells were recorded before" in again.output
     assert "older than records" not in again.output, "the other dataset's records are no later ones of this"
@@ -203,9 +204,12 @@ def test_a_damaged_image_that_is_mended_is_no_exchange(
     whole, results = truncate(file), tmp_path / "results"
     command = ("run", *METHODS, "--results", results, *published, "--cache", tmp_path / "store")
     assert bench(*command, data=None).exit_code == 1
+    failed = {failure.key for failure in of_type(results, Failure)}
+    assert len(failed) == 2
     file.write_bytes(whole)
     mended = bench(*command, data=None)
     assert mended.exit_code == 0, mended.output
+    assert not of_type(results, Failure) and {r.key for r in of_type(results, FitRecord)} == failed
     assert "not those that were used before" not in mended.output and " 1 encodes" in mended.output
 
 
@@ -255,9 +259,13 @@ def test_own_lists_of_equal_paths_are_two_datasets(
         done = bench(*both, "--datasets", f"{here},{there}", data=None)
         assert done.exit_code == 0, done.output
         assert done.output.count("read birds") == 2
+        assert all(f" from {toml}:" in done.output for toml in (here, there)), done.output
         records = of_type(tmp_path / "both", EvaluationRecord)
         assert {(r.target_identity, r.key): r.top1 for r in records} == alone
-    assert load_results(tmp_path / "both")["dataset"].nunique() == 2
+    frame = load_results(tmp_path / "both")
+    assert frame["dataset"].nunique() == 2
+    (note,) = (n for n in frame.attrs["notes"] if n.startswith("datasets of one name: birds"))
+    assert all(f" is {toml.parent.name}/{toml.name}" in note for toml in (here, there)), note
 
 
 def test_own_lists_notice_every_exchange(bench: Bench, images: Path, tmp_path: Path) -> None:

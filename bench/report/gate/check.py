@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.names import few
 from bench.report.coordinates import CELL, ROW
 from bench.report.gate.baseline import Baseline, Kept
 from bench.report.gate.cells import collect, select
@@ -54,10 +55,8 @@ def check(
     new = {k.identity: k for k in collect(select(frame, baseline))}
     missing = [k for k in baseline.kept if k.identity not in new and k.identity[: len(CELL)] not in failed]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BenchError(
-            f"no record of {label(missing[0])}{more}: run the cells first, or check with --rerun"
-        )
+        which = few(map(label, missing), 1)
+        raise BenchError(f"no record of {which}: run the cells first, or check with --rerun")
     groups: dict[tuple[Any, ...], list[Kept]] = {}
     for kept in baseline.kept:
         groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in ROW), []).append(
