@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import matplotlib
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,17 +33,8 @@ PUBLISHED: dict[str, Any] = {
 }
 _LABEL = 28  # letters of a line in the legend of a narrow figure
 _LEGEND = 0.4  # inches that a legend of two lines takes, which the panels' heights allow for
-_INK = ".15"
 _RC = {
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.axisbelow": True,
-    "lines.solid_capstyle": "round",
-    "patch.edgecolor": "w",
-    "patch.force_edgecolor": True,
+    **sns.axes_style("ticks"),
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is on every machine
     "font.size": 7.5,
@@ -75,9 +67,8 @@ _RC = {
     "pdf.fonttype": 42,
 }
 # Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black; the shape
-# of the marker and the dashes say the same once more, for print without colour. They are written out because
-# importing seaborn takes a second.
-_COLOURS = ["#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#d55e00", "#ca9161", "#222222"]
+# of the marker and the dashes say the same once more, for print without colour.
+_COLOURS = [*(sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 9, 3, 5)), "#222222"]
 _MARKERS = "osD^vPX<"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
 
