@@ -33,7 +33,7 @@ PUBLISHED: dict[str, Any] = {
 _LABEL = 28  # letters of a line in the legend of a narrow figure
 _LEGEND = 0.4  # inches that a legend of two lines takes, which the panels' heights allow for
 _INK = ".15"
-_RC = {
+_RC: Any = {
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _INK,
