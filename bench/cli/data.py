@@ -110,7 +110,8 @@ def verify(
 ) -> None:
     """Open and hash every listed image; show the first ten that fail and the likely cause.
 
-    Exit 1 if any fails, 5 if images were exchanged since they were used.
+    Exit 1 if any fails, 5 if images of a dataset of the catalog were exchanged since they were used. Datasets
+    of your own are known by their images' contents: `bench run --dry-run --why` says what changed.
     """
     from bench.cli import reading
     from bench.cli.codes import Code

@@ -37,6 +37,7 @@ def show(table: Table, form: str, out: Path | None) -> None:
 
     if out is not None:
         write_bytes(out, render(table, form, styled=False).encode())
+        typer.echo(f"wrote {out}", err=True)
     elif sys.stdout.isatty():
         typer.echo(render(table, form, shutil.get_terminal_size().columns), nl=False)
     else:

@@ -70,6 +70,8 @@ def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None 
     except FileNotFoundError as error:
         raise MissingData(f"image file not found: {file}") from error
     except UnidentifiedImageError as error:
+        if file.stat().st_size == 0:
+            raise BenchError(f"the image file is empty: {file}; replace it or take it away") from error
         raise BenchError(
             f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); "
             "save it as PNG or JPEG, or take it away"

@@ -65,6 +65,8 @@ def verify(
         cause = (
             likely_cause(dataset, absent, len(paths))
             if absent
+            else "damaged files: replace them, or take them away"
+            if dataset.spec.identity
             else "damaged files: download the archive again"
         )
     opened = Verification(len(paths), failed, tuple(failures), shown(cause), dataset.digest)

@@ -94,14 +94,13 @@ def _datasets(every: Sequence[Said], holds: Mapping[str, str]) -> dict[Said, str
 
 
 def _names(every: Sequence[Said], holds: Mapping[str, str], dataset: Mapping[Said, str]) -> dict[str, str]:
-    """The name of each dataset: the shortest that its places bear, with digits of the newest of these places
-    where another dataset bears it too."""
+    """The name of each dataset: that of its newest place, with digits of it where another bears it too."""
     names: dict[str, str] = {}
     newest: dict[str, str] = {}
     for one in every:
         if one.place:
             here = holds[one.place]
-            names[here] = min(names.get(here, one.name), one.name, key=lambda name: (len(name), name))
+            names[here] = one.name.removesuffix(told_apart("", one.place))
             newest[here] = one.place
     for one in every:
         names.setdefault(dataset[one], one.name)

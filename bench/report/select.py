@@ -6,6 +6,7 @@ Tables (``for_tables``) show every protocol and preset that is not ruled out, as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,11 @@ def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame
     known = {canonical(n): n for n in frame[column].unique()}
     for name in names:
         if canonical(name) not in known:
+            apart = [
+                k for c, k in known.items() if re.fullmatch(re.escape(canonical(name)) + "-[0-9a-f]{6}", c)
+            ]
+            if len(apart) > 1:
+                raise BenchError(f"'{name}' is the name of several datasets: choose {' or '.join(apart)}")
             raise BenchError(f"no records of {column} '{name}'{nearest(name, known.values())}; run it first")
     return frame[frame[column].isin([known[canonical(n)] for n in names])]
 
