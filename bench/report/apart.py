@@ -100,7 +100,7 @@ def _names(every: Sequence[Said], holds: Mapping[str, str], dataset: Mapping[Sai
     for one in every:
         if one.place:
             here = holds[one.place]
-            names[here] = one.name.removesuffix(told_apart("", one.place))
+            names[here] = one.name
             newest[here] = one.place
     for one in every:
         names.setdefault(dataset[one], one.name)

@@ -46,9 +46,8 @@ def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame
     known = {canonical(n): n for n in frame[column].unique()}
     for name in names:
         if canonical(name) not in known:
-            apart = [
-                k for c, k in known.items() if re.fullmatch(re.escape(canonical(name)) + "-[0-9a-f]{6}", c)
-            ]
+            digits = re.compile(re.escape(canonical(name)) + "-[0-9a-f]{6}")
+            apart = [k for c, k in known.items() if digits.fullmatch(c)]
             if len(apart) > 1:
                 raise BenchError(f"'{name}' is the name of several datasets: choose {' or '.join(apart)}")
             raise BenchError(f"no records of {column} '{name}'{nearest(name, known.values())}; run it first")

@@ -70,7 +70,13 @@ def test_an_exception_of_any_kind_is_an_unreadable_image(
             assert said.value.path == "a.png" and "()" not in str(said.value)
 
 
-@pytest.mark.parametrize("content", [HEIC, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b""])
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(BenchError, match=r"the image file is empty: .*a\.png; replace it"):
+        FolderSource(tmp_path).open("a.png")
+
+
+@pytest.mark.parametrize("content", [HEIC, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7"])
 def test_what_pillow_does_not_know_is_said_with_its_mend(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "IMG_1.jpg").write_bytes(content)
     with pytest.raises(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import BenchError
 from bench.report.frame import load_results
 from bench.report.gate import baseline as baselines
 from bench.report.gate import cells
@@ -48,3 +49,8 @@ def test_details_say_which_one(results: Path) -> None:
         details.add(row, name, row.entries[name])
     seeds = [cell["seeds"][0] for cell in details.payload()["cells"]]
     assert [details.shared[seed["cell"]]["dataset"] for seed in seeds] == NAMES
+
+
+def test_the_name_alone_asks_which(results: Path) -> None:
+    with pytest.raises(BenchError, match="several datasets: choose pets-aaaaaa or pets-bbbbbb"):
+        table(load_results(results), datasets=("pets",))
