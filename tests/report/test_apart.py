@@ -57,7 +57,7 @@ def names(*several: list[tuple[Path, Record]]) -> list[str]:
     ("made", "expected"),
     [
         ([("birds", "a", "1"), ("birds", "b", "2")], ["birds-aaaaaa", "birds-bbbbbb"]),
-        ([("birds", "a", "1"), ("birds-bbbbbb", "b", "2")], ["birds-aaaaaa", "birds-bbbbbb"]),
+        ([("birds", "a", "1"), ("birds-bbbbbb", "b", "2")], ["birds", "birds-bbbbbb"]),
         ([("birds", "a", "1"), ("birds", "a", "2")], ["birds", "birds"]),  # its images were exchanged
         ([("birds", "a", "1"), ("birds", "b", "1")], ["birds", "birds"]),  # it was moved
         ([("birds-aaaaaa", "a", "1"), ("birds", "a", "1")], ["birds", "birds"]),
@@ -75,7 +75,7 @@ def names(*several: list[tuple[Path, Record]]) -> list[str]:
         ([("birds", "", "1"), ("birds", "", "2")], ["birds", "birds"]),
         ([("birds", "", "1"), ("birds", "b", "1")], ["birds", "birds"]),
         ([("birds", "", "1"), ("birds", "b", "2")], ["birds", "birds"]),
-        ([("birds", "", "1"), ("birds-bbbbbb", "b", "2")], ["birds", "birds"]),
+        ([("birds", "", "1"), ("birds-bbbbbb", "b", "2")], ["birds-bbbbbb", "birds-bbbbbb"]),
         ([("birds", "", "1"), ("fowl", "b", "1"), ("birds", "a", "2")], ["fowl", "fowl", "birds"]),
         ([("birds", "", "1"), ("birds", "b", "1"), ("birds", "b", "2")], ["birds", "birds", "birds"]),
         ([("birds", "", "3"), ("birds", "a", "1"), ("birds", "b", "2")],
