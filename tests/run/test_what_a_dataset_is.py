@@ -241,7 +241,7 @@ def test_a_plan_alone_writes_nothing_into_the_results(
     assert not (results / "images").exists()
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_own_lists_of_equal_paths_are_two_datasets(
     bench: Bench, images: Path, tmp_path: Path, jobs: str
 ) -> None:
