@@ -49,7 +49,7 @@ def test_every_format_goes_to_a_file(bench: Bench, runs: Path, tmp_path: Path) -
         out = tmp_path / f"table.{form}"
         done = bench("table", "--results", runs, "--format", form, "--out", out)
         assert done.exit_code == 0, done.output
-        assert done.output == ""
+        assert done.stdout == "" and done.stderr == f"wrote {out}\n"
         assert out.read_text().startswith(start)
 
 
