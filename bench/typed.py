@@ -1,0 +1,62 @@
+"""What is read from outside (JSON, TOML) as typed structures; errors name the file and the field."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bench.errors import BenchError
+from bench.files import read_text
+
+T = TypeVar("T")
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<at>.*)`)?$", re.S)
+
+
+class Odd(BenchError):
+    """Content that is not of the type it should be; the message names the file and the field."""
+
+
+def json(file: Path, kind: type[T]) -> T:
+    """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
+    return decoded(file.read_bytes(), kind, str(file))
+
+
+def decoded(data: bytes, kind: type[T], where: str) -> T:
+    """JSON text as ``kind``; ``where`` names it in messages. Raises Odd."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise Odd(f"{where}: {said(error)}") from error
+
+
+def toml(file: Path, kind: type[T]) -> T:
+    """The content of a TOML file as ``kind``. Raises Odd where it is not TOML, or of another type."""
+    try:
+        table = tomllib.loads(read_text(file))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        if isinstance(error, BenchError):
+            raise
+        raise Odd(f"{file}: not TOML ({said(error)})") from error
+    return converted(table, kind, str(file))
+
+
+def converted(value: Any, kind: type[T], where: str) -> T:
+    """Plain Python values (of a parsed file) as ``kind``; ``where`` names them in messages. Raises Odd."""
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+        raise Odd(f"{where}: {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """An error of reading in words, the field first: ``seeds[0]: Expected `int`, got `str```."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    found = _AT.match(" ".join(str(error).split()))
+    what, at = (found["what"], found["at"]) if found else (str(error), None)
+    at = (at or "").removeprefix("$").removeprefix(".")
+    return f"{at}: {what}" if at else what
