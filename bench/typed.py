@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.errors import BenchError
-from bench.files import read_text
+from bench.files import read_bytes, read_text
 
 T = TypeVar("T")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<at>.*)`)?$", re.S)
@@ -22,7 +22,7 @@ class Odd(BenchError):
 
 def json(file: Path, kind: type[T]) -> T:
     """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
-    return decoded(file.read_bytes(), kind, str(file))
+    return decoded(read_bytes(file), kind, str(file))
 
 
 def decoded(data: bytes, kind: type[T], where: str) -> T:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.files import read_bytes, regular
 
 GIB = 1 << 30
 _PIECE = 1 << 20
@@ -59,7 +60,7 @@ def gz(file: Path, most: int = GIB) -> bytes:
 
 def _unpacked(file: Path, most: int, begin: Callable[[], Any]) -> bytes:
     made = bytearray()
-    rest = file.read_bytes()
+    rest = read_bytes(file)
     if not rest:
         raise Torn(f"{file}: empty")
     try:
@@ -87,7 +88,7 @@ def npz(file: Path, names: Iterable[str] | None = None, most: int = GIB) -> dict
     that are asked for take more than ``most`` bytes.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with regular(file) as handle, zipfile.ZipFile(handle) as archive:
             wanted = [n.removesuffix(".npy") for n in archive.namelist()] if names is None else list(names)
             if sum(archive.getinfo(f"{name}.npy").file_size for name in wanted) > most:
                 raise Torn(f"{file}: unpacks to more than {_size(most)}")
