@@ -72,10 +72,22 @@ def compare(
     if images is not None:
         images.mkdir(parents=True, exist_ok=True)
         for pair in comparison.pairs:
-            path = images / f"{pair.dataset}-{pair.shots}-shots.png"
-            dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, folders(results)[0])
+            name = safe(pair.dataset)
+            path = images / f"{name}-{pair.shots}-shots.png"
+            dataset = catalog_find(where.get(name, name), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
+
+
+def safe(name: str) -> str:
+    """A dataset's name as a record says it. Raises BenchError for one that leads to another folder."""
+    from bench.data.imagefile import escapes
+    from bench.errors import BenchError
+    from bench.names import shown
+
+    if escapes(name) or "/" in name or "\\" in name:
+        raise BenchError(f"a record is of a dataset '{shown(name)}', which is no name; take that record away")
+    return name
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:

@@ -36,6 +36,10 @@ def line(dataset: Dataset) -> str:
     )
     if reading and reading.left_out:
         said += "; left out: " + ", ".join(map(_left_out, reading.left_out))
+    if reading and reading.outside:
+        those = len(reading.outside)
+        said += f"; {those} of them {'lies' if those == 1 else 'lie'} outside it, behind links"
+        said += f" ({few(reading.outside)})"
     if reading and reading.skipped:
         said += f"; skipped: {by_reason(reading.skipped)}"
     return said

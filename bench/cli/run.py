@@ -151,7 +151,7 @@ def run(
         cache=cache,
         allow_torchscript=allow_torchscript,
         skip_bad=skip_bad,
-        max_pixels=limit.parsed(max_pixels) if max_pixels is not None else limit.usual(workers),
+        max_pixels=limit.parsed(max_pixels) if max_pixels is not None else None,
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())

@@ -8,11 +8,9 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
+from bench.data.formats import FORMATS
 from bench.data.imagefile import EXTENSIONS
 
-# Still pictures. Not here: what Pillow knows by name only or hands to other programs (EPS, WMF, PDF, MPEG,
-# HDF5, GRIB, BUFR), icons, which lie about in folders (ICO, CUR, ICNS), brushes, animations.
-_FORMATS = "AVIF BMP DDS DIB FITS GIF IM JPEG JPEG2000 MPO PCX PNG PPM PSD QOI SGI SUN TGA TIFF WEBP"
 # Pictures all the same: those among them that the installed Pillow does not read are said with the mend.
 _FOREIGN = ".heic .heif .hif .avif .avifs .jxl .jxr .cr2 .cr3 .nef .arw .dng .orf .raf .rw2 .raw .svg .eps"
 _ENDING = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,5}")
@@ -21,9 +19,8 @@ _ENDING = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,5}")
 @lru_cache
 def endings() -> frozenset[str]:
     """The endings, in lower case with their dot, that count as pictures here."""
-    formats = _FORMATS.split()
     known = Image.registered_extensions()  # loads Pillow's plugins
-    return EXTENSIONS | {ending for ending, kind in known.items() if kind in formats}
+    return EXTENSIONS | {ending for ending, kind in known.items() if kind in (*FORMATS, "MPO")}
 
 
 def is_picture(name: str) -> bool:

@@ -90,7 +90,7 @@ def _looked_through(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str
 def _reading(found: Gathered, inside: str, parts: Mapping[str, str]) -> Reading:
     unreadable = [("unreadable", file) for file, _ in found.unreadable]
     skipped = tuple((printable(folder), reason) for folder, reason in sorted(found.bad.items()))
-    return Reading(inside, parts, counted([*found.passed, *unreadable]), skipped)
+    return Reading(inside, parts, counted([*found.passed, *unreadable]), skipped, tuple(found.outside))
 
 
 def _needs_val(found: Gathered) -> bool:

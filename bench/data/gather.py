@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes
 
 from bench.data.imagefile import escapes
 from bench.data.spec import DatasetSpec
-from bench.data.walk import Unlisted, below, look
+from bench.data.walk import Listing, Unlisted, below, look
 from bench.errors import BenchError
 from bench.files import sha256_file
 from bench.names import printable, shown
@@ -27,7 +27,8 @@ class Gathered:
     its class name, in plain order; ``paths`` a part to the pictures of each class folder, ``hashes`` a
     picture to the SHA-256 of its bytes, ``real`` a picture to its file where the file's own name cannot be
     stored. ``bad`` maps a class folder to the reason why it cannot be used; ``unreadable`` and ``passed`` are
-    (file, reason) and (reason, path) of what is left out.
+    (file, reason) and (reason, path) of what is left out. ``outside`` are pictures that lie elsewhere, behind
+    links.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class Gathered:
     bad: dict[str, str] = field(default_factory=dict)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     passed: list[tuple[str, str]] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
 
     @property
     def learnt(self) -> dict[str, list[str]]:
@@ -108,13 +110,14 @@ def _names(found: Gathered, folders: Mapping[str, list[str]], spec: DatasetSpec)
 def _pictures(found: Gathered, where: str, folder: str) -> list[str]:
     """A class folder's pictures that can be read, under names that can be stored; notes the others."""
     try:
-        files, passed = below(found.root, where)
+        listing = below(found.root, where)
     except Unlisted as error:
         found.bad[folder] = error.reason
         return []
-    found.passed += passed
+    found.passed += listing.passed
+    found.outside += _outside(found.root, where, listing)
     paths = []
-    for file in files:
+    for file in listing.pictures:
         path = storable(file)
         if path in found.hashes:
             raise BenchError(
@@ -130,6 +133,14 @@ def _pictures(found: Gathered, where: str, folder: str) -> list[str]:
         if path != file:
             found.real[path] = file
     return paths
+
+
+def _outside(root: Path, where: str, listing: Listing) -> list[str]:
+    """The pictures of a class folder that lie outside ``root``, behind links of theirs or of the folder."""
+    home = root.resolve()
+    if not (root / where).resolve().is_relative_to(home):
+        return list(listing.pictures)
+    return [file for file in listing.links if not (root / file).resolve().is_relative_to(home)]
 
 
 def storable(file: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import math
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,14 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data import layout
+from bench.data import layout, limit
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.spec import DatasetSpec
 from bench.errors import BenchError
+from bench.files import read_bytes, regular
+from bench.unpack import GIB, Torn, gz
 
 FILES = {"train": "train", "test": "t10k"}
 VAL_EVERY = 6
+_HEAD = 4096  # bytes of a compressed file in which its header surely is
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,12 @@ def idx(spec: DatasetSpec, place: Place) -> Dataset:
             if file is None:
                 raise layout.missing(spec, names[1], folders, spec.get)
             files[f"{part} {kind[:6]}"] = file
+        _check_shapes(files[f"{part} images"], files[f"{part} labels"], place.max_pixels or limit.usual())
     lists = {part: _items(part, files[f"{part} labels"], len(spec.classnames.names)) for part in FILES}
     train, val = _cut(lists["train"])
     names_ = spec.classnames.names
     contents = [
-        hashlib.sha256(read_idx(file).tobytes()).hexdigest() for key, file in files.items() if "images" in key
+        hashlib.sha256(read_idx(file).data).hexdigest() for key, file in files.items() if "images" in key
     ]
     return Dataset(
         name=spec.name,
@@ -79,18 +84,61 @@ def idx(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache(maxsize=4)
 def read_idx(file: Path) -> np.ndarray:
-    """The uint8 array in an IDX file. Raises BenchError when it is not one or is cut short."""
+    """The uint8 array in an IDX file. Raises BenchError when it is not one, or not as long as it says."""
+    shape = shape_of(file)
+    start = 4 + 4 * len(shape)
+    size = start + math.prod(shape)
+    if file.suffix == ".gz":
+        try:
+            data = gz(file, size)
+        except Torn as error:
+            raise BenchError(f"{error}, its header says {size:,} bytes; download it again") from error
+    else:
+        data = read_bytes(file) if file.stat().st_size == size else b""
+    if len(data) != size:
+        raise BenchError(f"{file}: cut short, or longer than its header says; download it again")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def shape_of(file: Path) -> tuple[int, ...]:
+    """The shape that an IDX file's header says; the rest of the file is not looked at.
+
+    Raises BenchError where it is no IDX file of bytes, or says more than one GiB.
+    """
+    with regular(file) as handle:
+        packed = handle.read(_HEAD)
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        raise BenchError(f"{file}: damaged file ({error}); download it again") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise BenchError(f"{file}: not an IDX file of bytes")
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", count=data[3], offset=4)) if data[3] <= 3 else ()
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != int(np.prod(shape)):
-        raise BenchError(f"{file}: cut short; download it again")
-    return body.reshape(shape)
+        head = zlib.decompressobj(wbits=31).decompress(packed, 16) if file.suffix == ".gz" else packed[:16]
+    except zlib.error as error:
+        raise BenchError(f"{file}: damaged ({error}); download it again") from error
+    axes = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0
+    if not 1 <= axes <= 3 or len(head) < 4 + 4 * axes:
+        raise BenchError(f"{file}: not an IDX file of bytes; download it again")
+    shape = tuple(int(n) for n in np.frombuffer(head, ">u4", count=axes, offset=4))
+    if math.prod(shape) > GIB:
+        raise BenchError(
+            f"{file}: it says that it holds {' x '.join(map(str, shape))} bytes, at most 1 GiB is read"
+        )
+    return shape
+
+
+def _check_shapes(images: Path, labels: Path, most: int) -> None:
+    """Raises BenchError, by the headers alone, for images of more than ``most`` pixels, and unless there is
+    one label for each.
+    """
+    of_images, of_labels = shape_of(images), shape_of(labels)
+    if len(of_images) != 3 or 0 in of_images[1:]:
+        raise BenchError(f"{images}: not an IDX file of images; download it again")
+    if math.prod(of_images[1:]) > most:
+        raise BenchError(
+            f"{images}: its images have {limit.said(math.prod(of_images[1:]))} pixels, --max-pixels allows "
+            f"{limit.said(most)}"
+        )
+    if of_labels != of_images[:1]:
+        raise BenchError(
+            f"{labels}: labels of shape {of_labels} for {of_images[0]} images in {images.name}; "
+            "the two do not belong together"
+        )
 
 
 def _items(part: str, file: Path, classes: int) -> Items:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from bench.data import limit, pixels
+from bench.data import formats, limit, pixels
 from bench.data.opening import Opening
 from bench.errors import BenchError, MissingData, UnsuitableImage
+from bench.files import regular
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
 
@@ -51,52 +55,62 @@ def opening_of(source: object) -> str:
 def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None = None) -> Image.Image:
     """A file as an RGB image; of several pictures in it (GIF, TIFF, WebP) the first.
 
-    The content decides the format, not the extension. Colours are converted before anything is resized, for
-    PIL resizes palette images without interpolation. As published (``opening`` None) Pillow's conversion is
-    all, as in every reference implementation: the EXIF orientation is not applied, alpha is dropped, values
-    beyond 8 bits are cut off. ``bench.data.pixels`` says what an ``opening`` does.
+    The content decides the format, not the extension; ``bench.data.formats`` has the list. Colours are
+    converted before anything is resized, for PIL resizes palette images without interpolation. As published
+    (``opening`` None) Pillow's conversion is all, as in every reference implementation: the EXIF orientation
+    is not applied, alpha is dropped, values beyond 8 bits are cut off. ``bench.data.pixels`` says what an
+    ``opening`` does.
 
-    Raises MissingData for an absent file, UnsuitableImage for one that is whole but has more than
-    ``max_pixels`` or values whose meaning is not known, BenchError for one that is damaged or no image.
+    Raises MissingData for an absent file, UnsuitableImage for one that is whole but needs more memory than
+    ``bench.data.limit`` allows or has values whose meaning is not known, BenchError for one that is damaged,
+    no regular file or no image.
     """
-    most = limit.usual() if max_pixels is None else max_pixels  # out here its errors are not the image's
+    usual = limit.usual()  # out here its errors are not the image's
+    with _opened(file) as handle:
+        try:
+            with unguarded():
+                limit.check_bytes(handle, max_pixels or usual)
+                with formats.opened(handle) as image:
+                    limit.check(image, handle, max_pixels, usual)
+                    if opening is not None:
+                        return pixels.to_rgb(image, opening)
+                    image.load()
+                    return image if image.mode == "RGB" else image.convert("RGB")
+        except UnidentifiedImageError as error:
+            raise BenchError(_no_image(file, handle)) from error
+        except UnsuitableImage as error:
+            raise UnsuitableImage(f"{file}: {error}") from None
+        except MemoryError as error:
+            raise UnsuitableImage(f"not enough memory to open {file}: make the image smaller") from error
+        # Damaged files make Pillow and the libraries below it raise nearly every exception there is.
+        except Exception as error:
+            raise BenchError(
+                f"damaged or unreadable image {file} ({str(error) or type(error).__name__}); "
+                "replace it or take it away"
+            ) from error
+
+
+def _opened(file: Path) -> BinaryIO:
     try:
-        with unguarded(), Image.open(file) as image:
-            _check_size(image, most)
-            if opening is not None:
-                return pixels.to_rgb(image, opening)
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+        return regular(file)
     except FileNotFoundError as error:
-        raise MissingData(f"image file not found: {file}") from error
-    except UnidentifiedImageError as error:
-        if file.stat().st_size == 0:
-            raise BenchError(f"the image file is empty: {file}; replace it or take it away") from error
-        raise BenchError(
-            f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); "
-            "save it as PNG or JPEG, or take it away"
-        ) from error
-    except UnsuitableImage as error:
-        raise UnsuitableImage(f"{file}: {error}") from None
-    except MemoryError as error:
-        raise UnsuitableImage(f"not enough memory to open {file}: make the image smaller") from error
-    # Damaged files make Pillow and the libraries below it raise nearly every exception there is.
-    except Exception as error:
-        raise BenchError(
-            f"damaged or unreadable image {file} ({str(error) or type(error).__name__}); "
-            "replace it or take it away"
-        ) from error
+        lost = "; it is a link that leads nowhere" if file.is_symlink() else ""
+        raise MissingData(f"image file not found: {file}{lost}") from error
+    except (OSError, ValueError) as error:  # a path that no system has, such as one with a zero byte
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise BenchError(f"unreadable image {file}: {reason.lower()}; replace it or take it away") from error
 
 
-def _check_size(image: Image.Image, most: int) -> None:
-    """Refuses by the header, before anything is decoded."""
-    count = image.width * image.height
-    if count > most:
-        raise UnsuitableImage(
-            f"{image.width} x {image.height} px are {limit.said(count)} pixels, --max-pixels allows "
-            f"{limit.said(most)}: make the image smaller, or give `bench run` and `bench data verify` "
-            f"--max-pixels {-(-count // 10**6)}M"
-        )
+def _no_image(file: Path, handle: BinaryIO) -> str:
+    """What is wrong with a file that has none of the known formats, and its mend."""
+    if os.fstat(handle.fileno()).st_size == 0:
+        return f"the image file is empty: {file}; replace it or take it away"
+    if kind := formats.foreign(handle):
+        return f"not an image that is opened here: {file} is {kind}; save it as PNG or JPEG, or take it away"
+    return (
+        f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); "
+        "save it as PNG or JPEG, or take it away"
+    )
 
 
 _lock = threading.Lock()
@@ -133,6 +147,16 @@ def unguarded() -> Iterator[None]:
 def is_image(name: str) -> bool:
     """Whether a file name is visible and has the extension of an image."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in EXTENSIONS
+
+
+def spelled(path: str) -> str:
+    """One spelling for all of a file: ``a/./x.png``, ``a//x.png`` and ``a/b/../x.png`` are ``a/x.png``.
+
+    A path that climbs out of its folder still does, and one that needs no change keeps Windows' separators.
+    """
+    plain = path.replace("\\", "/")
+    one = posixpath.normpath(plain) if path.strip() else path
+    return path if one == plain else ".." if one == "." else one
 
 
 def escapes(path: str) -> bool:

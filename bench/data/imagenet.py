@@ -14,6 +14,7 @@ from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
+from bench.names import few
 from bench.paths import datasets_dir
 
 CUT_SEED = 0
@@ -171,8 +172,18 @@ def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Names of the image files directly in ``folder``, sorted; hidden and other files are skipped."""
+    """Names of the image files directly in ``folder``, sorted; hidden and other files are skipped.
+
+    Raises BenchError for a pipe, a device, a socket or a folder that bears the name of an image. What is
+    behind a link is looked at when it is opened.
+    """
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image(entry.name))
+        found = [entry for entry in entries if is_image(entry.name)]
+    odd = [e.name for e in found if not (e.is_symlink() or e.is_file(follow_symlinks=False))]
+    if odd:
+        raise BenchError(
+            f"{folder}: {len(odd)} of its images are no regular files ({few(odd)}); take them away"
+        )
+    return sorted(entry.name for entry in found)

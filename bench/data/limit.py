@@ -1,4 +1,9 @@
-"""How many pixels an image may have before it is refused: what decoding costs, and what the machine has."""
+"""What an image may cost before it is refused: memory and time of decoding, and what the machine has.
+
+At its peak an image takes at most 12 bytes of memory for every pixel (24 in WebP, AVIF, JPEG 2000 and FITS,
+whose pixels count twice), and 20 MB besides. Where nobody says ``--max-pixels``, the machine's memory gives
+the number of pixels, and a small file that claims to be a huge image is not believed.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,18 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from bench.errors import BenchError
+from PIL import Image
+
+from bench.errors import BenchError, UnsuitableImage
 
 _BYTES = 12  # of memory for a pixel at its peak: decoded, composed and converted, four bytes each
+_TWICE = frozenset({"WEBP", "AVIF", "JPEG2000", "FITS"})  # their decoders hold the whole picture once more
 _SHARE = 2  # decoding may take one half of the memory, if every worker meets such an image at once
-_LEAST = 178_956_970  # what Pillow itself opens, so what was always opened still is
+_LEAST = 89_478_485  # what Pillow itself opens without a warning
+_DENSE = 200  # pixels in a byte of a file; photographs have 2 to 50, blank pages thousands
+_SCANS = 100  # of a progressive JPEG, which has about ten; each is a walk over all its pixels
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -29,13 +40,60 @@ def said(pixels: int) -> str:
     return f"{pixels / 1e6:,.1f} million" if pixels >= 10**6 else f"{pixels:,}"
 
 
-@lru_cache
-def usual(workers: int | None = None) -> int:
-    """The limit where none is given, by the machine's memory and how many images are decoded at a time.
+def check_bytes(file: BinaryIO, most: int) -> None:
+    """Refuses a file that is larger than the memory of ``most`` pixels: some decoders read it whole at once.
 
-    ``workers``: processes that decode; None for as many as the cores allow.
+    Raises UnsuitableImage, without the file's name.
     """
-    return max(_LEAST, _memory() // (_SHARE * _BYTES * (workers or _most_workers())))
+    size = os.fstat(file.fileno()).st_size
+    if size > most * _BYTES + 10**6:
+        raise UnsuitableImage(
+            f"the file has {size / 1e6:,.0f} MB, more than the {said(most)} pixels that --max-pixels allows "
+            "take: make the image smaller"
+        )
+
+
+def check(image: Image.Image, file: BinaryIO, most: int | None, usual: int) -> None:
+    """Refuses an open image by its header, before anything is decoded.
+
+    ``most``: the pixels that somebody allowed, ``usual``: those that are allowed where nobody said. Raises
+    UnsuitableImage, without the file's name.
+    """
+    count = image.width * image.height
+    counted = 2 * count if image.format in _TWICE else count
+    what = f"{image.width} x {image.height} px are {said(count)} pixels"
+    if counted > count:
+        what += f", and those of {image.format} count twice"
+    allow = f"give `bench run` and `bench data verify` --max-pixels {-(-counted // 10**6)}M"
+    if counted > (usual if most is None else most):
+        raise UnsuitableImage(
+            f"{what}, --max-pixels allows {said(usual if most is None else most)}: "
+            f"make the image smaller, or {allow}"
+        )
+    size = os.fstat(file.fileno()).st_size
+    if most is None and counted > max(_LEAST, _DENSE * size):
+        raise UnsuitableImage(
+            f"{what} in a file of only {size:,} bytes: make the image smaller, or, if it really is that "
+            f"large, {allow}"
+        )
+    if image.info.get("progressive") and (scans := _scans(file)) > _SCANS:
+        raise UnsuitableImage(f"a JPEG of {scans:,} scans, at most {_SCANS} are decoded: save it again")
+
+
+def _scans(file: BinaryIO) -> int:
+    """How often a JPEG file begins a scan: inside of scans the mark does not occur."""
+    place = file.tell()
+    file.seek(0)
+    try:
+        return file.read().count(b"\xff\xda")
+    finally:
+        file.seek(place)
+
+
+@lru_cache
+def usual() -> int:
+    """The limit where none is given, by this machine's memory and how many processes decode at a time."""
+    return max(_LEAST, _memory() // (_SHARE * _BYTES * _most_workers()))
 
 
 def _most_workers() -> int:
@@ -43,10 +101,18 @@ def _most_workers() -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or less where its control groups say so."""
+    """Bytes of memory for this process: the machine's, or less by its control groups or `ulimit -v`."""
     if not hasattr(os, "sysconf"):
         return 0
-    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_group_limits()])
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_group_limits(), *_own_limit()])
+
+
+def _own_limit() -> Iterator[int]:
+    import resource  # not on every system, but where there is sysconf
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        yield most
 
 
 def _group_limits(system: Path = Path("/")) -> Iterator[int]:

@@ -119,19 +119,19 @@ def _deep(image: Image.Image, depth: _Depth, opening: Opening) -> Image.Image:
     clear = image.info.get("transparency")
     key = clear if isinstance(clear, int) else None
     grey = np.empty((image.height, image.width), np.uint8)
-    alpha = np.empty_like(grey) if key is not None else None
+    gone = np.empty_like(grey) if key is not None else None
     row = 0
     for strip in _strips(image, depth):
         rows = slice(row, row + len(strip))
         scaled = np.clip(np.rint(strip.astype(np.float64) * 255 / white), 0, 255).astype(np.uint8)
         grey[rows] = 255 - scaled if depth.inverted else scaled
-        if alpha is not None:
-            alpha[rows] = np.where(strip == key, 0, 255)
+        if gone is not None:
+            gone[rows] = np.where(strip == key, 255, 0)
         row += len(strip)
-    picture = Image.fromarray(grey)
-    if alpha is None:
-        return picture.convert("RGB")
-    return _over(Image.merge("LA", (picture, Image.fromarray(alpha))), opening)
+    picture = Image.fromarray(grey).convert("RGB")
+    if gone is not None:
+        picture.paste(opening.background, mask=Image.fromarray(gone))
+    return picture
 
 
 def _strips(image: Image.Image, depth: _Depth) -> Iterator[np.ndarray]:

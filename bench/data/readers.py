@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.data import layout
 from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
+from bench.data.imagefile import escapes
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import Split, read_split
 from bench.errors import BenchError
@@ -72,6 +73,8 @@ def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec) -> Ite
         image, _, name = line.strip().partition(" ")  # ids keep leading zeros and names may hold blanks
         if name not in labels:
             raise BenchError(f"{file}: line {number}: '{name}' is not in the class list")
+        if escapes(image):
+            raise BenchError(f"{file}: line {number}: image {image!r} leaves the image folder")
         paths.append(f"{image}.jpg")
         chosen.append(labels[name])
     return Items(tuple(paths), tuple(chosen))

@@ -24,12 +24,14 @@ class Reading:
     ``inside`` is the folder, below the given one, where the classes or parts were found (empty: the given
     one). ``parts`` maps train, val and test to the folders they were read from, and is empty where the
     program made the split. ``skipped`` are classes left out at the user's wish: (class folder, reason).
+    ``outside`` are images that are read, and that links lead to out of the folder.
     """
 
     inside: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 def counted(passed: Iterable[tuple[str, str]]) -> tuple[LeftOut, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.data.dataset import Items
-from bench.data.imagefile import escapes
+from bench.data.imagefile import escapes, spelled
 from bench.errors import BenchError
+from bench.files import read_json
 from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
@@ -26,14 +26,14 @@ class Split:
 
 
 def read_split(file: Path) -> Split:
-    """Read and check a split file; no image is looked at.
+    """Read and check a split file; no image is looked at. Paths get one spelling (``imagefile.spelled``).
 
     Raises BenchError when it is not exactly three lists of ``[path, label, class name]``, when labels are not
     0..C-1 with one name each and all in train, when a path occurs twice, or when one leaves the image folder.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(file)
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(
             f"{file}: cannot be read as JSON ({error}); download the split file again"
         ) from error
@@ -65,14 +65,15 @@ def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Item
     for number, row in enumerate(rows):
         if not (isinstance(row, list) and [type(value) for value in row] == [str, int, str]):
             raise BenchError(f"{where} row {number} must be [path, label, class name], not {row!r}")
-        path, label, name = row
+        listed, label, name = row
+        path = spelled(listed)
         if escapes(path):
-            raise BenchError(f"{where} row {number}: path {path!r} leaves the image folder")
-        if path in seen:
-            raise BenchError(f"{where} row {number}: {path} is listed twice")
+            raise BenchError(f"{where} row {number}: path {listed!r} leaves the image folder")
+        if (one := path.replace("\\", "/")) in seen:
+            raise BenchError(f"{where} row {number}: {listed} is listed twice")
         if names.setdefault(label, name) != name:
             raise BenchError(f"{where} row {number}: class {label} is both {quoted((names[label], name))}")
-        seen.add(path)
+        seen.add(one)
         paths.append(path)
         labels.append(label)
     return Items(tuple(paths), tuple(labels))

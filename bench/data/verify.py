@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
 from bench.data.repeats import repeats
 from bench.errors import BenchError, MissingData, UnsuitableImage
-from bench.names import shown
+from bench.names import few, shown
 
 SHOWN = 10
 
@@ -21,7 +21,7 @@ class Verification:
     """How many images were opened and failed, the first ten failures (path, reason) and the likely cause.
 
     ``contents``: a digest of what all files hold, to compare between machines. ``exchanged``: images that are
-    not those that were used before. ``remarks``: lines on pictures that occur twice.
+    not those that were used before. ``remarks``: lines on pictures that occur twice, and on links out of the folder.
     """
 
     checked: int
@@ -89,8 +89,20 @@ def _hashed(
         opened,
         contents=seen.of_contents(dataset, hashes),
         exchanged=tuple(seen.differing(dataset, hashes, places)),
-        remarks=tuple(repeats(parts, hashes, {})),
+        remarks=(*repeats(parts, hashes, {}), *_behind_links(dataset, hashes)),
     )
+
+
+def _behind_links(dataset: Dataset, paths: Iterable[str]) -> list[str]:
+    """One line on the images of a folder that links lead to out of it."""
+    source = dataset.source
+    assert isinstance(source, FolderSource), "only files are hashed"
+    home = source.root.resolve()
+    outside = [path for path in paths if not source.file(path).resolve().is_relative_to(home)]
+    if not outside:
+        return []
+    those = "1 image lies" if len(outside) == 1 else f"{len(outside)} images lie"
+    return [f"{those} outside {shown(str(source.root))}, behind links ({few(outside)})"]
 
 
 def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:

@@ -25,11 +25,15 @@ class Unlisted(BenchError):
 
 @dataclass(frozen=True)
 class Listing:
-    """One folder's content in plain (case-sensitive) order; ``passed`` is (reason, path below the root)."""
+    """One folder's content in plain (case-sensitive) order; ``passed`` is (reason, path below the root).
+
+    ``links``: the pictures and folders that are links.
+    """
 
     folders: tuple[str, ...]
     pictures: tuple[str, ...]
     passed: tuple[tuple[str, str], ...]
+    links: tuple[str, ...] = ()
 
 
 def look(root: Path, folder: str = "", links: bool = False) -> Listing:
@@ -37,6 +41,7 @@ def look(root: Path, folder: str = "", links: bool = False) -> Listing:
     folders: list[str] = []
     pictures: list[str] = []
     passed: list[tuple[str, str]] = []
+    linked: list[str] = []
     try:
         with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -57,24 +62,28 @@ def look(root: Path, folder: str = "", links: bool = False) -> Listing:
                 pictures.append(entry.name)
             else:
                 reason = "that are no regular files"
+            if entry.is_symlink() and not reason:
+                linked.append(entry.name)
             if reason:
                 passed.append((reason, f"{folder}/{entry.name}" if folder else entry.name))
     except OSError as error:
         raise Unlisted(root / folder, error) from error
-    return Listing(tuple(folders), tuple(pictures), tuple(passed))
+    return Listing(tuple(folders), tuple(pictures), tuple(passed), tuple(linked))
 
 
-def below(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """The pictures below ``root/folder`` at any depth, a folder's own before those of its sub-folders, and
-    what was passed over: paths relative to ``root``. Raises Unlisted.
+def below(root: Path, folder: str) -> Listing:
+    """The pictures below ``root/folder`` at any depth, a folder's own before those of its sub-folders, what
+    was passed over, and links: paths relative to ``root``. Raises Unlisted.
     """
     pictures: list[str] = []
     passed: list[tuple[str, str]] = []
+    links: list[str] = []
     waiting = [folder]
     while waiting:
         here = waiting.pop()
         listing = look(root, here)
         pictures += [f"{here}/{name}" for name in listing.pictures]
         passed += listing.passed
+        links += [f"{here}/{name}" for name in listing.links]
         waiting += [f"{here}/{name}" for name in reversed(listing.folders)]
-    return pictures, passed
+    return Listing((), tuple(pictures), tuple(passed), tuple(links))

@@ -160,12 +160,14 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
 
     Raises BenchError for another size or more than 64 colours.
     """
-    painted = np.asarray(open_rgb(file)).astype(np.int64)
+    painted = np.asarray(open_rgb(file))
     if painted.shape[1::-1] != picture.size:
         w, h = picture.size
         is_w, is_h = painted.shape[1::-1]
         raise BenchError(f"{file}: masks must be as large as the image, {w} x {h} px, not {is_w} x {is_h}")
-    codes = painted @ np.array([1 << 16, 1 << 8, 1])
+    codes = painted[:, :, 0].astype(np.int32)
+    for channel in (1, 2):
+        codes = (codes << 8) | painted[:, :, channel]
     colours = np.unique(codes)
     if len(colours) > 64:
         raise BenchError(

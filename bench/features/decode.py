@@ -66,7 +66,12 @@ def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.nda
                 "replace the file and run again",
                 path,
             ) from error
-        row[:] = render_views(image, block.views, path, form.size, form.mode, form.resize)
+        try:
+            row[:] = render_views(image, block.views, path, form.size, form.mode, form.resize)
+        except MemoryError as error:
+            raise UnreadableImage(
+                f"not enough memory to resize {path}: make the image smaller", path
+            ) from error
     return pixels
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from bench.data import formats
 from bench.errors import BenchError, MissingData
 from bench.names import nearest
 
@@ -81,7 +82,7 @@ def raster(glyph: int) -> Image.Image:
     path = svg_path(glyph)
     svg = _line_drawing(path) if describe(glyph)[1] == "openmoji-line" else path.read_text(encoding="utf-8")
     png = resvg_py.svg_to_bytes(svg_string=svg, width=2 * SIDE, height=2 * SIDE)
-    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    image = formats.opened(io.BytesIO(bytes(png)), ("PNG",)).convert("RGBA")
     box = image.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox()
     if box is None:
         raise BenchError(f"{path.name}: the drawing is empty")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.data import formats
 from bench.errors import MissingData
 from bench.files import read_json
 
@@ -169,7 +170,7 @@ def rasterise(svg: str) -> np.ndarray | None:
     import resvg_py
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=2 * SIDE, height=2 * SIDE)
-    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    image = formats.opened(io.BytesIO(bytes(png)), ("PNG",)).convert("RGBA")
     box = image.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox()
     if box is None:
         return None

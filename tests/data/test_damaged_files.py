@@ -15,7 +15,7 @@ from bench.data.opening import Opening
 from bench.errors import BenchError, MissingData, UnreadableImage
 from bench.features.decode import Block, InputFormat, render_block
 
-FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "ICO"]
+FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "PCX", "TGA"]
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 
 
@@ -59,7 +59,7 @@ def test_an_exception_of_any_kind_is_an_unreadable_image(
             raise self.error
 
     for error in (RuntimeError("codec"), KeyError(3), MemoryError(), ZeroDivisionError("x"), EOFError()):
-        monkeypatch.setattr(Image, "open", lambda _, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(Image, "open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
         with pytest.raises(BenchError, match=r"a\.png"):
             open_rgb(tmp_path / "a.png")
         source = Broken()

@@ -7,6 +7,7 @@ import threading
 import warnings
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -123,13 +124,13 @@ def test_threads_that_open_images_leave_the_warning_filters_as_they_were(
     both, original = threading.Barrier(2), Image.open
     first_out = threading.Event()
 
-    def overlapping(file: Path) -> Image.Image:
+    def overlapping(file: BinaryIO, **more: Any) -> Image.Image:
         """Two threads are inside together, and the one that came in first leaves first."""
         if not both.wait(10):
-            return original(file)
+            return original(file, **more)
         first_out.wait(10)
         warnings.warn("broken EXIF", stacklevel=1)
-        return original(file)
+        return original(file, **more)
 
     monkeypatch.setattr(Image, "open", overlapping)
     with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:

@@ -103,10 +103,13 @@ def test_wrong_numbers_of_pixels(text: str) -> None:
 def test_the_usual_limit_follows_memory_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     limit.usual.cache_clear()
     monkeypatch.setattr(limit, "_memory", lambda: 240 * 10**9)
-    assert limit.usual(4) == 2_500_000_000 and limit.usual(16) == 625_000_000
+    for workers, most in ((4, 2_500_000_000), (16, 625_000_000)):
+        monkeypatch.setattr(limit, "_most_workers", lambda workers=workers: workers)
+        limit.usual.cache_clear()
+        assert limit.usual() == most
     limit.usual.cache_clear()
     monkeypatch.setattr(limit, "_memory", lambda: 0)
-    assert limit.usual(16) == 2 * 89_478_485  # what Pillow itself opens
+    assert limit.usual() == 89_478_485  # what Pillow itself opens without a warning
     limit.usual.cache_clear()
     monkeypatch.undo()
     assert limit._memory() > 10**8
