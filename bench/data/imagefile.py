@@ -21,6 +21,8 @@ from bench.files import regular
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
 
+_MEND = "save it as PNG or JPEG, or take it away"
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -106,11 +108,8 @@ def _no_image(file: Path, handle: BinaryIO) -> str:
     if os.fstat(handle.fileno()).st_size == 0:
         return f"the image file is empty: {file}; replace it or take it away"
     if kind := formats.foreign(handle):
-        return f"not an image that is opened here: {file} is {kind}; save it as PNG or JPEG, or take it away"
-    return (
-        f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); "
-        "save it as PNG or JPEG, or take it away"
-    )
+        return f"not an image that is opened here: {file} begins like {kind}; {_MEND}"
+    return f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); {_MEND}"
 
 
 _lock = threading.Lock()
@@ -152,11 +151,14 @@ def is_image(name: str) -> bool:
 def spelled(path: str) -> str:
     """One spelling for all of a file: ``a/./x.png``, ``a//x.png`` and ``a/b/../x.png`` are ``a/x.png``.
 
-    A path that climbs out of its folder still does, and one that needs no change keeps Windows' separators.
+    A path that climbs out of its folder still does, and so does one of the folder itself. Windows' separators
+    stay where nothing else is to be changed.
     """
     plain = path.replace("\\", "/")
-    one = posixpath.normpath(plain) if path.strip() else path
-    return path if one == plain else ".." if one == "." else one
+    one = posixpath.normpath(plain)
+    if one == "." and path.strip():
+        return ".."
+    return one if path.strip() and one != plain else path
 
 
 def escapes(path: str) -> bool:

@@ -21,7 +21,8 @@ class Verification:
     """How many images were opened and failed, the first ten failures (path, reason) and the likely cause.
 
     ``contents``: a digest of what all files hold, to compare between machines. ``exchanged``: images that are
-    not those that were used before. ``remarks``: lines on pictures that occur twice, and on links out of the folder.
+    not those that were used before. ``remarks``: lines on pictures that occur twice, and on those that links
+    lead to out of the folder.
     """
 
     checked: int

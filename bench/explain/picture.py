@@ -7,7 +7,7 @@ Legend: S side of the tower's input in px, h w the image's own height and width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,6 +125,10 @@ def fit_masks(masks: Masks, spec: BackboneSpec) -> dict[str, np.ndarray]:
 
     Each pixel goes to the part that fills it most.
     """
+    return _fitted(list(masks), masks.values(), spec)
+
+
+def _fitted(names: Sequence[str], masks: Iterable[np.ndarray], spec: BackboneSpec) -> dict[str, np.ndarray]:
     how = spec.preprocess
     layers = [
         render(
@@ -135,10 +139,10 @@ def fit_masks(masks: Masks, spec: BackboneSpec) -> dict[str, np.ndarray]:
             how.interpolation,
             how.resize_mode,
         )
-        for m in masks.values()
+        for m in masks
     ]
     owner = np.argmax([layer[:, :, 0] for layer in layers], axis=0)
-    return {name: owner == i for i, name in enumerate(masks)}
+    return {name: owner == i for i, name in enumerate(names)}
 
 
 def grid_masks(side: int, cells: int) -> dict[str, np.ndarray]:
@@ -174,5 +178,6 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
             f"{file}: {len(colours)} colours, at most 64 parts: "
             "paint each part in one flat colour and save as PNG"
         )
-    masks = fit_masks({BACKGROUND if c == 0 else f"#{c:06x}": codes == c for c in colours}, spec)
+    names = [BACKGROUND if c == 0 else f"#{c:06x}" for c in colours]
+    masks = _fitted(names, (codes == c for c in colours), spec)  # one at a time: the image may be large
     return {name: mask for name, mask in masks.items() if mask.any()}
