@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench.errors import BenchError
 
@@ -56,7 +56,7 @@ _KINDS = {
 }
 
 
-def regular(path: Path) -> BinaryIO:
+def regular(path: Path) -> io.BufferedReader:
     """A regular file, open for reading; links are followed. It never waits, whatever lies there.
 
     Raises OSError that names ``path``: of the system, or, for a pipe, a socket or a device, EINVAL.

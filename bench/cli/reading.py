@@ -34,12 +34,10 @@ def line(dataset: Dataset) -> str:
         f"{len(dataset.classnames)} classes ({names}); "
         f"{', '.join(sizes)} images"
     )
+    if reading and reading.outside:
+        said += f", {len(reading.outside)} of them outside it, behind links ({few(reading.outside)})"
     if reading and reading.left_out:
         said += "; left out: " + ", ".join(map(_left_out, reading.left_out))
-    if reading and reading.outside:
-        those = len(reading.outside)
-        said += f"; {those} of them {'lies' if those == 1 else 'lie'} outside it, behind links"
-        said += f" ({few(reading.outside)})"
     if reading and reading.skipped:
         said += f"; skipped: {by_reason(reading.skipped)}"
     return said
