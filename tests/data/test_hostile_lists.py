@@ -81,7 +81,7 @@ def test_lists_of_images_stay_inside(tmp_path: Path) -> None:
     (home / "variants.txt").write_text("a\n")
     for part in ("train", "val", "test"):
         (home / f"images_variant_{part}.txt").write_text("../../secret a\n")
-    with pytest.raises(BenchError, match=r"line 1: image '\.\./\.\./secret' leaves the image folder"):
+    with pytest.raises(BenchError, match=r"line 1: .*\.\./\.\./secret.* leaves the image folder"):
         catalog.find("fgvc-aircraft", tmp_path)
 
 
