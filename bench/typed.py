@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.files import read_text
+from bench.names import nearest, shown
 
 T = TypeVar("T")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<at>.*)`)?$", re.S)
@@ -50,6 +52,15 @@ def converted(value: Any, kind: type[T], where: str) -> T:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise Odd(f"{where}: {said(error)}") from error
+
+
+def known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raise Odd, with the nearest name, for the first key of ``table`` that is not among ``keys``."""
+    names = tuple(keys)
+    for key in table:
+        if key not in names:
+            near = nearest(key, names)
+            raise Odd(f"{where}: unknown key '{shown(key)}'{near}; known: {', '.join(names) or 'none'}")
 
 
 def said(error: Exception) -> str:
