@@ -227,22 +227,35 @@ def _named(model: Any, state: State) -> State:
 
 def _refuse_others(state: State, spec: BackboneSpec) -> None:
     """Raise BenchError for tensors that the architecture lacks, wants, or wants otherwise."""
+    if reason := _deeper(state, spec) or _differences(state, spec):
+        raise BenchError(
+            f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "
+            "name the architecture it was trained with, ARCH@FILE"
+        )
+
+
+def _deeper(state: State, spec: BackboneSpec) -> str:
+    """How a tower has more layers than there are tensors: of very many even an outline takes long."""
+    for part, other in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
+        tower = spec.config[part]
+        layers = 0 if tower.get(other) else tower.get("layers", 0)
+        count = layers if isinstance(layers, int) else sum(layers)
+        if count > len(state):
+            return f"{part} has {count} layers, the file {len(state)} tensors"
+    return ""
+
+
+def _differences(state: State, spec: BackboneSpec) -> str:
+    """How tensors and an outline of the model differ; empty where they do not."""
     outline = _model(spec, "meta")
     try:
         state = _named(outline, _whole(state, spec, "meta"))
     except (KeyError, IndexError, AttributeError, RuntimeError) as error:  # names that promise more tensors
-        reason = f"names as of another model, {type(error).__name__}: {_reason(error)}"
-    else:
-        wanted = outline.state_dict()
-        wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
-        wrong += sorted(n for n in wanted.keys() & state.keys() if not _fits(wanted[n], state[n]))
-        if not wrong:
-            return
-        reason = f"{len(wrong)} tensors differ, first {shown(wrong[0])}"
-    raise BenchError(
-        f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "
-        "name the architecture it was trained with, ARCH@FILE"
-    )
+        return f"names as of another model, {type(error).__name__}: {_reason(error)}"
+    wanted = outline.state_dict()
+    wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
+    wrong += sorted(n for n in wanted.keys() & state.keys() if not _fits(wanted[n], state[n]))
+    return f"{len(wrong)} tensors differ, first {shown(wrong[0])}" if wrong else ""
 
 
 def _fits(wanted: Tensor, given: Tensor) -> bool:
