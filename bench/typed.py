@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -24,11 +25,12 @@ class Odd(BenchError):
 
 def json(file: Path, kind: type[T]) -> T:
     """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
-    return decoded(file.read_bytes(), kind, str(file))
+    return decoded(read_text(file).encode(), kind, str(file))
 
 
 def decoded(data: bytes, kind: type[T], where: str) -> T:
     """JSON text as ``kind``; ``where`` names it in messages. Raises Odd."""
+    _refuse_mark(data.startswith(codecs.BOM_UTF8), where)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -37,13 +39,18 @@ def decoded(data: bytes, kind: type[T], where: str) -> T:
 
 def toml(file: Path, kind: type[T]) -> T:
     """The content of a TOML file as ``kind``. Raises Odd where it is not TOML, or of another type."""
+    text = read_text(file)
+    _refuse_mark(text.startswith("\ufeff"), str(file))
     try:
-        table = tomllib.loads(read_text(file))
+        table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, BenchError):
-            raise
         raise Odd(f"{file}: not TOML ({said(error)})") from error
     return converted(table, kind, str(file))
+
+
+def _refuse_mark(marked: bool, where: str) -> None:
+    if marked:
+        raise Odd(f"{where}: begins with a byte order mark: save it as UTF-8 without one")
 
 
 def converted(value: Any, kind: type[T], where: str) -> T:
@@ -52,6 +59,15 @@ def converted(value: Any, kind: type[T], where: str) -> T:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise Odd(f"{where}: {said(error)}") from error
+
+
+def rows(value: Any, kind: type[T], where: str) -> list[T]:
+    """A parsed list as rows of ``kind``; messages count them: ``split.json: train[3]: Expected ...``."""
+    try:
+        return msgspec.convert(value, list[kind])  # type: ignore[valid-type]
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+        reason = said(error)
+        raise Odd(f"{where}{reason}" if reason.startswith("[") else f"{where}: {reason}") from error
 
 
 def known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:

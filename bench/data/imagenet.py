@@ -14,6 +14,8 @@ from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
+from bench.files import read_text
+from bench.names import few, shown
 from bench.paths import datasets_dir
 
 CUT_SEED = 0
@@ -24,9 +26,12 @@ def class_list(name: str) -> dict[str, str]:
     """WordNet id to class name in label order, from a class list that comes with the program.
 
     The published names are used whatever ``classnames.txt`` lies beside the images: other names change
-    accuracy.
+    accuracy. Raises BenchError for any other file.
     """
-    lines = (datasets_dir() / name).read_text(encoding="utf-8").splitlines()
+    file = datasets_dir() / name
+    if Path(name).name != name or file.suffix != ".txt" or not file.is_file():
+        raise BenchError(f"[options] classes: no class list '{shown(name)}' comes with the program")
+    lines = read_text(file).splitlines()
     return dict(line.split(" ", 1) for line in lines if line.strip())
 
 
@@ -106,6 +111,8 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
     options = spec.option_values(classes="imagenet-classnames.txt", wnids=[])
     names = class_list(options["classes"])
     rows = {wnid: row for row, wnid in enumerate(names)}
+    if unknown := [wnid for wnid in options["wnids"] if wnid not in rows]:
+        raise BenchError(f"{spec.name}: [options] wnids: not in the class list: {few(unknown)}")
     chosen: Sequence[str] = options["wnids"] or list(names)
     classes = tuple(rows[wnid] for wnid in chosen) if options["wnids"] else None
     return _test_set(
