@@ -151,7 +151,10 @@ def read_toml(file: Path, own: bool = False) -> DatasetSpec:
         table = typed.toml(file, dict[str, Any])
     except OSError as error:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
-    _refuse_controls(table, str(file))
+    try:
+        _refuse_controls(table, str(file))
+    except RecursionError as error:  # tables of many parts: [a.a.a.a]
+        raise typed.Odd(f"{file}: nested too deeply") from error
     return parse(table, str(file), file.resolve().parent, own)
 
 
