@@ -58,15 +58,9 @@ def converted(value: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        raise Odd(f"{where}: {said(error)}") from error
-
-
-def rows(value: Any, kind: type[T], where: str) -> list[T]:
-    """A parsed list as rows of ``kind``; messages count them: ``split.json: train[3]: Expected ...``."""
-    try:
-        return msgspec.convert(value, list[kind])  # type: ignore[valid-type]
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        reason = said(error)
+        reason = said(
+            error
+        )  # of a list it begins with the place: ``split.json: train`` and ``[3]: Expected``
         raise Odd(f"{where}{reason}" if reason.startswith("[") else f"{where}: {reason}") from error
 
 

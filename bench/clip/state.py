@@ -111,7 +111,7 @@ def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
         or rows.ndim != 2
         or ids.shape != rows.shape[:1]
         or ids.is_floating_point()
-        or len(ids.unique()) != len(ids)
+        or len(set(ids.tolist())) != len(ids)
         or (len(ids) > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < tokens)
     ):
         raise BenchError(f"{spec.file}: {_IDS}: must say once for each of {_ROWS} which token it is")

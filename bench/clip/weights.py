@@ -108,8 +108,11 @@ def stored(arch: str, tag: str) -> tuple[Path, Record] | None:
     home = folder() / arch / tag
     if not (home / RECORD).is_file():
         return None
-    record = typed.json(home / RECORD, Record)
-    config.preprocessing(record.preprocess, f"{home / RECORD}: preprocess")
+    try:
+        record = typed.json(home / RECORD, Record)
+        config.preprocessing(record.preprocess, f"{home / RECORD}: preprocess")
+    except typed.Odd as error:
+        raise typed.Odd(f"{error}; delete it and get the weights again: bench weights get") from error
     file = home / record.file
     return (file, record) if file.is_file() else None
 

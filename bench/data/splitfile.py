@@ -16,7 +16,9 @@ from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
 # Image, label, class name; no file system has longer names, and no class name is read to its end that is.
-_Row = tuple[Annotated[str, Meta(max_length=4096)], int, Annotated[str, Meta(min_length=1, max_length=4096)]]
+_Rows = list[
+    tuple[Annotated[str, Meta(max_length=4096)], int, Annotated[str, Meta(min_length=1, max_length=4096)]]
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def parse_split(content: Any, where: str) -> Split:
 def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:
     paths: list[str] = []
     labels: list[int] = []
-    for number, (path, label, name) in enumerate(typed.rows(rows, _Row, where)):
+    for number, (path, label, name) in enumerate(typed.converted(rows, _Rows, where)):
         at = f"{where}[{number}]"
         if escapes(path):
             raise BenchError(f"{at}: path {shown(path)!r} leaves the image folder")

@@ -195,14 +195,10 @@ def test_a_configuration_beside_the_file(text: str, says: str, tiny: Tiny, tmp_p
         backbone.resolve(name)
 
 
-def test_a_run_is_refused_in_one_line(
-    tmp_path: Path, asked: list[Any], capsys: Any, monkeypatch: Any
-) -> None:
+def run(backbone_: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a whole ``bench run`` of one cell, in this process."""
     from bench.cli import main
 
-    file = tmp_path / "x.safetensors"
-    address = described(vision_cfg__timm_model_name="hf-hub:somebody/model")
-    save_file({"logit_scale": torch.ones(())}, file, {"config": json.dumps(address)})
     words = (
         "--methods",
         "zero-shot",
@@ -211,12 +207,29 @@ def test_a_run_is_refused_in_one_line(
         "--prompts",
         "vanilla",
         "--backbone",
-        f"x@{file}",
+        backbone_,
     )
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "argv", ["bench", "run", *words, "--results", str(tmp_path / "results")])
+    monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(sys, "argv", ["bench", "run", *words, "--results", str(folder / "results")])
     with pytest.raises(SystemExit) as end:
         main()
-    said = capsys.readouterr()
-    assert end.value.code == 2 and asked == []
-    assert len(said.err.strip().splitlines()) == 1 and "timm_model_name" in said.err
+    return int(end.value.code or 0)
+
+
+def test_a_whole_run_asks_the_network_for_nothing(
+    tiny: Tiny, tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = tiny("vit")
+    assert run(name, tmp_path, monkeypatch) == 0
+    assert asked == [] and list((tmp_path / "results").rglob("*.json"))
+
+
+def test_a_run_is_refused_in_one_line(
+    tmp_path: Path, asked: list[Any], capsys: Any, monkeypatch: Any
+) -> None:
+    file = tmp_path / "x.safetensors"
+    address = described(vision_cfg__timm_model_name="hf-hub:somebody/model")
+    save_file({"logit_scale": torch.ones(())}, file, {"config": json.dumps(address)})
+    assert run(f"x@{file}", tmp_path, monkeypatch) == 2 and asked == []
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "timm_model_name" in said[0]

@@ -197,11 +197,11 @@ def test_draws_with_numbers_as_strings_stay_good(tmp_path: Path) -> None:
     [
         ("A bird.", "'auk': Expected `array`, got `str`"),
         ([], "'auk': Expected `array` of length >= 1"),
-        ([3], r"'auk': \[0\]: Expected `str`, got `int`"),
-        ([["A bird."]], r"'auk': \[0\]: Expected `str`, got `array`"),
+        ([3], r"'auk'\[0\]: Expected `str`, got `int`"),
+        ([["A bird."]], r"'auk'\[0\]: Expected `str`, got `array`"),
         (None, "'auk': Expected `array`, got `null`"),
         ({"a": "b"}, "'auk': Expected `array`, got `object`"),
-        (["x" * 200_000], r"'auk': \[0\]: Expected `str` of length <= 100000"),
+        (["x" * 200_000], r"'auk'\[0\]: Expected `str` of length <= 100000"),
     ],
 )
 def test_odd_sentences(value: Any, says: str, tmp_path: Path) -> None:
