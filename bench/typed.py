@@ -25,7 +25,7 @@ class Odd(BenchError):
 
 def json(file: Path, kind: type[T]) -> T:
     """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
-    return decoded(read_text(file).encode(), kind, str(file))
+    return decoded(_text(file).encode(), kind, str(file))
 
 
 def decoded(data: bytes, kind: type[T], where: str) -> T:
@@ -39,13 +39,20 @@ def decoded(data: bytes, kind: type[T], where: str) -> T:
 
 def toml(file: Path, kind: type[T]) -> T:
     """The content of a TOML file as ``kind``. Raises Odd where it is not TOML, or of another type."""
-    text = read_text(file)
+    text = _text(file)
     _refuse_mark(text.startswith("\ufeff"), str(file))
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise Odd(f"{file}: not TOML ({said(error)})") from error
     return converted(table, kind, str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except BenchError as error:
+        raise Odd(str(error)) from error
 
 
 def _refuse_mark(marked: bool, where: str) -> None:
