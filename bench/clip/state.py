@@ -90,7 +90,7 @@ def _content(spec: BackboneSpec) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
 
 
 def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
