@@ -6,12 +6,12 @@ Strings only; the text tower turns them into W (bench/clip/text.py). Sources: pr
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from bench import typed
 from bench.data.spec import DEFAULT_TEMPLATE, DatasetSpec
 from bench.errors import BenchError, MissingData
 from bench.files import digest as json_digest
@@ -90,7 +90,7 @@ TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, a
 
 @lru_cache
 def _pool() -> tuple[str, ...]:
-    table = tomllib.loads((datasets_dir() / "prompts" / "pool.toml").read_text(encoding="utf-8"))
+    table = typed.toml(datasets_dir() / "prompts" / "pool.toml", dict[str, list[str]])
     return tuple(template for group in table.values() for template in group)
 
 

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from bench import typed
 from bench.errors import BenchError
-from bench.files import read_text
 from bench.names import canonical, nearest
 
 _FOLDER = Path(__file__).resolve().parent / "suites"
+# Control characters have no place in names.
+_Name = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+_Names = Annotated[tuple[_Name, ...], Meta(min_length=1)]
+_Numbers = Annotated[tuple[Annotated[int, Meta(ge=1, le=(1 << 63) - 1)], ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Suite:
     """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: shifted test sets too."""
 
-    name: str
-    title: str
-    backbones: tuple[str, ...]
-    datasets: tuple[str, ...]
-    methods: tuple[str, ...]
-    shots: tuple[int, ...]
-    seeds: tuple[int, ...]
-    prompts: tuple[str, ...] = ()
+    name: _Name
+    title: _Name
+    backbones: _Names
+    datasets: _Names
+    methods: _Names
+    shots: _Numbers
+    seeds: _Numbers
+    prompts: tuple[_Name, ...] = ()
     targets: bool = False
-    sweeps: tuple[str, ...] = ()
+    sweeps: tuple[_Name, ...] = ()
 
 
 def names() -> list[str]:
@@ -37,7 +42,10 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str) -> Suite:
-    """A suite by name or from a TOML file. Raises BenchError with the nearest name or key."""
+    """A suite by name or from a TOML file.
+
+    Raises BenchError with the nearest name or key, or with the field that is of another type or range.
+    """
     path = Path(name_or_path)
     if path.suffix == ".toml" and path.is_file():
         return _read(path)
@@ -51,18 +59,9 @@ def load(name_or_path: str) -> Suite:
 
 @lru_cache
 def _read(file: Path) -> Suite:
-    try:
-        table: dict[str, Any] = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
-        raise BenchError(f"{file}: not a readable TOML file: {error}") from error
-    known = [f.name for f in fields(Suite)]
-    for key in table:
-        if key not in known:
-            raise BenchError(f"{file}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known)}")
-    missing = [f.name for f in fields(Suite)[:7] if f.name not in table]
-    if missing:
+    table = typed.toml(file, dict[str, Any])
+    names_ = [f.name for f in fields(Suite)]
+    typed.known(table, names_, str(file))
+    if missing := [name for name in names_[:7] if name not in table]:
         raise BenchError(f"{file}: needs {', '.join(missing)}")
-    axes: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
-    }
-    return Suite(**axes)
+    return typed.converted(table, Suite, str(file))

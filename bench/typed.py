@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from bench.errors import BenchError
-from bench.files import read_bytes, read_text
+from bench.files import read_text
+from bench.names import nearest, shown
 
 T = TypeVar("T")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<at>.*)`)?$", re.S)
@@ -22,11 +25,12 @@ class Odd(BenchError):
 
 def json(file: Path, kind: type[T]) -> T:
     """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
-    return decoded(read_bytes(file), kind, str(file))
+    return decoded(_text(file).encode(), kind, str(file))
 
 
 def decoded(data: bytes, kind: type[T], where: str) -> T:
     """JSON text as ``kind``; ``where`` names it in messages. Raises Odd."""
+    _refuse_mark(data.startswith(codecs.BOM_UTF8), where)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -35,13 +39,25 @@ def decoded(data: bytes, kind: type[T], where: str) -> T:
 
 def toml(file: Path, kind: type[T]) -> T:
     """The content of a TOML file as ``kind``. Raises Odd where it is not TOML, or of another type."""
+    text = _text(file)
+    _refuse_mark(text.startswith("\ufeff"), str(file))
     try:
-        table = tomllib.loads(read_text(file))
+        table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, BenchError):
-            raise
         raise Odd(f"{file}: not TOML ({said(error)})") from error
     return converted(table, kind, str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except BenchError as error:
+        raise Odd(str(error)) from error
+
+
+def _refuse_mark(marked: bool, where: str) -> None:
+    if marked:
+        raise Odd(f"{where}: begins with a byte order mark: save it as UTF-8 without one")
 
 
 def converted(value: Any, kind: type[T], where: str) -> T:
@@ -49,7 +65,19 @@ def converted(value: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        raise Odd(f"{where}: {said(error)}") from error
+        reason = said(
+            error
+        )  # of a list it begins with the place: ``split.json: train`` and ``[3]: Expected``
+        raise Odd(f"{where}{reason}" if reason.startswith("[") else f"{where}: {reason}") from error
+
+
+def known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raise Odd, with the nearest name, for the first key of ``table`` that is not among ``keys``."""
+    names = tuple(keys)
+    for key in table:
+        if key not in names:
+            near = nearest(key, names)
+            raise Odd(f"{where}: unknown key '{shown(key)}'{near}; known: {', '.join(names) or 'none'}")
 
 
 def said(error: Exception) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.clip import config as configuration
 from bench.clip import weights
 from bench.clip.weights import QUICK, Preprocess
 from bench.errors import BenchError, MissingWeights
-from bench.files import digest, read_json
+from bench.files import digest
 from bench.names import canonical
 from bench.paths import from_home
 
@@ -70,8 +71,8 @@ def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
 
     ``pocket-rn``, ``pocket-vit``: embedded. ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with
     QuickGELU. ``ARCH/TAG``: open_clip's pretrained tag. ``ARCH@FILE``: safetensors or a PyTorch state dict.
-    Raises MissingWeights naming the command that gets them, BenchError for an unknown name or a file that
-    runs code.
+    Raises MissingWeights naming the command that gets them, BenchError for an unknown name, a file that runs
+    code, or one whose header or configuration is not what it should be.
     """
     if canonical(name) in POCKET:
         return _pocket(canonical(name))
@@ -88,18 +89,19 @@ def _pocket(name: str) -> BackboneSpec:
         raise MissingWeights(
             f"{name} is not in this installation (no {file}): install fewshot-clip-bench again"
         )
-    return _spec(name, name, name, file, weights.embedded_config(file) or {}, preset="quick")
+    config = weights.embedded_config(file)
+    if config is None:
+        raise BenchError(f"{file}: header: no config; install fewshot-clip-bench again")
+    return _spec(name, name, name, file, config, preset="quick")
 
 
 def _local(arch: str, file: Path, allow_torchscript: bool) -> BackboneSpec:
-    if not file.is_file():
-        raise MissingWeights(f"no weights file at {file}: write ARCH@FILE with the path of an existing file")
+    weights.regular(file)
     config = weights.embedded_config(file)
     if config is None:
         arch = weights.architecture(arch)
-        config = read_json(weights.architectures()[arch])
-    beside = file.parent / "open_clip_config.json"
-    settings = read_json(beside).get("preprocess_cfg", {}) if beside.is_file() else {}
+        config = configuration.of_file(weights.architectures()[arch])
+    settings = configuration.beside(file)
     # Sigmoid-trained models see squashed images, with pixels scaled to [-1, 1].
     if not settings and "init_logit_bias" in config:
         settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
@@ -117,13 +119,13 @@ def _downloaded(arch: str, tag: str, allow_torchscript: bool) -> BackboneSpec:
         mend = f"run `bench weights get {label}`, or name a file of them: --backbone {named}@FILE"
         raise MissingWeights(f"the weights of {label} are not on this machine: {mend}")
     file, record = here
-    quick = bool(record["quick_gelu"])
+    quick = record.quick_gelu
     if arch.endswith(QUICK) and not quick:
         raise BenchError(f"{label} was trained with exact GELU: write {label}, without '{QUICK}'")
     if quick and base + QUICK in weights.architectures():
         arch = base + QUICK
-    config = read_json(weights.architectures()[arch]) | {"quick_gelu": quick}
-    return _spec(label, arch, tag, file, config, record["preprocess"], allow_torchscript=allow_torchscript)
+    config = configuration.of_file(weights.architectures()[arch]) | {"quick_gelu": quick}
+    return _spec(label, arch, tag, file, config, record.preprocess, allow_torchscript=allow_torchscript)
 
 
 def _spec(

@@ -1,66 +1,137 @@
-"""From a weights file to an open_clip model: reading without running code, QuickGELU guard, name fitting."""
+"""From a weights file to an open_clip model: reading without running code, QuickGELU guard, name fitting.
+
+Nothing is believed: what the file holds is bounded by its size, what its configuration asks for is laid out
+without memory and compared with the tensors before memory is given to it, and no number may be infinite.
+"""
 
 from __future__ import annotations
 
-import pickle
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.clip import weights
 from bench.clip.download import network
 from bench.clip.spec import BackboneSpec
 from bench.errors import BenchError
+from bench.names import shown
 
 State = dict[str, Tensor]
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+_ROWS, _IDS, _TABLE = "token_embedding.rows", "token_embedding.ids", "token_embedding.weight"
+_BYTE_PAIRS = 49408  # tokens of OpenAI's vocabulary
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_EIGHTHS = {torch.float8_e4m3fn, torch.float8_e5m2}
+_WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def build(spec: BackboneSpec) -> Any:
-    """The open_clip model that a spec describes, weights loaded, fp32, on the CPU."""
+    """The open_clip model that a spec describes, weights loaded, fp32, on the CPU.
+
+    Raises BenchError for a file that cannot be read, that holds something else than finite numbers, or that
+    does not fit the architecture.
+    """
     state, from_archive = read(spec)
+    _refuse_others(state, spec)
+    state = _whole(state, spec)
+    _refuse_infinite(state, spec)
     refuse_exact_gelu(spec, state, from_archive)
     model = _model(spec)
-    _fill(model, state, spec)
+    model.load_state_dict(_named(model, state))
     return model
 
 
 def read(spec: BackboneSpec) -> tuple[State, bool]:
-    """A file's tensors in fp32, and whether it is laid out like OpenAI's TorchScript archives.
+    """A file's tensors as they are stored, and whether it is laid out like OpenAI's TorchScript archives.
 
-    PyTorch files are read with ``weights_only``: anything but tensors and plain containers is a BenchError.
+    PyTorch files are read with ``weights_only``: anything but tensors and plain containers is a BenchError,
+    and so is a tensor that takes more memory than the file can hold.
     """
-    if spec.file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(spec.file)
-    elif spec.torchscript:
-        # torch leaves ``jit.load`` untyped, and nothing else reads such a file
-        archive = torch.jit.load(str(spec.file), map_location="cpu")  # type: ignore[no-untyped-call]
-        state = dict(archive.state_dict())
-    else:
-        try:
-            content = torch.load(spec.file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0]
+    weights.regular(spec.file)
+    try:
+        content = _content(spec)
+    except BenchError:
+        raise
+    except Exception as error:  # damaged and hostile files make the readers raise nearly every kind
+        reason = _reason(error)
+        raise BenchError(
+            f"{spec.file} is not a plain state dict ({reason}): save it as safetensors"
+        ) from error
+    inner = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(inner, dict):
+        raise BenchError(f"{spec.file} is not a plain state dict (it holds none): save it as safetensors")
+    state = {
+        name.removeprefix("module."): x
+        for name, x in inner.items()
+        if isinstance(name, str) and isinstance(x, Tensor)
+    }
+    for name, x in state.items():
+        if x.layout is not torch.strided or x.dtype not in _FLOATS | _EIGHTHS | _WHOLE or x.is_meta:
             raise BenchError(
-                f"{spec.file} is not a plain state dict ({reason}): save it as safetensors"
-            ) from error
-        state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+                f"{spec.file}: {shown(name)}: not a tensor of plain numbers ({x.dtype}, {x.layout})"
+            )
+    weights.refuse_swollen(spec.file, sum(x.numel() * x.element_size() for x in state.values()))
     extras = [state.pop(name, None) for name in _ARCHIVE_EXTRAS]
-    if "token_embedding.rows" in state:
-        state["token_embedding.weight"] = _whole_table(state, spec)
     return state, all(extra is not None for extra in extras)
 
 
-def _whole_table(state: State, spec: BackboneSpec) -> Tensor:
-    """Token rows that training touched, put into a table whose other rows are zero."""
-    rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids")
-    table = rows.new_zeros(spec.config["text_cfg"]["vocab_size"], rows.shape[1])
-    table[ids.long()] = rows
-    return table
+def _content(spec: BackboneSpec) -> Any:
+    if spec.file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(spec.file)
+    if spec.torchscript:  # allowed by whoever asked for the spec
+        # torch leaves ``jit.load`` untyped, and nothing else reads such a file
+        archive = torch.jit.load(str(spec.file), map_location="cpu")  # type: ignore[no-untyped-call]
+        return dict(archive.state_dict())
+    return torch.load(spec.file, map_location="cpu", weights_only=True)
+
+
+def _reason(error: Exception) -> str:
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+
+
+def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
+    """The state with a whole token table where the file has only the rows that training touched.
+
+    Other rows are zero. On the device "meta" the table takes no memory. Raises BenchError for rows and ids
+    that do not belong together.
+    """
+    if _ROWS not in state:
+        return state
+    state = dict(state)
+    rows, ids = state.pop(_ROWS), state.pop(_IDS, None)
+    tokens = spec.config["text_cfg"].get("vocab_size", _BYTE_PAIRS)
+    if tokens > _BYTE_PAIRS:
+        raise BenchError(f"{spec.file}: {_ROWS}: only for OpenAI's {_BYTE_PAIRS} tokens, not {tokens}")
+    if (
+        ids is None
+        or rows.ndim != 2
+        or ids.shape != rows.shape[:1]
+        or ids.is_floating_point()
+        or len(set(ids.tolist())) != len(ids)
+        or (len(ids) > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < tokens)
+    ):
+        raise BenchError(f"{spec.file}: {_IDS}: must say once for each of {_ROWS} which token it is")
+    state[_TABLE] = torch.zeros(tokens, rows.shape[1], dtype=rows.dtype, device=device)
+    if device != "meta":
+        state[_TABLE][ids.long()] = rows
+    return state
+
+
+def _refuse_infinite(state: State, spec: BackboneSpec) -> None:
+    """Raise BenchError for the first tensor with a number that is none (NaN) or infinite."""
+    for name, x in state.items():
+        if not x.is_floating_point() or not x.numel():
+            continue
+        low, high = (x.float() if x.dtype in _EIGHTHS else x).aminmax()  # NaN comes through
+        if not (low.isfinite() and high.isfinite()):
+            raise BenchError(
+                f"{spec.file}: {shown(name)}: holds numbers that are not finite: the file is damaged, "
+                "or its training diverged"
+            )
 
 
 def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = False) -> None:
@@ -101,47 +172,91 @@ def _half_released(state: State) -> bool:
     return bool(linear and full) and all(map(is_half, linear)) and not any(map(is_half, full))
 
 
-def _model(spec: BackboneSpec) -> Any:
-    """An open_clip model of the spec's architecture with fresh weights; nothing is fetched."""
+def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
+    """An open_clip model of the spec's architecture with fresh weights; nothing is fetched.
+
+    On the device "meta" it takes no memory. Raises BenchError for a description that cannot be built here.
+    """
     from open_clip import coca_model, model
 
     config = deepcopy(spec.config)
     custom = config.pop("custom_text", False) or bool(config["text_cfg"].get("hf_model_name"))
     kind = coca_model.CoCa if "multimodal_cfg" in config else model.CustomTextCLIP if custom else model.CLIP
-    if config["vision_cfg"].get("timm_model_name"):
+    if name := config["vision_cfg"].get("timm_model_name"):
+        _refuse_unregistered(name, spec)
         config["vision_cfg"]["timm_model_pretrained"] = False
     if config["text_cfg"].get("hf_model_name"):
         config["text_cfg"]["hf_model_pretrained"] = False
-    if not config["text_cfg"].get("hf_model_name"):
-        return kind(**(config | {"quick_gelu": spec.quick_gelu}))
-    try:  # these text towers are described by files of the hub's cache
-        with network(False):
+    try:  # some text towers are described by files of the hub's cache
+        with network(False), torch.device(device):
             return kind(**(config | {"quick_gelu": spec.quick_gelu}))
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever the constructors say to sizes that do not go together
+        reason = _reason(error)
+        if config["text_cfg"].get("hf_model_name"):
+            raise BenchError(
+                f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
+            ) from error
+        raise BenchError(f"{spec.file}: cannot build the architecture {spec.arch} ({reason})") from error
+
+
+def _refuse_unregistered(name: str, spec: BackboneSpec) -> None:
+    """Raise BenchError unless the installed timm has this image tower; it is asked for no other."""
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
         raise BenchError(
-            f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
-        ) from error
+            f"{spec.file}: config: vision_cfg.timm_model_name: the installed timm has no '{name}'"
+        )
 
 
-def _fill(model: Any, state: State, spec: BackboneSpec) -> None:
+def _named(model: Any, state: State) -> State:
+    """Tensors under the names, and single numbers in the shape, that the model gives them."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    state = convert_state_dict(model, state)
+    state = dict(convert_state_dict(model, state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     wanted = model.state_dict()
     for name in ("logit_scale", "logit_bias"):
-        if name in state and name in wanted:
+        if name in state and name in wanted and state[name].numel() == 1:
             state[name] = state[name].reshape(wanted[name].shape)
     state.pop("text.transformer.embeddings.position_ids", None)
-    wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
-    wrong += sorted(n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape)
-    if wrong:
+    return state
+
+
+def _refuse_others(state: State, spec: BackboneSpec) -> None:
+    """Raise BenchError for tensors that the architecture lacks, wants, or wants otherwise."""
+    if reason := _deeper(state, spec) or _differences(state, spec):
         raise BenchError(
-            f"{spec.file} does not fit the architecture {spec.arch} "
-            f"({len(wrong)} tensors differ, first {wrong[0]}): "
+            f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "
             "name the architecture it was trained with, ARCH@FILE"
         )
-    model.load_state_dict(state)
+
+
+def _deeper(state: State, spec: BackboneSpec) -> str:
+    """How a tower has more layers than there are tensors: of very many even an outline takes long."""
+    for part, other in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
+        tower = spec.config[part]
+        layers = 0 if tower.get(other) else tower.get("layers", 0)
+        count = layers if isinstance(layers, int) else sum(layers)
+        if count > len(state):
+            return f"{part} has {count} layers, the file {len(state)} tensors"
+    return ""
+
+
+def _differences(state: State, spec: BackboneSpec) -> str:
+    """How tensors and an outline of the model differ; empty where they do not."""
+    outline = _model(spec, "meta")
+    try:
+        state = _named(outline, _whole(state, spec, "meta"))
+    except (KeyError, IndexError, AttributeError, RuntimeError) as error:  # names that promise more tensors
+        return f"names as of another model, {type(error).__name__}: {_reason(error)}"
+    wanted = outline.state_dict()
+    wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
+    wrong += sorted(n for n in wanted.keys() & state.keys() if not _fits(wanted[n], state[n]))
+    return f"{len(wrong)} tensors differ, first {shown(wrong[0])}" if wrong else ""
+
+
+def _fits(wanted: Tensor, given: Tensor) -> bool:
+    return wanted.shape == given.shape and (given.is_floating_point() or not wanted.is_floating_point())

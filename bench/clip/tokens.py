@@ -11,9 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from bench.clip import config, weights
 from bench.clip.cleaning import is_byte_pair
 from bench.clip.spec import BackboneSpec
 from bench.clip.text import bpe_tokenizer
+from bench.errors import BenchError
 
 
 def tokenizer(spec: BackboneSpec) -> Any:
@@ -25,6 +27,17 @@ def tokenizer(spec: BackboneSpec) -> Any:
         return bpe_tokenizer(int(spec.config["text_cfg"].get("context_length", 77)))
     from bench.clip.download import hub_tokenizer
 
+    # open_clip knows tokenisers by its own architectures, and takes byte pairs for one that it does not know
+    named = config.of_file(weights.architectures()[weights.architecture(spec.arch)])["text_cfg"]
+    read, known = (
+        (text.get("hf_tokenizer_name") or text.get("hf_model_name"))
+        for text in (spec.config["text_cfg"], named)
+    )
+    if read != known:
+        raise BenchError(
+            f"{spec.file}: config: its tokeniser is '{read}', and {spec.arch} has {known or 'byte pairs'}: "
+            "name the architecture it was trained with, ARCH@FILE"
+        )
     return hub_tokenizer(spec.arch, fetch=False)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from bench.errors import BenchError
-from bench.files import read_json, sha256_file, write_json
+from msgspec import Meta, Struct
+
+from bench import typed
+from bench.clip import config
+from bench.errors import BenchError, MissingWeights
+from bench.files import sha256_file, write_json
 from bench.names import canonical, nearest
 from bench.paths import from_home
 
@@ -23,6 +26,9 @@ RECORD = "weights.json"
 QUICK = "-quickgelu"  # ends the name of an architecture with QuickGELU
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than littering their folder
+# A file's tensors share parts of it at times, but what holds many times its size was made to fill a memory.
+_AT_MOST, _SLACK = 4, 1 << 20
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,26 @@ class Preprocess:
             settings.get("interpolation") or default.interpolation,
             settings.get("resize_mode") or default.resize_mode,
         )
+
+
+class Record(Struct, forbid_unknown_fields=True):
+    """What ``bench weights get`` notes about weights (``weights.json`` beside them).
+
+    ``file``: a name in that folder. ``preprocess``: open_clip's ``preprocess_cfg``.
+    """
+
+    arch: str
+    tag: str
+    file: Annotated[str, Meta(pattern=r"^[\w-][\w.-]*\Z")]
+    sha256: _Sha256
+    quick_gelu: bool
+    preprocess: dict[str, Any]
+
+
+class _Memo(Struct):
+    size: int
+    mtime_ns: int
+    sha256: _Sha256
 
 
 def folder() -> Path:
@@ -74,13 +100,20 @@ def architecture(name: str) -> str:
     return known[canonical(name)]
 
 
-def stored(arch: str, tag: str) -> tuple[Path, dict[str, Any]] | None:
-    """File and record of downloaded weights, or None; the record says what open_clip knows about the tag."""
+def stored(arch: str, tag: str) -> tuple[Path, Record] | None:
+    """File and record of downloaded weights, or None; the record says what open_clip knows about the tag.
+
+    Raises Odd for a record of other fields or types.
+    """
     home = folder() / arch / tag
     if not (home / RECORD).is_file():
         return None
-    record = read_json(home / RECORD)
-    file = home / record["file"]
+    try:
+        record = typed.json(home / RECORD, Record)
+        config.preprocessing(record.preprocess, f"{home / RECORD}: preprocess")
+    except typed.Odd as error:
+        raise typed.Odd(f"{error}; delete it and get the weights again: bench weights get") from error
+    file = home / record.file
     return (file, record) if file.is_file() else None
 
 
@@ -100,36 +133,64 @@ def file_hash(path: Path) -> str:
         return sha256_file(path)
     seen = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     memo = path.with_name(path.name + ".sha256.json")
-    with contextlib.suppress(OSError, ValueError):
-        record = read_json(memo)
-        if (
-            isinstance(record, dict)
-            and {k: record.get(k) for k in seen} == seen
-            and len(record["sha256"]) == 64
-        ):
-            return str(record["sha256"])
+    with contextlib.suppress(OSError, typed.Odd):
+        known = typed.json(memo, _Memo)
+        if {"size": known.size, "mtime_ns": known.mtime_ns} == seen:
+            return known.sha256
     sha256 = sha256_file(path)
     with contextlib.suppress(OSError):  # a read-only folder only costs the time to hash again
         write_json(memo, {**seen, "sha256": sha256})
     return sha256
 
 
+def regular(file: Path) -> Path:
+    """The file itself. Raises MissingWeights for a path with no regular file: a folder, a pipe, nothing."""
+    if not file.is_file():
+        what = "is no regular file" if file.exists() else "is not there"
+        raise MissingWeights(f"no weights at {file}: it {what}; write ARCH@FILE with the path of a file")
+    return file
+
+
 def embedded_config(path: Path) -> dict[str, Any] | None:
-    """The architecture in a safetensors file's metadata (key ``config``, open_clip's words), or None."""
+    """The architecture in a safetensors file's metadata (key ``config``, open_clip's words), or None.
+
+    Raises BenchError for a header that does not fit the file, Odd for a configuration that is none.
+    """
     if path.suffix != ".safetensors":
         return None
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise BenchError(f"{path} is not a whole safetensors file: fetch or copy it again")
-        header = json.loads(file.read(length))
-    text = header.get("__metadata__", {}).get("config")
-    return json.loads(text) if text else None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:  # it checks the whole header and reads no tensor
+            text = (file.metadata() or {}).get("config")
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(
+            f"{path}: header: not a whole safetensors file ({reason}): fetch or copy it again"
+        ) from error
+    return config.architecture(text.encode(), f"{path}: header: config") if text else None
 
 
 def is_torchscript(path: Path) -> bool:
-    """True for a TorchScript archive (OpenAI's original files are such), which runs code when loaded."""
+    """True for a TorchScript archive (OpenAI's original files are such), which runs code when loaded.
+
+    Raises BenchError for a zip archive that is damaged, or that unpacks to far more than its size.
+    """
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
+        raise BenchError(f"{path}: a damaged archive ({error}): fetch or copy it again") from error
+    refuse_swollen(path, sum(entry.file_size for entry in entries))
+    return any(entry.filename.endswith("/constants.pkl") for entry in entries)
+
+
+def refuse_swollen(path: Path, holds: int) -> None:
+    """Raise BenchError where what a file holds (bytes) is many times its size."""
+    size = path.stat().st_size
+    if holds > _AT_MOST * size + _SLACK:
+        raise BenchError(
+            f"{path}: a file of {size / 1e6:.3g} MB that unpacks to {holds / 1e6:.3g} MB is no weights file"
+        )

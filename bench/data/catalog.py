@@ -11,12 +11,12 @@ import hashlib
 import importlib
 import os
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from bench import typed
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, parse, read_toml
 from bench.errors import BenchError
@@ -162,6 +162,4 @@ def _mined(file: Path) -> dict[str, tuple[str, ...]]:
     """Published mined templates per dataset (datasets 5.5); labels chose them, so tables mark them."""
     if not file.is_file():
         return {}
-    return {
-        name: tuple(templates) for name, templates in tomllib.loads(file.read_text(encoding="utf-8")).items()
-    }
+    return typed.toml(file, dict[str, tuple[str, ...]])

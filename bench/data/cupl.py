@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from bench import typed
 from bench.data.layout import first_existing
 from bench.data.spec import CuplRule, DatasetSpec
 from bench.errors import BenchError, MissingData
-from bench.files import read_json
-from bench.names import nearest, quoted
+from bench.names import nearest, quoted, shown
 from bench.paths import datasets_dir
 
+_Sentences = Annotated[tuple[Annotated[str, Meta(max_length=100_000)], ...], Meta(min_length=1)]
 OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class name to sentences
 
 
@@ -38,12 +41,7 @@ def sentences(
     file = first_existing(folder / name for name in rule.files)
     if file is None:
         raise MissingData(f"{spec.name}: {folder} holds no {wanted}. {rule.note}".strip())
-    try:
-        content = read_json(file)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise BenchError(f"{file}: must be a JSON object of class name to list of sentences")
+    content = typed.json(file, dict[str, Any])  # keys of no class may hold anything
     return _by_class(rule, classnames, content, str(file))
 
 
@@ -54,7 +52,7 @@ def own_sentences(spec: DatasetSpec) -> Mapping[str, Any]:
 
 @lru_cache
 def _own(file: Path) -> dict[str, dict[str, Any]]:
-    return read_json(file) if file.is_file() else {}
+    return typed.json(file, dict[str, dict[str, Any]]) if file.is_file() else {}
 
 
 def _by_class(
@@ -63,10 +61,10 @@ def _by_class(
     sentences = []
     for classname in classnames:
         key = find_key(rule, classname, content)
-        lines = content[key]
-        if not lines or not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise BenchError(f"{file}: '{key}' must be a list of sentences")
-        sentences.append(tuple(lines))
+        try:
+            sentences.append(typed.converted(content[key], _Sentences, f"{file}: '{shown(key)}'"))
+        except typed.Odd as error:
+            raise BenchError(f"{error}; a class has a list of sentences") from error
     return tuple(sentences)
 
 

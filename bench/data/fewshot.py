@@ -6,13 +6,32 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from bench import typed
 from bench.data.dataset import Dataset, Draw, Items, path_digest
 from bench.errors import BenchError, MissingData
-from bench.files import digest, read_json
+from bench.files import digest
 
 MAX_VAL_SHOTS = 4
+_Whole = int | Annotated[str, Meta(pattern=r"^[0-9]{1,18}\Z")]  # some tools write numbers as strings
+
+
+class _Image(Struct):
+    impath: str
+    label: _Whole
+
+
+class _Part(Struct):
+    data: list[_Image]
+    indices: list[_Whole]
+
+
+class _Index(Struct):
+    train: _Part
+    val: _Part
 
 
 def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
@@ -73,11 +92,7 @@ def export_index(dataset: Dataset, drawn: Draw) -> dict[str, Any]:
 
 def read_index(dataset: Dataset, file: Path) -> Draw:
     """The draw recorded in an index file on disk; see ``import_index``."""
-    try:
-        content = read_json(file)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: cannot be read as JSON: {error}") from error
-    return import_index(dataset, content, f"index file {file.name}")
+    return import_index(dataset, typed.json(file, dict[str, Any]), f"index file {file.name}")
 
 
 def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "index file") -> Draw:
@@ -89,8 +104,9 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
     """
     _require_train(dataset)
     parts: dict[str, tuple[Items, tuple[int, ...]]] = {}
-    for name, items in (("train", dataset.train), ("val", dataset.val)):
-        rows = list(_rows(content, name, where))
+    index = _index(content, where)
+    for name, part, items in (("train", index.train, dataset.train), ("val", index.val, dataset.val)):
+        rows = list(_rows(part, f"{where}: {name}"))
         if dataset.own_split:
             parts[name] = _by_path(dataset, rows, where), tuple(position for _, _, position in rows)
             continue
@@ -112,15 +128,21 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
     return Draw(train, val, train_indices, val_indices, _pair_digest(train, val), f"from {where}")
 
 
-def _rows(content: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, int, int]]:
+def _rows(part: _Part, where: str) -> Iterator[tuple[str, int, int]]:
+    if len(part.data) != len(part.indices):
+        raise BenchError(f"{where}: {len(part.data)} images and {len(part.indices)} indices")
+    for item, position in zip(part.data, part.indices, strict=True):
+        yield item.impath.replace("\\", "/"), int(item.label), int(position)
+
+
+def _index(content: Mapping[str, Any], where: str) -> _Index:
     try:
-        data, indices = content[name]["data"], content[name]["indices"]
-        for item, position in zip(data, indices, strict=True):
-            yield str(item["impath"]).replace("\\", "/"), int(item["label"]), int(position)
-    except (KeyError, TypeError, ValueError) as error:
+        return typed.converted(content, _Index, where)
+    except typed.Odd as error:
+        reason = str(error).removeprefix(f"{where}: ")
         raise BenchError(
             f"{where}: not a Cross-Modal index file, which holds "
-            f'{{"train": {{"data": [...], "indices": [...]}}, "val": ...}} ({type(error).__name__}: {error})'
+            f'{{"train": {{"data": [...], "indices": [...]}}, "val": ...}} ({reason})'
         ) from error
 
 

@@ -14,20 +14,26 @@ from bench.data.imagefile import is_image
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import read_split
 from bench.errors import BenchError
-from bench.names import few
+from bench.files import read_text
+from bench.names import few, shown
 from bench.paths import datasets_dir
 
 CUT_SEED = 0
 VAL_SHARE = 0.2
 
 
-def class_list(name: str) -> dict[str, str]:
+def class_list(name: str, dataset: str = "imagenet") -> dict[str, str]:
     """WordNet id to class name in label order, from a class list that comes with the program.
 
     The published names are used whatever ``classnames.txt`` lies beside the images: other names change
-    accuracy.
+    accuracy. Raises BenchError, which begins with the ``dataset`` that asks, for any other file.
     """
-    lines = (datasets_dir() / name).read_text(encoding="utf-8").splitlines()
+    file = datasets_dir() / name
+    if Path(name).name != name or file.suffix != ".txt" or not file.is_file():
+        raise BenchError(
+            f"{dataset}: [options] classes: no class list '{shown(name)}' comes with the program"
+        )
+    lines = read_text(file).splitlines()
     return dict(line.split(" ", 1) for line in lines if line.strip())
 
 
@@ -42,7 +48,7 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
     names.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", split="split_ImageNet.json")
-    names = class_list(options["classes"])
+    names = class_list(options["classes"], spec.name)
     file = layout.first_existing(layout.file_candidates(spec, place, options["split"]))
     root = layout.image_folder(spec, place, must_hold=("val", "train"))
     notes: tuple[str, ...] = ()
@@ -105,8 +111,10 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
     With ``wnids``, labels count within that list and ``classes`` holds the rows of ImageNet's class list.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", wnids=[])
-    names = class_list(options["classes"])
+    names = class_list(options["classes"], spec.name)
     rows = {wnid: row for row, wnid in enumerate(names)}
+    if unknown := [wnid for wnid in options["wnids"] if wnid not in rows]:
+        raise BenchError(f"{spec.name}: [options] wnids: not in the class list: {few(unknown)}")
     chosen: Sequence[str] = options["wnids"] or list(names)
     classes = tuple(rows[wnid] for wnid in chosen) if options["wnids"] else None
     return _test_set(
@@ -116,7 +124,7 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
 
 def number_folders(spec: DatasetSpec, place: Place) -> Dataset:
     """A test set of folders named 0, 1, 2, ...: the label is the number, not the rank in a sorted listing."""
-    names = class_list(spec.option_values(classes="imagenet-classnames.txt")["classes"])
+    names = class_list(spec.option_values(classes="imagenet-classnames.txt")["classes"], spec.name)
     folders = {wnid: str(number) for number, wnid in enumerate(names)}
     return _test_set(spec, place, folders, tuple(names.values()), None)
 

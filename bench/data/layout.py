@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.data.imagefile import FolderSource
 from bench.data.spec import DatasetSpec
-from bench.errors import MissingData
+from bench.errors import BenchError, MissingData
 from bench.names import shown
 from bench.paths import from_home
 
@@ -21,6 +21,8 @@ def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
 
     Raises MissingData when the description needs a data root and none is given.
     """
+    if not spec.folders:
+        raise BenchError(f'{spec.name}: its description names no folder: add a line  folder = "..."')
     roots = [root for root in (spec.base, place.data_root) if root is not None]
     folders = [from_home(folder) for folder in spec.folders]
     tried = [root / folder for root in roots for folder in folders if not folder.is_absolute()]

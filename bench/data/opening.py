@@ -6,7 +6,6 @@ have no ``Opening``. People's own images come in every form; their ``Opening`` s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +67,6 @@ def _colour(name: Any, where: str) -> tuple[int, int, int]:
 def _white(value: Any, where: str) -> float | None:
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+    if type(value) not in (int, float) or not 0 < value <= 1e300:
         raise BenchError(f"{where}: white must be a number above 0, such as 4095, not {value!r}")
     return float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.data import layout
@@ -10,9 +11,12 @@ from bench.data.catalog import Place
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.imagefile import escapes
 from bench.data.spec import DatasetSpec
-from bench.data.splitfile import Split, read_split
+from bench.data.splitfile import PARTS, Split, read_split
 from bench.errors import BenchError
 from bench.files import read_text, sha256_file
+from bench.names import short, shown
+
+_LONGEST = 4096  # characters of a line
 
 
 def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
@@ -23,6 +27,8 @@ def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
     Options: ``file``, its name; ``sha256`` of the published file, so that another one is noted.
     """
     options = spec.option_values(file="", sha256="")
+    if not options["file"]:
+        raise BenchError(f'{spec.name}: its description names no split file: add [options] file = "..."')
     candidates = layout.file_candidates(spec, place, options["file"])
     file = layout.first_existing(candidates)
     if file is None:
@@ -52,32 +58,53 @@ def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
     file = layout.first_existing(candidates)
     if file is None:
         raise layout.missing(spec, f"the class list {options['classes']}", candidates, spec.get)
-    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    names = [line for _, line in _lines(file)]
     labels = {name: label for label, name in enumerate(names)}
+    if len(labels) < len(names):
+        twice = next(name for label, name in enumerate(names) if labels[name] != label)
+        raise BenchError(f"{file}: '{shown(twice)}' is listed twice")
+    seen: set[str] = set()
     parts = {
-        part: _aircraft_list(file.parent / options["lists"].format(part=part), labels, spec)
-        for part in ("train", "val", "test")
+        part: _aircraft_list(file.parent / options["lists"].replace("{part}", part), labels, spec, seen)
+        for part in PARTS
     }
     split = Split(parts["train"], parts["val"], parts["test"], tuple(names))
     return build(spec, place, split, layout.image_folder(spec, place), [])
 
 
-def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec) -> Items:
+def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec, seen: set[str]) -> Items:
+    """The images of a part's list with their labels; ``seen`` gathers those of all parts."""
     if not file.is_file():
         raise layout.missing(spec, f"the list {file.name}", [file], spec.get)
     paths: list[str] = []
     chosen: list[int] = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
-            continue
-        image, _, name = line.strip().partition(" ")  # ids keep leading zeros and names may hold blanks
+    for number, line in _lines(file):
+        image, _, name = line.partition(" ")  # ids keep leading zeros and names may hold blanks
+        path = f"{image}.jpg"
         if name not in labels:
-            raise BenchError(f"{file}: line {number}: '{name}' is not in the class list")
-        if escapes(image):
-            raise BenchError(f"{file}: line {number}: image {image!r} leaves the image folder")
-        paths.append(f"{image}.jpg")
+            raise BenchError(f"{file}: line {number}: '{short(shown(name))}' is not in the class list")
+        if escapes(path):
+            raise BenchError(f"{file}: line {number}: path '{shown(path)}' leaves the image folder")
+        if path in seen:
+            raise BenchError(f"{file}: line {number}: '{shown(image)}' is listed twice")
+        seen.add(path)
+        paths.append(path)
         chosen.append(labels[name])
+    if not paths:
+        raise BenchError(f"{file}: lists no image")
     return Items(tuple(paths), tuple(chosen))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a list that hold something, stripped, with their numbers. Raises BenchError for others."""
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if "\ufeff" in line or "\0" in line or len(line) > _LONGEST:
+            what = "longer than any name" if len(line) > _LONGEST else "not plain text"
+            raise BenchError(
+                f"{file}: line {number}: {what}: save it as UTF-8 text without a byte order mark"
+            )
+        if text := line.strip():
+            yield number, text
 
 
 def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: list[str]) -> Dataset:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from bench import typed
 from bench.data import opening
 from bench.data.opening import Opening
 from bench.errors import BenchError
-from bench.files import read_text
-from bench.names import nearest
+from bench.names import shown
 
 TOP_KEYS = ("name", "title", "kind", "reader", "recipe_as", "source", "targets", "licence", "get", "folder")
 TABLES: dict[str, tuple[str, ...] | None] = {
@@ -24,8 +26,36 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "classnames": ("rule", "names", "rename", "drop", "sha256"),
     "options": None,  # the reader's own settings, checked by the reader through ``DatasetSpec.option_values``
 }
+_PARAGRAPHS = (
+    "get",
+    "licence",
+    "note",
+    "rule",
+)  # texts that may have several lines; names and paths have one
 OWN_READER = "folder"
 DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+class _Counts(Struct):
+    classes: Annotated[int, Meta(ge=0, le=10**12)] = 0
+    train: Annotated[int, Meta(ge=0, le=10**12)] = 0
+    val: Annotated[int, Meta(ge=0, le=10**12)] = 0
+    test: Annotated[int, Meta(ge=0, le=10**12)] = 0
+
+
+class _Cupl(Struct):
+    files: list[str] = []
+    rule: str = "name"
+    keys: dict[str, str] = {}
+    note: str = ""
+
+
+class _Classnames(Struct):
+    rule: str = ""
+    names: list[str] = []
+    rename: dict[str, str] = {}
+    drop: list[str] = []
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 @dataclass(frozen=True)
@@ -93,20 +123,38 @@ class DatasetSpec:
         return "/".join(Path(self.place).parts[-2:])
 
     def option_values(self, **defaults: Any) -> dict[str, Any]:
-        """The reader's options over their defaults; an option the reader does not know is an error."""
-        _known(self.extra, defaults, f"{self.name}: [options]")
-        return {**defaults, **self.extra}
+        """The reader's options over their defaults.
+
+        Raises Odd for an option that the reader does not know, or of another type than its default: lists
+        hold strings, tables strings or lists of them.
+        """
+        where = f"{self.name}: [options]"
+        typed.known(self.extra, defaults, where)
+        return defaults | {
+            name: typed.converted(
+                value, _OPTIONS.get(type(defaults[name]), type(defaults[name])), f"{where} {name}"
+            )
+            for name, value in self.extra.items()
+        }
+
+
+_OPTIONS: dict[type, Any] = {list: list[str], dict: dict[str, str | list[str]]}
 
 
 def read_toml(file: Path, own: bool = False) -> DatasetSpec:
     """The description in ``file``; ``own``: of a user's own images.
 
-    Raises BenchError for a key unknown, missing or of the wrong type.
+    Raises BenchError for a key unknown, missing or of the wrong type, and for a name or a path with control
+    characters.
     """
     try:
-        table = tomllib.loads(read_text(file))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = typed.toml(file, dict[str, Any])
+    except OSError as error:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
+    try:
+        _refuse_controls(table, str(file))
+    except RecursionError as error:  # tables of many parts: [a.a.a.a]
+        raise typed.Odd(f"{file}: nested too deeply") from error
     return parse(table, str(file), file.resolve().parent, own)
 
 
@@ -115,7 +163,7 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: b
 
     ``own``: of a user's own images, as class folders always are; it decides how images are opened.
     """
-    _known(table, (*TOP_KEYS, *TABLES), where)
+    typed.known(table, (*TOP_KEYS, *TABLES), where)
     for key in TOP_KEYS:
         _typed(table, key, list if key == "targets" else str, where)
     parts: dict[str, dict[str, Any]] = {}
@@ -123,12 +171,13 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: b
         _typed(table, name, dict, where)
         parts[name] = table.get(name, {})
         if keys is not None:
-            _known(parts[name], keys, f"{where}: [{name}]")
+            typed.known(parts[name], keys, f"{where}: [{name}]")
     if not table.get("name"):
         raise BenchError(f'{where}: needs a line  name = "..."')
     for key, value in parts["counts"].items():
         if type(value) is not int or value < 0:
             raise BenchError(f"{where}: [counts] {key} must be a whole number, not {value!r}")
+    typed.converted(parts["counts"], _Counts, f"{where}: [counts]")
     layout, folder, reader = parts["layout"], table.get("folder"), table.get("reader", OWN_READER)
     folders = _strings(layout, "folders", where) or ((folder,) if folder else ())
     return DatasetSpec(
@@ -167,22 +216,13 @@ def _templates(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...
 
 
 def _cupl(table: Mapping[str, Any], where: str) -> CuplRule:
-    return CuplRule(
-        _strings(table, "files", where),
-        table.get("rule", "name"),
-        dict(table.get("keys", {})),
-        table.get("note", ""),
-    )
+    read = typed.converted(table, _Cupl, f"{where}: [cupl]")
+    return CuplRule(tuple(read.files), read.rule, read.keys, read.note)
 
 
 def _classnames(table: Mapping[str, Any], where: str) -> ClassnameRule:
-    return ClassnameRule(
-        table.get("rule", ""),
-        _strings(table, "names", where),
-        dict(table.get("rename", {})),
-        _strings(table, "drop", where),
-        table.get("sha256", ""),
-    )
+    read = typed.converted(table, _Classnames, f"{where}: [classnames]")
+    return ClassnameRule(read.rule, tuple(read.names), read.rename, tuple(read.drop), read.sha256)
 
 
 def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -199,10 +239,16 @@ def _typed(table: Mapping[str, Any], key: str, kind: type, where: str) -> None:
         raise BenchError(f"{where}: {key} must be {word}, not {table[key]!r}")
 
 
-def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    known = tuple(keys)
-    for key in table:
-        if key not in known:
-            raise BenchError(
-                f"{where}: unknown key '{key}'{nearest(key, known)}; known: {', '.join(known) or 'none'}"
-            )
+def _refuse_controls(value: Any, where: str, several_lines: bool = False) -> None:
+    """Raise Odd for control characters in a parsed file's strings and keys; some texts have several lines."""
+    if isinstance(value, str):
+        allowed = "\n\t" if several_lines else ""
+        if any(unicodedata.category(c) == "Cc" and c not in allowed for c in value):
+            raise typed.Odd(f"{where}: control characters in '{shown(value)[:80]}'")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_controls(key, where)
+            _refuse_controls(inner, f"{where}: {key}", key in _PARAGRAPHS)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_controls(inner, where, several_lines)

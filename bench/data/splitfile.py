@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from bench import typed
 from bench.data.dataset import Items
 from bench.data.imagefile import escapes, spelled
 from bench.errors import BenchError
-from bench.files import read_json
 from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
+# Image, label, class name; no file system has longer names, and no class name is read to its end that is.
+_Rows = list[
+    tuple[Annotated[str, Meta(max_length=4096)], int, Annotated[str, Meta(min_length=1, max_length=4096)]]
+]
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,16 @@ class Split:
 def read_split(file: Path) -> Split:
     """Read and check a split file; no image is looked at. Paths get one spelling (``imagefile.spelled``).
 
-    Raises BenchError when it is not exactly three lists of ``[path, label, class name]``, when labels are not
-    0..C-1 with one name each and all in train, when a path occurs twice, or when one leaves the image folder.
+    Raises BenchError when it is not exactly three lists of ``[path, label, class name]``, when train or test
+    is empty, when labels are not 0..C-1 with one name each and all in train, when a path occurs twice, or
+    when one leaves the image folder.
     """
     try:
-        content = read_json(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BenchError(
-            f"{file}: cannot be read as JSON ({error}); download the split file again"
-        ) from error
+        content = typed.json(file, dict[str, Any])
+    except OSError as error:
+        raise BenchError(f"{file}: {error.strerror}; download the split file again") from error
+    except BenchError as error:
+        raise BenchError(f"{error}; download the split file again") from error
     return parse_split(content, str(file))
 
 
@@ -47,6 +54,9 @@ def parse_split(content: Any, where: str) -> Split:
     seen: set[str] = set()
     names: dict[int, str] = {}
     lists = {part: _items(content[part], f"{where}: {part}", seen, names) for part in PARTS}
+    for part in ("train", "test"):
+        if not len(lists[part]):
+            raise BenchError(f"{where}: {part} holds no row")
     if sorted(names) != list(range(len(names))):
         raise BenchError(f"{where}: labels must be 0 to {len(names) - 1} without gaps")
     absent = set(names) - set(lists["train"].labels)
@@ -58,21 +68,17 @@ def parse_split(content: Any, where: str) -> Split:
 
 
 def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:
-    if not isinstance(rows, list):
-        raise BenchError(f"{where} must be a list of rows")
     paths: list[str] = []
     labels: list[int] = []
-    for number, row in enumerate(rows):
-        if not (isinstance(row, list) and [type(value) for value in row] == [str, int, str]):
-            raise BenchError(f"{where} row {number} must be [path, label, class name], not {row!r}")
-        listed, label, name = row
+    for number, (listed, label, name) in enumerate(typed.converted(rows, _Rows, where)):
+        at = f"{where}[{number}]"
         path = spelled(listed)
         if escapes(path):
-            raise BenchError(f"{where} row {number}: path {listed!r} leaves the image folder")
+            raise BenchError(f"{at}: path {shown(listed)!r} leaves the image folder")
         if (one := path.replace("\\", "/")) in seen:
-            raise BenchError(f"{where} row {number}: {listed} is listed twice")
+            raise BenchError(f"{at}: {shown(listed)} is listed twice")
         if names.setdefault(label, name) != name:
-            raise BenchError(f"{where} row {number}: class {label} is both {quoted((names[label], name))}")
+            raise BenchError(f"{at}: class {label} is both {quoted((names[label], name))}")
         seen.add(one)
         paths.append(path)
         labels.append(label)

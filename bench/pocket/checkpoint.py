@@ -10,15 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta, Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from bench import typed
 from bench.errors import BenchError
 from bench.files import write_bytes
 from bench.pocket.learner import Learner
+
+
+class _Facts(Struct):
+    """The metadata, each value parsed."""
+
+    asked: dict[str, Any]
+    numpy: dict[str, Any]
+    done: Annotated[int, Meta(ge=0)]
+    spent: Annotated[float, Meta(ge=0)]
 
 
 def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spent: float) -> None:
@@ -44,15 +55,27 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
         return 0, 0.0
     try:
         with safe_open(path, "pt") as file:
-            facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            said = {
+                name: typed.decoded(text.encode(), Any, name)
+                for name, text in (file.metadata() or {}).items()
+            }
+            facts = typed.converted(said, _Facts, "metadata")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        facts["asked"], tensors["generator"]
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, typed.Odd) as error:
         raise BenchError(f"{path}: not where a run stood ({error}); delete it to start anew") from error
-    if facts["asked"] != json.loads(json.dumps(dict(asked))):
+    if facts.asked != json.loads(json.dumps(dict(asked))):
         raise BenchError(
-            f"{path} belongs to a run with {facts['asked']}: give the same flags, or delete it to start anew"
+            f"{path} belongs to a run with {facts.asked}: give the same flags, or delete it to start anew"
         )
+    try:
+        _bring(learner, tensors, facts)
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BenchError(f"{path}: not where a run stood ({reason}); delete it to start anew") from error
+    return facts.done, facts.spent
+
+
+def _bring(learner: Learner, tensors: Mapping[str, torch.Tensor], facts: _Facts) -> None:
     learner.model.load_state_dict(
         {k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")}
     )
@@ -67,5 +90,4 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
             known["state"].setdefault(int(i), {})[moment] = x
     learner.optimiser.load_state_dict(known)
     learner.gen.set_state(tensors["generator"])
-    learner.rng.bit_generator.state = facts["numpy"]
-    return int(facts["done"]), float(facts["spent"])
+    learner.rng.bit_generator.state = facts.numpy

@@ -38,6 +38,8 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
     counts do not fit together.
     """
     options = spec.option_values(artists=["openmoji"], glyphs={}, style="common", classes=[])
+    if not options["artists"]:
+        raise BenchError(f"{spec.name}: [options] artists: names nobody who drew")
     glyphs = dict(options["glyphs"] or (spec_of(spec.source).extra.get("glyphs", {}) if spec.source else {}))
     subset = options["classes"]
     for name in subset:

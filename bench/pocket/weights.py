@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from bench.errors import BenchError
 from bench.files import write_bytes
+from bench.names import shown
 
 RECIPE = "2"  # version of the recipe; 1 was the prototype's
 
@@ -40,9 +42,15 @@ def export(
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
     """Start ``model``, whose token table holds rows ``ids_n``, from a file; returns how many tokens are new.
 
-    New tokens keep their random rows. Of a file with another image tower only the text side is taken.
+    New tokens keep their random rows. Of a file with another image tower only the text side is taken. Raises
+    BenchError for a file that is not of this format.
     """
-    state = {k: v.float() for k, v in load_file(path).items()}
+    try:
+        state = {k: v.float() for k, v in load_file(path).items()}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise BenchError(f"{path}: no weights to go on from ({error})") from error
+    if lacking := [k for k in ("token_embedding.rows", "token_embedding.ids") if k not in state]:
+        raise BenchError(f"{path}: no weights to go on from (it has no {lacking[0]})")
     own = {k: v.shape for k, v in model.state_dict().items()}
     image = {k for k in state if k.startswith("visual.")}
     if any(own.get(k) != state[k].shape for k in image):
@@ -57,8 +65,15 @@ def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
     if known:
         mine, theirs = (torch.tensor(side) for side in zip(*known, strict=True))
         table[mine] = rows[theirs].to(table)
-    missing, unexpected = model.load_state_dict({**state, "token_embedding.weight": table}, strict=False)
-    assert not unexpected and set(missing) <= {"attn_mask", *image}, (missing, unexpected)
+    try:
+        missing, odd = model.load_state_dict({**state, "token_embedding.weight": table}, strict=False)
+    except RuntimeError as error:  # its second line names the first tensor of another shape
+        raise BenchError(
+            f"{path}: no weights to go on from ({' '.join(str(error).split())[:200]})"
+        ) from error
+    if odd or set(missing) - {"attn_mask", *image}:
+        first = shown(sorted({*odd, *missing} - {"attn_mask", *image})[0])
+        raise BenchError(f"{path}: no weights to go on from (of another model, which differs in {first})")
     return len(ids_n) - len(known)
 
 

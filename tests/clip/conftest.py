@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,33 @@ def tiny(tmp_path: Path) -> Callable[..., tuple[str, Any]]:
         return f"{kind}@{path}", model
 
     return make
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder of downloaded weights."""
+    monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Every address that anything looked up or connected to: none, for all of them are refused."""
+    hosts: list[Any] = []
+
+    def refuse(*args: Any, **_: Any) -> Any:
+        hosts.append(args[-1] if isinstance(args[0], socket.socket) else args[0])
+        raise OSError("no network in this test")
+
+    connect = socket.socket.connect
+
+    def local_only(this: socket.socket, address: Any) -> None:
+        if this.family == socket.AF_UNIX:  # between a program's own processes
+            return connect(this, address)
+        return refuse(this, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(socket.socket, "connect_ex", local_only)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    yield hosts
