@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.clip import weights
 from bench.clip.download import network
 from bench.clip.spec import BackboneSpec
 from bench.errors import BenchError
@@ -18,7 +20,17 @@ _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
 def build(spec: BackboneSpec) -> Any:
-    """The open_clip model that a spec describes, weights loaded, fp32, on the CPU."""
+    """The open_clip model that a spec describes, weights loaded, fp32, on the CPU.
+
+    Raises BenchError where the file is not the one that the spec was made of.
+    """
+    if weights.content_hash(spec.file) != spec.weights_hash:
+        with suppress(OSError):
+            weights.memo_of(spec.file).unlink(missing_ok=True)
+        raise BenchError(
+            f"{spec.file} was changed or damaged since it was hashed (SHA-256 {spec.weights_hash[:12]}): "
+            "fetch or copy it again, or run again to use it as other weights"
+        )
     state, from_archive = read(spec)
     refuse_exact_gelu(spec, state, from_archive)
     model = _model(spec)

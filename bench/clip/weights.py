@@ -13,6 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from bench import typed
 from bench.errors import BenchError
 from bench.files import read_json, sha256_file, write_json
 from bench.names import canonical, nearest
@@ -23,6 +26,12 @@ RECORD = "weights.json"
 QUICK = "-quickgelu"  # ends the name of an architecture with QuickGELU
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than littering their folder
+
+
+class _Memo(msgspec.Struct):
+    size: int
+    mtime_ns: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -93,25 +102,37 @@ def stored_names() -> list[str]:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes.
 
-    For a large file it is kept in a JSON beside it, keyed by size and modification time.
+    For a large file it is kept in a JSON beside it, keyed by size and modification time; whoever loads the
+    file compares it with the content.
     """
     stat = path.stat()
     if stat.st_size < _SMALL:
-        return sha256_file(path)
-    seen = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    memo = path.with_name(path.name + ".sha256.json")
-    with contextlib.suppress(OSError, ValueError):
-        record = read_json(memo)
-        if (
-            isinstance(record, dict)
-            and {k: record.get(k) for k in seen} == seen
-            and len(record["sha256"]) == 64
-        ):
-            return str(record["sha256"])
-    sha256 = sha256_file(path)
+        return content_hash(path)
+    memo = memo_of(path)
+    with contextlib.suppress(OSError, typed.Odd):  # an odd one is made again
+        kept = typed.json(memo, _Memo)
+        if (kept.size, kept.mtime_ns) == (stat.st_size, stat.st_mtime_ns) and len(kept.sha256) == 64:
+            return kept.sha256
+    sha256 = content_hash(path)
     with contextlib.suppress(OSError):  # a read-only folder only costs the time to hash again
-        write_json(memo, {**seen, "sha256": sha256})
+        write_json(memo, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
     return sha256
+
+
+def memo_of(path: Path) -> Path:
+    """Where the hash of a large file is kept."""
+    return path.with_name(path.name + ".sha256.json")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes as this process read them; once, as long as nobody has touched the file."""
+    stat = path.stat()
+    return _hashed(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+@cache
+def _hashed(path: Path, *stamp: int) -> str:
+    return sha256_file(path)
 
 
 def embedded_config(path: Path) -> dict[str, Any] | None:
