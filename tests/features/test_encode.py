@@ -13,9 +13,10 @@ import pytest
 import torch
 from feature_fakes import NoiseSource, TinyTower, dataset
 
+from bench.clip import backbone
 from bench.data.views import bank, render
 from bench.errors import BenchError
-from bench.features import wanted
+from bench.features import forward, wanted
 from bench.features.encode import EncodeReport, Wanted, encode, keys, stream, stream_views
 from bench.features.store import FeatureStore
 from bench.files import read_json
@@ -302,3 +303,19 @@ def test_processes_start_only_for_much_work(monkeypatch: pytest.MonkeyPatch) -> 
     assert (default_workers(100), default_workers(100_000)) == ((0, 8), (16, 1))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     assert (default_workers(100), default_workers(100_000)) == ((0, 1), (1, 1))
+
+
+@pytest.mark.parametrize("name", ["pocket-rn", "pocket-vit"])
+def test_a_row_depends_neither_on_its_place_nor_on_its_neighbours(name: str) -> None:
+    tower = backbone.load(backbone.resolve(name))
+    side, draw = tower.image_size, np.random.default_rng(3)
+    pixels = draw.integers(0, 256, (40, side, side, 3), np.uint8)
+    whole = forward.forward(tower, pixels[:32], ["dense", "pooled"], 32)
+    order = draw.permutation(32)
+    moved = forward.forward(tower, pixels[order], ["dense", "pooled"], 32)
+    among_others = forward.forward(tower, pixels[[39, 38, 37, *range(29)]], ["dense", "pooled"], 32)
+    for tap, rows in whole.items():
+        assert torch.equal(moved[tap], rows[order])
+        assert torch.equal(among_others[tap][3:], rows[:29])
+        for few in (1, 3):  # the last batch of what a run left
+            assert torch.equal(forward.forward(tower, pixels[:few], [tap], 32)[tap], rows[:few])
