@@ -1,5 +1,5 @@
-"""Equal work gives equal bytes: predictions and fitted states do not depend on the order of cells, on what was
-stored before, or on the number of processes.
+"""Equal work gives equal bytes: predictions and fitted states do not depend on the order of cells, on what
+was stored before, or on the number of processes.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def concluded(place: Path) -> dict[str, bytes]:
     return records(place) | states
 
 
-def test_the_order_of_cells_and_a_resume_change_no_byte(
-    run: Run, folders: list[str], tmp_path: Path
-) -> None:
+def test_the_order_of_cells_and_a_resume_change_no_byte(run: Run, folders: list[str], tmp_path: Path) -> None:
     straight, other = tmp_path / "straight", tmp_path / "other"
     run(straight)
     # From the end: each command finds some of its features stored, and encodes the others in other company.
