@@ -150,8 +150,9 @@ def test_damage_of_a_shard_that_is_in_use_is_told(tmp_path: Path) -> None:
 @pytest.fixture
 def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The embedded ResNet's weights in a file of the user, large enough for its hash to be remembered."""
+    file = Path(shutil.copy(backbone.resolve("pocket-rn").file, tmp_path / "mine.safetensors"))
     monkeypatch.setattr(weights, "_SMALL", 0)
-    return Path(shutil.copy(backbone.resolve("pocket-rn").file, tmp_path / "mine.safetensors"))
+    return file
 
 
 @pytest.mark.parametrize("damage", [flip, flip_now, zeros, truncate])

@@ -17,7 +17,7 @@ from bench.clip import backbone
 from bench.data.views import bank, render
 from bench.errors import BenchError
 from bench.features import forward, wanted
-from bench.features.encode import EncodeReport, Wanted, encode, keys, stream, stream_views
+from bench.features.encode import EncodeReport, Wanted, encode, in_pieces, keys, stream, stream_views
 from bench.features.store import FeatureStore
 from bench.files import read_json
 
@@ -319,3 +319,11 @@ def test_a_row_depends_neither_on_its_place_nor_on_its_neighbours(name: str) -> 
         assert torch.equal(among_others[tap][3:], rows[:29])
         for few in (1, 3):  # the last batch of what a run left
             assert torch.equal(forward.forward(tower, pixels[:few], [tap], 32)[tap], rows[:few])
+
+
+@pytest.mark.parametrize("sizes", [[], [3], [4, 4], [1, 9, 2], [5, 5, 5]])
+def test_rows_in_pieces_of_one_size(sizes: list[int]) -> None:
+    rows = torch.arange(sum(sizes))
+    pieces = list(in_pieces(iter(rows.split(sizes)), 4))
+    assert [start for start, _ in pieces] == list(range(0, len(rows), 4))
+    assert all(torch.equal(piece, rows[start : start + 4]) for start, piece in pieces)
