@@ -1,4 +1,8 @@
-"""Files that are either whole or absent, and digests that say what is in them."""
+"""Files that are either whole or absent, and digests that say what is in them.
+
+While a file is written it is a temporary one beside its place, which its writer holds a lock on. The lock
+ends with the process, so a temporary file that nobody holds was left by a dead writer (``sweep``).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,22 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.errors import BenchError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where what dead writers left stays
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -28,18 +42,83 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+def write_new(path: Path, data: bytes) -> None:
+    """``write_bytes`` where ``path`` is not there yet: of several processes at once, one writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        _write(path, data, _link)
+
+
+def _link(temporary: str, path: Path) -> None:
+    os.link(temporary, path)
+    os.unlink(temporary)
+
+
+def _write(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
+    file, temporary = _begun(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            if os.name == "nt":
+                file.close()  # Windows does not rename an open file
+            os.chmod(temporary, 0o644)
+            put(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _begun(path: Path) -> tuple[IO[bytes], str]:
+    """A temporary file beside ``path``, locked where the file system has locks, and its name."""
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        file = os.fdopen(handle, "wb")
+        with suppress(OSError):
+            lock(file)
+        if os.fstat(handle).st_nlink:
+            return file, temporary
+        file.close()  # another process swept it before it was locked
+
+
+def lock(file: IO[bytes], wait: bool = True) -> None:
+    """Lock an open file until it is closed or the process ends.
+
+    Raises OSError where the file system has no locks or, without ``wait``, where another process holds it.
+    """
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def delete_unheld(file: Path, unwanted: Callable[[Path], bool] = lambda file: True) -> None:
+    """Delete a file that no living process has locked, if it still is ``unwanted`` then."""
+    if fcntl:
+        with suppress(OSError), file.open("r+b") as handle:  # held, not ours, or just gone
+            lock(handle, wait=False)
+            if unwanted(file):
+                file.unlink()
+
+
+def sweep(folder: Path, deep: bool = True) -> None:
+    """Delete the temporary files that dead writers left in a folder, and with ``deep`` below it."""
+    for file in _entries(folder, deep):
+        if _TEMPORARY.fullmatch(file.name):
+            delete_unheld(Path(file.path))
+
+
+def _entries(folder: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:  # not there, or not ours to read
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if deep:
+                yield from _entries(entry.path, deep)
+        else:
+            yield entry
 
 
 def write_json(path: Path, value: Any) -> None:

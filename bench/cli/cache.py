@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.codes import Code
 from bench.errors import BenchError
+from bench.names import quoted
 
 app = typer.Typer(help="List or clear stored features.", no_args_is_help=True)
 
@@ -60,10 +62,13 @@ def clear(
     cache: CacheDir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete all stored features or those matching PATTERN (like '*_dense_*'); they can be encoded again."""
+    """Delete all stored features or those matching PATTERN (like '*_dense_*'); they can be encoded again.
+
+    What a running command uses is left alone.
+    """
     from bench.features.store import FeatureStore
 
-    store = FeatureStore(cache)
+    store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
     sets = store.feature_sets(pattern)
     if not sets:
         typer.echo(f"nothing in {store.root} matches '{pattern}'")
@@ -73,7 +78,19 @@ def clear(
         if not _agreed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
             typer.echo("nothing was deleted")
             return
-    typer.echo(f"freed {_size(store.clear(pattern))}")
+    cleared = store.clear(pattern)
+    typer.echo(f"freed {_size(cleared.freed)}")
+    if not store.users.works:
+        typer.echo(
+            f"{store.root} has no file locks: a run that was reading these stops, and goes on when repeated"
+        )
+    if cleared.left:
+        names = quoted([stored.folder.name for stored in cleared.left], 3)
+        typer.echo(
+            f"left {_size(sum(stored.bytes for stored in cleared.left))} that running commands use: {names}; "
+            "the same command deletes them when those have ended"
+        )
+        raise typer.Exit(Code.INCOMPLETE)
 
 
 def _agreed(question: str) -> bool:

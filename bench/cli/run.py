@@ -182,6 +182,8 @@ def run(
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
         join = session.device.startswith("cuda") if join is None else join
+        session.store.tidy()
+        store.tidy(results)
         clock = store.Clock.of(results, earlier.last)
         before = why_.before(planned, earlier, fresh)
         desk = Desk(session, registry, results, keep_states, fresh, join, clock)
@@ -205,6 +207,8 @@ def run(
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(Code.INTERRUPTED) from None
+        finally:
+            session.close()
     raise typer.Exit(plan_view.show_outcome(outcome, before, planned))
 
 

@@ -6,6 +6,7 @@ without memory and compared with the tensors before memory is given to it, and n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -30,9 +31,16 @@ _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.
 def build(spec: BackboneSpec) -> Any:
     """The open_clip model that a spec describes, weights loaded, fp32, on the CPU.
 
-    Raises BenchError for a file that cannot be read, that holds something else than finite numbers, or that
-    does not fit the architecture.
+    Raises BenchError where the file is not the one that the spec was made of, cannot be read, holds something
+    else than finite numbers, or does not fit the architecture.
     """
+    if weights.content_hash(spec.file) != spec.weights_hash:
+        with suppress(OSError):
+            weights.memo_of(spec.file).unlink(missing_ok=True)
+        raise BenchError(
+            f"{spec.file} was changed or damaged since it was hashed (SHA-256 {spec.weights_hash[:12]}): "
+            "fetch or copy it again, or run again to use it as other weights"
+        )
     state, from_archive = read(spec)
     _refuse_others(state, spec)
     state = _whole(state, spec)

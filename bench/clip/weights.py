@@ -126,20 +126,20 @@ def stored_names() -> list[str]:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes.
 
-    For a large file it is kept in a JSON beside it, keyed by size and modification time.
+    For a large file it is kept in a JSON beside it, keyed by size and modification time; whoever loads the
+    file compares it with the content.
     """
     stat = path.stat()
     if stat.st_size < _SMALL:
-        return sha256_file(path)
-    seen = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    memo = path.with_name(path.name + ".sha256.json")
-    with contextlib.suppress(OSError, typed.Odd):
-        known = typed.json(memo, _Memo)
-        if {"size": known.size, "mtime_ns": known.mtime_ns} == seen:
-            return known.sha256
-    sha256 = sha256_file(path)
+        return content_hash(path)
+    memo = memo_of(path)
+    with contextlib.suppress(OSError, typed.Odd):  # an odd one is made again
+        kept = typed.json(memo, _Memo)
+        if (kept.size, kept.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            return kept.sha256
+    sha256 = content_hash(path)
     with contextlib.suppress(OSError):  # a read-only folder only costs the time to hash again
-        write_json(memo, {**seen, "sha256": sha256})
+        write_json(memo, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
     return sha256
 
 
@@ -149,6 +149,22 @@ def regular(file: Path) -> Path:
         what = "is no regular file" if file.exists() else "is not there"
         raise MissingWeights(f"no weights at {file}: it {what}; write ARCH@FILE with the path of a file")
     return file
+
+
+def memo_of(path: Path) -> Path:
+    """Where the hash of a large file is kept."""
+    return path.with_name(path.name + ".sha256.json")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes as this process read them; once, as long as nobody has touched the file."""
+    stat = path.stat()
+    return _hashed(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+@cache
+def _hashed(path: Path, *stamp: int) -> str:
+    return sha256_file(path)
 
 
 def embedded_config(path: Path) -> dict[str, Any] | None:

@@ -26,14 +26,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from bench import typed
 from bench.data.dataset import Dataset
 from bench.data.imagefile import FolderSource
 from bench.errors import BenchError
-from bench.files import digest, read_json, sha256_file, write_json
+from bench.files import digest, sha256_file, write_json
 
 SCHEMA = 1
+FOLDER = "images"  # below a place
 _SHORT = 12  # hex digits of a digest in a name
 _THREADS = 8  # files are looked at side by side, for network disks answer slowly
+_WITHOUT = (
+    "it does not say what image files were: delete it, "
+    "and `bench data verify` the dataset, for without it exchanged images would not be noticed"
+)
 _WRITER = secrets.token_hex(6)
 
 
@@ -43,6 +51,11 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     sha256: str
+
+
+class _Kept(msgspec.Struct):
+    schema: int
+    images: dict[str, Stamp]
 
 
 Stamps = Mapping[str, frozenset[Stamp]]  # by path
@@ -122,12 +135,12 @@ def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
 
 def clear(place: Path) -> None:
     """Delete all stamps of a place: nothing is left there that they vouch for."""
-    for file in (place / "images").glob("*/*-*.json"):
+    for file in (place / FOLDER).glob("*/*-*.json"):
         file.unlink(missing_ok=True)
         with suppress(OSError):
             file.parent.rmdir()
     with suppress(OSError):
-        (place / "images").rmdir()
+        (place / FOLDER).rmdir()
 
 
 def contents(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
@@ -199,7 +212,7 @@ def _hashes(stamps: Stamps) -> dict[tuple[str, int, int], str]:
 def _folder(place: Path, dataset: Dataset) -> Path:
     """Where a place keeps the stamps of a dataset, whatever its digest was; own ones are told apart."""
     family = digest([dataset.lists, dataset.spec.identity]) if dataset.spec.identity else dataset.lists
-    return place / "images" / family[:_SHORT]
+    return place / FOLDER / family[:_SHORT]
 
 
 def _own_file(place: Path, dataset: Dataset, of: str) -> Path:
@@ -218,18 +231,13 @@ def _stamps(places: Iterable[Path], dataset: Dataset, of: str) -> Stamps:
 
 def _read(file: Path) -> dict[str, Stamp]:
     try:
-        about = read_json(file)
-        if about["schema"] != SCHEMA:
-            raise ValueError(f"schema {about['schema']}")
-        return {
-            path: Stamp(int(size), int(mtime_ns), str(content))
-            for path, (size, mtime_ns, content) in about["images"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(
-            f"{file}: does not say what image files were ({error}); delete it, "
-            "and `bench data verify` the dataset: without it exchanged images would not be noticed"
-        ) from error
+        kept = typed.json(file, _Kept)
+    except (OSError, typed.Odd) as error:
+        why = str(error) if isinstance(error, typed.Odd) else f"{file}: {error.strerror}"
+        raise BenchError(f"{why}; {_WITHOUT}") from error
+    if kept.schema != SCHEMA:
+        raise BenchError(f"{file}: schema {kept.schema}; {_WITHOUT}")
+    return kept.images
 
 
 def _remember(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:

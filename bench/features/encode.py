@@ -6,7 +6,7 @@ What is too big to keep is streamed instead: same values, nothing stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -20,11 +20,12 @@ from bench.features.forward import Encoded, Images, Tower, encoded, keys
 from bench.features.key import FeatureKey, feature_key
 from bench.features.store import FeatureStore
 from bench.features.wanted import KeyOf, Piece, Wanted, outstanding
+from bench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EncodeReport", "Wanted", "encode", "feature_key", "keys", "stream", "stream_views"]
+__all__ = ["EncodeReport", "Wanted", "encode", "feature_key", "in_pieces", "keys", "stream", "stream_views"]
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -56,12 +57,12 @@ def encode(
     """Bring everything that ``wanted`` names into the store; what is there already is not encoded again.
 
     ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows
-    per forward pass (None: 32, on CUDA 256). ``progress(done, total)`` counts image x view passes, from 0 on;
-    it is not called where there is nothing to do. Peak memory does not grow with the number of images. Raises
-    BenchError for an unreadable image, a full disk, or features that half precision cannot hold; what was
-    finished before stays.
+    per forward pass, a part of the features' key (None: 32, on CUDA 256). ``progress(done, total)`` counts
+    image x view passes, from 0 on; it is not called where there is nothing to do. Peak memory does not grow
+    with the number of images. Raises BenchError for an unreadable image, a full disk, or features that half
+    precision cannot hold; what was finished before stays.
     """
-    began, key_of = time.perf_counter(), keys(tower, dataset)
+    began, key_of = time.perf_counter(), keys(tower, dataset, batch)
     pieces = outstanding(wanted, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
     room = _Room(store, pieces, key_of)
@@ -146,6 +147,23 @@ def stream_views(
     with closing(encoded(tower, dataset.source, [piece], workers, batch)) as passes:
         for result in passes:
             yield result.start, result.view, result.taps
+
+
+def in_pieces(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Consecutive rows, however they come, as (start, tensor) of ``rows`` rows each, in the end fewer."""
+    held: list[Tensor] = []
+    start = n = 0
+    for part in parts:
+        held.append(part)
+        n += len(part)
+        if n >= rows:
+            whole = torch.cat(held)
+            for first in range(0, n - rows + 1, rows):
+                yield start, whole[first : first + rows]
+                start += rows
+            held, n = [whole[n - n % rows :]], n % rows
+    if n:
+        yield start, torch.cat(held)
 
 
 class _Room:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import typed
 from bench.features.key import FeatureKey
-from bench.features.shard import ABANDONED, MANIFEST
-from bench.files import read_json
+from bench.features.shard import ABANDONED, MANIFEST, Manifest
+from bench.typed import Odd
+
+KEY = "key.json"  # in the folder of every set
 
 
 @dataclass(frozen=True)
@@ -22,28 +26,41 @@ class FeatureSet:
     changed: float
 
     def rows(self) -> int:
-        """How many rows the shards hold; a path that two processes encoded at once counts twice."""
-        return sum(len(read_json(manifest)["paths"]) for manifest in self.manifests)
+        """How many rows the shards hold, by their manifests; a path that was encoded twice counts twice."""
+        rows = 0
+        for manifest in self.manifests:
+            with suppress(Odd, FileNotFoundError):  # damaged, or just gone: nobody reads it
+                rows += len(typed.json(manifest, Manifest).paths)
+        return rows
 
 
-def feature_sets(root: Path) -> list[FeatureSet]:
-    """The feature sets below ``root``, by folder name. Folders that no store made are not listed."""
+def feature_sets(root: Path, report: Callable[[str], None]) -> list[FeatureSet]:
+    """The feature sets below ``root``, by folder name. Folders that no store made are not listed.
+
+    ``report`` hears of sets whose key cannot be read.
+    """
     sets = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         try:
-            key = FeatureKey(**read_json(folder / "key.json"))
-        except (OSError, ValueError, TypeError):
+            key = typed.json(folder / KEY, FeatureKey)
+        except OSError:
+            continue
+        except Odd as why:
+            report(f"{why}: these features are not listed until a run uses them, which mends the file")
             continue
         if key.folder != folder.name:
             continue
-        stats = [file.stat() for file in _files(folder)]
+        stats = []
+        for file in _files(folder):
+            with suppress(FileNotFoundError):  # a writer has just named it otherwise
+                stats.append(file.stat())
         sets.append(
             FeatureSet(
                 folder,
                 key,
                 tuple(sorted(file for file in folder.iterdir() if MANIFEST.fullmatch(file.name))),
                 sum(stat.st_size for stat in stats),
-                max(stat.st_mtime for stat in stats),
+                max((stat.st_mtime for stat in stats), default=0.0),
             )
         )
     return sets
@@ -61,7 +78,5 @@ def remove(stored: FeatureSet) -> int:
 def _files(folder: Path) -> list[Path]:
     ours = (MANIFEST, ABANDONED)
     return [
-        file
-        for file in folder.iterdir()
-        if file.name == "key.json" or any(p.fullmatch(file.name) for p in ours)
+        file for file in folder.iterdir() if file.name == KEY or any(p.fullmatch(file.name) for p in ours)
     ]

@@ -22,7 +22,8 @@ class FeatureKey:
 
     ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` what
     ``Dataset.stored_as`` says; ``dtype`` is what the tower computed in (stored rows are always float16),
-    ``device`` the device type.
+    ``device`` the device type, ``batch`` how many rows passed the tower at a time (0: as many as there were,
+    as features of before November 2026 were made; nothing reads these any more).
     """
 
     arch: str
@@ -33,6 +34,7 @@ class FeatureKey:
     view: str
     dtype: str = "float32"
     device: str = "cpu"
+    batch: int = 0
 
     @property
     def folder(self) -> str:
@@ -47,7 +49,8 @@ class FeatureKey:
             view,
             self.dtype,
         )
-        return "_".join(_UNSAFE.sub("-", part) for part in (*parts, self.device))
+        ends = (self.device, *([f"b{self.batch}"] if self.batch else []))
+        return "_".join(_UNSAFE.sub("-", part) for part in (*parts, *ends))
 
 
 def feature_key(
@@ -57,12 +60,13 @@ def feature_key(
     view: str,
     dtype: str = "float32",
     device: str = "cpu",
+    batch: int = 0,
     *,
     source: ImageSource,
 ) -> FeatureKey:
     """The key of one tap of one view of the images of ``source``; ``device`` is a type: cpu or cuda."""
     how = prepared(spec, source)
-    return FeatureKey(spec.arch, spec.digest, how, stored_as, tap, str(parse(view)), dtype, device)
+    return FeatureKey(spec.arch, spec.digest, how, stored_as, tap, str(parse(view)), dtype, device, batch)
 
 
 def prepared(spec: BackboneSpec, source: ImageSource | None = None) -> str:

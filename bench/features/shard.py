@@ -5,27 +5,49 @@ The manifest vouches for the file: it is written last, and a shard exists when i
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO
 
+import msgspec
 import numpy as np
 
-from bench.files import digest, read_json, sha256_file, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows, where abandoned files are left to `bench cache clear`
-    fcntl = None  # type: ignore[assignment]
+from bench import files, typed
+from bench.features.key import FeatureKey
 
 SCHEMA = 1
+DTYPE = "float16"
 MANIFEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.json")
 ABANDONED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.npy(\.partial)?")
+
+Stamp = tuple[int, int, int, int]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What vouches for a shard: its set, what its file holds, and the file's SHA-256 (hex)."""
+
+    schema: int
+    key: FeatureKey
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    bytes: int
+    sha256: str
+    paths: tuple[str, ...]
+    images_per_second: float | None = None
+
+
+def stamp_of(stat: os.stat_result) -> Stamp:
+    """What says that a file is as it was: size, times of change (ns) of content and of entry, and number.
+
+    The second time is the system's: nobody sets it back.
+    """
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 class Damaged(Exception):
@@ -34,12 +56,24 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """A checked shard: the float16 array ``shape`` at ``offset``, whose row ``i`` belongs to ``paths[i]``."""
+    """A checked shard: the float16 array ``shape`` at ``offset``, whose row ``i`` belongs to ``paths[i]``.
+
+    ``stamp``: of its file when it was checked.
+    """
 
     data: Path
     paths: tuple[str, ...]
     shape: tuple[int, ...]
     offset: int
+    stamp: Stamp
+
+    def opened(self) -> FileIO:
+        """Its file, to be closed by the caller. Raises Damaged where it is not the one that was checked."""
+        file = FileIO(self.data)
+        if stamp_of(os.fstat(file.fileno())) != self.stamp:
+            file.close()
+            raise Damaged(f"{self.data} is another file by now")
+        return file
 
     def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
         """Fill ``rows`` (contiguous, n x ...) with rows from ``first`` on. Raises Damaged if cut short."""
@@ -52,56 +86,64 @@ class Shard:
             left = left[count:]
 
 
-def open_shard(manifest: Path, deep: bool = False) -> Shard:
-    """Check a shard against its manifest and return it.
+def open_shard(manifest: Path, key: FeatureKey) -> Shard:
+    """Read a shard of the set ``key`` through, compare it with its manifest, and return it.
 
-    The data file's size must match; where its time of change does not, or with ``deep``, its SHA-256 must. A
-    copied store therefore passes, at the price of one read. Raises Damaged.
+    Raises Damaged where its bytes are not those of its SHA-256, where the manifest says of them what is not
+    so, or where it belongs to another set.
     """
     data = manifest.with_suffix(".npy")
     try:
-        about = read_json(manifest)
-        paths, shape = tuple(about["paths"]), tuple(about["shape"])
-        intact = (
-            about["schema"] == SCHEMA and shard_id(paths) == manifest.name[:16] and shape[0] == len(paths)
-        )
-        stat = data.stat()
-    # other I/O errors prove nothing
-    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise Damaged(f"{type(error).__name__}: {error}") from error
-    if not intact:
-        raise Damaged("the manifest contradicts itself or has another schema")
-    if stat.st_size != about["bytes"]:
-        raise Damaged(f"{stat.st_size} bytes instead of {about['bytes']}")
-    if deep or stat.st_mtime_ns != about["mtime_ns"]:
-        if sha256_file(data) != about["sha256"]:
-            raise Damaged("the content does not match its SHA-256")
-        if stat.st_mtime_ns != about["mtime_ns"] and os.access(manifest.parent, os.W_OK):
-            # spares the next opening the hashing
-            write_json(manifest, {**about, "mtime_ns": stat.st_mtime_ns})
-    return Shard(data, paths, shape, about["offset"])
+        about = typed.json(manifest, Manifest)
+        with data.open("rb", buffering=0) as file:
+            stamp = stamp_of(os.fstat(file.fileno()))
+            if stamp[0] != about.bytes:
+                raise Damaged(f"{stamp[0]} bytes instead of {about.bytes}")
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == about.sha256
+            file.seek(0)
+            header = _header(file) if whole else None
+            if stamp_of(os.fstat(file.fileno())) != stamp:
+                raise Damaged("it changed while it was read")
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename} is not there") from error
+    except typed.Odd as error:
+        raise Damaged(str(error)) from error
+    if not whole:
+        raise Damaged("the content does not match its SHA-256")
+    if about.schema != SCHEMA or about.dtype != DTYPE:
+        raise Damaged(f"{manifest} is of schema {about.schema} and type {about.dtype}")
+    if about.key != key:
+        raise Damaged(f"{manifest} is of another feature set")
+    size = about.offset + 2 * math.prod(about.shape)
+    if header != (about.offset, about.shape) or size != about.bytes:
+        raise Damaged(f"{manifest} says another shape than the file")
+    if shard_id(about.paths) != manifest.name[:16] or about.shape[:1] != (len(about.paths),):
+        raise Damaged(f"{manifest} names other images")
+    return Shard(data, about.paths, about.shape, about.offset, stamp)
+
+
+def _header(file: FileIO) -> tuple[int, tuple[int, ...]] | None:
+    """Where the rows of an ``.npy`` file begin, and its shape; None where it holds anything else."""
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            return None
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        return None
+    return None if by_columns or dtype != np.dtype("<f2") else (file.tell(), shape)
 
 
 def shard_id(paths: Sequence[str]) -> str:
     """The first 16 hex digits of the item list's digest."""
-    return digest(list(paths))[:16]
+    return files.digest(list(paths))[:16]
 
 
-def try_lock(file: IO[bytes]) -> None:
-    """Take an open file's advisory lock, which ends with its process. Raises OSError where it cannot be."""
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def sweep(folder: Path, now: float, age: float = 60.0) -> None:
-    """Delete what killed writers left: data without a manifest, ``age`` seconds old, locked by nobody."""
-    for file in folder.iterdir() if fcntl and folder.is_dir() else ():
-        with suppress(OSError):  # locked by a living writer, or just gone: not ours to delete
-            if ABANDONED.fullmatch(file.name) and now - file.stat().st_mtime > age and not _vouched(file):
-                with file.open("rb") as handle:
-                    try_lock(handle)
-                    if not _vouched(file):
-                        file.unlink()
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left: data without a manifest, and temporary files, locked by nobody."""
+    files.sweep(folder, deep=False)
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if ABANDONED.fullmatch(file.name) and not _vouched(file):
+            files.delete_unheld(file, lambda file: not _vouched(file))
 
 
 def _vouched(file: Path) -> bool:

@@ -1,7 +1,8 @@
 """The feature store: one folder per feature set, shards inside, safe to share between processes. No torch.
 
-A shard that is torn or altered is reported and deleted, so that its images are encoded again; it is never
-read. Two processes that encode the same images at once leave the same rows twice, which is harmless.
+A shard is read through and compared with its SHA-256 before its first use in a process. One that is torn or
+altered is reported and deleted, so that its images are encoded again; it is never read. Where two processes
+want the same images encoded, one waits for the other. What a process uses stays until it ends (``users``).
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ import math
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from bench import typed
 from bench.data import seen
 from bench.errors import BenchError
-from bench.features.feature_sets import FeatureSet, feature_sets, remove
+from bench.features.feature_sets import KEY, FeatureSet, feature_sets, remove
 from bench.features.key import FeatureKey
-from bench.features.shard import MANIFEST, Damaged, Shard, open_shard, sweep
+from bench.features.shard import MANIFEST, Damaged, Shard, Stamp, open_shard, stamp_of, sweep
+from bench.features.users import Users
 from bench.features.writer import ShardWriter
-from bench.files import write_json
+from bench.files import sweep as sweep_stamps
+from bench.files import write_bytes
 from bench.paths import from_home
 
 _log = logging.getLogger(__name__)
@@ -48,6 +52,14 @@ def default_root() -> Path:
     return base / "fewshot-clip-bench" / "features"
 
 
+@dataclass(frozen=True)
+class Cleared:
+    """The bytes that were freed, and the feature sets that running processes use, which were left alone."""
+
+    freed: int
+    left: tuple[FeatureSet, ...]
+
+
 class FeatureStore:
     """Features on disk, float16, found by feature key and split-relative path.
 
@@ -57,9 +69,11 @@ class FeatureStore:
     def __init__(self, root: Path | None = None, report: Callable[[str], None] = _log.warning) -> None:
         self.root = Path(root) if root else default_root()
         self._report = report
-        self._shards: dict[Path, tuple[tuple[int, int], Shard]] = {}
+        self.users = Users(self.root)
+        self._shards: dict[Path, Shard] = {}
         self._indices: dict[str, tuple[list[int], _Index]] = {}
         self._rejected: set[Path] = set()
+        self._named: set[str] = set()  # folders whose key is known to be there
 
     def missing(self, key: FeatureKey, paths: Sequence[str]) -> list[str]:
         """The paths without a stored row, once each, in their order."""
@@ -97,7 +111,7 @@ class FeatureStore:
                     shard, row = places[first]
                     try:
                         if shard.data not in files:
-                            files[shard.data] = stack.enter_context(shard.data.open("rb", buffering=0))
+                            files[shard.data] = stack.enter_context(shard.opened())
                         shard.read_into(files[shard.data], row, piece[first:last])
                     except (Damaged, FileNotFoundError) as why:
                         self.discard(shard.data.with_suffix(".json"), str(why))
@@ -113,10 +127,30 @@ class FeatureStore:
         """
         folder = self.root / key.folder
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "key.json").exists():
-            write_json(folder / "key.json", asdict(key))
-        sweep(folder, time.time())
-        return ShardWriter(folder, paths, asdict(key))
+        self.users.share(key.folder)
+        folder.mkdir(exist_ok=True)  # it may have been cleared in between
+        self._name(key)
+        sweep(folder)
+        return ShardWriter(folder, paths, key)
+
+    def encoding(self, key: FeatureKey, waits: Callable[[], None]) -> AbstractContextManager[None]:
+        """A context in which no other process encodes images of the key's tower and dataset.
+
+        ``waits`` is called once if another does; it may be killed or interrupted, and this one goes on.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        return self.users.alone("encodes " + replace(key, tap="", view="").folder, waits)
+
+    def tidy(self) -> None:
+        """Delete what processes that were killed left half written."""
+        sweep_stamps(self.root / seen.FOLDER)
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            if (folder / KEY).exists():
+                sweep(folder)
+
+    def close(self) -> None:
+        """Say that this process uses nothing of the store any more."""
+        self.users.close()
 
     def disk_need(self, key: FeatureKey, n: int, row_shape: Sequence[int]) -> int:
         """Bytes that ``n`` rows of ``row_shape`` take on disk as features of ``key``."""
@@ -131,25 +165,34 @@ class FeatureStore:
 
     def feature_sets(self, pattern: str = "*") -> list[FeatureSet]:
         """The stored feature sets whose folder name matches the shell pattern, by name."""
-        return [stored for stored in feature_sets(self.root) if fnmatch(stored.folder.name, pattern)]
+        return [
+            stored for stored in feature_sets(self.root, self._report) if fnmatch(stored.folder.name, pattern)
+        ]
 
-    def clear(self, pattern: str = "*") -> int:
-        """Delete the feature sets that match, and return the bytes freed.
+    def clear(self, pattern: str = "*") -> Cleared:
+        """Delete the feature sets that match and that no other process uses.
 
         Only what a store wrote is deleted: other files and folders below the root are left alone. With the
-        last features go the stamps of the images that they were made of.
+        last features go the stamps of the images that they were made of, unless a process uses the store.
         """
-        freed = sum(remove(stored) for stored in self.feature_sets(pattern))
-        if not self.feature_sets():
-            seen.clear(self.root)
-        return freed
+        freed, left = 0, []
+        for stored in self.feature_sets(pattern):
+            with self.users.unused(stored.folder.name) as free:
+                if free:
+                    freed += remove(stored)
+                else:
+                    left.append(stored)
+        with self.users.unused("") as free:
+            if free and not self.feature_sets():
+                seen.clear(self.root)
+        return Cleared(freed, tuple(left))
 
     def verify(self) -> int:
         """Hash every stored shard; damaged ones are reported and deleted. The number of damaged shards."""
         damaged = 0
-        for manifest in [manifest for stored in self.feature_sets() for manifest in stored.manifests]:
+        for manifest, key in [(m, stored.key) for stored in self.feature_sets() for m in stored.manifests]:
             try:
-                open_shard(manifest, deep=True)
+                open_shard(manifest, key)
             except Damaged as why:
                 self.discard(manifest, str(why))
                 damaged += 1
@@ -157,9 +200,12 @@ class FeatureStore:
 
     def _index(self, key: FeatureKey) -> _Index:
         folder = self.root / key.folder
+        self.users.share(key.folder)
         names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
         manifests = sorted(folder / name for name in names if MANIFEST.fullmatch(name))
-        shards = {manifest: shard for manifest in manifests if (shard := self._checked(manifest))}
+        if manifests:
+            self._name(key)
+        shards = {manifest: shard for manifest in manifests if (shard := self._checked(manifest, key))}
         # A shard stays the same object as long as its file does, so the same objects mean the same index.
         stamp = [id(shard) for shard in shards.values()]
         known = self._indices.get(key.folder)
@@ -172,24 +218,39 @@ class FeatureStore:
         self._indices[key.folder] = (stamp, index)
         return index
 
-    def _checked(self, manifest: Path) -> Shard | None:
-        """The shard if it may be read; checked in full when it is new or its file has changed since."""
-        try:
-            stat = manifest.with_suffix(".npy").stat()
-            stamp = (stat.st_size, stat.st_mtime_ns)
-        except OSError:
-            stamp = (-1, -1)
+    def _checked(self, manifest: Path, key: FeatureKey) -> Shard | None:
+        """The shard if it may be read; read through when it is new here or its file has changed since."""
+        stamp: Stamp | None = None
+        with suppress(OSError):
+            stamp = stamp_of(manifest.with_suffix(".npy").stat())
         known = self._shards.get(manifest)
-        if known and known[0] == stamp:
-            return known[1]
+        if known and known.stamp == stamp:
+            return known
         try:
-            shard = open_shard(manifest)
+            shard = open_shard(manifest, key)
         except Damaged as why:
             self._shards.pop(manifest, None)
             self.discard(manifest, str(why))
             return None
-        self._shards[manifest] = (stamp, shard)
+        self._shards[manifest] = shard
         return shard
+
+    def _name(self, key: FeatureKey) -> None:
+        """Write down whose folder it is, where that is missing or odd; listing goes by it, reading not."""
+        if key.folder in self._named:
+            return
+        file = self.root / key.folder / KEY
+        try:
+            told = typed.json(file, FeatureKey) == key
+        except FileNotFoundError:
+            told = False
+        except typed.Odd as why:
+            self._report(f"{why}: written again")
+            told = False
+        if not told:
+            with suppress(OSError):  # a store that is read-only stays as it is; writing features will say so
+                write_bytes(file, msgspec.json.format(msgspec.json.encode(key), indent=1) + b"\n")
+        self._named.add(key.folder)
 
     def discard(self, manifest: Path, why: str) -> None:
         """Report a damaged shard and delete it; where the store is read-only it stays, unread."""

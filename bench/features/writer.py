@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 
-from bench.features.shard import SCHEMA, shard_id, try_lock
-from bench.files import sha256_file, write_json
+from bench.features.key import FeatureKey
+from bench.features.shard import DTYPE, SCHEMA, Manifest, shard_id
+from bench.files import lock, sha256_file, write_bytes
 
 
 class ShardWriter:
@@ -28,8 +30,8 @@ class ShardWriter:
 
     images_per_second: float | None = None  # set by the encoder, kept in the manifest
 
-    def __init__(self, folder: Path, paths: Sequence[str], key: Mapping[str, Any]) -> None:
-        self.paths, self._key = tuple(paths), dict(key)
+    def __init__(self, folder: Path, paths: Sequence[str], key: FeatureKey) -> None:
+        self.paths, self._key = tuple(paths), key
         # Each writer has files of its own: two processes that encode the same images cannot mix their halves.
         self._data = folder / f"{shard_id(self.paths)}-{uuid.uuid4().hex[:8]}.npy"
         self._partial = self._data.with_name(self._data.name + ".partial")
@@ -40,11 +42,14 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self._data.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._partial.open("xb")
-        # On a file system without locks, abandoned files are left to `bench cache clear`.
-        with suppress(OSError):
-            try_lock(self._file)
-        return self
+        while True:
+            self._file = self._partial.open("xb")
+            # On a file system without locks, abandoned files are left to `bench cache clear`.
+            with suppress(OSError):
+                lock(self._file)
+            if os.fstat(self._file.fileno()).st_nlink:
+                return self
+            self._file.close()  # another process swept it before it was locked
 
     def write(self, start: int, rows: np.ndarray) -> None:
         """Write ``rows`` (n, ...), kept as float16, at row ``start``; the first call fixes the row shape."""
@@ -95,17 +100,18 @@ class ShardWriter:
         stat = os.fstat(self._file.fileno())
         if os.name == "nt":
             self._file.close()  # Windows does not rename an open file
-        about = {
-            "schema": SCHEMA,
-            "key": self._key,
-            "shape": [len(self.paths), *self._row_shape],
-            "dtype": "float16",
-            "offset": self._offset,
-            "bytes": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
-            "sha256": self._hash.hexdigest() if self._hash else sha256_file(self._partial),
-            "images_per_second": self.images_per_second,
-            "paths": list(self.paths),
-        }
+        about = Manifest(
+            schema=SCHEMA,
+            key=self._key,
+            shape=(len(self.paths), *self._row_shape),
+            dtype=DTYPE,
+            offset=self._offset,
+            bytes=stat.st_size,
+            sha256=self._hash.hexdigest() if self._hash else sha256_file(self._partial),
+            images_per_second=self.images_per_second,
+            paths=self.paths,
+        )
         os.replace(self._partial, self._data)
-        write_json(self._data.with_suffix(".json"), about)
+        write_bytes(
+            self._data.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(about), indent=1)
+        )

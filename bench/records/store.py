@@ -13,7 +13,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +24,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.files import read_json, write_bytes, write_json
+from bench.files import read_json, sweep, write_bytes, write_new
 from bench.records import codec, convert, packed, places
 from bench.records.types import EvaluationRecord, FitRecord, Record
 
 FOLDER = "folder.json"  # names a results folder; beside runs/
+PARTS = ("runs", "states", "splits", "images")  # folders that a run writes below a results folder
 _AGAIN = "delete it to run its cell again"
 
 
@@ -52,13 +52,8 @@ class Clock:
         ``last``: the largest number there, where the caller has read the records already.
         """
         name = results / FOLDER
-        results.mkdir(parents=True, exist_ok=True)
         if not name.is_file():
-            mine = results / f".{FOLDER}.{secrets.token_hex(8)}"
-            write_json(mine, {"id": secrets.token_hex(8)})
-            with suppress(FileExistsError):  # of two runs that begin, one names it
-                os.link(mine, name)
-            mine.unlink()
+            write_new(name, msgspec.json.encode({"id": secrets.token_hex(8)}))
         try:
             folder = str(read_json(name)["id"])
         except (ValueError, KeyError, TypeError) as error:
@@ -73,6 +68,13 @@ class Clock:
         """The next number."""
         self.last = max(self.last + 1, time.time_ns() // 1_000_000)
         return self.last
+
+
+def tidy(results: Path) -> None:
+    """Delete what runs that were killed left half written in a results folder."""
+    sweep(results, deep=False)
+    for part in PARTS:
+        sweep(results / part)
 
 
 def read(path: Path) -> Record | None:

@@ -20,10 +20,10 @@ from bench.data import seen
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
 from bench.features.decode import unreadable
-from bench.features.encode import EncodeReport, encode, keys, stream
+from bench.features.encode import EncodeReport, encode, in_pieces, keys, stream
 from bench.features.store import FeatureStore
 from bench.features.wanted import Wanted, outstanding
-from bench.interface import TextSide
+from bench.interface import EVAL, POOLED, TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
 from bench.run import devices
@@ -134,12 +134,23 @@ class Session:
         def progress(done: int, total: int) -> None:
             self.watch(Now(f"encoding {dataset.name}", done, total))
 
-        pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
-        self.watch(Now(f"looking at the images of {dataset.name}"))
-        seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
-        return encode(
-            self.backbone(spec), dataset, wanted, self.store, workers=self.workers, progress=progress
-        )
+        def waits() -> None:
+            self.watch(Now(f"waiting for another process that encodes {dataset.name}"))
+            self.report(f"waiting for another process that encodes {dataset.name}")
+
+        tower = self.backbone(spec)
+        key_of = keys(tower, dataset)
+        if not outstanding(wanted, self.store, key_of):
+            return EncodeReport(0, 0, 0.0)
+        with self.store.encoding(key_of(POOLED, EVAL), waits):
+            pieces = outstanding(wanted, self.store, key_of)  # less, where another has encoded them
+            self.watch(Now(f"looking at the images of {dataset.name}"))
+            seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
+            return encode(tower, dataset, wanted, self.store, workers=self.workers, progress=progress)
+
+    def close(self) -> None:
+        """Let others clear what this session used of the feature store."""
+        self.store.close()
 
     def lacking(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> int:
         """How many image x view passes ``encode`` would make."""
@@ -172,8 +183,9 @@ class Session:
         """Raw float32 features on the device in pieces (start, (n, ...)), stored ones or made now."""
         tower = self.backbone(spec)
         if not stored(tap, view):
-            for start, taps in stream(tower, dataset, paths, view, [tap], workers=self.workers, batch=rows):
-                yield start, taps[tap].to(self.device).float()
+            parts = stream(tower, dataset, paths, view, [tap], workers=self.workers)
+            for start, piece_nF in in_pieces((taps[tap] for _, taps in parts), rows):
+                yield start, piece_nF.to(self.device).float()
             return
         for start, piece in self.store.slices(keys(tower, dataset)(tap, view), paths, rows):
             yield start, torch.from_numpy(piece).to(self.device).float()

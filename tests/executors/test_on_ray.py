@@ -153,7 +153,7 @@ def test_streamed_test_images_are_passed_over_once_for_all_that_a_slot_does(
     assert done.exit_code == 0, done.output
     assert len(stand_in.sent) == tasks
     assert seen == [15] * passes, "one for each task; one for each state where memory may hold no more"
-    assert records(tmp_path, states=False) == records(local, states=False)
+    assert records(tmp_path) == records(local)
 
 
 def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Tasks) -> None:
@@ -264,7 +264,7 @@ def test_four_workers_share_few_passes_and_give_the_same_records(
     streamed = (*GRID, "--results", tmp_path, "--no-dense-cache", "--cache", tmp_path / "features")
     done = bench("run", *streamed, *nodes(cluster, 1, 3)[0])
     assert done.exit_code == 0, done.output
-    assert records(tmp_path, states=False) == records(local, states=False)
+    assert records(tmp_path) == records(local)
     shares = {r.seconds for r in of_type(tmp_path, EvaluationRecord) if r.cell.method in ("safe", "safe-a")}
     assert len(shares) == 3, "all that a pass serves has an equal share of its seconds"
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from feature_fakes import NoiseSource, TinyTower, dataset
 
+from bench.clip import backbone
 from bench.data.views import bank, render
 from bench.errors import BenchError
-from bench.features import wanted
-from bench.features.encode import EncodeReport, Wanted, encode, keys, stream, stream_views
+from bench.features import forward, wanted
+from bench.features.encode import EncodeReport, Wanted, encode, in_pieces, keys, stream, stream_views
 from bench.features.store import FeatureStore
 from bench.files import read_json
 
@@ -57,21 +58,23 @@ def test_every_image_and_view_exactly_once_then_never_again(
 ) -> None:
     tower, seen = TinyTower(), []
     report = encode(tower, images, REQUESTS, store, batch=batch, progress=lambda *now: seen.append(now))
-    assert (report.images, report.encodes, tower.rows) == (18, ENCODES, ENCODES)
+    assert (report.images, report.encodes) == (18, ENCODES)
+    assert {rows for rows, _ in tower.calls} == {batch}, "batches of one shape"
+    assert ENCODES <= tower.rows < ENCODES + 2 * batch, "two pieces, of which each fills up its last batch"
     assert Counter(images.source.opened()) == Counter([*TRAIN, *TEST])
     assert all(total == ENCODES for _, total in seen) and seen[-1][0] == ENCODES
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    assert max(rows for rows, _ in tower.calls) <= batch
 
+    before = tower.rows
     again = encode(tower, images, REQUESTS, FeatureStore(store.root), batch=batch)
-    assert (again.images, again.encodes, again.images_per_second, tower.rows) == (0, 0, 0.0, ENCODES)
+    assert (again.images, again.encodes, again.images_per_second, tower.rows) == (0, 0, 0.0, before)
     assert len(images.source.opened()) == 18
 
 
 def test_stored_rows_are_the_towers_values_of_each_view(images: Any, store: FeatureStore) -> None:
     tower = TinyTower()
     encode(tower, images, REQUESTS, store, batch=5)
-    key_of = keys(tower, images)
+    key_of = keys(tower, images, 5)
     for paths, view, tap in [
         (TRAIN, "eval", "dense"),
         (TRAIN, "flip", "dense"),
@@ -95,7 +98,7 @@ def test_pixels_reach_the_tower_exactly_as_open_clip_prepares_them(images: Any, 
     encode(tower, images, [Wanted(TEST, {"eval": {"pooled"}})], store)
     how = tower.spec.preprocess
     theirs = open_clip.image_transform(tower.size, is_train=False, mean=how.mean, std=how.std)
-    assert torch.equal(seen[0], torch.stack([theirs(images.source.open(path)) for path in TEST]))
+    assert torch.equal(seen[0][: len(TEST)], torch.stack([theirs(images.source.open(path)) for path in TEST]))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -104,7 +107,7 @@ def test_features_do_not_depend_on_the_batch(images: Any, tmp_path: Path) -> Non
     for batch in (1, 3, 64):
         store = FeatureStore(tmp_path / str(batch))
         encode(tower, images, REQUESTS, store, batch=batch)
-        results.append(store.read(keys(tower, images)("dense", "flip"), TRAIN).astype(np.float32))
+        results.append(store.read(keys(tower, images, batch)("dense", "flip"), TRAIN).astype(np.float32))
     for other in results[1:]:
         np.testing.assert_allclose(other, results[0], rtol=2e-3, atol=2e-3)
 
@@ -131,9 +134,9 @@ def test_worker_processes_give_the_same_rows_and_never_see_torch(images: Any, tm
         images.source.log.unlink(missing_ok=True)
         tower = TinyTower()
         report = encode(tower, images, REQUESTS, store, workers=workers, batch=4)
-        assert (report.images, report.encodes, tower.rows) == (18, ENCODES, ENCODES)
+        assert (report.images, report.encodes) == (18, ENCODES)
         assert sorted(images.source.opened()) == sorted([*TRAIN, *TEST])
-        rows.append(store.read(keys(tower, images)("dense", "eval"), [*TEST, *TRAIN]))
+        rows.append(store.read(keys(tower, images, 4)("dense", "eval"), [*TEST, *TRAIN]))
     assert np.array_equal(*rows)
     assert not images.source.torch_seen()
 
@@ -171,7 +174,7 @@ def test_an_unreadable_image_is_named_and_finished_shards_stay(
     tower = TinyTower()
     with pytest.raises(BenchError, match=rf"cannot read the image {bad}"):
         encode(tower, images, [Wanted((*TEST, bad), {"eval": {"dense"}})], store, workers=workers, batch=1)
-    key = keys(tower, images)("dense", "eval")
+    key = keys(tower, images, 1)("dense", "eval")
     assert store.missing(key, TEST) == list(TEST[8:])
     assert not list((store.root / key.folder).glob("*.partial"))
 
@@ -188,17 +191,12 @@ def test_an_interruption_loses_the_open_shard_only(
     tower, both = TinyTower(), [Wanted(TEST, {"eval": {"dense"}})]
     with pytest.raises(KeyboardInterrupt):
         encode(tower, images, both, store, batch=2, progress=stop)
-    key = keys(tower, images)("dense", "eval")
+    key = keys(tower, images, 2)("dense", "eval")
     assert store.missing(key, TEST) == list(TEST[4:])
-    assert encode(tower, images, both, store).encodes == 7
+    assert encode(tower, images, both, store, batch=2).encodes == 7
     whole = FeatureStore(store.root.parent / "whole")
     encode(tower, images, both, whole, batch=2)
-    np.testing.assert_allclose(
-        store.read(key, TEST).astype(np.float32),
-        whole.read(key, TEST).astype(np.float32),
-        rtol=2e-3,
-        atol=2e-3,
-    )
+    assert np.array_equal(store.read(key, TEST), whole.read(key, TEST))
 
 
 def test_a_full_disk_is_an_error_before_the_first_shard(
@@ -223,7 +221,7 @@ def test_values_beyond_half_precision_are_never_stored(
 def test_streamed_features_equal_stored_ones(images: Any, store: FeatureStore, batch: int) -> None:
     tower = TinyTower()
     encode(tower, images, REQUESTS, store, batch=batch)
-    key_of = keys(tower, images)
+    key_of = keys(tower, images, batch)
     parts = list(stream(tower, images, TEST, "eval", {"dense", "pooled"}, batch=batch))
     assert [start for start, _ in parts] == list(range(0, len(TEST), batch))
     for tap in ("dense", "pooled"):
@@ -243,7 +241,7 @@ def test_several_streamed_views_share_one_decode(images: Any) -> None:
             np.testing.assert_allclose(row.numpy(), wanted, rtol=2e-3, atol=2e-3)
         rows[view] += len(features[tap])
     assert rows == Counter(dict.fromkeys(views, len(TEST)))
-    assert tower.rows == len(TEST) * len(views)
+    assert 0 <= tower.rows - len(TEST) * len(views) < 9
 
 
 def test_streaming_opens_each_image_once_and_stores_nothing(images: Any, tmp_path: Path) -> None:
@@ -305,3 +303,27 @@ def test_processes_start_only_for_much_work(monkeypatch: pytest.MonkeyPatch) -> 
     assert (default_workers(100), default_workers(100_000)) == ((0, 8), (16, 1))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     assert (default_workers(100), default_workers(100_000)) == ((0, 1), (1, 1))
+
+
+@pytest.mark.parametrize("name", ["pocket-rn", "pocket-vit"])
+def test_a_row_depends_neither_on_its_place_nor_on_its_neighbours(name: str) -> None:
+    tower = backbone.load(backbone.resolve(name))
+    side, draw = tower.image_size, np.random.default_rng(3)
+    pixels = draw.integers(0, 256, (40, side, side, 3), np.uint8)
+    whole = forward.forward(tower, pixels[:32], ["dense", "pooled"], 32)
+    order = draw.permutation(32)
+    moved = forward.forward(tower, pixels[order], ["dense", "pooled"], 32)
+    among_others = forward.forward(tower, pixels[[39, 38, 37, *range(29)]], ["dense", "pooled"], 32)
+    for tap, rows in whole.items():
+        assert torch.equal(moved[tap], rows[order])
+        assert torch.equal(among_others[tap][3:], rows[:29])
+        for few in (1, 3):  # the last batch of what a run left
+            assert torch.equal(forward.forward(tower, pixels[:few], [tap], 32)[tap], rows[:few])
+
+
+@pytest.mark.parametrize("sizes", [[], [3], [4, 4], [1, 9, 2], [5, 5, 5]])
+def test_rows_in_pieces_of_one_size(sizes: list[int]) -> None:
+    rows = torch.arange(sum(sizes))
+    pieces = list(in_pieces(iter(rows.split(sizes)), 4))
+    assert [start for start, _ in pieces] == list(range(0, len(rows), 4))
+    assert all(torch.equal(piece, rows[start : start + 4]) for start, piece in pieces)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bench import files
 from bench.errors import BenchError
 from bench.records import codec, keys, places, store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
@@ -332,3 +333,17 @@ def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any
     assert list(frame["seed"]) == [2] and list(frame["accuracy"]) == [pytest.approx(80.0)]
     note = f"left out: 3 records of safe made with what has changed since: {says}"
     assert frame.attrs["notes"] == [note]
+
+
+def test_what_killed_runs_left_half_written_is_swept_where_a_run_writes(tmp_path: Path) -> None:
+    left = [tmp_path / part / ".x.json.abcd1234.tmp" for part in ("", "runs/a/b/c", "states", "images/ab")]
+    others = [tmp_path / "mine" / ".x.json.abcd1234.tmp", tmp_path / "runs" / "a" / "x.json"]
+    for file in (*left, *others):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{")
+    with left[1].open("r+b") as living:
+        files.lock(living)
+        store.tidy(tmp_path)
+        assert [file.exists() for file in left] == [False, True, False, False]
+    store.tidy(tmp_path)
+    assert not any(file.exists() for file in left) and all(file.exists() for file in others)

@@ -96,7 +96,7 @@ TIMES = ("seconds", "first")  # how long it took, and whether its process was wa
 def records(results: Path, states: bool = True) -> dict[str, bytes]:
     """What a run concluded, by file: predictions whole, records without times and provenance.
 
-    ``states=False``: without the checksums of fitted tensors, whose last bits batches of other sizes change.
+    ``states=False``: without the checksums of fitted tensors.
     """
     import json
 
