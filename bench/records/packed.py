@@ -138,9 +138,11 @@ def _at(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple
 def record(path: Path) -> Record | None:
     """The packed record that stands for the file ``path``, or None. Raises Unreadable if not believed."""
     found = _found(path)
-    if found and isinstance(found.line, str):
+    if found is None:
+        return None
+    if isinstance(found.line, str):
         raise Unreadable(_bad(found.file, found.at, found.line).line)
-    return found.line.record if found else None
+    return found.line.record
 
 
 def top1(path: Path) -> Top1 | None:

@@ -23,7 +23,7 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     """
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     labels: dict[Path, tuple[str, str]] = {}  # of evaluations: the test set, and the labels' checksum
-    kept = []
+    kept: list[Located] = []
     for path, record in records:
         if not isinstance(record.cell.shots, int):
             bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
