@@ -31,10 +31,11 @@ from bench.records.outcomes import Outcome, Stamp, of_columns, stamp
 from bench.records.types import EvaluationRecord, Failure, Record
 from bench.records.whole import Bad, fault, is_place
 from bench.typed import said
-from bench.unpack import Torn, npz, xz
+from bench.unpack import GIB, Torn, npz, xz
 
 RECORDS, PREDICTIONS = "records.jsonl.xz", "predictions.npz"
 
+MOST = GIB  # bytes that all records of a folder may take
 _SOURCE = "take the file from its source again"
 
 Place = tuple[str, Annotated[int, Meta(ge=0, le=2**62)]]  # array, column
@@ -226,7 +227,7 @@ def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
     if stamped is None:
         return {}
     try:
-        data = xz(Path(file))
+        data = xz(Path(file), MOST)
     except Torn as error:
         raise BenchError(f"{error}: not readable packed records; {_SOURCE}") from error
     decoder = msgspec.json.Decoder(Row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -29,8 +30,8 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
             bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
         elif not isinstance(record, EvaluationRecord):
             kept.append((path, record))
-        elif not _founded(record, fits):
-            bad.append(Bad(str(path), "there is no record of its fit, or of one that it builds on"))
+        elif why := _odd(record, fits):
+            bad.append(Bad(str(path), why))
         else:
             try:
                 sums = store.outcome(path, record).sums
@@ -44,18 +45,19 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     return [one for one in kept if one[0] not in others] if others else kept
 
 
-def _founded(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> bool:
-    """Whether the fit of an evaluation is known, and all below it, and is of the same coordinates."""
+def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
+    """What is wrong between an evaluation and its fit, whose record and those below it say what it is of."""
     fit = fits.get(record.fit)
     if fit is None or not all(_known(key, fits) for key in fit.parts.after.values()):
-        return False
-    ours, theirs = record.cell, fit.cell
-    return (ours.method, ours.shots, ours.seed, ours.protocol) == (
-        theirs.method,
-        theirs.shots,
-        theirs.seed,
-        theirs.protocol,
-    )
+        return "there is no record of its fit, or of one that it builds on"
+    if _coordinates(record) != _coordinates(fit):
+        return "its method, shots, seed or protocol are not those of its fit"
+    if record.parts.target == fit.parts.dataset and record.target != record.cell.dataset:
+        return "the name of its test set is not that of its dataset"
+    return ""
+
+
+_coordinates = attrgetter("cell.method", "cell.shots", "cell.seed", "cell.protocol")
 
 
 def _known(key: str, fits: Mapping[str, FitRecord]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.plan.earlier import Earlier
 from bench.records import codec, keys, places, store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.compact import pack
@@ -196,6 +198,35 @@ def test_a_later_record_has_the_larger_number_whatever_the_clock_says(
     new = store.read(path)
     assert new is not None
     assert new.provenance.order == old.provenance.order + 1 and new.provenance.folder == clock.folder
+
+
+def test_newer_images_count_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter decides, in tables and in the next run: not the time that records bear."""
+
+    class Before(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Before:
+            return cls(1999, 1, 1, tzinfo=tz)
+
+    for seed in (1, 2):
+        write_cell(tmp_path, "safe", "ants", 1, seed, 0.9)
+    known = set((tmp_path / "runs").rglob("*.json"))
+    for seed in (1, 2):
+        write_cell(tmp_path, "safe", "ants", 1, seed, 0.5, content="exchanged")
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    monkeypatch.setattr(store, "datetime", Before)
+    clock = store.Clock.of(tmp_path)
+    for path in sorted(set((tmp_path / "runs").rglob("*.json")) - known):
+        record = store.read(path)
+        assert record is not None
+        store.write(path, record, clock)
+    frame = load_results(tmp_path)
+    assert list(frame["accuracy"]) == [pytest.approx(50.0)] * 2
+    assert all(written < "2000" for written in frame["written"])
+    assert "left out: 2 records made with other, older images of ants" in frame.attrs["notes"]
+    assert Earlier(tmp_path).last == clock.last
 
 
 def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
