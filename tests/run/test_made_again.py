@@ -71,12 +71,12 @@ def test_exchanged_predictions_cost_themselves_only(bench: Bench, tmp_path: Path
 def test_a_damaged_state_is_fitted_again(bench: Bench, tmp_path: Path, kind: str) -> None:
     """Another method builds on it, and has lost its evaluation: both have in the end what they had."""
     results = tmp_path / "results"
-    arguments = ("--methods", "safe,safe-a", "--keep-states", "all", "--results", results)
+    arguments = ("--methods", "safe,safe-a,tip-adapter-f", "--keep-states", "all", "--results", results)
     done = bench("run", *arguments)
     assert done.exit_code == 0, done.output
     whole = records(results)
     fits = {fit.cell.method: fit for fit in of_type(results, FitRecord)}
-    first, second = (places.state_path(results, fits[name].key) for name in ("safe", "safe-a"))
+    first, second = (places.state_path(results, fits[name].key) for name in ("safe", "tip-adapter-f"))
     if kind == "cut":
         first.write_bytes(first.read_bytes()[:-100])
     elif kind == "exchanged":
@@ -89,7 +89,7 @@ def test_a_damaged_state_is_fitted_again(bench: Bench, tmp_path: Path, kind: str
     assert again.exit_code == 0, again.output
     assert ("is fitted again" in again.output and first.name in again.output) == (kind != "gone")
     assert records(results) == whole
-    assert len(of_type(results, EvaluationRecord)) == 2
+    assert len(of_type(results, EvaluationRecord)) == 3
 
 
 def test_a_record_that_others_build_on_is_made_again(bench: Bench, tmp_path: Path) -> None:
