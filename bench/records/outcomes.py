@@ -44,15 +44,8 @@ def stamp(file: str | Path) -> Stamp | None:
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
-def arrays(file: Path, record: EvaluationRecord) -> dict[str, NDArray[Any]]:
-    """The arrays of an evaluation's own file: ``top1``, ``labels``, and ``top5`` if its record names it.
-
-    Raises Torn where the file is damaged, or larger than those of the record's n images can be.
-    """
-    return _arrays(file, record.n, "top5" in record.predictions)
-
-
 def _arrays(file: Path, n: int, top5: bool) -> dict[str, NDArray[Any]]:
+    """The arrays of an evaluation's own file, no larger than those of n images can be. Raises Torn."""
     names = ("top1", "top5", "labels") if top5 else ("top1", "labels")
     read = npz(file, names, min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
     for name, x in read.items():
