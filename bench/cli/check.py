@@ -113,10 +113,12 @@ def check(
             where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
             calibration = _run_again(old, where, tuple(plugin or ()))
         frame = load_results(results)
+        if bad := frame.attrs["bad"]:
+            typer.secho(f"bench: {bad}", err=True, fg="yellow")
         if update:
             kept = cells.chosen(frame, old, chosen(frame["dataset"]), precision or SINGLE)
             _write(baseline, kept, calibration)
-            return
+            raise typer.Exit(Code.INCOMPLETE if bad else Code.GOOD)
         assert old is not None
         verdict = compare(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
     if strict_speed and verdict.speed is None:
@@ -124,7 +126,8 @@ def check(
             "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
         )
     _tell(verdict, format, strict_speed)
-    raise typer.Exit(_code(verdict, strict_speed))
+    code = _code(verdict, strict_speed)
+    raise typer.Exit(Code.INCOMPLETE if bad and code is not Code.FAILED else code)
 
 
 def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:

@@ -48,7 +48,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import folders, numbers, recorded, records, writable_folder
+    from bench.cli.options import complete, folders, numbers, recorded, records, writable_folder
     from bench.cli.show import form_of, show
     from bench.report import compare as comparing
 
@@ -77,6 +77,7 @@ def compare(
             dataset = catalog_find(where.get(name, name), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
             typer.echo(f"wrote {path}", err=True)
+    complete(frame)
 
 
 def safe(name: str) -> str:

@@ -36,14 +36,27 @@ def folders(given: list[Path] | None) -> list[Path]:
 
 
 def records(given: list[Path] | None) -> pd.DataFrame:
-    """The frame of the results folders that were named, which stays until the program ends."""
+    """The frame of the results folders that were named, which stays until the program ends.
+
+    What is not believed is said at once, and ``complete`` ends the verb with a code that says so.
+    """
     import gc
 
     from bench.report.frame import load_results
 
     frame = load_results(folders(given))
     gc.freeze()  # Python need not look at it for garbage again and again
+    if frame.attrs["bad"]:
+        typer.secho(f"bench: {frame.attrs['bad']}", err=True, fg="yellow")
     return frame
+
+
+def complete(frame: pd.DataFrame) -> None:
+    """The end of a verb that shows records: it is incomplete where some of them were not believed."""
+    from bench.cli.codes import Code
+
+    if frame.attrs.get("bad"):
+        raise typer.Exit(Code.INCOMPLETE)
 
 
 def names(text: str | None) -> tuple[str, ...]:

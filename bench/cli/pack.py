@@ -16,13 +16,18 @@ def pack(
     ] = 6.0,
 ) -> None:
     """Pack the records that tables use, with top-1 predictions, to commit them; read them with --results."""
+    from bench.cli.codes import Code
     from bench.cli.options import writable_folder
     from bench.report.compact import pack as packing
 
     writable_folder(out)
     done = packing(results, out, None if limit is None else int(limit * 1e6))
+    if done.bad:
+        typer.secho(f"bench: {done.bad}", err=True, fg="yellow")
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
     typer.echo(
         f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: "
         f"{done.size / 1e6:.2f} MB{rest}"
     )
+    if done.bad:
+        raise typer.Exit(Code.INCOMPLETE)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.plan.earlier import Earlier
     from bench.plan.todo import Todo
     from bench.records.conditions import Conditions
+    from bench.records.whole import Bad
     from bench.run.outcome import Outcome
 
 _SHOWN = 12  # blocked and failed cells printed one by one
@@ -123,6 +124,15 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
 
     for line in (*reasons(todo, earlier), *drifted(plan)):
         typer.echo(f"  {line}")
+
+
+def show_bad(bad: list[Bad]) -> None:
+    """Which records of the plan are damaged, so that their cells are to do."""
+    from bench.records.whole import said
+
+    if bad:
+        many = f"{len(bad)} records cannot be believed" if bad[1:] else "a record cannot be believed"
+        typer.secho(f"  note: {many} and count as not there: {said(bad)}", fg="yellow")
 
 
 def show_idle(plan: Plan, complete: int) -> Code:

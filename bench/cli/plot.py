@@ -35,7 +35,7 @@ def plot(
     dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import names, numbers, recorded, records, writable
+    from bench.cli.options import complete, names, numbers, recorded, records, writable
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
@@ -61,3 +61,4 @@ def plot(
     typer.echo(f"{path}: {drawn.alt}")
     for note in drawn.notes:
         typer.echo(f"note: {note}")
+    complete(frame)

@@ -16,7 +16,7 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
-    from bench.cli.options import records, writable
+    from bench.cli.options import complete, records, writable
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
@@ -42,3 +42,4 @@ def report(
     typer.echo(
         f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network"
     )
+    complete(frame)

@@ -111,6 +111,7 @@ def run(
     from bench.plan.request import Request
     from bench.plan.todo import remaining
     from bench.records import store
+    from bench.records.whole import Bad
     from bench.suite import load
 
     # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
@@ -156,11 +157,13 @@ def run(
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())
     planned = planner.make(request, registry)
-    todo, complete = remaining(planned, fresh)
+    bad: list[Bad] = []
+    todo, complete = remaining(planned, fresh, bad)
     if todo:
         store.require_present(results)
     earlier = Earlier(results)
     plan_view.show(planned, todo, complete, earlier, dense_cache)
+    plan_view.show_bad(bad)
     if targets and not any(fit.dataset.spec.targets for fit in planned.fits):
         typer.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
     if dry_run:

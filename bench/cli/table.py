@@ -56,7 +56,7 @@ def table(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
 ) -> None:
     """Print a table of the recorded results."""
-    from bench.cli.options import names, numbers, recorded
+    from bench.cli.options import complete, names, numbers, recorded
     from bench.cli.show import form_of, show
     from bench.report import tables
 
@@ -84,14 +84,18 @@ def table(
         counts=sizes(where, frame, data_root) if which == "2" else None,
     )
     show(made, form, out)
+    complete(frame)
 
 
 def load(results: list[Path] | None, which: str) -> pd.DataFrame:
     """The records; table 2 does without any."""
     from bench.cli.options import folders, records
     from bench.records import store
+    from bench.records.whole import Bad
 
-    if which == "2" and all(next(store.every(folder), None) is None for folder in folders(results)):
+    bad: list[Bad] = []
+    known = (next(store.every(folder, bad), None) for folder in folders(results))
+    if which == "2" and not any(known) and not bad:
         import pandas as pd
 
         from bench.report.frame import COLUMNS

@@ -191,7 +191,7 @@ def canary(m: Measured, relabelled: Measured) -> str:
 def saved(m: Measured) -> str:
     """The state read back from its file gives the same logits."""
     stored = recorded(m.fit)
-    state = fitting.load_state(m.results, m.fit, stored, "cpu") if stored else None
+    state = fitting.load_state(m.results, m.fit, stored, "cpu", m.lab.session.report) if stored else None
     if state is None:
         return "no state was kept"
     consts, test = m.method.prepare(m.task()), m.test()

@@ -115,7 +115,7 @@ def _fit_missing(
 
 def _stored(f: Planned, results: Path, session: Session) -> State | None:
     record = recorded(f)
-    return fit.load_state(results, f, record, session.device) if record else None
+    return fit.load_state(results, f, record, session.device, session.report) if record else None
 
 
 def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:

@@ -9,7 +9,7 @@ from bench.records.types import Record
 
 
 class Earlier:
-    """The records of ``results``, each file read at most once, at the first question that needs it."""
+    """The records of ``results`` that are believed, each file read at most once, when a question needs it."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
@@ -21,7 +21,7 @@ class Earlier:
         """All of them."""
         if not self._whole:
             self._by_folder = {}
-            for path, record in store.every(self.results):
+            for path, record in store.every(self.results, []):
                 self._by_folder.setdefault(path.parent, []).append(record)
             self._whole = True
         return [record for records in self._by_folder.values() for record in records]
@@ -29,7 +29,7 @@ class Earlier:
     def within(self, where: Path) -> list[Record]:
         """Those of one method on one dataset."""
         if where not in self._by_folder:
-            unread = [] if self._whole else store.within(where)
+            unread = [] if self._whole else store.within(where, [])
             self._by_folder[where] = [record for _, record in unread]
         return self._by_folder[where]
 

@@ -10,7 +10,7 @@ from bench.features.wanted import Wanted
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
 from bench.names import TEST_ORACLE
 from bench.plan.cells import Evaluation, Planned, chain
-from bench.plan.todo import Todo, recorded
+from bench.plan.todo import Todo, has_state
 
 # Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored.
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
@@ -79,9 +79,12 @@ def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True
 
 
 def of_fitting(t: Todo, fresh: bool = False) -> Iterator[Need]:
-    """What the fit of a cell reads, and the fits below it that have yet to be made (``fresh``: all)."""
+    """What the fit of a cell reads, and the fits below it that have yet to be made (``fresh``: all).
+
+    A fit is made again where its state is gone or not the one that its record speaks of.
+    """
     for fit in chain(t.fit):
-        if fit is t.fit or fresh or not recorded(fit):
+        if fit is t.fit or fresh or not has_state(fit):
             yield from of_fit(fit)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from bench.plan.cells import Evaluation, Plan, Planned
-from bench.records import places, store
+import numpy as np
+
+from bench.plan.cells import Evaluation, Plan, Planned, chain
+from bench.records import places, states, store
+from bench.records.codec import checksum_of
 from bench.records.types import FitRecord
+from bench.records.whole import Bad
 
 
 @dataclass(frozen=True)
@@ -18,28 +23,47 @@ class Todo:
     stored: FitRecord | None
 
 
-def remaining(plan: Plan, fresh: bool = False) -> tuple[list[Todo], int]:
+def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
     """What is left to do, in plan order, and how many asked-for cells are complete.
 
-    ``fresh``: as if nothing were recorded.
+    Records that are damaged or lie in another's place, and evaluations whose predictions are gone or do not
+    give their numbers, are left to do, and are added to ``bad``. So are fits that a complete cell builds on,
+    where their records have gone: these say what it was made with. ``fresh``: as if nothing were recorded.
     """
-    todo, complete = [], 0
+    stored = {fit.key: None if fresh else recorded(fit, bad) for fit in plan.fits}
+    complete: set[str] = set()
+    lacking: dict[str, tuple[Evaluation, ...]] = {}
     for fit in plan.fits:
-        stored = None if fresh else recorded(fit)
-        lacking = tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e))
-        if fit.asked and stored and not lacking:
-            complete += 1
-        elif fit.asked:
-            todo.append(Todo(fit, lacking, stored))
-    return todo, complete
+        lacking[fit.key] = tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad))
+        if fit.asked and stored[fit.key] and not lacking[fit.key]:
+            complete.add(fit.key)
+    read = {other.key for fit in plan.fits if fit.key in complete for other in chain(fit)}
+    todo = [
+        Todo(fit, lacking[fit.key], stored[fit.key])
+        for fit in plan.fits
+        if fit.key not in complete and (fit.asked or (fit.key in read and not stored[fit.key]))
+    ]
+    return todo, len(complete)
 
 
-def recorded(fit: Planned) -> FitRecord | None:
-    """The record of a planned fit, if it was made."""
-    return store.fit(places.fit_path(fit.where, fit.key), fit.key)
+def recorded(fit: Planned, bad: list[Bad] | None = None) -> FitRecord | None:
+    """The record of a planned fit, if it was made; one that is not believed is added to ``bad``."""
+    return store.fit(places.fit_path(fit.where, fit.key), fit.key, bad)
 
 
-def evaluated(fit: Planned, evaluation: Evaluation) -> bool:
-    """Whether an evaluation of a planned fit has a record."""
+def has_state(fit: Planned) -> bool:
+    """Whether a planned fit was made and its state, where it has one, can be read."""
+    record = recorded(fit)
+    return record is not None and states.there(fit.where.parents[3], record)
+
+
+def evaluated(fit: Planned, evaluation: Evaluation, bad: list[Bad] | None = None) -> bool:
+    """Whether an evaluation of a planned fit has a record, and predictions on the labels of its test set."""
     path = places.evaluation_path(fit.where, fit.key, evaluation.key)
-    return store.evaluation(path, evaluation.key) is not None
+    labels = _checksum(evaluation.target.test.labels)
+    return store.evaluation(path, evaluation.key, bad, labels) is not None
+
+
+@lru_cache(maxsize=64)
+def _checksum(labels: tuple[int, ...]) -> str:
+    return checksum_of(np.asarray(labels))

@@ -66,8 +66,8 @@ def _evaluations(t: Todo) -> str:
     """What is known of the evaluations that a fitted cell lacks."""
     failures = []
     for e in t.evaluations:
-        record = store.read(places.evaluation_path(t.fit.where, t.fit.key, e.key))
-        if isinstance(record, Failure):
+        record = store.failure(places.evaluation_path(t.fit.where, t.fit.key, e.key))
+        if record is not None:
             failures.append(f"{_failed(record)} on {e.target.name}")
     rest = len(t.evaluations) - len(failures)
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []

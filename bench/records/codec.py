@@ -9,11 +9,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -23,12 +21,12 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.records.keys import plain
 from bench.records.types import Record
+from bench.typed import said
 
 SCHEMA: Literal[2] = 2
 _LONG = 32  # hex digits of a checksum
-
-# What reading a damaged npz raises, by where the damage is.
-TORN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, BadZipFile, zlib.error)
+# What decoding raises for bytes that are no JSON, or of another type.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 _encoder = msgspec.json.Encoder(order="sorted", enc_hook=plain)
@@ -48,7 +46,7 @@ def schema_of(data: bytes) -> int:
     """The schema that a record says it has, 0 for one that does not say."""
     try:
         return msgspec.json.decode(data, type=_Head).schema
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return 0
 
 
@@ -56,14 +54,15 @@ def decode(data: bytes) -> Record:
     """The record in ``data``. Raises Unreadable, naming the field where it can."""
     try:
         record = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        whole = _as_written(data, record) or record.checksum == checksum(record)
+    except NO_JSON as error:
         schema = schema_of(data)
         if schema > SCHEMA:
             raise Unreadable(
                 f"a record of schema {schema}; this program knows up to {SCHEMA}: install a newer one"
             ) from error
-        raise Unreadable(f"not a readable record ({error})") from error
-    if not _as_written(data, record) and record.checksum != checksum(record):
+        raise Unreadable(f"not a readable record ({said(error)})") from error
+    if not whole:
         raise Unreadable("not as it was written (its checksum differs)")
     return record
 

@@ -15,9 +15,10 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.names import canonical
-from bench.records.codec import Unreadable, sealed
+from bench.records.codec import NO_JSON, Unreadable, sealed
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+from bench.typed import said
 
 SCHEMA = 1
 UNKNOWN = "unknown"
@@ -28,6 +29,14 @@ _SENTENCES = "cupl"  # the one prompt set of schema 1 that had no templates
 T = TypeVar("T")
 Raw = dict[str, Any]
 Fetch = Callable[[Mapping[str, Any], str, str], "Raw | None"]
+
+
+def fields_of(data: bytes | msgspec.Raw) -> Raw:
+    """The fields of a record of schema 1. Raises Unreadable where there are none."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except NO_JSON as error:
+        raise Unreadable(f"not a record of schema {SCHEMA} ({said(error)})") from error
 
 
 class Converter:
@@ -43,7 +52,9 @@ class Converter:
             if raw["status"] == "failed":
                 return sealed(self._failure(raw))
             return sealed(self._fit(raw) if raw["kind"] == "fit" else self._evaluation(raw))
-        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, *NO_JSON) as error:
+            if isinstance(error, Unreadable):
+                raise
             raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
 
     def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:

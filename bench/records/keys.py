@@ -26,7 +26,7 @@ ENGINE = 1
 SINGLE = "fp32"
 PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**62)]  # what an array of whole numbers can hold
 Shots = Count | Literal["all"]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -64,7 +64,7 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     prompts: str
     protocol: str
     encode_dtype: str
-    after: dict[str, str] = {}
+    after: dict[str, Hex] = {}
     source: str = ""
     sentences: bool = False
     classes: str = "all"

@@ -10,27 +10,35 @@ from __future__ import annotations
 
 import io
 import lzma
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.files import digest, write_bytes
-from bench.records import codec, places
+from bench.names import short, shown
+from bench.records import codec, convert, places
+from bench.records.codec import Unreadable
 from bench.records.convert import SCHEMA as OLD
-from bench.records.convert import Converter
+from bench.records.outcomes import Outcome, Stamp, of_columns, stamp
 from bench.records.types import EvaluationRecord, Failure, Record
+from bench.records.whole import Bad, fault, is_place
+from bench.typed import said
+from bench.unpack import GIB, Torn, npz, xz
 
 RECORDS, PREDICTIONS = "records.jsonl.xz", "predictions.npz"
 
-Place = tuple[str, int]  # array, column
+MOST = GIB  # bytes that all records of a folder may take
+_SOURCE = "take the file from its source again"
+
+Place = tuple[str, Annotated[int, Meta(ge=0, le=2**62)]]  # array, column
 Top1 = tuple[NDArray[Any], NDArray[Any]]  # predicted classes and labels, (n,) each
 
 
@@ -108,49 +116,71 @@ def _slim(record: Record) -> Record:
     return record
 
 
-def records(results: Path) -> Iterator[tuple[Path, Record]]:
-    """All packed records of a folder, under the paths that they would have as files."""
-    root = places.runs(results)
-    for line in lines(results).values():
-        yield root / line.at, line.record
+def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
+    """All packed records of a folder, or why not, under the paths that they would have as files."""
+    file = str(results / RECORDS)
+    yield from _at(file, places.runs(results), _lines(file, stamp(file)))
 
 
-def within(where: Path) -> list[tuple[Path, Record]]:
-    """The packed records in the folder of one method on one dataset."""
-    kept = _line_folder(where)
-    return [(where / Path(line.at).name, line.record) for line in kept]
+def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
+    """The packed records in the folder of one method on one dataset, as ``records`` gives them."""
+    if len(where.parents) < 4 or where.parents[2].name != "runs":
+        return
+    root = where.parents[2]
+    file = str(root.parent / RECORDS)
+    yield from _at(file, root, _by_folder(file, stamp(file)).get(where.relative_to(root).as_posix(), {}))
+
+
+def _at(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
+    for at, line in kept.items():
+        yield root / at, line.record if isinstance(line, Line) else _bad(file, at, line)
 
 
 def record(path: Path) -> Record | None:
-    """The packed record that stands for the file ``path``, or None."""
+    """The packed record that stands for the file ``path``, or None. Raises Unreadable if not believed."""
     found = _found(path)
-    return _read(found.file, found.stamp)[found.row.at].record if found else None
+    if found is None:
+        return None
+    if isinstance(found.line, str):
+        raise Unreadable(_bad(found.file, found.at, found.line).line)
+    return found.line.record
 
 
 def top1(path: Path) -> Top1 | None:
-    """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None."""
+    """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None.
+
+    Raises Unreadable, naming the file of predictions, where they are not there.
+    """
     found = _found(path)
-    if found is None or found.row.place is None:
+    if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
-    name, column = found.row.place
-    stamp = _stamp(found.predictions)
-    labels = _array(found.predictions, stamp, f"{name}-labels")
-    return _array(found.predictions, stamp, name)[:, column], labels
+    name, column = found.line.place
+    file = _beside(found.file)
+    classes, labels = _arrays(file, stamp(file), name)
+    if column >= _width(classes):
+        raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
+    return classes[:, column], labels
 
 
-def has_top1(path: Path) -> bool:
-    """Whether predictions are packed with the record that stands for ``path``; they are not read."""
+def outcome(path: Path) -> Outcome | None:
+    """What the predictions packed with the record for ``path`` say, or None. Raises as ``top1`` does."""
     found = _found(path)
-    return found is not None and found.row.place is not None
+    if found is None or not isinstance(found.line, Line) or found.line.place is None:
+        return None
+    name, column = found.line.place
+    file = _beside(found.file)
+    counted = _outcomes(file, stamp(file), name)
+    if column >= len(counted):
+        raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
+    return counted[column]
 
 
 class _Found(NamedTuple):
-    """A line as it is written, the two files of its folder, and when that of the records was changed."""
+    """A line of a file, and its path below ``runs/``."""
 
-    row: Row
     file: str
-    predictions: str
-    stamp: int
+    at: str
+    line: Line | str
 
 
 def _found(path: Path) -> _Found | None:
@@ -158,98 +188,129 @@ def _found(path: Path) -> _Found | None:
     parts = path.parts
     if parts[-5:-4] != ("runs",):
         return None
-    file, predictions = _files(parts[:-5])
-    stamp = _stamp(file)
-    row = _rows(file, stamp).get("/".join(parts[-4:])) if stamp else None
-    return _Found(row, file, predictions, stamp) if row else None
+    file = _file(parts[:-5])
+    at = "/".join(parts[-4:])
+    line = _lines(file, stamp(file)).get(at)
+    return _Found(file, at, line) if line is not None else None
 
 
 @lru_cache(maxsize=64)
-def _files(results: tuple[str, ...]) -> tuple[str, str]:
-    """The two files of a results folder that is given by its parts."""
-    return str(Path(*results) / RECORDS), str(Path(*results) / PREDICTIONS)
+def _file(results: tuple[str, ...]) -> str:
+    """The records of a results folder that is given by its parts."""
+    return str(Path(*results) / RECORDS)
 
 
-def _line_folder(where: Path) -> list[Line]:
-    if len(where.parents) < 4 or where.parents[2].name != "runs":
-        return []
-    file = str(where.parents[3] / RECORDS)
-    folders = _by_folder(file, _stamp(file))
-    return folders.get(where.relative_to(where.parents[2]).as_posix(), [])
+def _beside(file: str) -> str:
+    """The predictions that lie beside a file of packed records."""
+    return file.removesuffix(RECORDS) + PREDICTIONS
 
 
-def _stamp(file: str) -> int:
-    try:
-        return os.stat(file).st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-
-
-def lines(results: Path) -> dict[str, Line]:
-    """The lines of a packed folder by their paths; none where there is no packed file."""
-    file = str(results / RECORDS)
-    stamp = _stamp(file)
-    return _read(file, stamp) if stamp else {}
+def _bad(file: str, at: str, why: str) -> Bad:
+    return Bad(f"{file}, {shown(at)}", why)
 
 
 def rows(results: Path) -> dict[str, Row]:
-    """The lines as they are written, by their paths, whatever their schema."""
+    """The lines as they are written, by their paths, whatever their schema; what is none is left out."""
     file = str(results / RECORDS)
-    stamp = _stamp(file)
-    return _rows(file, stamp) if stamp else {}
+    return {at: row for at, row in _rows(file, stamp(file)).items() if isinstance(row, Row)}
+
+
+def odd_rows(results: Path) -> list[Bad]:
+    """What ``rows`` leaves out."""
+    file = str(results / RECORDS)
+    return [_bad(file, at, row) for at, row in _rows(file, stamp(file)).items() if isinstance(row, str)]
 
 
 @lru_cache(maxsize=4)
-def _rows(file: str, stamp: int) -> dict[str, Row]:
+def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
+    """The lines by their paths, those that are none by their numbers; then why is in their place."""
+    if stamped is None:
+        return {}
     try:
-        decoder, data = msgspec.json.Decoder(Row), lzma.decompress(Path(file).read_bytes())
-        with codec.many():
-            return {row.at: row for row in map(decoder.decode, data.splitlines())}
-    except (lzma.LZMAError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _damaged(file, error) from error
+        data = xz(Path(file), MOST)
+    except Torn as error:
+        raise BenchError(f"{error}: not readable packed records; {_SOURCE}") from error
+    decoder = msgspec.json.Decoder(Row)
+    found: dict[str, Row | str] = {}
+    with codec.many():
+        for number, text in enumerate(data.splitlines(), 1):
+            try:
+                row = decoder.decode(text)
+            except codec.NO_JSON as error:
+                found[f"line {number}"] = f"no line of packed records: {said(error)}"
+                continue
+            if not is_place(row.at):
+                found[f"line {number}"] = f"'{shown(short(row.at))}' is not a place of a record"
+            elif row.at in found:
+                found[row.at] = "there are two lines of this path"
+            else:
+                found[row.at] = row
+    return found
 
 
 @lru_cache(maxsize=4)
-def _read(file: str, stamp: int) -> dict[str, Line]:
-    rows = _rows(file, stamp)
-    decode: Callable[[bytes], Record] = codec.decode
-    if any(codec.schema_of(row.record) == OLD for row in list(rows.values())[:1]):
-        decode = _converting(rows)
-    try:
-        with codec.many():
-            return {row.at: Line(row.at, decode(row.record), row.place) for row in rows.values()}
-    except codec.Unreadable as error:
-        raise _damaged(file, error) from error
+def _lines(file: str, stamped: Stamp | None) -> dict[str, Line | str]:
+    """The lines with their records; why, in place of those that are not believed."""
+    kept = _rows(file, stamped)
+    first = next((row for row in kept.values() if isinstance(row, Row)), None)
+    old = first is not None and codec.schema_of(first.record) == OLD
+    decode: Callable[[bytes], Record] = _converting(kept) if old else codec.decode
 
+    def line(at: str, row: Row | str) -> Line | str:
+        if isinstance(row, str):
+            return row
+        try:
+            read = decode(row.record)
+        except Unreadable as error:
+            return str(error)
+        # A run gives records of an older schema other keys than those that their files are named by.
+        return ("" if old else fault(at, read)) or Line(at, read, row.place)
 
-def _damaged(file: str, error: Exception) -> BenchError:
-    return BenchError(f"{file}: not readable packed records ({error}); take the file from its source again")
+    with codec.many():
+        return {at: line(at, row) for at, row in kept.items()}
 
 
 @lru_cache(maxsize=4)
-def _by_folder(file: str, stamp: int) -> dict[str, list[Line]]:
-    by_folder: dict[str, list[Line]] = {}
-    for line in (_read(file, stamp) if stamp else {}).values():
-        by_folder.setdefault(line.at.rpartition("/")[0], []).append(line)
+def _by_folder(file: str, stamped: Stamp | None) -> dict[str, dict[str, Line | str]]:
+    by_folder: dict[str, dict[str, Line | str]] = {}
+    for at, line in _lines(file, stamped).items():
+        by_folder.setdefault(at.rpartition("/")[0], {})[at] = line
     return by_folder
 
 
-def _converting(rows: Mapping[str, Row]) -> Callable[[bytes], Record]:
+def _converting(rows: Mapping[str, Row | str]) -> Callable[[bytes], Record]:
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         where = places.folder(Path(), cell["backbone"], cell["dataset"], method)
         row = rows.get(places.fit_path(where, key).relative_to("runs").as_posix())
-        return msgspec.json.decode(row.record) if row is not None else None
+        return convert.fields_of(row.record) if isinstance(row, Row) else None
 
-    converter = Converter(fetch)
-    return lambda data: converter.record(msgspec.json.decode(data))
+    converter = convert.Converter(fetch)
+    return lambda data: converter.record(convert.fields_of(data))
 
 
 @lru_cache(maxsize=64)
-def _array(file: str, stamp: int, name: str) -> NDArray[Any]:
+def _arrays(file: str, stamped: Stamp | None, name: str) -> Top1:
+    """Packed classes (n, runs) and labels (n,) of one test set."""
+    if stamped is None:
+        raise Unreadable(f"{file}: the predictions are gone; {_SOURCE}")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return np.asfortranarray(arrays[name])
-    except codec.TORN as error:
-        raise BenchError(
-            f"{file}: not readable predictions ({error}); take the file from its source again"
+        arrays = npz(Path(file), (name, f"{name}-labels"))
+    except Torn as error:
+        raise Unreadable(f"{error}: not readable predictions; {_SOURCE}") from error
+    return np.asfortranarray(arrays[name]), arrays[f"{name}-labels"]
+
+
+@lru_cache(maxsize=64)
+def _outcomes(file: str, stamped: Stamp | None, name: str) -> list[Outcome]:
+    try:
+        return of_columns(*_arrays(file, stamped, name))
+    except ValueError as error:
+        if isinstance(error, BenchError):
+            raise
+        raise Unreadable(
+            f"{file}: '{shown(name)}' is no array of predictions ({error}); {_SOURCE}"
         ) from error
+
+
+def _width(classes: NDArray[Any]) -> int:
+    return int(classes.shape[1]) if classes.ndim == 2 else 0

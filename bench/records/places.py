@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 SHORT = 20  # hex digits of a key that make a file name
@@ -18,9 +19,10 @@ def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:
     return runs(results) / safe(backbone) / safe(dataset) / safe(method)
 
 
+@lru_cache(maxsize=4096)
 def safe(name: str) -> str:
-    """A name as a folder is called; letters of any script stay."""
-    return re.sub(r"[^\w.-]+", "_", name)
+    """A name as a folder is called; letters of any script stay, and no name leads to another folder."""
+    return re.sub(r"[^\w.-]+|^\.+$", "_", name)
 
 
 def fit_path(where: Path, fit_key: str) -> Path:

@@ -16,21 +16,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from bench import typed
 from bench.errors import BenchError
-from bench.files import read_json, sweep, write_bytes, write_new
-from bench.records import codec, convert, packed, places
-from bench.records.types import EvaluationRecord, FitRecord, Record
+from bench.files import sweep, write_bytes, write_new
+from bench.records import codec, convert, outcomes, packed, places
+from bench.records.outcomes import Outcome
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+from bench.records.whole import Bad, fault
+from bench.unpack import npz
 
 FOLDER = "folder.json"  # names a results folder; beside runs/
 PARTS = ("runs", "states", "splits", "images")  # folders that a run writes below a results folder
 _AGAIN = "delete it to run its cell again"
+_FRESH = "run the cell again"
+
+
+class _Named(msgspec.Struct):
+    """What ``folder.json`` holds."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 @dataclass
@@ -55,13 +66,13 @@ class Clock:
         if not name.is_file():
             write_new(name, msgspec.json.encode({"id": secrets.token_hex(8)}))
         try:
-            folder = str(read_json(name)["id"])
-        except (ValueError, KeyError, TypeError) as error:
+            folder = typed.json(name, _Named).id
+        except typed.Odd as error:
             raise BenchError(
-                f"{name}: does not name the results folder ({error}); delete it, and it is made anew"
+                f"{error}; it names the results folder: delete it, and it is made anew"
             ) from error
         if last is None:
-            last = max((record.provenance.order for _, record in every(results)), default=0)
+            last = max((record.provenance.order for _, record in every(results, [])), default=0)
         return cls(folder, last)
 
     def tick(self) -> int:
@@ -81,7 +92,7 @@ def read(path: Path) -> Record | None:
     """A record, or None if there is none.
 
     Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may,
-    or that is not as it was written.
+    that is not as it was written, or that is not in its place (bench.records.whole).
     """
     if not os.path.isfile(path):
         return packed.record(path)
@@ -92,14 +103,14 @@ def read(path: Path) -> Record | None:
             f"{path}: not readable ({error.strerror}); mend that, or move the file away"
         ) from error
     try:
-        try:
-            return codec.decode(data)
-        except codec.Unreadable:
-            if codec.schema_of(data) != convert.SCHEMA:
-                raise
+        if codec.schema_of(data) == convert.SCHEMA:
             return _old(path.parents[4], data)
+        record = codec.decode(data)
+        if why := fault("/".join(path.parts[-4:]), record):
+            raise codec.Unreadable(why)
     except codec.Unreadable as error:
-        raise BenchError(f"{path}: {error}; {_AGAIN}") from error
+        raise codec.Unreadable(f"{path}: {error}; {_AGAIN}") from error
+    return record
 
 
 def _old(results: Path, data: bytes) -> Record:
@@ -108,25 +119,66 @@ def _old(results: Path, data: bytes) -> Record:
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         file = places.fit_path(places.folder(results, cell["backbone"], cell["dataset"], method), key)
         if file.is_file():
-            return dict(read_json(file))
+            return convert.fields_of(file.read_bytes())
         row = packed.rows(results).get(file.relative_to(places.runs(results)).as_posix())
-        return msgspec.json.decode(row.record) if row else None
+        return convert.fields_of(row.record) if row else None
 
-    return convert.Converter(fetch).record(msgspec.json.decode(data))
+    return convert.Converter(fetch).record(convert.fields_of(data))
 
 
-def fit(path: Path, key: str) -> FitRecord | None:
-    """The record at ``path`` if it is of a fit that succeeded and bears this key."""
-    record = read(path)
+def fit(path: Path, key: str, bad: list[Bad] | None = None) -> FitRecord | None:
+    """The record at ``path`` if it is of a fit that succeeded and bears this key.
+
+    One that is not believed counts as not there, so that a run makes it again, and is added to ``bad``.
+    """
+    record = _believed(path, bad)
     return record if isinstance(record, FitRecord) and record.key == key else None
 
 
-def evaluation(path: Path, key: str) -> EvaluationRecord | None:
-    """The record at ``path`` if it is of a successful evaluation, bears this key and has its predictions."""
-    record = read(path)
+def evaluation(
+    path: Path, key: str, bad: list[Bad] | None = None, labels: str = ""
+) -> EvaluationRecord | None:
+    """The record at ``path`` if it is of a successful evaluation, bears this key and has its predictions.
+
+    One whose predictions are gone, or not believed, counts as not there, and is added to ``bad``. ``labels``:
+    the checksum that those of the test set have, where it is known.
+    """
+    record = _believed(path, bad)
     if not isinstance(record, EvaluationRecord) or record.key != key:
         return None
-    return record if has_predictions(path) else None
+    try:
+        its_labels = outcome(path, record).sums["labels"]
+        if labels and labels != its_labels:
+            raise codec.Unreadable("its labels are not those of the test set")
+    except BenchError as error:
+        if bad is not None:
+            bad.append(bad_of(path, error))
+        return None
+    return record
+
+
+def _believed(path: Path, bad: list[Bad] | None) -> Record | None:
+    try:
+        return read(path)
+    except codec.Unreadable as error:
+        if bad is not None:
+            bad.append(bad_of(path, error))
+        return None
+
+
+def failure(path: Path) -> Failure | None:
+    """The record at ``path`` if it is of something that failed, and is believed."""
+    record = _believed(path, None)
+    return record if isinstance(record, Failure) else None
+
+
+def bad_of(path: Path, error: BenchError) -> Bad:
+    """A file that is not believed, by what was raised for the record at ``path``; without the mend."""
+    text = str(error).removesuffix(f"; {_AGAIN}").removesuffix(f"; {_FRESH}")
+    for what in (str(path), str(path.with_suffix(".npz"))):
+        if text.startswith(f"{what}: "):
+            return Bad(what, text.removeprefix(f"{what}: "))
+    return Bad(str(path), text)
 
 
 def fit_of(path: Path, record: Record) -> FitRecord | None:
@@ -174,64 +226,72 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
     return {name: codec.checksum_of(x) for name, x in kept.items()}
 
 
-def has_predictions(path: Path) -> bool:
-    """Whether the evaluation whose record lies at ``path`` has predictions, as a file or packed."""
-    return path.with_suffix(".npz").is_file() or packed.has_top1(path)
+def outcome(path: Path, record: EvaluationRecord) -> Outcome:
+    """What the predictions of the evaluation at ``path`` say, as a file or packed.
+
+    Raises BenchError where they are gone, or are not those of its record, or do not give its numbers.
+    """
+    file = f"{str(path).removesuffix('.json')}.npz"
+    found = outcomes.of_file(Path(file), record) if os.path.isfile(file) else packed.outcome(path)
+    if found is None:
+        raise codec.Unreadable(f"{file}: the predictions are gone; {_FRESH}")
+    if why := outcomes.fault(record, found):
+        raise codec.Unreadable(f"{file}: not the predictions that its record speaks of ({why}); {_FRESH}")
+    return found
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
     """The named arrays of the evaluation whose record lies at ``path``; packed predictions have no ``top5``.
 
-    Raises BenchError where there are none, or where they are not those that the record speaks of.
+    Raises BenchError as ``outcome`` does.
     """
     record = read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
-    by_name = arrays(path, names)
-    for name, x in by_name.items():
-        if name in record.predictions and record.predictions[name] != codec.checksum_of(x):
-            raise BenchError(
-                f"{path.with_suffix('.npz')}: not the predictions that its record speaks of ({name} differ); "
-                "run the cell with --fresh"
-            )
-    return by_name
+    outcome(path, record)
+    return arrays(path, names)
 
 
 def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """``predictions`` without a look at what the record says of them."""
     file = path.with_suffix(".npz")
-    if not os.path.isfile(file):
-        kept = packed.top1(path)
-        if kept is None:
-            raise BenchError(f"{file}: the predictions are gone; run the cell again with --fresh")
-        return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
-    try:
-        with np.load(file, allow_pickle=False) as kept_here:
-            return {name: kept_here[name] for name in names}
-    except codec.TORN as error:
-        raise BenchError(
-            f"{file}: not readable predictions ({error}); delete the file to run its cell again"
-        ) from error
+    if os.path.isfile(file):
+        return npz(file, names)
+    kept = packed.top1(path)
+    if kept is None:
+        raise BenchError(f"{file}: the predictions are gone; {_FRESH}")
+    return {name: x for name, x in zip(("top1", "labels"), kept, strict=True) if name in names}
 
 
-def every(results: Path) -> Iterator[tuple[Path, Record]]:
-    """All records under ``results/runs``: packed ones, then files, in path order."""
-    yield from _with_files(packed.records(results), places.runs(results))
+def every(results: Path, bad: list[Bad] | None = None) -> Iterator[tuple[Path, Record]]:
+    """All records under ``results/runs``: packed ones, then files, in path order.
+
+    Those that are not believed are added to ``bad``; without it, the first of them raises BenchError.
+    """
+    yield from _with_files(packed.records(results), places.runs(results), bad)
 
 
-def within(where: Path) -> Iterator[tuple[Path, Record]]:
+def within(where: Path, bad: list[Bad] | None = None) -> Iterator[tuple[Path, Record]]:
     """The records in the folder of one method on one dataset, as ``every`` gives them."""
-    yield from _with_files(packed.within(where), where)
+    yield from _with_files(packed.within(where), where, bad)
 
 
-def _with_files(kept: Iterable[tuple[Path, Record]], where: Path) -> Iterator[tuple[Path, Record]]:
+def _with_files(
+    kept: Iterable[tuple[Path, Record | Bad]], where: Path, bad: list[Bad] | None
+) -> Iterator[tuple[Path, Record]]:
     files = sorted(where.rglob("*.json"))
     known = set(files)
     for path, record in kept:
-        if not known or path not in known:
+        if known and path in known:
+            continue
+        if not isinstance(record, Bad):
             yield path, record
+        elif bad is None:
+            raise codec.Unreadable(record.line)
+        else:
+            bad.append(record)
     for path in files:
-        stored = read(path)
+        stored = read(path) if bad is None else _believed(path, bad)
         if stored is not None:
             yield path, stored
 

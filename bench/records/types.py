@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from bench.records.keys import Count, EvaluationKey, FitKey, Hex, Shots
 
 Share = Annotated[float, Meta(ge=0, le=1)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Stage = Literal["read", "encode", "prepare", "fit", "evaluate"]
 Covers = Literal["lists", "contents"]  # what a dataset's digest is taken of
 

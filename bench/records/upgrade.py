@@ -35,6 +35,8 @@ def upgrade(results: Path) -> Upgraded:
     if not places.runs(results).is_dir() and not packed.rows(results):
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
     files = {f: data for f in sorted(places.runs(results).rglob("*.json")) if _old(data := f.read_bytes())}
+    for odd in packed.odd_rows(results):
+        raise BenchError(f"{odd.line}; nothing was converted: take the file from its source again")
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
     # Either may hold fits and evaluations: one converter sees both; packed ones are replaced last, at once.
     raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
@@ -52,8 +54,7 @@ def _fit(
 ) -> dict[str, Any] | None:
     where = places.folder(results, cell["backbone"], cell["dataset"], method)
     data = raw.get(places.fit_path(where, key))
-    fields: dict[str, Any] | None = None if data is None else msgspec.json.decode(data)
-    return fields
+    return None if data is None else convert.fields_of(data)
 
 
 def _why_unmatched(record: Record) -> str:
@@ -70,7 +71,7 @@ def _why_unmatched(record: Record) -> str:
 def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Converter) -> Iterator[Record]:
     written = set()
     for file, data in files.items():
-        record = converter.record(msgspec.json.decode(data))
+        record = converter.record(convert.fields_of(data))
         place = _place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
             arrays = store.arrays(file, ("top1", "top5", "labels"))
@@ -87,10 +88,11 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
             store.put(place, record)
         written |= {place, place.with_suffix(".npz")}
         yield record
-    # Evaluations first: they are found by their fits.
+    # Evaluations first: they are found by their fits. Records before their predictions, for these make them.
     for file in sorted(files, key=lambda f: "-" not in f.stem):
-        for part in {file, file.with_suffix(".npz")} - written:
-            part.unlink(missing_ok=True)
+        for part in (file, file.with_suffix(".npz")):
+            if part not in written:
+                part.unlink(missing_ok=True)
 
 
 def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.Converter) -> Iterator[Record]:
@@ -99,7 +101,7 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
         return
     lines = []
     for path, row in rows.items():
-        record = converter.record(msgspec.json.decode(row.record))
+        record = converter.record(convert.fields_of(row.record))
         kept = packed.top1(path) if row.place else None
         if isinstance(record, EvaluationRecord) and kept is not None:
             _check(path, record, *kept)

@@ -13,23 +13,27 @@ from bench.report.frame import load_results
 
 @dataclass(frozen=True)
 class Packed:
-    """What ``pack`` wrote: counts of fits, evaluations and records left out, and bytes of the two files."""
+    """What ``pack`` wrote: counts of fits, evaluations and records left out, and bytes of the two files.
+
+    ``bad``: a line on the records that are not believed, which are not counted; empty where there are none.
+    """
 
     fits: int
     evaluations: int
     left_out: int
     size: int
+    bad: str
 
 
 def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     """Pack the records that count (``load_results``) and the fits behind them from ``results`` into ``out``.
 
     Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the
-    same records give the same bytes. Raises BenchError where predictions are missing, and when the files
-    would exceed ``limit`` bytes (they are then not written).
+    same records give the same bytes. Raises BenchError where no record is believed, and when the files would
+    exceed ``limit`` bytes (they are then not written).
     """
     frame = load_results(results)
-    records = dict(store.every(results))
+    records = dict(store.every(results, []))
     fits = {r.key: (path, r) for path, r in records.items() if isinstance(r, FitRecord)}
     known = {key: r for key, (_, r) in fits.items()}
     kept: dict[Path, Record] = {}
@@ -46,7 +50,7 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
         limit,
     )
     count = sum(isinstance(r, FitRecord) or (isinstance(r, Failure) and r.of == "fit") for r in kept.values())
-    return Packed(count, len(kept) - count, len(records) - len(kept), size)
+    return Packed(count, len(kept) - count, len(records) - len(kept), size, frame.attrs["bad"])
 
 
 def _top1(path: Path) -> packed.Top1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import attrgetter, itemgetter
@@ -20,9 +19,12 @@ from bench.names import told_apart
 from bench.paths import results_dir
 from bench.records import codec, store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
+from bench.records.outcomes import Stamp, stamp
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+from bench.records.whole import Bad, said
 from bench.report import current
 from bench.report.apart import apart
+from bench.report.believed import believed, left_out
 from bench.report.coordinates import CELL
 
 COLUMNS = (
@@ -75,16 +77,26 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
 
     An evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of one it builds on, of other weights under the same name, of
-    another content of a test set, and of older settings; ``attrs["notes"]`` says what was left out. Raises
-    BenchError when a folder has no records, or one that cannot be read.
+    another content of a test set, and of older settings; ``attrs["notes"]`` says what was left out.
+
+    Every accuracy is counted again from its predictions. Records that are not believed (``believed``) are
+    left out too: ``attrs["bad"]`` is a line on them, empty where there are none, and the first of the notes.
+    Raises BenchError when a folder has no records, or none that is believed, or when packed ones do not
+    unpack.
     """
-    folders = [results] if isinstance(results, str | Path) else list(results)
+    folders = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
+    bad: list[Bad] = []
     with codec.many():
-        named = apart([record for folder in folders for record in _read(Path(folder))])
-        kept, notes = current.only(_rows(named))
+        read = [record for folder in folders for record in _read(folder, bad)]
+        named = apart(believed(read, bad))
+        rows = _rows(named)
+        if bad and not rows:
+            raise BenchError(f"no record can be believed: {said(bad)}; `bench run` makes its cells again")
+        kept, notes = current.only(rows)
         kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
-    frame.attrs["notes"] = [*_places(named), *notes]
+    frame.attrs["bad"] = left_out(bad)
+    frame.attrs["notes"] = [*filter(None, [frame.attrs["bad"]]), *_places(named), *notes]
     return frame
 
 
@@ -103,9 +115,10 @@ def _places(named: Sequence[tuple[Path, Record]]) -> list[str]:
     return [f"datasets of one name: {', '.join(said)}"] if said else []
 
 
-def _read(results: Path) -> list[tuple[Path, Record]]:
-    records = list(store.every(results))
-    if not records:
+def _read(results: Path, bad: list[Bad]) -> list[tuple[Path, Record]]:
+    before = len(bad)
+    records = list(store.every(results, bad))
+    if not records and len(bad) == before:
         shipped = results_dir() / "pocket"
         hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
         raise BenchError(
@@ -127,19 +140,25 @@ def _rows(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
 
 
 def correct(path: str | Path) -> NDArray[np.bool_]:
-    """Which test images (n,) the evaluation at ``path`` got right; BenchError if its predictions are gone."""
+    """Which test images (n,) the evaluation at ``path`` got right.
+
+    Raises BenchError where its predictions are gone or are not its own.
+    """
     name = str(path)
-    try:
-        stamp = os.stat(name.removesuffix(".json") + ".npz").st_mtime_ns
-    except OSError:
-        stamp = 0
-    return _correct(name, stamp)
+    stamps = stamp(name), stamp(name.removesuffix(".json") + ".npz")
+    return _correct(name, stamps) if all(stamps) else _right(Path(name))
 
 
 @cache
-def _correct(name: str, stamp: int) -> NDArray[np.bool_]:
-    arrays = store.predictions(Path(name))
-    return np.asarray(arrays["top1"] == arrays["labels"])
+def _correct(name: str, stamps: tuple[Stamp | None, ...]) -> NDArray[np.bool_]:
+    return _right(Path(name))
+
+
+def _right(path: Path) -> NDArray[np.bool_]:
+    record = store.read(path)
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: the record has gone; load the results again")
+    return store.outcome(path, record).right
 
 
 def stacked(paths: Sequence[str]) -> NDArray[np.bool_]:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Params, State, fit_values
 from bench.names import TEST_ORACLE
 from bench.plan import needs
-from bench.plan.cells import Planned
+from bench.plan.cells import Planned, label
 from bench.prompts import same
-from bench.records import codec, places
+from bench.records import codec, places, states
 from bench.records.codec import SCHEMA
 from bench.records.types import Budget, Curve, FitRecord, Provenance
 from bench.run import stages
@@ -176,23 +177,25 @@ def state_bytes(fitted: Fitted) -> bytes:
     )
 
 
-def load_state(results: Path, fit: Planned, stored: FitRecord, device: str) -> State | None:
-    """The state of a recorded fit, or None if its tensors were not kept.
+def load_state(
+    results: Path, fit: Planned, stored: FitRecord, device: str, say: Callable[[str], None]
+) -> State | None:
+    """The state of a recorded fit, or None if its tensors were not kept, or are not those of its record.
 
-    Raises BenchError where the file holds other tensors than the record speaks of.
+    ``say`` hears of the latter: whoever needs the state fits again.
     """
     if not stored.has_state:
         return state_of(fit, {}, stored.values)
-    path = places.state_path(results, fit.key)
-    if not path.is_file():
+    try:
+        data = states.read(results, stored)
+        tensors = None if data is None else load(data)
+    except (codec.Unreadable, SafetensorError) as error:
+        where = "" if isinstance(error, BenchError) else f"{places.state_path(results, fit.key)}: "
+        say(f"{where}{error}; {label(fit)} is fitted again")
         return None
-    data = path.read_bytes()
-    if stored.state and stored.state != codec.checksum_bytes(data):
-        raise BenchError(
-            f"{path}: not the state that the record of its fit speaks of; "
-            "delete the file, and it is fitted again"
-        )
-    return state_of(fit, {name: p.to(device) for name, p in load(data).items()}, stored.values)
+    if tensors is None:
+        return None
+    return state_of(fit, {name: p.to(device) for name, p in tensors.items()}, stored.values)
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:

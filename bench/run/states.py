@@ -45,7 +45,8 @@ class States:
         stored = None if self.recorder.fresh else recorded(fit)
         kept = None
         if stored:
-            kept = fitting.load_state(self.recorder.results, fit, stored, self.session.device)
+            session = self.session
+            kept = fitting.load_state(self.recorder.results, fit, stored, session.device, session.report)
         if kept is not None:
             self.held[fit.key] = kept
             return kept

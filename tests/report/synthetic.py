@@ -128,7 +128,7 @@ def write_cell(
         changed=late or {},
         n=n,
         top1=float(right.mean()),
-        top5=1.0,
+        top5=float(right.mean()),
         seconds=0.5,
         predictions=checksums,
         provenance=at(written, folder),

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from bench.records import store
 from bench.records.keys import EvaluationKey
 from bench.records.types import Cell, EvaluationRecord, Failure, FitRecord, Provenance, Record
 from bench.report.apart import apart
-from bench.report.frame import load_results
+from bench.report.frame import _places
 from tests.report.recorded import cell_of, key_of
 
 PLACE = {"a": "aaaaaaaa", "b": "bbbbbbbb", "": ""}
@@ -100,14 +99,14 @@ def test_a_failed_fit_goes_with_its_dataset() -> None:
     assert last.cell.dataset == "birds-bbbbbb"
 
 
-def test_a_note_says_which_is_which(tmp_path: Path) -> None:
+def test_a_note_says_which_is_which() -> None:
     """Of datasets that bear one name; a name of its own needs no note."""
-    for where, what, place in (("a", "1", "whole/birds"), ("b", "2", "half/birds"), ("", "1", "")):
-        for path, record in records("birds" if where else "emoji", where, what):
-            if isinstance(record, FitRecord):
-                record = replace(record, dataset_place=place)
-            store.put(tmp_path / "runs" / path.stem / f"{record.key}.json", record)
-    assert load_results(tmp_path).attrs["notes"] == [
+    pairs = [
+        (path, replace(record, dataset_place=place) if isinstance(record, FitRecord) else record)
+        for where, what, place in (("a", "1", "whole/birds"), ("b", "2", "half/birds"), ("", "1", ""))
+        for path, record in records("birds" if where else "emoji", where, what)
+    ]
+    assert _places(apart(pairs)) == [
         "datasets of one name: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds"
     ]
 

@@ -130,7 +130,7 @@ def test_nothing_in_common(tmp_path: Path) -> None:
 def test_predictions_pair_by_image(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.5, n=100)
     write_cell(tmp_path, "coop", "ants", 1, 1, 0.5, n=50)
-    with pytest.raises(BenchError, match="different test images"):
+    with pytest.raises(BenchError, match="its labels are not those of other records of the test set"):
         compare(load_results(tmp_path), "safe", "coop")
 
 

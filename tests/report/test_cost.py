@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.records import codec, store
+from bench.records import codec, outcomes, packed, store
 from bench.report import compact, marks
 from bench.report.frame import load_results
 from bench.report.html.page import report
@@ -42,17 +42,17 @@ def folder(tmp_path: Path) -> Path:
 
 def test_packed_records_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = counting(monkeypatch, codec, "decode", lambda data: bytes(data))
-    arrays = counting(monkeypatch, np, "load", lambda file, **named: file)
+    arrays = counting(monkeypatch, packed, "npz", lambda file, names: file)
     report(load_results(folder))
     assert len(decoded) == sum(1 for _ in store.every(folder))
     assert set(decoded.values()) == {1}
-    test_sets = 2  # ants and bees: predictions and labels of each
-    assert sum(arrays.values()) <= 2 * test_sets
+    test_sets = 2  # ants and bees
+    assert sum(arrays.values()) == test_sets
 
 
 def test_predictions_are_checked_once_for_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = counting(monkeypatch, outcomes, "npz", lambda file, *rest: file.with_suffix(".json"))
     frame = load_results(grid(tmp_path, METHODS))
-    read = counting(monkeypatch, store, "predictions", lambda path, *names: path)
     for _ in range(2):
         table(frame)
     report(frame)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -184,7 +185,7 @@ def test_a_new_version_is_mentioned(results: Path, old: Baseline) -> None:
 @given(st.lists(st.integers(0, 65535), min_size=1), st.booleans())
 def test_predictions_survive_the_file(top1: list[int], small: bool) -> None:
     array = (np.array(top1) % (256 if small else 65536)).astype(np.uint16)
-    stored = json.loads(json.dumps(baselines._packed(array)))
+    stored = msgspec.json.decode(json.dumps(baselines._packed(array)), type=baselines._Top1)
     assert np.array_equal(baselines._unpacked(stored), array)
 
 

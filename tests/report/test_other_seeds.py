@@ -70,8 +70,8 @@ def test_without_two_of_the_same_seeds_there_are_no_statistics(tmp_path: Path) -
 def test_a_missing_interval_says_why(tmp_path: Path) -> None:
     path = made.one(tmp_path, made.cell("safe", "birds", 1, 1))
     made.one(tmp_path, made.cell("coop", "birds", 1, 1))
-    path.with_suffix(".npz").unlink()
     frame = load_results(tmp_path)
+    path.with_suffix(".npz").unlink()
     details = Details(frame)
     for row in table(frame).rows:
         details.add(row, "birds", row.entries["birds"])

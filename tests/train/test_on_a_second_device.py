@@ -152,7 +152,7 @@ def state(results: Path, fit: Planned) -> State:
     """A fit's state as it was kept on disk."""
     stored = recorded(fit)
     assert stored is not None
-    fitted = fitting.load_state(results, fit, stored, "cpu")
+    fitted = fitting.load_state(results, fit, stored, "cpu", print)
     assert fitted is not None
     return fitted
 

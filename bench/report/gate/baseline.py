@@ -8,20 +8,24 @@ Legend: n test images of an evaluation.
 from __future__ import annotations
 
 import base64
-import binascii
-import json
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
+from bench import typed
 from bench.errors import BenchError
-from bench.files import read_json, write_json
+from bench.files import write_json
+from bench.names import shown
 from bench.records import keys
+from bench.records.types import Seconds
 from bench.report.coordinates import CELL
 
 SCHEMA = 1
@@ -45,7 +49,7 @@ class Kept:
     seconds: float
     overrides: Mapping[str, Mapping[str, Any]]
     top1: NDArray[np.uint16]
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: NDArray[np.uint16] | None = None
     precision: str = keys.SINGLE
 
@@ -77,7 +81,7 @@ def save(path: Path, baseline: Baseline) -> None:
     for kept in sorted(baseline.kept, key=lambda k: tuple(map(str, k.identity))):
         if kept.machine not in machines:
             machines.append(kept.machine)
-        row = {k: v for k, v in asdict(kept).items() if k not in ("top1", "machine", "labels")}
+        row = {k: v for k, v in dataclasses.asdict(kept).items() if k not in ("top1", "machine", "labels")}
         cells.append({**row, "machine": machines.index(kept.machine), "top1": _packed(kept.top1)})
     head = {"kind": "baseline", "schema": SCHEMA, "calibration": baseline.calibration, "machines": machines}
     write_json(path, {**head, "cells": cells})
@@ -88,32 +92,91 @@ def load(path: Path) -> Baseline:
     if not path.is_file():
         raise BenchError(f"{path}: no such baseline; write it with `bench check --baseline {path} --update`")
     try:
-        whole = read_json(path)
-        if whole["kind"] != "baseline" or whole["schema"] != SCHEMA:
-            raise ValueError(f"kind {whole['kind']!r}, schema {whole['schema']!r}")
-        return Baseline(tuple(_kept(row, whole["machines"]) for row in whole["cells"]), whole["calibration"])
-    except (
-        OSError,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = f"{type(error).__name__}: {error}"
+        whole = typed.json(path, _Whole)
+        kept = tuple(_kept(row, whole.machines) for row in whole.cells)
+        if len({k.identity for k in kept}) < len(kept):
+            raise ValueError("a cell is there twice")
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise BenchError(
             f"{path}: not a baseline of this program ({reason}); write one with --update"
         ) from error
+    return Baseline(kept, whole.calibration)
 
 
-def _kept(row: Mapping[str, Any], machines: Sequence[Mapping[str, Any]]) -> Kept:
-    names = ("cell", "target", "variant", "target_digest", "version", "seconds", "overrides")
-    if set(row["cell"]) != set(CELL):
-        raise ValueError(f"a cell has {', '.join(CELL)}, not {', '.join(row['cell'])}")
-    # old files do not say the precision
-    fields = {name: row[name] for name in names} | {"precision": row.get("precision", keys.SINGLE)}
-    return Kept(**fields, top1=_unpacked(row["top1"]), machine=machines[row["machine"]])
+class _Top1(Struct):
+    """Predicted classes: how many, the bytes of each, and all of them, compressed (zlib)."""
+
+    n: Annotated[int, Meta(ge=1, le=10**9)]
+    size: Literal[1, 2] = field(name="bytes")
+    data: bytes
+
+
+class _Cell(Struct, forbid_unknown_fields=True):
+    """Coordinates as ``coordinates.CELL`` names them."""
+
+    method: str
+    dataset: str
+    shots: keys.Count
+    seed: keys.Count
+    backbone: str
+    prompts: str
+    protocol: str
+    preset: str
+
+
+class _Row(Struct):
+    """A kept evaluation as it is written; old files do not say the precision."""
+
+    cell: _Cell
+    target: str
+    variant: str
+    target_digest: str
+    version: int | None
+    seconds: Seconds
+    overrides: dict[str, dict[str, Any]]
+    machine: keys.Count
+    top1: _Top1
+    precision: str = keys.SINGLE
+
+
+class _Machine(Struct):
+    """What ``Kept.kind`` reads of a machine; the rest is kept as it is."""
+
+    device: str = ""
+    device_name: str = ""
+    libraries: dict[str, str] = {}
+
+
+class _Whole(Struct):
+    """A baseline as it is written."""
+
+    kind: Literal["baseline"]
+    schema: Literal[1]
+    calibration: Seconds | None
+    machines: list[dict[str, Any]]
+    cells: list[_Row]
+
+
+def _kept(row: _Row, machines: Sequence[Mapping[str, Any]]) -> Kept:
+    if row.machine >= len(machines):
+        raise ValueError(f"there is no machine {row.machine}")
+    if row.precision not in keys.PRECISIONS:
+        raise ValueError(f"there is no precision '{shown(row.precision)}'")
+    machine = machines[row.machine]
+    typed.converted(machine, _Machine, f"machine {row.machine}")
+    return Kept(
+        cell=asdict(row.cell),
+        target=row.target,
+        variant=row.variant,
+        target_digest=row.target_digest,
+        version=row.version,
+        seconds=row.seconds,
+        overrides=row.overrides,
+        top1=_unpacked(row.top1),
+        machine=machine,
+        precision=row.precision,
+    )
 
 
 def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:
@@ -122,12 +185,12 @@ def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:
     return {"n": len(top1), "bytes": small.itemsize, "data": data}
 
 
-def _unpacked(stored: Mapping[str, Any]) -> NDArray[np.uint16]:
+def _unpacked(stored: _Top1) -> NDArray[np.uint16]:
+    size = stored.n * stored.size
     try:
-        data = zlib.decompress(base64.b64decode(stored["data"], validate=True))
-    except (binascii.Error, zlib.error) as error:
+        data = zlib.decompressobj().decompress(stored.data, size + 1)
+    except zlib.error as error:
         raise ValueError(f"predictions do not unpack: {error}") from error
-    top1 = np.frombuffer(data, dtype={1: "<u1", 2: "<u2"}[stored["bytes"]]).astype(np.uint16)
-    if len(top1) != stored["n"]:
-        raise ValueError(f"predictions of {len(top1)} images, not of {stored['n']}")
-    return top1
+    if len(data) != size:
+        raise ValueError(f"predictions that are not of {stored.n} images")
+    return np.frombuffer(data, dtype={1: "<u1", 2: "<u2"}[stored.size]).astype(np.uint16)

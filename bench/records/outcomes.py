@@ -1,0 +1,107 @@
+"""What predictions say: whether they are those of a record and give its numbers, and which images are right.
+
+Whoever prints a recorded accuracy has looked here before: the numbers are counted again, image by image.
+
+Legend: n test images, C evaluations whose predictions are columns of one packed array.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records import codec
+from bench.records.types import EvaluationRecord
+from bench.unpack import GIB, Torn, npz
+
+_TOP = 5
+_ROUNDING = 1e-9
+_HEADERS = 4096  # bytes of the headers of an npz file's arrays, at most
+
+Stamp = tuple[int, int, int, int]
+
+
+class Outcome(NamedTuple):
+    """What was counted. ``sums``: checksum by array; ``shares``: right ones by number; ``right``: (n,)."""
+
+    sums: Mapping[str, str]
+    shares: Mapping[str, float]
+    right: NDArray[np.bool_]
+
+
+def stamp(file: str | Path) -> Stamp | None:
+    """What changes with a file even where the time that it shows was set back; None where there is none."""
+    try:
+        stat = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
+def _arrays(file: Path, n: int, top5: bool) -> dict[str, NDArray[Any]]:
+    """The arrays of an evaluation's own file, no larger than those of n images can be. Raises Torn."""
+    names = ("top1", "top5", "labels") if top5 else ("top1", "labels")
+    read = npz(file, names, min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
+    for name, x in read.items():
+        if not _of_classes(x) or x.shape != ((n, _TOP) if name == "top5" else (n,)):
+            raise Torn(f"{file}: damaged ({name} is not of {n} images)")
+    return read
+
+
+def of_file(file: Path, record: EvaluationRecord) -> Outcome:
+    """The outcome of an evaluation by its own file. Raises Torn where the file is damaged."""
+    return _of_file(file, stamp(file), record.n, "top5" in record.predictions)
+
+
+@lru_cache(maxsize=65536)
+def _of_file(file: Path, stamped: Stamp | None, n: int, top5: bool) -> Outcome:
+    read = _arrays(file, n, top5)
+    shares = {"top1": float((read["top1"] == read["labels"]).mean())}
+    if top5:
+        if not np.array_equal(read["top5"][:, 0], read["top1"]):
+            raise Torn(f"{file}: damaged (top5 does not begin with top1)")
+        shares["top5"] = float((read["top5"] == read["labels"][:, None]).any(1).mean())
+    sums = {name: codec.checksum_of(x) for name, x in read.items()}
+    return Outcome(sums, shares, read["top1"] == read["labels"])
+
+
+def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
+    """The outcome of each column of packed predictions (n, C). Raises ValueError where these are none."""
+    if top1.ndim != 2 or labels.shape != top1.shape[:1] or not len(labels):
+        raise ValueError("not a row an image, a column an evaluation")
+    if not _of_classes(top1) or not _of_classes(labels):
+        raise ValueError("not numbers of classes")
+    right = np.asfortranarray(top1 == labels[:, None])
+    shares = right.mean(0)
+    columns = np.ascontiguousarray(top1.T, "<u2")  # as checksum_of takes them, made once for all
+    of_labels = codec.checksum_of(labels)
+    return [
+        Outcome(
+            {"top1": codec.checksum_of(column), "labels": of_labels}, {"top1": float(shares[i])}, right[:, i]
+        )
+        for i, column in enumerate(columns)
+    ]
+
+
+def fault(record: EvaluationRecord, outcome: Outcome) -> str:
+    """Why predictions are not those of a record; empty where they are, and give its numbers."""
+    if record.n != len(outcome.right):
+        return f"they are of {len(outcome.right)} images, it says {record.n}"
+    other = [name for name, told in record.predictions.items() if outcome.sums.get(name, told) != told]
+    if other:
+        return f"{' and '.join(other)} differ"
+    for name, share in outcome.shares.items():
+        told = getattr(record, name)
+        if abs(share - told) > _ROUNDING:
+            return f"they give a {name} accuracy of {share:.4f}, it says {told:.4f}"
+    return ""
+
+
+def _of_classes(x: NDArray[Any]) -> bool:
+    return x.dtype in (np.uint8, np.uint16)

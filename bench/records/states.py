@@ -1,0 +1,31 @@
+"""Fitted states on disk: the tensors of a fit, believed only where they are those of its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.records import codec, places
+from bench.records.types import FitRecord
+
+
+def read(results: Path, record: FitRecord) -> bytes | None:
+    """The fitted tensors of a recorded fit as a safetensors file; None where they were not kept.
+
+    A file beside a record that says nothing of it is another fit's. Raises Unreadable, naming the file, where
+    it is not the one that the record speaks of.
+    """
+    path = places.state_path(results, record.key)
+    if not record.state or not path.is_file():
+        return None
+    data = path.read_bytes()
+    if record.state != codec.checksum_bytes(data):
+        raise codec.Unreadable(f"{path}: not the state that the record of its fit speaks of")
+    return data
+
+
+def there(results: Path, record: FitRecord) -> bool:
+    """Whether a recorded fit needs no other fit before its state can be read."""
+    try:
+        return not record.has_state or read(results, record) is not None
+    except codec.Unreadable:
+        return False

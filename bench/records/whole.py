@@ -1,0 +1,109 @@
+"""Whether a record is what it says: in its place, under its own key, with numbers that can be.
+
+Its checksum (bench.records.codec) says that nobody changed it by accident; what is here holds for one that
+was changed together with its checksum too. Nothing here reads predictions (bench.records.outcomes does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from bench.names import few, shown
+from bench.records import places
+from bench.records.keys import EvaluationKey, FitKey
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+
+_FOLDER = r"(?!\.+/)[\w.-]+"
+# Below ``runs/``: <backbone>/<dataset>/<method>/<fit>.json or .../<fit>-<evaluation>.json, and nothing else.
+_PLACE = re.compile(rf"({_FOLDER})/({_FOLDER})/({_FOLDER})/([0-9a-f]{{20}}(?:-[0-9a-f]{{20}})?)\.json")
+_ROUNDING = 1e-9
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class Bad(NamedTuple):
+    """Something that was read and is not believed. ``what``: a file, or a line of one; ``why``: in words."""
+
+    what: str
+    why: str
+
+    @property
+    def line(self) -> str:
+        """Both in one line."""
+        return f"{self.what}: {self.why}"
+
+
+def said(bad: list[Bad], most: int = 3) -> str:
+    """What is bad in one line: a few names with their reasons, then a count."""
+    return few((f"{one.what} ({one.why})" for one in bad), most, between="; ")
+
+
+def is_place(at: str) -> bool:
+    """Whether a path below ``runs/`` is one that a record may have."""
+    return _PLACE.fullmatch(at) is not None
+
+
+def fault(at: str, record: Record) -> str:
+    """Why the record at ``at``, its path below ``runs/``, is not believed; empty where nothing is wrong."""
+    found = _PLACE.fullmatch(at)
+    if found is None:
+        return "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
+    backbone, dataset, method, name = found.groups()
+    if name != _name(record):
+        return "its file has the name of another record"
+    cell = record.cell
+    if method != places.safe(cell.method):
+        return f"it lies among the records of another method, its own is {shown(cell.method)}"
+    if not _named(dataset, cell.dataset) or not _named(backbone, cell.backbone):
+        return f"it lies elsewhere than records of {shown(cell.dataset)} with {shown(cell.backbone)} do"
+    return _of_key(record) or _of_numbers(record)
+
+
+def _name(record: Record) -> str:
+    fit = record.key if isinstance(record, FitRecord) else record.fit
+    alone = isinstance(record, FitRecord) or (isinstance(record, Failure) and record.of == "fit")
+    return fit[: places.SHORT] if alone else f"{fit[: places.SHORT]}-{record.key[: places.SHORT]}"
+
+
+def _named(folder: str, name: str) -> bool:
+    """Whether a folder is that of a name: names that another thing bears too end in digits of what it is."""
+    safe = places.safe(name)
+    return safe == folder or safe.startswith(f"{folder}-")
+
+
+def _of_key(record: Record) -> str:
+    """What is wrong between a record, its key and what the key is made of."""
+    parts, cell = record.parts, record.cell
+    if parts is not None and not _digest_is(parts, record.key):
+        return "its key is not that of what it was made with"
+    if isinstance(record, EvaluationRecord):
+        return "" if record.parts.fit == record.fit else "it is of one fit, and its key of another"
+    if isinstance(record, Failure) and record.of == "fit" and record.key != record.fit:
+        return "it is of one fit, and its key of another"
+    if isinstance(parts, FitKey):
+        ours = (cell.method, cell.shots, cell.seed, cell.protocol)
+        if ours != (parts.method, parts.shots, parts.seed, parts.protocol):
+            return "its method, shots, seed or protocol are not those of its key"
+    return ""
+
+
+def _digest_is(parts: FitKey | EvaluationKey, key: str) -> bool:
+    """Whether ``key`` is the digest of ``parts``.
+
+    Where no number is written in another way, this is the digest of msgspec's bytes too, in a third of the
+    time.
+    """
+    return hashlib.sha256(_encoder.encode(parts)).hexdigest() == key or parts.digest() == key
+
+
+def _of_numbers(record: Record) -> str:
+    """What numbers cannot be, beyond the range of each, which its type has."""
+    if isinstance(record, EvaluationRecord):
+        if record.n < 1:
+            return "it is of no test image"
+        if record.top5 < record.top1 - _ROUNDING:
+            return "its top-5 accuracy is below its top-1 accuracy"
+    return ""
