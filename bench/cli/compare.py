@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.options import Folders
 from bench.names import RECIPE
 
@@ -75,7 +76,7 @@ def compare(
             path = images / f"{pair.dataset}-{pair.shots}-shots.png"
             dataset = catalog_find(where.get(pair.dataset, pair.dataset), data_root, folders(results)[0])
             contact_sheet(pair, comparison, dataset, most).save(path)
-            typer.echo(f"wrote {path}", err=True)
+            say.echo(f"wrote {path}", err=True)
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
+
 
 def pack(
     results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to.")] = Path("results"),
@@ -22,7 +24,7 @@ def pack(
     writable_folder(out)
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
-    typer.echo(
+    say.echo(
         f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: "
         f"{done.size / 1e6:.2f} MB{rest}"
     )
