@@ -76,9 +76,9 @@ def _hidden(end: SystemExit) -> Iterator[BaseException]:
 
 
 def _say(line: str, code: Code) -> Code:
-    import typer
+    from bench.cli import say
 
-    typer.secho(f"bench: {line}", err=True, fg="red")
+    say.secho(f"bench: {line}", fg="red", err=True)
     return code
 
 

@@ -6,14 +6,14 @@ import re
 
 from bench.report.table import Score, Table
 
-# Emphasis, code, links, HTML, entities, columns, struck out, GitHub's formulas and emoji codes.
-_SIGNS = re.compile(r"[\\`*\[\]<|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)")
+# Emphasis, code, links, columns, struck out, GitHub's formulas and emoji codes; HTML becomes entities.
+_SIGNS = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)")
 _START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # of a line: headings, quotations, lists
 
 
 def escape(text: str) -> str:
     """Text that Markdown prints as it is, within a line."""
-    return _SIGNS.sub(r"\\\g<0>", text)
+    return _SIGNS.sub(r"\\\g<0>", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def markdown(table: Table) -> str:
