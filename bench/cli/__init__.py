@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from bench.cli import streams
@@ -78,7 +79,8 @@ def _hidden(end: SystemExit) -> Iterator[BaseException]:
 def _say(line: str, code: Code) -> Code:
     from bench.cli import say
 
-    say.secho(f"bench: {line}", fg="red", err=True)
+    with suppress(OSError):  # standard error is full or gone: the code says it alone
+        say.secho(f"bench: {line}", fg="red", err=True)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,13 @@ def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.
                 draw.text((x, y + SIDE + k * LINE), _fitting(shown(line), font), fill="black", font=font)
         top += height
     return canvas
+
+
+def encoded(image: Image.Image) -> bytes:
+    """A PNG file's bytes."""
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return out.getvalue()
 
 
 def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
