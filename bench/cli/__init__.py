@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.cli import streams
 from bench.cli.codes import Code
-from bench.errors import BenchError
+from bench.errors import BenchError, out_of_memory
 
 _HERE = Path(__file__).resolve().parents[1]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,6 +47,8 @@ def main() -> None:
                 code = Code.UNREAD
             elif message := _message(error):
                 code = _say(message, Code.REFUSED)
+                if out_of_memory(error):  # what libraries do at the end may lack memory too: all is said
+                    sys.unraisablehook = lambda _: None
             else:
                 raise
     finally:
@@ -88,6 +90,8 @@ def _message(error: Exception) -> str:
     """What the user is told of an error, empty where it is none that a user can mend."""
     if isinstance(error, BenchError):
         return str(error)
+    if line := out_of_memory(error):
+        return line
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, UnicodeEncodeError):
