@@ -21,10 +21,11 @@ from bench.report.html import page as html
 from bench.report.html import reproduce
 from bench.report.html.details import CURVE_POINTS, curve
 from bench.report.html.page import data
+from tests.cli.hostile import raw
 from tests.report import browser, made
 from tests.report.recorded import cell_of, key_of
 
-EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'"'
+EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'" $\\frac{ javascript:alert(1) \x1b[31m\u202e'
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,7 @@ def test_names_are_escaped(text: str) -> None:
     assert "<img" not in text.replace("&lt;img", "")
     assert text.count("</script>") == 2, "the page's own two scripts end, nothing else does"
     assert "&lt;img src=x onerror=&quot;window.pwned=1&quot;&gt;" in text
+    assert not raw(text) and "\\x1b[31m\\u202e" in text and 'href="javascript' not in text
 
 
 def test_the_same_records_give_the_same_report(results: Path, text: str) -> None:
