@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.names import shown
 from bench.records.types import Curve, FitRecord
 from bench.registry import builtin
 from bench.report import tables
@@ -305,8 +306,8 @@ def test_opening_a_cell(page: browser.Browser) -> None:
 
 def test_a_name_is_text_in_the_details_too(page: browser.Browser) -> None:
     labels = page.run("return Array.from(document.querySelectorAll('button.cell'), (b) => b.ariaLabel)")
-    page.click("button.cell", next(i for i, name in enumerate(labels) if name.startswith(EVIL)))
-    assert page.run("return document.getElementById('details-title').textContent").startswith(EVIL)
+    page.click("button.cell", next(i for i, name in enumerate(labels) if name.startswith(shown(EVIL))))
+    assert page.run("return document.getElementById('details-title').textContent").startswith(shown(EVIL))
     page.click("dialog .close")
 
 

@@ -184,25 +184,21 @@ def test_json_keeps_what_names_hold() -> None:
 
 def test_markdown_is_text_alone() -> None:
     text = render(hostile(), "md")
-    for sign in ("[x](", "<img", "`a`", "$\\", " :boom: "):
+    for sign in ("[x](", "<img", " `a`", " $", " :boom: "):
         assert sign not in text
     assert "\\[x\\](javascript" in text and "&lt;img" in text
     assert "\n\\# no heading" in text and "\n1\\. no list" in text
 
 
 def test_latex_reads_no_file() -> None:
-    assert "\\input" not in render(hostile(), "latex") and "textbackslash{}input" in render(
-        hostile(), "latex"
-    )
+    text = render(hostile(), "latex")
+    assert "\\input" not in text and "textbackslash{}input" in text
 
 
 @pytest.mark.parametrize(
     ("cell", "written"),
     [
-        *(
-            (number, number)
-            for number in ("1.00", "-1.25", "+0.50", "-", "+8.58 to -5.53", "ERR", "59.3 (2/3)")
-        ),
+        *((number, number) for number in ("1.00", "-1.25", "+0.50", "-", "+8.58 to -5.53", "59.3 (2/3)")),
         *(
             (name, f"'{name}")
             for name in ("=1+1", "+a", "-2+3", "@SUM(A1)", "=cmd|' /C calc'!A0", "-name", "＝1")
