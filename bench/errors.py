@@ -1,5 +1,18 @@
 """What a user can mend: errors the command line prints as one line, without a traceback."""
 
+from __future__ import annotations
+
+import errno
+import re
+
+# How Python, NumPy, PyTorch and the system's loader say that memory is short.
+_SHORT = re.compile(
+    "not enough memory|(can't|cannot|unable to) allocate|bad[ _]alloc|out of memory|can't start new thread"
+    "|failed to map segment|tr(y|ied|ying) to allocate",
+    re.IGNORECASE,
+)
+_SAID = 160  # characters of what they say
+
 
 class BenchError(ValueError):
     """A problem the user can mend; its message says what is wrong and what to do, in one or two lines."""
@@ -23,3 +36,18 @@ class UnreadableImage(BenchError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+def out_of_memory(error: BaseException) -> str:
+    """One line on an error that means too little memory, with what needs less; empty for any other."""
+    text = " ".join(str(error).split())
+    told = isinstance(error, RuntimeError | ImportError) and _SHORT.search(text)
+    if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
+        return ""
+    if len(text) > _SAID:
+        text = f"...{text[-_SAID:]}"
+    why = f" ({text})" if text else ""
+    return (
+        f"not enough memory{why}: `bench run` needs least with --jobs 1 --workers 0; "
+        "else close other programs, or raise a limit on memory (`ulimit -v`)"
+    )

@@ -1,17 +1,25 @@
-"""Names that users write, in one spelling, and the names of the protocols.
+"""Names that users write, in one spelling; how names are shown; the names of the protocols.
 
 Hyphen and underscore are the same letter, and case does not matter.
+
+What is shown holds no character that steers a terminal or a reader's eye: what Unicode calls not printable
+is written as an escape, ``\\x1b`` or ``\\u202e``. That is control characters, the marks that reverse the
+direction of text, characters without width, blanks other than the usual one, and halves of characters.
+Letters of every script and their marks stay. Of the invisible characters, the two joiners stay where they
+join: between characters beyond ASCII, as in Persian words and in emoji made of several.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 
 # What may choose hyper-parameters and the step; bench.plan.protocols says what each does.
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
 PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
 KEEP_STATES = ("needed", "all", "none")  # which fitted states a run leaves on disk
+_JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner
 
 
 def canonical(name: str) -> str:
@@ -28,10 +36,36 @@ def printable(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A file's or a class's name on one line of a message: printable, line breaks and the like escaped."""
+    """A file's or a class's name on one line of a message: line breaks and the like are escaped."""
+    return harmless(printable(name), keep="")
+
+
+def harmless(text: str, keep: str = "\n") -> str:
+    """A text, of several lines maybe, in which what is not printable is escaped, but for ``keep``."""
+    if text.isprintable():
+        return text
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable(name)
+        c if c.isprintable() or c in keep or _joins(text, i) else c.encode("unicode_escape").decode("ascii")
+        for i, c in enumerate(text)
     )
+
+
+def _joins(text: str, i: int) -> bool:
+    around = text[i - 1 : i] + text[i + 1 : i + 2]
+    return (
+        text[i] in _JOINERS
+        and len(around) == 2
+        and around.isprintable()
+        and not around[0].isascii()
+        and (not around[1].isascii())
+    )
+
+
+def in_json(text: str) -> str:
+    """JSON text with the same content, in whose strings what is not printable is written as ``\\u202e``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c).strip('"') for c in text)
 
 
 def short(text: str, most: int = 60) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from bench.names import by_reason, few, nearest, quoted, short
+from bench.names import by_reason, few, harmless, in_json, nearest, quoted, short, shown
 
 ESCAPE = "\x1b[31mred\nline\x1b[0m"
 SHOWN = r"\x1b[31mred\nline\x1b[0m"
@@ -50,3 +52,39 @@ def test_control_characters_reach_no_terminal() -> None:
     assert few([ESCAPE]) == SHOWN and quoted([ESCAPE]) == f"'{SHOWN}'"
     assert by_reason([(ESCAPE, "empty")]) == f"{SHOWN} (empty)"
     assert nearest(ESCAPE[:-1], [ESCAPE]) == f" (did you mean '{SHOWN}'?)"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Äpfel & Öl", "קמח", "ملف\u200cها", "हिन्दी", "क्\u200dष", "👩\u200d🔬", "日本語", "e\u0301"],
+    ids=ascii,
+)
+def test_letters_of_every_script_stay(name: str) -> None:
+    assert shown(name) == harmless(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\x1b\x7f\x9b\r", "a\\x1b\\x7f\\x9b\\r"),
+        ("\u202ea\u2066", "\\u202ea\\u2066"),
+        ("a\u200bb\ufeff\u00ad", "a\\u200bb\\ufeff\\xad"),
+        ("a\u200db", "a\\u200db"),  # joins nothing
+        ("\u200d犬", "\\u200d犬"),
+        ("a\u2028b\u00a0c", "a\\u2028b\\xa0c"),
+        ("\udce9", "\\xe9"),  # a byte of a file's name
+        ("\ud800", "\\ud800"),
+        ("a\nb", "a\\nb"),
+    ],
+    ids=ascii,
+)
+def test_what_steers_or_is_not_seen_is_escaped(name: str, said: str) -> None:
+    assert shown(name) == said
+
+
+def test_lines_stay_lines_and_json_keeps_its_content() -> None:
+    assert harmless("a\nb\tc") == "a\nb\\tc"
+    value = {"a\u202e": ["\x1b\x9b\ud800\U000e0041 é 犬"]}
+    text = in_json(json.dumps(value, indent=1, ensure_ascii=False))
+    assert json.loads(text) == value
+    assert all(c.isprintable() or c == "\n" for c in text) and "é 犬" in text

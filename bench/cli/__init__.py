@@ -10,11 +10,12 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from bench.cli import streams
 from bench.cli.codes import Code
-from bench.errors import BenchError
+from bench.errors import BenchError, out_of_memory
 
 _HERE = Path(__file__).resolve().parents[1]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,6 +47,8 @@ def main() -> None:
                 code = Code.UNREAD
             elif message := _message(error):
                 code = _say(message, Code.REFUSED)
+                if out_of_memory(error):  # what libraries do at the end may lack memory too: all is said
+                    sys.unraisablehook = lambda _: None
             else:
                 raise
     finally:
@@ -76,9 +79,10 @@ def _hidden(end: SystemExit) -> Iterator[BaseException]:
 
 
 def _say(line: str, code: Code) -> Code:
-    import typer
+    from bench.cli import say
 
-    typer.secho(f"bench: {line}", err=True, fg="red")
+    with suppress(OSError):  # standard error is full or gone: the code says it alone
+        say.secho(f"bench: {line}", fg="red", err=True)
     return code
 
 
@@ -86,6 +90,8 @@ def _message(error: Exception) -> str:
     """What the user is told of an error, empty where it is none that a user can mend."""
     if isinstance(error, BenchError):
         return str(error)
+    if line := out_of_memory(error):
+        return line
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, UnicodeEncodeError):

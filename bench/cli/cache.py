@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.codes import Code
 from bench.errors import BenchError
 from bench.names import quoted
@@ -33,7 +33,7 @@ def list_(
         raise BenchError(f"--format {format} is not known: write 'text' or 'json'")
     from bench.features.store import FeatureStore
 
-    store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
+    store = FeatureStore(cache, report=lambda line: say.echo(line, err=True))
     if verify:
         store.verify()
     sets = store.feature_sets()
@@ -47,11 +47,11 @@ def list_(
             }
             for stored in sets
         ]
-        typer.echo(json.dumps(rows, indent=1))
+        say.data(rows)
         return
     for stored in sets:
-        typer.echo(f"{_size(stored.bytes):>10}  {stored.rows():>8} images  {stored.folder.name}")
-    typer.echo(
+        say.echo(f"{_size(stored.bytes):>10}  {stored.rows():>8} images  {stored.folder.name}")
+    say.echo(
         f"{_size(sum(stored.bytes for stored in sets)):>10}  in {store.root}, {_size(store.free())} free"
     )
 
@@ -68,25 +68,25 @@ def clear(
     """
     from bench.features.store import FeatureStore
 
-    store = FeatureStore(cache, report=lambda line: typer.echo(line, err=True))
+    store = FeatureStore(cache, report=lambda line: say.echo(line, err=True))
     sets = store.feature_sets(pattern)
     if not sets:
-        typer.echo(f"nothing in {store.root} matches '{pattern}'")
+        say.echo(f"nothing in {store.root} matches '{pattern}'")
         return
     if not yes:
         total = _size(sum(stored.bytes for stored in sets))
         if not _agreed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
-            typer.echo("nothing was deleted")
+            say.echo("nothing was deleted")
             return
     cleared = store.clear(pattern)
-    typer.echo(f"freed {_size(cleared.freed)}")
+    say.echo(f"freed {_size(cleared.freed)}")
     if not store.users.works:
-        typer.echo(
+        say.echo(
             f"{store.root} has no file locks: a run that was reading these stops, and goes on when repeated"
         )
     if cleared.left:
         names = quoted([stored.folder.name for stored in cleared.left], 3)
-        typer.echo(
+        say.echo(
             f"left {_size(sum(stored.bytes for stored in cleared.left))} that running commands use: {names}; "
             "the same command deletes them when those have ended"
         )

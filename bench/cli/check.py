@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli import say
 from bench.cli.codes import Code
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def check(
             calibration = _run_again(old, where, tuple(plugin or ()))
         frame = load_results(results)
         if bad := frame.attrs["bad"]:
-            typer.secho(f"bench: {bad}", err=True, fg="yellow")
+            say.secho(f"bench: {bad}", err=True, fg="yellow")
         if update:
             kept = cells.chosen(frame, old, chosen(frame["dataset"]), precision or SINGLE)
             _write(baseline, kept, calibration)
@@ -150,7 +151,7 @@ def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
             f"--keep {where.results}: there are records, and a rerun must not find any; name an empty folder"
         )
     before = calibrate()
-    rerun(old.kept, with_plugins(plugins), where, lambda line: typer.echo(line, err=True))
+    rerun(old.kept, with_plugins(plugins), where, lambda line: say.echo(line, err=True))
     return (before + calibrate()) / 2
 
 
@@ -159,7 +160,7 @@ def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
     from bench.report.gate import baseline as baselines
 
     baselines.save(file, baselines.Baseline(tuple(kept), calibration))
-    typer.echo(f"{file}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+    say.echo(f"{file}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
 
 
 def _code(verdict: Verdict, strict_speed: bool) -> Code:
@@ -176,8 +177,11 @@ def _tell(verdict: Verdict, format: str, strict_speed: bool) -> None:
     from bench.report.gate import view
 
     if format == "github":
-        typer.echo(view.commands(verdict, strict_speed), nl=False)
-    typer.echo(view.as_json(verdict) if format == "json" else view.text(verdict), nl=False)
+        say.echo(view.commands(verdict, strict_speed), nl=False)
+    if format == "json":
+        say.made(view.as_json(verdict))
+    else:
+        say.echo(view.text(verdict), nl=False)
     file = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
     if file:
         with open(file, "a", encoding="utf-8") as summary:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
+
 
 def check_method(
     target: Annotated[str, typer.Argument(help="A method's name, or a Python file with methods.")],
@@ -19,11 +21,13 @@ def check_method(
     bad = 0
     with open_lab() as lab:
         for method in methods:
-            typer.echo(f"{method.name} ({registry.sources[canonical(method.name)]})")
+            say.echo(f"{method.name} ({registry.sources[canonical(method.name)]})")
             for result in checks.check(method, registry, lab):
                 bad += bool(result.problem)
-                mark = typer.style("FAIL", fg="red") if result.problem else "ok  "
-                why = f": {result.problem}" if result.problem else ""
-                typer.echo(f"  {mark} {result.tower:<4} {result.rule}{why}")
-    typer.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
+                line = f"{result.tower:<4} {result.rule}"
+                if result.problem:
+                    say.secho(f"  FAIL {line}: {result.problem}", fg="red")
+                else:
+                    say.echo(f"  ok   {line}")
+    say.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
     raise typer.Exit(1 if bad else 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.options import Folders
 from bench.names import RECIPE
 
@@ -50,7 +51,9 @@ def compare(
     """Say which of two methods is better, by how much, and how sure that is."""
     from bench.cli.options import complete, folders, numbers, recorded, records, writable_folder
     from bench.cli.show import form_of, show
+    from bench.files import write_bytes
     from bench.report import compare as comparing
+    from bench.report.sheet import encoded
 
     form = form_of(format, out)
     if images is not None:
@@ -70,13 +73,12 @@ def compare(
     )
     show(comparison.table, form, out)
     if images is not None:
-        images.mkdir(parents=True, exist_ok=True)
         for pair in comparison.pairs:
             name = safe(pair.dataset)
             path = images / f"{name}-{pair.shots}-shots.png"
             dataset = catalog_find(where.get(name, name), data_root, folders(results)[0])
-            contact_sheet(pair, comparison, dataset, most).save(path)
-            typer.echo(f"wrote {path}", err=True)
+            write_bytes(path, encoded(contact_sheet(pair, comparison, dataset, most)))
+            say.echo(f"wrote {path}", err=True)
     complete(frame)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
+
 
 def convert(
     results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
@@ -17,10 +19,10 @@ def convert(
     from bench.records.upgrade import upgrade
 
     done = upgrade(results)
-    typer.echo(
+    say.echo(
         f"{done.records} records brought over in {results}"
         if done.records
         else f"{results}: nothing to bring over"
     )
     for what, count in sorted(done.unmatched.items()):
-        typer.echo(f"  {count} {what}: tables read them, and a run makes them again")
+        say.echo(f"  {count} {what}: tables read them, and a run makes them again")

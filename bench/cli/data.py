@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bench.cli import say
 
 app = typer.Typer(
     help="The images: what is here, whether it is whole, and its few-shot sets.", no_args_is_help=True
@@ -56,14 +57,14 @@ def draw(
     opened = catalog.find(dataset, data_root, images=False, skip_bad=skip_bad)
     drawn = fewshot.read_index(opened, index) if index else fewshot.draw(opened, shots, seed)
     if format is Format.json:
-        typer.echo(json.dumps(fewshot.export_index(opened, drawn), indent=4, ensure_ascii=False))
+        say.data(fewshot.export_index(opened, drawn), indent=4)
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
-            typer.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+            say.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
     if line := reading.line(opened):
-        typer.echo(line, err=True)
+        say.echo(line, err=True)
     for note in filter(None, (*opened.notes, drawn.note)):
-        typer.echo(f"note: {note}", err=True)
+        say.echo(f"note: {note}", err=True)
 
 
 @app.command()
@@ -79,16 +80,16 @@ def status(
 
     rows = look(data_root, names or None)
     if format is Format.json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
+        say.data([asdict(row) for row in rows])
         return
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         sizes = row.counts or row.expected
         shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
-        typer.echo(f"{row.name:<{width}}  {row.state:<12}  {shown if row.counts else f'({shown})'}")
+        say.echo(f"{row.name:<{width}}  {row.state:<12}  {shown if row.counts else f'({shown})'}")
     for row in rows:
         if row.todo:
-            typer.echo(f"\n{row.name}: {row.todo.removeprefix(f'{row.name}: ')}")
+            say.echo(f"\n{row.name}: {row.todo.removeprefix(f'{row.name}: ')}")
 
 
 @app.command()
@@ -124,9 +125,9 @@ def verify(
     most = limit.parsed(max_pixels) if max_pixels is not None else None
     opened = catalog.find(dataset, data_root, skip_bad=skip_bad, max_pixels=most)
     if line := reading.line(opened):
-        typer.echo(line, err=format is Format.json)
+        say.echo(line, err=format is Format.json)
         for note in opened.notes:
-            typer.echo(f"note: {note}", err=format is Format.json)
+            say.echo(f"note: {note}", err=format is Format.json)
     with Steps(shown(opened.name)) as steps:
         result = check(
             opened,
@@ -135,18 +136,18 @@ def verify(
             partial(steps.count, "hashing files"),
         )
     if format is Format.json:
-        typer.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
+        say.data(asdict(result))
     else:
-        typer.echo(f"{opened.name}: {result.checked - result.failed} of {result.checked} images open")
+        say.echo(f"{opened.name}: {result.checked - result.failed} of {result.checked} images open")
         for path, reason in result.failures:
-            typer.echo(f"  {path}: {reason}")
+            say.echo(f"  {path}: {reason}")
         if result.cause:
-            typer.echo(f"likely cause: {result.cause}")
+            say.echo(f"likely cause: {result.cause}")
         for remark in result.remarks:
-            typer.echo(f"note: {remark}")
-        typer.echo(f"contents: {result.contents}")
+            say.echo(f"note: {remark}")
+        say.echo(f"contents: {result.contents}")
         if result.exchanged:
-            typer.echo(
+            say.echo(
                 f"{len(result.exchanged)} images are not those that were used before, "
                 f"first {shown(result.exchanged[0])}: a run takes them as another dataset"
             )

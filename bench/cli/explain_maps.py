@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.explain_shared import (
     BackboneName,
     Cache,
@@ -82,7 +83,7 @@ def correspond(
         map_SS = stages.correspondence(x_SSD[0], stages_b[name][0], *where).float().cpu().numpy()
         drawn[name] = map_SS, where
         r, c = divmod(int(map_SS.argmax()), len(map_SS))
-        typer.echo(
+        say.echo(
             f"{name}: peak {map_SS.max():.3f} at row {r + 1}, column {c + 1} of {len(map_SS)} x {len(map_SS)}"
         )
     classes = true_class(a, home_a), true_class(b, home_b)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli import say
 from bench.cli.explain_shared import (
     BackboneName,
     Cache,
@@ -148,7 +149,7 @@ def share(
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == len(pictures):
-            typer.echo(f"{done} of {len(pictures)} scenes", err=True)
+            say.echo(f"{done} of {len(pictures)} scenes", err=True)
 
     rows = sharing.measure(subject, pictures, value, fill, progress)
     shares = sharing.summary(rows)
@@ -175,13 +176,13 @@ def share(
     )
     _print_shares(shares, sharing.MEASURES)
     save(figure.shares(shares, sharing.MEASURES, heading), out / f"{stem}.png")
-    typer.echo(said)
+    say.echo(said)
 
 
 def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> None:
     """What each part adds to the class ``name``, before and after the fit: a heading and one line a part."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
-    typer.echo(
+    say.echo(
         f"{picture.name}, {value} of {quoted([name])} ({how}; all parts, none): "
         f"before {values.all[0]:.3f}, {values.none[0]:.3f}; "
         f"after {values.all[1]:.3f}, {values.none[1]:.3f}"
@@ -191,16 +192,16 @@ def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> N
             f"{word} {values.phi[i, v]:+.4f}" + (f" +- {values.se[i, v]:.4f}" if values.orders else "")
             for v, word in enumerate(("before", "after"))
         ]
-        typer.echo(f"  {part}: {', '.join(said)}")
+        say.echo(f"  {part}: {', '.join(said)}")
 
 
 def _print_shares(shares: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str]) -> None:
     """One block a measure: its heading and one line a group of parts."""
     for measure, groups in shares.items():
-        typer.echo(f"share of {measures[measure]}, %: before -> after, change [95 % interval]; area; scenes")
+        say.echo(f"share of {measures[measure]}, %: before -> after, change [95 % interval]; area; scenes")
         for group, g in groups.items():
             c = g["change"]
-            typer.echo(
+            say.echo(
                 f"  {group:<16}{100 * g['before']:6.1f} -> {100 * g['after']:5.1f}  "
                 f"{100 * c['estimate']:+5.1f} [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]  "
                 f"{100 * g['area']:5.1f}  {g['scenes']}"

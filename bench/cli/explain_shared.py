@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
@@ -178,7 +180,7 @@ def _fitted(
         cache=cache,
     )
     asked.heeded(request, registry, set_, ())
-    session = Session(device, cache, lambda line: typer.echo(line, err=True))
+    session = Session(device, cache, lambda line: say.echo(line, err=True))
     return subject.subject(request, registry, session)
 
 
@@ -249,4 +251,4 @@ def save(drawn: Figure, path: Path) -> None:
     from bench.explain import figure
 
     figure.save(drawn, path)
-    typer.echo(f"wrote {path}")
+    say.echo(f"wrote {path}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bench.cli import say
 
 if TYPE_CHECKING:
     from bench.registry import Registry
@@ -20,12 +21,12 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
     from bench.errors import BenchError
 
     if form == "json":
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        say.data(rows)
     elif form == "text":
         width = max((len(str(r["name"])) for r in rows), default=0)
         for row in rows:
             rest = "  ".join(str(v) for k, v in row.items() if k != "name" and v not in ("", None))
-            typer.echo(f"{row['name']:<{width}}  {rest}".rstrip())
+            say.echo(f"{row['name']:<{width}}  {rest}".rstrip())
     else:
         raise BenchError(f"--format {form}: choose text or json")
 
@@ -78,12 +79,12 @@ def _recipe(
     made = planner.make(request, registry)
     asked = [fit for fit in made.fits if fit.asked]
     for line in (
-        describe.lines(asked[-1], Session("cpu", None, typer.echo))
+        describe.lines(asked[-1], Session("cpu", None, say.echo))
         if asked
         else (f"{name}: {made.blocked[0].reason}",)
     ):
-        typer.echo(line)
-    typer.echo("")
+        say.echo(line)
+    say.echo("")
 
 
 @app.command()

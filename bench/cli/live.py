@@ -6,10 +6,34 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import Progress, ProgressColumn, Task
+from rich.text import Text
+
+from bench.cli import streams
+from bench.names import harmless, printable, shown
+
+
+class _Plain(Console):
+    """A console that prints texts as they are: no markup, no emoji codes, nothing that steers a terminal.
+
+    What others write to the standard streams while a bar is there comes through it too.
+    """
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As usual."""
+        texts = (Text(harmless(printable(str(o)))) if isinstance(o, str | Text) else o for o in objects)
+        super().print(*texts, **how)
+
+
+class Said(ProgressColumn):
+    """What a bar is at, on one line: names of methods, datasets and files are in it."""
+
+    def render(self, task: Task) -> Text:
+        """The text."""
+        return Text(shown(task.description))
 
 
 class Live:
@@ -25,7 +49,7 @@ class Live:
     ) -> None:
         self.clock, self.began = clock, clock()
         self.live = sys.stderr.isatty()
-        console = Console(stderr=True)
+        console = _Plain(file=streams.unguarded(sys.stderr), markup=False, emoji=False, highlight=False)
         self.progress = Progress(*columns, console=console, transient=True, expand=expand)
         self.bar = self.progress.add_task(text, total=total)
 
@@ -43,6 +67,6 @@ class Live:
     def say(self, line: str) -> None:
         """One line for the user, above the bar."""
         if self.live:
-            self.progress.console.print(line, highlight=False, markup=False)
+            self.progress.console.print(line)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(harmless(printable(line)), file=sys.stderr, flush=True)

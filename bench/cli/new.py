@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
+
 app = typer.Typer(help="Begin something of your own.", no_args_is_help=True)
 
 
@@ -26,8 +28,8 @@ def method(
     from bench.contract import starter
 
     file, test = starter.write(name, folder)
-    typer.echo(f"wrote {file} and {test}")
+    say.echo(f"wrote {file} and {test}")
     called = file.stem.replace("_", "-")
     plugin = "" if file.parent.name == "methods" and test.parent != file.parent else f"--plugin {file} "
-    typer.echo(f"check it:  bench check-method {file if plugin else called}")
-    typer.echo(f"run it:    bench run {plugin}--methods zero-shot,{called} --shots 16")
+    say.echo(f"check it:  bench check-method {file if plugin else called}")
+    say.echo(f"run it:    bench run {plugin}--methods zero-shot,{called} --shots 16")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
 from bench.errors import BenchError
 from bench.names import told_apart
 from bench.paths import from_home
@@ -47,7 +48,7 @@ def records(given: list[Path] | None) -> pd.DataFrame:
     frame = load_results(folders(given))
     gc.freeze()  # Python need not look at it for garbage again and again
     if frame.attrs["bad"]:
-        typer.secho(f"bench: {frame.attrs['bad']}", err=True, fg="yellow")
+        say.secho(f"bench: {frame.attrs['bad']}", err=True, fg="yellow")
     return frame
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
+
 
 def pack(
     results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to.")] = Path("results"),
@@ -23,9 +25,9 @@ def pack(
     writable_folder(out)
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     if done.bad:
-        typer.secho(f"bench: {done.bad}", err=True, fg="yellow")
+        say.secho(f"bench: {done.bad}", err=True, fg="yellow")
     rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
-    typer.echo(
+    say.echo(
         f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: "
         f"{done.size / 1e6:.2f} MB{rest}"
     )

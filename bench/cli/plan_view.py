@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import typer
-
+from bench.cli import say
 from bench.cli.codes import Code
 
 if TYPE_CHECKING:
@@ -29,20 +28,20 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
     from bench.plan.why import drifted, shadowed
 
     fits = Counter(t.fit.cell.method for t in todo)
-    typer.echo(
+    say.echo(
         f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; "
         f"records in {earlier.results / 'runs'}"
     )
     if todo:
-        typer.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
+        say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
-        typer.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
+        say.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
         seconds = estimate.seconds(earlier, todo)
         if seconds is not None:
-            typer.echo(f"  estimate from earlier records: {_duration(seconds)} without encoding")
+            say.echo(f"  estimate from earlier records: {_duration(seconds)} without encoding")
         else:
             least, device = estimate.least(todo)
-            typer.echo(
+            say.echo(
                 f"  no records to judge from; the cost model says at least {_duration(least)} "
                 "of training without encoding "
                 f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
@@ -50,7 +49,7 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
     read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
     datasets = {d.digest: d for d in read}.values()
     for line in filter(None, map(reading.line, datasets)):
-        typer.echo(f"  {line}")
+        say.echo(f"  {line}")
     said = {
         (fit.dataset.name, note)
         for t in todo
@@ -60,26 +59,26 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
     }
     said |= {(d.name, note) for d in datasets if reading.line(d) for note in d.notes}  # done or not
     for notes in sorted(said):
-        typer.echo(f"  note on {notes[0]}: {notes[1]}")
+        say.echo(f"  note on {notes[0]}: {notes[1]}")
     for dataset, first, same in sorted(plan.equal):
-        typer.echo(
+        say.echo(
             f"  note on {dataset}: prompt sets {first} and {same} have the same texts; "
             f"recorded once, as {first}"
         )
     for kind, first, same in sorted(plan.twins):
-        typer.secho(
+        say.secho(
             f"  note: {kind} {same} is the same as {first}, under another name; recorded once, as {first}",
             fg="yellow",
         )
     if older := shadowed(plan, earlier):
-        typer.secho(
+        say.secho(
             f"  {older} recorded cells are older than records of the same cells made otherwise "
             "(another source, say), which tables show; --fresh makes these the newest",
             fg="yellow",
         )
     if changed := drifted(plan):
         names = ", ".join(line.partition(":")[0] for line in changed)
-        typer.secho(
+        say.secho(
             f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)",
             fg="yellow",
         )
@@ -91,14 +90,14 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
         }
     )
     if tiny:
-        typer.secho(
+        say.secho(
             f"  warning: {', '.join(tiny)} knows drawings only; its numbers on other images say little",
             fg="yellow",
         )
     for blocked in plan.blocked[:_SHOWN]:
-        typer.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
+        say.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
-        typer.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
+        say.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
 
 
 def _size(count: int) -> str:
@@ -123,7 +122,7 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
     from bench.plan.why import drifted, reasons
 
     for line in (*reasons(todo, earlier), *drifted(plan)):
-        typer.echo(f"  {line}")
+        say.echo(f"  {line}")
 
 
 def show_bad(bad: list[Bad]) -> None:
@@ -132,18 +131,18 @@ def show_bad(bad: list[Bad]) -> None:
 
     if bad:
         many = f"{len(bad)} records cannot be believed" if bad[1:] else "a record cannot be believed"
-        typer.secho(f"  note: {many} and count as not there: {said(bad)}", fg="yellow")
+        say.secho(f"  note: {many} and count as not there: {said(bad)}", fg="yellow")
 
 
 def show_idle(plan: Plan, complete: int) -> Code:
     """Nothing to do: everything is recorded, or nothing can run. The exit code."""
     if complete:
-        typer.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
+        say.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
         return Code.GOOD
     reason = (
         "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
     )
-    typer.secho(f"bench: nothing can run; {reason}", err=True, fg="red")
+    say.secho(f"bench: nothing can run; {reason}", err=True, fg="red")
     return Code.REFUSED
 
 
@@ -163,26 +162,26 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
     if outcome.left:
         ended = f"{outcome.cells - outcome.left} of {outcome.cells} cells, {outcome.left} left"
         cells = f"{ended}, {outcome.resumed} recorded before"
-    typer.echo(
+    say.echo(
         f"done: {cells}; {outcome.fits} fits, "
         f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
         + (f"; {len(outcome.failures)} failed" if outcome.failures else "")
         + _blocked(plan)
     )
     if outcome.out_of_time:
-        typer.secho("the time budget is spent; the same command goes on from here", fg="yellow")
+        say.secho("the time budget is spent; the same command goes on from here", fg="yellow")
     backbones = sorted({backbone for backbone, _ in outcome.conditions})
     every = {b: mixed(c for name, c in before | outcome.conditions if name == b) for b in backbones}
     if differing := [f"{differs} ({backbone})" for backbone, differs in every.items() if differs]:
         what = "; ".join(differing)
-        typer.secho(
+        say.secho(
             f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)",
             fg="yellow",
         )
     for cell, message in outcome.failures[:_SHOWN]:
-        typer.secho(f"  failed: {cell}: {message}", err=True, fg="red")
+        say.secho(f"  failed: {cell}: {message}", err=True, fg="red")
     if len(outcome.failures) > _SHOWN:
-        typer.secho(
+        say.secho(
             f"  and {len(outcome.failures) - _SHOWN} more failed; their records hold the tracebacks",
             err=True,
             fg="red",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.options import Folders
 from bench.names import PROTOCOLS
 
@@ -58,7 +59,7 @@ def plot(
         first=load(SUITE).methods,
     )
     figures.save(drawn, path, dpi)
-    typer.echo(f"{path}: {drawn.alt}")
+    say.echo(f"{path}: {drawn.alt}")
     for note in drawn.notes:
-        typer.echo(f"note: {note}")
+        say.echo(f"note: {note}")
     complete(frame)

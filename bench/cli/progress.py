@@ -9,7 +9,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElaps
 from rich.table import Column
 from rich.text import Text
 
-from bench.cli.live import Live
+from bench.cli.live import Live, Said
 from bench.cli.pace import Pace
 from bench.run.outcome import Ended, Now
 
@@ -28,7 +28,7 @@ class Board(Live):
     ) -> None:
         """``todo``: cells that are left. ``deadline``: by the clock, after which no cell starts."""
         super().__init__(
-            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            Said(table_column=Column(ratio=1, no_wrap=True)),
             BarColumn(10, table_column=Column(width=10)),
             TextColumn(
                 "{task.completed}/{task.total} cells", table_column=Column(width=2 * len(str(todo)) + 7)

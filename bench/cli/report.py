@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import say
 from bench.cli.options import Folders
 
 
@@ -39,7 +40,5 @@ def report(
             say=lambda what, done, total: steps.step(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
-    typer.echo(
-        f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network"
-    )
+    say.echo(f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")
     complete(frame)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import say
 from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def run(
     plan_view.show(planned, todo, complete, earlier, dense_cache)
     plan_view.show_bad(bad)
     if targets and not any(fit.dataset.spec.targets for fit in planned.fits):
-        typer.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
+        say.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
     if dry_run:
         if why:
             plan_view.show_why(planned, todo, earlier)

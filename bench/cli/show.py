@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from bench.cli import say
 
 if TYPE_CHECKING:
     from bench.report.table import Table
@@ -37,8 +37,8 @@ def show(table: Table, form: str, out: Path | None) -> None:
 
     if out is not None:
         write_bytes(out, render(table, form, styled=False).encode())
-        typer.echo(f"wrote {out}", err=True)
+        say.echo(f"wrote {out}", err=True)
     elif sys.stdout.isatty():
-        typer.echo(render(table, form, shutil.get_terminal_size().columns), nl=False)
+        say.made(render(table, form, shutil.get_terminal_size().columns))
     else:
-        typer.echo(render(table, form, styled=False), nl=False)
+        say.made(render(table, form, styled=False))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
-from bench.cli.live import Live
+from bench.cli.live import Live, Said
 
 _EVERY = 10.0  # seconds between lines of many small steps
 
@@ -16,8 +16,7 @@ class Steps(Live):
     """Shows which step is at work; use as a context."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        description = TextColumn("{task.description}", markup=False)
-        columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (Said(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         super().__init__(*columns, text=name, clock=clock)
         self.name, self.said = name, self.began
 

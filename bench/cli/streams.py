@@ -1,12 +1,21 @@
-"""Standard output and error: open, writable whatever their encoding, and quiet once their reader has gone."""
+"""Standard output and error: open, harmless, writable whatever their encoding, quiet without a reader.
+
+Harmless: of what anybody writes, libraries, warnings and tracebacks included, only printable characters, line
+breaks, tabs, colours and bold reach the terminal; everything else becomes an escape. ``bench.cli.say`` stops
+what a name holds of colours, too.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
 import os
+import re
 import select
 import sys
+from typing import IO, Any
+
+from bench.names import harmless
 
 PLAIN = "bench-plain-ascii"  # an encoding and a way to meet errors
 # The signs that texts of the program hold; letters of names are written as escapes instead.
@@ -37,6 +46,9 @@ def prepare() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             ascii_ = codecs.lookup(stream.encoding).name == "ascii"
             stream.reconfigure(encoding=PLAIN if ascii_ else None, errors=PLAIN)
+            if not hasattr(stream, _WRITE):
+                setattr(stream, _WRITE, stream.write)
+                stream.write = _Guard(stream.write)  # type: ignore[method-assign]
 
 
 _ASCII = codecs.lookup("ascii")
@@ -61,6 +73,42 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
         for sign in error.object[error.start : error.end]
     )
     return "".join(escaped), error.end
+
+
+_WRITE = "bench_unguarded_write"  # the stream's own way to write
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+class _Guard:
+    """Writes to a stream what is harmless of a text."""
+
+    def __init__(self, write: Any) -> None:
+        self.write = write
+
+    def __call__(self, text: str, /) -> int:
+        """As the stream's own; the length is that of the text."""
+        if text.isprintable():
+            self.write(text)
+        else:
+            pieces = _STYLE.split(text)  # every second one is a style
+            pieces[::2] = (harmless(piece, keep="\n\t") for piece in pieces[::2])
+            self.write("".join(pieces))
+        return len(text)
+
+
+class _Unguarded:
+    """A stream that is written to as it is; everything else is the stream's own."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.write = stream, getattr(stream, _WRITE, stream.write)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def unguarded(stream: IO[str]) -> IO[str]:
+    """A standard stream for a bar, which moves the cursor; the bar's own texts must be harmless."""
+    return _Unguarded(stream)  # type: ignore[return-value]
 
 
 def flush() -> None:

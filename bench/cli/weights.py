@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from bench.cli import say
 
 app = typer.Typer(help="The backbones' weights: what is here, and getting more.", no_args_is_help=True)
 
@@ -28,16 +29,16 @@ def status(format: Annotated[Format, typer.Option(help="How to print it.")] = Fo
 
     rows = [_row(name) for name in dict.fromkeys([*USUAL, *weights.stored_names()])]
     if format is Format.json:
-        typer.echo(json.dumps(rows, indent=1))
+        say.data(rows)
         return
-    typer.echo(f"weights folder: {weights.folder()}")
+    say.echo(f"weights folder: {weights.folder()}")
     for row in rows:
         if row["state"] == "found":
-            typer.echo(
+            say.echo(
                 f"{row['name']:<24} found    {row['megabytes']:8.1f} MB  {row['sha256'][:12]}  {row['file']}"
             )
         else:
-            typer.echo(f"{row['name']:<24} missing  {row['note']}")
+            say.echo(f"{row['name']:<24} missing  {row['note']}")
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -69,8 +70,8 @@ def get(
     from bench.names import canonical
 
     if canonical(name) in POCKET:
-        typer.echo(f"{canonical(name)} comes with the program; there is nothing to get")
+        say.echo(f"{canonical(name)} comes with the program; there is nothing to get")
         return
     from bench.clip.download import fetch
 
-    typer.echo(f"{name}: {fetch(name)}")
+    say.echo(f"{name}: {fetch(name)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.files import write_bytes
 from bench.names import canonical
 from bench.paths import methods_dir
 from bench.registry import builtin
@@ -113,11 +114,14 @@ def write(name: str, folder: Path) -> list[Path]:
     for path in (method, test):
         if path.exists():
             raise BenchError(f"{path} exists; move it away, or choose another name")
-    for path, text in ((method, METHOD), (test, TEST)):
+    for path, text in ((test, TEST), (method, METHOD)):
         for word, value in words.items():
             text = text.replace(word, value)
         if path is test and inside:
             text = text.replace("from pathlib import Path\n\n", "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        try:
+            write_bytes(path, text.encode())
+        except OSError:
+            test.unlink(missing_ok=True)  # both or none
+            raise
     return [method, test]

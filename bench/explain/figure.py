@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.explain.picture import Picture
 from bench.explain.shapley import Shapley
 from bench.files import write_bytes
+from bench.names import shown
 
 _CELL = 1.45  # inches, one panel
 _BAR = 0.62  # inches that a colour bar with its name takes
@@ -32,6 +33,7 @@ _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "axes.titlesize": 7.5,
     "axes.titlepad": 3,
     "axes.spines.top": False,
@@ -55,6 +57,8 @@ def caption(true: str | None, predicted: Sequence[str], explained: str) -> str:
     ``explained``: the class whose maps these are, named where it is not the true one,
     or for want of one the prediction after the fit.
     """
+    true = None if true is None else shown(true)
+    predicted, explained = [*map(shown, predicted)], shown(explained)
     lines = [f"true: {true}" if true is not None else "true: not known"]
     words = ("before", "after")
     if len(set(predicted)) == 1:

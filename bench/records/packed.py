@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -90,8 +91,17 @@ def write(
             f"{len(records)} records take {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
-    write_bytes(folder / PREDICTIONS, buffer.getvalue())
-    write_bytes(folder / RECORDS, squeezed)
+    # Where the disk is full the earlier pair stays: both are there before one takes the other's place.
+    ready = folder / f".{PREDICTIONS}.new.tmp"
+    try:
+        write_bytes(ready, buffer.getvalue())
+        write_bytes(folder / RECORDS, squeezed)
+        os.replace(ready, folder / PREDICTIONS)
+    except OSError as error:
+        ready.unlink(missing_ok=True)
+        if error.filename == str(ready):
+            error.filename = str(folder / PREDICTIONS)
+        raise
     return size
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.names import nearest
+from bench.names import in_json, nearest
 from bench.report.render_console import PIPED, console
 from bench.report.render_html import html
 from bench.report.render_latex import latex
-from bench.report.table import Score, Table
+from bench.report.render_markdown import markdown
+from bench.report.table import Table, shown
 
 FORMATS = ("console", "md", "latex", "csv", "html", "json")
 ENDINGS = {
@@ -49,17 +51,20 @@ def render(table: Table, form: str, width: int = PIPED, styled: bool = True) -> 
     """The table as text. Raises BenchError for an unknown format.
 
     ``width`` and ``styled`` are for ``console``: characters of a line, and whether it has escape codes for
-    bold and underlined.
+    bold and underlined. Names are text in every form: what is not printable is written as an escape
+    (``bench.names``; in JSON as JSON's own), signs that mean something in a form are escaped there, and in
+    CSV an apostrophe stands before a text that a spreadsheet would compute.
     """
     forms: dict[str, Callable[[Table], str]] = {
         "console": lambda table: console(table, width, styled),
-        "md": _markdown,
+        "md": markdown,
         "latex": latex,
         "csv": _csv,
         "html": html,
         "json": _json,
     }
-    return forms[form_of(form, None)](table)
+    name = form_of(form, None)
+    return forms[name](table if name == "json" else shown(table))
 
 
 class PrintedTable(Table):
@@ -75,35 +80,24 @@ def printed(table: Table) -> PrintedTable:
     return PrintedTable(**vars(table))
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
-
-
-def _markdown(table: Table) -> str:
-    from tabulate import tabulate
-
-    def cell(entry: Score) -> str:
-        text = _escaped(entry.text)
-        return f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.tied else text
-
-    rows = [[*map(_escaped, row.heads), *(cell(row.entries[c]) for c in table.columns)] for row in table.rows]
-    align = [
-        "left",
-        *["right"] * (len(table.heads) - 1),
-        *("left" if c in table.left else "right" for c in table.columns),
-    ]
-    heads = [*map(_escaped, [*table.heads, *table.columns])]
-    body = tabulate(rows, heads, tablefmt="github", colalign=align, disable_numparse=True)
-    return f"{body}\n\n" + "".join(_escaped(note) + "  \n" for note in table.notes)
+# How a spreadsheet's formula begins, and the numbers that begin so too.
+_FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-][\d.]+( %|\*| \(\d+/\d+\)| to [+-][\d.]+)?|-")
 
 
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.heads, *table.columns])
+    writer.writerow(map(_text, [*table.heads, *table.columns]))
     for row in table.rows:
-        writer.writerow([*(row.names or row.heads), *(row.entries[c].text for c in table.columns)])
+        cells = [*(row.names or row.heads), *(row.entries[c].text for c in table.columns)]
+        writer.writerow(map(_text, cells))
     return out.getvalue()
+
+
+def _text(cell: str) -> str:
+    """A cell that no spreadsheet computes: an apostrophe before what begins as a formula and is no number."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def _json(table: Table) -> str:
@@ -138,4 +132,4 @@ def _json(table: Table) -> str:
         "rows": rows,
         "notes": table.notes,
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False, default=str) + "\n"
+    return in_json(json.dumps(whole, indent=1, ensure_ascii=False, default=str)) + "\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.names import shown
 from bench.report.pairs import Pair
 
 SIDE, GAP, LINE = 128, 10, 14  # pixels
@@ -54,21 +56,27 @@ def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.
     heights = [2 * LINE + max(1, -(-len(pictures) // PER_ROW)) * cell for _, pictures in groups]
     canvas = Image.new("RGB", (PER_ROW * (SIDE + GAP) + GAP, 2 * LINE + sum(heights) + GAP), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, LINE // 2), title, fill="black", font=ImageFont.load_default(size=14))
+    draw.text((GAP, LINE // 2), shown(title), fill="black", font=ImageFont.load_default(size=14))
     top = 2 * LINE
     for (heading, pictures), height in zip(groups, heights, strict=True):
-        draw.text(
-            (GAP, top + LINE // 2), heading if pictures else f"{heading}: none", fill="black", font=font
-        )
+        said = shown(heading if pictures else f"{heading}: none")
+        draw.text((GAP, top + LINE // 2), said, fill="black", font=font)
         for i, picture in enumerate(pictures):
             x, y = GAP + (i % PER_ROW) * (SIDE + GAP), top + 2 * LINE + (i // PER_ROW) * cell
             small = picture.image.copy()
             small.thumbnail((SIDE, SIDE))
             canvas.paste(small, (x, y))
             for k, line in enumerate(picture.lines):
-                draw.text((x, y + SIDE + k * LINE), _fitting(line, font), fill="black", font=font)
+                draw.text((x, y + SIDE + k * LINE), _fitting(shown(line), font), fill="black", font=font)
         top += height
     return canvas
+
+
+def encoded(image: Image.Image) -> bytes:
+    """A PNG file's bytes."""
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return out.getvalue()
 
 
 def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -7,9 +7,11 @@ Builders (``accuracy``, ``ablation``, ``sizes``, ``paper``, ``compare``) make ta
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from bench import names
 
 MISSING, FAILED, AVERAGE = "-", "ERR", "average"
 
@@ -76,6 +78,38 @@ class Table:
     averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     styles: list[str] = field(default_factory=list)
+
+
+def shown(table: Table) -> Table:
+    """The same table with harmless texts: what is not printable in names is escaped (``bench.names``)."""
+    columns: dict[str, str] = {}
+    for name in table.columns:
+        text = names.shown(name)
+        while text in columns.values():  # two names that look alike stay two columns
+            text += "'"
+        columns[name] = text
+
+    def of(texts: Iterable[str]) -> tuple[str, ...]:
+        return tuple(columns.get(text) or names.shown(text) for text in texts)
+
+    def line(row: Row) -> Row:
+        entries = {
+            columns[c]: replace(e, text=names.shown(e.text), note=names.shown(e.note))
+            for c, e in row.entries.items()
+            if c in columns
+        }
+        return replace(row, heads=of(row.heads), names=of(row.names), entries=entries)
+
+    return Table(
+        names.shown(table.title),
+        list(columns.values()),
+        [line(row) for row in table.rows],
+        list(of(table.notes)),
+        of(table.heads),
+        {columns.get(c, c): of(d) for c, d in table.averages.items()},
+        of(table.left),
+        list(of(table.styles)),
+    )
 
 
 def broken(column: str) -> list[str]:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.errors import BenchError, UnreadableImage
+from bench.errors import BenchError, UnreadableImage, out_of_memory
 from bench.names import printable
 from bench.records.types import Stage
 
@@ -34,6 +34,8 @@ def of(error: BaseException) -> Stage:
 
 def message(error: BaseException) -> str:
     """What an error says, with its type where it is none that a user can mend."""
+    if line := out_of_memory(error):
+        return printable(line)
     return printable(str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
 
 

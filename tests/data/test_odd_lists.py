@@ -86,7 +86,7 @@ def row(*values: Any) -> dict[str, Any]:
         (row("a/3.jpg", 0, "ant"), r"test\[1\]: a/3.jpg is listed twice"),
         (row("", 1, "bee"), r"test\[1\]: path '' leaves the image folder"),
         (row("a\0b", 1, "bee"), r"test\[1\]: .* leaves the image folder"),
-        (row("\x1b[2J/../x", 1, "bee"), r"test\[1\]: .* leaves the image folder"),
+        (row("\x1b[2J/../../x", 1, "bee"), r"test\[1\]: .* leaves the image folder"),
         (row("x" * 5000, 1, "bee"), r"test\[1\]\[0\]: Expected `str` of length <= 4096"),
         (row("b/3.jpg", 1, "x" * 5000), r"test\[1\]\[2\]: Expected `str` of length <= 4096"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.names import shown
 from bench.records.types import Curve, FitRecord
 from bench.registry import builtin
 from bench.report import tables
@@ -21,10 +22,11 @@ from bench.report.html import page as html
 from bench.report.html import reproduce
 from bench.report.html.details import CURVE_POINTS, curve
 from bench.report.html.page import data
+from tests.cli.hostile import raw
 from tests.report import browser, made
 from tests.report.recorded import cell_of, key_of
 
-EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'"'
+EVIL = '<img src=x onerror="window.pwned=1"></script><b>&\'" $\\frac{ javascript:alert(1) \x1b[31m\u202e'
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,7 @@ def test_names_are_escaped(text: str) -> None:
     assert "<img" not in text.replace("&lt;img", "")
     assert text.count("</script>") == 2, "the page's own two scripts end, nothing else does"
     assert "&lt;img src=x onerror=&quot;window.pwned=1&quot;&gt;" in text
+    assert not raw(text) and "\\x1b[31m\\u202e" in text and 'href="javascript' not in text
 
 
 def test_the_same_records_give_the_same_report(results: Path, text: str) -> None:
@@ -109,8 +112,9 @@ def test_the_same_records_give_the_same_report(results: Path, text: str) -> None
 
 def test_json_in_a_script_element_cannot_end_it() -> None:
     value = {"a": "</script><!-- \u2028 & é"}
-    assert json.loads(data(value)) == value
+    assert json.loads(data(value)) == {"a": "</script><!-- \\u2028 & é"}
     assert not set("<>&\u2028") & set(data(value))
+    assert json.loads(data({"plain\n": [1, 2.5, None, True]})) == {"plain\n": [1, 2.5, None, True]}
 
 
 def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
@@ -302,8 +306,8 @@ def test_opening_a_cell(page: browser.Browser) -> None:
 
 def test_a_name_is_text_in_the_details_too(page: browser.Browser) -> None:
     labels = page.run("return Array.from(document.querySelectorAll('button.cell'), (b) => b.ariaLabel)")
-    page.click("button.cell", next(i for i, name in enumerate(labels) if name.startswith(EVIL)))
-    assert page.run("return document.getElementById('details-title').textContent").startswith(EVIL)
+    page.click("button.cell", next(i for i, name in enumerate(labels) if name.startswith(shown(EVIL))))
+    assert page.run("return document.getElementById('details-title').textContent").startswith(shown(EVIL))
     page.click("dialog .close")
 
 

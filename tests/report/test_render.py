@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
+from bench.names import shown
 from bench.report.frame import load_results
 from bench.report.render import FORMATS, render
 from bench.report.render_latex import escape
 from bench.report.table import Row, Score, Table
 from bench.report.tables import table
+from tests.cli.hostile import TITLE, raw
 from tests.report.synthetic import grid
 
 NASTY = r"<script>alert('x')</script> a&b_c 50% $x$ #1 {y} ~z ^w \end{tabular} [q] a|b *c* β"
@@ -117,9 +119,9 @@ def test_any_name_survives_html_and_csv(name: str) -> None:
     printed = Table("t", ["x"], [Row((name, "1"), {"x": Score(1.0, "1.00")})])
     reader = Reader()
     reader.feed(render(printed, "html"))
-    assert reader.cells[3].rstrip("\n") == name.rstrip("\n")
+    assert reader.cells[3] == shown(name)
     rows = list(csv.reader(io.StringIO(render(printed, "csv"), newline="")))
-    assert rows[1][0] == name
+    assert rows[1][0] in (shown(name), f"'{shown(name)}")
 
 
 @given(st.text(alphabet="ab\\&%$#_{}~^<>|", max_size=30))
@@ -159,6 +161,54 @@ def test_latex_compiles(frame: pd.DataFrame, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def hostile() -> Table:
+    """Two columns that look alike once they are shown, and hostile texts everywhere."""
+    columns = ["a\u202e", "a\\u202e"]
+    rows = [Row((TITLE, "1"), {columns[0]: Score(1.0, "1.00", note=TITLE), columns[1]: Score(2.0, "2.00")})]
+    return Table(TITLE, columns, rows, [TITLE, "# no heading", "1. no list"], averages={"a\u202e": (TITLE,)})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_that_is_not_printable_is_in_any_form(form: str) -> None:
+    text = render(hostile(), form, styled=False)
+    assert not raw(text)
+    assert "1.00" in text and "2.00" in text, "names that look alike stay two columns"
+
+
+def test_json_keeps_what_names_hold() -> None:
+    whole = json.loads(render(hostile(), "json"))
+    assert whole["title"] == TITLE and whole["columns"] == hostile().columns
+
+
+def test_markdown_is_text_alone() -> None:
+    text = render(hostile(), "md")
+    for sign in ("[x](", "<img", " `a`", " $", " :boom: "):
+        assert sign not in text
+    assert "\\[x\\](javascript" in text and "&lt;img" in text
+    assert "\n\\# no heading" in text and "\n1\\. no list" in text
+
+
+def test_latex_reads_no_file() -> None:
+    text = render(hostile(), "latex")
+    assert "\\input" not in text and "textbackslash{}input" in text
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        *((number, number) for number in ("1.00", "-1.25", "+0.50", "-", "+8.58 to -5.53", "59.3 (2/3)")),
+        *(
+            (name, f"'{name}")
+            for name in ("=1+1", "+a", "-2+3", "@SUM(A1)", "=cmd|' /C calc'!A0", "-name", "＝1")
+        ),
+    ],
+)
+def test_spreadsheets_compute_nothing(cell: str, written: str) -> None:
+    printed = Table("t", [cell], [Row((cell, "1"), {cell: Score(1.0, cell)})], heads=(cell, "shots"))
+    rows = list(csv.reader(io.StringIO(render(printed, "csv"), newline="")))
+    assert rows == [[written, "shots", written], [written, "1", written]]
 
 
 def test_unknown_format() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.files import write_bytes
-from bench.names import canonical, nearest
+from bench.names import canonical, nearest, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ KINDS = {
 }
 SETTINGS = ("sweep", "beta")  # kinds with a setting on the x axis
 FORMATS = ("pdf", "png", "svg")
+_NAMES = ("method", "dataset", "target", "variant")  # columns of the frame that figures write out
 
 
 def plot(
@@ -49,7 +50,8 @@ def plot(
     figure cannot tell all of them apart. Raises BenchError for an unknown kind or setting, and where the
     records that it needs are not there, naming the ``bench run`` that makes them.
     """
-    name = check(kind, setting)
+    which = check(kind, setting)
+    frame, changed = _shown(frame)
     # Seaborn and matplotlib take a second to load.
     from bench.report.figures import beta, cd, sweep, time
     from bench.report.figures import prompts as prompts_figure
@@ -57,8 +59,8 @@ def plot(
     from bench.report.select import Choice
 
     choice = Choice(
-        tuple(methods),
-        tuple(datasets),
+        tuple(changed.get(name, name) for name in methods),
+        tuple(changed.get(name, name) for name in datasets),
         tuple(shots),
         backbone,
         tuple(prompts),
@@ -66,12 +68,30 @@ def plot(
         preset,
         first=tuple(first),
     )
-    if name == "sweep":
+    if which == "sweep":
         return sweep.draw(frame, choice, setting)
-    if name == "beta":
+    if which == "beta":
         return beta.draw(frame, choice, setting or "beta")
     draw = {"shots": shots_figure.draw, "prompts": prompts_figure.draw, "cd": cd.draw, "time": time.draw}
-    return draw[name](frame, choice)
+    return draw[which](frame, choice)
+
+
+def _shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The frame with harmless names, because fonts lack what is not printable, and the names that changed."""
+    texts: dict[str, str] = {}
+    columns = [column for column in (*_NAMES, "title") if column in frame]
+    names = {name for column in columns for name in frame[column].unique()}
+    for name in sorted(names):
+        if (text := shown(name)) != name:
+            while text in names:  # two names that look alike stay two
+                text += "'"
+            names.add(text)
+            texts[name] = text
+    if not texts:
+        return frame, texts
+    changed = frame.assign(**{column: frame[column].replace(texts) for column in columns})
+    changed.attrs.update(frame.attrs)
+    return changed, texts
 
 
 def check(kind: str, setting: str | None = None) -> str:

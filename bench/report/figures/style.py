@@ -62,6 +62,7 @@ _RC = {
     "lines.markeredgewidth": 0.5,
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "svg.hashsalt": "bench",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+from bench.names import in_json, shown
 from bench.report.gate.verdict import Finding, Group, Verdict
+from bench.report.render_markdown import escape
 
 FORMATS = ("text", "github", "json")
 _WORDS: dict[Finding, tuple[str, str]] = {  # of several groups, and of one
@@ -87,8 +89,10 @@ def as_json(verdict: Verdict) -> str:
         "headline": headline(verdict),
     }
     return (
-        json.dumps(
-            {**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False
+        in_json(
+            json.dumps(
+                {**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False
+            )
         )
         + "\n"
     )
@@ -121,9 +125,7 @@ def _row(g: Group) -> str:
 
 def _cell(line: str) -> str:
     """Text in Markdown: names cannot break the table or bring markup along."""
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
-        line = line.replace(sign, safe)
-    return line
+    return escape(shown(line.replace("\n", " ")))
 
 
 def _command(level: str, title: str, message: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from bench.report.html.details import Details
+from bench.report.html.text import escape
 from bench.report.table import Row, Score, Table
 from bench.report.wording import shots_text
 

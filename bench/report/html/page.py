@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.names import harmless, printable
 from bench.report.coordinates import ROW
 from bench.report.html import grids, pictures, reproduce, standing
 from bench.report.html.details import Details
+from bench.report.html.text import escape
 from bench.report.table import Table
 from bench.report.tables import table
 
@@ -69,11 +70,29 @@ def report(
 
 
 def data(value: object) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or starts a comment."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for sign in "<>&\u2028\u2029":
+    """JSON that can stand in a script element: nothing in it ends the element or starts a comment.
+
+    What is not printable in its texts is written as an escape that the reader sees.
+    """
+    text = _dumped(value)
+    if not text.isprintable() or "\\u00" in text:
+        text = _dumped(_harmless(value))
+    for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _harmless(value: object) -> object:
+    """The same with harmless texts, keys included."""
+    if isinstance(value, str):
+        return harmless(printable(value))
+    if isinstance(value, Mapping):
+        return {_harmless(key): _harmless(item) for key, item in value.items()}
+    return [*map(_harmless, value)] if isinstance(value, list | tuple) else value
 
 
 def _text(name: str) -> str:

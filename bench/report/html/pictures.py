@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html import escape
 
 import pandas as pd
 
@@ -11,6 +10,7 @@ from bench.errors import BenchError
 from bench.report import select
 from bench.report.figures import series
 from bench.report.figures.plot import KINDS, encode, plot
+from bench.report.html.text import escape
 from bench.report.select import Choice
 from bench.stats import MAX_METHODS
 

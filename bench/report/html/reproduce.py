@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 
 from bench.names import RECIPE
 from bench.records import store
+from bench.report.html.text import escape
 
 _AXES = ("dataset", "shots", "seed")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.report.html.text import escape
 from bench.report.marks import LEVEL, most_common, outcomes
 from bench.report.table import AVERAGE, Row, Table
 from bench.report.wording import listed, p_text, seeds_list, shots_text

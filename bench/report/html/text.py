@@ -1,0 +1,12 @@
+"""Text of records in the page: never markup, and nothing in it that is not printable."""
+
+from __future__ import annotations
+
+import html
+
+from bench.names import harmless, printable
+
+
+def escape(text: str) -> str:
+    """Text for an element or a quoted attribute; line breaks stay."""
+    return html.escape(harmless(printable(text)))

@@ -1,0 +1,64 @@
+"""Too little memory is one line that says what needs less, wherever it is met; never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from bench.errors import BenchError, out_of_memory
+from bench.run import stages
+
+LIMITED = (
+    "import resource, sys\n"
+    "resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))\n"
+    "from bench.cli import main\nmain()"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 3.00 GiB for an array with shape (3,)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried to "
+        ),
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes. Error code 12"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        ImportError("/x.so: cannot allocate memory in static TLS block"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=lambda error: str(error)[:40] or "MemoryError",
+)
+def test_however_it_is_said(error: Exception) -> None:
+    line = out_of_memory(error)
+    assert line.startswith("not enough memory") and "--jobs 1 --workers 0" in line and "\n" not in line
+    assert stages.message(error) == line, "a cell's failure says it too"
+
+
+def test_long_texts_are_cut_and_other_errors_are_others() -> None:
+    assert len(out_of_memory(RuntimeError("x" * 9999 + " not enough memory"))) < 400
+    for error in (
+        RuntimeError("shape mismatch"),
+        BenchError("out of memory: a name"),
+        OSError(errno.EIO, "x"),
+    ):
+        assert out_of_memory(error) == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory hold on Linux")
+def test_a_limit_too_low_for_pytorch(tmp_path: object) -> None:
+    words = ("run", "--datasets", "digits", "--methods", "zero-shot", "--backbone", "pocket-rn")
+    places = ("--results", f"{tmp_path}/r", "--cache", f"{tmp_path}/c")
+    command = [sys.executable, "-c", LIMITED, *words, *places]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("bench: not enough memory (")
