@@ -25,13 +25,14 @@ class _Part:
     """One thing that a process has once: how it is read, and how it is put back.
 
     ``fresh``: what it is in a library that was just imported, where that is known and matters. ``said``:
-    whether a change, from the old to the new, is anybody's fault.
+    whether a change, from the old to the new, is anybody's fault. ``slow``: reading it takes 10 us or more.
     """
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
     fresh: Any = None
     said: Callable[[Any, Any], bool] = lambda old, now: True
+    slow: bool = False
 
 
 Held = dict[str, Any]  # what a process held at one moment, by the name of the part
@@ -40,20 +41,21 @@ Held = dict[str, Any]  # what a process held at one moment, by the name of the p
 _CODE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, type)
 
 
-def held() -> Held:
-    """What this process holds now."""
-    return {name: part.read() for name, part in _parts().items()}
+def held(every: bool = True) -> Held:
+    """What this process holds now; not ``every``: without what takes longer to read."""
+    return {name: part.read() for name, part in _parts().items() if every or not part.slow}
 
 
 def put_back(before: Held) -> list[str]:
     """Everything as it was ``before``; the names of what had been changed.
 
-    Added environment variables and warning filters go without a word, because importing a library adds some.
+    Added environment variables stay, and filters of warnings go without a word, for importing a library adds
+    some.
     """
     changed = []
     for name, part in _parts().items():
         old = before.get(name, part.fresh)
-        if old is None:  # a library that was imported since, whose state says nothing
+        if old is None:  # not looked at, or a library that was imported since, whose state says nothing
             continue
         now = part.read()
         if old is not now and old != now:
@@ -128,8 +130,6 @@ def _known(numpy: bool, torch: bool, gpu: bool) -> Mapping[str, _Part]:
 
 
 def _environment_back(old: Mapping[str, str]) -> None:
-    for key in os.environ.keys() - old.keys():
-        del os.environ[key]
     for key, value in old.items():
         if os.environ.get(key) != value:
             os.environ[key] = value
@@ -169,11 +169,12 @@ _PYTHON = {
         lambda: dict(os.environ),
         _environment_back,
         said=lambda old, now: any(now.get(key) != value for key, value in old.items()),
+        slow=True,
     ),
     "the filters of warnings": _Part(
         lambda: list(warnings.filters), _filters_back, said=lambda old, now: False
     ),
-    "Python's global random generator": _Part(random.getstate, random.setstate),
+    "Python's global random generator": _Part(random.getstate, random.setstate, slow=True),
     "the working folder": _Part(os.getcwd, os.chdir),
     "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit),
     "the signal handlers": _Part(_signals, _signals_back),
@@ -194,7 +195,7 @@ def _numpy() -> dict[str, _Part]:
         np.random.set_state((name, np.frombuffer(key, np.uint32), *rest))
 
     return {
-        "NumPy's global random generator": _Part(state, back),
+        "NumPy's global random generator": _Part(state, back, slow=True),
         "NumPy's handling of errors": _Part(
             lambda: tuple(np.geterr().items()), lambda old: np.seterr(**dict(old))
         ),
@@ -228,9 +229,9 @@ def _torch() -> dict[str, _Part]:
         torch.backends.cudnn.benchmark = old[5]
 
     return {
-        "torch's global random generator": _Part(generator, generator_back),
+        "torch's global random generator": _Part(generator, generator_back, slow=True),
         "torch's default dtype": _Part(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-        "torch's default device": _Part(_device, torch.set_default_device, "cpu"),
+        "torch's default device": _Part(_device, torch.set_default_device, "cpu", slow=True),
         "torch's number of threads": _Part(torch.get_num_threads, torch.set_num_threads),
         "whether torch records gradients": _Part(torch.is_grad_enabled, torch.set_grad_enabled, True),
         "torch's deterministic and TF32 modes": _Part(modes, modes_back),
@@ -243,6 +244,7 @@ def _gpu() -> dict[str, _Part]:
         "the GPU's global random generator": _Part(
             lambda: torch.cuda.get_rng_state().numpy().tobytes(),
             lambda old: torch.cuda.set_rng_state(torch.frombuffer(bytearray(old), dtype=torch.uint8)),
+            slow=True,
         )
     }
 

@@ -16,7 +16,8 @@ from bench.features.key import prepared
 from bench.features.store import default_root
 from bench.interface import Facts, Method
 from bench.names import canonical, told_apart
-from bench.plan import batches, classes, needs, protocols, settings
+from bench.plan import asking, batches, classes, needs, protocols, settings
+from bench.plan.asking import Unplanned
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
 from bench.prompts import PromptSet
@@ -137,7 +138,7 @@ class _Planner:
                 place = _Place(method, dataset, shots, seed, backbone, prompts, {**given, **swept})
                 try:
                     self._fit(place, asked=True)
-                except MissingData as error:
+                except (MissingData, Unplanned) as error:
                     self._block(method.name, dataset.name, str(error))
 
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
@@ -234,8 +235,8 @@ class _Planner:
             preset=preset,
         )
         batches.check(method, values)
-        recipe, notes = batches.shortened(method, values, method.recipe(values, facts), facts)
-        recipe = protocols.apply(self.request.protocol, recipe)
+        plugin = bool(self.registry.digests.get(canonical(method.name)))
+        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
         early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,

@@ -64,7 +64,7 @@ def _slices_ranked(
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
-            with session.guard.work(method, "its evaluation"):
+            with session.guard.work(fit, "its evaluation"):
                 slices.append(ranked(fit, target, params, consts, features, values))
     return slices
 

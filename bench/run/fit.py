@@ -61,7 +61,7 @@ def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> selec
 
 def constants(session: Session, fit: Planned, task: Task) -> Consts:
     """What a fit's method prepares for its task. Raises BenchError where it changed what it was given."""
-    with session.guard.work(fit.method, "prepare"), pure.call(fit.method, "prepare", task=task):
+    with session.guard.work(fit, "prepare"), pure.call(fit.method, "prepare", task=task):
         consts = fit.method.prepare(task)
     if not isinstance(consts, Mapping):
         raise BenchError(f"prepare of {fit.method.name} gives {type(consts).__name__}, not a dictionary")
@@ -72,7 +72,7 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
     """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
-    with stages.stage("fit"), session.guard.work(fit.method, "its fit"):
+    with stages.stage("fit"), session.guard.work(fit, "its fit"):
         fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
@@ -90,7 +90,7 @@ def run_joined(
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
-    with stages.stage("fit"), session.guard.work(fits[0].method, "its fit"):
+    with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
         fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]

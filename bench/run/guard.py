@@ -25,6 +25,7 @@ from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone
 from bench.errors import BenchError
 from bench.interface import Method
+from bench.plan.cells import Planned
 
 HEAD, WHOLE = "task.head", "task.backbone"  # what a method asks a task for
 _HERE = Path(__file__).resolve().parents[1]
@@ -50,13 +51,15 @@ class Guard:
         self.asked[method.name].add(key)
 
     @contextmanager
-    def work(self, method: Method, doing: str) -> Iterator[None]:
-        """Around a method's work: nothing of it stays but its result.
+    def work(self, fit: Planned, doing: str) -> Iterator[None]:
+        """Around the work of a fit's method: nothing of it stays but its result.
 
         Raises BenchError where it changed what is everybody's, which is as before then, and where it tried to
-        end the program. Ctrl-C stays what it is, even if a method raises it.
+        end the program. Ctrl-C stays what it is, even if a method raises it. What takes longer to look at is
+        looked at around plugins alone: the program's own methods are held to it by their tests.
         """
-        before = process.held(), self.names.held()
+        method, plugin = fit.method, bool(fit.parts.source)
+        before = process.held(plugin), self.names.held() if plugin else None
         try:
             yield
         except KeyboardInterrupt:
@@ -75,9 +78,9 @@ class Guard:
                 "it was put back: methods are pure functions, and this belongs to the whole program"
             )
 
-    def _mended(self, method: Method, before: tuple[process.Held, list[Any]]) -> list[str]:
+    def _mended(self, method: Method, before: tuple[process.Held, list[Any] | None]) -> list[str]:
         """What a method changed that is everybody's; it is as before."""
-        changed = self.names.put_back(before[1])
+        changed = [] if before[1] is None else self.names.put_back(before[1])
         for key in sorted(self.asked.get(method.name, ())):
             tower, known = self.towers[key]
             now = _print(tower, key[1])

@@ -62,7 +62,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                 try:
                     with (
                         stages.stage("evaluate"),
-                        session.guard.work(job.fit.method, "its evaluation"),
+                        session.guard.work(job.fit, "its evaluation"),
                     ):
                         ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others

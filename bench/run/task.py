@@ -66,7 +66,7 @@ def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
 
     return Lent(
         facts=FitFacts.of(fit.facts),
-        settings=fit_values(fit.method, fit.settings),
+        settings=fit_values(fit.method, deepcopy(dict(fit.settings))),
         labels_N=session.labels(train),
         W_KC=W_KC.clone(),
         scale=tower.scale,
