@@ -187,8 +187,8 @@ def _numpy() -> dict[str, _Part]:
     import numpy as np
 
     def state() -> tuple[Any, ...]:
-        name, key, *rest = np.random.get_state()
-        return (name, key.tobytes(), *rest)
+        now: Any = np.random.get_state()
+        return (now[0], now[1].tobytes(), *now[2:])
 
     def back(old: tuple[Any, ...]) -> None:
         name, key, *rest = old

@@ -119,8 +119,8 @@ class _Planner:
             return seen.current(found, (r.results, r.cache or default_root()))
         return replace(found, digest=r.contents.get(name, found.digest))
 
-    def _block(self, method: str, dataset: str, reason: str) -> None:
-        self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
+    def _block(self, method: str, dataset: str, reason: str, failed: bool = False) -> None:
+        self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason, failed))
 
     def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
         """Plan the cells of these coordinates: one for each prompt set and each point of a sweep."""
@@ -139,7 +139,7 @@ class _Planner:
                 try:
                     self._fit(place, asked=True)
                 except (MissingData, Unplanned) as error:
-                    self._block(method.name, dataset.name, str(error))
+                    self._block(method.name, dataset.name, str(error), isinstance(error, Unplanned))
 
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
         """Plan a fit and, where it was asked for itself, its evaluations; None where it cannot run here."""

@@ -45,11 +45,9 @@ def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[
     Encoding the prompts is not in these, as encoding images is not: all methods share both.
     """
     with stages.stage("prepare"):
-        session.backbone(fit.backbone)
         session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
         began = time.perf_counter()
-        case = _prepared(session, fit, states)
-        return case, time.perf_counter() - began
+        return _prepared(session, fit, states), time.perf_counter() - began
 
 
 def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> select.Case:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +96,7 @@ class Guard:
 def _owners() -> dict[str, Any]:
     """The modules and classes whose functions methods work with, by name."""
     owners: dict[str, Any] = {
+        "numpy.random": np.random,  # here by now, so that its generator is looked at too
         "torch": torch,
         "torch.nn.functional": torch.nn.functional,
         "torch.Tensor": torch.Tensor,
