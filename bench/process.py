@@ -70,6 +70,8 @@ class Names:
 
     def __init__(self, owners: Mapping[str, Any]) -> None:
         self.owners = []
+        self.classes = {name: owner for name, owner in owners.items() if isinstance(owner, type)}
+        self.known = {owner: set(vars(owner)) for owner in self.classes.values()}
         for name, owner in owners.items():
             keys = [key for key, value in vars(owner).items() if isinstance(value, _CODE)]
             if len(keys) > 1:  # of fewer, itemgetter makes no tuple
@@ -82,9 +84,10 @@ class Names:
     def put_back(self, before: list[tuple[Any, ...] | None]) -> list[str]:
         """The names that hold something else than ``before``, which they hold again.
 
-        New names are let be, and what a library replaces by something of its own.
+        New names are let be, unless they hide what a class has inherited, and so is what a library replaces
+        by something of its own.
         """
-        changed = []
+        changed = [f"{name}.{key}" for name, owner in self.classes.items() for key in self._hiding(owner)]
         for (name, owner, keys, take), old in zip(self.owners, before, strict=True):
             now = _read(owner, take)
             if old is None or (now is not None and all(map(operator.is_, old, now))):
@@ -95,6 +98,19 @@ class Names:
                     setattr(owner, key, value)
                     changed.append(f"{name}.{key}")
         return changed
+
+    def _hiding(self, owner: type) -> list[str]:
+        """The new names of a class that hid inherited functions; they are gone."""
+        known = self.known[owner]
+        if len(vars(owner)) <= len(known):
+            return []
+        new = {key: value for key, value in vars(owner).items() if key not in known}
+        inherited = {key for base in owner.__mro__[1:] for key in vars(base)}
+        hiding = [key for key, value in new.items() if key in inherited and isinstance(value, _CODE)]
+        for key in hiding:
+            delattr(owner, key)
+        known.update(new.keys() - set(hiding))
+        return hiding
 
 
 def _read(owner: Any, take: Callable[[Any], tuple[Any, ...]]) -> tuple[Any, ...] | None:

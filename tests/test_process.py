@@ -60,6 +60,22 @@ def test_filters_and_new_variables_go_without_a_word(monkeypatch: pytest.MonkeyP
     assert warnings.filters == before["the filters of warnings"] and os.environ["BENCH_NEW"] == "1"
 
 
+def test_a_name_that_hides_an_inherited_one() -> None:
+    class Base:
+        def one(self) -> int:
+            return 1
+
+    class Below(Base):
+        pass
+
+    names = process.Names({"Below": Below})
+    before = names.held()
+    Below.new = lambda self: 3  # type: ignore[attr-defined]
+    Below.one = lambda self: 2  # type: ignore[method-assign,assignment]
+    assert names.put_back(before) == ["Below.one"] and Below().one() == 1
+    assert names.put_back(before) == []
+
+
 def test_replaced_functions() -> None:
     def one() -> int:
         return 1
