@@ -104,6 +104,7 @@ def _owners() -> dict[str, Any]:
     for name in list(sys.modules):
         if name.startswith("bench.") and not f"{name}.".startswith(f"{_METHODS}."):
             owners[name] = sys.modules[name]
+    cls: type
     for cls in _classes(Method):
         owners[f"{cls.__module__}.{cls.__name__}"] = cls
     return owners
@@ -161,7 +162,7 @@ def _sum(x: Tensor) -> object:
     """A checksum of a tensor's bytes; on a GPU one that is made there, of rows and of columns."""
     if x.device.type == "cpu":
         flat = x.contiguous().reshape(-1).view(torch.uint8)
-        return zlib.crc32(flat.numpy())
+        return zlib.crc32(flat.numpy().data)
     whole = x.double().reshape(len(x), -1) if x.ndim else x.double().reshape(1, 1)
     return whole.sum(0).cpu().numpy().tobytes(), whole.sum(1).cpu().numpy().tobytes()
 
