@@ -202,13 +202,15 @@ _PYTHON = {
 def _numpy() -> dict[str, _Part]:
     import numpy as np
 
+    everybodys: Any = np.random.mtrand._rand  # read and put back, not drawn from
+
     def state() -> tuple[Any, ...]:
-        now: Any = np.random.get_state()
+        now: Any = everybodys.get_state()
         return (now[0], now[1].tobytes(), *now[2:])
 
     def back(old: tuple[Any, ...]) -> None:
         name, key, *rest = old
-        np.random.set_state((name, np.frombuffer(key, np.uint32), *rest))
+        everybodys.set_state((name, np.frombuffer(key, np.uint32), *rest))
 
     return {
         "NumPy's global random generator": _Part(state, back, slow=True),

@@ -104,15 +104,15 @@ def _owners() -> dict[str, Any]:
     for name in list(sys.modules):
         if name.startswith("bench.") and not f"{name}.".startswith(f"{_METHODS}."):
             owners[name] = sys.modules[name]
-    cls: type
     for cls in _classes(Method):
         owners[f"{cls.__module__}.{cls.__name__}"] = cls
     return owners
 
 
-def _classes(base: type) -> Iterator[type]:
+def _classes(base: type[Any]) -> Iterator[type[Any]]:
     yield base
-    for cls in base.__subclasses__():
+    below: list[type[Any]] = base.__subclasses__()
+    for cls in below:
         yield from _classes(cls)
 
 
