@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+MOST = 2_000  # characters of what is told of an error
 # How Python, NumPy, PyTorch and the system's loader say that memory is short.
 _SHORT = re.compile(
     "not enough memory|(can't|cannot|unable to) allocate|bad[ _]alloc|out of memory|can't start new thread"
@@ -38,9 +39,20 @@ class UnreadableImage(BenchError):
         self.path = path
 
 
+def said(error: BaseException) -> str:
+    """An error in one line of bounded length: its type, unless a user can mend it, and what it says.
+
+    The errors of plugins may have no text, an endless one, or one that fails.
+    """
+    line = _text(error)
+    if not (isinstance(error, BenchError) and line):
+        line = f"{type(error).__name__}: {line}".removesuffix(": ")
+    return line if len(line) <= MOST else f"{line[: MOST - 3]}..."
+
+
 def out_of_memory(error: BaseException) -> str:
     """One line on an error that means too little memory, with what needs less; empty for any other."""
-    text = " ".join(str(error).split())
+    text = _text(error)
     told = isinstance(error, RuntimeError | ImportError) and _SHORT.search(text)
     if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
         return ""
@@ -51,3 +63,14 @@ def out_of_memory(error: BaseException) -> str:
         f"not enough memory{why}: `bench run` needs least with --jobs 1 --workers 0; "
         "else close other programs, or raise a limit on memory (`ulimit -v`)"
     )
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, in one line."""
+    try:
+        text = str(error)
+    except Exception as other:
+        text = f"(its text fails with {type(other).__name__})"
+    if isinstance(error, BaseExceptionGroup):
+        text += "".join(f"; {said(inner)}" for inner in error.exceptions[:3])
+    return " ".join(text[: 2 * MOST].split())

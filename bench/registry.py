@@ -6,21 +6,22 @@ import importlib
 import importlib.util
 import inspect
 import io
+import re
 import sys
 import tokenize
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from bench import sources
-from bench.errors import BenchError
+from bench import process, sources
+from bench.errors import BenchError, said
 from bench.files import digest
-from bench.interface import Method
-from bench.names import canonical, nearest
+from bench.interface import DENSE, LAYER3, PIXELS, POOLED, PREPROJ, TOKENS, Method
+from bench.names import canonical, nearest, quoted, short, shown
 from bench.paths import methods_dir
 from bench.sources import METHODS
 
@@ -30,10 +31,14 @@ _SOURCE = "__bench_source__"  # in a loaded plugin: the digest of the source tha
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that could not be loaded: listed with its reason, not hidden."""
+    """A plugin that could not be loaded: listed with its reason, not hidden.
+
+    ``name``: what it is asked for by, the file's stem or the entry point's name.
+    """
 
     source: str
     reason: str
+    name: str
 
 
 def own(file: Path) -> bool:
@@ -49,14 +54,31 @@ def load_file(file: Path) -> ModuleType:
     """
     if not own(file):
         return _plugin(file)
-    try:
+    with _loading(str(file)):
         return importlib.import_module(f"{METHODS}.{file.stem}")
-    except Exception as error:
-        raise _unimportable(file, error) from error
 
 
-def _unimportable(file: Path, error: Exception) -> BenchError:
-    return BenchError(f"{file}: cannot be imported: {type(error).__name__}: {error}")
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """Around the import of a method: raises BenchError for whatever it raises, and for what it leaves behind.
+
+    Ctrl-C stays what it is. A seed that is set for everybody is put back without a word.
+    """
+    before = process.held()
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        process.put_back(before)
+        if isinstance(error, BenchError):
+            raise
+        raise BenchError(f"{shown(source)}: cannot be imported: {said(error)}") from error
+    if changed := [name for name in process.put_back(before) if "generator" not in name]:
+        raise BenchError(
+            f"{shown(source)}: changes {' and '.join(changed)} when it is imported, for all methods; "
+            "it was put back: take that out of the file"
+        )
 
 
 def _plugin(file: Path) -> ModuleType:
@@ -80,10 +102,11 @@ def _plugin(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise _unimportable(file, error) from error
+        with _loading(str(file)):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
     setattr(module, _SOURCE, source)
     return module
 
@@ -144,6 +167,17 @@ def _check(cls: type[Method], source: str) -> None:
     for attribute in ("name", "title"):
         if not isinstance(getattr(cls, attribute, None), str):
             raise BenchError(f'{source}: class {cls.__name__} needs a line  {attribute} = "..."')
+    if not _NAME.fullmatch(cls.name):
+        raise BenchError(
+            f"{source}: {quoted([cls.name])} cannot name a method: use letters, digits and hyphens, "
+            "at most 64 of them, as in my-probe"
+        )
+    for attribute, (want, good) in _FIELDS.items():
+        if not good(value := getattr(cls, attribute)):
+            raise BenchError(f"{source}: {cls.name}: {attribute} must be {want}, not {_as_written(value)}")
+    for function in _FUNCTIONS:
+        if not callable(getattr(cls, function)):
+            raise BenchError(f"{source}: {cls.name}: {function} must be a function")
     unknown = {key for values in (*cls.presets.values(), *cls.per_dataset.values()) for key in values} - set(
         cls.settings
     )
@@ -153,6 +187,67 @@ def _check(cls: type[Method], source: str) -> None:
             f"{source}: {cls.name}: {odd}: not in settings; "
             "every preset, per_dataset and inference key must be"
         )
+
+
+def _line(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(map(_line, value))
+
+
+def _plain(value: object) -> bool:
+    """Whether a setting's value can be in a key: a flag, a number, a word, none, or a tuple of these."""
+    if isinstance(value, tuple | list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _values(value: object) -> bool:
+    return isinstance(value, Mapping) and all(_line(k) and _plain(v) for k, v in value.items())
+
+
+def _rows(value: object) -> bool:
+    return isinstance(value, Mapping) and all(_line(k) and _values(v) for k, v in value.items())
+
+
+def _flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _as_written(value: object) -> str:
+    try:
+        return short(shown(repr(value)))
+    except Exception:  # a plugin's own class
+        return type(value).__name__
+
+
+def _some_of(known: Sequence[str]) -> tuple[str, Callable[[object], bool]]:
+    want = f"a tuple of names out of {', '.join(known)}"
+    return want, lambda value: isinstance(value, tuple | list) and all(v in known for v in value)
+
+
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")  # underscores are hyphens (bench.names.canonical)
+_TEXTS, _NUMBERS = "a tuple of names", "a dictionary of values by name (flags, numbers, words and tuples)"
+_FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "title": ("one line of text", _line),
+    "cite": ("one line of text", _line),
+    "note": ("one line of text", _line),
+    "version": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "uses_labels": ("True or False", _flag),
+    "uses_prompts": ("True or False", _flag),
+    "fuse": ("True or False", _flag),
+    "prompts": (_TEXTS, _names),
+    "after": (_TEXTS, _names),
+    "inference": (_TEXTS, _names),
+    "taps": _some_of((PIXELS, LAYER3, DENSE, TOKENS, PREPROJ, POOLED)),
+    "towers": _some_of(("rn", "vit", "other")),
+    "settings": (_NUMBERS, _values),
+    "presets": ("a dictionary of presets, each a dictionary of values", _rows),
+    "per_dataset": ("a dictionary of datasets, each a dictionary of values", _rows),
+}
+_FUNCTIONS = ("recipe", "learned_text", "prepare", "solve", "init", "losses", "combine", "logits", "sweep")
 
 
 class Registry:
@@ -172,19 +267,22 @@ class Registry:
         """Register one method class. BenchError when its name is taken or its fields are incomplete."""
         _check(cls, source)
         key = canonical(cls.name)
+        with _loading(source):
+            method = cls()
         if key in self.methods and self.sources[key] != source:
             raise BenchError(
                 f"{source}: the name '{cls.name}' is taken by {self.sources[key]}; "
                 "give the method another name"
             )
-        self.methods[key] = cls()
+        self.methods[key] = method
         self.sources[key] = source
         self.digests[key] = digest
 
     def add_file(self, file: Path) -> None:
         """Register every method class of a file. Raises BenchError when there is none."""
         if not file.is_file():
-            raise BenchError(f"--plugin {file}: no such file")
+            what = "not a file; name one Python file" if file.exists() else "no such file"
+            raise BenchError(f"--plugin {file}: {what}")
         module = load_file(file.resolve())
         classes = _methods_in(module)
         if not classes:
@@ -199,9 +297,7 @@ class Registry:
         method = self.methods.get(canonical(name))
         if method is not None:
             return method
-        reason = next(
-            (b.reason for b in self.broken if canonical(Path(b.source).stem) == canonical(name)), ""
-        )
+        reason = next((b.reason for b in self.broken if canonical(b.name) == canonical(name)), "")
         raise BenchError(
             reason or f"unknown method '{name}'{nearest(name, self.names())}; `bench list methods` shows all"
         )
@@ -211,19 +307,21 @@ class Registry:
         return sorted(m.name for m in self.methods.values())
 
 
-def _try(registry: Registry, source: str, add: Callable[[], None]) -> None:
+def _try(registry: Registry, source: str, name: str, add: Callable[[], None]) -> None:
     try:
         add()
-    except BenchError as error:
-        registry.broken.append(Broken(source, str(error)))
+    except Exception as error:  # whatever is wrong with one, the others work
+        registry.broken.append(Broken(shown(source), shown(said(error)), shown(name)))
 
 
 def _installed(registry: Registry, point: EntryPoint) -> None:
-    try:
+    with _loading(point.value):
         cls = point.load()
+    if not (inspect.isclass(cls) and issubclass(cls, Method)):
+        raise BenchError(f"{point.value}: no method; an entry point names a class that derives from Method")
+    file: str | None = None
+    with suppress(OSError, TypeError):
         file = inspect.getsourcefile(cls)
-    except Exception as error:
-        raise BenchError(f"{point.value}: cannot be loaded: {type(error).__name__}: {error}") from error
     if file is None:
         raise BenchError(
             f"{point.value}: its source file is not there, so that its records could not tell an edit"
@@ -236,9 +334,15 @@ def builtin() -> Registry:
     """The program's own methods and those of installed packages (entry points ``bench.methods``)."""
     registry = Registry()
     for file in sorted(methods_dir().glob("[!_]*.py")):
-        _try(registry, str(file), partial(registry.add_file, file))
-    for point in entry_points(group=ENTRY_POINTS):
-        _try(registry, point.value, partial(_installed, registry, point))
+        _try(registry, str(file), file.stem, partial(registry.add_file, file))
+    try:
+        installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
+    except Exception as error:  # one damaged list of a package hides them all
+        reason = f"the entry points of installed packages cannot be read: {said(error)}"
+        registry.broken.append(Broken(ENTRY_POINTS, shown(reason), ENTRY_POINTS))
+        installed = []
+    for point in installed:
+        _try(registry, point.value, point.name, partial(_installed, registry, point))
     return registry
 
 

@@ -46,7 +46,8 @@ def code_of(method: object) -> str:
         file = inspect.getsourcefile(sys.modules[cls.__module__])
         try:
             _codes[cls] = code_digest(Path(file).read_bytes()) if file else ""
-        except (OSError, SyntaxError, ValueError):  # edited after it was loaded: no record may fail for that
+        # it may have been edited since it was loaded, and no record may fail for that
+        except (OSError, SyntaxError, ValueError, RecursionError):
             _codes[cls] = ""
     return _codes[cls]
 
@@ -190,7 +191,7 @@ def _parsed(file: Path) -> ast.Module:
     """The file's syntax tree, empty where it does not parse: loading it says so."""
     try:
         return ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module([], [])
 
 

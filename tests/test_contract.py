@@ -45,8 +45,8 @@ CARELESS = {
     "one column too many": (
         ROWS,
         f"torch.nn.functional.pad({ROWS[:-1]}, (0, 1))\n",
-        "output shapes",
-        "shape (1, 4)",
+        "runs",
+        "shape (9, 4) for 9 images and 3 classes",
     ),
     "not a number": (ROWS, f"float('nan') * {ROWS}", "runs", "diverged at every point"),
     "centred on its batch": (
@@ -58,14 +58,14 @@ CARELESS = {
     "writes into the features": (
         ROWS,
         ROWS.replace("features[POOLED]", "features[POOLED].mul_(2.0)"),
-        "pure functions",
-        "features.pooled",
+        "runs",
+        "logits of careless wrote into features.pooled",
     ),
     "writes into the task": (
         START,
         START.replace("clone()", "add_(0.1).clone()"),
-        "pure functions",
-        "init returns another",
+        "runs",
+        "init of careless wrote into task.W_KC",
     ),
     "its own dice": (
         START,
@@ -175,6 +175,6 @@ def test_check_method_reports_and_fails(tmp_path: Path) -> None:
     file, _ = starter.write("careless", tmp_path)
     file.write_text(file.read_text().replace(line, other))
     broken = invoke("check-method", file)
-    assert broken.exit_code == 1 and "FAIL rn   output shapes" in broken.output
+    assert broken.exit_code == 1 and "FAIL rn   runs" in broken.output
     missing = invoke("check-method", "zero-shoot")
     assert isinstance(missing.exception, BenchError) and "did you mean 'zero-shot'" in str(missing.exception)

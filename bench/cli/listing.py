@@ -63,7 +63,7 @@ def methods(
         for m in sorted(registry.methods.values(), key=lambda m: m.name)
         if not chosen or m.name in chosen
     ]
-    rows += [{"name": Path(b.source).stem, "broken": b.reason} for b in registry.broken if not chosen]
+    rows += [{"name": b.name, "broken": b.reason} for b in registry.broken if not chosen]
     _print(rows, format)
 
 

@@ -138,7 +138,7 @@ def show_idle(plan: Plan, complete: int) -> Code:
     """Nothing to do: everything is recorded, or nothing can run. The exit code."""
     if complete:
         say.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
-        return Code.GOOD
+        return Code.FAILED if any(b.failed for b in plan.blocked) else Code.GOOD
     reason = (
         "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
     )
@@ -186,6 +186,6 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
             err=True,
             fg="red",
         )
-    if outcome.failures:
+    if outcome.failures or any(b.failed for b in plan.blocked):
         return Code.FAILED
     return Code.INCOMPLETE if outcome.left else Code.GOOD

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab, shortened, swept
-from bench.contract.snapshot import differs, snapshot
-from bench.errors import BenchError
-from bench.interface import LR, Batch, Consts, Lines, Method, Params, Task, Values, fit_values, points
+from bench.contract.purity import first_batch, purity, starts
+from bench.contract.snapshot import differs
+from bench.errors import BenchError, said
+from bench.interface import Lines, Method, Params, Values, points
 from bench.names import PROTOCOLS
 from bench.plan.protocols import apply
 from bench.plan.todo import recorded
@@ -101,8 +102,10 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
     for rule, holds in rules.items():
         try:
             problem = holds()
-        except Exception as error:  # a plugin may fail in any way; the report names it and goes on
-            problem = f"{type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way; the report names it and goes on
+            problem = said(error)
         yield Finding(rule, family, problem)
 
 
@@ -117,48 +120,6 @@ def shapes(m: Measured) -> str:
             return "logits are not finite floating numbers"
     odd = [name for name, p in m.state.params.items() if not isinstance(p, Tensor)]
     return f"params['{odd[0]}'] is not a tensor" if odd else ""
-
-
-def purity(m: Measured) -> str:
-    """Called twice with the same arguments, a function returns the same and leaves its arguments alone."""
-    task, support = m.task(), m.fit.recipe.support
-    known = [task.features(tap, view) for tap, views in support.items() for view in views]
-    given = {
-        "the task": [task.W_KC, task.labels_N, task.text, dict(task.settings), known],
-        "the backbone": task.backbone.model,
-    }
-    before, state = snapshot(given), torch.get_rng_state()
-    made, again = m.method.prepare(task), m.method.prepare(task)
-    if changed := differs(snapshot(made), snapshot(again)):
-        return f"prepare returns another {changed} the second time"
-    test = m.test()
-    held = {"constants": made, "features": test, "params": m.state.params, "values": m.values()}
-    frozen = snapshot(held)
-    if not torch.equal(m.logits(test, made), m.logits(test, made)):
-        return "logits returns something else the second time"
-    if m.fit.recipe.optim is not None and (problem := _training_is_pure(m, task, made)):
-        return problem
-    if changed := differs(frozen, snapshot(held)) or differs(before, snapshot(given)):
-        return f"a function changed its argument: {changed}"
-    return (
-        "" if torch.equal(state, torch.get_rng_state()) else "a function used torch's global random generator"
-    )
-
-
-def _training_is_pure(m: Measured, task: Task, consts: Consts) -> str:
-    values, params = _starts(m, task, consts, 1)
-    _, twice = _starts(m, task, consts, 1)
-    if changed := differs(snapshot(params[0]), snapshot(twice[0])):
-        return f"init returns another {changed} for the same generator"
-    batch = _batch(m, task, consts)
-    held = {"batch": [rows.x for rows in batch.rows.values()], "params": params[0]}
-    frozen = snapshot(held)
-    settings = fit_values(m.method, task.settings).with_(values[0])
-    first, second = (m.method.losses(params[0], consts, _batch(m, task, consts), settings) for _ in range(2))
-    if differs(snapshot(first), snapshot(second)):
-        return "losses returns something else for the same batch"
-    changed = differs(frozen, snapshot(held))
-    return f"losses changed its argument: {changed}" if changed else ""
 
 
 def independence(m: Measured) -> str:
@@ -206,27 +167,27 @@ def replicas(m: Measured) -> str:
         return ""
     task = m.task()
     consts = m.method.prepare(task)
-    values, starts = _starts(m, task, consts, 2)
-    starts = [_moved(start, r) for r, start in enumerate(starts)]
+    values, made = starts(m, task, consts, 2)
+    first = [_moved(start, r) for r, start in enumerate(made)]
     rows = pools(m.lab.session, m.fit, task, recipe, consts)
 
     def train(starts: list[Params], values: list[Values]) -> Trained:
         return loop.train(m.method, recipe, consts, starts, values, task.settings, rows, 1, None)
 
-    alone = [train([start], [value]) for start, value in zip(starts, values, strict=True)]
+    alone = [train([start], [value]) for start, value in zip(first, values, strict=True)]
     try:
-        both = train(starts, values)
+        both = train(first, values)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         return (
             f"does not map over replicas ({reason}): avoid data-dependent control flow, or set fuse = False"
         )
-    batch, axes = _batch(m, task, consts), loop.axes_of(values, recipe, task.W_KC.device)
-    _, together = loop.gradients(m.method, consts, loop.stack(starts), batch, task.settings, axes)
-    for r, (start, value) in enumerate(zip(starts, values, strict=True)):
+    batch, axes = first_batch(m, task, consts), loop.axes_of(values, recipe, task.W_KC.device)
+    _, together = loop.gradients(m.method, consts, loop.stack(first), batch, task.settings, axes)
+    for r, (start, value) in enumerate(zip(first, values, strict=True)):
         axis = loop.axes_of([value], recipe, task.W_KC.device)
         _, single = loop.gradients(
-            m.method, consts, loop.stack([start]), _batch(m, task, consts), task.settings, axis
+            m.method, consts, loop.stack([start]), first_batch(m, task, consts), task.settings, axis
         )
         whole = max(float(g.abs().max()) for g in single.values())
         for name, g in single.items():
@@ -303,24 +264,6 @@ def protocols(m: Measured) -> str:
     return ""
 
 
-def _starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values], list[Params]]:
-    """Grid points and initial tensors of R replicas that differ.
-
-    They differ in the grid, or else in the rate and the random start.
-    """
-    recipe = m.fit.recipe
-    static = points(recipe.static)[0]
-    grid = (points(recipe.grid) * R)[:R]
-    values: list[Values] = [{**v, **static} for v in grid]
-    if len(points(recipe.grid)) < R and LR in recipe.grid:
-        values = [{**v, LR: v[LR] / (r + 1)} for r, v in enumerate(values)]
-    known = fit_values(m.method, task.settings)
-    starts = [
-        m.method.init(task, consts, known.with_(v), rng.generator(r, "init")) for r, v in enumerate(values)
-    ]
-    return values, starts
-
-
 def _moved(start: Params, r: int) -> Params:
     """Parameters away from their start, where some gradients are zero and their rounding errors decide."""
     noise = rng.generator(r, "moved")
@@ -328,17 +271,6 @@ def _moved(start: Params, r: int) -> Params:
         name: p + 0.1 * max(float(p.abs().max()), 0.1) * torch.randn(p.shape, generator=noise).to(p)
         for name, p in start.items()
     }
-
-
-def _batch(m: Measured, task: Task, consts: Consts) -> Batch:
-    recipe = m.fit.recipe
-    rows = pools(m.lab.session, m.fit, task, recipe, consts)
-    _, sequence = loop.orders(recipe.streams, rows, 1, 1)
-    drawn = {
-        name: loop.gather(rows[name], positions, task.W_KC.device, task.W_KC.dtype)
-        for name, positions in next(iter(sequence)).items()
-    }
-    return Batch(drawn, 0, rng.generator(1, "noise", 0))
 
 
 def _far(logits: Tensor, wanted: Tensor) -> float:

@@ -315,4 +315,4 @@ def _where(fit: Planned) -> str:
     own = [line for line in known if "/bench/" not in line and "site-packages" not in line]
     if not own and not lines:
         raise BenchError(failure.error if failure else "failed without a traceback")
-    return f" ({(own or lines)[-1]})"
+    return f" ({own[-1]})" if own else ""

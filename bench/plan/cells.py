@@ -65,11 +65,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A cell that cannot run here, and why."""
+    """A cell that cannot run here, and why. ``failed``: because its method fails at planning it."""
 
     method: str
     dataset: str
     reason: str
+    failed: bool = False
 
 
 @dataclass

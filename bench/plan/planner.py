@@ -16,7 +16,8 @@ from bench.features.key import prepared
 from bench.features.store import default_root
 from bench.interface import Facts, Method
 from bench.names import canonical, told_apart
-from bench.plan import batches, classes, needs, protocols, settings
+from bench.plan import asking, batches, classes, needs, protocols, settings
+from bench.plan.asking import Unplanned
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
 from bench.plan.request import Request
 from bench.prompts import PromptSet
@@ -118,8 +119,8 @@ class _Planner:
             return seen.current(found, (r.results, r.cache or default_root()))
         return replace(found, digest=r.contents.get(name, found.digest))
 
-    def _block(self, method: str, dataset: str, reason: str) -> None:
-        self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason))
+    def _block(self, method: str, dataset: str, reason: str, failed: bool = False) -> None:
+        self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason, failed))
 
     def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
         """Plan the cells of these coordinates: one for each prompt set and each point of a sweep."""
@@ -137,8 +138,8 @@ class _Planner:
                 place = _Place(method, dataset, shots, seed, backbone, prompts, {**given, **swept})
                 try:
                     self._fit(place, asked=True)
-                except MissingData as error:
-                    self._block(method.name, dataset.name, str(error))
+                except (MissingData, Unplanned) as error:
+                    self._block(method.name, dataset.name, str(error), isinstance(error, Unplanned))
 
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
         """Plan a fit and, where it was asked for itself, its evaluations; None where it cannot run here."""
@@ -234,8 +235,8 @@ class _Planner:
             preset=preset,
         )
         batches.check(method, values)
-        recipe, notes = batches.shortened(method, values, method.recipe(values, facts), facts)
-        recipe = protocols.apply(self.request.protocol, recipe)
+        plugin = bool(self.registry.digests.get(canonical(method.name)))
+        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
         early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,

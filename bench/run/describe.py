@@ -58,7 +58,9 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
 def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one replica's trainable tensors, initialised on features of ones."""
     task = _blank(fit, session)
-    params = fit.method.init(task, fit.method.prepare(task), _values(fit, task), rng.generator(0, "describe"))
+    with session.guard.work(fit, "prepare or init"):
+        consts = fit.method.prepare(task)
+        params = fit.method.init(task, consts, _values(fit, task), rng.generator(0, "describe"))
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
@@ -79,10 +81,11 @@ def _blank(fit: Planned, session: Session) -> Task:
 
 def _state(fit: Planned, session: Session) -> State:
     task = _blank(fit, session)
-    consts, values = fit.method.prepare(task), _values(fit, task)
     params: Params = {}
-    if fit.recipe.optim is not None:
-        params = fit.method.init(task, consts, values, rng.generator(0, "describe"))
+    with session.guard.work(fit, "prepare or init"):
+        consts, values = fit.method.prepare(task), _values(fit, task)
+        if fit.recipe.optim is not None:
+            params = fit.method.init(task, consts, values, rng.generator(0, "describe"))
     return State(params, values)
 
 

@@ -19,6 +19,7 @@ from bench.run.outcome import Ended, Now, Outcome
 from bench.run.recorder import Recorder, keeper
 from bench.run.session import Session
 from bench.run.states import States
+from bench.run.task import own
 from bench.run.waiting import Waiting
 
 
@@ -93,17 +94,23 @@ class Desk:
             return said
         self.session.watch(Now(f"evaluating {said}"))
         consts, facts = self.states.constants(fit), self.recorder.facts(fit)
+        spoilt = False
         for e in t.evaluations:  # the failure of one is not that of the others
             try:
                 if unread := self.encoder.unread(fit, e):
                     raise unread
+                if spoilt:  # what another evaluation of the fit may have written into
+                    consts, spoilt = self.states.constants(fit), False
+                # a copy, for other cells and the next evaluation read the state too
+                params = own(state).params
                 if onepass.waits(self.session, fit, e):
-                    job = onepass.Job(fit, e, state.params, consts, state.values)
+                    job = onepass.Job(fit, e, params, consts, state.values)
                     self.waiting.add(t, job, facts)
                     continue
                 with stages.stage("evaluate"):
-                    result = evaluate.evaluate(self.session, fit, e, state.params, consts, state.values)
+                    result = evaluate.evaluate(self.session, fit, e, params, consts, state.values)
                 self.recorder.evaluation(fit, e, facts, result)
             except Exception as error:
+                spoilt = True
                 said = self.recorder.failure(replace(t, evaluations=(e,)), error)
         return said

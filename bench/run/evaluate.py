@@ -8,19 +8,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.data.dataset import Dataset
 from bench.errors import BenchError
-from bench.interface import EVAL, Consts, Features, Params
+from bench.interface import EVAL, Consts, Features, Method, Params
 from bench.plan.cells import Evaluation, Planned
 from bench.plan.estimate import row_shape
 from bench.records.codec import SCHEMA
 from bench.records.types import EvaluationRecord
 from bench.run.session import Session
+from bench.train import pure
 
 TOP = 5
 Evaluated = tuple[EvaluationRecord, dict[str, np.ndarray]]
@@ -61,7 +64,8 @@ def _slices_ranked(
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
-            slices.append(ranked(fit, target, params, consts, features, values))
+            with session.guard.work(fit, "its evaluation"):
+                slices.append(ranked(fit, target, params, consts, features, values))
     return slices
 
 
@@ -73,8 +77,15 @@ def ranked(
     features: Features,
     values: Mapping[str, Any],
 ) -> np.ndarray:
-    """The best classes of a slice's images, (B, min(TOP, K)), best first."""
-    logits_BK = fit.method.logits(params, consts, features, values)
+    """The best classes of a slice's images, (B, min(TOP, K)), best first.
+
+    Raises BenchError where the method gives no logits (B, K), none that are finite, or writes into what it
+    was given.
+    """
+    method, B = fit.method, len(next(iter(features.values())))
+    with pure.call(method, "logits", params=params, constants=consts, features=features):
+        logits_BK = method.logits(params, consts, features, deepcopy(dict(values)))
+    _require_logits(method, logits_BK, B, len(fit.dataset.classnames))
     if not torch.isfinite(logits_BK).all():
         why = "its training diverged, or a setting is out of range; try smaller ones"
         raise BenchError(f"{fit.cell.method} gives logits that are not finite: {why}")
@@ -83,6 +94,17 @@ def ranked(
     # argsort and not topk: equal logits must rank the same way on every device, the lower class first.
     order_BK = logits_BK.argsort(dim=-1, descending=True, stable=True)
     return order_BK[:, : min(TOP, len(target.classnames))].cpu().numpy()
+
+
+def _require_logits(method: Method, logits: object, B: int, K: int) -> None:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        what = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise BenchError(f"logits of {method.name} gives {what}, not a tensor of floating numbers")
+    if tuple(logits.shape) != (B, K):
+        raise BenchError(
+            f"logits of {method.name} has shape {tuple(logits.shape)} for {B} images and {K} classes, "
+            f"not {(B, K)}"
+        )
 
 
 def padded(slices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.errors import BenchError
-from bench.interface import EVAL, Consts, Params, State, fit_values
+from bench.interface import EVAL, Consts, Params, State, Task, fit_values
 from bench.names import TEST_ORACLE
 from bench.plan import needs
 from bench.plan.cells import Planned, label
@@ -23,7 +23,7 @@ from bench.records.types import Budget, Curve, FitRecord, Provenance
 from bench.run import stages
 from bench.run import task as tasks
 from bench.run.session import Session
-from bench.train import select, waves
+from bench.train import pure, select, waves
 from bench.train.select import Fitted, Labelled
 
 Result = tuple[Fitted, Consts, dict[str, float]]
@@ -53,16 +53,25 @@ def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[
 
 def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> select.Case:
     task = tasks.make(session, fit, states)
-    consts = fit.method.prepare(task)
+    consts = constants(session, fit, task)
     val = selection_set(session, fit)
     return select.Case(task, consts, tasks.pools(session, fit, task, fit.recipe, consts), val)
+
+
+def constants(session: Session, fit: Planned, task: Task) -> Consts:
+    """What a fit's method prepares for its task. Raises BenchError where it changed what it was given."""
+    with session.guard.work(fit, "prepare"), pure.call(fit.method, "prepare", task=task):
+        consts = fit.method.prepare(task)
+    if not isinstance(consts, Mapping):
+        raise BenchError(f"prepare of {fit.method.name} gives {type(consts).__name__}, not a dictionary")
+    return consts
 
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
     """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
-    with stages.stage("fit"):
+    with stages.stage("fit"), session.guard.work(fit, "its fit"):
         fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
@@ -80,7 +89,7 @@ def run_joined(
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
-    with stages.stage("fit"):
+    with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
         fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]

@@ -57,9 +57,13 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
             for i, job in enumerate(jobs):
                 if i in errors:
                     continue
-                mine = {tap: features[tap] for tap in job.fit.method.taps}
+                # of their own, because the next job reads them too
+                mine = {tap: features[tap].clone() for tap in job.fit.method.taps}
                 try:
-                    with stages.stage("evaluate"):
+                    with (
+                        stages.stage("evaluate"),
+                        session.guard.work(job.fit, "its evaluation"),
+                    ):
                         ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others
                     errors[i] = error

@@ -27,6 +27,7 @@ from bench.interface import EVAL, POOLED, TextSide
 from bench.plan.needs import stored
 from bench.prompts import PromptSet
 from bench.run import devices
+from bench.run.guard import Guard
 from bench.run.outcome import Now, Watch, unwatched
 
 SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
@@ -66,6 +67,7 @@ class Session:
         self.report = report
         self.watch: Watch = unwatched
         self.workers = workers
+        self.guard = Guard()
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from bench.errors import BenchError, UnreadableImage, out_of_memory
+from bench.errors import UnreadableImage, out_of_memory, said
 from bench.names import printable
 from bench.records.types import Stage
 
+MOST_TRACE = 20_000  # characters of its traceback, half of them of its beginning
 _STAGE = "bench_stage"  # attribute of an exception that has passed through a stage
 
 
@@ -19,8 +20,9 @@ def stage(name: Stage) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not hasattr(error, _STAGE):
-            setattr(error, _STAGE, "read" if isinstance(error, UnreadableImage) else name)
+        with suppress(Exception):  # a method's own class of errors may refuse attributes
+            if not hasattr(error, _STAGE):
+                setattr(error, _STAGE, "read" if isinstance(error, UnreadableImage) else name)
         raise
 
 
@@ -33,12 +35,18 @@ def of(error: BaseException) -> Stage:
 
 
 def message(error: BaseException) -> str:
-    """What an error says, with its type where it is none that a user can mend."""
-    if line := out_of_memory(error):
-        return printable(line)
-    return printable(str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
+    """What an error says in a line, with its type where it is none that a user can mend."""
+    return printable(out_of_memory(error) or said(error))
 
 
 def trace(error: BaseException) -> str:
-    """Its traceback."""
-    return printable("".join(traceback.format_exception(error)))
+    """Its traceback; of a long one the beginning and the end."""
+    try:
+        text = printable("".join(traceback.format_exception(error)))
+    except Exception as other:
+        text = f"{message(error)} (its traceback fails with {type(other).__name__})"
+    left_out = len(text) - MOST_TRACE
+    if left_out <= 0:
+        return text
+    half = MOST_TRACE // 2
+    return f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"

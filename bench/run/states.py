@@ -68,7 +68,8 @@ class States:
         consts = self.ready.pop(fit.key, None)
         if consts is None:
             with stages.stage("prepare"):
-                consts = fit.method.prepare(tasks.make(self.session, fit, self.below(fit)))
+                task = tasks.make(self.session, fit, self.below(fit))
+                consts = fitting.constants(self.session, fit, task)
         return consts
 
     def release(self, t: Todo) -> None:

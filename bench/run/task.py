@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,40 +23,67 @@ from bench.interface import (
     fit_values,
 )
 from bench.plan.cells import TUNED, Planned
-from bench.run import tuned_prompts
+from bench.run import guard, tuned_prompts
 from bench.run.session import Session
+from bench.train import pure
 from bench.train.loop import Pool
 
 
+@dataclass(frozen=True)
+class Lent(Task):
+    """A task whose backbone is looked at after the method's work, if the method asks for it."""
+
+    lend: Callable[[str], None] = lambda part: None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("backbone", "head"):
+            super().__getattribute__("lend")(guard.HEAD if name == "head" else guard.WHOLE)
+        if name == "head":  # the base class would ask for the whole backbone
+            return super().__getattribute__("backbone").head
+        return super().__getattribute__(name)
+
+
 def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
-    """The task of a fit: nothing that is not in the fit's key. ``states``: those that it reads, by role."""
+    """The task of a fit: nothing that is not in the fit's key. ``states``: those that it reads, by role.
+
+    Its tensors are its own: texts and states are copied, because other cells use them, and features and
+    labels are made for it. The backbone is lent.
+    """
     spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
     tower = session.backbone(spec)
     W_KC, side = text(session, fit, states)
-    known: dict[tuple[str, str], Tensor] = {}
+    known: dict[tuple[str, str], pure.Watched] = {}
 
     def features(tap: str, view: str) -> Tensor:
         if (tap, view) not in known:
-            known[tap, view] = session.features(spec, dataset, train.paths, view, tap)
-        return known[tap, view]
+            x = session.features(spec, dataset, train.paths, view, tap)
+            known[tap, view] = pure.watch(**{f"task.features('{tap}', '{view}')": x})
+        pure.check(known[tap, view], "a function", fit.method)
+        return known[tap, view][0][1]
 
     def slices(tap: str, view: str) -> Iterator[tuple[int, Tensor]]:
         return session.slices(spec, dataset, train.paths, view, tap)
 
-    return Task(
+    return Lent(
         facts=FitFacts.of(fit.facts),
-        settings=fit_values(fit.method, fit.settings),
+        settings=fit_values(fit.method, deepcopy(dict(fit.settings))),
         labels_N=session.labels(train),
-        W_KC=W_KC,
+        W_KC=W_KC.clone(),
         scale=tower.scale,
-        text=side,
+        text=replace(side, raw_PC=side.raw_PC.clone(), class_of_P=side.class_of_P.clone()),
         features=features,
         slices=slices,
         backbone=tower,
-        states={name: states[name] for name in fit.method.after},
+        states={name: own(states[name]) for name in fit.method.after},
         seed=fit.cell.seed,
         device=session.device,
+        lend=lambda part: session.guard.lend(tower, part, fit.method),
     )
+
+
+def own(state: State) -> State:
+    """A copy of a fitted state, for one that may write into it."""
+    return State({name: p.clone() for name, p in state.params.items()}, deepcopy(state.values))
 
 
 def text(session: Session, fit: Planned, states: Mapping[str, State]) -> tuple[Tensor, TextSide]:

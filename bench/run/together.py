@@ -15,6 +15,7 @@ from bench.interface import State, points
 from bench.plan import batches
 from bench.plan.cells import Planned, kind
 from bench.run import fit as fitting
+from bench.run import stages
 from bench.run.fit import Result
 from bench.run.session import Session
 from bench.train import span
@@ -89,7 +90,7 @@ class Joiner:
             except Apart as error:
                 reason = self.never[name, across] = str(error)
             except Exception as error:  # whatever it is: alone it meets its own cell only, or goes away
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = stages.message(error).splitlines()[0]
             what = "shots" if across else "seeds"
             self.session.report(f"{name} {group[0].dataset.name}: {what} are fitted one by one ({reason})")
         else:

@@ -29,7 +29,7 @@ from bench.interface import (
     scored_values,
 )
 from bench.recipe import Recipe, points
-from bench.train import hits, loop, rng, span, waves
+from bench.train import hits, loop, pure, rng, span, waves
 from bench.train.keep import Scorer
 from bench.train.loop import Pool
 
@@ -86,7 +86,8 @@ def scorer(method: Method, recipe: Recipe, consts: Consts, settings: Values, val
                 def logits(p: Params, a: Values, features: Features = features) -> Tensor:
                     return method.logits(p, consts, features, {**base, **a})
 
-                logits_RBK = loop.map_replicas(logits, method.fuse, frozen, axes).double()
+                with pure.call(method, "logits", params=frozen, constants=consts, features=features):
+                    logits_RBK = loop.map_replicas(logits, method.fuse, frozen, axes).double()
                 y_B = val.y[start : start + logits_RBK.shape[1]]
                 hits_R += (logits_RBK.argmax(-1) == y_B).sum(-1)
                 picked_RB = logits_RBK.gather(-1, y_B.expand(len(values), -1)[..., None])[..., 0]
@@ -104,8 +105,9 @@ def search(
     with torch.no_grad():
         for start, features in chunks(val.features, len(val.y)):
             y_B = val.y[start : start + len(next(iter(features.values())))]
-            for positions, piece in method.sweep(params, consts, features, values, grid):
-                hits_G[list(positions)] += hits.count(piece, y_B)
+            with pure.call(method, "sweep", params=params, constants=consts, features=features):
+                for positions, piece in method.sweep(params, consts, features, dict(values), grid):
+                    hits_G[list(positions)] += hits.count(piece, y_B)
     best = int(hits_G.cpu().numpy().argmax())  # numpy's argmax is the first of equals; torch's need not be
     return dict(grid[best]), int(hits_G[best]) / len(val.y)
 
@@ -230,6 +232,7 @@ def _trained(
         values = [{**point, **static} for point in points(recipe.grid)]
         group = span.with_static(recipe, static)
         entrants = [_entrant(method, group, case, settings) for case in cases]
+        watched = [w for case in cases for w in pure.watch(constants=case.consts, rows=case.pools)]
         for wave in waves.train(method, group, entrants, values, settings, tally):
             for mine, out in zip(done, wave.trained, strict=True):
                 for r in range(len(out.score)):
@@ -245,15 +248,30 @@ def _trained(
                 for d in mine.values():
                     if d.score < top:
                         d.params = {}
+        pure.check(watched, "losses or combine", method)
     return done
 
 
 def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) -> waves.Entrant:
     def start(v: Values) -> Params:
-        return method.init(case.task, case.consts, settings.with_(v), rng.generator(case.task.seed, "init"))
+        with pure.call(method, "init", task=case.task, constants=case.consts):
+            made = method.init(
+                case.task, case.consts, settings.with_(v), rng.generator(case.task.seed, "init")
+            )
+        return _tensors(made, "init", method)
 
     score = scorer(method, recipe, case.consts, settings, case.val) if case.val else None
     return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
+
+
+def _tensors(made: object, function: str, method: Method) -> Params:
+    """What a function made, if it is tensors by name. Raises BenchError for anything else."""
+    if not isinstance(made, dict):
+        raise BenchError(f"{function} of {method.name} gives {type(made).__name__}, not tensors by name")
+    for name, p in made.items():
+        if not isinstance(name, str) or not isinstance(p, Tensor):
+            raise BenchError(f"{function} of {method.name}: '{name}' is {type(p).__name__}, not a tensor")
+    return made
 
 
 def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
@@ -278,7 +296,8 @@ def _solve(
     method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None, point: dict[str, Any]
 ) -> _Point:
     settings = fit_values(method, task.settings).with_(point)
-    params = method.solve(task, consts, settings)
+    with pure.call(method, "solve", task=task, constants=consts):
+        params = _tensors(method.solve(task, consts, settings), "solve", method)
     accuracy = score = 0.0
     if val is not None:
         stacked = {name: p[None] for name, p in params.items()}

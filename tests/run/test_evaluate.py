@@ -16,6 +16,7 @@ from bench.data.spec import DatasetSpec
 from bench.errors import BenchError
 from bench.interface import POOLED, Method
 from bench.run.evaluate import predict
+from bench.run.guard import Guard
 
 
 class Stored(Method):
@@ -33,9 +34,17 @@ def predicted(logits_BK: torch.Tensor, classes: tuple[int, ...] | None) -> tuple
         classes=classes, classnames=names, test=SimpleNamespace(paths=list(range(len(logits_BK))))
     )
     spec = SimpleNamespace(config={"vision_cfg": {}, "embed_dim": 8}, family="other", image_size=8)
-    fit = SimpleNamespace(method=Stored(), backbone=spec, cell=SimpleNamespace(method="stored"))
+    fit = SimpleNamespace(
+        method=Stored(),
+        backbone=spec,
+        cell=SimpleNamespace(method="stored"),
+        parts=SimpleNamespace(source=""),
+        dataset=SimpleNamespace(classnames=[*map(str, range(logits_BK.shape[1]))]),
+    )
     session = SimpleNamespace(
-        device="cpu", slices=lambda *_: ((i, logits_BK[i : i + 4]) for i in range(0, len(logits_BK), 4))
+        device="cpu",
+        guard=Guard(),
+        slices=lambda *_: ((i, logits_BK[i : i + 4]) for i in range(0, len(logits_BK), 4)),
     )
     return predict(session, fit, SimpleNamespace(target=target), {}, {}, {})  # type: ignore[arg-type]
 
