@@ -1,6 +1,6 @@
 """Child processes that end with their parent, however it ends, and that leave nothing behind.
 
-A child and its parent speak through one pair of sockets. There is no queue, lock or shared memory, whose names
+A child and its parent speak through a pair of sockets. There is no queue, lock or shared memory, whose name
 a killed process would leave to the system.
 """
 
@@ -53,8 +53,13 @@ class Child:
         self.line: Connection[Any, Any] = here
         self.process = context.Process(target=_begin, args=(there, target, arguments))
         resource_tracker.ensure_running()  # multiprocessing's own helper; its start lets all signals through
-        with _blocked():
-            self.process.start()
+        try:
+            with _blocked():
+                self.process.start()
+        except BaseException:  # a signal that was held back
+            if self.process.pid:
+                self.end()
+            raise
         there.close()
 
     def send(self, what: Any) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.cli import streams
+from bench.cli import signals, streams
 from bench.cli.codes import Code
 from bench.errors import BenchError
 
@@ -35,6 +35,7 @@ _ELSE = "mend that, or name another place (--results, --cache, --out)"
 def main() -> None:
     """Entry point of the command ``bench``: runs it and exits with its code."""
     streams.prepare()
+    signals.heed()
     try:
         try:
             code = _run()
@@ -50,6 +51,7 @@ def main() -> None:
                 raise
     finally:
         streams.silence()
+        signals.let_go()
     sys.exit(code)
 
 

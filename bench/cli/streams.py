@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+from contextlib import suppress
 
 PLAIN = "bench-plain-ascii"  # an encoding and a way to meet errors
 # The signs that texts of the program hold; letters of names are written as escapes instead.
@@ -77,6 +78,17 @@ def unread(error: BaseException) -> bool:
     for number in (1, 2):
         look.register(number, 0)
     return any(state & (select.POLLERR | select.POLLHUP) for _, state in look.poll(0))
+
+
+def leave(code: int) -> None:
+    """End the process at once, with what waits in the streams written and the terminal's cursor shown."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, RuntimeError):  # a full disk, a closed stream, one in use
+            stream.flush()
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")
+    os._exit(code)
 
 
 def silence() -> None:
