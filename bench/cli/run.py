@@ -97,7 +97,7 @@ def run(
     time_budget: Annotated[
         float | None,
         typer.Option(
-            help="Minutes after which no new cell starts; a tenth of them later (at least 30 s) others stop."
+            help="Minutes after which no cell starts; one that runs on for a tenth more (30 s at least) is stopped."
         ),
     ] = None,
     allow_torchscript: Annotated[
