@@ -17,12 +17,12 @@ from bench import registry
 from bench.errors import BenchError
 from bench.executors import processes
 from bench.executors.worker import Setup, check_plan
-from bench.run.outcome import Watch
 from bench.plan.cells import Plan
 from bench.plan.planner import make
 from bench.plan.request import Request
 from bench.records import store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.run.outcome import Watch
 from tests.run.conftest import Bench, of_type
 
 ALONE = """
