@@ -97,7 +97,7 @@ def run(
     time_budget: Annotated[
         float | None,
         typer.Option(
-            help="Minutes after which no cell starts; one that runs on for a tenth more (30 s at least) is stopped."
+            help="Minutes after which no cell starts; one that runs a tenth more (at least 30 s) is stopped."
         ),
     ] = None,
     allow_torchscript: Annotated[
