@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bench.cli import streams
+from bench.cli import signals, streams
 from bench.cli.codes import Code
 from bench.errors import BenchError, out_of_memory
 
@@ -36,6 +36,7 @@ _ELSE = "mend that, or name another place (--results, --cache, --out)"
 def main() -> None:
     """Entry point of the command ``bench``: runs it and exits with its code."""
     streams.prepare()
+    signals.heed()
     try:
         try:
             code = _run()
@@ -53,6 +54,7 @@ def main() -> None:
                 raise
     finally:
         streams.silence()
+        signals.let_go()
     sys.exit(code)
 
 

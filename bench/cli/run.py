@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import say, streams
 from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ def run(
         bool,
         typer.Option("--skip-bad", help="Go on without classes of your own folders that cannot be used."),
     ] = False,
-    time_budget: Annotated[float | None, typer.Option(help="Minutes after which no new cell starts.")] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes after which no cell starts; one that runs a tenth more (at least 30 s) is stopped."
+        ),
+    ] = None,
     allow_torchscript: Annotated[
         bool, typer.Option("--allow-torchscript", help="Load weights that run code.")
     ] = False,
@@ -176,12 +181,13 @@ def run(
 
     from bench.cli.pace import Pace
     from bench.cli.progress import Board
-    from bench.executors import loop, processes
+    from bench.executors import budget, loop, processes
     from bench.executors.worker import Setup
     from bench.run.desk import Desk
     from bench.run.session import Session
 
     deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
+    stop = None if deadline is None or time_budget is None else deadline + budget.grace(60 * time_budget)
     with Board(len(todo), Pace(estimate.cells(earlier, todo)), deadline=deadline) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
@@ -204,10 +210,18 @@ def run(
         )
         several = jobs or processes.default_jobs(session.device, len(todo))
         try:
-            way, at_a_time = _way(desk, setup, board, several, executor, ray_address)
-            outcome = loop.run(
-                desk, planned, todo, way, board.advance, deadline, lambda n: board.pace.begin(n, at_a_time)
-            )
+            way, at_a_time = _way(desk, setup, board, several, executor, ray_address, stop)
+            with budget.last_resort(stop, lambda: _give_up(desk, board)):
+                outcome = loop.run(
+                    desk,
+                    planned,
+                    todo,
+                    way,
+                    board.advance,
+                    deadline,
+                    lambda n: board.pace.begin(n, at_a_time),
+                    stop,
+                )
         except KeyboardInterrupt:
             board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
             raise typer.Exit(Code.INTERRUPTED) from None
@@ -225,14 +239,33 @@ def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]
     return suite.backbones if known else ("RN50",)
 
 
+def _give_up(desk: Desk, board: Board) -> None:
+    """End this process where nothing else stops what it is at; its children end with it."""
+    from bench.cli.codes import Code
+    from bench.plan.cells import label
+
+    at = ", ".join(label(t.fit) for t in desk.at) or "something"
+    board.say(
+        f"bench: {at} cannot be stopped after the time budget's end, so the process ends here; "
+        "what was finished is kept, and the same command goes on from here"
+    )
+    streams.leave(Code.INCOMPLETE)
+
+
 def _way(
-    desk: Desk, setup: Setup, board: Board, jobs: int, executor: str, ray_address: str | None
+    desk: Desk,
+    setup: Setup,
+    board: Board,
+    jobs: int,
+    executor: str,
+    ray_address: str | None,
+    stop: float | None,
 ) -> tuple[Way, int]:
     """The way that cells get done, and how many at a time."""
     if executor == "ray":
         from bench.executors.on_ray import OnRay
 
-        on_ray = OnRay(setup, ray_address, board.say)
+        on_ray = OnRay(setup, ray_address, board.say, stop)
         return on_ray, on_ray.slots
     if jobs > 1:
         from bench.executors.processes import Processes

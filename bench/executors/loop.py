@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bench.plan.cells import Plan
+from bench.executors.budget import OutOfTime, alarm
+from bench.plan.cells import Plan, label
 from bench.plan.todo import Todo
 from bench.run.desk import Desk
 from bench.run.outcome import Ended, Outcome, Progress
@@ -25,6 +26,13 @@ class Done:
     outcome: Outcome = field(default_factory=Outcome)
     messages: list[str] = field(default_factory=list)
     failed: list[tuple[Todo, Exception]] = field(default_factory=list)
+
+    def add(self, other: Done) -> None:
+        """Count in what came back later."""
+        self.ended += other.ended
+        self.outcome.add(other.outcome)
+        self.messages += other.messages
+        self.failed += other.failed
 
 
 class Way(Protocol):
@@ -50,8 +58,11 @@ class Way(Protocol):
     def collect(self) -> Iterator[Done]:
         """Wait until something is done, and give it; at least something of what is busy."""
 
-    def finish(self) -> None:
-        """Nothing more comes: do what still waits for company."""
+    def finish(self) -> Iterator[Done]:
+        """Nothing more comes: do what still waits for company, and give it."""
+
+    def stop(self) -> Done:
+        """Stop what is going on: what had ended before, and in ``outcome.stopped`` what had not."""
 
     def end(self) -> None:
         """Let go of everything, whatever happened."""
@@ -65,15 +76,18 @@ def run(
     progress: Progress,
     deadline: float | None = None,
     images: Callable[[int | None], None] | None = None,
+    stop: float | None = None,
 ) -> Outcome:
-    """Do all of ``todo``, of which no cell starts after ``deadline`` (time.monotonic).
+    """Do all of ``todo``, of which no cell starts after ``deadline`` and none runs after ``stop``.
 
-    ``images`` hears before the first cell how many passes through the image tower will be made here; None
-    where that is not known.
+    Both are times of time.monotonic. What is stopped leaves no record: it is left to the next run, and
+    named in the outcome. ``images`` hears before the first cell how many passes through the image tower will
+    be made here; None where that is not known.
     """
     outcome = desk.outcome
     outcome.cells = len([fit for fit in plan.fits if fit.asked])
     outcome.resumed = done = outcome.cells - len(todo)
+    encoding: list[Todo] = []
 
     def say(ended: Ended) -> None:
         nonlocal done
@@ -83,7 +97,17 @@ def run(
     def failed(t: Todo, error: Exception) -> None:
         say(Ended(t.fit.key, desk.recorder.failure(t, error)))
 
-    try:
+    def hear(part: Done) -> None:
+        outcome.add(part.outcome)
+        for message in part.messages:
+            desk.session.report(message)
+        for ended in part.ended:
+            say(ended)
+        for t, error in part.failed:
+            failed(t, error)
+
+    def work() -> None:
+        nonlocal encoding
         desk.encoder.begin(todo)
         if images is not None:
             images(desk.encoder.lacking(todo) if way.encodes else None)
@@ -96,7 +120,9 @@ def run(
                     break
                 portion = waiting.popleft()
                 if way.encodes:
+                    encoding = portion
                     encoded = desk.encoder.encode(portion)
+                    encoding = []
                     outcome.encodes += encoded.encodes
                     for t, error in encoded.stopped:
                         failed(t, error)
@@ -107,14 +133,18 @@ def run(
             if not way.busy():
                 break
             for part in way.collect():
-                outcome.add(part.outcome)
-                for message in part.messages:
-                    desk.session.report(message)
-                for ended in part.ended:
-                    say(ended)
-                for t, error in part.failed:
-                    failed(t, error)
-        way.finish()
+                hear(part)
+        for part in way.finish():
+            hear(part)
+
+    try:
+        with alarm(stop):
+            work()
+    except OutOfTime:
+        outcome.out_of_time = True
+        hear(way.stop())
+        if encoding:
+            outcome.stopped.append(f"encoding for {label(encoding[0].fit)}")
     finally:
         way.end()
     outcome.left = outcome.cells - done

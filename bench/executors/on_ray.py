@@ -2,7 +2,8 @@
 
 A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one
 place. It works in a folder of its own and sends its files back; what came back is recorded at once, so a node
-that dies costs only the tasks it was at, which Ray starts again elsewhere. Data, plugins and weights are read
+that dies costs only the tasks it was at, which Ray starts again elsewhere. A task that dies twice is cut into
+its cells, so that one that ends every process costs only itself. Data, plugins and weights are read
 by path and must be there on every node; features come from ``--cache`` where that is a shared path (the
 driver encodes), else every node encodes what it needs. With ``--no-dense-cache``, where each task makes a
 pass over the test images, and with ``--join`` a task is as many such groups of a dataset as leave work for
@@ -26,12 +27,13 @@ from bench.executors.loop import Done
 from bench.executors.worker import Setup, Worker
 from bench.files import write_bytes
 from bench.lazy import torch
-from bench.plan.cells import chain
+from bench.plan.cells import chain, label
 from bench.plan.rounds import by_shots, gathered, rounds
 from bench.plan.todo import Todo
 from bench.records import places
 
-_RETRIES = 3
+_RETRIES = 1
+_SEND = 10.0  # seconds that a task has to send back what it had done, when its time is over
 Files = dict[str, bytes]  # path below the results folder -> content
 
 
@@ -53,12 +55,16 @@ class OnRay:
     """Tasks on a Ray cluster: the one at ``address``, else one on this machine.
 
     Raises BenchError when Ray is not installed, the cluster cannot be reached, or no task could ever start.
-    ``report`` hears where the device that was named is this process's alone.
+    ``report`` hears where the device that was named is this process's alone. ``stop``: when tasks are
+    stopped (time.monotonic).
     """
 
-    def __init__(self, setup: Setup, address: str | None, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, setup: Setup, address: str | None, report: Callable[[str], None], stop: float | None = None
+    ) -> None:
         self.ray = _connected(address)
-        self.running: dict[Any, list[Todo]] = {}
+        self.running: dict[Any, tuple[list[Todo], float | None]] = {}  # cells, and their deadline
+        self.stopping = stop
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
             self.task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
@@ -80,27 +86,47 @@ class OnRay:
         return bool(self.running)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Send a task, with the records and states that it needs, and the deadline as wall time."""
+        """Send a task, with the records and states that it needs, and the ends of its time as wall time."""
         known = {} if self.setup.fresh else _known(self.setup.request.results, portion)
         until = None if deadline is None else time.time() + deadline - time.monotonic()
+        stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
         keys = frozenset(t.fit.key for t in portion)
-        self.running[self.task.remote(self.setup, os.getcwd(), keys, known, until)] = portion
+        task = self.task.remote(self.setup, os.getcwd(), keys, known, until, stop)
+        self.running[task] = portion, deadline
 
     def collect(self) -> Iterator[Done]:
         """Wait for the first task, and write what it sends."""
         (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
-        portion = self.running.pop(ready)
+        portion, deadline = self.running.pop(ready)
         try:
             sent: Sent = self.ray.get(ready)
         except self.ray.exceptions.RayError as error:
+            if len(portion) > 1 and not isinstance(error, self.ray.exceptions.RayTaskError):
+                for t in portion:
+                    self.submit([t], deadline)
+                return
             reason = _reason(self.ray, error)
             yield Done(failed=[(t, reason) for t in portion])
             return
         _write(self.setup.request.results, sent.files)
         yield sent.done
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[Done]:
         """Tasks finish what they are given by themselves."""
+        return iter(())
+
+    def stop(self) -> Done:
+        """Tasks have stopped themselves and sent what they had done; others are cancelled at the end."""
+        done = Done()
+        ready, lost = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        for task in ready:
+            with suppress(self.ray.exceptions.RayError):
+                sent: Sent = self.ray.get(task)
+                _write(self.setup.request.results, sent.files)
+                done.add(sent.done)
+                del self.running[task]
+        done.outcome.stopped += [f"the Ray task of {label(self.running[task][0][0].fit)}" for task in lost]
+        return done
 
     def end(self) -> None:
         """Cancel what is out, and leave the cluster."""
@@ -181,11 +207,18 @@ def _write(results: Path, files: Files) -> None:
 _node: dict[str, Any] = {}  # of this process, where it does tasks
 
 
-def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: float | None) -> Sent:
+def _work(
+    setup: Setup,
+    where: str,
+    keys: frozenset[str],
+    known: Files,
+    until: float | None,
+    stop: float | None = None,
+) -> Sent:
     """Runs in a Ray worker: the cells with these fit keys, in a folder that only this process sees.
 
     ``where`` is the driver's working directory, which relative paths are meant from; no cell starts after
-    ``until`` (time.time).
+    ``until`` and none runs after ``stop`` (time.time).
     """
     with suppress(FileNotFoundError):
         os.chdir(where)
@@ -195,8 +228,9 @@ def _work(setup: Setup, where: str, keys: frozenset[str], known: Files, until: f
     worker: Worker = _node["worker"]
     with scratch.own(folder):
         _write(folder, known)
-        deadline = None if until is None else time.monotonic() + until - time.time()
-        done = worker.do(keys, deadline)
+        done, since = Done(), time.monotonic() - time.time()
+        ends = [None if end is None else end + since for end in (until, stop)]
+        worker.do(keys, ends[0], done.add, ends[1])
         files = {
             str(path.relative_to(folder)): path.read_bytes()
             for part in ("runs", "states")

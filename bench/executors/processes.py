@@ -2,7 +2,8 @@
 
 The parent encodes, in plan order, and hands a round (one seed of one dataset; with ``--no-dense-cache``
 several, for the sake of few passes over the test images) to a worker when its features are stored; workers
-fit, evaluate and write records. A worker that dies loses only what it was at, which is tried once more.
+fit, evaluate and write records. A worker says what it is at before it begins it: when it dies, that cell is
+tried once more, alone, and the rest of its round goes on without it.
 
 With several GPUs workers take one each in turn, round and round when they are more; the parent encodes on the
 first. Features are shared between them: their keys name the kind of device, not which one.
@@ -10,29 +11,29 @@ first. Features are shared between them: their keys name the kind of device, not
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
+import queue
+import threading
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.children import Child, Died, portable
 from bench.errors import BenchError
 from bench.executors.loop import Done
 from bench.executors.worker import Setup, Worker
 from bench.lazy import torch
+from bench.plan.cells import label
 from bench.plan.rounds import portions
 from bench.plan.todo import Todo
-from bench.run.outcome import Now, Watch
+from bench.run.outcome import Now, Outcome, Watch
 
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
 _MOST = 4  # each holds a model and the features of its round
 _TRIES = 2
 _LOOK = 1.0  # seconds between looks at what the workers are at, where somebody watches
-_WORDS = 256  # bytes of it
 
 
 def visible(device: str) -> list[str]:
@@ -53,61 +54,28 @@ def default_jobs(device: str, cells: int) -> int:
     return max(1, min(cores, _MOST, cells // _CELLS_PER_JOB))
 
 
-_worker: dict[str, Any] = {}  # of this process, where it is a worker: "worker", or the "error" that it met
+def serve(line: Connection[Any, Any], setup: Setup, device: str) -> None:
+    """Runs in a worker, with one thread: does the cells whose keys come, until nothing more can come.
 
-
-def _start(setup: Setup, slots: Any, pids: Any, boards: Sequence[Any]) -> None:
-    """Runs once in every worker: a device and a board of its own, one thread, no Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pids.put(os.getpid())
-    torch.set_num_threads(1)
-    try:
-        number, device = slots.get()
-
-        def watch(now: Now) -> None:
-            boards[number].value = now.what.encode(errors="replace")[: _WORDS - 1]
-
-        _worker["worker"] = Worker(setup, device, setup.request.results, watch)
-    except Exception as error:  # the pool would only say that a process died; the first portion says why
-        _worker["error"] = f"a worker process cannot begin: {type(error).__name__}: {error}"
-
-
-def _do(keys: frozenset[str], deadline: float | None) -> Done:
-    """Runs in a worker: the cells with these fit keys."""
-    if "error" in _worker:
-        raise BenchError(_worker["error"])
-    worker: Worker = _worker["worker"]
-    return worker.do(keys, deadline)
-
-
-class _Pool:
-    """Worker processes that can be ended and started again.
-
-    Each writes what it is at on a board of its own in shared memory. Nobody waits for a board, unlike for a
-    queue, and a process that is killed takes nothing with it.
+    It sends what it is at (Now, and the keys of the cells), a Done for each cell that ended, and at the end
+    of a portion None, or the error that ended it.
     """
-
-    def __init__(self, setup: Setup, jobs: int) -> None:
-        # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ.update({name: "1" for name in names})
-        context = multiprocessing.get_context("spawn")
-        self.pids, slots = context.SimpleQueue(), context.SimpleQueue()
-        for slot in enumerate(spread(visible(setup.device), jobs)):
-            slots.put(slot)
-        self.boards = [context.RawArray("c", _WORDS) for _ in range(jobs)]
-        self.executor = ProcessPoolExecutor(jobs, context, _start, (setup, slots, self.pids, self.boards))
-
-    def at(self) -> list[str]:
-        """What each worker was last at, as far as it has said."""
-        return [said.decode(errors="replace") for board in self.boards if (said := board.value)]
-
-    def end(self) -> None:
-        """End the workers without waiting for what they are at."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
-        while not self.pids.empty():
-            with suppress(ProcessLookupError):
-                os.kill(self.pids.get(), signal.SIGTERM)
+    torch.set_num_threads(1)
+    worker: Worker | BenchError
+    try:
+        worker = Worker(setup, device, setup.request.results, line.send, line.send)
+    except Exception as error:  # the first portion says why
+        worker = BenchError(f"a worker process cannot begin: {type(error).__name__}: {error}")
+    while True:
+        keys, deadline = line.recv()
+        try:
+            if isinstance(worker, BenchError):
+                raise worker
+            worker.do(keys, deadline, line.send)
+        except Exception as error:
+            line.send(portable(error))
+        else:
+            line.send(None)
 
 
 @dataclass(frozen=True)
@@ -118,6 +86,22 @@ class _Portion:
     deadline: float | None
     attempt: int = 1
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The fit keys of its cells."""
+        return frozenset(t.fit.key for t in self.cells)
+
+
+@dataclass
+class _Place:
+    """Where a worker is: its device, its process while there is one, and what it was last heard to be at."""
+
+    device: str
+    child: Child | None = None
+    portion: _Portion | None = None
+    at: frozenset[str] = frozenset()
+    now: str = ""
+
 
 class Processes:
     """As many portions at a time as there are workers. ``watch`` hears what these are at."""
@@ -125,10 +109,14 @@ class Processes:
     encodes = True
 
     def __init__(self, setup: Setup, jobs: int, watch: Watch | None = None) -> None:
+        # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        os.environ.update({name: "1" for name in names})
         self.setup, self.jobs, self.watch = setup, jobs, watch
-        self.pool = _Pool(setup, jobs)
-        self.running: dict[Future[Done], _Portion] = {}
-        self.lost: list[_Portion] = []  # what a broken pool did not take
+        self.places = [_Place(device) for device in spread(visible(setup.device), jobs)]
+        self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # by whom, what
+        self.again: deque[_Portion] = deque()  # what was lost with a worker
+        self.deaths: Counter[str] = Counter()  # by fit key: workers that died at the cell
 
     def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
         """Rounds, or as many of them as leave work for every worker."""
@@ -136,63 +124,129 @@ class Processes:
 
     def room(self) -> bool:
         """Whether a worker is idle."""
-        return len(self.running) + len(self.lost) < self.jobs
+        return sum(place.portion is None for place in self.places) > len(self.again)
 
     def busy(self) -> bool:
         """Whether a worker is at something."""
-        return bool(self.running or self.lost)
+        return bool(self.again) or any(place.portion for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Hand a portion to a worker."""
-        try:
-            self._submit(_Portion(portion, deadline))
-        except BrokenProcessPool:  # a worker died meanwhile; ``collect`` hears of what it was at
-            self.lost.append(_Portion(portion, deadline))
+        """Hand a portion to an idle worker."""
+        self._give(_Portion(portion, deadline))
 
-    def _submit(self, portion: _Portion) -> None:
-        keys = frozenset(t.fit.key for t in portion.cells)
-        future = self.pool.executor.submit(_do, keys, portion.deadline)
-        self.running[future] = portion
+    def _give(self, portion: _Portion) -> None:
+        place = next(place for place in self.places if place.portion is None)
+        if place.child is None:
+            place.child = Child(serve, self.setup, place.device)
+            threading.Thread(target=self._listen, args=(place.child,), daemon=True).start()
+        place.portion, place.at = portion, frozenset()
+        place.child.send((portion.keys, portion.deadline))
+
+    def _listen(self, child: Child) -> None:
+        """In a thread: take what a worker says when it says it, so that no worker ever waits."""
+        try:
+            while True:
+                self.said.put((child, child.recv()))
+        except Died as died:
+            self.said.put((child, died))
 
     def collect(self) -> Iterator[Done]:
-        """Wait for the first workers that are done; where one died, begin what was lost again."""
-        if self.lost and not self.running:
-            lost, self.lost = self.lost, []
-            yield self._again(lost)
-            return
-        while not (done := wait(self.running, _LOOK if self.watch else None, FIRST_COMPLETED).done):
-            if self.watch and (at := self.pool.at()):
-                self.watch(Now("; ".join(at)))
-        for future in done:
-            if future not in self.running:
-                continue  # was in flight when the pool broke
-            portion = self.running.pop(future)
+        """Wait until a cell has ended; where a worker died, what was lost begins again."""
+        while self.busy():
+            while self.again and any(place.portion is None for place in self.places):
+                self._give(self.again.popleft())
             try:
-                yield future.result()
-            except BrokenProcessPool:
-                lost = [portion, *self.running.values(), *self.lost]
-                self.running.clear()
-                self.lost = []
-                yield self._again(lost)
-            except BenchError as error:
-                yield Done(failed=[(t, error) for t in portion.cells])
+                child, said = self.said.get(timeout=_LOOK if self.watch else None)
+            except queue.Empty:
+                said = child = None
+            if self.watch and (now := [place.now for place in self.places if place.now]):
+                self.watch(Now("; ".join(now)))
+            place = next((place for place in self.places if child and place.child is child), None)
+            if place and (done := self._heard(place, said)):
+                yield done
+                return
 
-    def _again(self, lost: list[_Portion]) -> Done:
-        """A new pool for what was lost with the old one, but for what was lost before: that has failed."""
-        self.pool.end()
-        self.pool = _Pool(self.setup, self.jobs)
+    def _heard(self, place: _Place, said: Any) -> Done | None:
+        """Take in what a worker said; where that ends cells, they are given. Raises what is no cell's error.
+
+        Such an error is a full disk, or a bug.
+        """
+        portion = place.portion
+        if isinstance(said, Now):
+            place.now = said.what
+        elif isinstance(said, frozenset):
+            place.at = said
+        elif isinstance(said, Died):
+            place.child, place.portion, place.now = None, None, ""
+            return self._lost(portion, place.at, said) if portion else None
+        elif portion and isinstance(said, Done):
+            ended = {cell.key for cell in said.ended}
+            place.portion = replace(portion, cells=[t for t in portion.cells if t.fit.key not in ended])
+            place.at -= ended
+            return said
+        elif portion and isinstance(said, BenchError):
+            place.portion = None
+            return Done(failed=[(t, said) for t in portion.cells])
+        elif isinstance(said, Exception):
+            raise said
+        else:
+            place.portion = None
+            return Done()
+        return None
+
+    def _lost(self, portion: _Portion, at: frozenset[str], died: Died) -> Done:
+        """A worker died: what it was at is tried once more, each cell alone, and the rest goes on.
+
+        A portion of which no cell had begun is tried once more as a whole.
+        """
         failed: list[tuple[Todo, Exception]] = []
-        for portion in lost:
+        rest = [t for t in portion.cells if t.fit.key not in at]
+        if len(rest) == len(portion.cells):
             if portion.attempt < _TRIES:
-                self._submit(replace(portion, attempt=portion.attempt + 1))
+                self.again.append(replace(portion, attempt=portion.attempt + 1))
             else:
-                died = RuntimeError("its worker process died twice (out of memory?); try --jobs 1")
-                failed += [(t, died) for t in portion.cells]
+                failed = [(t, _death("before it began a cell", died)) for t in rest]
+            return Done(failed=failed)
+        if rest:
+            self.again.append(replace(portion, cells=rest))
+        for t in portion.cells:
+            if t.fit.key in at:
+                self.deaths[t.fit.key] += 1
+                if self.deaths[t.fit.key] < _TRIES:
+                    self.again.append(_Portion([t], portion.deadline))
+                else:
+                    failed.append((t, _death("at this cell", died)))
         return Done(failed=failed)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[Done]:
         """Workers finish what they are given by themselves."""
+        return iter(())
+
+    def stop(self) -> Done:
+        """End the workers; what these had said before still counts."""
+        self.end()
+        done, speaking = Done(), {place.child: place for place in self.places if place.child}
+        while speaking:
+            child, said = self.said.get()
+            if isinstance(said, Died):
+                speaking.pop(child, None)
+            elif child in speaking and isinstance(said, Done | frozenset):
+                done.add(self._heard(speaking[child], said) or Done())
+        stopped = [
+            label(t.fit)
+            for place in self.places
+            for t in (place.portion.cells if place.portion else ())
+            if t.fit.key in place.at
+        ]
+        done.add(Done(outcome=Outcome(stopped=stopped)))
+        return done
 
     def end(self) -> None:
         """End the workers without waiting for what they are at."""
-        self.pool.end()
+        for place in self.places:
+            if place.child:
+                place.child.end()
+
+
+def _death(where: str, died: Died) -> RuntimeError:
+    return RuntimeError(f"its worker process died twice {where} ({died}); try --jobs 1")

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from bench.executors import loop
 from bench.executors.loop import Done
-from bench.plan.cells import Plan
+from bench.plan.cells import Plan, label
 from bench.plan.rounds import rounds
 from bench.plan.todo import Todo
 from bench.run.desk import Desk
-from bench.run.outcome import Outcome, Progress
+from bench.run.outcome import Ended, Outcome, Progress
 
 
 class Serial:
@@ -25,6 +25,7 @@ class Serial:
         self.portion: list[Todo] = []
         self.deadline: float | None = None
         self.left: Counter[str] = Counter()  # by the dataset's digest: portions that were not submitted
+        self.late: list[Ended] = []  # cells whose evaluations still wait for one pass
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
         """Rounds; where test features are streamed, those of a dataset one after the other."""
@@ -53,13 +54,30 @@ class Serial:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.desk.outcome.out_of_time = True
                 return
-            yield Done([self.desk.do(t)])
+            self.late.append(self.desk.do(t))
+            yield self._ended()
         if not self.left[_dataset(portion)]:
-            self.desk.waiting.evaluate()
+            self.desk.evaluate()
+            yield self._ended()
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[Done]:
         """Make the evaluations that still wait for one pass."""
-        self.desk.waiting.evaluate()
+        self.desk.evaluate()
+        yield self._ended()
+
+    def stop(self) -> Done:
+        """What was stopped is what the desk was at, and what waits there."""
+        done = self._ended()
+        cells = {t.fit.key: t for t in self.desk.at} | self.desk.waiting.cells()
+        done.outcome.stopped += [label(t.fit) for t in cells.values()]
+        return done
+
+    def _ended(self) -> Done:
+        """The cells of which nothing waits any more."""
+        waiting = self.desk.waiting.cells()
+        ended = [cell for cell in self.late if cell.key not in waiting]
+        self.late = [cell for cell in self.late if cell.key in waiting]
+        return Done(ended)
 
     def end(self) -> None:
         """Nothing is held elsewhere."""
@@ -70,7 +88,12 @@ def _dataset(portion: list[Todo]) -> str:
 
 
 def run(
-    desk: Desk, plan: Plan, todo: list[Todo], progress: Progress, deadline: float | None = None
+    desk: Desk,
+    plan: Plan,
+    todo: list[Todo],
+    progress: Progress,
+    deadline: float | None = None,
+    stop: float | None = None,
 ) -> Outcome:
     """Do all of ``todo`` at this desk; its states are there afterwards."""
-    return loop.run(desk, plan, todo, Serial(desk), progress, deadline)
+    return loop.run(desk, plan, todo, Serial(desk), progress, deadline, stop=stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bench.errors import BenchError
 from bench.executors import serial
 from bench.executors.loop import Done
 from bench.plan import planner
-from bench.plan.cells import Plan
+from bench.plan.cells import Plan, label
 from bench.plan.request import Request
 from bench.plan.todo import remaining
 from bench.records.store import Clock
@@ -40,29 +41,50 @@ class Setup:
 class Worker:
     """Does portions of a plan, which is a function of the request; its messages go back with them.
 
-    ``watch`` hears what it is at.
+    ``watch`` hears what it is at in words; ``begins`` hears before the keys of the cells that it begins.
     """
 
-    def __init__(self, setup: Setup, device: str, results: Path, watch: Watch = unwatched) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        device: str,
+        results: Path,
+        watch: Watch = unwatched,
+        begins: Callable[[frozenset[str]], None] = lambda keys: None,
+    ) -> None:
         self.fresh, self.messages = setup.fresh, list[str]()
         registry = with_plugins(setup.plugins)
         session = Session(device, setup.cache, self.messages.append, workers=0, dense_cache=setup.dense_cache)
         session.watch = watch
         self.desk = Desk(session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock)
+        self.desk.begins = begins
         self.plan = planner.make(replace(setup.request, results=results), registry)
 
-    def do(self, keys: frozenset[str], deadline: float | None) -> Done:
-        """Do the cells with these fit keys. Raises BenchError where the plan does not have them."""
+    def do(
+        self,
+        keys: frozenset[str],
+        deadline: float | None,
+        say: Callable[[Done], None],
+        stop: float | None = None,
+    ) -> None:
+        """Do the cells with these fit keys; ``say`` hears of each as it ends, and of those recorded before.
+
+        ``deadline`` and ``stop``: as in ``loop.run``. Raises BenchError where the plan does not have them.
+        """
         check_plan(self.plan, keys)
         todo = [t for t in remaining(self.plan, self.fresh)[0] if t.fit.key in keys]
-        self.desk.recorder.outcome = Outcome()
-        ended: list[Ended] = []
+        lacking = {t.fit.key for t in todo}
+        before = [Ended(f.key, label(f)) for f in self.plan.fits if f.key in keys - lacking]
+        self.desk.recorder.outcome = outcome = Outcome()
+
+        def ended(*cells: Ended) -> None:
+            say(Done([*cells], outcome.take(), list(self.messages)))
+            self.messages.clear()
+
         plan = Plan([t.fit for t in todo], [])
-        outcome = serial.run(self.desk, plan, todo, lambda cell, *_: ended.append(cell), deadline)
+        serial.run(self.desk, plan, todo, lambda cell, *_: ended(cell), deadline, stop)
         self.desk.session.watch(Now(""))
-        messages = list(self.messages)
-        self.messages.clear()
-        return Done(ended, outcome, messages)
+        ended(*before)
 
 
 def check_plan(plan: Plan, keys: frozenset[str]) -> None:

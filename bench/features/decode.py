@@ -5,28 +5,25 @@ Blocks come back in order through a bounded queue, so that memory stays flat wha
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.children import Child, Died, portable
 from bench.data.views import render_views
 from bench.errors import BenchError, UnreadableImage
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
     from bench.data.dataset import ImageSource
 
 _FEW = 2000  # rendered views below which starting processes costs more than it saves
@@ -113,33 +110,75 @@ def rendered(
     At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
     (``contextlib.closing``). Raises BenchError when an image cannot be read or a worker dies.
     """
-    pool, work = _pool(source, form, workers, threads)
     most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()
+    crew = _Crew(source, form) if workers else None
+    pool = ThreadPoolExecutor(workers or threads)
     try:
         for block in blocks:
-            with _no_main_script(source) if workers else nullcontext():
-                waiting.append(pool.submit(work, block))
+            if crew is None:
+                waiting.append(pool.submit(render_block, source, form, block))
+            else:
+                crew.grow(workers)
+                waiting.append(pool.submit(crew.render, block))
             if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise BenchError(
-            "a process that decodes images died (is memory short?): run again, what is encoded is kept"
-        ) from error
     finally:
+        if crew is not None:
+            crew.end()  # first: a thread that waits for a process then waits no longer
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pool(
-    source: ImageSource, form: InputFormat, workers: int, threads: int
-) -> tuple[Executor, Callable[[Block], np.ndarray]]:
-    if workers:
-        # Spawned, not forked: the parent may hold threads and a CUDA context, which do not survive a fork.
-        spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(source, form)), _work
-    return ThreadPoolExecutor(threads), lambda block: render_block(source, form, block)
+class _Crew:
+    """Processes that render blocks, each asked by one thread at a time."""
+
+    def __init__(self, source: ImageSource, form: InputFormat) -> None:
+        self.job = source, form
+        self.all: list[Child] = []
+        self.idle: SimpleQueue[Child] = SimpleQueue()
+
+    def grow(self, most: int) -> None:
+        """Start one more, up to ``most``."""
+        if len(self.all) < most:
+            with _no_main_script(self.job[0]):
+                child = Child(_render, *self.job)
+            self.all.append(child)
+            self.idle.put(child)
+
+    def render(self, block: Block) -> np.ndarray:
+        """``render_block`` in the next process that is idle; there is one for every thread that asks."""
+        child = self.idle.get()
+        try:
+            child.send(block)
+            answer = child.recv()
+        except Died as died:
+            raise BenchError(
+                f"a process that decodes images died ({died}): run again, what is encoded is kept"
+            ) from None
+        finally:
+            self.idle.put(child)  # a dead one too: whoever asks it hears that it is
+        if isinstance(answer, Exception):
+            raise answer
+        pixels: np.ndarray = answer
+        return pixels
+
+    def end(self) -> None:
+        """End them, whatever they are at."""
+        for child in self.all:
+            child.end()
+
+
+def _render(line: Connection[Any, Any], source: ImageSource, form: InputFormat) -> None:
+    """Runs in a process of the crew: answers every block with its pixels, or with the error."""
+    while True:
+        block: Block = line.recv()
+        try:
+            answer: np.ndarray | Exception = render_block(source, form, block)
+        except Exception as error:
+            answer = portable(error)
+        line.send(answer)
 
 
 @contextmanager
@@ -158,23 +197,3 @@ def _no_main_script(source: ImageSource) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = script
-
-
-# Set once in each worker process, never in the parent.
-_worker: dict[str, tuple[ImageSource, InputFormat]] = {}
-
-
-def _start(source: ImageSource, form: InputFormat) -> None:
-    _worker["job"] = (source, form)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)  # a killed run leaves no workers behind
-
-
-def _work(block: Block) -> np.ndarray:
-    return render_block(*_worker["job"], block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class Desk:
         self.waiting = Waiting(session, self.recorder)
         self.noted: dict[str, set[str]] = {}  # by the dataset's digest: images whose stamps are kept
         self.warm = False  # whether a cell was done here
+        self.at: tuple[Todo, ...] = ()  # the cells that are being done
+        self.begins: Callable[[frozenset[str]], None] = lambda keys: None  # hears their fit keys before
 
     @property
     def outcome(self) -> Outcome:
@@ -73,7 +75,8 @@ class Desk:
     def do(self, t: Todo) -> Ended:
         """Do one cell."""
         if self.waiting.full():
-            self.waiting.evaluate()
+            self.evaluate()
+        self._begin((t,))
         began = time.perf_counter()
         try:
             with self.session.threads(t.fit.backbone):
@@ -82,8 +85,19 @@ class Desk:
             said = self.recorder.failure(t, error)
         self.states.release(t)
         spent = time.perf_counter() - began if self.warm else None
-        self.warm = True
+        self.warm, self.at = True, ()
         return Ended(t.fit.key, said, spent)
+
+    def evaluate(self) -> None:
+        """Make the evaluations that wait for one pass."""
+        if cells := self.waiting.cells():
+            self._begin(tuple(cells.values()))
+            self.waiting.evaluate()
+            self.at = ()
+
+    def _begin(self, cells: tuple[Todo, ...]) -> None:
+        self.at = cells
+        self.begins(frozenset(t.fit.key for t in cells))
 
     def _fit_and_evaluate(self, t: Todo) -> str:
         fit, said = t.fit, label(t.fit)

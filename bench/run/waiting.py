@@ -28,6 +28,10 @@ class Waiting:
         """One more; ``facts``: where its number will have come from."""
         self.jobs.append((t, job, facts))
 
+    def cells(self) -> dict[str, Todo]:
+        """The cells that have evaluations here, by fit key."""
+        return {t.fit.key: t for t, _, _ in self.jobs}
+
     def full(self) -> bool:
         """Whether the states that wait hold as much memory as they may: then they wait no longer."""
         kept = [x for _, job, _ in self.jobs for x in (*job.params.values(), *job.consts.values())]
@@ -38,7 +42,6 @@ class Waiting:
         groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
         for t, job, facts in self.jobs:
             groups[t.fit.backbone.digest, job.evaluation.target.digest].append((t, job, facts))
-        self.jobs = []
         for group in groups.values():
             results: Sequence[Evaluated | Exception]
             name = group[0][1].evaluation.target.name
@@ -54,3 +57,5 @@ class Waiting:
                     self.session.report(self.recorder.failure(failed, result))
                 else:
                     self.recorder.evaluation(t.fit, job.evaluation, facts, result)
+            made = {id(job) for _, job, _ in group}
+            self.jobs = [entry for entry in self.jobs if id(entry[1]) not in made]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.executors import loop, processes
+from bench.executors import loop
 from bench.executors.loop import Done
 from bench.executors.serial import Serial
 from bench.plan.cells import Plan
 from bench.run.encoder import Encoded
-from bench.run.outcome import Ended, Now, Outcome
+from bench.run.outcome import Ended, Outcome
 
 
 class Named(str):
@@ -25,7 +24,12 @@ class Named(str):
 
     @property
     def fit(self) -> Any:
-        return SimpleNamespace(key=f"key of {self}")
+        return SimpleNamespace(key=f"key of {self}", said=str(self))
+
+
+@pytest.fixture(autouse=True)
+def labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "label", lambda fit: fit.said)
 
 
 CELLS = [Named(f"cell {i}") for i in range(6)]
@@ -87,21 +91,27 @@ class Pairs:
         for cell in portion:
             yield Done([Ended(cell, cell)], Outcome(fits=1), [f"{cell} was small"])
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[Done]:
         self.calls.append("finish")
+        return iter(())
+
+    def stop(self) -> Done:
+        return Done()
 
     def end(self) -> None:
         self.calls.append("end")
 
 
-def run(at: Any, way: Pairs, deadline: float | None = None) -> list[tuple[str, int, int]]:
+def run(
+    at: Any, way: Pairs, deadline: float | None = None, stop: float | None = None
+) -> list[tuple[str, int, int]]:
     said: list[tuple[str, int, int]] = []
 
     def hear(cell: Ended, done: int, total: int) -> None:
         said.append((cell.said, done, total))
 
     plan: Any = Plan([SimpleNamespace(asked=True)] * 8, [])  # type: ignore  # two were recorded before
-    loop.run(at, plan, CELLS, way, hear, deadline)  # type: ignore
+    loop.run(at, plan, CELLS, way, hear, deadline, stop=stop)  # type: ignore
     return said
 
 
@@ -189,7 +199,8 @@ def serial_desk(seconds: float = 0.0) -> Any:
 
     at.session.dense_cache, at.join, at.do, at.order = False, False, do, order
     at.states = SimpleNamespace(begin=lambda group: None)
-    at.waiting = SimpleNamespace(evaluate=lambda: order.append("pass"))
+    at.waiting = SimpleNamespace(cells=dict)
+    at.evaluate = lambda: order.append("pass")
     return at
 
 
@@ -214,59 +225,27 @@ def test_serial_starts_no_cell_after_the_deadline() -> None:
     assert outcome.out_of_time and 1 <= at.order.index("pass") < 10
 
 
-class Pool:
-    """Worker processes that die as often as they are told to."""
+def test_what_runs_on_after_the_budget_is_stopped_and_named() -> None:
+    class Hangs(Pairs):
+        def collect(self) -> Iterator[Done]:
+            if len(self.out) == 1:
+                time.sleep(60)
+            yield from super().collect()
 
-    deaths = 0
+        def stop(self) -> Done:
+            self.calls.append("stop")
+            return Done([Ended("", "cell 4")], Outcome(stopped=["cell 5"]))
 
-    def __init__(self, setup: Any, jobs: int) -> None:
-        self.executor = self
-        self.ended = False
-
-    def submit(self, work: Any, keys: frozenset[str], deadline: float | None) -> Future[Done]:
-        future: Future[Done] = Future()
-        if Pool.deaths:
-            Pool.deaths -= 1
-            future.set_exception(BrokenProcessPool())
-        else:
-            future.set_result(Done([Ended("", f"{sorted(keys)} {deadline}")]))
-        return future
-
-    def end(self) -> None:
-        self.ended = True
+    at, way, before = desk(), Hangs(), signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    said = run(at, way, stop=began + 0.3)
+    assert time.monotonic() - began < 10 and signal.getsignal(signal.SIGALRM) is before
+    assert [what for what, *_ in said][-1] == "cell 4" and way.calls == ["stop", "end"]
+    assert at.outcome.out_of_time and at.outcome.stopped == ["cell 5"] and at.outcome.left == 1
 
 
-@pytest.mark.parametrize(("deaths", "said", "failed"), [(0, 2, 0), (1, 2, 0), (2, 2, 0), (4, 0, 2)])
-def test_a_portion_is_tried_twice(
-    deaths: int, said: int, failed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "_Pool", Pool)
-    monkeypatch.setattr(Pool, "deaths", deaths)
-    way = processes.Processes(SimpleNamespace(dense_cache=True, join=False), 2)  # type: ignore
-    for key in ("a", "b"):
-        way.submit([SimpleNamespace(fit=SimpleNamespace(key=key))], 7.0)  # type: ignore
-    parts: list[Done] = []
-    while way.busy():
-        parts += way.collect()
-    assert sorted(cell.said for part in parts for cell in part.ended) == ["['a'] 7.0", "['b'] 7.0"][:said]
-    lost = [(t.fit.key, str(error)) for part in parts for t, error in part.failed]
-    assert len(lost) == failed and all("died twice" in error for _, error in lost)
-
-
-def test_somebody_who_watches_hears_what_workers_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_Pool", Pool)
-    monkeypatch.setattr(processes, "_LOOK", 0.01)
-    heard: list[Now] = []
-    way = processes.Processes(SimpleNamespace(dense_cache=True, join=False), 2, heard.append)  # type: ignore
-    way.running[late := Future()] = processes._Portion([], None)  # type: ignore
-    texts = iter([[], ["fitting a", "fitting b"]])
-
-    def at() -> list[str]:
-        said = next(texts, None)
-        if said is None:
-            late.set_result(Done([Ended("", "done")]))
-        return said or []
-
-    way.pool.at = at  # type: ignore
-    assert [cell.said for part in way.collect() for cell in part.ended] == ["done"]
-    assert heard == [Now("fitting a; fitting b")]
+def test_encoding_that_runs_on_after_the_budget_is_stopped() -> None:
+    at, way = desk(), Pairs()
+    at.encoder.encode = lambda portion: time.sleep(60)
+    assert run(at, way, stop=time.monotonic() + 0.3) == []
+    assert at.outcome.left == 6 and at.outcome.stopped == ["encoding for cell 0"]

@@ -161,11 +161,44 @@ def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Task
     cells = ("--methods", "zero-shot,tip-adapter-f", "--seeds", "1", "--results", tmp_path)
     done = bench("run", *cells, "--executor", "ray", "--time-budget", "10")
     assert done.exit_code == 0, done.output
-    *task, until = stand_in.sent[-1]
+    *task, until, stop = stand_in.sent[-1]
     assert 0 < until - time.time() < 600
+    assert stop - until == pytest.approx(60 - on_ray._SEND, abs=1), "a tenth more, and time to send it"
     late = on_ray._work(*task, time.time() - 1)
     assert late.done.outcome.out_of_time and not late.done.ended and not late.files
     assert on_ray._work(*task, until).done.ended
+
+
+def test_a_task_that_dies_is_cut_into_its_cells(
+    bench: Bench, tmp_path: Path, stand_in: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a cell ends every process that does it, it fails alone."""
+    whole, original = stand_in.get, worker.Worker.do
+    crash = type("WorkerCrashedError", (Tasks.exceptions.RayError,), {})
+
+    class Killed(BaseException):
+        """The end of a task's process."""
+
+    def do(self: worker.Worker, keys: frozenset[str], *more: Any) -> None:
+        if any(f.key in keys and f.cell.method == "tip-adapter-f" for f in self.plan.fits):
+            raise Killed
+        original(self, keys, *more)
+
+    def get(task: Any) -> Any:
+        try:
+            return whole(task)
+        except Killed:
+            raise crash("the process is gone") from None
+
+    monkeypatch.setattr(worker.Worker, "do", do)
+    monkeypatch.setattr(stand_in, "get", get)
+    words = ("--methods", "tip-adapter,tip-adapter-f", "--seeds", "1,2", "--results", tmp_path)
+    done = bench("run", *words, "--executor", "ray")
+    assert done.exit_code == 1, done.output
+    failed = of_type(tmp_path, Failure)
+    assert {f.cell.method for f in failed} == {"tip-adapter-f"} and len(failed) == 2
+    assert all("its Ray task ended 2 times: the process is gone" in f.error for f in failed)
+    assert [r.cell.method for r in of_type(tmp_path, EvaluationRecord)] == ["tip-adapter"] * 2
 
 
 @pytest.fixture

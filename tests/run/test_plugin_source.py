@@ -22,6 +22,7 @@ from bench.plan.planner import make
 from bench.plan.request import Request
 from bench.records import store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.run.outcome import Watch
 from tests.run.conftest import Bench, of_type
 
 ALONE = """
@@ -355,13 +356,13 @@ def test_a_plugin_that_is_edited_while_workers_start(
     """
     plugin, results = tmp_path / "plugin_late.py", tmp_path / "r"
     plugin.write_text(ALONE.format(cls="Late", name="late", chosen=0))
-    original = processes._Pool.__init__
+    original = processes.Processes.__init__
 
-    def edited(self: processes._Pool, setup: Setup, jobs: int) -> None:
+    def edited(self: processes.Processes, setup: Setup, jobs: int, watch: Watch | None = None) -> None:
         plugin.write_text("# edited\n" + ALONE.format(cls="Late", name="late", chosen=2))
-        original(self, setup, jobs)
+        original(self, setup, jobs, watch)
 
-    monkeypatch.setattr(processes._Pool, "__init__", edited)
+    monkeypatch.setattr(processes.Processes, "__init__", edited)
     arguments = ("--methods", "late", "--plugin", plugin, "--results", results)
     done = bench("run", *arguments, "--jobs", "2")
     assert done.exit_code == 1
