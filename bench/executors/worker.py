@@ -12,7 +12,7 @@ from bench.executors.loop import Done
 from bench.plan import planner
 from bench.plan.cells import Plan, label
 from bench.plan.request import Request
-from bench.plan.todo import remaining
+from bench.plan.todo import left
 from bench.records.store import Clock
 from bench.registry import with_plugins
 from bench.run.desk import Desk
@@ -72,9 +72,9 @@ class Worker:
         ``deadline`` and ``stop``: as in ``loop.run``. Raises BenchError where the plan does not have them.
         """
         check_plan(self.plan, keys)
-        todo = [t for t in remaining(self.plan, self.fresh)[0] if t.fit.key in keys]
-        lacking = {t.fit.key for t in todo}
-        before = [Ended(f.key, label(f)) for f in self.plan.fits if f.key in keys - lacking]
+        asked = [left(fit, self.fresh) for fit in self.plan.fits if fit.key in keys]
+        todo = [t for t in asked if not t.done]
+        before = [Ended(t.fit.key, label(t.fit)) for t in asked if t.done]
         self.desk.recorder.outcome = outcome = Outcome()
 
         def ended(*cells: Ended) -> None:

@@ -22,6 +22,11 @@ class Todo:
     evaluations: tuple[Evaluation, ...]
     stored: FitRecord | None
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self.stored is not None and not self.evaluations
+
 
 def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
     """What is left to do, in plan order, and how many asked-for cells are complete.
@@ -30,20 +35,21 @@ def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> 
     give their numbers, are left to do, and are added to ``bad``. So are fits that a complete cell builds on,
     where their records have gone: these say what it was made with. ``fresh``: as if nothing were recorded.
     """
-    stored = {fit.key: None if fresh else recorded(fit, bad) for fit in plan.fits}
-    complete: set[str] = set()
-    lacking: dict[str, tuple[Evaluation, ...]] = {}
-    for fit in plan.fits:
-        lacking[fit.key] = tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad))
-        if fit.asked and stored[fit.key] and not lacking[fit.key]:
-            complete.add(fit.key)
-    read = {other.key for fit in plan.fits if fit.key in complete for other in chain(fit)}
+    each = {fit.key: left(fit, fresh, bad) for fit in plan.fits}
+    complete = {key for key, t in each.items() if t.fit.asked and t.done}
+    read = {other.key for key in complete for other in chain(each[key].fit)}
     todo = [
-        Todo(fit, lacking[fit.key], stored[fit.key])
-        for fit in plan.fits
-        if fit.key not in complete and (fit.asked or (fit.key in read and not stored[fit.key]))
+        t
+        for key, t in each.items()
+        if key not in complete and (t.fit.asked or (key in read and not t.stored))
     ]
     return todo, len(complete)
+
+
+def left(fit: Planned, fresh: bool = False, bad: list[Bad] | None = None) -> Todo:
+    """What is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
+    stored = None if fresh else recorded(fit, bad)
+    return Todo(fit, tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad)), stored)
 
 
 def recorded(fit: Planned, bad: list[Bad] | None = None) -> FitRecord | None:
