@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 _PARENTS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all; the parent decides what they mean
@@ -88,7 +88,7 @@ class Child:
 def portable(error: Exception) -> Exception:
     """An error as it can be sent to another process, with its traceback as a note."""
     try:
-        sent: Exception = pickle.loads(pickle.dumps(error))
+        sent: Exception = ForkingPickler.loads(ForkingPickler.dumps(error))  # as the connection does
     except Exception:  # an exception class may do anything when it is copied
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note("in a child process:\n" + "".join(traceback.format_exception(error)))

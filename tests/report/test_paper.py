@@ -37,9 +37,9 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     for seed in (1, 2, 3):
         write_cell(root, "safe", "imagenet", 16, seed, 0.6593 + 0.009, **REAL)
         write_cell(root, "safe-a", "imagenet", 16, seed, 0.6652 - 0.011, **REAL)
-        write_cell(root, "cross-modal", "imagenet", 16, seed, 0.66, backbone="RN50", preset="quick", n=100)
+        write_cell(root, "cross-modal", "imagenet", 16, seed, 0.66, backbone="RN50", preset="quick", n=10_000)
         write_cell(root, "prograd", "oxford_pets", 1, seed, 0.8836 + 0.014, **REAL)
-        write_cell(root, "safe", "imagenet", 16, seed, 0.50, backbone="toy-rn")
+        write_cell(root, "safe", "imagenet", 16, seed, 0.50, backbone="toy-rn", n=10_000)
         write_cell(root, "safe", "ants", 16, seed, 0.50, backbone="RN50", preset="paper")
     write_cell(root, "zero-shot", "imagenet", 0, 0, 0.5818 + 0.003, prompts="coop", **REAL)
     write_cell(root, "zero-shot", "imagenet", 0, 0, 0.6032, prompts="hand", **REAL)
@@ -175,7 +175,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         write_cell(root, "safe", "imagenet", 1, seed, 0.6185 + 0.014 + 0.0097 + 0.002, prompts="cupl", **REAL)
         write_cell(root, "safe", "imagenet", 4, seed, 0.6303, **REAL)
         write_cell(root, "safe", "ants", 16, seed, 0.5, late={"beta": 0.3}, backbone="RN50", preset="paper")
-        write_cell(root, "safe", "imagenet", 16, seed, 0.5, late={"beta": 0.0}, backbone="toy-rn")
+        write_cell(root, "safe", "imagenet", 16, seed, 0.5, late={"beta": 0.0}, backbone="toy-rn", n=10_000)
     for seed in (1, 2):
         write_cell(root, "safe", "imagenet", 4, seed, 0.6, prompts="cupl", **REAL)
     return load_results(root)
@@ -230,7 +230,7 @@ def test_variants_without_an_anchor_and_other_budgets(ablated: pd.DataFrame, tmp
     assert alone["safe", "beta", "toy-rn"] == "not comparable (other backbone)"
     assert alone["safe", "steps", "RN50"] == "not comparable (no published number)"
     for seed in (1, 2):
-        write_cell(tmp_path, "safe", "imagenet", 1, seed, 0.62, backbone="RN50", preset="quick")
+        write_cell(tmp_path, "safe", "imagenet", 1, seed, 0.62, backbone="RN50", preset="quick", n=10_000)
     write_cell(tmp_path, "safe", "imagenet", 4, 1, 0.62, backbone="RN50", preset="paper", fail="it broke")
     printed = table(load_results(tmp_path), "ablation", against="paper")
     assert (

@@ -61,7 +61,7 @@ ROGUES = {
         "changed torch.Tensor.relu in its fit",
     ),
     "leaves": ("solve", "raise SystemExit(0)", "raised SystemExit in its fit, which would end the whole run"),
-    "memory": ("prepare", "raise MemoryError", "MemoryError"),
+    "memory": ("prepare", "raise MemoryError", "not enough memory"),
     "deep": ("solve", "return self.solve(task, consts, values)", "RecursionError: maximum recursion depth"),
     "generator": ("logits", "raise GeneratorExit", "raised GeneratorExit in its evaluation"),
     "several": (
