@@ -41,6 +41,7 @@ def concluded(place: Path) -> dict[str, bytes]:
     return records(place) | states
 
 
+@pytest.mark.slow
 def test_the_order_of_cells_and_a_resume_change_no_byte(run: Run, folders: list[str], tmp_path: Path) -> None:
     straight, other = tmp_path / "straight", tmp_path / "other"
     run(straight)

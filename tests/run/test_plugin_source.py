@@ -181,6 +181,7 @@ def test_a_helper_of_a_helper(bench: Bench, tmp_path: Path) -> None:
     assert chosen(results) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_workers_run_the_edited_helper(bench: Bench, tmp_path: Path) -> None:
     plugin, helper, results = (
         tmp_path / "plugin_of_workers.py",
@@ -348,6 +349,7 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
         check_plan(after, keys | {fit.key for fit in after.fits})
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_edited_while_workers_start(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

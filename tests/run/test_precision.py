@@ -97,6 +97,7 @@ def test_records_are_apart_and_no_table_mixes_them(bench: Bench, made: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_worker_uses_it_too(bench: Bench, made: Path, tmp_path: Path) -> None:
     arguments = (
         "--methods",

@@ -35,7 +35,7 @@ def listed(folder: Path, *targets: Path) -> Path:
     return description
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_an_unreadable_test_image_stops_its_dataset_only(
     bench: Bench, tmp_path: Path, images: Path, jobs: str
 ) -> None:
