@@ -184,7 +184,7 @@ def _connected(address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise BenchError("--executor ray needs Ray: pip install 'fewshot-clip-bench[ray]'") from error
-    heeded = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ends = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -193,10 +193,10 @@ def _connected(address: str | None) -> Any:
             f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
         ) from error
     finally:
-        # Ray sets handlers of its own, in C too, where Python does not see it: SIGTERM would abort.
+        # Ray takes SIGTERM for itself, and aborts the process where it comes while the program is in Ray
         if threading.current_thread() is threading.main_thread():
-            for number, handler in heeded.items():
-                if handler is not None:  # one that Python did not set
+            for number, handler in ends.items():
+                if handler is not None:
                     signal.signal(number, handler)
     return ray
 
