@@ -8,11 +8,14 @@ import re
 MOST = 2_000  # characters of what is told of an error
 # How Python, NumPy, PyTorch and the system's loader say that memory is short.
 _SHORT = re.compile(
-    "not enough memory|(can't|cannot|unable to) allocate|bad[ _]alloc|out of memory|can't start new thread"
-    "|failed to map segment|tr(y|ied|ying) to allocate",
+    "not enough memory|bad[ _]alloc|out of memory|can't start new thread|failed to map segment"
+    r"|(can't|cannot|unable to) allocate (memory|\d)|tr(y|ied|ying) to allocate \d|STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
-_SAID = 160  # characters of what they say
+_GPU = re.compile("CUDA|CUBLAS|HIP ")  # how PyTorch says that it was the memory of a GPU
+_SAID = 160  # characters of what they say: its beginning names the size
+_LESS = "--jobs 1 --workers 0; else close other programs, or raise a limit on memory (`ulimit -v`)"
+_LESS_ON_GPU = "--jobs 1 --no-join; else end what else runs on that GPU, or take --device cpu"
 
 
 class BenchError(ValueError):
@@ -53,16 +56,14 @@ def said(error: BaseException) -> str:
 def out_of_memory(error: BaseException) -> str:
     """One line on an error that means too little memory, with what needs less; empty for any other."""
     text = _text(error)
-    told = isinstance(error, RuntimeError | ImportError) and _SHORT.search(text)
+    told = isinstance(error, RuntimeError | ImportError) and _SHORT.search(text)  # no BenchError is either
     if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
         return ""
+    less = _LESS_ON_GPU if _GPU.search(text) else _LESS
     if len(text) > _SAID:
-        text = f"...{text[-_SAID:]}"
+        text = f"{text[:_SAID]}..."
     why = f" ({text})" if text else ""
-    return (
-        f"not enough memory{why}: `bench run` needs least with --jobs 1 --workers 0; "
-        "else close other programs, or raise a limit on memory (`ulimit -v`)"
-    )
+    return f"not enough memory{why}: `bench run` needs least with {less}"
 
 
 def _text(error: BaseException) -> str:

@@ -35,9 +35,9 @@ def printable(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode()
 
 
-def shown(name: str) -> str:
-    """A file's or a class's name on one line of a message: line breaks and the like are escaped."""
-    return harmless(printable(name), keep="")
+def shown(text: str, keep: str = "") -> str:
+    """A name, or a text with names in it, as it can be printed: on one line, unless line breaks are kept."""
+    return harmless(printable(text), keep)
 
 
 def harmless(text: str, keep: str = "\n") -> str:

@@ -7,11 +7,13 @@ walking through the memory of others.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import random
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -156,14 +158,37 @@ def _filters_back(old: list[Any]) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]  # else what was warned of stays silent
 
 
+_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
+@dataclass(eq=False)
+class _Timer:
+    """The process's one timer of real time, which SIGALRM tells of, at one moment."""
+
+    rings: float  # time.monotonic; inf: it does not tick
+    every: float  # seconds
+
+    def __eq__(self, now: object) -> bool:
+        """Whether it has been let be since, as one is that has rung its only time."""
+        assert isinstance(now, _Timer)
+        rung = not self.every and self.rings <= time.monotonic() and now.rings == math.inf
+        return rung or ((self.rings < math.inf) == (now.rings < math.inf) and self.every == now.every)
+
+
 def _signals() -> tuple[Any, ...]:
-    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    left, every = signal.getitimer(signal.ITIMER_REAL)
+    timer = _Timer(time.monotonic() + left if left else math.inf, every)
+    return timer, *map(signal.getsignal, _HEEDED)
 
 
 def _signals_back(old: tuple[Any, ...]) -> None:
-    for number, handler in zip((signal.SIGINT, signal.SIGTERM), old, strict=True):
-        if handler is not None:
+    timer, *handlers = old
+    for number, handler in zip(_HEEDED, handlers, strict=True):
+        if handler is not None and signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+    if timer != _signals()[0]:
+        left = 0.0 if timer.rings == math.inf else max(0.001, timer.rings - time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, left, timer.every)
 
 
 def _tiny() -> bool:
@@ -193,7 +218,8 @@ _PYTHON = {
     "Python's global random generator": _Part(random.getstate, random.setstate, slow=True),
     "the working folder": _Part(os.getcwd, os.chdir),
     "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit),
-    "the signal handlers": _Part(_signals, _signals_back),
+    # A method may have set the timer for a moment of its own; handlers are the program's alone.
+    "the signal handlers": _Part(_signals, _signals_back, said=lambda old, now: old[1:] != now[1:]),
     "the standard streams": _Part(lambda: (sys.stdout, sys.stderr), _streams_back),
     "how the processor rounds tiny numbers": _Part(_tiny, _tiny_back),
 }

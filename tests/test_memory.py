@@ -29,7 +29,6 @@ LIMITED = (
         RuntimeError(
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes. Error code 12"
         ),
-        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
@@ -44,12 +43,21 @@ def test_however_it_is_said(error: Exception) -> None:
     assert stages.message(error) == line, "a cell's failure says it too"
 
 
+def test_a_gpu_has_mends_of_its_own_and_the_size_is_told() -> None:
+    text = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.80 GiB"
+    line = stages.message(RuntimeError(text + "x" * 999))
+    assert "Tried to allocate 20.00 GiB. GPU 0" in line and len(line) < 400
+    assert "--jobs 1 --no-join" in line and "ulimit" not in line
+
+
 def test_long_texts_are_cut_and_other_errors_are_others() -> None:
     assert len(out_of_memory(RuntimeError("x" * 9999 + " not enough memory"))) < 400
     for error in (
         RuntimeError("shape mismatch"),
         BenchError("out of memory: a name"),
         OSError(errno.EIO, "x"),
+        RuntimeError("I tried to allocate a class to each row"),
+        RuntimeError("cannot allocate a class to each row"),
     ):
         assert out_of_memory(error) == ""
 

@@ -80,6 +80,7 @@ def test_letters_of_every_script_stay(name: str) -> None:
 )
 def test_what_steers_or_is_not_seen_is_escaped(name: str, said: str) -> None:
     assert shown(name) == said
+    assert shown("a\n" + name, keep="\n") == ("a\n" + said.replace("\\n", "\n"))
 
 
 def test_lines_stay_lines_and_json_keeps_its_content() -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -45,6 +46,39 @@ def test_each_part(name: str) -> None:
     CHANGES[name]()
     assert process.put_back(before) == [name]
     assert process.put_back(before) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGALRM], ids=lambda number: number.name)
+def test_every_signal_that_the_program_heeds(number: signal.Signals) -> None:
+    before, handler = process.held(), signal.getsignal(number)
+    signal.signal(number, lambda *_: None)
+    assert process.put_back(before) == ["the signal handlers"]
+    assert signal.getsignal(number) is handler
+
+
+def test_the_timer_goes_on_without_a_word() -> None:
+    """A method may use it and stop it; the budget's alarm is that of the program."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    nothing = process.held()
+    assert process.put_back(nothing) == []
+    signal.alarm(60)
+    assert process.put_back(nothing) == [] and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 60, 5)
+        before = process.held()
+        for seconds in (0, 30):
+            signal.alarm(seconds)
+            assert process.put_back(before) == []
+            left, every = signal.getitimer(signal.ITIMER_REAL)
+            assert 50 < left <= 60 and every == 5
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # which rings once, while the method works
+        before = process.held()
+        time.sleep(0.05)
+        assert process.put_back(before) == [] and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def test_every_part_is_tried() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import say
-from bench.cli.codes import Code
+from bench.cli.codes import Code, first
 
 if TYPE_CHECKING:
     from bench.cli.rerun import Where
@@ -127,8 +127,7 @@ def check(
             "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
         )
     _tell(verdict, format, strict_speed)
-    code = _code(verdict, strict_speed)
-    raise typer.Exit(Code.INCOMPLETE if bad and code is not Code.FAILED else code)
+    raise typer.Exit(first(_code(verdict, strict_speed), Code.INCOMPLETE if bad else Code.GOOD))
 
 
 def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """Exit codes. Where several would fit, the first of FAILED, INCOMPLETE, UNDECIDED, CHANGED counts."""
+    """Exit codes. Where several would fit, ``first`` has the one that counts."""
 
     GOOD = 0
     FAILED = 1  # something failed or got worse
@@ -16,3 +16,12 @@ class Code(IntEnum):
     CHANGED = 5
     INTERRUPTED = 130  # as a shell says of Ctrl-C
     UNREAD = 141  # as a shell says of a command whose reader has gone
+
+
+# What needs a person comes before what the same command mends.
+ORDER = (Code.FAILED, Code.UNDECIDED, Code.CHANGED, Code.INCOMPLETE, Code.GOOD)
+
+
+def first(*codes: Code) -> Code:
+    """The one of several codes that a command ends with."""
+    return min(codes, key=ORDER.index)

@@ -13,7 +13,7 @@ from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
 from bench.cli import streams
-from bench.names import harmless, printable, shown
+from bench.names import shown
 
 
 class _Plain(Console):
@@ -24,7 +24,7 @@ class _Plain(Console):
 
     def print(self, *objects: Any, **how: Any) -> None:
         """As usual."""
-        texts = (Text(harmless(printable(str(o)))) if isinstance(o, str | Text) else o for o in objects)
+        texts = (Text(shown(str(o), keep="\n")) if isinstance(o, str | Text) else o for o in objects)
         super().print(*texts, **how)
 
 
@@ -69,4 +69,4 @@ class Live:
         if self.live:
             self.progress.console.print(line)
         else:
-            print(harmless(printable(line)), file=sys.stderr, flush=True)
+            print(shown(line, keep="\n"), file=sys.stderr, flush=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 SUITE = "pocket"
+T = TypeVar("T")
 
 
 def run(
@@ -110,6 +112,7 @@ def run(
     from bench.cli.codes import Code
     from bench.cli.options import names, numbers
     from bench.data import limit
+    from bench.executors import budget
     from bench.names import canonical
     from bench.plan import estimate, planner, settings
     from bench.plan import why as why_
@@ -120,6 +123,7 @@ def run(
     from bench.records.whole import Bad
     from bench.suite import load
 
+    deadline, stop = budget.ends(time_budget, time.monotonic())
     # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     lists = {"--methods": methods, "--datasets": datasets, "--shots": shots, "--seeds": seeds}
@@ -136,7 +140,7 @@ def run(
     )
     asked.places(results, cache, executor, reads=dry_run)
     chosen = load(suite)
-    registry = registries.with_plugins(tuple(plugin or ()))
+    registry = _in_time(stop, lambda: registries.with_plugins(tuple(plugin or ())))
     known = {canonical(m.name): m for m in registry.methods.values()}
     given = options.datasets(datasets)
     request = Request(
@@ -162,7 +166,7 @@ def run(
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())
-    planned = planner.make(request, registry)
+    planned = _in_time(stop, lambda: planner.make(request, registry))
     bad: list[Bad] = []
     todo, complete = remaining(planned, fresh, bad)
     if todo:
@@ -181,13 +185,13 @@ def run(
 
     from bench.cli.pace import Pace
     from bench.cli.progress import Board
-    from bench.executors import budget, loop, processes
+    from bench.executors import loop, processes
     from bench.executors.worker import Setup
     from bench.run.desk import Desk
     from bench.run.session import Session
 
-    deadline = None if time_budget is None else time.monotonic() + 60 * time_budget
-    stop = None if deadline is None or time_budget is None else deadline + budget.grace(60 * time_budget)
+    if deadline is not None and time.monotonic() > deadline:  # planning took it all: no cell starts any more
+        stop = time.monotonic() + budget.LAST
     with Board(len(todo), Pace(estimate.cells(earlier, todo)), deadline=deadline) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
@@ -228,6 +232,31 @@ def run(
         finally:
             session.close()
     raise typer.Exit(plan_view.show_outcome(outcome, before, planned))
+
+
+def _in_time(stop: float | None, work: Callable[[], T]) -> T:
+    """What ``work`` gives. Where it runs on after ``stop`` (time.monotonic), the command ends.
+
+    A method that is at it then fails at that, and what asks it may go on with the others.
+    """
+    from bench.cli.codes import Code
+    from bench.executors import budget
+
+    line = (
+        "bench: the plan was not made before the time budget's end: "
+        "give it more, or see with --dry-run which method takes the time"
+    )
+
+    def give_up() -> None:
+        say.secho(line, err=True, fg="red")
+        streams.leave(Code.INCOMPLETE)
+
+    try:
+        with budget.last_resort(stop, give_up), budget.alarm(stop):
+            return work()
+    except budget.OutOfTime:
+        say.secho(line, err=True, fg="red")
+        raise typer.Exit(Code.INCOMPLETE) from None
 
 
 def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]:

@@ -12,17 +12,17 @@ from typing import Any
 
 import typer
 
-from bench.names import harmless, in_json, printable
+from bench.names import in_json, shown
 
 
 def echo(text: object = "", err: bool = False, nl: bool = True) -> None:
     """A line, or several; ``nl``: whether a line break follows."""
-    typer.echo(harmless(printable(str(text))), err=err, nl=nl)
+    typer.echo(shown(str(text), keep="\n"), err=err, nl=nl)
 
 
 def secho(text: object, fg: str, err: bool = False) -> None:
     """A line, or several, in a colour where that is a terminal."""
-    typer.secho(harmless(printable(str(text))), fg=fg, err=err)
+    typer.secho(shown(str(text), keep="\n"), fg=fg, err=err)
 
 
 def made(text: str) -> None:

@@ -14,6 +14,8 @@ done is begun again when its node dies, and its files come back, through memory,
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -98,18 +100,23 @@ class OnRay:
         """Wait for the first task, and write what it sends."""
         (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
         portion, deadline = self.running.pop(ready)
+        if done := self._sent(ready, portion):
+            yield done
+        else:
+            for t in portion:
+                self.submit([t], deadline)
+
+    def _sent(self, task: Any, portion: list[Todo]) -> Done | None:
+        """What a task that has ended sends, written; None where it died and its cells may be tried alone."""
         try:
-            sent: Sent = self.ray.get(ready)
+            sent: Sent = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
             if len(portion) > 1 and not isinstance(error, self.ray.exceptions.RayTaskError):
-                for t in portion:
-                    self.submit([t], deadline)
-                return
+                return None
             reason = _reason(self.ray, error)
-            yield Done(failed=[(t, reason) for t in portion])
-            return
+            return Done(failed=[(t, reason) for t in portion])
         _write(self.setup.request.results, sent.files)
-        yield sent.done
+        return sent.done
 
     def finish(self) -> Iterator[Done]:
         """Tasks finish what they are given by themselves."""
@@ -118,14 +125,17 @@ class OnRay:
     def stop(self) -> Done:
         """Tasks have stopped themselves and sent what they had done; others are cancelled at the end."""
         done = Done()
-        ready, lost = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        if not self.running:
+            return done
+        ready, stopped = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         for task in ready:
-            with suppress(self.ray.exceptions.RayError):
-                sent: Sent = self.ray.get(task)
-                _write(self.setup.request.results, sent.files)
-                done.add(sent.done)
+            portion, _ = self.running[task]
+            if sent := self._sent(task, portion):
+                done.add(sent)
                 del self.running[task]
-        done.outcome.stopped += [f"the Ray task of {label(self.running[task][0][0].fit)}" for task in lost]
+            else:
+                stopped.append(task)
+        done.outcome.stopped += [f"the Ray task of {label(self.running[task][0][0].fit)}" for task in stopped]
         return done
 
     def end(self) -> None:
@@ -157,22 +167,24 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
 
 def _reason(ray: Any, error: Exception) -> Exception:
     """Why the cells of a task fail: an error that another try would meet again, or one death too many."""
-    reason: Exception
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause
         said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
         reason = BenchError(f"on a node of the cluster: {said}")
     else:
-        reason = RuntimeError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}")
+        reason = BenchError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}")
     reason.__cause__ = error  # its text holds the traceback of the node
     return reason
 
 
 def _connected(address: str | None) -> Any:
+    """Ray, connected. It says nothing of this run to its makers, and takes no signal from this program."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise BenchError("--executor ray needs Ray: pip install 'fewshot-clip-bench[ray]'") from error
+    ends = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -180,6 +192,12 @@ def _connected(address: str | None) -> Any:
         raise BenchError(
             f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
         ) from error
+    finally:
+        # Ray takes SIGTERM for itself, and aborts the process where it comes while the program is in Ray
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ends.items():
+                if handler is not None:
+                    signal.signal(number, handler)
     return ray
 
 

@@ -248,5 +248,5 @@ class Processes:
                 place.child.end()
 
 
-def _death(where: str, died: Died) -> RuntimeError:
-    return RuntimeError(f"its worker process died twice {where} ({died}); try --jobs 1")
+def _death(where: str, died: Died) -> BenchError:
+    return BenchError(f"its worker process died twice {where} ({died}); try --jobs 1")

@@ -6,8 +6,11 @@ import re
 
 from bench.report.table import Score, Table
 
-# Emphasis, code, links, columns, struck out, GitHub's formulas and emoji codes; HTML becomes entities.
-_SIGNS = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)")
+# Emphasis, code, links (bare ones too), columns, struck out, GitHub's formulas and emoji codes; HTML becomes
+# entities.
+_SIGNS = re.compile(
+    r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)|(?<=\bwww)\.", re.IGNORECASE
+)
 _START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # of a line: headings, quotations, lists
 
 

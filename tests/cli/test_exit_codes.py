@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench.cli.codes import Code
+from bench.cli.codes import ORDER, Code, first
 from bench.records.types import Failure
 from tests.run.conftest import Bench, bench, cache, images, of_type
 
@@ -42,6 +42,12 @@ def test_every_verb_and_every_code_is_in_the_tables() -> None:
         verbs(typer.main.get_command(app), "bench")
     )
     assert {int(n) for n in re.findall(r"^\| (\d+) \|", PAGE, re.M)} == {int(code) for code in Code}
+
+
+def test_the_page_has_the_order_in_which_codes_count() -> None:
+    said = re.search(r"the first of ([\d, and]+) counts", PAGE)
+    assert said and [int(n) for n in re.findall(r"\d", said[1])] == [int(code) for code in ORDER[:-1]]
+    assert first(Code.INCOMPLETE, Code.CHANGED) is Code.CHANGED and first(Code.GOOD) is Code.GOOD
 
 
 def test_a_spent_budget_is_3_and_a_failure_comes_before_it(bench: Bench, tmp_path: Path) -> None:

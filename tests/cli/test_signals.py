@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -21,6 +22,11 @@ def names():
 suite.names = names
 from bench.cli import main
 main()
+"""
+CONNECTS = """
+    from bench.executors import on_ray
+    ray = on_ray._connected(None)
+    try:
 """
 LINE = b"bench: interrupted; what was finished is kept\n"
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,6 +78,15 @@ def test_a_second_one_does_not_wait_for_what_the_first_ends() -> None:
     assert process.stdout is not None and process.stdout.readline() == b"ending\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[1] == b"" and process.returncode == 130
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs Ray")
+def test_sigterm_ends_a_command_that_uses_ray() -> None:
+    """Ray has a handler of its own, in C, which would abort; what it writes itself comes before."""
+    process = command(HANG.format(last="ray.shutdown()").replace("    try:\n", CONNECTS))
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1].endswith(b"\n" + LINE) and process.returncode == 130
 
 
 def test_in_the_last_moments_no_traceback_is_shown() -> None:

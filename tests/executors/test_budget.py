@@ -6,9 +6,12 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.executors import budget
 from bench.records.types import EvaluationRecord, Failure
 from tests.run.conftest import Bench, of_type
@@ -52,6 +55,45 @@ def test_an_alarm_raises_in_the_block_and_is_gone_after_it() -> None:
     assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_what_swallows_an_alarm_hears_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "AGAIN", 0.05)
+    heard = []
+    with pytest.raises(budget.OutOfTime), budget.alarm(time.monotonic()):
+        while True:
+            try:
+                time.sleep(60)
+            except budget.OutOfTime:
+                heard.append(1)
+                if len(heard) == 3:
+                    raise
+
+
+def test_what_puts_things_back_is_let_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing rings there while the error is on its way, unless that takes too long."""
+    monkeypatch.setattr(budget, "AGAIN", 0.2)
+    for patience, seconds, ended in ((100, 0.5, True), (0, 60.0, False)):
+        monkeypatch.setattr(budget, "PATIENCE", patience)
+        put_back = []
+        with pytest.raises(budget.OutOfTime), budget.alarm(time.monotonic()):
+            try:
+                time.sleep(60)
+            finally:
+                time.sleep(seconds)
+                put_back.append(1)
+        assert bool(put_back) is ended
+
+
+def test_what_rings_at_either_end_of_the_block_raises_nothing() -> None:
+    """Else the timer would stay behind."""
+    alarm = budget.alarm(time.monotonic() + 60)
+    with alarm:
+        for function in (budget.alarm.__enter__, budget.alarm.__exit__):
+            frame: Any = SimpleNamespace(f_code=function.__code__)
+            alarm._ring(signal.SIGALRM, frame)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_another_thread_hears_no_alarm() -> None:
     ended: list[bool] = []
 
@@ -87,6 +129,63 @@ def test_a_method_that_hangs_is_stopped_and_left_to_the_next_run(bench: Bench, t
         assert "stopped, because it ran on after the budget's end: hangs shapes 2-shot seed 1" in ended.output
         assert not of_type(results, Failure)
     assert {r.cell.method for r in of_type(results, EvaluationRecord)} >= {"tip-adapter"}
+
+
+# Undoes the alarm, as one with a timeout of its own may, and hangs in a later cell.
+DEAF = """
+import signal, time
+from bench.interface import Method
+
+
+class Deaf(Method):
+    name = "deaf"
+    title = "Deaf"
+
+    def prepare(self, task):
+        signal.alarm(0) if task.seed == 1 else time.sleep(300)
+        return {"W_KC": task.W_KC}
+
+    def logits(self, params, consts, features, values):
+        return features["pooled"] @ consts["W_KC"].T
+"""
+
+
+def test_the_end_itself_stops_a_method(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin, results = tmp_path / "deaf.py", tmp_path / "r"
+    plugin.write_text(DEAF)
+    monkeypatch.setattr(budget, "GRACE", 0.0)
+    words = ("run", "--methods", "deaf", "--plugin", plugin, "--results", results, "--jobs", "1")
+    assert bench(*words, "--seeds", "1").exit_code == 0, "what the first run of a process imports is there"
+    ended = bench(*words, "--seeds", "1,2", "--fresh", "--time-budget", "0.05")
+    assert ended.exit_code == 3, ended.output
+    assert "stopped, because it ran on after the budget's end: " in ended.output
+    assert "deaf shapes 2-shot seed 2" in ended.output and not of_type(results, Failure)
+
+
+def test_a_plan_that_takes_longer_is_stopped_too(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "GRACE", 0.5)
+    monkeypatch.setattr("bench.plan.planner.make", lambda *_: time.sleep(300))
+    ended = bench("run", "--methods", "zero-shot", "--results", tmp_path, "--time-budget", "0")
+    assert ended.exit_code == 3 and "the plan was not made before the time budget's end" in ended.output
+
+
+@pytest.mark.parametrize(("where", "code"), [("recipe", 1), ("import", 2)])
+def test_a_method_that_hangs_at_planning_fails_there(
+    where: str, code: int, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "GRACE", 1.0)
+    plugin = tmp_path / "deaf.py"
+    hangs = {
+        "recipe": "\n    def recipe(self, values, facts):\n        time.sleep(300)\n",
+        "import": "time.sleep(300)\n",
+    }
+    plugin.write_text(DEAF + hangs[where])
+    words = ("--methods", "deaf,zero-shot", "--plugin", plugin, "--results", tmp_path / "r")
+    ended = bench("run", *words, "--time-budget", "0", "--jobs", "1")
+    assert ended.exit_code == code or isinstance(ended.exception, BenchError), ended.output
+    assert "it ran on after the time budget's end" in ended.output + str(ended.exception)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.executors import processes
 from bench.executors.loop import Done
 from bench.records.types import EvaluationRecord, Failure
+from bench.run import stages
 from bench.run.outcome import Ended, Now
 from tests.run.conftest import Bench, of_type
 
@@ -81,7 +82,7 @@ def done(way: Any) -> tuple[list[str], dict[str, str]]:
     while way.busy():
         parts += way.collect()
     return sorted(c.key for part in parts for c in part.ended), {
-        t.fit.key: str(error) for part in parts for t, error in part.failed
+        t.fit.key: stages.message(error) for part in parts for t, error in part.failed
     }
 
 
@@ -93,7 +94,8 @@ def test_the_cell_that_a_worker_dies_at_fails_after_its_second_try_alone(way: An
         assert not two.room()
         ended, failed = done(two)
         assert ended == ["a", "c", "d", "e"]
-        assert failed == {"b": f"its worker process died twice at this cell ({why}); try --jobs 1"}
+        told = f"its worker process died twice at this cell ({why}); try --jobs 1"
+        assert failed == {"b": told}, "what is told of a signal stays a guess, also in the record"
         assert sorted(two.sent) == [["a", "b", "c"], ["b"], ["c"], ["d", "e"]]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +101,51 @@ def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(BenchError, match=r"pip install 'fewshot-clip-bench\[ray\]'"):
         on_ray._connected(None)
+
+
+def test_ray_sends_nothing_home_and_leaves_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asks a command to end is heard as before, whatever Ray sets as it begins."""
+    before, mine = signal.getsignal(signal.SIGTERM), lambda *_: None
+    seen: list[str | None] = []
+
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        seen.append(os.environ.get("RAY_USAGE_STATS_ENABLED"))
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    try:
+        signal.signal(signal.SIGTERM, mine)
+        on_ray._connected(None)
+        assert seen == ["0"] and signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.environ.pop("RAY_USAGE_STATS_ENABLED", None)
+
+
+def test_a_task_that_failed_is_told_when_the_time_is_over(
+    stand_in: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error fails its cells; a death, after which a try alone would come, leaves them to the next run."""
+    monkeypatch.setattr(on_ray, "label", lambda fit: fit.key)
+    setup: Any = worker.Setup(SimpleNamespace(results=Path()), (), "cpu", None, "none", False)  # type: ignore[arg-type]
+    way = on_ray.OnRay(setup, None, lambda line: None)
+    a, b, c = (SimpleNamespace(fit=SimpleNamespace(key=key)) for key in "abc")
+    died = type("WorkerCrashedError", (Tasks.exceptions.RayError,), {})("it is gone")
+
+    def fails() -> None:
+        raise BenchError("no such GPU")
+
+    def dies() -> None:
+        raise died
+
+    whole = stand_in.get
+    monkeypatch.setattr(stand_in, "get", lambda task: dies() if task is dies else whole(task))
+    monkeypatch.setattr(stand_in, "wait", lambda tasks, **_: (tasks, []))
+    way.running = {fails: ([a], None), dies: ([b, c], None)}  # type: ignore[dict-item]
+    done = way.stop()
+    assert [(t, str(error)) for t, error in done.failed] == [(a, "on a node of the cluster: no such GPU")]
+    assert done.outcome.stopped == ["the Ray task of b"] and list(way.running) == [dies]
 
 
 def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
@@ -243,7 +292,7 @@ def cluster(cache: Path, temporary: Path) -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
-        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is there already decides for itself
         patched.setenv("BENCH_CACHE", str(cache))
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY})
         yield made

@@ -253,6 +253,17 @@ def test_exit_codes(results: Path, old: Baseline, tmp_path: Path, capsys: pytest
     assert bench("check", "--baseline", file, "--results", results, "--methods", "tip-adapter") == 0
 
 
+def test_a_damaged_record_hides_no_finding(results: Path, old: Baseline, tmp_path: Path) -> None:
+    """That the predictions changed needs a person; records that were left out need a run."""
+    damaged = tmp_path / "results"
+    shutil.copytree(results, damaged)
+    next(p for p in damaged.rglob("*.json") if "tip-adapter" in str(p)).write_text("{")
+    for baseline, code in ((old, 3), (changed(old, "safe", 0.02, lift=False), 5)):
+        kept = tuple(k for k in baseline.kept if k.cell["method"] == "safe")
+        baselines.save(tmp_path / "b.json", replace(baseline, kept=kept))
+        assert bench("check", "--baseline", tmp_path / "b.json", "--results", damaged) == code
+
+
 def test_github_format(
     results: Path, old: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench.errors import BenchError
 from bench.names import shown
+from bench.report import render_markdown
 from bench.report.frame import load_results
 from bench.report.render import FORMATS, render
 from bench.report.render_latex import escape
@@ -188,6 +189,12 @@ def test_markdown_is_text_alone() -> None:
         assert sign not in text
     assert "\\[x\\](javascript" in text and "&lt;img" in text
     assert "\n\\# no heading" in text and "\n1\\. no list" in text
+
+
+def test_markdown_makes_no_bare_links() -> None:
+    """GitHub makes links of addresses without a scheme too."""
+    for address in ("https://example.org", "www.example.org", "WWW.example.org"):
+        assert address not in render_markdown.escape(f"a {address}")
 
 
 def test_latex_reads_no_file() -> None:

@@ -10,7 +10,7 @@ from string import Template
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.names import harmless, printable
+from bench.names import shown
 from bench.report.coordinates import ROW
 from bench.report.html import grids, pictures, reproduce, standing
 from bench.report.html.details import Details
@@ -89,7 +89,7 @@ def _dumped(value: object) -> str:
 def _harmless(value: object) -> object:
     """The same with harmless texts, keys included."""
     if isinstance(value, str):
-        return harmless(printable(value))
+        return shown(value, keep="\n")
     if isinstance(value, Mapping):
         return {_harmless(key): _harmless(item) for key, item in value.items()}
     return [*map(_harmless, value)] if isinstance(value, list | tuple) else value

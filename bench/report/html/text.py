@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 
-from bench.names import harmless, printable
+from bench.names import shown
 
 
 def escape(text: str) -> str:
     """Text for an element or a quoted attribute; line breaks stay."""
-    return html.escape(harmless(printable(text)))
+    return html.escape(shown(text, keep="\n"))
