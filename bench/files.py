@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from bench.errors import BenchError
 
@@ -181,6 +181,24 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """The parsed content of a UTF-8 JSON file. Raises BenchError where it is no such text."""
     return json.loads(read_text(path))
+
+
+class Stamp(NamedTuple):
+    """What says that a file is as it was: size, times of change (ns) of content and of entry, and number.
+
+    The second time is the system's: nobody sets it back.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    number: int
+
+
+def stamp(file: str | Path | int) -> Stamp:
+    """The stamp of a file, by its path or as an open one. Raises OSError where there is none."""
+    stat = os.stat(file)
+    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def sha256_file(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,17 @@ def test_text_is_read_as_it_always_was(tmp_path: Path) -> None:
         files.read_text(tmp_path / "b")
     with pytest.raises(IsADirectoryError):
         files.read_text(tmp_path)
+
+
+def test_a_stamp_changes_though_the_time_is_set_back(tmp_path: Path) -> None:
+    file = tmp_path / "some"
+    file.write_bytes(b"before")
+    first, times = files.stamp(file), file.stat()
+    with file.open("rb") as opened:
+        assert files.stamp(str(file)) == files.stamp(opened.fileno()) == first
+    time.sleep(0.01)  # the system's clock ticks
+    file.write_bytes(b"behind")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = files.stamp(file)
+    assert (again.size, again.mtime_ns, again.number) == (first.size, first.mtime_ns, first.number)
+    assert again != first

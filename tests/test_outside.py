@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import struct
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -57,6 +59,40 @@ def test_arrays_are_numbers_of_a_bounded_size(tmp_path: Path) -> None:
     np.savez_compressed(file, a=np.array([print], dtype=object))
     with pytest.raises(unpack.Torn, match="not an array of numbers"):
         unpack.npz(file, ["a"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': (), 'fortran_order': False, 'shape': (2,)}",
+        "{[]: 1}",
+        "{'descr': '<u4', 'fortran_order': False, 'shape': (True,)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (-2, -1)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (2,",
+        "(" * 9000,
+        "",
+    ],
+)
+def test_hostile_headers_are_told_in_a_line(header: str, tmp_path: Path) -> None:
+    file = tmp_path / "some.npz"
+    data = np.lib.format.magic(1, 0) + struct.pack("<H", len(header)) + header.encode() + bytes(4)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", data)
+    with pytest.raises(unpack.Torn, match=r"some\.npz: damaged \([^\n]+\)$"):
+        unpack.npz(file, ["a"])
+
+
+def test_odd_compression_is_told_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "some.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", bytes(80))
+    for method in (14, 12, 99):  # LZMA, bzip2, nobody's
+        whole = bytearray(file.read_bytes())
+        for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            whole[whole.index(mark) + at] = method
+        file.write_bytes(whole)
+        with pytest.raises(unpack.Torn, match=r"some\.npz: damaged"):
+            unpack.npz(file, ["a"])
 
 
 def test_no_flipped_bit_changes_an_array(tmp_path: Path) -> None:

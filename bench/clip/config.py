@@ -24,7 +24,7 @@ Sides = Annotated[tuple[Pixels, ...], Meta(min_length=2, max_length=2)]
 Stages = Annotated[tuple[Layers, ...], Meta(min_length=4, max_length=4)]
 Tokens = Annotated[int, Meta(ge=1, le=4096)]
 Vocabulary = Annotated[int, Meta(ge=1, le=1 << 21)]
-Count = Annotated[int, Meta(ge=0)]
+TokenId = Annotated[int, Meta(ge=0)]
 Ratio = Annotated[float, Meta(gt=0, le=64)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 # A model of timm's registry, never an address or a folder; bench.clip.state asks whether timm has it.
@@ -99,8 +99,8 @@ class Text(Blocks, forbid_unknown_fields=True, kw_only=True):
     heads: Heads = 8
     layers: Layers = 12
     embed_cls: bool = False
-    pad_id: Count = 0
-    eos_id: Count = 2
+    pad_id: TokenId = 0
+    eos_id: TokenId = 2
     no_causal_mask: bool = False
     pool_type: Pooling = "argmax"
     proj_type: Literal["linear", "none"] = "linear"
@@ -134,7 +134,7 @@ class Architecture(Struct, forbid_unknown_fields=True, kw_only=True):
     init_logit_scale: float = 2.6592
     init_logit_bias: float | None = None
     nonscalar_logit_scale: bool = False
-    pad_id: Count = 0
+    pad_id: TokenId = 0
 
 
 class Preprocessing(Struct, forbid_unknown_fields=True, kw_only=True):

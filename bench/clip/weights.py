@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from bench import typed
 from bench.clip import config
 from bench.errors import BenchError, MissingWeights
-from bench.files import sha256_file, write_json
+from bench.files import Stamp, sha256_file, stamp, write_json
 from bench.names import canonical, nearest
 from bench.paths import from_home
 
@@ -158,12 +158,11 @@ def memo_of(path: Path) -> Path:
 
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes as this process read them; once, as long as nobody has touched the file."""
-    stat = path.stat()
-    return _hashed(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return _hashed(path.absolute(), stamp(path))
 
 
 @cache
-def _hashed(path: Path, *stamp: int) -> str:
+def _hashed(path: Path, _: Stamp) -> str:
     return sha256_file(path)
 
 

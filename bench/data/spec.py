@@ -16,16 +16,6 @@ from bench.data.opening import Opening
 from bench.errors import BenchError
 from bench.names import shown
 
-TOP_KEYS = ("name", "title", "kind", "reader", "recipe_as", "source", "targets", "licence", "get", "folder")
-TABLES: dict[str, tuple[str, ...] | None] = {
-    "prompts": ("coop", "hand"),
-    "counts": ("classes", "train", "val", "test"),
-    "cupl": ("files", "rule", "keys", "note"),
-    "layout": ("folders", "images", "holds"),
-    "images": opening.KEYS,
-    "classnames": ("rule", "names", "rename", "drop", "sha256"),
-    "options": None,  # the reader's own settings, checked by the reader through ``DatasetSpec.option_values``
-}
 _PARAGRAPHS = (
     "get",
     "licence",
@@ -34,49 +24,77 @@ _PARAGRAPHS = (
 )  # texts that may have several lines; names and paths have one
 OWN_READER = "folder"
 DEFAULT_TEMPLATE = "a photo of a {}."
+_Counted = Annotated[int, Meta(ge=0, le=10**12)]
 
 
-class _Counts(Struct):
-    classes: Annotated[int, Meta(ge=0, le=10**12)] = 0
-    train: Annotated[int, Meta(ge=0, le=10**12)] = 0
-    val: Annotated[int, Meta(ge=0, le=10**12)] = 0
-    test: Annotated[int, Meta(ge=0, le=10**12)] = 0
+class CuplRule(Struct, frozen=True):
+    """A dataset's CuPL sentences, and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
 
-
-class _Cupl(Struct):
-    files: list[str] = []
+    files: tuple[str, ...] = ()
     rule: str = "name"
     keys: dict[str, str] = {}
     note: str = ""
 
 
-class _Classnames(Struct):
-    rule: str = ""
-    names: list[str] = []
-    rename: dict[str, str] = {}
-    drop: list[str] = []
-    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
-
-
-@dataclass(frozen=True)
-class CuplRule:
-    """A dataset's CuPL sentences, and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
-
-    files: tuple[str, ...] = ()
-    rule: str = "name"
-    keys: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class ClassnameRule:
+class ClassnameRule(Struct, frozen=True):
     """Where class names come from: rule in words, fixed list, renamed or dropped folders, digest to check."""
 
     rule: str = ""
     names: tuple[str, ...] = ()
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: dict[str, str] = {}
     drop: tuple[str, ...] = ()
-    sha256: str = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
+class _Prompts(Struct, frozen=True):
+    coop: tuple[str, ...] = ()
+    hand: tuple[str, ...] = ()
+
+
+class _Counts(Struct, frozen=True):
+    classes: _Counted = 0
+    train: _Counted = 0
+    val: _Counted = 0
+    test: _Counted = 0
+
+
+class _Layout(Struct, frozen=True):
+    folders: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+
+
+class _Table(Struct, frozen=True):
+    """What a description may say. What an absent line means is said in ``parse``."""
+
+    name: str = ""
+    title: str | None = None
+    kind: str = "own images"
+    reader: str = OWN_READER
+    recipe_as: str = "default"
+    source: str = ""
+    targets: tuple[str, ...] = ()
+    licence: str = ""
+    get: str = ""
+    folder: str = ""
+    prompts: _Prompts = _Prompts()
+    counts: _Counts = _Counts()
+    cupl: CuplRule = CuplRule()
+    layout: _Layout = _Layout()
+    images: dict[str, Any] = {}  # read by bench.data.opening
+    classnames: ClassnameRule = ClassnameRule()
+    options: dict[str, Any] = {}  # read by the reader, through ``DatasetSpec.option_values``
+
+
+# Known keys by table, for the hint at the nearest one; those of ``options`` are the reader's.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "prompts": _Prompts.__struct_fields__,
+    "counts": _Counts.__struct_fields__,
+    "cupl": CuplRule.__struct_fields__,
+    "layout": _Layout.__struct_fields__,
+    "images": opening.KEYS,
+    "classnames": ClassnameRule.__struct_fields__,
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ class DatasetSpec:
     licence: str = ""
     get: str = ""
     cupl: CuplRule | None = None
-    classnames: ClassnameRule = ClassnameRule()
+    classnames: ClassnameRule = field(default_factory=ClassnameRule)
     extra: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
     place: str = ""
@@ -163,80 +181,46 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: b
 
     ``own``: of a user's own images, as class folders always are; it decides how images are opened.
     """
-    typed.known(table, (*TOP_KEYS, *TABLES), where)
-    for key in TOP_KEYS:
-        _typed(table, key, list if key == "targets" else str, where)
-    parts: dict[str, dict[str, Any]] = {}
-    for name, keys in TABLES.items():
-        _typed(table, name, dict, where)
-        parts[name] = table.get(name, {})
-        if keys is not None:
-            typed.known(parts[name], keys, f"{where}: [{name}]")
-    if not table.get("name"):
+    typed.known(table, _Table.__struct_fields__, where)
+    for name, keys in _KEYS.items():
+        if isinstance(inner := table.get(name), dict):
+            typed.known(inner, keys, f"{where}: [{name}]")
+    read = typed.converted(table, _Table, where)
+    if not read.name:
         raise BenchError(f'{where}: needs a line  name = "..."')
-    for key, value in parts["counts"].items():
-        if type(value) is not int or value < 0:
-            raise BenchError(f"{where}: [counts] {key} must be a whole number, not {value!r}")
-    typed.converted(parts["counts"], _Counts, f"{where}: [counts]")
-    layout, folder, reader = parts["layout"], table.get("folder"), table.get("reader", OWN_READER)
-    folders = _strings(layout, "folders", where) or ((folder,) if folder else ())
+    counts, own = table.get("counts", {}), own or read.reader == OWN_READER
     return DatasetSpec(
-        name=table["name"],
-        title=table.get("title", table["name"]),
-        kind=table.get("kind", "own images"),
-        reader=reader,
-        templates=_templates(parts["prompts"], where),
-        recipe_as=table.get("recipe_as", "default"),
-        source=table.get("source", ""),
-        targets=_strings(table, "targets", where),
-        counts=dict(parts["counts"]),
-        folders=folders,
-        images=_strings(layout, "images", where) or ("",),
-        holds=_strings(layout, "holds", where),
-        licence=table.get("licence", ""),
-        get=table.get("get", "").strip(),
-        cupl=_cupl(parts["cupl"], where) if parts["cupl"] else None,
-        classnames=_classnames(parts["classnames"], where),
-        extra=dict(parts["options"]),
+        name=read.name,
+        title=read.name if read.title is None else read.title,
+        kind=read.kind,
+        reader=read.reader,
+        templates=_templates(read.prompts, where),
+        recipe_as=read.recipe_as,
+        source=read.source,
+        targets=read.targets,
+        counts={key: getattr(read.counts, key) for key in counts},
+        folders=read.layout.folders or ((read.folder,) if read.folder else ()),
+        images=read.layout.images or ("",),
+        holds=read.layout.holds,
+        licence=read.licence,
+        get=read.get.strip(),
+        cupl=read.cupl if table.get("cupl") else None,
+        classnames=read.classnames,
+        extra=read.options,
         base=base,
-        opening=opening.parse(parts["images"], f"{where}: [images]", own or reader == OWN_READER),
+        opening=opening.parse(read.images, f"{where}: [images]", own),
     )
 
 
-def _templates(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
-    given = {key: _strings(table, key, f"{where}: [prompts]") for key in table}
-    for key, templates in given.items():
-        for template in templates:
+def _templates(prompts: _Prompts, where: str) -> dict[str, tuple[str, ...]]:
+    for key in _Prompts.__struct_fields__:
+        for template in getattr(prompts, key):
             if template.count("{}") != 1:
                 raise BenchError(
                     f"{where}: [prompts] {key}: a template holds {{}} exactly once, not {template!r}"
                 )
-    coop = given.get("coop") or given.get("hand") or (DEFAULT_TEMPLATE,)
-    return {"coop": coop, "hand": given.get("hand") or coop}
-
-
-def _cupl(table: Mapping[str, Any], where: str) -> CuplRule:
-    read = typed.converted(table, _Cupl, f"{where}: [cupl]")
-    return CuplRule(tuple(read.files), read.rule, read.keys, read.note)
-
-
-def _classnames(table: Mapping[str, Any], where: str) -> ClassnameRule:
-    read = typed.converted(table, _Classnames, f"{where}: [classnames]")
-    return ClassnameRule(read.rule, tuple(read.names), read.rename, tuple(read.drop), read.sha256)
-
-
-def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise BenchError(f"{where}: {key} must be a list of strings")
-    return tuple(value)
-
-
-def _typed(table: Mapping[str, Any], key: str, kind: type, where: str) -> None:
-    if key in table and not isinstance(table[key], kind):
-        words: dict[type, str] = {str: "text in quotes", list: "a list of strings", dict: "a table"}
-        word = words[kind]
-        raise BenchError(f"{where}: {key} must be {word}, not {table[key]!r}")
+    coop = prompts.coop or prompts.hand or (DEFAULT_TEMPLATE,)
+    return {"coop": coop, "hand": prompts.hand or coop}
 
 
 def _refuse_controls(value: Any, where: str, several_lines: bool = False) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -72,19 +73,36 @@ def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.nda
     return pixels
 
 
-def unreadable(source: ImageSource, paths: Iterable[str]) -> dict[str, UnreadableImage]:
-    """The images that cannot be read, with their errors, by path; all of them are opened."""
+def unreadable(source: ImageSource, paths: Iterable[str], workers: int = 0) -> dict[str, UnreadableImage]:
+    """The images that cannot be read, with their errors, by path; all of them are opened.
+
+    ``workers`` processes open them, for an image may end the process that does; 0: threads of this one.
+    """
+    form, chosen = InputFormat(1), list(paths)
+    workers = min(workers, len(chosen))
+    crew = _Crew(source, form) if workers else None
 
     def opened(path: str) -> UnreadableImage | None:
+        block = Block((path,), ("eval",))
         try:
-            render_block(source, InputFormat(1), Block((path,), ("eval",)))
+            if crew:
+                crew.render(block)
+            else:
+                render_block(source, form, block)
         except UnreadableImage as error:
             return error
         return None
 
-    chosen = list(paths)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(workers or _THREADS)
+    try:
+        for _ in range(workers):
+            if crew:
+                crew.grow(workers)
         return {path: error for path, error in zip(chosen, pool.map(opened, chosen), strict=True) if error}
+    finally:
+        if crew:
+            crew.end()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def default_workers(encodes: int) -> tuple[int, int]:
@@ -108,7 +126,8 @@ def rendered(
     """The pixels of each block in order. ``workers = 0`` decodes in ``threads`` threads of this process.
 
     At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
-    (``contextlib.closing``). Raises BenchError when an image cannot be read or a worker dies.
+    (``contextlib.closing``). Raises UnreadableImage when an image cannot be read, or ends the process that
+    decodes it.
     """
     most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()
@@ -136,38 +155,80 @@ class _Crew:
 
     def __init__(self, source: ImageSource, form: InputFormat) -> None:
         self.job = source, form
-        self.all: list[Child] = []
+        self.all: set[Child] = set()
         self.idle: SimpleQueue[Child] = SimpleQueue()
+        self.lock = Lock()  # one is started at a time
+        self.ended = False
 
     def grow(self, most: int) -> None:
         """Start one more, up to ``most``."""
         if len(self.all) < most:
-            with _no_main_script(self.job[0]):
-                child = Child(_render, *self.job)
-            self.all.append(child)
-            self.idle.put(child)
+            self.idle.put(self._start())
 
     def render(self, block: Block) -> np.ndarray:
-        """``render_block`` in the next process that is idle; there is one for every thread that asks."""
+        """``render_block`` in the next process that is idle; there is one for every thread that asks.
+
+        Where the process dies, another one renders the images one by one. Raises UnreadableImage for the one
+        at which that dies too, BenchError where new processes die at nothing.
+        """
         child = self.idle.get()
         try:
-            child.send(block)
-            answer = child.recv()
-        except Died as died:
-            raise BenchError(
-                f"a process that decodes images died ({died}): run again, what is encoded is kept"
-            ) from None
+            try:
+                return _ask(child, block)
+            except Died:
+                child = self._instead(child)
+            rows = []
+            for path in block.paths:
+                try:
+                    rows.append(_ask(child, Block((path,), block.views)))
+                except Died as died:
+                    child = self._instead(child)
+                    raise UnreadableImage(
+                        f"cannot read the image {path}: it ends the process that decodes it ({died}); "
+                        "replace the file and run again",
+                        path,
+                    ) from None
+            return np.concatenate(rows)
         finally:
-            self.idle.put(child)  # a dead one too: whoever asks it hears that it is
-        if isinstance(answer, Exception):
-            raise answer
-        pixels: np.ndarray = answer
-        return pixels
+            self.idle.put(child)  # a dead one too: a thread may wait for it
 
     def end(self) -> None:
         """End them, whatever they are at."""
+        with self.lock:
+            self.ended = True
         for child in self.all:
             child.end()
+
+    def _start(self) -> Child:
+        with self.lock, _no_main_script(self.job[0]):
+            if self.ended:
+                raise BenchError("decoding was stopped")
+            child = Child(_render, *self.job)
+            self.all.add(child)
+        return child
+
+    def _instead(self, dead: Child) -> Child:
+        """A new process for one that died. Raises BenchError where it dies before it has an image."""
+        child = self._start()
+        with self.lock:
+            self.all.discard(dead)
+        dead.line.close()
+        try:
+            _ask(child, Block((), ()))
+        except Died as died:
+            raise BenchError(
+                f"processes that decode images die ({died}): run again, what is encoded is kept"
+            ) from None
+        return child
+
+
+def _ask(child: Child, block: Block) -> np.ndarray:
+    child.send(block)
+    answer = child.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    pixels: np.ndarray = answer
+    return pixels
 
 
 def _render(line: Connection[Any, Any], source: ImageSource, form: InputFormat) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ DTYPE = "float16"
 MANIFEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.json")
 ABANDONED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.npy(\.partial)?")
 
-Stamp = tuple[int, int, int, int]
-
 
 class Manifest(msgspec.Struct, frozen=True):
     """What vouches for a shard: its set, what its file holds, and the file's SHA-256 (hex)."""
@@ -40,14 +37,6 @@ class Manifest(msgspec.Struct, frozen=True):
     sha256: str
     paths: tuple[str, ...]
     images_per_second: float | None = None
-
-
-def stamp_of(stat: os.stat_result) -> Stamp:
-    """What says that a file is as it was: size, times of change (ns) of content and of entry, and number.
-
-    The second time is the system's: nobody sets it back.
-    """
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 class Damaged(Exception):
@@ -65,12 +54,12 @@ class Shard:
     paths: tuple[str, ...]
     shape: tuple[int, ...]
     offset: int
-    stamp: Stamp
+    stamp: files.Stamp
 
     def opened(self) -> FileIO:
         """Its file, to be closed by the caller. Raises Damaged where it is not the one that was checked."""
         file = FileIO(self.data)
-        if stamp_of(os.fstat(file.fileno())) != self.stamp:
+        if files.stamp(file.fileno()) != self.stamp:
             file.close()
             raise Damaged(f"{self.data} is another file by now")
         return file
@@ -96,13 +85,13 @@ def open_shard(manifest: Path, key: FeatureKey) -> Shard:
     try:
         about = typed.json(manifest, Manifest)
         with data.open("rb", buffering=0) as file:
-            stamp = stamp_of(os.fstat(file.fileno()))
-            if stamp[0] != about.bytes:
-                raise Damaged(f"{stamp[0]} bytes instead of {about.bytes}")
+            stamp = files.stamp(file.fileno())
+            if stamp.size != about.bytes:
+                raise Damaged(f"{stamp.size} bytes instead of {about.bytes}")
             whole = hashlib.file_digest(file, "sha256").hexdigest() == about.sha256
             file.seek(0)
             header = _header(file) if whole else None
-            if stamp_of(os.fstat(file.fileno())) != stamp:
+            if files.stamp(file.fileno()) != stamp:
                 raise Damaged("it changed while it was read")
     except FileNotFoundError as error:
         raise Damaged(f"{error.filename} is not there") from error

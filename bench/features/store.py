@@ -27,11 +27,11 @@ from bench.data import seen
 from bench.errors import BenchError
 from bench.features.feature_sets import KEY, FeatureSet, feature_sets, remove
 from bench.features.key import FeatureKey
-from bench.features.shard import MANIFEST, Damaged, Shard, Stamp, open_shard, stamp_of, sweep
+from bench.features.shard import MANIFEST, Damaged, Shard, open_shard, sweep
 from bench.features.users import Users
 from bench.features.writer import ShardWriter
+from bench.files import Stamp, stamp, write_bytes
 from bench.files import sweep as sweep_stamps
-from bench.files import write_bytes
 from bench.paths import from_home
 
 _log = logging.getLogger(__name__)
@@ -207,24 +207,24 @@ class FeatureStore:
             self._name(key)
         shards = {manifest: shard for manifest in manifests if (shard := self._checked(manifest, key))}
         # A shard stays the same object as long as its file does, so the same objects mean the same index.
-        stamp = [id(shard) for shard in shards.values()]
+        same = [id(shard) for shard in shards.values()]
         known = self._indices.get(key.folder)
-        if known and known[0] == stamp:
+        if known and known[0] == same:
             return known[1]
         index: _Index = {}
         for shard in shards.values():
             for row, path in enumerate(shard.paths):
                 index.setdefault(path, (shard, row))
-        self._indices[key.folder] = (stamp, index)
+        self._indices[key.folder] = (same, index)
         return index
 
     def _checked(self, manifest: Path, key: FeatureKey) -> Shard | None:
         """The shard if it may be read; read through when it is new here or its file has changed since."""
-        stamp: Stamp | None = None
+        current: Stamp | None = None
         with suppress(OSError):
-            stamp = stamp_of(manifest.with_suffix(".npy").stat())
+            current = stamp(manifest.with_suffix(".npy"))
         known = self._shards.get(manifest)
-        if known and known.stamp == stamp:
+        if known and known.stamp == current:
             return known
         try:
             shard = open_shard(manifest, key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import struct
 import time
 import weakref
@@ -25,6 +26,9 @@ except ImportError:  # Windows
 FILE = ".locks"
 _PAUSE = 0.1  # seconds between two looks at a lock that another process holds
 _HELD = (errno.EACCES, errno.EAGAIN)
+_OFD = hasattr(fcntl, "F_OFD_SETLK")
+_FLOCK = "hhqqi0q"  # struct flock
+_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Users:
@@ -82,8 +86,15 @@ class Users:
                 with suppress(OSError):
                     self._file = os.open(self.root / FILE, how | os.O_CLOEXEC, 0o666)
                     self._end = weakref.finalize(self, os.close, self._file)
+                    self._let_others()
                     break
         return self.works and self._file is not None
+
+    def _let_others(self) -> None:
+        """Whoever may write into a store of several users may lock its names, whatever the umask says."""
+        if self._file is not None and os.stat(self.root).st_mode & _FOR_OTHERS:
+            with suppress(OSError):  # it is not ours
+                os.fchmod(self._file, 0o666)
 
     def _give_back(self, name: str) -> None:
         if self._file is not None:
@@ -93,19 +104,41 @@ class Users:
 
     def _set(self, name: str, kind: str) -> bool:
         """Set the lock of a name; False where another process is in the way."""
-        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) if name else 0
-        length = int(bool(name))  # 0: all bytes
+        start, length = _bytes_of(name)
         assert self._file is not None
         try:
-            if hasattr(fcntl, "F_OFD_SETLK"):
+            if _OFD:
                 # A lock of the open file. One of the process would end with any handle of the file.
-                lock = struct.pack("hhqqi0q", getattr(fcntl, kind), os.SEEK_SET, start, length, 0)
-                fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, lock)
+                fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(kind, start, length))
             else:
                 how = {"F_RDLCK": fcntl.LOCK_SH, "F_WRLCK": fcntl.LOCK_EX, "F_UNLCK": fcntl.LOCK_UN}[kind]
                 fcntl.lockf(self._file, how | fcntl.LOCK_NB, length, start)
         except OSError as error:
             if error.errno in _HELD:
                 return False
+            if error.errno == errno.EBADF and kind == "F_WRLCK":
+                # The file is another user's and open for reading alone, which is enough to share. Sharing a
+                # name that nobody has keeps those away who may have it alone.
+                return not self._taken(start, length) and self._set(name, "F_RDLCK")
             self.works = False
         return True
+
+    def _taken(self, start: int, length: int) -> bool:
+        """Whether another process uses these bytes; where the system cannot be asked, no."""
+        if not _OFD:
+            return False
+        assert self._file is not None
+        try:
+            found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock("F_WRLCK", start, length))
+        except OSError:
+            return False
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+
+def _bytes_of(name: str) -> tuple[int, int]:
+    """Where the byte of a name is, and 1; for no name all bytes, whose number is 0."""
+    return (int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]), 1) if name else (0, 0)
+
+
+def _lock(kind: str, start: int, length: int) -> bytes:
+    return struct.pack(_FLOCK, getattr(fcntl, kind), os.SEEK_SET, start, length, 0)

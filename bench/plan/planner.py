@@ -14,7 +14,7 @@ from bench.data.imagefile import opening_of
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.features.store import default_root
-from bench.interface import Facts, Method
+from bench.interface import Facts, Method, Recipe
 from bench.names import canonical, told_apart
 from bench.plan import asking, batches, classes, needs, protocols, settings
 from bench.plan.asking import Unplanned
@@ -219,32 +219,69 @@ class _Planner:
         self, place: _Place, prompts: PromptSet, after: Mapping[str, Planned]
     ) -> tuple[Planned, dict[str, Any], dict[str, Any]]:
         """The fit with its key, the values that its evaluations have, and which of those the user changed."""
-        method, dataset, backbone = place.method, place.dataset, place.backbone
-        preset, row = self.request.preset or backbone.preset, dataset.spec.recipe_as
+        method, dataset = place.method, place.dataset
+        values, changed, facts = self._asked(place, prompts)
+        batches.check(method, values)
+        plugin = bool(self.registry.digests.get(canonical(method.name)))
+        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
+        early, late = settings.by_time(method, values)
+        changed_early, changed_late = settings.by_time(method, changed)
+        parts = self._parts(place, prompts, early, recipe, {role: fit.key for role, fit in after.items()})
+        fit = Planned(
+            cell=self._cell(place, prompts, facts.preset),
+            method=method,
+            settings=values,
+            recipe=recipe,
+            facts=facts,
+            dataset=dataset,
+            draw=self._draw(dataset, place.shots, place.seed),
+            prompts=prompts,
+            backbone=place.backbone,
+            after=after,
+            parts=parts,
+            key=parts.digest(),
+            where=places.folder(
+                self.request.results, self.homes[place.backbone.digest], dataset.spec.name, method.name
+            ),
+            changed=changed_early,
+            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
+        )
+        return fit, late, changed_late
+
+    def _asked(self, place: _Place, prompts: PromptSet) -> tuple[dict[str, Any], dict[str, Any], Facts]:
+        """The settings' values, those of them that the user changed, and what a recipe may depend on."""
+        method, backbone, row = place.method, place.backbone, place.dataset.spec.recipe_as
+        preset = self.request.preset or backbone.preset
         values = settings.resolve(method, preset, row, place.given)
         usual = settings.resolve(method, preset, row, {})
-        changed = {k: v for k, v in place.given.items() if v != usual[k]}
-        draw = self._draw(dataset, place.shots, place.seed)
         facts = Facts(
             shots=place.shots,
-            n_classes=len(dataset.classnames),
-            n_support=len(draw.train),
+            n_classes=len(place.dataset.classnames),
+            n_support=len(self._draw(place.dataset, place.shots, place.seed).train),
             n_prompts=prompts.size,
             recipe_as=row,
             tower=backbone.family,
             preset=preset,
         )
-        batches.check(method, values)
-        plugin = bool(self.registry.digests.get(canonical(method.name)))
-        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
-        early, late = settings.by_time(method, values)
-        parts = FitKey(
+        return values, {k: v for k, v in place.given.items() if v != usual[k]}, facts
+
+    def _parts(
+        self,
+        place: _Place,
+        prompts: PromptSet,
+        values: Mapping[str, Any],
+        recipe: Recipe,
+        after: Mapping[str, str],
+    ) -> FitKey:
+        """What may change the fit; ``values``: those that it can read, ``after``: keys of the fits below."""
+        method, dataset, backbone = place.method, place.dataset, place.backbone
+        return FitKey(
             method=method.name,
             version=method.version,
-            settings=early,
+            settings=dict(values),
             recipe=asdict(recipe),
             dataset=dataset.digest,
-            draw=draw.digest,
+            draw=self._draw(dataset, place.shots, place.seed).digest,
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,
@@ -252,42 +289,24 @@ class _Planner:
             prompts=prompts.digest,
             protocol=self.request.protocol,
             encode_dtype=backbone.dtype,
-            after={role: fit.key for role, fit in after.items()},
+            after=dict(after),
             source=self.registry.digests.get(canonical(method.name), ""),
             sentences=not prompts.templates,
             engine=keys.ENGINE,
         )
-        cell = Cell(
-            method=method.name,
-            dataset=dataset.name,
+
+    def _cell(self, place: _Place, prompts: PromptSet, preset: str) -> Cell:
+        """The names of the coordinates."""
+        return Cell(
+            method=place.method.name,
+            dataset=place.dataset.name,
             shots=place.shots,
             seed=place.seed,
-            backbone=backbone.name,
+            backbone=place.backbone.name,
             prompts=prompts.name,
             protocol=self.request.protocol,
             preset=preset,
         )
-        changed_early, changed_late = settings.by_time(method, changed)
-        fit = Planned(
-            cell=cell,
-            method=method,
-            settings=values,
-            recipe=recipe,
-            facts=facts,
-            dataset=dataset,
-            draw=draw,
-            prompts=prompts,
-            backbone=backbone,
-            after=after,
-            parts=parts,
-            key=parts.digest(),
-            where=places.folder(
-                self.request.results, self.homes[backbone.digest], dataset.spec.name, method.name
-            ),
-            changed=changed_early,
-            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
-        )
-        return fit, late, changed_late
 
     def _note_other_names(self, known: Planned, again: Planned) -> None:
         """One fit was asked for under two names: note what bears both."""

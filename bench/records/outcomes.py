@@ -7,8 +7,8 @@ Legend: n test images, C evaluations whose predictions are columns of one packed
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import files
 from bench.records import codec
 from bench.records.types import EvaluationRecord
 from bench.unpack import GIB, Torn, npz
@@ -24,7 +25,7 @@ _TOP = 5
 _ROUNDING = 1e-9
 _HEADERS = 4096  # bytes of the headers of an npz file's arrays, at most
 
-Stamp = tuple[int, int, int, int]
+Stamp = files.Stamp
 
 
 class Outcome(NamedTuple):
@@ -36,12 +37,10 @@ class Outcome(NamedTuple):
 
 
 def stamp(file: str | Path) -> Stamp | None:
-    """What changes with a file even where the time that it shows was set back; None where there is none."""
-    try:
-        stat = os.stat(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+    """``files.stamp``, None where there is no such file."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return files.stamp(file)
+    return None
 
 
 def _arrays(file: Path, n: int, top5: bool) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ from bench.clip.vocabulary import untrained_tokens, why_equal
 from bench.data import seen
 from bench.data.dataset import Dataset, Items
 from bench.errors import BenchError, UnreadableImage
-from bench.features.decode import unreadable
+from bench.features.decode import default_workers, unreadable
 from bench.features.encode import EncodeReport, encode, in_pieces, keys, stream
 from bench.features.store import FeatureStore
 from bench.features.wanted import Wanted, outstanding
@@ -163,7 +163,11 @@ class Session:
     ) -> dict[str, UnreadableImage]:
         """The wanted images that the store lacks and that cannot be read, with their errors, by path."""
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
-        return unreadable(dataset.source, dict.fromkeys(path for piece in pieces for path in piece.paths))
+        workers = self.workers
+        if workers is None:  # processes where ``encode`` has taken some: of what is left there may be few
+            workers, _ = default_workers(sum(len(w.paths) * len(w.views) for w in wanted))
+        paths = dict.fromkeys(path for piece in pieces for path in piece.paths)
+        return unreadable(dataset.source, paths, workers)
 
     def lacks(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]

@@ -6,6 +6,8 @@ Worker processes import this file, so its top imports no torch.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,11 @@ from bench.lazy import torch
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """Noise keyed by the path; each opening writes one line to ``log``, from whatever process it is in."""
+    """Noise keyed by the path; each opening writes one line to ``log``, from whatever process it is in.
+
+    Names that begin with ``broken`` and ``missing`` cannot be read, ``deadly`` ends the process, ``once``
+    only the first time.
+    """
 
     log: Path
     side: int = 40
@@ -32,6 +38,8 @@ class NoiseSource:
             file.write(f"{path} {'torch' if 'torch' in sys.modules else 'light'}\n")
         if path.startswith("broken"):
             raise BenchError(f"cannot read the image {path}: it is broken")
+        if path.startswith("deadly") or (path.startswith("once") and self.opened().count(path) == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
         if path.startswith("missing"):
             raise FileNotFoundError(path)
         seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4])

@@ -116,6 +116,46 @@ def test_without_locks_clear_deletes_and_says_so(
     assert FeatureStore(store.root).clear() == Cleared(0, ())
 
 
+def test_a_store_of_several_users_lets_all_of_them_lock(store: FeatureStore) -> None:
+    before = os.umask(0o077)
+    try:
+        store.root.mkdir()
+        fill(store)
+        assert (store.root / users.FILE).stat().st_mode & 0o777 == 0o600, "nobody else may write here"
+        store.close()
+        store.root.chmod(0o777)
+        fill(store, key=replace(KEY, tap="pooled"))
+        assert (store.root / users.FILE).stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
+def test_a_file_of_locks_that_is_read_only_still_says_what_is_in_use(
+    store: FeatureStore, other: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a second user has it."""
+    fill(store)
+    store.close()
+    original = os.open
+
+    def refuse(path, how, *mode, **places) -> int:
+        if Path(path).name == users.FILE and how & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, how, *mode, **places)
+
+    monkeypatch.setattr(os, "open", refuse)
+    reader = other(f"store.read(KEY, PATHS); {SAY}")
+    assert reader.says("there")
+    assert [s.key for s in store.clear().left] == [KEY]
+    reader.process.kill()
+    reader.process.wait(30)
+    with store.encoding(KEY, print):
+        waiter = other(WAITER)
+        assert waiter.says("waits"), "it shares what it cannot have alone"
+    assert waiter.says("goes on")
+    assert store.users.works and store.clear().left == ()
+
+
 WAITER = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,54 @@
+"""What a plugin's recipe holds and raises: its failure alone, and NumPy's numbers are numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.errors import BenchError, MissingData
+from bench.interface import Facts, Method, Recipe
+from bench.plan import asking
+
+FACTS = Facts(1, 2, 2, 4, "default", "rn", "quick")
+
+
+def asked(recipe: Recipe | Exception, plugin: bool = True) -> Recipe:
+    class Probe(Method):
+        name = "probe"
+        title = "Probe"
+
+        def recipe(self, settings: Mapping[str, Any], facts: Facts) -> Recipe:
+            if isinstance(recipe, Recipe):
+                return recipe
+            os.environ["BENCH_CACHE"] = "changed"
+            raise recipe
+
+    return asking.recipe(Probe(), {}, FACTS, "standard", plugin)[0]
+
+
+def test_numpy_numbers_in_a_recipe() -> None:
+    made = Recipe(fixed={"a": np.float32(0.5)}, search={"a": (np.float32(0.5), np.int64(2))})
+    assert asked(made) == made
+
+
+def test_what_has_no_json_in_a_recipe() -> None:
+    with pytest.raises(asking.Unplanned, match=r"recipe of probe fails: .*object"):
+        asked(Recipe(fixed={"a": object()}))
+
+
+def test_a_bench_error_of_a_plugin_blocks_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "before")
+    with pytest.raises(asking.Unplanned, match=r"^recipe of probe fails: no such thing$"):
+        asked(BenchError("no such thing"))
+    assert os.environ["BENCH_CACHE"] == "before"
+
+
+@pytest.mark.parametrize(("error", "plugin"), [(MissingData("none here"), True), (BenchError("odd"), False)])
+def test_what_is_no_failure_of_the_method_stays(error: BenchError, plugin: bool) -> None:
+    with pytest.raises(type(error)) as raised:
+        asked(error, plugin)
+    assert raised.value is error
