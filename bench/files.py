@@ -34,19 +34,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises OSError that names ``path``, or the folder above it that cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(path, data)
-    except OSError as error:  # it names the temporary file, or none where the disk is full
-        error.filename, error.filename2 = str(path), None
-        raise
+    _named(path, data)
 
 
 def write_new(path: Path, data: bytes) -> None:
     """``write_bytes`` where ``path`` is not there yet: of several processes at once, one writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
-        _write(path, data, _link)
+        _named(path, data, _link)
+
+
+def _named(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(path, data, put)
+    except OSError as error:  # it names the temporary file, or none where the disk is full
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _link(temporary: str, path: Path) -> None:
@@ -54,7 +56,7 @@ def _link(temporary: str, path: Path) -> None:
     os.unlink(temporary)
 
 
-def _write(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
+def _write(path: Path, data: bytes, put: Callable[[str, Path], None]) -> None:
     file, temporary = _begun(path)
     try:
         with file:

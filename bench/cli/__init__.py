@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +32,7 @@ _MENDS = {
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
     errno.EIO: "check the disk, or name another place (--results, --cache, --out)",
 }
+_LEAVE = 10.0  # seconds that the interpreter gets for its end
 _ELSE = "mend that, or name another place (--results, --cache, --out)"
 
 
@@ -55,7 +58,19 @@ def main() -> None:
     finally:
         streams.silence()
         signals.let_go()
+    _no_longer_than(_LEAVE, code)
     sys.exit(code)
+
+
+def _no_longer_than(seconds: float, code: Code | int) -> None:
+    """End the process then: the interpreter would wait for a thread that a plugin has left, for ever."""
+
+    def leave() -> None:
+        time.sleep(seconds)
+        _say("a thread that a plugin or a library has begun does not end, and is left behind", Code.GOOD)
+        streams.leave(code)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _run() -> int:

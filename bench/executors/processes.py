@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from bench.run.outcome import Now, Outcome, Watch
 _CELLS_PER_JOB = 16  # a worker takes seconds to start: fewer cells than this are not worth one more
 _MOST = 4  # each holds a model and the features of its round
 _TRIES = 2
+_AT = "at this cell"
 _LOOK = 1.0  # seconds between looks at what the workers are at, where somebody watches
 
 
@@ -215,7 +217,7 @@ class Processes:
                 if self.deaths[t.fit.key] < _TRIES:
                     self.again.append(_Portion([t], portion.deadline))
                 else:
-                    failed.append((t, _death("at this cell", died)))
+                    failed.append((t, _death(_AT, died)))
         return Done(failed=failed)
 
     def finish(self) -> Iterator[Done]:
@@ -249,4 +251,6 @@ class Processes:
 
 
 def _death(where: str, died: Died) -> BenchError:
-    return BenchError(f"its worker process died twice {where} ({died}); try --jobs 1")
+    memory = died.code is not None and -died.code == signal.SIGKILL
+    mend = "leave that method out, or mend it" if where == _AT and not memory else "try --jobs 1"
+    return BenchError(f"its worker process died twice {where} ({died}): {mend}")

@@ -185,7 +185,7 @@ class _Room:
         )
         if need and need > (free := self._store.free()):
             raise BenchError(
-                f"the features need {need / 1e9:.1f} GB in {self._store.root}, "
-                f"where {free / 1e9:.1f} GB are free: "
+                f"the features need {need / 1e6:,.1f} MB in {self._store.root}, "
+                f"where {free / 1e6:,.1f} MB are free: "
                 "pass --cache DIR on a larger disk, or clear old features with `bench cache clear`"
             )

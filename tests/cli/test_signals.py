@@ -96,3 +96,18 @@ def test_in_the_last_moments_no_traceback_is_shown() -> None:
     process = command(late + quiet + "from bench.cli import main\nmain()")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == b"" and process.returncode == -signal.SIGINT
+
+
+def test_a_thread_that_does_not_end_is_left_behind() -> None:
+    code = """
+import threading, time
+from bench import cli, suite
+cli._LEAVE = 1.0
+threading.Thread(target=time.sleep, args=(100,)).start()
+print("there", flush=True)
+cli.main()
+"""
+    process = command(code)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"pocket" in out
+    assert said == b"bench: a thread that a plugin or a library has begun does not end, and is left behind\n"

@@ -87,14 +87,19 @@ def done(way: Any) -> tuple[list[str], dict[str, str]]:
 
 
 def test_the_cell_that_a_worker_dies_at_fails_after_its_second_try_alone(way: Any) -> None:
-    for code, why in ((-9, "SIGKILL: out of memory?"), (-11, "SIGSEGV"), (0, "exit code 0")):
+    without = "leave that method out, or mend it"
+    for code, why, mend in (
+        (-9, "SIGKILL: out of memory?", "try --jobs 1"),
+        (-11, "SIGSEGV", without),
+        (0, "exit code 0", without),
+    ):
         two = way(serving(lambda key, keys: key == "b", code))
         two.submit([cell("a"), cell("b"), cell("c")], None)
         two.submit([cell("d"), cell("e")], None)
         assert not two.room()
         ended, failed = done(two)
         assert ended == ["a", "c", "d", "e"]
-        told = f"its worker process died twice at this cell ({why}); try --jobs 1"
+        told = f"its worker process died twice at this cell ({why}): {mend}"
         assert failed == {"b": told}, "what is told of a signal stays a guess, also in the record"
         assert sorted(two.sent) == [["a", "b", "c"], ["b"], ["c"], ["d", "e"]]
 
