@@ -195,8 +195,8 @@ class _Crew:
     def end(self) -> None:
         """End them, whatever they are at."""
         with self.lock:
-            self.ended = True
-        for child in self.all:
+            self.ended, living = True, tuple(self.all)
+        for child in living:
             child.end()
 
     def _start(self) -> Child:
