@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import process
+from bench import process, replaced
 
 CHANGES: dict[str, Callable[[], object]] = {
     "Python's global random generator": lambda: random.seed(1),
@@ -49,7 +49,7 @@ def test_each_part(name: str) -> None:
 
 def test_every_part_is_tried() -> None:
     silent = {"the filters of warnings"}
-    assert process.held().keys() - silent - {"the GPU's global random generator"} == CHANGES.keys()
+    assert process.held().parts.keys() - silent - {"the GPU's global random generator"} == CHANGES.keys()
 
 
 def test_filters_and_new_variables_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_filters_and_new_variables_go_without_a_word(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("BENCH_NEW", "1")
     warnings.simplefilter("error")
     assert process.put_back(before) == []
-    assert warnings.filters == before["the filters of warnings"] and os.environ["BENCH_NEW"] == "1"
+    assert warnings.filters == before.parts["the filters of warnings"] and os.environ["BENCH_NEW"] == "1"
 
 
 def test_a_name_that_hides_an_inherited_one() -> None:
@@ -68,12 +68,12 @@ def test_a_name_that_hides_an_inherited_one() -> None:
     class Below(Base):
         pass
 
-    names = process.Names({"Below": Below})
+    names = replaced.Names({"Below": Below})
     before = names.held()
     Below.new = lambda self: 3  # type: ignore[attr-defined]
     Below.one = lambda self: 2  # type: ignore[method-assign,assignment]
-    assert names.put_back(before) == ["Below.one"] and Below().one() == 1
-    assert names.put_back(before) == []
+    assert replaced.put_back(before) == ["Below.one"] and Below().one() == 1
+    assert replaced.put_back(before) == []
 
 
 def test_replaced_functions() -> None:
@@ -84,11 +84,11 @@ def test_replaced_functions() -> None:
         return 2
 
     owner = SimpleNamespace(one=one, two=two, number=3)
-    names = process.Names({"owner": owner})
+    names = replaced.Names({"owner": owner})
     before = names.held()
     owner.new, owner.number = one, 4
-    assert names.put_back(before) == []
+    assert replaced.put_back(before) == []
     owner.one = two
     del owner.two
-    assert names.put_back(before) == ["owner.one", "owner.two"]
-    assert (owner.one, owner.two) == (one, two) and names.put_back(before) == []
+    assert replaced.put_back(before) == ["owner.one", "owner.two"]
+    assert (owner.one, owner.two) == (one, two) and replaced.put_back(before) == []

@@ -236,7 +236,7 @@ class _Planner:
         )
         batches.check(method, values)
         plugin = bool(self.registry.digests.get(canonical(method.name)))
-        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
+        recipe, learned, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
         early, late = settings.by_time(method, values)
         parts = FitKey(
             method=method.name,
@@ -273,6 +273,7 @@ class _Planner:
             method=method,
             settings=values,
             recipe=recipe,
+            learned=learned,
             facts=facts,
             dataset=dataset,
             draw=draw,
