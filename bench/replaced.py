@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
+from types import ModuleType
 from typing import Any
 
-_CODE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, type)
 _METHODS = "bench.methods"
 _LIBRARIES = ("numpy.random", "torch", "torch.nn.functional")
 
@@ -43,7 +42,7 @@ class _Owner:
             return []
         new = vars(self.owner).keys() - self.known
         below = [vars(base) for base in self.owner.__mro__[1:]]
-        hiding = sorted(key for key in new if any(isinstance(names.get(key), _CODE) for names in below))
+        hiding = sorted(key for key in new if any(_code(names.get(key)) for names in below))
         for key in hiding:
             delattr(self.owner, key)
         self.known.update(new - set(hiding))
@@ -64,7 +63,7 @@ class Names:
         """Look at these owners too, as they are now; one that is known is not looked at anew."""
         for name, owner in owners.items():
             if name not in self.owners or self.owners[name].owner is not owner:
-                keys = [key for key, value in vars(owner).items() if isinstance(value, _CODE)]
+                keys = [key for key, value in vars(owner).items() if _code(value)]
                 # of one, itemgetter makes no tuple
                 take = operator.itemgetter(*keys, *keys[:1]) if keys else lambda names: ()
                 self.owners[name] = _Owner(name, owner, keys, take)
@@ -93,7 +92,7 @@ def put_back(before: Held) -> list[str]:
             continue
         for key, value in zip(owner.keys, old, strict=False):
             other = vars(owner.owner).get(key)
-            if other is not value and not _of_its_own(owner.name, other):
+            if other is not value and not _of_its_own(owner.name, key, other):
                 setattr(owner.owner, key, value)
                 changed.append(f"{owner.name}.{key}")
     return changed
@@ -172,6 +171,12 @@ def _classes(base: type[Any]) -> Iterator[type[Any]]:
         yield from _classes(cls)
 
 
-def _of_its_own(owner: str, value: Any) -> bool:
+def _code(value: Any) -> bool:
+    return callable(value) or isinstance(value, classmethod | property)
+
+
+def _of_its_own(owner: str, key: str, value: Any) -> bool:
+    """Whether a library put its own function into its own place, as one that wraps the old."""
     module = str(getattr(value, "__module__", ""))
-    return module.split(".")[0] == owner.split(".")[0] and not module.startswith(_METHODS)
+    own = module.split(".")[0] == owner.split(".")[0] and not module.startswith(_METHODS)
+    return own and getattr(value, "__name__", key) == key

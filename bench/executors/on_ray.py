@@ -14,6 +14,8 @@ done is begun again when its node dies, and its files come back, through memory,
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -173,6 +175,7 @@ def _connected(address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise BenchError("--executor ray needs Ray: pip install 'fewshot-clip-bench[ray]'") from error
+    ends = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -180,6 +183,12 @@ def _connected(address: str | None) -> Any:
         raise BenchError(
             f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
         ) from error
+    finally:
+        # Ray takes SIGTERM for itself, and aborts the process where it comes while the program is in Ray
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ends.items():
+                if handler is not None:
+                    signal.signal(number, handler)
     return ray
 
 

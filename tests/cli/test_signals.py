@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+
+from bench.executors import on_ray
 
 HANG = """
 import time
@@ -18,6 +23,21 @@ def names():
         time.sleep(60)
     finally:
         {last}
+suite.names = names
+from bench.cli import main
+main()
+"""
+# At work on a cluster of Ray's on this machine.
+AT_RAY = """
+import os, time
+os.environ["RAY_TMPDIR"], os.environ["RAY_USAGE_STATS_ENABLED"] = "/tmp", "0"
+from bench import suite
+from bench.executors import on_ray
+def names():
+    ray = on_ray._connected(None)
+    task = ray.remote(lambda: time.sleep(120)).remote()
+    print("there", flush=True)
+    ray.wait([task])
 suite.names = names
 from bench.cli import main
 main()
@@ -81,3 +101,28 @@ def test_in_the_last_moments_no_traceback_is_shown() -> None:
     process = command(late + quiet + "from bench.cli import main\nmain()")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == b"" and process.returncode == -signal.SIGINT
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+def test_sigterm_ends_a_command_that_waits_for_ray_in_one_line() -> None:
+    process = command(AT_RAY)
+    time.sleep(1)  # until it waits
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]  # after what Ray says of its start
+    assert said.endswith(LINE) and b"Traceback" not in said and process.returncode == 130, said
+
+
+def test_ray_does_not_keep_the_signals_that_end_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        for number in ENDS:
+            signal.signal(number, signal.SIG_IGN)
+
+    before = [signal.getsignal(number) for number in ENDS]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    try:
+        on_ray._connected(None)
+        assert [signal.getsignal(number) for number in ENDS] == before
+    finally:
+        for number, handler in zip(ENDS, before, strict=True):
+            signal.signal(number, handler)
