@@ -176,7 +176,7 @@ def _code(value: Any) -> bool:
 
 
 def _of_its_own(owner: str, key: str, value: Any) -> bool:
-    """Whether a library put its own function into its own place, as one that wraps the old."""
+    """Whether a library put its own into its own place: a function that wraps the old, or another class."""
     module = str(getattr(value, "__module__", ""))
     own = module.split(".")[0] == owner.split(".")[0] and not module.startswith(_METHODS)
-    return own and getattr(value, "__name__", key) == key
+    return own and (isinstance(value, type) or getattr(value, "__name__", key) == key)
