@@ -1,25 +1,26 @@
 """What code could change for everybody in its process: noticed, and put back. (no torch, unless it is here)
 
-Generators, modes, threads, the environment, and functions that somebody replaced. Of libraries only what has
-been imported is looked at. Not seen: what a C library holds, files, open handles, and whatever is found by
-walking through the memory of others.
+Generators, modes, threads, the environment; functions that somebody replaced are in ``bench.replaced``. Of
+libraries only what has been imported is looked at. Not seen: what a C library holds, files, open handles, and
+whatever is found by walking through the memory of others.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import os
 import random
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType
 from typing import Any
+
+from bench import replaced
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class _Part:
 
     ``fresh``: what it is in a library that was just imported, where that is known and matters. ``said``:
     whether a change, from the old to the new, is anybody's fault. ``slow``: reading it takes 10 us or more.
+    ``imports``: libraries change it when they are imported, and who imports one cannot help it.
     """
 
     read: Callable[[], Any]
@@ -35,96 +37,70 @@ class _Part:
     fresh: Any = None
     said: Callable[[Any, Any], bool] = lambda old, now: True
     slow: bool = False
+    imports: bool = False
 
 
-Held = dict[str, Any]  # what a process held at one moment, by the name of the part
+@dataclass(frozen=True)
+class Held:
+    """What a process held at one moment, by the name of the part, and how many modules it had.
 
+    ``every``: parts that take longer to read are among them.
+    """
 
-_CODE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, type)
+    parts: dict[str, Any]
+    every: bool
+    modules: int
 
 
 def held(every: bool = True) -> Held:
     """What this process holds now; not ``every``: without what takes longer to read."""
-    return {name: part.read() for name, part in _parts().items() if every or not part.slow}
+    parts = {name: part.read() for name, part in _parts().items() if every or not part.slow}
+    return Held(parts, every, len(sys.modules))
 
 
-def put_back(before: Held) -> list[str]:
+def put_back(before: Held, own: Collection[str] = ()) -> list[str]:
     """Everything as it was ``before``; the names of what had been changed.
 
-    Added environment variables stay, and filters of warnings go without a word, for importing a library adds
-    some.
+    Some goes without a word: added environment variables, which stay, filters of warnings, and what libraries
+    do to the process when they are imported, if one was meanwhile. ``own``: modules that are no library.
     """
     changed = []
+    library = _imported_since(before.modules, own)
     for name, part in _parts().items():
-        old = before.get(name, part.fresh)
-        if old is None:  # not looked at, or a library that was imported since, whose state says nothing
+        if name not in before.parts and part.slow and not before.every:
+            continue
+        old = before.parts.get(name, part.fresh)
+        if old is None:  # not there, or of a library that was imported since, whose state says nothing
             continue
         now = part.read()
         if old is not now and old != now:
             part.write(old)
-            if part.said(old, now):
+            if part.said(old, now) and not (part.imports and library):
                 changed.append(name)
     return changed
 
 
-class Names:
-    """The functions and classes that modules and classes hold, to tell who replaced one of another's."""
+@contextmanager
+def kept(functions: bool = True, own: Collection[str] = ()) -> Iterator[list[str]]:
+    """Around somebody's code: what it changed for everybody is put back, and is in the list afterwards.
 
-    def __init__(self, owners: Mapping[str, Any]) -> None:
-        self.owners = []
-        self.classes = {name: owner for name, owner in owners.items() if isinstance(owner, type)}
-        self.known = {owner: set(vars(owner)) for owner in self.classes.values()}
-        for name, owner in owners.items():
-            keys = [key for key, value in vars(owner).items() if isinstance(value, _CODE)]
-            if len(keys) > 1:  # of fewer, itemgetter makes no tuple
-                self.owners.append((name, owner, keys, operator.itemgetter(*keys)))
-
-    def held(self) -> list[tuple[Any, ...] | None]:
-        """What the names hold now."""
-        return [_read(owner, take) for _, owner, _, take in self.owners]
-
-    def put_back(self, before: list[tuple[Any, ...] | None]) -> list[str]:
-        """The names that hold something else than ``before``, which they hold again.
-
-        New names are let be, unless they hide what a class has inherited, and so is what a library replaces
-        by something of its own.
-        """
-        changed = [f"{name}.{key}" for name, owner in self.classes.items() for key in self._hiding(owner)]
-        for (name, owner, keys, take), old in zip(self.owners, before, strict=True):
-            now = _read(owner, take)
-            if old is None or (now is not None and all(map(operator.is_, old, now))):
-                continue
-            for key, value in zip(keys, old, strict=True):
-                other = vars(owner).get(key)
-                if other is not value and not _of_its_own(name, other):
-                    setattr(owner, key, value)
-                    changed.append(f"{name}.{key}")
-        return changed
-
-    def _hiding(self, owner: type) -> list[str]:
-        """The new names of a class that hid inherited functions; they are gone."""
-        known = self.known[owner]
-        if len(vars(owner)) <= len(known):
-            return []
-        new = {key: value for key, value in vars(owner).items() if key not in known}
-        inherited = {key for base in owner.__mro__[1:] for key in vars(base)}
-        hiding = [key for key, value in new.items() if key in inherited and isinstance(value, _CODE)]
-        for key in hiding:
-            delattr(owner, key)
-        known.update(new.keys() - set(hiding))
-        return hiding
+    ``functions``: those that it replaced too. ``own``: as for ``put_back``.
+    """
+    changed: list[str] = []
+    before = held()
+    around: AbstractContextManager[list[str]] = replaced.kept() if functions else nullcontext([])
+    with around as names:
+        try:
+            yield changed
+        finally:
+            changed += put_back(before, own)
+    changed += names
 
 
-def _read(owner: Any, take: Callable[[Any], tuple[Any, ...]]) -> tuple[Any, ...] | None:
-    try:
-        return take(vars(owner))
-    except KeyError:  # one of them was taken away
-        return None
-
-
-def _of_its_own(owner: str, value: Any) -> bool:
-    module = str(getattr(value, "__module__", ""))
-    return module.split(".")[0] == owner.split(".")[0] and not module.startswith("bench.methods")
+def _imported_since(count: int, own: Collection[str]) -> bool:
+    """Whether a module has joined the first ``count`` that belongs neither to the program nor to ``own``."""
+    new = {name.partition(".")[0] for name in list(sys.modules)[count:]}  # new ones come last
+    return bool(new - {"bench", *own})
 
 
 def _parts() -> Mapping[str, _Part]:
@@ -191,6 +167,19 @@ def _signals_back(old: tuple[Any, ...]) -> None:
         signal.setitimer(signal.ITIMER_REAL, left, timer.every)
 
 
+def _folder() -> str | None:
+    """The working folder; None where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _folder_back(old: str) -> None:
+    with suppress(OSError):  # somebody else may have moved or deleted it
+        os.chdir(old)
+
+
 def _tiny() -> bool:
     """Whether the processor rounds the smallest numbers to zero (torch.set_flush_denormal)."""
     return sys.float_info.min * 0.5 == 0.0
@@ -211,17 +200,20 @@ _PYTHON = {
         _environment_back,
         said=lambda old, now: any(now.get(key) != value for key, value in old.items()),
         slow=True,
+        imports=True,
     ),
     "the filters of warnings": _Part(
         lambda: list(warnings.filters), _filters_back, said=lambda old, now: False
     ),
-    "Python's global random generator": _Part(random.getstate, random.setstate, slow=True),
-    "the working folder": _Part(os.getcwd, os.chdir),
-    "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit),
+    "Python's global random generator": _Part(random.getstate, random.setstate, slow=True, imports=True),
+    "the working folder": _Part(_folder, _folder_back, said=lambda old, now: _folder() == old),
+    "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit, imports=True),
     # A method may have set the timer for a moment of its own; handlers are the program's alone.
-    "the signal handlers": _Part(_signals, _signals_back, said=lambda old, now: old[1:] != now[1:]),
+    "the signal handlers": _Part(
+        _signals, _signals_back, said=lambda old, now: old[1:] != now[1:], imports=True
+    ),
     "the standard streams": _Part(lambda: (sys.stdout, sys.stderr), _streams_back),
-    "how the processor rounds tiny numbers": _Part(_tiny, _tiny_back),
+    "how the processor rounds tiny numbers": _Part(_tiny, _tiny_back, imports=True),
 }
 
 
@@ -239,9 +231,9 @@ def _numpy() -> dict[str, _Part]:
         everybodys.set_state((name, np.frombuffer(key, np.uint32), *rest))
 
     return {
-        "NumPy's global random generator": _Part(state, back, slow=True),
+        "NumPy's global random generator": _Part(state, back, slow=True, imports=True),
         "NumPy's handling of errors": _Part(
-            lambda: tuple(np.geterr().items()), lambda old: np.seterr(**dict(old))
+            lambda: tuple(np.geterr().items()), lambda old: np.seterr(**dict(old)), imports=True
         ),
     }
 
@@ -273,7 +265,7 @@ def _torch() -> dict[str, _Part]:
         torch.backends.cudnn.benchmark = old[5]
 
     return {
-        "torch's global random generator": _Part(generator, generator_back, slow=True),
+        "torch's global random generator": _Part(generator, generator_back, slow=True, imports=True),
         "torch's default dtype": _Part(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
         "torch's default device": _Part(_device, torch.set_default_device, "cpu", slow=True),
         "torch's number of threads": _Part(torch.get_num_threads, torch.set_num_threads),

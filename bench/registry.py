@@ -9,7 +9,8 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ from bench import process, sources
 from bench.errors import BenchError, said
 from bench.files import digest
 from bench.interface import DENSE, LAYER3, PIXELS, POOLED, PREPROJ, TOKENS, Method
-from bench.names import canonical, nearest, quoted, short, shown
+from bench.names import canonical, few, nearest, quoted, short, shown
 from bench.paths import methods_dir
 from bench.sources import METHODS
 
@@ -54,29 +55,27 @@ def load_file(file: Path) -> ModuleType:
     """
     if not own(file):
         return _plugin(file)
-    with _loading(str(file)):
+    with _loading(str(file), plugin=False):
         return importlib.import_module(f"{METHODS}.{file.stem}")
 
 
 @contextmanager
-def _loading(source: str) -> Iterator[None]:
+def _loading(source: str, plugin: bool = True, own: Collection[str] = ()) -> Iterator[None]:
     """Around the import of a method: raises BenchError for whatever it raises, and for what it leaves behind.
 
-    Ctrl-C stays what it is. A seed that is set for everybody is put back without a word.
+    Ctrl-C stays what it is. A seed that is set for everybody is put back without a word. ``plugin``: it is
+    looked at more closely than one of the program's own. ``own``: top-level names of its own modules.
     """
-    before = process.held()
     try:
-        yield
-    except KeyboardInterrupt:
+        with process.kept(plugin, own) as changed:
+            yield
+    except (KeyboardInterrupt, BenchError):
         raise
     except BaseException as error:
-        process.put_back(before)
-        if isinstance(error, BenchError):
-            raise
         raise BenchError(f"{shown(source)}: cannot be imported: {said(error)}") from error
-    if changed := [name for name in process.put_back(before) if "generator" not in name]:
+    if changed := [name for name in changed if "generator" not in name]:
         raise BenchError(
-            f"{shown(source)}: changes {' and '.join(changed)} when it is imported, for all methods; "
+            f"{shown(source)}: changes {few(changed, between=' and ')} when it is imported, for all methods; "
             "it was put back: take that out of the file"
         )
 
@@ -102,7 +101,7 @@ def _plugin(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _loading(str(file)):
+        with _loading(str(file), own=sources.tops(file)):
             spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
@@ -169,7 +168,7 @@ def _check(cls: type[Method], source: str) -> None:
             raise BenchError(f'{source}: class {cls.__name__} needs a line  {attribute} = "..."')
     if not _NAME.fullmatch(cls.name):
         raise BenchError(
-            f"{source}: {quoted([cls.name])} cannot name a method: use letters, digits and hyphens, "
+            f"{source}: {quoted([cls.name])} cannot name a method: use letters, digits, hyphens and +, "
             "at most 64 of them, as in my-probe"
         )
     for attribute, (want, good) in _FIELDS.items():
@@ -190,7 +189,8 @@ def _check(cls: type[Method], source: str) -> None:
 
 
 def _line(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
+    """Whether a text is one line: no line breaks, control characters or halves of characters."""
+    return isinstance(value, str) and not any(unicodedata.category(c) in _BREAKS for c in value)
 
 
 def _names(value: object) -> bool:
@@ -228,6 +228,7 @@ def _some_of(known: Sequence[str]) -> tuple[str, Callable[[object], bool]]:
     return want, lambda value: isinstance(value, tuple | list) and all(v in known for v in value)
 
 
+_BREAKS = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")  # underscores are hyphens (bench.names.canonical)
 _TEXTS, _NUMBERS = "a tuple of names", "a dictionary of values by name (flags, numbers, words and tuples)"
 _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
@@ -267,7 +268,7 @@ class Registry:
         """Register one method class. BenchError when its name is taken or its fields are incomplete."""
         _check(cls, source)
         key = canonical(cls.name)
-        with _loading(source):
+        with _loading(source, plugin=bool(digest)):
             method = cls()
         if key in self.methods and self.sources[key] != source:
             raise BenchError(
@@ -315,7 +316,7 @@ def _try(registry: Registry, source: str, name: str, add: Callable[[], None]) ->
 
 
 def _installed(registry: Registry, point: EntryPoint) -> None:
-    with _loading(point.value):
+    with _loading(point.value, own=[point.module.partition(".")[0]]):
         cls = point.load()
     if not (inspect.isclass(cls) and issubclass(cls, Method)):
         raise BenchError(f"{point.value}: no method; an entry point names a class that derives from Method")

@@ -20,7 +20,9 @@ from bench.files import digest, sha256_file
 from bench.paths import methods_dir
 
 METHODS = "bench.methods"
-_codes: dict[type, str] = {}  # by method class; a plugin that is loaded anew has another class
+# By method class; a plugin that is loaded anew has another class.
+_codes: dict[type, str] = {}
+_tops: dict[type, set[str]] = {}
 # Of a syntax tree: what computes nothing, and the nodes whose first statement may be a docstring.
 _ASIDE = ("ctx", "kind", "type_comment", "annotation", "returns")
 _WITH_DOCSTRING = ("Module", "ClassDef", "FunctionDef", "AsyncFunctionDef")
@@ -167,6 +169,21 @@ def own_modules(file: Path) -> list[Path]:
                 modules.add(other)
                 waiting.append(other)
     return sorted(modules)
+
+
+def tops(file: Path) -> set[str]:
+    """The top-level names of a plugin's own modules besides itself."""
+    return {name.partition(".")[0] for name in names(file)}
+
+
+def tops_of(method: object) -> set[str]:
+    """The top-level names of the modules that belong to a method, of an installed package its own."""
+    cls = type(method)
+    if cls not in _tops:
+        top = cls.__module__.partition(".")[0]
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        _tops[cls] = {top} if top != "bench" or file is None else tops(Path(file))
+    return _tops[cls]
 
 
 def names(file: Path) -> dict[str, Path]:

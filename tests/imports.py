@@ -15,7 +15,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = {"children", "errors", "files", "lazy", "names", "paths", "process", "typed", "unpack"}  # one room
+GROUND = {
+    "children",
+    "errors",
+    "files",
+    "lazy",
+    "names",
+    "paths",
+    "process",
+    "replaced",
+    "typed",
+    "unpack",
+}  # one room
 FACE = {"__init__", "__main__"}  # the lazy public face, and `python -m bench`
 # The rooms from the ground up, and what each may import besides itself and the ground: only rooms above it.
 # "prompts.fill" allows that name of prompts alone. `stats` knows no other part of bench, the ground included.

@@ -9,7 +9,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_the_timer_goes_on_without_a_word() -> None:
 
 def test_every_part_is_tried() -> None:
     silent = {"the filters of warnings"}
-    assert process.held().keys() - silent - {"the GPU's global random generator"} == CHANGES.keys()
+    assert process.held().parts.keys() - silent - {"the GPU's global random generator"} == CHANGES.keys()
 
 
 def test_filters_and_new_variables_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,38 +93,49 @@ def test_filters_and_new_variables_go_without_a_word(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("BENCH_NEW", "1")
     warnings.simplefilter("error")
     assert process.put_back(before) == []
-    assert warnings.filters == before["the filters of warnings"] and os.environ["BENCH_NEW"] == "1"
+    assert warnings.filters == before.parts["the filters of warnings"] and os.environ["BENCH_NEW"] == "1"
 
 
-def test_a_name_that_hides_an_inherited_one() -> None:
-    class Base:
-        def one(self) -> int:
-            return 1
-
-    class Below(Base):
-        pass
-
-    names = process.Names({"Below": Below})
-    before = names.held()
-    Below.new = lambda self: 3  # type: ignore[attr-defined]
-    Below.one = lambda self: 2  # type: ignore[method-assign,assignment]
-    assert names.put_back(before) == ["Below.one"] and Below().one() == 1
-    assert names.put_back(before) == []
+def import_of_a_library(name: str) -> None:
+    """What OpenCV does to the environment when it is imported."""
+    sys.modules[name] = ModuleType(name)
+    os.environ["HOME"] = "/lib"
+    sys.setrecursionlimit(3_000)
 
 
-def test_replaced_functions() -> None:
-    def one() -> int:
-        return 1
+def test_what_a_library_does_when_it_is_imported_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    home, limit = os.environ["HOME"], sys.getrecursionlimit()
+    for name, own, said in (
+        ("a_library", (), []),
+        ("mine.part", ("mine",), ["the environment", "Python's recursion limit"]),
+        ("bench.methods.mine", (), ["the environment", "Python's recursion limit"]),
+    ):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))  # is taken out in the end
+        del sys.modules[name]
+        before = process.held()
+        import_of_a_library(name)
+        torch.set_default_dtype(torch.float64)
+        assert process.put_back(before, own) == [*said, "torch's default dtype"]
+        assert (os.environ["HOME"], sys.getrecursionlimit()) == (home, limit)
 
-    def two() -> int:
-        return 2
 
-    owner = SimpleNamespace(one=one, two=two, number=3)
-    names = process.Names({"owner": owner})
-    before = names.held()
-    owner.new, owner.number = one, 4
-    assert names.put_back(before) == []
-    owner.one = two
-    del owner.two
-    assert names.put_back(before) == ["owner.one", "owner.two"]
-    assert (owner.one, owner.two) == (one, two) and names.put_back(before) == []
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    before = process.held()
+    gone.rmdir()
+    assert process.put_back(before) == [], "nobody can go back"
+    before = process.held()
+    os.chdir(tmp_path)
+    assert process.put_back(before) == []
+
+
+def test_what_is_slow_to_read_is_left_alone_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    part = process._parts()["torch's default device"]
+    parts = {"slow": replace(part, read=lambda: read.append("slow") or "cpu")}
+    monkeypatch.setattr(process, "_parts", lambda: parts)
+    process.put_back(process.held(every=False))
+    assert read == []
+    assert process.put_back(process.Held({}, True, len(sys.modules))) == [] and read == ["slow"]

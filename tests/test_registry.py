@@ -42,6 +42,8 @@ FIELDS = {
     f"name = '{'a' * 65}'": "at most 64",
     "title = None": 'needs a line  title = "..."',
     "title = 'two\\nlines'": "title must be one line of text",
+    "cite = 'two\\u2028lines'": "cite must be one line of text",
+    "note = 'a\\x1b[31mb'": "note must be one line of text",
     "note = 7": "note must be one line of text, not 7",
     "version = 'one'": "version must be a whole number, not 'one'",
     "settings = ['lr']": "settings must be a dictionary of values",
@@ -63,6 +65,30 @@ FIELDS = {
 def test_odd_fields(line: str, tmp_path: Path) -> None:
     said = refused(plugin(tmp_path, f"{HEAD}{BODY}    {line}\n"))
     assert FIELDS[line] in said and "toy.py" in said, said
+
+
+def test_blanks_of_every_kind_are_text(tmp_path: Path) -> None:
+    line = "cite = 'Zhang\\u00a0et\\u202fal. \\u200e2022'"
+    assert with_plugins((plugin(tmp_path, f"{HEAD}{BODY}    {line}\n"),)).get("toy").cite.startswith("Zhang")
+
+
+LIBRARY = "import os\nos.environ['HOME'] = '/lib'\n"
+
+
+def test_what_a_library_changes_is_not_the_plugins_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenCV does, unless it is a module of the plugin's own."""
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "site" / "a_made_library.py").write_text(LIBRARY)
+    (tmp_path / "a_made_part.py").write_text(LIBRARY)
+    home = os.environ["HOME"]
+    assert with_plugins((plugin(tmp_path, f"import a_made_library\n{HEAD}{BODY}"),)).get("toy")
+    assert os.environ["HOME"] == home
+    assert "changes the environment" in refused(plugin(tmp_path, f"import a_made_part\n{HEAD}{BODY}"))
+    assert os.environ["HOME"] == home
 
 
 FILES: dict[str, tuple[str | bytes, str]] = {

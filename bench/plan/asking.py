@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
-from bench import process
+from bench import process, sources
 from bench.errors import BenchError, MissingData, said
 from bench.files import digest
 from bench.interface import Facts, LearnedText, Method, Recipe
+from bench.names import few
 from bench.plan import batches, protocols
 from bench.records.keys import plain
 
@@ -24,44 +25,48 @@ class Unplanned(BenchError):
 
 def recipe(
     method: Method, values: Mapping[str, Any], facts: Facts, protocol: str, plugin: bool
-) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe as it will run, and what was changed of it, in lines.
+) -> tuple[Recipe, LearnedText | None, tuple[str, ...]]:
+    """The recipe as it will run, the text that the method learns, and the recipe's changes, in lines.
 
-    Raises Unplanned where a function fails or gives what is none, MissingData as ``batches.shortened`` does.
-    ``plugin``: it is looked at more closely than one of the program's own, and a BenchError is its failure
-    too. Those of the program's own methods are about what the user gave, and end the plan.
+    Raises Unplanned where a function fails, gives what is none or changes what is everybody's, MissingData as
+    ``batches.shortened`` does. ``plugin``: it is looked at more closely than one of the program's own, and a
+    BenchError is its failure too. Those of the program's own methods are about what the user gave, and end
+    the plan.
     """
-    with _asked(method, "recipe", plugin):
-        made = method.recipe(deepcopy(dict(values)), facts)
+    with _asked(method, "recipe", values, plugin) as given:
+        made = method.recipe(given, facts)
         if not isinstance(made, Recipe):
             raise Unplanned(f"recipe of {method.name} gives {type(made).__name__}, not a Recipe")
         made, notes = batches.shortened(method, values, made, facts)
         made = protocols.apply(protocol, made)
         if plugin:
             digest(msgspec.to_builtins(asdict(made), enc_hook=plain))  # as the fit's key holds it
-    if plugin:
-        with _asked(method, "learned_text", plugin):
-            learned = method.learned_text(deepcopy(dict(values)), facts)
-            if learned is not None and not isinstance(learned, LearnedText):
-                raise Unplanned(f"learned_text of {method.name} gives {type(learned).__name__}")
-    return made, notes
+    with _asked(method, "learned_text", values, plugin) as given:
+        learned = method.learned_text(given, facts)
+        if learned is not None and not isinstance(learned, LearnedText):
+            raise Unplanned(f"learned_text of {method.name} gives {type(learned).__name__}")
+    return made, learned, notes
 
 
 @contextmanager
-def _asked(method: Method, function: str, plugin: bool) -> Iterator[None]:
-    before = process.held() if plugin else None
+def _asked(
+    method: Method, function: str, values: Mapping[str, Any], plugin: bool
+) -> Iterator[dict[str, Any]]:
+    """Settings of its own for one function; what it does to others is undone, and is its failure."""
+    around: AbstractContextManager[list[str]] = nullcontext([])
+    if plugin:
+        around = process.kept(own=sources.tops_of(method))
     try:
-        yield
+        with around as changed:
+            yield deepcopy(dict(values))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if before is not None:
-            process.put_back(before)
         if isinstance(error, Unplanned | MissingData) or (isinstance(error, BenchError) and not plugin):
             raise
         raise Unplanned(f"{function} of {method.name} fails: {said(error)}") from error
-    if before is not None and (changed := process.put_back(before)):
+    if changed:
         raise Unplanned(
-            f"{function} of {method.name} changed {' and '.join(changed)}; it was put back: "
+            f"{function} of {method.name} changed {few(changed, between=' and ')}; it was put back: "
             "methods are pure functions, and this belongs to the whole program"
         )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from bench.clip.backbone import BackboneSpec
 from bench.data.dataset import Dataset, Draw
-from bench.interface import Facts, Method, Recipe
+from bench.interface import Facts, LearnedText, Method, Recipe
 from bench.prompts import PromptSet
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
@@ -41,13 +41,15 @@ class Planned:
     ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
     settings that the user set away from their values for this preset and dataset (those that act at
     evaluation only are in ``Evaluation.changed``). ``notes``: what the user should know of the fit, such as
-    a batch that was shortened. ``asked``: False for a fit that others alone read.
+    a batch that was shortened. ``learned``: what the method learns inside the prompts, for the price alone.
+    ``asked``: False for a fit that others alone read.
     """
 
     cell: Cell
     method: Method
     settings: Mapping[str, Any]
     recipe: Recipe
+    learned: LearnedText | None
     facts: Facts
     dataset: Dataset
     draw: Draw

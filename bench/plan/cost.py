@@ -197,7 +197,7 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
         return _Trained(
             head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
         )
-    if learned := fit.method.learned_text(fit.settings, fit.facts):
+    if learned := fit.learned:
         # Its classifier comes out of the text tower at every step; only activations go back.
         forward = prompts_forward(s, K, 1 + learned.shared, learned.own + NAME_TOKENS - 1)
         return _Trained(float((learned.shared + learned.own) * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)

@@ -223,7 +223,7 @@ class _Planner:
         values, changed, facts = self._asked(place, prompts)
         batches.check(method, values)
         plugin = bool(self.registry.digests.get(canonical(method.name)))
-        recipe, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
+        recipe, learned, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
         early, late = settings.by_time(method, values)
         changed_early, changed_late = settings.by_time(method, changed)
         parts = self._parts(place, prompts, early, recipe, {role: fit.key for role, fit in after.items()})
@@ -231,6 +231,7 @@ class _Planner:
             cell=self._cell(place, prompts, facts.preset),
             method=method,
             settings=values,
+            learned=learned,
             recipe=recipe,
             facts=facts,
             dataset=dataset,

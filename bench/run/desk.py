@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.data import seen
 from bench.data.dataset import Dataset
+from bench.interface import Consts, Params
 from bench.plan.cells import label
 from bench.plan.todo import Todo
 from bench.records.store import Clock
@@ -107,24 +108,27 @@ class Desk:
         if not t.evaluations:
             return said
         self.session.watch(Now(f"evaluating {said}"))
-        consts, facts = self.states.constants(fit), self.recorder.facts(fit)
-        spoilt = False
+        facts = self.recorder.facts(fit)
+        consts: Consts | None = self.states.constants(fit)  # None: to be made anew
+        waiting: tuple[Params, Consts] | None = None  # what the evaluations that wait share
         for e in t.evaluations:  # the failure of one is not that of the others
             try:
                 if unread := self.encoder.unread(fit, e):
                     raise unread
-                if spoilt:  # what another evaluation of the fit may have written into
-                    consts, spoilt = self.states.constants(fit), False
-                # a copy, for other cells and the next evaluation read the state too
-                params = own(state).params
+                if waiting is not None and onepass.waits(self.session, fit, e):
+                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values), facts)
+                    continue
+                if consts is None:
+                    consts = self.states.constants(fit)
+                params = own(state).params  # a copy, for other cells and the next evaluation read the state
                 if onepass.waits(self.session, fit, e):
-                    job = onepass.Job(fit, e, params, consts, state.values)
-                    self.waiting.add(t, job, facts)
+                    waiting, consts = (params, consts), None
+                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values), facts)
                     continue
                 with stages.stage("evaluate"):
                     result = evaluate.evaluate(self.session, fit, e, params, consts, state.values)
                 self.recorder.evaluation(fit, e, facts, result)
             except Exception as error:
-                spoilt = True
+                consts = None  # it may have been written into
                 said = self.recorder.failure(replace(t, evaluations=(e,)), error)
         return said

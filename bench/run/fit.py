@@ -112,7 +112,8 @@ def _side_by_side(
         if len(cases) == 1:
             free = waves.free_bytes(torch.device(session.device))
             room = None if free is None else waves.SHARE * free + held(every)
-            replica = select.bytes_per_replica(fit.method, fit.recipe, every[0])
+            with stages.stage("fit"), session.guard.work(fit, "its fit"):
+                replica = select.bytes_per_replica(fit.method, fit.recipe, every[0])
         elif room is not None and held(every) + len(every) * replica > room:
             return cases[:-1]
     return cases

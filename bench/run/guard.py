@@ -2,26 +2,25 @@
 
 Three layers keep methods from each other. What is small is copied for each fit (``bench.run.task``). Writes
 into what a function was given are noticed by counters (``bench.train.pure``). And here, after each piece of
-work: the state of the process, functions of torch and of the program that somebody replaced, and the contents
-of the backbone where the method asked for it. Plugins are trusted: this finds mistakes, and no ill will.
+work: the state of the process, functions of torch and of the program that a plugin replaced, and the contents
+of the backbone where the method asked for it. What a plugin does while it is imported or planned is undone in
+the same way (``bench.registry``, ``bench.plan.asking``). Plugins are trusted: this finds mistakes, and no ill
+will.
 """
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bench import process
+from bench import process, replaced, sources
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone
 from bench.errors import BenchError
@@ -35,10 +34,10 @@ Print = dict[str, object]  # by tensor: what its contents come to
 
 
 class Guard:
-    """What one session holds against methods: the program's functions, and the contents of backbones."""
+    """What one session holds against methods: everybody's functions, and the contents of backbones."""
 
     def __init__(self) -> None:
-        self.names = process.Names(_owners())
+        self.names = replaced.names()
         self.towers: dict[tuple[int, str], tuple[Backbone, Print]] = {}  # as they were before anybody asked
         self.asked: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)  # by the method's name
 
@@ -79,9 +78,9 @@ class Guard:
                 "it was put back: methods are pure functions, and this belongs to the whole program"
             )
 
-    def _mended(self, method: Method, before: tuple[process.Held, list[Any] | None]) -> list[str]:
+    def _mended(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
         """What a method changed that is everybody's; it is as before."""
-        changed = [] if before[1] is None else self.names.put_back(before[1])
+        changed = [] if before[1] is None else replaced.put_back(before[1])
         for key in sorted(self.asked.get(method.name, ())):
             tower, known = self.towers[key]
             now = _print(tower, key[1])
@@ -90,30 +89,7 @@ class Guard:
                 _renew(tower)
             else:  # with copies that were made since
                 self.towers[key] = tower, now
-        return [*changed, *process.put_back(before[0])]
-
-
-def _owners() -> dict[str, Any]:
-    """The modules and classes whose functions methods work with, by name."""
-    owners: dict[str, Any] = {
-        "numpy.random": np.random,  # here by now, so that its generator is looked at too
-        "torch": torch,
-        "torch.nn.functional": torch.nn.functional,
-        "torch.Tensor": torch.Tensor,
-    }
-    for name in list(sys.modules):
-        if name.startswith("bench.") and not f"{name}.".startswith(f"{_METHODS}."):
-            owners[name] = sys.modules[name]
-    for cls in _classes(Method):
-        owners[f"{cls.__module__}.{cls.__name__}"] = cls
-    return owners
-
-
-def _classes(base: type[Any]) -> Iterator[type[Any]]:
-    yield base
-    below: list[type[Any]] = base.__subclasses__()
-    for cls in below:
-        yield from _classes(cls)
+        return [*changed, *process.put_back(before[0], sources.tops_of(method))]
 
 
 def _of_the_program(trace: TracebackType | None) -> bool:

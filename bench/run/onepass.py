@@ -9,19 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bench.errors import BenchError, said
 from bench.interface import EVAL, Consts, Params
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned
 from bench.run import evaluate, stages
 from bench.run.session import Session
+from bench.train import pure
 
 HELD_BYTES = 2 << 30  # what waiting states may hold before a pass is made for them: 34 heads of RN50's size
 
 
 @dataclass(frozen=True)
 class Job:
-    """An evaluation that waits: the fit's state and constants, and the values chosen for it."""
+    """An evaluation that waits: the fit's state and constants, and the values chosen for it.
+
+    Those of one fit may share both.
+    """
 
     fit: Planned
     evaluation: Evaluation
@@ -41,7 +47,8 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
     """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
 
     All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass.
-    Memory holds the states and one batch of features. Raises what reading the images raises.
+    One that fails and wrote into what others share fails them too. Memory holds the states and one batch of
+    features. Raises what reading the images raises.
     """
     first = jobs[0]
     target, began = first.evaluation.target, time.perf_counter()
@@ -59,6 +66,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                     continue
                 # of their own, because the next job reads them too
                 mine = {tap: features[tap].clone() for tap in job.fit.method.taps}
+                given = pure.watch(params=job.params, constants=job.consts)
                 try:
                     with (
                         stages.stage("evaluate"),
@@ -66,7 +74,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                     ):
                         ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
                 except Exception as error:  # one state's failure is its own; the pass goes on for the others
-                    errors[i] = error
+                    errors |= dict.fromkeys(_sharing(jobs, pure.written(given)), _spoilt(error)) | {i: error}
                 else:
                     ranked_all[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
@@ -76,3 +84,19 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
         else evaluate.concluded(job.fit, job.evaluation, values[i], [ranked_all[i]], share)
         for i, job in enumerate(jobs)
     ]
+
+
+def _sharing(jobs: Sequence[Job], written: Sequence[Tensor]) -> list[int]:
+    """The jobs that read one of these tensors."""
+    ids = {id(x) for x in written}
+    return [
+        i
+        for i, job in enumerate(jobs)
+        if any(id(x) in ids for x in (*job.params.values(), *job.consts.values()))
+    ]
+
+
+def _spoilt(error: Exception) -> BenchError:
+    return BenchError(
+        f"another evaluation of the same fit wrote into what this one reads, and failed: {said(error)}"
+    )

@@ -39,6 +39,11 @@ def check(watched: Watched, function: str, method: Method) -> None:
             raise wrote(function, method.name, name)
 
 
+def written(watched: Watched) -> list[Tensor]:
+    """The watched tensors that were written to since."""
+    return [x for _, x, version in watched if x._version != version]
+
+
 @contextmanager
 def call(method: Method, function: str, **given: Any) -> Iterator[None]:
     """Around a call of a method's function: raises BenchError where it wrote into what it was given."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.errors import BenchError, MissingData
-from bench.interface import Facts, Method, Recipe
-from bench.plan import asking
+from bench.interface import Facts, LearnedText, Method, Recipe
+from bench.plan import asking, cost, planner
+from bench.plan.request import Request
+from bench.registry import with_plugins
+from tests.contract import toys
 
 FACTS = Facts(1, 2, 2, 4, "default", "rn", "quick")
 
@@ -52,3 +57,13 @@ def test_what_is_no_failure_of_the_method_stays(error: BenchError, plugin: bool)
     with pytest.raises(type(error)) as raised:
         asked(error, plugin)
     assert raised.value is error
+
+
+def test_the_price_of_a_fit_leaves_its_settings(images: Path, tmp_path: Path) -> None:
+    lines = "settings['a'] = 2.0\nfrom bench.interface import LearnedText\nreturn LearnedText(4, 0)"
+    plugin = toys.write(tmp_path / "toy.py", "toy", {"learned_text": lines}, trained=True)
+    request = Request(("toy",), (str(images),), (2,), (1,), ("pocket-rn",), results=tmp_path)
+    (fit,) = planner.make(request, with_plugins((plugin,))).fits
+    before = deepcopy(dict(fit.settings))
+    assert cost.whole(fit).flops > 0 and fit.learned == LearnedText(4, 0)
+    assert fit.settings == before and before["a"] == 1.0

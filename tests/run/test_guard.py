@@ -13,7 +13,7 @@ import torch
 
 from bench.records.types import Failure
 from tests.contract import toys
-from tests.run.conftest import Bench, failures, of_type, records
+from tests.run.conftest import Bench, of_type, records
 
 # By name: the function, what it does first, and what its failure says; None: it is harmless to others.
 ROGUES = {
@@ -81,12 +81,19 @@ ROGUES = {
     "nothing": ("solve", "return None", "solve of nothing gives NoneType, not tensors by name"),
     "words": ("solve", "return {'bias_K': 'none'}", "solve of words: 'bias_K' is str, not a tensor"),
 }
-HEALTHY = "zero-shot,tip-adapter,safe"
+JOINED = {
+    "exits-in-init": ("init", "raise SystemExit(0)", "raised SystemExit in its fit"),
+    "exits-in-losses": ("losses", "raise SystemExit(0)", "raised SystemExit in its fit"),
+    "threads-in-init": ("init", "torch.set_num_threads(2)", "changed torch's number of threads in its fit"),
+}
+TRAINED = ("init", "losses", "combine")
+HEALTHY = "tip-adapter,zero-shot,safe"
 PLAN = {  # what goes wrong while planning: those cells are blocked
     "exits-in-recipe": ("recipe", "raise SystemExit(0)", "recipe of exits-in-recipe fails: SystemExit: 0"),
     "no-recipe": ("recipe", "return None", "recipe of no-recipe gives NoneType, not a Recipe"),
     "odd-recipe": ("recipe", "return Recipe(grid={LR: object()})", "recipe of odd-recipe fails"),
     "seeds-in-recipe": ("recipe", "random.seed(1)", "changed Python's global random generator"),
+    "patch-in-recipe": ("recipe", "torch.Tensor.relu = None", "changed torch.Tensor.relu; it was put back"),
     "odd-text": ("learned_text", "return 3", "learned_text of odd-text gives int"),
 }
 
@@ -104,31 +111,41 @@ def everybodys() -> list[object]:
     ]
 
 
-def test_a_rogue_spoils_only_itself(bench: Bench, tmp_path: Path) -> None:
-    common = ("run", "--jobs", "1", "--keep-states", "all")
-    whole = bench(*common, "--methods", HEALTHY, "--results", tmp_path / "healthy")
+@pytest.mark.parametrize("join", [False, True])
+def test_a_rogue_spoils_only_itself(join: bool, bench: Bench, tmp_path: Path) -> None:
+    """One by one, and where those that train are fitted with the other seed."""
+    common: tuple[object, ...] = ("run", "--jobs", "1", "--keep-states", "all")
+    rogues = dict(ROGUES)
+    if join:
+        common = (*common, "--join", "--seeds", "1,2")
+        rogues = {name: rogue for name, rogue in ROGUES.items() if rogue[0] in TRAINED} | JOINED
+    healthy = "safe" if join else HEALTHY
+    whole = bench(*common, "--methods", healthy, "--results", tmp_path / "healthy")
     assert whole.exit_code == 0, whole.output
     plugins: list[object] = []
-    for name, (function, line, _) in {**ROGUES, **PLAN}.items():
+    planned = {} if join else PLAN
+    for name, (function, line, _) in {**rogues, **planned}.items():
         # without a search, logits are first asked for at the evaluation
         lines = {function: line} | ({"recipe": "return Recipe()"} if function == "logits" else {})
         plugins += ["--plugin", toys.write(tmp_path / f"{name.replace('-', '_')}.py", name, lines)]
     process = everybodys()
-    names = [*ROGUES, *PLAN]
+    names = [*rogues, *planned]
     results = tmp_path / "mixed"
     # a rogue before every healthy method, and many in between
-    order = ",".join([*names[:20], "safe", *names[20:], "tip-adapter", "zero-shot"])
+    order = ",".join([*names[:20], "safe", *names[20:], *healthy.split(",")])
     run = bench(*common, "--methods", order, "--results", results, *plugins)
     assert run.exit_code == 1, run.output
     assert everybodys() == process
-    found = failures(results)
-    assert set(found) == {name for name, (*_, said) in ROGUES.items() if said}
-    for name, failure in found.items():
-        said = ROGUES[name][2]
+    failed = of_type(results, Failure)
+    assert {f.cell.method for f in failed} == {name for name, (*_, said) in rogues.items() if said}
+    assert len(failed) == len({(f.cell.method, f.cell.seed) for f in failed})
+    for failure in failed:
+        name = failure.cell.method
+        said = rogues[name][2]
         assert said is not None and said in failure.error, (name, failure.error)
-        assert failure.stage == ("evaluate" if ROGUES[name][0] == "logits" else failure.stage)
+        assert failure.stage == ("evaluate" if rogues[name][0] == "logits" else failure.stage)
         assert len(failure.error) <= 2_000 and len(failure.traceback) <= 21_000
-    for name, (*_, said) in PLAN.items():
+    for name, (*_, said) in planned.items():
         assert f"blocked: {name} on shapes" in run.output and said in run.output, run.output
     before, after = records(tmp_path / "healthy"), records(results)
     assert before.keys() <= after.keys()
