@@ -14,8 +14,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,9 +35,34 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises OSError that names ``path``, or the folder above it that cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with _naming(path):
         _write(path, data)
-    except OSError as error:  # it names the temporary file, or none where the disk is full
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """``write_bytes`` of several files: all are written whole before the first takes its place."""
+    made: dict[Path, str] = {}
+    try:
+        with ExitStack() as held:
+            for path, data in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _naming(path):
+                    file, made[path] = _begun(path)
+                    _fill(held.enter_context(file), made[path], data)
+            for path, temporary in made.items():
+                with _naming(path):
+                    os.replace(temporary, path)
+    finally:
+        for temporary in made.values():
+            Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError names ``path`` instead of the temporary file, or of none where the disk is full."""
+    try:
+        yield
+    except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
 
@@ -58,16 +83,20 @@ def _write(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replac
     file, temporary = _begun(path)
     try:
         with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name == "nt":
-                file.close()  # Windows does not rename an open file
-            os.chmod(temporary, 0o644)
+            _fill(file, temporary, data)
             put(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _fill(file: IO[bytes], temporary: str, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+    if os.name == "nt":
+        file.close()  # Windows does not rename an open file
+    os.chmod(temporary, 0o644)
 
 
 def _begun(path: Path) -> tuple[IO[bytes], str]:
