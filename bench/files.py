@@ -46,9 +46,10 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         with ExitStack() as held:
             for path, data in contents.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with _naming(path):
+                with _naming(path), ExitStack() as this:
                     file, made[path] = _begun(path)
-                    _fill(held.enter_context(file), made[path], data)
+                    _fill(this.enter_context(file), made[path], data)
+                    held.push(this.pop_all())  # locked until all are in place
             for path, temporary in made.items():
                 with _naming(path):
                     os.replace(temporary, path)
