@@ -14,8 +14,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -34,21 +34,44 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises OSError that names ``path``, or the folder above it that cannot be made.
     """
-    _named(path, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path):
+        _write(path, data)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """``write_bytes`` of several files: all are written whole before the first takes its place."""
+    made: dict[Path, str] = {}
+    try:
+        with ExitStack() as held:
+            for path, data in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _naming(path), ExitStack() as this:
+                    file, made[path] = _begun(path)
+                    _fill(this.enter_context(file), made[path], data)
+                    held.push(this.pop_all())  # locked until all are in place
+            for path, temporary in made.items():
+                with _naming(path):
+                    os.replace(temporary, path)
+    finally:
+        for temporary in made.values():
+            Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError names ``path`` instead of the temporary file, or of none where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_new(path: Path, data: bytes) -> None:
     """``write_bytes`` where ``path`` is not there yet: of several processes at once, one writes it."""
-    with suppress(FileExistsError):
-        _named(path, data, _link)
-
-
-def _named(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(path, data, put)
-    except OSError as error:  # it names the temporary file, or none where the disk is full
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with suppress(FileExistsError), _naming(path):
+        _write(path, data, _link)
 
 
 def _link(temporary: str, path: Path) -> None:
@@ -56,20 +79,24 @@ def _link(temporary: str, path: Path) -> None:
     os.unlink(temporary)
 
 
-def _write(path: Path, data: bytes, put: Callable[[str, Path], None]) -> None:
+def _write(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
     file, temporary = _begun(path)
     try:
         with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name == "nt":
-                file.close()  # Windows does not rename an open file
-            os.chmod(temporary, 0o644)
+            _fill(file, temporary, data)
             put(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _fill(file: IO[bytes], temporary: str, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+    if os.name == "nt":
+        file.close()  # Windows does not rename an open file
+    os.chmod(temporary, 0o644)
 
 
 def _begun(path: Path) -> tuple[IO[bytes], str]:

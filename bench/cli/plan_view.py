@@ -130,8 +130,12 @@ def show_bad(bad: list[Bad]) -> None:
     from bench.records.whole import said
 
     if bad:
-        many = f"{len(bad)} records cannot be believed" if bad[1:] else "a record cannot be believed"
-        say.secho(f"  note: {many} and count as not there: {said(bad)}", fg="yellow")
+        many = (
+            f"{len(bad)} records cannot be believed and count"
+            if bad[1:]
+            else "a record cannot be believed and counts"
+        )
+        say.secho(f"  note: {many} as not there: {said(bad)}", fg="yellow")
 
 
 def show_idle(plan: Plan, complete: int) -> Code:

@@ -56,12 +56,12 @@ class _Planner:
         self.registry = registry
         dtype = keys.dtype(request.precision)
         towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
-        # The names of folders of records: of two names of one backbone the first.
-        self.homes = {tower.digest: tower.name for tower in reversed(towers.values())}
         self.backbones = {
             name: replace(tower, dtype=dtype, name=_distinct(tower, tower.digest, list(towers.values())[:i]))
             for i, (name, tower) in enumerate(towers.items())
         }
+        # The folders of records by the name that cells print, which may have digits of the digest behind it.
+        self.homes = {self.backbones[name].name: tower.name for name, tower in towers.items()}
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
         self.fits: dict[str, Planned] = {}
@@ -165,7 +165,8 @@ class _Planner:
             fit = known
         evaluations = {e.key: e for e in fit.evaluations}
         if asked:
-            evaluations |= {e.key: e for e in self._evaluations(fit, values, late)}
+            for e in self._evaluations(fit, values, late):
+                evaluations.setdefault(e.key, e)  # a target that is the test set itself is called as this is
         fit = replace(
             fit, evaluations=tuple(evaluations.values()), asked=asked or (known is not None and known.asked)
         )
@@ -242,7 +243,7 @@ class _Planner:
             parts=parts,
             key=parts.digest(),
             where=places.folder(
-                self.request.results, self.homes[place.backbone.digest], dataset.spec.name, method.name
+                self.request.results, self.homes[place.backbone.name], dataset.spec.name, method.name
             ),
             changed=changed_early,
             notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),

@@ -64,10 +64,13 @@ def has_state(fit: Planned) -> bool:
 
 
 def evaluated(fit: Planned, evaluation: Evaluation, bad: list[Bad] | None = None) -> bool:
-    """Whether an evaluation of a planned fit has a record, and predictions on the labels of its test set."""
+    """Whether an evaluation of a planned fit has a record, and predictions on the labels of its test set.
+
+    It asks what tables ask (bench.report.believed), so that what they leave out is made again.
+    """
     path = places.evaluation_path(fit.where, fit.key, evaluation.key)
     labels = _checksum(evaluation.target.test.labels)
-    return store.evaluation(path, evaluation.key, bad, labels) is not None
+    return store.evaluation(path, evaluation.key, bad, labels, fit.parts) is not None
 
 
 @lru_cache(maxsize=64)

@@ -29,11 +29,20 @@ Stamp = files.Stamp
 
 
 class Outcome(NamedTuple):
-    """What was counted. ``sums``: checksum by array; ``shares``: right ones by number; ``right``: (n,)."""
+    """What was counted of n images. ``sums``: checksum by array; ``shares``: right ones by number.
+
+    ``bits``: which are right, eight images a byte, for as many evaluations as a folder has are held at once.
+    """
 
     sums: Mapping[str, str]
     shares: Mapping[str, float]
-    right: NDArray[np.bool_]
+    n: int
+    bits: bytes
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images are right (n,)."""
+        return np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.n).astype(bool)
 
 
 def stamp(file: str | Path) -> Stamp | None:
@@ -43,10 +52,9 @@ def stamp(file: str | Path) -> Stamp | None:
     return None
 
 
-def _arrays(file: Path, n: int, top5: bool) -> dict[str, NDArray[Any]]:
+def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
     """The arrays of an evaluation's own file, no larger than those of n images can be. Raises Torn."""
-    names = ("top1", "top5", "labels") if top5 else ("top1", "labels")
-    read = npz(file, names, min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
+    read = npz(file, ("top1", "top5", "labels"), min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
     for name, x in read.items():
         if not _of_classes(x) or x.shape != ((n, _TOP) if name == "top5" else (n,)):
             raise Torn(f"{file}: damaged ({name} is not of {n} images)")
@@ -55,19 +63,19 @@ def _arrays(file: Path, n: int, top5: bool) -> dict[str, NDArray[Any]]:
 
 def of_file(file: Path, record: EvaluationRecord) -> Outcome:
     """The outcome of an evaluation by its own file. Raises Torn where the file is damaged."""
-    return _of_file(file, stamp(file), record.n, "top5" in record.predictions)
+    return _of_file(file, stamp(file), record.n)
 
 
 @lru_cache(maxsize=65536)
-def _of_file(file: Path, stamped: Stamp | None, n: int, top5: bool) -> Outcome:
-    read = _arrays(file, n, top5)
-    shares = {"top1": float((read["top1"] == read["labels"]).mean())}
-    if top5:
-        if not np.array_equal(read["top5"][:, 0], read["top1"]):
-            raise Torn(f"{file}: damaged (top5 does not begin with top1)")
-        shares["top5"] = float((read["top5"] == read["labels"][:, None]).any(1).mean())
-    sums = {name: codec.checksum_of(x) for name, x in read.items()}
-    return Outcome(sums, shares, read["top1"] == read["labels"])
+def _of_file(file: Path, stamped: Stamp | None, n: int) -> Outcome:
+    arrays = _arrays(file, n)
+    top1, top5, labels = arrays["top1"], arrays["top5"], arrays["labels"]
+    if not np.array_equal(top5[:, 0], top1):
+        raise Torn(f"{file}: damaged (top5 does not begin with top1)")
+    right = top1 == labels
+    shares = {"top1": float(right.mean()), "top5": float((top5 == labels[:, None]).any(1).mean())}
+    sums = {name: codec.checksum_of(x) for name, x in arrays.items()}
+    return Outcome(sums, shares, len(right), np.packbits(right).tobytes())
 
 
 def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
@@ -76,13 +84,17 @@ def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
         raise ValueError("not a row an image, a column an evaluation")
     if not _of_classes(top1) or not _of_classes(labels):
         raise ValueError("not numbers of classes")
-    right = np.asfortranarray(top1 == labels[:, None])
-    shares = right.mean(0)
+    right = np.ascontiguousarray((top1 == labels[:, None]).T)
+    shares = right.mean(1)
+    bits = np.packbits(right, axis=1)
     columns = np.ascontiguousarray(top1.T, "<u2")  # as checksum_of takes them, made once for all
     of_labels = codec.checksum_of(labels)
     return [
         Outcome(
-            {"top1": codec.checksum_of(column), "labels": of_labels}, {"top1": float(shares[i])}, right[:, i]
+            {"top1": codec.checksum_of(column), "labels": of_labels},
+            {"top1": float(shares[i])},
+            len(labels),
+            bits[i].tobytes(),
         )
         for i, column in enumerate(columns)
     ]
@@ -90,8 +102,8 @@ def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
 
 def fault(record: EvaluationRecord, outcome: Outcome) -> str:
     """Why predictions are not those of a record; empty where they are, and give its numbers."""
-    if record.n != len(outcome.right):
-        return f"they are of {len(outcome.right)} images, it says {record.n}"
+    if record.n != outcome.n:
+        return f"they are of {outcome.n} images, it says {record.n}"
     other = [name for name, told in record.predictions.items() if outcome.sums.get(name, told) != told]
     if other:
         return f"{' and '.join(other)} differ"

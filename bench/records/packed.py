@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.files import digest, write_bytes
+from bench.files import digest, write_bytes, write_together
 from bench.names import short, shown
 from bench.records import codec, convert, places
 from bench.records.codec import Unreadable
@@ -91,17 +91,8 @@ def write(
             f"{len(records)} records take {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
-    # Where the disk is full the earlier pair stays: both are there before one takes the other's place.
-    ready = folder / f".{PREDICTIONS}.new.tmp"
-    try:
-        write_bytes(ready, buffer.getvalue())
-        write_bytes(folder / RECORDS, squeezed)
-        os.replace(ready, folder / PREDICTIONS)
-    except OSError as error:
-        ready.unlink(missing_ok=True)
-        if error.filename == str(ready):
-            error.filename = str(folder / PREDICTIONS)
-        raise
+    # Where the disk is full the earlier pair stays.
+    write_together({folder / RECORDS: squeezed, folder / PREDICTIONS: buffer.getvalue()})
     return size
 
 
@@ -195,19 +186,14 @@ class _Found(NamedTuple):
 
 def _found(path: Path) -> _Found | None:
     """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
-    parts = path.parts
-    if parts[-5:-4] != ("runs",):
+    text = str(path)  # which a path keeps; its parts take longer
+    parts = text.rsplit(os.sep, 5)
+    if parts[-5:-4] != ["runs"]:
         return None
-    file = _file(parts[:-5])
     at = "/".join(parts[-4:])
+    file = text[: -len(f"runs/{at}")] + RECORDS
     line = _lines(file, stamp(file)).get(at)
     return _Found(file, at, line) if line is not None else None
-
-
-@lru_cache(maxsize=64)
-def _file(results: tuple[str, ...]) -> str:
-    """The records of a results folder that is given by its parts."""
-    return str(Path(*results) / RECORDS)
 
 
 def _beside(file: str) -> str:

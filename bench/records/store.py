@@ -27,9 +27,10 @@ from bench import typed
 from bench.errors import BenchError
 from bench.files import sweep, write_bytes, write_new
 from bench.records import codec, convert, outcomes, packed, places
+from bench.records.keys import FitKey
 from bench.records.outcomes import Outcome
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
-from bench.records.whole import Bad, fault
+from bench.records.whole import NO_PLACE, Bad, fault, fault_beside, is_place
 from bench.unpack import npz
 
 FOLDER = "folder.json"  # names a results folder; beside runs/
@@ -99,14 +100,17 @@ def read(path: Path) -> Record | None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BenchError(
+        raise codec.Unreadable(
             f"{path}: not readable ({error.strerror}); mend that, or move the file away"
         ) from error
+    at = "/".join(path.parts[-4:])
     try:
+        if path.parts[-5:-4] != ("runs",) or not is_place(at):
+            raise codec.Unreadable(NO_PLACE)
         if codec.schema_of(data) == convert.SCHEMA:
             return _old(path.parents[4], data)
         record = codec.decode(data)
-        if why := fault("/".join(path.parts[-4:]), record):
+        if why := fault(at, record):
             raise codec.Unreadable(why)
     except codec.Unreadable as error:
         raise codec.Unreadable(f"{path}: {error}; {_AGAIN}") from error
@@ -136,17 +140,19 @@ def fit(path: Path, key: str, bad: list[Bad] | None = None) -> FitRecord | None:
 
 
 def evaluation(
-    path: Path, key: str, bad: list[Bad] | None = None, labels: str = ""
+    path: Path, key: str, bad: list[Bad] | None = None, labels: str = "", fit: FitKey | None = None
 ) -> EvaluationRecord | None:
     """The record at ``path`` if it is of a successful evaluation, bears this key and has its predictions.
 
     One whose predictions are gone, or not believed, counts as not there, and is added to ``bad``. ``labels``:
-    the checksum that those of the test set have, where it is known.
+    the checksum that those of the test set have; ``fit``: the key of its fit; where they are known.
     """
     record = _believed(path, bad)
     if not isinstance(record, EvaluationRecord) or record.key != key:
         return None
     try:
+        if fit is not None and (why := fault_beside(record, fit)):
+            raise codec.Unreadable(f"{path}: {why}")
         its_labels = outcome(path, record).sums["labels"]
         if labels and labels != its_labels:
             raise codec.Unreadable("its labels are not those of the test set")
@@ -301,11 +307,18 @@ def outdated(results: Path) -> bool:
 
     bench.records.upgrade converts them.
     """
-    files = places.runs(results).rglob("*.json")
     first = next(iter(packed.rows(results).values()), None)
     if first is not None and codec.schema_of(first.record) == convert.SCHEMA:
         return True
-    return any(codec.schema_of(f.read_bytes()) == convert.SCHEMA for f in files)
+    return any(map(_is_old, places.runs(results).rglob("*.json")))
+
+
+def _is_old(file: Path) -> bool:
+    """Whether a file holds a record of schema 1; whoever reads it tells of one that cannot be read."""
+    try:
+        return file.is_file() and codec.schema_of(file.read_bytes()) == convert.SCHEMA
+    except OSError:
+        return False
 
 
 def require_present(results: Path) -> None:

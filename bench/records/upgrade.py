@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec.structs import replace
 
 from bench.errors import BenchError
@@ -34,7 +33,8 @@ def upgrade(results: Path) -> Upgraded:
     """
     if not places.runs(results).is_dir() and not packed.rows(results):
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
-    files = {f: data for f in sorted(places.runs(results).rglob("*.json")) if _old(data := f.read_bytes())}
+    regular = filter(Path.is_file, sorted(places.runs(results).rglob("*.json")))
+    files = {f: data for f in regular if _old(data := f.read_bytes())}
     for odd in packed.odd_rows(results):
         raise BenchError(f"{odd.line}; nothing was converted: take the file from its source again")
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
@@ -74,8 +74,8 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
         record = converter.record(convert.fields_of(data))
         place = _place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
+            _check(file, record)
             arrays = store.arrays(file, ("top1", "top5", "labels"))
-            _check(file, record, arrays["top1"], arrays["labels"])
             record = replace(record, predictions=store.write_predictions(place, arrays))
         if isinstance(record, FitRecord):
             old, new = places.state_path(results, file.stem), places.state_path(results, record.key)
@@ -104,7 +104,7 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
         record = converter.record(convert.fields_of(row.record))
         kept = packed.top1(path) if row.place else None
         if isinstance(record, EvaluationRecord) and kept is not None:
-            _check(path, record, *kept)
+            _check(path, record)
             record = replace(
                 record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True))
             )
@@ -115,14 +115,12 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
     yield from (line.record for line in lines)
 
 
-def _check(path: Path, record: EvaluationRecord, top1: np.ndarray, labels: np.ndarray) -> None:
-    """Check that the predictions give the recorded accuracy: schema 1 had no checksums to compare."""
-    right = float((top1 == labels).mean())
-    if len(labels) != record.n or abs(right - record.top1) > 1e-9:
-        raise BenchError(
-            f"{path}: its predictions are not its own "
-            f"(they give {right:.4f}, it says {record.top1:.4f}); delete it"
-        )
+def _check(path: Path, record: EvaluationRecord) -> None:
+    """Check that the predictions give the recorded accuracies: schema 1 had no checksums to compare."""
+    try:
+        store.outcome(path, record)
+    except BenchError as error:
+        raise BenchError(f"{store.bad_of(path, error).line}; delete it") from error
 
 
 def _place(path: Path, record: Record) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,9 @@ _FOLDER = r"(?!\.+/)[\w.-]+"
 _PLACE = re.compile(rf"({_FOLDER})/({_FOLDER})/({_FOLDER})/([0-9a-f]{{20}}(?:-[0-9a-f]{{20}})?)\.json")
 _ROUNDING = 1e-9
 _encoder = msgspec.json.Encoder(order="sorted")
+
+
+NO_PLACE = "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
 
 
 class Bad(NamedTuple):
@@ -50,7 +54,7 @@ def fault(at: str, record: Record) -> str:
     """Why the record at ``at``, its path below ``runs/``, is not believed; empty where nothing is wrong."""
     found = _PLACE.fullmatch(at)
     if found is None:
-        return "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
+        return NO_PLACE
     backbone, dataset, method, name = found.groups()
     if name != _name(record):
         return "its file has the name of another record"
@@ -60,6 +64,19 @@ def fault(at: str, record: Record) -> str:
     if not _named(dataset, cell.dataset) or not _named(backbone, cell.backbone):
         return f"it lies elsewhere than records of {shown(cell.dataset)} with {shown(cell.backbone)} do"
     return _of_key(record) or _of_numbers(record)
+
+
+def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
+    """Why an evaluation is not of the fit that it names; empty where it is."""
+    cell = record.cell
+    if (cell.method, cell.shots, cell.seed, cell.protocol) != _coordinates(fit):
+        return "its method, shots, seed or protocol are not those of its fit"
+    if record.parts.target == fit.dataset and record.target != cell.dataset:
+        return "the name of its test set is not that of its dataset"
+    return ""
+
+
+_coordinates = attrgetter("method", "shots", "seed", "protocol")
 
 
 def _name(record: Record) -> str:
@@ -83,10 +100,9 @@ def _of_key(record: Record) -> str:
         return "" if record.parts.fit == record.fit else "it is of one fit, and its key of another"
     if isinstance(record, Failure) and record.of == "fit" and record.key != record.fit:
         return "it is of one fit, and its key of another"
-    if isinstance(parts, FitKey):
-        ours = (cell.method, cell.shots, cell.seed, cell.protocol)
-        if ours != (parts.method, parts.shots, parts.seed, parts.protocol):
-            return "its method, shots, seed or protocol are not those of its key"
+    ours = (cell.method, cell.shots, cell.seed, cell.protocol)
+    if isinstance(parts, FitKey) and ours != _coordinates(parts):
+        return "its method, shots, seed or protocol are not those of its key"
     return ""
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord, Record
-from bench.records.whole import Bad, said
+from bench.records.whole import Bad, fault_beside, said
 
 Located = tuple[Path, Record]
 
@@ -50,14 +49,7 @@ def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
     fit = fits.get(record.fit)
     if fit is None or not all(_known(key, fits) for key in fit.parts.after.values()):
         return "there is no record of its fit, or of one that it builds on"
-    if _coordinates(record) != _coordinates(fit):
-        return "its method, shots, seed or protocol are not those of its fit"
-    if record.parts.target == fit.parts.dataset and record.target != record.cell.dataset:
-        return "the name of its test set is not that of its dataset"
-    return ""
-
-
-_coordinates = attrgetter("cell.method", "cell.shots", "cell.seed", "cell.protocol")
+    return fault_beside(record, fit.parts)
 
 
 def _known(key: str, fits: Mapping[str, FitRecord]) -> bool:

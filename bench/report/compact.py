@@ -30,8 +30,10 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
 
     Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the
     same records give the same bytes. Raises BenchError where no record is believed, and when the files would
-    exceed ``limit`` bytes (they are then not written).
+    exceed ``limit`` bytes (they are then not written). Records of an older schema are refused: they have
+    other keys than those that their files are named by.
     """
+    store.require_present(results)
     frame = load_results(results)
     records = dict(store.every(results, []))
     fits = {r.key: (path, r) for path, r in records.items() if isinstance(r, FitRecord)}

@@ -145,8 +145,9 @@ def correct(path: str | Path) -> NDArray[np.bool_]:
     Raises BenchError where its predictions are gone or are not its own.
     """
     name = str(path)
-    stamps = stamp(name), stamp(name.removesuffix(".json") + ".npz")
-    return _correct(name, stamps) if all(stamps) else _right(Path(name))
+    own = stamp(name)
+    arrays = own and stamp(name.removesuffix(".json") + ".npz")
+    return _correct(name, (own, arrays)) if arrays else _right(Path(name))
 
 
 @cache

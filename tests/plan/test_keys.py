@@ -17,6 +17,7 @@ from bench.interface import Method
 from bench.plan import planner
 from bench.plan.cells import Planned
 from bench.plan.request import Request
+from bench.records import places
 from bench.registry import Registry, builtin
 
 BASE = {
@@ -120,6 +121,20 @@ def test_version_moves_and_follows_dependants(shapes: Dataset, monkeypatch: pyte
     assert key("safe", 1) != key("safe", 2)
     assert key("safe-a", 1) != key("safe-a", 2), "safe-a reads safe's state"
     assert key("tip-adapter", 1) == key("tip-adapter", 2)
+
+
+def test_two_names_of_one_backbone_have_folders_of_their_own(
+    shapes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another preset these are other fits; in the folder of the other name nobody would believe them."""
+    spec = planner.resolve("pocket-rn")
+    names = {"pocket-rn": spec, "mine": replace(spec, name="pocket-rn@mine.safetensors", preset="paper")}
+    monkeypatch.setattr(planner, "resolve", lambda name, *_: names[name])
+    monkeypatch.setattr(catalog, "find", lambda *_, **__: shapes)
+    request = Request(**{**BASE, "backbones": tuple(names)})  # type: ignore[arg-type]
+    fits = planner.make(request, builtin()).fits
+    assert {f.cell.backbone for f in fits} == {s.name for s in names.values()}
+    assert all(f.where.parts[-3] == places.safe(f.cell.backbone) for f in fits)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -190,7 +190,7 @@ def test_predictions_of_another_record_are_refused(tmp_path: Path) -> None:
     )
     first.write_bytes(other.read_bytes())
     before = set((results / "runs").rglob("*.*"))
-    with pytest.raises(BenchError, match="predictions are not its own"):
+    with pytest.raises(BenchError, match="not the predictions that its record speaks of"):
         upgrade(results)
     assert before <= set((results / "runs").rglob("*.*"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from msgspec.structs import replace
 
+from bench import files
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.packed import PREDICTIONS, RECORDS
@@ -100,6 +102,25 @@ def test_the_limit_holds(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="--limit"):
         pack(runs, tmp_path / "out", limit=100)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_ends_it_leaves_no_half_of_it(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Nothing is in its place then, and what lies beside it is called so that the next run sweeps it."""
+    seen: list[str] = []
+
+    def stop(*_: object) -> None:
+        seen.extend(p.name for p in tmp_path.iterdir())
+        raise error
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(type(error)):
+        pack(runs, tmp_path)
+    assert len(seen) == 2 and all(files._TEMPORARY.fullmatch(name) for name in seen)
+    assert list(tmp_path.iterdir()) == []
+    assert getattr(error, "filename", None) in (None, str(tmp_path / RECORDS))
 
 
 def test_missing_predictions_are_an_error(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.cli.codes import Code
-from bench.records import places
+from bench.records import places, store
 from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.frame import load_results
 from tests.run.conftest import Bench, of_type, records
@@ -45,6 +46,23 @@ def test_damaged_records_and_predictions_are_made_again(bench: Bench, tmp_path: 
     assert records(results) == whole
     assert load_results(results).set_index("key")["accuracy"].to_dict() == accuracy
     assert "0 cells to do, 3 done" in bench("run", *arguments).output
+
+
+def test_what_tables_leave_out_is_made_again(bench: Bench, tmp_path: Path) -> None:
+    """An evaluation that says another seed than its fit, under a checksum of its own."""
+    results = tmp_path / "results"
+    arguments = ("--methods", "zero-shot", "--results", results)
+    assert bench("run", *arguments).exit_code == 0
+    whole = records(results)
+    (file,) = files(results, "zero-shot", "*-*.json")
+    record = store.read(file)
+    assert record is not None
+    store.put(file, replace(record, cell=replace(record.cell, seed=7)))
+    assert "not those of its fit" in str(bench("table", "--results", results).exception)
+    done = bench("run", *arguments)
+    assert "a record cannot be believed and counts as not there" in done.output
+    assert "1 cells to do, 0 done" in done.output and records(results) == whole
+    assert bench("table", "--results", results).exit_code == 0
 
 
 def test_exchanged_predictions_cost_themselves_only(bench: Bench, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from bench.names import shown
 from bench.records import keys
 from bench.records.types import Seconds
 from bench.report.coordinates import CELL
+from bench.unpack import GIB
 
 SCHEMA = 1
 
@@ -93,6 +94,8 @@ def load(path: Path) -> Baseline:
         raise BenchError(f"{path}: no such baseline; write it with `bench check --baseline {path} --update`")
     try:
         whole = typed.json(path, _Whole)
+        if 2 * sum(row.top1.n for row in whole.cells) > GIB:
+            raise ValueError("predictions of more images than fit into 1 GiB")
         kept = tuple(_kept(row, whole.machines) for row in whole.cells)
         if len({k.identity for k in kept}) < len(kept):
             raise ValueError("a cell is there twice")
@@ -107,7 +110,7 @@ def load(path: Path) -> Baseline:
 class _Top1(Struct):
     """Predicted classes: how many, the bytes of each, and all of them, compressed (zlib)."""
 
-    n: Annotated[int, Meta(ge=1, le=10**9)]
+    n: Annotated[int, Meta(ge=1, le=10**7)]
     size: Literal[1, 2] = field(name="bytes")
     data: bytes
 
@@ -187,10 +190,11 @@ def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:
 
 def _unpacked(stored: _Top1) -> NDArray[np.uint16]:
     size = stored.n * stored.size
+    unpacker = zlib.decompressobj()
     try:
-        data = zlib.decompressobj().decompress(stored.data, size + 1)
+        data = unpacker.decompress(stored.data, size + 1)
     except zlib.error as error:
         raise ValueError(f"predictions do not unpack: {error}") from error
-    if len(data) != size:
+    if len(data) != size or not unpacker.eof:
         raise ValueError(f"predictions that are not of {stored.n} images")
     return np.frombuffer(data, dtype={1: "<u1", 2: "<u2"}[stored.size]).astype(np.uint16)
