@@ -145,10 +145,11 @@ def _sum(x: Tensor) -> object:
 
 def _renew(tower: Backbone) -> None:
     """Load a backbone's weights again, into the tensors that others hold."""
-    fresh = backbones.load(tower.spec, tower.device, tower.dtype)
-    for name in ("text", "_trunk"):
-        if name in tower.__dict__:
-            getattr(fresh, name)
+    with torch.random.fork_rng():  # a new model draws its first weights; that is not the method's doing
+        fresh = backbones.load(tower.spec, tower.device, tower.dtype)
+        for name in ("text", "_trunk"):
+            if name in tower.__dict__:
+                getattr(fresh, name)
     new = _tensors(fresh, WHOLE)
     with torch.no_grad():
         for name, x in _tensors(tower, WHOLE).items():

@@ -143,6 +143,7 @@ def test_a_rogue_spoils_only_itself(join: bool, bench: Bench, tmp_path: Path) ->
         name = failure.cell.method
         said = rogues[name][2]
         assert said is not None and said in failure.error, (name, failure.error)
+        assert ("random generator" in failure.error) == ("random generator" in said), failure.error
         assert failure.stage == ("evaluate" if rogues[name][0] == "logits" else failure.stage)
         assert len(failure.error) <= 2_000 and len(failure.traceback) <= 21_000
     for name, (*_, said) in planned.items():
