@@ -63,14 +63,17 @@ def main() -> None:
 
 
 def _no_longer_than(seconds: float, code: Code | int) -> None:
-    """End the process then: the interpreter would wait for a thread that a plugin has left, for ever."""
+    """Let the interpreter's end last no longer: it would wait for ever for a thread that a plugin left."""
+    main = threading.main_thread()
 
     def leave() -> None:
+        main.join()  # the interpreter is at its end now, and waits for the others
         time.sleep(seconds)
         _say("a thread that a plugin or a library has begun does not end, and is left behind", Code.GOOD)
         streams.leave(code)
 
-    threading.Thread(target=leave, daemon=True).start()
+    if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
+        threading.Thread(target=leave, daemon=True).start()
 
 
 def _run() -> int:

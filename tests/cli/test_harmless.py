@@ -29,7 +29,7 @@ from bench.interface import EVAL, POOLED, Method, Recipe
 
 class Bad(Method):
     name = "bad-one"
-    title = {TITLE!r}
+    title = {"".join(c for c in TITLE if c.isprintable())!r}
 
     def recipe(self, settings, facts):
         return Recipe(support={{POOLED: (EVAL,)}})
