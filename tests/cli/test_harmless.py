@@ -23,13 +23,14 @@ from tests.cli import hostile
 from tests.cli.hostile import LINK, TITLE, UNSEEN, raw
 from tests.test_user_errors import bench as run
 
+NAMED = "".join(c for c in TITLE if c.isprintable())  # what may be a title: the rest is refused
 PLUGIN = f"""
 from bench.interface import EVAL, POOLED, Method, Recipe
 
 
 class Bad(Method):
     name = "bad-one"
-    title = {"".join(c for c in TITLE if c.isprintable())!r}
+    title = {NAMED!r}
 
     def recipe(self, settings, facts):
         return Recipe(support={{POOLED: (EVAL,)}})
@@ -155,7 +156,7 @@ def test_every_verb(place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -
     for form in ("console", "md", "csv", "latex", "html", "json"):
         text = said(0, "table", *kept, "--format", form)
         assert "ERR" in text
-        assert form != "json" or any(TITLE in row["label"] for row in json.loads(text)["rows"])
+        assert form != "json" or any(NAMED in row["label"] for row in json.loads(text)["rows"])
     for file in ("t.md", "t.tex", "t.csv", "t.html", "t.json", "t.txt"):
         said(0, "table", *kept, "--out", file)
         assert not raw((place / file).read_text(encoding="utf-8"))
