@@ -174,7 +174,7 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
     )
     if outcome.out_of_time:
         say.secho("the time budget is spent; the same command goes on from here", fg="yellow")
-    for what in outcome.stopped:
+    for what in outcome.stopped.values():
         say.secho(f"  stopped, because it ran on after the budget's end: {what}", fg="yellow")
     backbones = sorted({backbone for backbone, _ in outcome.conditions})
     every = {b: mixed(c for name, c in before | outcome.conditions if name == b) for b in backbones}

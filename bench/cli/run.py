@@ -273,6 +273,8 @@ def _give_up(desk: Desk, board: Board) -> None:
     from bench.cli.codes import Code
     from bench.plan.cells import label
 
+    for t in desk.at:
+        desk.recorder.stopped(t.fit)
     at = ", ".join(label(t.fit) for t in desk.at) or "something"
     board.say(
         f"bench: {at} cannot be stopped after the time budget's end, so the process ends here; "

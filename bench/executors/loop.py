@@ -144,7 +144,10 @@ def run(
         outcome.out_of_time = True
         hear(way.stop())
         if encoding:
-            outcome.stopped.append(f"encoding for {label(encoding[0].fit)}")
+            outcome.stopped[encoding[0].fit.key] = f"encoding for {label(encoding[0].fit)}"
+        for t in todo:
+            if t.fit.key in outcome.stopped:
+                desk.recorder.stopped(t.fit)
     finally:
         way.end()
     outcome.left = outcome.cells - done

@@ -135,7 +135,8 @@ class OnRay:
                 del self.running[task]
             else:
                 stopped.append(task)
-        done.outcome.stopped += [f"the Ray task of {label(self.running[task][0][0].fit)}" for task in stopped]
+        firsts = [self.running[task][0][0].fit for task in stopped]
+        done.outcome.stopped |= {fit.key: f"the Ray task of {label(fit)}" for fit in firsts}
         return done
 
     def end(self) -> None:

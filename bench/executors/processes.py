@@ -234,12 +234,12 @@ class Processes:
                 speaking.pop(child, None)
             elif child in speaking and isinstance(said, Done | frozenset):
                 done.add(self._heard(speaking[child], said) or Done())
-        stopped = [
-            label(t.fit)
+        stopped = {
+            t.fit.key: label(t.fit)
             for place in self.places
             for t in (place.portion.cells if place.portion else ())
             if t.fit.key in place.at
-        ]
+        }
         done.add(Done(outcome=Outcome(stopped=stopped)))
         return done
 

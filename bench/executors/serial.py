@@ -69,7 +69,7 @@ class Serial:
         """What was stopped is what the desk was at, and what waits there."""
         done = self._ended()
         cells = {t.fit.key: t for t in self.desk.at} | self.desk.waiting.cells()
-        done.outcome.stopped += [label(t.fit) for t in cells.values()]
+        done.outcome.stopped |= {key: label(t.fit) for key, t in cells.items()}
         return done
 
     def _ended(self) -> Done:

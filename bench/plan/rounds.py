@@ -16,15 +16,17 @@ def rounds(
 ) -> Iterator[tuple[str, list[Todo]]]:
     """The cells by (seed, dataset), in order, with the dataset's digest; a round shares features and states.
 
+    What failed or was stopped before is in rounds of its own, which come last: whatever it does again, the
+    others are done by then.
     ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves
     them all. ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows
     the fit that made it.
     """
-    groups: dict[tuple[str, int], list[Todo]] = defaultdict(list)
+    groups: dict[tuple[str, int, bool], list[Todo]] = defaultdict(list)
     for t in todo:
-        groups[t.fit.dataset.digest, 0 if join else t.fit.cell.seed].append(t)
-    digests = list(dict.fromkeys(digest for digest, _ in groups))
-    for key in sorted(groups, key=lambda key: digests.index(key[0]) if by_dataset else 0):
+        groups[t.fit.dataset.digest, 0 if join else t.fit.cell.seed, t.late].append(t)
+    digests = list(dict.fromkeys(digest for digest, *_ in groups))
+    for key in sorted(groups, key=lambda key: (key[2], digests.index(key[0]) if by_dataset else 0)):
         group = groups[key]
         if join:
             first = list(dict.fromkeys(kind(next(chain(t.fit))) for t in group))

@@ -16,11 +16,15 @@ from bench.records.whole import Bad
 
 @dataclass(frozen=True)
 class Todo:
-    """A fit with work left: the evaluations that lack a record, and the fit's own record where it has one."""
+    """A fit with work left: the evaluations that lack a record, and the fit's own record where it has one.
+
+    ``late``: it failed or was stopped when it was last tried, so that others are done before it.
+    """
 
     fit: Planned
     evaluations: tuple[Evaluation, ...]
     stored: FitRecord | None
+    late: bool = False
 
     @property
     def done(self) -> bool:
@@ -49,7 +53,14 @@ def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> 
 def left(fit: Planned, fresh: bool = False, bad: list[Bad] | None = None) -> Todo:
     """What is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
     stored = None if fresh else recorded(fit, bad)
-    return Todo(fit, tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad)), stored)
+    lacking = tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad))
+    return Todo(fit, lacking, stored, not (stored and not lacking) and _late(fit, lacking))
+
+
+def _late(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
+    tried = [places.fit_path(fit.where, fit.key)]
+    tried += [places.evaluation_path(fit.where, fit.key, e.key) for e in lacking]
+    return places.stopped_path(fit.where, fit.key).exists() or any(map(store.failed, tried))
 
 
 def recorded(fit: Planned, bad: list[Bad] | None = None) -> FitRecord | None:

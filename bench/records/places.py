@@ -35,6 +35,11 @@ def evaluation_path(where: Path, fit_key: str, key: str) -> Path:
     return where / f"{fit_key[:SHORT]}-{key[:SHORT]}.json"
 
 
+def stopped_path(where: Path, fit_key: str) -> Path:
+    """A file that is there while a fit, or an evaluation of it, was stopped at the end of a time budget."""
+    return where / f"{fit_key[:SHORT]}.stopped"
+
+
 def state_path(results: Path, fit_key: str) -> Path:
     """The fitted tensors of a fit (safetensors)."""
     return results / "states" / f"{fit_key[:SHORT]}.safetensors"

@@ -139,6 +139,11 @@ def fit(path: Path, key: str, bad: list[Bad] | None = None) -> FitRecord | None:
     return record if isinstance(record, FitRecord) and record.key == key else None
 
 
+def failed(path: Path) -> bool:
+    """Whether the record at ``path`` says that a fit or an evaluation failed."""
+    return isinstance(_believed(path, None), Failure)
+
+
 def evaluation(
     path: Path, key: str, bad: list[Bad] | None = None, labels: str = "", fit: FitKey | None = None
 ) -> EvaluationRecord | None:

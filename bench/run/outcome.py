@@ -43,7 +43,8 @@ class Outcome:
     """Counts, the failures as (cell, message), and the conditions of what was recorded, by backbone.
 
     ``cells``: those that were asked for; ``resumed``: those recorded before; ``left``: those that did not
-    begin, or did not end; ``stopped``: what was going on when a time budget's grace was over.
+    begin, or did not end; ``stopped``: what was going on when a time budget's grace was over, by the
+    fit's key.
     """
 
     cells: int = 0
@@ -56,14 +57,14 @@ class Outcome:
     failures: list[tuple[str, str]] = field(default_factory=list)
     conditions: set[tuple[str, Conditions]] = field(default_factory=set)
     out_of_time: bool = False
-    stopped: list[str] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)
 
     def take(self) -> Outcome:
         """What was counted since the last time; it is counted here no more."""
         part = Outcome()
         part.add(self)
         self.fits = self.evaluations = self.encodes = self.steps = 0
-        self.failures, self.conditions, self.stopped = [], set(), []
+        self.failures, self.conditions, self.stopped = [], set(), {}
         return part
 
     def add(self, other: Outcome) -> None:
@@ -73,4 +74,4 @@ class Outcome:
         self.failures += other.failures
         self.conditions |= other.conditions
         self.out_of_time |= other.out_of_time
-        self.stopped += other.stopped
+        self.stopped |= other.stopped

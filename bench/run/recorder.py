@@ -56,6 +56,7 @@ class Recorder:
             write_bytes(places.state_path(self.results, fit.key), state)
         record = fitting.fit_record(fit, fitted, seconds, first, self.facts(fit), state)
         store.write(places.fit_path(fit.where, fit.key), record, self.clock)
+        self._ended(fit)
         self.made.add(fit.key)
         self.outcome.fits += 1
         self.outcome.steps += fitted.budget["steps"]
@@ -66,8 +67,13 @@ class Recorder:
         record, arrays = result
         checksums = store.write_predictions(path, arrays)
         store.write(path, with_fields(record, predictions=checksums, provenance=facts), self.clock)
+        self._ended(fit)
         self.made.add(evaluation.key)
         self.outcome.evaluations += 1
+
+    def stopped(self, fit: Planned) -> None:
+        """Remember that a fit, or an evaluation of it, was stopped: the next run does the others before."""
+        write_bytes(places.stopped_path(fit.where, fit.key), b"")
 
     def failure(self, t: Todo, error: Exception) -> str:
         """Record a failed cell, of the fit or of the evaluations that it lacks; tables print ERR for it.
@@ -110,6 +116,9 @@ class Recorder:
                 seen.forget(self.results, dataset, [error.path])
         self.outcome.failures.append((label(fit), message))
         return f"FAILED {label(fit)} ({head.stage})"
+
+    def _ended(self, fit: Planned) -> None:
+        places.stopped_path(fit.where, fit.key).unlink(missing_ok=True)
 
     def _older(self, key: str) -> bool:
         """Whether a record of that key is one that ``fresh`` does not count."""

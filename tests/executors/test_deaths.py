@@ -144,7 +144,7 @@ def test_when_the_time_is_over_what_ended_counts_and_the_rest_is_named(way: Any)
     two = way(lambda keys: [frozenset({"a"}), Done([Ended("a", "a")]), frozenset({"b"})])
     two.submit([cell(key) for key in "abc"], None)
     stopped = two.stop()
-    assert [c.key for c in stopped.ended] == ["a"] and stopped.outcome.stopped == ["b"]
+    assert [c.key for c in stopped.ended] == ["a"] and [*stopped.outcome.stopped] == ["b"]
 
 
 def test_somebody_who_watches_hears_what_workers_are_at(way: Any) -> None:

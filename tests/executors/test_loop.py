@@ -53,7 +53,10 @@ def desk(stops: tuple[str, ...] = ()) -> Any:
     return SimpleNamespace(
         outcome=Outcome(),
         encoder=Encoder(stops),
-        recorder=SimpleNamespace(failure=lambda cell, error: f"FAILED {cell}: {error}"),
+        recorder=SimpleNamespace(
+            failure=lambda cell, error: f"FAILED {cell}: {error}",
+            stopped=lambda fit: heard.append(f"stopped {fit.said}"),
+        ),
         session=SimpleNamespace(report=heard.append),
         note=lambda portion: None,
         heard=heard,
@@ -181,11 +184,11 @@ def test_an_error_of_the_way_lets_go_of_everything() -> None:
     assert way.calls == ["end"]
 
 
-def named(dataset: str, seed: int) -> Any:
+def named(dataset: str, seed: int, late: bool = False) -> Any:
     """A cell as far as rounds and the serial way look at one."""
     cell = SimpleNamespace(shots=1, seed=seed)
     data = SimpleNamespace(name=dataset, digest=dataset)
-    return SimpleNamespace(fit=SimpleNamespace(dataset=data, cell=cell))
+    return SimpleNamespace(fit=SimpleNamespace(dataset=data, cell=cell), late=late)
 
 
 def serial_desk(seconds: float = 0.0) -> Any:
@@ -234,18 +237,19 @@ def test_what_runs_on_after_the_budget_is_stopped_and_named() -> None:
 
         def stop(self) -> Done:
             self.calls.append("stop")
-            return Done([Ended("", "cell 4")], Outcome(stopped=["cell 5"]))
+            return Done([Ended("", "cell 4")], Outcome(stopped={"key of cell 5": "cell 5"}))
 
     at, way, before = desk(), Hangs(), signal.getsignal(signal.SIGALRM)
     began = time.monotonic()
     said = run(at, way, stop=began + 0.3)
     assert time.monotonic() - began < 10 and signal.getsignal(signal.SIGALRM) is before
     assert [what for what, *_ in said][-1] == "cell 4" and way.calls == ["stop", "end"]
-    assert at.outcome.out_of_time and at.outcome.stopped == ["cell 5"] and at.outcome.left == 1
+    assert at.outcome.out_of_time and [*at.outcome.stopped.values()] == ["cell 5"] and at.outcome.left == 1
+    assert at.heard[-1] == "stopped cell 5", "the next run does it last"
 
 
 def test_encoding_that_runs_on_after_the_budget_is_stopped() -> None:
     at, way = desk(), Pairs()
     at.encoder.encode = lambda portion: time.sleep(60)
     assert run(at, way, stop=time.monotonic() + 0.3) == []
-    assert at.outcome.left == 6 and at.outcome.stopped == ["encoding for cell 0"]
+    assert at.outcome.left == 6 and [*at.outcome.stopped.values()] == ["encoding for cell 0"]

@@ -145,7 +145,7 @@ def test_a_task_that_failed_is_told_when_the_time_is_over(
     way.running = {fails: ([a], None), dies: ([b, c], None)}  # type: ignore[dict-item]
     done = way.stop()
     assert [(t, str(error)) for t, error in done.failed] == [(a, "on a node of the cluster: no such GPU")]
-    assert done.outcome.stopped == ["the Ray task of b"] and list(way.running) == [dies]
+    assert [*done.outcome.stopped.values()] == ["the Ray task of b"] and list(way.running) == [dies]
 
 
 def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
