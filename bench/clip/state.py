@@ -6,9 +6,11 @@ without memory and compared with the tensors before memory is given to it, and n
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
+from warnings import catch_warnings
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ State = dict[str, Tensor]
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _ROWS, _IDS, _TABLE = "token_embedding.rows", "token_embedding.ids", "token_embedding.weight"
 _BYTE_PAIRS = 49408  # tokens of OpenAI's vocabulary
+_GLOBAL = re.compile(r"GLOBAL (\S+)")  # what a pickle wants to call, as torch names it
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _EIGHTHS = {torch.float8_e4m3fn, torch.float8_e5m2}
 _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -94,11 +97,21 @@ def _content(spec: BackboneSpec) -> Any:
         # torch leaves ``jit.load`` untyped, and nothing else reads such a file
         archive = torch.jit.load(str(spec.file), map_location="cpu")  # type: ignore[no-untyped-call]
         return dict(archive.state_dict())
-    return torch.load(spec.file, map_location="cpu", weights_only=True)
+    with catch_warnings(action="ignore"):  # of how the file was written: it is refused or it is read
+        return torch.load(spec.file, map_location="cpu", weights_only=True)
 
 
 def _reason(error: Exception) -> str:
-    return shown((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+    """What is wrong, in short. Torch's own words end in how to run what such a file asks for."""
+    if found := _GLOBAL.search(str(error)):
+        return shown(f"it holds more than tensors: {found[1]}")[:300]
+    kind = type(error).__name__
+    if kind == "UnpicklingError":
+        return "damaged, or it holds more than tensors"
+    said = (str(error).strip() or kind).splitlines()[0]
+    if not isinstance(error, RuntimeError) and said != kind:
+        said = f"{kind}: {said}"
+    return shown(said)[:300]
 
 
 def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from bench import suite
 from bench.clip.spec import BackboneSpec, family
 from bench.data import catalog
-from bench.interface import Facts, Method, Recipe, points, steps_of
+from bench.interface import Facts, LearnedText, Method, Recipe, points, steps_of
 from bench.plan import cost, settings
 from bench.plan.cells import Planned
 from bench.registry import builtin
@@ -49,6 +49,7 @@ class _Fit:
     method: Method
     settings: dict[str, Any]
     recipe: Recipe
+    learned: LearnedText | None
     facts: Facts
     backbone: BackboneSpec
     draw: Any = field(default=None)
@@ -71,7 +72,8 @@ def fit(method: Method, dataset: str, shots: int, spec: BackboneSpec) -> Planned
         shots, K, K * shots, K * len(known.templates["hand"]), known.recipe_as, spec.family, "paper"
     )
     draw = SimpleNamespace(val=SimpleNamespace(paths=range(K * min(shots, 4))))
-    return cast(Planned, _Fit(method, dict(values), method.recipe(values, facts), facts, spec, draw))
+    recipe, learned = method.recipe(values, facts), method.learned_text(values, facts)
+    return cast(Planned, _Fit(method, dict(values), recipe, learned, facts, spec, draw))
 
 
 def steps(planned: Planned) -> int:
