@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -55,23 +55,24 @@ Held = list[tuple[_Owner, tuple[Any, ...]]]
 class Names:
     """The functions and classes that modules and classes hold, to tell who replaced one of another's."""
 
-    def __init__(self, owners: Mapping[str, Any]) -> None:
-        self.owners: dict[str, _Owner] = {}
-        self.add(owners)
+    def __init__(self) -> None:
+        self.owners: dict[
+            int, _Owner
+        ] = {}  # by identity: a file that is loaded again has classes of equal names
 
-    def add(self, owners: Mapping[str, Any]) -> None:
+    def add(self, owners: Iterable[tuple[str, Any]]) -> None:
         """Look at these owners too, as they are now; one that is known is not looked at anew."""
-        for name, owner in owners.items():
-            if name not in self.owners or self.owners[name].owner is not owner:
+        for name, owner in owners:
+            if id(owner) not in self.owners:
                 keys = [key for key, value in vars(owner).items() if _code(value)]
                 # of one, itemgetter makes no tuple
                 take = operator.itemgetter(*keys, *keys[:1]) if keys else lambda names: ()
-                self.owners[name] = _Owner(name, owner, keys, take)
+                self.owners[id(owner)] = _Owner(name, owner, keys, take)
 
-    def held(self, *only: str) -> Held:
+    def held(self, *only: Any) -> Held:
         """What the keys of all owners hold now, or of some."""
         held = []
-        for owner in map(self.owners.__getitem__, only) if only else self.owners.values():
+        for owner in [self.owners[id(one)] for one in only] or self.owners.values():
             if isinstance(owner.owner, type) and len(vars(owner.owner)) != len(owner.known):
                 owner.known = set(vars(owner.owner))
             if (now := owner.read()) is not None:
@@ -98,7 +99,7 @@ def put_back(before: Held) -> list[str]:
     return changed
 
 
-_names = Names({})  # of this process; what is imported later is added
+_names = Names()  # of this process; what is imported later is added
 _seen = 0  # how many modules there were when they were gone through
 
 
@@ -106,12 +107,12 @@ def names() -> Names:
     """The functions of all owners that are imported now."""
     global _seen
     if _seen != len(sys.modules):
-        _names.add({name: sys.modules[name] for name in list(sys.modules) if _watched(name)})
+        _names.add((name, sys.modules[name]) for name in list(sys.modules) if _watched(name))
         _seen = len(sys.modules)
     if tensor := getattr(sys.modules.get("torch"), "Tensor", None):
-        _names.add({"torch.Tensor": tensor})
+        _names.add([("torch.Tensor", tensor)])
     if method := getattr(sys.modules.get("bench.interface"), "Method", None):
-        _names.add({f"{cls.__module__}.{cls.__name__}": cls for cls in _classes(method)})
+        _names.add((f"{cls.__module__}.{cls.__name__}", cls) for cls in _classes(method))
     return _names
 
 
@@ -153,8 +154,8 @@ class _FirstImports:
             def and_look(module: ModuleType) -> None:
                 execute(module)
                 made = {name: module, **({"torch.Tensor": module.Tensor} if name == "torch" else {})}
-                _names.add(made)
-                self.held += _names.held(*made)
+                _names.add(made.items())
+                self.held += _names.held(*made.values())
 
             spec.loader.exec_module = and_look  # type: ignore[method-assign]
         return spec

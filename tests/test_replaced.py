@@ -46,6 +46,17 @@ PATCHES = {
 }
 
 
+def test_classes_of_equal_names_are_all_looked_at() -> None:
+    """A file that is loaded again makes its classes anew, and both are there."""
+    first, second = (type("Twin", (), {"act": lambda self: None}) for _ in range(2))
+    names = replaced.Names()
+    names.add([("Twin", first), ("Twin", second)])
+    for cls in (first, second):
+        before = names.held()
+        cls.act = None  # type: ignore[attr-defined]
+        assert replaced.put_back(before) == ["Twin.act"] and cls.act is not None  # type: ignore[attr-defined]
+
+
 def everybodys() -> list[object]:
     here = (torch.sign, torch.Tensor.norm, torch.Tensor.relu, torch.nn.functional.normalize)
     return [*here, np.random.default_rng, bench.interface.unit, bench.interface.Method.sweep]
@@ -96,7 +107,8 @@ def test_a_name_that_hides_an_inherited_one() -> None:
     class Below(Base):
         pass
 
-    names = replaced.Names({"Below": Below})
+    names = replaced.Names()
+    names.add([("Below", Below)])
     before = names.held()
     Below.new = lambda self: 3  # type: ignore[attr-defined]
     Below.one = lambda self: 2  # type: ignore[method-assign,assignment]
@@ -112,7 +124,8 @@ def test_replaced_functions() -> None:
         return 2
 
     owner = SimpleNamespace(one=one, two=two, number=3)
-    names = replaced.Names({"owner": owner})
+    names = replaced.Names()
+    names.add([("owner", owner)])
     before = names.held()
     owner.new, owner.number = one, 4
     assert replaced.put_back(before) == []

@@ -21,11 +21,15 @@ from pathlib import Path
 from types import SimpleNamespace as Made
 import torch
 from feature_fakes import GreySource, WideTower
+from bench.interface import Method
 from bench.run import onepass
 from bench.run.session import Session
 
-def logits(params, consts, features, values):
-    return features["dense"].mean(1) @ params["W"]
+class Mean(Method):
+    name, title, taps = "mean", "Mean", ("dense",)
+
+    def logits(self, params, consts, features, values):
+        return features["dense"].mean(1) @ params["W"]
 
 def measure(n):
     target = Made(
@@ -33,7 +37,7 @@ def measure(n):
         source=GreySource(), classes=None, classnames=("a", "b", "c"),
         test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
     )
-    fit = Made(backbone=tower.spec, method=Made(taps=("dense",), logits=logits), settings={{}}, key="0" * 64,
+    fit = Made(backbone=tower.spec, method=Mean(), parts=Made(source=""), settings={{}}, key="0" * 64,
                cell=Made(method="made"))
     evaluation = Made(target=target, values={{}}, changed={{}}, key="1" * 64, parts=None)
     jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}) for _ in range(3)]
