@@ -38,10 +38,12 @@ def measure(n):
         test=Made(paths=[str(i) for i in range(n)], labels=[0] * n),
     )
     fit = Made(backbone=tower.spec, method=Mean(), parts=Made(source=""), settings={{}}, key="0" * 64,
-               cell=Made(method="made"))
+               cell=Made(method="made"), dataset=target)
     evaluation = Made(target=target, values={{}}, changed={{}}, key="1" * 64, parts=None)
     jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}) for _ in range(3)]
-    scored = [arrays["top1"].size for _, arrays in onepass.run(session, jobs)]
+    ended = onepass.run(session, jobs)
+    assert not any(isinstance(one, Exception) for one in ended), ended
+    scored = [arrays["top1"].size for _, arrays in ended]
     return scored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 tower = WideTower(size=64)
