@@ -133,7 +133,7 @@ def test_datasets_are_shared_out_whole_unless_workers_would_idle() -> None:
             SimpleNamespace(cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name, digest=name))
             for name, seed in made
         ]
-        return [SimpleNamespace(fit=one) for one in fits]
+        return [SimpleNamespace(fit=one, late=False) for one in fits]
 
     def shares(datasets: int, seeds: int, streamed: bool, jobs: int) -> list[str]:
         found = rounds.portions(todo(datasets, seeds), streamed, jobs)

@@ -217,7 +217,10 @@ def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
     plan = []
     for cell in [(d, k, s) for s in (1, 2) for d in ("x", "y") for k in (1, 4)]:
         a = fit(*cell, "a")
-        plan += [type("Todo", (), {"fit": one}) for one in (a, fit(*cell, "b"), fit(*cell, "c", a=a))]
+        plan += [
+            type("Todo", (), {"fit": one, "late": False})
+            for one in (a, fit(*cell, "b"), fit(*cell, "c", a=a))
+        ]
 
     def shown(groups: Any) -> list[str]:
         return [
