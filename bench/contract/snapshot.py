@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.train.pure import leaves
+
 
 def snapshot(tree: Any, name: str = "") -> dict[str, Any]:
     """Copies by dotted name: all tensors and plain values in containers, data classes and modules."""
-    if isinstance(tree, Tensor):
-        return {name: tree.detach().clone()}
-    if isinstance(tree, nn.Module):
-        tree = tree.state_dict()
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        tree = {f.name: getattr(tree, f.name) for f in fields(tree)}
-    if isinstance(tree, Mapping):
-        items = [(str(key), value) for key, value in tree.items()]
-    elif isinstance(tree, list | tuple):
-        items = [(str(i), value) for i, value in enumerate(tree)]
-    else:
-        return {name: tree} if isinstance(tree, bool | int | float | str) else {}
     copies: dict[str, Any] = {}
-    for key, value in items:
-        copies |= snapshot(value, f"{name}.{key}" if name else key)
+    for at, leaf in leaves(tree, name):
+        if isinstance(leaf, Tensor):
+            copies[at] = leaf.detach().clone()
+        elif isinstance(leaf, nn.Module):
+            copies |= snapshot(leaf.state_dict(), at)
+        elif isinstance(leaf, bool | int | float | str):
+            copies[at] = leaf
     return copies
 
 

@@ -24,7 +24,6 @@ _PLACE = re.compile(rf"({_FOLDER})/({_FOLDER})/({_FOLDER})/([0-9a-f]{{20}}(?:-[0
 _ROUNDING = 1e-9
 _encoder = msgspec.json.Encoder(order="sorted")
 
-
 NO_PLACE = "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
 
 

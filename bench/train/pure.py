@@ -29,7 +29,8 @@ def wrote(function: str, method: str, name: str) -> BenchError:
 
 def watch(**given: Any) -> Watched:
     """The tensors in what is given, by name, as they are now."""
-    return [(name, x, x._version) for name, x in _tensors(given, "") if not x.is_inference()]
+    tensors = ((name, x) for name, x in leaves(given) if isinstance(x, Tensor))
+    return [(name, x, x._version) for name, x in tensors if not x.is_inference()]
 
 
 def check(watched: Watched, function: str, method: Method) -> None:
@@ -52,10 +53,11 @@ def call(method: Method, function: str, **given: Any) -> Iterator[None]:
     check(watched, function, method)
 
 
-def _tensors(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(tree, Tensor):
-        yield name, tree
-        return
+def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """What mappings, lists, tuples and data classes hold in the end, by dotted name.
+
+    Of a task it is what does not have to be read first.
+    """
     if isinstance(tree, Task):
         # not its backbone: to ask for that means to read it
         tree = {key: getattr(tree, key) for key in ("labels_N", "W_KC", "text", "states")}
@@ -66,6 +68,7 @@ def _tensors(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(tree, list | tuple):
         items = [(str(i), value) for i, value in enumerate(tree)]
     else:
+        yield name, tree
         return
     for key, value in items:
-        yield from _tensors(value, f"{name}.{key}" if name else key)
+        yield from leaves(value, f"{name}.{key}" if name else key)
