@@ -230,6 +230,13 @@ def stamp(file: str | Path | int) -> Stamp:
     return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
+def stamp_if_there(file: str | Path) -> Stamp | None:
+    """The stamp of a file; None where there is no such file."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return stamp(file)
+    return None
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hex. Raises OSError as ``regular`` does."""
     with regular(path) as file:

@@ -8,7 +8,6 @@ Legend: n test images, C evaluations whose predictions are columns of one packed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import files
+from bench.files import Stamp, stamp_if_there
 from bench.records import codec
 from bench.records.types import EvaluationRecord
 from bench.unpack import GIB, Torn, npz
@@ -24,8 +23,6 @@ from bench.unpack import GIB, Torn, npz
 _TOP = 5
 _ROUNDING = 1e-9
 _HEADERS = 4096  # bytes of the headers of an npz file's arrays, at most
-
-Stamp = files.Stamp
 
 
 class Outcome(NamedTuple):
@@ -45,13 +42,6 @@ class Outcome(NamedTuple):
         return np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.n).astype(bool)
 
 
-def stamp(file: str | Path) -> Stamp | None:
-    """``files.stamp``, None where there is no such file."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return files.stamp(file)
-    return None
-
-
 def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
     """The arrays of an evaluation's own file, no larger than those of n images can be. Raises Torn."""
     read = npz(file, ("top1", "top5", "labels"), min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
@@ -63,7 +53,7 @@ def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
 
 def of_file(file: Path, record: EvaluationRecord) -> Outcome:
     """The outcome of an evaluation by its own file. Raises Torn where the file is damaged."""
-    return _of_file(file, stamp(file), record.n)
+    return _of_file(file, stamp_if_there(file), record.n)
 
 
 @lru_cache(maxsize=65536)

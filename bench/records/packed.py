@@ -23,12 +23,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.files import digest, write_bytes, write_together
+from bench.files import Stamp, digest, stamp_if_there, write_bytes, write_together
 from bench.names import short, shown
 from bench.records import codec, convert, places
 from bench.records.codec import Unreadable
 from bench.records.convert import SCHEMA as OLD
-from bench.records.outcomes import Outcome, Stamp, of_columns, stamp
+from bench.records.outcomes import Outcome, of_columns
 from bench.records.types import EvaluationRecord, Failure, Record
 from bench.records.whole import Bad, fault, is_place
 from bench.typed import said
@@ -120,7 +120,7 @@ def _slim(record: Record) -> Record:
 def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
     """All packed records of a folder, or why not, under the paths that they would have as files."""
     file = str(results / RECORDS)
-    yield from _at(file, places.runs(results), _lines(file, stamp(file)))
+    yield from _at(file, places.runs(results), _lines(file, stamp_if_there(file)))
 
 
 def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
@@ -129,7 +129,9 @@ def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
         return
     root = where.parents[2]
     file = str(root.parent / RECORDS)
-    yield from _at(file, root, _by_folder(file, stamp(file)).get(where.relative_to(root).as_posix(), {}))
+    yield from _at(
+        file, root, _by_folder(file, stamp_if_there(file)).get(where.relative_to(root).as_posix(), {})
+    )
 
 
 def _at(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
@@ -157,7 +159,7 @@ def top1(path: Path) -> Top1 | None:
         return None
     name, column = found.line.place
     file = _beside(found.file)
-    classes, labels = _arrays(file, stamp(file), name)
+    classes, labels = _arrays(file, stamp_if_there(file), name)
     if column >= _width(classes):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return classes[:, column], labels
@@ -170,7 +172,7 @@ def outcome(path: Path) -> Outcome | None:
         return None
     name, column = found.line.place
     file = _beside(found.file)
-    counted = _outcomes(file, stamp(file), name)
+    counted = _outcomes(file, stamp_if_there(file), name)
     if column >= len(counted):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return counted[column]
@@ -192,7 +194,7 @@ def _found(path: Path) -> _Found | None:
         return None
     at = "/".join(parts[-4:])
     file = text[: -len(f"runs/{at}")] + RECORDS
-    line = _lines(file, stamp(file)).get(at)
+    line = _lines(file, stamp_if_there(file)).get(at)
     return _Found(file, at, line) if line is not None else None
 
 
@@ -208,13 +210,15 @@ def _bad(file: str, at: str, why: str) -> Bad:
 def rows(results: Path) -> dict[str, Row]:
     """The lines as they are written, by their paths, whatever their schema; what is none is left out."""
     file = str(results / RECORDS)
-    return {at: row for at, row in _rows(file, stamp(file)).items() if isinstance(row, Row)}
+    return {at: row for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, Row)}
 
 
 def odd_rows(results: Path) -> list[Bad]:
     """What ``rows`` leaves out."""
     file = str(results / RECORDS)
-    return [_bad(file, at, row) for at, row in _rows(file, stamp(file)).items() if isinstance(row, str)]
+    return [
+        _bad(file, at, row) for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, str)
+    ]
 
 
 @lru_cache(maxsize=4)

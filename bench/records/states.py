@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from bench.files import Stamp, stamp_if_there
 from bench.records import codec, places
-from bench.records.outcomes import Stamp, stamp
 from bench.records.types import FitRecord
 
 
@@ -30,7 +30,7 @@ def there(results: Path, record: FitRecord) -> bool:
     if not record.has_state:
         return True
     path = places.state_path(results, record.key)
-    return bool(record.state) and path.is_file() and _is(path, stamp(path), record.state)
+    return bool(record.state) and path.is_file() and _is(path, stamp_if_there(path), record.state)
 
 
 @lru_cache(maxsize=65536)

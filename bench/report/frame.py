@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from bench import prompts as prompt_sets
 from bench.data import catalog
 from bench.errors import BenchError
+from bench.files import Stamp, stamp_if_there
 from bench.names import told_apart
 from bench.paths import results_dir
 from bench.records import codec, store
 from bench.records.keys import PRECISIONS, SINGLE, FitKey
-from bench.records.outcomes import Stamp, stamp
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import Bad, said
 from bench.report import current
@@ -145,8 +145,8 @@ def correct(path: str | Path) -> NDArray[np.bool_]:
     Raises BenchError where its predictions are gone or are not its own.
     """
     name = str(path)
-    own = stamp(name)
-    arrays = own and stamp(name.removesuffix(".json") + ".npz")
+    own = stamp_if_there(name)
+    arrays = own and stamp_if_there(name.removesuffix(".json") + ".npz")
     return _correct(name, (own, arrays)) if arrays else _right(Path(name))
 
 
