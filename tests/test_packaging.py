@@ -143,6 +143,7 @@ def test_wheel_holds_what_git_holds(checkout: Path, wheel: Path) -> None:
     assert "License-Expression: Apache-2.0" in metadata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
 def test_installed_outside_the_checkout(kind: str, checkout: Path, wheel: Path, tmp_path: Path) -> None:
     install = (wheel,) if kind == "wheel" else ("--no-build-isolation", "--editable", checkout)
@@ -177,6 +178,7 @@ def test_a_method_is_one_class_in_a_plain_checkout(checkout: Path) -> None:
     assert coop(Path(sys.executable), checkout) == checkout / "methods" / "coop.py"
 
 
+@pytest.mark.slow
 def test_a_source_archive_is_as_good_as_the_checkout(checkout: Path, wheel: Path, tmp_path: Path) -> None:
     """It gives the same wheel, and an editable install of it has the link that archives leave out."""
     (tmp_path / "out").mkdir()
@@ -210,6 +212,7 @@ def test_where_the_link_to_the_methods_is_none(tmp_path: Path, monkeypatch: pyte
     assert paths.methods_dir() == tmp_path / "methods"
 
 
+@pytest.mark.slow
 def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
     """What mypy says of a class in methods/ that is imported by its name.
 

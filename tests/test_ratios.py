@@ -64,6 +64,7 @@ def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatc
     assert ratios_steps.batch(fit) == 8
 
 
+@pytest.mark.slow
 def test_both_sides_do_the_same(tower: Backbone) -> None:
     """A whole fit of SAFE, validated on what it learns from.
 

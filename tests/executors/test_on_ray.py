@@ -153,6 +153,7 @@ def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
     assert done.exit_code != 0 and "local or ray" in (done.output + str(done.exception))
 
 
+@pytest.mark.slow
 def test_tasks_in_this_process_make_the_records(
     bench: Bench, tmp_path: Path, local: Path, temporary: Path, stand_in: Tasks
 ) -> None:
@@ -174,6 +175,7 @@ def test_tasks_in_this_process_make_the_records(
     assert not list(temporary.glob("bench-ray-*")), "tasks leave no folders"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slots", "held", "tasks", "passes"), [(1, onepass.HELD_BYTES, 1, 1), (3, 0, 3, 8)])
 def test_streamed_test_images_are_passed_over_once_for_all_that_a_slot_does(
     slots: int,

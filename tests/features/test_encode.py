@@ -141,6 +141,7 @@ def test_worker_processes_give_the_same_rows_and_never_see_torch(images: Any, tm
     assert not images.source.torch_seen()
 
 
+@pytest.mark.slow
 def test_a_script_that_imports_torch_and_guards_nothing_may_encode(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     here, log = str(Path(__file__).parent), str(tmp_path)

@@ -80,6 +80,7 @@ def test_same_numbers_in_one_pass(
 SEEDS = ("--methods", "zero-shot,safe", "--seeds", "1,2,3", "--shots", "2,3", "--no-dense-cache")
 
 
+@pytest.mark.slow
 def test_seeds_and_shots_of_a_dataset_share_a_pass(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[tuple[int, tuple[str, ...]]]
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_failing_state_costs_only_itself(
     assert len(evaluations(tmp_path / "r")) == 2
 
 
+@pytest.mark.slow
 def test_peak_memory_holds_one_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features arrive in batches of the encoder and none is kept: what is alive at once does not grow with
     the test set.

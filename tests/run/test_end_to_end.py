@@ -75,6 +75,7 @@ def test_second_run_does_nothing_and_imports_no_torch(
     assert "0 encodes, 0 steps" in done.stdout
 
 
+@pytest.mark.slow
 def test_killed_then_resumed_equals_uninterrupted(
     bench: Bench, tmp_path: Path, images: Path, cache: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_too_few_images_of_a_class(bench: Bench, tmp_path: Path) -> None:
     assert "3" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_records(bench: Bench, tmp_path: Path) -> None:
     """One and two workers: identical records. A worker that dies loses its round only, which another takes
     up.

@@ -127,6 +127,7 @@ def test_equal_everywhere() -> None:
     assert not_separated(result) == [("a", "b", "c")]
 
 
+@pytest.mark.slow
 def test_signed_ranks_are_those_of_scipy_one_by_one() -> None:
     """With and without ties and zeros, short and long: the way that SciPy takes for each list alone."""
     rng = np.random.default_rng(3)

@@ -62,6 +62,7 @@ def reference(spec: OptimSpec, params: list[torch.Tensor], lr: float, wd: float)
     return kind(params, lr=lr, betas=spec.betas, eps=spec.eps, weight_decay=wd, foreach=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_thousand_steps_equal_torch(kind: str, path: str) -> None:
     """Mixed rates and decays under a schedule, relative 1e-6 in float64."""
