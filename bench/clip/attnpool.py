@@ -100,7 +100,7 @@ class _Attend(torch.autograd.Function):
         one, shared = rest[0].dim() == 2, f.dim() == 3
         if one:
             to_out, rest = to_out[None], [x[None] for x in rest]
-        to_o, last = to_out, ()
+        to_o, last = to_out, tuple[Tensor, ...]()
         if len(ctx.needs_input_grad) > 2 + len(_WEIGHTS):
             wc_RCD, *rest, o_RBD = rest
             to_o, last = torch.bmm(to_out, wc_RCD), (torch.bmm(to_out.mT, o_RBD), to_out.sum(1))
