@@ -180,12 +180,12 @@ def _folder_back(old: str) -> None:
         os.chdir(old)
 
 
-def _tiny() -> bool:
-    """Whether the processor rounds the smallest numbers to zero (torch.set_flush_denormal)."""
+def flushes_denormal() -> bool:
+    """Whether the processor takes denormal numbers for zero in this thread (torch.set_flush_denormal)."""
     return sys.float_info.min * 0.5 == 0.0
 
 
-def _tiny_back(old: bool) -> None:
+def _flushes_back(old: bool) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(old)
 
@@ -213,7 +213,7 @@ _PYTHON = {
         _signals, _signals_back, said=lambda old, now: old[1:] != now[1:], imports=True
     ),
     "the standard streams": _Part(lambda: (sys.stdout, sys.stderr), _streams_back),
-    "how the processor rounds tiny numbers": _Part(_tiny, _tiny_back, imports=True),
+    "how the processor rounds tiny numbers": _Part(flushes_denormal, _flushes_back, imports=True),
 }
 
 

@@ -31,7 +31,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "torch's deterministic and TF32 modes": lambda: torch.use_deterministic_algorithms(
         not torch.are_deterministic_algorithms_enabled()
     ),
-    "how the processor rounds tiny numbers": lambda: torch.set_flush_denormal(True),
+    "how the processor rounds tiny numbers": lambda: torch.set_flush_denormal(not process.flushes_denormal()),
     "the environment": lambda: os.environ.pop("HOME"),
     "the working folder": lambda: os.chdir("/"),
     "Python's recursion limit": lambda: sys.setrecursionlimit(3_000),

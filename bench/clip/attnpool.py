@@ -12,6 +12,7 @@ embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from bench.clip.blocks import Params, linear
 
 _WEIGHTS = ("positional_embedding", *(f"{n}_proj.{part}" for n in "qkv" for part in ("weight", "bias")))
+_LAST = ("c_proj.weight", "c_proj.bias")
 
 
 def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
@@ -29,9 +31,21 @@ def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
     return _mean_first(params, x_BSD) + params["positional_embedding"]
 
 
+def pooled(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
+    """(B, C): the pool's output, ``project`` of ``preproj`` in one operation. It can be differentiated once.
+
+    Each operation that is mapped over replicas costs as much as several small products.
+    """
+    return _attended(params, x_BSD, heads, (*_WEIGHTS, *_LAST))
+
+
 def preproj(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
     """(B, D): the attended vector that ``c_proj`` projects. It can be differentiated once."""
-    out: Tensor = _Attend.apply(heads, _mean_first(params, x_BSD), *(params[name] for name in _WEIGHTS))[0]
+    return _attended(params, x_BSD, heads, _WEIGHTS)
+
+
+def _attended(params: Params, x_BSD: Tensor, heads: int, names: Sequence[str]) -> Tensor:
+    out: Tensor = _Attend.apply(heads, _mean_first(params, x_BSD), *(params[name] for name in names))[0]
     return out
 
 
@@ -61,7 +75,8 @@ class _Attend(torch.autograd.Function):
     Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient
     of every token, and leave weight gradients as transposed views that the optimiser then copies. Weights are
     one replica's, or lead with a replica axis; the features then lead with it too, or are shared (one axis
-    less). After the output come the values that the backward reads.
+    less). With ``c_proj``'s weights the output is projected too. After it come the values that the backward
+    reads.
     """
 
     @staticmethod
@@ -72,29 +87,35 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        heads, f, pos, wq, _, wk, bk, wv, _ = inputs
+        heads, f, pos, wq, _, wk, bk, wv, _, *last = inputs
         ctx.heads = heads
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(f, pos, wq, wk, bk, wv, *output[1:])
+        ctx.set_materialize_grads(False)  # else zeros are made for the values that have no gradient
+        ctx.save_for_backward(f, *last[:1], pos, wq, wk, bk, wv, *output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_o: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_out: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         f, *rest = ctx.saved_tensors
         one, shared = rest[0].dim() == 2, f.dim() == 3
         if one:
-            to_o, rest = to_o[None], [x[None] for x in rest]
+            to_out, rest = to_out[None], [x[None] for x in rest]
+        to_o, last = to_out, tuple[Tensor, ...]()
+        if len(ctx.needs_input_grad) > 2 + len(_WEIGHTS):
+            wc_RCD, *rest, o_RBD = rest
+            to_o, last = torch.bmm(to_out, wc_RCD), (torch.bmm(to_out.mT, o_RBD), to_out.sum(1))
         to_f, grads = _backward(ctx.needs_input_grad[1], f[None] if shared else f, to_o, *rest)
         if to_f is not None and shared:
             to_f = to_f.sum(0)
-        return None, to_f, *((g[0] for g in grads) if one else grads)
+        return None, to_f, *((g[0] for g in (*grads, *last)) if one else (*grads, *last))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], heads: int, f: Tensor, *weights: Tensor) -> Any:
         n = info.batch_size
 
         def leading(x: Tensor, dim: int | None) -> Tensor:
-            return x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)
+            # Views that change nothing are left out: each is one more step of the way back.
+            return x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0) if dim else x
 
         stacked = [leading(w, dim) for w, dim in zip(weights, in_dims[2:], strict=True)]
         inner = stacked[0].shape[1:-2]  # empty, or the replica axis of an inner vmap
@@ -103,8 +124,8 @@ class _Attend(torch.autograd.Function):
             if f.dim() == 3 + len(inner):
                 f = f.unsqueeze(1)
             f = f.expand(n, *inner, *f.shape[-3:]).reshape(-1, *f.shape[-3:])
-        out = _Attend.apply(heads, f, *(w.reshape(-1, *w.shape[1 + len(inner) :]) for w in stacked))
-        return tuple(x.unflatten(0, (n, *inner)) for x in out), (0,) * len(out)
+        out = _Attend.apply(heads, f, *(w.flatten(0, len(inner)) for w in stacked))
+        return tuple(x.unflatten(0, (n, *inner)) for x in out) if inner else out, (0,) * len(out)
 
 
 def _forward(
@@ -117,8 +138,12 @@ def _forward(
     bk_RD: Tensor,
     wv_RDD: Tensor,
     bv_RD: Tensor,
+    *last: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Output (R, B, D), q (R, H, B, d), u = W_k^T q, attention (R, H, B, T), mixed tokens (R, H, B, D)."""
+    """Output, q (R, H, B, d), u = W_k^T q, attention (R, H, B, T), mixed tokens (R, H, B, D).
+
+    The output is (R, B, D), or (R, B, C) with ``last``, the weights of ``c_proj``; then (R, B, D) comes last.
+    """
     R, D = bq_RD.shape
     lead = R, heads, f_RBTD.shape[1]
     x, pos = _tokens(f_RBTD, pos_RTD)
@@ -128,7 +153,12 @@ def _forward(
     a_RHBT = _times(u_RHBD, x.mT, None if pos is None else pos.mT).softmax(-1)
     mixed_RHBD = _times(a_RHBT, x, pos)
     o_RHBd = torch.bmm(mixed_RHBD.flatten(0, 1), wv_RDD.reshape(R * heads, -1, D).mT).view(*lead, -1)
-    return _merged(o_RHBd) + bv_RD[:, None], q_RHBd, u_RHBD, a_RHBT, mixed_RHBD
+    o_RBD = _merged(o_RHBd) + bv_RD[:, None]
+    kept = q_RHBd, u_RHBD, a_RHBT, mixed_RHBD
+    if not last:
+        return o_RBD, *kept
+    wc_RCD, bc_RC = last
+    return torch.baddbmm(bc_RC[:, None], o_RBD, wc_RCD.mT), *kept, o_RBD
 
 
 def _backward(

@@ -31,13 +31,14 @@ class PoolingHead:
     family: str
     heads: int
     params: dict[str, Tensor]
+    _pooled: Callable[[Params, Tensor], Tensor]
     _preproj: Callable[[Params, Tensor], Tensor]
     _project: Callable[[Params, Tensor], Tensor]
     _all_tokens: Callable[[Params, Tensor], Tensor]
 
     def __call__(self, params: Params, x_BTD: Tensor) -> Tensor:
         """Raw image embeddings (B, C) from the tap ``dense`` (B, T, D)."""
-        return self._project(params, self._preproj(params, x_BTD))
+        return self._pooled(params, x_BTD)
 
     def preproj(self, params: Params, x_BTD: Tensor) -> Tensor:
         """The tap ``preproj`` (B, D): the vector before the last projection (protocol 18.6)."""
@@ -62,6 +63,7 @@ def attention_pool(params: Params, heads: int) -> PoolingHead:
         "rn",
         heads,
         dict(params),
+        partial(attnpool.pooled, heads=heads),
         partial(attnpool.preproj, heads=heads),
         attnpool.project,
         partial(attnpool.all_tokens, heads=heads),
@@ -75,6 +77,7 @@ def transformer_tail(params: Params, heads: int, activation: Activation, eps: fl
         "vit",
         heads,
         dict(params),
+        partial(vit_tail.pooled, **settings),
         partial(vit_tail.preproj, **settings),
         vit_tail.project,
         partial(vit_tail.all_tokens, **settings),

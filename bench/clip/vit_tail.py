@@ -18,6 +18,11 @@ from bench.clip.blocks import Activation, Params, block, linear, mlp, norm
 from bench.clip.pairs import pair
 
 
+def pooled(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
+    """(B, C): the tail's output, ``project`` of ``preproj``."""
+    return project(params, preproj(params, x_BTD, heads, activation, eps))
+
+
 def preproj(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
     """(B, D): CLS after the last block and ``ln_post``, the vector that ``proj`` projects."""
     gain_D, shift_D = params["block.ln_1.weight"], params["block.ln_1.bias"]

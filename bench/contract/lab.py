@@ -42,7 +42,7 @@ from bench.registry import Registry
 from bench.run import evaluate
 from bench.run import task as tasks
 from bench.run.desk import Desk
-from bench.run.session import Session
+from bench.run.session import Session, repeatable
 
 STEPS = 3
 SIDE = 64  # pixels: the smallest images on which an attention pool has more than one token
@@ -146,6 +146,7 @@ class Failed(Exception):
 @contextmanager
 def open_lab() -> Iterator[Lab]:
     """The lab in a temporary folder, built once for all methods that are checked."""
+    repeatable()
     with tempfile.TemporaryDirectory(prefix="bench-contract-") as folder:
         root = Path(folder)
         towers = {family: f"{family}@{_tower(root, family)}" for family in _VISION}

@@ -17,7 +17,7 @@ from bench.records.store import Clock
 from bench.registry import with_plugins
 from bench.run.desk import Desk
 from bench.run.outcome import Ended, Now, Outcome, Watch, unwatched
-from bench.run.session import Session
+from bench.run.session import Session, repeatable
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Worker:
         begins: Callable[[frozenset[str]], None] = lambda keys: None,
     ) -> None:
         self.fresh, self.messages = setup.fresh, list[str]()
+        repeatable()  # before the threads of a plugin begin
         registry = with_plugins(setup.plugins)
         session = Session(device, setup.cache, self.messages.append, workers=0, dense_cache=setup.dense_cache)
         session.watch = watch

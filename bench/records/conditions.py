@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from bench.records.types import Provenance
 
+# What records that do not say it were made without.
+_OFF = {"streamed": False, "flush_denormal": False}
+
 Conditions = tuple[tuple[str, str], ...]  # (name, value), sorted
 
 
@@ -15,7 +18,7 @@ def conditions(facts: Provenance) -> Conditions:
         "device": f"{facts.device.partition(':')[0]} ({facts.device_name})",
         "threads": str(facts.threads),
     }
-    named |= {name: "on" if on else "off" for name, on in {"streamed": False, **facts.flags}.items()}
+    named |= {name: "on" if on else "off" for name, on in {**_OFF, **facts.flags}.items()}
     return tuple(sorted({**named, **facts.libraries}.items()))
 
 

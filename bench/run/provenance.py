@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench import process
 from bench.interface import Method
 from bench.lazy import torch
 from bench.records.types import Provenance
@@ -86,6 +87,7 @@ def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
         flags={
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+            "flush_denormal": process.flushes_denormal(),
             **({"streamed": True} if streamed else {}),
         },
         source=code_of(method),

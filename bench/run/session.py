@@ -34,7 +34,15 @@ SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
 
 def repeatable() -> None:
-    """TF32 off and deterministic algorithms on, so that a repeated command gives the same numbers."""
+    """How every process that computes rounds: the first thing that it asks of torch.
+
+    TF32 is off and deterministic algorithms are on, so that a repeated command gives the same numbers.
+    Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero where the processor can do that: as
+    training saturates, gradients are full of them, and some processors take several times as long for a
+    product with them. Threads inherit this from the one that starts them; those that are there already do
+    not follow.
+    """
+    torch.set_flush_denormal(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.ratios --out FILE [--device auto|cpu|cuda] [--quick] [--only WORD,...]
 
 Ratios are medians over interleaved repeats, so they hold on a machine that does other things too; seconds do
-not. On a GPU both sides run with TF32 off and deterministic algorithms, as ``bench run`` does.
+not. Both sides take denormal numbers for zero, and on a GPU run with TF32 off and deterministic algorithms,
+as ``bench run`` does.
 """
 
 from __future__ import annotations
@@ -186,11 +187,13 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
+    from bench.process import flushes_denormal
     from bench.run import devices
     from bench.run.session import repeatable
     from tests.benchmarks.page import shown
     from tests.benchmarks.ratios_device import label
 
+    torch.set_flush_denormal(True)
     device = torch.device(devices.pick(options.device))
     if device.type == "cuda":
         repeatable()
@@ -218,6 +221,7 @@ def main() -> None:
             "flags": {
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "tf32": torch.backends.cuda.matmul.allow_tf32,
+                "flush_denormal": flushes_denormal(),
             },
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "rows": [asdict(r) for r in rows],

@@ -148,17 +148,35 @@ def test_replicas_under_vmap_equal_a_loop(family: str, shared: bool, order: str)
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_replicas_of_replicas(shared: bool) -> None:
+@pytest.mark.parametrize("call", ["preproj", "__call__"])
+def test_replicas_of_replicas(call: str, shared: bool) -> None:
     """Two axes at once, features with one of them or none: as one replica after the other."""
     _, head, _, x_BTD = make("rn", torch.float64)
+    apply = getattr(head, call)
     stacked = {
         n: torch.stack([torch.stack([p, 1.1 * p]), torch.stack([p, 0.9 * p])]) for n, p in head.params.items()
     }
     x = x_BTD if shared else torch.stack([x_BTD, -x_BTD])
-    vectors = vmap(vmap(head.preproj, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
+    vectors = vmap(vmap(apply, in_dims=(0, None)), in_dims=(0, None if shared else 0))(stacked, x)
     for i, j in itertools.product(range(2), range(2)):
-        alone = head.preproj({n: p[i, j] for n, p in stacked.items()}, x if shared else x[i])
+        alone = apply({n: p[i, j] for n, p in stacked.items()}, x if shared else x[i])
         torch.testing.assert_close(vectors[i, j], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_replicas_share_what_is_frozen() -> None:
+    """Some weights have a replica axis and some have none; the gradients of the former are right."""
+    _, head, _, x_BTD = make("rn", torch.float64)
+    frozen = dict(head.params)
+    own = {n: frozen.pop(n) for n in ("k_proj.weight", "c_proj.bias")}
+    stacked = {n: torch.stack([p, 1.1 * p + 0.1]) for n, p in own.items()}
+
+    def loss(params: dict[str, Tensor]) -> Tensor:
+        return head({**frozen, **params}, x_BTD).square().sum()
+
+    grads = vmap(grad(loss))(stacked)
+    for r in range(2):
+        for name, g in grad(loss)({n: p[r] for n, p in stacked.items()}).items():
+            assert_close(grads[name][r], g, 1e-12, name)
 
 
 def test_features_apart_weights_shared() -> None:

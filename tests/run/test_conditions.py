@@ -46,6 +46,11 @@ def other_commit(facts: Provenance) -> Provenance:
     )
 
 
+def without(facts: Provenance, name: str) -> dict[str, bool]:
+    """Its switches without one."""
+    return {key: on for key, on in facts.flags.items() if key != name}
+
+
 COMMAND = ("run", "--methods", "tip-adapter", "--jobs", "1", "--results")
 
 
@@ -66,9 +71,10 @@ def test_a_run_alone_is_not_mixed(bench: Bench, tmp_path: Path) -> None:
         (other_library, ["torch ", "0.4.1", provenance.libraries()["torch"]]),
         (lambda facts: replace(facts, threads=7), ["threads 1 and 7"]),
         (lambda facts: replace(facts, flags={**facts.flags, "tf32": True}), ["tf32 off and on"]),
+        (lambda facts: replace(facts, flags=without(facts, "flush_denormal")), ["flush_denormal off and on"]),
         (lambda facts: other_library(other_device(facts)), ["device ", "; torch "]),
     ],
-    ids=["device", "library", "threads", "switch", "both"],
+    ids=["device", "library", "threads", "switch", "older", "both"],
 )
 def test_a_run_that_goes_on_elsewhere(
     bench: Bench, tmp_path: Path, change: Callable[[Provenance], Provenance], expected: list[str]
@@ -176,12 +182,15 @@ def test_mixed_in_several_ways() -> None:
 
 
 def test_what_only_some_have() -> None:
-    """Older records do not say everything, which is no difference; streaming alone is said only where it was
-    on.
-    """
-    assert mixed(of(facts(), facts(flags={"tf32": False, "streamed": True}))) == "streamed off and on"
+    """Older records do not say everything, which is no difference."""
     assert mixed(of(facts(), facts(libraries={"torch": "2.8.0"}))) == ""
     assert mixed(of(facts(), facts(flags={}))) == ""
+
+
+def test_records_from_before_there_was_a_switch_were_made_without_it() -> None:
+    for name in ("streamed", "flush_denormal"):
+        assert mixed(of(facts(), facts(flags={"tf32": False, name: False}))) == ""
+        assert mixed(of(facts(), facts(flags={"tf32": False, name: True}))) == f"{name} off and on"
 
 
 def test_conditions_are_equal_where_nothing_differs() -> None:

@@ -51,7 +51,7 @@ ROGUES = {
         "torch.use_deterministic_algorithms(False)",
         "changed torch's deterministic and TF32 modes",
     ),
-    "flush": ("solve", "torch.set_flush_denormal(True)", "changed how the processor rounds tiny numbers"),
+    "flush": ("solve", "torch.set_flush_denormal(False)", "changed how the processor rounds tiny numbers"),
     "environment": ("solve", "os.environ['HOME'] = '/nowhere'", "changed the environment"),
     "errors": ("solve", "np.seterr(all='raise')", "changed NumPy's handling of errors"),
     "filters": ("solve", "warnings.simplefilter('error')", None),
