@@ -247,7 +247,9 @@ class Launcher:
         if self.eager:
             return self.step(index_B, lr_R, sizes, number)
         self.seen[sizes] += 1
-        loss_R, self.eager = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
+        loss_R, waits = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
+        # The first step of a shape may also wait for what is set up once.
+        self.eager = waits if self.seen[sizes] > 1 else ""
         if self.host.asked:
             self.eager = f"the losses read batch.{' and batch.'.join(sorted(self.host.asked))}"
         return loss_R
