@@ -36,7 +36,7 @@ class Two(Method):
     def combine(self, grads: Mapping[str, Params], values: Values) -> Params:
         one, other = grads["loss"], grads["near"]
         part = (one["w"] * other["w"]).sum() / other["w"].pow(2).sum()
-        return {name: one[name] - values["weight"] * part.clamp(max=0.0) * other[name] for name in one}
+        return {name: one[name] - values["weight"] * part * other[name] for name in one}
 
 
 @pytest.mark.parametrize("fuse", [True, False])
