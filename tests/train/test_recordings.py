@@ -12,7 +12,7 @@ import torch
 from bench.errors import BenchError
 from bench.interface import Batch, Consts, Method, Params, Rows, Values, random_bytes
 from bench.train import graphs, join, loop, rng
-from tests.train.engine_cases import Case, case
+from tests.train.engine_cases import Case, case, on
 from tests.train.recorder import LONG, Noisy, Recorder, plain, replace_recipe, same, train
 from tests.train.test_join import cases, together
 
@@ -93,7 +93,8 @@ class Dropping(Noisy):
         x = rows.x
         for p in (0.1, 0.3):
             made = batch.bytes(*x.shape)
-            self.got.append(made.flatten()[:40].tolist())
+            if made.device.type == "cpu":  # reading them would wait for another one
+                self.got.append(made.flatten()[:40].tolist())
             x = x.masked_fill(made < round(256 * p), 0.0) / (1.0 - p)
         thinned = Batch({name: Rows(x, rows.y, rows.index), **dict(others)}, 0, rng.generator(0))
         return self.inner.losses(params, consts, thinned, values)
@@ -131,6 +132,25 @@ def test_steps_that_read_bytes_are_recorded(
         assert random_bytes(1000, rng.generator(1, "noise", number))[:40].tolist() == step[0]
     params, _ = plain(dropping(name))
     assert all(torch.equal(p.detach(), trained.params[key]) for key, p in params.items())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fuse", [True, False])
+def test_cuda_steps_that_read_bytes_are_recorded(fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dropping, "fuse", fuse)
+    here, moved = (
+        dropping("linear-probe-sgd"),
+        on(case("linear-probe-sgd", **LONG["linear-probe-sgd"]), "cuda"),
+    )
+    there = replace_recipe(replace(moved, method=Dropping(moved)), select="last")
+    recorded = train(there)
+    assert (recorded.graphs, recorded.eager) == (1, "")
+    monkeypatch.setattr(graphs, "capturer", lambda device: None)
+    launched, on_processor = train(there), train(here)
+    for name, p in recorded.params.items():
+        torch.testing.assert_close(p, launched.params[name], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(p.cpu(), on_processor.params[name], rtol=1e-7, atol=1e-9)
 
 
 def test_bytes_are_those_of_the_step_in_its_order() -> None:
