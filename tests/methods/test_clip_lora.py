@@ -35,12 +35,12 @@ def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
     rates = schedule.rates(recipe.schedule, float(f["lr_base"]), recipe.steps)
     assert recipe.schedule.options["floor"] == float(f["eta_min"])
     optimiser = optim.make(recipe.optim, params, [float(f["weight_decay"])])
-    drop = torch.from_numpy(f["dropout_keep"]).transpose(2, 3) == 0
+    keep = torch.from_numpy(f["dropout_keep"]).transpose(2, 3) != 0
     logits, losses = [], []
     for i in range(3):
         live = {name: x[0].clone().requires_grad_() for name, x in params.items()}
         x_NTD = MODULE.two_branch(
-            blocks, f["tokens"][i].transpose(0, 1), live, 0, gamma, drop[i], 1 / (1 - p)
+            blocks, f["tokens"][i].transpose(0, 1), live, 0, gamma, keep[i], 1 / (1 - p)
         )
         logits.append(cosine_logits(x_NTD[:, 0], f["text_features"], 100.0))
         losses.append(cross_entropy(logits[-1], f["labels"][i]))
@@ -168,22 +168,22 @@ def test_dropout_by_bytes_is_dropout_by_factors_to_the_last_bit(
         return loop.gradients(LORA, consts, params, batch, settings, {})
 
     loss_R, grads = step()
-    drops: list[torch.Tensor] = []
+    keeps: list[torch.Tensor] = []
 
-    def by_factors(h_NTD: torch.Tensor, drop_NTD: torch.Tensor, grown: float) -> torch.Tensor:
-        drops.append(drop_NTD)
-        return (~drop_NTD).float() / (1.0 - p) * h_NTD
+    def by_factors(h_NTD: torch.Tensor, keep_NTD: torch.Tensor, grown: float) -> torch.Tensor:
+        keeps.append(keep_NTD)
+        return keep_NTD.float() / (1.0 - p) * h_NTD
 
     monkeypatch.setattr(MODULE, "thinned", by_factors)
     wanted_R, wanted = step()
     assert torch.equal(loss_R, wanted_R)
     for name, g in wanted.items():
         assert torch.equal(grads[name], g) and bool(g.abs().sum() > 0), name
-    half = len(drops) // 2
-    for replica in (drops[:half], drops[half:]):
+    half = len(keeps) // 2
+    for replica in (keeps[:half], keeps[half:]):
         noise = rng.generator(0, "noise", 0)
         for i in range(0, half, 3):
             factors = as_floats((3, *replica[i].shape), p, noise)
-            assert torch.equal(torch.stack(replica[i : i + 3]), factors == 0)
-    share = torch.cat([drop.flatten() for drop in drops]).float().mean()
-    assert float(share) == pytest.approx(p, abs=0.03)
+            assert torch.equal(torch.stack(replica[i : i + 3]), factors > 0)
+    share = torch.cat([keep.flatten() for keep in keeps]).float().mean()
+    assert float(share) == pytest.approx(1.0 - p, abs=0.03)
