@@ -11,6 +11,7 @@ tower width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -235,12 +236,24 @@ class Lines:
         return self.base_BK + self.factor_G[:, None, None] * self.slope_BK
 
 
+def random_bytes(n: int, generator: torch.Generator, pinned: bool = False) -> Tensor:
+    """The next ``n`` random bytes (n,) uint8 of a generator on the processor, eight for each of its numbers.
+
+    ``pinned``: in memory from which a GPU copies while others go on.
+    """
+    words = torch.empty(-(-n // 8), dtype=torch.int64, pin_memory=pinned)
+    return words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:n]
+
+
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows of every stream, the step number (from 0) and a generator for the method's randomness.
+    """One step's rows of every stream, the step number (from 0) and the method's randomness.
 
-    Steps whose losses read rows alone can be replayed as CUDA graphs; those that read ``step`` or ``noise``
-    are not, and tasks that read ``noise`` train one by one.
+    Randomness comes as bytes, or as a generator on the processor. Both belong to the step: all replicas meet
+    the same, and both begin with the same numbers. Tasks whose losses read either train one by one.
+
+    Steps whose losses read rows and bytes alone can be replayed as CUDA graphs; those that read ``step`` or
+    ``noise`` are not.
     """
 
     rows: Mapping[str, Rows]
@@ -249,6 +262,15 @@ class Batch:
 
     def __getitem__(self, stream: str) -> Rows:
         return self.rows[stream]
+
+    def bytes(self, *shape: int) -> Tensor:
+        """The step's next random bytes, uint8 of this shape on the device of the rows.
+
+        Made for dropout: ``x * (batch.bytes(*x.shape) >= round(256 * p)) / (1.0 - p)``. What is asked for may
+        depend on shapes and settings alone. In a batch made by hand they are drawn from ``noise``.
+        """
+        device = next((rows.y.device for rows in self.rows.values()), None)
+        return random_bytes(math.prod(shape), self.noise).to(device).view(shape)
 
 
 @dataclass(frozen=True)
@@ -274,6 +296,10 @@ class Method:
     of ``solve``, ``init``, ``losses`` and ``combine`` do not hold them and raise BenchError when asked for
     them. ``logits`` and ``sweep`` get all values: those of the evaluation, or, while the fit is selected, the
     recipe's (``check``, ``search``) and for the rest the defaults in ``settings`` here.
+
+    ``micro`` bounds memory: a training batch of more rows goes through ``losses`` in pieces of so many, the
+    last one smaller; the pieces' losses and gradients are averaged by their rows, before ``combine``. It is
+    for recipes of one stream, and for losses that are means over a batch's rows and draw no randomness.
     """
 
     name: ClassVar[str]
@@ -287,6 +313,7 @@ class Method:
     towers: ClassVar[tuple[str, ...]] = ("rn", "vit", "other")
     after: ClassVar[tuple[str, ...]] = ()
     fuse: ClassVar[bool] = True
+    micro: ClassVar[int | None] = None
     note: ClassVar[str] = ""
     settings: ClassVar[Values] = {}
     presets: ClassVar[Mapping[str, Values]] = {}

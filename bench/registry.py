@@ -216,6 +216,10 @@ def _flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _rows_or_none(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+
+
 def _as_written(value: object) -> str:
     try:
         return short(shown(repr(value)))
@@ -239,6 +243,7 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "uses_labels": ("True or False", _flag),
     "uses_prompts": ("True or False", _flag),
     "fuse": ("True or False", _flag),
+    "micro": ("None or a number of rows above 0", _rows_or_none),
     "prompts": (_TEXTS, _names),
     "after": (_TEXTS, _names),
     "inference": (_TEXTS, _names),

@@ -166,12 +166,17 @@ class CalipFs(Calip):
         def through(x: Tensor, name: str) -> Tensor:
             return x + x @ params[name]
 
+        def back(x: Tensor, name: str) -> Tensor:
+            return x + x @ params[name].T
+
         # Texts look at tokens and tokens at texts, each with its own queries and the other's keys and values.
-        to_tokens_BSK = SHARPNESS * through(S_BSC, "key_CC") @ through(W_KC, "query_CC").T
-        to_texts_BSK = SHARPNESS * through(S_BSC, "query_CC") @ through(W_KC, "key_CC").T
-        text_BKC = through(over_tokens(to_tokens_BSK, through(S_BSC, "value_CC")), "out_CC")
-        v_BC = pooled(through(to_texts_BSK.softmax(2) @ through(W_KC, "value_CC"), "out_CC"))
-        return scale * f_BC @ W_KC.T, scale * (text_BKC * f_BC[:, None]).sum(-1), scale * v_BC @ W_KC.T
+        # No map meets the B S tokens: in every product of maps it goes over to the K texts or the B images.
+        to_tokens_BSK = SHARPNESS * S_BSC @ back(through(W_KC, "query_CC"), "key_CC").T
+        to_texts_BSK = SHARPNESS * S_BSC @ back(through(W_KC, "key_CC"), "query_CC").T
+        seen_BC1 = back(back(f_BC, "out_CC"), "value_CC")[..., None]
+        text_BK = (to_tokens_BSK.softmax(1) * (S_BSC @ seen_BC1)).sum(1)
+        v_BC = pooled(to_texts_BSK.softmax(2) @ through(through(W_KC, "value_CC"), "out_CC"))
+        return scale * f_BC @ W_KC.T, scale * text_BK, scale * v_BC @ W_KC.T
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
         rows = batch["image"]

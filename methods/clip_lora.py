@@ -5,7 +5,6 @@ Legend: N sequences, T tokens, D tower width, r rank, B images, K classes, L tex
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +66,15 @@ def merged(weight_3DD: Tensor, low: Params, gamma: float) -> Tensor:
     return weight_3DD + gamma * torch.cat([low[f"{part}.B"] @ low[f"{part}.A"] for part in PARTS])
 
 
-def two_branch(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, keep_3NTD: Tensor) -> Tensor:
-    """Block i with the update beside the frozen weights, its input thinned by ``keep`` (0, or 1 / (1 - p)).
+def thinned(h_NTD: Tensor, keep_NTD: Tensor, grown: float) -> Tensor:
+    """Dropout: times ``grown`` where ``keep``, else 0."""
+    return keep_NTD.to(h_NTD.dtype).mul_(grown) * h_NTD  # half of the time of a masked fill on a processor
+
+
+def two_branch(
+    blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, keep_3NTD: Tensor, grown: float
+) -> Tensor:
+    """Block i with the update beside the frozen weights, its input thinned by one mask for each part.
 
     Without dropout the branches stay apart too: merging first would give lower blocks the gradient of W alone
     in the reference (protocol 18.2), and two ways to compute one thing here.
@@ -79,7 +85,7 @@ def two_branch(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float,
     h_NTD = norm(x_NTD, params, f"{name}.ln_1", blocks.eps)
     frozen = h_NTD @ params[f"{name}.attn.in_proj_weight"].T + params[f"{name}.attn.in_proj_bias"]
     update = [
-        keep * h_NTD @ low[f"{part}.A"].T @ low[f"{part}.B"].T
+        thinned(h_NTD, keep, grown) @ low[f"{part}.A"].T @ low[f"{part}.B"].T
         for part, keep in zip(PARTS, keep_3NTD, strict=True)
     ]
     whole = frozen + gamma * torch.cat(update, -1)
@@ -101,13 +107,6 @@ def merged_block(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: floa
     params = {**blocks.params, weight: merged(blocks.params[weight], low, gamma)}
     mask_TT = x_NTD.new_full((T, T), float("-inf")).triu(1) if blocks.causal else None
     return block(x_NTD, params, name, blocks.heads, blocks.activation, blocks.eps, mask_TT)
-
-
-def keep_mask(shape: tuple[int, ...], p: float, noise: torch.Generator) -> Tensor:
-    """1 / (1 - p) where a number is kept, else 0. A byte of noise decides: p counts in steps of 1/256."""
-    n = math.prod(shape)
-    words = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None, generator=noise)
-    return (words.view(torch.uint8)[:n] >= round(256 * p)).view(shape).float() / (1.0 - p)
 
 
 class ClipLora(Method):
@@ -228,12 +227,13 @@ class ClipLora(Method):
         return cosine_logits(f_BC, W_KC, consts["scale"])
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
-        noise = batch.noise.clone_state()  # replicas that train one by one see the same masks
         gamma, p = values["rank"] ** -0.5, values["dropout"]
+        grown = float(torch.ones(()) / (1.0 - p))  # of single precision, as what it multiplies
 
         def step(blocks: Blocks, x_NTD: Tensor, low: Params, i: int) -> Tensor:
-            keep_3NTD = keep_mask((len(PARTS), *x_NTD.shape), p, noise).to(x_NTD)
-            return two_branch(blocks, x_NTD, low, i, gamma, keep_3NTD)
+            # a byte of noise decides: p counts in steps of 1/256
+            keep_3NTD = batch.bytes(len(PARTS), *x_NTD.shape) >= round(256 * p)
+            return two_branch(blocks, x_NTD, low, i, gamma, keep_3NTD, grown)
 
         return {"loss": cross_entropy(self._score(params, consts, batch["image"].x, step), batch["image"].y)}
 

@@ -52,7 +52,7 @@ class SafeLayer4(Safe):
     title = "SAFE (layer4 unfrozen)"
     taps = (LAYER3, POOLED)
     towers = ("rn",)
-    fuse = False
+    fuse = False  # convolutions with weights of several replicas are grouped ones: no faster (measured)
     note = "a control, not a method to use"
     settings = {
         **{k: v for k, v in Safe.settings.items() if k not in ("tail", "train_classifier")},

@@ -56,6 +56,8 @@ FIELDS = {
     "towers = ('cnn',)": "towers must be a tuple of names out of rn, vit, other",
     "after = 'safe'": "after must be a tuple of names",
     "fuse = 'no'": "fuse must be True or False",
+    "micro = 0": "micro must be None or a number of rows above 0",
+    "micro = True": "micro must be None or a number of rows above 0",
     "logits = None": "logits must be a function",
     "__init__ = lambda self: 1 / 0": "ZeroDivisionError",
 }

@@ -37,6 +37,8 @@ def recipe(
         made = method.recipe(given, facts)
         if not isinstance(made, Recipe):
             raise Unplanned(f"recipe of {method.name} gives {type(made).__name__}, not a Recipe")
+        if method.micro is not None and len(made.streams) > 1:
+            raise Unplanned(f"{method.name} has {len(made.streams)} streams; micro is for recipes of one")
         made, notes = batches.shortened(method, values, made, facts)
         made = protocols.apply(protocol, made)
         if plugin:

@@ -1,43 +1,56 @@
 """Training steps on a GPU as CUDA graphs: recorded once per shape of batch, then replayed with one launch.
 
 A step is the same function everywhere; a processor calls it. It may be recorded if all it reads are tensors:
-the losses ask the batch for rows only. One that asks for the step number or for noise is found out while it
-warms up and is launched operation by operation, as is one whose recording fails; both are reported, none is
-lost.
+the losses ask the batch for rows, and for random bytes, which lie in memory that is filled before each step.
+One that asks for the step number or for a generator is found out while it warms up, as is one that waits for
+the device. These are launched operation by operation, as is one whose recording fails; all are reported, none
+is lost.
 
 Legend: R replicas, B rows of one step.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Generator, Tensor
 
-from bench.interface import Batch, Rows
+from bench.errors import BenchError, out_of_memory
+from bench.interface import Batch, Rows, random_bytes
 from bench.train.blocks import Sizes
+from bench.train.capture import Capturer, CudaCapturer, Recording
 
 # (positions (B,), rates (R,), rows of each stream, step number) -> losses (R,); parameters change in place.
 StepFn = Callable[[Tensor, Tensor, Sizes, int], Tensor]
 
 WARM = 3  # launches before a recording, as PyTorch's notes on CUDA graphs ask; they are steps like any other
-WORTH = 32  # a recording takes as long as a few dozen steps
+WORTH = 8  # steps of a run that is recorded: several are left to replay
 
 
 class Uncapturable(RuntimeError):
     """A step asked for something that a recording would freeze."""
 
 
-class Host:
-    """What steps asked of the program rather than of tensors. While ``closed``, asking is an error."""
+def _no_noise(step: int) -> Generator:
+    raise AssertionError(f"step {step} has no noise")
 
-    def __init__(self) -> None:
+
+class Host:
+    """What steps asked of the program rather than of tensors. While ``closed``, asking is an error.
+
+    ``noise(step)``: a fresh generator of a step. ``drawn``: the bytes of the step that is being made, where
+    they lie in memory that steps share.
+    """
+
+    def __init__(self, noise: Callable[[int], Generator] = _no_noise) -> None:
+        self.noise = noise
         self.asked: set[str] = set()
         self.closed = False
+        self.drawn: Drawn | None = None
 
     def ask(self, name: str) -> None:
         """Take note; raises Uncapturable while a step is recorded."""
@@ -46,19 +59,81 @@ class Host:
             raise Uncapturable(f"the losses read batch.{name}")
 
 
+class Drawn:
+    """The random bytes of a step, request after request, on the device: every replica gets the same.
+
+    What was asked for stays in its place when ``begin`` draws those of another step.
+    """
+
+    def __init__(self, host: Host, step: int, device: torch.device) -> None:
+        self.host, self.step, self.device = host, step, device
+        self.kept: list[Tensor] = []
+        self.generator: Generator | None = None
+
+    def at(self, i: int, n: int) -> Tensor:
+        """The ``n`` bytes (n,) of request ``i``, one of those before or the next."""
+        if i == len(self.kept):
+            if self.host.closed:
+                raise Uncapturable("the losses ask for more bytes than at the first step")
+            self.generator = self.generator or self.host.noise(self.step)
+            made = random_bytes(n, self.generator, self.pinned)
+            # Not blocking: a copy that waits would be taken for a step that cannot be recorded.
+            self.kept.append(made.to(self.device, non_blocking=True))
+        if len(self.kept[i]) != n:
+            raise BenchError(
+                f"batch.bytes: {n} bytes at request {i + 1} of a step, {len(self.kept[i])} before"
+            )
+        return self.kept[i]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether bytes are drawn where the device can fetch them by itself."""
+        return self.device.type == "cuda"
+
+    def ahead(self, step: int) -> tuple[int, Generator, list[Tensor]]:
+        """All that was asked for, drawn for ``step``. It changes nothing here, and may run in a thread."""
+        generator = self.host.noise(step)
+        return step, generator, [random_bytes(len(x), generator, self.pinned) for x in self.kept]
+
+    def begin(self, step: int, ready: tuple[int, Generator, list[Tensor]] | None = None) -> None:
+        """Make them those of ``step``, if any; ``ready`` is what ``ahead`` drew, perhaps for another step."""
+        self.step, self.generator = step, None
+        if self.kept:
+            if ready is None or ready[0] != step or list(map(len, ready[2])) != list(map(len, self.kept)):
+                ready = self.ahead(step)
+            _, self.generator, parts = ready
+            for buffer, part in zip(self.kept, parts, strict=True):
+                buffer.copy_(part, non_blocking=True)
+
+
 class WatchedBatch(Batch):
-    """The batch that the engine hands out: noise is made when first asked for, and what is asked is noted."""
+    """The batch that the engine hands out: randomness is made when first asked for; what is asked is noted.
+
+    ``piece``: it is a part of a step's batch, which has no randomness.
+    """
 
     _number: int
-    _make: Callable[[], Generator]
     _host: Host
     _made: Generator | None
+    _drawn: Drawn
+    _requests: int
+    _piece: bool
 
     def __init__(
-        self, rows: Mapping[str, Rows], step: int, make: Callable[[], Generator], host: Host
+        self,
+        rows: Mapping[str, Rows],
+        step: int,
+        host: Host,
+        drawn: Drawn | None = None,
+        piece: bool = False,
     ) -> None:
+        if drawn is None:
+            device = next((r.y.device for r in rows.values()), torch.device("cpu"))
+            drawn = host.drawn or Drawn(host, step, device)
         # a frozen dataclass sets nothing
-        self.__dict__.update(rows=rows, _number=step, _make=make, _host=host, _made=None)
+        self.__dict__.update(
+            rows=rows, _number=step, _host=host, _made=None, _drawn=drawn, _requests=0, _piece=piece
+        )
 
     @property
     def step(self) -> int:
@@ -69,64 +144,50 @@ class WatchedBatch(Batch):
     @property
     def noise(self) -> Generator:
         """The generator of this step."""
+        self._random("noise")
         self._host.ask("noise")
-        made = self._made or self._make()
+        made = self._made or self._host.noise(self._number)
         self.__dict__["_made"] = made
         return made
 
+    def bytes(self, *shape: int) -> Tensor:
+        """The step's next random bytes."""
+        self._random("bytes")
+        i = self._requests
+        self.__dict__["_requests"] = i + 1
+        return self._drawn.at(i, math.prod(shape)).view(shape)
+
+    def _random(self, name: str) -> None:
+        if self._piece:
+            raise BenchError(f"the losses read batch.{name} of a batch in pieces; set micro = None")
+
     def again(self) -> WatchedBatch:
-        """The same batch before anyone drew from its noise."""
-        return WatchedBatch(self.rows, self._number, self._make, self._host)
+        """The same batch before anyone drew from its randomness."""
+        return WatchedBatch(self.rows, self._number, self._host, self._drawn, self._piece)
+
+    def pieces(self, most: int | None) -> list[tuple[float, WatchedBatch]]:
+        """The batch in pieces of at most ``most`` rows, each with its share of the rows.
+
+        The batch itself where it is not larger. It must have one stream.
+        """
+        if most is None or all(len(rows.y) <= most for rows in self.rows.values()):
+            return [(1.0, self)]
+        ((name, whole),) = self.rows.items()
+        parts = (torch.split(x, most) for x in (whole.x, whole.y, whole.index))
+        return [
+            (
+                len(rows.y) / len(whole.y),
+                WatchedBatch({name: rows}, self._number, self._host, self._drawn, True),
+            )
+            for rows in (Rows(*part) for part in zip(*parts, strict=True))
+        ]
 
 
 def watched(batch: Batch) -> WatchedBatch:
     """A batch whose noise can be met again and again from where it stands now."""
     if isinstance(batch, WatchedBatch):
         return batch
-    return WatchedBatch(batch.rows, batch.step, batch.noise.clone_state, Host())
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A recorded step: ``replay`` works on the tensors of its recording, losses (R,) end in ``loss_R``."""
-
-    replay: Callable[[], None]
-    loss_R: Tensor
-
-
-class Capturer(Protocol):
-    """What records steps on a device."""
-
-    def warm(self, step: Callable[[], Tensor]) -> Tensor:
-        """Make a step where recordings will be made."""
-        ...
-
-    def capture(self, step: Callable[[], Tensor]) -> Recording:
-        """Record a step without making it."""
-        ...
-
-
-class CudaCapturer:
-    """Records on a stream of its own, on which the steps before also ran (PyTorch's notes on CUDA graphs)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
-
-    def warm(self, step: Callable[[], Tensor]) -> Tensor:
-        """``step()`` on the side stream, in order with the work before and after it."""
-        here = torch.cuda.current_stream(self.side.device)
-        self.side.wait_stream(here)
-        with torch.cuda.stream(self.side):
-            loss_R = step()
-        here.wait_stream(self.side)
-        return loss_R
-
-    def capture(self, step: Callable[[], Tensor]) -> Recording:
-        """Other threads may use the device; raises RuntimeError if the step waits or cannot be recorded."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.side, capture_error_mode="thread_local"):
-            loss_R = step()
-        return Recording(graph.replay, loss_R)
+    return WatchedBatch(batch.rows, batch.step, Host(lambda step: batch.noise.clone_state()))
 
 
 def capturer(device: torch.device) -> Capturer | None:
@@ -134,64 +195,114 @@ def capturer(device: torch.device) -> Capturer | None:
     return CudaCapturer(device) if device.type == "cuda" else None
 
 
-def obstacle(fuse: bool, resident: bool, steps: int) -> str:
+def obstacle(resident: bool, steps: int) -> str:
     """Why a run is not recorded, as far as can be known before it starts; empty if nothing prevents it."""
-    if not fuse:
-        return "replicas are trained one after the other"
     if not resident:
         return "features are gathered from another device"
     return f"fewer than {WORTH} steps" if steps < WORTH else ""
 
 
 class Launcher:
-    """Makes steps: recorded ones by replay, the others by call.
+    """Makes steps: recorded ones by replay, the others by call. Use it in a ``with`` that ends with the run.
 
-    ``eager`` says why some were not recorded, or is empty. ``host`` is what the step's batches report to.
-    Without a ``recorder`` every step is a plain call.
+    ``eager`` says why some were not recorded, or is empty; ``graphs`` counts recordings. ``host`` is what the
+    step's batches report to. Without a ``recorder`` every step is a plain call.
     """
 
     def __init__(self, step: StepFn, host: Host, recorder: Capturer | None, eager: str = "") -> None:
         self.step, self.host, self.recorder, self.eager = step, host, recorder, eager
+        self.graphs = 0
         self.seen: Counter[Sizes] = Counter()
         self.recorded: dict[Sizes, tuple[Recording, Tensor, Tensor]] = {}
+        self.drawn: dict[Sizes, Drawn] = {}
+        self.thread: ThreadPoolExecutor | None = None
+        self.ahead: Future[tuple[int, Generator, list[Tensor]]] | None = None
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The memory of recordings is free, and no thread is left."""
+        if self.thread:
+            self.thread.shutdown(cancel_futures=True)
+        self._release()
+        self.drawn.clear()
+        self.host.drawn = None  # the two know each other
 
     def __call__(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> Tensor:
         """One step; its losses (R,), valid until the next one."""
-        if self.recorder is None:
+        if self.recorder is None or (self.eager and sizes not in self.recorded):
+            self.host.drawn = None
             return self.step(index_B, lr_R, sizes, number)
-        if sizes not in self.recorded and not self.eager and self.seen[sizes] == WARM:
+        self._draw(index_B.device, sizes, number)
+        if sizes not in self.recorded and self.seen[sizes] == WARM:
             self._record(index_B, lr_R, sizes, number)
         if sizes in self.recorded:
             recording, fixed_B, fixed_R = self.recorded[sizes]
             fixed_B.copy_(index_B)
             fixed_R.copy_(lr_R)
             recording.replay()
+            self._draw_ahead(sizes, number + 1)
             return recording.loss_R
         if self.eager:
             return self.step(index_B, lr_R, sizes, number)
         self.seen[sizes] += 1
-        loss_R = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
+        loss_R, waits = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
+        # The first step of a shape may also wait for what is set up once.
+        self.eager = waits if self.seen[sizes] > 1 else ""
         if self.host.asked:
             self.eager = f"the losses read batch.{' and batch.'.join(sorted(self.host.asked))}"
         return loss_R
 
     def _record(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> None:
-        """Record the step for batches of this shape, or note why that failed; either computes nothing."""
+        """Record the step for batches of this shape, or note why that failed; either computes nothing.
+
+        Raises what says that memory is short, unless there is one replica: a wave of more begins again with
+        half of them.
+        """
         assert self.recorder is not None
         fixed_B, fixed_R = index_B.clone(), lr_R.clone()
         self.host.closed = True
         try:
             made = self.recorder.capture(lambda: self.step(fixed_B, fixed_R, sizes, number))
         except RuntimeError as error:
-            self.eager = f"recording failed: {_first(error)}"
+            first = _first(error)
+            if out_of_memory(first) and len(lr_R) > 1:
+                raise first from None
+            self.eager = f"recording failed: {_said(first)}"
+            # Those made before are on the same stream, whose workspaces PyTorch drops with a broken one.
+            self._release()
         else:
             self.recorded[sizes] = made, fixed_B, fixed_R
+            self.graphs += 1
         finally:
             self.host.closed = False
 
+    def _draw(self, device: torch.device, sizes: Sizes, number: int) -> None:
+        """The bytes of this step, where steps of this shape look for them."""
+        drawn = self.host.drawn = self.drawn.setdefault(sizes, Drawn(self.host, number, device))
+        ready, self.ahead = self.ahead, None
+        drawn.begin(number, ready.result() if ready else None)
 
-def _first(error: BaseException) -> str:
-    """The first line of the first error: ending a broken recording raises an error of its own on top."""
+    def _draw_ahead(self, sizes: Sizes, number: int) -> None:
+        """Draw the bytes of the next step, likely one of the same shape, while the device works."""
+        if self.drawn[sizes].kept:
+            self.thread = self.thread or ThreadPoolExecutor(1)
+            self.ahead = self.thread.submit(self.drawn[sizes].ahead, number)
+
+    def _release(self) -> None:
+        for recording, *_ in self.recorded.values():
+            recording.release()
+        self.recorded.clear()
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error: ending a broken recording raises one of its own on top."""
     while error.__context__ is not None:
         error = error.__context__
+    return error
+
+
+def _said(error: BaseException) -> str:
+    """Its first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -38,11 +38,13 @@ def train(
     """``loop.train`` of every lane in one loop; raises Apart if anything but tensors tells lanes apart."""
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
+    if method.micro is not None:
+        raise Apart("batches go through the losses in pieces")
     G, R = len(lanes), len(values)
     check(recipe, lanes)
     shared, varying = merged([lane.consts for lane in lanes])
     first = next(iter(lanes[0].start[0].values()))
-    axes, host = loop.axes_of(values, recipe, first.device, first.dtype), graphs.Host()
+    axes, host = loop.axes_of(values, recipe, first.device, first.dtype), graphs.Host(_no_noise)
 
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
         parts = iter(torch.split(index_B, list(sizes)))
@@ -59,7 +61,7 @@ def train(
             params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]
         ) -> dict[str, Tensor]:
             consts = placed(shared, own)
-            batch = graphs.WatchedBatch({name: Rows(**r) for name, r in rows.items()}, step, _no_noise, host)
+            batch = graphs.WatchedBatch({name: Rows(**r) for name, r in rows.items()}, step, host)
             return loop.losses_of(method, consts, params_R, batch, settings, axes)
 
         def combine(grads: dict[str, Params]) -> Params:
@@ -78,14 +80,14 @@ def train(
             return _first(losses), {k: g.flatten(0, 1) for k, g in one.items()}
         return _first(losses), combine(grads)
 
-    return loop.advance(recipe, lanes, values, settings, method.fuse, differentiate, host)
+    return loop.advance(recipe, lanes, values, settings, differentiate, host)
 
 
 def _first(losses: Mapping[str, Tensor]) -> Tensor:
     return next(iter(losses.values())).detach().flatten()
 
 
-def _no_noise() -> Generator:
+def _no_noise(step: int) -> Generator:
     raise Apart("the losses draw noise of their own seed")
 
 

@@ -166,14 +166,34 @@ def resident(pools: Mapping[str, Pool], device: torch.device) -> bool:
 def gradients(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> tuple[Tensor, Params]:
-    """The replicas' first losses (R,) and their combined gradients (R, ...).
+    """The replicas' first losses (R,) and their combined gradients (R, ...), of a large batch in pieces.
 
     Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
     """
-    with torch.enable_grad():
-        losses = losses_of(method, consts, params, batch, settings, axes)
-        grads = derivatives(losses, params)
-    return next(iter(losses.values())).detach(), combined(method, grads, settings, axes)
+    loss_R: Tensor | None = None
+    grads: dict[str, Params] = {}
+    for share, piece in graphs.watched(batch).pieces(method.micro):
+        with torch.enable_grad():
+            losses = losses_of(method, consts, params, piece, settings, axes)
+            own = derivatives(losses, params)
+        first = next(iter(losses.values())).detach()
+        if loss_R is None:
+            loss_R, grads = (first, own) if share == 1.0 else (share * first, _scaled(own, share))
+        else:
+            loss_R = loss_R + share * first
+            _add(grads, own, share)
+    assert loss_R is not None
+    return loss_R, combined(method, grads, settings, axes)
+
+
+def _scaled(grads: dict[str, Params], by: float) -> dict[str, Params]:
+    return {loss: {name: by * g for name, g in named.items()} for loss, named in grads.items()}
+
+
+def _add(grads: dict[str, Params], more: dict[str, Params], share: float) -> None:
+    for loss, named in more.items():
+        for name, g in named.items():
+            grads[loss][name].add_(g, alpha=share)
 
 
 def losses_of(
@@ -243,7 +263,7 @@ def train(
     step is kept. Deterministic: orders and noise depend on ``seed`` and the stream's name alone, never on how
     replicas are grouped.
     """
-    host = graphs.Host()
+    host = graphs.Host(lambda step: rng.generator(seed, "noise", step))
     axes = axes_of(values, recipe, *_place(start))
 
     def differentiate(params: Params, index_B: Tensor, sizes: Sizes, step: int) -> tuple[Tensor, Params]:
@@ -252,12 +272,11 @@ def train(
         rows = {
             name: rows_at(pools[name], part, dtype) for name, part in zip(recipe.streams, parts, strict=True)
         }
-        batch = graphs.WatchedBatch(rows, step, lambda: rng.generator(seed, "noise", step), host)
+        batch = graphs.WatchedBatch(rows, step, host)
         return gradients(method, consts, params, batch, settings, axes)
 
-    return advance(
-        recipe, [Lane(consts, start, pools, seed, score)], values, settings, method.fuse, differentiate, host
-    )[0]
+    lanes = [Lane(consts, start, pools, seed, score)]
+    return advance(recipe, lanes, values, settings, differentiate, host)[0]
 
 
 def advance(
@@ -265,7 +284,6 @@ def advance(
     lanes: Sequence[Lane],
     values: Sequence[Values],
     settings: Values,
-    fuse: bool,
     differentiate: Differentiate,
     host: graphs.Host,
 ) -> list[Trained]:
@@ -295,7 +313,7 @@ def advance(
     recorder = graphs.capturer(device)
     all_there = all(resident(lane.pools, device) for lane in lanes)
     checked = recipe.select == "best" and lanes[0].score is not None
-    eager = graphs.obstacle(fuse, all_there, steps) if recorder else ""
+    eager = graphs.obstacle(all_there, steps) if recorder else ""
     launch = graphs.Launcher(make_step, host, recorder, eager)
 
     def due(step: int, *lengths: int) -> bool:
@@ -310,7 +328,7 @@ def advance(
 
     sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
     done, largest = 0, max(p.numel() * p.element_size() for p in params.values())
-    with heap.kept(largest if device.type == "cpu" else 0):
+    with heap.kept(largest if device.type == "cpu" else 0), launch:
         for block in blocks(_merged(sequences), lambda step: due(step, *tables), device):
             for index_B, sizes in block:
                 loss_R = launch(index_B, table_SR[done], sizes, done)
@@ -318,7 +336,7 @@ def advance(
             judge(done, loss_R)
             if all(track.over for track in tracks):
                 break
-    return [track.finish(len(launch.recorded), launch.eager) for track in tracks]
+    return [track.finish(launch.graphs, launch.eager) for track in tracks]
 
 
 def _place(stacked: Sequence[Params]) -> tuple[torch.device, torch.dtype]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from bench.clip.blocks import quick_gelu
 from bench.interface import PIXELS, Params, cosine_logits, cross_entropy, unit
-from bench.train import optim, rng, schedule
+from bench.train import loop, optim, rng, schedule
 from tests.methods import support
 from tests.methods.support import batch_of, close, fixture
 
@@ -34,11 +35,13 @@ def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
     rates = schedule.rates(recipe.schedule, float(f["lr_base"]), recipe.steps)
     assert recipe.schedule.options["floor"] == float(f["eta_min"])
     optimiser = optim.make(recipe.optim, params, [float(f["weight_decay"])])
-    keep = torch.from_numpy(f["dropout_keep"]).double().transpose(2, 3) / (1 - p)
+    keep = torch.from_numpy(f["dropout_keep"]).transpose(2, 3) != 0
     logits, losses = [], []
     for i in range(3):
         live = {name: x[0].clone().requires_grad_() for name, x in params.items()}
-        x_NTD = MODULE.two_branch(blocks, f["tokens"][i].transpose(0, 1), live, 0, gamma, keep[i])
+        x_NTD = MODULE.two_branch(
+            blocks, f["tokens"][i].transpose(0, 1), live, 0, gamma, keep[i], 1 / (1 - p)
+        )
         logits.append(cosine_logits(x_NTD[:, 0], f["text_features"], 100.0))
         losses.append(cross_entropy(logits[-1], f["labels"][i]))
         grads = dict(zip(live, torch.autograd.grad(losses[-1], list(live.values())), strict=True))
@@ -136,17 +139,51 @@ def test_every_block_of_both_towers_learns(task: Any) -> None:
     assert len(params) == 2 * (2 + 2) * 3
     assert sum(p.numel() for p in params.values()) == (2 + 2) * 6 * task.settings["rank"] * 16
     live = {name: p.requires_grad_() for name, p in trained(params).items()}
-    batch = batch_of(images(), torch.tensor([0, 1, 2]))
-    loss = LORA.losses(live, consts, batch, task.settings)["loss"]
-    again = LORA.losses(live, consts, batch, task.settings)["loss"]
-    assert float(loss.detach()) == float(again.detach())  # the batch's noise is not used up
+    loss, again = (
+        LORA.losses(live, consts, batch_of(images(), torch.tensor([0, 1, 2])), task.settings)["loss"]
+        for _ in range(2)
+    )
+    assert float(loss.detach()) == float(again.detach())
     # Queries and keys of the first text block act on one token of all prompts alike: tiny gradients, not 0.
     grads = torch.autograd.grad(loss, list(live.values()))
     assert all(float(g.abs().max()) > 0 for g in grads)
 
 
-def test_dropout_keeps_its_share() -> None:
-    keep = MODULE.keep_mask((3, 1000, 7), 0.25, rng.generator(1, "noise"))
-    assert keep.unique().tolist() == pytest.approx([0.0, 4 / 3])
-    assert float(keep.mean()) == pytest.approx(1.0, abs=0.02)
-    assert bool((MODULE.keep_mask((5, 5), 0.0, rng.generator(1, "noise")) == 1).all())
+def as_floats(shape: tuple[int, ...], p: float, noise: torch.Generator) -> torch.Tensor:
+    """Dropout as a factor of single precision for every number: 1 / (1 - p) where it stays, else 0."""
+    n = math.prod(shape)
+    words = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None, generator=noise)
+    return (words.view(torch.uint8)[:n] >= round(256 * p)).view(shape).float() / (1.0 - p)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.25])
+def test_dropout_by_bytes_is_dropout_by_factors_to_the_last_bit(
+    task: Any, p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consts, settings = LORA.prepare(task), {**task.settings, "dropout": p}
+    params = loop.stack([trained(LORA.init(task, consts, settings, rng.generator(1, "init")))] * 2)
+
+    def step() -> tuple[torch.Tensor, Params]:
+        batch = batch_of(images(), torch.tensor([0, 1, 2]))
+        return loop.gradients(LORA, consts, params, batch, settings, {})
+
+    loss_R, grads = step()
+    keeps: list[torch.Tensor] = []
+
+    def by_factors(h_NTD: torch.Tensor, keep_NTD: torch.Tensor, grown: float) -> torch.Tensor:
+        keeps.append(keep_NTD)
+        return keep_NTD.float() / (1.0 - p) * h_NTD
+
+    monkeypatch.setattr(MODULE, "thinned", by_factors)
+    wanted_R, wanted = step()
+    assert torch.equal(loss_R, wanted_R)
+    for name, g in wanted.items():
+        assert torch.equal(grads[name], g) and bool(g.abs().sum() > 0), name
+    half = len(keeps) // 2
+    for replica in (keeps[:half], keeps[half:]):
+        noise = rng.generator(0, "noise", 0)
+        for i in range(0, half, 3):
+            factors = as_floats((3, *replica[i].shape), p, noise)
+            assert torch.equal(torch.stack(replica[i : i + 3]), factors > 0)
+    share = torch.cat([keep.flatten() for keep in keeps]).float().mean()
+    assert float(share) == pytest.approx(1.0 - p, abs=0.03)

@@ -191,3 +191,4 @@ def test_published_recipe() -> None:
     stream = recipe.streams["image"]
     assert (stream.batch, stream.tap, stream.rows, len(stream.views)) == (512, PIXELS, "per-epoch", 10)
     assert stream.views[0] == "rrc(0.9,noflip)#0" and not wise.fuse
+    assert wise.micro and wise.presets["quick"]["batch"] <= wise.micro < stream.batch

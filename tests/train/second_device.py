@@ -21,7 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.train import graphs
+from bench.train.capture import Recording
 
 NAME = "meta"
 
@@ -143,16 +143,16 @@ class SecondDevice(TorchDispatchMode):
         super().__exit__(*error)
         self.built.__exit__(*error)
 
-    # The two functions of ``graphs.Capturer``.
-    def warm(self, step: Callable[[], Tensor]) -> Tensor:
+    # The two functions of ``capture.Capturer``.
+    def warm(self, step: Callable[[], Tensor]) -> tuple[Tensor, str]:
         """A plain call: waiting and copies are allowed."""
-        return step()
+        return step(), ""
 
-    def capture(self, step: Callable[[], Tensor]) -> graphs.Recording:
+    def capture(self, step: Callable[[], Tensor]) -> Recording:
         """Record a step; afterwards all tensors are as they were."""
         with self._recording() as tape:
             loss_R = step()
-        return graphs.Recording(tape.replay, loss_R)
+        return Recording(tape.replay, loss_R)
 
     @contextmanager
     def _recording(self) -> Iterator[Tape]:

@@ -3,67 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 
-from bench.interface import Batch, Consts, Method, Params, Values, points, steps_of
-from bench.train import blocks, graphs, loop, optim, rng, select, waves
-from bench.train.keep import Trained
-from tests.train.engine_cases import Case, case, on
-
-LONG: dict[str, dict[str, Any]] = {
-    "safe": {"steps": 40, "check_every": 7},
-    "cross-modal-linear": {"steps": 40, "check_every": 7, "batch": (4,)},
-    "linear-probe-sgd": {"steps": 40, "check_every": 7},
-    "tip-adapter-f": {"epochs": 14},  # 20 rows in batches of 7: a last one of 6
-}
-
-
-@dataclass
-class Recorder:
-    """Stands for a GPU: a replay makes the step again on the tensors that it was recorded with."""
-
-    warmed: int = 0
-    replays: list[int] = field(default_factory=list)
-    fail: Exception | None = None
-
-    def warm(self, step: Callable[[], torch.Tensor]) -> torch.Tensor:
-        self.warmed += 1
-        return step()
-
-    def capture(self, step: Callable[[], torch.Tensor]) -> graphs.Recording:
-        if self.fail:
-            raise self.fail
-        loss_R = torch.empty(0, dtype=torch.float64)
-        self.replays.append(0)
-        mine = len(self.replays) - 1
-
-        def replay() -> None:
-            self.replays[mine] += 1
-            loss = step()
-            loss_R.resize_(loss.shape).copy_(loss)
-
-        return graphs.Recording(replay, loss_R)
-
-
-class Noisy(Method):
-    """Draws from the batch's noise, twice, as dropout in two layers does."""
-
-    name, title = "noisy", "Noisy"
-
-    def __init__(self, inner: Case) -> None:
-        self.inner = inner.method
-
-    def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
-        loss = self.inner.losses(params, consts, batch, values)["loss"]
-        a, b = (torch.rand((), generator=batch.noise, dtype=torch.float64) for _ in range(2))
-        return {"loss": loss * (1.0 + a - b)}
-
-    def logits(self, params: Params, consts: Consts, features: Any, values: Values) -> torch.Tensor:
-        return self.inner.logits(params, consts, features, values)
+from bench.interface import Batch, Consts, Params, Values
+from bench.train import blocks, graphs, loop, rng, waves
+from bench.train.capture import Recording
+from tests.train.engine_cases import case, on
+from tests.train.recorder import LONG, Noisy, Recorder, plain, replace_recipe, same, train
 
 
 class Counting(Noisy):
@@ -71,52 +20,6 @@ class Counting(Noisy):
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, torch.Tensor]:
         return {"loss": self.inner.losses(params, consts, batch, values)["loss"] / (1.0 + batch.step)}
-
-
-def prepared(c: Case) -> tuple[Values, list[dict[str, float]], list[Params]]:
-    settings = {**c.task.settings, **{axis: v[0] for axis, v in c.recipe.static.items()}}
-    values = points(c.recipe.grid)
-    init = c.method.inner.init if isinstance(c.method, Noisy) else c.method.init
-    return (
-        settings,
-        values,
-        [init(c.task, c.consts, {**settings, **v}, rng.generator(1, "init")) for v in values],
-    )
-
-
-def train(c: Case) -> Trained:
-    settings, values, start = prepared(c)
-    score = select.scorer(c.method, c.recipe, c.consts, settings, c.val)
-    return loop.train(c.method, c.recipe, c.consts, start, values, settings, c.pools, 1, score)
-
-
-def plain(c: Case) -> tuple[Params, list[list[float]]]:
-    """The last step's parameters and every step's losses: step after step, nothing prepared ahead."""
-    assert c.recipe.optim is not None
-    settings, values, start = prepared(c)
-    params, axes = loop.stack(start), loop.axes_of(values, c.recipe, torch.device("cpu"), torch.float64)
-    per_epoch = loop.epoch_length(c.recipe.streams, c.pools)
-    steps = steps_of(c.recipe, per_epoch)
-    rates = loop.rate_table(c.recipe, values, settings, steps, per_epoch)
-    optimiser = optim.make(c.recipe.optim, params, [v["wd"] for v in values])
-    losses = []
-    for step, drawn in enumerate(loop.orders(c.recipe.streams, c.pools, 1, steps)[1]):
-        rows = {
-            name: loop.gather(c.pools[name], at, torch.device("cpu"), torch.float64)
-            for name, at in drawn.items()
-        }
-        batch = Batch(rows, step, rng.generator(1, "noise", step))
-        loss_R, grads = loop.gradients(c.method, c.consts, params, batch, settings, axes)
-        optimiser.step(grads, rates[step])
-        losses.append(loss_R.tolist())
-    return params, losses
-
-
-def same(one: Trained, other: Trained) -> None:
-    """Bit for bit."""
-    for name in ("score", "step", "curve", "steps", "losses"):
-        assert getattr(one, name) == getattr(other, name), name
-    assert all(torch.equal(p, other.params[name]) for name, p in one.params.items())
 
 
 @pytest.fixture
@@ -138,10 +41,6 @@ def test_blocks_equal_a_plain_loop(name: str, wrap: type[Noisy] | None) -> None:
     assert all(torch.equal(p.detach(), trained.params[name]) for name, p in params.items())
     checked = train(replace_recipe(c, select="best", check_every=5))
     assert checked.losses and all(losses[step] == row for step, row in checked.losses)
-
-
-def replace_recipe(c: Case, **changes: Any) -> Case:
-    return replace(c, recipe=replace(c.recipe, **changes))
 
 
 def test_blocks_end_where_validation_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +111,7 @@ def test_losses_that_read_the_host_late_are_found_while_recorded(
                 * (1 if next(calls) < 3 else batch.step)
             }
 
-    def capture(step: Callable[[], torch.Tensor]) -> graphs.Recording:
+    def capture(step: Callable[[], torch.Tensor]) -> Recording:
         step()
         raise AssertionError("the step read its number")
 
@@ -250,7 +149,7 @@ def test_the_first_error_is_the_one_reported() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         broken()
-    assert graphs._first(caught.value) == "a step waited for the device"
+    assert graphs._said(graphs._first(caught.value)) == "a step waited for the device"
 
 
 def test_other_errors_of_a_recording_pass(recorder: Recorder) -> None:
@@ -263,10 +162,8 @@ def test_what_is_never_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPa
     c = case("cross-modal-linear", **LONG["cross-modal-linear"])
     assert train(replace_recipe(c, steps=graphs.WORTH - 1)).eager == f"fewer than {graphs.WORTH} steps"
     monkeypatch.setattr(loop, "resident", lambda pools, device: False)
-    assert train(c).eager == "features are gathered from another device"
-    monkeypatch.setattr(type(c.method), "fuse", False)
     trained = train(c)
-    assert (trained.graphs, trained.eager) == (0, "replicas are trained one after the other")
+    assert (trained.graphs, trained.eager) == (0, "features are gathered from another device")
     assert recorder.warmed == 0
 
 
@@ -289,12 +186,12 @@ def test_pools_move_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_is_made_when_asked_for_and_met_again_from_its_start() -> None:
     made: list[int] = []
 
-    def make() -> torch.Generator:
+    def make(step: int) -> torch.Generator:
         made.append(1)
-        return rng.generator(1, "noise", 5)
+        return rng.generator(1, "noise", step)
 
-    host = graphs.Host()
-    batch = graphs.WatchedBatch({}, 5, make, host)
+    host = graphs.Host(make)
+    batch = graphs.WatchedBatch({}, 5, host)
     assert not made and not host.asked
     first = torch.rand(2, generator=batch.noise), torch.rand(2, generator=batch.noise)
     again = batch.again()
@@ -354,6 +251,6 @@ def test_cuda_a_step_that_waits_for_the_device_goes_on_unrecorded(
     expected: Mapping[str, torch.Tensor] = train(c).params
     c.method = Waiting(c)
     trained = train(c)
-    assert (trained.graphs, trained.steps) == (0, 40) and trained.eager.startswith("recording failed: ")
+    assert (trained.graphs, trained.steps, trained.eager) == (0, 40, "the step waits for the device")
     for key, p in trained.params.items():
         torch.testing.assert_close(p, expected[key], rtol=1e-12, atol=1e-14)
