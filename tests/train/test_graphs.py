@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.interface import Batch, Consts, Method, Params, Values, points, steps_of
-from bench.train import blocks, graphs, loop, optim, rng, select, waves
+from bench.train import graphs, loop, optim, rng, select, waves
 from bench.train.keep import Trained
 from tests.train.engine_cases import Case, case, on
 
@@ -142,22 +142,6 @@ def test_blocks_equal_a_plain_loop(name: str, wrap: type[Noisy] | None) -> None:
 
 def replace_recipe(c: Case, **changes: Any) -> Case:
     return replace(c, recipe=replace(c.recipe, **changes))
-
-
-def test_blocks_end_where_validation_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [{"a": torch.arange(i, i + 3).numpy(), "b": torch.arange(2).numpy()} for i in range(8)]
-    cut = list(blocks.blocks(iter(steps), lambda step: step % 3 == 0, torch.device("cpu")))
-    assert [len(block) for block in cut] == [1, 3, 3, 1]
-    assert [(at.tolist(), sizes) for block in cut for at, sizes in block] == [
-        ([i, i + 1, i + 2, 0, 1], (3, 2)) for i in range(8)
-    ]
-    monkeypatch.setattr(blocks, "MOST", 10)
-    assert [len(b) for b in blocks.blocks(iter(steps), lambda step: False, torch.device("cpu"))] == [
-        2,
-        2,
-        2,
-        2,
-    ]
 
 
 @pytest.mark.parametrize("name", sorted(LONG))
