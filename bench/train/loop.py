@@ -329,12 +329,10 @@ def advance(
             tracks[g].out.steps = done
         now = [g for g in running if due(done - 1, epochs[g])]
         if now and score:
-            found = score(_detached(params), values, now)
-            losses = [loss_R[g * R : (g + 1) * R] for g in now]
-            for g, checked_R in zip(
-                now, read([(*x, y) for x, y in zip(found, losses, strict=True)]), strict=True
-            ):
-                tracks[g].check(done - 1, *checked_R)
+            scores = zip(now, score(_detached(params), values, now), strict=True)
+            found = read([(*pair, loss_R[g * R : (g + 1) * R]) for g, pair in scores])
+            for g, of_lane in zip(now, found, strict=True):
+                tracks[g].check(done - 1, *of_lane)
 
     ahead = blocks(all_orders(recipe.streams, lanes), steps, lambda step: due(step, *tables), device)
     done, largest = 0, max(p.numel() * p.element_size() for p in params.values())

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.interface import TEXT, Stream
+from bench.interface import TEXT, Stream, points
 from bench.recipe import LAYOUTS, RULES, check_legal, drawn, legal
-from bench.train import batches, blocks, loop
+from bench.train import batches, blocks, loop, rng, span
+from tests.train.engine_cases import case
 
 CPU = torch.device("cpu")
 STEPS = 41
@@ -107,6 +108,27 @@ def test_lanes_that_draw_alike_draw_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [step for block in at_once(streams, of, lambda step: False) for step in block] == expected
     assert calls.count((1, "order", "text")) == STEPS, "one batch of 11 prompts an epoch"
     assert calls.count((1, "order", "image")) == -(-STEPS // 2) + -(-STEPS // 5)
+
+
+def test_a_block_is_drawn_before_the_check_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a check waits for the steps that were launched; orders are drawn meanwhile."""
+    c, heard, original = case("cross-modal-linear"), list[str](), loop.blocks
+
+    def drawn_one_by_one(*given: Any) -> Iterator[Any]:
+        for block in original(*given):
+            heard.append(f"drawn {len(block)}")
+            yield block
+
+    def score(params: Any, values: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        heard.append("check")
+        return (torch.zeros(len(values), dtype=torch.float64),) * 2
+
+    values = points(c.recipe.grid)
+    start = [c.method.init(c.task, c.consts, {**c.task.settings, **v}, rng.generator(1, "x")) for v in values]
+    monkeypatch.setattr(loop, "blocks", drawn_one_by_one)
+    recipe = span.with_static(c.recipe, {"batch": 4})
+    loop.train(c.method, recipe, c.consts, start, values, c.task.settings, c.pools, 1, score)
+    assert heard == ["drawn 1", *["drawn 3", "check"] * 4, "drawn 1", "check"]
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
