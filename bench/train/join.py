@@ -100,7 +100,10 @@ def scorer(
     settings: Values,
     most: int,
 ) -> LaneScorer | None:
-    """``score.scorer`` of lanes in one call for those with as many validation images; None without any."""
+    """``score.scorer`` of lanes; None where there are no validation images.
+
+    Those with as many images are scored in one call where that is faster (``slices.together``).
+    """
     vals = [lane.val for lane in lanes if lane.val is not None]
     if not vals:
         return None
@@ -151,11 +154,14 @@ def scorer(
         for g in asked:
             groups.setdefault(tuple(x.shape for x in vals[g].features.values()), []).append(g)
         for group in groups.values():
-            if len(group) == 1:
-                own = {name: p[group[0] * R : (group[0] + 1) * R] for name, p in params.items()}
-                found[group[0]] = alone[group[0]](own, values)
-            else:
+            val = vals[group[0]]
+            whole = len(val.y) * scoring.row_bytes(val.features) * R
+            if len(group) > 1 and whole <= slices.together(val.y.device):
                 found |= zip(group, zip(*together(params, values, group), strict=True), strict=True)
+                continue
+            for g in group:
+                own = {name: p[g * R : (g + 1) * R] for name, p in params.items()}
+                found[g] = alone[g](own, values)
         return [found[g] for g in asked]
 
     return score

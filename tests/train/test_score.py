@@ -94,6 +94,25 @@ def test_one_call_scores_the_lanes_whose_sets_have_one_shape(monkeypatch: pytest
     assert rows[2:] == [9, 20]
 
 
+def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of one shape: together they would take longer."""
+    group = cases("safe")
+    of, values, stacked = lanes(group)
+    whole = 20 * score.row_bytes(group[0].val.features) * len(values)
+    original, calls = type(group[0].method).logits, list[int]()
+
+    def counted(self: Any, *given: Any) -> torch.Tensor:
+        calls.append(0)
+        return original(self, *given)
+
+    monkeypatch.setattr(type(group[0].method), "logits", counted)
+    for limit, expected in ((whole, 1), (whole - 1, 3)):
+        calls.clear()
+        monkeypatch.setitem(slices.TOGETHER, "cpu", limit)
+        joined(group, of, slices.PROCESSOR)(stacked, values, range(3))
+        assert len(calls) == expected
+
+
 def test_a_check_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     group, reads = cases("safe"), list[int]()
     original, moved = keep.read, torch.Tensor.cpu
