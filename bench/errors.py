@@ -9,10 +9,10 @@ MOST = 2_000  # characters of what is told of an error
 # How Python, NumPy, PyTorch and the system's loader say that memory is short.
 _SHORT = re.compile(
     "not enough memory|bad[ _]alloc|out of memory|can't start new thread|failed to map segment"
-    r"|(can't|cannot|unable to) allocate (memory|\d)|tr(y|ied|ying) to allocate \d|STATUS_ALLOC_FAILED",
+    r"|(can't|cannot|unable to) allocate (memory|\d)|tr(y|ied|ying) to allocate \d|ALLOC(ATION)?_FAILED",
     re.IGNORECASE,
 )
-_GPU = re.compile("CUDA|CUBLAS|HIP ")  # how PyTorch says that it was the memory of a GPU
+_GPU = re.compile("CU[A-Z]+_|CUDA|HIP ")  # how PyTorch says that it was the memory of a GPU
 _SAID = 160  # characters of what they say: its beginning names the size
 _LESS = "--jobs 1 --workers 0; else close other programs, or raise a limit on memory (`ulimit -v`)"
 _LESS_ON_GPU = "--jobs 1 --no-join; else end what else runs on that GPU, or take --device cpu"
@@ -53,12 +53,18 @@ def said(error: BaseException) -> str:
     return line if len(line) <= MOST else f"{line[: MOST - 3]}..."
 
 
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error means too little memory, the computer's or a GPU's."""
+    if isinstance(error, RuntimeError | ImportError):  # no BenchError is either
+        return type(error).__name__ == "OutOfMemoryError" or bool(_SHORT.search(_text(error)))
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+
+
 def out_of_memory(error: BaseException) -> str:
     """One line on an error that means too little memory, with what needs less; empty for any other."""
-    text = _text(error)
-    told = isinstance(error, RuntimeError | ImportError) and _SHORT.search(text)  # no BenchError is either
-    if not (told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM):
+    if not short_of_memory(error):
         return ""
+    text = _text(error)
     less = _LESS_ON_GPU if _GPU.search(text) else _LESS
     if len(text) > _SAID:
         text = f"{text[:_SAID]}..."

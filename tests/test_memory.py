@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.errors import BenchError, out_of_memory
+from bench.errors import BenchError, out_of_memory, short_of_memory
 from bench.run import stages
 
 LIMITED = (
@@ -48,6 +48,28 @@ def test_a_gpu_has_mends_of_its_own_and_the_size_is_told() -> None:
     line = stages.message(RuntimeError(text + "x" * 999))
     assert "Tried to allocate 20.00 GiB. GPU 0" in line and len(line) < 400
     assert "--jobs 1 --no-join" in line and "ulimit" not in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+    ],
+)
+def test_however_a_gpu_says_it(text: str) -> None:
+    assert short_of_memory(RuntimeError(text)) and "--no-join" in out_of_memory(RuntimeError(text))
+
+
+def test_pytorch_names_it_without_a_word() -> None:
+    import torch
+
+    assert short_of_memory(torch.OutOfMemoryError("")) and not short_of_memory(RuntimeError(""))
+    assert not short_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
 
 
 def test_long_texts_are_cut_and_other_errors_are_others() -> None:

@@ -101,7 +101,9 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in
     ``parts.after``. ``changed``: settings that the user set away from the method's own. ``values``: what was
     chosen. ``step``: the chosen one. ``seconds`` by phase; ``first``: its process had made no other fit with
-    the method, so that imports and compilation are in them. ``peak_memory``: bytes. ``state``: checksum of
+    the method, so that imports and compilation are in them. ``peak_memory``: bytes; on a GPU the most
+    that PyTorch held there in tensors during the fit (during all of those that joined it), on a processor the
+    largest resident memory of the process since it began, other fits included. ``state``: checksum of
     the fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides
     logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``), and
     ``dataset_place``: the end of its path, for people; ``dataset_covers``: what the digest in

@@ -5,7 +5,6 @@ Legend: B images of a slice, K classes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -23,12 +22,11 @@ from bench.plan.estimate import row_shape
 from bench.records.codec import SCHEMA
 from bench.records.types import EvaluationRecord
 from bench.run.session import Session
-from bench.train import pure
+from bench.train import pure, slices, waves
 
 TOP = 5
 Evaluated = tuple[EvaluationRecord, dict[str, np.ndarray]]
-SLICE_BYTES = 64 << 20
-ROWS: int | None = None  # images of a slice; None: as many as SLICE_BYTES hold
+ROWS: int | None = None  # images of a slice; None: as many as the device scores at once (``slices.most``)
 
 
 def predict(
@@ -56,17 +54,22 @@ def _slices_ranked(
     values: Mapping[str, Any],
 ) -> list[np.ndarray]:
     target, method = evaluation.target, fit.method
-    slices = []
-    rows = ROWS or max(
-        1, SLICE_BYTES // sum(4 * math.prod(row_shape(fit.backbone, tap)) for tap in method.taps)
-    )
+    every: list[np.ndarray] = []
+    each, device = slices.row_bytes([row_shape(fit.backbone, t) for t in method.taps]), session.device
+    most = slices.most(torch.device(device), waves.own_part(torch.device(device), session.sharers))
+    rows = ROWS or max(1, most // each)
     parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, rows) for tap in method.taps]
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
             features = {tap: x for tap, (_, x) in zip(method.taps, pieces, strict=True)}
-            with session.guard.work(fit, "its evaluation"):
-                slices.append(ranked(fit, target, params, consts, features, values))
-    return slices
+
+            def of_part(at: slice, features: Features = features) -> np.ndarray:
+                part = {tap: x[at] for tap, x in features.items()}
+                with session.guard.work(fit, "its evaluation"):
+                    return ranked(fit, target, params, consts, part, values)
+
+            every += slices.over(len(next(iter(features.values()))), each, rows * each, of_part)
+    return every
 
 
 def ranked(

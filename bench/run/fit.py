@@ -24,7 +24,8 @@ from bench.run import stages
 from bench.run import task as tasks
 from bench.run.session import Session
 from bench.train import pure, select, waves
-from bench.train.select import Fitted, Labelled
+from bench.train.select import Fitted
+from bench.train.slices import Labelled
 
 Result = tuple[Fitted, Consts, dict[str, float]]
 
@@ -69,10 +70,13 @@ def constants(session: Session, fit: Planned, task: Task) -> Consts:
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
     """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
+    forget_peak(session.device)
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
     with stages.stage("fit"), session.guard.work(fit, "its fit"):
-        fitted = select.fit(fit.method, fit.recipe, case.task, case.consts, case.pools, case.val)
+        fitted = select.fit(
+            fit.method, fit.recipe, case.task, case.consts, case.pools, case.val, session.sharers
+        )
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
 
@@ -85,12 +89,14 @@ def run_joined(
     seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and
     MemoryError where memory holds only one, besides what ``run_fit`` raises.
     """
+    forget_peak(session.device)
     cases = _side_by_side(session, fits, states_of)
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
     with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
-        fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, [case for case, _ in cases])
+        side_by_side = [case for case, _ in cases]
+        fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, side_by_side, session.sharers)
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
@@ -110,7 +116,7 @@ def _side_by_side(
         cases.append(prepared(session, fit, states_of(fit)))
         every = [case for case, _ in cases]
         if len(cases) == 1:
-            free = waves.free_bytes(torch.device(session.device))
+            free = waves.own_part(torch.device(session.device), session.sharers)
             room = None if free is None else waves.SHARE * free + held(every)
             with stages.stage("fit"), session.guard.work(fit, "its fit"):
                 replica = select.bytes_per_replica(fit.method, fit.recipe, every[0])
@@ -134,10 +140,12 @@ def fit_record(
     first: bool,
     provenance: Provenance,
     state: bytes,
+    peak: int,
 ) -> FitRecord:
     """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``).
 
-    ``first``: its process had fitted nothing with the method before.
+    ``peak``: as ``peak_memory`` gives it after the fit. ``first``: its process had fitted nothing with the
+    method before.
     """
     return FitRecord(
         schema=SCHEMA,
@@ -154,7 +162,7 @@ def fit_record(
         budget=Budget(**fitted.budget),
         seconds=dict(seconds),
         first=first,
-        peak_memory=_peak(),
+        peak_memory=peak,
         notes=[note for note in (*fit.dataset.notes, fit.draw.note, *fit.notes, fit.method.note) if note],
         prompts_use_labels=fit.prompts.uses_labels,
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
@@ -167,10 +175,17 @@ def fit_record(
     )
 
 
-def _peak() -> int:
-    """Largest resident memory of this process so far, bytes; on CUDA the allocator's peak."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def forget_peak(device: str) -> None:
+    """Begin to measure the peak of a fit on a GPU anew. That of a process cannot be forgotten."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # without it there is nothing to reset, an error
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: str) -> int:
+    """Bytes at most of what a fit on that device took; ``FitRecord`` says of what they are."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     import resource
     import sys
 

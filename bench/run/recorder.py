@@ -54,7 +54,8 @@ class Recorder:
         state = fitting.state_bytes(fitted) if self.keep(fit) else b""
         if state:
             write_bytes(places.state_path(self.results, fit.key), state)
-        record = fitting.fit_record(fit, fitted, seconds, first, self.facts(fit), state)
+        peak = fitting.peak_memory(self.session.device)
+        record = fitting.fit_record(fit, fitted, seconds, first, self.facts(fit), state, peak)
         store.write(places.fit_path(fit.where, fit.key), record, self.clock)
         self._ended(fit)
         self.made.add(fit.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def repeatable() -> None:
 class Session:
     """Backbones, features and classifiers of one command, each made once.
 
-    ``report`` hears lines for the user; ``watch`` hears what this process is at.
+    ``report`` hears lines for the user; ``watch`` hears what this process is at. ``sharers``: how many
+    processes use the device alike, this one too; each takes its part of the memory.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Session:
         report: Callable[[str], None],
         workers: int | None = None,
         dense_cache: bool = True,
+        sharers: int = 1,
     ) -> None:
+        assert sharers >= 1
         repeatable()
         self.dense_cache = dense_cache
         self.device = devices.pick(device)
@@ -75,6 +78,7 @@ class Session:
         self.report = report
         self.watch: Watch = unwatched
         self.workers = workers
+        self.sharers = sharers
         self.guard = Guard()
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
@@ -208,8 +212,25 @@ class Session:
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str
     ) -> Tensor:
         """All of ``slices`` in one tensor."""
-        return torch.cat([x for _, x in self.slices(spec, dataset, paths, view, tap)])
+        return filled(len(paths), self.slices(spec, dataset, paths, view, tap))
 
     def labels(self, items: Items) -> Tensor:
         """Classes (n,) of images on the device."""
         return torch.tensor(items.labels, dtype=torch.long, device=self.device)
+
+
+def filled(rows: int, pieces: Iterable[tuple[int, Tensor]], dtype: torch.dtype | None = None) -> Tensor:
+    """One tensor of ``rows`` rows from its pieces (start, (n, ...)), in ``dtype`` (None: that of the first).
+
+    Its memory is taken once and filled piece by piece; to join pieces in the end would take twice as much.
+    """
+    whole: Tensor | None = None
+    done = 0
+    for start, piece in pieces:
+        assert start == done, "pieces come one after the other"
+        done += len(piece)
+        if whole is None:
+            whole = piece.new_empty((rows, *piece.shape[1:]), dtype=dtype or piece.dtype)
+        whole[start : start + len(piece)] = piece
+    assert whole is not None and done == rows, f"{done} of {rows} rows"
+    return whole

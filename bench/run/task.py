@@ -24,7 +24,7 @@ from bench.interface import (
 )
 from bench.plan.cells import TUNED, Planned
 from bench.run import guard, tuned_prompts
-from bench.run.session import Session
+from bench.run.session import Session, filled
 from bench.train import pure
 from bench.train.loop import Pool
 
@@ -112,9 +112,10 @@ def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Co
 
 def _support(session: Session, fit: Planned, task: Task, tap: str, views: Sequence[str]) -> Pool:
     """Support features stay in half precision, as stored, and are cast batch by batch."""
-    parts = [
-        x.half()
-        for view in views
-        for _, x in session.slices(fit.backbone, fit.dataset, fit.draw.train.paths, view, tap)
-    ]
-    return Pool(torch.cat(parts), task.labels_N, len(views))
+    paths = fit.draw.train.paths
+    pieces = (
+        (v * len(paths) + start, x)
+        for v, view in enumerate(views)
+        for start, x in session.slices(fit.backbone, fit.dataset, paths, view, tap)
+    )
+    return Pool(filled(len(views) * len(paths), pieces, torch.half), task.labels_N, len(views))

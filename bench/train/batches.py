@@ -9,11 +9,14 @@ Legend: N images, V views of each, B batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.recipe import check_legal, layout_named, rule_named, steps_per_epoch
 from bench.train import rng
+
+FEW = 1024  # so many rows are sorted sooner than the first of them are found
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
@@ -39,8 +42,8 @@ def order(
     Rows are sorted by raw PCG64 words, which are fixed by their definition; shuffling routines are not.
     """
     words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
-    if take is None or take >= n_rows:
-        return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+    if take is None or take >= n_rows or n_rows <= FEW:
+        return np.argsort(words, kind="stable").astype(np.int64, copy=False)[:take]
     chosen = np.argpartition(words, take)[:take]
     return chosen[np.argsort(words[chosen])].astype(np.int64, copy=False)
 
@@ -95,3 +98,58 @@ def locate(
     if layout_named(layout) == "union":
         return rows
     return rows + ((epoch + first) % n_views) * n_images
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """All that decides which positions a stream draws, as for ``index_batches`` and ``locate``."""
+
+    rule: str
+    n_rows: int
+    batch: int
+    key: tuple[int, *tuple[str | int, ...]]
+    layout: str
+    n_images: int
+    n_views: int
+    first: int = 0
+
+
+class Order:
+    """The positions of one stream at many steps at once: the batches of ``index_batches``, located.
+
+    Raises ``BenchError`` for an unknown rule or an illegal batch.
+    """
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing, self.rule, n_rows = drawing, rule_named(drawing.rule), drawing.n_rows
+        check_legal(self.rule, n_rows, drawing.batch, str(drawing.key[-1]))
+        self.each = steps_per_epoch(self.rule, n_rows, drawing.batch, drawing.n_images)
+        self.batch = n_rows if self.rule == "full" else drawing.batch
+        self.most = min(n_rows, self.each * self.batch)  # rows of an epoch
+        self.epoch, self.rows = -1, np.empty(0, np.int64)  # the epoch that was drawn last
+
+    def sizes(self, first: int, last: int) -> np.ndarray:
+        """Rows of each step from ``first`` to before ``last``, int64."""
+        at = np.arange(first, last) % self.each * self.batch
+        return np.minimum(self.batch, self.most - at)
+
+    def positions(self, first: int, last: int) -> np.ndarray:
+        """The positions (int64) of the steps from ``first`` to before ``last``, one step after the other."""
+        parts = []
+        while first < last:
+            epoch, b = divmod(first, self.each)
+            end = min(last, (epoch + 1) * self.each)
+            parts.append(self._of(epoch)[b * self.batch : (b + end - first) * self.batch])
+            first = end
+        return np.concatenate(parts)
+
+    def _of(self, epoch: int) -> np.ndarray:
+        if epoch != self.epoch:
+            at, (seed, *purpose) = self.drawing, self.drawing.key
+            if self.rule == "full":
+                rows = np.arange(at.n_rows, dtype=np.int64)
+            else:
+                rows = order(seed, purpose, epoch, at.n_rows, self.most)
+            self.rows = locate(at.layout, rows, epoch, at.n_images, at.n_views, at.first)
+            self.epoch = epoch
+        return self.rows

@@ -1,19 +1,21 @@
 """The rows of many steps at once, moved to the device in one transfer.
 
 A transfer brings what a run needs until its next validation check. A step moves microseconds of work on a
-GPU, and a transfer costs as much; so positions travel in blocks, and features are gathered where they lie.
+GPU, and a transfer costs as much; so positions are drawn and travel in blocks, and features are gathered
+where they lie.
 
-Legend: B rows of one step, all streams one after the other.
+Legend: B rows of one step, all streams one after the other; S steps of a block, O orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bench.train.batches import Order
 
 Sizes = tuple[int, ...]  # rows of each stream in one step
 
@@ -22,27 +24,33 @@ MOST = 1 << 20
 
 
 def blocks(
-    sequence: Iterator[Mapping[str, Any]], due: Callable[[int], bool], device: torch.device
+    orders: Sequence[Order], steps: int, due: Callable[[int], bool], device: torch.device
 ) -> Iterator[list[tuple[Tensor, Sizes]]]:
-    """The steps of ``sequence`` in blocks, each up to and with the next step that is ``due``.
+    """The steps of a run in blocks, each up to and with the next step that is ``due``.
 
-    ``sequence`` gives positions (b,) int64 of each stream. Each step comes as its positions (B,) on the
-    device, streams in the order of the mapping, and their sizes.
+    Each step comes as its positions (B,) int64 on the device, one order after the other, and their sizes.
     """
-    held: list[np.ndarray] = []
-    sizes: list[Sizes] = []
-    rows = 0
-    for step, positions in enumerate(sequence):
-        held += positions.values()
-        sizes.append(tuple(map(len, positions.values())))
-        rows += sum(sizes[-1])
-        if due(step) or rows >= MOST:
-            yield _moved(held, sizes, device)
-            held, sizes, rows = [], [], 0
-    if sizes:
-        yield _moved(held, sizes, device)
+    first = end = 0
+    while first < steps:
+        if first == end:
+            end = next((step + 1 for step in range(first, steps) if due(step)), steps)
+        sizes_SO = np.stack([order.sizes(first, min(end, first + MOST)) for order in orders], 1)
+        fits = 1 + int(np.searchsorted(sizes_SO.sum(1).cumsum(), MOST))
+        sizes_SO = sizes_SO[:fits]
+        yield _moved(orders, first, sizes_SO, device)
+        first += len(sizes_SO)
 
 
-def _moved(held: list[np.ndarray], sizes: list[Sizes], device: torch.device) -> list[tuple[Tensor, Sizes]]:
-    every = torch.from_numpy(np.concatenate(held)).to(device)
-    return list(zip(torch.split(every, [sum(s) for s in sizes]), sizes, strict=True))
+def _moved(
+    orders: Sequence[Order], first: int, sizes_SO: np.ndarray, device: torch.device
+) -> list[tuple[Tensor, Sizes]]:
+    ends_SO = sizes_SO.cumsum().reshape(sizes_SO.shape)
+    every = np.empty(ends_SO[-1, -1], np.int64)
+    rows_of = {order: order.positions(first, first + len(sizes_SO)) for order in dict.fromkeys(orders)}
+    for o, order in enumerate(orders):
+        n_S = sizes_SO[:, o]
+        # where the rows of each step go, less where they lie in this order's own sequence
+        shift_S = ends_SO[:, o] - n_S.cumsum()
+        every[np.repeat(shift_S, n_S) + np.arange(n_S.sum())] = rows_of[order]
+    parts = torch.split(torch.from_numpy(every).to(device), sizes_SO.sum(1).tolist())
+    return list(zip(parts, map(tuple, sizes_SO.tolist()), strict=True))

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Generator, Tensor
 
-from bench.errors import BenchError, out_of_memory
+from bench.errors import BenchError, short_of_memory
 from bench.interface import Batch, Rows, random_bytes
 from bench.train.blocks import Sizes
 from bench.train.capture import Capturer, CudaCapturer, Recording
@@ -267,7 +267,7 @@ class Launcher:
             made = self.recorder.capture(lambda: self.step(fixed_B, fixed_R, sizes, number))
         except RuntimeError as error:
             first = _first(error)
-            if out_of_memory(first) and len(lr_R) > 1:
+            if short_of_memory(first) and len(lr_R) > 1:
                 raise first from None
             self.eager = f"recording failed: {_said(first)}"
             # Those made before are on the same stream, whose workspaces PyTorch drops with a broken one.

@@ -20,9 +20,10 @@ from torch import Generator, Tensor
 
 from bench.interface import Method, Params, Rows, Values
 from bench.recipe import Recipe
-from bench.train import graphs, loop, span
+from bench.train import graphs, loop, pure, slices, span
+from bench.train import score as scoring
 from bench.train.blocks import Sizes
-from bench.train.keep import Trained
+from bench.train.keep import LaneScorer, Trained
 from bench.train.loop import Lane
 
 Path = tuple[Any, ...]  # keys and positions that lead to a constant
@@ -33,9 +34,17 @@ class Apart(Exception):
 
 
 def train(
-    method: Method, recipe: Recipe, lanes: Sequence[Lane], values: Sequence[Values], settings: Values
+    method: Method,
+    recipe: Recipe,
+    lanes: Sequence[Lane],
+    values: Sequence[Values],
+    settings: Values,
+    most: int = slices.PROCESSOR,
 ) -> list[Trained]:
-    """``loop.train`` of every lane in one loop; raises Apart if anything but tensors tells lanes apart."""
+    """``loop.train`` of every lane in one loop; raises Apart if anything but tensors tells lanes apart.
+
+    ``most``: bytes of validation features that are scored at once.
+    """
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
     if method.micro is not None:
@@ -80,7 +89,84 @@ def train(
             return _first(losses), {k: g.flatten(0, 1) for k, g in one.items()}
         return _first(losses), combine(grads)
 
-    return loop.advance(recipe, lanes, values, settings, differentiate, host)
+    score = scorer(method, recipe, lanes, shared, varying, settings, most)
+    return loop.advance(recipe, lanes, values, settings, differentiate, host, score)
+
+
+def scorer(
+    method: Method,
+    recipe: Recipe,
+    lanes: Sequence[Lane],
+    shared: Any,
+    varying: Mapping[Path, Tensor],
+    settings: Values,
+    most: int,
+) -> LaneScorer | None:
+    """``score.scorer`` of lanes; None where there are no validation images.
+
+    Those with as many images are scored in one call where that is faster (``slices.together``).
+    """
+    vals = [lane.val for lane in lanes if lane.val is not None]
+    if not vals:
+        return None
+    if len(vals) < len(lanes):
+        raise Apart("some have no validation images")
+    base, G = scoring.checked_at(method, recipe, settings), len(lanes)
+    alone = [
+        scoring.scorer(method, recipe, lane.consts, settings, val, most)
+        for lane, val in zip(lanes, vals, strict=True)
+    ]
+
+    def together(params: Params, values: Sequence[Values], group: list[int]) -> tuple[Tensor, Tensor]:
+        """Accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
+        first, R = vals[group[0]], len(values)
+        params = {name: torch.unflatten(p.detach(), 0, (G, R)) for name, p in params.items()}
+        own: dict[Path, Tensor] = dict(varying)
+        if len(group) < G:
+            at = torch.tensor(group, device=first.y.device)
+            params = {name: p.index_select(0, at) for name, p in params.items()}
+            own = {path: x.index_select(0, at) for path, x in own.items()}
+        dtype = next(iter(params.values())).dtype
+        axes = loop.axes_of(values, recipe, first.y.device, dtype)
+
+        def of_slice(part: slice) -> tuple[Tensor, Tensor]:
+            features = {
+                tap: torch.stack([vals[g].features[tap][part] for g in group]) for tap in first.features
+            }
+
+            def of_lane(params_R: Params, own: dict[Path, Tensor], features: dict[str, Tensor]) -> Tensor:
+                consts = placed(shared, own)
+
+                def logits(p: Params, a: Values) -> Tensor:
+                    return method.logits(p, consts, features, {**base, **a})
+
+                made: Tensor = loop.map_replicas(logits, method.fuse, params_R, axes)
+                return made
+
+            with pure.call(method, "logits", params=params, constants=shared, own=own, features=features):
+                logits_gRBK = torch.func.vmap(of_lane, randomness="same")(params, own, features)
+            return scoring.counted(logits_gRBK, torch.stack([vals[g].y[part] for g in group]))
+
+        each = scoring.row_bytes(first.features) * R * len(group)
+        return scoring.summed(len(first.y), each, most, of_slice)
+
+    def score(params: Params, values: Sequence[Values], asked: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        R, found = len(values), dict[int, tuple[Tensor, Tensor]]()
+        groups: dict[tuple[torch.Size, ...], list[int]] = {}
+        for g in asked:
+            groups.setdefault(tuple(x.shape for x in vals[g].features.values()), []).append(g)
+        for group in groups.values():
+            val = vals[group[0]]
+            whole = len(val.y) * scoring.row_bytes(val.features) * R
+            if len(group) > 1 and whole <= slices.together(val.y.device):
+                found |= zip(group, zip(*together(params, values, group), strict=True), strict=True)
+                continue
+            for g in group:
+                own = {name: p[g * R : (g + 1) * R] for name, p in params.items()}
+                found[g] = alone[g](own, values)
+        return [found[g] for g in asked]
+
+    return score
 
 
 def _first(losses: Mapping[str, Tensor]) -> Tensor:

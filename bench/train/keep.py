@@ -16,7 +16,10 @@ from torch import Tensor
 from bench.interface import Params, Values
 from bench.recipe import Recipe
 
+# Stacked replicas and their values -> validation accuracy and negative loss, (R,) each.
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
+# The same of some lanes, by number, of the whole stack (G * R, ...).
+LaneScorer = Callable[[Params, Sequence[Values], Sequence[int]], list[tuple[Tensor, Tensor]]]
 
 
 @dataclass
@@ -39,14 +42,20 @@ class Trained:
     eager: str = ""
 
 
-class Track:
-    """What becomes of a lane while its parameters move: checks, the checkpoints kept, the end."""
+def read(lanes: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """What a check found of several lanes, tensors (R,) each, moved to the processor in one transfer."""
+    found = torch.stack([torch.stack([x.detach().double() for x in lane]) for lane in lanes]).cpu()
+    return [list(lane) for lane in found]
 
-    def __init__(
-        self, params: Params, score: Scorer | None, values: Sequence[Values], recipe: Recipe
-    ) -> None:
-        self.params, self.score, self.values = params, score, values
-        self.best = recipe.select == "best" and score is not None
+
+class Track:
+    """What becomes of a lane while its parameters move: checks, the checkpoints kept, the end.
+
+    ``checked``: whether it has validation images to choose by.
+    """
+
+    def __init__(self, params: Params, checked: bool, recipe: Recipe) -> None:
+        self.best = recipe.select == "best" and checked
         self.keeper = Keeper(params, recipe.criterion, recipe.patience)
         self.out = Trained({}, [], [])
 
@@ -55,23 +64,18 @@ class Track:
         """Whether further steps change nothing that is kept."""
         return self.best and self.keeper.over
 
-    def check(self, step: int, loss_R: Tensor) -> None:
-        """Score the live parameters and keep those that improved."""
-        assert self.score is not None
-        accuracy_R, gain_R = self.score(self.params, self.values)
+    def check(self, step: int, accuracy_R: Tensor, gain_R: Tensor, loss_R: Tensor) -> None:
+        """Keep those of the live parameters that improved; what is given lies on the processor."""
         self.out.curve.append((step, accuracy_R.tolist()))
         self.out.losses.append((step, loss_R.tolist()))
         self.keeper.offer(step, accuracy_R, gain_R)
 
-    def finish(self, recorded: int, eager: str) -> Trained:
-        """The outcome; where nothing was checked, that of the last step."""
+    def finish(self, recorded: int, eager: str, accuracy_R: Tensor, gain_R: Tensor) -> Trained:
+        """The outcome; where the best was not kept, that of the last step, with the scores given."""
         out, keeper = self.out, self.keeper
         if not self.best:
-            final = (
-                self.score(self.params, self.values) if self.score else (torch.zeros(len(self.values)),) * 2
-            )
-            keeper.offer(out.steps - 1, *final)
-            out.curve.append((out.steps - 1, final[0].tolist()))
+            keeper.offer(out.steps - 1, accuracy_R, gain_R)
+            out.curve.append((out.steps - 1, accuracy_R.tolist()))
         out.params, out.score, out.step = keeper.params, keeper.score.tolist(), keeper.step
         out.graphs, out.eager = recorded, eager
         return out

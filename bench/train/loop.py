@@ -27,7 +27,8 @@ from bench.interface import (
 from bench.recipe import LR, WD, Recipe, Stream, drawn, steps_of
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
-from bench.train.keep import Scorer, Track, Trained
+from bench.train.keep import LaneScorer, Scorer, Track, Trained, read
+from bench.train.slices import Labelled
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Lane:
-    """One task's part of a run: constants, its replicas' first tensors, a pool per stream, seed and scorer.
+    """One task's part of a run: constants, its replicas' first tensors, a pool per stream and the seed.
 
-    ``score(params, values)`` gives validation accuracy and negative loss per replica, (R,) each. Where it is
-    None, nothing is checked.
+    ``val``: what checks score, where lanes join.
     """
 
     consts: Consts
     start: Sequence[Params]
     pools: Mapping[str, Pool]
     seed: int
-    score: Scorer | None
+    val: Labelled | None = None
 
 
 # (parameters (G * R, ...), pool positions, rows of each lane's streams, step) -> losses (G * R,), gradients
@@ -113,7 +113,10 @@ def _stacked(parts: Sequence[Any]) -> Any:
 def orders(
     streams: Mapping[str, Stream], pools: Mapping[str, Pool], seed: int, steps: int
 ) -> tuple[int, Iterator[dict[str, Any]]]:
-    """Steps per epoch of the longest stream and, for every step, the pool positions (B,) of each stream."""
+    """Steps per epoch of the longest stream and, for every step, the pool positions (B,) of each stream.
+
+    Step after step: what ``all_orders`` draw at once is compared with it.
+    """
     sequences = {}
     for name, stream in streams.items():
         pool = pools[name]
@@ -134,6 +137,19 @@ def _zipped(
             )
             for name, (epoch, rows) in zip(sequences, parts, strict=True)
         }
+
+
+def all_orders(streams: Mapping[str, Stream], lanes: Sequence[Lane]) -> list[batches.Order]:
+    """The orders of all lanes' streams, lane after lane; those that draw the same are one and the same."""
+    known: dict[batches.Drawing, batches.Order] = {}
+
+    def of_stream(lane: Lane, name: str, s: Stream) -> batches.Order:
+        images, views = lane.pools[name].images, lane.pools[name].views
+        key = (lane.seed, "order", name)
+        drawing = batches.Drawing(s.order, *drawn(s, images, views), key, s.rows, images, views, s.first)
+        return known.setdefault(drawing, batches.Order(drawing))
+
+    return [of_stream(lane, name, s) for lane in lanes for name, s in streams.items()]
 
 
 def epoch_length(streams: Mapping[str, Stream], pools: Mapping[str, Pool]) -> int:
@@ -275,8 +291,14 @@ def train(
         batch = graphs.WatchedBatch(rows, step, host)
         return gradients(method, consts, params, batch, settings, axes)
 
-    lanes = [Lane(consts, start, pools, seed, score)]
-    return advance(recipe, lanes, values, settings, differentiate, host)[0]
+    def of_lane(
+        params: Params, values: Sequence[Values], lanes: Sequence[int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        assert score is not None
+        return [score(params, values)]
+
+    lanes, checks = [Lane(consts, start, pools, seed)], of_lane if score else None
+    return advance(recipe, lanes, values, settings, differentiate, host, checks)[0]
 
 
 def advance(
@@ -286,6 +308,7 @@ def advance(
     settings: Values,
     differentiate: Differentiate,
     host: graphs.Host,
+    score: LaneScorer | None,
 ) -> list[Trained]:
     """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if alone.
 
@@ -303,7 +326,7 @@ def advance(
     optimiser = optim.make(
         recipe.optim, params, [float(v.get(WD, settings.get(WD, 0.0))) for v in values] * G
     )
-    tracks = [Track(_part(params, g, R), lane.score, values, recipe) for g, lane in enumerate(lanes)]
+    tracks = [Track(_part(params, g, R), score is not None, recipe) for g in range(G)]
 
     def make_step(index_B: Tensor, lr_R: Tensor, sizes: Sizes, step: int) -> Tensor:
         loss_R, grads = differentiate(params, index_B, sizes, step)
@@ -312,7 +335,7 @@ def advance(
 
     recorder = graphs.capturer(device)
     all_there = all(resident(lane.pools, device) for lane in lanes)
-    checked = recipe.select == "best" and lanes[0].score is not None
+    checked = recipe.select == "best" and score is not None
     eager = graphs.obstacle(all_there, steps) if recorder else ""
     launch = graphs.Launcher(make_step, host, recorder, eager)
 
@@ -320,23 +343,36 @@ def advance(
         return checked and any(_due(step, recipe.check_every, per_epoch) for per_epoch in lengths)
 
     def judge(done: int, loss_R: Tensor) -> None:
-        for g, track in enumerate(tracks):
-            if not track.over:
-                track.out.steps = done
-                if due(done - 1, epochs[g]):
-                    track.check(done - 1, loss_R[g * R : (g + 1) * R])
+        running = [g for g, track in enumerate(tracks) if not track.over]
+        for g in running:
+            tracks[g].out.steps = done
+        now = [g for g in running if due(done - 1, epochs[g])]
+        if now and score:
+            scores = zip(now, score(_detached(params), values, now), strict=True)
+            found = read([(*pair, loss_R[g * R : (g + 1) * R]) for g, pair in scores])
+            for g, of_lane in zip(now, found, strict=True):
+                tracks[g].check(done - 1, *of_lane)
 
-    sequences = [orders(recipe.streams, lane.pools, lane.seed, steps)[1] for lane in lanes]
+    ahead = blocks(all_orders(recipe.streams, lanes), steps, lambda step: due(step, *tables), device)
     done, largest = 0, max(p.numel() * p.element_size() for p in params.values())
     with heap.kept(largest if device.type == "cpu" else 0), launch:
-        for block in blocks(_merged(sequences), lambda step: due(step, *tables), device):
+        block = next(ahead, [])
+        while block:
             for index_B, sizes in block:
                 loss_R = launch(index_B, table_SR[done], sizes, done)
                 done += 1
+            block = next(ahead, [])  # drawn while a GPU makes the steps: a check waits for them
             judge(done, loss_R)
             if all(track.over for track in tracks):
                 break
-    return [track.finish(launch.graphs, launch.eager) for track in tracks]
+    last = [[torch.zeros(R)] * 2] * G
+    if score and not checked:
+        last = read(score(_detached(params), values, range(G)))
+    return [track.finish(launch.graphs, launch.eager, *end) for track, end in zip(tracks, last, strict=True)]
+
+
+def _detached(params: Params) -> Params:
+    return {name: p.detach() for name, p in params.items()}
 
 
 def _place(stacked: Sequence[Params]) -> tuple[torch.device, torch.dtype]:
@@ -346,13 +382,7 @@ def _place(stacked: Sequence[Params]) -> tuple[torch.device, torch.dtype]:
 
 def _part(params: Params, g: int, R: int) -> Params:
     """The replicas of lane ``g``, sharing memory with all; all of them where there is one lane."""
-    return {name: p.detach()[g * R : (g + 1) * R] for name, p in params.items()}
-
-
-def _merged(sequences: Sequence[Iterator[dict[str, Any]]]) -> Iterator[dict[Any, Any]]:
-    """The positions of every lane's streams at a step, lane after lane."""
-    for parts in zip(*sequences, strict=True):
-        yield {(g, name): at for g, positions in enumerate(parts) for name, at in positions.items()}
+    return {name: p[g * R : (g + 1) * R] for name, p in _detached(params).items()}
 
 
 def _due(step: int, every: int | None, per_epoch: int) -> bool:

@@ -3,23 +3,21 @@
 The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid
 point in sweep order, the first search point (protocol 6.2, 12.3, 15.2).
 
-Legend: R replicas, G search points, B images, K classes.
+Legend: R replicas.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.interface import (
     Consts,
-    Features,
     FitValues,
     Method,
     Params,
@@ -29,19 +27,10 @@ from bench.interface import (
     scored_values,
 )
 from bench.recipe import Recipe, points
-from bench.train import hits, loop, pure, rng, span, waves
-from bench.train.keep import Scorer
+from bench.train import loop, pure, rng, slices, span, waves
 from bench.train.loop import Pool
-
-CHUNK_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Raw features of labelled images, one tensor (n, ...) per tap, and their classes (n,)."""
-
-    features: Features
-    y: Tensor
+from bench.train.score import scorer, search
+from bench.train.slices import Labelled
 
 
 @dataclass
@@ -62,56 +51,6 @@ class Fitted:
     budget: dict[str, Any] = field(default_factory=dict)
 
 
-def chunks(features: Features, rows: int, factor: int = 1) -> Iterator[tuple[int, Features]]:
-    """Slices of all taps together, at most ``CHUNK_BYTES`` of features times ``factor`` each."""
-    per_row = sum(math.prod(x.shape[1:]) * 4 for x in features.values()) * factor
-    size = max(1, min(rows, CHUNK_BYTES // max(per_row, 1)))
-    for start in range(0, rows, size):
-        yield start, {tap: x[start : start + size] for tap, x in features.items()}
-
-
-def scorer(method: Method, recipe: Recipe, consts: Consts, settings: Values, val: Labelled) -> Scorer:
-    """Validation accuracy and negative loss of stacked replicas, (R,) each, at the recipe's check values."""
-    base = {**scored_values(method, settings), **recipe.check}
-
-    def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
-        frozen = {name: p.detach() for name, p in params.items()}
-        dtype = next((p.dtype for p in frozen.values()), torch.float32)
-        axes = loop.axes_of(values, recipe, val.y.device, dtype)
-        hits_R = torch.zeros(len(values), dtype=torch.float64, device=val.y.device)
-        loss_R = torch.zeros_like(hits_R)
-        with torch.no_grad():
-            for start, features in chunks(val.features, len(val.y), len(values)):
-
-                def logits(p: Params, a: Values, features: Features = features) -> Tensor:
-                    return method.logits(p, consts, features, {**base, **a})
-
-                with pure.call(method, "logits", params=frozen, constants=consts, features=features):
-                    logits_RBK = loop.map_replicas(logits, method.fuse, frozen, axes).double()
-                y_B = val.y[start : start + logits_RBK.shape[1]]
-                hits_R += (logits_RBK.argmax(-1) == y_B).sum(-1)
-                picked_RB = logits_RBK.gather(-1, y_B.expand(len(values), -1)[..., None])[..., 0]
-                loss_R += (logits_RBK.logsumexp(-1) - picked_RB).sum(-1)
-        return hits_R / len(val.y), -loss_R / len(val.y)
-
-    return score
-
-
-def search(
-    method: Method, consts: Consts, params: Params, values: Values, grid: Sequence[Values], val: Labelled
-) -> tuple[dict[str, Any], float]:
-    """The first of the search points with the highest validation accuracy, and that accuracy."""
-    hits_G = torch.zeros(len(grid), dtype=torch.long, device=val.y.device)
-    with torch.no_grad():
-        for start, features in chunks(val.features, len(val.y)):
-            y_B = val.y[start : start + len(next(iter(features.values())))]
-            with pure.call(method, "sweep", params=params, constants=consts, features=features):
-                for positions, piece in method.sweep(params, consts, features, dict(values), grid):
-                    hits_G[list(positions)] += hits.count(piece, y_B)
-    best = int(hits_G.cpu().numpy().argmax())  # numpy's argmax is the first of equals; torch's need not be
-    return dict(grid[best]), int(hits_G[best]) / len(val.y)
-
-
 @dataclass(frozen=True)
 class Case:
     """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing)."""
@@ -129,16 +68,18 @@ def fit(
     consts: Consts,
     pools: Mapping[str, Pool],
     val: Labelled | None,
+    sharers: int = 1,
 ) -> Fitted:
     """Fit a task under its recipe.
 
     ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to
-    choose. Raises BenchError when a batch is larger than its stream allows.
+    choose. ``sharers``: how many processes use the device alike. Raises BenchError when a batch is larger
+    than its stream allows.
     """
-    return fit_joined(method, recipe, [Case(task, consts, pools, val)])[0]
+    return fit_joined(method, recipe, [Case(task, consts, pools, val)], sharers)[0]
 
 
-def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fitted]:
+def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: int = 1) -> list[Fitted]:
     """Fit tasks that share recipe and settings; those that train join, and each task chooses on its own.
 
     Raises ``join.Apart`` where several tasks cannot join, besides what ``fit`` raises.
@@ -146,18 +87,25 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case]) -> list[Fi
     every = points({**recipe.grid, **recipe.static})
     if any(case.val is None for case in cases) and (len(every) > 1 or len(points(recipe.search)) > 1):
         raise AssertionError("without validation a recipe has one grid point and one search point")
-    tally = waves.Tally()
+    tally, most = waves.Tally(), _slice(cases, sharers)
     if recipe.optim:
-        done = _trained(method, recipe, cases, tally)
+        done = _trained(method, recipe, cases, tally, sharers, most)
     else:
-        done = [_solved(method, recipe, c.task, c.consts, c.val) for c in cases]
+        done = [_solved(method, recipe, case, most) for case in cases]
     return [
-        _chosen(method, recipe, case, by_point, tally) for case, by_point in zip(cases, done, strict=True)
+        _chosen(method, recipe, case, by_point, tally, most)
+        for case, by_point in zip(cases, done, strict=True)
     ]
 
 
+def _slice(cases: Sequence[Case], sharers: int) -> int:
+    """Bytes of features that are scored at once: one size for the whole fit."""
+    devices = [case.val.y.device for case in cases if case.val]
+    return slices.most(devices[0], waves.own_part(devices[0], sharers)) if devices else slices.PROCESSOR
+
+
 def _chosen(
-    method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally
+    method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally, most: int
 ) -> Fitted:
     task, consts, val = case.task, case.consts, case.val
     # Groups of one static value train together; the choice goes by sweep order: static axes vary fastest.
@@ -166,14 +114,14 @@ def _chosen(
     if recipe.optim and val is not None and best.score == -math.inf:
         raise BenchError(f"{method.name}: training diverged at every point of its grid; try smaller rates")
     if recipe.halving and not recipe.optim and val is not None:
-        best, tried = _halved(method, recipe, task, consts, val, best)
+        best, tried = _halved(method, recipe, case, best, most)
         ordered += tried
     values, accuracy = dict(best.point), best.accuracy
     candidates = points(recipe.search)
     if recipe.search and len(candidates) > 1:
         assert val is not None
         held = scored_values(method, fit_values(method, task.settings).with_(values))
-        searched, accuracy = search(method, consts, best.params, held, candidates, val)
+        searched, accuracy = search(method, consts, best.params, held, candidates, val, most)
         values.update(searched)
     elif recipe.search:
         values.update(candidates[0])
@@ -223,7 +171,7 @@ def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _trained(
-    method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally
+    method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally, sharers: int, most: int
 ) -> list[dict[Any, _Point]]:
     """The outcome of every grid point, by case."""
     done: list[dict[Any, _Point]] = [{} for _ in cases]
@@ -233,7 +181,7 @@ def _trained(
         group = span.with_static(recipe, static)
         entrants = [_entrant(method, group, case, settings) for case in cases]
         watched = [w for case in cases for w in pure.watch(constants=case.consts, rows=case.pools)]
-        for wave in waves.train(method, group, entrants, values, settings, tally):
+        for wave in waves.train(method, group, entrants, values, settings, tally, sharers, most):
             for mine, out in zip(done, wave.trained, strict=True):
                 for r in range(len(out.score)):
                     curve = [(step, accuracy[r]) for step, accuracy in out.curve]
@@ -260,8 +208,7 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) ->
             )
         return _tensors(made, "init", method)
 
-    score = scorer(method, recipe, case.consts, settings, case.val) if case.val else None
-    return waves.Entrant(case.consts, start, case.pools, case.task.seed, score)
+    return waves.Entrant(case.consts, start, case.pools, case.task.seed, case.val)
 
 
 def _tensors(made: object, function: str, method: Method) -> Params:
@@ -284,31 +231,28 @@ def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
     )
 
 
-def _solved(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None
-) -> dict[Any, _Point]:
+def _solved(method: Method, recipe: Recipe, case: Case, most: int) -> dict[Any, _Point]:
     every = points({**recipe.grid, **recipe.static})
-    judge = val if len(every) > 1 else None
-    return {_key(point): _solve(method, recipe, task, consts, judge, point) for point in every}
+    judge = case if len(every) > 1 else replace(case, val=None)
+    return {_key(point): _solve(method, recipe, judge, point, most) for point in every}
 
 
-def _solve(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled | None, point: dict[str, Any]
-) -> _Point:
-    settings = fit_values(method, task.settings).with_(point)
-    with pure.call(method, "solve", task=task, constants=consts):
-        params = _tensors(method.solve(task, consts, settings), "solve", method)
+def _solve(method: Method, recipe: Recipe, case: Case, point: dict[str, Any], most: int) -> _Point:
+    settings = fit_values(method, case.task.settings).with_(point)
+    with pure.call(method, "solve", task=case.task, constants=case.consts):
+        params = _tensors(method.solve(case.task, case.consts, settings), "solve", method)
     accuracy = score = 0.0
-    if val is not None:
+    if case.val is not None:
         stacked = {name: p[None] for name, p in params.items()}
-        accuracy_R, gain_R = scorer(method, recipe, consts, settings, val)(stacked, [point])
+        judge = scorer(method, recipe, case.consts, settings, case.val, most)
+        accuracy_R, gain_R = judge(stacked, [point])
         accuracy = float(accuracy_R[0])
         score = -math.inf if bool(gain_R.isnan()[0]) else accuracy  # as in Keeper: no numbers never win
     return _Point(point, params, score, accuracy, None, [], 0)
 
 
 def _halved(
-    method: Method, recipe: Recipe, task: Task, consts: Consts, val: Labelled, best: _Point
+    method: Method, recipe: Recipe, case: Case, best: _Point, most: int
 ) -> tuple[_Point, list[_Point]]:
     """The end kept in the last round, and all points tried.
 
@@ -322,7 +266,7 @@ def _halved(
         for _ in range(rounds):
             for e in (low, high):
                 if e not in tried:
-                    tried[e] = _solve(method, recipe, task, consts, val, {**best.point, axis: 10.0**e})
+                    tried[e] = _solve(method, recipe, case, {**best.point, axis: 10.0**e}, most)
             left = tried[low].score >= tried[high].score
             best, middle = tried[low if left else high], (low + high) / 2.0
             low, high = (low, middle) if left else (middle, high)

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import torch
 
+from bench.errors import short_of_memory
 from bench.interface import Consts, Method, Params, Values
 from bench.recipe import Recipe
-from bench.train import join, loop, optim
-from bench.train.keep import Scorer, Trained
+from bench.train import join, loop, optim, slices
+from bench.train.keep import Trained
 from bench.train.loop import Pool
+from bench.train.score import scorer
+from bench.train.slices import Labelled
 
-# Of what is free: the rest is for activations, validation features and whoever else uses the device.
+# Of what this process may take: the rest is for activations, validation features and whoever else is there.
 SHARE = 0.5
 
 
@@ -69,6 +72,21 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
+def own_part(device: torch.device, sharers: int = 1) -> int | None:
+    """Bytes that this process may allocate, where ``sharers`` of them use the device alike; None: unknown.
+
+    On a GPU they are an equal part of all memory, less what this process holds there, so that one that begins
+    later finds as much as the first; never more than what is free.
+    """
+    free = free_bytes(device)
+    if free is None or sharers == 1:
+        return free
+    if device.type == "cuda":
+        _, whole = torch.cuda.mem_get_info(device)
+        return max(0, min(free, whole // sharers - torch.cuda.memory_allocated(device)))
+    return free // sharers
+
+
 def held(things: Iterable[object]) -> int:
     """Bytes that the tensors among ``things`` keep alive, shared ones counted once."""
     storages = (x.untyped_storage() for x in things if isinstance(x, torch.Tensor))
@@ -81,25 +99,18 @@ def fitting(R: int, each: int, free: int | None) -> int:
     return -(-R // -(-R // most))
 
 
-def settled(pools: Mapping[str, Pool], device: torch.device) -> dict[str, Pool]:
+def settled(pools: Mapping[str, Pool], device: torch.device, sharers: int = 1) -> dict[str, Pool]:
     """The pools, on the device where they fit: steps then gather without moving rows between devices."""
 
     def there(pool: Pool) -> Pool:
         if loop.resident({"": pool}, device):
             return pool
-        free = free_bytes(device)
+        free = own_part(device, sharers)
         if free is not None and pool.x.numel() * pool.x.element_size() > SHARE * free:
             return pool
         return replace(pool, x=pool.x.to(device), y=pool.y.to(device))
 
     return {name: there(pool) for name, pool in pools.items()}
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch's CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Entrant:
     start: Callable[[Values], Params]
     pools: Mapping[str, Pool]
     seed: int
-    score: Scorer | None
+    val: Labelled | None
 
 
 def train(
@@ -120,9 +131,12 @@ def train(
     values: Sequence[Values],
     settings: Values,
     tally: Tally,
+    sharers: int = 1,
+    most: int = slices.PROCESSOR,
 ) -> Iterator[Wave]:
     """Train the replicas at ``values`` of one task, or of several that join, wave after wave, in order.
 
+    ``sharers``: as in ``own_part``; ``most``: bytes of validation features that are scored at once.
     A wave that runs out of memory begins again with half as many replicas, as do those after it; a single
     replica that does not fit raises what it met. Raises ``join.Apart`` where several tasks cannot join.
     """
@@ -131,15 +145,16 @@ def train(
         if not size:
             probe = entrants[0].start(values[first])
             device = next(iter(probe.values())).device
-            entrants = [replace(e, pools=settled(e.pools, device)) for e in entrants]
-            size = fitting(len(values), len(entrants) * bytes_per_replica(probe, recipe), free_bytes(device))
+            entrants = [replace(e, pools=settled(e.pools, device, sharers)) for e in entrants]
+            each = len(entrants) * bytes_per_replica(probe, recipe)
+            size = fitting(len(values), each, own_part(device, sharers))
             del probe
         part = values[first : first + size]
         trained = None
         try:
-            trained = _trained(method, recipe, entrants, part, settings)
+            trained = _trained(method, recipe, entrants, part, settings, most)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or len(part) == 1:
+            if not short_of_memory(error) or len(part) == 1:
                 raise
         # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
         if trained is None:
@@ -154,11 +169,17 @@ def train(
 
 
 def _trained(
-    method: Method, recipe: Recipe, entrants: Sequence[Entrant], part: Sequence[Values], settings: Values
+    method: Method,
+    recipe: Recipe,
+    entrants: Sequence[Entrant],
+    part: Sequence[Values],
+    settings: Values,
+    most: int,
 ) -> list[Trained]:
     if len(entrants) == 1:
         e = entrants[0]
         start = [e.start(v) for v in part]
-        return [loop.train(method, recipe, e.consts, start, part, settings, e.pools, e.seed, e.score)]
-    lanes = [loop.Lane(e.consts, [e.start(v) for v in part], e.pools, e.seed, e.score) for e in entrants]
-    return join.train(method, recipe, lanes, part, settings)
+        score = scorer(method, recipe, e.consts, settings, e.val, most) if e.val else None
+        return [loop.train(method, recipe, e.consts, start, part, settings, e.pools, e.seed, score)]
+    lanes = [loop.Lane(e.consts, [e.start(v) for v in part], e.pools, e.seed, e.val) for e in entrants]
+    return join.train(method, recipe, lanes, part, settings, most)

@@ -43,6 +43,7 @@ def predicted(logits_BK: torch.Tensor, classes: tuple[int, ...] | None) -> tuple
     )
     session = SimpleNamespace(
         device="cpu",
+        sharers=1,
         guard=Guard(),
         slices=lambda *_: ((i, logits_BK[i : i + 4]) for i in range(0, len(logits_BK), 4)),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.interface import Batch, Consts, Params, Values
-from bench.train import blocks, graphs, loop, rng, waves
+from bench.train import graphs, loop, rng, waves
 from bench.train.capture import Recording
 from tests.train.engine_cases import case, on
 from tests.train.recorder import LONG, Noisy, Recorder, plain, replace_recipe, same, train
@@ -41,22 +41,6 @@ def test_blocks_equal_a_plain_loop(name: str, wrap: type[Noisy] | None) -> None:
     assert all(torch.equal(p.detach(), trained.params[name]) for name, p in params.items())
     checked = train(replace_recipe(c, select="best", check_every=5))
     assert checked.losses and all(losses[step] == row for step, row in checked.losses)
-
-
-def test_blocks_end_where_validation_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [{"a": torch.arange(i, i + 3).numpy(), "b": torch.arange(2).numpy()} for i in range(8)]
-    cut = list(blocks.blocks(iter(steps), lambda step: step % 3 == 0, torch.device("cpu")))
-    assert [len(block) for block in cut] == [1, 3, 3, 1]
-    assert [(at.tolist(), sizes) for block in cut for at, sizes in block] == [
-        ([i, i + 1, i + 2, 0, 1], (3, 2)) for i in range(8)
-    ]
-    monkeypatch.setattr(blocks, "MOST", 10)
-    assert [len(b) for b in blocks.blocks(iter(steps), lambda step: False, torch.device("cpu"))] == [
-        2,
-        2,
-        2,
-        2,
-    ]
 
 
 @pytest.mark.parametrize("name", sorted(LONG))

@@ -9,7 +9,7 @@ import torch
 
 from bench.interface import Recipe
 from bench.recipe import OptimSpec
-from bench.train import loop, waves
+from bench.train import loop, select, waves
 from bench.train.keep import Trained
 from tests.train.engine_cases import case
 from tests.train.test_fused import assert_same
@@ -44,6 +44,58 @@ def test_size_of_a_wave(R: int, each: int, free: int | None, size: int) -> None:
     assert waves.fitting(R, each, free) == size
 
 
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, free: int, whole: int, reserved: int, allocated: int) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, whole))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+
+
+@pytest.mark.parametrize(
+    ("sharers", "free", "mine", "part"),
+    [
+        (1, 90, 0, 90),
+        (2, 90, 0, 50),  # the other one has yet to begin
+        (2, 50, 0, 50),  # it has begun, and took what is its own
+        (2, 90, 10, 40),
+        (2, 20, 10, 20),  # somebody else is there too
+        (4, 60, 30, 0),
+    ],
+)
+def test_processes_on_one_gpu_have_equal_parts(
+    sharers: int, free: int, mine: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(monkeypatch, free, 100, mine, mine)
+    assert waves.own_part(torch.device("cuda"), sharers) == part
+
+
+def test_memory_that_the_allocator_keeps_is_free_for_the_process_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_gpu(monkeypatch, 10, 100, reserved=60, allocated=20)
+    assert waves.own_part(torch.device("cuda")) == 50
+    assert waves.own_part(torch.device("cuda"), 2) == 30
+
+
+def test_processes_share_a_processors_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waves, "free_bytes", lambda device: 100)
+    assert waves.own_part(torch.device("cpu"), 3) == 33
+    monkeypatch.setattr(waves, "free_bytes", lambda device: None)
+    assert waves.own_part(torch.device("cpu"), 3) is None
+
+
+def test_sharers_make_smaller_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case("cross-modal-linear")
+    each = waves.bytes_per_replica({"W_KC": c.task.W_KC}, c.recipe)
+    monkeypatch.setattr(waves, "free_bytes", lambda device: int(4 * each / waves.SHARE))
+    alone, shared = (
+        select.fit(c.method, c.recipe, c.task, c.consts, c.pools, c.val, sharers) for sharers in (1, 2)
+    )
+    assert shared.budget["waves"] == 4 and "waves" not in alone.budget, (
+        "two batch sizes, four rates and decays"
+    )
+    assert_same(c, alone, shared)
+
+
 def test_free_memory_is_known_here() -> None:
     free = waves.free_bytes(torch.device("cpu"))
     assert free is None or 1 << 20 < free < 1 << 50
@@ -72,6 +124,7 @@ def test_waves_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_out_of_memory_halves_the_wave(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:

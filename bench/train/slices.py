@@ -1,0 +1,85 @@
+"""How many images are scored at once, by what their device holds.
+
+On a processor a slice is small, whatever is free: products of one size give the same last digits everywhere.
+On a GPU small slices leave most of it idle, so a slice there takes a share of the free memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from bench.errors import short_of_memory
+from bench.interface import Features
+
+T = TypeVar("T")
+
+PROCESSOR = 64 << 20  # bytes of features in a slice
+GPU = 1 << 30  # the most there; sixteen times the above took a tenth of the time (H200, SAFE at RN50's size)
+# Of what is free: towers that are run on a slice of pixels hold some twenty times its bytes.
+SHARE = 1 / 32
+# Bytes of a lane's features, times replicas, up to which lanes that join are scored in one call. It saves
+# calls; but what replicas share is then copied for each. On a processor 0.1 MB took 0.6 of the time and 4 MB
+# twice as much (measured); on a GPU a call costs what moving some tens of megabytes does (estimated).
+TOGETHER = {"cpu": 256 << 10, "cuda": 64 << 20}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Raw features of labelled images, one tensor (n, ...) per tap, and their classes (n,)."""
+
+    features: Features
+    y: Tensor
+
+
+def most(device: torch.device, free: int | None) -> int:
+    """Bytes of features that a slice has at most on a device with ``free`` bytes to be had (None: unknown).
+
+    On a GPU it is a power of two, so that runs slice alike where they find a little more or less memory.
+    """
+    if device.type != "cuda":
+        return PROCESSOR
+    share = GPU if free is None else int(SHARE * free)
+    return min(GPU, max(PROCESSOR, 1 << max(share, 1).bit_length() - 1))
+
+
+def together(device: torch.device) -> int:
+    """Bytes of a lane's features, times replicas, up to which lanes are scored in one call."""
+    return TOGETHER.get(device.type, TOGETHER["cpu"])
+
+
+def row_bytes(shapes: Sequence[Sequence[int]]) -> int:
+    """Bytes of one image's features in single precision, from their shapes at all taps."""
+    return sum(4 * math.prod(shape) for shape in shapes)
+
+
+def over(rows: int, each: int, most: int, work: Callable[[slice], T]) -> Iterator[T]:
+    """What ``work`` gives for consecutive slices of ``rows`` images, which have at most ``most`` bytes.
+
+    ``each``: bytes of an image.
+    A slice that memory does not hold is tried again with half as many images, as are those after it, down to
+    the size of a processor's; a slice of that size raises what it met.
+    """
+    size, least = (max(1, limit // max(each, 1)) for limit in (most, PROCESSOR))
+    size, start = min(size, rows), 0
+    while start < rows:
+        at = slice(start, min(start + size, rows))
+        done: tuple[T] | None = None
+        try:
+            done = (work(at),)
+        except (MemoryError, RuntimeError) as error:
+            if size <= least or not short_of_memory(error):
+                raise
+        # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
+        if done is None:
+            size = max(least, -(-size // 2))
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        yield done[0]
+        start = at.stop
