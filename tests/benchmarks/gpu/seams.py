@@ -1,0 +1,61 @@
+"""Inner names of the program that measuring has to reach; whoever renames one mends this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.features import forward
+from bench.interface import points
+from bench.train import graphs, loop, select
+
+
+@contextmanager
+def _patched(thing: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(thing, name)
+    setattr(thing, name, value)
+    try:
+        yield
+    finally:
+        setattr(thing, name, before)
+
+
+def recorder(device: torch.device) -> graphs.Capturer | None:
+    """What records steps on a device."""
+    return graphs.capturer(device)
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """Steps are launched operation by operation, none is recorded."""
+    with _patched(graphs, "capturer", lambda device: None):
+        yield
+
+
+@contextmanager
+def slices(size: int | None) -> Iterator[None]:
+    """Validation goes through features in slices of so many bytes; None: of the engine's own size."""
+    if size is None:
+        yield
+        return
+    with _patched(select, "CHUNK_BYTES", size):
+        yield
+
+
+def check(steps: Any, val: select.Labelled, R: int) -> Any:
+    """A function without arguments: one validation check of R replicas."""
+    values = steps.values(R)
+    params = loop.stack([steps.start(v) for v in values])
+    settings = {**steps.task.settings, **points(steps.recipe.static)[0]}
+    score = select.scorer(steps.method, steps.recipe, steps.consts, settings, val)
+    return lambda: score(params, values)
+
+
+def passed(tower: Any, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[str, Tensor]:
+    """A batch of pixels as encoding sends it through a tower, copies and checks included."""
+    return forward.forward(tower, pixels_BHWC, taps, len(pixels_BHWC))
