@@ -1,4 +1,4 @@
-"""The command that measures a GPU: limits, order, steps that fail, hang or die, tables, a run in tiny sizes."""
+"""The command that measures a GPU: limits, order, steps that fail, hang or die; tables; a tiny run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def made(name: str, limit: int = 60, **more: bool) -> Step:
 
 
 def run(out: Path, listed: list[Step], seconds: float = 100) -> dict[str, str]:
-    return watch.run(listed, out, "cpu", seconds, (sys.executable, "-c", LIGHT))
+    return watch.run(listed, out, "light", seconds, (sys.executable, "-c", LIGHT))
 
 
 def gone(pid: int) -> bool:
@@ -239,7 +239,7 @@ def test_the_whole_command_on_a_processor(tmp_path: Path) -> None:
     assert done.returncode == 0
     found = {s.name: watch.read(tmp_path, s.name)["found"] for s in steps.STEPS}
     assert not found["tests"]["failed"] and found["tests"]["passed"] + found["tests"]["skipped"] > 20
-    assert found["compare"]["compared"] == found["compare"]["cells"] == 3
+    assert found["compare"]["compared"] == found["compare"]["cells"] >= 3
     assert not found["compare"]["judged_otherwise"], "the same device twice"
     assert found["hours"]["methods"]["zero-shot"] >= 0 and found["recording"]
     assert {"pocket-rn R=1", "pocket-rn R=3", "pocket-vit R=3"} <= set(found["safe"])

@@ -36,9 +36,10 @@ def bench(
     where = ["--cache", str(place.work / f"cache-{device or place.device.type}")]
     where += ["--results", str(place.work / folder)]
     budget = ["--time-budget", str(minutes)] if minutes and place.full else []
+    few = [] if place.full else ["--workers", "0"]  # for some images processes are not worth their start
     command = [sys.executable, "-m", *program, "run", "--no-targets", "--device", device or place.device.type]
     began = time.perf_counter()
-    done = subprocess.run([*command, *where, *budget, *flags], cwd=ROOT, check=False)
+    done = subprocess.run([*command, *where, *budget, *few, *flags], cwd=ROOT, check=False)
     if done.returncode not in (0, 1, INCOMPLETE):
         raise RuntimeError(f"bench run ended with {done.returncode}: see log.txt")
     return {"seconds": round(time.perf_counter() - began, 1), "exit code": done.returncode}

@@ -131,6 +131,8 @@ def _hours(found: dict[str, Any]) -> str:
     if "methods" not in found:
         return ""
     rows: list[Sequence[Any]] = [*found["methods"].items(), ("encoding", found.get("encoding"))]
+    if "safe, steps alone" in found:
+        rows.append(("(safe, 36 replicas together, no validation)", found["safe, steps alone"]))
     for name, title in (("main", "zero-shot, Tip-Adapter-F, SAFE, SAFE-A"), ("table 1", "all of Table I")):
         if name in found:
             lacks = ", ".join(found[name]["without"])
