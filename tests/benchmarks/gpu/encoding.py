@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,10 @@ def images(place: Place) -> Found:
             found = {"as encoding does": _speed(place, batch, partial(seams.passed, tower, pixels, taps))}
             for layout, form in LAYOUTS.items():
                 x = x_BCHW.contiguous(memory_format=form)
-                found[f"alone, {layout}"] = _speed(place, batch, partial(_alone, tower, x, taps))
+                with seams.laid_out(form):
+                    laid = Backbone(own.spec, deepcopy(own.model), place.device, dtype)
+                    laid.model.visual.to(memory_format=form)
+                    found[f"alone, {layout}"] = _speed(place, batch, partial(_alone, laid, x, taps))
             yield f"{own.spec.name} {name}", found
 
 

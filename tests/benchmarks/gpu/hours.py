@@ -2,8 +2,9 @@
 
 A method's hours are its replica steps in the grid times the microseconds of one (methods.csv: at K = 64, with
 few replicas together and, for SAFE, four times as many checks as published), times how much dearer the cost
-model thinks the step of a dataset with more classes. SAFE's steps alone, 36 replicas together, stand beside. Methods that take no steps count their seconds a fit. Encoding is added once: all
-test images, and the support images of every draw with ten views, at the rate from files.
+model thinks the step of a dataset with more classes. SAFE's steps alone, 36 replicas together, stand beside.
+Methods that take no steps count their seconds a fit. Encoding is added once: all test images, and the support
+images of every draw with ten views, at the rate from files.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.clip import towers
 from bench.features import forward
 from bench.interface import points
 from bench.train import graphs, loop, select
@@ -44,6 +45,16 @@ def slices(size: int | None) -> Iterator[None]:
         yield
         return
     with _patched(select, "CHUNK_BYTES", size):
+        yield
+
+
+@contextmanager
+def laid_out(form: torch.memory_format) -> Iterator[None]:
+    """Towers that are made and used meanwhile keep to one layout, where the program would choose one."""
+    if not hasattr(towers, "layout"):  # it has no choice to override: what is given is taken
+        yield
+        return
+    with _patched(towers, "layout", lambda device, dtype: form):
         yield
 
 
