@@ -5,7 +5,8 @@
 Steps run in order of value, each under its own limit; one that fails, hangs or dies costs itself only, and
 what the time does not allow is left out. DIR then holds STEP.json for each step, summary.json, methods.csv,
 profile.txt, log.txt and digest.md, which is printed last. A second call with other steps adds to DIR. With
-``--device cpu`` sizes are tiny: it shows that the command works.
+``--device cpu`` sizes are tiny: it shows that the command works. COMMIT in the environment names the commit
+where the checkout is no git repository.
 
 Exit codes: 0 all steps ended well, 1 one failed, 2 refused, 3 some were left out, 130 interrupted.
 """

@@ -41,6 +41,7 @@ def tables(out: Path) -> str:
         ("Encoding: images a second", _encoding(found["images"], found["files"])),
         ("A check on validation", _validation(found["validation"])),
         ("The text tower of learned prompts, recorded", _text(found["text"])),
+        ("How many times faster", _ratios(found["ratios"])),
         ("What holds besides", _besides(found)),
     ):
         if made:
@@ -166,6 +167,15 @@ def _text(found: dict[str, Any]) -> str:
         for k, r in found.items()
     ]
     return table(("prompts, context vectors", "faster", "launched, not recorded"), rows)
+
+
+def _ratios(found: dict[str, Any]) -> str:
+    rows = [
+        (r["name"], r["baseline"], f"{r['ratio']:.3g}x", r.get("note", ""))
+        for section in found.values()
+        for r in section
+    ]
+    return table(("what", "against", "ratio", "notes"), rows)
 
 
 def _besides(found: dict[str, dict[str, Any]]) -> str:

@@ -62,11 +62,11 @@ def _speed(place: Place, batch: int, fn: Callable[[], Any]) -> float:
 
 def files(place: Place) -> Found:
     """As ``bench run`` encodes: decoding, tower and store together."""
-    many = place.pick(2400, 6)
+    many = place.pick(4000, 6)
     precisions = place.pick({"fp32": torch.float32, **HALVES}, {"fp32": torch.float32})
     own = place.tower("rn")
     yield "cores", os.cpu_count()
-    with photographs(place.pick(60, 2)) as (root, few), tempfile.TemporaryDirectory() as stores:
+    with photographs(place.pick(60, 2)) as (root, few):
         paths = [f"{i}-{few[i % len(few)]}" for i in range(many)]
         for i, path in enumerate(paths):
             os.link(root / few[i % len(few)], root / path)
@@ -76,8 +76,9 @@ def files(place: Place) -> Found:
             tower = own if dtype == torch.float32 else Backbone(own.spec, own.model, place.device, dtype)
             tower.encode_images(torch.zeros(2, 3, own.image_size, own.image_size), [DENSE, POOLED])
             for name, views, taps in kinds:
-                store = FeatureStore(Path(stores, f"{precision}-{name[:5]}"))
-                report = encode(tower, data, [Wanted(paths, {v: taps for v in views})], store)
+                with tempfile.TemporaryDirectory() as folder:
+                    store = FeatureStore(Path(folder))
+                    report = encode(tower, data, [Wanted(paths, {v: taps for v in views})], store)
                 yield (
                     f"{precision}, {name}",
                     {

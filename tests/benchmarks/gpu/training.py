@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,18 @@ def busy(ran: list[dict[str, Any]], n: int) -> dict[str, Any]:
         "idle_share": 1 - covered / max(1e-9, end - spans[0][0]),
         "most_us_a_step": {name: round(t / n, 2) for name, t in times.most_common(12)},
     }
+
+
+def ratio_rows(place: Place) -> Found:
+    """Sections of the ratio script that no other step measures."""
+    wanted = place.pick(
+        ("step RN50 Cross", "step RN50 Tip", "replicas RN50", "heads", "search"), ("text pocket",)
+    )
+    sections = list(ratios.sections(not place.full, place.device))
+    for word in wanted:
+        for name, measure in sections:
+            if name.startswith(word):
+                yield name, [asdict(r) for r in measure()]
 
 
 def text(place: Place) -> Found:
