@@ -141,6 +141,8 @@ def test_steps_by_name() -> None:
         (["--only", "saef"], "no step 'saef'"),
         ([], "--out DIR is needed"),
         (["--device", "cuda"], "sees no CUDA device"),
+        (["--seconds", "0"], "--seconds must be above 0"),
+        (["--out", __file__], "not a folder"),
     ],
 )
 def test_what_cannot_be_is_refused_first(

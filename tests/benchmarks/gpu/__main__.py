@@ -42,6 +42,10 @@ def main() -> None:
         return
     if options.out is None:
         parser.error("--out DIR is needed")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out {options.out}: not a folder")
+    if options.seconds <= 0:
+        parser.error("--seconds must be above 0")
     try:
         steps = chosen(options.only)
         check(options.device)
