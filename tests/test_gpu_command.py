@@ -212,7 +212,7 @@ def test_projected_hours_rest_on_what_was_measured(tmp_path: Path) -> None:
     assert found[1]["methods"]["safe"] == pytest.approx(2 * found[0]["methods"]["safe"])
     assert "tip-adapter-f" in found[0]["main"]["without"] and "encoding" in found[0]["main"]["without"]
     (tmp_path / "methods.csv").unlink()
-    with pytest.raises(RuntimeError, match="run the step methods"):
+    with pytest.raises(Missing, match="run the step methods"):
         dict(hours.project(tmp_path))
 
 
@@ -226,13 +226,16 @@ def test_idle_time_is_what_no_kernel_covers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_whole_command_on_a_processor(tmp_path: Path) -> None:
-    """Tiny sizes: every step ends well, or says what this checkout lacks."""
-    words = ["-m", "tests.benchmarks.gpu", "--device", "cpu", "--out", str(tmp_path), "--seconds", "800"]
+    """Tiny sizes: every step ends well, or says what this checkout lacks.
+
+    It takes about three minutes of a processor's time; the limit is for machines that do other things too.
+    """
+    words = ["-m", "tests.benchmarks.gpu", "--device", "cpu", "--out", str(tmp_path), "--seconds", "1600"]
     env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=880
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=1700
     )
     ended = {s.name: watch.read(tmp_path, s.name).get("outcome") for s in steps.STEPS}
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")[-5000:]

@@ -93,7 +93,7 @@ def compare(place: Place) -> Found:
     """Accuracies and predictions of both, cell by cell."""
     for folder in ("here", "cpu"):
         if not (place.work / folder / "runs").is_dir():
-            raise RuntimeError("one of the two grids is missing: see the steps grid and processor")
+            raise Missing("one of the two grids is missing: see the steps grid and processor")
     yield from records.agreement(place.work / "here", place.work / "cpu").items()
 
 

@@ -22,6 +22,7 @@ from bench.registry import builtin
 from tests.benchmarks import projection
 from tests.benchmarks.gpu.place import Place
 from tests.benchmarks.gpu.watch import read
+from tests.benchmarks.gpu.worker import Missing
 
 Found = Iterator[tuple[str, Any]]
 MAIN = ("zero-shot", "tip-adapter-f", "safe", "safe-a")
@@ -39,7 +40,7 @@ def project(out: Path, size: str = "RN50") -> Found:
     """As ``hours``, from the files of a folder and the rows of methods.csv that begin with ``size``."""
     measured = rates(out / "methods.csv", size)
     if not measured:
-        raise RuntimeError(f"methods.csv has no row of {size}: run the step methods first")
+        raise Missing(f"methods.csv has no row of {size}: run the step methods first")
     speed = _encoding(read(out, "files").get("found", {}))
     roof = read(out, "ceilings").get("found", {}).get("roofline")
     device = cost.Device("measured", roof["flops"], roof["bytes"]) if roof else cost.H100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,16 +39,6 @@ def launched() -> Iterator[None]:
 
 
 @contextmanager
-def slices(size: int | None) -> Iterator[None]:
-    """Validation goes through features in slices of so many bytes; None: of the engine's own size."""
-    if size is None:
-        yield
-        return
-    with _patched(select, "CHUNK_BYTES", size):
-        yield
-
-
-@contextmanager
 def laid_out(form: torch.memory_format) -> Iterator[None]:
     """Towers that are made and used meanwhile keep to one layout, where the program would choose one."""
     if not hasattr(towers, "layout"):  # it has no choice to override: what is given is taken
@@ -58,13 +48,18 @@ def laid_out(form: torch.memory_format) -> Iterator[None]:
         yield
 
 
-def check(steps: Any, val: select.Labelled, R: int) -> Any:
-    """A function without arguments: one validation check of R replicas."""
+def check(steps: Any, val: select.Labelled, R: int, size: int | None) -> Callable[[], Any]:
+    """One validation check of R replicas, in slices of so many bytes (None: of the engine's own size)."""
     values = steps.values(R)
     params = loop.stack([steps.start(v) for v in values])
     settings = {**steps.task.settings, **points(steps.recipe.static)[0]}
     score = select.scorer(steps.method, steps.recipe, steps.consts, settings, val)
-    return lambda: score(params, values)
+
+    def once() -> Any:
+        with _patched(select, "CHUNK_BYTES", size or select.CHUNK_BYTES):
+            return score(params, values)
+
+    return once
 
 
 def passed(tower: Any, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[str, Tensor]:

@@ -125,8 +125,7 @@ def validation(place: Place) -> Found:
         count = place.pick(60, 2)
         step = steps.trained(steps.values(R), count)[0] / count
         for name, size in (("own slices", None), ("64 MiB", 64 << 20), ("1 GiB", 1 << 30)):
-            with seams.slices(size):
-                check = place.median(seams.check(steps, val, R), 3, 1)
+            check = place.median(seams.check(steps, val, R, size), 3, 1)
             yield (
                 f"K={K}, {name}",
                 {

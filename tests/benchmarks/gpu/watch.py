@@ -124,7 +124,7 @@ def run(
 ) -> dict[str, str]:
     """Make the steps within ``seconds``; the outcome of each, also in ``summary.json``, written as they end.
 
-    Outcomes: ok, failed, died, too long, left out (no time), missing (this checkout lacks what it needs).
+    Outcomes: ok, failed, died, too long, left out (no time), missing (what it needs is not there).
     """
     out.mkdir(parents=True, exist_ok=True)
     until, patience = time.monotonic() + seconds, PATIENCE.get(device, 1.0)

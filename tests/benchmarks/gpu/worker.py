@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Missing(Exception):
-    """This checkout lacks what the step needs; not a failure of the program."""
+    """What the step needs is not there: a script, or what another step finds. No failure of the program."""
 
 
 def make(name: str, call: str, place: Any) -> str:
