@@ -94,7 +94,9 @@ class Worker:
         if not ready:
             outcome, error = "too long", f"not done after {time.monotonic() - self.began:.0f} s"
         elif not said:
-            outcome, error = "died", f"its process ended with {self.process.wait(timeout=10)}"
+            with suppress(subprocess.TimeoutExpired):  # a driver may hang while it is left
+                self.process.wait(timeout=10)
+            outcome, error = "died", f"its process ended with {self.process.returncode}"
         if outcome not in ("ok", "missing"):
             self.end()
         known = {**read(self.out, step.name), "step": step.name, "outcome": outcome}
