@@ -263,17 +263,7 @@ def _every(*found: dict[str, Any]) -> str:
 
 
 def _start(f: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.1f} s" for k, v in _numbers(f.get("parts")))
-
-
-def _numbers(parts: Any) -> list[tuple[str, float]]:
-    """Every number in what tests.benchmarks.start wrote, by the name that stands before it."""
-    if not isinstance(parts, dict):
-        return []
-    found = []
-    for name, value in parts.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((str(name), float(value)))
-        else:
-            found += _numbers(value)
-    return found
+    if not f:
+        return ""
+    parts = ", ".join(f"{p['part']} {p['seconds']:.1f} s" for p in f["parts"]["parts"])
+    return f"{f['parts']['seconds']:.1f} s to the end of the second cell: {parts}"

@@ -14,7 +14,8 @@ import torch
 from bench.registry import builtin
 
 builtin()  # makes the folder of methods importable
-from tests.benchmarks import ratios_device, ratios_fits, ratios_steps  # noqa: E402
+from tests.benchmarks import ratios_fits, ratios_steps  # noqa: E402
+from tests.benchmarks.gpu import seams  # noqa: E402
 from tests.benchmarks.ratios_timing import clock  # noqa: E402
 
 ARCH = {"rn": "RN50", "vit": "ViT-B-16"}
@@ -80,7 +81,7 @@ class Place:
 
 @cache
 def _roofline(device: torch.device) -> Any:
-    return ratios_device.roofline(device)
+    return seams.roofline(device)
 
 
 @cache

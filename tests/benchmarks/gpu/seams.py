@@ -13,7 +13,9 @@ from torch import Tensor
 from bench.clip import towers
 from bench.features import forward
 from bench.interface import points
+from bench.plan import cost
 from bench.train import graphs, loop, select
+from tests.benchmarks import ratios_device
 
 
 @contextmanager
@@ -24,6 +26,11 @@ def _patched(thing: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(thing, name, before)
+
+
+def roofline(device: torch.device) -> cost.Device:
+    """What a device reaches in products and copies, measured now."""
+    return ratios_device.roofline(device)
 
 
 def recorder(device: torch.device) -> graphs.Capturer | None:
