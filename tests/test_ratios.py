@@ -15,6 +15,7 @@ from tests.benchmarks import (
     page,
     ratios,
     ratios_device,
+    ratios_encode,
     ratios_fits,
     ratios_online,
     ratios_parts,
@@ -107,6 +108,15 @@ def test_heads_and_text_towers_can_be_recorded() -> None:
         *ratios_parts.text_rows(tower.model, tower.text, "text", 3, 2, 1),
     ]
     assert len(rows) == 4 and all(r.more and r.more["launched_ratio"] > 0 and r.ratio > 0 for r in rows)
+
+
+@pytest.mark.slow
+def test_files_are_encoded_on_both_sides() -> None:
+    """Features that differ would be an error; three are enough to see that both sides still run."""
+    pocket = load(resolve("pocket-rn"))
+    plain = load(resolve("pocket-rn")).model
+    made = ratios_encode.encode_row(pocket, plain, "encode", 3, ("eval", "flip"), 1, "")
+    assert made.ratio > 0 and made.more and made.more["images_per_second"] > 0
 
 
 @pytest.mark.slow
