@@ -12,6 +12,7 @@ import torch
 
 from bench.clip.backbone import Backbone, load, resolve
 from tests.benchmarks import (
+    main_job,
     page,
     ratios,
     ratios_device,
@@ -24,7 +25,7 @@ from tests.benchmarks import (
 )
 
 CPU = torch.device("cpu")
-FILES = sorted((Path(__file__).parents[1] / "results" / "benchmarks").glob("*.json"))
+FILES = sorted(set(main_job.FILE.parent.glob("*.json")) - {main_job.FILE})
 
 
 @pytest.fixture(scope="module", params=["pocket-rn", "pocket-vit"])
