@@ -12,17 +12,20 @@ import torch
 
 from bench.clip.backbone import Backbone, load, resolve
 from tests.benchmarks import (
+    main_job,
     page,
     ratios,
     ratios_device,
+    ratios_encode,
     ratios_fits,
     ratios_online,
+    ratios_parts,
     ratios_steps,
     ratios_timing,
 )
 
 CPU = torch.device("cpu")
-FILES = sorted((Path(__file__).parents[1] / "results" / "benchmarks").glob("*.json"))
+FILES = sorted(set(main_job.FILE.parent.glob("*.json")) - {main_job.FILE})
 
 
 @pytest.fixture(scope="module", params=["pocket-rn", "pocket-vit"])
@@ -62,6 +65,59 @@ def test_steps_are_those_counted(tower: Backbone, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ratios_steps, "now", lambda: made["plain"])
     assert ratios_steps.plain_seconds(fit, case, n) == n
     assert ratios_steps.batch(fit) == 8
+
+
+def test_a_plain_loop_has_as_many_steps_as_are_timed() -> None:
+    """Tip-Adapter-F's published schedule has 20 steps here, and a GPU's measurement times more."""
+    case = next(size.case for size in ratios_steps.sizes(wide=True) if size.case.method == "tip-adapter-f")
+    fit = ratios_fits.make(case, load(resolve("pocket-rn")), 2, 1, ratios_fits.shrink(case, 3))
+    run = next(fit.runs())
+    n = ratios_device.CUDA.plain_steps
+    assert len(run.rates) == len(run.positions) < n + 1
+    assert ratios_steps.plain_seconds(fit, case, n) > 0
+
+
+def test_a_part_is_recorded_on_a_gpu_only() -> None:
+    fn = lambda: None  # noqa: E731
+    assert ratios_timing.recorded(fn, CPU) is fn
+    times, launched = ratios_parts.timed({"ours": fn, "plain": fn}, CPU, 3)
+    assert len(times["ours"]) == 3 and not launched and not ratios_parts.beside(launched, "plain")
+    slow = {"ours": [1.0, 1.0], "plain": [3.0, 3.0]}
+    assert ratios_parts.beside(slow, "plain") == {"launched_ratio": 3.0}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_recorded_part_computes_what_a_call_does() -> None:
+    device = torch.device("cuda")
+    x = torch.arange(4.0, device=device, requires_grad=True)
+    out: list[Any] = []
+    again = ratios_timing.recorded(lambda: out.append(torch.autograd.grad(x.square().sum(), x)[0]), device)
+    with torch.no_grad():
+        x.add_(1.0)
+    again()
+    assert out[-1].tolist() == [2.0, 4.0, 6.0, 8.0]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_heads_and_text_towers_can_be_recorded() -> None:
+    device = torch.device("cuda")
+    tower = load(resolve("pocket-rn"), device)
+    rows = [
+        *ratios_parts.head_rows(device, 1),
+        *ratios_parts.text_rows(tower.model, tower.text, "text", 3, 2, 1),
+    ]
+    assert len(rows) == 4 and all(r.more and r.more["launched_ratio"] > 0 and r.ratio > 0 for r in rows)
+
+
+@pytest.mark.slow
+def test_files_are_encoded_on_both_sides() -> None:
+    """Features that differ would be an error; three are enough to see that both sides still run."""
+    pocket = load(resolve("pocket-rn"))
+    plain = load(resolve("pocket-rn")).model
+    made = ratios_encode.encode_row(pocket, plain, "encode", 3, ("eval", "flip"), 1, "")
+    assert made.ratio > 0 and made.more and made.more["images_per_second"] > 0
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.benchmarks import page
+from tests.benchmarks import main_job, page
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -209,3 +209,53 @@ def test_projection_shown_is_what_the_script_prints() -> None:
     args = [sys.executable, "-m", "tests.benchmarks.projection"]
     printed = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed in (ROOT / "results" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_speed_shows_the_newest_gpu(tmp_path: Path) -> None:
+    shown = page.SPEED.read_text(encoding="utf-8")
+    assert page.speed(shown, page.newest()) == shown, "run: python -m tests.benchmarks.page --speed"
+    for name, day in (("b-1", "2026-12-01"), ("a-2", "2026-12-02"), ("c-3", "2026-11-28")):
+        (tmp_path / name).mkdir()
+        found = {"found": {"day": day, "device": name}}
+        (tmp_path / name / "machine.json").write_text(json.dumps(found), encoding="utf-8")
+    assert page.newest(tmp_path).name == "a-2"
+    assert page.speed(shown, tmp_path / "b-1") != shown, "other findings make another page"
+
+
+def test_the_main_jobs_time_is_the_one_measured() -> None:
+    measured = json.loads(main_job.FILE.read_text(encoding="utf-8"))
+    flags = main_job.job((ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert measured["command"] == f"bench run {shlex.join(flags)}", "measured another job"
+    assert main_job.sentence(measured) in " ".join(README.split()), "see tests/benchmarks/main_job.py"
+    other = main_job.sentence({**measured, "seconds": [60, 80, 600], "cores": 16})
+    assert other.startswith("the whole job took 80 seconds on 16 ")
+
+
+@pytest.mark.slow
+def test_the_main_job_is_measured_in_fresh_folders() -> None:
+    flags = ["--methods", "zero-shot", "--datasets", "digits", "--seeds", "1", "--no-targets"]
+    measured = main_job.measure(flags, 1)
+    assert measured["cells"] == 2, "two prompt sets"
+    assert measured["passes"] == 717, "the test images of digits, once"
+    assert len(measured["seconds"]) == 1 and measured["again"] > 0
+
+
+def test_a_gpu_in_the_readme_is_the_one_measured() -> None:
+    found = json.loads((ROOT / "results/benchmarks/h200-b813ab4/safe.json").read_text(encoding="utf-8"))[
+        "found"
+    ]
+    text = " ".join(README.split())
+    for name in ("RN50 R=12", "RN50 R=36", "ViT-B-16 R=36"):
+        r = found[name]
+        said = f"{r['times_plain']:.0f} times", f"{100 * r['share_of_roofline']:.0f} %"
+        assert all(words in text for words in said), f"{name}: {said}"
+    assert f"{found['RN50 R=12']['replica_steps_per_s']:,.0f} replica steps a second" in text
+
+
+def test_nothing_measured_names_a_machine_or_a_path() -> None:
+    """Findings are published: no host, no user, no folder of the machine that made them."""
+    for file in (ROOT / "results" / "benchmarks").rglob("*"):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            found = re.search(r"/(?:home|root|tmp|work|mnt|workspace|usr)/|hostname", text)
+            assert not found, f"{file.relative_to(ROOT)}: {found}"

@@ -1,6 +1,7 @@
-"""The tables of results/benchmarks/README.md, made of the files beside it.
+"""The tables of results/benchmarks/README.md and of docs/speed.md, made of the files in results/benchmarks.
 
-python -m tests.benchmarks.page FILE...
+python -m tests.benchmarks.page FILE...     prints the tables of ratio files
+python -m tests.benchmarks.page --speed     puts the newest GPU's tables into docs/speed.md
 """
 
 from __future__ import annotations
@@ -9,6 +10,17 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.gpu import digest
+from tests.benchmarks.gpu.watch import read
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ROOT / "results" / "benchmarks"
+SPEED = ROOT / "docs" / "speed.md"
+MARKS = (
+    "<!-- from here to the end: made by python -m tests.benchmarks.page --speed -->\n",
+    "<!-- end -->\n",
+)
 
 
 def shown(ratio: float) -> str:
@@ -34,13 +46,34 @@ def block(file: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def newest(measured: Path = MEASURED) -> Path:
+    """The folder of the newest measurement of a GPU, by its day, then by name."""
+    folders = [f for f in measured.iterdir() if (f / "machine.json").exists()]
+    return max(folders, key=lambda f: (str(read(f, "machine")["found"].get("day", "")), f.name))
+
+
+def speed(text: str, folder: Path) -> str:
+    """A page with the tables of a folder between its marks."""
+    before, _, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    assert end, "the page lacks its marks"
+    link = f"[results/benchmarks/{folder.name}](../results/benchmarks/{folder.name})"
+    return f"{before}{MARKS[0]}\nFindings in {link}. {digest.tables(folder)}\n{MARKS[1]}{after}"
+
+
 def main() -> None:
-    """Print the tables of the files."""
+    """Print the tables of the files, or fill the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    print("\n".join(block(file) for file in parser.parse_args().files), end="")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    parser.add_argument("--speed", action="store_true", help="fill docs/speed.md")
+    options = parser.parse_args()
+    if options.speed:
+        SPEED.write_text(speed(SPEED.read_text(encoding="utf-8"), newest()), encoding="utf-8")
+    elif not options.files:
+        parser.error("name files, or --speed")
+    print("\n".join(block(file) for file in options.files), end="")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def encode_row(
     transform = open_clip.image_transform(tower.image_size, is_train=False, mean=how.mean, std=how.std)
     number, features = count(), {}
     with photographs(n) as (root, paths), tempfile.TemporaryDirectory() as stores:
-        data: Any = SimpleNamespace(digest="d" * 64, source=FolderSource(root))
+        data: Any = SimpleNamespace(stored_as="d" * 64, source=FolderSource(root))
 
         def ours() -> None:
             store = FeatureStore(Path(stores, str(next(number))))

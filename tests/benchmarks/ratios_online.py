@@ -228,7 +228,7 @@ def tip_adapter_f(
 def encode_text(model: Any, embedded_PLD: Tensor, eot_P: Tensor) -> Tensor:
     """open_clip's own text tower on embedded prompts of full context length."""
     x = model.transformer(embedded_PLD + model.positional_embedding, attn_mask=model.attn_mask)
-    out: Tensor = model.ln_final(x)[torch.arange(len(x)), eot_P] @ model.text_projection
+    out: Tensor = model.ln_final(x)[torch.arange(len(x), device=x.device), eot_P] @ model.text_projection
     return out
 
 

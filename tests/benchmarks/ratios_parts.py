@@ -1,6 +1,8 @@
 """Ratios of single parts at true size: folded heads, learned prompts' text tower, inference-time search.
 
-Weights are random: they do not change how long anything takes.
+Weights are random: they do not change how long anything takes. On a GPU heads and text towers are recorded as
+CUDA graphs on both sides, as they are where they train; how they compare launched one operation after the
+other stands in ``launched_ratio``.
 
 Legend: B batch, T tokens, D tower width, L tokens of text.
 """
@@ -24,7 +26,7 @@ from bench.methods.coop import lay_out
 from bench.methods.tip_adapter import search_axis
 from bench.train import rng, select
 from tests.benchmarks import ratios_online
-from tests.benchmarks.ratios_timing import Row, interleaved, row
+from tests.benchmarks.ratios_timing import Row, interleaved, recorded, row
 
 
 def _normal(module: torch.nn.Module) -> None:
@@ -62,6 +64,25 @@ def flops(fn: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
+def timed(
+    variants: dict[str, Callable[[], Any]], device: torch.device, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of every variant in every round, as it trains, and on a GPU those of plain launches too."""
+    if device.type != "cuda":
+        return interleaved(variants, repeats), {}
+    launched = interleaved(variants, repeats)
+    return interleaved({name: recorded(fn, device) for name, fn in variants.items()}, repeats), launched
+
+
+def beside(launched: dict[str, list[float]], theirs: str) -> dict[str, float]:
+    """The ratio of plain launches, where there were any."""
+    return (
+        {"launched_ratio": row("", "", launched["ours"], launched[theirs], None, None).ratio}
+        if launched
+        else {}
+    )
+
+
 def head_rows(device: torch.device, repeats: int) -> list[Row]:
     """Forward and backward of a batch of 8 through the folded head against open_clip's module."""
     rows = []
@@ -78,9 +99,9 @@ def head_rows(device: torch.device, repeats: int) -> list[Row]:
 
         with torch.no_grad():
             torch.testing.assert_close(head(params, x), original(x), rtol=1e-3, atol=1e-3)
-        times = interleaved({"ours": folded, "plain": plain}, repeats)
+        times, launched = timed({"ours": folded, "plain": plain}, device, repeats)
         mine, theirs = flops(folded), flops(plain)
-        more = {
+        more = beside(launched, "plain") | {
             "multiply_adds": mine // 2,
             "baseline_multiply_adds": theirs // 2,
             "multiply_adds_ratio": theirs / mine,
@@ -128,7 +149,7 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
     with torch.no_grad():
         for theirs in (cut, whole):
             torch.testing.assert_close(prompts.encode(tower, ctx), theirs(ctx), rtol=1e-3, atol=1e-3)
-    times = interleaved(variants, repeats)
+    times, launched = timed(variants, ctx.device, repeats)
     counts = {name: flops(fn) for name, fn in variants.items()}
     rows = []
     for name, baseline, least in (
@@ -138,7 +159,7 @@ def text_rows(model: Any, tower: Any, title: str, K: int, M: int, repeats: int) 
         fewer = counts[name] / counts["ours"]
         size = f"{K} prompts, {M} context vectors, {prompts.alike.source_GT.numel()} tokens computed"
         note = f"{size}, forward + backward; {fewer:.1f}x fewer multiply-adds"
-        more = {
+        more = beside(launched, name) | {
             "multiply_adds": counts["ours"] // 2,
             "baseline_multiply_adds": counts[name] // 2,
             "multiply_adds_ratio": fewer,

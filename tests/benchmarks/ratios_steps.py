@@ -8,8 +8,9 @@ ratio. Weights and images are noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 import open_clip
@@ -20,6 +21,7 @@ from bench.clip import backbone as backbones
 from bench.interface import DENSE, LR, POOLED, Method, Params, Recipe, Task, Values, points
 from bench.plan import cost
 from bench.train import loop, rng, waves
+from bench.train.keep import Trained
 from bench.train.loop import Pool
 from tests.benchmarks import projection, ratios_fits
 from tests.benchmarks.ratios_device import Effort, goals
@@ -52,9 +54,21 @@ class Steps:
 
     def seconds(self, values: Sequence[Values], n: int) -> float:
         """Seconds of the last ``n`` of 2 n + 1 steps of replicas at ``values``; their checks keep nothing."""
+        return self.trained(values, n)[0]
+
+    def trained(
+        self, values: Sequence[Values], n: int, at: Callable[[int], None] = lambda check: None
+    ) -> tuple[float, Trained]:
+        """As ``seconds``, and what the engine says of its steps.
+
+        ``at`` is called with 0, 1 and 2 after steps 0, n and 2 n; what it takes is not counted.
+        """
         marks: list[float] = []
+        came: list[float] = []
 
         def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
+            came.append(now())
+            at(len(marks))
             marks.append(now())
             return (torch.zeros(len(values)),) * 2
 
@@ -64,9 +78,9 @@ class Steps:
         settings = {**self.task.settings, **points(self.recipe.static)[0]}
         with ratios_fits.threads(self.model):
             start = [self.start(v) for v in values]
-            loop.train(self.method, recipe, self.consts, start, values, settings, self.pools, 1, score)
+            made = loop.train(self.method, recipe, self.consts, start, values, settings, self.pools, 1, score)
         assert len(marks) == 3, "checked after steps 0, n and 2 n"
-        return marks[2] - marks[1]
+        return came[2] - marks[1], made
 
     def values(self, R: int) -> list[dict[str, Any]]:
         """R grid points that differ in their rates."""
@@ -88,7 +102,10 @@ def of_fit(fit: Fit, support: Mapping[tuple[str, str], Tensor]) -> Steps:
 
 
 def plain_seconds(fit: Fit, case: Case, n: int) -> float:
-    """Seconds of ``n`` steps of the plain loop, after one that is not counted."""
+    """Seconds of ``n`` steps of the plain loop, after one that is not counted.
+
+    A schedule that has fewer steps (Tip-Adapter-F's 20 epochs of one) starts again: a step costs the same.
+    """
     marks: list[float] = []
 
     def mark(step: int) -> bool:
@@ -96,7 +113,8 @@ def plain_seconds(fit: Fit, case: Case, n: int) -> float:
         return False  # nothing is validated
 
     run = next(fit.runs())
-    run = replace(run, rates=run.rates[: n + 1], check=mark)
+    rates, positions = (list(islice(cycle(x), n + 1)) for x in (run.rates, run.positions))
+    run = replace(run, rates=rates, positions=positions, check=mark)
     case.plain(fit, iter([run]))
     assert len(marks) == n + 1
     return marks[-1] - marks[0]

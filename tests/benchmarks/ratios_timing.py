@@ -69,6 +69,30 @@ def interleaved(
     return seconds
 
 
+def recorded(fn: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """On a GPU what replays ``fn`` as a CUDA graph, as training does with its steps; elsewhere ``fn`` itself.
+
+    A small part that is launched operation by operation shows what launches cost, whatever it computes.
+    ``fn`` must not wait for the device.
+    """
+    if device.type != "cuda":
+        return fn
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):  # PyTorch's notes on CUDA graphs ask for a few
+            fn()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = fn()
+
+    def replay(kept: Any = kept) -> None:  # the outputs live as long as the recording
+        graph.replay()
+
+    return replay
+
+
 def told(variants: Mapping[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
     """As ``interleaved``, of calls that give their own seconds, having left their warm-up out."""
     return interleaved(variants, repeats, warm=False, timer=lambda fn: fn())
