@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _FEW = 2000  # rendered views below which starting processes costs more than it saves
 _THREADS = 8  # beyond, they wait for the interpreter's lock
+_PROCESSES = 16  # beside a tower on the processor
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,17 @@ def unreadable(source: ImageSource, paths: Iterable[str], workers: int = 0) -> d
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def default_workers(encodes: int) -> tuple[int, int]:
+def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
     """Worker processes, and threads where there are none, for that many rendered views.
 
     Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share
-    the cores too.
+    the cores too. Beside a tower on a GPU (``device``: its type) every core decodes; on the processor the
+    tower has more to do than a few processes can decode.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (0, min(_THREADS, cores)) if encodes < _FEW else (min(16, max(1, cores - 1)), 1)
+    if encodes < _FEW:
+        return 0, min(_THREADS, cores)
+    return (cores if device != "cpu" else min(_PROCESSES, max(1, cores - 1))), 1
 
 
 def rendered(
