@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backbone", "BackboneSpec", "load", "resolve"]
 
+
 def load(
     spec: BackboneSpec, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> Backbone:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.children import Child, Died, portable
+from bench.children import Child, Died, portable, send_bytes
 from bench.data.views import render_views
 from bench.errors import BenchError, UnreadableImage
 
@@ -231,19 +231,22 @@ def _ask(child: Child, block: Block) -> np.ndarray:
     answer = child.recv()
     if isinstance(answer, Exception):
         raise answer
-    pixels: np.ndarray = answer
+    pixels = np.empty(answer, np.uint8)
+    child.read_into(pixels.reshape(-1).data)
     return pixels
 
 
 def _render(line: Connection[Any, Any], source: ImageSource, form: InputFormat) -> None:
-    """Runs in a process of the crew: answers every block with its pixels, or with the error."""
+    """Runs in a process of the crew: answers every block with shape and pixels, or with the error."""
     while True:
         block: Block = line.recv()
         try:
-            answer: np.ndarray | Exception = render_block(source, form, block)
+            pixels = render_block(source, form, block)
         except Exception as error:
-            answer = portable(error)
-        line.send(answer)
+            line.send(portable(error))
+            continue
+        line.send(pixels.shape)
+        send_bytes(line, pixels.reshape(-1).data)
 
 
 @contextmanager

@@ -150,9 +150,7 @@ def _by_view(
             yield Encoded(batch.piece, image, view, {tap: passed[tap][at::V] for tap in of_view})
 
 
-def _batches(
-    numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes.Lanes
-) -> Iterator[_Batch]:
+def _batches(numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes.Lanes) -> Iterator[_Batch]:
     """Fill the lane's buffers with the rows of blocks (n, V, H, W, C), a piece's last one with copies."""
     for piece, blocks in groupby(numbered, key=lambda pair: pair[0]):
         first = n = 0

@@ -1,7 +1,7 @@
 """How pixels reach a tower's device and how results come back.
 
-On a GPU both ways run beside its work: pinned buffers, a stream for each way, and nobody waits before a result
-is read. Elsewhere nothing moves.
+On a GPU both ways run beside its work: pinned buffers, a stream for each way, and nobody waits before a
+result is read. Elsewhere nothing moves.
 
 Shapes: B rows of a batch, H W pixels, C colours.
 """
@@ -94,8 +94,8 @@ class Cuda:
 
     def up(self) -> Tensor:
         i, work = self._turn, torch.cuda.current_stream(self._device)
-        # The buffer on the device was read by the batch before the last, all of which was queued when the last
-        # one came up. To wait for what is queued now would keep this copy from running beside the last batch.
+        # The buffer on the device was read by the batch before the last, all of which was queued when the
+        # last one came up. To wait for what is queued now would keep this copy from running beside the last.
         self._up.wait_event(self._free)
         self._free = work.record_event()
         with torch.cuda.stream(self._up):
