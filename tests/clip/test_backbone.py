@@ -83,6 +83,25 @@ def test_a_resnet_encodes_without_its_batch_norms(tiny: Tiny) -> None:
     assert all(torch.equal(p, before[name]) for name, p in loaded.model.state_dict().items())
 
 
+def test_convolutions_lie_as_their_device_wants_them(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, first = torch.channels_last, torch.contiguous_format
+    single, halves = torch.float32, (torch.float16, torch.bfloat16)
+    assert towers.layout("cuda", single) is first and towers.layout("cpu", single) is last
+    assert {towers.layout(device, dtype) for device in ("cpu", "cuda") for dtype in halves} == {last}
+    spec, found = backbone.resolve(tiny("rn")[0]), []
+    x_BCHW = images().contiguous(memory_format=last)
+    for chosen in (last, first):  # as the function says, so do weights and images, however these came
+        monkeypatch.setattr(towers, "layout", lambda device, dtype, chosen=chosen: chosen)
+        loaded = backbone.load(spec)
+        conv = loaded._trunk.layer1[0].conv2
+        seen: list[torch.Tensor] = []
+        conv.register_forward_pre_hook(lambda _, given, seen=seen: seen.extend(given))
+        found.append(loaded.encode_images(x_BCHW, ["dense"])["dense"])
+        for x in (conv.weight, *seen):
+            assert x.is_contiguous(memory_format=chosen)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 def test_a_loaded_model_is_frozen(tiny: Tiny) -> None:
     loaded = backbone.load(backbone.resolve(tiny("rn")[0]))
     assert not any(p.requires_grad for p in loaded.model.parameters())
