@@ -199,14 +199,20 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], batch: i
         return _begun(tower, normaliser(tower)(lane.up()), whole.rows, taps, lane, home=False)()
 
 
+def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    """What the tower makes of normalised pixels, as its precision is, on its device."""
+    # TF32 would make float32 features depend on the GPU's generation.
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        return tower.encode_images(x_BCHW, taps)
+
+
 def _begun(
     tower: Tower, x_BCHW: Tensor, n: int, taps: Sequence[str], lane: lanes.Lanes, home: bool
 ) -> Callable[[], dict[str, Tensor]]:
     """Begin a pass; what it returns waits for the features of the first ``n`` rows, and checks them."""
-    # TF32 would make float32 features depend on the GPU's generation.
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
-        raw = tower.encode_images(x_BCHW, taps)
+    raw = raw_features(tower, x_BCHW, taps)
+    with torch.inference_mode():
         bounds_T2 = torch.stack([torch.stack(torch.aminmax(raw[tap])).float() for tap in taps])
     # Copied outside inference mode, so that a method may train on streamed features.
     halves = [raw[tap][:n].to(torch.float16, copy=True) for tap in taps]
