@@ -73,11 +73,12 @@ class Cuda:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        # torch gives streams and events no types
+        self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._here: list[Tensor] = []  # pinned
         self._there: list[Tensor] = []
-        # Waiting blocks instead of spinning: every core decodes meanwhile.
-        self._arrived = [torch.cuda.Event(blocking=True) for _ in range(_BUFFERS)]
+        self._arrived = [_event() for _ in range(_BUFFERS)]
         self._turn = -1
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -107,7 +108,7 @@ class Cuda:
     def down(self, found: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         held = list(found)  # until they are here: their memory would be given to others while it is read
         home = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in held]
-        ready = torch.cuda.Event(blocking=True)
+        ready = _event()
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             for x, y in zip(held, home, strict=True):
@@ -124,6 +125,11 @@ class Cuda:
     def close(self) -> None:
         self._up.synchronize()
         self._down.synchronize()
+
+
+def _event() -> torch.cuda.Event:
+    """An event whose waiter sleeps instead of spinning: every core decodes meanwhile."""
+    return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
 
 def of(device: torch.device) -> Lanes:
