@@ -126,6 +126,7 @@ def test_lines_are_scaled_to_the_same_bits_as_pixels() -> None:
 def test_every_core_decodes_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert default_workers(100_000, "cuda") == (64, 1) and default_workers(100_000, "cpu") == (16, 1)
+    assert default_workers(100, "cuda") == (0, 16) and default_workers(100, "cpu") == (0, 8)
 
 
 @pytest.mark.cuda
