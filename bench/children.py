@@ -69,20 +69,48 @@ class Child:
 
     def recv(self) -> Any:
         """What the child says next. Raises Died when it has ended instead."""
-        try:
-            while not self.line.poll(_LOOK):  # a process of the child's own may hold its end open
-                if self.process.exitcode is not None and not self.line.poll():
-                    raise EOFError
+        with self._living():
+            self._wait()
             return self.line.recv()
-        except (EOFError, OSError):
-            self.process.join(_REAP)
-            self.end()
-            raise Died(self.process.exitcode) from None
+
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill ``buffer`` (unsigned bytes) with what the child sends by ``send_bytes``. Raises Died as above.
+
+        Large arrays go this way: a pickled one is copied several times at either end.
+        """
+        with self._living():
+            while buffer:
+                self._wait()
+                count = os.readv(self.line.fileno(), [buffer])
+                if not count:
+                    raise EOFError
+                buffer = buffer[count:]
 
     def end(self) -> None:
         """End the child at once."""
         self.process.kill()
         self.process.join()
+
+    def _wait(self) -> None:
+        """Until there is something to read; a process of the child's own may hold the child's end open."""
+        while not self.line.poll(_LOOK):
+            if self.process.exitcode is not None and not self.line.poll():
+                raise EOFError
+
+    @contextmanager
+    def _living(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError):
+            self.process.join(_REAP)
+            self.end()
+            raise Died(self.process.exitcode) from None
+
+
+def send_bytes(line: Connection[Any, Any], buffer: memoryview) -> None:
+    """Send ``buffer`` (unsigned bytes) to the parent, which knows its length and reads it into its own."""
+    while buffer:
+        buffer = buffer[os.write(line.fileno(), buffer) :]
 
 
 def portable(error: Exception) -> Exception:

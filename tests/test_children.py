@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.children import Child, Died, portable
+from bench.children import Child, Died, portable, send_bytes
 from bench.errors import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def answer(line: Any) -> None:
     while True:
         line.send(line.recv() + 1)
+
+
+def many(line: Any, sent: int) -> None:
+    line.recv()
+    send_bytes(line, memoryview(bytes(range(256)) * (sent // 256)))
+    line.send("and on")
 
 
 def leave(line: Any, code: int) -> None:
@@ -100,6 +106,20 @@ def test_a_death_says_how(target: Callable[..., None], how: int, says: str) -> N
     with pytest.raises(Died) as died:
         Child(target, how).recv()
     assert str(died.value) == says
+
+
+def test_bytes_are_read_in_place() -> None:
+    child, size = Child(many, 1 << 20), 1 << 20
+    try:
+        child.send("begin")
+        child.read_into(memoryview(b""))
+        into = bytearray(size)
+        child.read_into(memoryview(into))
+        assert into == bytes(range(256)) * (size // 256) and child.recv() == "and on"
+        with pytest.raises(Died, match="exit code 0"):  # it ended before it sent as many
+            child.read_into(memoryview(into))
+    finally:
+        child.end()
 
 
 def test_what_a_terminal_sends_to_all_is_the_parents_to_handle() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,15 @@ def places(results: Path, cache: Path | None, executor: str, reads: bool) -> Non
     writable_folder(results, "--results", reads=reads)
     if executor == "local":
         writable_folder(cache or default_root(), "--cache", reads=reads)
+
+
+def one_tower(backbones: Sequence[str], executor: str) -> None:
+    """Raises BenchError where ``--precision auto`` has no one answer: it measures a tower on this machine."""
+    mend = "name a precision: fp32, fp16 or bf16"
+    if len(set(backbones)) > 1:
+        raise BenchError(f"--precision auto chooses for one backbone, not for {', '.join(backbones)}: {mend}")
+    if executor == "ray":
+        raise BenchError(f"--precision auto measures this machine, not Ray's workers: {mend}")
 
 
 def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 SUITE = "pocket"
+AUTO = "auto"
 T = TypeVar("T")
 
 
@@ -61,7 +62,10 @@ def run(
     results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="Of the image tower while it encodes: fp32, fp16 or bf16.")
+        str,
+        typer.Option(
+            help="Of the image tower while it encodes: fp32, fp16, bf16, or auto: the fastest that agrees."
+        ),
     ] = "fp32",
     executor: Annotated[
         str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
@@ -143,12 +147,16 @@ def run(
     registry = _in_time(stop, lambda: registries.with_plugins(tuple(plugin or ())))
     known = {canonical(m.name): m for m in registry.methods.values()}
     given = options.datasets(datasets)
+    backbones = options.backbones(backbone) or _usual_backbones(given, chosen)
+    if precision == AUTO:
+        asked.one_tower(backbones, executor)
+        precision = _in_time(stop, lambda: _fastest(backbones[0], device, allow_torchscript))
     request = Request(
         methods=names(methods) or chosen.methods,
         datasets=given or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
-        backbones=options.backbones(backbone) or _usual_backbones(given, chosen),
+        backbones=backbones,
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
@@ -257,6 +265,16 @@ def _in_time(stop: float | None, work: Callable[[], T]) -> T:
     except budget.OutOfTime:
         say.secho(line, err=True, fg="red")
         raise typer.Exit(Code.INCOMPLETE) from None
+
+
+def _fastest(backbone: str, device: str, allow_torchscript: bool) -> str:
+    """What ``--precision auto`` comes to; says why."""
+    from bench.clip.backbone import resolve
+    from bench.run import precision
+
+    found, line = precision.auto(resolve(backbone, allow_torchscript), device)
+    say.echo(line)
+    return found
 
 
 def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]:

@@ -24,6 +24,18 @@ TAPS: dict[str, frozenset[str]] = {
 }
 
 
+def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
+    """How weights and activations of convolutions lie in memory on a type of device.
+
+    By measurement: channels last is several times faster on processors. On an H200 RN50 encodes 3,197 images
+    a second channels first in single precision and 2,707 channels last; in halves the tensor cores want
+    channels last (as PyTorch's documentation says, not measured here). The layout moves last bits, so a
+    change here raises ``features.key.ARITHMETIC``.
+    """
+    first = device != "cpu" and dtype.itemsize >= torch.float32.itemsize
+    return torch.contiguous_format if first else torch.channels_last
+
+
 def folded(visual: Any) -> Any:
     """A copy of a frozen ResNet tower whose batch norms are folded into the convolutions before them.
 
@@ -40,7 +52,7 @@ def folded(visual: Any) -> Any:
 
 
 def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
-    """A copy of a frozen tower in half precision, for taps up to the head; a ResNet's is channels-last.
+    """A copy of a frozen tower in half precision, for taps up to the head.
 
     Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its
     statistics.
@@ -49,7 +61,8 @@ def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
         return deepcopy(visual).to(dtype)
     visual = folded(visual)
     visual.attnpool = nn.Identity()  # shared with the original, which keeps its precision
-    return visual.to(dtype).to(memory_format=torch.channels_last)
+    device = next(visual.parameters()).device.type
+    return visual.to(dtype).to(memory_format=layout(device, dtype))
 
 
 def encode(
@@ -68,6 +81,8 @@ def encode(
     """
     visual = model.visual if trunk is None else trunk
     low_BCHW = x_BCHW.to(next(visual.parameters()).dtype)
+    if family != "vit":
+        low_BCHW = low_BCHW.contiguous(memory_format=layout(low_BCHW.device.type, low_BCHW.dtype))
     if head is None:
         return {"pooled": model.encode_image(low_BCHW, normalize=False)} if "pooled" in taps else {}
     by_tap: dict[str, Tensor] = {"pixels": x_BCHW}
@@ -83,8 +98,6 @@ def encode(
 
 
 def _resnet(visual: Any, x_BCHW: Tensor, by_tap: dict[str, Tensor], stop_at_layer3: bool) -> None:
-    if x_BCHW.device.type == "cpu":
-        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     layer3 = visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW))))
     by_tap["layer3"] = layer3
     if stop_at_layer3:

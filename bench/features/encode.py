@@ -68,7 +68,7 @@ def encode(
     room = _Room(store, pieces, key_of)
     if progress and total:
         progress(0, total)
-    with closing(encoded(tower, dataset.source, pieces, workers, batch)) as passes:
+    with closing(encoded(tower, dataset.source, pieces, workers, batch, home=True)) as passes:
         for number, results in groupby(passes, key=lambda result: result.piece):
             with closing(_stored(results, pieces[number], store, key_of, room)) as counts:
                 for rows in counts:
@@ -99,7 +99,7 @@ def _stored(
         thread = stack.enter_context(ThreadPoolExecutor(1))
         last: Future[None] | None = None
         for result in results:
-            rows = {tap: tensor.numpy(force=True) for tap, tensor in result.taps.items()}
+            rows = {tap: tensor.numpy() for tap, tensor in result.taps.items()}
             room.check(rows)
             if last:
                 last.result()

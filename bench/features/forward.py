@@ -9,7 +9,8 @@ Shapes: B batch, n images of a block, V views of each, H W pixels, C colours.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from bench.errors import BenchError
+from bench.features import lanes
 from bench.features.decode import Block, InputFormat, default_workers, rendered
 from bench.features.key import feature_key
 from bench.features.wanted import KeyOf, Piece
@@ -84,15 +86,24 @@ def keys(tower: Tower, dataset: Images, batch: int | None = None) -> KeyOf:
 
 
 def encoded(
-    tower: Tower, source: ImageSource, pieces: Sequence[Piece], workers: int | None, batch: int | None
+    tower: Tower,
+    source: ImageSource,
+    pieces: Sequence[Piece],
+    workers: int | None,
+    batch: int | None,
+    home: bool = False,
 ) -> Generator[Encoded]:
-    """Decode, render and encode pieces in order, each image once. See ``encode`` for the arguments."""
+    """Decode, render and encode pieces in order, each image once. See ``encode`` for the arguments.
+
+    ``home``: bring the features off the tower's device. On a GPU a batch's features come when the next batch
+    is under way already.
+    """
     if not any(piece.encodes for piece in pieces):
         return
     batch = batch or batch_of(tower)
     threads = 1
     if workers is None:
-        workers, threads = default_workers(sum(piece.encodes for piece in pieces))
+        workers, threads = default_workers(sum(piece.encodes for piece in pieces), tower.device.type)
     plan: list[tuple[int, Block]] = []  # piece, block
     for number, piece in enumerate(pieces):
         names = tuple(view for view, _ in piece.views)
@@ -103,43 +114,77 @@ def encoded(
     decoded = rendered(
         source, _input_format(tower.spec), (block for _, block in plan), workers, ahead, threads
     )
-    with closing(decoded):
+    normalised, lane = normaliser(tower), lanes.of(tower.device)
+    under_way: deque[tuple[_Batch, Callable[[], dict[str, Tensor]]]] = deque()
+    with closing(lane), closing(decoded):
         numbered = zip((number for number, _ in plan), decoded, strict=True)
-        for number, blocks in groupby(numbered, key=lambda pair: pair[0]):
-            yield from _of_piece(tower, number, pieces[number], (pixels for _, pixels in blocks), batch)
+        for each in _batches(numbered, batch, lane):
+            # All views share a pass with all taps: deeper taps need the shallower ones anyway.
+            taps = sorted({tap for _, of_view in pieces[each.piece].views for tap in of_view})
+            under_way.append((each, _begun(tower, normalised(lane.up()), each.rows, taps, lane, home)))
+            if len(under_way) > lane.ahead:
+                yield from _by_view(pieces, *under_way.popleft())
+        while under_way:
+            yield from _by_view(pieces, *under_way.popleft())
 
 
-def _of_piece(
-    tower: Tower, number: int, piece: Piece, blocks: Iterable[np.ndarray], batch: int
+class _Batch(NamedTuple):
+    """``rows`` rows of a piece from its row ``first`` on; the others of the batch are copies of the last."""
+
+    piece: int
+    first: int
+    rows: int
+
+
+def _by_view(
+    pieces: Sequence[Piece], batch: _Batch, features: Callable[[], dict[str, Tensor]]
 ) -> Iterator[Encoded]:
-    # All views share a pass with all taps: deeper taps need the shallower ones anyway. Rows are all views of
-    # the first image, then all of the second: those of one view are V apart, and of consecutive images.
-    taps, V = sorted({tap for _, of_view in piece.views for tap in of_view}), len(piece.views)
-    for first, rows_RHWC in _batches(blocks, batch):
-        passed = forward(tower, rows_RHWC, taps, batch)
-        for i, (view, of_view) in enumerate(piece.views):
-            image = -((i - first) // V)  # the first whose row is not before ``first``
-            at = image * V + i - first
-            if at < len(rows_RHWC):
-                yield Encoded(number, image, view, {tap: passed[tap][at::V] for tap in of_view})
+    # Rows are all views of the first image, then all of the second: those of one view are V apart, and of
+    # consecutive images.
+    passed, views = features(), pieces[batch.piece].views
+    V = len(views)
+    for i, (view, of_view) in enumerate(views):
+        image = -((i - batch.first) // V)  # the first whose row is not before the batch's first
+        at = image * V + i - batch.first
+        if at < batch.rows:
+            yield Encoded(batch.piece, image, view, {tap: passed[tap][at::V] for tap in of_view})
 
 
-def _batches(blocks: Iterable[np.ndarray], batch: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks (n, V, H, W, C) as (number of the first row, rows): ``batch`` rows each, in the end fewer."""
-    waiting: list[np.ndarray] = []
-    first = n = 0
-    for pixels_nVHWC in blocks:
-        waiting.append(pixels_nVHWC.reshape(-1, *pixels_nVHWC.shape[2:]))
-        n += len(waiting[-1])
-        if n >= batch:
-            rows = np.concatenate(waiting)
-            for start in range(0, n - batch + 1, batch):
-                yield first, rows[start : start + batch]
-                first += batch
-            waiting = [rows[n - n % batch :]]
-            n %= batch
-    if n:
-        yield first, np.concatenate(waiting)
+def _batches(numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes.Lanes) -> Iterator[_Batch]:
+    """Fill the lane's buffers with the rows of blocks (n, V, H, W, C), a piece's last one with copies."""
+    for piece, blocks in groupby(numbered, key=lambda pair: pair[0]):
+        first = n = 0
+        for _, pixels_nVHWC in blocks:
+            rows = pixels_nVHWC.reshape(-1, *pixels_nVHWC.shape[2:])
+            while len(rows):
+                if n == 0:
+                    buffer = lane.buffer((batch, *rows.shape[1:]))
+                some, rows = rows[: batch - n], rows[batch - n :]
+                buffer[n : n + len(some)] = some
+                n += len(some)
+                if n == batch:
+                    yield _Batch(piece, first, n)
+                    first, n = first + n, 0
+        if n:
+            buffer[n:] = buffer[n - 1]
+            yield _Batch(piece, first, n)
+
+
+def normaliser(tower: Tower) -> Callable[[Tensor], Tensor]:
+    """uint8 (B, H, W, C) to what the tower takes: (B, C, H, W), channels-last in memory as pixels come.
+
+    Whole lines are scaled: to broadcast a mean of three numbers costs several times as much.
+    """
+    how, W = tower.spec.preprocess, tower.spec.image_size
+    mean_X, std_X = (
+        torch.tensor(v, dtype=torch.float32).repeat(W).to(tower.device) for v in (how.mean, how.std)
+    )
+
+    def normalised(pixels_BHWC: Tensor) -> Tensor:
+        x_BHX = pixels_BHWC.flatten(2).float().div_(255).sub_(mean_X).div_(std_X)
+        return x_BHX.view(pixels_BHWC.shape).permute(0, 3, 1, 2)
+
+    return normalised
 
 
 def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], batch: int) -> dict[str, Tensor]:
@@ -148,27 +193,42 @@ def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], batch: i
     Fewer than ``batch`` images are filled up with the last one, whose copies are dropped afterwards. Raises
     BenchError when a value is not finite or beyond half precision.
     """
-    how, device, n = tower.spec.preprocess, tower.device, len(pixels_BHWC)
-    if n < batch:
-        pixels_BHWC = np.concatenate([pixels_BHWC, np.repeat(pixels_BHWC[-1:], batch - n, 0)])
-    mean, std = (
-        torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (how.mean, how.std)
-    )
+    lane = lanes.of(tower.device)
+    with closing(lane):
+        (whole,) = _batches([(0, pixels_BHWC[:, None])], batch, lane)
+        return _begun(tower, normaliser(tower)(lane.up()), whole.rows, taps, lane, home=False)()
+
+
+def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    """What the tower makes of normalised pixels, as its precision is, on its device."""
     # TF32 would make float32 features depend on the GPU's generation.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
-        # channels-last in memory as it is
-        x_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)
-        raw = tower.encode_images(x_BCHW.float().div_(255).sub_(mean).div_(std), taps)
-        bounds = {tap: torch.stack(torch.aminmax(raw[tap].float())).tolist() for tap in taps}
-    for tap, (low, high) in bounds.items():
-        if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
-            raise BenchError(
-                f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, "
-                "which half precision cannot hold: check the weights file, or compute with --precision fp32"
-            )
+        return tower.encode_images(x_BCHW, taps)
+
+
+def _begun(
+    tower: Tower, x_BCHW: Tensor, n: int, taps: Sequence[str], lane: lanes.Lanes, home: bool
+) -> Callable[[], dict[str, Tensor]]:
+    """Begin a pass; what it returns waits for the features of the first ``n`` rows, and checks them."""
+    raw = raw_features(tower, x_BCHW, taps)
+    with torch.inference_mode():
+        bounds_T2 = torch.stack([torch.stack(torch.aminmax(raw[tap])).float() for tap in taps])
     # Copied outside inference mode, so that a method may train on streamed features.
-    return {tap: raw[tap][:n].to(torch.float16, copy=True) for tap in taps}
+    halves = [raw[tap][:n].to(torch.float16, copy=True) for tap in taps]
+    landed = lane.down([bounds_T2, *(halves if home else ())])
+
+    def features() -> dict[str, Tensor]:
+        bounds, *rows = landed()
+        for tap, (low, high) in zip(taps, bounds.tolist(), strict=True):
+            if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
+                raise BenchError(
+                    f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision "
+                    "cannot hold: check the weights file, or compute with --precision fp32"
+                )
+        return dict(zip(taps, rows if home else halves, strict=True))
+
+    return features
 
 
 def _input_format(spec: BackboneSpec) -> InputFormat:

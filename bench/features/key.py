@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bench.clip.backbone import BackboneSpec
     from bench.data.dataset import ImageSource
 
+# How values come about, beside what a key says: raise it when equal keys would get other values, be it in the
+# last bits. Fits do not hold it: rounding is in no fit's key.
+ARITHMETIC = 1
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
@@ -23,7 +26,8 @@ class FeatureKey:
     ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` what
     ``Dataset.stored_as`` says; ``dtype`` is what the tower computed in (stored rows are always float16),
     ``device`` the device type, ``batch`` how many rows passed the tower at a time (0: as many as there were,
-    as features of before November 2026 were made; nothing reads these any more).
+    as features of before November 2026 were made; nothing reads these any more). ``arithmetic``: the
+    ``ARITHMETIC`` of the program that made them (0: of before there was one; not read any more either).
     """
 
     arch: str
@@ -35,6 +39,7 @@ class FeatureKey:
     dtype: str = "float32"
     device: str = "cpu"
     batch: int = 0
+    arithmetic: int = 0
 
     @property
     def folder(self) -> str:
@@ -49,7 +54,8 @@ class FeatureKey:
             view,
             self.dtype,
         )
-        ends = (self.device, *([f"b{self.batch}"] if self.batch else []))
+        numbers = (("b", self.batch), ("a", self.arithmetic))
+        ends = (self.device, *(f"{sign}{number}" for sign, number in numbers if number))
         return "_".join(_UNSAFE.sub("-", part) for part in (*parts, *ends))
 
 
@@ -66,7 +72,10 @@ def feature_key(
 ) -> FeatureKey:
     """The key of one tap of one view of the images of ``source``; ``device`` is a type: cpu or cuda."""
     how = prepared(spec, source)
-    return FeatureKey(spec.arch, spec.digest, how, stored_as, tap, str(parse(view)), dtype, device, batch)
+    view = str(parse(view))
+    return FeatureKey(
+        spec.arch, spec.digest, how, stored_as, tap, view, dtype, device, batch, arithmetic=ARITHMETIC
+    )
 
 
 def prepared(spec: BackboneSpec, source: ImageSource | None = None) -> str:

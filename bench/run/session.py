@@ -177,7 +177,8 @@ class Session:
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
         workers = self.workers
         if workers is None:  # processes where ``encode`` has taken some: of what is left there may be few
-            workers, _ = default_workers(sum(len(w.paths) * len(w.views) for w in wanted))
+            passes = sum(len(w.paths) * len(w.views) for w in wanted)
+            workers, _ = default_workers(passes, self.backbone(spec).device.type)
         paths = dict.fromkeys(path for piece in pieces for path in piece.paths)
         return unreadable(dataset.source, paths, workers)
 

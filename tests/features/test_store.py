@@ -291,6 +291,7 @@ def test_every_part_of_the_key_has_its_own_folder() -> None:
         "dtype": "float16",
         "device": "cuda",
         "batch": 32,
+        "arithmetic": 1,
     }
     assert set(changes) == {field.name for field in fields(FeatureKey)}
     folders = {replace(KEY, **{name: value}).folder for name, value in changes.items()}

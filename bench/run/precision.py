@@ -1,0 +1,168 @@
+"""``--precision auto``: what the image tower encodes fastest in on a device, if features agree.
+
+Known before a run is planned, because fit keys hold what it came to. Noise must not turn the choice, or a
+resumed run would begin anew: precisions are timed in turns, what counts is the median of ratios, and a lower
+one has to win clearly.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from bench.clip import backbone as backbones
+from bench.clip.backbone import BackboneSpec
+from bench.data.views import render
+from bench.errors import BenchError
+from bench.features.forward import Tower, batch_of, normaliser, raw_features
+from bench.interface import DENSE, EVAL, POOLED
+from bench.records.keys import PRECISIONS, SINGLE, dtype
+from bench.run import devices
+from bench.run.session import repeatable
+
+AGREES = 0.999  # least cosine of an image's features with those in single precision
+_WORTH = 1.25  # times as fast as single precision, or it stays that
+_CLEARLY = 1.1  # times as fast as a more exact one, or that is taken
+_ROUNDS, _HOPELESS = 5, 2.0  # turns of each; slower than single precision by this in the first: no more turns
+_ROWS = 8  # images on a processor, which takes seconds for them with a large tower
+_WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # x86: products in halves come with AVX-512 and AMX
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One precision on a device: images a second, times as fast as single, least cosine with that."""
+
+    precision: str
+    images_per_second: float
+    times: float
+    cosine: float
+
+
+def auto(spec: BackboneSpec, device: str) -> tuple[str, str]:
+    """The precision, one of ``PRECISIONS``, and one line that says why.
+
+    Loads the model in every precision, unless the device is sure to have no halves. Raises BenchError as
+    ``backbones.load`` does.
+    """
+    device = devices.pick(device)
+    if device == "cpu" and _without_halves():
+        return SINGLE, f"precision: {SINGLE} (this processor computes in no halves)"
+    repeatable()  # before the first product: libraries read their settings then
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    towers = {name: backbones.load(replace(spec, dtype=dtype(name)), device) for name in PRECISIONS}
+    rows = batch_of(towers[SINGLE]) if device != "cpu" else _ROWS
+    measured = measure(towers, probe(spec, rows), _clock(device))
+    return choose(measured), told(measured, spec.name, device)
+
+
+def choose(measured: Sequence[Measured]) -> str:
+    """The precision to take; single precision is among what was measured."""
+    fit = [m for m in measured if m.precision != SINGLE and m.cosine >= AGREES and m.times >= _WORTH]
+    best = SINGLE
+    speed = 0.0
+    for m in sorted(fit, key=lambda m: -m.cosine):
+        if m.times >= _CLEARLY * speed:
+            best, speed = m.precision, m.times
+    return best
+
+
+def told(measured: Sequence[Measured], backbone: str, device: str) -> str:
+    """One line: what was chosen, and what was measured of each precision."""
+    found = [
+        f"{m.precision} {m.images_per_second:,.0f} images/s"
+        + ("" if m.precision == SINGLE else f" (agrees to {m.cosine:.5f})")
+        for m in measured
+    ]
+    lacking = [name for name in PRECISIONS if all(m.precision != name for m in measured)]
+    note = f"; not on this device: {', '.join(lacking)}" if lacking else ""
+    return (
+        f"precision: {choose(measured)} for {backbone} on {device}, measured {', '.join(found)}{note}; "
+        f"a lower one must agree to {AGREES} and be {_WORTH} times as fast"
+    )
+
+
+def measure(
+    towers: Mapping[str, Tower], pixels_BHWC: np.ndarray, clock: Callable[[], float]
+) -> list[Measured]:
+    """Every precision that the device computes in, single precision first, timed in turns.
+
+    ``towers``: by precision. ``clock``: seconds, when the device has done what it was asked to.
+    """
+    single = towers[SINGLE]
+    taps = [tap for tap in (DENSE, POOLED) if tap == POOLED or single.spec.family != "other"]
+    x_BCHW = normaliser(single)(torch.from_numpy(pixels_BHWC).to(single.device))
+
+    def seconds(tower: Tower) -> float:
+        began = clock()
+        raw_features(tower, x_BCHW, taps)
+        return clock() - began
+
+    cosines: dict[str, float] = {}
+    want: dict[str, Tensor] = {}
+    for name in sorted(towers, key=lambda name: name != SINGLE):
+        try:
+            found = raw_features(towers[name], x_BCHW, taps)  # what is made on first use is not timed
+        except BenchError:  # a precision that the device lacks
+            if name == SINGLE:
+                raise
+            continue
+        want = want or found
+        cosines[name] = min(_cosine(found[tap], want[tap]) for tap in taps)
+    times: dict[str, list[float]] = {name: [seconds(towers[name])] for name in cosines}
+    going = [name for name in times if times[name][0] < _HOPELESS * times[SINGLE][0]]
+    for _ in range(_ROUNDS if len(going) > 1 else 0):
+        for name in going:
+            times[name].append(seconds(towers[name]))
+    return [
+        Measured(
+            name,
+            len(pixels_BHWC) / median(taken),
+            median(one / other for one, other in zip(times[SINGLE], taken, strict=False)),
+            cosines[name],
+        )
+        for name, taken in times.items()
+    ]
+
+
+def probe(spec: BackboneSpec, rows: int) -> np.ndarray:
+    """uint8 (rows, S, S, 3): noise of several grains, always the same, prepared as images are."""
+    draw, side, how = np.random.default_rng(0), spec.image_size * 5 // 4, spec.preprocess
+    pixels = []
+    for i in range(rows):
+        coarse = draw.integers(0, 256, (4 << i % 4, 4 << i % 4, 3), np.uint8)
+        image = Image.fromarray(coarse).resize((side, side + side // 8), Image.Resampling.BICUBIC)
+        grain = draw.integers(-24, 25, (image.height, image.width, 3))
+        noisy = Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
+        pixels.append(render(noisy, EVAL, "", spec.image_size, how.interpolation, how.resize_mode))
+    return np.stack(pixels)
+
+
+def _cosine(x_BF: Tensor, y_BF: Tensor) -> float:
+    """The least of all rows; minus infinity where one is not finite."""
+    least = float(cosine_similarity(x_BF.double().flatten(1), y_BF.double().flatten(1)).min())
+    return -math.inf if math.isnan(least) else least
+
+
+def _without_halves() -> bool:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return platform.machine() in ("x86_64", "AMD64") and capability in _WITHOUT_HALVES
+
+
+def _clock(device: str) -> Callable[[], float]:
+    def clock() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
