@@ -77,6 +77,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken(page, page.read_text("utf-8")) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_whole(page: Path) -> None:
+    """A bare ``|`` in a cell cuts it in two, in code too."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.S | re.M)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        head, *rows = table.splitlines()
+        assert [row for row in rows if cells(row) != cells(head)] == []
+
+
+def cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
 def test_a_link_that_leads_nowhere_is_found() -> None:
     text = "[a](datasets.md#d4-1) [b](datasets.md#d4-99) [c](none.md) `[d](no.md)` [e](https://x) [f](#words)"
     assert broken(DOCS / "architecture.md", text) == ["datasets.md#d4-99", "none.md"]
