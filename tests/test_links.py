@@ -109,6 +109,14 @@ def test_every_citation_has_its_anchor() -> None:
     assert seen == {"protocol", "datasets"}
 
 
+@pytest.mark.parametrize("file", ["methods/safe.py", "methods/safe_a.py", "bench/suites/ablation.toml"])
+def test_letters_of_the_ambiguity_register_are_in_it(file: str) -> None:
+    """Settings of SAFE bear the letters of protocol 17 (A7, A11)."""
+    letters = set(re.findall(r"\bA\d+\b", (ROOT / file).read_text("utf-8")))
+    assert letters
+    assert {f"p17-{letter.lower()}" for letter in letters} <= set(anchors(DOCS / "protocol" / "safe.md"))
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
