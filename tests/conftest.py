@@ -26,9 +26,14 @@ def denormal_numbers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The reference data beside the checkout (protocol/data, parity); tests that need it skip elsewhere."""
-    folder = ROOT.parent / "shared"
-    if not (folder / "parity").is_dir():
-        pytest.skip("needs the reference data folder ../shared beside the checkout")
+def published_files() -> Path:
+    """Files of other people that are not ours to copy, in $BENCH_TEST_DATA or beside the checkout.
+
+    ``splits/`` and ``fewshot/`` (CoOp's split files, Cross-Modal's index files, packed), ``templates/``,
+    ``classnames/``, ``cupl/`` (sentences) and ``imagenet/`` (class subsets). The repository has their
+    digests, and tests that need no more run everywhere; those of the files themselves skip without them.
+    """
+    folder = Path(os.environ.get("BENCH_TEST_DATA") or ROOT.parent / "shared" / "protocol" / "data")
+    if not (folder / "splits").is_dir():
+        pytest.skip("needs published split files and sentences: name their folder in $BENCH_TEST_DATA")
     return folder

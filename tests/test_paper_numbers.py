@@ -1,5 +1,6 @@
 """Published numbers as data: what can be derived from other printed numbers is derived again."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -127,8 +128,11 @@ def test_figure_anchors_fit_together() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_no_number_without_a_source(file: Path, shared: Path) -> None:
-    text = "".join((shared / "protocol" / f"{name}.md").read_text() for name in ("methods", "datasets"))
-    text = text.replace(",", "").replace("\N{MINUS SIGN}", "-")
+def test_no_number_without_a_source(file: Path) -> None:
+    """docs/ has every number; pages of methods that the tables do not have are left out, and so are links."""
+    others = {"towers.md", "base-to-new.md", "more-methods.md"}
+    pages = [p for p in (ROOT / "docs" / "protocol").glob("*.md") if p.name not in others]
+    text = "".join(p.read_text(encoding="utf-8") for p in (*pages, ROOT / "docs" / "datasets.md"))
+    text = re.sub(r"\]\([^)]*\)", "]", text).replace(",", "").replace("\N{MINUS SIGN}", "-")
     missing = [v for v in read(file.stem)["value"] if v and v not in text]
     assert missing == []

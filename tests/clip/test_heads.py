@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.func import grad, vmap
 from bench.clip import heads
 from bench.clip.blocks import quick_gelu
 from bench.errors import BenchError
+from tests.fixtures.references import parity
 
 Original = Callable[[Tensor], Tensor]
 
@@ -215,18 +215,13 @@ def test_half_precision_tokens_meet_single_precision_weights(family: str) -> Non
     assert head.params["c_proj.weight" if family == "rn" else "proj"].abs().sum() > 0, "copies are fresh"
 
 
-def load_parity(shared: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(shared / "parity" / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
-
-
 def double(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float64))
 
 
 @pytest.mark.parametrize("name", ["attnpool", "vit_tail"])
-def test_parity_with_the_reference(shared: Path, name: str) -> None:
-    data = load_parity(shared, name)
+def test_parity_with_the_reference(name: str) -> None:
+    data = parity(name)
     params = {n[2:]: double(a).requires_grad_() for n, a in data.items() if n.startswith("w.")}
     n_heads, x = int(data["num_heads"]), double(data["input"])
     if name == "attnpool":
@@ -255,8 +250,8 @@ def test_parity_with_the_reference(shared: Path, name: str) -> None:
             assert zero is None or zero.abs().max() <= 1e-12
 
 
-def test_all_tokens_match_calip(shared: Path) -> None:
-    data = load_parity(shared, "calip")
+def test_all_tokens_match_calip() -> None:
+    data = parity("calip")
     params = {n[2:]: double(a) for n, a in data.items() if n.startswith("w.")}
     head = heads.attention_pool(params, int(data["num_heads"]))
     tokens = head.all_tokens(params, double(data["maps"]).flatten(2).transpose(1, 2))

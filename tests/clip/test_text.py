@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 
 from bench.clip import backbone, text, vocabulary
 from bench.errors import BenchError
+from tests.fixtures.references import parity
 
 Tiny = Callable[..., tuple[str, Any]]
 PROMPTS = [
@@ -71,11 +71,6 @@ def test_replicas_of_learned_prompts_run_under_vmap(tiny: Tiny) -> None:
         torch.testing.assert_close(grads[r], torch.func.grad(loss)(x_RPLD[r]), rtol=1e-10, atol=1e-10)
 
 
-def parity(shared: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(shared / "parity" / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
-
-
 def placed(tower: text.TextTower, ids_PL: torch.Tensor, context: np.ndarray) -> torch.Tensor:
     """Embedded prompts whose tokens after the first are a learned context."""
     x_PLD = tower.embed(ids_PL)
@@ -83,8 +78,8 @@ def placed(tower: text.TextTower, ids_PL: torch.Tensor, context: np.ndarray) -> 
     return x_PLD
 
 
-def test_coop_text_features_match_the_reference(shared: Path) -> None:
-    data = parity(shared, "coop_end")
+def test_coop_text_features_match_the_reference() -> None:
+    data = parity("coop_end")
     tower, ids_PL = text.of_arrays(data), torch.from_numpy(data["token_ids"]).long()
     x_PLD = placed(tower, ids_PL, data["ctx_init"])
     assert torch.equal(x_PLD, torch.from_numpy(data["prompts"]).double())
@@ -92,8 +87,8 @@ def test_coop_text_features_match_the_reference(shared: Path) -> None:
     assert (features - want).abs().max() <= 1e-9 * want.abs().max()
 
 
-def test_prograd_logits_match_the_reference(shared: Path) -> None:
-    data = parity(shared, "prograd_conflict")
+def test_prograd_logits_match_the_reference() -> None:
+    data = parity("prograd_conflict")
     tower, ids_PL = text.of_arrays(data), torch.from_numpy(data["token_ids"]).long()
     images_BC = F.normalize(torch.from_numpy(data["image_features"]).double(), dim=-1)
     trained = tower.encode(placed(tower, ids_PL, data["ctx_start"]), text.end_of_text(ids_PL))

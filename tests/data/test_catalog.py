@@ -6,16 +6,19 @@ import json
 import pickle
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import paths
 from bench.data import catalog, cupl
+from bench.data.dataset import path_digest
 from bench.data.imagenet import class_list
 from bench.data.spec import DatasetSpec, parse
 from bench.errors import BenchError, MissingData
 from tests.fixtures import disk
 
+PUBLISHED = json.loads((Path(__file__).parent / "published_lists.json").read_text())  # SHA-256 of lists
 # Classes, train, val and test of Table II; a dash is None.
 TABLE_II = {
     "imagenet": (1000, 1281167, None, 50000),
@@ -75,23 +78,31 @@ def test_names_fold_hyphen_underscore_and_case() -> None:
         catalog.find("./nowhere/at/all", None)
 
 
-def test_templates_are_the_published_ones(shared: Path) -> None:
-    templates = shared / "protocol" / "data" / "templates"
-    coop = json.loads((templates / "coop_custom_single.json").read_text())["templates"]
-    hand = json.loads((templates / "hand_crafted_tip_adapter.json").read_text())["templates"]
-    mined = json.loads((templates / "xmodal_mined_21.json").read_text())["templates"]
+def test_templates_are_the_published_ones() -> None:
     for name in (*TABLE_II, *SHIFTS):
-        spec = catalog.spec(name)
-        assert spec.templates["coop"] == (coop[name],)
-        assert spec.templates["hand"] == tuple(hand[name])
-        assert spec.templates["mined"] == tuple(mined[name])
-        assert len(spec.templates["mined"]) == 21
+        templates = catalog.spec(name).templates
+        digests = {kind: path_digest(templates[kind]) for kind in ("coop", "hand", "mined")}
+        assert digests == PUBLISHED["templates"][name], name
+        assert len(templates["mined"]) == 21
 
 
-def test_cupl_keys_are_the_published_ones(shared: Path) -> None:
-    data = shared / "protocol" / "data"
+def test_committed_digests_are_those_of_the_published_templates(published_files: Path) -> None:
+    def read(file: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((published_files / "templates" / file).read_text())
+        return dict(content["templates"])
+
+    coop, hand = read("coop_custom_single.json"), read("hand_crafted_tip_adapter.json")
+    mined = read("xmodal_mined_21.json")
+    for name, digests in PUBLISHED["templates"].items():
+        lists = {"coop": [coop[name]], "hand": hand[name], "mined": mined[name]}
+        assert digests == {kind: path_digest(templates) for kind, templates in lists.items()}, name
+
+
+def test_cupl_keys_are_the_published_ones(published_files: Path) -> None:
+    data = published_files
     names = json.loads((data / "classnames" / "classnames_by_label.json").read_text())
     keys = json.loads((data / "cupl" / "key_by_label.json").read_text())
+    assert path_digest(keys["imagenet"]) == PUBLISHED["cupl_keys"]["imagenet"]
     for name, expected in keys.items():
         rule = catalog.spec(name).cupl
         assert rule is not None
@@ -121,14 +132,33 @@ def test_cupl_rules() -> None:
         cupl.find_key(rule, "russian_blu", ["Russian Blue"])
 
 
-def test_cupl_sentences(shared: Path, tmp_path: Path) -> None:
-    folder = shared / "protocol" / "data" / "cupl"
+def test_published_cupl_sentences(published_files: Path) -> None:
+    folder = published_files / "cupl"
     names = json.loads((folder.parent / "classnames" / "classnames_by_label.json").read_text())
     pets = cupl.sentences(catalog.spec("oxford_pets"), tuple(names["oxford_pets"]), folder)
     assert len(pets) == 37 and {len(lines) for lines in pets} == {20}
     content = json.loads((folder / "pets_prompts_full.json").read_text())
     assert pets[names["oxford_pets"].index("russian_blue")] == tuple(content["Russian Blue"])
     assert len(cupl.sentences(catalog.spec("imagenet"), tuple(names["imagenet"]), folder)) == 1000
+
+
+def test_cupl_sentences_by_class(tmp_path: Path) -> None:
+    """Files with CuPL's names and keys; classes of one name share an entry, and no file is not templates."""
+    names = tuple(class_list("imagenet-classnames.txt").values())
+    rule = catalog.spec("imagenet").cupl
+    assert rule is not None
+    assert path_digest(cupl.cupl_key(rule, n) for n in names) == PUBLISHED["cupl_keys"]["imagenet"]
+    own = {name: [f"Here is {name}.", "."] for name in names}
+    assert len(own) == 998
+    (tmp_path / rule.files[-1]).write_text(json.dumps(own), encoding="utf-8")
+    read = cupl.sentences(catalog.spec("imagenet"), names, tmp_path)
+    assert read == tuple((f"Here is {name}.", ".") for name in names)
+    assert read[657] == read[744] and read[836] == read[837]
+
+    cats = {"Russian Blue": ["A blue cat."], "beagle": ["A dog."]}
+    (tmp_path / "pets_prompts_full.json").write_text(json.dumps(cats), encoding="utf-8")
+    pets = cupl.sentences(catalog.spec("oxford_pets"), ("beagle", "russian_blue"), tmp_path)
+    assert pets == (("A dog.",), ("A blue cat.",))
     with pytest.raises(MissingData, match="CaFo"):
         cupl.sentences(catalog.spec("eurosat"), ("Forest",), tmp_path)
 

@@ -82,10 +82,8 @@ def test_draws_equal_the_published_indices(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_committed_digests_are_those_of_the_published_files(shared: Path, name: str) -> None:
-    real = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))[
-        "setups"
-    ]
+def test_committed_digests_are_those_of_the_published_files(published_files: Path, name: str) -> None:
+    real = published_draws(published_files, name)
     assert real.keys() == PUBLISHED[name]["draws"].keys()
     for setup, known in PUBLISHED[name]["draws"].items():
         for part, digests in known.items():
@@ -93,18 +91,25 @@ def test_committed_digests_are_those_of_the_published_files(shared: Path, name: 
             assert digests["paths"] == path_digest(real[setup][part]["paths"])
 
 
-def put_split(shared: Path, root: Path, name: str) -> Dataset:
+def published_draws(files: Path, name: str) -> dict[str, Any]:
+    """By setup (``shot_1-seed_1``) and part: the published indices, paths and labels."""
+    packed = (files / "fewshot" / f"{name}.json.gz").read_bytes()
+    setups: dict[str, Any] = json.loads(gzip.decompress(packed))["setups"]
+    return setups
+
+
+def put_split(files: Path, root: Path, name: str) -> Dataset:
     described = catalog.spec(name)
     file = root / described.folders[0] / described.extra["file"]
     file.parent.mkdir(parents=True)
-    packed = shared / "protocol" / "data" / "splits" / f"split_zhou_{SPLITS[name]}.json.gz"
+    packed = files / "splits" / f"split_zhou_{SPLITS[name]}.json.gz"
     file.write_bytes(gzip.decompress(packed.read_bytes()))
     return catalog.find(name, root, images=False)
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_real_split_files(shared: Path, tmp_path: Path, name: str) -> None:
-    dataset = put_split(shared, tmp_path, name)
+def test_real_split_files(published_files: Path, tmp_path: Path, name: str) -> None:
+    dataset = put_split(published_files, tmp_path, name)
     assert dataset.notes == (), (
         "the description's digests of split file and class names must be the published ones"
     )
@@ -115,9 +120,7 @@ def test_real_split_files(shared: Path, tmp_path: Path, name: str) -> None:
     assert fewshot.import_index(dataset, fewshot.export_index(dataset, drawn)).digest == drawn.digest
     if name not in PUBLISHED:
         return
-    setups = json.loads(gzip.decompress((shared / "protocol/data/fewshot" / f"{name}.json.gz").read_bytes()))[
-        "setups"
-    ]
+    setups = published_draws(published_files, name)
     assert len(setups) == 15
     for setup, real in setups.items():
         shots, seed = (int(part.split("_")[1]) for part in setup.split("-"))
@@ -132,9 +135,9 @@ def test_real_split_files(shared: Path, tmp_path: Path, name: str) -> None:
             assert path_digest(items.paths) == PUBLISHED[name]["draws"][setup][part]["paths"]
 
 
-def test_published_index_file_is_read(shared: Path, tmp_path: Path) -> None:
-    dataset = put_split(shared, tmp_path, "dtd")
-    file = shared / "protocol/data/fewshot/SAMPLE_dtd_shot_1-seed_1.json"
+def test_published_index_file_is_read(published_files: Path, tmp_path: Path) -> None:
+    dataset = put_split(published_files, tmp_path, "dtd")
+    file = published_files / "fewshot/SAMPLE_dtd_shot_1-seed_1.json"
     assert fewshot.read_index(dataset, file).digest == fewshot.draw(dataset, 1, 1).digest
     exported = fewshot.export_index(dataset, fewshot.draw(dataset, 1, 1))
     real = json.loads(file.read_text())

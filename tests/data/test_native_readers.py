@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from bench.data import catalog, fewshot
+from bench.data.dataset import path_digest
 from bench.data.imagenet import class_list
 from bench.errors import BenchError, MissingData
 from tests.fixtures import disk
 
 WNIDS = list(class_list("imagenet-classnames.txt"))
+SUBSETS = json.loads((Path(__file__).parent / "published_lists.json").read_text())["subsets"]
 
 
 def aircraft_files(folder: Path) -> None:
@@ -145,15 +147,23 @@ def test_sketch(tmp_path: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "folder"), [("imagenet_a", "imagenet-adversarial/imagenet-a"), ("imagenet_r", "imagenet-r")]
 )
-def test_a_and_r_hold_the_published_subsets(shared: Path, tmp_path: Path, name: str, folder: str) -> None:
-    subset = json.loads((shared / "protocol/data/imagenet/imagenet_a_r_subsets.json").read_text())[name]
-    disk.touch(tmp_path / folder / wnid / "1.jpg" for wnid in subset["wnids"])
+def test_a_and_r_hold_the_published_subsets(tmp_path: Path, name: str, folder: str) -> None:
+    wnids = catalog.spec(name).extra["wnids"]
+    disk.touch(tmp_path / folder / wnid / "1.jpg" for wnid in wnids)
     disk.touch([tmp_path / folder / "README.txt"])
     dataset = catalog.find(name, tmp_path)
-    assert dataset.classes == tuple(subset["indices"])
+    assert dataset.classes is not None
+    assert {"wnids": path_digest(wnids), "rows": path_digest(map(str, dataset.classes))} == SUBSETS[name]
     assert dataset.test.labels == tuple(range(200)), "labels count within the subset"
     source = list(class_list("imagenet-classnames.txt").values())
-    assert dataset.classnames == tuple(source[row] for row in subset["indices"])
+    assert dataset.classnames == tuple(source[row] for row in dataset.classes)
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_committed_digests_are_those_of_the_published_subsets(published_files: Path, name: str) -> None:
+    real = json.loads((published_files / "imagenet/imagenet_a_r_subsets.json").read_text())[name]
+    rows = map(str, real["indices"])
+    assert {"wnids": path_digest(real["wnids"]), "rows": path_digest(rows)} == SUBSETS[name]
 
 
 def test_a_and_r_subsets_are_ascending_and_overlap_as_published() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from bench.interface import (
 from bench.plan import settings as resolving
 from bench.registry import builtin
 from bench.train import loop, optim, rng, schedule
+from tests.fixtures.references import parity
 
 
 def method(name: str) -> Method:
@@ -40,10 +40,9 @@ def method(name: str) -> Method:
     return builtin().get(name)
 
 
-def fixture(shared: Path, name: str) -> dict[str, Any]:
+def fixture(name: str) -> dict[str, Any]:
     """A parity file: numbers as float64 or int64 tensors, scalars of shape (), text as NumPy arrays."""
-    with np.load(shared / "parity" / f"{name}.npz", allow_pickle=False) as file:
-        return {key: _tensor(file[key]) for key in file.files}
+    return {key: _tensor(array) for key, array in parity(name).items()}
 
 
 def _tensor(array: np.ndarray) -> Any:
@@ -52,10 +51,9 @@ def _tensor(array: np.ndarray) -> Any:
     return torch.from_numpy(np.asarray(array, dtype=np.int64)) if array.dtype.kind in "iu" else array
 
 
-def text_tower(shared: Path, name: str) -> TextTower:
+def text_tower(name: str) -> TextTower:
     """The float64 text tower that a parity file carries."""
-    with np.load(shared / "parity" / f"{name}.npz", allow_pickle=False) as file:
-        return of_arrays(dict(file))
+    return of_arrays(parity(name))
 
 
 def tiny_tower(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ def task_of(f: dict[str, Any], **overrides: Any) -> Task:
     return make_task(CALIP, f["labels"], f["text_features"], overrides=overrides)
 
 
-def test_the_three_terms_of_the_reference(shared: Path) -> None:
-    f = fixture(shared, "calip")
+def test_the_three_terms_of_the_reference() -> None:
+    f = fixture("calip")
     x_BTC, task = tokens_of(f), task_of(f)
     close(unit(x_BTC), f["all_token_features_unit"])
     parts = CALIP.parts({}, CALIP.prepare(task), x_BTC)
@@ -40,8 +39,8 @@ def test_the_three_terms_of_the_reference(shared: Path) -> None:
         close(CALIP.logits({}, CALIP.prepare(task), {TOKENS: x_BTC}, values), wanted)
 
 
-def test_the_search_of_the_reference(shared: Path) -> None:
-    f = fixture(shared, "calip")
+def test_the_search_of_the_reference() -> None:
+    f = fixture("calip")
     tops = {"beta2_top": float(f["search_beta2_max"]), "beta3_top": float(f["search_beta3_max"])}
     task = task_of(f, **tops)
     recipe = CALIP.recipe(task.settings, task.facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from tests.methods.support import batch_of, close, drive, make_task, score
 CLAP, ZSLP = support.method("clap"), support.method("zs-lp")
 
 
-def file_and_task(shared: Path, method: Any, name: str) -> tuple[dict[str, Any], Task]:
+def file_and_task(method: Any, name: str) -> tuple[dict[str, Any], Task]:
     """The file's 40 rows as one view of 40 images: they are augmented already."""
-    f = support.fixture(shared, name)
+    f = support.fixture(name)
     features = {(POOLED, "rrc(0.08)#0"): f["image_features"]}
     return f, make_task(
         method,
@@ -31,9 +30,9 @@ def file_and_task(shared: Path, method: Any, name: str) -> tuple[dict[str, Any],
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("name", ["clap", "zslp"])
-def test_six_steps_of_the_reference(shared: Path, name: str, replicas: int) -> None:
+def test_six_steps_of_the_reference(name: str, replicas: int) -> None:
     method = {"clap": CLAP, "zslp": ZSLP}[name]
-    f, task = file_and_task(shared, method, name)
+    f, task = file_and_task(method, name)
     consts = method.prepare(task)
     if name == "clap":
         close(consts["lam_K"], f["constraint_weights"])
@@ -56,8 +55,8 @@ def test_six_steps_of_the_reference(shared: Path, name: str, replicas: int) -> N
         close(trace.loss() - torch.stack(free), f["penalty"])
 
 
-def test_start_is_zero_shot_and_no_weights_means_zs_lp(shared: Path) -> None:
-    f, task = file_and_task(shared, CLAP, "clap")
+def test_start_is_zero_shot_and_no_weights_means_zs_lp() -> None:
+    f, task = file_and_task(CLAP, "clap")
     consts = CLAP.prepare(task)
     start = CLAP.init(task, consts, task.settings, torch.Generator())
     close(

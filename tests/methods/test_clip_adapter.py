@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ ADAPTER = support.method("clip-adapter")
 
 
 @pytest.fixture(scope="module")
-def file(shared: Path) -> dict[str, Any]:
-    return support.fixture(shared, "clip_adapter")
+def file() -> dict[str, Any]:
+    return support.fixture("clip_adapter")
 
 
 def task_of(f: dict[str, Any], **overrides: Any) -> Task:

@@ -25,8 +25,8 @@ def block_of(f: dict[str, Any]) -> Any:
     return MODULE.Blocks(params, "blocks", 1, int(f["num_heads"]), quick_gelu, 1e-5)
 
 
-def test_three_steps_and_the_merge_of_the_reference(shared: Path) -> None:
-    f = fixture(shared, "clip_lora")
+def test_three_steps_and_the_merge_of_the_reference() -> None:
+    f = fixture("clip_lora")
     blocks, r, p = block_of(f), int(f["r"]), float(f["dropout_p"])
     gamma = r**-0.5
     assert gamma == pytest.approx(float(f["scaling"]), rel=1e-12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +34,10 @@ def tower() -> Any:
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_six_steps_of_the_reference(shared: Path, replicas: int) -> None:
-    f = support.fixture(shared, "coop_end")
+def test_six_steps_of_the_reference(replicas: int) -> None:
+    f = support.fixture("coop_end")
     names = tuple(str(n) for n in f["class_names"])
-    backbone = StandIn(text=support.text_tower(shared, "coop_end"), scale=float(f["logit_scale"]))
+    backbone = StandIn(text=support.text_tower("coop_end"), scale=float(f["logit_scale"]))
     task = make_task(
         COOP,
         f["labels"].flatten(),
@@ -69,9 +68,9 @@ def test_six_steps_of_the_reference(shared: Path, replicas: int) -> None:
     close(score(COOP, task, trace.params[-1], batches[0]["image"].x), f["logits_after"])
 
 
-def test_a_run_without_weight_decay_is_noticed(shared: Path) -> None:
-    f = support.fixture(shared, "coop_end")
-    backbone = StandIn(text=support.text_tower(shared, "coop_end"), scale=float(f["logit_scale"]))
+def test_a_run_without_weight_decay_is_noticed() -> None:
+    f = support.fixture("coop_end")
+    backbone = StandIn(text=support.text_tower("coop_end"), scale=float(f["logit_scale"]))
     task = make_task(
         COOP,
         f["labels"].flatten(),

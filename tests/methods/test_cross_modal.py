@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +28,8 @@ def pairs(image_x: Tensor, image_y: Tensor, text_x: Tensor, text_y: Tensor, step
 
 
 @pytest.fixture(scope="module")
-def linear(shared: Path) -> dict[str, Any]:
-    return fixture(shared, "cm_linear")
+def linear() -> dict[str, Any]:
+    return fixture("cm_linear")
 
 
 def linear_task(data: dict[str, Any], name: str = "cross-modal-linear") -> Task:

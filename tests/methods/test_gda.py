@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ precision = sys.modules[type(method("gda")).__module__].precision
 
 
 @pytest.fixture(scope="module")
-def data(shared: Path) -> dict[str, Any]:
-    return fixture(shared, "gda")
+def data() -> dict[str, Any]:
+    return fixture("gda")
 
 
 def test_run_equals_the_reference(data: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,8 @@ step_sizes = sys.modules[type(LP).__module__].step_sizes
 
 
 @pytest.fixture(scope="module")
-def data(shared: Path) -> dict[str, Any]:
-    return fixture(shared, "lp_plus_plus")
+def data() -> dict[str, Any]:
+    return fixture("lp_plus_plus")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from tests.methods.support import StandIn, batch_of, close, drive, make_task, sc
 PROGRAD = support.method("prograd")
 
 
-def file_and_task(shared: Path) -> tuple[dict[str, Any], Task]:
-    f = support.fixture(shared, "prograd_conflict")
-    backbone = StandIn(text=support.text_tower(shared, "prograd_conflict"), scale=float(f["logit_scale"]))
+def file_and_task() -> tuple[dict[str, Any], Task]:
+    f = support.fixture("prograd_conflict")
+    backbone = StandIn(text=support.text_tower("prograd_conflict"), scale=float(f["logit_scale"]))
     names = tuple(str(n) for n in f["class_names"])
     raw_PC = backbone.encode_text([n.replace("_", " ") for n in names])
     labels = torch.arange(5).repeat(16)
@@ -36,8 +35,8 @@ def file_and_task(shared: Path) -> tuple[dict[str, Any], Task]:
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_four_steps_of_the_reference(shared: Path, replicas: int) -> None:
-    f, task = file_and_task(shared)
+def test_four_steps_of_the_reference(replicas: int) -> None:
+    f, task = file_and_task()
     assert task.settings["template"] == str(f["template"])
     consts = PROGRAD.prepare(task)
     close(PROGRAD.init(task, consts, task.settings, torch.Generator())["ctx"], f["ctx_reference_init"], 1e-12)
@@ -69,9 +68,9 @@ def test_four_steps_of_the_reference(shared: Path, replicas: int) -> None:
     close(trace.of("ctx"), f["ctx_steps"])
 
 
-def test_the_last_word_stays_frozen_behind_the_context(shared: Path) -> None:
+def test_the_last_word_stays_frozen_behind_the_context() -> None:
     """ "a type of pet, a photo of a" is 8 words and 9 tokens: the second "a" is no slot."""
-    _, task = file_and_task(shared)
+    _, task = file_and_task()
     tower, prompts = task.backbone.text, PROGRAD.prepare(task)["prompts"]
     a, of = (tower.embed(torch.tensor(tower.tokenize.encode(w)))[0] for w in ("a", "of"))
     start = PROGRAD.init(task, PROGRAD.prepare(task), task.settings, torch.Generator())["ctx"]
@@ -101,11 +100,11 @@ def test_projection(seed: int, lam: float) -> None:
     assert torch.equal(combine(g, torch.zeros_like(h), lam), g)
 
 
-def test_the_engine_projects_each_replica_on_its_own(shared: Path) -> None:
+def test_the_engine_projects_each_replica_on_its_own() -> None:
     """One replica in conflict beside one that is not: the first is projected, the second is not."""
     from bench.train import loop
 
-    f, task = file_and_task(shared)
+    f, task = file_and_task()
     consts, batches = (
         PROGRAD.prepare(task),
         [batch_of(f["image_features"][i], f["labels"][i]) for i in range(4)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +24,8 @@ def head_of(family: str, weight: Tensor, bias: Tensor | None) -> PoolingHead:
     return PoolingHead("vit", 1, {"proj": weight}, lambda p, x: x, vit_tail.project, lambda p, x: x)
 
 
-def prepared(shared: Path, family: str) -> tuple[dict[str, Any], Task, str]:
-    data = fixture(shared, f"prolip_{family}")
+def prepared(family: str) -> tuple[dict[str, Any], Task, str]:
+    data = fixture(f"prolip_{family}")
     head = head_of(family, data["weight_init"], data.get("bias"))
     overrides = {"lr": (float(data["lr"]),), "epochs": int(data["epochs"]), "views": len(data["views"])}
     task = make_task(
@@ -42,8 +41,8 @@ def prepared(shared: Path, family: str) -> tuple[dict[str, Any], Task, str]:
 
 @pytest.mark.parametrize("family", ["rn", "vit"])
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_epochs_equal_the_reference(shared: Path, family: str, replicas: int) -> None:
-    data, task, name = prepared(shared, family)
+def test_epochs_equal_the_reference(family: str, replicas: int) -> None:
+    data, task, name = prepared(family)
     lip = method("prolip")
     consts = lip.prepare(task)
     start = lip.init(task, consts, task.settings, rng.generator(1, "init"))
@@ -60,9 +59,9 @@ def test_epochs_equal_the_reference(shared: Path, family: str, replicas: int) ->
 
 
 @pytest.mark.parametrize("family", ["rn", "vit"])
-def test_the_engine_takes_the_views_in_the_published_order(shared: Path, family: str) -> None:
+def test_the_engine_takes_the_views_in_the_published_order(family: str) -> None:
     """Epoch e uses view e + 1 of the bank, all images in one batch, and the last step is kept."""
-    data, task, name = prepared(shared, family)
+    data, task, name = prepared(family)
     lip = method("prolip")
     consts, recipe = lip.prepare(task), lip.recipe(task.settings, task.facts)
     start = [lip.init(task, consts, task.settings, rng.generator(1, "init"))]

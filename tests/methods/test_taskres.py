@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ TASKRES = support.method("taskres")
 
 
 @pytest.fixture(scope="module")
-def file(shared: Path) -> dict[str, Any]:
-    return support.fixture(shared, "taskres")
+def file() -> dict[str, Any]:
+    return support.fixture("taskres")
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

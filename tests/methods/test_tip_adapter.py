@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from bench.train.loop import Pool
 from tests.methods.support import close, drive, fixture, make_task, method, score
 
 
-def setting(shared: Path, name: str) -> tuple[Method, Task, Recipe, dict[str, Any]]:
+def setting(name: str) -> tuple[Method, Task, Recipe, dict[str, Any]]:
     """The fixture as a task: three stored views stand for the random crops."""
-    f = fixture(shared, "tip")
+    f = fixture("tip")
     m = method(name)
     views = {(POOLED, f"rrc(0.5)#{v}"): x for v, x in enumerate(f["views"])}
     overrides = {
@@ -41,16 +40,16 @@ def setting(shared: Path, name: str) -> tuple[Method, Task, Recipe, dict[str, An
     return m, task, m.recipe(task.settings, task.facts), f
 
 
-def test_cache_and_logits(shared: Path) -> None:
-    m, task, _, f = setting(shared, "tip-adapter")
+def test_cache_and_logits() -> None:
+    m, task, _, f = setting("tip-adapter")
     close(m.prepare(task)["keys_NC"], f["cache_keys"])
     at_start = {"alpha": float(f["alpha"]), "beta": float(f["beta"])}
     close(score(m, task, {}, f["val_features"], **at_start), f["val_logits_tip"])
     close(score(m, task, {}, f["val_features"], **{**at_start, "alpha": 0.0}), f["val_logits_zs"])
 
 
-def test_search(shared: Path) -> None:
-    m, task, recipe, f = setting(shared, "tip-adapter")
+def test_search() -> None:
+    m, task, recipe, f = setting("tip-adapter")
     val = select.Labelled({POOLED: f["val_features"]}, f["val_labels"])
     out = select.fit(m, recipe, task, m.prepare(task), {}, val)
     assert out.values["beta"] == pytest.approx(float(f["best_beta"]), abs=1e-12)
@@ -59,8 +58,8 @@ def test_search(shared: Path) -> None:
     close(score(m, task, {}, f["test_features"], **out.values), f["test_logits_best"])
 
 
-def test_every_point_of_the_search(shared: Path) -> None:
-    m, task, recipe, f = setting(shared, "tip-adapter")
+def test_every_point_of_the_search() -> None:
+    m, task, recipe, f = setting("tip-adapter")
     grid = points(recipe.search)
     accuracy = torch.zeros(len(grid), dtype=torch.float64)
     for positions, lines in m.sweep({}, m.prepare(task), {POOLED: f["val_features"]}, task.settings, grid):
@@ -87,9 +86,9 @@ def test_class_sums_are_the_product(counts: tuple[int, ...], monkeypatch: pytest
         )
 
 
-def test_equal_points_of_the_search_leave_the_first(shared: Path) -> None:
+def test_equal_points_of_the_search_leave_the_first() -> None:
     """Labels that the text alone predicts at every point: all points are equal, in either order."""
-    m, task, recipe, f = setting(shared, "tip-adapter")
+    m, task, recipe, f = setting("tip-adapter")
     consts = {**m.prepare(task), "scale": 1e6}
     y_B = m.logits({}, consts, {POOLED: f["val_features"]}, {"alpha": 0.0, "beta": 1.0}).argmax(-1)
     for grid in (points(recipe.search), points(recipe.search)[::-1]):
@@ -111,8 +110,8 @@ def training_batches(f: dict[str, Any]) -> list[Batch]:
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_training_the_keys(shared: Path, replicas: int) -> None:
-    m, task, _, f = setting(shared, "tip-adapter-f")
+def test_training_the_keys(replicas: int) -> None:
+    m, task, _, f = setting("tip-adapter-f")
     batches = training_batches(f)
     start = m.init(task, m.prepare(task), task.settings, rng.generator(1))
     trace = drive(m, task, batches, start, per_epoch=len(batches) // len(f["F_order"]), replicas=replicas)
@@ -121,19 +120,19 @@ def test_training_the_keys(shared: Path, replicas: int) -> None:
     close(trace.of("keys_NC"), f["F_keys_steps"])
 
 
-def test_zero_epochs_leave_tip_adapter(shared: Path) -> None:
-    m, task, _, f = setting(shared, "tip-adapter-f")
+def test_zero_epochs_leave_tip_adapter() -> None:
+    m, task, _, f = setting("tip-adapter-f")
     params = m.init(task, m.prepare(task), task.settings, rng.generator(1))
     values = {"alpha": 2.0, "beta": 3.0}
-    plain, plain_task, _, _ = setting(shared, "tip-adapter")
+    plain, plain_task, _, _ = setting("tip-adapter")
     close(
         score(m, task, params, f["test_features"], **values),
         score(plain, plain_task, {}, f["test_features"], **values),
     )
 
 
-def test_epochs_are_checked_and_the_last_partial_batch_kept(shared: Path) -> None:
-    m, task, recipe, f = setting(shared, "tip-adapter-f")
+def test_epochs_are_checked_and_the_last_partial_batch_kept() -> None:
+    m, task, recipe, f = setting("tip-adapter-f")
     recipe = replace(recipe, search={}, fixed={})
     x = f["F_views"].flatten(0, 1)
     val = select.Labelled({POOLED: f["val_features"]}, f["val_labels"])

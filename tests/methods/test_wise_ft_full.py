@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,9 +47,9 @@ def tiny_cnn(C: int = 6) -> nn.Module:
     return cnn.eval().requires_grad_(False)
 
 
-def test_head_on_frozen_features_equals_the_reference(shared: Path) -> None:
+def test_head_on_frozen_features_equals_the_reference() -> None:
     """With a weightless tower the method is the reference's linear head: clipping, warm-up, merge."""
-    data = fixture(shared, "wise_original")
+    data = fixture("wise_original")
     wise = method("wise-ft-full")
     overrides = {
         "lr": (float(data["lr"]),),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from bench.recipe import OptimSpec, Schedule
 from bench.train import optim
 from bench.train.optim import bytes_per_parameter, make
 from bench.train.schedule import rates
+from tests.fixtures.references import parity
 
 SHAPES = {"weight": (5, 3), "bias": (5,), "scale": ()}
 SPECS = {
@@ -209,10 +209,9 @@ def test_clipping_is_per_replica_and_global_over_tensors() -> None:
             torch.testing.assert_close(g[r], leaf.grad, rtol=1e-12, atol=0.0)
 
 
-def test_parity_wise_original_training(shared: Path) -> None:
+def test_parity_wise_original_training() -> None:
     """Twelve AdamW steps with warm-up, cosine, clipping: the reference's head, bias and gradient norms."""
-    with np.load(shared / "parity" / "wise_original.npz", allow_pickle=False) as file:
-        data = {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
+    data = {name: torch.from_numpy(array) for name, array in parity("wise_original").items()}
     unit = torch.nn.functional.normalize(data["image_features"].double(), dim=1)
     params = {
         "weight": (data["logit_scale"] * data["text_features"])[None].clone(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +10,14 @@ import torch.nn.functional as F
 from bench.recipe import OptimSpec, Schedule
 from bench.train.optim import make
 from bench.train.schedule import rates
+from tests.fixtures.references import parity
 
 Data = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def tip(shared: Path) -> Data:
-    with np.load(shared / "parity" / "tip.npz", allow_pickle=False) as file:
-        return {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
+def tip() -> Data:
+    return {name: torch.from_numpy(array) for name, array in parity("tip").items()}
 
 
 def train(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +15,7 @@ from hypothesis import strategies as st
 from bench.errors import BenchError
 from bench.recipe import SCHEDULES, Schedule
 from bench.train.schedule import rates
-
-
-def archive(shared: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(shared / "parity" / f"{name}.npz", allow_pickle=False) as file:
-        return dict(file)
+from tests.fixtures.references import parity
 
 
 def test_published_check_values() -> None:
@@ -36,50 +31,50 @@ def test_published_check_values() -> None:
 
 
 @pytest.mark.parametrize("base", ["1e-03", "1e-05"])
-def test_parity_cm_schedule(shared: Path, base: str) -> None:
-    reference = archive(shared, "cm_schedule")
+def test_parity_cm_schedule(base: str) -> None:
+    reference = parity("cm_schedule")
     ours = rates(Schedule("warmup-cosine-cm"), float(base), 12_800)
     np.testing.assert_allclose(ours[reference["steps"]], reference[f"lr_{base}"], rtol=1e-11)
     assert ours.sum() == pytest.approx(float(reference[f"sum_{base}"]), rel=1e-12)
 
 
-def test_parity_cm_linear_is_a_prefix_of_the_full_run(shared: Path) -> None:
+def test_parity_cm_linear_is_a_prefix_of_the_full_run() -> None:
     """A run stopped after 200 of 12,800 steps: ``period`` pins the cosine that a short run would rescale."""
-    reference = archive(shared, "cm_linear")
+    reference = parity("cm_linear")
     ours = rates(Schedule("warmup-cosine-cm", {"period": 12_800}), float(reference["lr"]), 200)
     np.testing.assert_allclose(ours, reference["lr_used"], rtol=1e-11)
 
 
 @pytest.mark.parametrize("epochs", [50, 200])
-def test_parity_dassl_schedule(shared: Path, epochs: int) -> None:
-    reference = archive(shared, "dassl_schedule")
+def test_parity_dassl_schedule(epochs: int) -> None:
+    reference = parity("dassl_schedule")
     schedule = Schedule("dassl", {"warmup_rate": float(reference["warmup_lr"])})
     ours = rates(schedule, float(reference["base_lr"]), epochs * 4, 4).reshape(epochs, 4)
     np.testing.assert_allclose(ours, np.repeat(reference[f"lr_E{epochs}"][:, None], 4, axis=1), rtol=1e-11)
 
 
-def test_parity_taskres_rates(shared: Path) -> None:
-    reference = archive(shared, "taskres")
+def test_parity_taskres_rates() -> None:
+    reference = parity("taskres")
     each = int(reference["batches_per_epoch"])
     ours = rates(Schedule("dassl"), 2e-3, int(reference["max_epoch"]) * each, each)
     np.testing.assert_allclose(ours[:6], reference["lr"], rtol=1e-11)
 
 
-def test_parity_tip_rates(shared: Path) -> None:
-    reference = archive(shared, "tip")
+def test_parity_tip_rates() -> None:
+    reference = parity("tip")
     ours = rates(Schedule("cosine"), float(reference["lr"]), len(reference["F_lr"]))
     np.testing.assert_allclose(ours, reference["F_lr"], rtol=1e-11)
 
 
-def test_parity_clip_lora_rates(shared: Path) -> None:
-    reference = archive(shared, "clip_lora")
+def test_parity_clip_lora_rates() -> None:
+    reference = parity("clip_lora")
     schedule = Schedule("cosine", {"floor": float(reference["eta_min"])})
     ours = rates(schedule, float(reference["lr_base"]), int(reference["total_steps"]))
     np.testing.assert_allclose(ours[:3], reference["lr_used"], rtol=1e-11)
 
 
-def test_parity_wise_original_rates(shared: Path) -> None:
-    reference = archive(shared, "wise_original")
+def test_parity_wise_original_rates() -> None:
+    reference = parity("wise_original")
     np.testing.assert_allclose(
         rates(Schedule("linear-warmup-cosine"), 3e-5, 2000), reference["schedule_lr"], rtol=1e-11
     )
