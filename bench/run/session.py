@@ -46,7 +46,8 @@ def repeatable() -> None:
 class Session:
     """Backbones, features and classifiers of one command, each made once.
 
-    ``report`` hears lines for the user; ``watch`` hears what this process is at.
+    ``report`` hears lines for the user; ``watch`` hears what this process is at. ``sharers``: how many
+    processes use the device, this one too.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Session:
         report: Callable[[str], None],
         workers: int | None = None,
         dense_cache: bool = True,
+        sharers: int = 1,
     ) -> None:
         repeatable()
         self.dense_cache = dense_cache
@@ -67,6 +69,7 @@ class Session:
         self.report = report
         self.watch: Watch = unwatched
         self.workers = workers
+        self.sharers = sharers
         self.guard = Guard()
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
@@ -149,6 +152,14 @@ class Session:
             self.watch(Now(f"looking at the images of {dataset.name}"))
             seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
             return encode(tower, dataset, wanted, self.store, workers=self.workers, progress=progress)
+
+    def release(self, models: bool = True) -> None:
+        """Give the device back what encoding left there; ``models``: and the backbones, which load again."""
+        if models:
+            self._backbones.clear()
+            self._texts.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Let others clear what this session used of the feature store."""

@@ -68,6 +68,7 @@ class Pairs:
     """Two cells at a time, two portions at once; ``fails``: portions of which nothing comes back."""
 
     encodes: bool = True
+    elsewhere: bool = False
     fails: tuple[str, ...] = ()
     out: list[list[str]] = field(default_factory=list)
     most: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,35 @@ def test_workers_take_devices_in_turn() -> None:
 def test_one_worker_for_each_gpu(two_gpus: None) -> None:
     assert devices.pick("auto") == "cuda"
     assert processes.visible("cuda") == ["cuda:0", "cuda:1"]
-    assert [processes.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
-    assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", 100) == 1
+    assert [processes.default_jobs("cuda", [1.0] * parts) for parts in (100, 1)] == [2, 1]
+    assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", [1.0] * 9) == 1
     assert processes.visible("cpu") == ["cpu"]
+
+
+def test_a_worker_shares_its_device_with_others_and_with_the_parent_that_encodes() -> None:
+    assert processes.sharing(["cuda:0"], 2) == [("cuda:0", 3)] * 2
+    assert processes.sharing(["cuda:0", "cuda:1"], 2) == [("cuda:0", 2), ("cuda:1", 1)]
+    assert processes.sharing(["cuda:0", "cuda:1"], 3) == [("cuda:0", 3), ("cuda:1", 1), ("cuda:0", 3)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "seconds", "jobs"),
+    [
+        (2, [10.0] * 24, 2),  # few cells, and much work
+        (2, [0.01] * 1000, 1),  # many cells, and little work
+        (2, [3.0, 3.0], 1),  # a worker's start costs what it would save
+        (2, [240.0], 1),  # nothing goes beside it
+        (2, [240.0, 10.0], 1),  # what goes beside it is too little
+        (8, [60.0] * 3, 3),
+        (8, [60.0] * 100, 4),  # each holds a model
+        (1, [60.0] * 100, 1),
+    ],
+)
+def test_the_number_of_workers_follows_the_work(
+    cores: int, seconds: list[float], jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert processes.default_jobs("cpu", seconds) == jobs
 
 
 def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
