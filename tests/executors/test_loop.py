@@ -167,6 +167,15 @@ def test_workers_that_encode_for_themselves_get_whole_portions() -> None:
     assert [what for what, *_ in run(at, way)] == CELLS and at.outcome.encodes == 0
 
 
+def test_the_device_gets_back_what_encoding_took_where_others_do_the_cells() -> None:
+    """Its memory after every portion, and the model after the last; it is kept where cells are done here."""
+    for elsewhere, expected in ((True, [False, False, True]), (False, [])):
+        at, released = desk(), list[bool]()
+        at.session.release = lambda models, released=released: released.append(models)
+        run(at, Pairs(elsewhere=elsewhere))
+        assert released == expected
+
+
 def test_nothing_begins_after_the_deadline() -> None:
     at, way = desk(), Pairs()
     assert run(at, way, deadline=time.monotonic() - 1) == []
