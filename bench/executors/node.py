@@ -81,9 +81,8 @@ class Node:
             for path in (file, *sorted(file.parent.glob("*.py")))
         }
         if self.worker is None or plugins != self.plugins:
-            torch.set_num_threads(
-                1
-            )  # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to an actor's CPUs
+            # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to an actor's CPUs.
+            torch.set_num_threads(1)
             scratch.clear()
             if self.worker:
                 self.worker.desk.session.close()

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,14 @@ class OnRay:
         for place in self.places:
             if self.waiting and place.actor is None:
                 self._begin(place, self.waiting[0].cells[0].fit.key)
+        if starting := {p.begun: p for p in self.places if p.begun is not None}:
+            for begun in self.ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
+                with suppress(self.ray.exceptions.RayError):  # ``collect`` meets it again
+                    self.ray.get(begun)
+                    starting[begun].begun = None
         while self.waiting:
-            up = [p for p in self.places if p.begun is None and len(p.given) < self._depth()]
+            up = [p for p in self.places if p.actor is not None and p.begun is None]
+            up = [p for p in up if len(p.given) < self._depth()]
             if not up:
                 return
             self._send(min(up, key=lambda p: len(p.given)), self.waiting.popleft())

@@ -181,23 +181,23 @@ class Processes:
 
     def _give(self) -> None:
         """Hand what waits to idle workers; where one has died another begins."""
-        for place in self.places:
-            if self.waiting and not place.given:
-                if place.child is None:
-                    self._begin(place, self.waiting[0].cells[0].fit.key)
-                self._send(place)
+        with self.giving:
+            for place in self.places:
+                if self.waiting and not place.given:
+                    if place.child is None:
+                        self._begin(place, self.waiting[0].cells[0].fit.key)
+                    self._send(place)
 
     def _begin(self, place: _Place, first: str) -> None:
         place.child = Child(serve, self.setup, place.device, place.sharers, first)
         threading.Thread(target=self._listen, args=(place, place.child), daemon=True).start()
 
     def _send(self, place: _Place) -> None:
-        """Give an idle worker the next portion that waits, if there is one."""
-        with self.giving:
-            if self.waiting and place.child:
-                portion = self.waiting.popleft()
-                place.given.append(portion)
-                place.child.send((portion.keys, portion.deadline))
+        """Give an idle worker the next portion that waits, if there is one; ``giving`` is held."""
+        if self.waiting and place.child:
+            portion = self.waiting.popleft()
+            place.given.append(portion)
+            place.child.send((portion.keys, portion.deadline))
 
     def _listen(self, place: _Place, child: Child) -> None:
         """In a thread: take what a worker says when it says it, so that no worker ever waits.
@@ -207,8 +207,9 @@ class Processes:
         try:
             while True:
                 said = child.recv()
-                if said is None or isinstance(said, BenchError):
-                    self._send(place)
+                if said is None or isinstance(said, BenchError):  # a portion ended
+                    with self.giving:
+                        self._send(place)
                 self.said.put((child, said))
         except Died as died:
             self.said.put((child, died))

@@ -119,7 +119,9 @@ class Tasks:
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
 
-    def wait(self, waiting: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def wait(
+        self, waiting: list[Any], num_returns: int, timeout: float | None = None
+    ) -> tuple[list[Any], list[Any]]:
         return waiting[-1:], waiting[:-1]
 
     def get(self, call: Callable[[], Any]) -> Any:
