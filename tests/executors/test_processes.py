@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.executors import processes
+from bench.executors import processes, worker
 from bench.records.types import FitRecord
 from bench.run import devices
+from bench.run.session import Session
 from tests.run.conftest import Bench, of_type
 
 # Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all
@@ -90,6 +93,36 @@ def test_the_number_of_workers_follows_the_work(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     assert processes.default_jobs("cpu", seconds) == jobs
+
+
+def test_a_worker_tells_its_session_how_many_share_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def session(device: str, *rest: Any, **more: Any) -> None:
+        given.update(more, device=device)
+        raise BenchError("that is all")
+
+    monkeypatch.setattr(worker, "Session", session)
+    setup = worker.Setup(SimpleNamespace(), (), "cuda", None, "none", False)  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="that is all"):
+        worker.Worker(setup, "cuda:1", Path(), sharers=3)
+    assert given["device"] == "cuda:1" and given["sharers"] == 3
+
+
+def test_a_session_gives_back_what_encoding_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    session = Session("cpu", tmp_path, print)
+    tower: Any = object()
+    session._backbones["digest", "fp32"] = tower
+    session.release(models=False)
+    assert session._backbones and not emptied, "there is no cache on a processor"
+    session.device = "cuda"
+    session.release(models=False)
+    assert session._backbones and emptied == [1]
+    session.release()
+    assert not session._backbones and emptied == [1, 1]
+    session.close()
 
 
 def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
