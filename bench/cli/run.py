@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.cli.progress import Board
     from bench.executors.loop import Way
     from bench.executors.worker import Setup
+    from bench.plan.rounds import Seconds
     from bench.run.desk import Desk
     from bench.suite import Suite
 
@@ -74,7 +75,7 @@ def run(
         str | None, typer.Option(help="An existing Ray cluster (default: a local one).")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and cells).")
+        int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and work).")
     ] = None,
     join: Annotated[
         bool | None, typer.Option(help="Train a method's seeds and shots together (default: on a GPU).")
@@ -118,7 +119,7 @@ def run(
     from bench.data import limit
     from bench.executors import budget
     from bench.names import canonical
-    from bench.plan import estimate, planner, settings
+    from bench.plan import estimate, planner, rounds, settings
     from bench.plan import why as why_
     from bench.plan.earlier import Earlier
     from bench.plan.request import Request
@@ -200,7 +201,9 @@ def run(
 
     if deadline is not None and time.monotonic() > deadline:  # planning took it all: no cell starts any more
         stop = time.monotonic() + budget.LAST
-    with Board(len(todo), Pace(estimate.cells(earlier, todo)), deadline=deadline) as board:
+    guesses = estimate.cells(earlier, todo)
+    seconds = {key: guess.seconds for key, guess in guesses.items()}
+    with Board(len(todo), Pace(guesses), deadline=deadline) as board:
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
         join = session.device.startswith("cuda") if join is None else join
@@ -220,9 +223,12 @@ def run(
             join=join,
             clock=clock,
         )
-        several = jobs or processes.default_jobs(session.device, len(todo))
+        parts = rounds.apart(todo, not dense_cache, join, seconds)
+        several = jobs or processes.default_jobs(session.device, parts)
+        if several > 1 and not jobs and executor == "local":
+            board.say(f"{several} processes fit side by side; --jobs 1 for one")
         try:
-            way, at_a_time = _way(desk, setup, board, several, executor, ray_address, stop)
+            way, at_a_time = _way(desk, setup, board, several, executor, ray_address, stop, seconds)
             with budget.last_resort(stop, lambda: _give_up(desk, board)):
                 outcome = loop.run(
                     desk,
@@ -309,17 +315,18 @@ def _way(
     executor: str,
     ray_address: str | None,
     stop: float | None,
+    seconds: Seconds,
 ) -> tuple[Way, int]:
     """The way that cells get done, and how many at a time."""
     if executor == "ray":
         from bench.executors.on_ray import OnRay
 
-        on_ray = OnRay(setup, ray_address, board.say, stop)
+        on_ray = OnRay(setup, ray_address, board.say, stop, seconds)
         return on_ray, on_ray.slots
     if jobs > 1:
         from bench.executors.processes import Processes
 
-        return Processes(setup, jobs, board.watch if board.live else None), jobs
+        return Processes(setup, jobs, board.watch if board.live else None, seconds), jobs
     from bench.executors.serial import Serial
 
     return Serial(desk), 1

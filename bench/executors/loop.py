@@ -39,12 +39,14 @@ class Way(Protocol):
     """A way to get portions of cells done.
 
     ``encodes``: whether the loop brings a portion's features into the store before it submits it.
+    ``elsewhere``: whether other processes do the cells, so that this one needs its model to encode alone.
     """
 
     encodes: bool
+    elsewhere: bool
 
     def portions(self, todo: list[Todo]) -> Iterable[list[Todo]]:
-        """What is left to do, in what is submitted at a time."""
+        """What is left to do, in what is submitted at a time; what does it may begin to start."""
 
     def room(self) -> bool:
         """Whether another portion may be submitted now."""
@@ -108,10 +110,10 @@ def run(
 
     def work() -> None:
         nonlocal encoding
+        waiting = deque(way.portions(todo))  # first, so that workers start while this process encodes
         desk.encoder.begin(todo)
         if images is not None:
             images(desk.encoder.lacking(todo) if way.encodes else None)
-        waiting = deque(way.portions(todo))
         while waiting or way.busy():
             while waiting and way.room():
                 if deadline is not None and time.monotonic() > deadline:
@@ -127,6 +129,8 @@ def run(
                     for t, error in encoded.stopped:
                         failed(t, error)
                     portion = encoded.ready
+                    if way.elsewhere:
+                        desk.session.release(models=not waiting)
                 if portion:
                     desk.note(portion)
                     way.submit(portion, deadline)

@@ -1,14 +1,16 @@
 """The Ray executor: groups of cells as tasks on the nodes of a cluster; the driver alone writes records.
 
 A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one
-place. It works in a folder of its own and sends its files back; what came back is recorded at once, so a node
-that dies costs only the tasks it was at, which Ray starts again elsewhere. A task that dies twice is cut into
-its cells, so that one that ends every process costs only itself. Data, plugins and weights are read
-by path and must be there on every node; features come from ``--cache`` where that is a shared path (the
-driver encodes), else every node encodes what it needs. With ``--no-dense-cache``, where each task makes a
-pass over the test images, and with ``--join`` a task is as many such groups of a dataset as leave work for
-every slot. That is the trade-off: fewer passes, and more that trains together, but all that a larger task had
-done is begun again when its node dies, and its files come back, through memory, in one piece.
+place. Each slot of the cluster holds an actor, a process that imports, plans, loads the model and meets its
+GPU once and then does task after task. It works in a folder of its own and sends its files back; what came
+back is recorded at once, so a node that dies costs only the tasks it was at, which an actor elsewhere begins
+again. A task with which two actors died is cut into its cells, so that one that ends every process costs only
+itself. Data, plugins and weights are read by path and must be there on every node; features come from
+``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
+``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as many
+such groups of a dataset as leave work for every slot. That is the trade-off: fewer passes, and more that
+trains together, but all that a larger task had done is begun again when its node dies, and its files come
+back, through memory, in one piece.
 """
 
 from __future__ import annotations
@@ -17,40 +19,61 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
 from bench.executors import scratch
 from bench.executors.loop import Done
-from bench.executors.worker import Setup, Worker
-from bench.files import write_bytes
-from bench.lazy import torch
+from bench.executors.node import Files, Node, Sent, write
+from bench.executors.worker import Setup
 from bench.plan.cells import chain, label
-from bench.plan.rounds import by_shots, gathered, rounds
+from bench.plan.rounds import UNKNOWN, Seconds, by_shots, gathered, halved, rounds
 from bench.plan.todo import Todo
 from bench.records import places
 
-_RETRIES = 1
+_TRIES = 2
+_DEPTH = 2  # tasks of an actor while there are many: it never waits for the driver
 _SEND = 10.0  # seconds that a task has to send back what it had done, when its time is over
-Files = dict[str, bytes]  # path below the results folder -> content
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Cells, when no more of them may start, and which try it is."""
+
+    cells: list[Todo]
+    deadline: float | None
+    attempt: int = 1
 
 
 @dataclass
-class Sent:
-    """What a task sends back."""
+class _Slot:
+    """A place in the cluster: its actor while there is one, what tells that this is up, and its tasks.
 
-    done: Done
-    files: Files
+    ``given``: what each will send, in the order in which the actor does them.
+    """
+
+    actor: Any = None
+    begun: Any = None  # None: it is up
+    given: deque[tuple[Any, _Task]] = field(default_factory=deque)
 
 
-def tasks(todo: list[Todo], streamed: bool, slots: int, join: bool) -> Iterator[list[Todo]]:
-    """The cells of one (seed, dataset, shots), or several where features are ``streamed`` or fits join."""
-    groups = (part for _, together in rounds(todo, join=join) for part in by_shots(together))
-    return gathered(groups, slots) if streamed or join else groups
+def tasks(
+    todo: list[Todo], streamed: bool, slots: int, join: bool, seconds: Seconds = UNKNOWN
+) -> list[list[Todo]]:
+    """The cells of one (seed, dataset, shots), or several where features are ``streamed`` or fits join.
+
+    Where that leaves slots without work they are cut.
+    """
+    groups = [part for _, together in rounds(todo, join=join) for part in by_shots(together)]
+    if streamed or join:
+        return list(gathered(groups, slots, join, seconds))
+    halved(groups, slots, join, seconds)
+    return groups
 
 
 class OnRay:
@@ -58,65 +81,144 @@ class OnRay:
 
     Raises BenchError when Ray is not installed, the cluster cannot be reached, or no task could ever start.
     ``report`` hears where the device that was named is this process's alone. ``stop``: when tasks are
-    stopped (time.monotonic).
+    stopped (time.monotonic). ``seconds``: what cells are expected to take.
     """
 
     def __init__(
-        self, setup: Setup, address: str | None, report: Callable[[str], None], stop: float | None = None
+        self,
+        setup: Setup,
+        address: str | None,
+        report: Callable[[str], None],
+        stop: float | None = None,
+        seconds: Seconds = UNKNOWN,
     ) -> None:
         self.ray = _connected(address)
-        self.running: dict[Any, tuple[list[Todo], float | None]] = {}  # cells, and their deadline
-        self.stopping = stop
+        self.places: list[_Slot] = []
+        self.waiting: deque[_Task] = deque()  # for an actor that has room
+        self.left = 0  # portions that were not submitted
+        self.stopping, self.seconds = stop, seconds
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
-            self.task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work)
+            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+            self.node = self.ray.remote(**options)(Node)
         except BaseException:
             self.end()
             raise
         self.encodes = setup.cache is not None  # else every node encodes what it needs
+        self.elsewhere = True
 
-    def portions(self, todo: list[Todo]) -> Iterator[list[Todo]]:
-        """The cells of each task."""
-        return tasks(todo, not self.setup.dense_cache, self.slots, self.setup.join)
+    def portions(self, todo: list[Todo]) -> list[list[Todo]]:
+        """The cells of each task; as many actors as have work begin."""
+        found = tasks(todo, not self.setup.dense_cache, self.slots, self.setup.join, self.seconds)
+        self.left = len(found)
+        self.places = [_Slot() for _ in found[: self.slots]]
+        for place, portion in zip(self.places, found, strict=False):
+            self._begin(place, portion[0].fit.key)
+        return found
+
+    def _begin(self, place: _Slot, first: str) -> None:
+        place.actor = self.node.remote(self.setup, os.getcwd())
+        place.begun = place.actor.begin.remote(first)
+
+    def _depth(self) -> int:
+        """How many tasks an actor has: one near the end, where another may be idle first."""
+        return _DEPTH if self.left > self.slots else 1
 
     def room(self) -> bool:
-        """Two tasks for each slot: none waits for the driver, and few hold memory before they begin."""
-        return len(self.running) < 2 * self.slots
+        """Whether an actor has room for another task, be it not up yet."""
+        return sum(max(0, self._depth() - len(p.given)) for p in self.places) > len(self.waiting)
 
     def busy(self) -> bool:
         """Whether tasks are out."""
-        return bool(self.running)
+        return bool(self.waiting) or any(place.given for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Send a task, with the records and states that it needs, and the ends of its time as wall time."""
-        known = {} if self.setup.fresh else _known(self.setup.request.results, portion)
-        until = None if deadline is None else time.time() + deadline - time.monotonic()
+        """Send a task, or keep it for the first actor that has room."""
+        self.left -= 1
+        self.waiting.append(_Task(portion, deadline))
+        self._give()
+
+    def _give(self) -> None:
+        """Send what waits to actors that have room; where one has died another begins."""
+        for place in self.places:
+            if self.waiting and place.actor is None:
+                self._begin(place, self.waiting[0].cells[0].fit.key)
+        if starting := {p.begun: p for p in self.places if p.begun is not None}:
+            for begun in self.ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
+                with suppress(self.ray.exceptions.RayError):  # ``collect`` meets it again
+                    self.ray.get(begun)
+                    starting[begun].begun = None
+        while self.waiting:
+            up = [p for p in self.places if p.actor is not None and p.begun is None]
+            up = [p for p in up if len(p.given) < self._depth()]
+            if not up:
+                return
+            self._send(min(up, key=lambda p: len(p.given)), self.waiting.popleft())
+
+    def _send(self, place: _Slot, task: _Task) -> None:
+        """With the records and states that its cells need, and the ends of its time as wall time."""
+        known = {} if self.setup.fresh else _known(self.setup.request.results, task.cells)
+        until = None if task.deadline is None else time.time() + task.deadline - time.monotonic()
         stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
-        keys = frozenset(t.fit.key for t in portion)
-        task = self.task.remote(self.setup, os.getcwd(), keys, known, until, stop)
-        self.running[task] = portion, deadline
+        keys = frozenset(t.fit.key for t in task.cells)
+        place.given.append((place.actor.do.remote(keys, known, until, stop), task))
 
     def collect(self) -> Iterator[Done]:
-        """Wait for the first task, and write what it sends."""
-        (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
-        portion, deadline = self.running.pop(ready)
-        if done := self._sent(ready, portion):
-            yield done
-        else:
-            for t in portion:
-                self.submit([t], deadline)
+        """Wait for the first task, and write what it sends; where an actor died its task begins again."""
+        while self.busy():
+            self._give()
+            waited = {p.begun: p for p in self.places if p.begun is not None}
+            waited |= {p.given[0][0]: p for p in self.places if p.given}
+            (ready, *_), _ = self.ray.wait(list(waited), num_returns=1)
+            place = waited[ready]
+            if place.begun is None:
+                yield self._ended(place)
+                return
+            try:
+                self.ray.get(ready)
+                place.begun = None
+            except self.ray.exceptions.RayError as error:  # it died as it began
+                yield self._lost(place, self.waiting.popleft() if self.waiting else None, error)
+                return
 
-    def _sent(self, task: Any, portion: list[Todo]) -> Done | None:
-        """What a task that has ended sends, written; None where it died and its cells may be tried alone."""
+    def _ended(self, place: _Slot) -> Done:
+        """What became of the task that an actor was at."""
+        reference, task = place.given.popleft()
+        said = self._sent(reference, task)
+        return said if isinstance(said, Done) else self._lost(place, task, said)
+
+    def _sent(self, reference: Any, task: _Task) -> Done | Exception:
+        """What a task that has ended sends, written; the error where its actor died."""
         try:
-            sent: Sent = self.ray.get(task)
+            sent: Sent = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            reason = _failed(error)
+            return Done(failed=[(t, reason) for t in task.cells])
         except self.ray.exceptions.RayError as error:
-            if len(portion) > 1 and not isinstance(error, self.ray.exceptions.RayTaskError):
-                return None
-            reason = _reason(self.ray, error)
-            return Done(failed=[(t, reason) for t in portion])
-        _write(self.setup.request.results, sent.files)
+            return error  # type: ignore[no-any-return]
+        write(self.setup.request.results, sent.files)
         return sent.done
+
+    def _lost(self, place: _Slot, task: _Task | None, error: Exception) -> Done:
+        """An actor died: the task that it was at is tried once more, then in its cells, each twice.
+
+        What it had not begun goes to others as it is.
+        """
+        self.ray.kill(place.actor)  # where it is but out of reach, nothing else may start on its processor
+        self.waiting.extendleft(other for _, other in reversed(place.given))
+        place.actor = place.begun = None
+        place.given.clear()
+        if task is None:
+            return Done()
+        if task.attempt < _TRIES:
+            self.waiting.appendleft(replace(task, attempt=task.attempt + 1))
+        elif len(task.cells) > 1:
+            self.waiting.extend(_Task([t], task.deadline) for t in task.cells)
+        else:
+            reason = BenchError(f"its Ray task ended {_TRIES} times: {str(error).splitlines()[-1]}")
+            reason.__cause__ = error
+            return Done(failed=[(t, reason) for t in task.cells])
+        return Done()
 
     def finish(self) -> Iterator[Done]:
         """Tasks finish what they are given by themselves."""
@@ -125,34 +227,35 @@ class OnRay:
     def stop(self) -> Done:
         """Tasks have stopped themselves and sent what they had done; others are cancelled at the end."""
         done = Done()
-        if not self.running:
-            return done
-        ready, stopped = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        for task in ready:
-            portion, _ = self.running[task]
-            if sent := self._sent(task, portion):
-                done.add(sent)
-                del self.running[task]
-            else:
-                stopped.append(task)
-        firsts = [self.running[task][0][0].fit for task in stopped]
-        done.outcome.stopped |= {fit.key: f"the Ray task of {label(fit)}" for fit in firsts}
+        for place in self.places:
+            while place.given:
+                reference, task = place.given[0]
+                ready, _ = self.ray.wait([reference], num_returns=1, timeout=0)
+                said = self._sent(reference, task) if ready else None
+                if not isinstance(said, Done):
+                    first = task.cells[0].fit
+                    done.outcome.stopped[first.key] = f"the Ray task of {label(first)}"
+                    break
+                done.add(said)
+                place.given.popleft()
         return done
 
     def end(self) -> None:
-        """Cancel what is out, and leave the cluster."""
-        for reference in self.running:
-            self.ray.cancel(reference, force=True)
-        self.ray.shutdown()
-        scratch.clear()
+        """End the actors and what they are at, and leave the cluster."""
+        try:
+            for place in self.places:
+                if place.actor is not None:
+                    self.ray.kill(place.actor)
+        finally:
+            self.ray.shutdown()
+            scratch.clear()
 
 
 def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[Setup, int, int]:
     """The setup for tasks, the GPUs of each, and how many the cluster runs at a time.
 
-    A task with a GPU sees that one only, as cuda:0, whatever it is to the driver; Ray starts a new process
-    for each, since CUDA keeps to the devices that a process saw first. Raises BenchError where no task could
-    ever start.
+    An actor with a GPU sees that one only, as cuda:0, whatever it is to the driver. Raises BenchError where
+    no task could ever start.
     """
     device, _, number = setup.device.partition(":")
     gpus = int(device == "cuda")
@@ -166,14 +269,11 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
     return replace(setup, device=device), gpus, slots
 
 
-def _reason(ray: Any, error: Exception) -> Exception:
-    """Why the cells of a task fail: an error that another try would meet again, or one death too many."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause
-        said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
-        reason = BenchError(f"on a node of the cluster: {said}")
-    else:
-        reason = BenchError(f"its Ray task ended {_RETRIES + 1} times: {str(error).splitlines()[-1]}")
+def _failed(error: Any) -> Exception:
+    """Why the cells of a task fail where it raised: another try would meet the same error."""
+    cause = error.cause
+    said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
+    reason = BenchError(f"on a node of the cluster: {said}")
     reason.__cause__ = error  # its text holds the traceback of the node
     return reason
 
@@ -215,53 +315,3 @@ def _known(results: Path, group: list[Todo]) -> Files:
                 if part.is_file():
                     files[str(part.relative_to(results))] = part.read_bytes()
     return files
-
-
-def _write(results: Path, files: Files) -> None:
-    """States and predictions first: a record is what makes them count."""
-    for name in sorted(files, key=lambda name: name.endswith(".json")):
-        write_bytes(results / name, files[name])
-
-
-_node: dict[str, Any] = {}  # of this process, where it does tasks
-
-
-def _work(
-    setup: Setup,
-    where: str,
-    keys: frozenset[str],
-    known: Files,
-    until: float | None,
-    stop: float | None = None,
-) -> Sent:
-    """Runs in a Ray worker: the cells with these fit keys, in a folder that only this process sees.
-
-    ``where`` is the driver's working directory, which relative paths are meant from; no cell starts after
-    ``until`` and none runs after ``stop`` (time.time).
-    """
-    with suppress(FileNotFoundError):
-        os.chdir(where)
-    if _node.get("setup") != setup:
-        _prepare(setup)
-    folder: Path = _node["folder"]
-    worker: Worker = _node["worker"]
-    with scratch.own(folder):
-        _write(folder, known)
-        done, since = Done(), time.monotonic() - time.time()
-        ends = [None if end is None else end + since for end in (until, stop)]
-        worker.do(keys, ends[0], done.add, ends[1])
-        files = {
-            str(path.relative_to(folder)): path.read_bytes()
-            for part in ("runs", "states")
-            for path in sorted((folder / part).rglob("*"))
-            if path.is_file()
-        }
-    return Sent(done, {name: content for name, content in files.items() if known.get(name) != content})
-
-
-def _prepare(setup: Setup) -> None:
-    """Once in every worker process: a worker with results in a folder of its own, one thread for one CPU."""
-    torch.set_num_threads(1)  # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to a task's CPUs
-    scratch.clear()
-    folder = scratch.path()
-    _node.update(setup=setup, folder=folder, worker=Worker(setup, setup.device, folder))

@@ -18,7 +18,7 @@ from bench.run.outcome import Ended, Outcome, Progress
 class Serial:
     """A round at a time: one seed of one dataset, or with ``join`` all seeds of it."""
 
-    encodes = True
+    encodes, elsewhere = True, False
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Worker:
     """Does portions of a plan, which is a function of the request; its messages go back with them.
 
     ``watch`` hears what it is at in words; ``begins`` hears before the keys of the cells that it begins.
+    ``sharers``: how many processes are on its device.
     """
 
     def __init__(
@@ -51,15 +53,31 @@ class Worker:
         results: Path,
         watch: Watch = unwatched,
         begins: Callable[[frozenset[str]], None] = lambda keys: None,
+        sharers: int = 1,
     ) -> None:
         self.fresh, self.messages = setup.fresh, list[str]()
         repeatable()  # before the threads of a plugin begin
         registry = with_plugins(setup.plugins)
-        session = Session(device, setup.cache, self.messages.append, workers=0, dense_cache=setup.dense_cache)
+        session = Session(
+            device,
+            setup.cache,
+            self.messages.append,
+            workers=0,
+            dense_cache=setup.dense_cache,
+            sharers=sharers,
+        )
         session.watch = watch
         self.desk = Desk(session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock)
         self.desk.begins = begins
         self.plan = planner.make(replace(setup.request, results=results), registry)
+
+    def load(self, key: str) -> None:
+        """Load the backbone of a fit, before its cells come."""
+        for fit in self.plan.fits:
+            if fit.key == key:
+                with suppress(Exception):  # its cells meet it again, and record it
+                    self.desk.session.backbone(fit.backbone)
+                return
 
     def do(
         self,

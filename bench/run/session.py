@@ -162,6 +162,14 @@ class Session:
             seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
             return encode(tower, dataset, wanted, self.store, workers=self.workers, progress=progress)
 
+    def release(self, models: bool = True) -> None:
+        """Give the device back what encoding left there; ``models``: and the backbones, which load again."""
+        if models:
+            self._backbones.clear()
+            self._texts.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
     def close(self) -> None:
         """Let others clear what this session used of the feature store."""
         self.store.close()

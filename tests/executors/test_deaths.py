@@ -48,9 +48,10 @@ def way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], processe
     class Child:
         script: Script
         portions: list[list[str]] = []
+        started: list[tuple[Any, ...]] = []
 
-        def __init__(self, target: Any, setup: Any, device: str) -> None:
-            self.heard: list[Said] = []
+        def __init__(self, target: Any, setup: Any, *more: Any) -> None:
+            Child.started.append(more)
 
         def send(self, what: tuple[frozenset[str], float | None]) -> None:
             Child.portions.append(sorted(what[0]))
@@ -64,13 +65,13 @@ def way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], processe
 
     def make(script: Script) -> processes.Processes:
         nonlocal made
-        Child.script, Child.portions = staticmethod(script), []  # type: ignore[assignment]
+        Child.script, Child.portions, Child.started = staticmethod(script), [], []  # type: ignore[assignment]
         monkeypatch.setattr(processes, "Child", Child)
-        monkeypatch.setattr(processes.Processes, "_listen", lambda self, child: None)
+        monkeypatch.setattr(processes.Processes, "_listen", lambda *_: None)
         monkeypatch.setattr(processes, "label", lambda fit: fit.key)
         setup: Any = SimpleNamespace(dense_cache=True, join=False, device="cpu")
         made = processes.Processes(setup, 2)
-        made.sent = Child.portions
+        made.sent, made.started = Child.portions, Child.started
         return made
 
     yield make
@@ -96,7 +97,7 @@ def test_the_cell_that_a_worker_dies_at_fails_after_its_second_try_alone(way: An
         two = way(serving(lambda key, keys: key == "b", code))
         two.submit([cell("a"), cell("b"), cell("c")], None)
         two.submit([cell("d"), cell("e")], None)
-        assert not two.room()
+        assert two.room(), "for what is encoded ahead"
         ended, failed = done(two)
         assert ended == ["a", "c", "d", "e"]
         told = f"its worker process died twice at this cell ({why}): {mend}"

@@ -68,6 +68,7 @@ class Pairs:
     """Two cells at a time, two portions at once; ``fails``: portions of which nothing comes back."""
 
     encodes: bool = True
+    elsewhere: bool = False
     fails: tuple[str, ...] = ()
     out: list[list[str]] = field(default_factory=list)
     most: int = 0
@@ -164,6 +165,15 @@ def test_what_stops_or_is_lost_is_said_and_costs_nothing_else() -> None:
 def test_workers_that_encode_for_themselves_get_whole_portions() -> None:
     at, way = desk(stops=("cell 0",)), Pairs(encodes=False)
     assert [what for what, *_ in run(at, way)] == CELLS and at.outcome.encodes == 0
+
+
+def test_the_device_gets_back_what_encoding_took_where_others_do_the_cells() -> None:
+    """Its memory after every portion, and the model after the last; it is kept where cells are done here."""
+    for elsewhere, expected in ((True, [False, False, True]), (False, [])):
+        at, released = desk(), list[bool]()
+        at.session.release = lambda models, released=released: released.append(models)
+        run(at, Pairs(elsewhere=elsewhere))
+        assert released == expected
 
 
 def test_nothing_begins_after_the_deadline() -> None:

@@ -1,15 +1,13 @@
-"""``--executor ray``: the same records from a cluster, also when a node dies under its tasks."""
+"""``--executor ray`` with a stand-in for Ray: the same records, also when an actor dies under its task."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import signal
 import sys
-import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,39 +18,18 @@ import pytest
 
 from bench.errors import BenchError
 from bench.executors import on_ray, worker
-from bench.records.types import EvaluationRecord, Failure, FitRecord
+from bench.executors.node import Node, Sent
+from bench.records.types import EvaluationRecord, Failure
 from bench.run import onepass
 from bench.run.session import Session
+from tests.executors.on_ray_parts import FOUR, GRID, PLAIN, local, temporary
 from tests.run.conftest import Bench, of_type, records
 
-HAVE = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAVE, reason="needs Ray: pip install 'fewshot-clip-bench[ray]'")
-FOUR = ("--methods", "zero-shot,tip-adapter-f,safe,safe-a")
-GRID = (*FOUR, "--shots", "2,3", "--seeds", "1,2", "--set", "safe.steps=6", "--set", "safe.check_every=2")
-MEMORY = 80 << 20
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the local executor's records of GRID lie: the first test that needs them makes them, the others
-    find them.
-    """
-    return tmp_path_factory.mktemp("local")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where tasks put their folders."""
-    folder = tmp_path_factory.mktemp("tasks")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tempfile, "tempdir", str(folder))
-        patched.setenv("TMPDIR", str(folder))
-        patched.setenv("RAY_TMPDIR", "/tmp")  # the paths of its sockets may not be long
-        yield folder
+__all__ = ["local", "temporary"]
 
 
 class Tasks:
-    """A stand-in for Ray that runs a task in this process when its result is asked for."""
+    """A stand-in for Ray whose actors live in this process; a call runs when its result is asked for."""
 
     class exceptions:
         RayError = type("RayError", (Exception,), {})
@@ -61,40 +38,54 @@ class Tasks:
     def __init__(self, **resources: float) -> None:
         self.resources = resources
         self.options: dict[str, Any] = {}
+        self.actors: list[Node] = []
         self.sent: list[tuple[Any, ...]] = []
+        self.killed: list[Any] = []
 
     def remote(self, **options: Any) -> Any:
         self.options = options
-        return lambda work: type("Task", (), {"remote": staticmethod(functools.partial(self.send, work))})
+        return lambda cls: SimpleNamespace(remote=functools.partial(self.actor, cls))
 
-    def send(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    def actor(self, cls: type[Node], *arguments: Any) -> Any:
+        self.actors.append(made := cls(*arguments))
+        calls = {"begin": made.begin, "do": functools.partial(self.called, made)}
+        methods = {
+            name: SimpleNamespace(remote=functools.partial(functools.partial, call))
+            for name, call in calls.items()
+        }
+        return SimpleNamespace(**methods)
+
+    def called(self, actor: Node, *arguments: Any) -> Any:
         self.sent.append(arguments)
-        return functools.partial(work, *arguments)
+        return actor.do(*arguments)
 
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
 
-    def wait(self, waiting: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def wait(
+        self, waiting: list[Any], num_returns: int, timeout: float | None = None
+    ) -> tuple[list[Any], list[Any]]:
         return waiting[-1:], waiting[:-1]
 
-    def get(self, task: Callable[[], Any]) -> Any:
+    def get(self, call: Callable[[], Any]) -> Any:
         try:
-            return task()
+            return call()
         except Exception as error:
             raised = self.exceptions.RayTaskError("what the node printed")
             raised.cause = error
             raise raised from error
 
-    def cancel(self, task: Any, force: bool) -> None: ...
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor)
+
     def shutdown(self) -> None: ...
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Tasks:
     tasks = Tasks(CPU=2.0)
     monkeypatch.setattr(on_ray, "_connected", lambda address: tasks)
-    yield tasks
-    on_ray._node.clear()
+    return tasks
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +133,11 @@ def test_a_task_that_failed_is_told_when_the_time_is_over(
     whole = stand_in.get
     monkeypatch.setattr(stand_in, "get", lambda task: dies() if task is dies else whole(task))
     monkeypatch.setattr(stand_in, "wait", lambda tasks, **_: (tasks, []))
-    way.running = {fails: ([a], None), dies: ([b, c], None)}  # type: ignore[dict-item]
+    first, second = on_ray._Task([a], None), on_ray._Task([b, c], None)  # type: ignore[list-item]
+    way.places = [on_ray._Slot(1, None, deque([(fails, first), (dies, second)]))]
     done = way.stop()
     assert [(t, str(error)) for t, error in done.failed] == [(a, "on a node of the cluster: no such GPU")]
-    assert [*done.outcome.stopped.values()] == ["the Ray task of b"] and list(way.running) == [dies]
+    assert [*done.outcome.stopped.values()] == ["the Ray task of b"] and len(way.places[0].given) == 1
 
 
 def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
@@ -161,6 +153,7 @@ def test_tasks_in_this_process_make_the_records(
     done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert done.exit_code == 0, done.output
     assert len(stand_in.sent) == 5, "one task for each seed and number of shots, one for what needs neither"
+    assert len(stand_in.actors) == 2 == len(stand_in.killed), "one for each slot, which ends with the run"
     assert records(tmp_path) == records(local)
     states = {p.name: p.read_bytes() for p in (local / "states").iterdir()}
     assert states == {p.name: p.read_bytes() for p in (tmp_path / "states").iterdir()}
@@ -215,9 +208,10 @@ def test_tasks_heed_the_time_budget(bench: Bench, tmp_path: Path, stand_in: Task
     *task, until, stop = stand_in.sent[-1]
     assert 0 < until - time.time() < 600
     assert stop - until == pytest.approx(60 - on_ray._SEND, abs=1), "a tenth more, and time to send it"
-    late = on_ray._work(*task, time.time() - 1)
+    actor = stand_in.actors[-1]
+    late = actor.do(*task, time.time() - 1)
     assert late.done.outcome.out_of_time and not late.done.ended and not late.files
-    assert on_ray._work(*task, until).done.ended
+    assert actor.do(*task, until).done.ended
 
 
 def test_a_task_that_dies_is_cut_into_its_cells(
@@ -252,6 +246,48 @@ def test_a_task_that_dies_is_cut_into_its_cells(
     assert [r.cell.method for r in of_type(tmp_path, EvaluationRecord)] == ["tip-adapter"] * 2
 
 
+def test_a_death_costs_its_task_one_try_and_others_nothing(
+    bench: Bench, tmp_path: Path, stand_in: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited behind it goes on elsewhere."""
+    stand_in.resources["CPU"] = 1
+    whole, calls = stand_in.get, []
+
+    def get(call: Any) -> Any:
+        calls.append(call.func)
+        if len(calls) == 2:  # the first call made the worker
+            raise Tasks.exceptions.RayError("The actor died.")
+        return whole(call)
+
+    monkeypatch.setattr(stand_in, "get", get)
+    words = ("--methods", "tip-adapter", "--seeds", "1,2,3,4", "--results", tmp_path)
+    done = bench("run", *words, "--executor", "ray")
+    assert done.exit_code == 0, done.output
+    assert len(stand_in.actors) == 2 == len(stand_in.killed) and len(stand_in.sent) == 4
+    assert len(of_type(tmp_path, EvaluationRecord)) == 4 and not of_type(tmp_path, Failure)
+
+
+def test_an_actor_notices_a_plugin_that_was_edited_between_tasks(
+    bench: Bench, tmp_path: Path, stand_in: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin, results = tmp_path / "plain.py", tmp_path / "results"
+    plugin.write_text(PLAIN)
+    stand_in.resources["CPU"] = 1
+    done, original = [], Node.do
+
+    def do(self: Node, *arguments: Any) -> Sent:
+        sent = original(self, *arguments)
+        done.append(plugin.write_text(PLAIN.replace("W_KC", "W_KC * 2")))
+        return sent
+
+    monkeypatch.setattr(Node, "do", do)
+    words = ("--methods", "plain", "--plugin", plugin, "--seeds", "1,2", "--results", results)
+    ended = bench("run", *words, "--executor", "ray")
+    assert ended.exit_code == 1 and len(done) == 1
+    assert "a plugin or a dataset was changed during the run; run again" in ended.output
+    assert len(of_type(results, EvaluationRecord)) == 1 == len(of_type(results, Failure))
+
+
 @pytest.fixture
 def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if ``--device cuda:1`` were asked for on a machine of two GPUs; the tasks' processes have none."""
@@ -266,8 +302,8 @@ def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
     stand_in.resources["GPU"] = 2
     done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert (stand_in.options["num_cpus"], stand_in.options["num_gpus"]) == (1, 1)
-    assert {setup.device for setup, *_ in stand_in.sent} == {"cuda"}, (
-        "the number counts GPUs that a task does not see"
+    assert {actor.setup.device for actor in stand_in.actors} == {"cuda"}, (
+        "the number counts GPUs that an actor does not see"
     )
     assert done.output.count("--device cuda:1: what this process does itself") == 1
     # An error of the task itself reaches the user as it is, and the records of all its cells.
@@ -284,100 +320,4 @@ def test_a_cluster_without_what_a_task_needs_is_an_error(
 ) -> None:
     done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
     assert done.exit_code == 1 and "offers no GPU: start its nodes with --num-gpus" in str(done.exception)
-    assert not stand_in.sent
-
-
-@pytest.fixture(scope="module")
-def cluster(cache: Path, temporary: Path) -> Iterator[Any]:
-    """A head without processors, so that tasks run on the worker nodes that ``nodes`` adds."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("OMP_NUM_THREADS", "1")
-        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is there already decides for itself
-        patched.setenv("BENCH_CACHE", str(cache))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY})
-        yield made
-        made.shutdown()
-
-
-def nodes(cluster: Any, *sizes: int) -> tuple[tuple[str, ...], list[Any]]:
-    """The options for a run on worker nodes with these numbers of processors, and the nodes; those that fit
-    are kept.
-    """
-    lacking, found = list(sizes), []
-    for node in list(cluster.worker_nodes):
-        if (size := node._ray_params.num_cpus) in lacking:
-            lacking.remove(size)
-            found.append(node)
-        else:
-            cluster.remove_node(node)
-    found += [cluster.add_node(num_cpus=size, object_store_memory=MEMORY) for size in lacking]
-    return ("--executor", "ray", "--ray-address", cluster.address), found
-
-
-@needs_ray
-@pytest.mark.slow
-def test_joined_fits_give_the_same_tables_on_one_worker_and_two(
-    bench: Bench, tmp_path: Path, cluster: Any, temporary: Path
-) -> None:
-    wanted = tmp_path / "local"
-    assert bench("run", *GRID, "--join", "--results", wanted, "--jobs", "1").exit_code == 0
-    table = bench("table", "--results", wanted, "--format", "md").stdout
-    for sizes in ((1,), (1, 1)):
-        results = tmp_path / str(len(sizes))
-        done = bench("run", *GRID, "--join", "--results", results, *nodes(cluster, *sizes)[0])
-        assert done.exit_code == 0, done.output
-        assert len(sizes) > 1 or records(results) == records(wanted), "one worker joins what one process does"
-        assert bench("table", "--results", results, "--format", "md").stdout == table and "SAFE-A" in table
-        joined = {
-            name: [len(r.budget.joined) for r in of_type(results, FitRecord) if r.cell.method == name]
-            for name in ("safe", "tip-adapter-f")
-        }
-        shots = 2 if len(sizes) == 1 else 1  # a task for each slot holds both, or one
-        assert joined == {"safe": [2 * shots] * 4, "tip-adapter-f": [2] * 4}, "two seeds"
-    assert not list(temporary.glob("bench-ray-*"))
-
-
-@needs_ray
-@pytest.mark.slow
-def test_four_workers_share_few_passes_and_give_the_same_records(
-    bench: Bench, tmp_path: Path, local: Path, cluster: Any
-) -> None:
-    assert bench("run", *GRID, "--results", local).exit_code == 0
-    streamed = (*GRID, "--results", tmp_path, "--no-dense-cache", "--cache", tmp_path / "features")
-    done = bench("run", *streamed, *nodes(cluster, 1, 3)[0])
-    assert done.exit_code == 0, done.output
-    assert records(tmp_path) == records(local)
-    shares = {r.seconds for r in of_type(tmp_path, EvaluationRecord) if r.cell.method in ("safe", "safe-a")}
-    assert len(shares) == 3, "all that a pass serves has an equal share of its seconds"
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_killed_node_loses_no_finished_cell(
-    bench: Bench, tmp_path: Path, local: Path, cluster: Any, temporary: Path
-) -> None:
-    assert bench("run", *GRID, "--results", local).exit_code == 0
-    seen: dict[Path, int] = {}
-    options, (first, _) = nodes(cluster, 1, 1)
-
-    def kill() -> None:
-        """When the first records are there, one of two nodes dies, at its next task."""
-        while not list((tmp_path / "runs").rglob("*.json")):
-            time.sleep(0.05)
-        seen.update({p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.json")})
-        cluster.remove_node(first, allow_graceful=False)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    done = bench("run", *GRID, "--results", tmp_path, *options)
-    thread.join(60)
-    assert done.exit_code == 0, done.output
-    assert seen and len(seen) < len(list((tmp_path / "runs").rglob("*.json"))), (
-        "the node died while there was work left"
-    )
-    assert all(p.stat().st_mtime_ns == at for p, at in seen.items()), "finished cells stay as they were"
-    assert records(tmp_path) == records(local)
-    assert not of_type(tmp_path, Failure)
-    assert not list(temporary.glob("bench-ray-*")), "what the dead node's task left is removed"
+    assert not stand_in.sent and not stand_in.actors

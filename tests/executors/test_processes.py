@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.executors import processes
+from bench.executors import processes, worker
 from bench.records.types import FitRecord
 from bench.run import devices
+from bench.run.session import Session
 from tests.run.conftest import Bench, of_type
 
 # Works only when as many processes as ``WORKERS`` are at it at the same time, so that no worker can take all
@@ -60,9 +64,65 @@ def test_workers_take_devices_in_turn() -> None:
 def test_one_worker_for_each_gpu(two_gpus: None) -> None:
     assert devices.pick("auto") == "cuda"
     assert processes.visible("cuda") == ["cuda:0", "cuda:1"]
-    assert [processes.default_jobs("cuda", cells) for cells in (100, 1)] == [2, 1]
-    assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", 100) == 1
+    assert [processes.default_jobs("cuda", [1.0] * parts) for parts in (100, 1)] == [2, 1]
+    assert processes.visible("cuda:1") == ["cuda:1"] and processes.default_jobs("cuda:1", [1.0] * 9) == 1
     assert processes.visible("cpu") == ["cpu"]
+
+
+def test_a_worker_shares_its_device_with_others_and_with_the_parent_that_encodes() -> None:
+    assert processes.sharing(["cuda:0"], 2) == [("cuda:0", 3)] * 2
+    assert processes.sharing(["cuda:0", "cuda:1"], 2) == [("cuda:0", 2), ("cuda:1", 1)]
+    assert processes.sharing(["cuda:0", "cuda:1"], 3) == [("cuda:0", 3), ("cuda:1", 1), ("cuda:0", 3)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "seconds", "jobs"),
+    [
+        (2, [10.0] * 24, 2),  # few cells, and much work
+        (2, [0.01] * 1000, 1),  # many cells, and little work
+        (2, [3.0, 3.0], 1),  # a worker's start costs what it would save
+        (2, [240.0], 1),  # nothing goes beside it
+        (2, [240.0, 10.0], 1),  # what goes beside it is too little
+        (8, [60.0] * 3, 3),
+        (8, [60.0] * 100, 4),  # each holds a model
+        (1, [60.0] * 100, 1),
+    ],
+)
+def test_the_number_of_workers_follows_the_work(
+    cores: int, seconds: list[float], jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert processes.default_jobs("cpu", seconds) == jobs
+
+
+def test_a_worker_tells_its_session_how_many_share_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def session(device: str, *rest: Any, **more: Any) -> None:
+        given.update(more, device=device)
+        raise BenchError("that is all")
+
+    monkeypatch.setattr(worker, "Session", session)
+    setup = worker.Setup(SimpleNamespace(), (), "cuda", None, "none", False)  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="that is all"):
+        worker.Worker(setup, "cuda:1", Path(), sharers=3)
+    assert given["device"] == "cuda:1" and given["sharers"] == 3
+
+
+def test_a_session_gives_back_what_encoding_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    session = Session("cpu", tmp_path, print)
+    tower: Any = object()
+    session._backbones["digest", "fp32"] = tower
+    session.release(models=False)
+    assert session._backbones and not emptied, "there is no cache on a processor"
+    session.device = "cuda"
+    session.release(models=False)
+    assert session._backbones and emptied == [1]
+    session.release()
+    assert not session._backbones and emptied == [1, 1]
+    session.close()
 
 
 def test_a_device_that_is_not_there_is_one_line(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:

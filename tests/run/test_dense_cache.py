@@ -131,8 +131,10 @@ def test_datasets_are_shared_out_whole_unless_workers_would_idle() -> None:
         """In plan order: seed by seed."""
         made = [(f"d{d}", seed) for seed in range(seeds) for d in range(datasets)]
         fits = [
-            SimpleNamespace(cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name, digest=name))
-            for name, seed in made
+            SimpleNamespace(
+                cell=SimpleNamespace(seed=seed), dataset=SimpleNamespace(name=name, digest=name), key=str(i)
+            )
+            for i, (name, seed) in enumerate(made)
         ]
         return [SimpleNamespace(fit=one, late=False) for one in fits]
 

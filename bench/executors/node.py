@@ -1,0 +1,92 @@
+"""What an actor of a Ray cluster is: one worker for task after task, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.executors import scratch
+from bench.executors.loop import Done
+from bench.executors.worker import Setup, Worker
+from bench.files import Stamp, stamp_if_there, write_bytes
+from bench.lazy import torch
+
+Files = dict[str, bytes]  # path below the results folder -> content
+
+
+@dataclass
+class Sent:
+    """What a task sends back."""
+
+    done: Done
+    files: Files
+
+
+def write(results: Path, files: Files) -> None:
+    """Bring files below ``results``, states and predictions first: a record is what makes them count."""
+    for name in sorted(files, key=lambda name: name.endswith(".json")):
+        write_bytes(results / name, files[name])
+
+
+class Node:
+    """A worker for task after task, with results in a folder that only this process sees.
+
+    ``where`` is the driver's working directory, which relative paths are meant from.
+    """
+
+    def __init__(self, setup: Setup, where: str) -> None:
+        with suppress(FileNotFoundError):
+            os.chdir(where)
+        self.setup, self.folder = setup, scratch.path()
+        self.worker: Worker | None = None
+        self.plugins: dict[Path, Stamp | None] = {}  # as they were when the worker was made
+
+    def begin(self, first: str) -> int:
+        """Make the worker and load the backbone of the fit with that key; the process's id."""
+        with suppress(Exception):  # the first task meets it again, and says why
+            self._worker().load(first)
+        return os.getpid()
+
+    def do(self, keys: frozenset[str], known: Files, until: float | None, stop: float | None = None) -> Sent:
+        """Do the cells with these fit keys, of which no records but ``known`` are there.
+
+        None starts after ``until`` and none runs after ``stop`` (time.time).
+        """
+        worker, folder = self._worker(), self.folder
+        with scratch.own(folder):
+            write(folder, known)
+            done, since = Done(), time.monotonic() - time.time()
+            ends = [None if end is None else end + since for end in (until, stop)]
+            worker.do(keys, ends[0], done.add, ends[1])
+            files = {
+                str(path.relative_to(folder)): path.read_bytes()
+                for part in ("runs", "states")
+                for path in sorted((folder / part).rglob("*"))
+                if path.is_file()
+            }
+        return Sent(done, {name: content for name, content in files.items() if known.get(name) != content})
+
+    def _worker(self) -> Worker:
+        """The worker, with one thread for one CPU.
+
+        It is made anew, with a plan of its own, where a plugin was edited: its keys are others then, and the
+        worker refuses what the driver asks for.
+        """
+        plugins = {
+            path: stamp_if_there(path)
+            for file in self.setup.plugins
+            for path in (file, *sorted(file.parent.glob("*.py")))
+        }
+        if self.worker is None or plugins != self.plugins:
+            # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to an actor's CPUs.
+            torch.set_num_threads(1)
+            scratch.clear()
+            if self.worker:
+                self.worker.desk.session.close()
+            self.worker = None
+            self.worker = Worker(self.setup, self.setup.device, self.folder)
+            self.plugins = plugins
+        return self.worker
