@@ -31,7 +31,7 @@ from bench.files import write_bytes
 from bench.lazy import torch
 from bench.plan.cells import chain, label
 from bench.plan.rounds import by_shots, gathered, rounds
-from bench.plan.todo import Todo
+from bench.plan.todo import Fresh, Todo, left
 from bench.records import places
 
 _RETRIES = 1
@@ -89,7 +89,7 @@ class OnRay:
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
         """Send a task, with the records and states that it needs, and the ends of its time as wall time."""
-        known = {} if self.setup.fresh else _known(self.setup.request.results, portion)
+        known = _known(self.setup.request.results, portion, self.setup.fresh)
         until = None if deadline is None else time.time() + deadline - time.monotonic()
         stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
         keys = frozenset(t.fit.key for t in portion)
@@ -202,14 +202,22 @@ def _connected(address: str | None) -> Any:
     return ray
 
 
-def _known(results: Path, group: list[Todo]) -> Files:
-    """The records and states that are there already of the group's fits and of those they read."""
+def _known(results: Path, group: list[Todo], fresh: Fresh = False) -> Files:
+    """The records and states that are there already of the group's fits and of those they read.
+
+    ``fresh``: which records do not count.
+    """
     files: Files = {}
     for fit in {f.key: f for t in group for f in chain(t.fit)}.values():
+        anew = left(fit, fresh) if fresh else None
+        if anew is not None and anew.stored is None:
+            continue
         for path in (places.fit_path(fit.where, fit.key), places.state_path(results, fit.key)):
             if path.is_file():
                 files[str(path.relative_to(results))] = path.read_bytes()
         for e in fit.evaluations:
+            if anew is not None and e in anew.evaluations:
+                continue
             path = places.evaluation_path(fit.where, fit.key, e.key)
             for part in (path, path.with_suffix(".npz")):
                 if part.is_file():

@@ -103,7 +103,6 @@ def _kind(cell: Cell) -> Kind:
     return cell.backbone, cell.method, cell.shots
 
 
-def least(todo: list[Todo]) -> tuple[float, cost.Device]:
-    """Seconds that fitting takes at the least by the cost model, on this processor, which is measured now."""
-    device = cost.this_processor()
-    return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None), device
+def least(todo: list[Todo], device: cost.Device) -> float:
+    """Seconds that fitting takes at the least on a device, by the cost model."""
+    return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None)
