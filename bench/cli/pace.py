@@ -98,7 +98,7 @@ class Pace:
     def learnt(self) -> Learnt | None:
         """Once, as soon as enough cells are done: how far off what the user was told is, where it is far."""
         known = sum(map(len, self.seen.values()))
-        if self.expected is None or known < _KNOWN or self.guessed < _LEARNT * self.total:
+        if self.expected is None or not self.left or known < _KNOWN or self.guessed < _LEARNT * self.total:
             return None
         told, self.expected = self.expected, None
         left = self._cells()

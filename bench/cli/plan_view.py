@@ -11,6 +11,7 @@ from bench.cli.codes import Code
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
     from bench.plan.cells import Plan
+    from bench.plan.cost import Device
     from bench.plan.earlier import Earlier
     from bench.plan.todo import Fresh, Todo
     from bench.records.conditions import Conditions
@@ -22,11 +23,12 @@ _SHOWN = 12  # blocked and failed cells printed one by one
 
 def show(
     plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, device: str, dense_cache: bool = True
-) -> float | None:
+) -> tuple[float | None, Device | None]:
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate.
 
-    ``device``: where the run would be, as ``--device`` names it, but not ``auto``. Returns the
-    seconds of the estimate, all processes together; None where nothing is to do.
+    ``device``: where the run would be, as ``--device`` names it, but not ``auto``. Returns the seconds of the
+    estimate, all processes together, None where nothing is to do, and the limits of the device where these
+    were measured.
     """
     from bench.cli import reading
     from bench.plan import estimate
@@ -36,10 +38,10 @@ def show(
 
     fits = Counter(t.fit.cell.method for t in todo)
     expected: float | None = None
-    others = ", ".join(
-        f"{n} of them on {on}" for on, n in sorted(elsewhere(plan, todo, device.partition(":")[0]).items())
-    )
-    done = f"{complete} done ({others})" if others else f"{complete} done"
+    roof: Device | None = None
+    others = elsewhere(plan, todo, device.partition(":")[0])
+    recorded = ", ".join(f"{n} of them on {on}" for on, n in sorted(others.items()))
+    done = f"{complete} done" + (f" ({recorded})" if recorded else "")
     say.echo(
         f"plan: {len(todo)} cells to do, {done}, {len(plan.blocked)} blocked; "
         f"records in {earlier.results / 'runs'}"
@@ -48,9 +50,9 @@ def show(
         say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
         say.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
-        seconds = expected = estimate.seconds(earlier, todo)
-        if seconds is not None:
-            say.echo(f"  estimate from earlier records: {duration(seconds)} without encoding")
+        expected = estimate.seconds(earlier, todo)
+        if expected is not None:
+            say.echo(f"  estimate from earlier records: {duration(expected)} without encoding")
         else:
             roof = limits.of(device)
             expected = estimate.least(todo, roof)
@@ -113,7 +115,7 @@ def show(
         say.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
         say.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
-    return expected
+    return expected, roof
 
 
 def _size(count: int) -> str:

@@ -180,7 +180,7 @@ def run(
     if todo:
         store.require_present(results)
     earlier = Earlier(results)
-    expected = plan_view.show(
+    expected, roof = plan_view.show(
         planned, todo, complete, earlier, kind if device == "auto" else device, dense_cache
     )
     plan_view.show_bad(bad)
@@ -199,7 +199,7 @@ def run(
 
     if deadline is not None and time.monotonic() > deadline:  # planning took it all: no cell starts any more
         stop = time.monotonic() + budget.LAST
-    with Board(len(todo), Pace(estimate.cells(earlier, todo), expected), deadline=deadline) as board:
+    with Board(len(todo), Pace(estimate.cells(earlier, todo, roof), expected), deadline=deadline) as board:
         board.watch(Now("loading PyTorch"))
         from bench.executors import loop, processes
         from bench.executors.worker import Setup

@@ -10,7 +10,7 @@ import numpy as np
 from bench.plan.cells import Evaluation, Plan, Planned, chain
 from bench.records import places, states, store
 from bench.records.codec import checksum_of
-from bench.records.types import EvaluationRecord, FitRecord
+from bench.records.types import FitRecord, Record
 from bench.records.whole import Bad
 
 # Which records do not count: with True all of them, with the name of a kind of device ("cpu", "cuda") those
@@ -81,7 +81,7 @@ def recorded(fit: Planned, bad: list[Bad] | None = None, fresh: Fresh = False) -
     return record if kind(record) == fresh and all(below) else None
 
 
-def kind(record: FitRecord | EvaluationRecord) -> str:
+def kind(record: Record) -> str:
     """The kind of device that a record was made on: ``cpu`` or ``cuda``."""
     return record.provenance.device.partition(":")[0]
 

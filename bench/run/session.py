@@ -38,7 +38,9 @@ def repeatable() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    # As `use_deterministic_algorithms(True)`, which imports torch's compiler: seconds in every process.
+    # As `use_deterministic_algorithms(True)`, which imports torch's compiler, to tell it: seconds in every
+    # process. The compiler reads the variable, should a method import it.
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     torch.set_deterministic_debug_mode("error")
     # Nothing here reads memory that it has not written; filling every fresh tensor costs a kernel each.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -94,7 +94,8 @@ def test_lines_of_a_pipe(capsys: Any) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "encoding emoji: 0 of 8,100 images  (0:00)"
     assert lines[1] == "encoding emoji: 1,300 of 8,100 images, 130 a second  (0:10)"
-    assert len(lines) == 1 + 6 + 1
+    assert len(lines) == 1 + 6 + 1 + 1
+    assert lines[-2].startswith("fitting safe emoji  (1:02")
     # three more of eight seconds, and two of a tenth of a second by their guess
     assert lines[-1] == "[1/6] safe emoji  (1:10, about 0:24 left)"
 
