@@ -28,7 +28,7 @@ print("loaded", loaded, "torch" in sys.modules, state)
 def _run(code: str, tmp_path: Path) -> str:
     env = os.environ | {"BENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240, env=env
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=900, env=env
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
