@@ -235,7 +235,7 @@ class _Outline(TorchFunctionMode):
         """What ``func`` gives, of the same shape where it is one of these."""
         if func is torch.randn and torch.device((kwargs or {}).get("device") or "cpu").type == "meta":
             return torch.empty(*args, **(kwargs or {}))
-        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        tensor: Any = args[0] if args else (kwargs or {}).get("tensor")
         if func in _FILLED and tensor.is_meta:
             return tensor
         if func in _SCALED and tensor.is_meta and isinstance(args[-1], float):
