@@ -258,7 +258,10 @@ def _torch() -> dict[str, _Part]:
         )
 
     def modes_back(old: tuple[Any, ...]) -> None:
-        torch.use_deterministic_algorithms(old[0], warn_only=old[1])
+        if "torch._inductor" in sys.modules:
+            torch.use_deterministic_algorithms(old[0], warn_only=old[1])
+        else:  # what that does but for importing torch's compiler, which takes seconds
+            torch.set_deterministic_debug_mode(("warn" if old[1] else "error") if old[0] else "default")
         torch.utils.deterministic.fill_uninitialized_memory = old[2]
         torch.backends.cuda.matmul.allow_tf32 = old[3]
         torch.backends.cudnn.allow_tf32 = old[4]

@@ -5,23 +5,42 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from statistics import mean
 
 from bench.plan.estimate import Guess, Kind
 
 _ENOUGH = 0.01  # the share of all guessed work from which what it took says how long the rest will take
+_KNOWN, _LEARNT = 3, 0.05  # cells, and their share of all guessed work, that tell how far off the estimate is
+_FAR, _MATTERS = 3.0, 30.0  # how far off is worth a line: as a factor, and in seconds
 _TRUST = 0.05  # the share of all guessed work that the guesses themselves count for, beside what was seen
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What ``cells`` cells, which took ``spent`` seconds, say of all, against what the user was ``told``.
+
+    ``whole``: seconds of all cells, of which ``left`` are left; the former of all processes together.
+    """
+
+    cells: int
+    spent: float
+    whole: float
+    told: float
+    left: float
 
 
 class Pace:
     """Hears what is done and judges what is left; it says nothing before it has something to judge by.
 
-    ``guesses``: what each cell that is left will take, by fit key. ``images`` and ``jobs``: as of ``begin``.
+    ``guesses``: what each cell that is left will take, by fit key. ``expected``: the seconds of
+    them all that the user was told, without encoding, if any. ``images`` and ``jobs``: as of ``begin``.
     """
 
     def __init__(
         self,
         guesses: Mapping[str, Guess],
+        expected: float | None = None,
         images: int | None = 0,
         jobs: int = 1,
         clock: Callable[[], float] = time.monotonic,
@@ -29,7 +48,9 @@ class Pace:
         self.left, self.images, self.jobs, self.clock = dict(guesses), images, jobs, clock
         self.total = sum(g.seconds for g in guesses.values())
         self.recorded = bool(guesses) and all(g.recorded for g in guesses.values())
+        self.expected = expected
         self.guessed = self.spent = 0.0  # of the cells that told their seconds
+        self.untold = 0.0  # the guessed seconds of the others that are done
         self.seen: dict[Kind, list[float]] = defaultdict(list)  # their seconds
         self.now = (0, 0.0)  # of the stage that encodes: images done, and when
         self.encoded, self.encoding = 0, 0.0  # images after the first batch of each stage, and their seconds
@@ -54,7 +75,9 @@ class Pace:
     def cell(self, key: str, seconds: float | None) -> None:
         """A cell is done; None where its time says nothing of others."""
         guess = self.left.pop(key, None)
-        if guess is not None and seconds is not None:
+        if guess is not None and seconds is None:
+            self.untold += guess.seconds
+        elif guess is not None and seconds is not None:
             self.guessed += guess.seconds
             self.spent += seconds
             self.seen[guess.kind].append(seconds)
@@ -70,9 +93,27 @@ class Pace:
             return None
         if self.left and not self.recorded and self.guessed < _ENOUGH * self.total:
             return None
+        return (self.images / rate if rate else 0.0) + self._cells() / self.jobs
+
+    def learnt(self) -> Learnt | None:
+        """Once, as soon as enough cells are done: how far off what the user was told is, where it is far."""
+        known = sum(map(len, self.seen.values()))
+        if self.expected is None or not self.left or known < _KNOWN or self.guessed < _LEARNT * self.total:
+            return None
+        told, self.expected = self.expected, None
+        left = self._cells()
+        whole = self.spent + self.untold * self._scale() + left
+        far = max(whole, told) >= _FAR * max(min(whole, told), 1e-9) and abs(whole - told) >= _MATTERS
+        return Learnt(known, self.spent, whole, told, left / self.jobs) if far else None
+
+    def _scale(self) -> float:
+        """How much longer cells take than guessed."""
         trust = _TRUST * self.total
-        scale = (self.spent + trust) / (self.guessed + trust) if self.guessed + trust else 1.0
-        cells = sum(
+        return (self.spent + trust) / (self.guessed + trust) if self.guessed + trust else 1.0
+
+    def _cells(self) -> float:
+        """Seconds of the cells that are left, one after the other."""
+        scale = self._scale()
+        return sum(
             mean(self.seen[g.kind]) if g.kind in self.seen else g.seconds * scale for g in self.left.values()
         )
-        return (self.images / rate if rate else 0.0) + cells / self.jobs

@@ -11,8 +11,9 @@ from bench.cli.codes import Code
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
     from bench.plan.cells import Plan
+    from bench.plan.cost import Device
     from bench.plan.earlier import Earlier
-    from bench.plan.todo import Todo
+    from bench.plan.todo import Fresh, Todo
     from bench.records.conditions import Conditions
     from bench.records.whole import Bad
     from bench.run.outcome import Outcome
@@ -20,31 +21,47 @@ if TYPE_CHECKING:
 _SHOWN = 12  # blocked and failed cells printed one by one
 
 
-def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_cache: bool = True) -> None:
-    """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate."""
+def show(
+    plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, device: str, dense_cache: bool = True
+) -> tuple[float | None, Device | None]:
+    """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate.
+
+    ``device``: where the run would be, as ``--device`` names it, but not ``auto``. Returns the seconds of the
+    estimate, all processes together, None where nothing is to do, and the limits of the device where these
+    were measured.
+    """
     from bench.cli import reading
     from bench.plan import estimate
     from bench.plan.cells import chain
-    from bench.plan.why import drifted, shadowed
+    from bench.plan.why import drifted, elsewhere, shadowed
+    from bench.run import limits
 
     fits = Counter(t.fit.cell.method for t in todo)
+    expected: float | None = None
+    roof: Device | None = None
+    others = elsewhere(plan, todo, device.partition(":")[0])
+    recorded = ", ".join(f"{n} of them on {on}" for on, n in sorted(others.items()))
+    done = f"{complete} done" + (f" ({recorded})" if recorded else "")
     say.echo(
-        f"plan: {len(todo)} cells to do, {complete} done, {len(plan.blocked)} blocked; "
+        f"plan: {len(todo)} cells to do, {done}, {len(plan.blocked)} blocked; "
         f"records in {earlier.results / 'runs'}"
     )
     if todo:
         say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
         say.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
-        seconds = estimate.seconds(earlier, todo)
-        if seconds is not None:
-            say.echo(f"  estimate from earlier records: {_duration(seconds)} without encoding")
+        expected = estimate.seconds(earlier, todo)
+        if expected is not None:
+            say.echo(f"  estimate from earlier records: {duration(expected)} without encoding")
         else:
-            least, device = estimate.least(todo)
+            roof = limits.of(device)
+            expected = estimate.least(todo, roof)
             say.echo(
-                f"  no records to judge from; the cost model says at least {_duration(least)} "
+                "  no records to judge from; "
+                f"the cost model says at least {duration(expected)} "
                 "of training without encoding "
-                f"at this processor's {device.flops / 1e9:.0f} GFLOP/s and {device.bytes / 1e9:.0f} GB/s"
+                f"at the {roof.flops / 1e9:,.0f} GFLOP/s and {roof.bytes / 1e9:,.0f} GB/s "
+                f"of {roof.name}, measured now"
             )
     read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
     datasets = {d.digest: d for d in read}.values()
@@ -98,13 +115,14 @@ def show(plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, dense_ca
         say.secho(f"  blocked: {blocked.method} on {blocked.dataset}: {blocked.reason}", fg="yellow")
     if len(plan.blocked) > _SHOWN:
         say.secho(f"  and {len(plan.blocked) - _SHOWN} more blocked", fg="yellow")
+    return expected, roof
 
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds" if seconds >= 2 else "a second"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
@@ -117,11 +135,11 @@ def embedded(spec: DatasetSpec) -> bool:
     return READERS.get(spec.reader, "").startswith("bench.pocket.")
 
 
-def show_why(plan: Plan, todo: list[Todo], earlier: Earlier) -> None:
+def show_why(plan: Plan, todo: list[Todo], earlier: Earlier, fresh: Fresh) -> None:
     """One line for each cell to do, saying why, and one for each drifted method."""
     from bench.plan.why import drifted, reasons
 
-    for line in (*reasons(todo, earlier), *drifted(plan)):
+    for line in (*reasons(todo, earlier, fresh), *drifted(plan)):
         say.echo(f"  {line}")
 
 

@@ -10,7 +10,8 @@ from rich.table import Column
 from rich.text import Text
 
 from bench.cli.live import Live, Said
-from bench.cli.pace import Pace
+from bench.cli.pace import Learnt, Pace
+from bench.cli.plan_view import duration
 from bench.run.outcome import Ended, Now
 
 _EVERY, _AT_MOST = 10.0, 60.0  # seconds between lines of one stage: at least, and where it is slow at most
@@ -42,12 +43,16 @@ class Board(Live):
         )
         self.pace, self.deadline = pace, deadline
         self.line = ("", 0.0, 0)  # the last line of a stage: which, when, and how many images it said
+        self.ended = False  # whether a cell is done: before, every stage has a line
         self.end: float | None = None  # when the run will be done, by the clock
 
     def watch(self, now: Now) -> None:
         """What the run is at; where that is images, their number and rate."""
         if not now.total:
             self._judge(now.what)
+            if now.what and not (self.live or self.ended or now.what == self.line[0]):
+                self.line = now.what, self.clock(), 0
+                self.say(f"{now.what}  ({self._times()})")
             return
         self.pace.image(now.done)
         rate = self.pace.rate()
@@ -65,11 +70,14 @@ class Board(Live):
     def advance(self, cell: Ended, done: int, total: int) -> None:
         """One more cell is complete."""
         self.pace.cell(cell.key, cell.seconds)
+        self.ended = True
         self._judge(cell.said)
         if self.live:
             self.progress.update(self.bar, advance=1)
         else:
             self.say(f"[{done}/{total}] {cell.said}  ({self._times()})")
+        if learnt := self.pace.learnt():
+            self.say(_said(learnt))
 
     def left(self) -> str:
         """The time left in words, empty before there is something to judge by."""
@@ -86,6 +94,15 @@ class Board(Live):
 
     def _times(self) -> str:
         return ", ".join(filter(None, [clock_text(self.clock() - self.began), self.left()]))
+
+
+def _said(learnt: Learnt) -> str:
+    """What the first cells say of the plan's estimate, in words."""
+    return (
+        f"the first {learnt.cells} cells took {duration(learnt.spent)}: fitting and evaluating take about "
+        f"{duration(learnt.whole)}, {learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
+        f"about {duration(learnt.left)} of it left"
+    )
 
 
 class _Left(ProgressColumn):

@@ -97,6 +97,9 @@ def run(
         bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
+    fresh_device: Annotated[
+        bool, typer.Option("--fresh-device", help="Run again what was recorded on another kind of device.")
+    ] = False,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Go on without classes of your own folders that cannot be used."),
@@ -116,6 +119,7 @@ def run(
     from bench.cli import asked, options, plan_view
     from bench.cli.codes import Code
     from bench.cli.options import names, numbers
+    from bench.cli.steps import Steps
     from bench.data import limit
     from bench.executors import budget
     from bench.names import canonical
@@ -123,9 +127,10 @@ def run(
     from bench.plan import why as why_
     from bench.plan.earlier import Earlier
     from bench.plan.request import Request
-    from bench.plan.todo import remaining
+    from bench.plan.todo import Fresh, remaining
     from bench.records import store
     from bench.records.whole import Bad
+    from bench.run import devices
     from bench.suite import load
 
     deadline, stop = budget.ends(time_budget, time.monotonic())
@@ -175,50 +180,58 @@ def run(
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())
-    planned = _in_time(stop, lambda: planner.make(request, registry))
+    with Steps("planning") as steps:
+        planned = _in_time(stop, lambda: planner.make(request, registry, steps.soon))
     bad: list[Bad] = []
-    todo, complete = remaining(planned, fresh, bad)
+    kind = devices.kind(device)
+    anew: Fresh = fresh or (fresh_device and kind)
+    todo, complete = remaining(planned, anew, bad)
     if todo:
         store.require_present(results)
     earlier = Earlier(results)
-    plan_view.show(planned, todo, complete, earlier, dense_cache)
+    expected, roof = plan_view.show(
+        planned, todo, complete, earlier, kind if device == "auto" else device, dense_cache
+    )
     plan_view.show_bad(bad)
     if targets and not any(fit.dataset.spec.targets for fit in planned.fits):
         say.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
     if dry_run:
         if why:
-            plan_view.show_why(planned, todo, earlier)
+            plan_view.show_why(planned, todo, earlier, anew)
         raise typer.Exit(Code.GOOD)
     if not todo:
         raise typer.Exit(plan_view.show_idle(planned, complete))
 
     from bench.cli.pace import Pace
     from bench.cli.progress import Board
-    from bench.executors import loop, processes
-    from bench.executors.worker import Setup
-    from bench.run.desk import Desk
-    from bench.run.session import Session
+    from bench.run.outcome import Now
 
     if deadline is not None and time.monotonic() > deadline:  # planning took it all: no cell starts any more
         stop = time.monotonic() + budget.LAST
-    guesses = estimate.cells(earlier, todo)
+    guesses = estimate.cells(earlier, todo, roof)
     seconds = {key: guess.seconds for key, guess in guesses.items()}
-    with Board(len(todo), Pace(guesses), deadline=deadline) as board:
+    with Board(len(todo), Pace(guesses, expected), deadline=deadline) as board:
+        board.watch(Now("loading PyTorch"))
+        from bench.executors import loop, processes
+        from bench.executors.worker import Setup
+        from bench.run.desk import Desk
+        from bench.run.session import Session
+
         session = Session(device, cache, board.say, workers, dense_cache)
         session.watch = board.watch
         join = session.device.startswith("cuda") if join is None else join
         session.store.tidy()
         store.tidy(results)
         clock = store.Clock.of(results, earlier.last)
-        before = why_.before(planned, earlier, fresh)
-        desk = Desk(session, registry, results, keep_states, fresh, join, clock)
+        before = why_.before(planned, earlier, anew)
+        desk = Desk(session, registry, results, keep_states, anew, join, clock)
         setup = Setup(
             request=replace(request, contents=planned.contents),
             plugins=tuple(plugin or ()),
             device=session.device,
             cache=cache,
             keep_states=keep_states,
-            fresh=fresh,
+            fresh=anew,
             dense_cache=dense_cache,
             join=join,
             clock=clock,

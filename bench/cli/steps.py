@@ -28,6 +28,13 @@ class Steps(Live):
             self.said = self.clock()
             self.say(f"{self.name}: {what} [{done}/{total}]  ({self.said - self.began:.0f} s)")
 
+    def soon(self, what: str, done: int, total: int) -> None:
+        """As ``count``, and the first step has its line, so that something is said from the beginning."""
+        if done == 0:
+            self.step(what, done, total)
+        else:
+            self.count(what, done, total)
+
     def count(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` small steps are done: a line every ten seconds, none of what is soon over."""
         if self.live or self.clock() - self.said >= _EVERY:

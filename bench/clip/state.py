@@ -14,8 +14,9 @@ from warnings import catch_warnings
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from bench.clip import weights
+from bench.clip import deferred, weights
 from bench.clip.download import network
 from bench.clip.spec import BackboneSpec
 from bench.errors import BenchError
@@ -28,6 +29,8 @@ _BYTE_PAIRS = 49408  # tokens of OpenAI's vocabulary
 _GLOBAL = re.compile(r"GLOBAL (\S+)")  # what a pickle wants to call, as torch names it
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _EIGHTHS = {torch.float8_e4m3fn, torch.float8_e5m2}
+_SCALED = (Tensor.mul, Tensor.div, Tensor.__mul__, Tensor.__truediv__, Tensor.__rmul__)
+_FILLED = (Tensor.normal_, torch.nn.init.normal_, Tensor.triu_)
 _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
@@ -172,8 +175,7 @@ def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = Fal
 
 
 def _published(weights_hash: str) -> bool:
-    from open_clip import pretrained
-
+    pretrained = deferred.open_clip().pretrained
     urls = (
         pretrained.get_pretrained_url(m, "openai") for m in pretrained.list_pretrained_models_by_tag("openai")
     )
@@ -198,6 +200,7 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
 
     On the device "meta" it takes no memory. Raises BenchError for a description that cannot be built here.
     """
+    deferred.open_clip()
     from open_clip import coca_model, model
 
     config = deepcopy(spec.config)
@@ -209,7 +212,7 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
     if config["text_cfg"].get("hf_model_name"):
         config["text_cfg"]["hf_model_pretrained"] = False
     try:  # some text towers are described by files of the hub's cache
-        with network(False), torch.device(device):
+        with network(False), _Outline(), torch.device(device):
             return kind(**(config | {"quick_gelu": spec.quick_gelu}))
     except Exception as error:  # whatever the constructors say to sizes that do not go together
         reason = _reason(error)
@@ -218,6 +221,26 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
                 f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
             ) from error
         raise BenchError(f"{spec.file}: cannot build the architecture {spec.arch} ({reason})") from error
+
+
+class _Outline(TorchFunctionMode):
+    """On the device "meta": what constructors fill tensors with, or scale them by, changes nothing there.
+
+    torch's own way to that imports its compiler and SymPy, seconds in every process that loads a model.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What ``func`` gives, of the same shape where it is one of these."""
+        if func is torch.randn and torch.device((kwargs or {}).get("device") or "cpu").type == "meta":
+            return torch.empty(*args, **(kwargs or {}))
+        tensor: Any = args[0] if args else (kwargs or {}).get("tensor")
+        if func in _FILLED and tensor.is_meta:
+            return tensor
+        if func in _SCALED and tensor.is_meta and isinstance(args[-1], float):
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        return func(*args, **(kwargs or {}))
 
 
 def _refuse_unregistered(name: str, spec: BackboneSpec) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.clip import deferred
 from bench.clip.blocks import Activation, block, norm, quick_gelu
 from bench.clip.spec import BackboneSpec, unlike_clip
 from bench.errors import BenchError
@@ -98,9 +99,7 @@ def end_of_text(ids_PL: Tensor) -> Tensor:
 @cache
 def bpe_tokenizer(context_length: int) -> Any:
     """OpenAI's byte-pair tokeniser from open_clip."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer(context_length=context_length)
+    return deferred.open_clip().SimpleTokenizer(context_length=context_length)
 
 
 def is_causal(config: dict[str, Any]) -> bool:

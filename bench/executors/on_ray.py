@@ -33,7 +33,7 @@ from bench.executors.node import Files, Node, Sent, write
 from bench.executors.worker import Setup
 from bench.plan.cells import chain, label
 from bench.plan.rounds import UNKNOWN, Seconds, by_shots, gathered, halved, rounds
-from bench.plan.todo import Todo
+from bench.plan.todo import Fresh, Todo, left
 from bench.records import places
 
 _TRIES = 2
@@ -157,7 +157,7 @@ class OnRay:
 
     def _send(self, place: _Slot, task: _Task) -> None:
         """With the records and states that its cells need, and the ends of its time as wall time."""
-        known = {} if self.setup.fresh else _known(self.setup.request.results, task.cells)
+        known = _known(self.setup.request.results, task.cells, self.setup.fresh)
         until = None if task.deadline is None else time.time() + task.deadline - time.monotonic()
         stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
         keys = frozenset(t.fit.key for t in task.cells)
@@ -302,14 +302,22 @@ def _connected(address: str | None) -> Any:
     return ray
 
 
-def _known(results: Path, group: list[Todo]) -> Files:
-    """The records and states that are there already of the group's fits and of those they read."""
+def _known(results: Path, group: list[Todo], fresh: Fresh = False) -> Files:
+    """The records and states that are there already of the group's fits and of those they read.
+
+    ``fresh``: which records do not count.
+    """
     files: Files = {}
     for fit in {f.key: f for t in group for f in chain(t.fit)}.values():
+        anew = left(fit, fresh) if fresh else None
+        if anew is not None and anew.stored is None:
+            continue
         for path in (places.fit_path(fit.where, fit.key), places.state_path(results, fit.key)):
             if path.is_file():
                 files[str(path.relative_to(results))] = path.read_bytes()
         for e in fit.evaluations:
+            if anew is not None and e in anew.evaluations:
+                continue
             path = places.evaluation_path(fit.where, fit.key, e.key)
             for part in (path, path.with_suffix(".npz")):
                 if part.is_file():

@@ -13,7 +13,7 @@ from bench.executors.loop import Done
 from bench.plan import planner
 from bench.plan.cells import Plan, label
 from bench.plan.request import Request
-from bench.plan.todo import left
+from bench.plan.todo import Fresh, left
 from bench.records.store import Clock
 from bench.registry import with_plugins
 from bench.run.desk import Desk
@@ -33,7 +33,7 @@ class Setup:
     device: str
     cache: Path | None
     keep_states: str
-    fresh: bool
+    fresh: Fresh
     dense_cache: bool = True
     join: bool = False
     clock: Clock | None = None

@@ -73,11 +73,11 @@ def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
     return sum(g.seconds for g in guesses) if guesses and all(g.recorded for g in guesses) else None
 
 
-def cells(earlier: Earlier, todo: list[Todo]) -> Mapping[str, Guess]:
+def cells(earlier: Earlier, todo: list[Todo], device: cost.Device | None = None) -> Mapping[str, Guess]:
     """By fit key what each cell will take: its fit, if it has yet to be made, and its evaluations.
 
-    By the median of earlier records of its kind; without any, by the cost model for a usual processor, which
-    is for comparing cells with each other.
+    By the median of earlier records of its kind; without any, by the cost model for ``device``, or else for a
+    usual processor, which is for comparing cells with each other.
     """
     fits: dict[Kind, list[float]] = defaultdict(list)
     evaluations: dict[Kind, list[float]] = defaultdict(list)
@@ -92,7 +92,7 @@ def cells(earlier: Earlier, todo: list[Todo]) -> Mapping[str, Guess]:
         seconds = median(evaluations.get(kind, [_EVALUATION])) * len(t.evaluations)
         recorded = not t.evaluations or kind in evaluations
         if t.stored is None:
-            model = _USUAL.seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
+            model = (device or _USUAL).seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
             seconds += median(fits[kind]) if kind in fits else model
             recorded = recorded and kind in fits
         guesses[t.fit.key] = Guess(kind, seconds, recorded)
@@ -103,7 +103,6 @@ def _kind(cell: Cell) -> Kind:
     return cell.backbone, cell.method, cell.shots
 
 
-def least(todo: list[Todo]) -> tuple[float, cost.Device]:
-    """Seconds that fitting takes at the least by the cost model, on this processor, which is measured now."""
-    device = cost.this_processor()
-    return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None), device
+def least(todo: list[Todo], device: cost.Device) -> float:
+    """Seconds that fitting takes at the least on a device, by the cost model."""
+    return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None)

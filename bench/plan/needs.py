@@ -10,7 +10,7 @@ from bench.features.wanted import Wanted
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
 from bench.names import TEST_ORACLE
 from bench.plan.cells import Evaluation, Planned, chain
-from bench.plan.todo import Todo, has_state
+from bench.plan.todo import Fresh, Todo, has_state
 
 # Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored.
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
@@ -78,17 +78,18 @@ def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True
         yield evaluation.target, "test", evaluation.target.test.paths, EVAL, tap
 
 
-def of_fitting(t: Todo, fresh: bool = False) -> Iterator[Need]:
-    """What the fit of a cell reads, and the fits below it that have yet to be made (``fresh``: all).
+def of_fitting(t: Todo, fresh: Fresh = False) -> Iterator[Need]:
+    """What the fit of a cell reads, and the fits below it that have yet to be made.
 
+    ``fresh``: which records do not count.
     A fit is made again where its state is gone or not the one that its record speaks of.
     """
     for fit in chain(t.fit):
-        if fit is t.fit or fresh or not has_state(fit):
+        if fit is t.fit or not has_state(fit, fresh):
             yield from of_fit(fit)
 
 
-def of_cell(t: Todo, fresh: bool = False, dense_cache: bool = True) -> Iterator[Need]:
+def of_cell(t: Todo, fresh: Fresh = False, dense_cache: bool = True) -> Iterator[Need]:
     """All that is left to do of a cell reads."""
     yield from of_fitting(t, fresh)
     for evaluation in t.evaluations:

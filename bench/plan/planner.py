@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,13 +26,16 @@ from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
 from bench.registry import Registry
 
+Watch = Callable[[str, int, int], None]  # what is planned now, and how many of how many are done
 
-def make(request: Request, registry: Registry) -> Plan:
+
+def make(request: Request, registry: Registry, watch: Watch = lambda *_: None) -> Plan:
     """The plan of a request: breadth first, one seed of everything, then the next.
 
-    Raises BenchError for unknown names and values; missing data only blocks the cells that need it.
+    ``watch`` hears the name of each dataset before it is read, which takes most of the time. Raises
+    BenchError for unknown names and values; missing data only blocks the cells that need it.
     """
-    return _Planner(request, registry).plan()
+    return _Planner(request, registry, watch).plan()
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class _Place:
 class _Planner:
     """Caches what many cells share: backbones, datasets, draws, and the fits so far by key."""
 
-    def __init__(self, request: Request, registry: Registry) -> None:
-        self.request = request
+    def __init__(self, request: Request, registry: Registry, watch: Watch) -> None:
+        self.request, self.watch = request, watch
         self.registry = registry
         dtype = keys.dtype(request.precision)
         towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
@@ -93,12 +96,15 @@ class _Planner:
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
         """The datasets that are here; for the others every method is blocked."""
         here = []
-        for name in dict.fromkeys(names):
+        names = tuple(dict.fromkeys(names))
+        for i, name in enumerate(names):
+            self.watch(name, i, len(names))
             try:
                 here.append(self._dataset(name))
             except MissingData as error:
                 for method in self.request.methods:
                     self._block(method, name, str(error))
+        self.watch("cells", len(names), len(names))
         return here
 
     def _dataset(self, name: str) -> Dataset:

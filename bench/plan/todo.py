@@ -10,8 +10,12 @@ import numpy as np
 from bench.plan.cells import Evaluation, Plan, Planned, chain
 from bench.records import places, states, store
 from bench.records.codec import checksum_of
-from bench.records.types import FitRecord
+from bench.records.types import FitRecord, Record
 from bench.records.whole import Bad
+
+# Which records do not count: with True all of them, with the name of a kind of device ("cpu", "cuda") those
+# that were made on another kind, and what builds on them.
+Fresh = bool | str
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,12 @@ class Todo:
         return self.stored is not None and not self.evaluations
 
 
-def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
+def remaining(plan: Plan, fresh: Fresh = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
     """What is left to do, in plan order, and how many asked-for cells are complete.
 
     Records that are damaged or lie in another's place, and evaluations whose predictions are gone or do not
     give their numbers, are left to do, and are added to ``bad``. So are fits that a complete cell builds on,
-    where their records have gone: these say what it was made with. ``fresh``: as if nothing were recorded.
+    where their records have gone: these say what it was made with. ``fresh``: which records do not count.
     """
     each = {fit.key: left(fit, fresh, bad) for fit in plan.fits}
     complete = {key for key, t in each.items() if t.fit.asked and t.done}
@@ -50,10 +54,10 @@ def remaining(plan: Plan, fresh: bool = False, bad: list[Bad] | None = None) -> 
     return todo, len(complete)
 
 
-def left(fit: Planned, fresh: bool = False, bad: list[Bad] | None = None) -> Todo:
+def left(fit: Planned, fresh: Fresh = False, bad: list[Bad] | None = None) -> Todo:
     """What is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
-    stored = None if fresh else recorded(fit, bad)
-    lacking = tuple(e for e in fit.evaluations if fresh or not evaluated(fit, e, bad))
+    stored = recorded(fit, bad, fresh)
+    lacking = tuple(e for e in fit.evaluations if not evaluated(fit, e, bad, fresh))
     return Todo(fit, lacking, stored, not (stored and not lacking) and _late(fit, lacking))
 
 
@@ -63,25 +67,48 @@ def _late(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
     return places.stopped_path(fit.where, fit.key).exists() or any(map(store.failed, tried))
 
 
-def recorded(fit: Planned, bad: list[Bad] | None = None) -> FitRecord | None:
-    """The record of a planned fit, if it was made; one that is not believed is added to ``bad``."""
-    return store.fit(places.fit_path(fit.where, fit.key), fit.key, bad)
+def recorded(fit: Planned, bad: list[Bad] | None = None, fresh: Fresh = False) -> FitRecord | None:
+    """The record of a planned fit, if it was made and counts; one that is not believed is added to ``bad``.
+
+    ``fresh``: which records do not count.
+    """
+    if fresh is True:
+        return None
+    record = store.fit(places.fit_path(fit.where, fit.key), fit.key, bad)
+    if record is None or not fresh:
+        return record
+    below = (recorded(other, fresh=fresh) for other in fit.after.values())
+    return record if kind(record) == fresh and all(below) else None
 
 
-def has_state(fit: Planned) -> bool:
-    """Whether a planned fit was made and its state, where it has one, can be read."""
-    record = recorded(fit)
+def kind(record: Record) -> str:
+    """The kind of device that a record was made on: ``cpu`` or ``cuda``."""
+    return record.provenance.device.partition(":")[0]
+
+
+def has_state(fit: Planned, fresh: Fresh = False) -> bool:
+    """Whether a planned fit was made and its state, where it has one, can be read; ``fresh`` as above."""
+    record = recorded(fit, fresh=fresh)
     return record is not None and states.there(fit.where.parents[3], record)
 
 
-def evaluated(fit: Planned, evaluation: Evaluation, bad: list[Bad] | None = None) -> bool:
+def evaluated(
+    fit: Planned, evaluation: Evaluation, bad: list[Bad] | None = None, fresh: Fresh = False
+) -> bool:
     """Whether an evaluation of a planned fit has a record, and predictions on the labels of its test set.
 
-    It asks what tables ask (bench.report.believed), so that what they leave out is made again.
+    It asks what tables ask (bench.report.believed), so that what they leave out is made again. ``fresh``:
+    which records do not count; where fits are made anew for their device, their evaluations are too.
     """
+    if fresh is True:
+        return False
     path = places.evaluation_path(fit.where, fit.key, evaluation.key)
     labels = _checksum(evaluation.target.test.labels)
-    return store.evaluation(path, evaluation.key, bad, labels, fit.parts) is not None
+    record = store.evaluation(path, evaluation.key, bad, labels, fit.parts)
+    if record is None or not fresh:
+        return record is not None
+    own = recorded(fit, fresh=fresh)
+    return own is not None and kind(record) == fresh and own.provenance.order <= record.provenance.order
 
 
 @lru_cache(maxsize=64)

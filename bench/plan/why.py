@@ -6,6 +6,7 @@ where the code of a method of the program changed and its version did not.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,27 +15,31 @@ import msgspec
 from bench.names import short
 from bench.plan.cells import Plan, Planned, label
 from bench.plan.earlier import Earlier
-from bench.plan.todo import Todo, recorded
+from bench.plan.todo import Fresh, Todo, kind, recorded
 from bench.records import places, store
 from bench.records.conditions import Conditions, conditions
 from bench.records.keys import plain
-from bench.records.types import Failure, FitRecord, Record
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.sources import code_of
 
 _LONG = 24  # characters of a value
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
-def reasons(todo: Iterable[Todo], earlier: Earlier) -> Iterator[str]:
-    """One line a cell: what failed, or how its key differs from the nearest record of its coordinates."""
+def reasons(todo: Iterable[Todo], earlier: Earlier, fresh: Fresh = False) -> Iterator[str]:
+    """One line a cell: what failed, or how its key differs from the nearest record of its coordinates.
+
+    ``fresh``: which records do not count.
+    """
     for t in todo:
+        records = earlier.within(t.fit.where)
         if t.stored is not None:
-            yield f"{label(t.fit)}: {_evaluations(t)}"
+            yield f"{label(t.fit)}: {_evaluations(t, records, fresh)}"
         else:
-            yield f"{label(t.fit)}: {_reason(t.fit, earlier.within(t.fit.where))}"
+            yield f"{label(t.fit)}: {_reason(t.fit, records, fresh)}"
 
 
-def _reason(fit: Planned, records: list[Record]) -> str:
+def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
     nearest: list[list[str]] = []
     for record in records:
         if isinstance(record, Failure) and record.key == fit.key:
@@ -45,7 +50,7 @@ def _reason(fit: Planned, records: list[Record]) -> str:
         if parts is None or any(getattr(record.cell, k) != getattr(fit.cell, k) for k in _SAME):
             continue
         if record.key == fit.key:
-            return "recorded, and made anew (--fresh)"
+            return f"recorded{_anew(kind(record), fresh)}"
         nearest.append(
             _differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain))
         )
@@ -62,15 +67,26 @@ def _another(record: FitRecord | Failure, fit: Planned) -> bool:
     return bool(theirs and ours) and theirs != ours and not same
 
 
-def _evaluations(t: Todo) -> str:
+def _anew(on: str, fresh: Fresh) -> str:
+    """Where something was recorded, if that matters, and why it is made anew."""
+    if not isinstance(fresh, str):
+        return ", and made anew (--fresh)"
+    below = ", but what it builds on was not" if on == fresh else ""
+    return f" on {on}{below}, made anew (--fresh-device)"
+
+
+def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
     """What is known of the evaluations that a fitted cell lacks."""
     failures = []
     for e in t.evaluations:
         record = store.failure(places.evaluation_path(t.fit.where, t.fit.key, e.key))
         if record is not None:
             failures.append(f"{_failed(record)} on {e.target.name}")
-    rest = len(t.evaluations) - len(failures)
+    keys = {e.key for e in t.evaluations}
+    anew = Counter(kind(r) for r in records if isinstance(r, EvaluationRecord) and r.key in keys and fresh)
+    rest = len(t.evaluations) - len(failures) - anew.total()
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
+    lines += [f"{n} evaluations recorded{_anew(on, fresh)}" for on, n in anew.items()]
     return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
 
 
@@ -114,13 +130,22 @@ def _row(fit: FitRecord) -> tuple[Any, ...]:
     )
 
 
-def before(plan: Plan, earlier: Earlier, fresh: bool = False) -> set[tuple[str, Conditions]]:
+def elsewhere(plan: Plan, todo: Iterable[Todo], device: str) -> Counter[str]:
+    """How many done cells have a fit that was recorded on another kind of device than ``device``, by kind."""
+    left = {t.fit.key for t in todo}
+    done = (recorded(fit) for fit in plan.fits if fit.asked and fit.key not in left)
+    kinds = Counter(kind(record) for record in done if record)
+    del kinds[device]
+    return kinds
+
+
+def before(plan: Plan, earlier: Earlier, fresh: Fresh = False) -> set[tuple[str, Conditions]]:
     """The conditions, by backbone, of what is recorded in the rows of tables that a plan's cells belong to.
 
-    ``fresh``: what the plan makes anew is left out.
+    ``fresh``: which records do not count; what the plan makes anew is left out.
     """
     kept: set[tuple[str, Conditions]] = set()
-    anew = {fit.key for fit in plan.fits} if fresh else set()
+    anew = {fit.key for fit in plan.fits if recorded(fit, fresh=fresh) is None} if fresh else set()
     rows = {(fit.where, fit.cell.prompts, fit.cell.protocol, fit.cell.preset) for fit in plan.fits}
     for where in dict.fromkeys(fit.where for fit in plan.fits):
         for record in earlier.within(where):

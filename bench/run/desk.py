@@ -11,7 +11,7 @@ from bench.data import seen
 from bench.data.dataset import Dataset
 from bench.interface import Consts, Params
 from bench.plan.cells import label
-from bench.plan.todo import Todo
+from bench.plan.todo import Fresh, Todo
 from bench.records.store import Clock
 from bench.registry import Registry
 from bench.run import evaluate, onepass, stages
@@ -27,8 +27,8 @@ from bench.run.waiting import Waiting
 class Desk:
     """Does a cell: brings its state, evaluates it, records. A failing cell costs only itself.
 
-    ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: everything is made anew. ``join``: seeds and
-    shots of the same work train together. ``clock``: of the results folder, where it was read before.
+    ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: which records do not count. ``join``: seeds
+    and shots of the same work train together. ``clock``: of the results folder, where it was read before.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Desk:
         registry: Registry,
         results: Path,
         keep_states: str = "needed",
-        fresh: bool = False,
+        fresh: Fresh = False,
         join: bool = False,
         clock: Clock | None = None,
     ) -> None:

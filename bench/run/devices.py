@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from bench.errors import BenchError
 from bench.lazy import torch
+
+# What a machine has whose torch may see a GPU: NVIDIA's driver, also on Tegra and in WSL, and AMD's.
+_GPUS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 
 
 def check(name: str) -> None:
@@ -21,6 +25,17 @@ def check(name: str) -> None:
             raise BenchError(
                 f"--device {name}: this PyTorch sees {count} CUDA device(s); the last is cuda:{count - 1}"
             )
+
+
+def kind(name: str) -> str:
+    """The kind of device that a name means here, ``cpu`` or ``cuda``.
+
+    torch is loaded only where ``cuda`` is named or the machine has a GPU. Raises BenchError for a device that
+    is not there.
+    """
+    if name == "auto" and not any(Path(place).exists() for place in _GPUS):
+        return "cpu"
+    return pick(name).partition(":")[0]
 
 
 def pick(name: str) -> str:

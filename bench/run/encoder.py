@@ -16,7 +16,7 @@ from bench.features.wanted import Wanted
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.needs import Need, Taps
-from bench.plan.todo import Todo
+from bench.plan.todo import Fresh, Todo
 from bench.run import stages
 from bench.run.session import Session
 
@@ -36,7 +36,7 @@ class Encoded:
 class Encoder:
     """Encodes round by round, each image x view once for all that the whole run wants of it."""
 
-    def __init__(self, session: Session, fresh: bool) -> None:
+    def __init__(self, session: Session, fresh: Fresh) -> None:
         self.session, self.fresh = session, fresh
         self.taps: dict[str, Taps] = {}  # by the backbone's digest
         self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # what became of each

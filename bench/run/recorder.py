@@ -13,7 +13,7 @@ from bench.files import write_bytes
 from bench.names import KEEP_STATES
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned, label
-from bench.plan.todo import Todo, evaluated, recorded
+from bench.plan.todo import Fresh, Todo, evaluated, recorded
 from bench.records import places, store
 from bench.records.codec import SCHEMA
 from bench.records.conditions import conditions
@@ -29,13 +29,14 @@ from bench.train.select import Fitted
 
 
 class Recorder:
-    """Writes into one results folder. ``fresh``: what it did not make itself counts as not there.
+    """Writes into one results folder.
 
-    ``keep``: which fits' states go to disk (``keeper``).
+    ``keep``: which fits' states go to disk (``keeper``). ``fresh``: which records do not count, of those that
+    it did not make itself.
     """
 
     def __init__(
-        self, session: Session, results: Path, keep: Callable[[Planned], bool], clock: Clock, fresh: bool
+        self, session: Session, results: Path, keep: Callable[[Planned], bool], clock: Clock, fresh: Fresh
     ) -> None:
         self.session, self.results, self.keep = session, results, keep
         self.clock, self.fresh = clock, fresh
@@ -97,11 +98,11 @@ class Recorder:
             dataset_identity=fit.dataset.spec.identity,
             provenance=provenance.of_run(self.session.device, fit.method),
         )
-        if recorded(fit) is None or self._older(fit.key):
+        if recorded(fit, fresh=self._fresh(fit.key)) is None:
             store.write(places.fit_path(fit.where, fit.key), head, self.clock)
         else:
             for e in t.evaluations:
-                if not evaluated(fit, e) or self._older(e.key):
+                if not evaluated(fit, e, fresh=self._fresh(e.key)):
                     record = with_fields(
                         head,
                         key=e.key,
@@ -121,9 +122,9 @@ class Recorder:
     def _ended(self, fit: Planned) -> None:
         places.stopped_path(fit.where, fit.key).unlink(missing_ok=True)
 
-    def _older(self, key: str) -> bool:
-        """Whether a record of that key is one that ``fresh`` does not count."""
-        return self.fresh and key not in self.made
+    def _fresh(self, key: str) -> Fresh:
+        """Which records of that key do not count; one that was made here does."""
+        return False if key in self.made else self.fresh
 
 
 def keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:

@@ -46,7 +46,10 @@ def repeatable() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms(True)`, which imports torch's compiler, to tell it: seconds in every
+    # process. The compiler reads the variable, should a method import it.
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
+    torch.set_deterministic_debug_mode("error")
     # Nothing here reads memory that it has not written; filling every fresh tensor costs a kernel each.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -87,6 +90,7 @@ class Session:
         """The loaded model; it encodes in the spec's precision."""
         key = (spec.digest, spec.dtype)
         if key not in self._backbones:
+            self.watch(Now(f"loading {spec.name}"))
             self._backbones[key] = backbones.load(spec, self.device)
         return self._backbones[key]
 
@@ -121,6 +125,7 @@ class Session:
         """
         key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
+            self.watch(Now(f"reading the texts of {len(classnames)} classes"))
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
             with warnings.catch_warnings(record=True) as cut:  # texts longer than the context

@@ -42,7 +42,7 @@ class States:
         """The state of a fit."""
         if fit.key in self.held:
             return self.held[fit.key]
-        stored = None if self.recorder.fresh else recorded(fit)
+        stored = recorded(fit, fresh=self.recorder.fresh)
         kept = None
         if stored:
             session = self.session
@@ -85,7 +85,7 @@ class States:
         """Whether a fit has yet to be made for a cell of this round."""
         if fit.key in self.held or not self.readers[fit.key]:
             return False
-        return self.recorder.fresh or recorded(fit) is None
+        return recorded(fit, fresh=self.recorder.fresh) is None
 
 
 def _read(t: Todo) -> set[str]:

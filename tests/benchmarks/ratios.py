@@ -49,6 +49,7 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
     from bench.registry import builtin
 
     registry = builtin()
+    from bench.run import limits
     from tests.benchmarks import (
         ratios_device,
         ratios_encode,
@@ -61,7 +62,7 @@ def sections(quick: bool, device: Any) -> Iterator[tuple[str, Callable[[], list[
 
     pocket = load(resolve("pocket-rn"), device)
     large = cache(lambda arch: ratios_steps.random_backbone(arch, device))
-    roof, gpu = ratios_device.roofline(device), device.type == "cuda"
+    roof, gpu = limits.of(str(device)), device.type == "cuda"
     effort = ratios_device.effort(device, quick)
     fits = partial(ratios_fits.rows, pocket, steps=effort.steps, repeats=effort.repeats, roof=roof)
     for case in ratios_fits.CASES:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.plan import cost
 from bench.run.provenance import device_name
-from tests.benchmarks.ratios_timing import clock
 
 
 @dataclass(frozen=True)
@@ -62,16 +60,3 @@ def slug(device: torch.device) -> str:
         if device.type == "cuda"
         else "cpu"
     )
-
-
-def roofline(device: torch.device, side: int = 4096) -> cost.Device:
-    """The device's limits, measured now: a processor's as by the cost model, CUDA's by products, copies."""
-    if device.type != "cuda":
-        return cost.this_processor()
-    a, wide = torch.ones(side, side, device=device), torch.ones(1 << 27, device=device)
-    to, out = torch.empty_like(wide), torch.empty_like(a)
-    for _ in range(2):
-        torch.mm(a, a, out=out), to.copy_(wide)
-    product = min(clock(lambda: torch.mm(a, a, out=out)) for _ in range(5))
-    copy = min(clock(lambda: to.copy_(wide)) for _ in range(5))
-    return cost.Device(label(device), 2 * side**3 / product, 2 * wide.nbytes / copy)

@@ -94,7 +94,8 @@ def test_lines_of_a_pipe(capsys: Any) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "encoding emoji: 0 of 8,100 images  (0:00)"
     assert lines[1] == "encoding emoji: 1,300 of 8,100 images, 130 a second  (0:10)"
-    assert len(lines) == 1 + 6 + 1
+    assert len(lines) == 1 + 6 + 1 + 1
+    assert lines[-2].startswith("fitting safe emoji  (1:02")
     # three more of eight seconds, and two of a tenth of a second by their guess
     assert lines[-1] == "[1/6] safe emoji  (1:10, about 0:24 left)"
 
@@ -162,3 +163,71 @@ def test_a_terminal_shows_the_stage_and_counts_the_time_down() -> None:
 
 def test_times_in_words() -> None:
     assert [clock_text(s) for s in (7.9, 750, 3750)] == ["0:07", "12:30", "1:02:30"]
+
+
+def test_what_was_learnt_of_an_estimate_that_is_far_off_is_said_once() -> None:
+    """Six cells at a tenth of what the plan says, of which three are done: 15 of 300 seconds."""
+    cells = {f"s{i}": Guess(("rn", "safe", i), 50.0, False) for i in range(6)}
+    pace = Pace(cells, expected=300.0, jobs=1)
+    for key in ("s0", "s1"):
+        pace.cell(key, 5.0)
+        assert pace.learnt() is None, "too few cells"
+    pace.cell("s2", 5.0)
+    learnt = pace.learnt()
+    assert learnt is not None and (learnt.cells, learnt.spent, learnt.told) == (3, 15.0, 300.0)
+    scale = (15 + 15) / (150 + 15)  # the guesses count for a twentieth of all work
+    assert learnt.left == pytest.approx(150 * scale) and learnt.whole == pytest.approx(15 + 150 * scale)
+    pace.cell("s3", 5.0)
+    assert pace.learnt() is None, "once"
+
+
+@pytest.mark.parametrize(("told", "seconds"), [(300.0, 50.0), (300.0, 20.0), (None, 5.0), (6.0, 5.0)])
+def test_nothing_is_said_of_an_estimate_that_holds(told: float | None, seconds: float) -> None:
+    """It is right, off by less than a factor of three or by less than half a minute, or there is none."""
+    pace = Pace({f"s{i}": Guess(("rn", "safe", 1), 50.0, True) for i in range(6)}, expected=told)
+    for i in range(6):
+        pace.cell(f"s{i}", seconds)
+        assert pace.learnt() is None
+
+
+def test_what_was_learnt_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two at a time: half of what is left by the clock."""
+    clock = Clock()
+    cells = {f"s{i}": Guess(("rn", "safe", 1), 50.0, False) for i in range(40)}
+    board = Board(40, Pace(cells, expected=2000.0, clock=clock), clock)
+    board.pace.begin(0, 2)
+    for i in range(20):
+        board.advance(Ended(f"s{i}", f"safe {i}", 4.0), i + 1, 40)
+    said = [line for line in capsys.readouterr().err.splitlines() if "the plan says" in line]
+    assert said == [
+        "the first 3 cells took 12 seconds: fitting and evaluating take about 3 minutes, 0.08 times what the "
+        "plan says; about 74 seconds of it left"
+    ]
+
+
+def test_every_stage_before_the_first_cell_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    board = Board(2, Pace(guesses(), clock=clock), clock)
+    for at, what in enumerate(("loading PyTorch", "loading pocket-rn", "loading pocket-rn", "fitting q0")):
+        clock.now = float(at)
+        board.watch(Now(what))
+    board.advance(Ended("q0", "q0 is done"), 1, 2)
+    board.watch(Now("fitting q1"))
+    assert capsys.readouterr().err.splitlines() == [
+        "loading PyTorch  (0:00)",
+        "loading pocket-rn  (0:01)",
+        "fitting q0  (0:03)",
+        "[1/2] q0 is done  (0:03)",
+    ]
+
+
+def test_planning_says_its_first_dataset_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Steps("planning", clock) as steps:
+        for i, at in enumerate((0.0, 4.0, 11.0, 12.0)):
+            clock.now = at
+            steps.soon(f"set {i}", i, 4)
+    assert capsys.readouterr().err.splitlines() == [
+        "planning: set 0 [0/4]  (0 s)",
+        "planning: set 2 [2/4]  (11 s)",
+    ]

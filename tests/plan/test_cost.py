@@ -14,6 +14,7 @@ from bench.plan import cost, planner
 from bench.plan.cells import Planned
 from bench.plan.request import Request
 from bench.registry import builtin
+from bench.run import devices, limits
 from tests.run.conftest import Bench
 
 
@@ -89,6 +90,53 @@ def test_roofline() -> None:
     assert device.seconds(cost.Cost(200.0, 50.0)) == 5.0
     here = cost.this_processor(256)
     assert 1e8 < here.flops < 1e15 and 1e8 < here.bytes < 1e14
+
+
+def test_a_device_is_measured_when_its_work_is_done() -> None:
+    """By the clock between two waits; the processor here, which has nothing to wait for."""
+    waits = []
+    here = limits.measured("toy", "cpu", lambda: waits.append(1), 64, 1 << 16)
+    assert here.name == "toy" and 1e6 < here.flops < 1e15 and 1e6 < here.bytes < 1e15
+    assert len(waits) == 2 * 2 * 7
+
+
+def test_a_plan_speaks_of_the_device_of_the_run(
+    bench: Bench, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU by a stand-in: the first that ``auto`` means, or the one that is named."""
+    asked = []
+
+    def gpu(device: str) -> cost.Device:
+        asked.append(device)
+        return cost.Device("a large GPU", 5e13, 4e12)
+
+    monkeypatch.setattr(limits, "of", gpu)
+    monkeypatch.setattr(devices, "kind", lambda name: "cuda")
+    monkeypatch.setattr(devices, "check", lambda name: None)
+    for device, meant in (("auto", "cuda"), ("cuda:1", "cuda:1")):
+        words = ("--methods", "safe", "--results", tmp_path, "--dry-run", "--device", device)
+        said = bench("run", *words).output
+        assert "50,000 GFLOP/s and 4,000 GB/s of a large GPU, measured now" in said, said
+        assert asked.pop() == meant and "processor" not in said
+
+
+def test_auto_is_a_processor_without_torch_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_GPUS", ("/nowhere/nvidiactl",))
+    monkeypatch.setattr(devices, "pick", lambda name: pytest.fail("torch is asked"))
+    assert devices.kind("auto") == "cpu"
+    monkeypatch.setattr(devices, "_GPUS", ("/",))
+    monkeypatch.setattr(devices, "pick", lambda name: {"auto": "cuda"}.get(name, name))
+    assert devices.kind("auto") == "cuda" and devices.kind("cuda:1") == "cuda"
+
+
+@pytest.mark.cuda
+def test_the_roofline_of_a_gpu() -> None:
+    """Single precision on any GPU of these years; what it took of the memory is given back."""
+    before = torch.cuda.memory_reserved()
+    here = limits.of("cuda")
+    assert 1e12 < here.flops < 2e14 and 5e10 < here.bytes < 3e13
+    assert here.name == torch.cuda.get_device_name() and torch.cuda.memory_reserved() <= before + (64 << 20)
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_dry_run_without_records_says_so(bench: Bench, tmp_path: Any) -> None:

@@ -1,0 +1,55 @@
+"""What the device of a run can do at the most, measured now. torch is loaded for a GPU alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bench.lazy import torch
+from bench.plan import cost
+
+_REPEATS = 5
+_SIDE = 4096  # of the matrices: a product of 0.14 TFLOP
+_NUMBERS = 1 << 27  # that are copied, at the most; a 32nd of the free memory bounds them too
+
+
+def of(device: str) -> cost.Device:
+    """The roofline of ``cpu``, ``cuda`` or ``cuda:N``: single precision without TF32, as training runs.
+
+    On a GPU it takes about a tenth of a second, and what memory it takes is given back.
+    """
+    if not device.startswith("cuda"):
+        return cost.this_processor()
+    from bench.run.session import repeatable  # imports torch
+
+    repeatable()  # before the first product, when cuBLAS decides for good how it works
+    free, _ = torch.cuda.mem_get_info(device)
+    numbers = min(_NUMBERS, free // (32 * 4))
+    name = torch.cuda.get_device_name(device)
+    limits = measured(name, device, lambda: torch.cuda.synchronize(device), _SIDE, numbers)
+    torch.cuda.empty_cache()
+    return limits
+
+
+def measured(name: str, device: str, wait: Callable[[], object], side: int, numbers: int) -> cost.Device:
+    """The best of a few products of matrices of ``side`` rows, and of a few copies of ``numbers`` floats.
+
+    ``wait`` returns when the device has done what it was given.
+    """
+    a = torch.ones(side, side, device=device)
+    wide = torch.ones(numbers, device=device)
+    out, to = torch.empty_like(a), torch.empty_like(wide)
+
+    def best(work: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(_REPEATS + 2):  # the first two load kernels and wake the device
+            wait()
+            began = time.perf_counter()
+            work()
+            wait()
+            seconds.append(time.perf_counter() - began)
+        return min(seconds[2:])
+
+    product = best(lambda: torch.mm(a, a, out=out))
+    copy = best(lambda: to.copy_(wide))
+    return cost.Device(name, 2 * side**3 / product, 2 * wide.nbytes / copy)
