@@ -14,8 +14,8 @@ from bench.clip import towers
 from bench.features import forward
 from bench.interface import points
 from bench.plan import cost
-from bench.train import graphs, loop, select
-from tests.benchmarks import ratios_device
+from bench.run import limits
+from bench.train import graphs, loop, select, slices, waves
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def _patched(thing: Any, name: str, value: Any) -> Iterator[None]:
 
 def roofline(device: torch.device) -> cost.Device:
     """What a device reaches in products and copies, measured now."""
-    return ratios_device.roofline(device)
+    return limits.of(str(device))
 
 
 def recorder(device: torch.device) -> graphs.Capturer | None:
@@ -48,9 +48,6 @@ def launched() -> Iterator[None]:
 @contextmanager
 def laid_out(form: torch.memory_format) -> Iterator[None]:
     """Towers that are made and used meanwhile keep to one layout, where the program would choose one."""
-    if not hasattr(towers, "layout"):  # it has no choice to override: what is given is taken
-        yield
-        return
     with _patched(towers, "layout", lambda device, dtype: form):
         yield
 
@@ -60,13 +57,10 @@ def check(steps: Any, val: select.Labelled, R: int, size: int | None) -> Callabl
     values = steps.values(R)
     params = loop.stack([steps.start(v) for v in values])
     settings = {**steps.task.settings, **points(steps.recipe.static)[0]}
-    score = select.scorer(steps.method, steps.recipe, steps.consts, settings, val)
-
-    def once() -> Any:
-        with _patched(select, "CHUNK_BYTES", size or select.CHUNK_BYTES):
-            return score(params, values)
-
-    return once
+    device = val.y.device
+    most = size or slices.most(device, waves.own_part(device, 1))
+    score = select.scorer(steps.method, steps.recipe, steps.consts, settings, val, most)
+    return lambda: score(params, values)
 
 
 def passed(tower: Any, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[str, Tensor]:
