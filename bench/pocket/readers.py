@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +18,9 @@ from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.spec import DatasetSpec
 from bench.errors import BenchError, MissingData
 from bench.names import nearest
+from bench.pocket import plans
 from bench.pocket.glyphs import glyph_id
-from bench.pocket.scenes import RENDERING, SceneSource, folder
+from bench.pocket.scenes import SceneSource, folder
 from bench.unpack import gz
 
 SPLITS = ("train", "val", "test")
@@ -60,11 +60,7 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
     }
     source = SceneSource(spec.name, names, drawings, options["style"])
     items = {split: _items(split, names, splits.get(split, 0)) for split in SPLITS}
-    scenes = hashlib.sha256(b"%d" % RENDERING)
-    for split, each in splits.items():
-        for label in range(len(names)):
-            for index in range(each):
-                scenes.update(repr(_flat(source.draw(split, label, index))).encode())
+    shown = plans.digest(source, splits)
     return Dataset(
         spec.name,
         spec,
@@ -72,7 +68,7 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
         items["train"],
         items["val"],
         items["test"],
-        dataset_digest(names, items["train"], items["val"], items["test"], scenes.hexdigest(), repr(rows)),
+        dataset_digest(names, items["train"], items["val"], items["test"], shown, repr(rows)),
         source,
         classes=rows if subset else None,
     )
@@ -93,11 +89,6 @@ def _items(split: str, names: tuple[str, ...], each: int) -> Items:
     """``each`` images per class, classes in order."""
     paths = tuple(f"{split}/{folder(name)}/{index:04d}.png" for name in names for index in range(each))
     return Items(paths, tuple(label for label in range(len(names)) for _ in range(each)))
-
-
-def _flat(value: Any) -> list[int]:
-    """The integers of a scene in order."""
-    return [value] if isinstance(value, int) else [number for part in value for number in _flat(part)]
 
 
 @dataclass(frozen=True)

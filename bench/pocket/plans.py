@@ -1,0 +1,58 @@
+"""What all scenes of a dataset show, as one digest, known beforehand for the embedded datasets. (no torch)
+
+To draw the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
+digests of the embedded datasets are kept in ``plans.json``, by a digest of all that they are drawn from, the
+code that draws them included. Where anything of that differs, the scenes are drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench import typed
+from bench.pocket import scenes, textures
+from bench.pocket.scenes import RENDERING, SceneSource
+
+FILE = Path(__file__).with_name("plans.json")
+
+
+def digest(source: SceneSource, each: Mapping[str, int]) -> str:
+    """SHA-256 of the integers of all scenes; ``each``: how many a class has in each split."""
+    return _known().get(origin(source, each)) or drawn(source, each)
+
+
+def origin(source: SceneSource, each: Mapping[str, int]) -> str:
+    """SHA-256 of all that the scenes are drawn from."""
+    drawings = {split: source.drawings[split] for split in each}
+    said = repr((RENDERING, source.dataset, source.classnames, drawings, source.style, dict(each), _code()))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def drawn(source: SceneSource, each: Mapping[str, int]) -> str:
+    """The digest, made by drawing every scene."""
+    every = hashlib.sha256(b"%d" % RENDERING)
+    for split, count in each.items():
+        for label in range(len(source.classnames)):
+            for index in range(count):
+                every.update(repr(_flat(source.draw(split, label, index))).encode())
+    return every.hexdigest()
+
+
+def _flat(value: Any) -> list[int]:
+    """The integers of a scene in order."""
+    return [value] if isinstance(value, int) else [number for part in value for number in _flat(part)]
+
+
+@cache
+def _code() -> tuple[str, ...]:
+    """Digests of the files that decide what is drawn; of pixels, ``RENDERING`` is the sign."""
+    return tuple(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (scenes, textures))
+
+
+@cache
+def _known() -> dict[str, str]:
+    return typed.json(FILE, dict[str, str])
