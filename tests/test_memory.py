@@ -91,4 +91,6 @@ def test_a_limit_too_low_for_pytorch(tmp_path: object) -> None:
     command = [sys.executable, "-c", LIMITED, *words, *places]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr[-2000:]
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("bench: not enough memory (")
+    at_work, last = ("planning: ", "loading "), done.stderr.splitlines()[-1]
+    assert last.startswith("bench: not enough memory (")
+    assert all(line.startswith(at_work) for line in done.stderr.splitlines()[:-1]), done.stderr

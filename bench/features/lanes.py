@@ -1,7 +1,7 @@
 """How pixels reach a tower's device and how results come back.
 
 On a GPU both ways run beside its work: pinned buffers, a stream for each way, and nobody waits before a
-result is read. Elsewhere nothing moves.
+result is read. A processor reads them where they are.
 
 Shapes: B rows of a batch, H W pixels, C colours.
 """
@@ -46,18 +46,21 @@ class Lanes(Protocol):
         ...
 
 
-class Here:
-    """A processor's: nothing moves."""
+class Plain:
+    """A processor's, where nothing moves, and those of devices that are no GPU of CUDA's."""
 
     ahead = 0
     _rows: np.ndarray
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         self._rows = np.empty(shape, np.uint8)
         return self._rows
 
     def up(self) -> Tensor:
-        return torch.from_numpy(self._rows)
+        return torch.from_numpy(self._rows).to(self._device)
 
     def down(self, found: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         return lambda: list(found)
@@ -134,4 +137,4 @@ def _event() -> torch.cuda.Event:
 
 def of(device: torch.device) -> Lanes:
     """The lanes of a device."""
-    return Cuda(device) if device.type == "cuda" else Here()
+    return Cuda(device) if device.type == "cuda" else Plain(device)

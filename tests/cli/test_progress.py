@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench.cli import steps as steps_module
 from bench.cli.pace import Pace
 from bench.cli.progress import Board, clock_text
 from bench.cli.steps import Steps
@@ -221,12 +222,23 @@ def test_every_stage_before_the_first_cell_has_a_line(capsys: pytest.CaptureFixt
     ]
 
 
-def test_planning_says_its_first_dataset_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_planning_says_its_first_dataset_unless_all_is_done_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Steps("planning") as steps:
+        steps.soon("set 0", 0, 1)
+    assert steps.waits is not None
+    steps.waits.join(10)
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr(steps_module, "_SOON", 0.0)
     clock = Clock()
     with Steps("planning", clock) as steps:
         for i, at in enumerate((0.0, 4.0, 11.0, 12.0)):
             clock.now = at
             steps.soon(f"set {i}", i, 4)
+            if steps.waits is not None:
+                steps.waits.join(10)
     assert capsys.readouterr().err.splitlines() == [
         "planning: set 0 [0/4]  (0 s)",
         "planning: set 2 [2/4]  (11 s)",

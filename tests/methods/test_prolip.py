@@ -21,7 +21,9 @@ def head_of(family: str, weight: Tensor, bias: Tensor | None) -> PoolingHead:
         return attention_pool({"c_proj.weight": weight, "c_proj.bias": bias}, 1)
     from bench.clip import vit_tail
 
-    return PoolingHead("vit", 1, {"proj": weight}, lambda p, x: x, vit_tail.project, lambda p, x: x)
+    return PoolingHead(
+        "vit", 1, {"proj": weight}, vit_tail.project, lambda p, x: x, vit_tail.project, lambda p, x: x
+    )
 
 
 def prepared(family: str) -> tuple[dict[str, Any], Task, str]:
