@@ -146,10 +146,11 @@ def _encoding(images: dict[str, Any], files: dict[str, Any]) -> str:
     rows: list[tuple[str, Any]] = []
     for name, r in images.items():
         rows += [(f"{name}, {how}", value) for how, value in r.items()] if isinstance(r, dict) else []
-    cores = f" with {files['cores']} cores" if files.get("cores") else ""
+    cores = f" of {files['cores']} cores" if files.get("cores") else ""
     for name, r in files.items():
         if isinstance(r, dict) and "passes_per_s" in r:
-            rows.append((f"RN50 from JPEG files{cores}: {name}", r["passes_per_s"]))
+            how = next((f", {r[k]} decoding {k}{cores}" for k in ("processes", "threads") if k in r), "")
+            rows.append((f"RN50 from {r['images']:,} JPEG files{how}: {name}", r["passes_per_s"]))
     return table(("what", "images a second"), rows)
 
 
