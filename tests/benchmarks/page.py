@@ -1,7 +1,7 @@
 """The tables of results/benchmarks/README.md and of docs/speed.md, made of the files in results/benchmarks.
 
 python -m tests.benchmarks.page FILE...     prints the tables of ratio files
-python -m tests.benchmarks.page --speed     projects the newest GPU's hours anew, puts its tables into docs/speed.md
+python -m tests.benchmarks.page --speed     projects the newest GPU's hours anew, fills docs/speed.md
 """
 
 from __future__ import annotations

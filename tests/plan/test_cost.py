@@ -130,6 +130,7 @@ def test_auto_is_a_processor_without_torch_where_there_is_no_gpu(monkeypatch: py
 
 
 @pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_roofline_of_a_gpu() -> None:
     """Single precision on any GPU of these years; what it took of the memory is given back."""
     before = torch.cuda.memory_reserved()
