@@ -218,6 +218,7 @@ def test_tables_of_a_measurement() -> None:
 def test_tables_of_little(tmp_path: Path) -> None:
     """Nothing, and steps that were stopped before they knew everything."""
     assert digest.write(tmp_path).strip() == "Nothing is known of the machine."
+    watch.write(tmp_path, "tests", {"outcome": "ok", "beside": ["processor"], "found": {}})
     for name, found in {"capped": {"free": {}}, "safe": {"RN50 plain": {}}, "jobs": {"jobs 1": {}}}.items():
         watch.write(tmp_path, name, {"step": name, "outcome": "too long", "seconds": 9.0, "found": found})
     parts = [{"part": "interpreter", "seconds": 0.31}, {"part": "plan", "seconds": 2.0}]
@@ -225,6 +226,7 @@ def test_tables_of_little(tmp_path: Path) -> None:
     watch.write(tmp_path, "start", {"step": "start", "outcome": "ok", "seconds": 5.0, "found": found})
     text = digest.write(tmp_path)
     assert "| start | 2.3 s to the end of the second cell: interpreter 0.3 s, plan 2.0 s |" in text
+    assert "| ok |  | ran beside processor |" in text
     assert "| a capped card | stopped before it knew |" in text and "| too long | 9 s |" in text
 
 

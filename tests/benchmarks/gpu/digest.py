@@ -25,8 +25,10 @@ def outcomes(out: Path) -> str:
         known = read(out, step.name)
         if known:
             seconds = f"{known['seconds']:.0f} s" if known.get("seconds") else ""
-            rows.append((step.name, step.title, known.get("outcome", ""), seconds, known.get("error", "")))
-    return table(("step", "what", "outcome", "took", "why"), rows)
+            beside = f"ran beside {', '.join(known['beside'])}" if known.get("beside") else ""
+            why = "; ".join(filter(None, (known.get("error"), beside)))
+            rows.append((step.name, step.title, known.get("outcome", ""), seconds, why))
+    return table(("step", "what", "outcome", "took", "notes"), rows)
 
 
 def tables(out: Path) -> str:

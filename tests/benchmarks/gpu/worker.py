@@ -83,10 +83,10 @@ def main(place: Callable[[Path, Path, str, float], Any] = true_place) -> None:
         name, call, seconds = line.split()
         print(f"---- {name}", flush=True)
         outcome = make(name, call, place(options.out, options.work, options.device, float(seconds)))
-        let_go()
         print(outcome, file=answers, flush=True)
-        if outcome == "failed":
+        if outcome == "failed":  # CUDA may be in any state
             break
+        let_go()
 
 
 if __name__ == "__main__":
