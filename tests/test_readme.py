@@ -214,12 +214,31 @@ def test_projection_shown_is_what_the_script_prints() -> None:
 def test_the_page_on_speed_shows_the_newest_gpu(tmp_path: Path) -> None:
     shown = page.SPEED.read_text(encoding="utf-8")
     assert page.speed(shown, page.newest()) == shown, "run: python -m tests.benchmarks.page --speed"
-    for name, day in (("b-1", "2026-12-01"), ("a-2", "2026-12-02"), ("c-3", "2026-11-28")):
+    for name, day in (
+        ("b-1", "2026-12-01"),
+        ("a-2", "2026-12-02"),
+        ("c-3", "2026-11-28"),
+        ("cpu", "2026-12-03"),
+    ):
         (tmp_path / name).mkdir()
-        found = {"found": {"day": day, "device": name}}
+        sizes = "tiny" if name == "cpu" else "true"
+        found = {"found": {"day": day, "device": name, "sizes": sizes}}
         (tmp_path / name / "machine.json").write_text(json.dumps(found), encoding="utf-8")
     assert page.newest(tmp_path).name == "a-2"
     assert page.speed(shown, tmp_path / "b-1") != shown, "other findings make another page"
+
+
+def test_the_hours_shown_are_those_of_todays_recipes() -> None:
+    """The projection multiplies what was measured by the recipes' steps and the cost model's ratios."""
+    from tests.benchmarks.gpu import hours, watch
+
+    folder = page.newest()
+    shown, now = watch.read(folder, "hours")["found"], dict(hours.project(folder))
+    for name, value in now["methods"].items():
+        assert shown["methods"][name] == pytest.approx(value, rel=0.02), (
+            "run: python -m tests.benchmarks.page --speed"
+        )
+    assert shown["encoding"] == pytest.approx(now["encoding"], rel=0.02)
 
 
 def test_the_main_jobs_time_is_the_one_measured() -> None:
@@ -227,8 +246,10 @@ def test_the_main_jobs_time_is_the_one_measured() -> None:
     flags = main_job.job((ROOT / "Makefile").read_text(encoding="utf-8"))
     assert measured["command"] == f"bench run {shlex.join(flags)}", "measured another job"
     assert main_job.sentence(measured) in " ".join(README.split()), "see tests/benchmarks/main_job.py"
-    other = main_job.sentence({**measured, "seconds": [60, 80, 600], "cores": 16})
-    assert other.startswith("the whole job took 80 seconds on 16 ")
+    other = {**measured, "seconds": [60, 80, 600], "cores": 16, "note": ""}
+    assert main_job.sentence(other).startswith("the whole job took 80 seconds on 16 ")
+    noted = main_job.sentence({**other, "note": "by hand", "day": "2026-01-02", "commit": "abc"})
+    assert noted.startswith("on 2026-01-02, at commit abc, the whole job took 80 seconds")
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FEW = 2000  # rendered views below which starting processes costs more than it saves
 _THREADS = 8  # beside a tower on the processor
-_THREADS_BESIDE_GPU = 16  # 8 decoded 140 JPEG files a second each (16 cores): the interpreter's lock had room
+_THREADS_BESIDE_GPU = 16  # 8 decoded 140 JPEG files a second each (16 cores); not measured beyond 8
 _PROCESSES = 16  # beside a tower on the processor
 
 

@@ -187,18 +187,6 @@ def normaliser(tower: Tower) -> Callable[[Tensor], Tensor]:
     return normalised
 
 
-def forward(tower: Tower, pixels_BHWC: np.ndarray, taps: Sequence[str], batch: int) -> dict[str, Tensor]:
-    """One pass through the tower: uint8 pixels to float16 features, tap -> (B, ...), on the tower's device.
-
-    Fewer than ``batch`` images are filled up with the last one, whose copies are dropped afterwards. Raises
-    BenchError when a value is not finite or beyond half precision.
-    """
-    lane = lanes.of(tower.device)
-    with closing(lane):
-        (whole,) = _batches([(0, pixels_BHWC[:, None])], batch, lane)
-        return _begun(tower, normaliser(tower)(lane.up()), whole.rows, taps, lane, home=False)()
-
-
 def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
     """What the tower makes of normalised pixels, as its precision is, on its device."""
     # TF32 would make float32 features depend on the GPU's generation.

@@ -37,12 +37,14 @@ def job(makefile: str) -> list[str]:
 
 
 def sentence(measured: dict[str, Any]) -> str:
-    """What the README says of it."""
+    """What the README says of it; of a measurement with a note also when it was made."""
     seconds, again = statistics.median(measured["seconds"]), measured["again"]
     took = f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
     cores = WORDS.get(measured["cores"], str(measured["cores"]))
     where = f"{cores} {measured['processor']} core{'s' if measured['cores'] > 1 else ''}"
-    return f"the whole job took {took} on {where} after the set-up, and {again:.0f} seconds the second time"
+    when = f"on {measured['day']}, at commit {measured['commit']}, " if measured.get("note") else ""
+    job = f"the whole job took {took} on {where} after the set-up"
+    return f"{when}{job}, and {again:.0f} seconds the second time"
 
 
 def run(flags: Sequence[str], folder: Path) -> float:

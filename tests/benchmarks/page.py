@@ -1,7 +1,7 @@
 """The tables of results/benchmarks/README.md and of docs/speed.md, made of the files in results/benchmarks.
 
 python -m tests.benchmarks.page FILE...     prints the tables of ratio files
-python -m tests.benchmarks.page --speed     puts the newest GPU's tables into docs/speed.md
+python -m tests.benchmarks.page --speed     projects the newest GPU's hours anew, fills docs/speed.md
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.gpu import digest
-from tests.benchmarks.gpu.watch import read
+from tests.benchmarks.gpu.watch import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "benchmarks"
@@ -47,8 +47,8 @@ def block(file: Path) -> str:
 
 
 def newest(measured: Path = MEASURED) -> Path:
-    """The folder of the newest measurement of a GPU, by its day, then by name."""
-    folders = [f for f in measured.iterdir() if (f / "machine.json").exists()]
+    """The folder of the newest measurement of a GPU in true sizes, by its day, then by name."""
+    folders = [f for f in measured.iterdir() if read(f, "machine").get("found", {}).get("sizes") == "true"]
     return max(folders, key=lambda f: (str(read(f, "machine")["found"].get("day", "")), f.name))
 
 
@@ -70,7 +70,11 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="fill docs/speed.md")
     options = parser.parse_args()
     if options.speed:
-        SPEED.write_text(speed(SPEED.read_text(encoding="utf-8"), newest()), encoding="utf-8")
+        from tests.benchmarks.gpu import hours
+
+        folder = newest()
+        write(folder, "hours", {**read(folder, "hours"), "found": dict(hours.project(folder))})
+        SPEED.write_text(speed(SPEED.read_text(encoding="utf-8"), folder), encoding="utf-8")
     elif not options.files:
         parser.error("name files, or --speed")
     print("\n".join(block(file) for file in options.files), end="")

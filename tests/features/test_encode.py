@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from feature_fakes import NoiseSource, TinyTower, dataset
+from PIL import Image
 
 from bench.clip import backbone
 from bench.data.views import bank, render
@@ -311,15 +313,22 @@ def test_a_row_depends_neither_on_its_place_nor_on_its_neighbours(name: str) -> 
     tower = backbone.load(backbone.resolve(name))
     side, draw = tower.image_size, np.random.default_rng(3)
     pixels = draw.integers(0, 256, (40, side, side, 3), np.uint8)
-    whole = forward.forward(tower, pixels[:32], ["dense", "pooled"], 32)
+
+    def passed(rows: np.ndarray, taps: list[str]) -> dict[str, torch.Tensor]:
+        piece = wanted.Piece(tuple(map(str, range(len(rows)))), (("eval", tuple(taps)),))
+        source: Any = SimpleNamespace(open=lambda path: Image.fromarray(rows[int(path)]))
+        parts = list(forward.encoded(tower, source, [piece], 0, 32))
+        return {tap: torch.cat([part.taps[tap] for part in parts]) for tap in taps}
+
+    whole = passed(pixels[:32], ["dense", "pooled"])
     order = draw.permutation(32)
-    moved = forward.forward(tower, pixels[order], ["dense", "pooled"], 32)
-    among_others = forward.forward(tower, pixels[[39, 38, 37, *range(29)]], ["dense", "pooled"], 32)
+    moved = passed(pixels[order], ["dense", "pooled"])
+    among_others = passed(pixels[[39, 38, 37, *range(29)]], ["dense", "pooled"])
     for tap, rows in whole.items():
         assert torch.equal(moved[tap], rows[order])
         assert torch.equal(among_others[tap][3:], rows[:29])
         for few in (1, 3):  # the last batch of what a run left
-            assert torch.equal(forward.forward(tower, pixels[:few], [tap], 32)[tap], rows[:few])
+            assert torch.equal(passed(pixels[:few], [tap])[tap], rows[:few])
 
 
 @pytest.mark.parametrize("sizes", [[], [3], [4, 4], [1, 9, 2], [5, 5, 5]])

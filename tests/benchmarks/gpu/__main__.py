@@ -4,9 +4,9 @@
 
 Steps run in order of value, each under its own limit; one that fails, hangs or dies costs itself only, and
 what the time does not allow is left out. DIR then holds STEP.json for each step, summary.json, methods.csv,
-profile.txt, log.txt and digest.md, which is printed last. A second call with other steps adds to DIR. With
-``--device cpu`` sizes are tiny: it shows that the command works. COMMIT in the environment names the commit
-where the checkout is no git repository.
+profile.txt, log.txt and digest.md, which is printed last. A second call with other steps adds to DIR, unless
+that holds measurements of another device, commit or size. With ``--device cpu`` sizes are tiny: it shows that
+the command works. COMMIT in the environment names the commit where the checkout is no git repository.
 
 Exit codes: 0 all steps ended well, 1 one failed, 2 refused, 3 some were left out, 130 interrupted.
 """
@@ -49,11 +49,13 @@ def main() -> None:
     try:
         steps = chosen(options.only)
         check(options.device)
+        of = watch.origin(options.device)
+        watch.check(options.out, of)
     except BenchError as error:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left running
     try:
-        outcomes = watch.run(steps, options.out, options.device, options.seconds)
+        outcomes = watch.run(steps, options.out, options.device, options.seconds, of)
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,8 +9,8 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import ratios, ratios_device
-from tests.benchmarks.gpu import seams
+from tests.benchmarks import ratios_device
+from tests.benchmarks.gpu import seams, watch
 from tests.benchmarks.gpu.place import Place
 
 Found = Iterator[tuple[str, Any]]
@@ -19,10 +18,8 @@ Found = Iterator[tuple[str, Any]]
 
 def machine(place: Place) -> Found:
     """Device, versions, commit, day; nothing that names the machine."""
-    yield "device", ratios_device.label(place.device)
+    yield from watch.origin(place.device.type).items()
     yield "processor", ratios_device.label(torch.device("cpu"))
-    yield "sizes", place.pick("true", "tiny")
-    yield "commit", os.environ.get("COMMIT") or ratios.commit()
     yield "day", datetime.now(UTC).strftime("%Y-%m-%d")
     yield "python", platform.python_version()
     yield "torch", torch.__version__

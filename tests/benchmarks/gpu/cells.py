@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import suite
+from bench.registry import builtin
 from tests.benchmarks.gpu import records
 from tests.benchmarks.gpu.place import ARCH, Place
 from tests.benchmarks.gpu.watch import ROOT
@@ -23,26 +24,36 @@ from tests.benchmarks.gpu.worker import Missing
 Found = Iterator[tuple[str, Any]]
 CAP_GB = 5  # of a card, where memory is to be short
 INCOMPLETE = 3  # exit code of a run whose time budget ended
+END = 45.0  # seconds that a run may take beyond its time budget: 30 of grace, and its own end
+METHODS = {"rn": ("RN50", "emoji", "16"), "vit": ("ViT-B/16", "flags", "4")}  # size, dataset, shots
+TINY = ("digits", "1")
 
 
 def bench(
-    place: Place, folder: str, *flags: str, device: str = "", cap: float | None = None, minutes: float = 0
+    place: Place, folder: str, *flags: str, device: str = "", cap: float | None = None, budget: bool = False
 ) -> dict[str, Any]:
     """One ``bench run`` into ``work/folder``; its seconds and exit code. Raises RuntimeError when it refuses.
 
-    ``cap``: GB of the card that it may use. ``minutes``: its time budget; after it the run is incomplete.
+    ``cap``: GB of the card that it may use. ``budget``: end before the step is stopped, even if incomplete.
     """
     program = ["bench"] if cap is None else ["tests.benchmarks.gpu.capped", str(cap)]
     where = ["--cache", str(place.work / f"cache-{device or place.device.type}")]
     where += ["--results", str(place.work / folder)]
-    budget = ["--time-budget", str(minutes)] if minutes and place.full else []
+    minutes = f"{max(6.0, place.left - END) / 60:.2f}"
+    within = ["--time-budget", minutes] if budget and place.full else []
     few = [] if place.full else ["--workers", "0"]  # for some images processes are not worth their start
     command = [sys.executable, "-m", *program, "run", "--no-targets", "--device", device or place.device.type]
     began = time.perf_counter()
-    done = subprocess.run([*command, *where, *budget, *few, *flags], cwd=ROOT, check=False)
+    done = _process(place, [*command, *where, *within, *few, *flags])
     if done.returncode not in (0, 1, INCOMPLETE):
         raise RuntimeError(f"bench run ended with {done.returncode}: see log.txt")
     return {"seconds": round(time.perf_counter() - began, 1), "exit code": done.returncode}
+
+
+def _process(place: Place, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that finds the whole card free."""
+    place.let_go()
+    return subprocess.run(command, cwd=ROOT, check=False)
 
 
 def methods_of_suites() -> list[str]:
@@ -111,10 +122,8 @@ def every(place: Place) -> Found:
     """Every method of the suites on one small dataset: what fails here, and which steps were recorded."""
     methods = ",".join(place.pick(methods_of_suites(), ["zero-shot", "lp++"]))
     dataset = ["--datasets", place.pick("flags", "digits"), "--shots", place.pick("2", "1")]
-    yield (
-        "run",
-        bench(place, "every", "--methods", methods, *dataset, "--seeds", place.pick("1,2", "1"), minutes=1.4),
-    )
+    seeds = ["--seeds", place.pick("1,2", "1")]
+    yield "run", bench(place, "every", "--methods", methods, *dataset, *seeds, budget=True)
     yield from _whole(place, "every")
 
 
@@ -123,7 +132,7 @@ def every_vit(place: Place) -> Found:
     own = place.pick("safe,safe-a,cross-modal,calip,calip-fs,prolip,wise-ft-full,clip-lora", "gda")
     dataset = ["--datasets", place.pick("flags", "digits"), "--shots", place.pick("2", "1"), "--seeds", "1"]
     flags = ["--methods", own, *dataset, "--backbone", "pocket-vit"]
-    yield "run", bench(place, "every-vit", *flags, minutes=0.8)
+    yield "run", bench(place, "every-vit", *flags, budget=True)
     yield from _whole(place, "every-vit")
 
 
@@ -131,32 +140,47 @@ def methods(place: Place) -> Found:
     """Seconds of a replica step of every method at RN50's size, K = 64: the cheaper budgets, three seeds."""
     some = ["zero-shot", "tip-adapter-f", "safe", "safe-a"]
     rest = [m for m in methods_of_suites() if m not in some]
-    yield from _costs(place, "rn", [*some, *rest], place.pick("emoji", "digits"), "16", "1,2,3", 1.8)
+    yield from _costs(place, "rn", place.pick([*some, *rest], ["zero-shot", "taskres"]), "1,2,3")
 
 
 def methods_vit(place: Place) -> Found:
     """The same at ViT-B/16's size, where towers and prompts are costly."""
     some = ["safe", "safe-a", "tip-adapter-f", "coop", "prograd", "cocoop", "prolip"]
     some += ["wise-ft-full", "clip-lora"]
-    yield from _costs(place, "vit", some, place.pick("flags", "digits"), "4", "1", 1.1)
+    yield from _costs(place, "vit", place.pick(some, ["taskres"]), "1")
 
 
-def _costs(
-    place: Place, family: str, methods: Sequence[str], dataset: str, shots: str, seeds: str, minutes: float
-) -> Found:
-    tiny = {"rn": ["zero-shot", "taskres"], "vit": ["taskres"]}[family]
-    shots, seeds = place.pick(shots, "1"), place.pick(seeds, "1")
-    folder = f"methods-{family}"
-    flags = ["--methods", ",".join(place.pick(methods, tiny)), "--datasets", dataset, "--shots", shots]
-    flags += ["--seeds", seeds, "--preset", "quick", "--backbone", backbone(place, family)]
-    yield "run", bench(place, folder, *flags, minutes=minutes)
-    what = (
-        f"{place.pick({'rn': 'RN50', 'vit': 'ViT-B/16'}[family], f'pocket-{family}')} {dataset} {shots} shots"
+def _costs(place: Place, family: str, methods: Sequence[str], seeds: str) -> Found:
+    dataset, shots = place.pick(METHODS[family][1:], TINY)
+    flags = ["--methods", ",".join(methods), "--datasets", dataset, "--shots", shots]
+    flags += ["--seeds", place.pick(seeds, "1"), "--preset", "quick", *published_checks(methods)]
+    yield (
+        "run",
+        bench(place, f"methods-{family}", *flags, "--backbone", backbone(place, family), budget=True),
     )
-    rows = [{"what": what, **row} for row in records.costs(place.work / folder)]
-    yield "rows", rows
-    table(place.out / "methods.csv", rows)
-    yield from _whole(place, folder)
+    yield "rows", collect(place, family)
+    yield from _whole(place, f"methods-{family}")
+
+
+def published_checks(methods: Sequence[str]) -> list[str]:
+    """``--set`` flags by which the quick preset checks on validation as often as the published recipe."""
+    flags = []
+    for method in map(builtin().get, methods):
+        every, quick = (of.get("check_every") for of in (method.settings, method.presets.get("quick", {})))
+        if quick is not None and quick != every:
+            flags += ["--set", f"{method.name}.check_every={every}"]
+    return flags
+
+
+def collect(place: Place, family: str) -> list[dict[str, Any]]:
+    """The rows of what a step methods has recorded, put into methods.csv; none without records."""
+    dataset, shots = place.pick(METHODS[family][1:], TINY)
+    what = f"{place.pick(METHODS[family][0], f'pocket-{family}')} {dataset} {shots} shots"
+    folder = place.work / f"methods-{family}"
+    rows = [{"what": what, **row} for row in records.costs(folder)] if folder.is_dir() else []
+    if rows:
+        table(place.out / "methods.csv", rows)
+    return rows
 
 
 def table(file: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -219,7 +243,7 @@ def tests(place: Place) -> Found:
     files = [f for f in found if "mark.cuda" in f.read_text(encoding="utf-8")]
     report = place.work / "tests.xml"
     words = ["-m", "cuda", "-q", "-rsfE", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    done = subprocess.run([sys.executable, "-m", "pytest", *words, *map(str, files)], cwd=ROOT, check=False)
+    done = _process(place, [sys.executable, "-m", "pytest", *words, *map(str, files)])
     cases = list(ET.parse(report).getroot().iter("testcase"))
     bad = [c.get("name") for c in cases if c.find("failure") is not None or c.find("error") is not None]
     skipped = sum(c.find("skipped") is not None for c in cases)
@@ -236,5 +260,5 @@ def start(place: Place) -> Found:
         raise Missing("this checkout has no tests.benchmarks.start")
     file = place.work / "start.json"
     words = ["tests.benchmarks.start", "--device", place.device.type, "--out", str(file)]
-    subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=True)
+    _process(place, [sys.executable, "-m", *words]).check_returncode()
     yield "parts", json.loads(file.read_text(encoding="utf-8"))

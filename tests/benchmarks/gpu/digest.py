@@ -25,8 +25,10 @@ def outcomes(out: Path) -> str:
         known = read(out, step.name)
         if known:
             seconds = f"{known['seconds']:.0f} s" if known.get("seconds") else ""
-            rows.append((step.name, step.title, known.get("outcome", ""), seconds, known.get("error", "")))
-    return table(("step", "what", "outcome", "took", "why"), rows)
+            beside = f"ran beside {', '.join(known['beside'])}" if known.get("beside") else ""
+            why = "; ".join(filter(None, (known.get("error"), beside)))
+            rows.append((step.name, step.title, known.get("outcome", ""), seconds, why))
+    return table(("step", "what", "outcome", "took", "notes"), rows)
 
 
 def tables(out: Path) -> str:
@@ -146,10 +148,11 @@ def _encoding(images: dict[str, Any], files: dict[str, Any]) -> str:
     rows: list[tuple[str, Any]] = []
     for name, r in images.items():
         rows += [(f"{name}, {how}", value) for how, value in r.items()] if isinstance(r, dict) else []
-    cores = f" with {files['cores']} cores" if files.get("cores") else ""
+    cores = f" of {files['cores']} cores" if files.get("cores") else ""
     for name, r in files.items():
         if isinstance(r, dict) and "passes_per_s" in r:
-            rows.append((f"RN50 from JPEG files{cores}: {name}", r["passes_per_s"]))
+            how = next((f", {r[k]} decoding {k}{cores}" for k in ("processes", "threads") if k in r), "")
+            rows.append((f"RN50 from {r['images']:,} JPEG files{how}: {name}", r["passes_per_s"]))
     return table(("what", "images a second"), rows)
 
 

@@ -1,4 +1,4 @@
-"""Images a second: the tower alone by layout and precision, and from JPEG files to the store.
+"""Images a second: encoding by precision, the tower alone by layout, and from JPEG files to the store.
 
 Legend: B batch, C colours, H W pixels.
 """
@@ -18,9 +18,11 @@ import torch
 
 from bench.clip.backbone import Backbone
 from bench.data.imagefile import FolderSource
+from bench.features.decode import default_workers
 from bench.features.encode import Wanted, encode
 from bench.features.store import FeatureStore
 from bench.interface import DENSE, EVAL, FLIP, POOLED
+from tests.benchmarks import ratios_device
 from tests.benchmarks.gpu import seams
 from tests.benchmarks.gpu.place import Place
 from tests.benchmarks.ratios_encode import photographs
@@ -31,7 +33,7 @@ LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.cha
 
 
 def images(place: Place) -> Found:
-    """As encoding sends pixels through, and the tower alone on pixels that are there in a layout."""
+    """Encoding of pixels that are decoded already, and the tower alone on pixels in a layout."""
     for family in ("rn", "vit"):
         own = place.tower(family)
         batch, side, taps = place.pick(256, 4), own.image_size, [DENSE, POOLED]
@@ -40,7 +42,9 @@ def images(place: Place) -> Found:
         x_BCHW = torch.randn(batch, 3, side, side, generator=g).to(place.device)
         for name, dtype in {"fp32": torch.float32, **HALVES}.items():
             tower = own if dtype == torch.float32 else Backbone(own.spec, own.model, place.device, dtype)
-            found = {"as encoding does": _speed(place, batch, partial(seams.passed, tower, pixels, taps))}
+            many = place.pick(20, 2)
+            encode = partial(seams.encoded, tower, pixels, taps, many)
+            found = {"as encoding does": many * batch / place.median(encode, 3, 1)}
             for layout, form in LAYOUTS.items():
                 x = x_BCHW.contiguous(memory_format=form)
                 with seams.laid_out(form):
@@ -65,7 +69,7 @@ def files(place: Place) -> Found:
     many = place.pick(4000, 6)
     precisions = place.pick({"fp32": torch.float32, **HALVES}, {"fp32": torch.float32})
     own = place.tower("rn")
-    yield "cores", os.cpu_count()
+    yield "cores", ratios_device.cores()
     with photographs(place.pick(60, 2)) as (root, few):
         paths = [f"{i}-{few[i % len(few)]}" for i in range(many)]
         for i, path in enumerate(paths):
@@ -78,6 +82,7 @@ def files(place: Place) -> Found:
             for name, views, taps in kinds:
                 with tempfile.TemporaryDirectory() as folder:
                     store = FeatureStore(Path(folder))
+                    processes, threads = default_workers(many * len(views), place.device.type)
                     report = encode(tower, data, [Wanted(paths, {v: taps for v in views})], store)
                 yield (
                     f"{precision}, {name}",
@@ -85,5 +90,6 @@ def files(place: Place) -> Found:
                         "images": report.images,
                         "passes": report.encodes,
                         "passes_per_s": report.images_per_second,
+                        **({"processes": processes} if processes else {"threads": threads}),
                     },
                 )

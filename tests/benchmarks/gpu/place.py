@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from bench.registry import builtin
 
 builtin()  # makes the folder of methods importable
 from tests.benchmarks import ratios_fits, ratios_steps  # noqa: E402
-from tests.benchmarks.gpu import seams  # noqa: E402
+from tests.benchmarks.gpu import seams, worker  # noqa: E402
 from tests.benchmarks.ratios_timing import clock  # noqa: E402
 
 ARCH = {"rn": "RN50", "vit": "ViT-B-16"}
@@ -23,21 +24,31 @@ ARCH = {"rn": "RN50", "vit": "ViT-B-16"}
 
 @dataclass(frozen=True)
 class Place:
-    """``out``: for what is found. ``work``: for what is thrown away. ``full``: true sizes, else tiny."""
+    """``out``: for what is found. ``work``: for what is thrown away. ``full``: true sizes, else tiny.
+
+    ``until``: when the step is stopped, by ``time.monotonic``.
+    """
 
     out: Path
     work: Path
     device: torch.device
     full: bool
+    until: float
 
     @classmethod
-    def of(cls, out: Path, work: Path, device: str) -> Place:
-        """The place by the device's type, with numerical flags as ``bench run`` sets them."""
+    def of(cls, out: Path, work: Path, device: str, seconds: float) -> Place:
+        """The place by the device's type, for so long, with numerical flags as ``bench run`` sets them."""
         from bench.run.session import repeatable
 
         repeatable()
         gpu = device.startswith("cuda")
-        return cls(out, work, torch.device("cuda", 0) if gpu else torch.device("cpu"), gpu)
+        where = torch.device("cuda", 0) if gpu else torch.device("cpu")
+        return cls(out, work, where, gpu, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the step is stopped."""
+        return self.until - time.monotonic()
 
     @property
     def gpu(self) -> bool:
@@ -73,6 +84,12 @@ class Place:
     def steps(self, family: str, method: str = "safe", shots: int = 16, K: int = 10) -> Any:
         """(fit, case, steps) of a method on noise images, as the ratio script makes them."""
         return _steps(family, method, self.pick(shots, min(shots, 4)), K, self.device, self.full)
+
+    def let_go(self) -> None:
+        """Forget towers and steps, and free their memory: for another process that uses the device."""
+        _tower.cache_clear()
+        _steps.cache_clear()
+        worker.let_go()
 
     def roofline(self) -> Any:
         """What the device reaches, measured once."""

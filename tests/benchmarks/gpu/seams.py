@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.clip import towers
-from bench.features import forward
-from bench.interface import points
+from bench.features import forward, wanted
+from bench.interface import EVAL, points
 from bench.plan import cost
 from bench.run import limits
 from bench.train import graphs, loop, select, slices, waves
@@ -63,6 +62,19 @@ def check(steps: Any, val: select.Labelled, R: int, size: int | None) -> Callabl
     return lambda: score(params, values)
 
 
-def passed(tower: Any, pixels_BHWC: np.ndarray, taps: Sequence[str]) -> dict[str, Tensor]:
-    """A batch of pixels as encoding sends it through a tower, copies and checks included."""
-    return forward.forward(tower, pixels_BHWC, taps, len(pixels_BHWC))
+def encoded(tower: Any, pixels_BHWC: np.ndarray, taps: Sequence[str], batches: int) -> None:
+    """Encode the same pixels ``batches`` times, without decoding and the store: features are dropped."""
+    B = len(pixels_BHWC)
+
+    def rendered(source: Any, form: Any, blocks: Iterable[Any], *how: Any) -> Iterator[np.ndarray]:
+        at = 0
+        for block in blocks:
+            some = pixels_BHWC[at : at + len(block.paths), None]
+            assert len(some) == len(block.paths), "a batch is no multiple of a block"
+            yield some
+            at = (at + len(some)) % B
+
+    piece = wanted.Piece(("",) * (B * batches), ((EVAL, tuple(taps)),))
+    with _patched(forward, "rendered", rendered):
+        for _ in forward.encoded(tower, None, [piece], 0, B, home=True):  # type: ignore[arg-type]
+            pass

@@ -15,8 +15,9 @@ class Step:
     """One step: ``call`` names its generator of (key, value), as ``module:function``.
 
     ``limit``: seconds on a GPU, its process's start included. ``beside``: runs in the background, on half of
-    the cores, until a closing step or the end waits for it. ``closing``: reads what others left, so time is
-    kept for it.
+    the cores, until the end or a step that is ``alone`` or ``closing`` waits for it. ``alone``: nothing may
+    run beside it, for its times depend on every core. ``closing``: reads what others left, so time is kept
+    for it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Step:
     call: str
     title: str
     beside: bool = False
+    alone: bool = False
     closing: bool = False
 
 
@@ -35,25 +37,25 @@ STEPS = (
     _step("machine", 40, "ceilings:machine", "device, versions, commit"),
     _step("ceilings", 40, "ceilings:ceilings", "products, copies, transfers, launches"),
     _step("safe", 90, "training:safe", "SAFE's step by replicas, plain loop, roofline"),
+    _step("files", 60, "encoding:files", "JPEG files to stored features", alone=True),
+    _step("images", 60, "encoding:images", "the image tower by layout and precision", alone=True),
     _step("processor", 300, "cells:processor", "the small grid on the processor", beside=True),
     _step("tests", 120, "cells:tests", "the tests marked cuda"),
     _step("grid", 100, "cells:grid", "the small grid on this device"),
-    _step("methods", 130, "cells:methods", "every method's replica step at RN50's size"),
-    _step("files", 60, "encoding:files", "JPEG files to stored features"),
-    _step("images", 60, "encoding:images", "the image tower by layout and precision"),
+    _step("methods", 150, "cells:methods", "every method's replica step at RN50's size"),
     _step("validation", 60, "training:validation", "a validation check by slice size"),
-    _step("methods-vit", 90, "cells:methods_vit", "the costly methods' replica step at ViT-B/16's size"),
+    _step("methods-vit", 110, "cells:methods_vit", "the costly methods' replica step at ViT-B/16's size"),
     _step("lanes", 40, "training:lanes", "three seeds of SAFE's grid joined"),
     _step("capped", 100, "cells:capped", "a card of which 5 GB may be used"),
-    _step("start", 90, "cells:start", "what a start costs, part by part"),
-    _step("every", 110, "cells:every", "every method of the suites once"),
-    _step("every-vit", 70, "cells:every_vit", "what ViTs have of their own"),
+    _step("start", 90, "cells:start", "what a start costs, part by part", alone=True),
+    _step("every", 125, "cells:every", "every method of the suites once"),
+    _step("every-vit", 90, "cells:every_vit", "what ViTs have of their own"),
     _step("many-fits", 40, "training:many_fits", "memory after forty fits"),
     _step("recording", 30, "ceilings:broken_recording", "the process after a recording that failed"),
     _step("profile", 60, "training:profile", "kernels of a step, and how long none runs"),
-    _step("text", 60, "training:text", "the packed text tower against open_clip's"),
-    _step("ratios", 90, "training:ratio_rows", "ratios to the sequential path and plain loops"),
-    _step("jobs", 90, "cells:jobs", "two processes on one device against one"),
+    _step("text", 60, "training:text", "the packed text tower against open_clip's", alone=True),
+    _step("ratios", 90, "training:ratio_rows", "ratios to the sequential path and plain loops", alone=True),
+    _step("jobs", 90, "cells:jobs", "two processes on one device against one", alone=True),
     _step("compare", 30, "cells:compare", "both devices' small grids compared", closing=True),
     _step("hours", 30, "hours:hours", "projected hours of the paper's grid", closing=True),
 )

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tests.benchmarks.gpu.steps import Step
+from bench.errors import BenchError
+from tests.benchmarks.gpu.steps import STEPS, Step
 
 ROOT = Path(__file__).resolve().parents[3]
 LEAST = 5.0  # seconds; with less left a step is not begun
@@ -35,7 +36,10 @@ def file_of(out: Path, name: str) -> Path:
 
 
 def read(out: Path, name: str) -> dict[str, Any]:
-    """What is known of a step: ``outcome``, ``seconds``, ``found``, ``error``; empty if nothing is."""
+    """What is known of a step: ``outcome``, ``seconds``, ``found``, ``error``, ``of``; empty if nothing is.
+
+    ``of``: what was measured, see ``origin``. ``beside``: steps that ran meanwhile.
+    """
     try:
         known: dict[str, Any] = json.loads(file_of(out, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -50,6 +54,32 @@ def write(out: Path, name: str, known: dict[str, Any]) -> None:
     new.replace(file_of(out, name))
 
 
+def origin(device: str) -> dict[str, str]:
+    """What is measured, ``cpu`` or ``cuda``: the device's name, the sizes, the commit. A folder holds one."""
+    import torch
+
+    from tests.benchmarks import ratios, ratios_device
+
+    return {
+        "device": ratios_device.label(torch.device(device)),
+        "sizes": "true" if device == "cuda" else "tiny",
+        "commit": os.environ.get("COMMIT") or ratios.commit(),
+    }
+
+
+def check(out: Path, of: dict[str, str]) -> None:
+    """Raises BenchError where a folder holds measurements of another device, commit or size."""
+    for step in STEPS:
+        known = read(out, step.name)
+        there = known.get("of") or (known.get("found", {}) if step.name == "machine" else {})
+        for what, value in of.items():
+            if there and there.get(what) != value:
+                raise BenchError(
+                    f"--out {out}: measurements with {what} {there.get(what)} are there, not {value}: "
+                    "name another folder"
+                )
+
+
 @dataclass
 class Worker:
     """A process that makes steps; see worker.py for what is said through its pipes."""
@@ -60,11 +90,12 @@ class Worker:
     log: IO[bytes]
     program: Sequence[str] = PROGRAM
     half: bool = False
+    of: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = field(default=None)
     began: float = 0.0
 
-    def begin(self, step: Step) -> None:
-        """Have the step made; the process is started when there is none."""
+    def begin(self, step: Step, seconds: float, beside: Sequence[str] = ()) -> None:
+        """Have the step made, within ``seconds``; the process is started when there is none."""
         if self.process is None:
             words = [*self.program, self.out, self.work, self.device]
             env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -77,10 +108,11 @@ class Worker:
                 start_new_session=True,
             )
         self.began = time.monotonic()
-        write(self.out, step.name, {"step": step.name, "outcome": "running", "found": {}})
+        known = {"step": step.name, "of": self.of, "outcome": "running", "found": {}}
+        write(self.out, step.name, known | ({"beside": list(beside)} if beside else {}))
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died: wait will say so
-            self.process.stdin.write(f"{step.name} {step.call}\n".encode())
+            self.process.stdin.write(f"{step.name} {step.call} {seconds:.1f}\n".encode())
             self.process.stdin.flush()
 
     def wait(self, step: Step, seconds: float) -> str:
@@ -122,9 +154,16 @@ class Worker:
 
 
 def run(
-    steps: Sequence[Step], out: Path, device: str, seconds: float, program: Sequence[str] = PROGRAM
+    steps: Sequence[Step],
+    out: Path,
+    device: str,
+    seconds: float,
+    of: dict[str, str],
+    program: Sequence[str] = PROGRAM,
 ) -> dict[str, str]:
     """Make the steps within ``seconds``; the outcome of each, also in ``summary.json``, written as they end.
+
+    ``of``: what is measured (see ``origin``); every step's file holds it.
 
     Outcomes: ok, failed, died, too long, left out (no time), missing (what it needs is not there).
     """
@@ -147,33 +186,35 @@ def run(
         }
         write(out, "summary", {"device": device, "steps": table})
 
+    def gather(kept: float) -> None:
+        """Wait for what runs aside, each within its limit."""
+        for other, own in [aside.pop(name) for name in list(aside)]:
+            took = time.monotonic() - own.began
+            note(other, own.wait(other, min(patience * other.limit - took, until - time.monotonic() - kept)))
+            own.end()
+
     with tempfile.TemporaryDirectory() as work, open(out / "log.txt", "ab") as log:
-        worker = Worker(out, Path(work), device, log, program)
+        worker = Worker(out, Path(work), device, log, program, of=of)
         try:
             for i, step in enumerate(steps):
-                if step.closing:
-                    for other, own in [aside.pop(name) for name in list(aside)]:
-                        took = time.monotonic() - own.began
-                        rest = min(patience * other.limit - took, until - time.monotonic() - KEPT)
-                        note(other, own.wait(other, rest))
-                        own.end()
-                kept = 0.0 if step.closing or not any(s.closing for s in steps[i:]) else KEPT
-                left = until - time.monotonic() - kept
+                kept = KEPT if any(s.closing for s in steps[i:]) else 0.0
+                if step.closing or step.alone:
+                    gather(kept)
+                left = until - time.monotonic() - (0.0 if step.closing else kept)
                 if left < LEAST:
-                    write(
-                        out, step.name, {"step": step.name, "outcome": "left out", "seconds": 0, "found": {}}
-                    )
+                    known = {"step": step.name, "of": of, "outcome": "left out", "seconds": 0, "found": {}}
+                    write(out, step.name, known)
                     note(step, "left out")
                     continue
+                most = min(patience * step.limit, left)
                 if step.beside:
-                    own = Worker(out, Path(work), device, log, program, half=True)
+                    own = Worker(out, Path(work), device, log, program, half=True, of=of)
                     aside[step.name] = step, own
-                    own.begin(step)
+                    own.begin(step, most)
                     continue
-                worker.begin(step)
-                note(step, worker.wait(step, min(patience * step.limit, left)))
-            for step, own in aside.values():
-                note(step, own.wait(step, min(patience * step.limit, until - time.monotonic())))
+                worker.begin(step, most, tuple(aside))
+                note(step, worker.wait(step, most))
+            gather(0.0)
         finally:
             for own in (worker, *(own for _, own in aside.values())):
                 own.end()

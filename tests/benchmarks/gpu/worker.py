@@ -1,12 +1,13 @@
-"""The process that makes steps: reads ``NAME MODULE:FUNCTION`` lines, answers each with its outcome.
+"""The process that makes steps: reads ``NAME MODULE:FUNCTION SECONDS`` lines, answers each with its outcome.
 
-A step is a generator of (key, value). Every pair is written at once, so that a step that is stopped keeps
-what it found. After a step that failed the process ends.
+A step is a generator of (key, value), and has so many seconds. Every pair is written at once, so that a step
+that is stopped keeps what it found. After a step that failed the process ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -31,7 +32,8 @@ def make(name: str, call: str, place: Any) -> str:
     module, _, function = call.partition(":")
     began = time.monotonic()
     found: dict[str, Any] = {}
-    known: dict[str, Any] = {"step": name, "outcome": "running", "found": found}
+    begun = {k: v for k, v in watch.read(place.out, name).items() if k in ("of", "beside")}
+    known: dict[str, Any] = {"step": name, **begun, "outcome": "running", "found": found}
     try:
         for key, value in getattr(importlib.import_module(module), function)(place):
             found[key] = value
@@ -49,14 +51,22 @@ def make(name: str, call: str, place: Any) -> str:
     return str(known["outcome"])
 
 
-def true_place(out: Path, work: Path, device: str) -> Any:
-    """Where steps measure; loads torch."""
+def true_place(out: Path, work: Path, device: str, seconds: float) -> Any:
+    """Where steps measure, and until when; loads torch."""
     from tests.benchmarks.gpu.place import Place
 
-    return Place.of(out, work, device)
+    return Place.of(out, work, device, seconds)
 
 
-def main(place: Callable[[Path, Path, str], Any] = true_place) -> None:
+def let_go() -> None:
+    """Give the device's memory back, that what a step starts in another process finds all of it."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def main(place: Callable[[Path, Path, str, float], Any] = true_place) -> None:
     """Answer until the input ends or a step fails. What steps print goes where errors go: into the log."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -70,12 +80,13 @@ def main(place: Callable[[Path, Path, str], Any] = true_place) -> None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[len(cores) // 2 :])
     for line in sys.stdin:
-        name, _, call = line.strip().partition(" ")
+        name, call, seconds = line.split()
         print(f"---- {name}", flush=True)
-        outcome = make(name, call, place(options.out, options.work, options.device))
+        outcome = make(name, call, place(options.out, options.work, options.device, float(seconds)))
         print(outcome, file=answers, flush=True)
-        if outcome == "failed":
+        if outcome == "failed":  # CUDA may be in any state
             break
+        let_go()
 
 
 if __name__ == "__main__":
