@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.interface import Params, fit_values, points, scored_values
 from bench.train import join, keep, loop, rng, score, slices
-from bench.train.slices import Labelled
+from bench.train.keep import Labelled
 from tests.train.engine_cases import Case, case, on
 from tests.train.test_join import NAMES, cases, together
 
@@ -98,7 +99,7 @@ def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> 
     """Also those of one shape: together they would take longer."""
     group = cases("safe")
     of, values, stacked = lanes(group)
-    whole = 20 * score.row_bytes(group[0].val.features) * len(values)
+    whole = 20 * score.image_bytes(group[0].val.features) * len(values)
     original, calls = type(group[0].method).logits, list[int]()
 
     def counted(self: Any, *given: Any) -> torch.Tensor:
@@ -114,22 +115,42 @@ def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_check_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, reads = cases("safe"), list[int]()
-    original, moved = keep.read, torch.Tensor.cpu
+    """Whatever reads numbers of a tensor or moves it to the processor counts, but on a check's own copy."""
+    group, reads, known = cases("safe"), list[list[str]](), list[Any]()
+    original, judge = keep.read, join.scorer
+
+    class Watch(TorchDispatchMode):
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # nothing is compiled here, and asking imports the compiler
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"):
+                reads[-1].append(str(func))
+            if str((kwargs or {}).get("device", "")) == "cpu" and func.overloadpacket.__name__ == "_to_copy":
+                reads[-1].append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def scorer(*given: Any) -> Any:
+        score = judge(*given)
+
+        def watched(*asked: Any) -> Any:
+            reads.append([])
+            with Watch():
+                return score(*asked)
+
+        return watched
 
     def read(found: Any) -> Any:
-        reads.append(0)
-        return original(found)
+        known.append(0)
+        with Watch():
+            return original(found)
 
-    def cpu(x: torch.Tensor) -> torch.Tensor:
-        if x.dim() == 3:  # lanes, what was found, replicas
-            reads[-1] += 1
-        return moved(x)
-
+    monkeypatch.setattr(join, "scorer", scorer)
     monkeypatch.setattr(loop, "read", read)
-    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
     fitted = together(group)
-    assert reads == [1] * len(fitted[0].curve[0]["checks"]) and len(reads) > 3
+    assert len(reads) == len(known) == len(fitted[0].curve[0]["checks"]) and len(reads) > 3
+    print(reads[0])
 
 
 def test_lanes_with_and_without_validation_stay_apart() -> None:
@@ -167,6 +188,33 @@ def test_slices_change_no_score(name: str) -> None:
     for accuracy_R, gain_R in found:
         assert torch.equal(accuracy_R, found[0][0])
         torch.testing.assert_close(gain_R, found[0][1], rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_later_checks_begin_with_the_slices_that_memory_held(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = cases("safe", n=3)
+    of, values, stacked = lanes(group)
+    original, rows = type(group[0].method).logits, list[int]()
+
+    def logits(self: Any, params: Params, consts: Any, features: Any, values: Any) -> torch.Tensor:
+        rows.append(len(next(iter(features.values()))))
+        if rows[-1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, params, consts, features, values)
+
+    monkeypatch.setattr(type(group[0].method), "logits", logits)
+    monkeypatch.setattr(slices, "PROCESSOR", 1)
+    monkeypatch.setitem(slices.TOGETHER, "cpu", 0 if alone else 1 << 30)
+    judge = joined(group, of, 64 << 20)
+    first = judge(stacked, values, range(3))
+    assert rows == [20, 10, *[5] * (12 if alone else 4)]
+    rows.clear()
+    again = judge(stacked, values, range(3))
+    assert rows == [5] * (12 if alone else 4)
+    for one, other in zip(first, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
 def test_slices_change_no_choice_of_the_search() -> None:
