@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.interface import Params, fit_values, points, scored_values
-from bench.train import join, keep, loop, rng, score, slices
+from bench.train import join, loop, rng, score, slices
 from bench.train.keep import Labelled
 from tests.train.engine_cases import Case, case, on
-from tests.train.test_join import NAMES, cases, together
+from tests.train.test_join import NAMES, cases
 
 
 def lanes(group: list[Case]) -> tuple[list[loop.Lane], list[dict[str, float]], Params]:
@@ -112,45 +111,6 @@ def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(slices.TOGETHER, "cpu", limit)
         joined(group, of, slices.PROCESSOR)(stacked, values, range(3))
         assert len(calls) == expected
-
-
-def test_a_check_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever reads numbers of a tensor or moves it to the processor counts, but on a check's own copy."""
-    group, reads, known = cases("safe"), list[list[str]](), list[Any]()
-    original, judge = keep.read, join.scorer
-
-    class Watch(TorchDispatchMode):
-        @classmethod
-        def _should_skip_dynamo(cls) -> bool:
-            return False  # nothing is compiled here, and asking imports the compiler
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"):
-                reads[-1].append(str(func))
-            if str((kwargs or {}).get("device", "")) == "cpu" and func.overloadpacket.__name__ == "_to_copy":
-                reads[-1].append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    def scorer(*given: Any) -> Any:
-        score = judge(*given)
-
-        def watched(*asked: Any) -> Any:
-            reads.append([])
-            with Watch():
-                return score(*asked)
-
-        return watched
-
-    def read(found: Any) -> Any:
-        known.append(0)
-        with Watch():
-            return original(found)
-
-    monkeypatch.setattr(join, "scorer", scorer)
-    monkeypatch.setattr(loop, "read", read)
-    fitted = together(group)
-    assert len(reads) == len(known) == len(fitted[0].curve[0]["checks"]) and len(reads) > 3
-    print(reads[0])
 
 
 def test_lanes_with_and_without_validation_stay_apart() -> None:
