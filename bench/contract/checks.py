@@ -215,9 +215,9 @@ def replicas(m: Measured) -> str:
 
 
 def pieces(m: Measured) -> str:
-    """With ``micro``, the first batch in pieces, equal and uneven ones, has the losses and gradients of the whole.
+    """With ``micro``, the first batch in pieces has the loss and the gradients of the whole batch.
 
-    It would not where losses are no means over rows.
+    Pieces are equal and uneven. Both differ where losses are no means over rows.
     """
     recipe, method = m.fit.recipe, m.method
     if recipe.optim is None or method.micro is None:

@@ -91,7 +91,7 @@ def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[st
         torch.cuda.empty_cache()  # what the towers took
     found, line = choose(measured), told(measured, spec.name, device)
     try:
-        write_json(file, msgspec.to_builtins(Kept(found, made_for, line)))
+        write_json(file, {"precision": found, "made_for": made_for, "said": line})
     except OSError as error:  # as in a dry run, which needs no store that can be written
         line += f"; not kept for later runs ({error})"
     return found, line
@@ -103,7 +103,7 @@ def _read(file: Path) -> Kept | None:
     except FileNotFoundError:
         return None
     except typed.Odd as why:
-        raise BenchError(f"{why}: it keeps what --precision auto came to; delete it to measure again") from why
+        raise BenchError(f"{why}: it keeps the choice of --precision auto; delete it to measure again") from why
 
 
 def _measured(spec: BackboneSpec, device: str) -> list[Measured]:

@@ -95,7 +95,7 @@ def test_labels_that_name_no_class_are_refused_before_training(wrong: int) -> No
     for recipe, y in zip(recipes, (text.class_of_P, given.labels_N), strict=True):
         task.pools(fake(), planned(), given, recipe, {})
         y[3] = wrong
-        with pytest.raises(BenchError, match="mine: labels of stream '(words|image)' .* classes 0 to 1"):
+        with pytest.raises(BenchError, match=r"mine: labels of stream '(words|image)' .* classes 0 to 1"):
             task.pools(fake(), planned(), given, recipe, {})
 
 

@@ -128,7 +128,7 @@ def test_a_failed_recording_costs_nothing_and_is_reported(
 
 
 class Ended:
-    """The end of a broken recording, which raises an error of its own on top, as ``torch.cuda.graph`` does."""
+    """The end of a broken recording, which raises an error on top, as that of ``torch.cuda.graph`` does."""
 
     def __init__(self, says: str = "the recording was invalidated") -> None:
         self.says = says
