@@ -103,7 +103,7 @@ def _read(file: Path) -> Kept | None:
     except FileNotFoundError:
         return None
     except typed.Odd as why:
-        raise BenchError(f"{why}: it keeps the choice of --precision auto; delete it to measure again") from why
+        raise BenchError(f"{why}: it holds what --precision auto chose; delete it to measure anew") from why
 
 
 def _measured(spec: BackboneSpec, device: str) -> list[Measured]:

@@ -12,6 +12,7 @@ Legend: R replicas, B rows of one step.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -274,13 +275,14 @@ class Launcher:
                 raise
 
         first: BaseException | None = None
+        outer = sys.exception()
         self.host.closed = True
         try:
             self.recorded[sizes] = self.recorder.capture(step), fixed_B, fixed_R
             self.graphs += 1
             return
         except RuntimeError as error:
-            first = _first(error, own)
+            first = _first(error, own, outer)
         finally:
             self.host.closed = False
             own.clear()
@@ -315,17 +317,18 @@ class Launcher:
         self.recorded.clear()
 
 
-def _first(error: BaseException, own: Sequence[BaseException]) -> BaseException:
-    """The step's ``own`` error, if it raised one: ending a broken recording raises others on top.
+def _first(
+    error: BaseException, own: Sequence[BaseException], outer: BaseException | None = None
+) -> BaseException:
+    """The step's ``own`` error, or else the first: ending a broken recording raises others on top.
 
-    One of these is it where it says that memory is short. What the step met and handled is none of them.
+    One of these is it where it says that memory is short. What the step met and handled is none of them, nor
+    is ``outer``, which a caller handles meanwhile.
     """
-    met: BaseException | None = error
-    while own and met is not None and met is not own[0]:
-        if short_of_memory(met):
-            return met
-        met = met.__context__
-    return own[0] if own else error
+    first, met = error, error.__context__
+    while first not in own and not short_of_memory(first) and met is not None and met is not outer:
+        first, met = met, met.__context__
+    return first
 
 
 def _said(error: BaseException) -> str:

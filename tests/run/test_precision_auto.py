@@ -142,7 +142,7 @@ def test_the_choice_is_kept_beside_the_store(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.undo()
     monkeypatch.setattr(precision, "_without_halves", lambda: False)
     file.write_text('{"precision": "fp8"}')
-    with pytest.raises(BenchError, match="delete it to measure again"):
+    with pytest.raises(BenchError, match="delete it to measure anew"):
         precision.auto(spec, "cpu", tmp_path)
     store = FeatureStore(tmp_path)
     store.tidy()

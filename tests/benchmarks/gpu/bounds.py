@@ -17,10 +17,11 @@ from bench.train import graphs, join, loop, select, slices
 from tests.benchmarks.gpu import seams
 from tests.benchmarks.gpu.place import Place
 
+Found = Iterator[tuple[str, Any]]
 LANES = 3
 
 
-def bounds(place: Place) -> Iterator[tuple[str, Any]]:
+def bounds(place: Place) -> Found:
     """Short runs recorded against launched (``graphs.WORTH``), joined checks (``slices.TOGETHER``)."""
     cases = (
         ("safe", place.pick(12, 2), (1, 4, 16, 64)),
