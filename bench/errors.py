@@ -12,7 +12,8 @@ _SHORT = re.compile(
     r"|(can't|cannot|unable to) allocate (memory|\d)|tr(y|ied|ying) to allocate \d|ALLOC(ATION)?_FAILED",
     re.IGNORECASE,
 )
-_GPU = re.compile("CU[A-Z]+_|CUDA|HIP ")  # how PyTorch says that it was the memory of a GPU
+# How PyTorch says that it was the memory of a GPU; part of no longer word, and of no path.
+_GPU = re.compile(r"(?<![\w./\\-])(CUDA|CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT|CURAND|HIP)(?=_| |$)")
 _SAID = 160  # characters of what they say: its beginning names the size
 _LESS = "--jobs 1 --workers 0; else close other programs, or raise a limit on memory (`ulimit -v`)"
 _LESS_ON_GPU = "--jobs 1 --no-join; else end what else runs on that GPU, or take --device cpu"

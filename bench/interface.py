@@ -379,8 +379,10 @@ def cosine_logits(f_BC: Tensor, W_KC: Tensor, scale: float | Tensor) -> Tensor:
 def cross_entropy(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     """Mean softmax cross-entropy; written out because it must map over stacked replicas.
 
-    A mask picks the logits of the classes ``y_B``: on a GPU the backward pass of ``gather`` is slower, and
-    waits for the device in older versions of PyTorch. The numbers are the same, bit for bit.
+    ``y_B`` (B,): classes from 0 to K - 1. One outside them counts as a class of logit 0; the engine checks
+    the labels of its streams before training, and other labels are the method's to check.
+    A mask picks the logits of the classes: on a GPU the backward pass of ``gather`` is slower, and waits for
+    the device in older versions of PyTorch. The numbers are the same, bit for bit.
     """
     of_K = torch.arange(logits_BK.shape[-1], device=logits_BK.device)
     picked = torch.where(y_B[:, None] == of_K, logits_BK, 0).sum(-1)

@@ -91,6 +91,12 @@ CARELESS = {
         "other protocols",
         "Recipe.fixed has no value for lr",
     ),
+    "sums over the rows of a piece": (
+        LOSS,
+        LOSS.replace("rows.y)}", "rows.y) * len(rows.y)}\n\n    micro = 2"),
+        "batches in pieces as whole",
+        "losses are means over",
+    ),
     "stops": (LOSS, "raise ValueError('not yet')", "runs", "not yet"),
 }
 

@@ -65,6 +65,12 @@ def test_however_a_gpu_says_it(text: str) -> None:
     assert short_of_memory(RuntimeError(text)) and "--no-join" in out_of_memory(RuntimeError(text))
 
 
+@pytest.mark.parametrize("place", ["/data/CUSTOM_SET", "my/DOCUMENT_SCANS", "/mnt/CUDA_runs", "CUBISM_v2"])
+def test_a_path_names_no_gpu(place: str) -> None:
+    line = out_of_memory(RuntimeError(f"{place}: cannot allocate memory"))
+    assert "ulimit" in line and "--device cpu" not in line
+
+
 def test_pytorch_names_it_without_a_word() -> None:
     import torch
 

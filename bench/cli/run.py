@@ -156,7 +156,7 @@ def run(
     backbones = options.backbones(backbone) or _usual_backbones(given, chosen)
     if precision == AUTO:
         asked.one_tower(backbones, executor)
-        precision = _in_time(stop, lambda: _fastest(backbones[0], device, allow_torchscript))
+        precision = _in_time(stop, lambda: _fastest(backbones[0], device, allow_torchscript, cache))
     request = Request(
         methods=names(methods) or chosen.methods,
         datasets=given or chosen.datasets,
@@ -286,12 +286,12 @@ def _in_time(stop: float | None, work: Callable[[], T]) -> T:
         raise typer.Exit(Code.INCOMPLETE) from None
 
 
-def _fastest(backbone: str, device: str, allow_torchscript: bool) -> str:
+def _fastest(backbone: str, device: str, allow_torchscript: bool, cache: Path | None) -> str:
     """What ``--precision auto`` comes to; says why."""
     from bench.clip.backbone import resolve
     from bench.run import precision
 
-    found, line = precision.auto(resolve(backbone, allow_torchscript), device)
+    found, line = precision.auto(resolve(backbone, allow_torchscript), device, cache)
     say.echo(line)
     return found
 

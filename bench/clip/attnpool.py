@@ -90,12 +90,16 @@ class _Attend(torch.autograd.Function):
         heads, f, pos, wq, _, wk, bk, wv, _, *last = inputs
         ctx.heads = heads
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # else zeros are made for the values that have no gradient
+        # Else zeros are made for the values that have no gradient. ``backward`` then meets None where nobody
+        # asks for the output's gradient either.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(f, *last[:1], pos, wq, wk, bk, wv, *output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_out: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_out: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if to_out is None:
+            return (None,) * len(ctx.needs_input_grad)
         f, *rest = ctx.saved_tensors
         one, shared = rest[0].dim() == 2, f.dim() == 3
         if one:

@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contract.lab import PAIR, Failed, Lab, Measured, measure, open_lab, shortened, swept
+from bench.contract.lab import (
+    PAIR,
+    Failed,
+    Lab,
+    Measured,
+    in_pieces,
+    measure,
+    open_lab,
+    shortened,
+    swept,
+)
 from bench.contract.purity import first_batch, purity, starts
 from bench.contract.snapshot import differs
 from bench.errors import BenchError, said
@@ -86,6 +96,7 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         ),
         "state survives the disk": lambda: saved(measured),
         "replicas together as alone": lambda: replicas(measured),
+        "batches in pieces as whole": lambda: pieces(measured),
         "sweep as logits": lambda: sweeps(measured),
         "inference values leave the fit alone": lambda: inference(lab, method, registry, family),
         "other protocols": lambda: protocols(measured),
@@ -200,6 +211,37 @@ def replicas(m: Measured) -> str:
         ]
         if off := _far(pair[0].detach(), pair[1].detach()):
             return f"logits differ by {off:.1e} of the largest between a replica in a group and alone"
+    return ""
+
+
+def pieces(m: Measured) -> str:
+    """With ``micro``, the first batch in pieces has the loss and the gradients of the whole batch.
+
+    Pieces are equal and uneven. Both differ where losses are no means over rows.
+    """
+    recipe, method = m.fit.recipe, m.method
+    if recipe.optim is None or method.micro is None:
+        return ""
+    task = m.task()
+    consts = method.prepare(task)
+    values, (start,) = starts(m, task, consts, 1)
+    params, axes = loop.stack([_moved(start, 0)]), loop.axes_of(values, recipe, task.W_KC.device)
+
+    def at(micro: int | None) -> tuple[Tensor, Params]:
+        return loop.gradients(in_pieces(method, micro), consts, params, batch, task.settings, axes)
+
+    batch = first_batch(m, task, consts)
+    B = max(len(rows.y) for rows in batch.rows.values())
+    loss, whole = at(None)
+    most = max(float(g.abs().max()) for g in whole.values())
+    for micro in sorted({1, B // 2 + 1, B - 1} - {0}):
+        its_loss, parts = at(micro)
+        where = f"of {B} rows in pieces of {micro}"
+        if off := _far(its_loss, loss):
+            return f"the loss {where} differs by {off:.1e}: with micro, losses are means over a batch's rows"
+        for name, g in whole.items():
+            if not float((g - parts[name]).abs().max()) <= CLOSE * most:
+                return f"the gradient of '{name}' {where} differs: with micro, losses are means over its rows"
     return ""
 
 

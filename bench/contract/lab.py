@@ -216,6 +216,13 @@ def cut(method: Method) -> Method:
     return short
 
 
+def in_pieces(method: Method, micro: int | None) -> Method:
+    """The same method with pieces of another size."""
+    cls = type(method)
+    other: Method = type(cls.__name__, (cls,), {"micro": micro, "__module__": cls.__module__})()
+    return other
+
+
 def measure(
     lab: Lab, method: Method, registry: Registry, family: str, folder: str, shots: int = 2
 ) -> Measured:

@@ -70,6 +70,8 @@ class @CLASS@(Method):
         return {"W_KC": task.W_KC.clone()}
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
+        # Batches too large for memory: ``micro = 64`` in the class takes them in pieces of 64 rows, if losses
+        # are means over rows. Dropout asks ``batch.bytes(*shape)``, which keeps CUDA graphs (Batch.bytes).
         rows = batch["image"]
         return {"loss": cross_entropy(cosine_logits(rows.x, params["W_KC"], consts["scale"]), rows.y)}
 

@@ -58,6 +58,7 @@ def _slices_ranked(
     each, device = slices.row_bytes([row_shape(fit.backbone, t) for t in method.taps]), session.device
     most = slices.most(torch.device(device), waves.own_part(torch.device(device), session.sharers))
     rows = ROWS or max(1, most // each)
+    limit = slices.Limit(rows * each)
     parts = [session.slices(fit.backbone, target, target.test.paths, EVAL, tap, rows) for tap in method.taps]
     with torch.no_grad():
         for pieces in zip(*parts, strict=True):
@@ -68,7 +69,7 @@ def _slices_ranked(
                 with session.guard.work(fit, "its evaluation"):
                     return ranked(fit, target, params, consts, part, values)
 
-            every += slices.over(len(next(iter(features.values()))), each, rows * each, of_part)
+            every += slices.over(len(next(iter(features.values()))), each, limit, of_part)
     return every
 
 

@@ -24,8 +24,8 @@ from bench.run import stages
 from bench.run import task as tasks
 from bench.run.session import Session
 from bench.train import pure, select, waves
+from bench.train.keep import Labelled
 from bench.train.select import Fitted
-from bench.train.slices import Labelled
 
 Result = tuple[Fitted, Consts, dict[str, float]]
 
@@ -89,8 +89,8 @@ def run_joined(
     seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and
     MemoryError where memory holds only one, besides what ``run_fit`` raises.
     """
-    forget_peak(session.device)
     cases = _side_by_side(session, fits, states_of)
+    forget_peak(session.device)  # not before: other fits may make the states that these read
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()

@@ -1,8 +1,9 @@
 """``--precision auto``: what the image tower encodes fastest in on a device, if features agree.
 
 Known before a run is planned, because fit keys hold what it came to. Noise must not turn the choice, or a
-resumed run would begin anew: precisions are timed in turns, what counts is the median of ratios, and a lower
-one has to win clearly.
+resumed run would begin anew: it is kept beside the feature store, for these weights on this device, and made
+where none is kept. Precisions are then timed in turns, what counts is the median of ratios, and a lower one
+has to win clearly.
 """
 
 from __future__ import annotations
@@ -12,24 +13,33 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
+from typing import Literal
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from bench import typed
 from bench.clip import backbone as backbones
 from bench.clip.backbone import BackboneSpec
 from bench.data.views import render
 from bench.errors import BenchError
 from bench.features.forward import Tower, batch_of, normaliser, raw_features
+from bench.features.key import ARITHMETIC
+from bench.features.store import default_root
+from bench.files import digest, write_json
 from bench.interface import DENSE, EVAL, POOLED
 from bench.records.keys import PRECISIONS, SINGLE, dtype
 from bench.run import devices
+from bench.run.provenance import device_name
 from bench.run.session import repeatable
 
+FOLDER = "precision"  # below the feature store
 AGREES = 0.999  # least cosine of an image's features with those in single precision
 _WORTH = 1.25  # times as fast as single precision, or it stays that
 _CLEARLY = 1.1  # times as fast as a more exact one, or that is taken
@@ -48,22 +58,61 @@ class Measured:
     cosine: float
 
 
-def auto(spec: BackboneSpec, device: str) -> tuple[str, str]:
+class Kept(msgspec.Struct):
+    """A choice on disk: the precision, what it was made for, and the line that said why."""
+
+    precision: Literal["fp32", "fp16", "bf16"]
+    made_for: dict[str, str]
+    said: str
+
+
+def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[str, str]:
     """The precision, one of ``PRECISIONS``, and one line that says why.
 
-    Loads the model in every precision, unless the device is sure to have no halves. Raises BenchError as
-    ``backbones.load`` does.
+    ``store``: the feature store, beside whose features the choice is kept; None: the default one.
+    Where none is kept it loads the model in every precision, unless the device is sure to have no halves.
+    Raises BenchError as ``backbones.load`` does, and where what is kept cannot be read.
     """
     device = devices.pick(device)
     if device == "cpu" and _without_halves():
         return SINGLE, f"precision: {SINGLE} (this processor computes in no halves)"
+    made_for = {
+        "weights": spec.digest,
+        "device": device_name(device),
+        "torch": str(torch.__version__),
+        "arithmetic": str(ARITHMETIC),
+    }
+    file = (store or default_root()) / FOLDER / f"{digest(made_for)[:16]}.json"
+    if (kept := _read(file)) is not None:
+        why = f"as measured before on {made_for['device']}; to measure again delete {file}"
+        return kept.precision, f"precision: {kept.precision} for {spec.name} on {device}, {why}"
+    measured = _measured(spec, device)
+    if device != "cpu":
+        torch.cuda.empty_cache()  # what the towers took
+    found, line = choose(measured), told(measured, spec.name, device)
+    try:
+        write_json(file, {"precision": found, "made_for": made_for, "said": line})
+    except OSError as error:  # as in a dry run, which needs no store that can be written
+        line += f"; not kept for later runs ({error})"
+    return found, line
+
+
+def _read(file: Path) -> Kept | None:
+    try:
+        return typed.json(file, Kept)
+    except FileNotFoundError:
+        return None
+    except typed.Odd as why:
+        raise BenchError(f"{why}: it holds what --precision auto chose; delete it to measure anew") from why
+
+
+def _measured(spec: BackboneSpec, device: str) -> list[Measured]:
     repeatable()  # before the first product: libraries read their settings then
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     towers = {name: backbones.load(replace(spec, dtype=dtype(name)), device) for name in PRECISIONS}
     rows = batch_of(towers[SINGLE]) if device != "cpu" else _ROWS
-    measured = measure(towers, probe(spec, rows), _clock(device))
-    return choose(measured), told(measured, spec.name, device)
+    return measure(towers, probe(spec, rows), _clock(device))
 
 
 def choose(measured: Sequence[Measured]) -> str:

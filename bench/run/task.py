@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.interface import (
     PREPARED,
     SUPPORT,
@@ -96,7 +97,11 @@ def text(session: Session, fit: Planned, states: Mapping[str, State]) -> tuple[T
 
 
 def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Consts) -> dict[str, Pool]:
-    """The rows of every stream of a recipe for the fit's task."""
+    """The rows of every stream of a recipe for the fit's task.
+
+    Raises BenchError for labels that name no class, which ``interface.cross_entropy`` would take as a class
+    of logit 0.
+    """
     pools: dict[str, Pool] = {}
     for name, stream in recipe.streams.items():
         if stream.source == PREPARED:
@@ -107,7 +112,17 @@ def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Co
         else:
             assert stream.source == SUPPORT, stream.source
             pools[name] = _support(session, fit, task, stream.tap, stream.views)
+        _require_classes(fit, name, pools[name].y)
     return pools
+
+
+def _require_classes(fit: Planned, stream: str, y_N: Tensor) -> None:
+    K = len(fit.dataset.classnames)
+    if len(y_N) and not 0 <= int(y_N.min()) <= int(y_N.max()) < K:
+        raise BenchError(
+            f"{fit.method.name}: labels of stream '{stream}' run from {int(y_N.min())} to {int(y_N.max())}, "
+            f"but {fit.dataset.name} has classes 0 to {K - 1}"
+        )
 
 
 def _support(session: Session, fit: Planned, task: Task, tap: str, views: Sequence[str]) -> Pool:

@@ -45,12 +45,14 @@ def _moved(
     orders: Sequence[Order], first: int, sizes_SO: np.ndarray, device: torch.device
 ) -> list[tuple[Tensor, Sizes]]:
     ends_SO = sizes_SO.cumsum().reshape(sizes_SO.shape)
-    every = np.empty(ends_SO[-1, -1], np.int64)
+    # In memory from which a GPU copies by itself, or this would wait for all steps launched before.
+    held = torch.empty(int(ends_SO[-1, -1]), dtype=torch.int64, pin_memory=device.type == "cuda")
+    every = held.numpy()
     rows_of = {order: order.positions(first, first + len(sizes_SO)) for order in dict.fromkeys(orders)}
     for o, order in enumerate(orders):
         n_S = sizes_SO[:, o]
         # where the rows of each step go, less where they lie in this order's own sequence
         shift_S = ends_SO[:, o] - n_S.cumsum()
         every[np.repeat(shift_S, n_S) + np.arange(n_S.sum())] = rows_of[order]
-    parts = torch.split(torch.from_numpy(every).to(device), sizes_SO.sum(1).tolist())
+    parts = torch.split(held.to(device, non_blocking=True), sizes_SO.sum(1).tolist())
     return list(zip(parts, map(tuple, sizes_SO.tolist()), strict=True))

@@ -67,9 +67,11 @@ class CudaCapturer:
         """``step()`` on the side stream, in order with the work before and after it."""
         here = torch.cuda.current_stream(self.side.device)
         self.side.wait_stream(here)
-        with torch.cuda.stream(self.side), _waits_are_told() as told:
-            loss_R = step()
-        here.wait_stream(self.side)
+        try:
+            with torch.cuda.stream(self.side), _waits_are_told() as told:
+                loss_R = step()
+        finally:  # also of a step that raises: what it launched may still write where others go on
+            here.wait_stream(self.side)
         return loss_R, WAITS if told else ""
 
     def capture(self, step: Callable[[], Tensor]) -> Recording:

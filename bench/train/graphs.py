@@ -12,8 +12,9 @@ Legend: R replicas, B rows of one step.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -28,7 +29,9 @@ from bench.train.capture import Capturer, CudaCapturer, Recording
 StepFn = Callable[[Tensor, Tensor, Sizes, int], Tensor]
 
 WARM = 3  # launches before a recording, as PyTorch's notes on CUDA graphs ask; they are steps like any other
-WORTH = 8  # steps of a run that is recorded: several are left to replay
+# Steps of a run that is recorded: several are left to replay. Estimated, until somebody measures it by
+# `python -m tests.benchmarks.gpu --only bounds`.
+WORTH = 8
 
 
 class Uncapturable(RuntimeError):
@@ -262,21 +265,39 @@ class Launcher:
         """
         assert self.recorder is not None
         fixed_B, fixed_R = index_B.clone(), lr_R.clone()
+        own: list[BaseException] = []  # what the step itself raised
+
+        def step() -> Tensor:
+            try:
+                return self.step(fixed_B, fixed_R, sizes, number)
+            except BaseException as error:
+                own.append(error)
+                raise
+
+        first: BaseException | None = None
+        outer = sys.exception()
         self.host.closed = True
         try:
-            made = self.recorder.capture(lambda: self.step(fixed_B, fixed_R, sizes, number))
-        except RuntimeError as error:
-            first = _first(error)
-            if short_of_memory(first) and len(lr_R) > 1:
-                raise first from None
-            self.eager = f"recording failed: {_said(first)}"
-            # Those made before are on the same stream, whose workspaces PyTorch drops with a broken one.
-            self._release()
-        else:
-            self.recorded[sizes] = made, fixed_B, fixed_R
+            self.recorded[sizes] = self.recorder.capture(step), fixed_B, fixed_R
             self.graphs += 1
+            return
+        except RuntimeError as error:
+            first = _first(error, own, outer)
         finally:
             self.host.closed = False
+            own.clear()
+        # Outside the handler: an error that names here, or the errors on top of it, would keep alive all that
+        # the step held, until Python looks for circles.
+        try:
+            if short_of_memory(first) and len(lr_R) > 1:
+                raise first
+            self.eager = f"recording failed: {_said(first)}"
+        finally:
+            first = None
+        # Those made before are on the same stream, whose workspaces PyTorch drops with a broken one.
+        self._release()
+        if index_B.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _draw(self, device: torch.device, sizes: Sizes, number: int) -> None:
         """The bytes of this step, where steps of this shape look for them."""
@@ -296,11 +317,18 @@ class Launcher:
         self.recorded.clear()
 
 
-def _first(error: BaseException) -> BaseException:
-    """The first error: ending a broken recording raises one of its own on top."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+def _first(
+    error: BaseException, own: Sequence[BaseException], outer: BaseException | None = None
+) -> BaseException:
+    """The step's ``own`` error, or else the first: ending a broken recording raises others on top.
+
+    One of these is it where it says that memory is short. What the step met and handled is none of them, nor
+    is ``outer``, which a caller handles meanwhile.
+    """
+    first, met = error, error.__context__
+    while first not in own and not short_of_memory(first) and met is not None and met is not outer:
+        first, met = met, met.__context__
+    return first
 
 
 def _said(error: BaseException) -> str:

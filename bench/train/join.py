@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from bench.recipe import Recipe
 from bench.train import graphs, loop, pure, slices, span
 from bench.train import score as scoring
 from bench.train.blocks import Sizes
-from bench.train.keep import LaneScorer, Trained
+from bench.train.keep import Labelled, LaneScorer, Trained
 from bench.train.loop import Lane
 
 Path = tuple[Any, ...]  # keys and positions that lead to a constant
@@ -66,7 +66,7 @@ def train(
             for name in drawn[0]
         }
 
-        def of_lane(
+        def losses_of_lane(
             params_R: Params, own: dict[Path, Tensor], rows: dict[str, dict[str, Tensor]]
         ) -> dict[str, Tensor]:
             consts = placed(shared, own)
@@ -78,7 +78,7 @@ def train(
 
         with torch.enable_grad():
             nested = {name: torch.unflatten(p, 0, (G, R)) for name, p in params.items()}
-            losses = torch.func.vmap(of_lane, randomness="same")(nested, varying, rows)
+            losses = torch.func.vmap(losses_of_lane, randomness="same")(nested, varying, rows)
             grads = loop.derivatives(losses, params)
         if type(method).combine is not Method.combine:
             by_lane = {
@@ -111,44 +111,12 @@ def scorer(
         return None
     if len(vals) < len(lanes):
         raise Apart("some have no validation images")
-    base, G = scoring.checked_at(method, recipe, settings), len(lanes)
+    limit = slices.Limit(most)
     alone = [
-        scoring.scorer(method, recipe, lane.consts, settings, val, most)
+        scoring.scorer(method, recipe, lane.consts, settings, val, limit)
         for lane, val in zip(lanes, vals, strict=True)
     ]
-
-    def together(params: Params, values: Sequence[Values], group: list[int]) -> tuple[Tensor, Tensor]:
-        """Accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
-        first, R = vals[group[0]], len(values)
-        params = {name: torch.unflatten(p.detach(), 0, (G, R)) for name, p in params.items()}
-        own: dict[Path, Tensor] = dict(varying)
-        if len(group) < G:
-            at = torch.tensor(group, device=first.y.device)
-            params = {name: p.index_select(0, at) for name, p in params.items()}
-            own = {path: x.index_select(0, at) for path, x in own.items()}
-        dtype = next(iter(params.values())).dtype
-        axes = loop.axes_of(values, recipe, first.y.device, dtype)
-
-        def of_slice(part: slice) -> tuple[Tensor, Tensor]:
-            features = {
-                tap: torch.stack([vals[g].features[tap][part] for g in group]) for tap in first.features
-            }
-
-            def of_lane(params_R: Params, own: dict[Path, Tensor], features: dict[str, Tensor]) -> Tensor:
-                consts = placed(shared, own)
-
-                def logits(p: Params, a: Values) -> Tensor:
-                    return method.logits(p, consts, features, {**base, **a})
-
-                made: Tensor = loop.map_replicas(logits, method.fuse, params_R, axes)
-                return made
-
-            with pure.call(method, "logits", params=params, constants=shared, own=own, features=features):
-                logits_gRBK = torch.func.vmap(of_lane, randomness="same")(params, own, features)
-            return scoring.counted(logits_gRBK, torch.stack([vals[g].y[part] for g in group]))
-
-        each = scoring.row_bytes(first.features) * R * len(group)
-        return scoring.summed(len(first.y), each, most, of_slice)
+    of = Checked(method, recipe, scoring.checked_at(method, recipe, settings), vals, shared, varying, limit)
 
     def score(params: Params, values: Sequence[Values], asked: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         R, found = len(values), dict[int, tuple[Tensor, Tensor]]()
@@ -157,9 +125,9 @@ def scorer(
             groups.setdefault(tuple(x.shape for x in vals[g].features.values()), []).append(g)
         for group in groups.values():
             val = vals[group[0]]
-            whole = len(val.y) * scoring.row_bytes(val.features) * R
+            whole = len(val.y) * scoring.image_bytes(val.features) * R
             if len(group) > 1 and whole <= slices.together(val.y.device):
-                found |= zip(group, zip(*together(params, values, group), strict=True), strict=True)
+                found |= zip(group, zip(*_in_one_call(of, params, values, group), strict=True), strict=True)
                 continue
             for g in group:
                 own = {name: p[g * R : (g + 1) * R] for name, p in params.items()}
@@ -167,6 +135,57 @@ def scorer(
         return [found[g] for g in asked]
 
     return score
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What lanes are scored with at a check.
+
+    ``base``: values of ``logits`` but for those of the grid. ``shared``, ``varying``: as ``merged`` gives
+    them. ``limit``: bytes of features in a slice, times replicas and lanes.
+    """
+
+    method: Method
+    recipe: Recipe
+    base: Mapping[str, Any]
+    vals: Sequence[Labelled]
+    shared: Any
+    varying: Mapping[Path, Tensor]
+    limit: slices.Limit
+
+
+def _in_one_call(
+    of: Checked, params: Params, values: Sequence[Values], group: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
+    first, G, R = of.vals[group[0]], len(of.vals), len(values)
+    params = {name: torch.unflatten(p.detach(), 0, (G, R)) for name, p in params.items()}
+    own: dict[Path, Tensor] = dict(of.varying)
+    if len(group) < G:
+        at = torch.tensor(group, device=first.y.device)
+        params = {name: p.index_select(0, at) for name, p in params.items()}
+        own = {path: x.index_select(0, at) for path, x in own.items()}
+    axes = loop.axes_of(values, of.recipe, first.y.device, next(iter(params.values())).dtype)
+
+    def logits_of_lane(params_R: Params, own: dict[Path, Tensor], features: dict[str, Tensor]) -> Tensor:
+        consts = placed(of.shared, own)
+
+        def logits(p: Params, a: Values) -> Tensor:
+            return of.method.logits(p, consts, features, {**of.base, **a})
+
+        made: Tensor = loop.map_replicas(logits, of.method.fuse, params_R, axes)
+        return made
+
+    def of_slice(part: slice) -> tuple[Tensor, Tensor]:
+        features = {
+            tap: torch.stack([of.vals[g].features[tap][part] for g in group]) for tap in first.features
+        }
+        with pure.call(of.method, "logits", params=params, constants=of.shared, own=own, features=features):
+            logits_gRBK = torch.func.vmap(logits_of_lane, randomness="same")(params, own, features)
+        return scoring.counted(logits_gRBK, torch.stack([of.vals[g].y[part] for g in group]))
+
+    each = scoring.image_bytes(first.features) * R * len(group)
+    return scoring.summed(len(first.y), each, of.limit, of_slice)
 
 
 def _first(losses: Mapping[str, Tensor]) -> Tensor:

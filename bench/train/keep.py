@@ -13,13 +13,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bench.interface import Params, Values
+from bench.interface import Features, Params, Values
 from bench.recipe import Recipe
 
 # Stacked replicas and their values -> validation accuracy and negative loss, (R,) each.
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
 # The same of some lanes, by number, of the whole stack (G * R, ...).
 LaneScorer = Callable[[Params, Sequence[Values], Sequence[int]], list[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Raw features of labelled images, one tensor (n, ...) per tap, and their classes (n,)."""
+
+    features: Features
+    y: Tensor
 
 
 @dataclass

@@ -27,8 +27,7 @@ from bench.interface import (
 from bench.recipe import LR, WD, Recipe, Stream, drawn, steps_of
 from bench.train import batches, graphs, heap, optim, rng, schedule, span
 from bench.train.blocks import Sizes, blocks
-from bench.train.keep import LaneScorer, Scorer, Track, Trained, read
-from bench.train.slices import Labelled
+from bench.train.keep import Labelled, LaneScorer, Scorer, Track, Trained, read
 
 
 @dataclass(frozen=True)
@@ -291,13 +290,13 @@ def train(
         batch = graphs.WatchedBatch(rows, step, host)
         return gradients(method, consts, params, batch, settings, axes)
 
-    def of_lane(
+    def score_one(
         params: Params, values: Sequence[Values], lanes: Sequence[int]
     ) -> list[tuple[Tensor, Tensor]]:
         assert score is not None
         return [score(params, values)]
 
-    lanes, checks = [Lane(consts, start, pools, seed)], of_lane if score else None
+    lanes, checks = [Lane(consts, start, pools, seed)], score_one if score else None
     return advance(recipe, lanes, values, settings, differentiate, host, checks)[0]
 
 
@@ -350,8 +349,8 @@ def advance(
         if now and score:
             scores = zip(now, score(_detached(params), values, now), strict=True)
             found = read([(*pair, loss_R[g * R : (g + 1) * R]) for g, pair in scores])
-            for g, of_lane in zip(now, found, strict=True):
-                tracks[g].check(done - 1, *of_lane)
+            for g, scored in zip(now, found, strict=True):
+                tracks[g].check(done - 1, *scored)
 
     ahead = blocks(all_orders(recipe.streams, lanes), steps, lambda step: due(step, *tables), device)
     done, largest = 0, max(p.numel() * p.element_size() for p in params.values())

@@ -14,8 +14,7 @@ from torch import Tensor
 from bench.interface import Consts, Features, Method, Params, Values, scored_values
 from bench.recipe import Recipe
 from bench.train import hits, loop, pure, slices
-from bench.train.keep import Scorer
-from bench.train.slices import Labelled
+from bench.train.keep import Labelled, Scorer
 
 # The images at a slice: how many are right and the sum of their losses, of every replica.
 OfSlice = Callable[[slice], tuple[Tensor, Tensor]]
@@ -32,13 +31,14 @@ def scorer(
     consts: Consts,
     settings: Values,
     val: Labelled,
-    most: int = slices.PROCESSOR,
+    most: int | slices.Limit = slices.PROCESSOR,
 ) -> Scorer:
     """Validation accuracy and negative loss of stacked replicas, (R,) each, at the recipe's check values.
 
-    ``most``: bytes of features in a slice, times replicas.
+    ``most``: bytes of features in a slice, times replicas; a limit that scorers share falls for all of them.
     """
     base = checked_at(method, recipe, settings)
+    limit = slices.Limit(most) if isinstance(most, int) else most
 
     def score(params: Params, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
         frozen = {name: p.detach() for name, p in params.items()}
@@ -55,15 +55,15 @@ def scorer(
                 logits_RBK = loop.map_replicas(logits, method.fuse, frozen, axes)
             return counted(logits_RBK, val.y[at])
 
-        return summed(len(val.y), row_bytes(val.features) * len(values), most, of_slice)
+        return summed(len(val.y), image_bytes(val.features) * len(values), limit, of_slice)
 
     return score
 
 
-def summed(rows: int, each: int, most: int, of_slice: OfSlice) -> tuple[Tensor, Tensor]:
+def summed(rows: int, each: int, limit: slices.Limit, of_slice: OfSlice) -> tuple[Tensor, Tensor]:
     """Accuracy and negative mean loss from what is counted on slices of all images (``slices.over``)."""
     with torch.no_grad():
-        parts = slices.over(rows, each, most, of_slice)
+        parts = slices.over(rows, each, limit, of_slice)
         hits_R, loss_R = next(parts)
         for more in parts:  # one after the other: sums of stacked parts may round otherwise
             hits_R, loss_R = hits_R + more[0], loss_R + more[1]
@@ -80,7 +80,7 @@ def counted(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return (logits.argmax(-1) == y).sum(-1).double(), (logits.logsumexp(-1) - picked).sum(-1)
 
 
-def row_bytes(features: Features) -> int:
+def image_bytes(features: Features) -> int:
     """Bytes of one image's features in single precision."""
     return slices.row_bytes([x.shape[1:] for x in features.values()])
 
@@ -108,7 +108,7 @@ def search(
         return hits_G
 
     with torch.no_grad():
-        parts = list(slices.over(len(val.y), row_bytes(val.features), most, of_slice))
+        parts = list(slices.over(len(val.y), image_bytes(val.features), slices.Limit(most), of_slice))
     hits_G = torch.stack(parts).sum(0).cpu().numpy()
     best = int(hits_G.argmax())  # numpy's argmax is the first of equals; torch's need not be
     return dict(grid[best]), int(hits_G[best]) / len(val.y)

@@ -28,9 +28,9 @@ from bench.interface import (
 )
 from bench.recipe import Recipe, points
 from bench.train import loop, pure, rng, slices, span, waves
+from bench.train.keep import Labelled
 from bench.train.loop import Pool
 from bench.train.score import scorer, search
-from bench.train.slices import Labelled
 
 
 @dataclass

@@ -12,29 +12,31 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from bench.errors import short_of_memory
-from bench.interface import Features
 
 T = TypeVar("T")
 
 PROCESSOR = 64 << 20  # bytes of features in a slice
 GPU = 1 << 30  # the most there; sixteen times the above took a tenth of the time (H200, SAFE at RN50's size)
-# Of what is free: towers that are run on a slice of pixels hold some twenty times its bytes.
+# Of what is free. By count, a tower that is run on a slice of pixels holds up to 16 times its bytes: three
+# tensors of 64 x 112 x 112 an image in RN50's stem, of 197 x 3072 in a ViT-B/16's last products.
 SHARE = 1 / 32
 # Bytes of a lane's features, times replicas, up to which lanes that join are scored in one call. It saves
 # calls; but what replicas share is then copied for each. On a processor 0.1 MB took 0.6 of the time and 4 MB
-# twice as much (measured); on a GPU a call costs what moving some tens of megabytes does (estimated).
+# twice as much (measured); on a GPU a call costs what moving some tens of megabytes does (estimated, until
+# somebody measures it by `python -m tests.benchmarks.gpu --only bounds`).
 TOGETHER = {"cpu": 256 << 10, "cuda": 64 << 20}
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Raw features of labelled images, one tensor (n, ...) per tap, and their classes (n,)."""
+@dataclass
+class Limit:
+    """Bytes of features in a slice at most; less from where memory did not hold as many.
 
-    features: Features
-    y: Tensor
+    Whoever slices again and again keeps it, so that memory runs out once.
+    """
+
+    most: int
 
 
 def most(device: torch.device, free: int | None) -> int:
@@ -58,14 +60,16 @@ def row_bytes(shapes: Sequence[Sequence[int]]) -> int:
     return sum(4 * math.prod(shape) for shape in shapes)
 
 
-def over(rows: int, each: int, most: int, work: Callable[[slice], T]) -> Iterator[T]:
-    """What ``work`` gives for consecutive slices of ``rows`` images, which have at most ``most`` bytes.
+def over(rows: int, each: int, limit: Limit, work: Callable[[slice], T]) -> Iterator[T]:
+    """What ``work`` gives for consecutive slices of ``rows`` images, of no more bytes than ``limit`` says.
 
     ``each``: bytes of an image.
-    A slice that memory does not hold is tried again with half as many images, as are those after it, down to
-    the size of a processor's; a slice of that size raises what it met.
+    A slice that memory does not hold is tried again with half as many images, as are those after it and those
+    of later calls with this ``limit``, down to the size of a processor's; a slice of that size raises what it
+    met.
     """
-    size, least = (max(1, limit // max(each, 1)) for limit in (most, PROCESSOR))
+    each = max(each, 1)
+    size, least = (max(1, most // each) for most in (limit.most, PROCESSOR))
     size, start = min(size, rows), 0
     while start < rows:
         at = slice(start, min(start + size, rows))
@@ -78,6 +82,7 @@ def over(rows: int, each: int, most: int, work: Callable[[slice], T]) -> Iterato
         # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
         if done is None:
             size = max(least, -(-size // 2))
+            limit.most = size * each
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue

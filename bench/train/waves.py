@@ -17,10 +17,9 @@ from bench.errors import short_of_memory
 from bench.interface import Consts, Method, Params, Values
 from bench.recipe import Recipe
 from bench.train import join, loop, optim, slices
-from bench.train.keep import Trained
+from bench.train.keep import Labelled, Trained
 from bench.train.loop import Pool
 from bench.train.score import scorer
-from bench.train.slices import Labelled
 
 # Of what this process may take: the rest is for activations, validation features and whoever else is there.
 SHARE = 0.5

@@ -52,6 +52,18 @@ def tail(image: int, width: int, n_heads: int, out: int, dtype: torch.dtype) -> 
     return vit, original, torch.randn(4, tokens, width, dtype=dtype) * 3 + 0.5
 
 
+def test_an_output_whose_gradient_nobody_asks_for_costs_nothing() -> None:
+    """``gradcheck`` asks for that too."""
+    _, head, _, x = make("rn", torch.float64)
+    q = head.params["q_proj.weight"].detach().requires_grad_()
+
+    def out(q: Tensor) -> Tensor:
+        made: Tensor = head({**head.params, "q_proj.weight": q}, x)
+        return made
+
+    assert torch.autograd.gradcheck(out, q, fast_mode=True)
+
+
 def make(
     family: str, dtype: torch.dtype, true_size: bool = False
 ) -> tuple[Any, heads.PoolingHead, Original, Tensor]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.interface import Recipe, Stream
+from bench.errors import BenchError
+from bench.interface import TEXT, Recipe, Stream
 from bench.run import evaluate, session, task
 from bench.run import fit as fitting
 from bench.train import select, slices, waves
@@ -57,7 +58,10 @@ def fake(**more: Any) -> Any:
 
 def planned() -> Any:
     return SimpleNamespace(
-        backbone=None, dataset=None, draw=SimpleNamespace(train=SimpleNamespace(paths=["x"] * ROWS))
+        backbone=None,
+        dataset=SimpleNamespace(name="birds", classnames=["wren", "owl"]),
+        method=SimpleNamespace(name="mine"),
+        draw=SimpleNamespace(train=SimpleNamespace(paths=["x"] * ROWS)),
     )
 
 
@@ -79,6 +83,20 @@ def test_support_features_take_their_own_size_and_one_piece(monkeypatch: pytest.
     size = 2 * ROWS * WIDTH * 2
     assert size <= meter.most < 1.5 * size
     assert torch.equal(made["image"].x.float(), whole)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_labels_that_name_no_class_are_refused_before_training(wrong: int) -> None:
+    """Of images and of texts: a loss would take them as a class of logit 0."""
+    labels = torch.ones(ROWS, dtype=torch.long)
+    text = SimpleNamespace(raw_PC=torch.zeros(ROWS, 2), class_of_P=labels)
+    given: Any = SimpleNamespace(labels_N=labels.clone(), text=text)
+    recipes = [Recipe({"words": Stream(source=TEXT)}), Recipe({"image": Stream()})]
+    for recipe, y in zip(recipes, (text.class_of_P, given.labels_N), strict=True):
+        task.pools(fake(), planned(), given, recipe, {})
+        y[3] = wrong
+        with pytest.raises(BenchError, match=r"mine: labels of stream '(words|image)' .* classes 0 to 1"):
+            task.pools(fake(), planned(), given, recipe, {})
 
 
 def test_features_take_their_own_size_and_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +176,28 @@ def test_a_fit_forgets_the_peak_before_and_knows_how_many_share(heard: list[Any]
     assert heard == [("forget", "cuda"), "prepared", ("fit", 3)]
 
 
-def test_joined_fits_do_so_once(heard: list[Any]) -> None:
+def test_joined_fits_know_how_many_share_and_have_a_peak_of_their_own(
+    heard: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them reads a state that is fitted meanwhile, which takes more."""
     fit: Any = SimpleNamespace(method=None, recipe=None, key="a")
-    fitting.run_joined(lent(3), [fit, fit], lambda fit: {})
-    assert heard == [("forget", "cuda"), "prepared", ("part", "cuda", 3), "prepared", ("fit", 3)]
+    peak, used = [0], select.fit_joined
+
+    def taken(*given: Any) -> Any:
+        peak[0] = max(peak[0], 5)
+        return used(*given)
+
+    def states_of(fit: Any) -> dict[str, Any]:
+        fitting.forget_peak("cuda")  # of the fit below
+        peak[0] = 99
+        return {}
+
+    monkeypatch.setattr(fitting, "forget_peak", lambda at: peak.__setitem__(0, 0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda at: peak[0])
+    monkeypatch.setattr(select, "fit_joined", taken)
+    fitting.run_joined(lent(3), [fit, fit], states_of)
+    assert fitting.peak_memory("cuda") == 5
+    assert heard == ["prepared", ("part", "cuda", 3), "prepared", ("fit", 3)]
 
 
 def test_evaluation_slices_by_its_part_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

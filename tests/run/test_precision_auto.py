@@ -13,6 +13,7 @@ import torch
 
 from bench.clip import backbone
 from bench.errors import BenchError
+from bench.features.store import FeatureStore
 from bench.run import precision
 from bench.run.precision import Measured, choose, measure
 from tests.run.conftest import Bench
@@ -112,14 +113,40 @@ def test_the_probe_is_the_same_every_time_and_has_the_size_of_images() -> None:
     assert np.array_equal(pixels[:3], precision.probe(spec, 3)) and pixels.std() > 40
 
 
-def test_halves_of_a_real_tower_agree_on_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halves_of_a_real_tower_agree_on_the_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision, "_without_halves", lambda: False)
     monkeypatch.setattr(precision, "_ROWS", 2)
     found: list[Measured] = []
     monkeypatch.setattr(precision, "choose", lambda measured: found.extend(measured) or "fp32")
-    assert precision.auto(backbone.resolve("pocket-rn"), "cpu")[0] == "fp32"
+    assert precision.auto(backbone.resolve("pocket-rn"), "cpu", tmp_path)[0] == "fp32"
     assert {m.precision for m in found} >= {"fp32", "bf16"}
     assert all(m.cosine >= precision.AGREES and m.images_per_second > 0 for m in found)
+
+
+def test_the_choice_is_kept_beside_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A second measurement that comes to something else would begin a resumed run anew."""
+    spec, ways = backbone.resolve("pocket-rn"), ["bf16", "fp16", "fp16"]
+
+    def measured(spec: Any, device: str) -> list[Measured]:
+        return [Measured("fp32", 10, 1, 1), Measured(ways.pop(0), 20, 2, 1)]
+
+    monkeypatch.setattr(precision, "_without_halves", lambda: False)
+    monkeypatch.setattr(precision, "_measured", measured)
+    first, said = precision.auto(spec, "cpu", tmp_path)
+    assert first == "bf16" and "measured fp32 10 images/s" in said
+    again, said = precision.auto(spec, "cpu", tmp_path)
+    (file,) = (tmp_path / precision.FOLDER).iterdir()
+    assert again == "bf16" and "as measured before" in said and str(file) in said and len(ways) == 2
+    monkeypatch.setattr(precision, "device_name", lambda device: "another device")
+    assert precision.auto(spec, "cpu", tmp_path)[0] == "fp16" and not ways[1:]
+    monkeypatch.undo()
+    monkeypatch.setattr(precision, "_without_halves", lambda: False)
+    file.write_text('{"precision": "fp8"}')
+    with pytest.raises(BenchError, match="delete it to measure anew"):
+        precision.auto(spec, "cpu", tmp_path)
+    store = FeatureStore(tmp_path)
+    store.tidy()
+    assert not store.feature_sets() and not store.clear().left and not store.verify() and file.exists()
 
 
 def test_without_halves_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +160,7 @@ def test_without_halves_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_run_keeps_what_auto_came_to(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "auto", lambda spec, device: ("bf16", f"precision: bf16 for {spec.name}"))
+    monkeypatch.setattr(precision, "auto", lambda spec, *_: ("bf16", f"precision: bf16 for {spec.name}"))
     cell = ("--methods", "zero-shot", "--datasets", "digits", "--shots", "1", "--results", tmp_path)
     done = bench("run", *cell, "--precision", "auto", "--dry-run")
     assert done.exit_code == 0 and "precision: bf16 for pocket-rn" in done.output

@@ -209,10 +209,12 @@ def test_steps_that_wait_are_noticed_and_made_once(fake: Old, waits: bool) -> No
     assert [str(w.message) for w in seen] == ["a warning of the method"]
 
 
-def test_the_mode_is_put_back_where_a_warming_step_fails(fake: Old) -> None:
+def test_a_warming_step_that_fails_is_waited_for_and_the_mode_put_back(fake: Old) -> None:
+    waits: list[Any] = []
+    HERE.wait_stream = waits.append
     with pytest.raises(ZeroDivisionError):
         capture.CudaCapturer(torch.device("cuda:0")).warm(lambda: 1 / 0)  # type: ignore[return-value]
-    assert clean(fake)
+    assert clean(fake) and waits == [capture._side(torch.device("cuda:0"))]
 
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -124,16 +127,95 @@ def test_a_failed_recording_costs_nothing_and_is_reported(
     assert all(torch.equal(p, called.params[name]) for name, p in fitted.params.items())
 
 
-def test_the_first_error_is_the_one_reported() -> None:
-    def broken() -> None:
-        try:
-            raise RuntimeError("a step waited for the device")
-        finally:
-            raise RuntimeError("the recording was invalidated")
+class Ended:
+    """The end of a broken recording, which raises an error on top, as that of ``torch.cuda.graph`` does."""
 
-    with pytest.raises(RuntimeError) as caught:
-        broken()
-    assert graphs._said(graphs._first(caught.value)) == "a step waited for the device"
+    def __init__(self, says: str = "the recording was invalidated") -> None:
+        self.says = says
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        raise RuntimeError(self.says)
+
+
+def recorded_once(step: Callable[[], None], says: str) -> str:
+    """Why one replica's step is not recorded, where ending the recording says so."""
+
+    def capture(made: Callable[[], torch.Tensor]) -> Recording:
+        with Ended(says):
+            made()
+        raise AssertionError
+
+    def whole(*given: object) -> torch.Tensor:
+        step()
+        return torch.zeros(1)
+
+    recorder = Recorder()
+    recorder.capture = capture  # type: ignore[method-assign]
+    launch = graphs.Launcher(whole, graphs.Host(), recorder)
+    launch._record(torch.zeros(3), torch.zeros(1), (3,), 0)
+    return launch.eager.removeprefix("recording failed: ")
+
+
+def test_the_steps_own_error_is_the_one_reported() -> None:
+    def waits() -> None:
+        raise RuntimeError("a step waited for the device")
+
+    def handles(more: str) -> None:
+        try:
+            {}["absent"]
+        except KeyError:
+            raise RuntimeError(more) from None
+
+    invalid = "the recording was invalidated"
+    assert recorded_once(waits, invalid) == "a step waited for the device"
+    assert recorded_once(lambda: None, invalid) == invalid
+    assert recorded_once(lambda: handles("CUDA out of memory"), invalid) == "CUDA out of memory"
+    assert recorded_once(lambda: handles("it waited"), invalid) == "it waited"
+    assert recorded_once(waits, "CUDA error: out of memory") == "CUDA error: out of memory"
+    try:
+        raise RuntimeError("met before")
+    except RuntimeError:  # whoever calls may be handling an error
+        assert recorded_once(lambda: None, invalid) == invalid
+        assert recorded_once(waits, invalid) == "a step waited for the device"
+
+
+def test_what_a_failed_recording_held_is_free_for_the_next_wave(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not when Python looks for circles of objects."""
+    c, held, alive = case("cross-modal-linear", **LONG["cross-modal-linear"]), list[Any](), list[int]()
+    recording: list[bool] = []
+
+    class Short(type(c.method)):  # type: ignore[misc]
+        def losses(self, *given: Any) -> Any:
+            alive.append(sum(x() is not None for x in held))
+            if recording:
+                large = torch.ones(5)
+                held.append(weakref.ref(large))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().losses(*given)
+
+    def capture(step: Callable[[], torch.Tensor]) -> Recording:
+        recording.append(True)
+        try:
+            with Ended():
+                step()
+        finally:
+            recording.clear()
+        raise AssertionError
+
+    monkeypatch.setattr(recorder, "capture", capture)
+    c.method = Short()
+    gc.collect()
+    gc.disable()
+    try:
+        fitted = c.fit()
+    finally:
+        gc.enable()
+    assert fitted.budget["halvings"] and fitted.budget["eager"] == ["recording failed: CUDA out of memory"]
+    assert len(held) >= 3 and not any(alive)
 
 
 def test_other_errors_of_a_recording_pass(recorder: Recorder) -> None:

@@ -33,9 +33,9 @@ from bench.run import evaluate
 from bench.run import fit as fitting
 from bench.run import task as tasks
 from bench.run.desk import Desk
-from bench.train import graphs
+from bench.train import graphs, keep, loop
 from tests.train.engine_cases import OVERRIDES, on
-from tests.train.second_device import NAME, Fault, SecondDevice, Waits, no_inference_mode
+from tests.train.second_device import NAME, WAITS, Fault, SecondDevice, Waits, no_inference_mode
 from tests.train.test_join import cases, together
 
 STEPS = 3  # one launched, then a recording that is replayed twice
@@ -245,6 +245,31 @@ def test_whole_fits_are_the_same_there_to_the_last_choice(name: str, there: Seco
         assert (fitted.values, fitted.step, fitted.curve) == (wanted.values, wanted.step, wanted.curve)
         for key, p in wanted.params.items():
             torch.testing.assert_close(params[key], p, rtol=1e-9, atol=1e-12)
+
+
+def test_a_check_waits_for_the_device_once(there: SecondDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one check to the next, whatever brings numbers back or waits for them is the reading of scores."""
+    met, judge, read = list[str](), SecondDevice._judge, keep.read
+
+    def judged(self: SecondDevice, name: str, args: Any, to: Any, *more: Any) -> None:
+        back = name == "_to_copy" and to is not None and torch.device(to).type != NAME
+        if back or name in WAITS or (name == "copy_" and args[0].device.type != NAME):
+            met.append(name)
+        judge(self, name, args, to, *more)
+
+    def checked(found: Any) -> Any:
+        met.append("check")
+        return read(found)
+
+    monkeypatch.setattr(SecondDevice, "_judge", judged)
+    monkeypatch.setattr(loop, "read", checked)
+    with there:
+        away = [on(c, NAME) for c in cases("safe", n=2)]
+        away = [replace(c, task=replace(c.task, backbone=away[0].task.backbone)) for c in away]
+        fitted = together([replace(c, consts=c.method.prepare(c.task)) for c in away])
+    first, last = met.index("check"), len(met) - met[::-1].index("check")
+    checks = len(fitted[0].curve[0]["checks"])
+    assert met[first : last + 1] == ["check", "_to_copy"] * checks and checks > 3
 
 
 ONE, BACK = torch.ones(3), torch.tensor([2, 0])

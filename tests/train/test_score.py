@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench.interface import Params, fit_values, points, scored_values
-from bench.train import join, keep, loop, rng, score, slices
-from bench.train.slices import Labelled
+from bench.train import join, loop, rng, score, slices
+from bench.train.keep import Labelled
 from tests.train.engine_cases import Case, case, on
-from tests.train.test_join import NAMES, cases, together
+from tests.train.test_join import NAMES, cases
 
 
 def lanes(group: list[Case]) -> tuple[list[loop.Lane], list[dict[str, float]], Params]:
@@ -98,7 +98,7 @@ def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> 
     """Also those of one shape: together they would take longer."""
     group = cases("safe")
     of, values, stacked = lanes(group)
-    whole = 20 * score.row_bytes(group[0].val.features) * len(values)
+    whole = 20 * score.image_bytes(group[0].val.features) * len(values)
     original, calls = type(group[0].method).logits, list[int]()
 
     def counted(self: Any, *given: Any) -> torch.Tensor:
@@ -111,25 +111,6 @@ def test_large_sets_are_scored_lane_by_lane(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(slices.TOGETHER, "cpu", limit)
         joined(group, of, slices.PROCESSOR)(stacked, values, range(3))
         assert len(calls) == expected
-
-
-def test_a_check_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, reads = cases("safe"), list[int]()
-    original, moved = keep.read, torch.Tensor.cpu
-
-    def read(found: Any) -> Any:
-        reads.append(0)
-        return original(found)
-
-    def cpu(x: torch.Tensor) -> torch.Tensor:
-        if x.dim() == 3:  # lanes, what was found, replicas
-            reads[-1] += 1
-        return moved(x)
-
-    monkeypatch.setattr(loop, "read", read)
-    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
-    fitted = together(group)
-    assert reads == [1] * len(fitted[0].curve[0]["checks"]) and len(reads) > 3
 
 
 def test_lanes_with_and_without_validation_stay_apart() -> None:
@@ -167,6 +148,33 @@ def test_slices_change_no_score(name: str) -> None:
     for accuracy_R, gain_R in found:
         assert torch.equal(accuracy_R, found[0][0])
         torch.testing.assert_close(gain_R, found[0][1], rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_later_checks_begin_with_the_slices_that_memory_held(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = cases("safe", n=3)
+    of, values, stacked = lanes(group)
+    original, rows = type(group[0].method).logits, list[int]()
+
+    def logits(self: Any, params: Params, consts: Any, features: Any, values: Any) -> torch.Tensor:
+        rows.append(len(next(iter(features.values()))))
+        if rows[-1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, params, consts, features, values)
+
+    monkeypatch.setattr(type(group[0].method), "logits", logits)
+    monkeypatch.setattr(slices, "PROCESSOR", 1)
+    monkeypatch.setitem(slices.TOGETHER, "cpu", 0 if alone else 1 << 30)
+    judge = joined(group, of, 64 << 20)
+    first = judge(stacked, values, range(3))
+    assert rows == [20, 10, *[5] * (12 if alone else 4)]
+    rows.clear()
+    again = judge(stacked, values, range(3))
+    assert rows == [5] * (12 if alone else 4)
+    for one, other in zip(first, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
 def test_slices_change_no_choice_of_the_search() -> None:

@@ -46,7 +46,7 @@ def spans(rows: int, each: int, most: int, room: int, error: Exception) -> tuple
             raise error
         return at
 
-    return list(slices.over(rows, each, most, work)), tried
+    return list(slices.over(rows, each, slices.Limit(most), work)), tried
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,21 @@ def test_slices_are_halved_where_memory_runs_out(error: Exception, monkeypatch: 
     assert done[0].start == 0 and done[-1].stop == 100
     assert all(a.stop == b.start for a, b in pairwise(done)), "each image once"
     assert [at.stop - at.start for at in spans(45, 10, 400, 99, error)[0]] == [40, 5]
+
+
+def test_the_size_that_memory_held_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "PROCESSOR", 20)
+    limit, sizes = slices.Limit(400), list[int]()
+
+    def work(at: slice) -> None:
+        sizes.append(at.stop - at.start)
+        if sizes[-1] > 15:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for each, rows, tried in ((10, 20, [20, 10, 10]), (10, 20, [10, 10]), (50, 4, [2, 2])):
+        sizes.clear()
+        list(slices.over(rows, each, limit, work))
+        assert sizes == tried
 
 
 def test_what_is_small_already_or_another_error_passes(monkeypatch: pytest.MonkeyPatch) -> None:

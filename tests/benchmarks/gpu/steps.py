@@ -55,6 +55,7 @@ STEPS = (
     _step("profile", 60, "training:profile", "kernels of a step, and how long none runs"),
     _step("text", 60, "training:text", "the packed text tower against open_clip's", alone=True),
     _step("ratios", 90, "training:ratio_rows", "ratios to the sequential path and plain loops", alone=True),
+    _step("bounds", 60, "bounds:bounds", "short runs recorded, lanes scored in one call: where it pays"),
     _step("jobs", 90, "cells:jobs", "two processes on one device against one", alone=True),
     _step("compare", 30, "cells:compare", "both devices' small grids compared", closing=True),
     _step("hours", 30, "hours:hours", "projected hours of the paper's grid", closing=True),
