@@ -39,7 +39,11 @@ def kind(name: str) -> str:
 
 
 def card(name: str) -> str:
-    """What tells a GPU from every other, in all processes and on all machines, whatever its number there."""
+    """What tells a GPU from every other, in all processes and on all machines, whatever its number there.
+
+    Raises BenchError for one that is not there.
+    """
+    check(name)
     return str(torch.cuda.get_device_properties(name).uuid)
 
 
