@@ -17,11 +17,22 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 _PARENTS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all; the parent decides what they mean
 _LOOK = 1.0  # seconds between looks whether a silent child lives
 _REAP = 5.0  # seconds for a child that has closed its end to end
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container (cgroup v2): microseconds, and of how many
+
+
+def cores() -> int:
+    """How many processors this process may use: those it may run on, or what its container gives of them."""
+    some = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no quota is there, or none is set ("max")
+        quota, period = map(int, _QUOTA.read_text().split())
+        some = min(some, max(1, quota // max(1, period)))
+    return some
 
 
 class Died(Exception):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench import children
 from bench.children import Child, Died, portable, send_bytes
 from bench.errors import UnreadableImage
 
@@ -152,3 +153,13 @@ def test_children_end_with_their_parent(tmp_path: Path, sent: signal.Signals) ->
         parent.wait(20)
         assert gone(pids)
     assert not any("/dev/shm" in maps for maps in held), "what a killed process would leave there"
+
+
+def test_cores_are_those_that_a_container_gives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(children, "_QUOTA", quota)
+    assert children.cores() == 64
+    for text, cores in (("max 100000\n", 64), ("400000 100000\n", 4), ("50000 100000\n", 1), ("odd", 64)):
+        quota.write_text(text)
+        assert children.cores() == cores

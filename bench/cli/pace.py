@@ -41,7 +41,7 @@ class Pace:
         self,
         guesses: Mapping[str, Guess],
         expected: float | None = None,
-        images: int | None = 0,
+        images: int | None = None,
         jobs: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -27,19 +27,19 @@ def show(
     """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate.
 
     ``device``: where the run would be, as ``--device`` names it, but not ``auto``. Returns the seconds of the
-    estimate, all processes together, None where nothing is to do, and the limits of the device where these
-    were measured.
+    estimate, all processes together, None where there is none, and the limits of the device where these were
+    measured.
     """
     from bench.cli import reading
     from bench.plan import estimate
     from bench.plan.cells import chain
     from bench.plan.why import drifted, elsewhere, shadowed
-    from bench.run import limits
 
     fits = Counter(t.fit.cell.method for t in todo)
     expected: float | None = None
     roof: Device | None = None
-    others = elsewhere(plan, todo, device.partition(":")[0])
+    on = device.partition(":")[0]
+    others = elsewhere(plan, todo, on)
     recorded = ", ".join(f"{n} of them on {on}" for on, n in sorted(others.items()))
     done = f"{complete} done" + (f" ({recorded})" if recorded else "")
     say.echo(
@@ -50,15 +50,13 @@ def show(
         say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
         say.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
-        expected = estimate.seconds(earlier, todo)
+        expected = estimate.seconds(earlier, todo, on)
         if expected is not None:
             say.echo(f"  estimate from earlier records: {duration(expected)} without encoding")
-        else:
-            roof = limits.of(device)
+        elif roof := _limits(device):
             expected = estimate.least(todo, roof)
             say.echo(
-                "  no records to judge from; "
-                f"the cost model says at least {duration(expected)} "
+                f"  no records to judge from on {on}; the cost model says at least {duration(expected)} "
                 "of training without encoding "
                 f"at the {roof.flops / 1e9:,.0f} GFLOP/s and {roof.bytes / 1e9:,.0f} GB/s "
                 f"of {roof.name}, measured now"
@@ -118,6 +116,18 @@ def show(
     return expected, roof
 
 
+def _limits(device: str) -> Device | None:
+    """What the device can do; None, which is said, where that cannot be measured."""
+    from bench.errors import BenchError
+    from bench.run import limits
+
+    try:
+        return limits.of(device)
+    except BenchError as error:
+        say.secho(f"  no estimate: no records to judge from on {device}; {error}", fg="yellow")
+        return None
+
+
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
@@ -154,6 +164,26 @@ def show_bad(bad: list[Bad]) -> None:
             else "a record cannot be believed and counts"
         )
         say.secho(f"  note: {many} as not there: {said(bad)}", fg="yellow")
+
+
+def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
+    """Where nothing is recorded in the precision that ``auto`` came to: what is, in another one."""
+    from bench.records.keys import PRECISIONS, dtype
+    from bench.records.types import FitRecord
+
+    asked = {fit.cell for fit in plan.fits if fit.asked}
+    for precision in PRECISIONS:
+        recorded = {
+            record.cell
+            for record in earlier.records
+            if isinstance(record, FitRecord) and record.parts.encode_dtype == dtype(precision)
+        }
+        if precision != chosen and (found := asked & recorded):
+            say.secho(
+                f"  note: none of these cells is recorded in {chosen}, {len(found)} in {precision}: "
+                f"--precision {precision} goes on from there",
+                fg="yellow",
+            )
 
 
 def show_idle(plan: Plan, complete: int) -> Code:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -15,11 +14,9 @@ from bench.cli import say, streams
 from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
 
 if TYPE_CHECKING:
-    from bench.cli.progress import Board
-    from bench.executors.loop import Way
-    from bench.executors.worker import Setup
-    from bench.plan.rounds import Seconds
-    from bench.run.desk import Desk
+    from bench.cli.run_way import How, Work
+    from bench.plan.request import Request
+    from bench.registry import Registry
     from bench.suite import Suite
 
 SUITE = "pocket"
@@ -116,20 +113,14 @@ def run(
 ) -> None:
     """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
     from bench import registry as registries
-    from bench.cli import asked, options, plan_view
+    from bench.cli import asked, options, plan_view, run_cells, run_way
     from bench.cli.codes import Code
     from bench.cli.options import names, numbers
-    from bench.cli.steps import Steps
     from bench.data import limit
     from bench.executors import budget
     from bench.names import canonical
-    from bench.plan import estimate, planner, rounds, settings
-    from bench.plan import why as why_
-    from bench.plan.earlier import Earlier
+    from bench.plan import settings
     from bench.plan.request import Request
-    from bench.plan.todo import Fresh, remaining
-    from bench.records import store
-    from bench.records.whole import Bad
     from bench.run import devices
     from bench.suite import load
 
@@ -154,7 +145,8 @@ def run(
     known = {canonical(m.name): m for m in registry.methods.values()}
     given = options.datasets(datasets)
     backbones = options.backbones(backbone) or _usual_backbones(given, chosen)
-    if precision == AUTO:
+    auto = precision == AUTO
+    if auto:
         asked.one_tower(backbones, executor)
         precision = _in_time(stop, lambda: _fastest(backbones[0], device, allow_torchscript, cache))
     request = Request(
@@ -180,85 +172,60 @@ def run(
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())
-    with Steps("planning") as steps:
-        planned = _in_time(stop, lambda: planner.make(request, registry, steps.soon))
-    bad: list[Bad] = []
     kind = devices.kind(device)
-    anew: Fresh = fresh or (fresh_device and kind)
-    todo, complete = remaining(planned, anew, bad)
-    if todo:
-        store.require_present(results)
-    earlier = Earlier(results)
-    expected, roof = plan_view.show(
-        planned, todo, complete, earlier, kind if device == "auto" else device, dense_cache
+    how = run_way.How(
+        device=device,
+        cache=cache,
+        plugins=tuple(plugin or ()),
+        workers=workers,
+        dense_cache=dense_cache,
+        keep_states=keep_states,
+        executor=executor,
+        ray_address=ray_address,
+        jobs=jobs,
+        join=join,
+        kind=kind,
+        anew=fresh or (fresh_device and kind),
+        deadline=deadline,
+        stop=stop,
     )
-    plan_view.show_bad(bad)
-    if targets and not any(fit.dataset.spec.targets for fit in planned.fits):
-        say.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
+    work = _plan(request, registry, how, auto, asks_targets=bool(targets))
     if dry_run:
         if why:
-            plan_view.show_why(planned, todo, earlier, anew)
+            plan_view.show_why(work.plan, work.todo, work.earlier, how.anew)
         raise typer.Exit(Code.GOOD)
-    if not todo:
-        raise typer.Exit(plan_view.show_idle(planned, complete))
+    if not work.todo:
+        raise typer.Exit(plan_view.show_idle(work.plan, work.complete))
+    raise typer.Exit(run_cells.do(work, how))
 
-    from bench.cli.pace import Pace
-    from bench.cli.progress import Board
-    from bench.run.outcome import Now
 
-    if deadline is not None and time.monotonic() > deadline:  # planning took it all: no cell starts any more
-        stop = time.monotonic() + budget.LAST
-    guesses = estimate.cells(earlier, todo, roof)
-    seconds = {key: guess.seconds for key, guess in guesses.items()}
-    with Board(len(todo), Pace(guesses, expected), deadline=deadline) as board:
-        board.watch(Now("loading PyTorch"))
-        from bench.executors import loop, processes
-        from bench.executors.worker import Setup
-        from bench.run.desk import Desk
-        from bench.run.session import Session
+def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targets: bool) -> Work:
+    """Plan, look what is left, and say it. ``auto``: the precision was measured, not named."""
+    from bench.cli import plan_view
+    from bench.cli.run_way import Work
+    from bench.cli.steps import Steps
+    from bench.plan import estimate, planner
+    from bench.plan.earlier import Earlier
+    from bench.plan.todo import remaining
+    from bench.records import store
+    from bench.records.whole import Bad
 
-        session = Session(device, cache, board.say, workers, dense_cache)
-        session.watch = board.watch
-        join = session.device.startswith("cuda") if join is None else join
-        session.store.tidy()
-        store.tidy(results)
-        clock = store.Clock.of(results, earlier.last)
-        before = why_.before(planned, earlier, anew)
-        desk = Desk(session, registry, results, keep_states, anew, join, clock)
-        setup = Setup(
-            request=replace(request, contents=planned.contents),
-            plugins=tuple(plugin or ()),
-            device=session.device,
-            cache=cache,
-            keep_states=keep_states,
-            fresh=anew,
-            dense_cache=dense_cache,
-            join=join,
-            clock=clock,
-        )
-        parts = rounds.apart(todo, not dense_cache, join, seconds)
-        several = jobs or processes.default_jobs(session.device, parts)
-        if several > 1 and not jobs and executor == "local":
-            board.say(f"{several} processes fit side by side; --jobs 1 for one")
-        try:
-            way, at_a_time = _way(desk, setup, board, several, executor, ray_address, stop, seconds)
-            with budget.last_resort(stop, lambda: _give_up(desk, board)):
-                outcome = loop.run(
-                    desk,
-                    planned,
-                    todo,
-                    way,
-                    board.advance,
-                    deadline,
-                    lambda n: board.pace.begin(n, at_a_time),
-                    stop,
-                )
-        except KeyboardInterrupt:
-            board.say("bench: interrupted; what was finished is kept, and the same command goes on from here")
-            raise typer.Exit(Code.INTERRUPTED) from None
-        finally:
-            session.close()
-    raise typer.Exit(plan_view.show_outcome(outcome, before, planned))
+    with Steps("planning") as steps:
+        planned = _in_time(how.stop, lambda: planner.make(request, registry, steps.soon))
+    bad: list[Bad] = []
+    todo, complete = remaining(planned, how.anew, bad)
+    if todo:
+        store.require_present(request.results)
+    earlier = Earlier(request.results)
+    device = how.kind if how.device == "auto" else how.device
+    expected, roof = plan_view.show(planned, todo, complete, earlier, device, how.dense_cache)
+    plan_view.show_bad(bad)
+    if auto and not complete:
+        plan_view.show_precisions(planned, earlier, request.precision)
+    if asks_targets and not any(fit.dataset.spec.targets for fit in planned.fits):
+        say.secho("  note: --targets: none of these datasets has shifted test sets", fg="yellow")
+    guesses = estimate.cells(earlier, todo, how.kind, roof) if todo else {}
+    return Work(request, registry, planned, todo, complete, earlier, guesses, expected)
 
 
 def _in_time(stop: float | None, work: Callable[[], T]) -> T:
@@ -303,43 +270,3 @@ def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]
 
     known = all(plan_view.embedded(catalog.describe(dataset)) for dataset in datasets)
     return suite.backbones if known else ("RN50",)
-
-
-def _give_up(desk: Desk, board: Board) -> None:
-    """End this process where nothing else stops what it is at; its children end with it."""
-    from bench.cli.codes import Code
-    from bench.plan.cells import label
-
-    for t in desk.at:
-        desk.recorder.stopped(t.fit)
-    at = ", ".join(label(t.fit) for t in desk.at) or "something"
-    board.say(
-        f"bench: {at} cannot be stopped after the time budget's end, so the process ends here; "
-        "what was finished is kept, and the same command goes on from here"
-    )
-    streams.leave(Code.INCOMPLETE)
-
-
-def _way(
-    desk: Desk,
-    setup: Setup,
-    board: Board,
-    jobs: int,
-    executor: str,
-    ray_address: str | None,
-    stop: float | None,
-    seconds: Seconds,
-) -> tuple[Way, int]:
-    """The way that cells get done, and how many at a time."""
-    if executor == "ray":
-        from bench.executors.on_ray import OnRay
-
-        on_ray = OnRay(setup, ray_address, board.say, stop, seconds)
-        return on_ray, on_ray.slots
-    if jobs > 1:
-        from bench.executors.processes import Processes
-
-        return Processes(setup, jobs, board.watch if board.live else None, seconds), jobs
-    from bench.executors.serial import Serial
-
-    return Serial(desk), 1

@@ -13,6 +13,7 @@ from bench.executors.loop import Done
 from bench.executors.worker import Setup, Worker
 from bench.files import Stamp, stamp_if_there, write_bytes
 from bench.lazy import torch
+from bench.run import devices
 
 Files = dict[str, bytes]  # path below the results folder -> content
 
@@ -60,7 +61,11 @@ class Node:
             write(folder, known)
             done, since = Done(), time.monotonic() - time.time()
             ends = [None if end is None else end + since for end in (until, stop)]
-            worker.do(keys, ends[0], done.add, ends[1])
+            try:
+                worker.do(keys, ends[0], done.add, ends[1])
+            except BaseException:
+                self._forget()  # what its desk still holds of this task would be sent with the next
+                raise
             files = {
                 str(path.relative_to(folder)): path.read_bytes()
                 for part in ("runs", "states")
@@ -84,9 +89,14 @@ class Node:
             # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to an actor's CPUs.
             torch.set_num_threads(1)
             scratch.clear()
-            if self.worker:
-                self.worker.desk.session.close()
-            self.worker = None
-            self.worker = Worker(self.setup, self.setup.device, self.folder)
+            self._forget()
+            setup = self.setup
+            shared = setup.card is not None and devices.card(setup.device) == setup.card
+            self.worker = Worker(setup, setup.device, self.folder, sharers=1 + shared)
             self.plugins = plugins
         return self.worker
+
+    def _forget(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker:
+            worker.desk.session.close()

@@ -5,8 +5,9 @@ place. Each slot of the cluster holds an actor, a process that imports, plans, l
 GPU once and then does task after task. It works in a folder of its own and sends its files back; what came
 back is recorded at once, so a node that dies costs only the tasks it was at, which an actor elsewhere begins
 again. A task with which two actors died is cut into its cells, so that one that ends every process costs only
-itself. Data, plugins and weights are read by path and must be there on every node; features come from
-``--cache`` where that is a shared path (the driver encodes), else every node encodes what it needs. With
+itself. A slot whose actors die before they are up, twice in a row, is left out, and costs no task a try.
+Data, plugins and weights are read by path and must be there on every node; features come from ``--cache``
+where that is a shared path (the driver encodes), else every node encodes what it needs. With
 ``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as many
 such groups of a dataset as leave work for every slot. That is the trade-off: fewer passes, and more that
 trains together, but all that a larger task had done is begun again when its node dies, and its files come
@@ -35,6 +36,7 @@ from bench.plan.cells import chain, label
 from bench.plan.rounds import UNKNOWN, Seconds, by_shots, gathered, halved, rounds
 from bench.plan.todo import Fresh, Todo, left
 from bench.records import places
+from bench.run import devices
 
 _TRIES = 2
 _DEPTH = 2  # tasks of an actor while there are many: it never waits for the driver
@@ -54,12 +56,18 @@ class _Task:
 class _Slot:
     """A place in the cluster: its actor while there is one, what tells that this is up, and its tasks.
 
-    ``given``: what each will send, in the order in which the actor does them.
+    ``given``: what each will send, in the order in which the actor does them. ``starts``: actors that died
+    before they were up, one after the other.
     """
 
     actor: Any = None
     begun: Any = None  # None: it is up
     given: deque[tuple[Any, _Task]] = field(default_factory=deque)
+    starts: int = 0
+
+    def up(self) -> None:
+        """Its actor has begun."""
+        self.begun, self.starts = None, 0
 
 
 def tasks(
@@ -96,15 +104,18 @@ class OnRay:
         self.places: list[_Slot] = []
         self.waiting: deque[_Task] = deque()  # for an actor that has room
         self.left = 0  # portions that were not submitted
+        self.closed: BenchError | None = None  # why no actor can begin any more
         self.stopping, self.seconds = stop, seconds
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
+            self.encodes = setup.cache is not None  # else every node encodes what it needs
+            if gpus and self.encodes:  # an actor on the same GPU takes its part of the memory
+                self.setup = replace(self.setup, card=devices.card(setup.device))
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
             self.node = self.ray.remote(**options)(Node)
         except BaseException:
             self.end()
             raise
-        self.encodes = setup.cache is not None  # else every node encodes what it needs
         self.elsewhere = True
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
@@ -125,8 +136,9 @@ class OnRay:
         return _DEPTH if self.left > self.slots else 1
 
     def room(self) -> bool:
-        """Whether an actor has room for another task, be it not up yet."""
-        return sum(max(0, self._depth() - len(p.given)) for p in self.places) > len(self.waiting)
+        """Whether an actor has room for another task, be it not up yet; what none can do fails at once."""
+        free = sum(max(0, self._depth() - len(p.given)) for p in self.places)
+        return self.closed is not None or free > len(self.waiting)
 
     def busy(self) -> bool:
         """Whether tasks are out."""
@@ -147,7 +159,7 @@ class OnRay:
             for begun in self.ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
                 with suppress(self.ray.exceptions.RayError):  # ``collect`` meets it again
                     self.ray.get(begun)
-                    starting[begun].begun = None
+                    starting[begun].up()
         while self.waiting:
             up = [p for p in self.places if p.actor is not None and p.begun is None]
             up = [p for p in up if len(p.given) < self._depth()]
@@ -166,6 +178,12 @@ class OnRay:
     def collect(self) -> Iterator[Done]:
         """Wait for the first task, and write what it sends; where an actor died its task begins again."""
         while self.busy():
+            if self.closed is not None:
+                lost: list[tuple[Todo, Exception]]
+                lost = [(t, self.closed) for task in self.waiting for t in task.cells]
+                self.waiting.clear()
+                yield Done(failed=lost)
+                return
             self._give()
             waited = {p.begun: p for p in self.places if p.begun is not None}
             waited |= {p.given[0][0]: p for p in self.places if p.given}
@@ -176,10 +194,9 @@ class OnRay:
                 return
             try:
                 self.ray.get(ready)
-                place.begun = None
-            except self.ray.exceptions.RayError as error:  # it died as it began
-                yield self._lost(place, self.waiting.popleft() if self.waiting else None, error)
-                return
+                place.up()
+            except self.ray.exceptions.RayError as error:
+                self._unbegun(place, error)
 
     def _ended(self, place: _Slot) -> Done:
         """What became of the task that an actor was at."""
@@ -199,23 +216,39 @@ class OnRay:
         write(self.setup.request.results, sent.files)
         return sent.done
 
-    def _lost(self, place: _Slot, task: _Task | None, error: Exception) -> Done:
+    def _unbegun(self, place: _Slot, error: Exception) -> None:
+        """An actor died as it began: another is tried, and then the slot is left out."""
+        self._release(place)
+        place.starts += 1
+        if place.starts < _TRIES:
+            return
+        self.places.remove(place)
+        if not self.places:
+            self.closed = BenchError(
+                f"no worker can begin on the cluster: {_last(error)}; "
+                "this program must be installed on its nodes as it is here"
+            )
+            self.closed.__cause__ = error
+            self.encodes = False  # nothing will read it
+
+    def _release(self, place: _Slot) -> None:
+        self.ray.kill(place.actor)  # where it is but out of reach, nothing else may start on its processor
+        place.actor = place.begun = None
+
+    def _lost(self, place: _Slot, task: _Task, error: Exception) -> Done:
         """An actor died: the task that it was at is tried once more, then in its cells, each twice.
 
         What it had not begun goes to others as it is.
         """
-        self.ray.kill(place.actor)  # where it is but out of reach, nothing else may start on its processor
+        self._release(place)
         self.waiting.extendleft(other for _, other in reversed(place.given))
-        place.actor = place.begun = None
         place.given.clear()
-        if task is None:
-            return Done()
         if task.attempt < _TRIES:
             self.waiting.appendleft(replace(task, attempt=task.attempt + 1))
         elif len(task.cells) > 1:
             self.waiting.extend(_Task([t], task.deadline) for t in task.cells)
         else:
-            reason = BenchError(f"its Ray task ended {_TRIES} times: {str(error).splitlines()[-1]}")
+            reason = BenchError(f"its Ray task ended {_TRIES} times: {_last(error)}")
             reason.__cause__ = error
             return Done(failed=[(t, reason) for t in task.cells])
         return Done()
@@ -267,6 +300,12 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
         mend = "start its nodes with --num-gpus, or use --device cpu" if gpus else "add a node to it"
         raise BenchError(f"the Ray cluster offers no {name}: {mend}")
     return replace(setup, device=device), gpus, slots
+
+
+def _last(error: Exception) -> str:
+    """What is said last in an error of Ray: the cause, below the traceback of a node."""
+    said = str(error).strip()
+    return said.splitlines()[-1].strip() if said else type(error).__name__
 
 
 def _failed(error: Any) -> Exception:

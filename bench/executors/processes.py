@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.children import Child, Died, portable
+from bench.children import Child, Died, cores, portable
 from bench.errors import BenchError
 from bench.executors.loop import Done
 from bench.executors.worker import Setup, Worker
@@ -34,7 +34,7 @@ from bench.lazy import torch
 from bench.plan.cells import label
 from bench.plan.rounds import UNKNOWN, Seconds, portions
 from bench.plan.todo import Todo
-from bench.run.outcome import Now, Outcome, Watch
+from bench.run.outcome import Now, Outcome, Watch, unwatched
 
 _START = 5.0  # seconds until a worker has imported, planned and loaded the model
 _GAIN = 0.8  # one more worker must bring the expected time down to this
@@ -70,9 +70,8 @@ def default_jobs(device: str, seconds: Sequence[float]) -> int:
     """
     if device != "cpu":
         return max(1, min(len(visible(device)), len(seconds)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs, wall = 1, sum(seconds)
-    for more in range(2, min(cores, _MOST, len(seconds)) + 1):
+    for more in range(2, min(cores(), _MOST, len(seconds)) + 1):
         expected = _START + max(*seconds, sum(seconds) / more)
         if expected < _GAIN * wall:
             jobs, wall = more, expected
@@ -138,21 +137,32 @@ class _Place:
         return self.given[0] if self.given else None
 
 
-class Processes:
-    """As many portions at a time as there are workers. ``watch`` hears what these are at.
+class _Unheard(Exception):
+    """What a worker said cannot be read, so that nobody listens to it any more."""
 
+
+class Processes:
+    """As many portions at a time as there are workers.
+
+    ``watch`` hears when they get to work and, where it is ``live``, again and again what each is at.
     ``seconds``: what cells are expected to take, for equal shares.
     """
 
     encodes = elsewhere = True
 
     def __init__(
-        self, setup: Setup, jobs: int, watch: Watch | None = None, seconds: Seconds = UNKNOWN
+        self,
+        setup: Setup,
+        jobs: int,
+        watch: Watch = unwatched,
+        seconds: Seconds = UNKNOWN,
+        live: bool = False,
     ) -> None:
         # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         os.environ.update({name: "1" for name in names})
-        self.setup, self.jobs, self.watch, self.seconds = setup, jobs, watch, seconds
+        self.setup, self.jobs, self.seconds = setup, jobs, seconds
+        self.watch, self.live, self.began = watch, live, False
         self.places = [_Place(device, n) for device, n in sharing(visible(setup.device), jobs)]
         self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # by whom, what
         self.waiting: deque[_Portion] = deque()  # encoded for the next idle worker, or lost with one
@@ -176,6 +186,9 @@ class Processes:
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
         """Hand a portion to an idle worker, or to the first that will be."""
+        if not self.began:
+            self.began = True
+            self.watch(Now("worker processes are at the first cells"))
         self.waiting.append(_Portion(portion, deadline))
         self._give()
 
@@ -213,16 +226,20 @@ class Processes:
                 self.said.put((child, said))
         except Died as died:
             self.said.put((child, died))
+        except Exception as error:  # of an object that a method made, say, which cannot be read here
+            unheard = _Unheard(f"a worker cannot be heard: {type(error).__name__}: {error}")
+            unheard.__cause__ = error
+            self.said.put((child, unheard))
 
     def collect(self) -> Iterator[Done]:
         """Wait until a cell has ended; where a worker died, what was lost begins again."""
         while self.busy():
             self._give()
             try:
-                child, said = self.said.get(timeout=_LOOK if self.watch else None)
+                child, said = self.said.get(timeout=_LOOK if self.live else None)
             except queue.Empty:
                 said = child = None
-            if self.watch and (now := [place.now for place in self.places if place.now]):
+            if self.live and (now := [place.now for place in self.places if place.now]):
                 self.watch(Now("; ".join(now)))
             place = next((place for place in self.places if child and place.child is child), None)
             if place and (done := self._heard(place, said)):
@@ -295,7 +312,7 @@ class Processes:
         done, speaking = Done(), {place.child: place for place in self.places if place.child}
         while speaking:
             child, said = self.said.get()
-            if isinstance(said, Died):
+            if isinstance(said, Died | _Unheard):
                 speaking.pop(child, None)
             elif child in speaking and (said is None or isinstance(said, Done | frozenset)):
                 done.add(self._heard(speaking[child], said) or Done())

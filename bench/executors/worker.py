@@ -25,7 +25,7 @@ from bench.run.session import Session, repeatable
 class Setup:
     """What a worker needs to make the plan again and run parts of it.
 
-    ``clock``: of the results folder, as the parent found it.
+    ``clock``: of the results folder, as the parent found it. ``card``: of a driver that encodes on a GPU.
     """
 
     request: Request
@@ -37,6 +37,7 @@ class Setup:
     dense_cache: bool = True
     join: bool = False
     clock: Clock | None = None
+    card: str | None = None
 
 
 class Worker:

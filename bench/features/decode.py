@@ -5,7 +5,6 @@ Blocks come back in order through a bounded queue, so that memory stays flat wha
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.children import Child, Died, portable, send_bytes
+from bench.children import Child, Died, cores, portable, send_bytes
 from bench.data.views import render_views
 from bench.errors import BenchError, UnreadableImage
 
@@ -31,6 +30,8 @@ _FEW = 2000  # rendered views below which starting processes costs more than it 
 _THREADS = 8  # beside a tower on the processor
 _THREADS_BESIDE_GPU = 16  # 8 decoded 140 JPEG files a second each (16 cores); not measured beyond 8
 _PROCESSES = 16  # beside a tower on the processor
+_PROCESSES_BESIDE_GPU = 64  # each is an interpreter, with two blocks of pixels under way
+_PER_PROCESS = 250  # rendered views that are worth the start of one
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,15 @@ def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
     """Worker processes, and threads where there are none, for that many rendered views.
 
     Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share
-    the cores too. Beside a tower on a GPU (``device``: its type) every core decodes; on the processor the
-    tower has more to do than a few processes can decode.
+    the cores too. Beside a tower on a GPU (``device``: its type) every core decodes, up to as many as the
+    views are worth; on the processor the tower has more to do than a few processes can decode.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = cores()
     if encodes < _FEW:
-        return 0, min(_THREADS if device == "cpu" else _THREADS_BESIDE_GPU, cores)
-    return (cores if device != "cpu" else min(_PROCESSES, max(1, cores - 1))), 1
+        return 0, min(_THREADS if device == "cpu" else _THREADS_BESIDE_GPU, most)
+    if device == "cpu":
+        return min(_PROCESSES, max(1, most - 1)), 1
+    return min(_PROCESSES_BESIDE_GPU, most, encodes // _PER_PROCESS), 1
 
 
 def rendered(

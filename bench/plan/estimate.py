@@ -13,6 +13,7 @@ from bench.interface import DENSE, LAYER3, POOLED, PREPROJ, TOKENS
 from bench.plan import cost, needs
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Todo
+from bench.plan.todo import kind as kind_of
 from bench.records.types import Cell, EvaluationRecord, FitRecord
 
 # A processor whose figures need no measuring, and what it takes for a step and for an evaluation beside the
@@ -67,21 +68,28 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     )
 
 
-def seconds(earlier: Earlier, todo: list[Todo]) -> float | None:
-    """Seconds of fits and evaluations, by earlier records; None where there are none of some kind of cell."""
-    guesses = cells(earlier, todo).values()
+def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
+    """Seconds of fits and evaluations, by earlier records; None where there are none of some kind of cell.
+
+    ``on``: as in ``cells``.
+    """
+    guesses = cells(earlier, todo, on).values()
     return sum(g.seconds for g in guesses) if guesses and all(g.recorded for g in guesses) else None
 
 
-def cells(earlier: Earlier, todo: list[Todo], device: cost.Device | None = None) -> Mapping[str, Guess]:
+def cells(
+    earlier: Earlier, todo: list[Todo], on: str, device: cost.Device | None = None
+) -> Mapping[str, Guess]:
     """By fit key what each cell will take: its fit, if it has yet to be made, and its evaluations.
 
-    By the median of earlier records of its kind; without any, by the cost model for ``device``, or else for a
-    usual processor, which is for comparing cells with each other.
+    By the median of earlier records of its kind that were made ``on`` the kind of device where the run will
+    be, ``cpu`` or ``cuda``; without any, by the cost model for ``device``, or else for a usual processor.
     """
     fits: dict[Kind, list[float]] = defaultdict(list)
     evaluations: dict[Kind, list[float]] = defaultdict(list)
     for record in earlier.records:
+        if kind_of(record) != on:
+            continue
         if isinstance(record, FitRecord):
             fits[_kind(record.cell)].append(sum(record.seconds.values()))
         elif isinstance(record, EvaluationRecord):
@@ -92,11 +100,25 @@ def cells(earlier: Earlier, todo: list[Todo], device: cost.Device | None = None)
         seconds = median(evaluations.get(kind, [_EVALUATION])) * len(t.evaluations)
         recorded = not t.evaluations or kind in evaluations
         if t.stored is None:
-            model = (device or _USUAL).seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
-            seconds += median(fits[kind]) if kind in fits else model
+            seconds += median(fits[kind]) if kind in fits else _fit(t, device or _USUAL)
             recorded = recorded and kind in fits
         guesses[t.fit.key] = Guess(kind, seconds, recorded)
     return guesses
+
+
+def usual(todo: list[Todo]) -> Mapping[str, float]:
+    """By fit key what each cell takes on a usual processor, in seconds, whatever this one does.
+
+    For what may not depend on a clock: equal commands get equal figures.
+    """
+    return {
+        t.fit.key: _EVALUATION * len(t.evaluations) + (_fit(t, _USUAL) if t.stored is None else 0.0)
+        for t in todo
+    }
+
+
+def _fit(t: Todo, device: cost.Device) -> float:
+    return device.seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
 
 
 def _kind(cell: Cell) -> Kind:

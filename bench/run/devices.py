@@ -38,6 +38,15 @@ def kind(name: str) -> str:
     return pick(name).partition(":")[0]
 
 
+def card(name: str) -> str:
+    """What tells a GPU from every other, in all processes and on all machines, whatever its number there.
+
+    Raises BenchError for one that is not there.
+    """
+    check(name)
+    return str(torch.cuda.get_device_properties(name).uuid)
+
+
 def pick(name: str) -> str:
     """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
     check(name)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
+from bench.errors import BenchError
 from bench.lazy import torch
 from bench.plan import cost
 
 _REPEATS = 5
 _SIDE = 4096  # of the matrices: a product of 0.14 TFLOP
-_NUMBERS = 1 << 27  # that are copied, at the most; a 32nd of the free memory bounds them too
+_NUMBERS = 1 << 27  # that are copied, at the most
+_SHARE = 32  # of the free memory that a matrix, and what is copied, take at the most
+_LEAST = 512  # smaller matrices than these measure how fast work is given to a device
 
 
 def of(device: str) -> cost.Device:
     """The roofline of ``cpu``, ``cuda`` or ``cuda:N``: single precision without TF32, as training runs.
 
-    On a GPU it takes about a tenth of a second, and what memory it takes is given back.
+    On a GPU it takes about a tenth of a second, and what memory it takes is given back. Raises BenchError
+    where too little of it is free.
     """
     if not device.startswith("cuda"):
         return cost.this_processor()
     from bench.run.session import repeatable  # imports torch
 
     repeatable()  # before the first product, when cuBLAS decides for good how it works
-    free, _ = torch.cuda.mem_get_info(device)
-    numbers = min(_NUMBERS, free // (32 * 4))
-    name = torch.cuda.get_device_name(device)
-    limits = measured(name, device, lambda: torch.cuda.synchronize(device), _SIDE, numbers)
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+        numbers = free // (_SHARE * 4)
+        side = min(_SIDE, math.isqrt(numbers))
+        if side < _LEAST:
+            raise BenchError(f"{device} cannot be measured: only {free / 1e6:,.0f} MB of its memory are free")
+        name = torch.cuda.get_device_name(device)
+        limits = measured(name, device, lambda: torch.cuda.synchronize(device), side, min(_NUMBERS, numbers))
+    except RuntimeError as error:  # even the start of CUDA takes memory; cuBLAS takes its own
+        said = str(error).partition("\n")[0]
+        raise BenchError(f"{device} cannot be measured: {said}") from error
     torch.cuda.empty_cache()
     return limits
 

@@ -32,7 +32,7 @@ def guesses(recorded: bool = False) -> Mapping[str, Guess]:
 
 def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
     """Four slow cells are left, guessed at ten seconds each: the quick ones were no longer than guessed."""
-    pace = Pace(guesses())
+    pace = Pace(guesses(), images=0)
     assert pace.seconds() is None
     pace.cell("q0", None)
     pace.cell("q1", 0.1)
@@ -45,14 +45,14 @@ def test_quick_cells_do_not_promise_that_the_others_are_quick() -> None:
 
 def test_what_was_seen_scales_what_was_not() -> None:
     """A kind that was never seen takes as much longer than guessed as the others did, nearly."""
-    pace = Pace({**guesses(), "other": Guess(("rn", "coop", 1), 10.0, False)})
+    pace = Pace({**guesses(), "other": Guess(("rn", "coop", 1), 10.0, False)}, images=0)
     for key in ("q0", "q1", "s0", "s1", "s2", "s3"):
         pace.cell(key, 3 * pace.left[key].seconds)
     assert pace.seconds() == pytest.approx(10 * (120.6 + 2.51) / (40.2 + 2.51))
 
 
 def test_earlier_records_are_a_basis_from_the_start() -> None:
-    assert Pace(guesses(recorded=True)).seconds() == pytest.approx(40.2)
+    assert Pace(guesses(recorded=True), images=0).seconds() == pytest.approx(40.2)
     assert Pace(guesses(recorded=True), images=100).seconds() is None, "but for images, whose rate is unknown"
     assert Pace(guesses(recorded=True), images=None).seconds() is None
 
@@ -75,7 +75,7 @@ def test_the_first_batch_is_not_charged_and_images_count_by_their_rate() -> None
 
 
 def test_a_failed_cell_is_left_no_more() -> None:
-    pace = Pace(guesses(recorded=True))
+    pace = Pace(guesses(recorded=True), images=0)
     for key in guesses():
         pace.cell(key, None)
     assert pace.seconds() == 0.0
@@ -104,7 +104,7 @@ def test_lines_of_a_pipe(capsys: Any) -> None:
 def test_a_budget_ends_the_run_before_its_cells_do(capsys: Any) -> None:
     """What is left is what there is time for; less than that is said as without a budget."""
     clock = Clock()
-    board = Board(6, Pace(guesses(recorded=True), clock=clock), clock, deadline=30.0)
+    board = Board(6, Pace(guesses(recorded=True), images=0, clock=clock), clock, deadline=30.0)
     board.advance(Ended("q0", "zero-shot emoji", None), 1, 6)
     clock.now = 12.0
     assert board.left() == "about 0:18 left", "of forty seconds of cells"
@@ -207,8 +207,9 @@ def test_what_was_learnt_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_stage_before_the_first_cell_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with records to judge from nothing is said of the time left before the images are counted."""
     clock = Clock()
-    board = Board(2, Pace(guesses(), clock=clock), clock)
+    board = Board(2, Pace(guesses(recorded=True), clock=clock), clock)
     for at, what in enumerate(("loading PyTorch", "loading pocket-rn", "loading pocket-rn", "fitting q0")):
         clock.now = float(at)
         board.watch(Now(what))

@@ -140,6 +140,32 @@ def test_workers_begin_before_anything_is_encoded_and_no_more_than_have_work(
     one.end()
 
 
+def test_what_cannot_be_heard_ends_the_run_instead_of_keeping_it_waiting(
+    two: processes.Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recv(self: Child) -> Any:
+        raise ModuleNotFoundError("no module of a plugin")
+
+    monkeypatch.setattr(Child, "recv", recv)
+    for portion in two.portions([cell(key) for key in "abcdef"])[:2]:
+        two.submit(portion, None)
+    with pytest.raises(processes._Unheard, match="no module of a plugin"):
+        list(two.collect())
+    monkeypatch.setattr(Child, "recv", Child.recv)
+    two.end()
+
+
+def test_the_time_is_over_for_workers_that_cannot_be_heard(
+    two: processes.Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recv(self: Child) -> Any:
+        raise ModuleNotFoundError("no module of a plugin")
+
+    monkeypatch.setattr(Child, "recv", recv)
+    two.portions([cell(key) for key in "abcdef"])
+    assert not two.stop().ended
+
+
 def test_an_idle_worker_takes_what_was_encoded_ahead_while_the_parent_encodes(
     two: processes.Processes,
 ) -> None:

@@ -151,11 +151,21 @@ def test_when_the_time_is_over_what_ended_counts_and_the_rest_is_named(way: Any)
 def test_somebody_who_watches_hears_what_workers_are_at(way: Any) -> None:
     heard: list[Now] = []
     two = way(serving(lambda *_: False))
-    two.watch = heard.append
+    two.watch, two.live = heard.append, True
     two.submit([cell("a")], None)
     two.submit([cell("b")], None)
     done(two)
     assert Now("fitting a; fitting b") in heard
+
+
+def test_who_does_not_watch_all_the_time_hears_once_that_workers_work(way: Any) -> None:
+    heard: list[Now] = []
+    two = way(serving(lambda *_: False))
+    two.watch, two.live = heard.append, False
+    two.submit([cell("a")], None)
+    two.submit([cell("b")], None)
+    done(two)
+    assert heard == [Now("worker processes are at the first cells")]
 
 
 KILLER = """

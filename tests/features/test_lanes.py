@@ -127,6 +127,9 @@ def test_every_core_decodes_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert default_workers(100_000, "cuda") == (64, 1) and default_workers(100_000, "cpu") == (16, 1)
     assert default_workers(100, "cuda") == (0, 16) and default_workers(100, "cpu") == (0, 8)
+    assert default_workers(3_000, "cuda") == (12, 1), "a process has to be worth its start"
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(192)), raising=False)
+    assert default_workers(100_000, "cuda") == (64, 1)
 
 
 @pytest.mark.cuda

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.cli import plan_view
 from bench.clip import packed_text, packing
 from bench.clip.backbone import load, resolve
 from bench.plan import cost, planner
@@ -138,6 +140,48 @@ def test_the_roofline_of_a_gpu() -> None:
     assert 1e12 < here.flops < 2e14 and 5e10 < here.bytes < 3e13
     assert here.name == torch.cuda.get_device_name() and torch.cuda.memory_reserved() <= before + (64 << 20)
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+class FullCard:
+    """Stands for torch where a card has so many bytes free, and says what is asked of it."""
+
+    def __init__(self, free: int, error: Exception | None = None) -> None:
+        self.free, self.error = free, error
+        self.cuda = SimpleNamespace(
+            mem_get_info=self.info, get_device_name=lambda device: "a card", empty_cache=lambda: None
+        )
+
+    def info(self, device: str) -> tuple[int, int]:
+        if self.error:
+            raise self.error
+        return self.free, 80 << 30
+
+
+@pytest.mark.parametrize("free", [140 << 30, 1 << 30, 40 << 20])
+def test_what_is_measured_fits_a_card_that_is_nearly_full(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def measured(name: str, device: str, wait: Any, side: int, numbers: int) -> cost.Device:
+        asked.append((side, numbers))
+        return cost.Device(name, 1.0, 1.0)
+
+    monkeypatch.setattr(limits, "torch", FullCard(free))
+    monkeypatch.setattr(limits, "measured", measured)
+    assert limits.of("cuda").name == "a card"
+    ((side, numbers),) = asked
+    assert 512 <= side <= 4096 and 8 * (side**2 + numbers) <= free / 8, "two of each, and room for others"
+
+
+def test_a_plan_goes_on_where_a_card_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(limits, "torch", FullCard(3_000_000))
+    assert plan_view._limits("cuda") is None
+    monkeypatch.setattr(limits, "torch", FullCard(0, RuntimeError("CUDA error: out of memory\nmore")))
+    assert plan_view._limits("cuda:1") is None
+    first, second = capsys.readouterr().out.splitlines()
+    assert "no estimate" in first and "only 3 MB of its memory are free" in first
+    assert second.endswith("cuda:1 cannot be measured: CUDA error: out of memory")
 
 
 def test_dry_run_without_records_says_so(bench: Bench, tmp_path: Any) -> None:

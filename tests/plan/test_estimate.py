@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.cli import run_way
+from bench.executors import processes
 from bench.plan import estimate, planner
 from bench.plan.earlier import Earlier
 from bench.plan.request import Request
@@ -70,12 +72,12 @@ def earlier(
 
 def test_cells_by_cost(tmp_path: Path, todo: list[Todo]) -> None:
     nothing = Earlier(tmp_path)
-    modelled = estimate.cells(nothing, todo)
+    modelled = estimate.cells(nothing, todo, "cpu")
     assert list(modelled) == [t.fit.key for t in todo]
     seconds = {guess.kind: guess.seconds for guess in modelled.values()}
     assert not any(guess.recorded for guess in modelled.values())
     assert seconds[SAFE] > 20 * seconds[ZERO_SHOT] > 0, "steps cost, a closed form hardly"
-    assert estimate.seconds(nothing, todo) is None
+    assert estimate.seconds(nothing, todo, "cpu") is None
 
 
 def test_cells_by_the_median_of_records(todo: list[Todo], patterns: Any) -> None:
@@ -86,30 +88,63 @@ def test_cells_by_the_median_of_records(todo: list[Todo], patterns: Any) -> None
         [(SAFE, 1.0), (SAFE, 3.0), (ZERO_SHOT, 0.25)],
     )
     some = [t for t in todo if t.fit.method.name != "safe-a"]
-    guesses = {guess.kind: guess for guess in estimate.cells(known, some).values()}
+    guesses = {guess.kind: guess for guess in estimate.cells(known, some, "cpu").values()}
     assert [len(t.evaluations) for t in some] == [1, 1] and all(g.recorded for g in guesses.values())
     assert {kind: guess.seconds for kind, guess in guesses.items()} == {SAFE: 6.0, ZERO_SHOT: 0.75}
-    assert estimate.seconds(known, some) == 6.75
-    assert estimate.seconds(known, todo) is None, "of SAFE-A there is no record"
-    assert estimate.seconds(known, []) is None
+    assert estimate.seconds(known, some, "cpu") == 6.75
+    assert estimate.seconds(known, todo, "cpu") is None, "of SAFE-A there is no record"
+    assert estimate.seconds(known, [], "cpu") is None
 
 
 def test_a_fit_that_is_there_costs_nothing(todo: list[Todo], patterns: Any) -> None:
     (safe,) = (t for t in todo if t.fit.method.name == "safe")
     stored = [replace(safe, stored=patterns[0])]
-    assert estimate.seconds(earlier(patterns, [(SAFE, 4.0)], [(SAFE, 2.0)]), stored) == 2.0
-    assert estimate.seconds(earlier(patterns, [], [(SAFE, 2.0)]), stored) == 2.0
-    assert estimate.seconds(earlier(patterns, [(SAFE, 4.0)]), stored) is None, "no evaluation was timed"
+    assert estimate.seconds(earlier(patterns, [(SAFE, 4.0)], [(SAFE, 2.0)]), stored, "cpu") == 2.0
+    assert estimate.seconds(earlier(patterns, [], [(SAFE, 2.0)]), stored, "cpu") == 2.0
+    assert estimate.seconds(earlier(patterns, [(SAFE, 4.0)]), stored, "cpu") is None, (
+        "no evaluation was timed"
+    )
 
 
 @pytest.mark.parametrize("other", [("RN50", "safe", 1), ("pocket-rn", "safe", 2), ("pocket-rn", "coop", 1)])
 def test_records_of_another_kind_say_nothing(other: estimate.Kind, todo: list[Todo], patterns: Any) -> None:
     (safe,) = (t for t in todo if t.fit.method.name == "safe")
-    assert estimate.seconds(earlier(patterns, [(other, 4.0)], [(other, 2.0)]), [safe]) is None
+    assert estimate.seconds(earlier(patterns, [(other, 4.0)], [(other, 2.0)]), [safe], "cpu") is None
     both = earlier(patterns, [(other, 900.0), (SAFE, 4.0)], [(other, 900.0), (SAFE, 2.0)])
-    assert estimate.seconds(both, [safe]) == 6.0
+    assert estimate.seconds(both, [safe], "cpu") == 6.0
+
+
+def test_records_of_another_device_say_nothing(todo: list[Todo], patterns: Any) -> None:
+    """What a GPU took is no estimate for a processor; nor is it for cells that are made anew on one."""
+    known = earlier(patterns, [(SAFE, 4.0)], [(SAFE, 2.0)])
+    on_gpu = [
+        msgspec.structs.replace(
+            r, provenance=msgspec.structs.replace(r.provenance, device="cuda:0"), seconds=seconds
+        )
+        for r, seconds in zip(known.records, ({"fit": 0.1}, 0.1), strict=True)
+    ]
+    both: Any = SimpleNamespace(records=[*on_gpu, *on_gpu, *known.records])
+    (safe,) = (t for t in todo if t.fit.method.name == "safe")
+    assert estimate.seconds(both, [safe], "cpu") == 6.0
+    assert estimate.seconds(both, [safe], "cuda") == pytest.approx(0.2)
+    assert estimate.seconds(known, [safe], "cuda") is None
+
+
+def test_what_is_usual_goes_by_no_clock(
+    tmp_path: Path, todo: list[Todo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many workers begin follows from it, whatever this machine measured and however long cells took."""
+    usual = estimate.usual(todo)
+    modelled = estimate.cells(Earlier(tmp_path), todo, "cpu")
+    assert usual == pytest.approx({key: guess.seconds for key, guess in modelled.items()})
+    heard: list[float] = []
+    monkeypatch.setattr(processes, "default_jobs", lambda device, seconds: heard.extend(seconds) or 2)
+    desk: Any = SimpleNamespace(join=False, session=SimpleNamespace(dense_cache=True, device="cpu"))
+    slow = {key: replace(guess, seconds=1e6) for key, guess in modelled.items()}
+    assert run_way.usual_jobs(desk, SimpleNamespace(todo=todo, guesses=slow)) == 2  # type: ignore[arg-type]
+    assert sum(heard) == pytest.approx(sum(usual.values()))
 
 
 def test_the_committed_records_know_their_cells(todo: list[Todo]) -> None:
-    guesses = estimate.cells(Earlier(POCKET), todo)
+    guesses = estimate.cells(Earlier(POCKET), todo, "cpu")
     assert all(guess.recorded and guess.seconds > 0 for guess in guesses.values())

@@ -164,6 +164,13 @@ def test_a_run_keeps_what_auto_came_to(bench: Bench, monkeypatch: pytest.MonkeyP
     cell = ("--methods", "zero-shot", "--datasets", "digits", "--shots", "1", "--results", tmp_path)
     done = bench("run", *cell, "--precision", "auto", "--dry-run")
     assert done.exit_code == 0 and "precision: bf16 for pocket-rn" in done.output
+    assert "is recorded in" not in done.output
+    assert bench("run", *cell).exit_code == 0
+    done = bench("run", *cell, "--precision", "auto", "--dry-run")
+    assert (
+        "none of these cells is recorded in bf16, 2 in fp32: --precision fp32 goes on from there"
+        in done.output
+    )
     refused = bench("run", *cell, "--precision", "auto", "--backbone", "pocket-rn,pocket-vit", "--dry-run")
     assert isinstance(refused.exception, BenchError) and "chooses for one backbone" in str(refused.exception)
     refused = bench("run", *cell, "--precision", "auto", "--executor", "ray", "--dry-run")
