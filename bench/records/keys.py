@@ -34,7 +34,7 @@ Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 def dtype(precision: str) -> str:
     """Torch's name for a precision. Raises BenchError for one that is none of ``PRECISIONS``."""
     if precision not in PRECISIONS:
-        raise BenchError(f"--precision {precision}: choose {', '.join(PRECISIONS)}")
+        raise BenchError(f"--precision {precision}: choose {', '.join(PRECISIONS)}, or auto")
     return PRECISIONS[precision]
 
 

@@ -118,7 +118,9 @@ def test_a_worker_uses_it_too(bench: Bench, made: Path, tmp_path: Path) -> None:
 
 def test_unknown_precision(bench: Bench) -> None:
     done = bench("run", *CELLS, "--precision", "fp8", "--dry-run")
-    assert isinstance(done.exception, BenchError) and "choose fp32, fp16, bf16" in str(done.exception)
+    assert isinstance(done.exception, BenchError) and "choose fp32, fp16, bf16, or auto" in str(
+        done.exception
+    )
 
 
 def test_default_keys_are_those_of_the_committed_records(tmp_path: Path) -> None:

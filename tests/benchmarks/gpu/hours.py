@@ -68,7 +68,8 @@ def project(out: Path, size: str = "RN50") -> Found:
     encoding = _images() / speed / 3600 if speed else None
     yield "encoding", encoding
     for name, group in (("main", MAIN), ("table 1", TABLE_1)):
-        whole = sum(found[m] for m in group if m in found) + (encoding or 0.0)
+        lacks_main = encoding is None or any(m in lacking for m in MAIN)  # what is left would look like all
+        whole = None if lacks_main else sum(found[m] for m in group if m in found) + (encoding or 0.0)
         yield (
             name,
             {
