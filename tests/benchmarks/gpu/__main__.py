@@ -8,7 +8,8 @@ profile.txt, log.txt and digest.md, which is printed last. A second call with ot
 that holds measurements of another device, commit or size. With ``--device cpu`` sizes are tiny: it shows that
 the command works. COMMIT in the environment names the commit where the checkout is no git repository.
 
-Exit codes: 0 all steps ended well, 1 one failed, 2 refused, 3 some were left out or lack what they need, 130 interrupted.
+Exit codes: 0 all steps ended well, 1 one failed, 2 refused, 3 some were left out or lack what they need, 130
+interrupted.
 """
 
 from __future__ import annotations
