@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,12 @@ import pytest
 from bench import registry
 from bench.errors import BenchError
 from bench.executors import processes
-from bench.executors.worker import Setup, check_plan
+from bench.executors.worker import check_plan
 from bench.plan.cells import Plan
 from bench.plan.planner import make
 from bench.plan.request import Request
 from bench.records import store
 from bench.records.types import EvaluationRecord, Failure, FitRecord
-from bench.run.outcome import Watch
 from tests.run.conftest import Bench, of_type
 
 ALONE = """
@@ -360,9 +360,9 @@ def test_a_plugin_that_is_edited_while_workers_start(
     plugin.write_text(ALONE.format(cls="Late", name="late", chosen=0))
     original = processes.Processes.__init__
 
-    def edited(self: processes.Processes, setup: Setup, jobs: int, watch: Watch | None = None) -> None:
+    def edited(self: processes.Processes, *given: Any, **named: Any) -> None:
         plugin.write_text("# edited\n" + ALONE.format(cls="Late", name="late", chosen=2))
-        original(self, setup, jobs, watch)
+        original(self, *given, **named)
 
     monkeypatch.setattr(processes.Processes, "__init__", edited)
     arguments = ("--methods", "late", "--plugin", plugin, "--results", results)
