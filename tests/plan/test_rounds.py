@@ -107,3 +107,29 @@ def test_joined_fits_are_cut_by_what_joins_and_only_for_workers_without_work() -
     assert len(rounds.portions(cells, False, 4, join=True)) == 3, "seeds train together"
     streamed = rounds.portions(grid(1, 1, 4), True, 2)
     assert sorted(map(len, streamed)) == [2, 2]
+
+
+def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
+    plan = []
+    for dataset, shots, seed in [(d, k, s) for s in (1, 2) for d in ("x", "y") for k in (1, 4)]:
+        a, b = (fit(dataset, seed, method, shots) for method in "ab")
+        plan += todo(a, b, fit(dataset, seed, "c", shots, a=a))
+
+    def shown(groups: Any) -> list[str]:
+        return [
+            " ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group)
+            for group in groups
+        ]
+
+    whole_rounds = list(rounds.rounds(plan, join=True))
+    whole = "a11 c11 a12 c12 a41 c41 a42 c42 b11 b12 b41 b42"
+    assert [name for name, _ in whole_rounds] == ["x", "y"]
+    assert shown(group for _, group in whole_rounds) == [whole] * 2
+    assert (
+        shown(rounds.portions(plan, False, 2, join=True))
+        == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
+    )
+    assert (
+        shown(rounds.portions(plan, False, 3, join=True))
+        == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2
+    )

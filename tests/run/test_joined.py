@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.plan import rounds
 from bench.plan.todo import Todo
-from bench.records.types import Cell, Failure, FitRecord
+from bench.records.types import Failure, FitRecord
 from bench.run.states import States
 from bench.train import select, waves
 from tests.run.conftest import Bench, of_type
@@ -198,45 +197,3 @@ def test_as_many_join_as_memory_holds_and_states_go_when_they_are_read(
     assert states == left, "after each cell: those that SAFE-A has yet to read"
     if not sizes[0]:
         assert "memory holds" in fits(tmp_path)["safe", 2, 1].budget.apart
-
-
-def test_joining_rounds_hold_a_dataset_and_let_readers_follow() -> None:
-    def fit(name: str, shots: int, seed: int, method: str, **after: Any) -> Any:
-        cell = Cell(
-            method=method,
-            dataset=name,
-            shots=shots,
-            seed=seed,
-            backbone="rn",
-            prompts="hand",
-            protocol="recipe",
-            preset="quick",
-        )
-        return type("Fit", (), {"cell": cell, "after": after, "dataset": type("D", (), {"digest": name})})
-
-    plan = []
-    for cell in [(d, k, s) for s in (1, 2) for d in ("x", "y") for k in (1, 4)]:
-        a = fit(*cell, "a")
-        plan += [
-            type("Todo", (), {"fit": one, "late": False})
-            for one in (a, fit(*cell, "b"), fit(*cell, "c", a=a))
-        ]
-
-    def shown(groups: Any) -> list[str]:
-        return [
-            " ".join(f"{t.fit.cell.method}{t.fit.cell.shots}{t.fit.cell.seed}" for t in group)
-            for group in groups
-        ]
-
-    whole_rounds = list(rounds.rounds(plan, join=True))
-    whole = "a11 c11 a12 c12 a41 c41 a42 c42 b11 b12 b41 b42"
-    assert [name for name, _ in whole_rounds] == ["x", "y"]
-    assert shown(group for _, group in whole_rounds) == [whole] * 2
-    assert (
-        shown(rounds.portions(plan, False, 2, join=True))
-        == ["a11 c11 a12 c12 b11 b12 a41 c41 a42 c42 b41 b42"] * 2
-    )
-    assert (
-        shown(rounds.portions(plan, False, 3, join=True))
-        == ["a11 c11 a12 c12 b11 b12", "a41 c41 a42 c42 b41 b42"] * 2
-    )
