@@ -31,6 +31,15 @@ Folders = Annotated[
 ]
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a verb's help: the given commands, each on a line of its own.
+
+    Use it as ``app.command(epilog=examples("bench table 1 --shots 16"))``. Square brackets are escaped: the
+    help is rich markup.
+    """
+    return "\n\n".join(("Examples:", *(command.replace("[", "\\[") for command in commands)))
+
+
 def folders(given: list[Path] | None) -> list[Path]:
     """The results folders that were named, each once, or the usual one."""
     return list(dict.fromkeys(given or [Path("results")]))
