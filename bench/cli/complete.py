@@ -58,6 +58,21 @@ def presets(incomplete: str) -> list[str]:
     return _one(incomplete, _presets)
 
 
+def table_formats(incomplete: str) -> list[str]:
+    """Complete the format of a table."""
+    return _one(incomplete, lambda: ("console", "md", "latex", "csv", "html", "json"))
+
+
+def devices(incomplete: str) -> list[str]:
+    """Complete a device."""
+    return _one(incomplete, lambda: ("auto", "cpu", "cuda"))
+
+
+def setting(incomplete: str) -> list[str]:
+    """Complete ``METHOD.KEY`` of one setting, without ``=``."""
+    return [name.removesuffix("=") for name in _one(incomplete, _settings)]
+
+
 def method(incomplete: str) -> list[str]:
     """Complete the name of one method."""
     return _one(incomplete, _methods)
