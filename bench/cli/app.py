@@ -73,15 +73,62 @@ def bench(
     """Take the options that stand before the verb."""
 
 
-app.command("run")(run)
-app.command("table")(table)
-app.command("compare")(compare)
-app.command("pack")(pack)
-app.command("convert")(convert)
-app.command("plot")(plot)
-app.command("report")(report)
-app.command("check")(check)
-app.command("check-method")(check_method)
+app.command(
+    "run",
+    epilog=examples(
+        "bench run",
+        "bench run --methods zero-shot,safe --datasets digits,emoji --shots 1,16",
+        "bench run --datasets ./photos --methods zero-shot,tip-adapter --shots 8",
+        "bench run --methods safe --set safe.lr=0.001 --sweep safe.beta=0:1:0.25",
+        "bench run --methods zero-shot --dry-run --why",
+    ),
+)(run)
+app.command(
+    "table",
+    epilog=examples(
+        "bench table",
+        "bench table --methods zero-shot,safe --shots 16",
+        "bench table 2",
+        "bench table --results results --format latex --out table.tex",
+    ),
+)(table)
+app.command(
+    "compare",
+    epilog=examples(
+        "bench compare safe tip-adapter-f",
+        "bench compare safe:beta=0.5 safe --datasets digits --shots 16",
+        "bench compare zero-shot@hand zero-shot@vanilla --out compare.md",
+    ),
+)(compare)
+app.command(
+    "pack",
+    epilog=examples("bench pack --out packed", "bench table --results packed"),
+)(pack)
+app.command("convert", epilog=examples("bench convert --results results"))(convert)
+app.command(
+    "plot",
+    epilog=examples(
+        "bench plot",
+        "bench plot cd --out ranks.svg",
+        "bench plot sweep --setting safe.beta --methods safe",
+    ),
+)(plot)
+app.command(
+    "report",
+    epilog=examples("bench report", "bench report --results results --out report.html"),
+)(report)
+app.command(
+    "check",
+    epilog=examples(
+        "bench check --rerun",
+        "bench check --methods safe --datasets digits",
+        "bench check --update --baseline mine.json",
+    ),
+)(check)
+app.command(
+    "check-method",
+    epilog=examples("bench check-method tip-adapter", "bench check-method my_probe.py"),
+)(check_method)
 app.add_typer(listing, name="list")
 app.add_typer(data, name="data")
 app.add_typer(explain, name="explain")

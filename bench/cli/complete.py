@@ -58,6 +58,16 @@ def presets(incomplete: str) -> list[str]:
     return _one(incomplete, _presets)
 
 
+def tables(incomplete: str) -> list[str]:
+    """Complete the name of a table."""
+    return _one(incomplete, lambda: ("1", "2", "3", "ablation"))
+
+
+def figures(incomplete: str) -> list[str]:
+    """Complete the kind of a figure."""
+    return _one(incomplete, lambda: ("shots", "sweep", "beta", "prompts", "cd", "time"))
+
+
 def table_formats(incomplete: str) -> list[str]:
     """Complete the format of a table."""
     return _one(incomplete, lambda: ("console", "md", "latex", "csv", "html", "json"))

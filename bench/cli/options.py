@@ -40,7 +40,7 @@ Methods = Annotated[
 Datasets = Annotated[
     str | None,
     typer.Option(
-        help="Show only these datasets, in this order, as in digits,emoji. Name your own by its name or path.",
+        help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
         autocompletion=complete_names.datasets,
     ),
 ]
