@@ -48,18 +48,18 @@ def correspond(
     first: Annotated[
         str,
         typer.Argument(
-            help="The first image: a file, DATASET:NUMBER (of the test list), as in mammals:3, or DATASET:PATH."
+            help="First image: a file, DATASET:NUMBER (of the test list), as in mammals:3, or DATASET:PATH."
         ),
     ],
-    second: Annotated[str, typer.Argument(help="The image to search, written in the same way.")],
+    second: Annotated[str, typer.Argument(help="Image to search, written in the same way.")],
     at: Annotated[
         str,
-        typer.Option(help="The point in the first image, as x,y in its own pixels from the top left: 64,40."),
+        typer.Option(help="Point in the first image: x,y in its own pixels from the top left, as in 64,40."),
     ],
     backbone: BackboneName = None,
     every: Annotated[
         int | None,
-        typer.Option(help="For a ViT: show every N-th block (default: four blocks in all).", min=1),
+        typer.Option(help="For a ViT: show every N-th block (default: four in all).", min=1),
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -118,7 +118,7 @@ def maps(
     ] = 16,
     noise: Annotated[
         float,
-        typer.Option(help="Standard deviation of the copies' noise, as a share of the image's range.", min=0),
+        typer.Option(help="Standard deviation of their noise, as a share of the image's range.", min=0),
     ] = 0.1,
     backbone: BackboneName = None,
     set_: Set = None,

@@ -59,9 +59,7 @@ def shapley(
     class_: ClassName = None,
     value: ValueKind = "probability",
     fill: Fill = "mean",
-    permutations: Annotated[
-        int, typer.Option(help="For more than 10 parts: number of random orders.", min=2)
-    ] = 200,
+    permutations: Annotated[int, typer.Option(help="Random orders for more than 10 parts.", min=2)] = 200,
     backbone: BackboneName = None,
     set_: Set = None,
     results: Results = Path("results"),
@@ -191,7 +189,7 @@ def share(
 
 
 def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> None:
-    """Print what each part adds to class ``name`` before and after the fit: a heading, then a line per part."""
+    """Print a heading, and for each part what it adds to class ``name`` before and after the fit."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
     say.echo(
         f"{picture.name}, {value} of {quoted([name])} ({how}; all parts, none): "

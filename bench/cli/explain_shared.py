@@ -1,4 +1,4 @@
-"""What the verbs of ``bench explain`` share: their options, the models and images that these name, figures."""
+"""What the verbs of ``bench explain`` share: options, the models and images that these name, figures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Png = Annotated[
 ValueKind = Annotated[
     str,
     typer.Option(
-        help="Score that the parts share: margin, the class's logit minus the largest other one, or probability."
+        help="Score that the parts share: margin (the class's logit minus the largest other) or probability."
     ),
 ]
 Fill = Annotated[
