@@ -28,8 +28,8 @@ class _Plain(Console):
         super().print(*texts, **how)
 
 
-class Said(ProgressColumn):
-    """The column that says what a bar is at, on one line; it may hold names of methods, datasets and files."""
+class Doing(ProgressColumn):
+    """The column that says what a bar is at, on one line; it may name methods, datasets and files."""
 
     def render(self, task: Task) -> Text:
         """Return the bar's description, with what is not printable as escapes."""

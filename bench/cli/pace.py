@@ -38,8 +38,8 @@ class Learnt:
 class Pace:
     """An estimate of the time left, which is corrected by every finished cell and batch of images.
 
-    ``guesses``: the guessed cost of each cell that is left, by fit key. ``expected``: the seconds of all cells
-    that the plan printed, without encoding; None if it printed none. ``images`` and ``jobs``: see ``begin``.
+    ``guesses``: the guessed cost of each cell that is left, by fit key. ``expected``: the plan's estimate of
+    the seconds of all cells, without encoding; None if it printed none. ``images``, ``jobs``: see ``begin``.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Pace:
         return (self.images / rate if rate else 0.0) + self._cells() / self.jobs
 
     def learnt(self) -> Learnt | None:
-        """Return, once, a corrected estimate if enough cells are finished and the plan's was far off; else None."""
+        """Return a corrected estimate, once, if enough cells are finished and the plan's was far off."""
         known = sum(map(len, self.seen.values()))
         if self.expected is None or not self.left or known < _KNOWN or self.guessed < _LEARNT * self.total:
             return None

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElaps
 from rich.table import Column
 from rich.text import Text
 
-from bench.cli.live import Live, Said
+from bench.cli.live import Doing, Live
 from bench.cli.pace import Learnt, Pace
 from bench.cli.plan_view import duration
 from bench.run.outcome import Ended, Now
@@ -27,9 +27,9 @@ class Board(Live):
         clock: Callable[[], float] = time.monotonic,
         deadline: float | None = None,
     ) -> None:
-        """Begin. ``todo``: cells that are left. ``deadline``: time of ``clock`` after which no cell starts."""
+        """Begin with ``todo`` cells left. ``deadline``: time of ``clock`` after which no cell starts."""
         super().__init__(
-            Said(table_column=Column(ratio=1, no_wrap=True)),
+            Doing(table_column=Column(ratio=1, no_wrap=True)),
             BarColumn(10, table_column=Column(width=10)),
             TextColumn(
                 "{task.completed}/{task.total} cells", table_column=Column(width=2 * len(str(todo)) + 7)

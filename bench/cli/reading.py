@@ -50,6 +50,6 @@ def _near(place: str) -> str:
 
 
 def _left_out(left: LeftOut) -> str:
-    """Return how many files were left out and why; where they are few and the reason is not plain, name one."""
+    """Return how many files were left out and why; name one if they are few and the reason is not plain."""
     plain = left.reason.startswith(".") or left.reason == HIDDEN or left.count > _EXAMPLES
     return f"{left.count} {left.reason}{'' if plain else f' ({shown(left.example)})'}"

@@ -1,8 +1,8 @@
 """Print what a verb has to say; verbs print in no other way.
 
-Texts hold names of files, classes and methods, and such a name must not steer the terminal. Everything that is
-not printable therefore becomes an escape here (``bench.names``), except line breaks, and square brackets have
-no meaning. ``bench.cli.streams`` does the same to what libraries write.
+Texts hold names of files, classes and methods, and such a name must not steer the terminal. Everything that
+is not printable therefore becomes an escape here (``bench.names``), except line breaks, and square brackets
+have no meaning. ``bench.cli.streams`` does the same to what libraries write.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def echo(text: object = "", err: bool = False, nl: bool = True) -> None:
 
 
 def secho(text: object, fg: str, err: bool = False) -> None:
-    """Print one or more lines in the colour ``fg``, if the stream is a terminal. ``err``: to standard error."""
+    """Print one or more lines, on a terminal in the colour ``fg``. ``err``: to standard error."""
     typer.secho(shown(str(text), keep="\n"), fg=fg, err=err)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
-from bench.cli.live import Live, Said
+from bench.cli.live import Doing, Live
 
 _EVERY = 10.0  # seconds between two lines about small steps
 _SOON = 1.0  # seconds that work may take before its first line is printed
@@ -19,7 +19,7 @@ class Steps(Live):
     """The progress of a verb; use it as a context manager."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (Said(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (Doing(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         super().__init__(*columns, text=name, clock=clock)
         self.name, self.said = name, self.began
         self.waits: threading.Timer | None = None

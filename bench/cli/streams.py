@@ -2,8 +2,8 @@
 
 The streams are open, accept every character whatever their encoding, and are quiet when their reader has
 gone. Of what anybody writes, libraries, warnings and tracebacks included, only printable characters, line
-breaks, tabs, colours and bold reach the terminal; everything else becomes an escape. ``bench.cli.say`` escapes
-colours in names too.
+breaks, tabs, colours and bold reach the terminal; everything else becomes an escape. ``bench.cli.say``
+escapes colours in names too.
 """
 
 from __future__ import annotations
