@@ -93,7 +93,7 @@ def _run() -> int:
     try:
         from bench.cli.app import app
 
-        app()
+        app(prog_name="bench")
     except Exception:
         if completes:
             return Code.GOOD

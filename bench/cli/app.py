@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Annotated
 
 import typer
 
-from bench.cli import say
 from bench.cli.cache import app as cache
 from bench.cli.check import check
 from bench.cli.check_method import check_method
@@ -24,6 +22,7 @@ from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.table import table
 from bench.cli.usage import Verbs
+from bench.cli.version import version
 from bench.cli.weights import app as weights
 
 app = typer.Typer(
@@ -33,7 +32,7 @@ app = typer.Typer(
     epilog=examples(
         "bench run --methods zero-shot,tip-adapter --datasets digits",
         "bench table",
-        "bench run --help",
+        "bench compare tip-adapter zero-shot",
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -41,30 +40,13 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    """Print the version and exit. torch is not imported: its installed files say their version."""
-    if not asked:
-        return
-    from importlib.metadata import PackageNotFoundError, version
-
-    def of(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    say.echo(f"bench {of('fewshot-clip-bench')}")
-    say.echo(f"Python {platform.python_version()}, torch {of('torch')}")
-    raise typer.Exit
-
-
 @app.callback()
 def bench(
-    version: Annotated[
+    asked: Annotated[
         bool,
         typer.Option(
             "--version",
-            callback=_version,
+            callback=version,
             is_eager=True,
             help="Print the versions of bench, Python and torch, and exit.",
         ),

@@ -51,7 +51,7 @@ class Format(StrEnum):
     epilog=examples(
         "bench data draw digits --shots 4 --seed 2",
         "bench data draw digits --shots 4 --format text",
-        "bench data draw ./photos > index.json",
+        "bench data draw ./photos --shots 8 --format text",
     )
 )
 def draw(

@@ -1,8 +1,4 @@
-"""Estimate how much longer a run will take.
-
-Images that are left are estimated by the rate at which images were encoded. Cells that are left are estimated
-by what cells of their kind took, or else by their guessed cost.
-"""
+"""Estimate how much longer a run takes: images by their rate, cells by what like cells took or their cost."""
 
 from __future__ import annotations
 
@@ -38,8 +34,8 @@ class Learnt:
 class Pace:
     """An estimate of the time left, which is corrected by every finished cell and batch of images.
 
-    ``guesses``: the guessed cost of each cell that is left, by fit key. ``expected``: the plan's estimate of
-    the seconds of all cells, without encoding; None if it printed none. ``images``, ``jobs``: see ``begin``.
+    ``guesses``: the guessed cost of each cell that is left, by fit key. ``expected``: the seconds of all
+    cells, without encoding, that the plan printed, if any. ``images``, ``jobs``: see ``begin``.
     """
 
     def __init__(
@@ -61,22 +57,16 @@ class Pace:
         self.encoded, self.encoding = 0, 0.0  # images after each stage's first batch, and their seconds
 
     def begin(self, images: int | None, jobs: int) -> None:
-        """Note the size of the run.
-
-        ``images``: passes through the image tower, None if unknown. ``jobs``: cells that run at a time.
-        """
+        """Note the passes through the image tower, None if unknown, and the cells that run at a time."""
         self.images, self.jobs = images, jobs
 
     def image(self, done: int) -> None:
-        """Note that ``done`` images of a stage are encoded; 0 begins a stage.
-
-        The time of a stage's first batch is not counted, because models are loaded and processes start in it.
-        """
+        """Note that ``done`` images of a stage are encoded; 0 begins a stage."""
         before, at = self.now
         self.now = done, self.clock()
         if self.images is not None:
             self.images = max(0, self.images - max(0, done - before))
-        if before and done > before:
+        if before and done > before:  # models are loaded during a stage's first batch, so it is not counted
             self.encoded += done - before
             self.encoding += self.now[1] - at
 

@@ -86,8 +86,8 @@ def show(
         )
     if older := shadowed(plan, earlier):
         say.secho(
-            f"  {older} recorded cells are older than records of the same cells that were made otherwise (from "
-            "another source, say); tables show the newer ones, and --fresh runs the older ones again",
+            f"  {older} recorded cells are older than records of the same cells that were made otherwise "
+            "(from another source, say); tables show the newer ones, and --fresh runs the older ones again",
             fg="yellow",
         )
     if changed := drifted(plan):
