@@ -103,7 +103,7 @@ def check(
     ] = None,
     device: Annotated[
         str,
-        typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.", autocompletion=complete.device),
+        typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.", autocompletion=complete.devices),
     ] = "auto",
     precision: Annotated[
         str | None,

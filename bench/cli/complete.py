@@ -3,8 +3,8 @@
 A completer gets the unfinished word and returns the words that it may become. It must be quick, so it neither
 imports torch nor looks at records. It never prints and never raises: where a plugin is broken or a folder is
 missing, there is nothing to offer, and the verb itself says what is wrong. Use a completer as
-``typer.Option(autocompletion=complete.methods)``. A name in the plural completes the last of several names
-with commas between them; a name in the singular completes one name.
+``typer.Option(autocompletion=complete.methods)``. ``methods``, ``datasets``, ``backbones`` and ``prompts``
+complete the last of several names with commas between them; the others complete one name.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ methods, method = _several(_methods), _one(_methods)
 datasets, dataset = _several(_datasets), _one(_datasets)
 backbones, backbone = _several(_backbones), _one(_backbones)
 prompts = _several(_prompts)
-suite, preset, protocol = _one(_suites), _one(_presets), _one(lambda: PROTOCOLS)
+suites, presets, protocols = _one(_suites), _one(_presets), _one(lambda: PROTOCOLS)
 setting = _one(_keys)  # METHOD.KEY
-value = _one(lambda: [f"{key}=" for key in _keys()])  # METHOD.KEY=, before a value that nobody can guess
-table = _one(lambda: ("1", "2", "3", "ablation"))
-figure = _one(lambda: ("shots", "sweep", "beta", "prompts", "cd", "time"))
-table_format = _one(lambda: ("console", "md", "latex", "csv", "html", "json"))
-device = _one(lambda: ("auto", "cpu", "cuda"))
+settings = _one(lambda: [f"{key}=" for key in _keys()])  # METHOD.KEY=, before a value of the user's choice
+tables = _one(lambda: ("1", "2", "3", "ablation"))
+figures = _one(lambda: ("shots", "sweep", "beta", "prompts", "cd", "time"))
+table_formats = _one(lambda: ("console", "md", "latex", "csv", "html", "json"))
+devices = _one(lambda: ("auto", "cpu", "cuda"))

@@ -47,7 +47,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         help="Set a method's setting, as in safe.lr=0.001. Give the option again to set more.",
-        autocompletion=complete.value,
+        autocompletion=complete.settings,
     ),
 ]
 Results = Annotated[
@@ -64,7 +64,7 @@ Device = Annotated[
     str,
     typer.Option(
         help="auto, cpu, cuda or cuda:N. auto takes a GPU where there is one.",
-        autocompletion=complete.device,
+        autocompletion=complete.devices,
     ),
 ]
 Png = Annotated[

@@ -62,14 +62,14 @@ Protocol = Annotated[
     str | None,
     typer.Option(
         help=f"Show only this protocol: {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.",
-        autocompletion=complete_names.protocol,
+        autocompletion=complete_names.protocols,
     ),
 ]
 Preset = Annotated[
     str | None,
     typer.Option(
         help="Show only this preset: paper or quick.",
-        autocompletion=complete_names.preset,
+        autocompletion=complete_names.presets,
     ),
 ]
 OneProtocol = Annotated[
@@ -77,7 +77,7 @@ OneProtocol = Annotated[
     typer.Option(
         "--protocol",
         help=f"Show this protocol: {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]} (default: {RECIPE}).",
-        autocompletion=complete_names.protocol,
+        autocompletion=complete_names.protocols,
     ),
 ]
 OnePreset = Annotated[
@@ -85,14 +85,14 @@ OnePreset = Annotated[
     typer.Option(
         "--preset",
         help="Show this preset: paper or quick. Needed where the folder has records of several.",
-        autocompletion=complete_names.preset,
+        autocompletion=complete_names.presets,
     ),
 ]
 TableFormat = Annotated[
     str | None,
     typer.Option(
         help="Format: console, md, latex, csv, html or json (default: by the ending of --out, else console).",
-        autocompletion=complete_names.table_format,
+        autocompletion=complete_names.table_formats,
     ),
 ]
 TableFile = Annotated[
@@ -110,7 +110,7 @@ Device = Annotated[
     str,
     typer.Option(
         help="Where to compute: auto, cpu, cuda or cuda:N, as in cuda:0. auto takes a GPU where one is.",
-        autocompletion=complete_names.device,
+        autocompletion=complete_names.devices,
     ),
 ]
 

@@ -17,7 +17,7 @@ def plot(
             help="shots: accuracy by images per class. sweep: accuracy by a setting. beta: change of "
             "accuracy by the blending weight. prompts: one method with several prompt sets. cd: critical "
             "differences of average ranks. time: accuracy by seconds of fitting.",
-            autocompletion=complete.figure,
+            autocompletion=complete.figures,
         ),
     ] = "shots",
     results: options.Folders = None,

@@ -21,7 +21,7 @@ Suite = Annotated[
         help="Measure what this suite lists: a name of `bench list suites` or a TOML file. The other "
         "options of this group replace parts of it.",
         rich_help_panel=WHAT,
-        autocompletion=complete.suite,
+        autocompletion=complete.suites,
     ),
 ]
 Methods = Annotated[
@@ -70,7 +70,7 @@ Preset = Annotated[
     typer.Option(
         help="Training budget: paper or quick (default: quick for the pocket models, else paper).",
         rich_help_panel=WHAT,
-        autocompletion=complete.preset,
+        autocompletion=complete.presets,
     ),
 ]
 Protocol = Annotated[
@@ -78,7 +78,7 @@ Protocol = Annotated[
     typer.Option(
         help=f"What chooses hyper-parameters: {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.",
         rich_help_panel=WHAT,
-        autocompletion=complete.protocol,
+        autocompletion=complete.protocols,
     ),
 ]
 Set = Annotated[
@@ -87,7 +87,7 @@ Set = Annotated[
         "--set",
         help="Set a method's setting, as in safe.lr=0.001. Give the option again to set more.",
         rich_help_panel=WHAT,
-        autocompletion=complete.value,
+        autocompletion=complete.settings,
     ),
 ]
 Sweep = Annotated[
@@ -96,7 +96,7 @@ Sweep = Annotated[
         help="Measure several values of a setting, as in safe.beta=0:1:0.1 (start:stop:step) or "
         "safe.beta=0.5,0.7. Give the option again to sweep more.",
         rich_help_panel=WHAT,
-        autocompletion=complete.value,
+        autocompletion=complete.settings,
     ),
 ]
 Targets = Annotated[
@@ -196,7 +196,7 @@ Device = Annotated[
     typer.Option(
         help="auto, cpu, cuda or cuda:N. auto takes a GPU where there is one.",
         rich_help_panel=MACHINE,
-        autocompletion=complete.device,
+        autocompletion=complete.devices,
     ),
 ]
 Precision = Annotated[

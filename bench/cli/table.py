@@ -20,7 +20,7 @@ def table(
         typer.Argument(
             help="1: accuracy by dataset, shots and method. 2: sizes of the datasets. 3: accuracy on shifted "
             "test sets. ablation: what changed settings change.",
-            autocompletion=complete.table,
+            autocompletion=complete.tables,
         ),
     ] = "1",
     results: options.Folders = None,

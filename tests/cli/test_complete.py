@@ -85,7 +85,7 @@ def test_whatever_is_broken_offers_nothing_and_says_nothing(
 
     monkeypatch.setattr("bench.registry.builtin", broken)
     monkeypatch.setattr(catalog, "names", broken)
-    for completer in (complete.methods, complete.method, complete.datasets, complete.value):
+    for completer in (complete.methods, complete.method, complete.datasets, complete.settings):
         assert completer("") == []
     assert capsys.readouterr() == ("", "")
     assert offered("run", "--methods", "sa") == []

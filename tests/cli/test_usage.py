@@ -24,7 +24,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("run --shotz 1", "bench run has no option --shotz (did you mean '--shots'?); `bench run --help` ..."),
+        ("run --shotz", "bench run has no option --shotz (did you mean '--shots'?); `bench run --help` ..."),
         ("run --shots=1 -x", "bench run has no option -x; `bench run --help` shows all"),
         ("--versio", "bench has no option --versio (did you mean '--version'?); `bench --help` shows all"),
         ("tabel", "there is no `bench tabel` (did you mean 'table'?); `bench --help` shows all"),
