@@ -1,4 +1,4 @@
-"""The Typer application, which puts the verbs and their sub-verbs together."""
+"""Put the verbs and their sub-verbs together into one Typer application, with examples for each help."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ app.command(
     "compare",
     epilog=examples(
         "bench compare safe tip-adapter-f",
-        "bench compare safe:beta=0.5 safe --datasets digits --shots 16",
+        "bench compare safe:beta=0.5 safe --datasets emoji --shots 16",
         "bench compare zero-shot@hand zero-shot@vanilla --out compare.md",
     ),
 )(compare)

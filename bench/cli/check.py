@@ -193,8 +193,8 @@ def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
 def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
     """Run a baseline's cells into an empty folder.
 
-    Return the seconds of a fixed piece of work, which say how fast this machine was meanwhile. Raises
-    BenchError if the folder holds records.
+    Return the seconds of a fixed piece of work, which say how fast this machine was meanwhile.
+    Raises BenchError if the folder holds records.
     """
     from bench.cli.rerun import rerun
     from bench.errors import BenchError

@@ -1,4 +1,4 @@
-"""The exit codes of the command and their meaning; docs/exit-codes.md has them verb by verb."""
+"""This module defines the exit codes of the command; docs/exit-codes.md lists them verb by verb."""
 
 from __future__ import annotations
 

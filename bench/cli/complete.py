@@ -1,4 +1,4 @@
-"""Names for shell completion: what the shell offers when somebody presses Tab.
+"""Find the names that a shell offers when somebody presses Tab.
 
 A completer gets the unfinished word and returns the words that it may become. It must be quick, so it neither
 imports torch nor looks at records. It never prints and never raises: where a plugin is broken or a folder is

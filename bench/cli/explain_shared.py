@@ -1,4 +1,4 @@
-"""What the verbs of ``bench explain`` share: options, the models and images that these name, figures."""
+"""Here is what the verbs of ``bench explain`` share: options, the models and images they name, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A progress bar on standard error if that is a terminal; elsewhere callers print plain lines there."""
+"""Show a progress bar on standard error if that is a terminal; elsewhere callers print plain lines."""
 
 from __future__ import annotations
 

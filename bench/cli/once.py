@@ -1,4 +1,4 @@
-"""Options that take one value are refused when they are given twice: none is passed over in silence."""
+"""Refuse an option with one value that is given twice, because one value would be ignored in silence."""
 
 from __future__ import annotations
 

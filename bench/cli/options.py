@@ -1,4 +1,4 @@
-"""Options that several verbs share: their help, comma-separated values, and places to write to.
+"""This module holds what several verbs share: options, comma-separated values, and places to write to.
 
 A comma may be part of a path. Where a piece of a list with commas is a path that exists, it stays whole.
 """

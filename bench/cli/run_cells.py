@@ -1,4 +1,4 @@
-"""The second half of ``bench run``: run the cells that are left in its plan. torch is loaded here."""
+"""Run the cells that are left in a plan: the second half of ``bench run``, which loads torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of ``bench run`` with their help, in the groups that ``bench run --help`` shows."""
+"""This module holds the options of ``bench run`` with their help, in the groups that the help shows."""
 
 from __future__ import annotations
 

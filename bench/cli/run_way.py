@@ -1,4 +1,4 @@
-"""What ``bench run`` has to do, and where it does it: here, in several processes, or on a Ray cluster."""
+"""Choose where ``bench run`` does its work: in this process, in several, or on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ _STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 class _Guard:
-    """A stream's function ``write`` that lets only harmless characters through."""
+    """A replacement for a stream's ``write`` that lets only harmless characters through."""
 
     def __init__(self, write: Any) -> None:
         self.write = write

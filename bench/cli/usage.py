@@ -1,4 +1,4 @@
-"""What the command line cannot parse becomes one line that names the mend, as every other error does.
+"""Turn what the command line cannot parse into one line that names the mend, as every other error is.
 
 Typer prints a usage error as a box of several lines. Here it becomes a BenchError, which ``bench.cli.main``
 prints. Typer's own sentences are kept where they are clear; misspelt options and verbs get the nearest name.

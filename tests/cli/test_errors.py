@@ -105,12 +105,10 @@ def in_a_process(*words: str, code: str = MAIN, **more: Any) -> subprocess.Popen
 
 
 def test_a_pipe_that_closes_and_a_full_disk() -> None:
+    """Also while rich, which meets a closed pipe in its own way, prints a help."""
     read, write = os.pipe()
     os.close(read)
-    for words in (
-        ("list", "suites"),
-        ("run", "--help"),
-    ):  # rich, which prints the help, meets the pipe itself
+    for words in (("list", "suites"), ("run", "--help")):
         process = in_a_process(*words, stdout=write)
         assert process.communicate(timeout=60)[1] == b"" and process.returncode == 141
     os.close(write)
