@@ -98,21 +98,6 @@ TableFormat = Annotated[
 TableFile = Annotated[
     Path | None, typer.Option("--out", help="Write to this file instead of the terminal, as in table.md.")
 ]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data-root", envvar="BENCH_DATA", help="Folder that holds the datasets' folders."),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option("--cache", help="Folder of stored features (default: $BENCH_CACHE, else the user's cache)."),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="Where to compute: auto, cpu, cuda or cuda:N, as in cuda:0. auto takes a GPU where one is.",
-        autocompletion=complete_names.devices,
-    ),
-]
 
 
 def examples(*commands: str) -> str:

@@ -1,4 +1,4 @@
-"""The one place where errors become a line: files of the user, names, encodings, pipes, Ctrl-C."""
+"""``main`` turns errors into one line each: about files of the user, names, encodings, pipes, Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end every command alike: one line, exit code 130, whatever it was at."""
+"""Ctrl-C, SIGTERM and SIGHUP end every command with one line and exit code 130, whatever it is doing."""
 
 from __future__ import annotations
 
