@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Few-shot CLIP adaptation: every method under one leak-free protocol.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("run")(run)
 app.command("table")(table)
