@@ -7,6 +7,8 @@ import typer
 from bench.cli.cache import app as cache
 from bench.cli.check import check
 from bench.cli.check_method import check_method
+from bench.cli.cite import EXAMPLES as CITE
+from bench.cli.cite import cite
 from bench.cli.compare import compare
 from bench.cli.convert import convert
 from bench.cli.data import app as data
@@ -31,6 +33,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("table")(table)
 app.command("compare")(compare)
+app.command("cite", epilog=CITE)(cite)
 app.command("pack")(pack)
 app.command("convert")(convert)
 app.command("plot")(plot)

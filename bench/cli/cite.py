@@ -1,0 +1,189 @@
+"""``bench cite``: BibTeX entries of methods, datasets and this benchmark.
+
+The entries stand in files ``papers.bib``: in ``methods/``, in ``datasets/``, and beside the file of a plugin.
+The field ``keywords`` of an entry names the methods or datasets that it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import complete, say
+from bench.cli.options import Folders, examples
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.interface import Method
+    from bench.registry import Registry
+
+FILE = "papers.bib"
+ALWAYS = "bench"  # the keyword of what every use of the program cites
+EXAMPLES = examples(
+    "bench cite safe,tip-adapter",
+    "bench cite coop --datasets dtd,imagenet",
+    "bench cite --results results/pocket",
+    "bench cite my-probe --plugin my_probe.py",
+)
+OURS = "ours"  # what a method without a paper has in its field `cite`
+_BEGIN = re.compile(r"^@(\w+)\s*\{\s*([^\s,{}]+)\s*,", re.M)
+_KEYWORDS = re.compile(r"^[ \t]*keywords\s*=\s*\{([^{}]*)\},?[ \t]*\n", re.M | re.I)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a BibTeX file: its key, its text without the keywords, and the names it belongs to."""
+
+    key: str
+    text: str
+    names: frozenset[str]
+
+
+def entries(file: Path) -> list[Entry]:
+    """Return the entries of a BibTeX file in their order; none where there is no such file.
+
+    Raises BenchError if the file cannot be read, or if a brace of an entry is never closed.
+    """
+    from bench.names import canonical
+
+    if not file.is_file():
+        return []
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file}: cannot be read as UTF-8 text ({error}); mend or remove it") from error
+    found = []
+    for begin in _BEGIN.finditer(text):
+        whole = text[begin.start() : _end(text, begin, file)]
+        words = [word for names in _KEYWORDS.findall(whole) for word in names.split(",")]
+        names = frozenset(canonical(" ".join(word.split())) for word in words if word.strip())
+        found.append(Entry(begin[2], _KEYWORDS.sub("", whole), names))
+    return found
+
+
+def _end(text: str, begin: re.Match[str], file: Path) -> int:
+    """Return the position behind the brace that closes the entry."""
+    depth = 0
+    for brace in re.finditer(r"[{}]", text[begin.start() :]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return begin.start() + brace.end()
+    raise BenchError(f"{file}: entry '{begin[2]}' has no closing brace; add it")
+
+
+def of(name: str, known: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that belong to a method or dataset."""
+    from bench.names import canonical
+
+    return [entry for entry in known if canonical(name) in entry.names]
+
+
+def papers_of(method: Method) -> list[Entry]:
+    """Return the entries of a method, from the ``papers.bib`` beside its file."""
+    import inspect
+
+    return of(method.name, entries(Path(inspect.getfile(type(method))).resolve().parent / FILE))
+
+
+def cite(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Methods to cite, as in safe,tip-adapter. Without METHODS and --datasets: the methods and "
+            "datasets of the records in --results.",
+            autocompletion=complete.methods,
+        ),
+    ] = None,
+    datasets: Annotated[
+        str | None,
+        typer.Option(help="Datasets to cite, as in dtd,imagenet.", autocompletion=complete.datasets),
+    ] = None,
+    results: Folders = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A Python file with a method, as in my_probe.py; a papers.bib beside it is read. "
+            "Give the option again for several files."
+        ),
+    ] = None,
+) -> None:
+    """Print BibTeX entries of methods and datasets, of CLIP, OpenCLIP and this benchmark, each once."""
+    from bench.cli.options import complete as ended
+    from bench.cli.options import datasets as dataset_names
+    from bench.cli.options import names, records
+    from bench.registry import with_plugins
+
+    registry = with_plugins(tuple(plugin or ()))
+    asked = [name for text in methods or () for name in names(text)]
+    if not asked and not datasets:
+        frame = records(results)
+        wanted = _print(registry, sorted(set(frame["method"])), sorted(set(frame["dataset"])), False)
+        ended(frame)
+    elif results:
+        raise BenchError("--results: methods or datasets are named already; leave one of the two out")
+    else:
+        wanted = _print(registry, asked, dataset_names(datasets), True)
+    if not wanted:
+        from bench.cli.codes import Code
+
+        raise typer.Exit(Code.INCOMPLETE)
+
+
+def _print(registry: Registry, methods: Iterable[str], datasets: Iterable[str], strict: bool) -> bool:
+    """Print the entries and return whether every method has one.
+
+    ``strict``: raise BenchError for a name that nobody knows; else, for names out of records, say so.
+    """
+    from bench.paths import methods_dir
+
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    for entry in [
+        *_of_methods(registry, methods, strict, missing),
+        *_of_datasets(datasets, strict),
+        *of(ALWAYS, entries(methods_dir() / FILE)),
+    ]:
+        found.setdefault(entry.key, entry.text)
+    say.echo("\n\n".join(found.values()))
+    for line in missing:
+        say.secho(f"bench: {line}", err=True, fg="yellow")
+    return not missing
+
+
+def _of_methods(
+    registry: Registry, names: Iterable[str], strict: bool, missing: list[str]
+) -> Iterator[Entry]:
+    from bench.names import canonical
+
+    for name in names:
+        if not strict and canonical(name) not in registry.methods:
+            missing.append(f"{name}: no such method here; name its file with --plugin")
+            continue
+        method = registry.get(name)
+        papers = papers_of(method)
+        if not papers and canonical(method.cite) != OURS:
+            missing.append(
+                f"{method.name}: no entry; add one with keywords = {{{method.name}}} to {FILE} beside its "
+                f'file, or write cite = "{OURS}" in its class'
+            )
+        yield from papers
+
+
+def _of_datasets(names: Iterable[str], strict: bool) -> Iterator[Entry]:
+    from bench.data import catalog
+    from bench.paths import datasets_dir
+
+    known = entries(datasets_dir() / FILE)
+    for name in names:
+        papers = of(name, known)
+        if not papers and strict:
+            spec = catalog.describe(name)
+            papers = of(spec.name, known)
+            if not papers:
+                say.echo(f"bench: {spec.name}: no paper; {spec.licence or 'your own images'}", err=True)
+        yield from papers
