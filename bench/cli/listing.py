@@ -158,35 +158,40 @@ def settings(
         say.echo(line)
 
 
+LONG = 20  # characters of a default that fit into its column
+
+
 def _settings_text(method: Method, width: int) -> Iterator[str]:
-    """Yield the lines of a table of a method's settings, wrapped to a width in characters."""
+    """Yield the lines of a table of a method's settings, wrapped to a width in characters.
+
+    A long list of values, as in a grid, stands below the meaning; its column says how many there are.
+    """
     from bench.cli import method_docs
 
     yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
-    rows = [
-        (
-            row["name"],
-            method_docs.value_text(row["default"]),
-            "refits" if row["refits"] else "inference",
-            [row["meaning"], *method_docs.changes(row)],
-        )
-        for row in method_docs.settings(method)
-    ]
-    if not rows:
+    rows = [("setting", "default", "a change", ["meaning"])]
+    for row in method_docs.settings(method):
+        default, texts = method_docs.value_text(row["default"]), [row["meaning"]]
+        if isinstance(row["default"], tuple) and len(default) > LONG:
+            texts.append(f"default: {default}")
+            default = f"{len(row['default'])} values"
+        change = "refits" if row["refits"] else "inference"
+        rows.append((row["name"], default, change, [*texts, *method_docs.changes(row)]))
+    if not rows[1:]:
         yield "no settings"
         return
-    head = ("setting", "default", "a change", ["meaning"])
-    columns = [max(len(row[i]) for row in (head, *rows)) for i in range(3)]
+    columns = [max(len(row[i]) for row in rows) for i in range(3)]
     start = sum(columns) + 6
-    for row in (head, *rows):
-        begin = "  ".join(text.ljust(size) for text, size in zip(row[:3], columns, strict=True)) + "  "
-        for text in filter(None, row[3]):
-            for line in textwrap.wrap(text, max(width - start, 30), break_long_words=False):
-                yield (begin + line).rstrip()
-                begin = " " * start
-        if begin.strip():  # a setting without a meaning
-            yield begin.rstrip()
-    yield "refits: another value is another fit. inference: it acts on the fitted method, without a new fit."
+    for *cells, texts in rows:
+        begin = "  ".join(text.ljust(size) for text, size in zip(cells, columns, strict=True)) + "  "
+        for line in [line for text in texts for line in textwrap.wrap(text, max(width - start, 30))] or [""]:
+            yield (begin + line).rstrip()
+            begin = " " * start
+    yield from textwrap.wrap(
+        "refits: another value is another fit. inference: the value acts on the fitted method, "
+        "without a new fit.",
+        max(width, 40),
+    )
 
 
 @app.command(epilog=examples("bench list datasets", "bench list datasets --format json"))
