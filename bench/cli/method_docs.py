@@ -121,4 +121,5 @@ def value_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return value or '""'
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import cite
+from bench.cli import bibtex, cite
 from bench.cli.app import app
 from bench.data import catalog
 from bench.errors import BenchError
@@ -40,7 +40,7 @@ def test_every_method_has_a_paper_or_is_ours(method: object) -> None:
 def test_keywords_name_what_there_is() -> None:
     methods = {canonical(method.name) for method in OWN} | {cite.ALWAYS}
     for folder, known in ((methods_dir(), methods), (datasets_dir(), set(map(canonical, catalog.names())))):
-        found = cite.entries(folder / cite.FILE)
+        found = bibtex.entries(folder / bibtex.FILE)
         keys = [entry.key for entry in found]
         assert len(keys) == len(set(keys)) > 10
         for entry in found:
@@ -49,16 +49,16 @@ def test_keywords_name_what_there_is() -> None:
 
 
 def test_photographs_have_a_paper() -> None:
-    known = cite.entries(datasets_dir() / cite.FILE)
+    known = bibtex.entries(datasets_dir() / bibtex.FILE)
     real = [name for name in catalog.names() if catalog.spec(name).reader != "scenes"]
-    assert [name for name in real if not cite.of(name, known)] == []
+    assert [name for name in real if not bibtex.of(name, known)] == []
 
 
 def test_entries_agree_with_the_citation_file() -> None:
     """Titles, authors, years and numbers of preprints are those of CITATION.cff, which GitHub shows."""
     yaml = pytest.importorskip("yaml")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    texts = [plain(entry.text) for entry in cite.entries(methods_dir() / cite.FILE)]
+    texts = [plain(entry.text) for entry in bibtex.entries(methods_dir() / bibtex.FILE)]
     for work in (cff, *cff["references"]):
         (text,) = [text for text in texts if f" = {work['title']}," in text]
         for author in work["authors"]:
@@ -119,10 +119,10 @@ def test_a_plugin_brings_its_own_file(tmp_path: Path) -> None:
     plugin.write_text(PLUGIN, encoding="utf-8")
     code, keys, said = cited("toy-one", "--plugin", plugin)
     assert code == 3 and "fewshotclipbench" in keys and "toy_one: no entry" in said
-    (tmp_path / cite.FILE).write_text(PAPER, encoding="utf-8")
+    (tmp_path / bibtex.FILE).write_text(PAPER, encoding="utf-8")
     code, keys, said = cited("toy_one", "--plugin", plugin)
     assert code == 0 and keys[0] == "somebody2026" and said == ""
-    (tmp_path / cite.FILE).unlink()
+    (tmp_path / bibtex.FILE).unlink()
     plugin.write_text(f"{PLUGIN}    cite = 'ours'\n", encoding="utf-8")
     assert cited("toy-one", "--plugin", plugin)[0] == 0
 
@@ -132,7 +132,7 @@ def test_a_plugin_brings_its_own_file(tmp_path: Path) -> None:
     [(PAPER.rstrip("}\n"), "no closing brace"), ("@misc{a,\n title = {\xe9}}".encode("latin-1"), "UTF-8")],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str | bytes, problem: str) -> None:
-    file = tmp_path / cite.FILE
+    file = tmp_path / bibtex.FILE
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(BenchError, match=problem):
-        cite.entries(file)
+        bibtex.entries(file)

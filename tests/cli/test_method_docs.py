@@ -132,7 +132,7 @@ def test_a_method_without_settings_and_an_unknown_one() -> None:
     assert "choose text or json" in str(wrong.exception)
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 0.5, 1e-7, "word", (1e-3, 1e-4), (8, 32)])
+@pytest.mark.parametrize("value", [None, True, 3, 0.5, 1e-7, 0.123456789, "word", (1e-3, 1e-4), (8, 32)])
 def test_a_value_is_shown_as_set_takes_it(value: object) -> None:
     from bench.plan.settings import parse_value
 
