@@ -45,7 +45,7 @@ class ProLip(Method):
         lr: learning rates of Adam; where there are several, validation chooses
         lam: weights of the penalty to choose from; none: 1 / shots
         epochs: training steps, each over all images
-        views: random crops per support image; epoch e uses crop e + 1, and the first after the last
+        views: random crops per support image; epoch e uses crop (e + 1) mod ``views``
         crop: smallest area of a random crop, as a share of the image
         eps: constant in Adam's denominator
     """

@@ -28,7 +28,6 @@ EXAMPLES = examples(
     "bench cite --results results/pocket",
     "bench cite my-probe --plugin my_probe.py",
 )
-OURS = "ours"  # what a method without a paper has in its field `cite`
 
 
 def papers_of(method: Method) -> list[Entry]:
@@ -36,6 +35,13 @@ def papers_of(method: Method) -> list[Entry]:
     import inspect
 
     return of(method.name, entries(Path(inspect.getfile(type(method))).resolve().parent / FILE))
+
+
+def is_ours(method: Method) -> bool:
+    """Return whether a method's docstring says ``Source: ours``, so that it has no paper."""
+    from bench.cli.method_docs import described
+
+    return described(type(method)).parts.get("Source", "").lower().startswith("ours")
 
 
 def cite(
@@ -114,10 +120,10 @@ def _of_methods(
             continue
         method = registry.get(name)
         papers = papers_of(method)
-        if not papers and canonical(method.cite) != OURS:
+        if not papers and not is_ours(method):
             missing.append(
                 f"{method.name}: no entry; add one with keywords = {{{method.name}}} to {FILE} beside its "
-                f'file, or write cite = "{OURS}" in its class'
+                "file, or write `Source: ours` into its docstring"
             )
         yield from papers
 

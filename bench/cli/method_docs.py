@@ -109,7 +109,7 @@ def changes(row: Mapping[str, Any]) -> list[str]:
     for name, value in row["datasets"].items():
         groups.setdefault(value_text(value), []).append(name)
     if groups:
-        lines.append("datasets: " + "; ".join(f"{', '.join(names)} {v}" for v, names in groups.items()))
+        lines.append("datasets " + "; ".join(f"{', '.join(names)}: {v}" for v, names in groups.items()))
     return lines
 
 

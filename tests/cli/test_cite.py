@@ -12,6 +12,7 @@ from bench.cli import bibtex, cite
 from bench.cli.app import app
 from bench.data import catalog
 from bench.errors import BenchError
+from bench.interface import Method
 from bench.names import canonical
 from bench.paths import datasets_dir, methods_dir
 from bench.registry import builtin
@@ -33,8 +34,8 @@ def cited(*arguments: str | Path) -> tuple[int, list[str], str]:
 
 
 @pytest.mark.parametrize("method", OWN, ids=lambda method: method.name)
-def test_every_method_has_a_paper_or_is_ours(method: object) -> None:
-    assert cite.papers_of(method) or method.cite == cite.OURS  # type: ignore[arg-type, attr-defined]
+def test_every_method_has_a_paper_or_is_ours(method: Method) -> None:
+    assert cite.papers_of(method) or cite.is_ours(method)
 
 
 def test_keywords_name_what_there_is() -> None:
@@ -123,7 +124,9 @@ def test_a_plugin_brings_its_own_file(tmp_path: Path) -> None:
     code, keys, said = cited("toy_one", "--plugin", plugin)
     assert code == 0 and keys[0] == "somebody2026" and said == ""
     (tmp_path / bibtex.FILE).unlink()
-    plugin.write_text(f"{PLUGIN}    cite = 'ours'\n", encoding="utf-8")
+    plugin.write_text(
+        PLUGIN.replace("    name", "    'Do.\\n\\n    Source: ours.'\n    name"), encoding="utf-8"
+    )
     assert cited("toy-one", "--plugin", plugin)[0] == 0
 
 

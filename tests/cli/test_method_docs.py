@@ -109,7 +109,7 @@ def test_settings_as_text(plugin: Path, width: int) -> None:
     assert lines[2].startswith("rate     0.001,0.0001  refits")
     words = " ".join(" ".join(lines).split())
     assert "preset quick: 0.1" in words
-    assert "datasets: dtd, imagenet 2; eurosat 3" in words
+    assert "datasets dtd, imagenet: 2; eurosat: 3" in words
     assert "late none inference a weight, from 0 to 1" in words
     assert "on false refits" in words
     assert max(map(len, lines[:-1])) <= width
