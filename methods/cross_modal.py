@@ -130,8 +130,9 @@ class CrossModalLinear(CrossModalHead):
 
     Source: Lin et al. 2023 (protocol 13.2).
     Trains: W (K, C), without bias.
-    Deviates: where no published batch size is legal (two classes, one shot), the largest that can be drawn
-        takes its place.
+    Deviates: the head starts at the text rows, as in the published recipe; the script that the source has
+        now starts at random. Where no published batch size is legal (two classes, one shot), the largest that
+        can be drawn takes its place.
     """
 
     name = "cross-modal-linear"
