@@ -76,13 +76,14 @@ def cite(
     asked = [name for text in methods or () for name in names(text)]
     if not asked and not datasets:
         frame = records(results)
-        wanted = _print(registry, sorted(set(frame["method"])), sorted(set(frame["dataset"])), False)
+        measured_on = {*frame["dataset"], *frame["target"]}
+        whole = _print(registry, sorted(set(frame["method"])), sorted(measured_on), strict=False)
         ended(frame)
     elif results:
         raise BenchError("--results: methods or datasets are named already; leave one of the two out")
     else:
-        wanted = _print(registry, asked, dataset_names(datasets), True)
-    if not wanted:
+        whole = _print(registry, asked, dataset_names(datasets), strict=True)
+    if not whole:
         from bench.cli.codes import Code
 
         raise typer.Exit(Code.INCOMPLETE)
@@ -91,7 +92,8 @@ def cite(
 def _print(registry: Registry, methods: Iterable[str], datasets: Iterable[str], strict: bool) -> bool:
     """Print the entries and return whether every method has one.
 
-    ``strict``: raise BenchError for a name that nobody knows; else, for names out of records, say so.
+    With ``strict`` an unknown name raises BenchError. Without it, for names out of records, an unknown method
+    is a line on standard error and an unknown dataset is passed over: it is somebody's own.
     """
     from bench.paths import methods_dir
 
@@ -112,6 +114,7 @@ def _print(registry: Registry, methods: Iterable[str], datasets: Iterable[str], 
 def _of_methods(
     registry: Registry, names: Iterable[str], strict: bool, missing: list[str]
 ) -> Iterator[Entry]:
+    """Yield the entries of methods, and add a line to ``missing`` for each that has none."""
     from bench.names import canonical
 
     for name in names:
@@ -129,6 +132,7 @@ def _of_methods(
 
 
 def _of_datasets(names: Iterable[str], strict: bool) -> Iterator[Entry]:
+    """Yield the entries of datasets; with ``strict``, say which have no paper."""
     from bench.data import catalog
     from bench.paths import datasets_dir
 
