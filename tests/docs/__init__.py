@@ -1,1 +1,1 @@
-"""Pages of docs/ that are made from the program itself."""
+"""Scripts that make pages of docs/ from the program, and the tests that these pages are current."""
