@@ -7,6 +7,8 @@ import typer
 from bench.cli.cache import app as cache
 from bench.cli.check import check
 from bench.cli.check_method import check_method
+from bench.cli.cite import EXAMPLES as CITE
+from bench.cli.cite import cite
 from bench.cli.compare import compare
 from bench.cli.convert import convert
 from bench.cli.data import app as data
@@ -27,7 +29,6 @@ app = typer.Typer(
     help="Few-shot CLIP adaptation: every method under one leak-free protocol.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("run")(run)
 app.command("table")(table)
@@ -44,3 +45,4 @@ app.add_typer(explain, name="explain")
 app.add_typer(new, name="new")
 app.add_typer(weights, name="weights")
 app.add_typer(cache, name="cache")
+app.command("cite", epilog=CITE)(cite)
