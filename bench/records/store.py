@@ -308,14 +308,20 @@ def _with_files(
 
 
 def outdated(results: Path) -> bool:
-    """Whether a folder has records of schema 1, which read but no run takes for its own.
+    """Return whether a folder has records of schema 1."""
+    return next(of_older_schema(results), None) is not None
 
-    bench.records.upgrade converts them.
+
+def of_older_schema(results: Path) -> Iterator[Path]:
+    """Yield the paths of records of schema 1: tables show them, but no run takes them for its own.
+
+    ``bench convert`` (bench.records.upgrade) brings them over.
     """
-    first = next(iter(packed.rows(results).values()), None)
-    if first is not None and codec.schema_of(first.record) == convert.SCHEMA:
-        return True
-    return any(map(_is_old, places.runs(results).rglob("*.json")))
+    for at, row in packed.rows(results).items():
+        if codec.schema_of(row.record) != convert.SCHEMA:
+            break  # all lines of a folder are of one schema
+        yield places.runs(results) / at
+    yield from filter(_is_old, places.runs(results).rglob("*.json"))
 
 
 def _is_old(file: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -73,6 +74,17 @@ def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
     if record.parts.target == fit.dataset and record.target != cell.dataset:
         return "the name of its test set is not that of its dataset"
     return ""
+
+
+def lacking(key: str, fits: Mapping[str, FitRecord]) -> str:
+    """Return the key of a fit that has no record: the fit of this key, or one that it builds on.
+
+    The result is empty where all of them are in ``fits``. What an evaluation was made with is said by these
+    records, so an evaluation that lacks one is not believed.
+    """
+    if key not in fits:
+        return key
+    return next(filter(None, (lacking(below, fits) for below in fits[key].parts.after.values())), "")
 
 
 _coordinates = attrgetter("method", "shots", "seed", "protocol")
