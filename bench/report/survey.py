@@ -198,7 +198,7 @@ class _Surveyor:
             key = record.key if isinstance(record, FitRecord) else record.fit
             why = self._why(key, reasons) or replaced.get(str(path), "")
             if isinstance(record, FitRecord) and not why and key not in live:
-                why = "of fits that only replaced records are of"
+                why = "of a fit whose evaluations are all stale"
             if why:
                 self._add_record(STALE, path, record, why)
 
