@@ -323,7 +323,8 @@ def _equal(one: Path, other: Path) -> bool:
 
 def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
     """Write the packed records of ``out`` anew, with ``new`` among them."""
-    records, top1 = {}, {}
+    records: dict[str, Record] = {}
+    top1: dict[str, packed.Top1] = {}
     there: dict[Path, Record] = {}
     for path, record in packed.records(out):
         if isinstance(record, Bad):

@@ -132,8 +132,11 @@ class _Surveyor:
     ) -> Iterator[tuple[Path, Record]]:
         """Yield the records whose fits are there, and note the others."""
         for path, record in records:
-            of_fit = isinstance(record, FitRecord) or record.key == record.fit
-            if of_fit or not (key := lacking(record.fit, self.fits)):
+            if isinstance(record, FitRecord) or record.key == record.fit:  # a fit, or one that failed
+                yield path, record
+                continue
+            key = lacking(record.fit, self.fits)
+            if not key:
                 yield path, record
             elif key[: places.SHORT] in damaged:
                 self._add_record(DAMAGED, path, record, "the record of its fit is damaged")
