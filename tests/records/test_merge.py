@@ -1,4 +1,4 @@
-"""Joining results folders: equal, new and conflicting records; no wrong number and no half-written folder."""
+"""`bench merge` joins equal and new records, lists conflicts, and leaves nothing half written."""
 
 from __future__ import annotations
 
