@@ -47,6 +47,8 @@ def records(
     if survey.STALE in kinds:
         store.require_present(results)
     found = _look(results, plugin)
+    if not found.records and not found.findings:
+        raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
     say.echo(f"{results}: {found.records} records")
     _tell(found.findings, verbose)
     if found.unjudged:

@@ -3,12 +3,12 @@
 ``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
 ``Merge.write`` then copies what the output folder lacks. Three rules keep every number true:
 
-- Two records of one key are equal when their numbers and predictions are. When, where and how fast they were
-  made does not matter.
+- Two records of one key are equal if their numbers and predictions are. It does not matter when, where and
+  how fast they were made.
 - What the output folder holds already stays, unless it is damaged or says that a cell failed.
 - Where two results differ, the user decides for one folder. Whatever the other folders built on a fit that
-  lost is left out too. Example: where the two fits of ``safe`` differ, an evaluation that only the losing
-  folder has would say something about a fit that is not there.
+  lost is left out too. Example: if two fits of ``safe`` differ, an evaluation that only the losing folder
+  has would say something about a fit that is not there.
 
 Records in files stay files, and packed records stay packed, because those have no top-5 predictions.
 """
@@ -43,8 +43,9 @@ class Held(NamedTuple):
 
     @property
     def loose(self) -> bool:
-        """Whether the record is a file of its own, not a packed line."""
-        return self.path.is_file()
+        """Return whether the record is a file, and its predictions are if it has some; not packed."""
+        its_own = isinstance(self.record, EvaluationRecord)
+        return self.path.is_file() and (not its_own or self.path.with_suffix(".npz").is_file())
 
 
 class Conflict(NamedTuple):
@@ -57,13 +58,15 @@ class Conflict(NamedTuple):
 
 @dataclass
 class Merge:
-    """What joining folders into ``out`` does.
+    """What joining folders into ``out`` does, as counts of records and lists of files.
 
-    ``equal``: records that several folders hold; ``remade`` of these were measured more than once. ``new``:
-    records by the only folder that holds them, ``out`` aside. ``kept``: records that ``out`` alone holds.
-    ``mended``: cells that failed in one folder and are done in another. ``conflicts``: what nobody has
-    decided; ``decided``: conflicts that the preferred folder decides. ``dropped``: records left out because
-    they build on a fit that lost. ``bad``: what is damaged and left out.
+    - ``equal``: records that several folders hold. ``remade`` of them were measured more than once.
+    - ``new``: records that one input alone holds, by input. ``kept``: those that ``out`` alone holds.
+    - ``mended``: records that say that a cell failed, while another folder has its result.
+    - ``conflicts``: files that differ, and nothing decides which one counts.
+    - ``decided``: records that differ, where the preferred folder decides. ``dropped``: records left out
+      because they build on a fit that lost.
+    - ``bad``: what is damaged and left out.
     """
 
     out: Path
@@ -90,11 +93,10 @@ class Merge:
             write_bytes(target, read_bytes(source))
         if self.packed:
             _write_packed(self.out, self.packed)
-        for (
-            at
-        ) in self.packed:  # a file there is damaged or of a failed cell, and would hide the packed record
-            (places.runs(self.out) / at).unlink(missing_ok=True)
-            (places.runs(self.out) / at).with_suffix(".npz").unlink(missing_ok=True)
+        # A file in the place of a packed record is damaged or of a failed cell, and would hide the record.
+        for file in (places.runs(self.out) / at for at in self.packed):
+            file.unlink(missing_ok=True)
+            file.with_suffix(".npz").unlink(missing_ok=True)
 
 
 def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge:

@@ -169,7 +169,11 @@ class _Surveyor:
     def _unknown(self, records: Iterable[tuple[Path, Record]]) -> None:
         """Look for records of methods and datasets that the program does not have."""
         datasets = set(map(canonical, catalog.names()))
+        known = (fit for fit in self.fits.values() if canonical(fit.cell.method) in self.methods)
+        needed = {below.key for fit in known for below in current.below(fit, self.fits)}
         for path, record in records:
+            if isinstance(record, FitRecord) and record.key in needed:
+                continue  # without it, what builds on it would not be believed
             fit = record if isinstance(record, FitRecord) else self.fits.get(record.fit)
             key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
             method, dataset = record.cell.method, record.cell.dataset

@@ -198,6 +198,11 @@ def test_packed_folders_are_joined(tmp_path: Path) -> None:
         assert done.exit_code == 0 and "in conflict: 0" in done.output, done.output
         assert shown(out) == sorted({*shown(loose), *shown(packed)})
         assert (out / "runs").is_dir() and (out / "records.jsonl.xz").is_file()
+    path, record = next((p, r) for p, r in store.every(packed) if isinstance(r, EvaluationRecord))
+    store.put(path, record)  # a record in a file, whose predictions are packed
+    merge.plan([packed], tmp_path / "half").write()
+    assert shown(tmp_path / "half") == shown(packed)
+    path.unlink()
     (tmp_path / "c").mkdir()
     write_cell(tmp_path / "c", "safe", "ants", 1, 3, 0.6, fail="no memory")
     merge.plan([packed], tmp_path / "c").write()

@@ -154,7 +154,10 @@ def test_a_fit_that_something_still_needs_stays(sound: Path) -> None:
     alone = cell(sound, 8, "tip-adapter")
     next((sound / "runs").rglob(f"{alone[: places.SHORT]}-*.json")).unlink()
     next((sound / "runs").rglob(f"{alone[: places.SHORT]}-*.npz")).unlink()
-    call(sound, "--remove", "stale", "--yes")
+    gone = cell(sound, 9, "no-such-method")
+    cell(sound, 9, "prolip", after={"no-such-method": gone})
+    call(sound, "--remove", "stale,orphaned", "--yes")
+    assert record_of(sound, gone).is_file() and "prolip" in {row[0] for row in rows(sound)}
     assert record_of(sound, below).is_file() and record_of(sound, alone).is_file()
     assert "clap" in {row[0] for row in rows(sound)}
 
@@ -209,3 +212,5 @@ def test_it_imports_no_torch(sound: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert isinstance(call(tmp_path / "no").exception, BenchError)
+    (tmp_path / "empty").mkdir()
+    assert isinstance(call(tmp_path / "empty").exception, BenchError)
