@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from bench.report.compact import pack
 from bench.report.frame import load_results
 from tests.report.synthetic import write_cell
 
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 LATER = "2026-03-01T00:00:00.000+00:00"
 
 
@@ -214,3 +216,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert isinstance(call(tmp_path / "no").exception, BenchError)
     (tmp_path / "empty").mkdir()
     assert isinstance(call(tmp_path / "empty").exception, BenchError)
+
+
+@pytest.mark.parametrize("form", ["schema-1", "schema-1-packed"])
+def test_records_of_an_older_schema_are_stale_until_they_are_brought_over(form: str, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(FIXTURES / form, tmp_path / "results"))
+    done = call(results)
+    assert done.exit_code == 5 and "`bench convert` brings it over" in done.output
+    assert not any(line.startswith(("damaged:", "orphaned:")) for line in done.output.splitlines())
+    refused = call(results, "--remove", "stale", "--yes").exception
+    assert isinstance(refused, BenchError) and "bench convert --results" in str(refused)
