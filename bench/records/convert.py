@@ -195,7 +195,7 @@ def _preprocessing(backbone: str) -> str:
 
 
 @lru_cache
-def _own(method: str) -> bool:
+def _is_builtin(method: str) -> bool:
     """Return whether the program itself has a method of that name."""
     from bench.registry import builtin
 
@@ -210,4 +210,4 @@ def _source(method: str, recorded: str) -> str:
     The digest of schema 1 covered only one file of a plugin, so the result equals no digest of today, and a
     run makes the plugin's cells again.
     """
-    return "" if _own(method) else f"schema {SCHEMA}: {recorded}"
+    return "" if _is_builtin(method) else f"schema {SCHEMA}: {recorded}"

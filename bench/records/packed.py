@@ -102,11 +102,11 @@ def write_lines(folder: Path, lines: Iterable[Line]) -> None:
 
 
 def _squeezed(lines: Iterable[Line]) -> bytes:
-    rows = [Row(line.at, msgspec.Raw(codec.encode(_slim(line.record))), line.place) for line in lines]
+    rows = [Row(line.at, msgspec.Raw(codec.encode(_for_packing(line.record))), line.place) for line in lines]
     return lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
 
 
-def _slim(record: Record) -> Record:
+def _for_packing(record: Record) -> Record:
     """Return a record without the checksum of its top-5 predictions and without its traceback.
 
     A traceback names places on somebody's machine.
@@ -126,7 +126,7 @@ def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
     In place of a record that is not believed comes the reason.
     """
     file = str(results / RECORDS)
-    yield from _at(file, places.runs(results), _lines(file, stamp_if_there(file)))
+    yield from _with_paths(file, places.runs(results), _lines(file, stamp_if_there(file)))
 
 
 def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
@@ -135,14 +135,14 @@ def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
         return
     root = where.parents[2]
     file = str(root.parent / RECORDS)
-    yield from _at(
+    yield from _with_paths(
         file, root, _by_folder(file, stamp_if_there(file)).get(where.relative_to(root).as_posix(), {})
     )
 
 
-def _at(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
+def _with_paths(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
     for at, line in kept.items():
-        yield root / at, line.record if isinstance(line, Line) else _bad(file, at, line)
+        yield root / at, line.record if isinstance(line, Line) else _bad_line(file, at, line)
 
 
 def record(path: Path) -> Record | None:
@@ -150,11 +150,11 @@ def record(path: Path) -> Record | None:
 
     Raises Unreadable if it is not believed.
     """
-    found = _found(path)
+    found = _line_of(path)
     if found is None:
         return None
     if isinstance(found.line, str):
-        raise Unreadable(_bad(found.file, found.at, found.line).line)
+        raise Unreadable(_bad_line(found.file, found.at, found.line).line)
     return found.line.record
 
 
@@ -163,11 +163,11 @@ def top1(path: Path) -> Top1 | None:
 
     Raises Unreadable, and names the file of predictions, if they are gone or damaged.
     """
-    found = _found(path)
+    found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
     name, column = found.line.place
-    file = _beside(found.file)
+    file = _predictions_of(found.file)
     classes, labels = _arrays(file, stamp_if_there(file), name)
     if column >= _width(classes):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
@@ -176,18 +176,18 @@ def top1(path: Path) -> Top1 | None:
 
 def outcome(path: Path) -> Outcome | None:
     """Return what the packed predictions of the record for ``path`` say, or None. Raises as ``top1`` does."""
-    found = _found(path)
+    found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
     name, column = found.line.place
-    file = _beside(found.file)
+    file = _predictions_of(found.file)
     counted = _outcomes(file, stamp_if_there(file), name)
     if column >= len(counted):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return counted[column]
 
 
-class _Found(NamedTuple):
+class _Located(NamedTuple):
     """A line of a file of packed records, and its path below ``runs/``."""
 
     file: str
@@ -195,7 +195,7 @@ class _Found(NamedTuple):
     line: Line | str
 
 
-def _found(path: Path) -> _Found | None:
+def _line_of(path: Path) -> _Located | None:
     """Return the line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``, or None."""
     text = str(path)  # which a path keeps; its parts take longer
     parts = text.rsplit(os.sep, 5)
@@ -204,15 +204,15 @@ def _found(path: Path) -> _Found | None:
     at = "/".join(parts[-4:])
     file = text[: -len(f"runs/{at}")] + RECORDS
     line = _lines(file, stamp_if_there(file)).get(at)
-    return _Found(file, at, line) if line is not None else None
+    return _Located(file, at, line) if line is not None else None
 
 
-def _beside(file: str) -> str:
+def _predictions_of(file: str) -> str:
     """Return the file of predictions that lies beside a file of packed records."""
     return file.removesuffix(RECORDS) + PREDICTIONS
 
 
-def _bad(file: str, at: str, why: str) -> Bad:
+def _bad_line(file: str, at: str, why: str) -> Bad:
     return Bad(f"{file}, {shown(at)}", why)
 
 
@@ -229,7 +229,9 @@ def odd_rows(results: Path) -> list[Bad]:
     """Return the lines that ``rows`` leaves out, with the reasons."""
     file = str(results / RECORDS)
     return [
-        _bad(file, at, row) for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, str)
+        _bad_line(file, at, row)
+        for at, row in _rows(file, stamp_if_there(file)).items()
+        if isinstance(row, str)
     ]
 
 

@@ -47,7 +47,7 @@ def upgrade(results: Path) -> Upgraded:
     raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
     converter = convert.Converter(lambda cell, method, key: _fit(raw, results, cell, method, key))
     done = [*_files(results, files, converter), *_packed(results, rows, converter)]
-    return Upgraded(len(done), dict(Counter(filter(None, map(_why_unmatched, done)))))
+    return Upgraded(len(done), dict(Counter(filter(None, map(_why_run_again, done)))))
 
 
 def _old(data: bytes | msgspec.Raw) -> bool:
@@ -62,7 +62,7 @@ def _fit(
     return None if data is None else convert.fields_of(data)
 
 
-def _why_unmatched(record: Record) -> str:
+def _why_run_again(record: Record) -> str:
     """Return why a run will make this record again; empty if it will not."""
     if isinstance(record, FitRecord) and record.parts.preprocessing == convert.UNKNOWN:
         return f"fits of {record.cell.backbone}, whose weights are not here"
@@ -77,7 +77,7 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
     written = set()
     for file, data in files.items():
         record = converter.record(convert.fields_of(data))
-        place = _place(file, record)
+        place = _right_place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
             _check(file, record)
             arrays = store.arrays(file, ("top1", "top5", "labels"))
@@ -115,7 +115,9 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
                 record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True))
             )
         lines.append(
-            packed.Line(_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place)
+            packed.Line(
+                _right_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place
+            )
         )
     packed.write_lines(results, lines)
     yield from (line.record for line in lines)
@@ -129,7 +131,7 @@ def _check(path: Path, record: EvaluationRecord) -> None:
         raise BenchError(f"{store.bad_of(path, error).line}; delete it") from error
 
 
-def _place(path: Path, record: Record) -> Path:
+def _right_place(path: Path, record: Record) -> Path:
     """Return the path that a record has by its own key."""
     if isinstance(record, FitRecord) or record.key == record.fit:
         return places.fit_path(path.parent, record.key)

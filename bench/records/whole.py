@@ -57,14 +57,14 @@ def fault(at: str, record: Record) -> str:
     if found is None:
         return NO_PLACE
     backbone, dataset, method, name = found.groups()
-    if name != _name(record):
+    if name != _file_stem(record):
         return "its file has the name of another record"
     cell = record.cell
     if method != places.safe(cell.method):
         return f"it lies among the records of another method, its own is {shown(cell.method)}"
-    if not _named(dataset, cell.dataset) or not _named(backbone, cell.backbone):
+    if not _is_folder_of(dataset, cell.dataset) or not _is_folder_of(backbone, cell.backbone):
         return f"it lies elsewhere than records of {shown(cell.dataset)} with {shown(cell.backbone)} do"
-    return _of_key(record) or _of_numbers(record)
+    return _key_fault(record) or _numbers_fault(record)
 
 
 def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
@@ -91,13 +91,13 @@ def lacking(key: str, fits: Mapping[str, FitRecord]) -> str:
 _coordinates = attrgetter("method", "shots", "seed", "protocol")
 
 
-def _name(record: Record) -> str:
+def _file_stem(record: Record) -> str:
     fit = record.key if isinstance(record, FitRecord) else record.fit
     alone = isinstance(record, FitRecord) or (isinstance(record, Failure) and record.of == "fit")
     return fit[: places.SHORT] if alone else f"{fit[: places.SHORT]}-{record.key[: places.SHORT]}"
 
 
-def _named(folder: str, name: str) -> bool:
+def _is_folder_of(folder: str, name: str) -> bool:
     """Return whether a folder is the one of a name.
 
     A name that several things bear ends in digits, which the folder may lack. Example: records of
@@ -107,7 +107,7 @@ def _named(folder: str, name: str) -> bool:
     return safe == folder or safe.startswith(f"{folder}-")
 
 
-def _of_key(record: Record) -> str:
+def _key_fault(record: Record) -> str:
     """Return what is wrong between a record, its key and the parts of the key; empty if nothing is."""
     parts, cell = record.parts, record.cell
     if parts is not None and not _digest_is(parts, record.key):
@@ -131,7 +131,7 @@ def _digest_is(parts: FitKey | EvaluationKey, key: str) -> bool:
     return hashlib.sha256(_encoder.encode(parts)).hexdigest() == key or parts.digest() == key
 
 
-def _of_numbers(record: Record) -> str:
+def _numbers_fault(record: Record) -> str:
     """Return which numbers of a record cannot be together; empty if all can.
 
     The range of each number is checked by its type.
