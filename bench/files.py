@@ -150,6 +150,15 @@ def _entries(folder: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
+def leftovers(folder: Path, deep: bool = True) -> Iterator[Path]:
+    """Yield the files that ``sweep`` would delete, and delete nothing."""
+    for entry in _entries(folder, deep):
+        if _TEMPORARY.fullmatch(entry.name) and fcntl:
+            with suppress(OSError), open(entry.path, "r+b") as file:  # held, not ours, or just gone
+                lock(file, wait=False)
+                yield Path(entry.path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused because JSON has none."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())

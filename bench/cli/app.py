@@ -14,10 +14,13 @@ from bench.cli.convert import convert
 from bench.cli.data import app as data
 from bench.cli.explain import app as explain
 from bench.cli.listing import app as listing
+from bench.cli.merge import merge
 from bench.cli.new import app as new
 from bench.cli.once import Once
+from bench.cli.options import examples
 from bench.cli.pack import pack
 from bench.cli.plot import plot
+from bench.cli.records import records
 from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.table import table
@@ -35,6 +38,15 @@ app.command("table")(table)
 app.command("compare")(compare)
 app.command("pack")(pack)
 app.command("convert")(convert)
+app.command(
+    "merge",
+    epilog=examples(
+        "bench merge laptop server --out both", "bench merge laptop server --out both --prefer server"
+    ),
+)(merge)
+app.command("records", epilog=examples("bench records --verbose", "bench records --remove stale,orphaned"))(
+    records
+)
 app.command("plot")(plot)
 app.command("report")(report)
 app.command("check")(check)

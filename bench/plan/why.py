@@ -16,7 +16,7 @@ from bench.names import short
 from bench.plan.cells import Plan, Planned, label
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Fresh, Todo, kind, recorded
-from bench.records import places, store
+from bench.records import places, store, today
 from bench.records.conditions import Conditions, conditions
 from bench.records.keys import plain
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
@@ -98,8 +98,8 @@ def drifted(plan: Plan) -> list[str]:
     """One line for each method whose fits were recorded under the same version by other code."""
     lines = {}
     for fit in plan.fits:
-        record = None if fit.parts.source else recorded(fit)
-        if record and record.provenance.source not in ("", code_of(fit.method)):
+        record = recorded(fit)
+        if record and today.drifted(record, code_of(fit.method)):
             lines[fit.method.name] = (
                 f"{fit.method.name}: drifted: its source changed since its records were made, "
                 f"its version ({fit.method.version}) did not; if numbers may change, raise the version"
