@@ -69,6 +69,12 @@ CARELESS = {
         "runs",
         "init of careless wrote into task.W_KC",
     ),
+    "reads a view that its recipe does not name": (
+        START,
+        START.replace("clone()", "clone() + 0.0 * task.features(POOLED, 'rrc(0.5)#0').sum()"),
+        "runs",
+        "name them in Recipe.support",
+    ),
     "its own dice": (
         START,
         START.replace("clone()", "clone() + torch.rand(1)"),

@@ -34,6 +34,7 @@ from bench.names import canonical
 from bench.paths import as_known
 from bench.plan import planner
 from bench.plan.cells import Planned
+from bench.plan.needs import stored
 from bench.plan.request import Request
 from bench.plan.todo import recorded, remaining
 from bench.records import places, store
@@ -124,13 +125,22 @@ class _Session(Session):
     def __init__(self, known: dict[tuple[Any, ...], torch.Tensor]) -> None:
         super().__init__("cpu", None, lambda line: None, workers=0)
         self.known = known
+        self.planned: set[tuple[str, ...]] = set()  # what a run would encode: dataset, path, view, tap
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
+        for part in wanted:
+            for view, taps in part.views.items():
+                self.planned |= {(dataset.digest, path, view, tap) for tap in taps for path in part.paths}
         return EncodeReport(0, 0, 0.0)
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
     ) -> Iterator[tuple[int, torch.Tensor]]:
+        if stored(tap, view) and not {(dataset.digest, path, view, tap) for path in paths} <= self.planned:
+            raise BenchError(
+                f"features '{tap}' of view '{view}' are not encoded, because no recipe names them: "
+                "name them in Recipe.support or in a Stream"
+            )
         key = (spec.digest, dataset.digest, tuple(paths), view, tap)
         if key not in self.known:
             parts = stream(self.backbone(spec), dataset, paths, view, [tap], workers=0)

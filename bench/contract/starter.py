@@ -42,11 +42,11 @@ from bench.interface import (
 
 
 class @CLASS@(Method):
-    """Adds the similarity to the mean support image of each class to the zero-shot logits.
+    """Add the similarity to the mean support image of each class to the zero-shot logits.
 
     Nothing is trained. Few-shot validation chooses the weight ``alpha`` of the added term.
 
-    Source: none yet (paper, and its section in docs/protocol).
+    Source: ours (for a published method its authors, year and section: Zhang et al. 2022 (protocol 12)).
     Deviates: nothing known.
     Settings:
         views: preprocessed copies of each support image that the class means use
@@ -125,11 +125,11 @@ from bench.interface import (
 
 
 class @CLASS@(Method):
-    """Trains a copy of the zero-shot classifier (K, C) by cross-entropy on the support images.
+    """Train a copy of the zero-shot classifier (K, C) by cross-entropy on the support images.
 
     Few-shot validation chooses the learning rate and the checkpoint.
 
-    Source: none yet (paper, and its section in docs/protocol).
+    Source: ours (for a published method its authors, year and section: Zhang et al. 2022 (protocol 12)).
     Deviates: nothing known.
     Settings:
         lr: learning rates that are tried on validation
@@ -206,12 +206,12 @@ from bench.methods.coop import lay_out, word_vectors
 
 
 class @CLASS@(Method):
-    """Trains M vectors (M, D) that stand before every class name, through the frozen text tower.
+    """Train M vectors (M, D) that stand before every class name, through the frozen text tower.
 
     The vectors start as the embeddings of ``words``. Few-shot validation chooses the learning rate and the
     checkpoint.
 
-    Source: none yet (paper, and its section in docs/protocol).
+    Source: ours (for a published method its authors, year and section: Zhang et al. 2022 (protocol 12)).
     Deviates: nothing known.
     Settings:
         words: words that the vectors start from, one vector for each
