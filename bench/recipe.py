@@ -67,7 +67,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """An optimiser as data. ``dataclasses.asdict`` gives what JSON can hold; ``OptimSpec(**that)`` restores it.
+    """An optimiser as data. ``dataclasses.asdict`` makes it JSON-able; ``OptimSpec(**that)`` restores it.
 
     ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no
     dampening). ``betas`` and ``eps`` are for adam and adamw, ``momentum`` is for sgd. ``half_state`` sets
@@ -104,7 +104,7 @@ class OptimSpec:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule as data. ``dataclasses.asdict`` gives what JSON can hold.
+    """A learning-rate schedule as data. ``asdict`` makes it JSON-able; ``Schedule(**that)`` restores it.
 
     ``options`` that are not given get their published values, so that equal schedules compare equal and have
     equal digests.
