@@ -83,7 +83,7 @@ def _cupl(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -
 def _mined(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
     if "mined" not in spec.templates:
         raise MissingData(
-            f"{spec.name} has no published mined templates: --prompts mined-val mines some for it"
+            f"{spec.name} has no published mined templates: use --prompts mined-val, which mines some for it"
         )
     return _from_templates("mined", spec.templates["mined"], classnames, uses_labels=True)
 

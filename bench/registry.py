@@ -86,7 +86,7 @@ def _loading(source: str, plugin: bool = True, own: Collection[str] = ()) -> Ite
         raise BenchError(f"{shown(source)}: cannot be imported: {said(error)}") from error
     if changed := [name for name in changed if "generator" not in name]:
         raise BenchError(
-            f"{shown(source)}: changes {few(changed, between=' and ')} when it is imported, for all methods; "
+            f"{shown(source)}: importing it changes {few(changed, between=' and ')} for all methods; "
             "it was put back: take that out of the file"
         )
 
@@ -137,7 +137,7 @@ def _require_text(file: Path) -> None:
         at = f"byte {error.start} is 0x{data[error.start]:02x}"
         raise BenchError(f"{file}: not {encoding.upper()} text ({at}): save it as UTF-8") from error
     if "\0" in text:
-        raise BenchError(f"{file}: holds zero bytes, as UTF-16 has, and Python reads none: save it as UTF-8")
+        raise BenchError(f"{file}: holds zero bytes, as UTF-16 text does: save it as UTF-8")
 
 
 def _forget(file: Path) -> None:

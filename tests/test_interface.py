@@ -113,3 +113,10 @@ def test_the_page_names_every_field_of_a_recipe() -> None:
         assert {f.name for f in fields(kind)} <= named, kind
     for known in (recipe.RULES, recipe.LAYOUTS, recipe.OPTIMISERS, recipe.SCHEDULES):
         assert set(known) <= set(re.findall(r"`([\w-]+)`", part)) | {"union", "per-epoch"}
+
+
+def test_the_pages_comparison_with_a_reference_holds() -> None:
+    (code,) = (body for body in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "def test_" in body)
+    names: dict[str, object] = {}
+    exec(code, names)
+    names["test_run_equals_the_reference"]()  # type: ignore[operator]
