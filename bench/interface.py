@@ -148,7 +148,8 @@ class TextSide:
 class State:
     """A fitted method as it is kept.
 
-    ``params``: named tensors. ``values``: the values that validation chose, such as a learning rate.
+    ``params``: named tensors. ``values``: the settings of the fit with what validation chose for it, such as a
+    learning rate or a searched weight.
     """
 
     params: Params
@@ -248,7 +249,7 @@ class Batch:
         """Return the step's next random bytes, uint8 of this shape, on the device of the rows.
 
         Dropout: ``x * (batch.bytes(*x.shape) >= round(256 * p)) / (1.0 - p)``. The shape may depend on shapes
-        and settings alone.
+        and settings alone. In a batch made by hand the bytes come from ``noise``.
         """
         device = next((rows.y.device for rows in self.rows.values()), None)
         return random_bytes(math.prod(shape), self.noise).to(device).view(shape)
@@ -280,9 +281,9 @@ class Method:
     user set instead. While a fit is selected they are the recipe's (``check``, ``search``) and, for the rest,
     the defaults in ``settings``.
 
-    ``micro`` bounds memory: ``losses`` gets a batch of more rows in pieces of so many. The losses and
-    gradients of the pieces are averaged by rows before ``combine``. It is for recipes of one stream whose
-    losses are means over the rows of a batch and use no randomness.
+    ``micro`` bounds memory. Example: with ``micro = 64`` a batch of 150 rows goes through ``losses`` in pieces
+    of 64, 64 and 22 rows, whose losses and gradients are averaged by rows before ``combine``. It is for
+    recipes of one stream whose losses are means over the rows of a batch and use no randomness.
     """
 
     # Who it is. ``version`` rises whenever the numbers of the method may change.
