@@ -148,7 +148,7 @@ class TextSide:
 class State:
     """A fitted method as it is kept.
 
-    ``params``: named tensors. ``values``: the settings of the fit with what validation chose for it, such as a
+    ``params``: named tensors. ``values``: the settings of the fit and what validation chose, such as a
     learning rate or a searched weight.
     """
 
@@ -281,9 +281,9 @@ class Method:
     user set instead. While a fit is selected they are the recipe's (``check``, ``search``) and, for the rest,
     the defaults in ``settings``.
 
-    ``micro`` bounds memory. Example: with ``micro = 64`` a batch of 150 rows goes through ``losses`` in pieces
-    of 64, 64 and 22 rows, whose losses and gradients are averaged by rows before ``combine``. It is for
-    recipes of one stream whose losses are means over the rows of a batch and use no randomness.
+    ``micro`` bounds memory. Example: with ``micro = 64`` a batch of 150 rows goes through ``losses`` in
+    pieces of 64, 64 and 22 rows, whose losses and gradients are averaged by rows before ``combine``. It is
+    for recipes of one stream whose losses are means over the rows of a batch and use no randomness.
     """
 
     # Who it is. ``version`` rises whenever the numbers of the method may change.
