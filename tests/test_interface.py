@@ -99,7 +99,7 @@ def test_the_page_explains_every_exported_name_and_every_check() -> None:
 
 
 def test_the_page_gives_the_signatures_of_the_functions() -> None:
-    given = dict(re.findall(r"^def (\w+)\((self, .+?)\) -> .+?: \.\.\.$", PAGE, re.M | re.S))
+    given = dict(re.findall(r"^def (\w+)\(\s*(self, .+?)\s*\) -> .+?: \.\.\.$", PAGE, re.M | re.S))
     for name, function in vars(interface.Method).items():
         if not name.startswith("_") and callable(function):
             told = [part.split(":")[0].strip() for part in re.sub(r"\[.*?\]", "", given[name]).split(",")]
