@@ -282,7 +282,7 @@ def test_a_plugin_that_is_mended_loads(tmp_path: Path) -> None:
     [
         (b"# caf\xe9\n", r"not UTF-8 text \(byte 5 is 0xe9\): save it as UTF-8"),
         ("name = 'x'".encode("utf-16"), r"not UTF-8 text \(byte 0 is 0xff\): save it as UTF-8"),
-        ("name = 'x'".encode("utf-16-le"), "holds zero bytes, as UTF-16 has"),
+        ("name = 'x'".encode("utf-16-le"), "holds zero bytes, as UTF-16 text does"),
         (b"# coding: nope\n", "SyntaxError: unknown encoding: nope"),
         (b"class X(:\n", r"SyntaxError: invalid syntax \(plugin_bytes.py, line 1\)"),
         (b"# coding: latin-1\n# caf\xe9\n", "no method in it"),
