@@ -1,4 +1,4 @@
-"""What is odd about somebody's class folders and may make a number mean something else: one line each."""
+"""Remarks on a user's class folders that may make a number mean something else; each is one line."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from bench.data.parts import part_of
 from bench.errors import BenchError
 from bench.names import few, printable, shown
 
-_NUMBER = re.compile(r"\d+|n\d{8}")  # or a WordNet number, as ImageNet's folders have
+_NUMBER = re.compile(r"\d+|n\d{8}")  # n and eight digits is a WordNet id, as ImageNet's folders have
 
 
 def refuse_parts_inside(found: Gathered) -> None:
-    """Raise BenchError where class folders hold train and test folders of their own."""
+    """Raise BenchError if class folders hold train and test folders of their own."""
     for folder, inner in _inner(found).items():
         parts = {part[0] for name in inner if (part := part_of(name))}
         if {"train", "test"} <= parts:
             raise BenchError(
                 f"{shown(str(found.root))}: class {shown(folder)} holds {few(sorted(inner))}; "
-                "turn it round: train/ and test/ outside, the class folders inside them"
+                "arrange it the other way round: train/ and test/ outside, the class folders inside them"
             )
 
 
 def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
-    """One line for each oddity of the ``kept`` classes."""
+    """Return one line for each oddity of the ``kept`` classes."""
     names = [found.names[folder] for folder in kept]
     lines = []
     if numbers := [name for name in names if _NUMBER.fullmatch(name)]:
@@ -56,7 +56,7 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
 
 
 def _inner(found: Gathered) -> Mapping[str, set[str]]:
-    """The sub-folders that hold pictures, of the class folders that hold none directly."""
+    """Return the sub-folders with pictures of each class folder that holds no picture directly."""
     result = {}
     for folder, paths in found.learnt.items():
         start = len(found.home(folder)) + 1

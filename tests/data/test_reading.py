@@ -128,9 +128,9 @@ def test_the_same_pictures_in_two_parts_are_said(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "x/Train/owl/004.png", tmp_path / "x/test/owl/000.png")
     shutil.copytree(tmp_path / "x/test", tmp_path / "x/val", dirs_exist_ok=True)
     assert read(tmp_path / "x").notes == (
-        "1 of 7 test images are also in Train/, as test/owl/000.png is Train/owl/004.png",
-        "7 of 7 test images are also in val/, as test/auk/100.png is val/auk/100.png",
-        "1 of 15 val images are also in Train/, as val/owl/000.png is Train/owl/004.png",
+        "1 of 7 test images are also in Train/; for example, test/owl/000.png equals Train/owl/004.png",
+        "7 of 7 test images are also in val/; for example, test/auk/100.png equals val/auk/100.png",
+        "1 of 15 val images are also in Train/; for example, val/owl/000.png equals Train/owl/004.png",
     )
 
 
