@@ -50,7 +50,7 @@ class Backbone:
         self.scale = float(self.model.logit_scale.detach().double().exp())
         self.taps = towers.TAPS[spec.family]
         self._head = heads.of_tower(self.model.visual, spec.family) if spec.family != "other" else None
-        # Half precision is too coarse to train in, so a tower that encodes with a copy stays in single precision.
+        # Half precision is too coarse to train in, so a tower that encodes by a copy keeps single precision.
         own = dtype if self._head is None else torch.promote_types(dtype, torch.float32)
         self.model.visual.to(own)
         if spec.family != "vit":

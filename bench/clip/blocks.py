@@ -74,7 +74,7 @@ def product(x: Tensor, W: Tensor) -> Tensor:
 def linear(x: Tensor, params: Params, name: str) -> Tensor:
     """Apply the affine map with the parameters ``name``.weight and ``name``.bias."""
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    # Only stacked weights gain from ``product``. For one weight shared by all replicas torch's own is as good.
+    # Only stacked weights gain from ``product``. One weight for all replicas is left to torch's own product.
     stacked = torch.is_grad_enabled() and torch._C._functorch.is_batchedtensor(weight)
     return product(x, weight) + bias if stacked else F.linear(x, weight, bias)
 

@@ -26,12 +26,12 @@ from bench.clip.text import TextTower
 Layers = Callable[[TextTower, Tensor, Pack], Tensor]  # (N, G, T, D) -> (N, K, C)
 
 # The share is one of all memory and not of what is free now. So the same prompts are cut in the same way in
-# every step, and a GPU is not asked anything while a step is recorded. On a processor several worker processes
-# share the memory.
+# every step, and a GPU is not asked anything while a step is recorded. On a processor several worker
+# processes share the memory.
 SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
-# How many numbers autograd keeps of a token in a block, beside its attention weights, counted in widths of the
-# tower: the inputs and outputs of the two norms, queries, keys and values, and the perceptron's hidden layer
-# before, in and after its activation.
+# How many numbers autograd keeps of a token in a block, beside its attention weights, in widths of the tower:
+# the inputs and outputs of the two norms, queries, keys and values, and the perceptron's hidden layer before,
+# in and after its activation.
 WIDTHS = 15
 
 

@@ -1,8 +1,9 @@
-"""The configurations of models in open_clip's words, as data of known keys, types and sizes. (no torch)
+"""The configurations of models in open_clip's words, as data of known keys, types and sizes.
 
 Configurations come inside weights files. So nothing in them may name an address or a path, run anything, or
 ask for more memory than a model needs. Every field has a type and a range here, and any other field is
-refused. A configuration stays as it was written, because keys of records are made of it.
+refused. A configuration stays as it was written, because keys of records are made of it. This module imports
+no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Vocabulary = Annotated[int, Meta(ge=1, le=1 << 21)]
 TokenId = Annotated[int, Meta(ge=0)]
 Ratio = Annotated[float, Meta(gt=0, le=64)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-# The name of a model in timm's registry, never an address or a folder. bench.clip.state checks that timm has it.
+# The name of a model in timm's registry, never an address or a folder. bench.clip.state looks it up.
 Registered = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,120}(\.[A-Za-z0-9_]{1,120})?\Z")]
 # The name of a model on the hub. Only the hub's cache on this machine is read.
 OfHub = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")]

@@ -1,8 +1,8 @@
-"""Importing open_clip without what most runs never use: torch's compiler, and timm. (no torch)
+"""Importing open_clip without what most runs never use: torch's compiler, and timm.
 
 open_clip imports torchvision, which asks torch's compiler for one function. It also imports timm, for timm's
 kinds of towers. Both take seconds in every process. Here each of these names loads its library when it is
-first called.
+first called. This module imports no torch.
 """
 
 from __future__ import annotations

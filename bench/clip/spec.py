@@ -1,4 +1,4 @@
-"""Resolving a backbone's name to a model and to the file of its weights. (no torch)"""
+"""Resolving a backbone's name to a model and to the file of its weights. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unlike_clip(tower: dict[str, Any]) -> bool:
 
 
 def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
-    """Resolve a name to a backbone. (no torch)
+    """Resolve a name to a backbone, without torch.
 
     - ``pocket-rn``, ``pocket-vit``: the embedded backbones.
     - ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with QuickGELU.

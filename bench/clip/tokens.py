@@ -28,7 +28,7 @@ def tokenizer(spec: BackboneSpec) -> Any:
         return bpe_tokenizer(int(spec.config["text_cfg"].get("context_length", 77)))
     from bench.clip.download import hub_tokenizer
 
-    # open_clip looks up tokenisers by its own architectures, and uses byte pairs for one that it does not know.
+    # open_clip looks up tokenisers by its own architectures, and uses byte pairs for any other.
     named = config.of_file(weights.architectures()[weights.architecture(spec.arch)])["text_cfg"]
     read, known = (
         (text.get("hf_tokenizer_name") or text.get("hf_model_name"))

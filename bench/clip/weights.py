@@ -1,4 +1,4 @@
-"""Weights on this machine: where they lie, what is in them, and their hash. (no torch)"""
+"""Weights on this machine: where they lie, what is in them, and their hash. This module imports no torch."""
 
 from __future__ import annotations
 
