@@ -71,22 +71,22 @@ def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
 
 
 def _mean_first(params: Params, x_BSD: Tensor) -> Tensor:
-    """Put the mean of the features in front of them, in the parameters' precision. It is equal for all
-    replicas.
+    """Put the mean of the features in front of them, in the parameters' precision.
+
+    It is equal for all replicas.
     """
     x_BSD = x_BSD.to(params["positional_embedding"].dtype)
     return torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1)
 
 
 class _Attend(torch.autograd.Function):
-    """The folded attention with its forward and backward pass written out, so that each weight meets one
-    product per use.
+    """The folded attention with its forward and backward pass written out.
 
-    Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient
-    of every token, and leave weight gradients as transposed views, which the optimiser then copies. The
-    weights are those of one replica, or have a leading replica axis. The features then have this axis too, or
-    are shared (one axis less). With the weights of ``c_proj`` the output is projected too. The outputs after
-    the first one are the values that the backward pass reads.
+    Each weight meets one product per use. Under ``torch.func.vmap`` the general rules would copy the features
+    for every replica, form the gradient of every token, and leave weight gradients as transposed views, which
+    the optimiser then copies. The weights are those of one replica, or have a leading replica axis. The
+    features then have this axis too, or are shared (one axis less). With the weights of ``c_proj`` the output
+    is projected too. The outputs after the first one are the values that the backward pass reads.
     """
 
     @staticmethod
@@ -190,7 +190,7 @@ def _backward(
     a_RHBT: Tensor,
     mixed_RHBD: Tensor,
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-    """Return the gradients of the features (None unless wanted) and of the weights, in the order of
+    """Return the gradients of the features (None unless wanted) and of the weights, ordered as
     ``_WEIGHTS``.
     """
     R, H, B, D = lead = u_RHBD.shape
@@ -219,8 +219,9 @@ def _backward(
 
 
 def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return what is multiplied: the tokens, or features and positions separately if replicas share the
-    features.
+    """Return what is multiplied.
+
+    It is the tokens, or features and positions separately if replicas share the features.
     """
     return (f_RBTD, pos_RTD) if len(f_RBTD) < len(pos_RTD) else (f_RBTD + pos_RTD[:, None], None)
 

@@ -63,16 +63,16 @@ class Backbone:
 
     @property
     def head(self) -> PoolingHead:
-        """Return the pooling head. Raises BenchError for a tower that has none (SigLIP's MAP, timm
-        trunks).
+        """Return the pooling head.
+
+        Raises BenchError for a tower that has none (SigLIP's MAP, timm trunks).
         """
         from bench.clip import heads
 
         return self._head or heads.of_tower(self.model.visual, "other")
 
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str] = ("pooled",)) -> dict[str, Tensor]:
-        """Return raw features of normalised images (B, 3, S, S) at every requested tap, from one forward
-        pass.
+        """Return raw features of normalised images (B, 3, S, S) at all requested taps, from one forward pass.
 
         The taps are ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B,
         T, C), ``preproj`` (B, D) and ``pooled`` (B, C). They are never normalised to unit length. Raises
@@ -127,11 +127,10 @@ class Backbone:
         return text.of_model(self.model, self.spec)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Return raw text features (P, C), fp32, of prompts cut at their end token. Every kind of tower
-        works.
+        """Return raw text features (P, C), fp32, of prompts cut at their end token.
 
-        They are computed in chunks. One warning says how many prompts were longer than the context. Raises
-        BenchError if there are no prompts.
+        Every kind of tower works. They are computed in chunks. One warning says how many prompts were longer
+        than the context. Raises BenchError if there are no prompts.
         """
         from bench.clip import text, tokens
 

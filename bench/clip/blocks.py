@@ -105,8 +105,9 @@ def block(
     eps: float,
     mask_TT: Tensor | None,
 ) -> Tensor:
-    """Apply a residual attention block to all tokens, (N, T, D) to (N, T, D). The mask is added to the
-    scores.
+    """Apply a residual attention block to all tokens, (N, T, D) to (N, T, D).
+
+    The mask is added to the scores.
     """
     N, T, D = x_NTD.shape
     weight, bias = params[f"{name}.attn.in_proj_weight"], params[f"{name}.attn.in_proj_bias"]

@@ -1,9 +1,9 @@
-"""Activation checkpointing of packed prompts: what autograd keeps is bounded by a share of the device's
-memory.
+"""Activation checkpointing of packed prompts.
 
-Prompts that stay within the bound run at once. More prompts run in pieces, one after the other: whole groups
-(replicas, images), or rows of one group. Only the embeddings of a piece are kept, and the backward pass runs
-each piece again. This is a third more work and gives the same numbers.
+What autograd keeps is bounded by a share of the device's memory. Prompts that stay within the bound run at
+once. More prompts run in pieces, one after the other: whole groups (replicas, images), or rows of one group.
+Only the embeddings of a piece are kept, and the backward pass runs each piece again. This is a third more
+work and gives the same numbers.
 
 Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
 """
@@ -44,9 +44,7 @@ def budget(device: torch.device) -> int:
 
 
 def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int:
-    """Return the bytes of a row's activations: those of ``kept`` blocks, and of the block that is being
-    computed.
-    """
+    """Return the bytes of a row's activations in ``kept`` blocks and in the block that is being computed."""
     return (kept + 1) * T * (WIDTHS * D + tower.heads * T) * itemsize
 
 
@@ -127,7 +125,7 @@ def _pieces(
     x: Tensor, pack: Pack, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
     """Yield pieces (n, g, T, D), their packs, their places in (N, G), and which of the sorted prompts they
-    hold.
+    are.
     """
     x_NGTD = x.reshape(-1, *x.shape[-3:])
     N, G = x_NGTD.shape[:2]

@@ -1,7 +1,7 @@
-"""What CLIP's byte-pair tokeniser does to a string before it looks up tokens. It works on strings, without
-torch.
+"""What CLIP's byte-pair tokeniser does to a string before it looks up tokens.
 
-``open_clip.tokenizer`` does the same, but imports torch. A test compares the two.
+It works on strings, without torch. ``open_clip.tokenizer`` does the same, but imports torch. A test compares
+the two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ _PIECES = (
 
 
 def is_byte_pair(config: Mapping[str, Any]) -> bool:
-    """Return whether a model's texts go through OpenAI's byte-pair tokeniser, by its open_clip
-    configuration.
-    """
+    """Return whether a model's open_clip configuration names OpenAI's byte-pair tokeniser for its texts."""
     text = config["text_cfg"]
     return not (text.get("hf_tokenizer_name") or text.get("hf_model_name"))
 

@@ -184,8 +184,9 @@ def preprocessing(table: Any, where: str) -> dict[str, Any]:
 
 
 def beside(weights: Path) -> dict[str, Any]:
-    """Read ``preprocess_cfg`` from the ``open_clip_config.json`` in a weights file's folder; empty without
-    one.
+    """Read ``preprocess_cfg`` from the ``open_clip_config.json`` in a weights file's folder.
+
+    The result is empty if there is no such file.
     """
     file = weights.with_name("open_clip_config.json")
     if not file.is_file():

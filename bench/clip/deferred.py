@@ -33,8 +33,7 @@ def open_clip() -> ModuleType:
 
 @contextmanager
 def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """Put stand-ins in place of the modules in ``later`` while others are imported, and remove them
-    afterwards.
+    """Put stand-ins in place of the modules in ``later`` during the block, and then remove them.
 
     A name that ``later`` gives for a module loads that module when it is called; any other name loads it at
     once. A module that is loaded already, or that is not installed, gets no stand-in.
@@ -64,9 +63,7 @@ class _StandIn(ModuleType):
 
 
 def _caller(module: ModuleType, function: str) -> Callable[..., Any]:
-    """Make a function that loads the real module when it is called, and calls the function of this name in
-    it.
-    """
+    """Make a function that, when called, loads the real module and calls its function of this name."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return getattr(_real(module), function)(*args, **kwargs)

@@ -1,5 +1,6 @@
-"""Downloading weights. Only this module of the program opens a socket, and only ``bench weights get`` calls
-it.
+"""Downloading weights.
+
+Only this module of the program opens a socket, and only ``bench weights get`` calls it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from bench.names import nearest
 
 
 def fetch(name: str) -> Path:
-    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder, and return their
-    path.
+    """Download the weights that ``name`` (ARCH or ARCH/TAG) means, and return their path in the weights
+    folder.
 
     Weights that are already there are not downloaded again. Raises BenchError for an unknown tag or a failed
     download.
@@ -61,8 +62,9 @@ def fetch(name: str) -> Path:
 
 
 def record(arch: str, tag: str, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known about downloaded weights, so that later runs can name them without torch and
-    network.
+    """Return what is known about downloaded weights.
+
+    With it later runs can name them without torch and network.
     """
     return {
         "arch": arch,

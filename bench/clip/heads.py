@@ -50,8 +50,8 @@ class PoolingHead:
         return self._project(params, v_BD)
 
     def all_tokens(self, params: Params, x_BTD: Tensor) -> Tensor:
-        """Return the tap ``tokens`` (B, T, C): the outputs of all queries, the pooled one first (protocol
-        14).
+        """Return the tap ``tokens`` (B, T, C): the output of every query, the pooled one first
+        (protocol 14).
         """
         return self._all_tokens(params, x_BTD)
 
@@ -114,7 +114,5 @@ def _copies(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _copy(p: Tensor) -> Tensor:
-    """Return a detached copy in at least single precision, because half precision is too coarse to
-    train in.
-    """
+    """Return a detached copy in at least single precision; half precision is too coarse to train in."""
     return p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)

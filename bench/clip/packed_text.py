@@ -23,8 +23,7 @@ from bench.clip.text import TextTower
 
 
 def encode(tower: TextTower, x_KLD: Tensor, pack: Pack) -> Tensor:
-    """Return raw text features (..., K, C) of embedded prompts (..., K, L, D), equal to those of
-    ``tower.encode``.
+    """Return raw text features (..., K, C) of embedded prompts (..., K, L, D), the same as ``tower.encode``.
 
     They are differentiable with respect to the embeddings, also under ``torch.func.vmap``. The start is read
     from the first prompt of a group, so all of its gradient goes to that prompt. This is right for embeddings

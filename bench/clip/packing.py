@@ -94,8 +94,9 @@ def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
 
 
 def _spread(own: list[int], n_rows: int) -> list[list[int]]:
-    """Divide prompts into rows of nearly the same length: the longest first, each to the row with most free
-    places.
+    """Divide prompts into rows of nearly the same length.
+
+    The longest prompts come first, and each goes to the row with most free places.
     """
     rows: list[list[int]] = [[] for _ in range(n_rows)]
     free = [(0, g) for g in range(n_rows)]

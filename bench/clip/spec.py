@@ -46,9 +46,7 @@ class BackboneSpec:
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of all that decides the outputs: the file's bytes, architecture and
-        activation.
-        """
+        """Return the SHA-256 of all that decides the outputs: file content, architecture and activation."""
         return digest([self.weights_hash, self.config, self.quick_gelu])
 
 

@@ -59,7 +59,7 @@ def build(spec: BackboneSpec) -> Any:
 
 
 def read(spec: BackboneSpec) -> tuple[State, bool]:
-    """Return a file's tensors as they are stored, and whether its layout is that of OpenAI's TorchScript
+    """Return a file's tensors as they are stored, and whether they are laid out as OpenAI's TorchScript
     archives.
 
     PyTorch files are read with ``weights_only``. Raises BenchError if a file holds anything but tensors and
@@ -240,9 +240,7 @@ class _Outline(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Return what ``func`` returns; for functions that fill or scale, return a tensor of the same
-        shape.
-        """
+        """Call ``func``; for functions that fill or scale, only return a tensor of the same shape."""
         if func is torch.randn and torch.device((kwargs or {}).get("device") or "cpu").type == "meta":
             return torch.empty(*args, **(kwargs or {}))
         tensor: Any = args[0] if args else (kwargs or {}).get("tensor")

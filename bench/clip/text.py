@@ -26,8 +26,9 @@ CHUNK = 256  # prompts per pass without gradients: few enough for the memory, en
 
 
 class EqualTexts(BenchError):
-    """An error: two classes of different names have equal classifier rows. ``classes`` are their
-    positions.
+    """An error: two classes of different names have equal classifier rows.
+
+    ``classes`` are their positions.
     """
 
     def __init__(self, message: str, classes: tuple[int, int]) -> None:
@@ -37,11 +38,10 @@ class EqualTexts(BenchError):
 
 @dataclass(frozen=True)
 class TextTower:
-    """CLIP's causal text tower with frozen tensors under CLIP's names. It computes in their precision and on
-    their device.
+    """CLIP's causal text tower with frozen tensors under CLIP's names.
 
-    ``heads`` is the number of attention heads of every block. ``tokenize`` turns strings into int64 ids (P,
-    L), padded with zeros.
+    It computes in the precision and on the device of its tensors. ``heads`` is the number of attention heads
+    of every block. ``tokenize`` turns strings into int64 ids (P, L), padded with zeros.
     """
 
     params: Mapping[str, Tensor]
@@ -96,8 +96,9 @@ class TextTower:
 
 
 def end_of_text(ids_PL: Tensor) -> Tensor:
-    """Return the position of the end token in every row. Its id is the largest of the vocabulary (protocol
-    1.4).
+    """Return the position of the end token in every row.
+
+    Its id is the largest of the vocabulary (protocol 1.4).
     """
     return ids_PL.argmax(-1)
 
@@ -109,8 +110,9 @@ def bpe_tokenizer(context_length: int) -> Any:
 
 
 def is_causal(config: dict[str, Any]) -> bool:
-    """Return whether the text tower is CLIP's causal one (byte-pair tokens, end-token pooling, plain
-    blocks).
+    """Return whether the text tower is CLIP's causal one.
+
+    That one has byte-pair tokens, end-token pooling and plain blocks.
     """
     text = config["text_cfg"]
     others = ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls", "proj_bias")
@@ -136,8 +138,9 @@ def of_model(model: Any, spec: BackboneSpec) -> TextTower:
 
 
 def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
-    """Make a QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, and the token rows
-    that occur.
+    """Make a QuickGELU text tower in float64 from arrays ``tower.*``.
+
+    The arrays are the blocks, the positions, and the rows of the tokens that occur.
     """
 
     def tensor(name: str) -> Tensor:
@@ -160,13 +163,12 @@ def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
 def classifier(
     raw_PC: Tensor, class_of_P: Sequence[int], K: int, reduce: str, names: Sequence[str] | None = None
 ) -> Tensor:
-    """Return unit classifier rows W (K, C) from raw text features of prompts (protocol 1.4, ensembling
-    order).
+    """Return unit classifier rows W (K, C) from raw text features of prompts (protocol 1.4).
 
-    ``reduce`` is "normalise-then-mean" (normalise each prompt to unit length, average, normalise:
-    Tip-Adapter, CuPL) or "raw-mean" (average raw features, then normalise: Cross-Modal, TaskRes). Raises
-    BenchError for a class without prompts, and EqualTexts for classes with identical rows, unless their names
-    are equal too.
+    ``reduce`` is the order of ensembling: "normalise-then-mean" (normalise each prompt to unit length,
+    average, normalise: Tip-Adapter, CuPL) or "raw-mean" (average raw features, then normalise: Cross-Modal,
+    TaskRes). Raises BenchError for a class without prompts, and EqualTexts for classes with identical rows,
+    unless their names are equal too.
     """
     if reduce not in ("normalise-then-mean", "raw-mean"):
         raise BenchError(f"unknown prompt reduction '{reduce}': normalise-then-mean or raw-mean")

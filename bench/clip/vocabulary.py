@@ -16,10 +16,9 @@ from bench.names import few
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
-    """Return one line that names the classes with tokens that pre-training never saw; empty if there are
-    none.
+    """Return one line that names the classes with tokens that pre-training never saw.
 
-    The rows of such tokens are zero.
+    The rows of such tokens are zero. The line is empty if there are none.
     """
     if not is_causal(backbone.spec.config):
         return ""
@@ -33,9 +32,7 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
 
 
 def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:
-    """Say why the prompts of two classes have equal features, as far as tokens show it; empty if they
-    do not.
-    """
+    """Say why the prompts of two classes have equal features; empty if their tokens do not show it."""
     name, tokenize = backbone.spec.name, tokenizer(backbone.spec)
     one_PL, other_PL = tokenize(list(first)), tokenize(list(second))
     if torch.equal(one_PL, other_PL):

@@ -34,9 +34,7 @@ _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The way from pixels to the tower's input (protocol 1.2): normalisation, and how the short side comes to
-    size.
-    """
+    """The way from pixels to the tower's input (protocol 1.2): normalisation and resizing."""
 
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
@@ -45,9 +43,7 @@ class Preprocess:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocess:
-        """Make it from open_clip's ``preprocess_cfg``, whose other keys do not concern the evaluation
-        view.
-        """
+        """Make it from open_clip's ``preprocess_cfg``. The other keys do not concern the evaluation view."""
         default = cls()
         return cls(
             tuple(settings.get("mean") or default.mean),
@@ -87,8 +83,9 @@ def folder() -> Path:
 
 @cache
 def architectures() -> dict[str, Path]:
-    """Map the name of every architecture of open_clip to its JSON file. The package is located, not
-    imported.
+    """Map the name of every architecture of open_clip to its JSON file.
+
+    The package is located, not imported.
     """
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
@@ -111,10 +108,9 @@ def architecture(name: str) -> str:
 
 
 def stored(arch: str, tag: str) -> tuple[Path, Record] | None:
-    """Return file and record of downloaded weights, or None. The record says what open_clip knows about the
-    tag.
+    """Return file and record of downloaded weights, or None.
 
-    Raises Odd for a record with other fields or types.
+    The record says what open_clip knows about the tag. Raises Odd for a record with other fields or types.
     """
     home = folder() / arch / tag
     if not (home / RECORD).is_file():
@@ -155,8 +151,9 @@ def file_hash(path: Path) -> str:
 
 
 def regular(file: Path) -> Path:
-    """Return the file itself. Raises MissingWeights if the path has no regular file: a folder, a pipe,
-    nothing.
+    """Return the file itself.
+
+    Raises MissingWeights if the path has no regular file: a folder, a pipe, nothing.
     """
     if not file.is_file():
         what = "is no regular file" if file.exists() else "is not there"
@@ -203,10 +200,10 @@ def embedded_config(path: Path) -> dict[str, Any] | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive, which runs code when loaded. OpenAI's original files
-    are such.
+    """Return whether a file is a TorchScript archive, which runs code when loaded.
 
-    Raises BenchError for a zip archive that is damaged, or that unpacks to far more than its size.
+    OpenAI's original files are such. Raises BenchError for a zip archive that is damaged, or that unpacks to
+    far more than its size.
     """
     if not zipfile.is_zipfile(path):
         return False

@@ -103,9 +103,7 @@ def find(
 
 
 def describe(name_or_path: str) -> DatasetSpec:
-    """Return the description that ``find`` uses: the catalog's by that name, otherwise the one at that
-    path.
-    """
+    """Return the description that ``find`` uses: the catalog's of that name, else the one at that path."""
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
     path = from_home(name_or_path)
@@ -167,8 +165,9 @@ def _read(file: Path) -> DatasetSpec:
 
 @lru_cache
 def _mined(file: Path) -> dict[str, tuple[str, ...]]:
-    """Read the published mined templates of each dataset (datasets 5.5). Labels chose them, so tables mark
-    them.
+    """Read the published mined templates of each dataset (datasets 5.5).
+
+    Labels chose them, so tables mark them.
     """
     if not file.is_file():
         return {}

@@ -1,5 +1,6 @@
-"""Sentences that a language model wrote about each class, in CuPL's format, and the key of each class
-(datasets 5.6).
+"""Sentences that a language model wrote about each class, in CuPL's format (datasets 5.6).
+
+This module also finds the key under which a file has the sentences of a class.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 def cupl_key(rule: CuplRule, classname: str) -> str:
-    """Return the key that a class should have: the table's entry, else the rule's form with blanks for
-    underscores.
+    """Return the key that a class should have.
+
+    It is the entry in the rule's table, or else the rule's form of the name with blanks for underscores.
     """
     if rule.rule not in RULES:
         raise BenchError(f"unknown CuPL key rule '{rule.rule}'{nearest(rule.rule, RULES)}")
@@ -104,8 +106,9 @@ def cupl_key(rule: CuplRule, classname: str) -> str:
 
 
 def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
-    """Return the key of ``classname`` among a file's keys, whatever its case. Raises BenchError if none
-    fits.
+    """Return the key of ``classname`` among a file's keys, whatever its case.
+
+    Raises BenchError if none fits.
     """
     wanted = cupl_key(rule, classname)
     if wanted in available:

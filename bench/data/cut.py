@@ -1,5 +1,6 @@
-"""The splits that the program makes of a user's images. They depend on the images' contents and nothing
-else.
+"""The splits that the program makes of a user's images.
+
+They depend on the images' contents and nothing else.
 """
 
 from __future__ import annotations

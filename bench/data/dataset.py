@@ -40,8 +40,9 @@ class Items:
 
 
 class ImageSource(Protocol):
-    """An opener of a dataset's images by the paths in its items. It can be pickled, so that workers can have
-    it.
+    """An opener of a dataset's images by the paths in its items.
+
+    It can be pickled, so that workers can have it.
     """
 
     def open(self, path: str) -> Image.Image:
@@ -62,9 +63,9 @@ class Dataset:
 
     ``classes`` is for shifted test sets that hold a subset of their source's classes: label i of this dataset
     is row ``classes[i]`` of the source's class list. None means all classes, in order. ``own_split`` marks
-    lists that this program cut because no published ones exist; ``notes`` say how. ``indices`` is a folder of
-    few-shot index files, which replace the draw (datasets 4.4), or None. ``reading`` says how a user's own
-    folder was understood.
+    lists that this program cut because no published ones were found; ``notes`` say how. ``indices`` is a
+    folder of few-shot index files, which replace the draw (datasets 4.4), or None. ``reading`` says how a
+    user's own folder was understood.
     """
 
     name: str
@@ -119,8 +120,9 @@ class Draw:
 
 
 def path_digest(paths: Iterable[str]) -> str:
-    """Return the SHA-256 (hex) of relative paths, in UTF-8, joined by newlines, with none at the end
-    (datasets 4.1).
+    """Return the SHA-256 (hex) of relative paths (datasets 4.1).
+
+    They are joined by newlines, with none at the end, in UTF-8.
     """
     return hashlib.sha256("\n".join(paths).encode()).hexdigest()
 

@@ -74,8 +74,9 @@ def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...
 
 
 def export_index(dataset: Dataset, drawn: Draw) -> dict[str, Any]:
-    """Return the draw as a Cross-Modal index file (datasets 4.4), with paths relative to the dataset's
-    folder.
+    """Return the draw as a Cross-Modal index file (datasets 4.4).
+
+    Its paths are relative to the dataset's folder.
     """
     prefix = dataset.spec.images[0].strip("/")
 

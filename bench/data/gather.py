@@ -57,8 +57,8 @@ class Gathered:
 
 
 def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
-    """Gather everything below ``root``; ``parts`` maps each part to its folder (``{ALL: ""}`` without a
-    split).
+    """Gather everything below ``root``. ``parts`` maps each part to its folder; without a split it is ``{ALL:
+    ""}``.
 
     The classes are those of the first part. The description may rename or drop classes. Raises BenchError if
     the description names a class that is not there, or if there are no class folders at all.
@@ -137,9 +137,7 @@ def _pictures(found: Gathered, where: str, folder: str) -> list[str]:
 
 
 def _outside(root: Path, where: str, listing: Listing) -> list[str]:
-    """Return the pictures of a class folder that lie outside ``root``, because they or the folder are
-    links.
-    """
+    """Return the pictures of a class folder that lie outside ``root``, reached through links."""
     home = root.resolve()
     if not (root / where).resolve().is_relative_to(home):
         return list(listing.pictures)

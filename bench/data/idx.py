@@ -1,5 +1,6 @@
-"""The reader of images in IDX files (MNIST and its relatives): one array of images and one of labels per
-part.
+"""The reader of images in IDX files (MNIST and its relatives).
+
+Each part has two files: one array of images and one of labels.
 """
 
 from __future__ import annotations
@@ -130,8 +131,7 @@ def shape_of(file: Path) -> tuple[int, ...]:
 
 
 def _check_shapes(images: Path, labels: Path, most: int) -> None:
-    """Raise BenchError if an image has more than ``most`` pixels, or if there is not one label for each
-    image.
+    """Raise BenchError if images have more than ``most`` pixels, or if there is not one label for each.
 
     Only the headers of the two files are read.
     """

@@ -110,10 +110,10 @@ def cut(pool: Items) -> tuple[Items, Items]:
 
 
 def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """Read a test set of folders named by WordNet id: all of ImageNet's classes, or those in the option
-    ``wnids``.
+    """Read a test set of folders named by WordNet id.
 
-    With ``wnids``, labels count within that list, and ``classes`` holds the rows of ImageNet's class list.
+    It has all of ImageNet's classes, or those in the option ``wnids``. With ``wnids``, labels count within
+    that list, and ``classes`` holds the rows of ImageNet's class list.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", wnids=[])
     names = class_list(options["classes"], spec.name)

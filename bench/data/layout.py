@@ -44,9 +44,7 @@ def first_existing(paths: Iterable[Path]) -> Path | None:
 
 
 def file_candidates(spec: DatasetSpec, place: Place, name: str) -> list[Path]:
-    """Return where a list of the dataset may lie: in its own folder, in ``splits/``, or in the data root
-    itself.
-    """
+    """Return where a list of the dataset may lie: in its own folder, in ``splits/``, or in the data root."""
     roots = [root for root in (spec.base, place.data_root) if root is not None]
     return [folder / name for folder in dataset_folders(spec, place)] + [
         folder / name for root in roots for folder in (root / "splits", root)
@@ -82,10 +80,10 @@ def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> M
 
 
 def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
-    """Return ``indices/<name>/`` under the data root if few-shot index files lie there (datasets 4.4), else
-    None.
+    """Return ``indices/<name>/`` under the data root, the folder of few-shot index files (datasets 4.4).
 
-    For a user's own dataset it is always None, because another dataset may have the same name.
+    The result is None if that folder does not exist. For a user's own dataset it is always None, because
+    another dataset may have the same name.
     """
     folder = place.data_root / "indices" / spec.name if place.data_root and not spec.identity else None
     return folder if folder is not None and folder.is_dir() else None

@@ -44,10 +44,9 @@ def said(pixels: int) -> str:
 
 
 def check_bytes(file: BinaryIO, most: int) -> None:
-    """Refuse a file that is larger than the memory of ``most`` pixels, because some decoders read a file
-    whole.
+    """Refuse a file that is larger than the memory of ``most`` pixels.
 
-    Raises UnsuitableImage, whose text does not contain the file's name.
+    Some decoders read a file whole. Raises UnsuitableImage, whose text does not contain the file's name.
     """
     size = os.fstat(file.fileno()).st_size
     if size > most * _BYTES + 10**6:
@@ -108,8 +107,9 @@ def _most_workers() -> int:
 
 
 def _memory() -> int:
-    """Return the bytes of memory for this process: the machine's, or fewer by control groups or `ulimit
-    -v`.
+    """Return the bytes of memory for this process.
+
+    They are the machine's, or fewer because of control groups or `ulimit -v`.
     """
     if not hasattr(os, "sysconf"):
         return 0
@@ -144,8 +144,9 @@ def _group_limits(system: Path = Path("/")) -> Iterator[int]:
 
 
 def _text(file: Path) -> str:
-    """Return a file's text. A file that is absent, or that this user may not read, has no text and sets no
-    limit.
+    """Return a file's text.
+
+    A file that is absent, or that this user may not read, has no text and sets no limit.
     """
     try:
         return file.read_text(encoding="utf-8", errors="replace")

@@ -50,10 +50,10 @@ def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
-    """Read FGVC Aircraft's own text files: a class list and one list "image-id class" per part (datasets
-    3.7).
+    """Read FGVC Aircraft's own text files (datasets 3.7).
 
-    Options: ``classes`` is the name of the class list, ``lists`` the pattern of the three lists' names.
+    They are a class list, and one list "image-id class" per part. Options: ``classes`` is the name of the
+    class list, ``lists`` the pattern of the three lists' names.
     """
     options = spec.option_values(classes="variants.txt", lists="images_variant_{part}.txt")
     candidates = [home / options["classes"] for home in layout.dataset_folders(spec, place)]

@@ -10,9 +10,7 @@ HIDDEN = "hidden"  # one of the reasons to leave out a file
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The files and folders that were passed over for one reason: how many they are, and the first of
-    them.
-    """
+    """The files and folders that were passed over for one reason: their number, and the first of them."""
 
     reason: str
     count: int

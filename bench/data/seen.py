@@ -122,8 +122,9 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
 
 
 def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
-    """Remove this process's stamps of images that could not be read, so that whole files may take their
-    place.
+    """Remove this process's stamps of images that could not be read.
+
+    A whole file may then take the place of such an image.
     """
     if not watched(dataset):
         return
@@ -160,9 +161,7 @@ def of_contents(dataset: Dataset, hashes: Mapping[str, str]) -> str:
 
 
 def differing(dataset: Dataset, hashes: Mapping[str, str], places: Sequence[Path]) -> list[str]:
-    """Return the images whose content (``contents``) differs from what ``places`` used under the same
-    lists.
-    """
+    """Return the images whose ``contents`` differ from what ``places`` used under the same lists."""
     before = _stamps(places, dataset, dataset.lists)
     return [p for p, stamps in before.items() if p in hashes and any(s.sha256 != hashes[p] for s in stamps)]
 
@@ -173,8 +172,9 @@ def _file(dataset: Dataset, path: str) -> Path:
 
 
 def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
-    """Return whether the file exists but may not be what it was. If two contents are on record, it always may
-    not.
+    """Return whether the file exists but may differ from what was used.
+
+    If two contents are on record, it may always differ.
     """
     try:
         stat = _file(dataset, path).stat()
@@ -217,8 +217,9 @@ def _hashes(stamps: Stamps) -> dict[tuple[str, int, int], str]:
 
 
 def _folder(place: Path, dataset: Dataset) -> Path:
-    """Return where a place keeps the stamps of a dataset under all its digests; users' own datasets are kept
-    apart.
+    """Return where a place keeps the stamps of a dataset under all its digests.
+
+    Users' own datasets are kept apart.
     """
     family = digest([dataset.lists, dataset.spec.identity]) if dataset.spec.identity else dataset.lists
     return place / FOLDER / family[:_SHORT]
@@ -229,9 +230,7 @@ def _own_file(place: Path, dataset: Dataset, of: str) -> Path:
 
 
 def _stamps(places: Iterable[Path], dataset: Dataset, of: str) -> Stamps:
-    """Read all stamps in these places under digest ``of``; ``*`` stands for every digest the dataset ever
-    had.
-    """
+    """Read all stamps in these places under digest ``of``; ``*`` stands for every digest of the dataset."""
     found: dict[str, set[Stamp]] = {}
     for place in places:
         for file in sorted(_folder(place, dataset).glob(f"{of[:_SHORT]}-*.json")):

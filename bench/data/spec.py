@@ -229,8 +229,8 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: b
 
 
 def _templates(prompts: _Prompts, where: str) -> dict[str, tuple[str, ...]]:
-    """Return the templates of each prompt set; ``coop`` and ``hand`` stand in for each other if one is
-    missing.
+    """Return the templates of each prompt set. ``coop`` and ``hand`` stand in for each other if one is
+    absent.
     """
     for key in _Prompts.__struct_fields__:
         for template in getattr(prompts, key):

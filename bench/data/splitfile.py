@@ -36,12 +36,11 @@ class Split:
 
 
 def read_split(file: Path) -> Split:
-    """Read and check a split file without looking at images. ``imagefile.spelled`` unifies the spelling of
-    paths.
+    """Read and check a split file without looking at images.
 
-    Raises BenchError if the file is not exactly three lists of ``[path, label, class name]``, if train or
-    test is empty, if the labels are not 0..C-1 with one name each and all of them in train, if a path occurs
-    twice, or if a path leaves the image folder.
+    ``imagefile.spelled`` unifies the spelling of paths. Raises BenchError if the file is not exactly three
+    lists of ``[path, label, class name]``, if train or test is empty, if the labels are not 0..C-1 with one
+    name each and all of them in train, if a path occurs twice, or if a path leaves the image folder.
     """
     try:
         content = typed.json(file, dict[str, Any])
@@ -53,9 +52,7 @@ def read_split(file: Path) -> Split:
 
 
 def parse_split(content: Any, where: str) -> Split:
-    """Make a Split from parsed JSON, checked as in ``read_split``; ``where`` is the beginning of error
-    messages.
-    """
+    """Make a Split from parsed JSON, checked as in ``read_split``; ``where`` begins the error messages."""
     if not isinstance(content, dict) or set(content) != set(PARTS):
         raise BenchError(f"{where}: a split file has exactly the keys train, val and test")
     seen: set[str] = set()
@@ -75,8 +72,9 @@ def parse_split(content: Any, where: str) -> Split:
 
 
 def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:
-    """Check the rows of one list and return them. ``seen`` and ``names`` collect the paths and class names of
-    all lists.
+    """Check the rows of one list and return them.
+
+    ``seen`` and ``names`` collect the paths and class names of all lists.
     """
     paths: list[str] = []
     labels: list[int] = []

@@ -38,8 +38,9 @@ class StatusRow:
 
 
 def status(data_root: Path | None, names: Iterable[str] | None = None) -> list[StatusRow]:
-    """Return the state of the named datasets under ``data_root``; without names, of the whole catalog in its
-    order.
+    """Return the state of the named datasets under ``data_root``.
+
+    Without names it is that of the whole catalog, in the catalog's order.
     """
     return [_row(catalog.describe(name), data_root) for name in (catalog.names() if names is None else names)]
 

@@ -40,9 +40,7 @@ def middle(
 
 
 def _weights(length: int, out: int, start: int, count: int, resample: Image.Resampling) -> _Weights:
-    """Return, for each output pixel, its first input pixel and its whole-number weights, as Pillow computes
-    them.
-    """
+    """Return each output pixel's first input pixel and whole-number weights, as Pillow computes them."""
     scale = float(np.float32(length)) / out  # Pillow's lengths are single precision here
     support = _SUPPORT[resample]
     result = []
@@ -72,8 +70,9 @@ def _span(weights: _Weights) -> tuple[int, int]:
 
 
 def _weighted(lines: np.ndarray, weights: _Weights, low: int) -> np.ndarray:
-    """Return weighted sums of lines, uint8 (n, m, 3) to (count, m, 3); ``lines`` begins at the input's
-    ``low``.
+    """Return weighted sums of lines, uint8 (n, m, 3) to (count, m, 3).
+
+    ``lines`` begins at the input's ``low``.
     """
     out = np.empty((len(weights), *lines.shape[1:]), np.uint8)
     for row, (first, shares) in zip(out, weights, strict=True):

@@ -81,8 +81,9 @@ def _hashed(
     places: Sequence[Path],
     hashing: Callable[[int, int], None] | None,
 ) -> Verification:
-    """Add to a verification what hashing every file shows. It is for datasets whose reader did not hash the
-    files.
+    """Add to a verification what hashing every file shows.
+
+    It is for datasets whose reader did not hash the files.
     """
     hashes = seen.contents(dataset, hashing)
     parts = {
@@ -98,8 +99,8 @@ def _hashed(
 
 
 def _behind_links(dataset: Dataset, paths: Iterable[str]) -> list[str]:
-    """Return one line about the images that lie outside the dataset's folder, behind links; no line if none
-    do.
+    """Return one line about the images that lie outside the dataset's folder, behind links, if there
+    are any.
     """
     source = dataset.source
     assert isinstance(source, FolderSource), "only files are hashed"
@@ -152,8 +153,9 @@ def _deepest(root: Path, path: str) -> Path:
 
 
 def _other_case(root: Path, path: str) -> str:
-    """Return what lies at ``path`` if upper and lower case are ignored; empty if nothing or ``path`` itself
-    does.
+    """Return what lies at ``path`` if upper and lower case are ignored.
+
+    The result is empty if nothing lies there, or ``path`` itself.
     """
     folder, matches = root, []
     for part in Path(path).parts:

@@ -2,9 +2,10 @@
 
 This module imports no torch.
 
-``eval`` shorter side to the input size (bicubic, antialiased, PIL), centre crop ``flip`` ``eval`` mirrored
-left to right ``rrc(a)#i`` i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half the
-time ``rrc(a,noflip)#i`` the same crop box, never mirrored
+``eval``               shorter side to the input size (bicubic, antialiased, PIL), centre crop
+``flip``               ``eval`` mirrored left to right
+``rrc(a)#i``           i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half the time
+``rrc(a,noflip)#i``    the same crop box, never mirrored
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ _LONG = 32  # times the input size: the longest side that an enlarged image may 
 
 @dataclass(frozen=True)
 class View:
-    """A parsed view. ``a`` (smallest area, as a share of the image), ``mirror`` and ``index`` are for ``rrc``
-    only.
+    """A parsed view.
+
+    ``a`` (smallest area, as a share of the image), ``mirror`` and ``index`` are for ``rrc`` only.
     """
 
     kind: str
@@ -83,11 +85,11 @@ def preprocessing(
 
 
 def crop_box(view: View, path: str, width: int, height: int) -> tuple[tuple[int, int, int, int], bool]:
-    """Return the box of a random resized crop in pixels (left, top, right, bottom), and whether it is
-    mirrored.
+    """Return the box of a random resized crop, and whether it is mirrored.
 
-    They depend only on the split-relative path, on ``a``, on the index and on the image's size. Ten boxes are
-    tried, as torchvision's RandomResizedCrop tries them; if none fits, its centre fallback is used.
+    The box is (left, top, right, bottom) in pixels. Both depend only on the split-relative path, on ``a``, on
+    the index and on the image's size. Ten boxes are tried, as torchvision's RandomResizedCrop tries them; if
+    none fits, its centre fallback is used.
     """
     key = hashlib.sha256(f"{path}\n{view.a:.12g}\n{view.index}".encode()).digest()
     # Only random() promises the same numbers in every Python version, so all draws are made from it.
@@ -131,8 +133,9 @@ def render_views(
     mode: str = "bicubic",
     resize: str = "shortest",
 ) -> np.ndarray:
-    """Return views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see
-    ``render``).
+    """Return views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for.
+
+    The arguments are those of ``render``.
     """
     # open_clip knows more filters and ways to resize, but none of its CLIP weights use them.
     if mode not in _FILTERS or resize not in _RESIZES:

@@ -16,8 +16,9 @@ LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informa
 
 
 class Unlisted(BenchError):
-    """An error for a folder whose content cannot be listed. ``reason`` is the system's reason, in lower
-    case.
+    """An error for a folder whose content cannot be listed.
+
+    ``reason`` is the system's reason, in lower case.
     """
 
     def __init__(self, folder: Path, error: OSError) -> None:

@@ -36,9 +36,7 @@ _PER_PROCESS = 250  # rendered views that are worth the start of one process
 
 @dataclass(frozen=True)
 class InputFormat:
-    """The form of the tower's input: its side, the filter, and how images come to size (see
-    ``views.render``).
-    """
+    """The form of the tower's input: its side, the filter, and the way of resizing (see ``views.render``)."""
 
     size: int
     mode: str = "bicubic"
@@ -54,8 +52,9 @@ class Block:
 
 
 def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.ndarray:
-    """Return the pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage if an image cannot be
-    read.
+    """Return the pixels of a block, uint8 (n, V, size, size, 3).
+
+    Raises UnreadableImage if an image cannot be read.
     """
     pixels = np.empty((len(block.paths), len(block.views), form.size, form.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
@@ -137,12 +136,11 @@ def rendered(
     ahead: int = 2,
     threads: int = 1,
 ) -> Generator[np.ndarray]:
-    """Yield the pixels of each block in order. With ``workers = 0``, ``threads`` threads of this process
-    decode.
+    """Yield the pixels of each block in order.
 
-    At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
-    (``contextlib.closing``). Raises UnreadableImage if an image cannot be read, or ends the process that
-    decodes it.
+    With ``workers = 0``, ``threads`` threads of this process decode. At most ``2 * (workers or threads - 1) +
+    ahead`` blocks are in memory. Close the iterator to stop early (``contextlib.closing``). Raises
+    UnreadableImage if an image cannot be read, or ends the process that decodes it.
     """
     most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()

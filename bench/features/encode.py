@@ -172,8 +172,9 @@ def in_pieces(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[int, Tensor]
 
 
 class _Room:
-    """A check of the disk. It happens when a tap's shape is first known, before any row of the tap is
-    written.
+    """A check of the disk.
+
+    It happens when a tap's shape is first known, before any row of the tap is written.
     """
 
     def __init__(self, store: FeatureStore, pieces: Sequence[Piece], key_of: KeyOf) -> None:
@@ -185,9 +186,7 @@ class _Room:
                     self._due.setdefault(tap, []).append((key_of(tap, view), len(piece.paths)))
 
     def check(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Raise BenchError if the disk has too little space for all rows of the taps that are new in
-        ``rows``.
-        """
+        """Raise BenchError if the disk has too little space for all rows of the taps that are new here."""
         need = sum(
             self._store.disk_need(key, n, rows[tap].shape[1:])
             for tap in rows

@@ -17,8 +17,9 @@ KEY = "key.json"  # the name of the key's file in the folder of every set
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A feature set on disk: key, shard manifests, bytes (abandoned files included) and time of its last
-    change.
+    """A feature set on disk: key, shard manifests, bytes and time of its last change.
+
+    ``bytes`` includes abandoned files.
     """
 
     folder: Path
@@ -28,8 +29,9 @@ class FeatureSet:
     changed: float
 
     def rows(self) -> int:
-        """Return how many rows the shards hold by their manifests. A path that was encoded twice counts
-        twice.
+        """Return how many rows the shards hold by their manifests.
+
+        A path that was encoded twice counts twice.
         """
         rows = 0
         for manifest in self.manifests:

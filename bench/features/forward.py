@@ -64,8 +64,9 @@ class Images(Protocol):
 
 
 class Encoded(NamedTuple):
-    """Features of one view of consecutive images: the rows of a piece from ``start`` on, tap -> (n, ...)
-    float16.
+    """Features of one view of consecutive images.
+
+    They are the rows of a piece from ``start`` on, tap -> (n, ...) float16.
     """
 
     piece: int
@@ -134,8 +135,9 @@ def encoded(
 
 
 class _Batch(NamedTuple):
-    """The first ``rows`` rows of a batch, which are those of a piece from ``first`` on. The rest are copies
-    of the last.
+    """The first ``rows`` rows of a batch, which are those of a piece from ``first`` on.
+
+    The rest of the batch are copies of the last row.
     """
 
     piece: int
@@ -159,8 +161,9 @@ def _by_view(
 
 
 def _batches(numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes.Lanes) -> Iterator[_Batch]:
-    """Fill the lane's buffers with the rows of blocks (n, V, H, W, C); fill up the last one of a piece with
-    copies.
+    """Fill the lane's buffers with the rows of blocks (n, V, H, W, C).
+
+    The last buffer of a piece is filled up with copies.
     """
     for piece, blocks in groupby(numbered, key=lambda pair: pair[0]):
         first = n = 0
@@ -209,9 +212,7 @@ def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str,
 def _begun(
     tower: Tower, x_BCHW: Tensor, n: int, taps: Sequence[str], lane: lanes.Lanes, home: bool
 ) -> Callable[[], dict[str, Tensor]]:
-    """Begin a pass, and return a function that waits for the features of the first ``n`` rows and checks
-    them.
-    """
+    """Begin a pass. Return a function that waits for the features of the first ``n`` rows and checks them."""
     raw = raw_features(tower, x_BCHW, taps)
     with torch.inference_mode():
         bounds_T2 = torch.stack([torch.stack(torch.aminmax(raw[tap])).float() for tap in taps])

@@ -47,8 +47,9 @@ class FeatureKey:
 
     @property
     def folder(self) -> str:
-        """Return the name of the set's folder below the store's root. It is safe in a file system, short and
-        readable.
+        """Return the name of the set's folder below the store's root.
+
+        It is safe in a file system, short and readable.
         """
         view = self.view.replace("#", ".").replace(",noflip", "n").replace("(", "").replace(")", "")
         parts = (
@@ -85,11 +86,10 @@ def feature_key(
 
 
 def prepared(spec: BackboneSpec, source: ImageSource | None = None) -> str:
-    """Return a short text for the way from an image file to a backbone's input. It is in the keys of features
-    and fits.
+    """Return a short text for the way from an image file to a backbone's input.
 
-    It ends in how ``source`` opens its images. If they are opened as published, or ``source`` is None,
-    nothing is added.
+    It is in the keys of features and of fits. It ends in how ``source`` opens its images. If they are opened
+    as published, or ``source`` is None, nothing is added.
     """
     how = spec.preprocess
     name = preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)

@@ -30,8 +30,9 @@ class Lanes(Protocol):
         ...
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the place for the next batch's pixels (uint8). It is in use until the next but one is asked
-        for.
+        """Return the place for the next batch's pixels (uint8).
+
+        It is in use until the next but one is asked for.
         """
         ...
 
@@ -72,8 +73,9 @@ class Plain:
 
 
 class Cuda:
-    """The lanes of a GPU. The tower's work is queued on the current stream, copies on streams of their
-    own.
+    """The lanes of a GPU.
+
+    The tower's work is queued on the current stream, copies on streams of their own.
     """
 
     ahead = 1

@@ -27,9 +27,7 @@ ABANDONED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.npy(\.partial)?")
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The file that vouches for a shard: it names the set, the content of the data file, and its SHA-256
-    (hex).
-    """
+    """The file that vouches for a shard: it names the set, the data file's content, and its SHA-256 (hex)."""
 
     schema: int
     key: FeatureKey
@@ -68,8 +66,9 @@ class Shard:
         return file
 
     def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
-        """Fill ``rows`` (contiguous, n x ...) with the rows from ``first`` on. Raises Damaged if the file is
-        cut short.
+        """Fill ``rows`` (contiguous, n x ...) with the rows from ``first`` on.
+
+        Raises Damaged if the file is cut short.
         """
         left = rows.reshape(-1).data.cast("B")
         file.seek(self.offset + first * rows[0].nbytes)
@@ -133,8 +132,9 @@ def shard_id(paths: Sequence[str]) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed writers left: data without a manifest, and temporary files, unless a process locks
-    them.
+    """Delete what killed writers left: data without a manifest, and temporary files.
+
+    Files that a process locks stay.
     """
     files.sweep(folder, deep=False)
     for file in folder.iterdir() if folder.is_dir() else ():

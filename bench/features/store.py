@@ -55,8 +55,8 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class Cleared:
-    """The outcome of ``clear``: the bytes freed, and the feature sets left alone because running processes
-    use them.
+    """The outcome of ``clear``: the bytes freed, and the sets that stay because running processes use
+    them.
     """
 
     freed: int
@@ -84,8 +84,9 @@ class FeatureStore:
         return [path for path in dict.fromkeys(paths) if path not in index]
 
     def read(self, key: FeatureKey, paths: Sequence[str]) -> np.ndarray:
-        """Return the rows of ``paths``, float16 (n, ...), in memory. Raises BenchError if one is not
-        stored.
+        """Return the rows of ``paths``, float16 (n, ...), in memory.
+
+        Raises BenchError if one is not stored.
         """
         for _, whole in self.slices(key, paths, max(1, len(paths))):
             return whole
@@ -95,10 +96,9 @@ class FeatureStore:
     def slices(
         self, key: FeatureKey, paths: Sequence[str], rows: int = 256
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the rows of ``paths`` in pieces of ``rows`` as (start, float16 array); one piece is in memory
-        at a time.
+        """Yield the rows of ``paths`` in pieces of ``rows`` as (start, float16 array).
 
-        No paths give no pieces. Raises BenchError if a row is not stored.
+        One piece is in memory at a time. No paths give no pieces. Raises BenchError if a row is not stored.
         """
         index = self._index(key)
         absent = [path for path in paths if path not in index]
@@ -127,10 +127,9 @@ class FeatureStore:
                 yield start, piece
 
     def writer(self, key: FeatureKey, paths: Sequence[str]) -> ShardWriter:
-        """Return a context that writes the rows of ``paths`` (``write(start, rows)``). Its end makes them
-        visible.
+        """Return a context that writes the rows of ``paths`` (``write(start, rows)``).
 
-        If its body raises, or the process dies, nothing of it is ever read.
+        Its end makes them visible. If its body raises, or the process dies, nothing of it is ever read.
         """
         folder = self.root / key.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -280,9 +279,7 @@ class FeatureStore:
 
 
 def _runs(places: Sequence[tuple[Shard, int]]) -> Iterator[tuple[int, int]]:
-    """Yield stretches (first, last + 1) of places that follow each other in one shard, so that each is one
-    read.
-    """
+    """Yield stretches (first, last + 1) of places that follow each other in one shard; each is one read."""
     first = 0
     for i in range(1, len(places) + 1):
         if i == len(places) or places[i][0] is not places[i - 1][0] or places[i][1] != places[i - 1][1] + 1:

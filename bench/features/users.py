@@ -32,8 +32,9 @@ _FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Users:
-    """The locks of one store in this process. On a file system without locks all processes go on without
-    them.
+    """The locks of one store in this process.
+
+    On a file system without locks all processes go on without them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -85,8 +86,9 @@ class Users:
             self._file = None
 
     def _open(self) -> bool:
-        """Return whether there are locks. Without a store there are none yet, and nothing to protect
-        either.
+        """Return whether there are locks.
+
+        Without a store there are none yet, and nothing to protect either.
         """
         if self._file is None and self.works and self.root.is_dir():
             for how in (
@@ -148,8 +150,9 @@ class Users:
 
 
 def _bytes_of(name: str) -> tuple[int, int]:
-    """Return the position of a name's byte, and the length 1; for the empty name all bytes, given by length
-    0.
+    """Return the position of a name's byte, and the length 1.
+
+    For the empty name it is all bytes, given by length 0.
     """
     return (int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]), 1) if name else (0, 0)
 

@@ -51,8 +51,9 @@ class ShardWriter:
             self._file.close()  # another process deleted the file before it was locked, so try again
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Write ``rows`` (n, ...) as float16 from row ``start`` on. The first call fixes the shape of a
-        row.
+        """Write ``rows`` (n, ...) as float16 from row ``start`` on.
+
+        The first call fixes the shape of a row.
         """
         rows = np.ascontiguousarray(rows, np.float16)
         if self._row_shape is None:

@@ -1,5 +1,6 @@
-"""The architecture of the two embedded CLIPs as data, in open_clip's own words. This module imports no
-torch.
+"""The architecture of the two embedded CLIPs as data, in open_clip's own words.
+
+This module imports no torch.
 """
 
 from __future__ import annotations

@@ -33,10 +33,10 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 def glyph_id(code: str, artist: str) -> int:
-    """Return the integer that names ``artist``'s drawing of ``code`` (hexadecimal code points joined by
-    hyphens).
+    """Return the integer that names ``artist``'s drawing of ``code``.
 
-    Raises BenchError for an artist that is not in ARTISTS, or a code that is not hexadecimal.
+    ``code`` is hexadecimal code points joined by hyphens. Raises BenchError for an artist that is not in
+    ARTISTS, or a code that is not hexadecimal.
     """
     if artist not in ARTISTS:
         raise BenchError(f"unknown artist '{artist}'{nearest(artist, ARTISTS)}; known: {', '.join(ARTISTS)}")
@@ -76,11 +76,10 @@ def svg_path(glyph: int) -> Path:
 
 @lru_cache(maxsize=2048)
 def raster(glyph: int) -> Image.Image:
-    """Return the drawing as RGBA, cropped to what is drawn, its longer side SIDE px. It is shared: never
-    write to it.
+    """Return the drawing as RGBA, cropped to what is drawn, its longer side SIDE px.
 
-    Artists leave margins of 1 to 22 %, which would reveal the artist by the size of the drawing. Raises
-    BenchError for a drawing that is missing or empty.
+    It is shared: never write to it. Artists leave margins of 1 to 22 %, which would reveal the artist by the
+    size of the drawing. Raises BenchError for a drawing that is missing or empty.
     """
     import resvg_py
 

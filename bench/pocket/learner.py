@@ -75,8 +75,9 @@ class Learner:
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 (hex) of what the learner sees (drawings, tokens, concept shares) and where it
-        computes.
+        """Return the SHA-256 (hex) of what the learner sees and where it computes.
+
+        It sees drawings, tokens and concept shares.
         """
         arrays = (self.pixels.cpu().numpy(), self.ids_n.numpy(), self.share)
         return digest([self.device.type, *(hashlib.sha256(x.tobytes()).hexdigest() for x in arrays)])
@@ -111,8 +112,9 @@ class Learner:
         return F.normalize(self.model.encode_image(x).float(), dim=-1)
 
     def batch(self, size: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Return scenes, captions, concept rows (B,), and a (B, B) mask of captions that are true of another
-        scene too.
+        """Return scenes, captions, concept rows (B,), and a (B, B) mask.
+
+        The mask marks captions that are true of another scene too.
         """
         rows = self.rng.choice(len(self.known), size, replace=False, p=self.share)
         glyph_B = torch.tensor([self.rng.choice(self.drawings[k]) for k in rows], device=self.device)
@@ -133,8 +135,9 @@ class Learner:
         return scenes, texts, torch.from_numpy(rows).to(self.device), also_true.to(self.device)
 
     def step(self, size: int, progress: float, done: int) -> dict[str, float]:
-        """Do one optimiser step. The learning rate has 100 warm-up steps, and then follows a cosine in
-        ``progress``.
+        """Do one optimiser step.
+
+        The learning rate has 100 warm-up steps, and then follows a cosine in ``progress``.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = (

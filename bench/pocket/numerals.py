@@ -19,8 +19,9 @@ CONCEPTS = tuple(Concept(f"digit-{k}", str(k), "digit", (word,)) for k, word in 
 
 
 def digit_glyphs(first_row: int) -> Glyphs:
-    """Draw every digit in every font; digit k is concept ``first_row + k``. The result is empty without
-    matplotlib.
+    """Draw every digit in every font; digit k is concept ``first_row + k``.
+
+    The result is empty without matplotlib.
     """
     spec = find_spec("matplotlib")
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None

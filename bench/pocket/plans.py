@@ -50,8 +50,9 @@ def _flat(value: Any) -> list[int]:
 
 @cache
 def _code() -> tuple[str, ...]:
-    """Return digests of the files that decide what is drawn. For pixels, ``RENDERING`` stands instead of a
-    digest.
+    """Return digests of the files that decide what is drawn.
+
+    For pixels, ``RENDERING`` stands instead of a digest.
     """
     return tuple(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (scenes, textures))
 

@@ -1,7 +1,7 @@
-"""Measuring how pre-training goes: zero-shot accuracy on artists never trained on, in the trainer's own
-scenes.
+"""Measuring how pre-training goes, by zero-shot accuracy on artists that are never trained on.
 
-This is a rough and quick measure for the log. The suite has other images, and only those count.
+This is a rough and quick measure for the log, in the trainer's own scenes. The suite has other images, and
+only those count.
 """
 
 from __future__ import annotations

@@ -104,8 +104,9 @@ class DigitSource:
     rows: Mapping[str, int]
 
     def open(self, path: str) -> Image.Image:
-        """Return dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). Raises BenchError for a path without
-        a scan.
+        """Return dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE).
+
+        Raises BenchError for a path without a scan.
         """
         if path not in self.rows:
             raise BenchError(f"digits has no image '{path}'; paths look like train/zero/0000.png")
@@ -149,8 +150,9 @@ def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache
 def _scans() -> tuple[np.ndarray, tuple[int, ...]]:
-    """Read pixels (1797, 64) uint8 in 0..16 and labels from scikit-learn's file, without importing
-    scikit-learn.
+    """Read pixels (1797, 64) uint8 in 0..16 and labels from scikit-learn's file.
+
+    scikit-learn is not imported.
     """
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:

@@ -38,8 +38,9 @@ class Sprite(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A scene in integers. ``bench.pocket.textures`` explains those of the background; ``contrast`` is in
-    percent.
+    """A scene in integers.
+
+    ``bench.pocket.textures`` explains those of the background; ``contrast`` is in percent.
     """
 
     main: Sprite
@@ -87,12 +88,11 @@ STYLES: Mapping[str, Style] = {
 
 @dataclass(frozen=True)
 class SceneSource:
-    """An opener (ImageSource) of one dataset's scenes by path, such as ``train/cat/0042.png``. It can be
-    pickled.
+    """An opener (ImageSource) of one dataset's scenes by path, such as ``train/cat/0042.png``.
 
-    ``drawings`` maps a split to the glyph ids of each class. The i-th scene of a class shows drawing i modulo
-    their number, so that every drawing gets its share. The other glyphs of a scene are drawings of other
-    classes of the same split, smaller than the main one and nearer to the border.
+    It can be pickled. ``drawings`` maps a split to the glyph ids of each class. The i-th scene of a class
+    shows drawing i modulo their number, so that every drawing gets its share. The other glyphs of a scene are
+    drawings of other classes of the same split, smaller than the main one and nearer to the border.
     """
 
     dataset: str
@@ -101,8 +101,9 @@ class SceneSource:
     style: str = "common"
 
     def open(self, path: str) -> Image.Image:
-        """Return the scene as an RGB image, (SIDE, SIDE). Raises BenchError for a path that names no
-        scene.
+        """Return the scene as an RGB image, (SIDE, SIDE).
+
+        Raises BenchError for a path that names no scene.
         """
         return render(self.scene(path))
 

@@ -32,8 +32,9 @@ _SOFT = 4.0  # slope of a texture's edges
 
 
 def tones(colour: int, shift: tuple[int, int, int], depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return two tones: ``colour`` (row of COLOURS) shifted by channel, and that ``depth`` levels darker or
-    lighter.
+    """Return two tones: ``colour`` (row of COLOURS) shifted by channel, and one ``depth`` levels away.
+
+    The second tone is darker if the first is light, and lighter if it is dark.
     """
     first = tuple(min(255, max(0, v + s)) for v, s in zip(list(COLOURS.values())[colour], shift, strict=True))
     step = -depth if sum(first) > 3 * 127 else depth

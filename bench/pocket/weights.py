@@ -32,8 +32,9 @@ def export(
     facts: dict[str, Any],
     path: Path,
 ) -> None:
-    """Write a state dict whose token table has rows ``ids_n`` only (n, D). ``facts`` are added to the
-    metadata.
+    """Write a state dict whose token table has rows ``ids_n`` only (n, D).
+
+    ``facts`` are added to the metadata.
     """
     kept = {k: v.detach().half().cpu().contiguous() for k, v in state.items() if k != "attn_mask"}
     kept["token_embedding.rows"] = kept.pop("token_embedding.weight")
@@ -43,8 +44,7 @@ def export(
 
 
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
-    """Start ``model``, whose token table holds rows ``ids_n``, from a file, and return how many tokens are
-    new.
+    """Start ``model``, whose token table holds rows ``ids_n``, from a file. Return how many tokens are new.
 
     New tokens keep their random rows. From a file with another image tower only the text side is taken.
     Raises BenchError for a file that is not of this format.
