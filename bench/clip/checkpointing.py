@@ -54,18 +54,18 @@ def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
     ``x_GTD`` (..., G, T, D) may be mapped over replicas.
     """
     *_, G, T, D = x_GTD.shape
-    N = _whole(x_GTD).numel() // (G * T * D)
+    N = _unmapped(x_GTD).numel() // (G * T * D)
     kept = tower.layers if torch.is_grad_enabled() else 0
     rows = budget(x_GTD.device) // row_bytes(tower, T, D, x_GTD.element_size(), kept)
-    return _even(N, rows // G), _even(G, rows)
+    return _even_size(N, rows // G), _even_size(G, rows)
 
 
-def _even(n: int, most: int) -> int:
+def _even_size(n: int, most: int) -> int:
     """Return the size of nearly equal parts of ``n``, each of at most ``most`` but at least one."""
     return math.ceil(n / math.ceil(n / max(1, most)))
 
 
-def _whole(x: Tensor) -> Tensor:
+def _unmapped(x: Tensor) -> Tensor:
     """Return the tensor below all maps over replicas."""
     while torch._C._functorch.is_batchedtensor(x):
         x = torch._C._functorch.get_unwrapped(x)
@@ -79,7 +79,7 @@ def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
     """
     T, D = x_GTD.shape[-2:]
     sizes = at_once(tower, x_GTD)
-    if sizes[0] * sizes[1] * T * D >= _whole(x_GTD).numel():
+    if sizes[0] * sizes[1] * T * D >= _unmapped(x_GTD).numel():
         return layers(tower, x_GTD, pack)
     order_K = pack.end_K.argsort()  # sorts prompts by their row
     features: Tensor = _Pieces.apply(x_GTD, layers, tower, replace(pack, end_K=pack.end_K[order_K]), sizes)

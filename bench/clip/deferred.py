@@ -44,13 +44,13 @@ def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
     here = {name: _StandIn(name) for name in absent}
     for name, module in here.items():
         for function in later[name]:
-            setattr(module, function, _caller(module, function))
+            setattr(module, function, _loading_caller(module, function))
     sys.modules.update(here)
     try:
         yield
     finally:
         for name in here:
-            _leave(name)
+            _remove(name)
 
 
 class _StandIn(ModuleType):
@@ -62,7 +62,7 @@ class _StandIn(ModuleType):
         return getattr(_real(self), name)
 
 
-def _caller(module: ModuleType, function: str) -> Callable[..., Any]:
+def _loading_caller(module: ModuleType, function: str) -> Callable[..., Any]:
     """Make a function that, when called, loads the real module and calls its function of this name."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -74,12 +74,12 @@ def _caller(module: ModuleType, function: str) -> Callable[..., Any]:
 def _real(module: ModuleType) -> ModuleType:
     """Remove the stand-in, and import the real module."""
     name = module.__name__
-    _leave(name)
-    _leave(name.partition(".")[0])  # its package may have a stand-in too, which cannot import submodules
+    _remove(name)
+    _remove(name.partition(".")[0])  # its package may have a stand-in too, which cannot import submodules
     return import_module(name)
 
 
-def _leave(name: str) -> None:
+def _remove(name: str) -> None:
     """Remove the stand-in of this name, if there is one."""
     if isinstance(sys.modules.get(name), _StandIn):
         del sys.modules[name]

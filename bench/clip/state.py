@@ -50,11 +50,11 @@ def build(spec: BackboneSpec) -> Any:
         )
     state, from_archive = read(spec)
     _refuse_others(state, spec)
-    state = _whole(state, spec)
+    state = _with_whole_table(state, spec)
     _refuse_infinite(state, spec)
     refuse_exact_gelu(spec, state, from_archive)
     model = _model(spec)
-    model.load_state_dict(_named(model, state))
+    model.load_state_dict(_renamed(model, state))
     return model
 
 
@@ -114,13 +114,13 @@ def _reason(error: Exception) -> str:
     kind = type(error).__name__
     if kind == "UnpicklingError":
         return "damaged, or it holds more than tensors"
-    said = (str(error).strip() or kind).splitlines()[0]
-    if not isinstance(error, RuntimeError) and said != kind:
-        said = f"{kind}: {said}"
-    return shown(said)[:300]
+    words = (str(error).strip() or kind).splitlines()[0]
+    if not isinstance(error, RuntimeError) and words != kind:
+        words = f"{kind}: {words}"
+    return shown(words)[:300]
 
 
-def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
+def _with_whole_table(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
     """Return the state with a whole token table, if the file has only the rows that training touched.
 
     The other rows are zero. On the device "meta" the table takes no memory. Raises BenchError if rows and ids
@@ -141,7 +141,7 @@ def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
         or len(set(ids.tolist())) != len(ids)
         or (len(ids) > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < tokens)
     ):
-        raise BenchError(f"{spec.file}: {_IDS}: must say once for each of {_ROWS} which token it is")
+        raise BenchError(f"{spec.file}: {_IDS}: must name another token for each row of {_ROWS}")
     state[_TABLE] = torch.zeros(tokens, rows.shape[1], dtype=rows.dtype, device=device)
     if device != "meta":
         state[_TABLE][ids.long()] = rows
@@ -174,7 +174,7 @@ def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = Fal
         base = spec.arch.removesuffix("-quickgelu")
         raise BenchError(
             f"{spec.name} looks like OpenAI's weights, which need QuickGELU "
-            f"(exact GELU spoils the text tower silently): name the architecture {base}-quickgelu"
+            f"(exact GELU silently gives wrong text features): name the architecture {base}-quickgelu"
         )
 
 
@@ -261,7 +261,7 @@ def _refuse_unregistered(name: str, spec: BackboneSpec) -> None:
         )
 
 
-def _named(model: Any, state: State) -> State:
+def _renamed(model: Any, state: State) -> State:
     """Return the tensors under the model's own names, and single numbers in the model's shape."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
@@ -279,14 +279,14 @@ def _named(model: Any, state: State) -> State:
 
 def _refuse_others(state: State, spec: BackboneSpec) -> None:
     """Raise BenchError for tensors that the architecture lacks, wants, or wants in another shape."""
-    if reason := _deeper(state, spec) or _differences(state, spec):
+    if reason := _too_many_layers(state, spec) or _differences(state, spec):
         raise BenchError(
             f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "
             "name the architecture it was trained with, ARCH@FILE"
         )
 
 
-def _deeper(state: State, spec: BackboneSpec) -> str:
+def _too_many_layers(state: State, spec: BackboneSpec) -> str:
     """Say which tower has more layers than the file has tensors.
 
     This comes first, because even an outline of very many layers takes long.
@@ -296,7 +296,7 @@ def _deeper(state: State, spec: BackboneSpec) -> str:
         layers = 0 if tower.get(other) else tower.get("layers", 0)
         count = layers if isinstance(layers, int) else sum(layers)
         if count > len(state):
-            return f"{part} has {count} layers, the file {len(state)} tensors"
+            return f"{part} has {count} layers, but the file holds only {len(state)} tensors"
     return ""
 
 
@@ -304,9 +304,9 @@ def _differences(state: State, spec: BackboneSpec) -> str:
     """Say how the tensors differ from an outline of the model; empty if they do not."""
     outline = _model(spec, "meta")
     try:
-        state = _named(outline, _whole(state, spec, "meta"))
+        state = _renamed(outline, _with_whole_table(state, spec, "meta"))
     except (KeyError, IndexError, AttributeError, RuntimeError) as error:  # names that promise more tensors
-        return f"names as of another model, {type(error).__name__}: {_reason(error)}"
+        return f"its tensors are named as in another model, {type(error).__name__}: {_reason(error)}"
     wanted = outline.state_dict()
     wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
     wrong += sorted(n for n in wanted.keys() & state.keys() if not _fits(wanted[n], state[n]))

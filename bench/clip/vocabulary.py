@@ -38,7 +38,7 @@ def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -
     if torch.equal(one_PL, other_PL):
         full = bool((one_PL[:, -1] != 0).any())
         return (
-            f"{name} reads {one_PL.shape[1]} tokens, in which they do not differ"
+            f"they do not differ in the {one_PL.shape[1]} tokens that {name} reads"
             if full
             else "they have equal tokens"
         )

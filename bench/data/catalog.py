@@ -109,11 +109,11 @@ def describe(name_or_path: str) -> DatasetSpec:
     path = from_home(name_or_path)
     # For a name that no file can have, os.path answers no, while Path raises the system's error.
     if path.suffix == ".toml" and os.path.isfile(path):
-        return _own(read_toml(path, own=True), path.resolve())
+        return _as_users_own(read_toml(path, own=True), path.resolve())
     if os.path.isdir(path):
         folder = path.resolve()
         table = {"name": printable(folder.name) or "images", "folder": str(folder)}
-        return _own(parse(table, str(path), folder.parent, own=True), folder)
+        return _as_users_own(parse(table, str(path), folder.parent, own=True), folder)
     if os.path.isfile(path):
         raise BenchError(
             f"{shown(name_or_path)}: this file is no TOML file; name the folder of images, or a TOML file"
@@ -134,7 +134,7 @@ def reader(name: str) -> Reader:
     return read
 
 
-def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
+def _as_users_own(described: DatasetSpec, place: Path) -> DatasetSpec:
     """Give a user's dataset a name that is safe in file names and is not one of the catalog's.
 
     Letters of any script stay. A long name is cut, because file names have at most 255 bytes.

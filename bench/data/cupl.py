@@ -50,11 +50,11 @@ def sentences(
 
 def own_sentences(spec: DatasetSpec) -> Mapping[str, Any]:
     """Return the sentences that come with the program, by class name; empty for a dataset that has none."""
-    return _own(datasets_dir() / "prompts" / OWN).get(spec.name, {}) if spec.base is None else {}
+    return _read_shipped(datasets_dir() / "prompts" / OWN).get(spec.name, {}) if spec.base is None else {}
 
 
 @lru_cache
-def _own(file: Path) -> dict[str, dict[str, Any]]:
+def _read_shipped(file: Path) -> dict[str, dict[str, Any]]:
     return typed.json(file, dict[str, dict[str, Any]]) if file.is_file() else {}
 
 

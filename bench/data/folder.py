@@ -23,8 +23,8 @@ from bench.errors import BenchError
 from bench.files import write_json
 from bench.names import by_reason, printable, shown
 
-_NO_SPLIT = "no split given: each class is cut 50/20/30 by content"
-_NO_VAL = "no val folder: a fifth of train, by content, is set aside for validation"
+_NO_SPLIT = "no split given: each class is cut 50/20/30 by the contents of its images"
+_NO_VAL = "no val folder: a fifth of train, chosen by content, is set aside for validation"
 
 Rows = dict[str, list[tuple[str, int]]]  # maps each part to its pairs (path, label)
 
@@ -45,18 +45,18 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     images, classes that stand in test alone, and files that cannot be read; ``place.skip_bad`` leaves these
     out instead.
     """
-    inside, parts, found = _looked_through(spec, place)
+    inside, parts, found = _inspected(spec, place)
     carve = bool(parts) and _needs_val(found)
-    _judge(found, 1 if parts and not carve else 2 if carve else len(SHARES))
-    kept = _kept(found, place.skip_bad)
+    _mark_small_classes(found, 1 if parts and not carve else 2 if carve else len(SHARES))
+    kept = _usable_classes(found, place.skip_bad)
     if parts:
-        rows = _given(found, kept, carve)
+        rows = _given_rows(found, kept, carve)
         notes = (_NO_VAL,) if carve else ()
         listed = [path for part in rows.values() for path, _ in part]
     else:
-        rows, notes = _cut_all(found, kept), (_NO_SPLIT,)
+        rows, notes = _cut_rows(found, kept), (_NO_SPLIT,)
         listed = [path for folder in kept for path in found.learnt[folder]]
-    split = _split(rows, tuple(found.names[folder] for folder in kept))
+    split = _split_of(rows, tuple(found.names[folder] for folder in kept))
     contents = "\n".join(f"{path}\t{found.hashes[path]}" for path in listed)
     digest = dataset_digest(split.classnames, split.train, split.val, split.test, contents)
     if not parts and place.out is not None:
@@ -77,7 +77,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     )
 
 
-def _looked_through(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str], Gathered]:
+def _inspected(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str], Gathered]:
     """Look through the dataset's folder.
 
     Returns the folder, relative to the given one, in which classes or parts lie; the folder of each part; and
@@ -109,7 +109,7 @@ def _needs_val(found: Gathered) -> bool:
     return not any(paths and val.get(folder) for folder, paths in found.learnt.items())
 
 
-def _judge(found: Gathered, need: int) -> None:
+def _mark_small_classes(found: Gathered, need: int) -> None:
     """Mark every class as bad that has fewer than ``need`` different images to learn from or to be cut."""
     part = "" if ALL in found.paths else "training "
     for folder in found.names:
@@ -119,18 +119,18 @@ def _judge(found: Gathered, need: int) -> None:
             found.bad[folder] = (
                 f"{different} different {images} where {need} are needed"
                 if different
-                else f"no {images}{_instead(found, folder)}"
+                else f"no {images}{_other_files(found, folder)}"
             )
 
 
-def _instead(found: Gathered, folder: str) -> str:
+def _other_files(found: Gathered, folder: str) -> str:
     """Say which files a class folder without images mostly holds; return an empty string if it holds none."""
     within = f"{found.home(folder)}/"
     left = counted((why, path) for why, path in found.passed if why != HIDDEN and path.startswith(within))
     return f", but {left[0].count} {left[0].reason}" if left else ""
 
 
-def _kept(found: Gathered, skip_bad: bool) -> list[str]:
+def _usable_classes(found: Gathered, skip_bad: bool) -> list[str]:
     """Return the class folders that the dataset keeps.
 
     Raises BenchError, naming everything that is wrong, unless ``skip_bad`` leaves it out. Raises BenchError
@@ -160,7 +160,7 @@ def _kept(found: Gathered, skip_bad: bool) -> list[str]:
     return kept
 
 
-def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
+def _cut_rows(found: Gathered, kept: Sequence[str]) -> Rows:
     """Cut the images of every class into the three parts, by content."""
     rows: Rows = {part: [] for part in SHARES}
     for label, folder in enumerate(kept):
@@ -170,7 +170,7 @@ def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
     return rows
 
 
-def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
+def _given_rows(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
     """Return the rows of the parts as the folders give them; with ``carve`` a fifth of train becomes val.
 
     Raises BenchError if the test folder's class folders hold no images.
@@ -187,7 +187,7 @@ def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
     return rows
 
 
-def _split(rows: Rows, names: tuple[str, ...]) -> Split:
+def _split_of(rows: Rows, names: tuple[str, ...]) -> Split:
     lists = {
         part: Items(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
         for part, pairs in rows.items()

@@ -140,8 +140,8 @@ def _check_shapes(images: Path, labels: Path, most: int) -> None:
         raise BenchError(f"{images}: not an IDX file of images; download it again")
     if math.prod(of_images[1:]) > most:
         raise BenchError(
-            f"{images}: its images have {limit.said(math.prod(of_images[1:]))} pixels, --max-pixels allows "
-            f"{limit.said(most)}"
+            f"{images}: its images have {limit.in_words(math.prod(of_images[1:]))} pixels, --max-pixels "
+            f"allows {limit.in_words(most)}"
         )
     if of_labels != of_images[:1]:
         raise BenchError(

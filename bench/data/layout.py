@@ -76,7 +76,9 @@ def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ())
 def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> MissingData:
     """Make the error for something that is in none of the ``tried`` places; ``mend`` says how to get it."""
     places = ", ".join(shown(str(path)) for path in tried)
-    return MissingData(f"{spec.name}: {what} is in none of: {places}. {' '.join(mend.split())}".rstrip())
+    return MissingData(
+        f"{spec.name}: {what} is in none of these places: {places}. {' '.join(mend.split())}".rstrip()
+    )
 
 
 def index_folder(spec: DatasetSpec, place: Place) -> Path | None:

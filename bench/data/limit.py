@@ -38,7 +38,7 @@ def parsed(text: str) -> int:
     return max(1, int(float(match[1]) * _UNITS[match[2]]))
 
 
-def said(pixels: int) -> str:
+def in_words(pixels: int) -> str:
     """Write a number of pixels for people: ``12.5 million``."""
     return f"{pixels / 1e6:,.1f} million" if pixels >= 10**6 else f"{pixels:,}"
 
@@ -51,7 +51,7 @@ def check_bytes(file: BinaryIO, most: int) -> None:
     size = os.fstat(file.fileno()).st_size
     if size > most * _BYTES + 10**6:
         raise UnsuitableImage(
-            f"the file has {size / 1e6:,.0f} MB, which is more memory than {said(most)} pixels take, "
+            f"the file has {size / 1e6:,.0f} MB, which is more memory than {in_words(most)} pixels take, "
             "the limit of --max-pixels: make the image smaller"
         )
 
@@ -64,13 +64,13 @@ def check(image: Image.Image, file: BinaryIO, most: int | None, usual: int) -> N
     """
     count = image.width * image.height
     counted = 2 * count if image.format in _TWICE else count
-    what = f"{image.width} x {image.height} px are {said(count)} pixels"
+    what = f"{image.width} x {image.height} px are {in_words(count)} pixels"
     if counted > count:
         what += f", and those of {image.format} count twice"
     allow = f"give `bench run` and `bench data verify` --max-pixels {-(-counted // 10**6)}M"
     if counted > (usual if most is None else most):
         raise UnsuitableImage(
-            f"{what}, --max-pixels allows {said(usual if most is None else most)}: "
+            f"{what}, --max-pixels allows {in_words(usual if most is None else most)}: "
             f"make the image smaller, or {allow}"
         )
     size = os.fstat(file.fileno()).st_size

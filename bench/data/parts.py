@@ -66,9 +66,11 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
     known to be classes. Raises BenchError for what is neither a split nor classes: a part without train or
     test, two spellings of one part, or a part without class folders.
     """
-    said = {folder: words for folder in top.folders if folder not in classes and (words := part_of(folder))}
+    recognised = {
+        folder: words for folder in top.folders if folder not in classes and (words := part_of(folder))
+    }
     groups: dict[str, dict[str, list[str]]] = {}
-    for folder, (part, rest) in said.items():
+    for folder, (part, rest) in recognised.items():
         groups.setdefault(rest, {}).setdefault(part, []).append(folder)
     # A longer name that contains such a word (train_station) is a part only if a folder of another part has
     # the same rest (test_station).
@@ -79,31 +81,32 @@ def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[st
     held = {folder: look(root, folder, links=True) for folder in members}
     flat = [folder for folder in members if not held[folder].folders]
     if len(flat) == len(members):
-        if len({said[folder][0] for folder in flat}) > 1:
+        if len({recognised[folder][0] for folder in flat}) > 1:
             raise BenchError(
-                f"{shown(str(root))}: {_list(flat)} hold images but no class folders; "
-                f"put the images of each class into a folder named after it; {_if_class(flat[0])}"
+                f"{shown(str(root))}: {_names(flat)} hold images but no class folders; "
+                f"put the images of each class into a folder named after it; {_declare_class(flat[0])}"
             )
         return {}  # a single such name is a class: bus, car, train
-    group = _whole(root, groups)
+    group = _complete_split(root, groups)
     for part, folders in group.items():
         if len(folders) > 1:
             raise BenchError(
-                f"{shown(str(root))}: {_list(folders)} all say {part}; "
-                f"which one is meant? Keep one of them and move the others elsewhere; {_if_class(folders[0])}"
+                f"{shown(str(root))}: {_names(folders)} all say {part}; "
+                "which one is meant? Keep one of them and move the others elsewhere; "
+                f"{_declare_class(folders[0])}"
             )
         if folders[0] in flat:
             raise BenchError(
-                f"{shown(str(root))}: {_list(folders)} has no class folders, and other parts have; "
+                f"{shown(str(root))}: {_names(folders)} has no class folders, and other parts have; "
                 "put the images of each class into a folder named after it, or remove the folder; "
-                f"{_if_class(folders[0])}"
+                f"{_declare_class(folders[0])}"
             )
     found = {part: group[part][0] for part in WORDS if part in group}
     known = set(look(root, _unwrapped(root, found["train"], classes, False), links=True).folders)
     return {part: _unwrapped(root, folder, known | set(classes), False) for part, folder in found.items()}
 
 
-def _whole(root: Path, groups: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
+def _complete_split(root: Path, groups: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
     """Return the group of parts that has both train and test.
 
     If several have, it is the one whose names say nothing else. Raises BenchError if that does not decide, or
@@ -114,7 +117,7 @@ def _whole(root: Path, groups: dict[str, dict[str, list[str]]]) -> dict[str, lis
         return whole[0]
     if whole:
         raise BenchError(
-            f"{shown(str(root))}: more than one split ({_list(group['train'][0] for group in whole)}); "
+            f"{shown(str(root))}: more than one split ({_names(group['train'][0] for group in whole)}); "
             "move all but one of them elsewhere"
         )
     there = {part: folders for group in groups.values() for part, folders in group.items()}
@@ -125,18 +128,18 @@ def _whole(root: Path, groups: dict[str, dict[str, list[str]]]) -> dict[str, lis
         else ("train", "name the folder of training images train/")
     )
     raise BenchError(
-        f"{shown(str(root))} has {_list(here)} but no {lacking}/: {mend}, or, to have the images of "
-        f"{_list(here[:1])} split, name that folder itself; {_if_class(here[0])}"
+        f"{shown(str(root))} has {_names(here)} but no {lacking}/: {mend}, or, to have the images of "
+        f"{_names(here[:1])} split, name that folder itself; {_declare_class(here[0])}"
     )
 
 
-def _if_class(folder: str) -> str:
-    """Say how to declare that ``folder`` is a class and no part."""
+def _declare_class(folder: str) -> str:
+    """Say how to declare in a TOML file that ``folder`` is a class and no part."""
     return (
         f"if {shown(folder)}/ is a class, say so in a TOML file: "
         f'[classnames] rename = {{ "{shown(folder)}" = "..." }}'
     )
 
 
-def _list(folders: Iterable[str]) -> str:
+def _names(folders: Iterable[str]) -> str:
     return ", ".join(f"{shown(folder)}/" for folder in folders)

@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\d+|n\d{8}")  # n and eight digits is a WordNet id, as Im
 
 def refuse_parts_inside(found: Gathered) -> None:
     """Raise BenchError if class folders hold train and test folders of their own."""
-    for folder, inner in _inner(found).items():
+    for folder, inner in _sub_folders_with_pictures(found).items():
         parts = {part[0] for name in inner if (part := part_of(name))}
         if {"train", "test"} <= parts:
             raise BenchError(
@@ -44,7 +44,11 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
         absent = [found.names[folder] for folder in kept if there and not there.get(folder)]
         if absent and len(absent) < len(kept):
             lines.append(f"no {part} images of {len(absent)} of {len(kept)} classes ({few(absent)})")
-    made = {folder: within for folder, within in _inner(found).items() if folder in kept and len(within) > 1}
+    made = {
+        folder: within
+        for folder, within in _sub_folders_with_pictures(found).items()
+        if folder in kept and len(within) > 1
+    }
     if made:
         folder, within = next(iter(made.items()))
         lines.append(
@@ -55,7 +59,7 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _inner(found: Gathered) -> Mapping[str, set[str]]:
+def _sub_folders_with_pictures(found: Gathered) -> Mapping[str, set[str]]:
     """Return the sub-folders with pictures of each class folder that holds no picture directly."""
     result = {}
     for folder, paths in found.learnt.items():

@@ -83,7 +83,7 @@ def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
     with ThreadPoolExecutor(_THREADS) as pool:
         doubts = pool.map(lambda path: _doubtful(dataset, path, before[path]), before)
         doubtful = [path for path, doubt in zip(before, doubts, strict=True) if doubt]
-    now = _look(dataset, doubtful, known)
+    now = _stamps_of_files(dataset, doubtful, known)
     changed = [path for path, stamp in now.items() if any(s.sha256 != stamp.sha256 for s in before[path])]
     _remember(places[-1], dataset, dataset.lists, {p: s for p, s in now.items() if p not in changed})
     if not changed:
@@ -99,7 +99,7 @@ def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
 def _by_contents(dataset: Dataset, places: Sequence[Path], notes: tuple[str, ...]) -> Dataset:
     """Return the dataset under a digest of what all its files hold."""
     known = _hashes(_stamps(places, dataset, "*"))
-    listed = _look(dataset, list(dict.fromkeys(dataset.listed())), known)
+    listed = _stamps_of_files(dataset, list(dict.fromkeys(dataset.listed())), known)
     other = of_contents(dataset, {path: stamp.sha256 for path, stamp in listed.items()})
     _remember(places[-1], dataset, other, listed)
     return replace(dataset, digest=other, notes=(*dataset.notes, *notes))
@@ -118,7 +118,7 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
     lacking = [path for path in asked if path not in have]
     if lacking:
         known = _hashes(_stamps([place, *beside], dataset, "*"))
-        _write(place, dataset, dataset.digest, _look(dataset, lacking, known))
+        _write(place, dataset, dataset.digest, _stamps_of_files(dataset, lacking, known))
 
 
 def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
@@ -133,7 +133,7 @@ def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
         kept = _read(file)
         for path in paths:
             kept.pop(path, None)
-        _put(file, dataset, dataset.digest, kept)
+        _write_file(file, dataset, dataset.digest, kept)
 
 
 def clear(place: Path) -> None:
@@ -151,7 +151,7 @@ def contents(dataset: Dataset, progress: Callable[[int, int], None] | None = Non
 
     ``progress(done, total)`` is called after each.
     """
-    stamps = _look(dataset, list(dict.fromkeys(dataset.listed())), {}, progress)
+    stamps = _stamps_of_files(dataset, list(dict.fromkeys(dataset.listed())), {}, progress)
     return {path: stamp.sha256 for path, stamp in stamps.items()}
 
 
@@ -184,7 +184,7 @@ def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
     return not same or len({s.sha256 for s in stamps}) > 1
 
 
-def _look(
+def _stamps_of_files(
     dataset: Dataset,
     paths: Sequence[str],
     known: Mapping[tuple[str, int, int], str],
@@ -262,8 +262,8 @@ def _write(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) 
     before = _read(file) if file.is_file() else {}
     mine = {**before, **stamps}
     if mine != before:
-        _put(file, dataset, of, mine)
+        _write_file(file, dataset, of, mine)
 
 
-def _put(file: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
+def _write_file(file: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
     write_json(file, {"schema": SCHEMA, "dataset": dataset.name, "digest": of, "images": stamps})

@@ -26,7 +26,7 @@ from bench.errors import BenchError, UnreadableImage
 if TYPE_CHECKING:
     from bench.data.dataset import ImageSource
 
-_FEW = 2000  # with fewer rendered views, starting processes costs more than it saves
+_WORTH_PROCESSES = 2000  # with fewer rendered views, starting processes costs more than it saves
 _THREADS = 8  # the most threads beside a tower on the processor
 _THREADS_BESIDE_GPU = 16  # with 8, each decoded 140 JPEG files a second (16 cores); more were not measured
 _PROCESSES = 16  # the most processes beside a tower on the processor
@@ -121,7 +121,7 @@ def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
     it.
     """
     most = cores()
-    if encodes < _FEW:
+    if encodes < _WORTH_PROCESSES:
         return 0, min(_THREADS if device == "cpu" else _THREADS_BESIDE_GPU, most)
     if device == "cpu":
         return min(_PROCESSES, max(1, most - 1)), 1
@@ -189,13 +189,13 @@ class _Crew:
             try:
                 return _ask(child, block)
             except Died:
-                child = self._instead(child)
+                child = self._replacement(child)
             rows = []
             for path in block.paths:
                 try:
                     rows.append(_ask(child, Block((path,), block.views)))
                 except Died as died:
-                    child = self._instead(child)
+                    child = self._replacement(child)
                     raise UnreadableImage(
                         f"cannot read the image {path}: it ends the process that decodes it ({died}); "
                         "replace the file and run again",
@@ -220,7 +220,7 @@ class _Crew:
             self.all.add(child)
         return child
 
-    def _instead(self, dead: Child) -> Child:
+    def _replacement(self, dead: Child) -> Child:
         """Start a process in place of a dead one. Raises BenchError if it dies before it has an image."""
         child = self._start()
         with self.lock:
@@ -230,7 +230,7 @@ class _Crew:
             _ask(child, Block((), ()))
         except Died as died:
             raise BenchError(
-                f"processes that decode images die ({died}): run again, what is encoded is kept"
+                f"the processes that decode images die ({died}): run again; what was encoded is kept"
             ) from None
         return child
 

@@ -66,7 +66,7 @@ def encode(
     began, key_of = time.perf_counter(), keys(tower, dataset, batch)
     pieces = outstanding(wanted, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
-    room = _Room(store, pieces, key_of)
+    room = _DiskCheck(store, pieces, key_of)
     if progress and total:
         progress(0, total)
     with closing(encoded(tower, dataset.source, pieces, workers, batch, home=True)) as passes:
@@ -80,7 +80,7 @@ def encode(
 
 
 def _stored(
-    results: Iterator[Encoded], piece: Piece, store: FeatureStore, key_of: KeyOf, room: _Room
+    results: Iterator[Encoded], piece: Piece, store: FeatureStore, key_of: KeyOf, room: _DiskCheck
 ) -> Generator[int]:
     """Write one piece, a shard for each view and tap, and yield how many rows each result brought."""
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def in_pieces(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[int, Tensor]
         yield start, torch.cat(held)
 
 
-class _Room:
+class _DiskCheck:
     """A check of the disk.
 
     It happens when a tap's shape is first known, before any row of the tap is written.

@@ -52,7 +52,7 @@ def feature_sets(root: Path, report: Callable[[str], None]) -> list[FeatureSet]:
         except OSError:
             continue
         except Odd as why:
-            report(f"{why}: these features are not listed until a run uses them, which mends the file")
+            report(f"{why}: these features are not listed until a run uses them and mends the file")
             continue
         if key.folder != folder.name:
             continue

@@ -62,7 +62,7 @@ class Shard:
         file = FileIO(self.data)
         if files.stamp(file.fileno()) != self.stamp:
             file.close()
-            raise Damaged(f"{self.data} is another file by now")
+            raise Damaged(f"{self.data} was replaced by another file")
         return file
 
     def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
@@ -104,14 +104,16 @@ def open_shard(manifest: Path, key: FeatureKey) -> Shard:
     if not whole:
         raise Damaged("the content does not match its SHA-256")
     if about.schema != SCHEMA or about.dtype != DTYPE:
-        raise Damaged(f"{manifest} is of schema {about.schema} and type {about.dtype}")
+        raise Damaged(
+            f"{manifest} has schema {about.schema} and type {about.dtype}, not {SCHEMA} and {DTYPE}"
+        )
     if about.key != key:
-        raise Damaged(f"{manifest} is of another feature set")
+        raise Damaged(f"{manifest} belongs to another feature set")
     size = about.offset + 2 * math.prod(about.shape)
     if header != (about.offset, about.shape) or size != about.bytes:
-        raise Damaged(f"{manifest} says another shape than the file")
+        raise Damaged(f"{manifest} states another shape than the file has")
     if shard_id(about.paths) != manifest.name[:16] or about.shape[:1] != (len(about.paths),):
-        raise Damaged(f"{manifest} names other images")
+        raise Damaged(f"{manifest} names other images than those it was made for")
     return Shard(data, about.paths, about.shape, about.offset, stamp)
 
 

@@ -135,7 +135,7 @@ class FeatureStore:
         folder.mkdir(parents=True, exist_ok=True)
         self.users.share(key.folder)
         folder.mkdir(exist_ok=True)  # another process may have cleared it in between
-        self._name(key)
+        self._write_key(key)
         sweep(folder)
         return ShardWriter(folder, paths, key)
 
@@ -212,7 +212,7 @@ class FeatureStore:
         names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
         manifests = sorted(folder / name for name in names if MANIFEST.fullmatch(name))
         if manifests:
-            self._name(key)
+            self._write_key(key)
         shards = {manifest: shard for manifest in manifests if (shard := self._checked(manifest, key))}
         # A shard stays the same object as long as its file does, so the same objects mean the same index.
         same = [id(shard) for shard in shards.values()]
@@ -246,7 +246,7 @@ class FeatureStore:
         self._shards[manifest] = shard
         return shard
 
-    def _name(self, key: FeatureKey) -> None:
+    def _write_key(self, key: FeatureKey) -> None:
         """Write the key into the set's folder if it is missing there or cannot be read.
 
         Only listing the sets needs this file; reading features does not.

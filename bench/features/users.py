@@ -63,7 +63,7 @@ class Users:
         try:
             yield
         finally:
-            self._give_back(name)
+            self._release(name)
 
     @contextmanager
     def unused(self, name: str) -> Iterator[bool]:
@@ -76,7 +76,7 @@ class Users:
             yield free
         finally:
             if free:
-                self._give_back(name)
+                self._release(name)
 
     def close(self) -> None:
         """Close the file of locks, which releases all of them."""
@@ -98,17 +98,17 @@ class Users:
                 with suppress(OSError):
                     self._file = os.open(self.root / FILE, how | os.O_CLOEXEC, 0o666)
                     self._end = weakref.finalize(self, os.close, self._file)
-                    self._let_others()
+                    self._let_others_lock()
                     break
         return self.works and self._file is not None
 
-    def _let_others(self) -> None:
+    def _let_others_lock(self) -> None:
         """Let everybody who may write into the store lock its names, whatever the umask says."""
         if self._file is not None and os.stat(self.root).st_mode & _FOR_OTHERS:
             with suppress(OSError):  # fails if the file is another user's
                 os.fchmod(self._file, 0o666)
 
-    def _give_back(self, name: str) -> None:
+    def _release(self, name: str) -> None:
         """Release the lock of a name, or of all names, and take the shared locks on them again."""
         if self._file is not None:
             self._set(name, "F_UNLCK")

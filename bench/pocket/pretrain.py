@@ -4,11 +4,11 @@
     python -m bench.pocket.pretrain --npm npm --arch rn --minutes 60 --out pocket-rn.safetensors
 
 Training is contrastive (image to text and back) on composed scenes. An auxiliary classifier over all concepts
-helps and is dropped at the end: it speeds up the image tower, for which 127 negatives are few. It runs on a
-CPU or a GPU. ``--minutes`` or ``--steps`` set the length, and a run by ``--steps`` repeats exactly on the
-same machine. A ``.log.jsonl`` beside the weights keeps losses, and zero-shot accuracy on artists that are
-never trained on. A ``.resume.safetensors`` keeps the state of the run, so that the same command goes on from
-there after a stop.
+helps and is dropped at the end: it speeds up the image tower, for which 127 negatives are few. The command
+runs on a CPU or a GPU. ``--minutes`` or ``--steps`` set the length, and a run by ``--steps`` repeats exactly
+on the same machine. A ``.log.jsonl`` beside the weights keeps losses, and zero-shot accuracy on artists that
+are never trained on. A ``.resume.safetensors`` keeps the state of the run, so that the same command goes on
+from there after a stop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Lists, links and archives from strangers: no path leaves its folder unsaid, no header is believed."""
+"""In lists, links and archives from strangers no path leaves its folder unnoticed, and no header is
+trusted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are not UTF-8, long ones, ones with commas, and what the system does not let be read."""
+"""Odd names: not UTF-8, very long, with commas; and files that the system does not let the program read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People's own images as RGB, pixel by pixel: deep ones, transparent, turned, several in one file."""
+"""A user's own images become the right RGB pixels: deep, transparent and turned ones, several in one file."""
 
 from __future__ import annotations
 

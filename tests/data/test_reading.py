@@ -1,4 +1,6 @@
-"""What was read from somebody's folder is said in one line, and so is what may make its numbers mean less."""
+"""One line says how a user's folder was read, and one line each what may change the meaning of its
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +140,7 @@ def test_the_same_picture_in_two_classes_is_said(tmp_path: Path) -> None:
     for name, text in (("owl", ""), ("auk", "owl"), ("kiwi", "")):
         disk.byte_folder(tmp_path / "x" / name, 5, text=text)
     notes = read(tmp_path / "x").notes
-    assert notes[0] == "no split given: each class is cut 50/20/30 by content"
+    assert notes[0] == "no split given: each class is cut 50/20/30 by the contents of its images"
     order = sorted(range(5), key=lambda i: sha256(f"owl {i}".encode()).hexdigest())
     pairs = "; ".join(f"auk/00{i}.png is owl/00{i}.png" for i in order[:3])
     assert notes[1:] == (f"5 pictures lie in more than one class: {pairs} and 2 more",)
