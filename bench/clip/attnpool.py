@@ -1,4 +1,4 @@
-"""ModifiedResNet's attention pool as a pure function of named tensors, folded to its query (protocol 2.1).
+"""Compute ModifiedResNet's attention pool from named tensors, folded to its query (protocol 2.1).
 
 Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed. Per
 head, the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias

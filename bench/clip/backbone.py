@@ -1,4 +1,4 @@
-"""A CLIP behind a narrow face: ``resolve`` names it without torch, ``load`` builds it, and it stays frozen.
+"""Put a CLIP behind a narrow face: ``resolve`` names it without torch, ``load`` builds it frozen.
 
 Legend: B batch, T tokens, D tower width, C embedding width, P prompts.
 """

@@ -1,4 +1,4 @@
-"""The pieces of a pre-norm transformer block as pure functions of named tensors.
+"""Compute the pieces of a pre-norm transformer block as pure functions of named tensors.
 
 Legend: N sequences, T tokens, D width, H heads.
 """
@@ -47,9 +47,8 @@ class _Product(torch.autograd.Function):
         x, W = ctx.saved_tensors
         to_x = grad @ W if ctx.needs_input_grad[0] else None
         to_W = None
-        if ctx.needs_input_grad[
-            1
-        ]:  # W is (out, in), or one such for each leading row of x and grad (R, n, ...)
+        # W is (out, in), or one such for each leading row of x and grad (R, n, ...).
+        if ctx.needs_input_grad[1]:
             kept = W.dim() - 2
             to_W = grad.flatten(kept, -2).mT @ x.flatten(kept, -2)
         return to_x, to_W

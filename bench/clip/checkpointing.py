@@ -1,9 +1,9 @@
-"""Activation checkpointing of packed prompts.
+"""Checkpoint the activations of packed prompts.
 
-What autograd keeps is bounded by a share of the device's memory. Prompts that stay within the bound run at
-once. More prompts run in pieces, one after the other: whole groups (replicas, images), or rows of one group.
-Only the embeddings of a piece are kept, and the backward pass runs each piece again. This is a third more
-work and gives the same numbers.
+What autograd keeps of them is bounded by a share of the device's memory. Prompts that stay within the bound
+run at once. More prompts run in pieces, one after the other: whole groups (replicas, images), or rows of one
+group. Only the embeddings of a piece are kept, and the backward pass runs each piece again. This is a third
+more work and gives the same numbers.
 
 Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
 """

@@ -1,4 +1,4 @@
-"""What CLIP's byte-pair tokeniser does to a string before it looks up tokens.
+"""Clean a string as CLIP's byte-pair tokeniser does before it looks up tokens.
 
 It works on strings, without torch. ``open_clip.tokenizer`` does the same, but imports torch. A test compares
 the two.

@@ -1,4 +1,4 @@
-"""The configurations of models in open_clip's words, as data of known keys, types and sizes.
+"""Check the configurations of models in open_clip's words, as data of known keys, types and sizes.
 
 Configurations come inside weights files. So nothing in them may name an address or a path, run anything, or
 ask for more memory than a model needs. Every field has a type and a range here, and any other field is

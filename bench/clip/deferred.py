@@ -1,4 +1,4 @@
-"""Importing open_clip without what most runs never use: torch's compiler, and timm.
+"""Import open_clip without what most runs never use: torch's compiler, and timm.
 
 open_clip imports torchvision, which asks torch's compiler for one function. It also imports timm, for timm's
 kinds of towers. Both take seconds in every process. Here each of these names loads its library when it is

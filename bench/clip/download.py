@@ -1,4 +1,4 @@
-"""Downloading weights.
+"""Download weights.
 
 Only this module of the program opens a socket, and only ``bench weights get`` calls it.
 """
@@ -44,9 +44,8 @@ def fetch(name: str) -> Path:
         try:
             file = Path(pretrained.download_pretrained(settings, cache_dir=scratch)).resolve(strict=True)
             named = pretrained.download_pretrained(settings, cache_dir=scratch)
-        except (
-            Exception
-        ) as error:  # the hub and urllib raise many kinds, and each means that there is no file
+        # The hub and urllib raise many kinds of errors, and each means that there is no file.
+        except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BenchError(
                 f"could not download {arch}/{tag}: {reason}. "

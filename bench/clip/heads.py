@@ -1,4 +1,4 @@
-"""Pooling heads: the end of an image tower as a pure function of named tensors, which a method may train.
+"""Give the end of an image tower as a pure function of named tensors, which a method may train.
 
 Legend: B batch, T tokens, D tower width, C embedding width.
 """

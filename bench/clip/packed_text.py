@@ -1,4 +1,4 @@
-"""Encoding learned prompts with their common start computed once instead of K times, and without padding.
+"""Encode learned prompts with their common start computed once instead of K times, and without padding.
 
 The text tower is causal. So what prompts have in common at their start (the start token, and a context before
 the class name) has the same hidden states, keys and values in all of them. A row of the tower therefore holds

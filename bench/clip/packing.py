@@ -1,4 +1,4 @@
-"""Placing the tokens of prompts with a common start, so that many prompts share a row of the text tower.
+"""Place the tokens of prompts with a common start, so that many prompts share a row of the text tower.
 
 Legend: K prompts, L positions, D tower width; G rows of T packed tokens, P common ones at the start of each.
 """

@@ -1,4 +1,4 @@
-"""Per-image matrix products in which replicas share the images.
+"""Multiply matrices image by image, where replicas share the images.
 
 Under ``torch.func.vmap`` a plain product would copy the images once per replica. Here the replicas join the
 heads as rows of one larger product instead, and the images stay where they are.

@@ -1,4 +1,4 @@
-"""Resolving a backbone's name to a model and to the file of its weights. This module imports no torch."""
+"""Resolve a backbone's name to a model and to the file of its weights. This module imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a weights file to an open_clip model, without running code from the file.
+"""Turn a weights file into an open_clip model, without running code from the file.
 
 Nothing in the file is trusted. What it holds is bounded by its size. The model that its configuration
 describes is first laid out without memory and compared with the tensors. No number may be infinite, and

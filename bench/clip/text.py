@@ -1,4 +1,4 @@
-"""From prompts to text features to a classifier (protocol 2.3).
+"""Turn prompts into text features, and these into a classifier (protocol 2.3).
 
 The causal text tower is a function of embedded prompts.
 

@@ -1,4 +1,4 @@
-"""From strings to token ids, for every kind of text tower, with a warning about strings that are too long.
+"""Turn strings into token ids, for every kind of text tower, and warn about strings that are too long.
 
 Legend: P prompts, L tokens.
 """

@@ -1,4 +1,4 @@
-"""All taps of an image tower from one forward pass (protocol 2.4).
+"""Take all taps of an image tower from one forward pass (protocol 2.4).
 
 Legend: B batch, T tokens, D tower width, C embedding width, h w grid.
 """

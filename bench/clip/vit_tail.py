@@ -1,4 +1,4 @@
-"""A ViT's last block, ``ln_post`` and projection as a pure function, folded to CLS (protocol 2.2).
+"""Compute a ViT's last block, ``ln_post`` and projection from named tensors, folded to CLS (protocol 2.2).
 
 Only the CLS output leaves the tower. So queries, ``out_proj`` and MLP are computed for CLS alone, and keys
 and values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter. Its

@@ -1,4 +1,4 @@
-"""Words that a model's text tower never saw, and reasons why it cannot tell two texts apart.
+"""Name the words that a model's text tower never saw, and say why it cannot tell two texts apart.
 
 Legend: P prompts, L tokens, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Weights on this machine: where they lie, what is in them, and their hash. This module imports no torch."""
+"""Find weights on this machine, hash them, and read what they say they are. This module imports no torch."""
 
 from __future__ import annotations
 

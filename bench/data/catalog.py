@@ -1,4 +1,4 @@
-"""Datasets by name or by path.
+"""Find datasets by name or by path.
 
 A name stands for a description in ``datasets/``. A path leads to a user's own TOML file, or to a plain folder
 of images. A reader turns the description into a Dataset. The description names the reader (``reader =

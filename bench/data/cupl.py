@@ -1,4 +1,4 @@
-"""Sentences that a language model wrote about each class, in CuPL's format (datasets 5.6).
+"""Read the sentences that a language model wrote about each class, in CuPL's format (datasets 5.6).
 
 This module also finds the key under which a file has the sentences of a class.
 """

@@ -1,4 +1,4 @@
-"""The splits that the program makes of a user's images.
+"""Split a user's images by their contents and nothing else.
 
 They depend on the images' contents and nothing else.
 """

@@ -1,4 +1,4 @@
-"""The types that every reader returns: lists of images with labels, and the source that opens the images."""
+"""Define what every reader returns: lists of images with labels, and the source that opens the images."""
 
 from __future__ import annotations
 

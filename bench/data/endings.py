@@ -1,4 +1,4 @@
-"""Deciding by its name's ending whether a file in a user's own folders is a picture that can be read here.
+"""Decide by its ending whether a file in a user's own folders is a picture that can be read here.
 
 The endings are those of the formats that Pillow reads.
 """

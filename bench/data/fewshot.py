@@ -1,4 +1,6 @@
-"""The few-shot draw: which images a fit may see (datasets 4.1), and its index files (datasets 4.4)."""
+"""Draw the images that a fit may see (datasets 4.1), and read and write index files of draws
+(datasets 4.4).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of a user's own images: one folder per class.
+"""Read a user's own images, which lie in one folder per class.
 
 The class folders may lie inside train, val and test folders.
 """

@@ -1,4 +1,4 @@
-"""Opening image files of a fixed list of formats. No other module opens an image file.
+"""Open image files of a fixed list of formats. No other module opens an image file.
 
 The content of a file decides on its format, and its ending does not. Pillow knows more formats than the list
 has. It passes some to another program (EPS to Ghostscript, WMF and EMF to Windows), and others to whatever

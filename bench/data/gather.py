@@ -1,4 +1,4 @@
-"""Gathering the pictures of a user's class folders, by part and class, with their digests and faults."""
+"""Gather the pictures of a user's class folders, by part and class, with their digests and faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of images in IDX files (MNIST and its relatives).
+"""Read images in IDX files (MNIST and its relatives).
 
 Each part has two files: one array of images and one of labels.
 """

@@ -1,4 +1,4 @@
-"""Opening image files as RGB (datasets 6.1), and checking that listed paths stay inside their folder."""
+"""Open image files as RGB (datasets 6.1), and check that listed paths stay inside their folder."""
 
 from __future__ import annotations
 

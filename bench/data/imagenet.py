@@ -1,4 +1,4 @@
-"""Readers of ImageNet and its shifted test sets (datasets 3.1, 3.12, 4.5).
+"""Read ImageNet and its shifted test sets (datasets 3.1, 3.12, 4.5).
 
 Their class folders are named by WordNet id or by number.
 """

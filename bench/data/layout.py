@@ -1,4 +1,4 @@
-"""Finding the files of a dataset.
+"""Find the files of a dataset.
 
 The folders that its description names are tried in order. If a file is in none of them, the error lists all
 places that were tried.

@@ -1,8 +1,8 @@
-"""The limits beyond which an image is refused: the memory and the time that decoding it may take.
+"""Refuse images that would take too much memory or time to decode.
 
-At its peak an image takes at most 12 bytes of memory per pixel and 20 MB in addition. In WebP, AVIF, JPEG
-2000 and FITS it takes 24 bytes, so their pixels count twice. Without ``--max-pixels`` the machine's memory
-gives the number of pixels, and a small file that claims to be a huge image is refused.
+At its peak, decoding an image takes at most 12 bytes of memory per pixel and 20 MB in addition. In WebP,
+AVIF, JPEG 2000 and FITS it takes 24 bytes, so their pixels count twice. Without ``--max-pixels`` the
+machine's memory gives the number of pixels, and a small file that claims to be a huge image is refused.
 """
 
 from __future__ import annotations

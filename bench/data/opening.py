@@ -1,4 +1,4 @@
-"""The rule, as data, by which the values of an image file become 8-bit RGB.
+"""Describe, as data, how the values of an image file become 8-bit RGB.
 
 The published datasets have no ``Opening``: every reference implementation opens them by Pillow's conversion
 alone, and so does this program. Users' own images come in every form; their ``Opening`` decides what a file

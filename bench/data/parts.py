@@ -1,4 +1,4 @@
-"""Recognising the train, val and test folders of a user's dataset, in their many spellings."""
+"""Recognise the train, val and test folders of a user's dataset, in their many spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning a user's own images into RGB.
+"""Turn a user's own images into RGB.
 
 Values of more than 8 bits are scaled, transparent pixels show a background, and the image is turned as its
 EXIF orientation says.

@@ -1,4 +1,4 @@
-"""Readers of published lists: CoOp's split files, and FGVC Aircraft's own lists."""
+"""Read datasets that follow published lists: CoOp's split files, and FGVC Aircraft's own lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account of how a reader understood a user's own folder, so that a plan can show it to the user."""
+"""Describe how a reader understood a user's own folder, so that a plan can show it to the user."""
 
 from __future__ import annotations
 

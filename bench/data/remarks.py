@@ -1,4 +1,4 @@
-"""Remarks on a user's class folders that may make a number mean something else; each is one line."""
+"""Remark on what may change the meaning of numbers on a user's class folders; each remark is one line."""
 
 from __future__ import annotations
 

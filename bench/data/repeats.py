@@ -1,4 +1,4 @@
-"""Finding pictures of equal content in two parts of a split or in two classes; each finding is one line."""
+"""Find pictures of equal content in two parts of a split or in two classes; each finding is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noticing images that were exchanged since numbers were made of them.
+"""Notice images that were exchanged since numbers were made of them.
 
 A dataset's reader may look at its lists alone (``Dataset.lists``). What the image files hold is then taken
 into account here, while planning:

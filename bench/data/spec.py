@@ -1,4 +1,4 @@
-"""The description of a dataset as data.
+"""Define the description of a dataset as data.
 
 This module says what a file ``datasets/*.toml`` may contain, and checks every key and type in it.
 """

@@ -1,4 +1,4 @@
-"""CoOp's split files (datasets 2): one JSON object with the lists train, val and test.
+"""Read and write CoOp's split files (datasets 2): one JSON object with the lists train, val and test.
 
 A file is checked strictly, and the order of its rows is kept.
 """

@@ -1,4 +1,4 @@
-"""Saying which datasets are found, missing or wrongly arranged.
+"""Say which datasets are found, missing or wrongly arranged.
 
 The sizes of a dataset are compared with those in the paper's Table II.
 """

@@ -1,4 +1,4 @@
-"""Computing the middle of a long thin image at the tower's size, without enlarging what is cut away.
+"""Compute the middle of a long thin image at the tower's size, without enlarging what is cut away.
 
 Pillow enlarges in two passes, first the width and then the height, and rounds after each. With a size of 224
 px, an image of 1 x 20,000 px becomes 224 x 4,480,000 px on the way, of which only 224 rows are kept. Here

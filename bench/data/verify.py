@@ -1,4 +1,4 @@
-"""Opening every listed image of a dataset, and a guess at the cause if some do not open."""
+"""Open every listed image of a dataset, and guess the cause if some do not open."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Views: preprocessed copies of an image, each named by a string and equal on every machine (protocol 1.2).
+"""Render views: preprocessed copies of an image, named by a string, equal on every machine (protocol 1.2).
 
-This module imports no torch.
+This module imports no torch. The names of views are:
 
-``eval``               shorter side to the input size (bicubic, antialiased, PIL), centre crop
-``flip``               ``eval`` mirrored left to right
-``rrc(a)#i``           i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half the time
-``rrc(a,noflip)#i``    the same crop box, never mirrored
+- ``eval``: the shorter side is brought to the input size (bicubic, antialiased, PIL); then a centre crop.
+- ``flip``: ``eval`` mirrored left to right.
+- ``rrc(a)#i``: the i-th random resized crop, with area in (a, 1), aspect in (3/4, 4/3), mirrored half the
+  time.
+- ``rrc(a,noflip)#i``: the same crop box, never mirrored.
 """
 
 from __future__ import annotations

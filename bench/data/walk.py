@@ -1,4 +1,4 @@
-"""Walking through a user's folders: sub-folders, pictures, and what is passed over, each with the reason."""
+"""Walk through a user's folders, and list sub-folders, pictures, and what is passed over with the reason."""
 
 from __future__ import annotations
 

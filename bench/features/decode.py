@@ -1,4 +1,4 @@
-"""Decoding and rendering images: in worker processes without torch, or in threads if there are few images.
+"""Decode and render images, in worker processes without torch, or in threads if there are few images.
 
 Blocks come back in order through a bounded queue, so that memory does not grow with the size of the dataset.
 """

@@ -1,4 +1,4 @@
-"""Encoding once: each image x view that anyone asks for passes the tower once, and its taps go to the store.
+"""Encode each image x view that anyone asks for once, and put its taps into the store.
 
 What is too big to keep is streamed instead: the values are the same, and nothing is stored.
 """

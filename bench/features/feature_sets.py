@@ -1,4 +1,4 @@
-"""Listing and removing whole feature sets of a store, for `bench cache`. This module imports no torch."""
+"""List and remove whole feature sets of a store, for `bench cache`. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -79,9 +79,8 @@ def remove(stored: FeatureSet) -> int:
     """
     for file in sorted(_files(stored.folder), key=lambda file: (file.suffix != ".json", file.name)):
         file.unlink(missing_ok=True)
-    with suppress(
-        OSError
-    ):  # fails if something else lies in the folder, or another process writes there again
+    # This fails if something else lies in the folder, or if another process writes there again.
+    with suppress(OSError):
         stored.folder.rmdir()
     return stored.bytes
 

@@ -1,4 +1,4 @@
-"""From images to features: blocks of pixels pass the tower, with all views and taps of an image together.
+"""Turn images into features: blocks of pixels pass the tower, with all views and taps of an image together.
 
 The tower gets batches of one shape; the last batch is filled up. The shape of a batch decides how libraries
 divide a product, and so it decides the last bits. A row's place in the batch and its neighbours decide

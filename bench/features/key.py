@@ -1,4 +1,4 @@
-"""The keys of stored feature sets: they hold all that may change a number, and nothing else.
+"""Make the keys of stored feature sets, which hold all that may change a number, and nothing else.
 
 This module imports no torch.
 """

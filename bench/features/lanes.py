@@ -1,4 +1,4 @@
-"""Moving pixels to a tower's device, and results back.
+"""Move pixels to a tower's device, and results back.
 
 On a GPU both directions run in parallel to the tower: they use pinned buffers and a stream each, and nobody
 waits before a result is read. A processor reads pixels and results where they are.
@@ -98,9 +98,8 @@ class Cuda:
             # Work that used this memory before may still be queued.
             self._free = torch.cuda.current_stream(self._device).record_event()
         self._turn = (self._turn + 1) % _BUFFERS
-        self._arrived[
-            self._turn
-        ].synchronize()  # normally returns at once: the copy of its content ended long ago
+        # This normally returns at once, because the copy of the buffer's content ended long ago.
+        self._arrived[self._turn].synchronize()
         rows: np.ndarray = self._here[self._turn].numpy()
         return rows
 
@@ -118,9 +117,7 @@ class Cuda:
         return self._there[i]
 
     def down(self, found: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-        held = list(
-            found
-        )  # keeps the tensors alive, so that torch does not reuse their memory during the copy
+        held = list(found)  # keeps them alive, so that torch does not reuse their memory during the copy
         home = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in held]
         ready = _event()
         self._down.wait_stream(torch.cuda.current_stream(self._device))

@@ -1,4 +1,4 @@
-"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
+"""Read one shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
 
 The manifest vouches for the file. It is written last, and a shard exists when its manifest does. This module
 imports no torch.

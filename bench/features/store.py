@@ -1,4 +1,4 @@
-"""The feature store: one folder per feature set, with shards inside, safe to share between processes.
+"""Keep features on disk: one folder per feature set, with shards inside, safe to share between processes.
 
 A shard is read through and compared with its SHA-256 before its first use in a process. A shard that is torn
 or altered is reported and deleted, and never read, so that its images are encoded again. If two processes

@@ -1,4 +1,4 @@
-"""Recording which feature sets of a store are in use, by advisory locks, which end with their process.
+"""Record which feature sets of a store are in use, by advisory locks, which end with their process.
 
 One empty file, ``.locks``, serves all names: each name has a byte of its own, far beyond the file's end.
 Whoever reads or writes a set shares the lock on its byte. Whoever deletes a set, or encodes, has the lock
@@ -91,10 +91,8 @@ class Users:
         Without a store there are none yet, and nothing to protect either.
         """
         if self._file is None and self.works and self.root.is_dir():
-            for how in (
-                os.O_RDWR | os.O_CREAT,
-                os.O_RDONLY,
-            ):  # even in a read-only folder a lock can be shared
+            # In a read-only folder locks can still be shared.
+            for how in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
                 with suppress(OSError):
                     self._file = os.open(self.root / FILE, how | os.O_CLOEXEC, 0o666)
                     self._end = weakref.finalize(self, os.close, self._file)

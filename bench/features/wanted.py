@@ -1,4 +1,4 @@
-"""Finding what is left to encode: every image once, with all the views and taps that anyone asked for.
+"""Find what is left to encode: every image once, with all the views and taps that anyone asked for.
 
 This module imports no torch.
 """

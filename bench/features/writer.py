@@ -1,4 +1,4 @@
-"""Writing one shard of a feature set, each row in its place as it arrives. This module imports no torch."""
+"""Write one shard of a feature set, each row in its place as it arrives. This module imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The architecture of the two embedded CLIPs as data, in open_clip's own words.
+"""Define the architecture of the two embedded CLIPs as data, in open_clip's own words.
 
 This module imports no torch.
 """

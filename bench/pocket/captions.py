@@ -1,4 +1,4 @@
-"""Captions of the training scenes: a concept's name, its category, a related word, the background.
+"""Write captions of the training scenes: a concept's name, its category, a related word, the background.
 
 Captions use the wording of the suite's templates, so that the few words that a tiny text tower knows are
 those that it is asked about. This module imports no torch.

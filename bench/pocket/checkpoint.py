@@ -1,4 +1,5 @@
-"""The state of a pre-training run in one safetensors file, so that a stopped run goes on as if never stopped.
+"""Keep the state of a pre-training run in one safetensors file, so that a stopped run goes on as if never
+stopped.
 
 Its tensors are ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>`` and
 ``generator`` (the state of the torch generator). Its metadata, as JSON, are ``asked`` (what the command asked

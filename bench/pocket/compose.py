@@ -1,4 +1,4 @@
-"""Composing scenes for pre-training, in batches on any device.
+"""Compose scenes for pre-training, in batches on any device.
 
 A scene is a textured background, a few small distractors, and one main glyph that covers 0.34 to 0.98 of the
 side; a few scenes are pale. Half of the scenes are calm, because with strong textures and clutter from the

@@ -1,4 +1,4 @@
-"""The glyphs of the evaluation artists, rasterised from the Python packages that contain their files.
+"""Rasterise the glyphs of the evaluation artists, from the Python packages that contain their files.
 
 A glyph is one artist's drawing of one emoji. Its name is an integer, so that a scene is a tuple of integers:
 the emoji's code points, 21 bits each with the first one lowest, above 3 bits that hold the artist's place in

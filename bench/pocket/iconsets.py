@@ -1,4 +1,4 @@
-"""Open icon sets as glyphs by concept, from which the embedded CLIPs learn.
+"""Read open icon sets as glyphs by concept, from which the embedded CLIPs learn.
 
 The training artists are npm packages in ``DIR/node_modules``. OpenMoji's list gives the concepts (names,
 categories, related words). OpenMoji's and Twemoji's drawings are those of the suite's evaluation artists, and

@@ -1,4 +1,4 @@
-"""The learner of pre-training: an embedded CLIP, its optimiser and its random streams.
+"""Train an embedded CLIP step by step, with its optimiser and its random streams.
 
 The CLIP's token table is cut to the vocabulary.
 

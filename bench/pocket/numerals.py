@@ -1,4 +1,4 @@
-"""The ten digits as glyphs in fonts that matplotlib ships, the only writing that the embedded CLIPs see.
+"""Draw the ten digits as glyphs in fonts that matplotlib ships; the embedded CLIPs see no other writing.
 
 This module imports no torch.
 """

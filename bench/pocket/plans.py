@@ -1,4 +1,4 @@
-"""One digest of what all scenes of a dataset show. It is known beforehand for the embedded datasets.
+"""Give one digest of what all scenes of a dataset show; it is known beforehand for the embedded datasets.
 
 Drawing the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
 digests of the embedded datasets are kept in ``plans.json``, under a digest of all that the scenes are drawn

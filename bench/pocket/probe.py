@@ -1,4 +1,4 @@
-"""Measuring how pre-training goes, by zero-shot accuracy on artists that are never trained on.
+"""Measure how pre-training goes, by zero-shot accuracy on artists that are never trained on.
 
 This is a rough and quick measure for the log, in the trainer's own scenes. The suite has other images, and
 only those count.

@@ -1,4 +1,4 @@
-"""The readers of the embedded suite: ``scenes`` (composed images) and ``digits`` (scanned ones).
+"""Read the datasets of the embedded suite: ``scenes`` (composed images) and ``digits`` (scanned ones).
 
 This module imports no torch.
 """

@@ -1,4 +1,4 @@
-"""Scenes of the embedded suite: one main glyph among smaller ones on a textured background.
+"""Draw scenes of the embedded suite: one main glyph among smaller ones on a textured background.
 
 A scene is a tuple of integers. They are drawn from the bytes that SHAKE-256 gives for (dataset, split, class,
 index), so that the list of scenes is the same on every machine and with every library version. Pixels are
@@ -68,9 +68,7 @@ class Style:
     others: tuple[int, int] = (0, 3)
     other_size: tuple[int, int] = (18, 38)
     ring: tuple[int, int] = (46, 56)  # distance of the other glyphs from the centre
-    plain: int = (
-        25  # percent of scenes with a plain background, beside those that draw "plain" as their texture
-    )
+    plain: int = 25  # percent of scenes with a plain background, beside those whose texture is "plain"
     colours: tuple[str, ...] = tuple(textures.COLOURS)
     depth: tuple[int, int] = (25, 89)
     contrast: tuple[int, int] = (85, 100)

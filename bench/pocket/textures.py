@@ -1,4 +1,4 @@
-"""Backgrounds of scenes: two tones of a colour in one of eight textures.
+"""Compute backgrounds of scenes: two tones of a colour in one of eight textures.
 
 Every texture is a continuous function of its parameters, with soft edges instead of thresholds. So rounding
 that differs between machines moves a pixel by less than one level. This module imports no torch.

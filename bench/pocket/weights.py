@@ -1,4 +1,4 @@
-"""The file format of the embedded CLIPs: fp16 safetensors with only the token rows that training touched.
+"""Read and write the weights of the embedded CLIPs: fp16 safetensors with only the trained token rows.
 
 The keys are open_clip's, without ``attn_mask``. In place of ``token_embedding.weight`` there are
 ``token_embedding.rows`` (n, D) and ``token_embedding.ids`` (n,) int32; all other rows are zero. The metadata
