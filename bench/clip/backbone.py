@@ -74,10 +74,13 @@ class Backbone:
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str] = ("pooled",)) -> dict[str, Tensor]:
         """Return raw features of normalised images (B, 3, S, S) at all requested taps, from one forward pass.
 
-        The taps are ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B,
-        T, C), ``preproj`` (B, D) and ``pooled`` (B, C). They are never normalised to unit length. Raises
-        BenchError for a tap that this tower does not have, and for a precision that the device does not
-        compute in.
+        The taps are:
+
+        - ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D),
+        - ``tokens`` (B, T, C), ``preproj`` (B, D) and ``pooled`` (B, C).
+
+        They are never normalised to unit length. Raises BenchError for a tap that this tower does not have,
+        and for a precision that the device does not compute in.
         """
         from bench.clip import towers
 

@@ -57,11 +57,11 @@ class Gathered:
 
 
 def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
-    """Gather everything below ``root``. ``parts`` maps each part to its folder; without a split it is ``{ALL:
-    ""}``.
+    """Gather everything below ``root``. ``parts`` maps each part to its folder.
 
-    The classes are those of the first part. The description may rename or drop classes. Raises BenchError if
-    the description names a class that is not there, or if there are no class folders at all.
+    Without a split, ``parts`` is ``{ALL: ""}``. The classes are those of the first part. The description may
+    rename or drop classes. Raises BenchError if the description names a class that is not there, or if there
+    are no class folders at all.
     """
     found = Gathered(root, parts)
     folders: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """Find the files of a dataset.
 
-The folders that its description names are tried in order. If a file is in none of them, the error lists all
+The folders in the dataset's description are tried in order. If a file is in none of them, the error lists all
 places that were tried.
 """
 

@@ -16,7 +16,7 @@ WORDS = {
     "test": ("test", "testing", "tst"),
 }
 _PART_OF = {word: part for part, words in WORDS.items() for word in words}
-# Words that do not matter to which part a folder is, as in training_set, TestImages, val-data.
+# Words that do not say which part a folder is, as in training_set, TestImages, val-data.
 _FILLERS = ("sets", "set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "folder")
 _TOKEN = re.compile(rf"(?:{'|'.join(_FILLERS)})?({'|'.join(_PART_OF)})(?:{'|'.join(_FILLERS)})?")
 
