@@ -1,6 +1,7 @@
-"""What the plan knows of a dataset's classes: which cannot be told apart by texts, or learnt from a draw.
+"""Checks on a dataset's classes that the plan makes: whether their texts differ, and whether each has images
+to learn from.
 
-No image is opened and no text encoded for it. No torch.
+No image is opened and no text encoded for them. No torch.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ _MEND = "rename a folder, or the class by [classnames] rename in the dataset's T
 
 
 def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
-    """Why a prompt set cannot tell the dataset's classes apart on a backbone, in a line; empty where it can.
+    """Return one line that says why a prompt set cannot tell the classes apart on a backbone, or "" if it
+    can.
 
-    Classes of equal names may have equal texts, as elsewhere (``bench.clip.text.classifier``).
+    Classes of equal names may have equal texts, as in ``bench.clip.text.classifier``.
     """
     names = dataset.classnames
     if len(names) < 2:
@@ -41,7 +43,7 @@ def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
 
 
 def note(prompts: PromptSet, dataset: Dataset) -> str:
-    """A line about class names without a letter, whose texts say little; empty where there are none."""
+    """Return one line about class names without a letter, whose texts say little, or "" if there are none."""
     if not prompts.templates:
         return ""
     bare = [name for name in dataset.classnames if not any(map(str.isalpha, cleaned(name)))]
@@ -54,7 +56,9 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
 
 
 def unseen(dataset: Dataset, draw: Draw) -> str:
-    """Why a support set cannot teach all classes, in a line; empty where it can, or where nothing learns."""
+    """Return one line that says which classes have no training image, or "" if all have one or nothing is
+    learnt.
+    """
     there = set(draw.train.labels)
     if not there:
         return ""
@@ -65,7 +69,10 @@ def unseen(dataset: Dataset, draw: Draw) -> str:
 
 
 def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
-    """Groups of classes whose prompts are read alike, one by one; the first prompts sift out most."""
+    """Return the groups of classes whose prompts read alike one by one.
+
+    The first prompts alone are compared first, because they already separate most classes.
+    """
     groups = [list(range(len(prompts)))]
     for whole in (False, True):
         sifted = []
