@@ -26,8 +26,7 @@ class Unplanned(BenchError):
 def recipe(
     method: Method, values: Mapping[str, Any], facts: Facts, protocol: str, plugin: bool
 ) -> tuple[Recipe, LearnedText | None, tuple[str, ...]]:
-    """Return the recipe as it will run, the text that the method learns, and notes on how the recipe was
-    changed.
+    """Return the recipe as it will run, the text that the method learns, and notes on changes to the recipe.
 
     ``plugin`` says that the method is none of the program's own. A plugin is watched more closely, and a
     BenchError that it raises counts as its failure. A BenchError of one of the program's own methods is about

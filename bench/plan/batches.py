@@ -1,5 +1,4 @@
-"""Shorten batches that a small support set cannot fill. This happens in the plan, so that the fit key says
-what runs.
+"""Shorten, while planning, batches that a small support set cannot fill, so that the fit key says what runs.
 
 Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so a batch that is too large
 becomes the largest that can be drawn. Example: batch 32 of 20 rows becomes 19. The other rules take the rows

@@ -73,9 +73,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A cell that cannot run here, and why. ``failed``: whether the reason is an error of its method in the
-    plan.
-    """
+    """A cell that cannot run here, and why. ``failed``: whether its method fails in the plan."""
 
     method: str
     dataset: str

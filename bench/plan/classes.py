@@ -1,5 +1,4 @@
-"""Checks on a dataset's classes that the plan makes: whether their texts differ, and whether each has images
-to learn from.
+"""Checks of a dataset's classes in the plan: do their texts differ, and has each a training image?
 
 No image is opened and no text encoded for them. No torch.
 """
@@ -19,8 +18,7 @@ _MEND = "rename a folder, or the class by [classnames] rename in the dataset's T
 
 
 def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
-    """Return one line that says why a prompt set cannot tell the classes apart on a backbone, or "" if it
-    can.
+    """Return why a prompt set cannot tell the classes apart on a backbone, in one line, or "" if it can.
 
     Classes of equal names may have equal texts, as in ``bench.clip.text.classifier``.
     """
@@ -56,8 +54,7 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
 
 
 def unseen(dataset: Dataset, draw: Draw) -> str:
-    """Return one line that says which classes have no training image, or "" if all have one or nothing is
-    learnt.
+    """Return which classes have no training image, in one line, or "" if none lacks one or nothing is learnt.
     """
     there = set(draw.train.labels)
     if not there:

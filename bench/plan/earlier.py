@@ -1,6 +1,4 @@
-"""The records that a results folder held before the run. They are read once for all questions about them. No
-torch.
-"""
+"""The records that a results folder held before the run, read once for all questions about them. No torch."""
 
 from __future__ import annotations
 

@@ -72,8 +72,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 
 def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
-    """Return the seconds of all fits and evaluations by earlier records, or None if some kind of cell has no
-    record.
+    """Return the seconds of all fits and evaluations by earlier records, or None if some kind has no record.
 
     ``on``: as in ``cells``.
     """

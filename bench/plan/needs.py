@@ -106,9 +106,7 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """Return what to encode, by the dataset's digest: each image x view with all taps that the whole run
-    wants.
-    """
+    """Return what to encode, by the dataset's digest: each image x view with all taps of the whole run."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):

@@ -204,7 +204,7 @@ class _Planner:
         )
 
     def _texts(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
-        """Return why the prompts cannot tell the classes apart, or "", and a note on the class names, or ""."""
+        """Return why the prompts cannot tell the classes apart, and a note on class names; each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
         if key not in self.texts:

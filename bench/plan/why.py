@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,7 +45,8 @@ def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
     nearest: list[list[str]] = []
     for record in records:
         if isinstance(record, Failure) and record.key == fit.key:
-            return f"{_failed(record)}; the fit and what follows are tried again"
+            path = places.fit_path(fit.where, fit.key)
+            return f"{_failed(record, path)}; the fit and what follows are tried again"
         parts = record.parts if isinstance(record, FitRecord | Failure) else None
         if isinstance(record, FitRecord | Failure) and _another(record, fit):
             continue
@@ -80,9 +82,9 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
     """Return what is known of the evaluations that a fitted cell lacks."""
     failures = []
     for e in t.evaluations:
-        record = store.failure(places.evaluation_path(t.fit.where, t.fit.key, e.key))
-        if record is not None:
-            failures.append(f"{_failed(record)} on {e.target.name}")
+        path = places.evaluation_path(t.fit.where, t.fit.key, e.key)
+        if (record := store.failure(path)) is not None:
+            failures.append(_failed(record, path, f"test set {e.target.name}; "))
     keys = {e.key for e in t.evaluations}
     anew = Counter(kind(r) for r in records if isinstance(r, EvaluationRecord) and r.key in keys and fresh)
     rest = len(t.evaluations) - len(failures) - anew.total()
@@ -91,9 +93,9 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
     return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
 
 
-def _failed(failure: Failure) -> str:
-    """Return what the record of a failure says."""
-    return f"failed before ({failure.stage}): {failure.error}"
+def _failed(failure: Failure, path: Path, on: str = "") -> str:
+    """Return what the record of a failure says, and where it is."""
+    return f"failed before ({failure.stage}): {failure.error} ({on}its record: {path})"
 
 
 def drifted(plan: Plan) -> list[str]:

@@ -23,7 +23,7 @@ from bench.records.types import EvaluationRecord, Failure
 from bench.run import onepass
 from bench.run.session import Session
 from tests.executors.on_ray_parts import FOUR, GRID, PLAIN, local, temporary
-from tests.run.conftest import Bench, of_type, records
+from tests.run.conftest import Bench, failure_paths, named_records, of_type, records
 
 __all__ = ["local", "temporary"]
 
@@ -244,6 +244,18 @@ def test_a_task_that_dies_is_cut_into_its_cells(
     assert {f.cell.method for f in failed} == {"tip-adapter-f"} and len(failed) == 2
     assert all("its Ray task ended 2 times: the process is gone" in f.error for f in failed)
     assert [r.cell.method for r in of_type(tmp_path, EvaluationRecord)] == ["tip-adapter"] * 2
+
+
+def test_failures_on_a_node_name_the_records_of_the_users_folder(
+    bench: Bench, tmp_path: Path, stand_in: Tasks
+) -> None:
+    """A task writes below a folder of its own, which is gone when the user reads the message."""
+    plugin, results = tmp_path / "plain.py", tmp_path / "results"
+    plugin.write_text(PLAIN.replace('return {"W": task.W_KC}', 'raise ValueError("wrong on purpose")'))
+    words = ("--methods", "plain", "--plugin", plugin, "--seeds", "1,2", "--results", results)
+    ended = bench("run", *words, "--executor", "ray")
+    assert ended.exit_code == 1 and len(failure_paths(results)) == 2, ended.output
+    assert named_records(ended.output) == sorted(2 * failure_paths(results)), ended.output
 
 
 def test_a_death_costs_its_task_one_try_and_others_nothing(

@@ -15,7 +15,16 @@ from bench.errors import BenchError, UnreadableImage
 from bench.records.types import EvaluationRecord, Failure
 from bench.run import stages
 from bench.run.session import Session
-from tests.run.conftest import COUNTS, Bench, done, draw_images, failures, of_type
+from tests.run.conftest import (
+    COUNTS,
+    Bench,
+    done,
+    draw_images,
+    failure_paths,
+    failures,
+    named_records,
+    of_type,
+)
 
 PLACES = {
     "prepare": ("def prepare(self, task):\n        raise RuntimeError('wrong in prepare')", "prepare"),
@@ -83,6 +92,7 @@ def test_the_stage_of_an_error_of_a_method(bench: Bench, tmp_path: Path) -> None
     )
     run = bench(*command)
     assert run.exit_code == 1 and run.output.count("FAILED") == len(PLACES)
+    assert named_records(run.output) == sorted(2 * failure_paths(results)), "at once and at the end"
     assert done(results) == {("zero-shot", "shapes")}
     found = failures(results)
     assert {name: f.stage for name, f in found.items()} == {
@@ -90,6 +100,7 @@ def test_the_stage_of_an_error_of_a_method(bench: Bench, tmp_path: Path) -> None
     }
     table = bench("table", "--results", results, "--format", "csv").output
     why = bench(*command, "--dry-run", "--why").output
+    assert named_records(why) == failure_paths(results)
     for place, (_, stage) in PLACES.items():
         failure = found[f"wrong-{place}"]
         assert failure.error == f"RuntimeError: wrong in {place}" and "Traceback" in failure.traceback
