@@ -1,4 +1,4 @@
-"""End what a time budget's end does not end by itself.
+"""Stop work that runs on after the time budget is spent.
 
 No cell starts after the budget's end. A cell that still runs a grace later is stopped: by an alarm, which
 raises in the main thread of the process that runs the loop, and through it by the end of the workers.
@@ -29,10 +29,9 @@ def grace(budget: float) -> float:
 
 
 def ends(minutes: float | None, began: float) -> tuple[float | None, float | None]:
-    """Return when no cell starts any more, and when cells that still run are stopped, for a budget that
-    ``began``.
+    """Return the time after which no cell starts, and the time when cells that still run are stopped.
 
-    Both are times of time.monotonic; None means never.
+    The budget of ``minutes`` began at ``began``. All are times of time.monotonic; None means never.
     """
     if minutes is None:
         return None, None

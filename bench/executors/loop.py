@@ -1,5 +1,6 @@
-"""The one loop over what is left to do. Serial, processes and Ray are ways to submit cells and to collect
-them.
+"""The one loop over what is left to do.
+
+Serial, processes and Ray are ways to submit cells to workers and to collect the results.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from bench.run.outcome import Ended, Outcome, Progress
 class Done:
     """The result of a portion: its cells that ended, and what another process counted.
 
-    ``messages``: lines for the user. ``failed``: cells that ended without a word of their own, each with its
-    error.
+    ``messages``: lines for the user. ``failed``: cells that failed without reporting it themselves, each with
+    its error.
     """
 
     ended: list[Ended] = field(default_factory=list)
@@ -49,9 +50,7 @@ class Way(Protocol):
     elsewhere: bool
 
     def portions(self, todo: list[Todo]) -> Iterable[list[Todo]]:
-        """Divide what is left to do into portions, each submitted at once; workers may already begin to
-        start.
-        """
+        """Divide what is left to do into portions; each is submitted as one. Workers may already start."""
 
     def room(self) -> bool:
         """Return whether another portion may be submitted now."""
@@ -66,7 +65,7 @@ class Way(Protocol):
         """Wait until something is done, and yield at least some of it."""
 
     def finish(self) -> Iterator[Done]:
-        """Do what still waits for more cells to share a pass with, because no more come, and yield it."""
+        """Do what still waits for others to share a pass with, because nothing more comes, and yield it."""
 
     def stop(self) -> Done:
         """Stop the work, and return what had ended before and, in ``outcome.stopped``, what had not."""

@@ -20,16 +20,14 @@ Files = dict[str, bytes]  # path below the results folder -> content
 
 @dataclass
 class Sent:
-    """What a task sends back: how it ended, and the files that it wrote."""
+    """The answer of a task: how its cells ended, and the files that it wrote."""
 
     done: Done
     files: Files
 
 
 def write(results: Path, files: Files) -> None:
-    """Write files below ``results``, states and predictions first, because a record is what makes them
-    count.
-    """
+    """Write files below ``results``, records last, because a record makes states and predictions count."""
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         write_bytes(results / name, files[name])
 
@@ -48,9 +46,7 @@ class Node:
         self.plugins: dict[Path, Stamp | None] = {}  # stamps of the time when the worker was made
 
     def begin(self, first: str) -> int:
-        """Make the worker and load the backbone of the fit with the key ``first``; return the process's
-        id.
-        """
+        """Make the worker, load the backbone of the fit with the key ``first``, and return the process id."""
         with suppress(Exception):  # the first task meets the error again, and says why
             self._worker().load(first)
         return os.getpid()

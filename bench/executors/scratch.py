@@ -19,8 +19,9 @@ from pathlib import Path
 
 
 def _prefix() -> str:
-    """Return how folders of this machine are named. Machines that share a temporary folder cannot see each
-    other's locks.
+    """Return the beginning of the names of this machine's folders.
+
+    It holds the machine's name: machines that share a temporary folder may not see each other's locks.
     """
     return f"bench-ray-{platform.node()}-"
 

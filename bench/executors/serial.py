@@ -47,9 +47,7 @@ class Serial:
         self.left[_dataset(portion)] -= 1
 
     def collect(self) -> Iterator[Done]:
-        """Do the portion cell by cell; after a dataset's last portion, make the evaluations that wait for its
-        images.
-        """
+        """Do the portion cell by cell; with a dataset's last portion, evaluate what waits for its images."""
         portion, self.portion = self.portion, []
         self.desk.states.begin(portion)
         for t in portion:

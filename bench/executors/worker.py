@@ -1,6 +1,4 @@
-"""The inside of a worker process: a plan and a desk of its own, made again from what the command asked
-for.
-"""
+"""The inside of a worker process: a plan and a desk of its own, made from the command's request."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from bench.run.session import Session, repeatable
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to make the plan again and to do parts of it.
+    """The things that a worker needs to make the plan again and to do parts of it.
 
     ``clock``: the results folder's, as the parent found it. ``card``: the GPU on which the driver of a
     cluster encodes.
@@ -44,11 +42,10 @@ class Setup:
 
 
 class Worker:
-    """A doer of portions of a plan, which is a function of the request. Its messages go back with its
-    results.
+    """A doer of portions of a plan. It makes the plan itself, as a function of the request.
 
-    ``watch`` is told what it is doing, in words; ``begins`` is told the keys of cells before they begin.
-    ``sharers``: how many processes are on its device.
+    Messages for the user go back with results. ``watch`` is told what it is doing, in words; ``begins`` is
+    told the keys of cells before they begin. ``sharers``: how many processes are on its device.
     """
 
     def __init__(
@@ -121,6 +118,6 @@ def check_plan(plan: Plan, keys: frozenset[str]) -> None:
     """
     if lost := keys - {fit.key for fit in plan.fits}:
         raise BenchError(
-            f"{len(lost)} cells are others by now: "
-            "a plugin or a dataset was changed during the run; run again"
+            f"the keys of {len(lost)} cells have changed: "
+            "a plugin or a dataset was changed during the run; run the same command again"
         )

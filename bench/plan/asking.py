@@ -35,7 +35,7 @@ def recipe(
     Raises Unplanned if a function of the method fails, returns the wrong type or changes the state of the
     whole process, and MissingData as ``batches.shortened`` does.
     """
-    with _asked(method, "recipe", values, plugin) as given:
+    with _watched(method, "recipe", values, plugin) as given:
         made = method.recipe(given, facts)
         if not isinstance(made, Recipe):
             raise Unplanned(f"recipe of {method.name} gives {type(made).__name__}, not a Recipe")
@@ -45,7 +45,7 @@ def recipe(
         made = protocols.apply(protocol, made)
         if plugin:
             digest(msgspec.to_builtins(asdict(made), enc_hook=plain))  # fails if a key cannot hold it
-    with _asked(method, "learned_text", values, plugin) as given:
+    with _watched(method, "learned_text", values, plugin) as given:
         learned = method.learned_text(given, facts)
         if learned is not None and not isinstance(learned, LearnedText):
             raise Unplanned(f"learned_text of {method.name} gives {type(learned).__name__}")
@@ -53,7 +53,7 @@ def recipe(
 
 
 @contextmanager
-def _asked(
+def _watched(
     method: Method, function: str, values: Mapping[str, Any], plugin: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield a copy of the settings for one call of a method's function.

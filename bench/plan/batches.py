@@ -45,15 +45,15 @@ def shortened(
     If all batches can be drawn, the recipe is returned unchanged. Raises MissingData if a stream has too few
     rows for any batch, and BenchError if a batch is not a positive number of rows.
     """
-    notes = _by_the_method(method, values, recipe, facts)
-    for part in (_own, _static):
+    notes = _changed_by_the_method(method, values, recipe, facts)
+    for part in (_shorten_streams, _shorten_static):
         recipe, said = part(method, recipe, facts)
         notes += said
     shots = f"{facts.shots} shot{'s' if facts.shots != 1 else ''}"
     return recipe, tuple(f"{method.name}, {shots}: {line}" for line in notes)
 
 
-def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+def _shorten_streams(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     """Shorten the batches of streams that no static axis sets.
 
     Without a static axis ``batch`` these are all streams; with one they are the streams that name no batch.
@@ -75,7 +75,7 @@ def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str
     return (replace(recipe, streams=streams) if notes else recipe), notes
 
 
-def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+def _shorten_static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     """Shorten the static axis ``batch``, if there is one. Its values count the rows of its streams together.
 
     Sizes that cannot be drawn are left out (protocol 6.2, 13.1). If none is left, the largest size that can
@@ -116,7 +116,9 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
     return replace(recipe, streams=streams, static=static, fixed=fixed), [note]
 
 
-def _by_the_method(method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts) -> list[str]:
+def _changed_by_the_method(
+    method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts
+) -> list[str]:
     """Return notes on how a method itself changed its setting ``batch``, if that is a static axis.
 
     Raises BenchError if the setting is too small for the method's streams, so that the method enlarged it.
@@ -144,8 +146,8 @@ def _rows(stream: Stream, facts: Facts) -> int:
 def _too_few(method: Method, recipe: Recipe, facts: Facts) -> MissingData:
     """Return the error for a recipe whose streams have too few rows."""
     return MissingData(
-        f"{method.name} draws batches of fewer rows than there are, of {_all_counted(recipe, facts)}: "
-        "add shots, classes, or views or prompts"
+        f"{method.name} has too few rows for a batch ({_all_counted(recipe, facts)}): "
+        "add shots, classes, views or prompts"
     )
 
 

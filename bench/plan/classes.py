@@ -24,7 +24,9 @@ def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
     """
     names = dataset.classnames
     if len(names) < 2:
-        return f"{'one class' if names else 'no class'} gives nothing to tell apart: add another"
+        return (
+            f"there is {'one class' if names else 'no class'}, so there is nothing to tell apart: add another"
+        )
     if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
         return f"class {quoted(empty)} has no text in its name: {_MEND}"
     read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
@@ -54,8 +56,7 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
 
 
 def unseen(dataset: Dataset, draw: Draw) -> str:
-    """Return which classes have no training image, in one line, or "" if none lacks one or nothing is learnt.
-    """
+    """Return which classes have no training image, in one line, or "" if none lacks one or none is learnt."""
     there = set(draw.train.labels)
     if not there:
         return ""

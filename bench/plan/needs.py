@@ -52,7 +52,9 @@ def unvalidated(fit: Planned) -> str:
     if fit.prompts.select:
         return f"{fit.prompts.name} chooses templates on validation images, and there are none: leave it out"
     if scores_validation(fit) and fit.cell.protocol != TEST_ORACLE:
-        return "it is chosen on validation images, and there are none: add some, or take --protocol no-val"
+        return (
+            "its recipe chooses on validation images, and there are none: add some, or use --protocol no-val"
+        )
     return ""
 
 

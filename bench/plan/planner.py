@@ -63,7 +63,9 @@ class _Planner:
         dtype = keys.dtype(request.precision)
         towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
         self.backbones = {
-            name: replace(tower, dtype=dtype, name=_distinct(tower, tower.digest, list(towers.values())[:i]))
+            name: replace(
+                tower, dtype=dtype, name=_printed_name(tower, tower.digest, list(towers.values())[:i])
+            )
             for i, (name, tower) in enumerate(towers.items())
         }
         # Folders of records by the backbone's printed name, which may have digits of the digest behind it.
@@ -117,12 +119,12 @@ class _Planner:
             found = catalog.find(
                 name, r.data_root, out=r.results, skip_bad=r.skip_bad, max_pixels=r.max_pixels
             )
-            found = self._watched(name, found)
-            printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
+            found = self._with_current_digest(name, found)
+            printed = _printed_name(found, found.spec.identity or found.digest, self.datasets.values())
             self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
 
-    def _watched(self, name: str, found: Dataset) -> Dataset:
+    def _with_current_digest(self, name: str, found: Dataset) -> Dataset:
         """Return the dataset under the digest of what its image files hold now."""
         r = self.request
         if r.contents is None:
@@ -162,7 +164,7 @@ class _Planner:
         prompts = prompt_sets.build(
             place.prompts, place.dataset.spec, place.dataset.classnames, self.request.prompt_dir
         )
-        if reason := self._choosing(prompts) or self._texts(place, prompts)[0]:
+        if reason := self._forbidden(prompts) or self._text_notes(place, prompts)[0]:
             self._block(place.method.name, place.dataset.name, reason)
             return None
         after = self._dependencies(place, prompts)
@@ -194,16 +196,16 @@ class _Planner:
         towers = " and ".join(method.towers)
         return f"{method.name} works on {towers} towers, {backbone.name} is '{backbone.family}'"
 
-    def _choosing(self, prompts: PromptSet) -> str:
+    def _forbidden(self, prompts: PromptSet) -> str:
         """Return why the protocol forbids the prompt set, or "" if it allows it."""
         protocol = self.request.protocol
         if not prompts.select or protocols.validates(protocol):
             return ""
         return (
-            f"{prompts.name} chooses templates on validation images, which protocol {protocol} leaves alone"
+            f"{prompts.name} chooses templates on validation images, which protocol {protocol} never scores"
         )
 
-    def _texts(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
+    def _text_notes(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
         """Return why the prompts cannot tell the classes apart, and a note on class names; each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
@@ -234,7 +236,7 @@ class _Planner:
     ) -> tuple[Planned, dict[str, Any], dict[str, Any]]:
         """Return the fit with its key, the values of its evaluations, and those that the user changed."""
         method, dataset = place.method, place.dataset
-        values, changed, facts = self._asked(place, prompts)
+        values, changed, facts = self._settings_and_facts(place, prompts)
         batches.check(method, values)
         plugin = bool(self.registry.digests.get(canonical(method.name)))
         recipe, learned, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
@@ -259,11 +261,13 @@ class _Planner:
                 self.request.results, self.homes[place.backbone.name], dataset.spec.name, method.name
             ),
             changed=changed_early,
-            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
+            notes=tuple(filter(None, (*notes, self._text_notes(place, prompts)[1]))),
         )
         return fit, late, changed_late
 
-    def _asked(self, place: _Place, prompts: PromptSet) -> tuple[dict[str, Any], dict[str, Any], Facts]:
+    def _settings_and_facts(
+        self, place: _Place, prompts: PromptSet
+    ) -> tuple[dict[str, Any], dict[str, Any], Facts]:
         """Return the settings' values, those that the user changed, and the facts for the recipe."""
         method, backbone, row = place.method, place.backbone, place.dataset.spec.recipe_as
         preset = self.request.preset or backbone.preset
@@ -362,7 +366,9 @@ class _Planner:
         return self.draws[key]
 
 
-def _distinct(one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]) -> str:
+def _printed_name(
+    one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]
+) -> str:
     """Return the name to print for a dataset or backbone.
 
     If another one has the same name, digits of the identity are added, such as ``birds-4f1c2a``.

@@ -32,7 +32,7 @@ class Todo:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left."""
+        """Return whether nothing is left."""
         return self.stored is not None and not self.evaluations
 
 
@@ -59,10 +59,10 @@ def left(fit: Planned, fresh: Fresh = False, bad: list[Bad] | None = None) -> To
     """Return what is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
     stored = recorded(fit, bad, fresh)
     lacking = tuple(e for e in fit.evaluations if not evaluated(fit, e, bad, fresh))
-    return Todo(fit, lacking, stored, not (stored and not lacking) and _late(fit, lacking))
+    return Todo(fit, lacking, stored, not (stored and not lacking) and _tried_before(fit, lacking))
 
 
-def _late(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
+def _tried_before(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
     tried = [places.fit_path(fit.where, fit.key)]
     tried += [places.evaluation_path(fit.where, fit.key, e.key) for e in lacking]
     return places.stopped_path(fit.where, fit.key).exists() or any(map(store.failed, tried))

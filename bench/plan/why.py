@@ -48,12 +48,12 @@ def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
             path = places.fit_path(fit.where, fit.key)
             return f"{_failed(record, path)}; the fit and what follows are tried again"
         parts = record.parts if isinstance(record, FitRecord | Failure) else None
-        if isinstance(record, FitRecord | Failure) and _another(record, fit):
+        if isinstance(record, FitRecord | Failure) and _of_another_dataset(record, fit):
             continue
         if parts is None or any(getattr(record.cell, k) != getattr(fit.cell, k) for k in _SAME):
             continue
         if record.key == fit.key:
-            return f"recorded{_anew(kind(record), fresh)}"
+            return f"recorded{_why_anew(kind(record), fresh)}"
         nearest.append(
             _differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain))
         )
@@ -63,19 +63,19 @@ def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
     return f"stale: {', '.join(closest)}"
 
 
-def _another(record: FitRecord | Failure, fit: Planned) -> bool:
+def _of_another_dataset(record: FitRecord | Failure, fit: Planned) -> bool:
     """Return whether a record belongs to another dataset of the same name."""
     theirs, ours = record.dataset_identity, fit.dataset.spec.identity
     same = record.parts is not None and record.parts.dataset == fit.dataset.digest
     return bool(theirs and ours) and theirs != ours and not same
 
 
-def _anew(on: str, fresh: Fresh) -> str:
+def _why_anew(on: str, fresh: Fresh) -> str:
     """Return why something recorded ``on`` a kind of device is made anew."""
     if not isinstance(fresh, str):
         return ", and made anew (--fresh)"
-    below = ", but what it builds on was not" if on == fresh else ""
-    return f" on {on}{below}, made anew (--fresh-device)"
+    below = " (what it builds on was not)" if on == fresh else ""
+    return f" on {on}{below}, and made anew (--fresh-device)"
 
 
 def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
@@ -89,7 +89,7 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
     anew = Counter(kind(r) for r in records if isinstance(r, EvaluationRecord) and r.key in keys and fresh)
     rest = len(t.evaluations) - len(failures) - anew.total()
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
-    lines += [f"{n} evaluations recorded{_anew(on, fresh)}" for on, n in anew.items()]
+    lines += [f"{n} evaluations recorded{_why_anew(on, fresh)}" for on, n in anew.items()]
     return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
 
 

@@ -23,8 +23,8 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
     """Yield the lines of a description of a planned fit's method, at that task's size."""
     method, recipe, facts = fit.method, fit.recipe, fit.facts
     yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
-    yield f"  what        {_first(method.__doc__)}"
-    yield f"  source      {_first(sys.modules[type(method).__module__].__doc__)}"
+    yield f"  what        {_first_paragraph(method.__doc__)}"
+    yield f"  source      {_first_paragraph(sys.modules[type(method).__module__].__doc__)}"
     if method.note:
         yield f"  note        {method.note}"
     if method.after:
@@ -91,7 +91,7 @@ def _state(fit: Planned, session: Session) -> State:
     return State(params, values)
 
 
-def _first(text: str | None) -> str:
+def _first_paragraph(text: str | None) -> str:
     """Return the first paragraph of a docstring, in one line."""
     return " ".join((text or "").split("\n\n")[0].split())
 

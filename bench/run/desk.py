@@ -58,7 +58,7 @@ class Desk:
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome of all that was done so far."""
+        """Return the outcome of all that was done so far."""
         return self.recorder.outcome
 
     def note(self, portion: Iterable[Todo]) -> None:

@@ -47,7 +47,7 @@ class Guard:
         if key not in self.towers:
             with suppress(BenchError):  # not every model has a causal text tower
                 _ = tower.text if part == WHOLE else None
-            self.towers[key] = tower, _print(tower, part)
+            self.towers[key] = tower, _fingerprint(tower, part)
         self.asked[method.name].add(key)
 
     @contextmanager
@@ -65,25 +65,25 @@ class Guard:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._mended(method, before)
+            self._put_back(method, before)
             if isinstance(error, Exception) or _of_the_program(error.__traceback__):
                 raise
             raise BenchError(
                 f"{method.name} raised {type(error).__name__} in {doing}, which would end the whole run: "
                 "a method that cannot go on raises an error that says why"
             ) from error
-        if spoilt := self._mended(method, before):
+        if spoilt := self._put_back(method, before):
             raise BenchError(
                 f"{method.name} changed {' and '.join(spoilt[:3])} in {doing}; "
                 "it was put back: methods are pure functions, and this belongs to the whole program"
             )
 
-    def _mended(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
+    def _put_back(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
         """Put back what a method changed of what everybody uses, and return what that was."""
         changed = [] if before[1] is None else replaced.put_back(before[1])
         for key in sorted(self.asked.get(method.name, ())):
             tower, known = self.towers[key]
-            now = _print(tower, key[1])
+            now = _fingerprint(tower, key[1])
             if other := next((name for name in known if known[name] != now.get(name)), ""):
                 changed.append(f"{key[1]} ({other})")
                 _renew(tower)
@@ -118,13 +118,13 @@ def _tensors(tower: Backbone, part: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _print(tower: Backbone, part: str) -> Print:
+def _fingerprint(tower: Backbone, part: str) -> Print:
     """Return the fingerprint of a part of a backbone, with the modes and the hooks of its modules."""
     seen: dict[int, object] = {}
     made: Print = {}
     for name, x in _tensors(tower, part).items():
         if id(x) not in seen:
-            seen[id(x)] = (tuple(x.shape), x.dtype, x.requires_grad, _sum(x.detach()))
+            seen[id(x)] = (tuple(x.shape), x.dtype, x.requires_grad, _checksum(x.detach()))
         made[name] = seen[id(x)]
     if part == WHOLE:
         made["modes"] = [
@@ -134,7 +134,7 @@ def _print(tower: Backbone, part: str) -> Print:
     return made
 
 
-def _sum(x: Tensor) -> object:
+def _checksum(x: Tensor) -> object:
     """Return a checksum of a tensor's bytes; on a GPU the sums of its rows and of its columns, made there."""
     if x.device.type == "cpu":
         flat = x.contiguous().reshape(-1).view(torch.uint8)
@@ -155,7 +155,7 @@ def _renew(tower: Backbone) -> None:
         for name, x in _tensors(tower, WHOLE).items():
             if name in new and x.shape == new[name].shape:
                 x.data.copy_(new[name])
-    mended, right = _print(tower, WHOLE), _print(fresh, WHOLE)
+    mended, right = _fingerprint(tower, WHOLE), _fingerprint(fresh, WHOLE)
     if mended != right:  # more than tensors changed: a module is another one, or has hooks
         tower.__dict__.clear()
         tower.__dict__.update(fresh.__dict__)

@@ -79,7 +79,7 @@ def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[st
     """
     device = devices.pick(device)
     if device == "cpu" and _without_halves():
-        return SINGLE, f"precision: {SINGLE} (this processor computes in no halves)"
+        return SINGLE, f"precision: {SINGLE} (this processor has no half precision)"
     made_for = {
         "weights": spec.digest,
         "device": device_name(device),

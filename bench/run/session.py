@@ -34,13 +34,13 @@ SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
 
 def repeatable() -> None:
-    """Set how every process that computes rounds. Call it before anything else of torch.
+    """Set how a process rounds numbers. Every process that computes calls it before anything else of torch.
 
     TF32 is off and deterministic algorithms are on, so that a repeated command gives the same numbers.
     Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero if the processor can do that: once
     training saturates, gradients are full of them, and some processors take several times as long for a
-    product with them. A thread takes these settings over from the thread that starts it, so threads that
-    exist already do not have them.
+    product with them. A thread gets this last setting from the thread that starts it, so threads that exist
+    already do not have it.
     """
     torch.set_flush_denormal(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -126,7 +126,7 @@ class Session:
         """
         key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
-            self.watch(Now(f"reading the texts of {len(classnames)} classes"))
+            self.watch(Now(f"encoding the texts of {len(classnames)} classes"))
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
             with warnings.catch_warnings(record=True) as cut:  # about texts longer than the context
@@ -149,7 +149,7 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store, with stamps of their images, and report what was encoded."""
+        """Bring features into the store, with stamps of their images, and return what was encoded."""
 
         def progress(done: int, total: int) -> None:
             self.watch(Now(f"encoding {dataset.name}", done, total))

@@ -19,7 +19,7 @@ from bench.run.session import Session
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
-    """Rank templates by their zero-shot accuracy alone, best first; of equals the earlier (datasets 5.5)."""
+    """Rank templates by the zero-shot accuracy of each, best first; of equals the earlier (datasets 5.5)."""
     hits = [
         int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])
     ]

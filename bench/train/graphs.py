@@ -43,10 +43,10 @@ def _no_noise(step: int) -> Generator:
 
 
 class Host:
-    """What steps ask of the program rather than of tensors. While ``closed``, asking is an error.
+    """The record of what steps ask of the program rather than of tensors.
 
-    ``noise(step)``: returns a fresh generator for a step. ``drawn``: the random bytes of the present step, if
-    they lie in memory that steps share.
+    While ``closed``, asking is an error. ``noise(step)``: returns a fresh generator for a step. ``drawn``:
+    the random bytes of the present step, if they lie in memory that steps share.
     """
 
     def __init__(self, noise: Callable[[int], Generator] = _no_noise) -> None:
@@ -90,7 +90,7 @@ class Drawn:
 
     @property
     def pinned(self) -> bool:
-        """Whether bytes are drawn into memory from which the device copies by itself."""
+        """Return whether bytes are drawn into memory from which the device copies by itself."""
         return self.device.type == "cuda"
 
     def ahead(self, step: int) -> tuple[int, Generator, list[Tensor]]:
@@ -286,7 +286,7 @@ class Launcher:
             self.graphs += 1
             return
         except RuntimeError as error:
-            first = _first(error, own, outer)
+            first = _root_error(error, own, outer)
         finally:
             self.host.closed = False
             own.clear()
@@ -295,7 +295,7 @@ class Launcher:
         try:
             if short_of_memory(first) and len(lr_R) > 1:
                 raise first
-            self.eager = f"recording failed: {_said(first)}"
+            self.eager = f"recording failed: {_first_line(first)}"
         finally:
             first = None
         # Earlier recordings are on the same stream, whose workspaces PyTorch drops with a broken one.
@@ -322,7 +322,7 @@ class Launcher:
         self.recorded.clear()
 
 
-def _first(
+def _root_error(
     error: BaseException, own: Sequence[BaseException], outer: BaseException | None = None
 ) -> BaseException:
     """Return the step's ``own`` error, or else the first one: ending a broken recording raises others on top.
@@ -336,6 +336,6 @@ def _first(
     return first
 
 
-def _said(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of an error."""
     return (str(error).splitlines() or [type(error).__name__])[0]

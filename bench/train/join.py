@@ -140,7 +140,7 @@ def scorer(
 
 @dataclass(frozen=True)
 class Checked:
-    """What a validation check scores lanes with.
+    """The parts of a validation check of lanes.
 
     ``base``: values of ``logits`` except those of the grid. ``shared``, ``varying``: as ``merged`` returns
     them. ``limit``: bytes of features in a slice, times replicas and lanes.

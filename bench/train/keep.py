@@ -1,4 +1,4 @@
-"""What is kept while parameters move: validation checks, each replica's best checkpoint, and when to stop.
+"""Keep the best checkpoint of each replica while parameters move, and decide when training stops.
 
 Legend: R replicas.
 """
@@ -70,7 +70,7 @@ class Track:
 
     @property
     def over(self) -> bool:
-        """Whether further steps change nothing that is kept."""
+        """Return whether further steps change nothing that is kept."""
         return self.best and self.keeper.over
 
     def check(self, step: int, accuracy_R: Tensor, gain_R: Tensor, loss_R: Tensor) -> None:
@@ -108,7 +108,7 @@ class Keeper:
 
     @property
     def over(self) -> bool:
-        """Whether no replica can improve any more."""
+        """Return whether no replica can improve any more."""
         return bool((self.stale >= self.patience).all())
 
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:

@@ -87,7 +87,7 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: i
     every = points({**recipe.grid, **recipe.static})
     if any(case.val is None for case in cases) and (len(every) > 1 or len(points(recipe.search)) > 1):
         raise AssertionError("without validation a recipe has one grid point and one search point")
-    tally, most = waves.Tally(), _slice(cases, sharers)
+    tally, most = waves.Tally(), _slice_bytes(cases, sharers)
     if recipe.optim:
         done = _trained(method, recipe, cases, tally, sharers, most)
     else:
@@ -98,7 +98,7 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: i
     ]
 
 
-def _slice(cases: Sequence[Case], sharers: int) -> int:
+def _slice_bytes(cases: Sequence[Case], sharers: int) -> int:
     """Return the bytes of features that are scored at once: one size for the whole fit."""
     devices = [case.val.y.device for case in cases if case.val]
     return slices.most(devices[0], waves.own_part(devices[0], sharers)) if devices else slices.PROCESSOR
@@ -139,12 +139,12 @@ def _chosen(
             "search_points": len(candidates) if recipe.search and len(candidates) > 1 else 0,
             "steps": sum(d.steps for d in ordered),
             "val_images": len(val.y) if val else 0,
-            **_split(tally, len(points(recipe.static))),
+            **_memory_entries(tally, len(points(recipe.static))),
         },
     )
 
 
-def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
+def _memory_entries(tally: waves.Tally, groups: int) -> dict[str, Any]:
     """Return how memory and the device split the groups; nothing if each was one wave of plain calls."""
     entries: dict[str, Any] = {}
     if tally.waves > groups:

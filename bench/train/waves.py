@@ -35,7 +35,10 @@ class Wave:
 
 @dataclass
 class Tally:
-    """How a group was trained: waves, halvings for lack of memory, recorded steps, why others were not."""
+    """The course of a group's training: waves, halvings for lack of memory, recorded steps.
+
+    ``eager``: why other steps were not recorded.
+    """
 
     waves: int = 0
     halvings: int = 0

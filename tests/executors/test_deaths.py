@@ -1,4 +1,4 @@
-"""A worker that dies costs the cell that it was at, after a second try alone, and nothing else."""
+"""A worker that dies costs the cell that it was doing, after a second try alone, and nothing else."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ def test_a_worker_that_never_begins_fails_its_cells(way: Any) -> None:
 
 
 def test_a_refusal_fails_the_portion_and_a_bug_or_a_full_disk_ends_the_run(way: Any) -> None:
-    two = way(lambda keys: [BenchError("cells are others by now")])
+    two = way(lambda keys: [BenchError("the keys of cells have changed")])
     two.submit([cell("a")], None)
-    assert done(two) == ([], {"a": "cells are others by now"})
+    assert done(two) == ([], {"a": "the keys of cells have changed"})
     two = way(lambda keys: [OSError(28, "No space left on device")])
     two.submit([cell("a")], None)
     with pytest.raises(OSError, match="No space left"):

@@ -1,4 +1,6 @@
-"""``--executor ray`` with a stand-in for Ray: the same records, also when an actor dies under its task."""
+"""``--executor ray`` with a stand-in for Ray: the records are the same, even if an actor dies under its
+task.
+"""
 
 from __future__ import annotations
 
@@ -296,7 +298,7 @@ def test_an_actor_notices_a_plugin_that_was_edited_between_tasks(
     words = ("--methods", "plain", "--plugin", plugin, "--seeds", "1,2", "--results", results)
     ended = bench("run", *words, "--executor", "ray")
     assert ended.exit_code == 1 and len(done) == 1
-    assert "a plugin or a dataset was changed during the run; run again" in ended.output
+    assert "a plugin or a dataset was changed during the run; run the same command again" in ended.output
     assert len(of_type(results, EvaluationRecord)) == 1 == len(of_type(results, Failure))
 
 
@@ -317,7 +319,7 @@ def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
     assert {actor.setup.device for actor in stand_in.actors} == {"cuda"}, (
         "the number counts GPUs that an actor does not see"
     )
-    assert done.output.count("--device cuda:1: what this process does itself") == 1
+    assert done.output.count("--device cuda:1 holds for this process alone") == 1
     # An error of the task itself reaches the user as it is, and the records of all its cells.
     assert (
         done.exit_code == 1

@@ -132,7 +132,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
         def do(self, keys: frozenset[str], *rest: Any) -> None:
             if "bad" in keys:
-                raise BenchError("cells are others by now")
+                raise BenchError("the keys of cells have changed")
 
     monkeypatch.setattr(node, "Worker", Worker)
     monkeypatch.setattr(node.scratch, "path", lambda: tmp_path / "folder")

@@ -1,4 +1,4 @@
-"""A cell that fails says which stage it failed in and why, costs only itself, and is tried again."""
+"""A cell that fails names its stage, its error and its record, costs only itself, and is tried again."""
 
 from __future__ import annotations
 
