@@ -101,7 +101,7 @@ def run(
         progress(ended, done, outcome.cells)
 
     def failed(t: Todo, error: Exception) -> None:
-        say(Ended(t.fit.key, desk.recorder.failure(t, error)))
+        say(Ended(t.fit.key, desk.recorder.failure(t, error), failed=True))
 
     def hear(part: Done) -> None:
         outcome.add(part.outcome)

@@ -83,7 +83,7 @@ class Desk:
         if self.waiting.full():
             self.evaluate()
         self._begin((t,))
-        began = time.perf_counter()
+        began, failures = time.perf_counter(), len(self.outcome.failures)
         try:
             with self.session.threads(t.fit.backbone):
                 said = self._fit_and_evaluate(t)
@@ -92,7 +92,7 @@ class Desk:
         self.states.release(t)
         spent = time.perf_counter() - began if self.warm else None
         self.warm, self.at = True, ()
-        return Ended(t.fit.key, said, spent)
+        return Ended(t.fit.key, said, spent, failed=len(self.outcome.failures) > failures)
 
     def evaluate(self) -> None:
         """Make the evaluations that wait for one pass over their test images."""

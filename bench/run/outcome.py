@@ -24,12 +24,14 @@ class Ended:
     """A cell that is done or has failed: its fit key, what to say of it, and the seconds that it took.
 
     ``seconds`` is None if it says nothing about the next cells. That is so for a cell that never began, and
-    for the first cell of a process, which pays for what is loaded then.
+    for the first cell of a process, which pays for what is loaded then. ``failed``: whether the cell, or an
+    evaluation of it, failed.
     """
 
     key: str
     said: str
     seconds: float | None = None
+    failed: bool = False
 
 
 Watch = Callable[[Now], None]
