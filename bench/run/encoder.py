@@ -142,7 +142,7 @@ class Encoder:
             for one in list(bad.values())[:_NAMED]:
                 self.session.report(f"{dataset.name}: {one}")
             self.session.report(
-                f"{dataset.name}: {len(bad)} images cannot be read so far; "
+                f"{len(bad)} images of {dataset.name} cannot be read so far; "
                 "`bench data verify` finds damaged images before a run"
             )
             return count, bad
