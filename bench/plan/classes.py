@@ -1,6 +1,6 @@
-"""Checks of a dataset's classes in the plan: do their texts differ, and has each a training image?
+"""Check a dataset's classes in the plan: their texts differ and each has an image.
 
-No image is opened and no text encoded for them. No torch.
+No image is opened and no text encoded for the checks. No torch.
 """
 
 from __future__ import annotations

@@ -96,9 +96,7 @@ class CudaCapturer:
             try:
                 with (
                     torch.cuda.graph(graph, pool=pool, stream=self.side, capture_error_mode="thread_local"),
-                    _sync_mode(
-                        "error"
-                    ),  # raises before the device's own error, which would break the recording
+                    _sync_mode("error"),  # an error before the device's own one leaves the recording whole
                 ):
                     loss_R = step()
             except BaseException:

@@ -185,9 +185,10 @@ def resident(pools: Mapping[str, Pool], device: torch.device) -> bool:
 def gradients(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> tuple[Tensor, Params]:
-    """Return the replicas' first losses (R,) and their combined gradients (R, ...); use pieces if asked.
+    """Return the replicas' first losses (R,) and their combined gradients (R, ...).
 
-    Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
+    A batch larger than ``method.micro`` goes through in pieces. Each replica's loss depends on its own
+    tensors only, so the gradient of the sum is the gradient of each.
     """
     loss_R: Tensor | None = None
     grads: dict[str, Params] = {}

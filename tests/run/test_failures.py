@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from bench import registry
+from bench.cli.codes import Code
+from bench.cli.plan_view import show_outcome
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, UnreadableImage
+from bench.plan.cells import Plan
 from bench.records.types import EvaluationRecord, Failure
 from bench.run import stages
+from bench.run.outcome import Failed, Outcome
 from bench.run.session import Session
 from tests.run.conftest import (
     COUNTS,
@@ -305,3 +309,11 @@ def test_a_diverged_fit_says_so(bench: Bench, tmp_path: Path) -> None:
     assert done.exit_code == 1
     (failure,) = of_type(tmp_path / "r", Failure)
     assert "diverged" in failure.error and failure.stage == "fit", failure.error
+
+
+def test_failures_beyond_the_first_ones_name_their_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [Failed(f"safe {i}", "wrong", Path(f"r/{'a' if i < 12 else 'b'}/{i}.json")) for i in range(14)]
+    assert show_outcome(Outcome(cells=14, failures=failed), set(), Plan([], [])) == Code.FAILED
+    said = capsys.readouterr().err
+    assert named_records(said) == sorted(str(f.record) for f in failed[:12])
+    assert "and 2 more failed; their records are in r/b\n" in said
