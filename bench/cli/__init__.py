@@ -1,7 +1,11 @@
-"""The command line: one file per verb, thin; torch is imported only inside a verb.
+"""This room is the command line: it reads options, calls the other rooms and prints what they return.
 
-``main`` is the one place where errors become messages. What a user can mend is one line that names the mend
-and exit code 2 (docs/exit-codes.md has all codes); anything else is a bug and shows its traceback.
+Each verb has a thin file of its own. The room may import every other one, and no other room imports it. A
+verb imports what it needs inside its function, so that ``bench --help`` never loads torch.
+
+``main`` is the only place where errors become messages. For what a user can mend, it prints one line that
+names the mend and exits with code 2 (docs/exit-codes.md has all codes). Any other error is a bug: its
+traceback is shown.
 """
 
 from __future__ import annotations
@@ -32,12 +36,12 @@ _MENDS = {
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
     errno.EIO: "check the disk, or name another place (--results, --cache, --out)",
 }
-_LEAVE = 10.0  # seconds that the interpreter gets for its end
+_LEAVE = 10.0  # seconds that the interpreter gets to end
 _ELSE = "mend that, or name another place (--results, --cache, --out)"
 
 
 def main() -> None:
-    """Entry point of the command ``bench``: runs it and exits with its code."""
+    """Run the command ``bench`` and exit with its code."""
     streams.prepare()
     signals.heed()
     try:
@@ -51,25 +55,28 @@ def main() -> None:
                 code = Code.UNREAD
             elif message := _message(error):
                 code = _say(message, Code.REFUSED)
-                if out_of_memory(error):  # what libraries do at the end may lack memory too: all is said
+                if out_of_memory(error):  # cleaning up may fail for want of memory too, which needs no word
                     sys.unraisablehook = lambda _: None
             else:
                 raise
     finally:
         streams.silence()
         signals.let_go()
-    _no_longer_than(_LEAVE, code)
+    _limit_end(_LEAVE, code)
     sys.exit(code)
 
 
-def _no_longer_than(seconds: float, code: Code | int) -> None:
-    """Let the interpreter's end last no longer: it would wait for ever for a thread that a plugin left."""
+def _limit_end(seconds: float, code: Code | int) -> None:
+    """Limit the time that the interpreter takes to end.
+
+    Without the limit it would wait for ever for a thread that a plugin began and does not end.
+    """
     main = threading.main_thread()
 
     def leave() -> None:
-        main.join()  # the interpreter is at its end now, and waits for the others
+        main.join()  # from here on, the interpreter waits for the other threads
         time.sleep(seconds)
-        _say("a thread that a plugin or a library has begun does not end, and is left behind", Code.GOOD)
+        _say("a thread of a plugin or a library does not end; bench ends without it", Code.GOOD)
         streams.leave(code)
 
     if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
@@ -77,11 +84,20 @@ def _no_longer_than(seconds: float, code: Code | int) -> None:
 
 
 def _run() -> int:
-    """Run the command; its exit code. Typer ends the process for everything: what it hid is raised again."""
-    from bench.cli.app import app
+    """Run the command and return its exit code.
 
+    Typer turns Ctrl-C and a closed pipe into an exit; here they are raised again. While a shell completes an
+    unfinished command (Tab), nothing is printed or raised that is no completion.
+    """
+    completes = "_BENCH_COMPLETE" in os.environ
     try:
-        app()
+        from bench.cli.app import app
+
+        app(prog_name="bench")
+    except Exception:
+        if completes:
+            return Code.GOOD
+        raise
     except SystemExit as end:
         for hidden in _hidden(end):
             if isinstance(hidden, KeyboardInterrupt | BrokenPipeError):
@@ -91,7 +107,7 @@ def _run() -> int:
 
 
 def _hidden(end: SystemExit) -> Iterator[BaseException]:
-    """The errors that an exit was made of: the one that it came while handling, and that one's causes."""
+    """Yield the errors that led to an exit: the one that was being handled, then its causes."""
     error = end.__context__
     while error is not None:
         yield error
@@ -99,15 +115,16 @@ def _hidden(end: SystemExit) -> Iterator[BaseException]:
 
 
 def _say(line: str, code: Code) -> Code:
+    """Print a line to standard error and return ``code``."""
     from bench.cli import say
 
-    with suppress(OSError):  # standard error is full or gone: the code says it alone
+    with suppress(OSError):  # where standard error is full or gone, the code must do
         say.secho(f"bench: {line}", fg="red", err=True)
     return code
 
 
 def _message(error: Exception) -> str:
-    """What the user is told of an error, empty where it is none that a user can mend."""
+    """Return the line that tells the user of an error; empty for an error that a user cannot mend."""
     if isinstance(error, BenchError):
         return str(error)
     if line := out_of_memory(error):
@@ -125,9 +142,10 @@ def _message(error: Exception) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    """What the user is told where the system refused a file of theirs, or where it has no more to give.
+    """Return the line for an error of the operating system; empty if it is a bug of the program.
 
-    The latter may name no file. Otherwise no file, or one of the program itself, means a bug.
+    An error about a file of the user, or about a full disk or the like, is the user's to mend. Any other
+    error without a file, or about a file of the program itself, is a bug.
     """
     reason = (error.strerror or str(error)).lower()
     if not isinstance(error.filename, str | bytes):

@@ -1,6 +1,8 @@
-"""The Typer application: verbs and sub-commands put together."""
+"""Put the verbs and their sub-verbs together into one Typer application, with examples for each help."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -16,7 +18,6 @@ from bench.cli.explain import app as explain
 from bench.cli.listing import app as listing
 from bench.cli.merge import merge
 from bench.cli.new import app as new
-from bench.cli.once import Once
 from bench.cli.options import examples
 from bench.cli.pack import pack
 from bench.cli.plot import plot
@@ -24,20 +25,72 @@ from bench.cli.records import records
 from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.table import table
+from bench.cli.usage import Verbs
+from bench.cli.version import version
 from bench.cli.weights import app as weights
 
 app = typer.Typer(
     name="bench",
-    cls=Once,
-    help="Few-shot CLIP adaptation: every method under one leak-free protocol.",
+    cls=Verbs,
+    help="Measure few-shot adaptation of CLIP: every method under one protocol that leaks no test data.",
+    epilog=examples(
+        "bench run --methods zero-shot,tip-adapter --datasets digits",
+        "bench table",
+        "bench compare tip-adapter zero-shot",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run)
-app.command("table")(table)
-app.command("compare")(compare)
-app.command("pack")(pack)
-app.command("convert")(convert)
+
+
+@app.callback()
+def bench(
+    asked: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=version,
+            is_eager=True,
+            help="Print the versions of bench, Python and torch, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""
+
+
+app.command(
+    "run",
+    epilog=examples(
+        "bench run",
+        "bench run --methods zero-shot,safe --datasets digits,emoji --shots 1,16",
+        "bench run --datasets ./photos --methods zero-shot,tip-adapter --shots 8",
+        "bench run --methods safe --set safe.lr=0.001 --sweep safe.beta=0:1:0.25",
+        "bench run --methods zero-shot --dry-run --why",
+    ),
+)(run)
+app.command(
+    "table",
+    epilog=examples(
+        "bench table",
+        "bench table --methods zero-shot,safe --shots 16",
+        "bench table 2",
+        "bench table --results results --format latex --out table.tex",
+    ),
+)(table)
+app.command(
+    "compare",
+    epilog=examples(
+        "bench compare safe tip-adapter-f",
+        "bench compare safe:beta=0.5 safe --datasets emoji --shots 16",
+        "bench compare zero-shot@hand zero-shot@vanilla --out compare.md",
+    ),
+)(compare)
+app.command(
+    "pack",
+    epilog=examples("bench pack --out packed", "bench table --results packed"),
+)(pack)
+app.command("convert", epilog=examples("bench convert --results results"))(convert)
 app.command(
     "merge",
     epilog=examples(
@@ -47,10 +100,30 @@ app.command(
 app.command("records", epilog=examples("bench records --verbose", "bench records --remove stale,orphaned"))(
     records
 )
-app.command("plot")(plot)
-app.command("report")(report)
-app.command("check")(check)
-app.command("check-method")(check_method)
+app.command(
+    "plot",
+    epilog=examples(
+        "bench plot",
+        "bench plot cd --out ranks.svg",
+        "bench plot sweep --setting safe.beta --methods safe",
+    ),
+)(plot)
+app.command(
+    "report",
+    epilog=examples("bench report", "bench report --results results --out report.html"),
+)(report)
+app.command(
+    "check",
+    epilog=examples(
+        "bench check --rerun",
+        "bench check --methods safe --datasets digits",
+        "bench check --update --baseline mine.json",
+    ),
+)(check)
+app.command(
+    "check-method",
+    epilog=examples("bench check-method tip-adapter", "bench check-method my_probe.py"),
+)(check_method)
 app.add_typer(listing, name="list")
 app.add_typer(data, name="data")
 app.add_typer(explain, name="explain")

@@ -1,4 +1,4 @@
-"""What `bench run` refuses before any work: options that name nothing, or that the run would not heed."""
+"""Refuse options of ``bench run`` before any work: those that name nothing, or that the run would not use."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def check(
     why: bool,
     dry_run: bool,
 ) -> None:
-    """Raises BenchError for a value that no run can have, or that this one would not look at.
+    """Raise BenchError for a value that no run can have, or for an option that this run would not use.
 
-    ``lists``: comma-separated options by their flag. Loads torch only where a GPU is named.
+    ``lists``: the values of comma-separated options, by flag. torch is loaded only if a GPU is named.
     """
     from bench.run import devices
 
@@ -57,10 +57,10 @@ def check(
 
 
 def places(results: Path, cache: Path | None, executor: str, reads: bool) -> None:
-    """Raises BenchError for a results folder or a feature store that cannot be there or be written.
+    """Raise BenchError if the results folder or the feature store cannot be written; leave nothing behind.
 
-    ``reads``: those that are there need not be writable, as for a dry run. Where Ray's workers encode, the
-    store is theirs. Leaves nothing there.
+    ``reads``: a folder that exists need not be writable, as for a dry run. With Ray, the store lies on the
+    workers' machines, so it is not checked here.
     """
     from bench.features.store import default_root
 
@@ -70,7 +70,7 @@ def places(results: Path, cache: Path | None, executor: str, reads: bool) -> Non
 
 
 def one_tower(backbones: Sequence[str], executor: str) -> None:
-    """Raises BenchError where ``--precision auto`` has no one answer: it measures a tower on this machine."""
+    """Raise BenchError if ``--precision auto``, which measures one tower here, has no single answer."""
     mend = "name a precision: fp32, fp16 or bf16"
     if len(set(backbones)) > 1:
         raise BenchError(f"--precision auto chooses for one backbone, not for {', '.join(backbones)}: {mend}")
@@ -79,10 +79,10 @@ def one_tower(backbones: Sequence[str], executor: str) -> None:
 
 
 def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Iterable[str]) -> None:
-    """Raises BenchError for ``--set`` or ``--sweep`` of a method that the run never fits.
+    """Raise BenchError for ``--set`` or ``--sweep`` of a method that the run never fits.
 
-    ``set_`` and ``sweep``: the options as they were written. What a method or a prompt set of the run builds
-    on is fitted too; a sweep acts on the methods that were asked for alone.
+    ``set_`` and ``sweep``: the options as the user wrote them. ``--set`` may also name a method that a method
+    or a prompt set of the run builds on, because that is fitted too. A sweep must name a requested method.
     """
     asked = dict.fromkeys(registry.get(name).name for name in request.methods)
     read = _with_dependencies(asked, request, registry)
@@ -97,7 +97,7 @@ def heeded(request: Request, registry: Registry, set_: Iterable[str], sweep: Ite
 
 
 def plugins(request: Request, registry: Registry, files: Iterable[Path]) -> None:
-    """Raises BenchError for a plugin of which the run uses no method."""
+    """Raise BenchError for a plugin file none of whose methods the run uses."""
     asked = [registry.get(name).name for name in request.methods]
     read = _with_dependencies(asked, request, registry)
     for file in files:
@@ -110,7 +110,7 @@ def plugins(request: Request, registry: Registry, files: Iterable[Path]) -> None
 
 
 def _with_dependencies(asked: Iterable[str], request: Request, registry: Registry) -> list[str]:
-    """The methods that are fitted when these are asked for, by name."""
+    """Return the names of the methods that are fitted when these are requested."""
     from bench.prompts import TUNERS
 
     found: dict[str, None] = {}

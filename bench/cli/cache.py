@@ -1,4 +1,4 @@
-"""`bench cache`: what the feature store holds, and making room."""
+"""``bench cache``: list the stored features, and delete some to make room."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import typer
 
 from bench.cli import say
 from bench.cli.codes import Code
+from bench.cli.options import examples
 from bench.errors import BenchError
 from bench.names import quoted
 
-app = typer.Typer(help="List or clear stored features.", no_args_is_help=True)
+app = typer.Typer(
+    help="List stored image features, or delete some to make room.",
+    no_args_is_help=True,
+    epilog=examples("bench cache list", "bench cache clear '*_dense_*'"),
+)
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache", help="Folder of the store (default: $BENCH_CACHE, else the user's cache)."),
+    typer.Option("--cache", help="Folder of stored features (default: $BENCH_CACHE, else the user's cache)."),
 ]
 
 
-@app.command("list")
+@app.command("list", epilog=examples("bench cache list", "bench cache list --verify --format json"))
 def list_(
     cache: CacheDir = None,
-    format: Annotated[str, typer.Option(help="'text' or 'json'.")] = "text",
+    format: Annotated[str, typer.Option(help="Format: text or json.")] = "text",
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything and delete what is damaged first.")
+        bool, typer.Option("--verify", help="First read every stored feature, and delete what is damaged.")
     ] = False,
 ) -> None:
-    """List the stored feature sets: what, how many images, how large."""
+    """List the stored feature sets: their names, numbers of images and sizes on disk."""
     if format not in ("text", "json"):
         raise BenchError(f"--format {format} is not known: write 'text' or 'json'")
     from bench.features.store import FeatureStore
@@ -56,15 +61,18 @@ def list_(
     )
 
 
-@app.command()
+@app.command(epilog=examples("bench cache clear", "bench cache clear '*_dense_*' --yes"))
 def clear(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern of the names that `list` prints.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(help="Shell pattern of the names that `bench cache list` prints, as in '*_dense_*'."),
+    ] = "*",
     cache: CacheDir = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete all stored features or those matching PATTERN (like '*_dense_*'); they can be encoded again.
+    """Delete the stored features that match a pattern; without one, all of them.
 
-    What a running command uses is left alone.
+    `bench run` encodes them again when it needs them. Features that a running command uses stay.
     """
     from bench.features.store import FeatureStore
 
@@ -75,7 +83,7 @@ def clear(
         return
     if not yes:
         total = _size(sum(stored.bytes for stored in sets))
-        if not _agreed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
+        if not _confirmed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
             say.echo("nothing was deleted")
             return
     cleared = store.clear(pattern)
@@ -93,12 +101,15 @@ def clear(
         raise typer.Exit(Code.INCOMPLETE)
 
 
-def _agreed(question: str) -> bool:
-    """What the user answers. Raises BenchError where nobody is there to answer."""
+def _confirmed(question: str) -> bool:
+    """Ask the user for confirmation and return whether the answer is yes.
+
+    Raises BenchError if nobody answers, as where standard input is no terminal.
+    """
     try:
         return typer.confirm(question)
     except typer.Abort as error:
-        raise BenchError("no answer; --yes deletes without asking") from error
+        raise BenchError("nobody answered; add --yes to delete without asking") from error
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""``bench check``: have the methods got worse than a baseline?"""
+"""``bench check``: compare predictions with a baseline, to see whether a method got worse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.codes import Code, first
 
 if TYPE_CHECKING:
@@ -22,52 +22,101 @@ BASELINE = Path("results/baselines/pocket.json")
 
 
 def check(
-    baseline: Annotated[Path, typer.Option(help="JSON file of predictions to compare with.")] = BASELINE,
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
-        "results"
-    ),
+    baseline: Annotated[
+        Path, typer.Option(help="JSON file with the predictions to compare with.")
+    ] = BASELINE,
+    results: Annotated[
+        Path, typer.Option(help="Folder that `bench run` or `bench pack` wrote; its records are checked.")
+    ] = Path("results"),
     rerun: Annotated[
-        bool, typer.Option("--rerun", help="Run the baseline's cells now instead of reading records.")
+        bool, typer.Option("--rerun", help="Run the baseline's cells now, instead of reading records.")
     ] = False,
     keep: Annotated[
-        Path | None, typer.Option(help="With --rerun: leave the new records in this empty folder.")
+        Path | None, typer.Option(help="With --rerun: keep the new records in this folder, which is empty.")
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Write the baseline: its cells, or those chosen below.")
+        bool,
+        typer.Option(
+            "--update",
+            help="Write the baseline instead of checking: with the cells that it has, or with those that "
+            "--methods, --datasets, --shots and --seeds choose.",
+        ),
     ] = False,
-    methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these; your own by name or path.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Only these.")] = None,
-    margin: Annotated[float, typer.Option(help="Largest accuracy drop to accept, in points.", min=0)] = 1.0,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Check only these methods, as in safe,gda.", autocompletion=complete.methods),
+    ] = None,
+    datasets: Annotated[
+        str | None,
+        typer.Option(
+            help="Check only these datasets, as in digits,emoji; your own by name or path.",
+            autocompletion=complete.datasets,
+        ),
+    ] = None,
+    shots: Annotated[
+        str | None, typer.Option(help="Check only these numbers of images per class, as in 1,16.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Check only these seeds, as in 1,2.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="Largest drop of accuracy to accept, in percentage points.", min=0)
+    ] = 1.0,
     agreement: Annotated[
-        float, typer.Option(help="Least agreement on the same kind of machine, in %.", min=0, max=100)
+        float,
+        typer.Option(
+            help="Least share of equal predictions on the same kind of machine, in %.", min=0, max=100
+        ),
     ] = 99.5,
-    rule: Annotated[str, typer.Option(help="auto, or agreement or accuracy on every machine.")] = "auto",
-    slower: Annotated[float, typer.Option(help="Speed ratio from which to warn.", min=1)] = 1.5,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="What must hold: agreement of predictions, accuracy, or auto: agreement on the same kind of "
+            "machine and accuracy elsewhere."
+        ),
+    ] = "auto",
+    slower: Annotated[
+        float, typer.Option(help="Warn if a method takes this many times as long as in the baseline.", min=1)
+    ] = 1.5,
     strict_speed: Annotated[
-        bool, typer.Option("--strict-speed", help="Fail where it would warn of speed.")
+        bool, typer.Option("--strict-speed", help="Fail where --slower would warn. Needs --rerun.")
     ] = False,
     format: Annotated[
-        str, typer.Option(help="text, json, or github (job summary and annotations).")
+        str, typer.Option(help="Format: text, json, or github (job summary and annotations).")
     ] = "text",
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="With --rerun: a Python file with a method.")
+        list[Path] | None,
+        typer.Option(
+            help="With --rerun: Python file with a method of your own. Give the option again to load more."
+        ),
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(envvar="BENCH_DATA", help="With --rerun: folder of the datasets.")
+        Path | None,
+        typer.Option(envvar="BENCH_DATA", help="With --rerun: folder that holds the datasets' folders."),
     ] = None,
-    prompt_dir: Annotated[Path | None, typer.Option(help="With --rerun: folder of sentence files.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="With --rerun: feature store.")] = None,
-    device: Annotated[str, typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.")] = "auto",
+    prompt_dir: Annotated[
+        Path | None, typer.Option(help="With --rerun: folder of CuPL or CaFo sentence files.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --rerun: folder of stored features (default: $BENCH_CACHE, else the user's cache)."
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(help="With --rerun: auto, cpu, cuda or cuda:N.", autocompletion=complete.devices),
+    ] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="Of the new cells: fp32, fp16 or bf16 (default: the baseline's).")
+        str | None,
+        typer.Option(
+            help="Precision of the image tower in the checked cells: fp32, fp16 or bf16 (default: the "
+            "baseline's)."
+        ),
     ] = None,
 ) -> None:
-    """Compare predictions with a baseline.
+    """Compare predictions with a baseline, to see whether a method got worse.
 
-    Exit 0 if they hold, 1 if a method got worse, 4 if the images cannot tell, 5 if predictions changed and
-    the accuracy held.
+    The exit code is 0 if all methods hold, 1 if one got worse, 4 if there are too few images to tell, and 5
+    if predictions changed but the accuracy held.
     """
     from bench.cli.options import names, numbers, recorded, writable, writable_folder
     from bench.cli.rerun import Where
@@ -99,7 +148,7 @@ def check(
     def chosen(known: Iterable[str]) -> dict[str, Sequence[Any]]:
         return {**picked, "dataset": tuple(recorded(datasets, set(known)))}
 
-    # Cells that are chosen now need no earlier baseline: it is replaced.
+    # An update with cells of the user's choice replaces the baseline, so it reads no earlier one.
     anew = update and not rerun and (any(picked.values()) or bool(datasets) or not baseline.is_file())
     old = None
     if not anew:
@@ -131,31 +180,36 @@ def check(
 
 
 def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
-    """Raises BenchError for options, by flag, that only a rerun looks at; None: not given."""
+    """Raise BenchError if options that only a rerun reads are given without --rerun.
+
+    ``given``: the options' values by flag; None for an option that was not given.
+    """
     from bench.errors import BenchError
 
     if lone := [flag for flag, value in given.items() if value and not rerun]:
-        raise BenchError(f"{' and '.join(lone)}: heeded with --rerun alone; add it, or leave {lone[0]} out")
+        raise BenchError(f"{' and '.join(lone)}: read with --rerun alone; add it, or leave {lone[0]} out")
 
 
 def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
-    """Run a baseline's cells into an empty folder; this machine's speed meanwhile, in seconds."""
+    """Run a baseline's cells into an empty folder.
+
+    Return the seconds of a fixed piece of work, which say how fast this machine was meanwhile.
+    Raises BenchError if the folder holds records.
+    """
     from bench.cli.rerun import rerun
     from bench.errors import BenchError
     from bench.registry import with_plugins
     from bench.report.gate.check import calibrate
 
     if any((where.results / "runs").glob("*")):
-        raise BenchError(
-            f"--keep {where.results}: there are records, and a rerun must not find any; name an empty folder"
-        )
+        raise BenchError(f"--keep {where.results}: the folder holds records, and a rerun needs an empty one")
     before = calibrate()
     rerun(old.kept, with_plugins(plugins), where, lambda line: say.echo(line, err=True))
     return (before + calibrate()) / 2
 
 
 def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
-    """Write a baseline and say what is in it."""
+    """Write a baseline and print what is in it."""
     from bench.report.gate import baseline as baselines
 
     baselines.save(file, baselines.Baseline(tuple(kept), calibration))
@@ -163,15 +217,15 @@ def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
 
 
 def _code(verdict: Verdict, strict_speed: bool) -> Code:
-    """The exit code that a verdict means."""
+    """Return the exit code of a verdict."""
     codes = {"held": Code.GOOD, "worse": Code.FAILED, "undecided": Code.UNDECIDED, "changed": Code.CHANGED}
     return Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding]
 
 
 def _tell(verdict: Verdict, format: str, strict_speed: bool) -> None:
-    """Print the verdict; for GitHub also annotations, and the summary in the file that the runner names.
+    """Print the verdict; for GitHub print annotations too, and append the summary to the runner's file.
 
-    The summary comes last, for its file may refuse.
+    The summary is written last, because writing its file may fail.
     """
     from bench.report.gate import view
 

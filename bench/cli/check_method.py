@@ -1,4 +1,4 @@
-"""``bench check-method``: whether a method keeps the contract."""
+"""``bench check-method``: check that a method keeps the contract of methods."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
+from bench.cli.codes import Code
 
 
 def check_method(
-    target: Annotated[str, typer.Argument(help="A method's name, or a Python file with methods.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A method's name, as in safe, or a Python file with methods, as in my_probe.py.",
+            autocompletion=complete.method,
+        ),
+    ],
 ) -> None:
-    """Run the contract of methods on one: shapes, purity, replicas, leaks, saved states, small tasks."""
+    """Check that a method keeps the contract that all methods share.
+
+    The rules are about shapes, purity, replicas, leaks, saved states and small tasks. A rule that is broken
+    is printed with what went wrong.
+    """
     from bench.contract import checks
     from bench.contract.lab import open_lab
     from bench.names import canonical
@@ -30,4 +41,4 @@ def check_method(
                 else:
                     say.echo(f"  ok   {line}")
     say.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
-    raise typer.Exit(1 if bad else 0)
+    raise typer.Exit(Code.FAILED if bad else Code.GOOD)

@@ -1,4 +1,4 @@
-"""What the command's exit codes mean: docs/exit-codes.md says it verb by verb."""
+"""This module defines the exit codes of the command; docs/exit-codes.md lists them verb by verb."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """Exit codes. Where several would fit, ``first`` has the one that counts."""
+    """The exit codes. Where several fit, ``first`` returns the one that counts."""
 
     GOOD = 0
     FAILED = 1  # something failed or got worse
-    REFUSED = 2  # what was asked for cannot be done, or not here; what was finished before is kept
-    INCOMPLETE = 3  # the same command again goes on
-    UNDECIDED = 4
-    CHANGED = 5
-    INTERRUPTED = 130  # as a shell says of Ctrl-C
-    UNREAD = 141  # as a shell says of a command whose reader has gone
+    REFUSED = 2  # what the user asked for cannot be done here; finished work is kept
+    INCOMPLETE = 3  # something is left; the same command goes on
+    UNDECIDED = 4  # there are too few images to tell
+    CHANGED = 5  # predictions changed, the accuracy did not
+    INTERRUPTED = 130  # what shells report after Ctrl-C
+    UNREAD = 141  # what shells report of a command whose reader has gone, as `head` does
 
 
-# What needs a person comes before what the same command mends.
+# Codes that need a person come before those that the same command mends.
 ORDER = (Code.FAILED, Code.UNDECIDED, Code.CHANGED, Code.INCOMPLETE, Code.GOOD)
 
 
 def first(*codes: Code) -> Code:
-    """The one of several codes that a command ends with."""
+    """Return the code that a command exits with when several fit."""
     return min(codes, key=ORDER.index)

@@ -1,4 +1,4 @@
-"""``bench compare A B``: two methods on the same images and seeds."""
+"""``bench compare A B``: compare two methods on the same images and seeds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
-from bench.cli.options import Folders
-from bench.names import RECIPE
+from bench.cli import complete, options, say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,35 +19,57 @@ if TYPE_CHECKING:
 
 def compare(
     first: Annotated[
-        str, typer.Argument(help="A method; NAME:key=value for a variant, NAME@PROMPTS for a prompt set.")
+        str,
+        typer.Argument(
+            help="A method, as in safe. safe:beta=0.5 means the rows with that setting, and safe@hand those "
+            "of one prompt set.",
+            autocompletion=complete.method,
+        ),
     ],
-    second: Annotated[str, typer.Argument(help="The method to compare it with.")],
-    results: Folders = None,
+    second: Annotated[
+        str,
+        typer.Argument(
+            help="The method to compare it with, written in the same way.", autocompletion=complete.method
+        ),
+    ],
+    results: options.Folders = None,
     datasets: Annotated[
-        str | None, typer.Option(help="Only these; your own by name or path (for --images: by path).")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Prompt set of both methods.")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help=f"Protocol of both methods (default: {RECIPE}).")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    format: Annotated[
         str | None,
-        typer.Option(help="console, md, latex, csv, html or json (default: as --out ends, else console)."),
+        typer.Option(
+            help="Compare on these datasets alone, as in digits,emoji; your own by name or path (by path for "
+            "--images).",
+            autocompletion=complete.datasets,
+        ),
     ] = None,
+    shots: options.ShotNumbers = None,
+    backbone: options.Backbone = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompt set of both methods, as in hand.", autocompletion=complete.prompts),
+    ] = None,
+    protocol: options.OneProtocol = None,
+    preset: options.OnePreset = None,
+    format: options.TableFormat = None,
     images: Annotated[
-        Path | None, typer.Option(help="Write contact sheets of the images that flipped to this folder.")
+        Path | None,
+        typer.Option(
+            help="Also write contact sheets (PNG) into this folder: the images that only one of the two gets "
+            "right."
+        ),
     ] = None,
-    most: Annotated[int, typer.Option(help="Images of each kind on a contact sheet.")] = 16,
+    most: Annotated[
+        int, typer.Option(help="With --images: how many images of each kind a sheet shows.")
+    ] = 16,
     data_root: Annotated[
-        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets, for --images.")
+        Path | None,
+        typer.Option(envvar="BENCH_DATA", help="With --images: folder that holds the datasets' folders."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
+    out: options.TableFile = None,
 ) -> None:
-    """Say which of two methods is better, by how much, and how sure that is."""
-    from bench.cli.options import complete, folders, numbers, recorded, records, writable_folder
+    """Say which of two methods is better, by how much, and how sure that is.
+
+    Both are compared on the same images and seeds.
+    """
     from bench.cli.show import form_of, show
     from bench.files import write_bytes
     from bench.report import compare as comparing
@@ -57,15 +77,15 @@ def compare(
 
     form = form_of(format, out)
     if images is not None:
-        writable_folder(images, "--images")
-    frame = records(results)
-    where = recorded(datasets, set(frame["target"]))
+        options.writable_folder(images, "--images")
+    frame = options.records(results)
+    where = options.recorded(datasets, set(frame["target"]))
     comparison = comparing.compare(
         frame,
         first,
         second,
         datasets=tuple(where),
-        shots=numbers(shots, "--shots"),
+        shots=options.numbers(shots, "--shots"),
         backbone=backbone,
         prompts=prompts,
         protocol=protocol,
@@ -76,25 +96,25 @@ def compare(
         for pair in comparison.pairs:
             name = safe(pair.dataset)
             path = images / f"{name}-{pair.shots}-shots.png"
-            dataset = catalog_find(where.get(name, name), data_root, folders(results)[0])
+            dataset = catalog_find(where.get(name, name), data_root, options.folders(results)[0])
             write_bytes(path, encoded(contact_sheet(pair, comparison, dataset, most)))
             say.echo(f"wrote {path}", err=True)
-    complete(frame)
+    options.complete(frame)
 
 
 def safe(name: str) -> str:
-    """A dataset's name as a record says it. Raises BenchError for one that leads to another folder."""
+    """Return a recorded dataset's name for use in a path. Raises BenchError if it leads to another folder."""
     from bench.data.imagefile import escapes
     from bench.errors import BenchError
     from bench.names import shown
 
     if escapes(name) or "/" in name or "\\" in name:
-        raise BenchError(f"a record is of a dataset '{shown(name)}', which is no name; take that record away")
+        raise BenchError(f"a record is of a dataset '{shown(name)}', which is a path: delete that record")
     return name
 
 
 def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
-    """The dataset with its images as they are now; whether they are those of the records, its digest says."""
+    """Return the dataset with its images as they are now; its digest tells whether the records used these."""
     from bench.data import catalog, seen
     from bench.features.store import default_root
 
@@ -103,9 +123,9 @@ def catalog_find(name: str, data_root: Path | None, results: Path) -> Dataset:
 
 
 def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: int) -> Image.Image:
-    """The images of one cell that only one of the two gets right, with what each said.
+    """Draw the images of one cell that only one of the two methods gets right, with both predictions.
 
-    Raises BenchError where the dataset is not as it was when the records were made.
+    ``most``: images of each kind. Raises BenchError if the dataset changed since the records were made.
     """
     from bench.errors import BenchError
     from bench.records import store
@@ -116,7 +136,7 @@ def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: in
     recorded = store.read(Path(pair.paths[0][0]))
     if not isinstance(recorded, EvaluationRecord) or recorded.parts.target != dataset.digest:
         raise BenchError(
-            f"{pair.dataset}: its images are not those of the records any more; run the cells again"
+            f"{pair.dataset}: its images changed since the records were made; run the cells again"
         )
     said = [[store.predictions(Path(path), ("top1",))["top1"] for path in side] for side in pair.paths]
 

@@ -1,4 +1,4 @@
-"""``bench convert``: records of an older schema, brought over without a fit."""
+"""``bench convert``: bring records of an older schema to today's, without a fit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from bench.cli import say
 
 
 def convert(
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to, or a packed one.")] = Path(
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` or `bench pack` wrote.")] = Path(
         "results"
     ),
 ) -> None:
-    """Bring the records of an older version of the program over; nothing is run again."""
+    """Bring records of an older version of the program to today's form.
+
+    Nothing is run again, and no number changes.
+    """
     from bench.records.upgrade import upgrade
 
     done = upgrade(results)

@@ -1,4 +1,4 @@
-"""``bench data``: the images on this machine, and the few-shot sets drawn from them."""
+"""``bench data``: look at the images on this machine, and at the few-shot sets drawn from them."""
 
 from __future__ import annotations
 
@@ -10,46 +10,71 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
+from bench.cli.options import examples
 
 app = typer.Typer(
-    help="The images: what is here, whether it is whole, and its few-shot sets.", no_args_is_help=True
+    help="Look for datasets on this machine, check their images, and draw few-shot sets.",
+    no_args_is_help=True,
+    epilog=examples("bench data status", "bench data verify digits", "bench data draw digits --shots 4"),
 )
 
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder that contains the datasets' folders.", show_default=False),
+    typer.Option("--data-root", help="Folder that holds the datasets' folders.", show_default=False),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Go on without classes of your own folder that cannot be used.")
+    bool,
+    typer.Option(
+        "--skip-bad", help="Leave out classes of your own folder that cannot be used, instead of refusing."
+    ),
+]
+
+
+OneDataset = Annotated[
+    str,
+    typer.Argument(
+        help="A dataset's name, as in digits, a folder of images or a TOML file.",
+        autocompletion=complete.dataset,
+    ),
 ]
 
 
 class Format(StrEnum):
-    """How a verb prints its result."""
+    """The format in which a verb prints its result."""
 
     text = "text"
     json = "json"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "bench data draw digits --shots 4 --seed 2",
+        "bench data draw digits --shots 4 --format text",
+        "bench data draw ./photos --shots 8 --format text",
+    )
+)
 def draw(
-    dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
+    dataset: OneDataset,
     shots: Annotated[
-        int, typer.Option(help="Training images per class; validation gets min(shots, 4).", min=0)
+        int,
+        typer.Option(help="Training images per class. Validation gets as many, but at most 4.", min=0),
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw. Another seed draws other images.")] = 1,
     data_root: DataRoot = None,
     index: Annotated[
         Path | None,
-        typer.Option(help="Read this index file, and check it, instead of drawing.", show_default=False),
+        typer.Option(help="Read and check this index file instead of drawing.", show_default=False),
     ] = None,
     format: Annotated[
-        Format, typer.Option(help="json: a Cross-Modal index file; text: a summary.")
+        Format, typer.Option(help="json: an index file as Cross-Modal's code reads it. text: a summary.")
     ] = Format.json,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Print the few-shot set of a dataset. Needs its split file, no images."""
+    """Print the few-shot set of a dataset: which images a fit with these shots and this seed gets.
+
+    This needs the dataset's lists of images, but not the images themselves.
+    """
     from bench.cli import reading
     from bench.data import catalog, fewshot
     from bench.data.dataset import path_digest
@@ -67,15 +92,18 @@ def draw(
         say.echo(f"note: {note}", err=True)
 
 
-@app.command()
+@app.command(epilog=examples("bench data status", "bench data status dtd eurosat --data-root ./data"))
 def status(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Datasets to look for; all if none is named.")
+        list[str] | None,
+        typer.Argument(
+            help="Datasets to look for, as in dtd eurosat (default: all).", autocompletion=complete.dataset
+        ),
     ] = None,
     data_root: DataRoot = None,
-    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+    format: Annotated[Format, typer.Option(help="Format: text or json.")] = Format.text,
 ) -> None:
-    """Show which datasets are here, whether their sizes are as published, and what to do about the rest."""
+    """Show which datasets are here, whether their sizes are as published, and how to get the others."""
     from bench.data.status import status as look
 
     rows = look(data_root, names or None)
@@ -92,27 +120,33 @@ def status(
             say.echo(f"\n{row.name}: {row.todo.removeprefix(f'{row.name}: ')}")
 
 
-@app.command()
+@app.command(epilog=examples("bench data verify digits", "bench data verify ./photos --skip-bad"))
 def verify(
-    dataset: Annotated[str, typer.Argument(help="A dataset's name, a folder of images or a TOML file.")],
+    dataset: OneDataset,
     data_root: DataRoot = None,
     max_pixels: Annotated[
         str | None,
-        typer.Option(help="Refuse images with more, as in 500M (default: by memory).", show_default=False),
+        typer.Option(
+            help="Refuse images with more pixels than this, as in 500M (default: by memory).",
+            show_default=False,
+        ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text,
+    format: Annotated[Format, typer.Option(help="Format: text or json.")] = Format.text,
     skip_bad: SkipBad = False,
     results: Annotated[
-        Path, typer.Option(help="Compare the images with those that these records were made of.")
+        Path, typer.Option(help="Compare the images with those that the records in this folder used.")
     ] = Path("results"),
     cache: Annotated[
-        Path | None, typer.Option(help="And with those of this feature store (default: as `bench run`).")
+        Path | None,
+        typer.Option(
+            help="And with those of this feature store (default: $BENCH_CACHE, else the user's cache)."
+        ),
     ] = None,
 ) -> None:
-    """Open and hash every listed image; show the first ten that fail and the likely cause.
+    """Open and hash every listed image; show the first ten that fail, and the likely cause.
 
-    Exit 1 if any fails, 5 if images of a dataset of the catalog were exchanged since they were used. Datasets
-    of your own are known by their images' contents: `bench run --dry-run --why` says what changed.
+    The exit code is 1 if an image fails, and 5 if images of a catalog dataset were exchanged since they were
+    used. For a dataset of your own, `bench run --dry-run --why` says what changed in it.
     """
     from bench.cli import reading
     from bench.cli.codes import Code

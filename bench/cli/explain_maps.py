@@ -1,4 +1,4 @@
-"""``bench explain correspond`` and ``maps``: what the model looks at, as maps over images."""
+"""``bench explain correspond`` and ``maps``: draw what the model looks at as maps over images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.explain_shared import (
     BackboneName,
     Cache,
@@ -41,28 +41,33 @@ if TYPE_CHECKING:
     from bench.explain.picture import Picture
     from bench.explain.subject import Model
 
-_FITS = 14  # characters of a class's name above a panel, whose row names it in full
+_FITS = 14  # characters of a class's name above a panel; the row's caption has the full name
 
 
 def correspond(
     first: Annotated[
-        str, typer.Argument(help="The image that is asked about: a file, DATASET:NUMBER or DATASET:PATH.")
+        str,
+        typer.Argument(
+            help="First image: a file, DATASET:NUMBER (of the test list), as in mammals:3, or DATASET:PATH."
+        ),
     ],
-    second: Annotated[str, typer.Argument(help="The image that is searched.")],
+    second: Annotated[str, typer.Argument(help="Image to search, written in the same way.")],
     at: Annotated[
-        str, typer.Option(help="The point in the first image: x,y in its own pixels, from the top left.")
+        str,
+        typer.Option(help="Point in the first image: x,y in its own pixels from the top left, as in 64,40."),
     ],
     backbone: BackboneName = None,
     every: Annotated[
-        int | None, typer.Option(help="ViT: every how many-th block (default: four in all).", min=1)
+        int | None,
+        typer.Option(help="For a ViT: show every N-th block (default: four in all).", min=1),
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     out: Png = None,
 ) -> None:
-    """Where the second image holds what the first shows at a point.
+    """Show where the second image holds what the first shows at a point.
 
-    The answer is the cosine of dense features, stage by stage (Eq. 1).
+    The map is the cosine of dense features, stage by stage of the image tower (Eq. 1).
     """
     from bench.run import devices
 
@@ -92,10 +97,16 @@ def correspond(
 
 def maps(
     image: Annotated[
-        str, typer.Argument(help="A file, DATASET:NUMBER, DATASET:PATH, or a dataset.", metavar="IMG|DATASET")
+        str,
+        typer.Argument(
+            help="An image file, DATASET:NUMBER (of the test list), as in mammals:3, DATASET:PATH, or a "
+            "dataset, as in mammals.",
+            metavar="IMG|DATASET",
+            autocompletion=complete.dataset,
+        ),
     ],
     images: Annotated[
-        int, typer.Option(help="Of a dataset: how many test images, spread over the classes.", min=1)
+        int, typer.Option(help="For a dataset: number of test images, spread over the classes.", min=1)
     ] = 6,
     dataset: OfDataset = None,
     method: MethodName = "safe",
@@ -103,9 +114,12 @@ def maps(
     seed: Seed = 1,
     class_: ClassName = None,
     copies: Annotated[
-        int, typer.Option(help="Noisy copies that the gradients are averaged over.", min=1)
+        int, typer.Option(help="Number of noisy copies that the gradients are averaged over.", min=1)
     ] = 16,
-    noise: Annotated[float, typer.Option(help="Their noise, as a share of the image's range.", min=0)] = 0.1,
+    noise: Annotated[
+        float,
+        typer.Option(help="Standard deviation of their noise, as a share of the image's range.", min=0),
+    ] = 0.1,
     backbone: BackboneName = None,
     set_: Set = None,
     results: Results = Path("results"),
@@ -114,7 +128,7 @@ def maps(
     device: Device = "auto",
     out: Png = None,
 ) -> None:
-    """Attention-pool maps and Smooth Grad-CAM++ heat maps, before and after a fit."""
+    """Draw attention-pool maps and Smooth Grad-CAM++ heat maps, before and after a fit."""
     path = png(out, Path("maps.png"))
     subject, pictures = opened(
         image,
@@ -139,7 +153,7 @@ def maps(
     for p in pictures:
         clean = dense(subject.tower, p.pixels[None])
         k = label_of(subject, p, clean, class_)
-        # One noise for both models, so that they differ by the fit alone.
+        # Both models get the same noise, so that their maps differ by the fit alone.
         rough = gradcam.noisy(
             subject.tower, normalised(p.pixels[None], subject.tower.spec)[0], copies, noise
         ).float()
@@ -157,7 +171,7 @@ def maps(
 
 
 def _class_score(model: Model, k: int) -> Callable[[Tensor], Tensor]:
-    """A class's logit (B,) under a model as a function of the dense tokens (B, T, D)."""
+    """Return a function from dense tokens (B, T, D) to the logits (B,) of class ``k`` under a model."""
     return lambda x_BTD: model.logits(x_BTD)[:, k]
 
 

@@ -1,4 +1,4 @@
-"""``bench explain shapley`` and ``share``: what the parts of an image add to a class's score."""
+"""``bench explain shapley`` and ``share``: measure what the parts of an image add to a class's score."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.explain_shared import (
     BackboneName,
     Cache,
@@ -43,10 +43,14 @@ if TYPE_CHECKING:
 def shapley(
     image: Image,
     masks: Annotated[
-        Path | None, typer.Option(help="A picture as large as the image, each part in a colour of its own.")
+        Path | None,
+        typer.Option(help="Picture of the image's size that shows each part in a colour of its own."),
     ] = None,
     grid: Annotated[
-        int | None, typer.Option(help="Instead of masks: N x N rectangles (3 if no parts are known).")
+        int | None,
+        typer.Option(
+            help="Take N x N rectangles as parts, instead of masks (default: 3 if no parts are known)."
+        ),
     ] = None,
     dataset: OfDataset = None,
     method: MethodName = "safe",
@@ -64,7 +68,7 @@ def shapley(
     device: Device = "auto",
     out: Png = None,
 ) -> None:
-    """What each part of an image adds to a class's score (Shapley values), before and after a fit."""
+    """Measure what each part of an image adds to a class's score (Shapley values), before and after a fit."""
     if masks and grid:
         from bench.errors import BenchError
 
@@ -107,9 +111,14 @@ def shapley(
 
 
 def share(
-    dataset: Annotated[str, typer.Option(help="A dataset of composed scenes, such as mammals.")] = "mammals",
-    scenes: Annotated[int, typer.Option(help="Test scenes, spread over the classes.", min=2)] = 200,
-    seeds: Annotated[str, typer.Option(help="Few-shot draws, comma-separated.")] = "1,2,3",
+    dataset: Annotated[
+        str,
+        typer.Option(help="Dataset of composed scenes, as in mammals.", autocompletion=complete.dataset),
+    ] = "mammals",
+    scenes: Annotated[int, typer.Option(help="Number of test scenes, spread over the classes.", min=2)] = 200,
+    seeds: Annotated[
+        str, typer.Option(help="Seeds of the fits, as in 1,2,3. Every seed draws other training images.")
+    ] = "1,2,3",
     method: MethodName = "safe",
     shots: Shots = 16,
     value: ValueKind = "margin",
@@ -121,9 +130,9 @@ def share(
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the JSON file and the figure.")] = Path("explain"),
 ) -> None:
-    """Whether a fit moves importance to the object.
+    """Measure whether a fit moves importance to the object.
 
-    The answer is mean shares of glyph, distractors and background, with intervals.
+    The answer is the mean shares of object (glyph), distractors and background, with 95 % intervals.
     """
     from bench.cli.options import numbers, writable_folder
 
@@ -180,7 +189,7 @@ def share(
 
 
 def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> None:
-    """What each part adds to the class ``name``, before and after the fit: a heading and one line a part."""
+    """Print a heading, and for each part what it adds to class ``name`` before and after the fit."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
     say.echo(
         f"{picture.name}, {value} of {quoted([name])} ({how}; all parts, none): "
@@ -196,7 +205,7 @@ def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> N
 
 
 def _print_shares(shares: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str]) -> None:
-    """One block a measure: its heading and one line a group of parts."""
+    """Print one block per measure: a heading, then a line per group of parts."""
     for measure, groups in shares.items():
         say.echo(f"share of {measures[measure]}, %: before -> after, change [95 % interval]; area; scenes")
         for group, g in groups.items():

@@ -1,4 +1,4 @@
-"""What the verbs of ``bench explain`` share: options, the models and images these mean, writing a figure."""
+"""Here is what the verbs of ``bench explain`` share: options, the models and images they name, figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,34 +21,73 @@ if TYPE_CHECKING:
     from bench.explain.subject import Subject
 
 BackboneName = Annotated[
-    str | None, typer.Option(help="pocket-rn, RN50, ARCH/TAG, ARCH@FILE (default: by the images).")
+    str | None,
+    typer.Option(
+        help="CLIP model: pocket-rn, RN50, ARCH/TAG or ARCH@FILE (default: pocket-rn for embedded datasets, "
+        "else RN50).",
+        autocompletion=complete.backbone,
+    ),
 ]
 OfDataset = Annotated[
-    str | None, typer.Option(help="For an image file: the dataset whose classes and fit are meant.")
+    str | None,
+    typer.Option(
+        help="For an image file: the dataset whose classes are named and on which the method is fitted.",
+        autocompletion=complete.dataset,
+    ),
 ]
-MethodName = Annotated[str, typer.Option(help="What is fitted.")]
-Shots = Annotated[int, typer.Option(help="Images per class of the fit.", min=1)]
-Seed = Annotated[int, typer.Option(help="Few-shot draw of the fit.", min=1)]
+MethodName = Annotated[str, typer.Option(help="Method to fit, as in safe.", autocompletion=complete.method)]
+Shots = Annotated[int, typer.Option(help="Training images per class of the fit.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of the fit, which draws its training images.", min=1)]
 ClassName = Annotated[
-    str | None, typer.Option("--class", help="Class to explain (default: the true or predicted one).")
+    str | None,
+    typer.Option("--class", help="Class to explain (default: the true one; if unknown, the predicted one)."),
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="method.key=value of the fit; may be repeated.")]
-Results = Annotated[Path, typer.Option(help="Where records and states are, and where missing fits go.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set a method's setting, as in safe.lr=0.001. Give the option again to set more.",
+        autocompletion=complete.settings,
+    ),
+]
+Results = Annotated[
+    Path, typer.Option(help="Folder of records and fitted states. Missing fits are made and written here.")
+]
 Cache = Annotated[
-    Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")
+    Path | None,
+    typer.Option(help="Folder of stored features (default: $BENCH_CACHE, else the user's cache)."),
 ]
-DataRoot = Annotated[Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Png = Annotated[Path | None, typer.Option(help="The PNG file to write.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="BENCH_DATA", help="Folder that holds the datasets' folders.")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N. auto takes a GPU where there is one.",
+        autocompletion=complete.devices,
+    ),
+]
+Png = Annotated[
+    Path | None, typer.Option(help="PNG file to write (default: the verb's name, as in maps.png).")
+]
 ValueKind = Annotated[
-    str, typer.Option(help="What is shared out: margin (logit less the largest other one) or probability.")
+    str,
+    typer.Option(
+        help="Score that the parts share: margin (the class's logit minus the largest other) or probability."
+    ),
 ]
 Fill = Annotated[
-    str, typer.Option(help="What takes the place of absent parts: mean or background, its mean colour.")
+    str,
+    typer.Option(
+        help="What replaces absent parts: mean, the image's mean colour, or background, the background's."
+    ),
 ]
 Image = Annotated[
     str,
-    typer.Argument(help="An image file, DATASET:NUMBER (of the test list) or DATASET:PATH.", metavar="IMG"),
+    typer.Argument(
+        help="An image file, DATASET:NUMBER (of the test list), as in mammals:3, or DATASET:PATH.",
+        metavar="IMG",
+    ),
 ]
 
 
@@ -70,19 +109,19 @@ def opened(
     valued: tuple[str, str] | None = None,
     parts: bool = False,
 ) -> tuple[Subject, list[Picture]]:
-    """The models and the images that a verb asks for; ``parts``: scenes whose parts are known.
+    """Return the models before and after the fits, and the images, that a verb asks for.
 
     ``image``: a file, DATASET:NUMBER, DATASET:PATH, or a dataset, of which ``count`` test images are taken.
-    Before anything is fitted it raises BenchError for an image file without ``dataset``, for a class that the
-    dataset does not have and for words in ``valued`` (``--value``, ``--fill``) that there are not; also for
-    what cannot be fitted here.
+    ``parts``: take scenes whose parts are known. ``valued``: the values of ``--value`` and ``--fill``.
+    Raises BenchError, before anything is fitted, for an image file without ``dataset``, for a class that the
+    dataset does not have, for unknown words in ``valued``, and for a fit that cannot be made here.
     """
     from bench.cli import asked
     from bench.data import catalog
     from bench.explain import picture as pictures
     from bench.run import devices
 
-    # Threads that wait in a loop starve whatever else runs here; torch's OpenMP reads this when it starts.
+    # Threads that wait in a loop starve other programs here; torch reads this variable when it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     devices.check(device)
     asked.places(results, cache, "local", reads=True)
@@ -113,7 +152,7 @@ def opened(
         return fitted, share.scenes(fitted, count)
     if found is not None:
         picture, home = found
-        # Another dataset's label counts other classes.
+        # A label of another dataset numbers other classes, so it is dropped.
         of = fitted.dataset.spec
         known = home is not None and (home.spec.name, home.spec.identity) == (of.name, of.identity)
         return fitted, [picture if known else replace(picture, label=None)]
@@ -125,18 +164,16 @@ def opened(
 def _found(
     image: str, spec: BackboneSpec, dataset: str | None, data_root: Path | None
 ) -> tuple[Picture, Dataset | None]:
-    """One image and the dataset that it is of; a file is opened as the named dataset opens its images.
+    """Return one image, and the dataset that it belongs to (None for a file).
 
-    Raises BenchError for a file where no dataset is named.
+    A file is opened as the named dataset opens its images. Raises BenchError for a file without a dataset.
     """
     from bench.data import catalog
     from bench.errors import BenchError
     from bench.explain import picture as pictures
 
     if Path(image).is_file() and dataset is None:
-        raise BenchError(
-            f"{image}: name the dataset whose classes and fit are meant, as in --dataset mammals"
-        )
+        raise BenchError(f"{image}: name the dataset on which the method is fitted, as in --dataset mammals")
     opening = catalog.describe(dataset).opening if dataset is not None else pictures.OWN
     return pictures.find(image, spec, data_root, opening)
 
@@ -154,9 +191,9 @@ def _fitted(
     device: str,
     data_root: Path | None,
 ) -> Subject:
-    """The models before and after the fits that are meant, from disk or fitted now.
+    """Return the models before and after the fits, read from disk or fitted now.
 
-    Raises BenchError, before anything is fitted, for what cannot be fitted here.
+    Raises BenchError, before anything is fitted, if a fit cannot be made here.
     """
     from bench.cli import asked
     from bench.explain import subject
@@ -185,7 +222,7 @@ def _fitted(
 
 
 def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:
-    """The backbone asked for; by default the embedded one for the embedded datasets, else CLIP's RN50."""
+    """Return the named backbone; without one, pocket-rn if all datasets are embedded, else CLIP's RN50."""
     from bench.cli.plan_view import embedded
     from bench.clip.spec import resolve
     from bench.data import catalog
@@ -199,7 +236,7 @@ def spec_of(backbone: str | None, *texts: str) -> BackboneSpec:
 
 
 def label_of(subject: Subject, picture: Picture, dense_BTD: Tensor, named: str | None) -> int:
-    """The class to explain: the named one, else the true one, else what the fitted model predicts."""
+    """Return the class to explain: the named one, else the true one, else what the fitted model predicts."""
     if named is not None:
         return _class(subject.dataset, named)
     if picture.label is not None:
@@ -208,7 +245,7 @@ def label_of(subject: Subject, picture: Picture, dense_BTD: Tensor, named: str |
 
 
 def _class(dataset: Dataset, named: str) -> int:
-    """The number of the class of this name. Raises BenchError, with the nearest name, where there is none."""
+    """Return the number of the named class. Raises BenchError, with the nearest name, if there is none."""
     from bench.errors import BenchError
     from bench.names import canonical, nearest
 
@@ -219,17 +256,17 @@ def _class(dataset: Dataset, named: str) -> int:
 
 
 def name_of(dataset: Dataset, label: int) -> str:
-    """A class as figures name it."""
+    """Return a class's name as figures show it."""
     return dataset.classnames[label].replace("_", " ")
 
 
 def true_class(picture: Picture, dataset: Dataset | None) -> str | None:
-    """The name of a picture's own class, where it is known."""
+    """Return the name of a picture's own class, or None if it is unknown."""
     return None if dataset is None or picture.label is None else name_of(dataset, picture.label)
 
 
 def caption_of(subject: Subject, picture: Picture, dense_BTD: Tensor, explained: int) -> str:
-    """The true class of a picture and what the models before and after the fit predict for it."""
+    """Return a caption: the picture's true class, and what the models before and after the fit predict."""
     from bench.explain import figure
 
     models = subject.before, subject.after[0]
@@ -240,14 +277,14 @@ def caption_of(subject: Subject, picture: Picture, dense_BTD: Tensor, explained:
 
 
 def png(out: Path | None, usual: Path) -> Path:
-    """The file to write. Raises BenchError, before work is spent, where it cannot be written as a PNG."""
+    """Return the file to write. Raises BenchError, before work is spent, if it cannot be written as PNG."""
     from bench.cli.options import writable
 
     return writable(out or usual, (".png",))
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """Write a PNG and say where it is."""
+    """Write a figure as PNG and print its path."""
     from bench.explain import figure
 
     figure.save(drawn, path)

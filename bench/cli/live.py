@@ -1,4 +1,4 @@
-"""A bar on standard error where that is a terminal; elsewhere who shows it prints plain lines there."""
+"""Show a progress bar on standard error if that is a terminal; elsewhere callers print plain lines."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from bench.names import shown
 class _Plain(Console):
     """A console that prints texts as they are: no markup, no emoji codes, nothing that steers a terminal.
 
-    What others write to the standard streams while a bar is there comes through it too.
+    While a bar is shown, what others write to the standard streams passes through this console too.
     """
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """As usual."""
+        """Print objects, with what is not printable in texts as escapes."""
         texts = (Text(shown(str(o), keep="\n")) if isinstance(o, str | Text) else o for o in objects)
         super().print(*texts, **how)
 
 
-class Said(ProgressColumn):
-    """What a bar is at, on one line: names of methods, datasets and files are in it."""
+class Doing(ProgressColumn):
+    """The column that says what a bar is at, on one line; it may name methods, datasets and files."""
 
     def render(self, task: Task) -> Text:
-        """The text."""
+        """Return the bar's description, with what is not printable as escapes."""
         return Text(shown(task.description))
 
 
 class Live:
-    """What is going on; use as a context. ``live``: whether it is a bar."""
+    """Progress as a bar or as lines; use it as a context manager. ``live``: whether it is a bar."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Live:
             self.progress.stop()
 
     def say(self, line: str) -> None:
-        """One line for the user, above the bar."""
+        """Print one line for the user, above the bar if there is one."""
         if self.live:
             self.progress.console.print(line, soft_wrap=True)  # a path that is broken cannot be copied
         else:

@@ -1,6 +1,6 @@
-"""Options that several verbs have, comma-separated ones, and places to write to.
+"""This module holds what several verbs share: options, comma-separated values, and places to write to.
 
-In a list, a path that exists is a path before it is a list.
+A comma may be part of a path. Where a piece of a list with commas is a path that exists, it stays whole.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import complete as complete_names
 from bench.cli import say
 from bench.errors import BenchError
-from bench.names import told_apart
+from bench.names import PROTOCOLS, RECIPE, told_apart
 from bench.paths import from_home
 
 if TYPE_CHECKING:
@@ -25,44 +26,114 @@ Folders = Annotated[
     list[Path] | None,
     typer.Option(
         "--results",
-        help="Folder that `bench run` wrote to, or a packed one (default: results); "
-        "given again, the records of all.",
+        help="Read the records of this folder, which `bench run` or `bench pack` wrote (default: results). "
+        "Give the option again to read several folders as one.",
     ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Show only these methods, in this order, as in safe,tip-adapter.",
+        autocompletion=complete_names.methods,
+    ),
+]
+Datasets = Annotated[
+    str | None,
+    typer.Option(
+        help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
+        autocompletion=complete_names.datasets,
+    ),
+]
+ShotNumbers = Annotated[
+    str | None, typer.Option(help="Show only these numbers of images per class, as in 1,16.")
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="Show only this backbone. Needed where the folder has records of several.",
+        autocompletion=complete_names.backbone,
+    ),
+]
+Prompts = Annotated[
+    str | None,
+    typer.Option(help="Show only these prompt sets, as in hand,cupl.", autocompletion=complete_names.prompts),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Show only this protocol: {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.",
+        autocompletion=complete_names.protocols,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Show only this preset: paper or quick.",
+        autocompletion=complete_names.presets,
+    ),
+]
+OneProtocol = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help=f"Show this protocol: {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]} (default: {RECIPE}).",
+        autocompletion=complete_names.protocols,
+    ),
+]
+OnePreset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="Show this preset: paper or quick. Needed where the folder has records of several.",
+        autocompletion=complete_names.presets,
+    ),
+]
+TableFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="Format: console, md, latex, csv, html or json (default: by the ending of --out, else console).",
+        autocompletion=complete_names.table_formats,
+    ),
+]
+TableFile = Annotated[
+    Path | None, typer.Option("--out", help="Write to this file instead of the terminal, as in table.md.")
 ]
 
 
 def examples(*commands: str) -> str:
     """Return the end of a verb's help: the given commands, each on a line of its own.
 
-    Use it as ``app.command(epilog=examples("bench table 1 --shots 16"))``. Square brackets are escaped: the
-    help is rich markup.
+    Use it as ``app.command(epilog=examples("bench table 1 --shots 16"))``. A command has at most 78
+    characters, so that a terminal of 80 columns shows it on one line. Square brackets are escaped, because
+    the help is rich markup.
     """
     return "\n\n".join(("Examples:", *(command.replace("[", "\\[") for command in commands)))
 
 
 def folders(given: list[Path] | None) -> list[Path]:
-    """The results folders that were named, each once, or the usual one."""
+    """Return the named results folders, each once; without any, ``results``."""
     return list(dict.fromkeys(given or [Path("results")]))
 
 
 def records(given: list[Path] | None) -> pd.DataFrame:
-    """The frame of the results folders that were named, which stays until the program ends.
+    """Return the records of the named results folders as one frame.
 
-    What is not believed is said at once, and ``complete`` ends the verb with a code that says so.
+    Records that cannot be believed are left out and named at once; call ``complete`` at the verb's end, so
+    that its exit code says so too. The frame stays in memory until the program ends.
     """
     import gc
 
     from bench.report.frame import load_results
 
     frame = load_results(folders(given))
-    gc.freeze()  # Python need not look at it for garbage again and again
+    gc.freeze()  # the frame stays, so the garbage collector need not visit it again and again
     if frame.attrs["bad"]:
         say.secho(f"bench: {frame.attrs['bad']}", err=True, fg="yellow")
     return frame
 
 
 def complete(frame: pd.DataFrame) -> None:
-    """The end of a verb that shows records: it is incomplete where some of them were not believed."""
+    """End a verb that shows records: exit with INCOMPLETE if some of them could not be believed."""
     from bench.cli.codes import Code
 
     if frame.attrs.get("bad"):
@@ -70,22 +141,26 @@ def complete(frame: pd.DataFrame) -> None:
 
 
 def names(text: str | None) -> tuple[str, ...]:
-    """``a,b`` as names; nothing for None."""
+    """Return the names of ``a,b``; none for None."""
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
 def datasets(text: str | None) -> tuple[str, ...]:
-    """``a,b`` as datasets, some of which may be folders or files with commas in their names."""
+    """Return the datasets of ``a,b``; a folder or file that exists may have commas in its name."""
     return _split(text, _there)
 
 
 def backbones(text: str | None) -> tuple[str, ...]:
-    """``a,b`` as backbones; the file of an ``ARCH@FILE`` may have commas in its name."""
+    """Return the backbones of ``a,b``; the file of an ``ARCH@FILE`` may have commas in its name."""
     return _split(text, lambda name: "@" in name and _there(name.partition("@")[2]))
 
 
 def _split(text: str | None, is_one: Callable[[str], bool]) -> tuple[str, ...]:
-    """The names between commas; from the left, the longest piece that ``is_one`` thing stays whole."""
+    """Return the names between commas.
+
+    From the left, the longest piece for which ``is_one`` is true stays whole. Example: of ``a,b,digits``,
+    where a folder ``a,b`` exists, the names are ``a,b`` and ``digits``.
+    """
     pieces = text.split(",") if text else []
     found = []
     while pieces:
@@ -101,9 +176,10 @@ def _there(path: str) -> bool:
 
 
 def recorded(text: str | None, known: Collection[str]) -> dict[str, str]:
-    """``a,b`` as datasets of records: what tables call each, and what was written, a name or a path.
+    """Return the datasets of ``a,b`` as tables name them, each with the name or path that was written.
 
-    ``known``: the datasets that there are records of; those of one name are told apart there.
+    ``known``: the datasets in the records. Two datasets of one name bear a suffix there, as in
+    ``birds-4f1c2a``; a path then means the one that lies there.
     """
     from bench.data import catalog
 
@@ -118,7 +194,7 @@ def recorded(text: str | None, known: Collection[str]) -> dict[str, str]:
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
-    """``1,16`` as whole numbers from 1 on. Raises BenchError naming the option."""
+    """Return the whole numbers of ``1,16``. Raises BenchError if one is below 1 or no whole number."""
     try:
         values = tuple(int(part) for part in names(text))
     except ValueError as error:
@@ -131,10 +207,10 @@ def numbers(text: str | None, option: str) -> tuple[int, ...]:
 
 
 def writable(out: Path, suffixes: Sequence[str] = (), flag: str = "--out") -> Path:
-    """``out``, a file with one of these suffixes (``.png``; none: any), which the user named with ``flag``.
+    """Return ``out``, after checking that it can be written; the user named it with ``flag``.
 
-    Leaves nothing there. Raises BenchError for another suffix, for what is no file and for a place where this
-    user cannot write.
+    ``suffixes``: the allowed endings, as in ``.png``; empty allows any. The check leaves no file behind.
+    Raises BenchError for another ending, for a folder or device, and for a place that is not writable.
     """
     if suffixes and out.suffix.lower() not in suffixes:
         others = " or ".join(str(out.with_suffix(suffix)) for suffix in suffixes)
@@ -151,10 +227,10 @@ def writable(out: Path, suffixes: Sequence[str] = (), flag: str = "--out") -> Pa
 def writable_folder(
     folder: Path, flag: str = "--out", named: Path | None = None, reads: bool = False
 ) -> None:
-    """Nothing, where files can be written in ``folder``, which may not be there yet; else BenchError.
+    """Check that files can be written in ``folder``, which need not exist yet; leave nothing behind.
 
-    Leaves nothing there. ``named``: what the user named with ``flag``, where it is not the folder itself.
-    ``reads``: it is read only, so that a folder that is there will do.
+    ``named``: what the user wrote after ``flag``, if that is not the folder itself. ``reads``: the verb only
+    reads, so any folder that exists will do. Raises BenchError where files cannot be written.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():

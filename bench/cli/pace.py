@@ -1,4 +1,4 @@
-"""How much longer a run will take: images by their rate, cells by what such cells took and what they cost."""
+"""Estimate how much longer a run takes: images by their rate, cells by what like cells took or their cost."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from statistics import mean
 
 from bench.plan.estimate import Guess, Kind
 
-_ENOUGH = 0.01  # the share of all guessed work from which what it took says how long the rest will take
-_KNOWN, _LEARNT = 3, 0.05  # cells, and their share of all guessed work, that tell how far off the estimate is
-_FAR, _MATTERS = 3.0, 30.0  # how far off is worth a line: as a factor, and in seconds
-_TRUST = 0.05  # the share of all guessed work that the guesses themselves count for, beside what was seen
+_ENOUGH = 0.01  # share of all guessed work that must be done before the rest is estimated
+_KNOWN, _LEARNT = 3, 0.05  # cells, and share of all guessed work, after which the plan's estimate is judged
+_FAR, _MATTERS = 3.0, 30.0  # factor and seconds from which a wrong estimate is worth a line
+_TRUST = 0.05  # weight of the guesses beside measured times, as a share of all guessed work
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """What ``cells`` cells, which took ``spent`` seconds, say of all, against what the user was ``told``.
+    """A corrected estimate: what the first finished cells say about the seconds of all.
 
-    ``whole``: seconds of all cells, of which ``left`` are left; the former of all processes together.
+    ``cells``: number of finished cells, which took ``spent`` seconds. ``whole``: seconds of all cells, summed
+    over processes. ``told``: the plan's estimate of these. ``left``: seconds until the run ends.
     """
 
     cells: int
@@ -31,10 +32,10 @@ class Learnt:
 
 
 class Pace:
-    """Hears what is done and judges what is left; it says nothing before it has something to judge by.
+    """An estimate of the time left, which is corrected by every finished cell and batch of images.
 
-    ``guesses``: what each cell that is left will take, by fit key. ``expected``: the seconds of
-    them all that the user was told, without encoding, if any. ``images`` and ``jobs``: as of ``begin``.
+    ``guesses``: the guessed cost of each cell that is left, by fit key. ``expected``: the seconds of all
+    cells, without encoding, that the plan printed, if any. ``images``, ``jobs``: see ``begin``.
     """
 
     def __init__(
@@ -49,31 +50,28 @@ class Pace:
         self.total = sum(g.seconds for g in guesses.values())
         self.recorded = bool(guesses) and all(g.recorded for g in guesses.values())
         self.expected = expected
-        self.guessed = self.spent = 0.0  # of the cells that told their seconds
-        self.untold = 0.0  # the guessed seconds of the others that are done
-        self.seen: dict[Kind, list[float]] = defaultdict(list)  # their seconds
-        self.now = (0, 0.0)  # of the stage that encodes: images done, and when
-        self.encoded, self.encoding = 0, 0.0  # images after the first batch of each stage, and their seconds
+        self.guessed = self.spent = 0.0  # guessed and measured seconds of the finished cells that were timed
+        self.untold = 0.0  # guessed seconds of the other finished cells
+        self.seen: dict[Kind, list[float]] = defaultdict(list)  # measured seconds by kind of cell
+        self.now = (0, 0.0)  # images that the current encoding stage has done, and when it said so
+        self.encoded, self.encoding = 0, 0.0  # images after each stage's first batch, and their seconds
 
     def begin(self, images: int | None, jobs: int) -> None:
-        """Hear what the run is: passes through the image tower, None where not known, and cells at a time."""
+        """Note the passes through the image tower, None if unknown, and the cells that run at a time."""
         self.images, self.jobs = images, jobs
 
     def image(self, done: int) -> None:
-        """``done`` images of a stage are encoded; 0 begins a stage.
-
-        The time of its first batch, in which models are loaded and processes start, is not counted.
-        """
+        """Note that ``done`` images of a stage are encoded; 0 begins a stage."""
         before, at = self.now
         self.now = done, self.clock()
         if self.images is not None:
             self.images = max(0, self.images - max(0, done - before))
-        if before and done > before:
+        if before and done > before:  # models are loaded during a stage's first batch, so it is not counted
             self.encoded += done - before
             self.encoding += self.now[1] - at
 
     def cell(self, key: str, seconds: float | None) -> None:
-        """A cell is done; None where its time says nothing of others."""
+        """Note that a cell is finished. ``seconds``: None if its time says nothing about other cells."""
         guess = self.left.pop(key, None)
         if guess is not None and seconds is None:
             self.untold += guess.seconds
@@ -83,11 +81,11 @@ class Pace:
             self.seen[guess.kind].append(seconds)
 
     def rate(self) -> float | None:
-        """Images a second."""
+        """Return the images encoded per second; None before any were timed."""
         return self.encoded / self.encoding if self.encoding else None
 
     def seconds(self) -> float | None:
-        """Seconds that are left; None before there is something to judge by."""
+        """Return the seconds that are left; None before there is enough to estimate by."""
         rate = self.rate()
         if self.images is None or (self.images and rate is None):
             return None
@@ -96,23 +94,23 @@ class Pace:
         return (self.images / rate if rate else 0.0) + self._cells() / self.jobs
 
     def learnt(self) -> Learnt | None:
-        """Once, as soon as enough cells are done: how far off what the user was told is, where it is far."""
+        """Return a corrected estimate, once, if enough cells are finished and the plan's was far off."""
         known = sum(map(len, self.seen.values()))
         if self.expected is None or not self.left or known < _KNOWN or self.guessed < _LEARNT * self.total:
             return None
-        told, self.expected = self.expected, None
+        told, self.expected = self.expected, None  # the correction is printed once
         left = self._cells()
         whole = self.spent + self.untold * self._scale() + left
         far = max(whole, told) >= _FAR * max(min(whole, told), 1e-9) and abs(whole - told) >= _MATTERS
         return Learnt(known, self.spent, whole, told, left / self.jobs) if far else None
 
     def _scale(self) -> float:
-        """How much longer cells take than guessed."""
+        """Return the ratio of measured to guessed seconds over the finished cells."""
         trust = _TRUST * self.total
         return (self.spent + trust) / (self.guessed + trust) if self.guessed + trust else 1.0
 
     def _cells(self) -> float:
-        """Seconds of the cells that are left, one after the other."""
+        """Return the seconds of the cells that are left, summed over processes."""
         scale = self._scale()
         return sum(
             mean(self.seen[g.kind]) if g.kind in self.seen else g.seconds * scale for g in self.left.values()

@@ -1,4 +1,4 @@
-"""``bench pack``: a results folder as two small files."""
+"""``bench pack``: put a results folder into two small files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from bench.cli import say
 
 
 def pack(
-    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote to.")] = Path("results"),
-    out: Annotated[Path, typer.Option(help="Folder of the packed records.")] = Path("results/pocket"),
+    results: Annotated[Path, typer.Option(help="Folder that `bench run` wrote.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder to write the two files to.")] = Path("results/pocket"),
     limit: Annotated[
-        float | None, typer.Option(help="Megabytes that the files may take; above it nothing is written.")
+        float | None,
+        typer.Option(help="Largest size of both files, in MB. If they are larger, nothing is written."),
     ] = 6.0,
 ) -> None:
-    """Pack the records that tables use, with top-1 predictions, to commit them; read them with --results."""
+    """Pack the records that tables use, with their top-1 predictions, into two small files.
+
+    The packed folder can be committed to a repository. Every verb that takes --results reads it.
+    """
     from bench.cli.codes import Code
     from bench.cli.options import writable_folder
     from bench.report.compact import pack as packing

@@ -1,4 +1,4 @@
-"""What ``bench run`` prints before, instead of and after working."""
+"""Print the plan of ``bench run`` before it works, and the outcome afterwards."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
     from bench.records.whole import Bad
     from bench.run.outcome import Outcome
 
-_SHOWN = 12  # blocked and failed cells printed one by one
+_SHOWN = 12  # blocked and failed cells that are printed one by one; of more, only the number is
 
 
 def show(
     plan: Plan, todo: list[Todo], complete: int, earlier: Earlier, device: str, dense_cache: bool = True
 ) -> tuple[float | None, Device | None]:
-    """The plan in a few lines: cells to do, done and blocked, with reasons and an estimate.
+    """Print the plan: cells to do, done and blocked, with reasons, notes and an estimate of the time.
 
-    ``device``: where the run would be, as ``--device`` names it, but not ``auto``. Returns the seconds of the
-    estimate, all processes together, None where there is none, and the limits of the device where these were
-    measured.
+    ``device``: where the run computes, as in ``cuda:0``, never ``auto``. Return the estimated seconds, summed
+    over processes (None without an estimate), and the device's limits if they were measured.
     """
     from bench.cli import reading
     from bench.plan import estimate
@@ -88,8 +87,8 @@ def show(
         )
     if older := shadowed(plan, earlier):
         say.secho(
-            f"  {older} recorded cells are older than records of the same cells made otherwise "
-            "(another source, say), which tables show; --fresh makes these the newest",
+            f"  {older} recorded cells are older than records of the same cells that were made otherwise "
+            "(from another source, say); tables show the newer ones, and --fresh runs the older ones again",
             fg="yellow",
         )
     if changed := drifted(plan):
@@ -118,7 +117,7 @@ def show(
 
 
 def _limits(device: str) -> Device | None:
-    """What the device can do; None, which is said, where that cannot be measured."""
+    """Measure the device's limits and return them; print why and return None if they cannot be measured."""
     from bench.errors import BenchError
     from bench.run import limits
 
@@ -134,20 +133,21 @@ def _size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Return a duration in words, as in ``90 seconds``, ``12 minutes`` or ``2.5 hours``."""
     if seconds < 120:
         return f"{seconds:.0f} seconds" if seconds >= 2 else "a second"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def embedded(spec: DatasetSpec) -> bool:
-    """Whether a dataset comes with the program."""
+    """Return whether a dataset's images come with the program."""
     from bench.data.catalog import READERS
 
     return READERS.get(spec.reader, "").startswith("bench.pocket.")
 
 
 def show_why(plan: Plan, todo: list[Todo], earlier: Earlier, fresh: Fresh) -> None:
-    """One line for each cell to do, saying why, and one for each drifted method."""
+    """Print a line for each cell to do, with the reason, and one for each method whose code drifted."""
     from bench.plan.why import drifted, reasons
 
     for line in (*reasons(todo, earlier, fresh), *drifted(plan)):
@@ -155,7 +155,7 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier, fresh: Fresh) -> No
 
 
 def show_bad(bad: list[Bad]) -> None:
-    """Which records of the plan are damaged, so that their cells are to do."""
+    """Print which records cannot be believed; their cells are to do again."""
     from bench.records.whole import said
 
     if bad:
@@ -168,7 +168,7 @@ def show_bad(bad: list[Bad]) -> None:
 
 
 def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
-    """Where nothing is recorded in the precision that ``auto`` came to: what is, in another one."""
+    """Print a note if the cells are recorded in another precision than the one that ``auto`` chose."""
     from bench.records.keys import PRECISIONS, dtype
     from bench.records.types import FitRecord
 
@@ -188,7 +188,7 @@ def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
 
 
 def show_idle(plan: Plan, complete: int) -> Code:
-    """Nothing to do: everything is recorded, or nothing can run. The exit code."""
+    """Print why there is nothing to do, all recorded or all blocked, and return the exit code."""
     if complete:
         say.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
         return Code.FAILED if any(b.failed for b in plan.blocked) else Code.GOOD
@@ -204,10 +204,10 @@ def _blocked(plan: Plan) -> str:
 
 
 def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Plan) -> Code:
-    """What was done, every failure, and whether records were made under other conditions ``before``.
+    """Print what was done, the failures, and whether the records mix conditions, and return the exit code.
 
-    Returns the exit code. A failure counts before cells that are left: it needs a person, and those need only
-    the same command again.
+    ``before``: the conditions of earlier records. A failure decides the exit code before cells that are left:
+    a failure needs a person, and cells that are left need only the same command again.
     """
     from bench.records.conditions import mixed
 

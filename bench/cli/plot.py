@@ -1,4 +1,4 @@
-"""``bench plot``: records as the paper's figures."""
+"""``bench plot``: the records as the paper's figures."""
 
 from __future__ import annotations
 
@@ -7,52 +7,68 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
-from bench.cli.options import Folders
-from bench.names import PROTOCOLS
+from bench.cli import complete, options, say
 
 
 def plot(
     kind: Annotated[
-        str, typer.Argument(help="shots, sweep, beta, prompts, cd (critical differences) or time.")
+        str,
+        typer.Argument(
+            help="shots: accuracy by images per class. sweep: accuracy by a setting. beta: change of "
+            "accuracy by the blending weight. prompts: one method with several prompt sets. cd: critical "
+            "differences of average ranks. time: accuracy by seconds of fitting.",
+            autocompletion=complete.figures,
+        ),
     ] = "shots",
-    results: Folders = None,
-    out: Annotated[Path | None, typer.Option(help="A .pdf, .png or .svg file (default: KIND.pdf).")] = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these; your own by name or path.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
+    results: options.Folders = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, ending in .pdf, .png or .svg (default: KIND.pdf, as in shots.pdf)."
+        ),
+    ] = None,
+    methods: options.Methods = None,
+    datasets: options.Datasets = None,
+    shots: options.ShotNumbers = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Needed when records of several are there (not for beta).")
+        str | None,
+        typer.Option(
+            help="Show only this backbone. Needed where the folder has records of several, except for beta.",
+            autocompletion=complete.backbone,
+        ),
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
+    prompts: options.Prompts = None,
+    protocol: options.OneProtocol = None,
+    preset: options.OnePreset = None,
     setting: Annotated[
         str | None,
-        typer.Option(help="For sweep and beta: the setting on the x axis, as in safe.lr (beta: beta)."),
+        typer.Option(
+            help="For sweep and beta: the setting on the x axis, as in safe.lr (default for beta: beta).",
+            autocompletion=complete.setting,
+        ),
     ] = None,
-    dpi: Annotated[int, typer.Option(help="Resolution of PNG files.", min=50)] = 300,
+    dpi: Annotated[int, typer.Option(help="Resolution of a PNG file, in dots per inch.", min=50)] = 300,
 ) -> None:
-    """Draw a figure of the recorded results; the same records give the same file."""
-    from bench.cli.options import complete, names, numbers, recorded, records, writable
+    """Draw a figure of the recorded results.
+
+    The same records give the same file, byte by byte.
+    """
     from bench.cli.run import SUITE
     from bench.cli.table import with_titles
     from bench.report.figures import plot as figures
     from bench.suite import load
 
     figures.check(kind, setting)
-    path = writable(out or Path(f"{kind}.pdf"), [f".{form}" for form in figures.FORMATS])
-    frame = with_titles(records(results))
+    path = options.writable(out or Path(f"{kind}.pdf"), [f".{form}" for form in figures.FORMATS])
+    frame = with_titles(options.records(results))
     drawn = figures.plot(
         frame,
         kind,
-        methods=names(methods),
-        datasets=tuple(recorded(datasets, {*frame["dataset"], *frame["target"]})),
-        shots=numbers(shots, "--shots"),
+        methods=options.names(methods),
+        datasets=tuple(options.recorded(datasets, {*frame["dataset"], *frame["target"]})),
+        shots=options.numbers(shots, "--shots"),
         backbone=backbone,
-        prompts=names(prompts),
+        prompts=options.names(prompts),
         protocol=protocol,
         preset=preset,
         setting=setting,
@@ -62,4 +78,4 @@ def plot(
     say.echo(f"{path}: {drawn.alt}")
     for note in drawn.notes:
         say.echo(f"note: {note}")
-    complete(frame)
+    options.complete(frame)

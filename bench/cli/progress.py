@@ -1,4 +1,4 @@
-"""Progress of a run: a bar with the stage and the time left on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: on a terminal a bar with the stage and the time left, else plain lines."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElaps
 from rich.table import Column
 from rich.text import Text
 
-from bench.cli.live import Live, Said
+from bench.cli.live import Doing, Live
 from bench.cli.pace import Learnt, Pace
 from bench.cli.plan_view import duration
 from bench.run.outcome import Ended, Now
 
-_EVERY, _AT_MOST = 10.0, 60.0  # seconds between lines of one stage: at least, and where it is slow at most
+_EVERY, _AT_MOST = 10.0, 60.0  # least and, where a stage is slow, most seconds between its lines
 
 
 class Board(Live):
-    """Shows what a run is at and the cells as they finish; use as a context."""
+    """The progress of a run: its stage and the cells as they finish; use it as a context manager."""
 
     def __init__(
         self,
@@ -27,9 +27,9 @@ class Board(Live):
         clock: Callable[[], float] = time.monotonic,
         deadline: float | None = None,
     ) -> None:
-        """``todo``: cells that are left. ``deadline``: by the clock, after which no cell starts."""
+        """Begin with ``todo`` cells left. ``deadline``: time of ``clock`` after which no cell starts."""
         super().__init__(
-            Said(table_column=Column(ratio=1, no_wrap=True)),
+            Doing(table_column=Column(ratio=1, no_wrap=True)),
             BarColumn(10, table_column=Column(width=10)),
             TextColumn(
                 "{task.completed}/{task.total} cells", table_column=Column(width=2 * len(str(todo)) + 7)
@@ -42,14 +42,14 @@ class Board(Live):
             clock=clock,
         )
         self.pace, self.deadline = pace, deadline
-        self.line = ("", 0.0, 0)  # the last line of a stage: which, when, and how many images it said
-        self.ended = False  # whether a cell is done: before, every stage has a line
-        self.end: float | None = None  # when the run will be done, by the clock
+        self.line = ("", 0.0, 0)  # the stage of the last line, its time, and the images that it named
+        self.ended = False  # whether a cell is finished; until then every stage gets a line
+        self.end: float | None = None  # time of the clock at which the run is expected to end
 
     def watch(self, now: Now) -> None:
-        """What the run is at; where that is images, their number and rate."""
+        """Show what the run is at; while images are encoded, their number and rate too."""
         if not now.total:
-            self._judge(now.what)
+            self._show(now.what)
             if now.what and not (self.live or self.ended or now.what == self.line[0]):
                 self.line = now.what, self.clock(), 0
                 self.say(f"{now.what}  ({self._times()})")
@@ -59,7 +59,7 @@ class Board(Live):
         said = f"{now.what}: {now.done:,} of {now.total:,} images" + (
             f", {rate:.0f} a second" if rate else ""
         )
-        self._judge(said)
+        self._show(said)
         stage, at, done = self.line
         since = self.clock() - at
         due = since >= _AT_MOST or (since >= _EVERY and now.done - done >= now.total / 10)
@@ -68,23 +68,23 @@ class Board(Live):
             self.say(f"{said}  ({self._times()})")
 
     def advance(self, cell: Ended, done: int, total: int) -> None:
-        """One more cell is complete."""
+        """Show that one more cell is finished."""
         self.pace.cell(cell.key, cell.seconds)
         self.ended = True
-        self._judge(cell.said)
+        self._show(cell.said)
         if self.live:
             self.progress.update(self.bar, advance=1)
         if cell.failed or not self.live:  # a failure names its record, so its line stays above the bar
             self.say(f"[{done}/{total}] {cell.said}  ({self._times()})")
         if learnt := self.pace.learnt():
-            self.say(_said(learnt))
+            self.say(_correction(learnt))
 
     def left(self) -> str:
-        """The time left in words, empty before there is something to judge by."""
+        """Return the time left in words; empty before there is enough to estimate by."""
         return "" if self.end is None else f"about {clock_text(max(0.0, self.end - self.clock()))} left"
 
-    def _judge(self, what: str) -> None:
-        """Show what the run is at, and judge anew when it will be done."""
+    def _show(self, what: str) -> None:
+        """Show what the run is at, and estimate again when it will end."""
         seconds = self.pace.seconds()
         self.end = None if seconds is None else self.clock() + seconds
         if self.end is not None and self.deadline is not None:
@@ -96,8 +96,8 @@ class Board(Live):
         return ", ".join(filter(None, [clock_text(self.clock() - self.began), self.left()]))
 
 
-def _said(learnt: Learnt) -> str:
-    """What the first cells say of the plan's estimate, in words."""
+def _correction(learnt: Learnt) -> str:
+    """Return in words how the first cells correct the plan's estimate."""
     return (
         f"the first {learnt.cells} cells took {duration(learnt.spent)}: fitting and evaluating take about "
         f"{duration(learnt.whole)}, {learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
@@ -106,7 +106,7 @@ def _said(learnt: Learnt) -> str:
 
 
 class _Left(ProgressColumn):
-    """The time left, counted down between two judgements."""
+    """The column with the time left, counted down between two estimates."""
 
     def __init__(self, board: Board) -> None:
         super().__init__(Column(width=len("about 1:00:00 left"), no_wrap=True))
@@ -117,7 +117,7 @@ class _Left(ProgressColumn):
 
 
 def clock_text(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any: 0:07, 12:30, 1:02:30."""
+    """Return a duration as minutes and seconds, with hours if there are any: 0:07, 12:30, 1:02:30."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""What was read from somebody's own folder, in one line."""
+"""Say in one line what was read from a user's own folder of images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from bench.data.dataset import Dataset
     from bench.data.reading import LeftOut
 
-SHOWN = 6  # class names on the line
-_EXAMPLES = 5  # things left out for one reason, up to which the first of them is named
+SHOWN = 6  # class names that the line holds
+_EXAMPLES = 5  # the first of at most so many left-out files is named; of more, only their number is
 
 
 def line(dataset: Dataset) -> str:
-    """The line; empty for datasets that come with the program or have its description."""
+    """Return the line; empty for a dataset of the catalog."""
     if dataset.spec.base is None:
         return ""
     reading = dataset.reading
@@ -29,27 +29,27 @@ def line(dataset: Dataset) -> str:
         )
     inside = f" in {shown(reading.inside)}/" if reading and reading.inside else ""
     names = few(dataset.classnames, SHOWN)
-    said = (
+    text = (
         f"read {shown(dataset.name)} from {shown(_near(dataset.spec.place))}{inside}: "
         f"{len(dataset.classnames)} classes ({names}); "
         f"{', '.join(sizes)} images"
     )
     if reading and reading.outside:
-        said += f", {len(reading.outside)} of them outside it, behind links ({few(reading.outside)})"
+        text += f", {len(reading.outside)} of them outside it, behind links ({few(reading.outside)})"
     if reading and reading.left_out:
-        said += "; left out: " + ", ".join(map(_left_out, reading.left_out))
+        text += "; left out: " + ", ".join(map(_left_out, reading.left_out))
     if reading and reading.skipped:
-        said += f"; skipped: {by_reason(reading.skipped)}"
-    return said
+        text += f"; skipped: {by_reason(reading.skipped)}"
+    return text
 
 
 def _near(place: str) -> str:
-    """A path from where the user stands, if it lies below."""
+    """Return a path relative to the current folder if it lies in it."""
     here = f"{os.getcwd()}{os.sep}"
     return place.removeprefix(here)
 
 
 def _left_out(left: LeftOut) -> str:
-    """A count and its reason; of what is rare, and not plain by its name, the first example too."""
+    """Return how many files were left out and why; name one if they are few and the reason is not plain."""
     plain = left.reason.startswith(".") or left.reason == HIDDEN or left.count > _EXAMPLES
     return f"{left.count} {left.reason}{'' if plain else f' ({shown(left.example)})'}"

@@ -1,4 +1,4 @@
-"""``bench report``: everything in one HTML file."""
+"""``bench report``: all results in one HTML file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from bench.cli.options import Folders
 
 def report(
     results: Folders = None,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
 ) -> None:
-    """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
+    """Write all results as one HTML file: tables, figures, statistics, and the records behind every number.
+
+    The file opens in a browser and needs no network.
+    """
     from bench.cli.options import complete, records, writable
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps

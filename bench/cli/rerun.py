@@ -1,4 +1,4 @@
-"""Running the cells of a baseline again, as `bench run` would, into a folder of their own."""
+"""Run the cells of a baseline again, as ``bench run`` would, into a folder of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Where:
-    """What a run needs beside its cells; fields as the flags of `bench run`."""
+    """The places and the device of a rerun; the fields are the options of ``bench run``."""
 
     results: Path
     data_root: Path | None = None
@@ -28,13 +28,13 @@ class Where:
     cache: Path | None = None
     device: str = "auto"
     workers: int | None = None
-    precision: str | None = None  # None: that of each cell
+    precision: str | None = None  # None: each cell's own
 
 
 def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
-    """Fit and evaluate the kept cells from nothing; failures are records.
+    """Fit and evaluate the kept cells from scratch. A cell that fails leaves a record that says so.
 
-    Raises BenchError where a cell cannot run here.
+    Raises BenchError if a cell cannot run here.
     """
     from bench.executors import serial
     from bench.plan.todo import remaining
@@ -42,7 +42,7 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     from bench.run.session import Session
 
     session = Session(where.device, where.cache, say, where.workers)
-    # One precision after the other: an encoder knows a backbone by its weights alone.
+    # Each precision runs by itself, because an encoder tells backbones apart by their weights alone.
     for precision in sorted({where.precision or k.precision for k in kept}):
         plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
         todo, _ = remaining(plan)
@@ -51,7 +51,7 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
-    """A plan of exactly these evaluations. Raises BenchError where one cannot run here."""
+    """Return a plan of exactly these evaluations. Raises BenchError if one cannot run here."""
     from bench.plan import planner
     from bench.plan.cells import Plan
 
@@ -72,7 +72,10 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
-    """Grids that cover the cells: one for each choice of coordinates, precision and settings."""
+    """Return grids that cover the cells, each with the evaluations that are wanted of it.
+
+    There is one grid for each choice of backbone, prompts, protocol, preset, precision and settings.
+    """
     from bench.names import canonical
     from bench.plan.request import Request
 
@@ -121,5 +124,5 @@ def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tup
 
 
 def _setting(value: Any) -> Any:
-    """JSON has no tuples; settings have no lists."""
+    """Return a setting's value from JSON, which has lists where settings have tuples."""
     return tuple(map(_setting, value)) if isinstance(value, list) else value

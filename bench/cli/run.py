@@ -1,4 +1,4 @@
-"""``bench run``: measure every cell of a grid, resuming what is done."""
+"""``bench run``: measure every cell of a grid; cells that are recorded already are not run again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from bench.cli import run_options as given
 from bench.cli import say, streams
-from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
+from bench.names import RECIPE
 
 if TYPE_CHECKING:
     from bench.cli.run_way import How, Work
@@ -25,93 +26,45 @@ T = TypeVar("T")
 
 
 def run(
-    suite: Annotated[
-        str, typer.Option(help="Names what to measure; the other options replace parts of it.")
-    ] = SUITE,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated; see `bench list methods`.")] = None,
-    datasets: Annotated[
-        str | None, typer.Option(help="Comma-separated names, image folders or TOML files.")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(help="Images per class, comma-separated.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Few-shot draws, comma-separated.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Comma-separated: pocket-rn, RN50, ARCH/TAG, ARCH@FILE.")
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="Prompt sets for every method, comma-separated.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Budget: paper or quick (default: by backbone).")] = None,
-    protocol: Annotated[str, typer.Option(help=f"{', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}.")] = RECIPE,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="method.key=value; may be repeated.")
-    ] = None,
-    sweep: Annotated[list[str] | None, typer.Option(help="method.key=start:stop:step or a,b,c.")] = None,
-    targets: Annotated[bool | None, typer.Option(help="Also evaluate a dataset's shifted test sets.")] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of the datasets.")
-    ] = None,
-    prompt_dir: Annotated[Path | None, typer.Option(help="Folder of CuPL or CaFo sentence files.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Feature store (default: $BENCH_CACHE or the user's cache).")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="Where records go.")] = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Of the image tower while it encodes: fp32, fp16, bf16, or auto: the fastest that agrees."
-        ),
-    ] = "fp32",
-    executor: Annotated[
-        str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
-    ] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster (default: a local one).")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes that fit (default: by GPUs, or cores and work).")
-    ] = None,
-    join: Annotated[
-        bool | None, typer.Option(help="Train a method's seeds and shots together (default: on a GPU).")
-    ] = None,
-    dense_cache: Annotated[
-        bool, typer.Option(help="Store dense features of test images, or stream them.")
-    ] = True,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode images (default: by amount of work).", min=0)
-    ] = None,
-    max_pixels: Annotated[
-        str | None, typer.Option(help="Refuse images with more pixels, as in 500M (default: by memory).")
-    ] = None,
-    keep_states: Annotated[
-        str, typer.Option(help=f"Fitted tensors to keep: {', '.join(KEEP_STATES)}.")
-    ] = "needed",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    why: Annotated[
-        bool, typer.Option("--why", help="With --dry-run: what made cells stale or drifted.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is done already.")] = False,
-    fresh_device: Annotated[
-        bool, typer.Option("--fresh-device", help="Run again what was recorded on another kind of device.")
-    ] = False,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Go on without classes of your own folders that cannot be used."),
-    ] = False,
-    time_budget: Annotated[
-        float | None,
-        typer.Option(
-            help="Minutes after which no cell starts; one that runs a tenth more (at least 30 s) is stopped."
-        ),
-    ] = None,
-    allow_torchscript: Annotated[
-        bool, typer.Option("--allow-torchscript", help="Load weights that run code.")
-    ] = False,
+    suite: given.Suite = SUITE,
+    methods: given.Methods = None,
+    datasets: given.Datasets = None,
+    shots: given.Shots = None,
+    seeds: given.Seeds = None,
+    backbone: given.Backbone = None,
+    prompts: given.Prompts = None,
+    preset: given.Preset = None,
+    protocol: given.Protocol = RECIPE,
+    set_: given.Set = None,
+    sweep: given.Sweep = None,
+    targets: given.Targets = None,
+    plugin: given.Plugin = None,
+    data_root: given.DataRoot = None,
+    prompt_dir: given.PromptDir = None,
+    cache: given.Cache = None,
+    results: given.Results = Path("results"),
+    keep_states: given.KeepStates = "needed",
+    skip_bad: given.SkipBad = False,
+    max_pixels: given.MaxPixels = None,
+    allow_torchscript: given.AllowTorchscript = False,
+    dry_run: given.DryRun = False,
+    why: given.Why = False,
+    fresh: given.Fresh = False,
+    fresh_device: given.FreshDevice = False,
+    time_budget: given.TimeBudget = None,
+    device: given.Device = "auto",
+    precision: given.Precision = "fp32",
+    executor: given.Executor = "local",
+    ray_address: given.RayAddress = None,
+    jobs: given.Jobs = None,
+    join: given.Join = None,
+    workers: given.Workers = None,
+    dense_cache: given.DenseCache = True,
 ) -> None:
-    """Measure every method x dataset x shots x seed cell; what is done already is not done again."""
+    """Measure every combination of method, dataset, shots and seed, and record the accuracies.
+
+    What is recorded already is not run again, so the same command goes on after an interruption.
+    """
     from bench import registry as registries
     from bench.cli import asked, options, plan_view, run_cells, run_way
     from bench.cli.codes import Code
@@ -125,7 +78,7 @@ def run(
     from bench.suite import load
 
     deadline, stop = budget.ends(time_budget, time.monotonic())
-    # Threads that wait in a loop for each other starve whatever else runs here; torch reads it as it starts.
+    # Threads that wait in a loop starve other programs here; torch reads this variable when it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     lists = {"--methods": methods, "--datasets": datasets, "--shots": shots, "--seeds": seeds}
     asked.check(
@@ -143,15 +96,15 @@ def run(
     chosen = load(suite)
     registry = _in_time(stop, lambda: registries.with_plugins(tuple(plugin or ())))
     known = {canonical(m.name): m for m in registry.methods.values()}
-    given = options.datasets(datasets)
-    backbones = options.backbones(backbone) or _usual_backbones(given, chosen)
+    named = options.datasets(datasets)
+    backbones = options.backbones(backbone) or _usual_backbones(named, chosen)
     auto = precision == AUTO
     if auto:
         asked.one_tower(backbones, executor)
         precision = _in_time(stop, lambda: _fastest(backbones[0], device, allow_torchscript, cache))
     request = Request(
         methods=names(methods) or chosen.methods,
-        datasets=given or chosen.datasets,
+        datasets=named or chosen.datasets,
         shots=numbers(shots, "--shots") or chosen.shots,
         seeds=numbers(seeds, "--seeds") or chosen.seeds,
         backbones=backbones,
@@ -200,7 +153,10 @@ def run(
 
 
 def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targets: bool) -> Work:
-    """Plan, look what is left, and say it. ``auto``: the precision was measured, not named."""
+    """Make the plan, find the cells that are left, and print both.
+
+    ``auto``: the precision was measured, not named by the user.
+    """
     from bench.cli import plan_view
     from bench.cli.run_way import Work
     from bench.cli.steps import Steps
@@ -229,15 +185,15 @@ def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targe
 
 
 def _in_time(stop: float | None, work: Callable[[], T]) -> T:
-    """What ``work`` gives. Where it runs on after ``stop`` (time.monotonic), the command ends.
+    """Return what ``work`` returns; end the command if it runs on after ``stop`` (time.monotonic).
 
-    A method that is at it then fails at that, and what asks it may go on with the others.
+    A method that is being loaded or planned at that moment fails, and ``work`` may go on with the others.
     """
     from bench.cli.codes import Code
     from bench.executors import budget
 
     line = (
-        "bench: the plan was not made before the time budget's end: "
+        "bench: the time budget ended before the plan was made: "
         "give it more, or see with --dry-run which method takes the time"
     )
 
@@ -254,7 +210,7 @@ def _in_time(stop: float | None, work: Callable[[], T]) -> T:
 
 
 def _fastest(backbone: str, device: str, allow_torchscript: bool, cache: Path | None) -> str:
-    """What ``--precision auto`` comes to; says why."""
+    """Measure which precision ``--precision auto`` means here, print why, and return it."""
     from bench.clip.backbone import resolve
     from bench.run import precision
 
@@ -264,7 +220,7 @@ def _fastest(backbone: str, device: str, allow_torchscript: bool, cache: Path | 
 
 
 def _usual_backbones(datasets: tuple[str, ...], suite: Suite) -> tuple[str, ...]:
-    """The suite's backbones for what they know, the embedded drawings; for anything else CLIP's RN50."""
+    """Return the suite's backbones, which know drawings, if all datasets are embedded; else CLIP's RN50."""
     from bench.cli import plan_view
     from bench.data import catalog
 

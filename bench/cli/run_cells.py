@@ -1,4 +1,4 @@
-"""The second half of ``bench run``: do the cells that its plan has left. torch is loaded here."""
+"""Run the cells that are left in a plan: the second half of ``bench run``, which loads torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def do(work: Work, how: How) -> Code:
-    """Do what is left, and say what came of it; the exit code."""
+    """Run the cells that are left, print the outcome, and return the exit code."""
     from bench.cli import plan_view, run_way
     from bench.cli.pace import Pace
     from bench.cli.progress import Board
@@ -25,7 +25,9 @@ def do(work: Work, how: How) -> Code:
     from bench.run.outcome import Now
 
     stop = how.stop
-    if how.deadline is not None and time.monotonic() > how.deadline:  # planning took it all: no cell starts
+    if (
+        how.deadline is not None and time.monotonic() > how.deadline
+    ):  # planning took all the time, so no cell starts
         stop = time.monotonic() + budget.LAST
     with Board(len(work.todo), Pace(work.guesses, work.expected), deadline=how.deadline) as board:
         board.watch(Now("loading PyTorch"))
@@ -55,7 +57,7 @@ def do(work: Work, how: How) -> Code:
 
 
 def _desk(work: Work, how: How, board: Board) -> Desk:
-    """The desk of this process, in a results folder and a feature store without what the dead left."""
+    """Return the desk of this process, after clearing away what processes that died left in both folders."""
     from bench.records import store
     from bench.run.desk import Desk
     from bench.run.session import Session
@@ -71,7 +73,7 @@ def _desk(work: Work, how: How, board: Board) -> Desk:
 
 
 def _give_up(desk: Desk, board: Board) -> None:
-    """End this process where nothing else stops what it is at; its children end with it."""
+    """End this process, and with it its children, because nothing else stops the cell that it runs."""
     from bench.plan.cells import label
 
     for t in desk.at:

@@ -1,4 +1,4 @@
-"""What ``bench run`` has to do, and the way: this process, several of this machine, or a Ray cluster."""
+"""Choose where ``bench run`` does its work: in this process, in several, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class How:
-    """How cells are to be done, as the options of the same names ask for.
+    """How cells are run; most fields are the options of ``bench run`` of the same names.
 
-    ``kind``: of the device, ``cpu`` or ``cuda``. ``anew``: which records do not count. No cell starts after
-    ``deadline`` and none runs after ``stop``, both times of time.monotonic.
+    ``kind``: the kind of device, ``cpu`` or ``cuda``. ``anew``: which records do not count as done. No cell
+    starts after ``deadline`` and none runs after ``stop``; both are times of ``time.monotonic``.
     """
 
     device: str
@@ -46,9 +46,10 @@ class How:
 
 @dataclass(frozen=True)
 class Work:
-    """A plan and what is left to do of it; what each cell will take, and the seconds that the user was told.
+    """A plan and the cells of it that are left.
 
-    ``complete``: how many cells were asked for and are done.
+    ``complete``: number of requested cells that are done. ``guesses``: the guessed cost of each cell that is
+    left, by fit key. ``expected``: the plan's estimate in seconds, None if it printed none.
     """
 
     request: Request
@@ -62,7 +63,7 @@ class Work:
 
 
 def of(desk: Desk, work: Work, how: How, board: Board) -> tuple[Way, int]:
-    """The way that cells get done, and how many at a time."""
+    """Return the executor that runs the cells, and how many cells it runs at a time."""
     seconds = {key: guess.seconds for key, guess in work.guesses.items()}
     if how.executor == "ray":
         from bench.executors.on_ray import OnRay
@@ -82,9 +83,11 @@ def of(desk: Desk, work: Work, how: How, board: Board) -> tuple[Way, int]:
 
 
 def usual_jobs(desk: Desk, work: Work) -> int:
-    """How many processes the work is worth: by what it would take on a usual processor, and by no clock.
+    """Return how many processes the work is worth.
 
-    A worker has one thread, and the number of threads can change last digits: equal commands get equal ones.
+    The number follows from what the work would take on a usual processor, and never from a measured time: a
+    worker has one thread, the number of threads can change last digits, and equal commands must give equal
+    numbers.
     """
     from bench.executors import processes
     from bench.plan import estimate, rounds
@@ -95,7 +98,7 @@ def usual_jobs(desk: Desk, work: Work) -> int:
 
 
 def _setup(desk: Desk, work: Work, how: How) -> Setup:
-    """What other processes need to do as this one would."""
+    """Return what other processes need so that they run cells as this one would."""
     from bench.executors.worker import Setup
 
     return Setup(

@@ -1,8 +1,8 @@
-"""What a verb says: the one way to standard output and error, on which no name steers the terminal.
+"""Print what a verb has to say; verbs print in no other way.
 
-Texts hold the names of files, classes and methods, and errors that quote them. Here everything that is not
-printable becomes an escape (``bench.names``), line breaks aside, and square brackets mean nothing.
-``bench.cli.streams`` does the same to what libraries write.
+Texts hold names of files, classes and methods, and such a name must not steer the terminal. Everything that
+is not printable therefore becomes an escape here (``bench.names``), except line breaks, and square brackets
+have no meaning. ``bench.cli.streams`` does the same to what libraries write.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bench.names import in_json, shown
 
 
 def echo(text: object = "", err: bool = False, nl: bool = True) -> None:
-    """A line, or several; ``nl``: whether a line break follows."""
+    """Print one or more lines. ``err``: to standard error. ``nl``: end with a line break."""
     typer.echo(shown(str(text), keep="\n"), err=err, nl=nl)
 
 
 def secho(text: object, fg: str, err: bool = False) -> None:
-    """A line, or several, in a colour where that is a terminal."""
+    """Print one or more lines, on a terminal in the colour ``fg``. ``err``: to standard error."""
     typer.secho(shown(str(text), keep="\n"), fg=fg, err=err)
 
 
 def made(text: str) -> None:
-    """A text that is harmless already, and may be styled: what ``bench.report.render`` made of a table."""
+    """Print a text that is harmless already and may have styles, as ``bench.report.render`` makes tables."""
     typer.echo(text, nl=False)
 
 
 def data(value: Any, indent: int = 1) -> None:
-    """JSON, whose strings keep their content: what is not printable is written as JSON's own escapes."""
+    """Print JSON. Strings keep their content: what is not printable is written as an escape of JSON."""
     typer.echo(in_json(json.dumps(value, indent=indent, ensure_ascii=False)))

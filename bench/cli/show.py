@@ -1,4 +1,4 @@
-"""A table on the terminal or in a file."""
+"""Print a table on the terminal, or write it to a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def form_of(form: str | None, out: Path | None) -> str:
-    """The format that is asked for, or that the ending of ``out`` means.
+    """Return the requested format, or the one that the ending of ``out`` means.
 
-    Raises BenchError, before work is spent, where these disagree or ``out`` cannot be written.
+    Raises BenchError, before work is spent, if these disagree or ``out`` cannot be written.
     """
     from bench.cli.options import writable
     from bench.report import render
@@ -30,7 +30,7 @@ def form_of(form: str | None, out: Path | None) -> str:
 def show(table: Table, form: str, out: Path | None) -> None:
     """Print ``table`` in a format, or write it to ``out``.
 
-    Only terminals get escape codes, and lines of their width.
+    Only a terminal gets styles, and lines of its width.
     """
     from bench.files import write_bytes
     from bench.report.render import render

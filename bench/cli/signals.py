@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: Ctrl-C, SIGTERM of a scheduler, SIGHUP of a terminal that closes."""
+"""Heed signals that ask a command to end: Ctrl-C, a scheduler's SIGTERM, a closing terminal's SIGHUP."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def heed() -> None:
-    """Let the first of them raise KeyboardInterrupt, and a second one meanwhile end the process at once.
+    """Let the first such signal raise KeyboardInterrupt, and a second one end the process at once.
 
-    What the process was told to ignore, as by nohup, stays ignored.
+    A signal that the process was told to ignore, for example by nohup, stays ignored.
     """
     heard: list[int] = []
 
@@ -28,13 +28,13 @@ def heed() -> None:
 
 
 def let_go() -> None:
-    """Let them end the process without a word: nothing is left to do but to end."""
+    """Let these signals end the process silently from now on, because no work is left."""
     _handle(signal.SIG_DFL)
 
 
 def _handle(handler: signal._HANDLER) -> None:
     if threading.current_thread() is not threading.main_thread():
-        return  # of a program that calls a command: its signals are its own
+        return  # a program that calls a command in a thread handles its signals itself
     for number in _ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

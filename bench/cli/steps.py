@@ -1,4 +1,4 @@
-"""Progress through a few long steps, or through many files: a bar on a terminal, plain lines elsewhere."""
+"""Show progress through a few long steps or many files: as a bar on a terminal, else as plain lines."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
-from bench.cli.live import Live, Said
+from bench.cli.live import Doing, Live
 
-_EVERY = 10.0  # seconds between lines of many small steps
-_SOON = 1.0  # seconds after which work is no longer done at once
+_EVERY = 10.0  # seconds between two lines about small steps
+_SOON = 1.0  # seconds that work may take before its first line is printed
 
 
 class Steps(Live):
-    """Shows which step is at work; use as a context."""
+    """The progress of a verb; use it as a context manager."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (Said(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (Doing(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         super().__init__(*columns, text=name, clock=clock)
         self.name, self.said = name, self.began
         self.waits: threading.Timer | None = None
 
     def step(self, what: str, done: int, total: int) -> None:
-        """What is at work now, after ``done`` of ``total`` long steps: each has its line."""
+        """Show the step ``what``, after ``done`` of ``total`` long steps. Every long step gets a line."""
         if self.live:
             self.progress.update(self.bar, completed=done, total=total, description=f"{self.name}: {what}")
         else:
@@ -33,7 +33,7 @@ class Steps(Live):
             self.say(f"{self.name}: {what} [{done}/{total}]  ({self.said - self.began:.0f} s)")
 
     def soon(self, what: str, done: int, total: int) -> None:
-        """As ``count``, and the first step has its line where all are not over within a second."""
+        """Do as ``count`` does, but print the first step too if the work takes more than a second."""
         if done == 0 and not self.live:
             self.waits = threading.Timer(_SOON, self.step, (what, done, total))
             self.waits.daemon = True
@@ -47,6 +47,6 @@ class Steps(Live):
         super().__exit__(*error)
 
     def count(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` small steps are done: a line every ten seconds, none of what is soon over."""
+        """Show that ``done`` of ``total`` small steps are done, at most once in ten seconds."""
         if self.live or self.clock() - self.said >= _EVERY:
             self.step(what, done, total)

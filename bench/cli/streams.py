@@ -1,8 +1,9 @@
-"""Standard output and error: open, harmless, writable whatever their encoding, quiet without a reader.
+"""Make standard output and error safe to write to, whatever the terminal and whoever writes.
 
-Harmless: of what anybody writes, libraries, warnings and tracebacks included, only printable characters, line
-breaks, tabs, colours and bold reach the terminal; everything else becomes an escape. ``bench.cli.say`` stops
-what a name holds of colours, too.
+The streams are open, accept every character whatever their encoding, and are quiet when their reader has
+gone. Of what anybody writes, libraries, warnings and tracebacks included, only printable characters, line
+breaks, tabs, colours and bold reach the terminal; everything else becomes an escape. ``bench.cli.say``
+escapes colours in names too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import IO, Any
 
 from bench.names import harmless
 
-PLAIN = "bench-plain-ascii"  # an encoding and a way to meet errors
-# The signs that texts of the program hold; letters of names are written as escapes instead.
+PLAIN = "bench-plain-ascii"  # names an encoding and an error handler
+# Signs in the program's own texts, as ASCII writes them; letters of names become escapes instead.
 _SIGNS = {
     **dict.fromkeys("─━┄┈╌╍┉═", "-"),
     **dict.fromkeys("│┃┆┊", "|"),
@@ -34,7 +35,7 @@ _SIGNS = {
 def prepare() -> None:
     """Give every stream a place to write to, and a way to write what its encoding lacks.
 
-    ASCII gets an encoding of another name, because click would write UTF-8 to it instead.
+    An ASCII stream gets an encoding of another name, because click would write UTF-8 to ``ascii``.
     """
     if PLAIN not in _registered:
         codecs.register(lambda name: _PLAIN_ASCII if name.replace("_", "-") == PLAIN else None)
@@ -50,6 +51,7 @@ def prepare() -> None:
             if not hasattr(stream, _WRITE):
                 setattr(stream, _WRITE, stream.write)
                 stream.write = _Guard(stream.write)  # type: ignore[method-assign]
+    _null_before.update(number for number in _NUMBERS if _is_null(number))
 
 
 _ASCII = codecs.lookup("ascii")
@@ -63,10 +65,19 @@ _PLAIN_ASCII = codecs.CodecInfo(
     PLAIN,
 )
 _registered: set[str] = set()
+_NUMBERS = (1, 2)  # the file descriptors of standard output and error
+_null_before: set[int] = set()  # those that wrote to the null device when the command began
+
+
+def _is_null(number: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(os.devnull))
+    except OSError:  # closed
+        return False
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Known signs in ASCII, everything else as an escape."""
+    """Replace what cannot be encoded: known signs by ASCII, everything else by an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     escaped = (
@@ -76,18 +87,18 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(escaped), error.end
 
 
-_WRITE = "bench_unguarded_write"  # the stream's own way to write
+_WRITE = "bench_unguarded_write"  # attribute that keeps the stream's own function
 _STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 class _Guard:
-    """Writes to a stream what is harmless of a text."""
+    """A replacement for a stream's ``write`` that lets only harmless characters through."""
 
     def __init__(self, write: Any) -> None:
         self.write = write
 
     def __call__(self, text: str, /) -> int:
-        """As the stream's own; the length is that of the text."""
+        """Write a text, and return its length."""
         if text.isprintable():
             self.write(text)
         else:
@@ -98,7 +109,7 @@ class _Guard:
 
 
 class _Unguarded:
-    """A stream that is written to as it is; everything else is the stream's own."""
+    """A standard stream whose ``write`` is the original one, without escapes."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.write = stream, getattr(stream, _WRITE, stream.write)
@@ -108,28 +119,30 @@ class _Unguarded:
 
 
 def unguarded(stream: IO[str]) -> IO[str]:
-    """A standard stream for a bar, which moves the cursor; the bar's own texts must be harmless."""
+    """Return a standard stream for a bar, which moves the cursor; the bar's own texts must be harmless."""
     return _Unguarded(stream)  # type: ignore[return-value]
 
 
 def flush() -> None:
-    """Write what waits in the streams; raises OSError where that cannot be done."""
+    """Write what waits in the streams. Raises OSError if that fails."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def unread(error: BaseException) -> bool:
-    """Whether an error says that a standard stream has lost its reader: a pipe closed at its other end."""
+    """Return whether an error says that a standard stream has lost its reader, as a pipe to ``head`` does."""
     if not isinstance(error, BrokenPipeError):
         return False
+    if any(_is_null(number) and number not in _null_before for number in _NUMBERS):
+        return True  # rich, which prints the help, points a stream without a reader to the null device
     look = select.poll()
-    for number in (1, 2):
+    for number in _NUMBERS:
         look.register(number, 0)
     return any(state & (select.POLLERR | select.POLLHUP) for _, state in look.poll(0))
 
 
 def leave(code: int) -> None:
-    """End the process at once, with what waits in the streams written and the terminal's cursor shown."""
+    """Write what waits in the streams, show the terminal's cursor, and end the process at once."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError):  # a full disk, a closed stream, one in use
             stream.flush()
@@ -140,7 +153,7 @@ def leave(code: int) -> None:
 
 
 def silence() -> None:
-    """Let the interpreter's last flush find a place to write to, whatever has become of the streams."""
+    """Give the interpreter's last flush a place to write to, even where a stream is full or gone."""
     for number, stream in ((1, sys.__stdout__), (2, sys.__stderr__)):
         try:
             if stream is not None:

@@ -1,4 +1,4 @@
-"""``bench table``: records as the paper's tables."""
+"""``bench table``: the records as the paper's tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Folders
+from bench.cli import complete, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,60 +18,70 @@ def table(
     which: Annotated[
         str,
         typer.Argument(
-            help="1: dataset x shots x method; 2: sizes of the datasets; 3: shifted test sets; ablation."
+            help="1: accuracy by dataset, shots and method. 2: sizes of the datasets. 3: accuracy on shifted "
+            "test sets. ablation: what changed settings change.",
+            autocompletion=complete.tables,
         ),
     ] = "1",
-    results: Folders = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, in this order; comma-separated.")] = None,
-    datasets: Annotated[
-        str | None, typer.Option(help="Only these, in this order; your own by name or path.")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(help="Only these.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Needed when records of several are there.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Only these prompt sets.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Only this preset.")] = None,
-    variants: Annotated[bool, typer.Option("--variants", help="Rows with changed settings too.")] = False,
+    results: options.Folders = None,
+    methods: options.Methods = None,
+    datasets: options.Datasets = None,
+    shots: options.ShotNumbers = None,
+    backbone: options.Backbone = None,
+    prompts: options.Prompts = None,
+    protocol: options.Protocol = None,
+    preset: options.Preset = None,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Show rows with changed settings (--set) too.")
+    ] = False,
     targets: Annotated[
-        bool, typer.Option("--targets", help="Shifted test sets in the ablation too.")
+        bool, typer.Option("--targets", help="In table ablation: show shifted test sets too.")
     ] = False,
     base: Annotated[
-        str | None, typer.Option(help="Method or prompt set that an ablation measures changes from.")
+        str | None,
+        typer.Option(
+            help="In table ablation: the method or prompt set that changes are measured from.",
+            autocompletion=complete.method,
+        ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="Published numbers beside ours: paper, or another source.")
-    ] = None,
-    format: Annotated[
         str | None,
-        typer.Option(help="console, md, latex, csv, html or json (default: as --out ends, else console)."),
+        typer.Option(help="Show published numbers beside ours: paper, or the name of another source."),
     ] = None,
+    format: options.TableFormat = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Show averages over incomplete rows, marked.")
+        bool,
+        typer.Option("--partial", help="Show averages over rows with missing cells too, and mark these."),
     ] = False,
-    bold: Annotated[bool, typer.Option(help="Mark the best of each column.")] = True,
-    underline: Annotated[bool, typer.Option(help="Mark what is not told from the best.")] = True,
+    bold: Annotated[bool, typer.Option(help="Print the best of each column in bold.")] = True,
+    underline: Annotated[
+        bool, typer.Option(help="Underline what the test images do not tell from the best of its column.")
+    ] = True,
     data_root: Annotated[
-        Path | None, typer.Option(envvar="BENCH_DATA", help="Table 2: count the datasets here.")
+        Path | None,
+        typer.Option(
+            envvar="BENCH_DATA",
+            help="In table 2: count the images in this folder of datasets; otherwise sizes are as published.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write to a file instead of the terminal.")] = None,
+    out: options.TableFile = None,
 ) -> None:
-    """Print a table of the recorded results."""
-    from bench.cli.options import complete, names, numbers, recorded
+    """Print a table of the recorded results, or write it to a file in one of six formats."""
     from bench.cli.show import form_of, show
     from bench.report import tables
 
     form = form_of(format, out)
     tables.check(which)
     frame = with_titles(load(results, which))
-    where = recorded(datasets, {*frame["dataset"], *frame["target"]})
+    where = options.recorded(datasets, {*frame["dataset"], *frame["target"]})
     made = tables.table(
         frame,
         which,
-        methods=names(methods),
+        methods=options.names(methods),
         datasets=tuple(where),
-        shots=numbers(shots, "--shots"),
+        shots=options.numbers(shots, "--shots"),
         backbone=backbone,
-        prompts=names(prompts),
+        prompts=options.names(prompts),
         protocol=protocol,
         preset=preset,
         variants=variants,
@@ -84,28 +94,27 @@ def table(
         counts=sizes(where, frame, data_root) if which == "2" else None,
     )
     show(made, form, out)
-    complete(frame)
+    options.complete(frame)
 
 
 def load(results: list[Path] | None, which: str) -> pd.DataFrame:
-    """The records; table 2 does without any."""
-    from bench.cli.options import folders, records
+    """Return the records of the named folders; table 2 does without any."""
     from bench.records import store
     from bench.records.whole import Bad
 
     bad: list[Bad] = []
-    known = (next(store.every(folder, bad), None) for folder in folders(results))
+    known = (next(store.every(folder, bad), None) for folder in options.folders(results))
     if which == "2" and not any(known) and not bad:
         import pandas as pd
 
         from bench.report.frame import COLUMNS
 
         return pd.DataFrame(columns=list(COLUMNS))
-    return records(results)
+    return options.records(results)
 
 
 def with_titles(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the methods' titles, as far as the program knows the methods."""
+    """Return the frame with today's titles of the methods that the program knows; others keep theirs."""
     from bench.registry import builtin
 
     titles = {name: method.title for name, method in builtin().methods.items()}
@@ -118,7 +127,7 @@ def with_titles(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def shifts(frame: pd.DataFrame) -> tuple[str, ...]:
-    """The shifted test sets of the recorded sources, in the catalog's order."""
+    """Return the shifted test sets of the recorded datasets, in the catalog's order."""
     from bench.data import catalog
 
     known = set(catalog.names())
@@ -128,10 +137,12 @@ def shifts(frame: pd.DataFrame) -> tuple[str, ...]:
 def sizes(
     wanted: Mapping[str, str], frame: pd.DataFrame, data_root: Path | None
 ) -> dict[str, dict[str, int]]:
-    """Classes and images by dataset: of those ``wanted``, else of the paper's and of those with records.
+    """Return the numbers of classes and images by dataset.
 
-    ``wanted``: what each was named by (``options.recorded``). The catalog's as described there; with a data
-    root, as counted there, and nothing for a dataset that is not there. A user's own are counted.
+    ``wanted``: datasets, each with the name or path that the user wrote (``options.recorded``); if empty,
+    those of the paper and those with records. Sizes of the catalog's datasets are the published ones. With
+    ``data_root`` they are counted there, and a dataset that is not there has none. A user's own datasets are
+    always counted.
     """
     from bench.data import catalog, status
     from bench.report.paper import numbers

@@ -1,4 +1,4 @@
-"""``bench weights``: which backbones are on this machine, and getting one."""
+"""``bench weights``: show which backbones are on this machine, and download one."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
+from bench.cli.options import examples
 
-app = typer.Typer(help="The backbones' weights: what is here, and getting more.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show which weights of backbones are on this machine, or download some.",
+    no_args_is_help=True,
+    epilog=examples("bench weights status", "bench weights get RN50"),
+)
 
 USUAL = ("pocket-rn", "pocket-vit", "RN50", "ViT-B-16")  # shown even when they are missing
 
 
 class Format(StrEnum):
-    """How a verb prints its result."""
+    """The format in which a verb prints its result."""
 
     text = "text"
     json = "json"
 
 
-@app.command()
-def status(format: Annotated[Format, typer.Option(help="How to print it.")] = Format.text) -> None:
-    """Show the weights on this machine and where they lie."""
+@app.command(epilog=examples("bench weights status", "bench weights status --format json"))
+def status(format: Annotated[Format, typer.Option(help="Format: text or json.")] = Format.text) -> None:
+    """Show which weights are on this machine, and in which folder."""
     from bench.clip import weights
 
     rows = [_row(name) for name in dict.fromkeys([*USUAL, *weights.stored_names()])]
@@ -59,13 +64,18 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
-@app.command()
+@app.command(epilog=examples("bench weights get RN50", "bench weights get ViT-B-32/laion2b_s34b_b79k"))
 def get(
     name: Annotated[
-        str, typer.Argument(help="ARCH (OpenAI's weights) or ARCH/TAG, as open_clip names them.")
+        str,
+        typer.Argument(
+            help="ARCH for OpenAI's weights, as in RN50, or ARCH/TAG as open_clip names them, as in "
+            "ViT-B-32/laion2b_s34b_b79k.",
+            autocompletion=complete.backbone,
+        ),
     ],
 ) -> None:
-    """Download a backbone's weights: the only verb that does."""
+    """Download the weights of a backbone. No other verb downloads anything."""
     from bench.clip.spec import POCKET
     from bench.names import canonical
 

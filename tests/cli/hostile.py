@@ -1,4 +1,4 @@
-"""Names that would steer a terminal, a browser or a spreadsheet, and what must not be left of them."""
+"""Hostile names for tests: printed as they are, they would steer a terminal, a browser or a spreadsheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where errors become a line: files of the user, names, encodings, pipes, Ctrl-C."""
+"""``main`` turns errors into one line each: about files of the user, names, encodings, pipes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -105,11 +105,13 @@ def in_a_process(*words: str, code: str = MAIN, **more: Any) -> subprocess.Popen
 
 
 def test_a_pipe_that_closes_and_a_full_disk() -> None:
+    """Also while rich, which meets a closed pipe in its own way, prints a help."""
     read, write = os.pipe()
     os.close(read)
-    process = in_a_process("list", "suites", stdout=write)
+    for words in (("list", "suites"), ("run", "--help")):
+        process = in_a_process(*words, stdout=write)
+        assert process.communicate(timeout=60)[1] == b"" and process.returncode == 141
     os.close(write)
-    assert process.communicate(timeout=60)[1] == b"" and process.returncode == 141
     if Path("/dev/full").exists():
         with open("/dev/full", "wb") as full:
             process = in_a_process("list", "suites", stdout=full)

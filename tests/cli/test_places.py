@@ -1,4 +1,4 @@
-"""Places that verbs write to are tried before any work, and trying leaves nothing there."""
+"""A verb checks the places that it writes to before any work, and the check leaves nothing there."""
 
 from __future__ import annotations
 

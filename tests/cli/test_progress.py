@@ -1,4 +1,4 @@
-"""What a run shows while it works: stages, their rates, and a time left that has a basis."""
+"""A run shows its stages, their rates, and the time left as soon as it can be estimated."""
 
 from __future__ import annotations
 

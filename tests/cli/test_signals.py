@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end every command alike: one line, exit code 130, whatever it was at."""
+"""Ctrl-C, SIGTERM and SIGHUP end every command with one line and exit code 130, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ cli.main()
     process = command(code)
     out, said = process.communicate(timeout=60)
     assert process.returncode == 0 and b"pocket" in out
-    assert said == b"bench: a thread that a plugin or a library has begun does not end, and is left behind\n"
+    assert said == b"bench: a thread of a plugin or a library does not end; bench ends without it\n"
 
 
 @pytest.mark.slow

@@ -1,0 +1,93 @@
+"""Turn what the command line cannot parse into one line that names the mend, as every other error is.
+
+Typer prints a usage error as a box of several lines. Here it becomes a BenchError, which ``bench.cli.main``
+prints. Typer's own sentences are kept where they are clear; misspelt options and verbs get the nearest name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from bench.cli.once import refuse_twice
+from bench.errors import BenchError
+from bench.names import nearest, shown
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer has it from click, or from its own copy
+_PATH = "bench.path"  # in a context: the command that was parsed
+_NO_VERB = re.compile(r"No such command '(.*?)'")
+
+
+class Verbs(TyperGroup):
+    """The program's verbs, whose usage errors are one line each."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a command.
+
+        Raises BenchError for a usage error, and for an option with one value that the verb got twice.
+        """
+        if not ctx.resilient_parsing:  # a shell that completes an unfinished command gets no errors
+            self._refuse_twice(args)
+        ctx.meta[_PATH] = self._path(args)
+        with _one_line(ctx.meta[_PATH]):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the words of the chosen verb and run it. Raises BenchError for a usage error."""
+        with _one_line(ctx.meta[_PATH]):
+            return super().invoke(ctx)
+
+    def _refuse_twice(self, args: list[str]) -> None:
+        command, words = self._found(args)[1:]
+        if not hasattr(command, "commands"):
+            refuse_twice(command.params, words)
+
+    def _path(self, args: list[str]) -> str:
+        return " ".join(("bench", *self._found(args)[0]))
+
+    def _found(self, args: list[str]) -> tuple[list[str], Any, list[str]]:
+        """Return the names that lead to a verb, the verb, and the words that follow these."""
+        command: Any = self
+        path: list[str] = []
+        words = list(args)
+        while words and hasattr(command, "commands"):
+            word = words.pop(0)
+            if word in command.commands:
+                command = command.commands[word]
+                path.append(word)
+            elif not word.startswith("-"):
+                break
+        return path, command, words
+
+
+@contextmanager
+def _one_line(path: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # Typer prints the help
+            raise
+        raise BenchError(line(error, path)) from error
+
+
+def line(error: Any, path: str) -> str:
+    """Return what a usage error says as one line, with the nearest name and the help to read.
+
+    ``path``: the command that was parsed, as in ``bench data draw``.
+    """
+    context = error.ctx
+    if type(error).__name__ == "NoSuchOption":
+        known = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
+        options = [name for name in (*known, "--help") if name.startswith("--")]
+        said = f"{path} has no option {shown(error.option_name)}{nearest(error.option_name, options)}"
+        return f"{said}; `{path} --help` shows all"
+    if found := _NO_VERB.match(error.message):
+        said = f"there is no `{path} {shown(found[1])}`{nearest(found[1], context.command.commands)}"
+        return f"{said}; `{path} --help` shows all"
+    said = " ".join(shown(error.format_message(), keep="\n").split()).removesuffix(".")
+    return f"{said[:1].lower()}{said[1:]}; see `{path} --help`"

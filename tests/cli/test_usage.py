@@ -1,0 +1,86 @@
+"""What cannot be parsed is one line that names the nearest name and the help; -h and --version."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import typer
+
+from bench.cli import main
+from tests.docs.cli_page import leaves
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """The exit code of ``bench`` with these words."""
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("run --shotz", "bench run has no option --shotz (did you mean '--shots'?); `bench run --help` ..."),
+        ("run --shots=1 -x", "bench run has no option -x; `bench run --help` shows all"),
+        ("--versio", "bench has no option --versio (did you mean '--version'?); `bench --help` shows all"),
+        ("tabel", "there is no `bench tabel` (did you mean 'table'?); `bench --help` shows all"),
+        ("data statsu", "there is no `bench data statsu` (did you mean 'status'?); `bench data --help` ..."),
+        ("compare safe", "missing argument 'second'; see `bench compare --help`"),
+        ("convert now", "got unexpected extra argument (now); see `bench convert --help`"),
+        ("run --shots", "option '--shots' requires an argument; see `bench run --help`"),
+        ("data draw digits --seed", "option '--seed' requires an argument; see `bench data draw --help`"),
+    ],
+)  # fmt: skip
+def test_usage_errors_are_one_line(
+    words: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, *words.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.replace("(s)", "") == f"bench: {line.replace('...', 'shows all')}\n"
+
+
+@pytest.mark.parametrize("words", ["run --jobs x", "run --workers -1", "data status --format yaml"])
+def test_a_value_of_another_kind_is_one_line(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, *words.split()) == 2
+    said, path = capsys.readouterr().err, words.partition(" --")[0]
+    assert said.startswith(f"bench: invalid value for '{words.split()[-2]}'") and said.count("\n") == 1
+    assert said.endswith(f"see `bench {path} --help`\n")
+
+
+def test_names_in_usage_errors_do_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["\x1b[31mx"], ["run", "--\x1b[31mx"], ["convert", "a\nb\x1b[31m"]):
+        assert ended(monkeypatch, *words) == 2
+        said = capsys.readouterr().err
+        assert "\x1b[31mx" not in said and said.count("\n") == 1
+
+
+def test_h_is_short_for_help_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.cli.app import app
+
+    every = [words.split()[1:] for words, _ in leaves(typer.main.get_command(app))]
+    for words in ([], ["data"], every[0]):
+        assert ended(monkeypatch, *words, "-h") == 0
+        short = capsys.readouterr().out
+        assert ended(monkeypatch, *words, "--help") == 0
+        assert capsys.readouterr().out == short and "Usage: bench" in short
+
+
+def test_the_version_loads_no_torch() -> None:
+    code = "import sys; from bench.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, others = done.stdout.splitlines()
+    assert ours == f"bench {metadata.version('fewshot-clip-bench')}"
+    assert others == f"Python {sys.version.split()[0]}, torch {metadata.version('torch')}"
