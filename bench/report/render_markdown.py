@@ -1,4 +1,7 @@
-"""Tables for Markdown: every sign that means something there is escaped, so that names are text alone."""
+"""Write tables for Markdown.
+
+Every character that has a meaning there is escaped, so that names stay plain text.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ _START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # of a line: headings, quot
 
 
 def escape(text: str) -> str:
-    """Text that Markdown prints as it is, within a line."""
+    """Return text that Markdown prints as it is, within a line."""
     return _SIGNS.sub(r"\\\g<0>", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def markdown(table: Table) -> str:
-    """The table in GitHub's form, the best in bold, what is not told from it underlined; then its notes."""
+    """Write the table in GitHub's form, then its notes.
+
+    The best numbers are bold; those that the data cannot tell from the best are underlined.
+    """
     from tabulate import tabulate
 
     def cell(entry: Score) -> str:
@@ -39,5 +45,5 @@ def markdown(table: Table) -> str:
 
 
 def _line(note: str) -> str:
-    """A line of its own."""
+    """Return a note as a line of its own."""
     return _START.sub(lambda found: f"{found[1] or ''}\\", escape(note))
