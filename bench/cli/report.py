@@ -15,14 +15,21 @@ def report(
     results: Folders = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of a recorded plugin, for the page's commands; may be repeated."),
+    ] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Your own recorded datasets by path, for the page's commands.")
+    ] = None,
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and what is behind every number."""
-    from bench.cli.options import complete, records, writable
+    from bench.cli.options import complete, recorded, records, writable
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
     from bench.files import write_bytes
-    from bench.registry import builtin
+    from bench.registry import builtin, with_plugins
     from bench.report.html.page import report as make
     from bench.suite import load
 
@@ -30,11 +37,15 @@ def report(
     with Steps("report") as steps:
         steps.step("records", 0, 6)
         frame = with_titles(records(results))
-        prompts = {name: method.prompts for name, method in builtin().methods.items()}
+        known, usual = with_plugins(tuple(plugin or ())), builtin().sources
+        prompts = {method.name: method.prompts for method in known.methods.values()}
+        files = {m.name: "" if key in usual else known.sources[key] for key, m in known.methods.items()}
         text = make(
             frame,
             title=title,
             prompts=prompts,
+            plugins=files,
+            places=recorded(datasets, set(frame["dataset"])),
             targets=shifts(frame),
             first=load(SUITE).methods,
             say=lambda what, done, total: steps.step(what, done + 1, total + 1),
