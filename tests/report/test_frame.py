@@ -102,7 +102,7 @@ def test_seeds_under_changed_defaults_do_not_mix(tmp_path: Path) -> None:
     assert list(ants["seed"]) == [2]
     assert list(ants["accuracy"]) == [pytest.approx(80.0)]
     assert len(frame[frame["dataset"] == "bees"]) == 3
-    assert "3 records of safe with settings that are not the method's own any more" in notes(frame)
+    assert "3 records of safe from before its default settings changed" in notes(frame)
 
 
 def test_a_later_failure_is_not_hidden_by_an_older_success(tmp_path: Path) -> None:

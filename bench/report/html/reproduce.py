@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from bench.data import catalog
 from bench.names import RECIPE
 from bench.records import store
 from bench.records.keys import SINGLE
@@ -18,13 +19,17 @@ from bench.report.frame import precision
 from bench.report.html.text import escape
 
 _AXES = ("dataset", "shots", "seed")
+_READY = (
+    "<p>These commands run as they are, in the folder in which the report was made. Cells that have a record "
+    "are not run again. Datasets with files of their own are looked for in $BENCH_DATA or --data-root.</p>"
+)
 
 
 class Command(NamedTuple):
     """A command as text, and what somebody has to add before it runs (empty: it runs as it is)."""
 
     text: str
-    lacks: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 class _Grid(NamedTuple):
@@ -41,19 +46,20 @@ class _Grid(NamedTuple):
     flags: tuple[str, ...]
     shape: tuple[tuple[Any, ...], ...]
     shifted: bool
-    lacks: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 class _Made(NamedTuple):
     """What the records behind a row say of how it was made.
 
     ``flags``: changed settings and the precision as options. ``own``: the methods that are plugins, so that
-    their source is in the keys. ``place``: the end of the path of a person's own dataset.
+    their source is in the keys. ``place``: the end of the path of a person's own dataset, empty for those of
+    the program.
     """
 
     flags: tuple[str, ...]
     own: tuple[str, ...]
-    place: str | None
+    place: str
 
 
 def section(
@@ -66,10 +72,7 @@ def section(
         f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in provenance(frame)
     )
     return (
-        "<p>These commands run as they are, in the folder in which the report was made. Cells that have a "
-        "record are not run again. Datasets with files of their own are looked for in $BENCH_DATA or "
-        "--data-root.</p>"
-        + (f'<pre class="commands"><code>{escape(ready)}</code></pre>' if ready else "")
+        (_READY + f'<pre class="commands"><code>{escape(ready)}</code></pre>' if ready else "")
         + _unfinished([one for one in every if one.lacks])
         + f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
     )
@@ -78,7 +81,8 @@ def section(
 def _unfinished(some: Sequence[Command]) -> str:
     if not some:
         return ""
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(one.lacks for one in some))
+    lacking = dict.fromkeys(reason for one in some for reason in one.lacks)
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in lacking)
     lines = "\n".join(one.text for one in some)
     return (
         "<p>The following commands need a path that the records do not hold. "
@@ -96,10 +100,10 @@ def commands(
     """List ``bench run`` commands whose grids together are the cells of the frame.
 
     ``prompts``: methods' default prompt sets. ``plugins``: the file of each method that is a plugin, empty if
-    it is installed. ``places``: the folder or TOML file of each dataset of a person's own.
+    it needs none. ``places``: the folder or TOML file of each dataset of a person's own.
     """
     plugins, places = plugins or {}, places or {}
-    folders = list(map(str, frame.attrs.get("folders", ())))
+    folders, catalogue = list(map(str, frame.attrs.get("folders", ()))), set(catalog.names())
     grids: dict[_Grid, list[str]] = {}
     located = frame.assign(
         folder=[_folder(path, folders) for path in frame["path"]], variant=frame["variant"].astype(str)
@@ -109,15 +113,12 @@ def commands(
         made = {name: _made(some.iloc[0]) for name, some in rows.groupby("dataset", sort=True)}
         first = next(iter(made.values()))
         files = sorted({plugins[name] for name in first.own if plugins.get(name)})
-        lacks = [
-            f"The file of the plugin with the method {name} is missing: add --plugin FILE."
-            for name in first.own
-            if name not in plugins
-        ]
-        unknown = {n: m.place for n, m in made.items() if m.place is not None and n not in places}
+        theirs = {*first.own, *([method] if plugins else [])} - set(plugins)
+        lacks = [f"The method {name} is a plugin's: add --plugin FILE." for name in sorted(theirs)]
+        unknown = {n: m.place for n, m in made.items() if n not in places and (m.place or n not in catalogue)}
         lacks += [
-            f"The path of the dataset {name} is missing: put it in the place of the name"
-            + (f"; it ended in {place}." if place else ".")
+            f"The dataset {name} is somebody's own: replace its name by its path"
+            + (f", which ended in {place}." if place else ".")
             for name, place in unknown.items()
         ]
         sets = tuple(sorted(rows["prompts"].unique()))
@@ -126,7 +127,7 @@ def commands(
         shape = tuple(tuple(sorted(set(rows[axis]) - {0})) for axis in _AXES)
         shape = (tuple(places.get(name, name) for name in shape[0]), *shape[1:])
         shifted = bool((rows["target"] != rows["dataset"]).any())
-        grid = _Grid(folder, backbone, protocol, preset, flags, shape, shifted, " ".join(lacks))
+        grid = _Grid(folder, backbone, protocol, preset, flags, shape, shifted, tuple(lacks))
         grids.setdefault(grid, []).append(str(method))
     return [_command(grid, methods) for grid, methods in _merged(grids)]
 
@@ -140,7 +141,7 @@ def _made(row: pd.Series) -> _Made:
     path = Path(row["path"])
     record = store.read(path)
     if record is None or isinstance(record, FitRecord):
-        return _Made((), (), None)
+        return _Made((), (), "")
     fits = store.behind(path, record)
     failed = record.parts if isinstance(record, Failure) else None
     changed = {fit.cell.method: dict(fit.changed) for fit in reversed(fits)}
@@ -156,7 +157,7 @@ def _made(row: pd.Series) -> _Made:
     own = [fit.cell.method for fit in fits if fit.parts.source]
     own += [record.cell.method] if failed and failed.source and not fits else []
     identity = fits[0].dataset_identity if fits else getattr(record, "dataset_identity", "")
-    place = (fits[0].dataset_place if fits else "") if identity else None
+    place = (fits[0].dataset_place if fits else "") or "a place that is not known" if identity else ""
     return _Made(tuple(flags), tuple(own), place)
 
 
