@@ -160,7 +160,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     """Return notes on results that ``columns`` lack or that failed, and on the marks and warnings in rows."""
     notes = _gaps(table, columns) + _thin(table, columns)
     if notes and table.averages:
-        hint = "Incomplete rows have no average; --partial shows it over what is there, marked with *."
+        hint = "Rows with gaps have no average; --partial shows it over what is there, marked with *."
         notes.append("* marks an average over only those entries that are there." if partial else hint)
     notes += _fewer(table)
     errors: dict[str, list[tuple[str, int]]] = {}

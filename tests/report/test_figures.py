@@ -157,7 +157,7 @@ def test_time_leaves_out_the_first_fit_of_a_process(tmp_path: Path) -> None:
     assert point(drawn, series="safe").x == pytest.approx(2.0 * 1.1 + 0.1)
     assert point(drawn, series="coop").x == pytest.approx(5.0 * 1.1 + 0.1)
     (said,) = [note for note in drawn.notes if "first fit" in note]
-    assert "coop at 1 shot;" in said and "safe" not in said
+    assert "coop at 1 shot." in said and "safe" not in said
 
 
 def test_time_names_the_best_trade_off(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def test_settings_of_the_method_below_make_a_variant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"weights": "w2"}, "older weights"), ({"content": "-2"}, "other, older images of ants")],
+    [
+        ({"weights": "w2"}, "older weights"),
+        ({"content": "-2"}, "older images of ants, which have changed since"),
+    ],
 )
 def test_other_weights_or_images_replace(tmp_path: Path, change: dict[str, str], word: str) -> None:
     grid(tmp_path, {"safe": 0.6}, datasets=("ants", "bees"), shots=(1,))

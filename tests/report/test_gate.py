@@ -169,7 +169,7 @@ def test_speed_is_relative_to_the_calibration(results: Path, old: Baseline) -> N
     assert even.speed == pytest.approx(1.0) and not even.slow and not even.warnings
     slow = gate.check(half, frame, calibration=0.1)
     assert slow.speed == pytest.approx(2.0) and slow.slow and slow.passed
-    assert "slower: 2.00 times" in slow.warnings[0]
+    assert "slower: the cells took 2.00 times" in slow.warnings[0]
     assert gate.check(old, frame, calibration=0.1).speed is None
     assert 0 < gate.calibrate(rounds=1) < 60
 
@@ -288,7 +288,9 @@ def test_github_format(
         "::error title=safe 1 shot (pocket-rn%2C hand) got worse::"
     )
     assert "99.5 %25" in errors[0]
-    assert any(line.startswith("::warning title=bench check::safe: version 1") for line in out.splitlines())
+    assert any(
+        line.startswith("::warning title=bench check::safe has version 1") for line in out.splitlines()
+    )
     text = summary.read_text()
     assert text.startswith("earlier step\n## bench check") and text.count("❌") == 2
     rows = [line for line in text.splitlines() if line.startswith("|")]

@@ -150,7 +150,7 @@ def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path
         (("compare", "safe", "coop"), "safe and coop have no complete cell in common; "
          "one of the two lacks a seed or failed on ants at 1 shot"),
         (("plot", "shots"), "nothing is complete. Left out, because seeds or datasets are missing or failed: "
-         "coop and safe at 1 shot. `bench run --results "),
+         "coop and safe at 1 shot. `bench run --results {results}` runs what is missing"),
         (("plot", "beta"), "no recorded method has a setting 'beta'"),
     ],
 )  # fmt: skip
@@ -159,7 +159,8 @@ def test_of_failed_cells_alone_nothing_is_compared(
 ) -> None:
     out = ("--out", tmp_path / "o.svg") if verb[0] == "plot" else ()
     done = bench(*verb, "--results", failed, *out)
-    assert isinstance(done.exception, BenchError) and str(done.exception) == says
+    assert isinstance(done.exception, BenchError)
+    assert str(done.exception) == says.format(results=failed)
     assert not (tmp_path / "o.svg").exists()
 
 
