@@ -22,7 +22,7 @@ _MOST = 5  # causes of errors that are spelt out
 # What a reader has to know about numbers made with these budgets.
 PRESETS = {
     "quick": "The preset 'quick' trains briefly, with budgets for the embedded backbones instead of the "
-    "published recipes. A method may therefore end below zero-shot."
+    "published recipes. A method may therefore end below zero-shot; docs/protocols.md says why."
 }
 
 

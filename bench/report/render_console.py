@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,7 +37,13 @@ def console(table: Table, width: int = PIPED, styled: bool = True) -> str:
     wrap = textwrap.TextWrapper(
         max(20, min(_NOTES, width)), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join([*lines, "", *map(wrap.fill, notes)]) + "\n"
+    return "\n".join([*lines, "", *(_wrapped(note, wrap) for note in notes)]) + "\n"
+
+
+def _wrapped(note: str, wrap: textwrap.TextWrapper) -> str:
+    """Return a note in lines, with every command between backticks on one line, so that it can be copied."""
+    whole = re.sub("`[^`]+`", lambda found: found[0].replace(" ", "\u00a0"), note)
+    return wrap.fill(whole).replace("\u00a0", " ")
 
 
 def _width(lines: Sequence[str]) -> int:
