@@ -164,10 +164,17 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
         notes.append("* marks an average over only those entries that are there." if partial else hint)
     notes += _fewer(table)
     errors: dict[str, list[tuple[str, int]]] = {}
+    records: dict[str, dict[str, None]] = {}
     for row in table.rows:
-        for text in dict.fromkeys(e.note for e in row.entries.values() if e.text == FAILED and e.note):
+        failed = [e for e in row.entries.values() if e.text == FAILED and e.note]
+        for text in dict.fromkeys(e.note for e in failed):
             errors.setdefault(text, []).append((row.names[0], row.shots))
-    notes += [f"ERR: {_who(cells)} failed: {text}" for text, cells in list(errors.items())[:_MOST]]
+        for entry in failed:
+            records.setdefault(entry.note, {}).update(dict.fromkeys(entry.failed))
+    for text, cells in list(errors.items())[:_MOST]:
+        first, *more = records[text]
+        which = f"the first of {len(more) + 1} records is" if more else "the record is"
+        notes.append(f"ERR: {_who(cells)} failed: {text} ({which} {first})")
     if len(errors) > _MOST:
         notes.append(f"ERR: there are {len(errors) - _MOST} more causes; the failed records name them.")
     if any(r.oracle for r in table.rows):

@@ -68,9 +68,10 @@ def mean_over_seeds(
     """
     good = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
     there = tuple(int(o.seed) for o in good)
-    errors = {o.error for o in (*rows, *lost) if not o.ok and o.seed not in there}
-    if errors:
-        return Score(text=FAILED, note="; ".join(sorted(errors)))
+    bad = [o for o in (*rows, *lost) if not o.ok and o.seed not in there]
+    if bad:
+        paths = tuple(dict.fromkeys(o.path for o in bad))
+        return Score(text=FAILED, note="; ".join(sorted({o.error for o in bad})), failed=paths)
     if not good:
         return Score()
     value = float(np.mean([o.accuracy for o in good]))

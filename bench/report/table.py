@@ -23,6 +23,7 @@ class Score:
     ``value``: in percent, unless the column says otherwise. ``best`` prints bold and ``tied`` underlined.
     ``partial``: the value is a mean over only some of the row's seeds or test sets, and its text says so.
     ``paths``: the records behind the value, one for each of ``seeds``. ``note``: a remark on this entry.
+    ``failed``: the records of the failures because of which there is no value.
     """
 
     value: float | None = None
@@ -33,6 +34,7 @@ class Score:
     paths: tuple[str, ...] = ()
     note: str = ""
     seeds: tuple[int, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

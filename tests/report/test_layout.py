@@ -64,7 +64,8 @@ def test_a_word_longer_than_the_line_stays_whole() -> None:
 
 def test_a_command_in_a_note_stays_on_one_line() -> None:
     command = "`bench table ablation --results 'a folder'`"
-    table = Table("t", ["x"], [Row(("a", "1"), {"x": Score(1.0, "1.00")})], [f"some words and {command} shows"])
+    note = f"some words and {command} shows"
+    table = Table("t", ["x"], [Row(("a", "1"), {"x": Score(1.0, "1.00")})], [note])
     assert any(command in line for line in plain(table, 60))
 
 
