@@ -18,7 +18,7 @@ from bench.report.table import AVERAGE, FAILED, Row, Table
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
 TARGETS_AVERAGE = "average of shifts"
-_MOST = 5  # causes of errors that are spelt out
+_MOST = 5  # most causes of errors that notes name
 # What a reader has to know about numbers made with these budgets.
 PRESETS = {
     "quick": "The preset 'quick' trains briefly, with budgets for the embedded backbones instead of the "
@@ -45,7 +45,7 @@ def table_1(
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
-    _some(own, "its own test images")
+    _require_rows(own, "its own test images")
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
     averages = averages_of(AVERAGE, columns)
     rows = [*lines(own, columns, averages, partial, choice.methods)]
@@ -158,11 +158,11 @@ def preset_notes(frame: pd.DataFrame) -> list[str]:
 
 def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[str]:
     """Return notes on results that ``columns`` lack or that failed, and on the marks and warnings in rows."""
-    notes = _gaps(table, columns) + _thin(table, columns)
+    notes = _missing_entry_notes(table, columns) + _partial_notes(table, columns)
     if notes and table.averages:
         hint = "Rows with gaps have no average; --partial shows it over what is there, marked with *."
         notes.append("* marks an average over only those entries that are there." if partial else hint)
-    notes += _fewer(table)
+    notes += _absent_seed_notes(table)
     errors: dict[str, list[tuple[str, int]]] = {}
     records: dict[str, dict[str, None]] = {}
     for row in table.rows:
@@ -174,7 +174,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     for text, cells in list(errors.items())[:_MOST]:
         first, *more = records[text]
         which = f"the first of {len(more) + 1} records is" if more else "the record is"
-        notes.append(f"ERR: {_who(cells)} failed: {text} ({which} {first})")
+        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} {first})")
     if len(errors) > _MOST:
         notes.append(f"ERR: there are {len(errors) - _MOST} more causes; the failed records name them.")
     if any(r.oracle for r in table.rows):
@@ -186,7 +186,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     return notes
 
 
-def _who(cells: Sequence[tuple[str, int]]) -> str:
+def _named_cells(cells: Sequence[tuple[str, int]]) -> str:
     names = list(dict.fromkeys(name for name, _ in cells))
     return f"{listed(names, noun='rows')} at {shots_list(n for _, n in cells)}"
 
@@ -195,7 +195,7 @@ def _name(row: Row) -> str:
     return row.names[0] + (f", {row.heads[2]}" if len(row.heads) > 2 else "")
 
 
-def _gaps(table: Table, columns: Sequence[str]) -> list[str]:
+def _missing_entry_notes(table: Table, columns: Sequence[str]) -> list[str]:
     """Name the entries that rows lack. Rows that lack the same entries share a note."""
     lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for row in table.rows:
@@ -212,7 +212,7 @@ def _gaps(table: Table, columns: Sequence[str]) -> list[str]:
     ]
 
 
-def _thin(table: Table, columns: Sequence[str]) -> list[str]:
+def _partial_notes(table: Table, columns: Sequence[str]) -> list[str]:
     """Name the entries that are means over only some seeds of their row.
 
     Entries with the same seeds share a note.
@@ -235,7 +235,7 @@ def _thin(table: Table, columns: Sequence[str]) -> list[str]:
     return notes
 
 
-def _fewer(table: Table) -> list[str]:
+def _absent_seed_notes(table: Table) -> list[str]:
     """Name the rows that lack, on all test sets, seeds that other rows with as many shots have."""
     lists: dict[str, list[tuple[str, int]]] = {}
     for row in table.rows:
@@ -280,6 +280,6 @@ def seeds_text(frame: pd.DataFrame) -> str:
     )
 
 
-def _some(frame: pd.DataFrame, what: str) -> None:
+def _require_rows(frame: pd.DataFrame, what: str) -> None:
     if not len(frame):
         raise BenchError(f"no records on {what} match the options")

@@ -22,14 +22,14 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     evaluations have are right; in a draw, none are. Records that are not trusted are added to ``bad``.
     """
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
-    labels: dict[Path, tuple[str, str]] = {}  # of evaluations: the test set, and the labels' checksum
+    labels: dict[Path, tuple[str, str]] = {}  # by evaluation: its test set, and the checksum of its labels
     kept: list[Located] = []
     for path, record in records:
         if not isinstance(record.cell.shots, int):
             bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
         elif not isinstance(record, EvaluationRecord):
             kept.append((path, record))
-        elif why := _odd(record, fits):
+        elif why := _fault(record, fits):
             bad.append(Bad(str(path), why))
         else:
             try:
@@ -44,7 +44,7 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     return [one for one in kept if one[0] not in others] if others else kept
 
 
-def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
+def _fault(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
     """Say what is wrong between an evaluation and its fit.
 
     The text is empty if nothing is wrong. The records of the fits below are looked at too.

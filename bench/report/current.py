@@ -18,7 +18,7 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
 
-_MOST = 4  # names of a conflict that are spelt out
+_MOST = 4  # most names of a conflict in a note
 V = TypeVar("V", str, bytes)
 Row = dict[str, Any]
 

@@ -80,7 +80,7 @@ def printed(table: Table) -> PrintedTable:
     return PrintedTable(**vars(table))
 
 
-# How a spreadsheet's formula begins, and the numbers that begin so too.
+# The start of a spreadsheet's formula, and numbers that start in the same way.
 _FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-][\d.]+( %|\*| \(\d+/\d+\)| to [+-][\d.]+)?|-")
 

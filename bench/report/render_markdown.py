@@ -9,12 +9,12 @@ import re
 
 from bench.report.table import Score, Table
 
-# Emphasis, code, links (bare ones too), columns, struck out, GitHub's formulas and emoji codes; HTML becomes
-# entities.
+# The signs of emphasis, code, links (bare ones too), columns, struck-out text, GitHub's formulas and emoji
+# codes. HTML becomes entities.
 _SIGNS = re.compile(
     r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)|(?<=\bwww)\.", re.IGNORECASE
 )
-_START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # of a line: headings, quotations, lists
+_START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # starts of lines: headings, quotations, lists
 
 
 def escape(text: str) -> str:

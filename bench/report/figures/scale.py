@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.report.frame import short
 
-_FACTOR = 10  # largest to smallest number from which on an axis may be logarithmic
+_FACTOR = 10  # an axis may be logarithmic from this ratio of the largest to the smallest number on
 Kind = Literal["linear", "log", "symlog", "words"]
 
 
