@@ -53,13 +53,13 @@ class _Made(NamedTuple):
     """What the records behind a row say of how it was made.
 
     ``flags``: changed settings and the precision as options. ``own``: the methods that are plugins, so that
-    their source is in the keys. ``place``: the end of the path of a person's own dataset, empty for those of
+    their source is in the keys. ``place``: the end of the path of a person's own dataset, None for those of
     the program.
     """
 
     flags: tuple[str, ...]
     own: tuple[str, ...]
-    place: str
+    place: str | None
 
 
 def section(
@@ -115,7 +115,11 @@ def commands(
         files = sorted({plugins[name] for name in first.own if plugins.get(name)})
         theirs = {*first.own, *([method] if plugins else [])} - set(plugins)
         lacks = [f"The method {name} is a plugin's: add --plugin FILE." for name in sorted(theirs)]
-        unknown = {n: m.place for n, m in made.items() if n not in places and (m.place or n not in catalogue)}
+        unknown = {
+            n: m.place
+            for n, m in made.items()
+            if n not in places and (m.place is not None or n not in catalogue)
+        }
         lacks += [
             f"The dataset {name} is somebody's own: replace its name by its path"
             + (f", which ended in {place}." if place else ".")
@@ -141,7 +145,7 @@ def _made(row: pd.Series) -> _Made:
     path = Path(row["path"])
     record = store.read(path)
     if record is None or isinstance(record, FitRecord):
-        return _Made((), (), "")
+        return _Made((), (), None)
     fits = store.behind(path, record)
     failed = record.parts if isinstance(record, Failure) else None
     changed = {fit.cell.method: dict(fit.changed) for fit in reversed(fits)}
@@ -157,7 +161,7 @@ def _made(row: pd.Series) -> _Made:
     own = [fit.cell.method for fit in fits if fit.parts.source]
     own += [record.cell.method] if failed and failed.source and not fits else []
     identity = fits[0].dataset_identity if fits else getattr(record, "dataset_identity", "")
-    place = (fits[0].dataset_place if fits else "") or "a place that is not known" if identity else ""
+    place = (fits[0].dataset_place if fits else "") if identity else None
     return _Made(tuple(flags), tuple(own), place)
 
 
