@@ -109,8 +109,9 @@ def commands(
         folder=[_folder(path, folders) for path in frame["path"]], variant=frame["variant"].astype(str)
     )
     axes = ["folder", "backbone", "protocol", "preset", "method", "variant"]
-    for (folder, backbone, protocol, preset, method, _), rows in located.groupby(axes, sort=True):
-        made = {name: _made(some.iloc[0]) for name, some in rows.groupby("dataset", sort=True)}
+    for values, rows in located.groupby(axes, sort=True):
+        folder, backbone, protocol, preset, method, _ = map(str, values)
+        made = {str(name): _made(some.iloc[0]) for name, some in rows.groupby("dataset", sort=True)}
         first = next(iter(made.values()))
         files = sorted({plugins[name] for name in first.own if plugins.get(name)})
         theirs = {*first.own, *([method] if plugins else [])} - set(plugins)
@@ -132,7 +133,7 @@ def commands(
         shape = (tuple(places.get(name, name) for name in shape[0]), *shape[1:])
         shifted = bool((rows["target"] != rows["dataset"]).any())
         grid = _Grid(folder, backbone, protocol, preset, flags, shape, shifted, tuple(lacks))
-        grids.setdefault(grid, []).append(str(method))
+        grids.setdefault(grid, []).append(method)
     return [_command(grid, methods) for grid, methods in _merged(grids)]
 
 
