@@ -54,7 +54,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("my work")
     write_photos(home / "my pets")
     (home / "my plugin.py").write_text(PLUGIN, encoding="utf-8")
-    run: list[object] = [*"run --shots 1 --seeds 1 --backbone pocket-rn --datasets".split(), home / "my pets"]
+    run: list[object] = [*shlex.split("run --shots 1 --seeds 1 --backbone pocket-rn")]
+    run += ["--datasets", home / "my pets"]
     run += ["--results", home / "my results", "--plugin", home / "my plugin.py"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(home / "cache"))
