@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, options, say
 from bench.cli.options import Folders
 
 
@@ -15,33 +15,50 @@ def report(
     results: Folders = None,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Few-shot CLIP adaptation",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Python file of a recorded plugin, named in the page's commands. Give the option again to name "
+            "more."
+        ),
+    ] = None,
+    datasets: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own recorded datasets by path, as in ./pets: the page's commands name them.",
+            autocompletion=complete.datasets,
+        ),
+    ] = None,
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and the records behind every number.
 
     The file opens in a browser and needs no network.
     """
-    from bench.cli.options import complete, records, writable
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
     from bench.files import write_bytes
-    from bench.registry import builtin
+    from bench.registry import builtin, with_plugins
     from bench.report.html.page import report as make
     from bench.suite import load
 
-    writable(out, (".html", ".htm"))
+    options.writable(out, (".html", ".htm"))
     with Steps("report") as steps:
         steps.step("records", 0, 6)
-        frame = with_titles(records(results))
-        prompts = {name: method.prompts for name, method in builtin().methods.items()}
+        frame = with_titles(options.records(results))
+        known, usual = with_plugins(tuple(plugin or ())), builtin().sources
+        prompts = {method.name: method.prompts for method in known.methods.values()}
+        files = {m.name: "" if key in usual else known.sources[key] for key, m in known.methods.items()}
         text = make(
             frame,
             title=title,
             prompts=prompts,
+            plugins=files,
+            places=options.recorded(datasets, set(frame["dataset"])),
             targets=shifts(frame),
             first=load(SUITE).methods,
             say=lambda what, done, total: steps.step(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
     say.echo(f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")
-    complete(frame)
+    options.complete(frame)

@@ -1,4 +1,4 @@
-"""What a pooling head attends to: the softmax weights of its one query (protocol 2.1, 2.2).
+"""Compute what a pooling head attends to: the softmax weights of its one query (protocol 2.1, 2.2).
 
 Legend: B batch, T tokens as the head sees them (mean token or CLS first), D tower width, H heads, d = D / H.
 """
@@ -17,9 +17,10 @@ from bench.clip.blocks import Params, linear, norm
 
 
 def weights(tower: Backbone, params: Params, x_BTD: Tensor) -> Tensor:
-    """Softmax weights (B, H, T) of the head with ``params`` on the tap ``dense``; each row sums to one.
+    """Return softmax weights (B, H, T) of the head with ``params`` on the tap ``dense``.
 
-    The first token is the pool's mean token or CLS, the others are the grid positions in row-major order.
+    Each row sums to one. The first token is the mean token of the pool, or CLS. The others are the grid
+    positions in row-major order.
     """
     head = tower.head
     if head.family == "rn":
@@ -38,7 +39,7 @@ def weights(tower: Backbone, params: Params, x_BTD: Tensor) -> Tensor:
 
 
 def maps(weights_BHT: Tensor) -> Tensor:
-    """Mean over heads of the weights on the grid positions, (B, S, S), sharing one between them.
+    """Return the mean over heads of the weights on the grid positions (B, S, S), scaled to sum to one.
 
     The weight of the mean token or CLS belongs to no place in the image and is left out.
     """

@@ -1,4 +1,4 @@
-"""Figures of explanations, as PNG files.
+"""Draw explanations as figures, and write them as PNG files.
 
 Legend: S grid positions a side, P parts, V models.
 """
@@ -26,14 +26,14 @@ from bench.files import write_bytes
 from bench.names import shown
 
 _CELL = 1.45  # inches, one panel
-_BAR = 0.62  # inches that a colour bar with its name takes
+_BAR = 0.62  # inches, the width of a colour bar with its name
 _LINE = 0.125  # inches, one line of a title
-_LETTERS = 22  # of a title's line over one panel
+_LETTERS = 22  # most letters in a line of a panel's title
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
-    "text.parse_math": False,  # a dollar sign in a name is one
+    "text.parse_math": False,  # a dollar sign in a name stays a dollar sign
     "axes.titlesize": 7.5,
     "axes.titlepad": 3,
     "axes.spines.top": False,
@@ -44,7 +44,7 @@ _BEFORE, _AFTER = "#9aa0a6", "#0173b2"
 
 
 def save(figure: Figure, path: Path, dpi: int = 200) -> None:
-    """Write a PNG."""
+    """Write a figure as a PNG file."""
     out = io.BytesIO()
     with matplotlib.rc_context(_RC):
         figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
@@ -52,10 +52,10 @@ def save(figure: Figure, path: Path, dpi: int = 200) -> None:
 
 
 def caption(true: str | None, predicted: Sequence[str], explained: str) -> str:
-    """What stands over a picture: its true class (None: not known) and what the models see, before and after.
+    """Write the title of a picture: its true class (None: not known), and what the models predict.
 
-    ``explained``: the class whose maps these are, named where it is not the true one,
-    or for want of one the prediction after the fit.
+    ``explained`` is the class that the maps explain. It is named if it is neither the true class nor, if that
+    is not known, the prediction after the fit.
     """
     true = None if true is None else shown(true)
     predicted, explained = [*map(shown, predicted)], shown(explained)
@@ -71,14 +71,14 @@ def caption(true: str | None, predicted: Sequence[str], explained: str) -> str:
 
 
 def _panels(rows: int, columns: int, lines: int = 1, bars: int = 1) -> tuple[Figure, np.ndarray]:
-    """Square panels below titles of this many lines, with room for colour bars on the right of some."""
+    """Return a figure of square panels below titles of ``lines`` lines, with room for colour bars."""
     size = (columns * _CELL + bars * _BAR, rows * (_CELL + 0.08 + _LINE * lines))
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], name: str, high: float = 1.0) -> None:
-    """The colour bar of ``image``, right of ``axes``; at their foot where it is less ``high`` than 1."""
+    """Draw the colour bar of ``image`` to the right of ``axes``, or at their foot if ``high`` is below 1."""
     bar = figure.colorbar(
         image,
         ax=list(axes),
@@ -103,7 +103,7 @@ def _picture(ax: Axes, pixels: np.ndarray, title: str = "") -> None:
 def _heat(
     ax: Axes, pixels: np.ndarray, map_SS: np.ndarray, title: str, top: float, low: float = 0.0
 ) -> AxesImage:
-    """A map over the grey image, drawn as coarse as it is, its colours from ``low`` to ``top``."""
+    """Draw a map over the grey image, as coarse as it is, with colours from ``low`` to ``top``."""
     side = pixels.shape[0]
     ax.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
     image = ax.imshow(map_SS, cmap="inferno", alpha=0.6, vmin=low, vmax=top, extent=(0, side, side, 0))
@@ -119,12 +119,12 @@ def correspondence(
     stages: Mapping[str, tuple[np.ndarray, tuple[int, int]]],
     classes: tuple[str | None, str | None] = (None, None),
 ) -> Figure:
-    """The query point in the first image and, for every stage, similarity (S, S) in the second.
+    """Draw the query point in the first image and, for every stage, the similarity (S, S) in the second.
 
-    A cross marks its peak. All stages share one colour scale, the cosine.
+    A cross marks the peak of each map. All stages share one colour scale, the cosine.
 
-    ``stages``: name to the map and the query's (row, column); a frame on the first image shows the query's
-    cell. ``classes``: the true classes of the two images, where they are known.
+    ``stages``: a name to the map and the query's (row, column). A frame on the first image shows the cell of
+    the query. ``classes``: the true classes of the two images, None if not known.
     """
     low = min(0.0, *(float(map_SS.min()) for map_SS, _ in stages.values()))
     with matplotlib.rc_context(_RC):
@@ -144,7 +144,7 @@ def correspondence(
             ax.plot(
                 (c + 0.5) * cell, (r + 0.5) * cell, "+", color="#00e5ff", markersize=8, markeredgewidth=1.4
             )
-            for edge, width in (("black", 1.4), ("white", 0.6)):  # to be seen on any picture
+            for edge, width in (("black", 1.4), ("white", 0.6)):  # the two colours show on any picture
                 frame = Rectangle(
                     (column * cell, row * cell), cell, cell, fill=False, edgecolor=edge, linewidth=width
                 )
@@ -157,10 +157,10 @@ def correspondence(
 def heat_maps(
     rows: Sequence[tuple[Picture, str, Sequence[tuple[str, np.ndarray]], Sequence[tuple[str, np.ndarray]]]],
 ) -> Figure:
-    """One row a picture: (picture, its title, attention maps, class heat maps), each map with a title.
+    """Draw one row per picture: (picture, its title, attention maps, class heat maps), each map with a title.
 
-    Attention maps of a row share one colour scale; every class heat map has its own, from 0 to its largest
-    value, as its height means nothing.
+    The attention maps of a row share one colour scale. Every class heat map has its own scale, from 0 to its
+    largest value, because its height means nothing.
     """
     with matplotlib.rc_context(_RC):
         lines = max(
@@ -187,10 +187,10 @@ def _titles(
 
 
 def part_values(picture: Picture, title: str, values: Shapley, models: Sequence[str], words: str) -> Figure:
-    """The picture, its parts coloured by their Shapley value under each model, and the values as bars.
+    """Draw the picture, its parts coloured by their Shapley value under each model, and the values as bars.
 
-    ``words``: what the values are shares of, such as ``probability of 'cat'``. Error bars: standard errors,
-    where orders were sampled.
+    ``words``: what the values are shares of, such as ``probability of 'cat'``. Error bars are standard
+    errors, if orders were sampled.
     """
     V = len(models)
     with matplotlib.rc_context(_RC):
@@ -212,7 +212,7 @@ def part_values(picture: Picture, title: str, values: Shapley, models: Sequence[
             axes[1 + v].set_axis_off()
         _bar(figure, image, axes[1 : 1 + V], "Shapley value", 0.55)
         for ax in axes[:-1]:
-            ax.set_anchor("S")  # the room above is the titles'
+            ax.set_anchor("S")  # leaves the room above to the titles
         x = np.arange(len(picture.masks))
         for v, name in enumerate(models):
             se = values.se[:, v] if values.orders else None
@@ -226,15 +226,17 @@ def part_values(picture: Picture, title: str, values: Shapley, models: Sequence[
         axes[-1].set_xticks(x, list(picture.masks), rotation=40, ha="right", rotation_mode="anchor")
         axes[-1].set_xlabel("part")
         axes[-1].set_ylabel("\n".join(textwrap.wrap(f"Shapley value: adds to the {words}", 32)))
-        # Above the bars: inside it would lie on some of them.
+        # The legend stands above the bars, because inside it would cover some of them.
         axes[-1].legend(frameon=False, fontsize=6.5, ncols=V, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
 def shares(summary: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str], title: str) -> Figure:
-    """Mean shares before and after by group, a panel a measure; above, the change and its 95 % interval.
+    """Draw mean shares before and after by group, with the change and its 95 % interval.
 
-    Shares are percent, changes points.
+    Each measure has a panel.
+
+    Shares are in percent, changes in points.
     """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.4 * len(measures), 3.0), layout="constrained")
@@ -259,7 +261,7 @@ def shares(summary: Mapping[str, Mapping[str, Any]], measures: Mapping[str, str]
             )
             for i, g in enumerate(groups.values()):
                 c = g["change"]
-                # Without minus zeros, which rounding leaves.
+                # Adding 0.0 turns the minus zeros that rounding leaves into zeros.
                 change, low, high = (round(100 * c[k], 1) + 0.0 for k in ("estimate", "low", "high"))
                 note = f"{change:+.1f}\n[{low:+.1f}, {high:+.1f}]"
                 ax.text(

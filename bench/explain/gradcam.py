@@ -1,4 +1,4 @@
-"""Smooth Grad-CAM++ at the dense map (Omeiza et al. 2019; Grad-CAM++: Chattopadhay et al. 2018).
+"""Compute Smooth Grad-CAM++ at the dense map (Omeiza et al. 2019; Grad-CAM++: Chattopadhay et al. 2018).
 
 Legend: N noisy copies of one image, T tokens, P grid positions, D tower width, S positions a side.
 """
@@ -19,10 +19,10 @@ COPIES, NOISE = 16, 0.1
 def noisy(
     tower: Backbone, x_CHW: Tensor, copies: int = COPIES, noise: float = NOISE, seed: int = 0
 ) -> Tensor:
-    """The tap ``dense`` (N, T, D) of ``copies`` of one normalised image with Gaussian noise.
+    """Return the tap ``dense`` (N, T, D) of ``copies`` copies of one normalised image with Gaussian noise.
 
-    ``noise``: its standard deviation as a share of the image's range; 0 with one copy is Grad-CAM++ without
-    smoothing.
+    ``noise`` is the standard deviation as a share of the image's range. With noise 0 and one copy this is
+    Grad-CAM++ without smoothing.
     """
     generator = torch.Generator().manual_seed(seed)
     deviation = noise * float(x_CHW.max() - x_CHW.min())
@@ -31,18 +31,19 @@ def noisy(
 
 
 def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor, positions: slice) -> Tensor:
-    """The heat map (S, S), not negative, of a class score (N,) as a function of dense tokens (N, T, D).
+    """Return the heat map (S, S) of a class score (N,) as a function of dense tokens (N, T, D).
 
-    First, second and third powers of the gradient are averaged over the noisy copies, as the second and third
-    derivatives of exp(score) are; the activations are those of the clean image. ``positions``: the tokens
-    that are grid positions.
+    The map is not negative. First, second and third powers of the gradient are averaged over the noisy
+    copies, as the second and third derivatives of exp(score) are; the activations are those of the clean
+    image. ``positions`` selects the tokens that are grid positions.
     """
     x_NTD = noisy_NTD.detach().float().requires_grad_(True)
     (g_NTD,) = torch.autograd.grad(score(x_NTD).sum(), x_NTD)
     g_NPD, a_PD = g_NTD[:, positions].double(), clean_TD[positions].detach().double()
     g1_PD, g2_PD, g3_PD = (g_NPD.pow(k).mean(0) for k in (1, 2, 3))
-    # Falling gradients get no weight below, so only their share of noise, and a ViT's negative activations,
-    # could bring the denominator to zero or below and turn a map over; else the formula is as published.
+    # The denominator keeps only positive activations and third powers. Negative gradients get no weight below
+    # anyway; their share of noise, or a ViT's negative activations, could make the denominator zero or
+    # negative and so invert a map. Otherwise the formula is as published.
     below_PD = 2 * g2_PD + a_PD.relu().sum(0) * g3_PD.relu()
     alpha_PD = torch.where(below_PD > 0, g2_PD / below_PD.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     weight_D = (alpha_PD * g1_PD.relu()).sum(0)
@@ -52,5 +53,8 @@ def heat(score: Callable[[Tensor], Tensor], clean_TD: Tensor, noisy_NTD: Tensor,
 
 
 def grid_of(tower: Backbone) -> slice:
-    """Which tokens of the tap ``dense`` are grid positions: all of a ResNet's, all but CLS of a ViT's."""
+    """Select the tokens of the tap ``dense`` that are grid positions.
+
+    They are all of a ResNet's, and all but CLS of a ViT's.
+    """
     return slice(0, None) if tower.family == "rn" else slice(1, None)

@@ -1,4 +1,4 @@
-"""How much of an explanation falls on each part: attention maps and Shapley values against masks.
+"""Measure how much of an explanation falls on each part: attention maps and Shapley values against masks.
 
 Legend: P parts, V models, M coalitions, S side in px, K classes.
 """
@@ -22,28 +22,31 @@ FILLS = {"mean": "the mean colour of the image", BACKGROUND: "the mean colour of
 
 
 def enlarge(map_SS: np.ndarray, side: int) -> np.ndarray:
-    """A grid map on ``side`` x ``side`` px: each position's value is spread evenly over its pixels."""
+    """Enlarge a grid map to ``side`` x ``side`` px, spreading each position's value over its pixels."""
     cell = np.arange(side) * len(map_SS) // side
     pixels = np.bincount(cell, minlength=len(map_SS)).astype(np.float64)
     return (map_SS / np.outer(pixels, pixels))[cell][:, cell]
 
 
 def map_shares(map_SS: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Share (P,) of a non-negative grid map that falls on each mask; masks that cover the image share one."""
+    """Return the share (P,) of a non-negative grid map that falls on each mask.
+
+    The shares sum to one if the masks cover the image.
+    """
     weight = enlarge(map_SS.astype(np.float64), len(next(iter(masks.values()))))
     shares_P: np.ndarray = np.array([weight[mask].sum() for mask in masks.values()]) / weight.sum()
     return shares_P
 
 
 def attention_map(tower: Backbone, model: Model, picture: Picture) -> np.ndarray:
-    """The pooling head's attention map (S, S) on the grid, summing to one."""
+    """Return the attention map (S, S) of the pooling head on the grid, which sums to one."""
     with torch.no_grad():
         weights_BHT = attention.weights(tower, model.head, dense(tower, picture.pixels[None]))
         return attention.maps(weights_BHT)[0].double().cpu().numpy()
 
 
 def check(value: str, fill: str) -> None:
-    """Raises BenchError for words that are not in ``VALUES`` and ``FILLS``."""
+    """Raise BenchError for words that are not in ``VALUES`` and ``FILLS``."""
     if value not in VALUES:
         raise BenchError(f"--value {value}: choose {' or '.join(VALUES)}")
     if fill not in FILLS:
@@ -51,7 +54,10 @@ def check(value: str, fill: str) -> None:
 
 
 def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
-    """A class's value (M,) as ``VALUES`` says. BenchError for another kind, or a margin with one class."""
+    """Return the value (M,) of a class, as ``VALUES`` describes it.
+
+    Raises BenchError for another kind, or for a margin with one class.
+    """
     if kind not in VALUES:
         raise BenchError(f"--value {kind}: choose {' or '.join(VALUES)}")
     if kind == "probability":
@@ -64,7 +70,10 @@ def class_value(logits_MK: torch.Tensor, label: int, kind: str) -> np.ndarray:
 
 
 def colour(picture: Picture, fill: str) -> np.ndarray:
-    """What fills absent parts, (3,). BenchError for an unknown word, or a picture without background."""
+    """Return the colour (3,) that fills absent parts.
+
+    Raises BenchError for an unknown word, or for a picture without background.
+    """
     if fill not in FILLS:
         raise BenchError(f"--fill {fill}: choose {' or '.join(FILLS)}")
     painted_over = picture.pixels.reshape(-1, 3)
@@ -87,9 +96,12 @@ def part_values(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Shapley:
-    """Shapley values (P, V) of the picture's parts for a class under each model, on the same images."""
+    """Return Shapley values (P, V) of the picture's parts for a class under each model, on the same images.
+
+    Raises BenchError if the parts of the picture are not known.
+    """
     if not picture.masks:
-        raise BenchError(f"{picture.name} has no known parts: give --masks FILE or --grid N")
+        raise BenchError(f"the parts of {picture.name} are not known: give --masks FILE or --grid N")
     paint = colour(picture, fill)
 
     def score(there_MP: np.ndarray) -> np.ndarray:

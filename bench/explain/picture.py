@@ -1,4 +1,4 @@
-"""Images to explain, as the tower sees them: a file, or one of a dataset, with part masks where known.
+"""Read images to explain, as the tower sees them: a file or an image of a dataset, with part masks if known.
 
 This module imports no torch.
 
@@ -24,7 +24,7 @@ from bench.errors import BenchError
 from bench.pocket.scenes import SceneSource, render_masks
 
 BACKGROUND = "background"
-OWN = Opening()  # as its owner sees it: turned, and transparent pixels on white
+OWN = Opening()  # opens an image as its owner sees it: turned upright, transparent pixels on white
 Masks = Mapping[str, np.ndarray]
 
 
@@ -32,11 +32,11 @@ Masks = Mapping[str, np.ndarray]
 class Picture:
     """A picture to explain, with what is known of it.
 
-    ``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself. ``label``: its
-    class, if known.
+    ``pixels``: uint8 (S, S, 3), the view ``eval``. ``size``: (w, h) of the image itself, in px. ``label``:
+    its class, if known.
 
-    ``masks``: boolean (S, S) arrays by part that share no pixel and cover the image; empty where no parts are
-    known.
+    ``masks``: boolean (S, S) arrays by part. They share no pixel and cover the image. There are none if the
+    parts are not known.
     """
 
     name: str
@@ -47,7 +47,10 @@ class Picture:
     masks: Masks = field(default_factory=dict)
 
     def seen_at(self, x: float, y: float) -> tuple[float, float]:
-        """Where the image's point (x, y) px lies in ``pixels``. BenchError for a point outside the view."""
+        """Return where the image's point (x, y) px lies in ``pixels``.
+
+        Raises BenchError for a point outside.
+        """
         (w, h), S = self.size, len(self.pixels)
         if self.resize == "squash":
             at = (x * S / w, y * S / h)
@@ -58,14 +61,17 @@ class Picture:
             raise BenchError(f"--at {x:g},{y:g} lies outside {self.name}, which is {w} x {h} px")
         if not all(0 <= v < S for v in at):
             raise BenchError(
-                f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, its centre: "
-                "go nearer to it"
+                f"--at {x:g},{y:g} lies outside what the model sees of {self.name}, which is its centre: "
+                "choose a point nearer to the centre"
             )
         return at
 
 
 def of_dataset(dataset: Dataset, path: str, spec: BackboneSpec) -> Picture:
-    """A dataset's image by its path in the lists. The embedded suite's scenes bring masks of their parts."""
+    """Return an image of a dataset by its path in the lists.
+
+    Scenes of the embedded suite come with masks of their parts. Raises BenchError for an unknown path.
+    """
     labels = {
         p: y
         for part in (dataset.test, dataset.val, dataset.train)
@@ -82,7 +88,7 @@ def of_dataset(dataset: Dataset, path: str, spec: BackboneSpec) -> Picture:
 
 
 def of_image(image: Image.Image, name: str, spec: BackboneSpec) -> Picture:
-    """Any RGB image, without class and parts."""
+    """Return any RGB image as a picture, without class and parts."""
     how = spec.preprocess
     pixels = render(image, "eval", "", spec.image_size, how.interpolation, how.resize_mode)
     return Picture(name, pixels, image.size, how.resize_mode)
@@ -91,10 +97,10 @@ def of_image(image: Image.Image, name: str, spec: BackboneSpec) -> Picture:
 def find(
     text: str, spec: BackboneSpec, data_root: Path | None = None, opening: Opening | None = OWN
 ) -> tuple[Picture, Dataset | None]:
-    """The image a command line names: a file, ``DATASET:PATH`` or ``DATASET:NUMBER`` (place in test list).
+    """Return the image that a command line names: a file, ``DATASET:PATH`` or ``DATASET:NUMBER``.
 
-    ``opening``: how a file becomes RGB; images of a dataset are opened as it says. Raises BenchError for one
-    that is not there.
+    The number is a position in the test list, from 0. ``opening`` says how a file becomes RGB; images of a
+    dataset are opened as the dataset says. Raises BenchError for an image that is not there.
     """
     if Path(text).is_file():
         return of_image(open_rgb(Path(text), opening), Path(text).name, spec), None
@@ -112,18 +118,22 @@ def find(
 
 
 def spread(total: int, count: int) -> list[int]:
-    """``count`` positions evenly over a list of ``total``: classes listed in order all get their share."""
+    """Return ``count`` positions, evenly spread over a list of ``total``.
+
+    Classes that are listed in order all get their share. Raises BenchError for a count below 1 or above
+    ``total``.
+    """
     if not 1 <= count <= total:
         raise BenchError(
-            f"{count} images asked for, {total} test images are there: choose a number from 1 to {total}"
+            f"{count} images are asked for, but there are {total} test images: choose from 1 to {total}"
         )
     return [i * total // count for i in range(count)]
 
 
 def fit_masks(masks: Masks, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Masks (h, w) of an image's parts as parts of its view ``eval``, (S, S).
+    """Turn masks (h, w) of an image's parts into masks (S, S) of its view ``eval``.
 
-    Each pixel goes to the part that fills it most.
+    Each pixel goes to the part that fills most of it.
     """
     return _fitted(list(masks), masks.values(), spec)
 
@@ -146,7 +156,10 @@ def _fitted(names: Sequence[str], masks: Iterable[np.ndarray], spec: BackboneSpe
 
 
 def grid_masks(side: int, cells: int) -> dict[str, np.ndarray]:
-    """``cells`` x ``cells`` rectangles as parts, named row.column from 1."""
+    """Return ``cells`` x ``cells`` rectangles as parts, named row.column from 1.
+
+    Raises BenchError for fewer than one cell a side, or more cells than pixels.
+    """
     if not 1 <= cells <= side:
         raise BenchError(f"--grid {cells}: choose from 1 to {side} cells a side")
     cell = np.arange(side) * cells // side
@@ -158,11 +171,10 @@ def grid_masks(side: int, cells: int) -> dict[str, np.ndarray]:
 
 
 def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np.ndarray]:
-    """Parts from a picture as large as the image, each part in a colour of its own.
+    """Read parts from a picture as large as the image, in which each part has a colour of its own.
 
-    The parts are named by colour; black is background.
-
-    Raises BenchError for another size or more than 64 colours.
+    The parts are named by their colours; black is the background. Raises BenchError for another size or more
+    than 64 colours.
     """
     painted = np.asarray(open_rgb(file))
     if painted.shape[1::-1] != picture.size:
@@ -175,9 +187,10 @@ def file_masks(file: Path, picture: Picture, spec: BackboneSpec) -> dict[str, np
     colours = np.unique(codes)
     if len(colours) > 64:
         raise BenchError(
-            f"{file}: {len(colours)} colours, at most 64 parts: "
+            f"{file} has {len(colours)} colours, but at most 64 parts are possible: "
             "paint each part in one flat colour and save as PNG"
         )
     names = [BACKGROUND if c == 0 else f"#{c:06x}" for c in colours]
-    masks = _fitted(names, (codes == c for c in colours), spec)  # one at a time: the image may be large
+    # A generator makes one mask at a time, because the image may be large.
+    masks = _fitted(names, (codes == c for c in colours), spec)
     return {name: mask for name, mask in masks.items() if mask.any()}

@@ -1,6 +1,6 @@
-"""Does a fit move importance to the object?
+"""Measure whether a fit moves importance to the object.
 
-The shares, before and after it, are those of the main glyph, the distractors and the background.
+It compares the shares of the main glyph, the distractors and the background before and after the fit.
 
 Legend: P parts, V models (before, then one a seed), n scenes, R seeds.
 """
@@ -22,24 +22,28 @@ from bench.pocket.scenes import SceneSource
 from bench.stats.intervals import mean_interval, p_value
 
 MEASURES = {"attention": "the attention map", "shapley": "|Shapley|"}
-# All distractors of a scene together, and one of them; scenes without any count in neither.
+# "distractors" are all those of a scene together, "each distractor" is one of them. Scenes without
+# distractors count in neither group.
 GROUPS = ("main", "distractors", "each distractor", BACKGROUND)
 
 
 def scenes(subject: Subject, count: int) -> list[Picture]:
-    """``count`` test scenes, evenly over the list. BenchError for a dataset whose parts are not known."""
+    """Return ``count`` test scenes, evenly spread over the list.
+
+    Raises BenchError for a dataset whose parts are not known.
+    """
     dataset = subject.dataset
     if not isinstance(dataset.source, SceneSource):
         raise BenchError(
-            f"{dataset.name} does not know the parts of its images: "
-            "choose one of composed scenes, such as mammals"
+            f"the parts of the images of {dataset.name} are not known: "
+            "choose a dataset of composed scenes, such as mammals"
         )
     paths = dataset.test.paths
     return [of_dataset(dataset, paths[i], subject.tower.spec) for i in spread(len(paths), count)]
 
 
 def grouped(names: Sequence[str], shares_PV: np.ndarray) -> dict[str, np.ndarray]:
-    """Shares (V,) by group of parts; not a number for distractors where there are none."""
+    """Return shares (V,) by group of parts; the groups of distractors are NaN if there are none."""
 
     def of(wanted: Callable[[str], bool]) -> np.ndarray:
         return shares_PV[[i for i, name in enumerate(names) if wanted(name)]]
@@ -61,7 +65,10 @@ def measure(
     fill: str,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """One row a scene: path, areas, and by measure and group the shares before and, seed by seed, after."""
+    """Measure one row per scene: its path, its areas, and its shares by measure and group.
+
+    The shares are those before the fit and then, seed by seed, after it.
+    """
     rows = []
     for done, picture in enumerate(pictures, 1):
         assert picture.label is not None
@@ -87,7 +94,10 @@ def measure(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By measure and group: mean shares before and after, the difference's paired interval, the mean area."""
+    """Return mean shares before and after, by measure and group.
+
+    Each has the paired interval of the change and the mean area too.
+    """
     shares: dict[str, Any] = {}
     for m in MEASURES:
         shares[m] = {}
@@ -111,25 +121,25 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(title: str, shares: dict[str, Any]) -> str:
-    """One line: whether the fit moves importance to the object, by how many points of share."""
-    told = {m: _sign(shares[m]["main"]["change"]) for m in MEASURES}
-    said = "; ".join(
+    """Say in one line whether the fit moves importance to the object, and by how many points of share."""
+    directions = {_sign(shares[m]["main"]["change"]) for m in MEASURES}
+    changes = "; ".join(
         f"share of {words} {100 * c['estimate']:+.1f} points [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]"
         for m, words in MEASURES.items()
         for c in [shares[m]["main"]["change"]]
     )
-    signs = set(told.values())
+
     heads = {
         frozenset({1}): f"{title} moves importance to the object",
         frozenset({-1}): f"{title} moves importance away from the object",
         frozenset({0}): f"whether {title} moves importance to the object cannot be told from these scenes",
-        frozenset({0, 1}): f"{title} moves importance to the object by one measure, the other cannot tell",
+        frozenset({0, 1}): f"{title} moves importance to the object by one measure; the other cannot tell",
         frozenset(
             {0, -1}
-        ): f"{title} moves importance away from the object by one measure, the other cannot tell",
+        ): f"{title} moves importance away from the object by one measure; the other cannot tell",
         frozenset({-1, 1}): f"for {title} the two measures disagree",
     }
-    return f"{heads[frozenset(signs)]}: main glyph, {said}"
+    return f"{heads[frozenset(directions)]}: main glyph, {changes}"
 
 
 def _sign(change: dict[str, Any]) -> int:
@@ -137,7 +147,7 @@ def _sign(change: dict[str, Any]) -> int:
 
 
 def plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as JSON: lists rounded to six digits, null where a scene has no distractors."""
+    """Return rows as JSON values: numbers rounded to six digits, null if a scene has no distractors."""
 
     def of(x: Any) -> Any:
         if isinstance(x, dict):

@@ -1,6 +1,6 @@
-"""Dense features of every stage of an image tower, and the correspondence of images (paper Eq. 1).
+"""Compute dense features of every stage of an image tower, and the correspondence of images (paper Eq. 1).
 
-Correspondence says where an image holds what another shows at one point.
+Correspondence says where one image shows what another image shows at a given point.
 
 Legend: B batch, S grid positions a side, D width of the stage (differs between stages).
 """
@@ -17,17 +17,15 @@ from bench.errors import BenchError
 
 
 def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[str, Tensor]:
-    """Features (B, S, S, D) after each stage of a forward pass over normalised images.
+    """Return features (B, S, S, D) after each stage of a forward pass over normalised images.
 
-    The stages are ``layer1`` to ``layer4`` of a ResNet, ``block k`` of a ViT (patch tokens, CLS left out).
+    The stages are ``layer1`` to ``layer4`` of a ResNet, or ``block k`` of a ViT (patch tokens, without CLS).
 
-    ``every``: each how many-th block counts from the end, by default so that there are at most four. Raises
-    BenchError for a tower that is neither.
+    ``every``: take each how-many-th block, counted from the end; by default so that there are at most four.
+    Raises BenchError for a tower that is neither.
     """
     if tower.family not in ("rn", "vit"):
-        raise BenchError(
-            f"{tower.spec.name} has no stages to look into: choose a CLIP ResNet or ViT backbone"
-        )
+        raise BenchError(f"{tower.spec.name} has no stages to compare: choose a CLIP ResNet or ViT backbone")
     visual = tower.model.visual
     x = x_BCHW.to(tower.device, tower.dtype)
     by_stage: dict[str, Tensor] = {}
@@ -50,11 +48,14 @@ def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[st
 
 
 def cell(side: int, grid: int, x: float, y: float) -> tuple[int, int]:
-    """(row, column) of the grid position that covers the point (x, y) of an image of ``side`` px."""
+    """Return (row, column) of the grid position that covers the point (x, y) of an image of ``side`` px."""
     return min(grid - 1, int(y * grid / side)), min(grid - 1, int(x * grid / side))
 
 
 def correspondence(first_SSD: Tensor, second_SSD: Tensor, row: int, column: int) -> Tensor:
-    """Cosine similarity (S, S) of the first image's feature at a position to the second's (paper Eq. 1)."""
+    """Return the cosine similarity (S, S) of the second image's features to the first's at one position.
+
+    The formula is Eq. 1 of the paper.
+    """
     query_D = first_SSD[row, column]
     return torch.cosine_similarity(second_SSD, query_D.expand_as(second_SSD), dim=-1)

@@ -1,7 +1,7 @@
-"""A CLIP before and after a fit, as functions of the dense tokens: what the explanations look into.
+"""A CLIP before and after a fit, as functions of the dense tokens: the subject of every explanation.
 
-Fits come from ``bench run``'s records and states where they are there; otherwise they are made the same way
-and kept.
+Fits come from the records and states of ``bench run`` if these are there. Otherwise they are made in the same
+way and kept.
 
 Legend: B batch, T tokens, D tower width, K classes.
 """
@@ -33,12 +33,15 @@ from bench.run import task as tasks
 from bench.run.desk import Desk
 from bench.run.session import Session
 
-_ROWS = 64  # images of one forward pass
+_ROWS = 64  # images in one forward pass
 
 
 @dataclass(frozen=True)
 class Model:
-    """``head``: the pooling head's parameters. ``logits``: dense (B, T, D) to (B, K), differentiable."""
+    """A model.
+
+    ``head``: the pooling head's parameters. ``logits``: dense (B, T, D) to (B, K), differentiable.
+    """
 
     name: str
     head: Params
@@ -47,7 +50,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Subject:
-    """Zero-shot CLIP, and the same CLIP after a method was fitted, one model a seed."""
+    """Zero-shot CLIP, and the same CLIP after a method was fitted, with one model a seed."""
 
     tower: Backbone
     dataset: Dataset
@@ -59,14 +62,14 @@ class Subject:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """Before, then after, seed by seed."""
+        """Return the model before the fit, then those after it, seed by seed."""
         return (self.before, *self.after)
 
 
 def subject(request: Request, registry: Registry, session: Session) -> Subject:
-    """The models of one method on one dataset with one backbone, one number of shots, any seeds.
+    """Return the models of one method on one dataset, with one backbone, one number of shots and any seeds.
 
-    Raises BenchError when the cell cannot run here, or when the method reads more than the dense tokens.
+    Raises BenchError if the cell cannot run here, or if the method reads more than the dense tokens.
     """
     planned = planner.make(request, registry)
     fits = [f for f in planned.fits if f.asked]
@@ -78,7 +81,7 @@ def subject(request: Request, registry: Registry, session: Session) -> Subject:
     if beyond := sorted(set(fits[0].method.taps) - {DENSE, POOLED, PREPROJ, TOKENS}):
         raise BenchError(
             f"{name} reads {', '.join(beyond)}, which comes before the dense map: "
-            "choose another, such as safe"
+            "choose another method, such as safe"
         )
     _fit_missing(planned, fits, request.results, registry, session)
     after, W_KC = [], None
@@ -98,7 +101,10 @@ def subject(request: Request, registry: Registry, session: Session) -> Subject:
 def _fit_missing(
     planned: Plan, fits: list[Planned], results: Path, registry: Registry, session: Session
 ) -> None:
-    """Fit what has no state yet; methods that read the support images get them encoded even when fitted."""
+    """Fit what has no state yet.
+
+    Methods that read the support images get them encoded even if the method is fitted already.
+    """
     todo = [
         Todo(replace(f, evaluations=()), (), recorded(f))
         for f in fits
@@ -119,7 +125,7 @@ def _stored(f: Planned, results: Path, session: Session) -> State | None:
 
 
 def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
-    """The fitted method as a model, and the classifier W (K, C) that it started from."""
+    """Return the fitted method as a model, and the classifier W (K, C) from which it started."""
     state = _stored(f, results, session)
     others = {name: _stored(other, results, session) for name, other in f.after.items()}
     assert state is not None and all(others.values()), "fits were made or loaded before"
@@ -136,7 +142,7 @@ def _model(f: Planned, results: Path, session: Session) -> tuple[Model, Tensor]:
 
 
 def features(tower: Backbone, taps: Iterable[str], x_BTD: Tensor) -> Features:
-    """The taps behind ``dense`` from its tokens, by the frozen head."""
+    """Return the taps behind ``dense``, computed from its tokens by the frozen head."""
     head, by_tap, wanted = tower.head, {DENSE: x_BTD}, set(taps)
     if wanted & {POOLED, PREPROJ}:
         by_tap[PREPROJ] = head.preproj(head.params, x_BTD)
@@ -147,14 +153,14 @@ def features(tower: Backbone, taps: Iterable[str], x_BTD: Tensor) -> Features:
 
 
 def normalised(pixels_BHWC: np.ndarray, spec: BackboneSpec) -> Tensor:
-    """uint8 pixels (B, S, S, 3) as the tower's input (B, 3, S, S), float32."""
+    """Return uint8 pixels (B, S, S, 3) as the tower's input (B, 3, S, S), float32."""
     x = torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (spec.preprocess.mean, spec.preprocess.std))
     return (x - mean) / std
 
 
 def dense(tower: Backbone, pixels_BHWC: np.ndarray) -> Tensor:
-    """The tap ``dense`` (B, T, D), float32, of uint8 pixels (B, S, S, 3)."""
+    """Return the tap ``dense`` (B, T, D), float32, of uint8 pixels (B, S, S, 3)."""
     parts = [
         tower.encode_images(normalised(pixels_BHWC[i : i + _ROWS], tower.spec), [DENSE])[DENSE].float()
         for i in range(0, len(pixels_BHWC), _ROWS)

@@ -1,4 +1,4 @@
-"""Ablations: rows that differ in settings or prompt sets, and how far each is from its starting row."""
+"""The ablation table: rows that differ in settings or prompt sets, and their change from a starting row."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text
+from bench.report.command import command
 from bench.report.frame import short
 from bench.report.marks import outcomes
 from bench.report.select import Choice, for_tables, in_order
@@ -32,13 +33,15 @@ def table_ablation(
     base: str | None = None,
     partial: bool = False,
 ) -> Table:
-    """Accuracy of each method's variants, and the paired change from its plain row.
+    """Return a table with the accuracy of each method's variants and the paired change from its plain row.
 
-    Both are averages over the test sets shown. What varies: settings, else prompt sets (also when
-    ``choice.prompts`` names several), else the protocol. Methods in which it does not are left out unless
-    they are asked for by name, and datasets in which it does not, unless asked for. ``base`` names another
-    start: a method (all rows are measured from its plain row) or a prompt set. ``targets`` adds shifted test
-    sets. Holm's correction runs over the rows of one method, shots and backbone.
+    Accuracies and changes are averages over the test sets shown. The table varies one thing: settings; where
+    none differ, prompt sets (also when ``choice.prompts`` names several); else the protocol. Methods and
+    datasets in which it does not vary are left out unless they are asked for by name.
+
+    ``base`` names another starting row: a method (all rows are measured from its plain row) or a prompt set.
+    ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method, number of shots
+    and backbone. Raises BenchError if no method has variants, or if ``base`` has no records.
     """
     chosen, _ = for_tables(frame, replace(choice, variants=True))
     shown = {canonical(t) for t in targets}
@@ -66,8 +69,9 @@ def table_ablation(
         kept += _measured(rows, start, columns, block)
     if not kept:
         raise BenchError(
-            "no variants among these records: "
-            "`bench run --sweep method.setting=a,b`, `--prompts a,b` or `--suite ablation` makes some"
+            "no method among these records has variants: "
+            f"`{command('run', '--suite ablation', choice.results)}` makes some, "
+            "and so do its options --sweep METHOD.SETTING=A,B and --prompts A,B"
         )
     several = len({row.heads[2] for row in kept}) > 1
     if not several:
@@ -79,12 +83,13 @@ def table_ablation(
     shown_rows = {(row.method, row.shots) for row in kept}
     own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
     table.notes = [
-        f"test accuracy in %, {seeds_text(own)}; change in points from the row marked 'start'",
+        f"The numbers are test accuracies in %, {seeds_text(own)}.",
+        "'change' is the difference in points from the row marked 'start'.",
         *_plain_values(kept),
     ]
     table.notes += [
-        "95 % interval and p (Holm within a method's variants) of the paired change, "
-        "on the seeds of both rows"
+        "'interval' is the 95 % interval of the change, paired on the seeds that both rows have. "
+        "'p' is its p-value after Holm's correction over the variants of one method."
     ]
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial)]
     table.notes += frame.attrs.get("notes", ())
@@ -92,7 +97,7 @@ def table_ablation(
 
 
 def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None]:
-    """``--base`` as (method, prompt set)."""
+    """Return ``--base`` as (method, prompt set), with None for the one that it does not name."""
     if base is None:
         return None, None
     methods, prompts = ({canonical(n): str(n) for n in frame[c].unique()} for c in ("method", "prompts"))
@@ -106,7 +111,7 @@ def _base(base: str | None, frame: pd.DataFrame) -> tuple[str | None, str | None
 
 
 def _axis(frame: pd.DataFrame, choice: Choice) -> str:
-    """The coordinate that an ablation of these records varies."""
+    """Return the coordinate that an ablation of these records varies."""
     several = [c for c in ("variant", "prompts", "protocol") if _varied(frame, "method", c)]
     return (
         "prompts"
@@ -118,7 +123,7 @@ def _axis(frame: pd.DataFrame, choice: Choice) -> str:
 
 
 def _varied(frame: pd.DataFrame, column: str, axis: str) -> list[str]:
-    """The values of ``column`` whose rows of one method differ in ``axis``."""
+    """List the values of ``column`` for which some method has rows that differ in ``axis``."""
     counts = (
         frame.groupby([column, "method"] if column != "method" else ["method"])[axis].nunique().reset_index()
     )
@@ -126,13 +131,16 @@ def _varied(frame: pd.DataFrame, column: str, axis: str) -> list[str]:
 
 
 def _start(rows: Sequence[Row], prompts: Sequence[str]) -> Row | None:
-    """The row without changed settings, of the first of these prompt sets that it has."""
+    """Return the row without changed settings that has the first of these prompt sets."""
     plain = [row for row in rows if not row.key["variant"]]
     return min(plain, key=lambda row: (row.oracle, prompts.index(row.key["prompts"])), default=None)
 
 
 def _plain_values(rows: Sequence[Row]) -> list[str]:
-    """What the settings that rows change are in the plain rows, whose names do not say it."""
+    """Say which values the plain rows have for the settings that other rows change.
+
+    The name of a plain row does not show them.
+    """
     changed: dict[str, set[str]] = {}
     for row in rows:
         keys = (
@@ -153,16 +161,16 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
             fit = store.fit_of(Path(path), evaluation)
             usual = {**(fit.parts.settings if fit else {}), **evaluation.values}
             for key in sorted(changed[row.method] & set(usual)):
-                usual_values.setdefault(f"{row.method}: {key}", {})[short(usual[key])] = None
-    return (
-        ["without changed settings: " + ", ".join(f"{k}={' or '.join(v)}" for k, v in usual_values.items())]
-        if usual_values
-        else []
-    )
+                usual_values.setdefault(f"{row.method}.{key}", {})[short(usual[key])] = None
+    values = ", ".join(f"{k}={' or '.join(v)}" for k, v in usual_values.items())
+    return [f"Rows without changed settings use {values}."] if values else []
 
 
 def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], block: Block) -> list[Row]:
-    """The rows with change, interval and Holm's p against ``start``; dashes where they cannot be paired."""
+    """Add to each row its change from ``start``, with interval and Holm's p.
+
+    Rows that cannot be paired get dashes.
+    """
     changes: dict[int, Interval] = {}
     for i, row in enumerate(rows):
         if start is not None and row is not start:
@@ -187,7 +195,10 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
 
 
 def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
-    """Interval of row - start averaged over columns, on the seeds of both; None if a column is incomplete."""
+    """Return the interval of row - start, averaged over ``columns``, on the seeds that both have.
+
+    Returns None if one of the two has no complete value in a column.
+    """
     seeds = sorted(set(row.seeds) & set(start.seeds))
     both_rows = [r.entries[c] for r in (row, start) for c in columns]
     if not seeds or any(e.value is None or e.partial for e in both_rows):

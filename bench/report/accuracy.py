@@ -13,16 +13,16 @@ from bench.report import marks
 from bench.report.coordinates import ROW
 from bench.report.means import average, by_row, by_target, mean_over_seeds
 from bench.report.naming import Namer
-from bench.report.select import Choice, for_tables, in_order, one_backbone
+from bench.report.select import Choice, for_tables, in_order, one_backbone, run_command
 from bench.report.table import AVERAGE, FAILED, Row, Table
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
 TARGETS_AVERAGE = "average of shifts"
-_MOST = 5  # causes of errors that are spelt out
-# What a reader of numbers with these budgets has to know.
+_MOST = 5  # most causes of errors that notes name
+# What a reader has to know about numbers made with these budgets.
 PRESETS = {
-    "quick": "preset quick: short budgets for the embedded backbones, not the published recipes, so that a "
-    'method may end below zero-shot; README.md, "Presets", says why'
+    "quick": "The preset 'quick' trains briefly, with budgets for the embedded backbones instead of the "
+    "published recipes. A method may therefore end below zero-shot; docs/protocols.md says why."
 }
 
 
@@ -34,20 +34,25 @@ def table_1(
     bold: bool = True,
     underline: bool = True,
 ) -> Table:
-    """Test accuracy, mean over seeds: one row per method and shots, one column per dataset, the average last.
+    """Return test accuracy as means over seeds, with a row per method and shots.
 
-    A failed seed makes its entry ``ERR``. An entry that lacks seeds which its row, or another row of its
-    shots, has says of how many it is the mean. An average over entries of unequal seeds is withheld unless
-    ``partial``, then marked; one dataset has none.
+    The columns are the datasets and, last, their average.
+
+    A failed seed makes its entry ``ERR``. An entry may lack seeds that its row, or another row with as many
+    shots, has; then it says of how many seeds it is the mean. Example: ``71.20 (2/3)``. An average over
+    entries with unequal seeds is withheld unless ``partial`` is set, and then marked. A table of one dataset
+    has no average.
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
-    _some(own, "its own test images")
+    _require_rows(own, "its own test images")
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
     averages = averages_of(AVERAGE, columns)
     rows = [*lines(own, columns, averages, partial, choice.methods)]
     table = Table("Few-shot accuracy", [*columns, *averages], rows, averages=averages)
-    table.notes = [f"test accuracy in %, {seeds_text(own)}; backbone {own['backbone'].iloc[0]}"]
+    table.notes = [
+        f"The numbers are test accuracies in %, {seeds_text(own)}. The backbone is {own['backbone'].iloc[0]}."
+    ]
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial), *notes]
     table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
@@ -61,13 +66,18 @@ def table_3(
     bold: bool = True,
     underline: bool = True,
 ) -> Table:
-    """Accuracy of models fitted on a source, on its test set and on shifted ones, by backbone and shots."""
+    """Return the accuracy of models fitted on one source, on its own and on shifted test sets.
+
+    The rows are grouped by backbone and shots.
+    """
     chosen, notes = for_tables(frame, choice)
     sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
     if len(sources) != 1:
         several = f"shifted test sets of several sources ({', '.join(sources)}): choose one with --datasets"
         raise BenchError(
-            several if sources else "no records of shifted test sets: bench run --targets makes them"
+            several
+            if sources
+            else f"no records of shifted test sets: `{run_command(choice, '--targets')}` makes them"
         )
     source = sources[0]
     chosen = chosen[chosen["dataset"] == source]
@@ -81,7 +91,10 @@ def table_3(
         heads=("method", "shots", "backbone"),
         averages=averages,
     )
-    table.notes = [f"test accuracy in %, {seeds_text(chosen)}, of models that saw {source} only"]
+    table.notes = [
+        f"The numbers are test accuracies in %, {seeds_text(chosen)}. "
+        f"The models were fitted on {source} alone."
+    ]
     table.notes += [*preset_notes(chosen), *missing_notes(table, [source, *shifts], partial), *notes]
     table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
@@ -95,7 +108,7 @@ def lines(
     methods: Sequence[str] = (),
     backbones: bool = False,
 ) -> list[Row]:
-    """One row per identity, blocks in order: an entry per test set in ``columns`` and per average."""
+    """Build one row per coordinates of ``ROW``, with an entry per test set and per average."""
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
@@ -133,40 +146,47 @@ def lines(
 
 
 def averages_of(name: str, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The column that averages ``columns``; none of a single one, which it would repeat."""
+    """Return the column that averages ``columns``, or no column for a single one, which it would repeat."""
     return {name: tuple(columns)} if len(columns) > 1 else {}
 
 
 def preset_notes(frame: pd.DataFrame) -> list[str]:
-    """What is to be known about the budgets behind the rows that use labels."""
+    """Return notes on the training budgets (presets) behind the rows that use labels."""
     few = frame[frame["shots"] > 0]
     return [PRESETS[name] for name in sorted(few["preset"].unique()) if name in PRESETS]
 
 
 def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[str]:
-    """What of the test sets ``columns`` is missing or failed, and what marks and warnings in rows mean."""
-    notes = _gaps(table, columns) + _thin(table, columns)
+    """Return notes on results that ``columns`` lack or that failed, and on the marks and warnings in rows."""
+    notes = _missing_entry_notes(table, columns) + _partial_notes(table, columns)
     if notes and table.averages:
-        hint = "no average of incomplete rows; --partial shows it over what is there, marked"
-        notes.append("* average over the entries that are there" if partial else hint)
-    notes += _fewer(table)
+        hint = "Rows with gaps have no average; --partial shows it over what is there, marked with *."
+        notes.append("* marks an average over only those entries that are there." if partial else hint)
+    notes += _absent_seed_notes(table)
     errors: dict[str, list[tuple[str, int]]] = {}
+    records: dict[str, dict[str, None]] = {}
     for row in table.rows:
-        for text in dict.fromkeys(e.note for e in row.entries.values() if e.text == FAILED and e.note):
+        failed = [e for e in row.entries.values() if e.text == FAILED and e.note]
+        for text in dict.fromkeys(e.note for e in failed):
             errors.setdefault(text, []).append((row.names[0], row.shots))
-    notes += [f"ERR of {_who(cells)}: {text}" for text, cells in list(errors.items())[:_MOST]]
+        for entry in failed:
+            records.setdefault(entry.note, {}).update(dict.fromkeys(entry.failed))
+    for text, cells in list(errors.items())[:_MOST]:
+        first, *more = records[text]
+        which = f"the first of {len(more) + 1} records is" if more else "the record is"
+        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} {first})")
     if len(errors) > _MOST:
-        notes.append(f"ERR: {len(errors) - _MOST} more causes; the records say them")
+        notes.append(f"ERR: there are {len(errors) - _MOST} more causes; the failed records name them.")
     if any(r.oracle for r in table.rows):
         notes.append(
-            f"rows marked '{TEST_ORACLE}' chose hyper-parameters on the test images; they are never best"
+            f"Rows marked '{TEST_ORACLE}' chose hyper-parameters on the test images. They are never bold."
         )
     if any("uses labels" in r.label for r in table.rows):
-        notes.append("prompts marked 'uses labels' were chosen or trained with labelled images")
+        notes.append("Prompts marked 'uses labels' were chosen or trained with labelled images.")
     return notes
 
 
-def _who(cells: Sequence[tuple[str, int]]) -> str:
+def _named_cells(cells: Sequence[tuple[str, int]]) -> str:
     names = list(dict.fromkeys(name for name, _ in cells))
     return f"{listed(names, noun='rows')} at {shots_list(n for _, n in cells)}"
 
@@ -175,8 +195,8 @@ def _name(row: Row) -> str:
     return row.names[0] + (f", {row.heads[2]}" if len(row.heads) > 2 else "")
 
 
-def _gaps(table: Table, columns: Sequence[str]) -> list[str]:
-    """Which entries rows lack, rows that lack the same ones together."""
+def _missing_entry_notes(table: Table, columns: Sequence[str]) -> list[str]:
+    """Name the entries that rows lack. Rows that lack the same entries share a note."""
     lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for row in table.rows:
         lacking = tuple(c for c in columns if row.entries[c].value is None)
@@ -186,14 +206,17 @@ def _gaps(table: Table, columns: Sequence[str]) -> list[str]:
     for (shots, lacking), names in lists.items():
         alike.setdefault((tuple(names), lacking), []).append(shots)
     return [
-        f"incomplete at {shots_list(numbers)}: {_rows(table, some, numbers)} "
-        f"{'lacks' if len(some) == 1 else 'lack'} {listed(lacking, len(lacking))}"
+        f"Incomplete at {shots_list(numbers)}: {_rows(table, some, numbers)} "
+        f"{'has' if len(some) == 1 else 'have'} no result on {listed(lacking, len(lacking))}."
         for (some, lacking), numbers in alike.items()
     ]
 
 
-def _thin(table: Table, columns: Sequence[str]) -> list[str]:
-    """Which entries are means over some of their row's seeds, those of the same seeds together."""
+def _partial_notes(table: Table, columns: Sequence[str]) -> list[str]:
+    """Name the entries that are means over only some seeds of their row.
+
+    Entries with the same seeds share a note.
+    """
     lists: dict[tuple[int, str, str], list[str]] = {}
     for row in table.rows:
         for column in columns:
@@ -201,44 +224,47 @@ def _thin(table: Table, columns: Sequence[str]) -> list[str]:
             if entry.value is not None and entry.partial:
                 lists.setdefault((row.shots, column, _seeds(row, entry.seeds)), []).append(_name(row))
     alike: dict[tuple[tuple[str, ...], str], dict[str, dict[int, None]]] = {}
-    for (shots, column, said), names in lists.items():
-        alike.setdefault((tuple(names), said), {}).setdefault(column, {})[shots] = None
+    for (shots, column, seeds), names in lists.items():
+        alike.setdefault((tuple(names), seeds), {}).setdefault(column, {})[shots] = None
     notes = []
-    for (some, said), where in alike.items():
+    for (some, seeds), where in alike.items():
         numbers = list(dict.fromkeys(n for shots in where.values() for n in shots))
         places = cells_text((column, n) for column, shots in where.items() for n in shots)
         has = "has" if len(some) == 1 else "have"
-        notes.append(f"fewer seeds: {_rows(table, some, numbers)} {has} {said}, on {places}")
+        notes.append(f"Fewer seeds: {_rows(table, some, numbers)} {has} {seeds}, on {places}.")
     return notes
 
 
-def _fewer(table: Table) -> list[str]:
-    """Which rows lack seeds that others of their shots have, on all test sets; those of the same together."""
+def _absent_seed_notes(table: Table) -> list[str]:
+    """Name the rows that lack, on all test sets, seeds that other rows with as many shots have."""
     lists: dict[str, list[tuple[str, int]]] = {}
     for row in table.rows:
         if row.absent and any(e.value is not None for e in row.entries.values()):
             lists.setdefault(_seeds(row, row.seeds), []).append((_name(row), row.shots))
-    return [f"fewer seeds than other rows: {cells_text(cells)} ({said})" for said, cells in lists.items()]
+    return [f"Fewer seeds than other rows: {cells_text(cells)} ({seeds})." for seeds, cells in lists.items()]
 
 
 def _seeds(row: Row, there: Sequence[int]) -> str:
-    """``seed 1, not 2 and 3``: which of all seeds of a row's shots are there."""
+    """Say which of all seeds of a row's shots are there: ``seed 1, but not 2 and 3``."""
     away = [str(s) for s in sorted((*row.seeds, *row.absent)) if s not in there]
-    return f"{seeds_list(there)}, not {listed(away, len(away))}"
+    return f"{seeds_list(there)}, but not {listed(away, len(away))}"
 
 
 def _rows(table: Table, names: Sequence[str], numbers: Sequence[int]) -> str:
-    """The named rows of these numbers of shots; ``all rows`` where there are no others."""
+    """Name rows of these numbers of shots. The text is ``all rows`` if there are no others."""
     at = {n: [_name(row) for row in table.rows if row.shots == n] for n in numbers}
     everything = len(names) > 1 and all(at[n] == list(names) for n in numbers)
     return "all rows" if everything else listed(names, noun="rows")
 
 
 def seeds_text(frame: pd.DataFrame) -> str:
-    """``mean over 3 seeds``, or by shots where they differ, of the rows that use labels."""
+    """Say over how many seeds the rows that use labels are averaged, by shots where that differs.
+
+    Example: ``each the mean over 3 seeds``.
+    """
     few = frame[frame["shots"] > 0]
     if not len(few):
-        return "nothing is drawn, so there are no seeds"
+        return "each from one run, because these methods draw no images"
     counts: Any = (
         few.groupby(["shots", "method", "backbone"])["seed"].nunique().groupby("shots").agg(["min", "max"])
     )
@@ -248,12 +274,12 @@ def seeds_text(frame: pd.DataFrame) -> str:
     words = {pair: f"{pair[0]} to {pair[1]}" if pair[0] < pair[1] else str(pair[0]) for pair in numbers}
     each = [f"{words[pair]} seed{'s' if pair[1] > 1 else ''}" for pair in numbers]
     if len(each) == 1:
-        return f"mean over {each[0]}"
-    return "mean over " + ", ".join(
+        return f"each the mean over {each[0]}"
+    return "each the mean over " + ", ".join(
         f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True)
     )
 
 
-def _some(frame: pd.DataFrame, what: str) -> None:
+def _require_rows(frame: pd.DataFrame, what: str) -> None:
     if not len(frame):
-        raise BenchError(f"no records on {what} fit the options")
+        raise BenchError(f"no records on {what} match the options")

@@ -1,4 +1,4 @@
-"""Which of the records that were read tables believe: those whose predictions give their numbers."""
+"""Choose the records that tables trust: those whose stored predictions give their numbers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Located = tuple[Path, Record]
 
 
 def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
-    """The records whose predictions are their own and give their numbers, and that hang together.
+    """Return the records whose predictions are their own and give their numbers, and whose fits are there.
 
-    What an evaluation was made with is said by the records of its fit and of the fits below it, so these must
-    be there. All evaluations of one test set have the same labels: where they have not, most of them are
-    right, and of as many none is. The others are added to ``bad``.
+    The records of a fit, and of the fits that it builds on, say how an evaluation was made, so they must be
+    there. All evaluations of one test set must have the same labels. If they do not, the labels that most
+    evaluations have are right; in a draw, none are. Records that are not trusted are added to ``bad``.
     """
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
-    labels: dict[Path, tuple[str, str]] = {}  # of evaluations: the test set, and the labels' checksum
+    labels: dict[Path, tuple[str, str]] = {}  # by evaluation: its test set, and the checksum of its labels
     kept: list[Located] = []
     for path, record in records:
         if not isinstance(record.cell.shots, int):
             bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
         elif not isinstance(record, EvaluationRecord):
             kept.append((path, record))
-        elif why := _odd(record, fits):
+        elif why := _fault(record, fits):
             bad.append(Bad(str(path), why))
         else:
             try:
@@ -44,8 +44,11 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     return [one for one in kept if one[0] not in others] if others else kept
 
 
-def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
-    """What is wrong between an evaluation and its fit, whose record and those below it say what it is of."""
+def _fault(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
+    """Say what is wrong between an evaluation and its fit.
+
+    The text is empty if nothing is wrong. The records of the fits below are looked at too.
+    """
     fit = fits.get(record.fit)
     if fit is None or lacking(fit.key, fits):
         return "there is no record of its fit, or of one that it builds on"
@@ -53,7 +56,7 @@ def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
 
 
 def _other_labels(labels: Mapping[Path, tuple[str, str]]) -> dict[Path, None]:
-    """The evaluations whose labels are not those that most evaluations of their test set have."""
+    """Return the evaluations whose labels differ from those that most evaluations of their test set have."""
     if len(set(labels.values())) == len({test_set for test_set, _ in labels.values()}):
         return {}
     by_set: dict[str, Counter[str]] = {}
@@ -69,8 +72,8 @@ def _other_labels(labels: Mapping[Path, tuple[str, str]]) -> dict[Path, None]:
 
 
 def left_out(bad: list[Bad]) -> str:
-    """What is not believed in one line, empty where all is."""
+    """Describe the records that are not trusted in one line, which is empty if all are."""
     if not bad:
         return ""
     many = f"{len(bad)} records that cannot be believed" if bad[1:] else "a record that cannot be believed"
-    return f"left out: {many}: {said(bad)}; the `bench run` of its cells makes what is missing again"
+    return f"left out: {many}: {said(bad)}; repeat the `bench run` of these cells to make them again"

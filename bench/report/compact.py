@@ -1,4 +1,4 @@
-"""Packing a results folder into two files small enough to commit (bench.records.packed)."""
+"""Pack a results folder into two files that are small enough to commit (``bench.records.packed``)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bench.report.frame import load_results
 
 @dataclass(frozen=True)
 class Packed:
-    """What ``pack`` wrote: counts of fits, evaluations and records left out, and bytes of the two files.
+    """The outcome of ``pack``: counts of fits, evaluations and records left out, and bytes of the two files.
 
-    ``bad``: a line on the records that are not believed, which are not counted; empty where there are none.
+    ``bad``: a line about the records that cannot be believed, which are not counted; empty if there are none.
     """
 
     fits: int
@@ -28,10 +28,10 @@ class Packed:
 def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     """Pack the records that count (``load_results``) and the fits behind them from ``results`` into ``out``.
 
-    Top-5 predictions, tracebacks and fitted states are left out. ``out`` then reads like ``results``; the
-    same records give the same bytes. Raises BenchError where no record is believed, and when the files would
-    exceed ``limit`` bytes (they are then not written). Records of an older schema are refused: they have
-    other keys than those that their files are named by.
+    Top-5 predictions, tracebacks and fitted states are left out. ``out`` can then be read like ``results``;
+    the same records give the same bytes. Raises BenchError if no record can be believed, or if the files
+    would exceed ``limit`` bytes; nothing is written then. Records of an older schema are refused, because
+    their keys differ from those in their file names.
     """
     store.require_present(results)
     frame = load_results(results)

@@ -1,4 +1,4 @@
-"""Two methods on the same images: differences with intervals and tests, and a verdict in one sentence."""
+"""Compare two methods on the same images: differences, intervals, tests, and a verdict in one sentence."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = (
     "resolves",
 )
 BOUNDS = (-1.0, 1.0)
-ENOUGH = 6  # datasets below which no two-sided signed-rank p can be under 0.05
+ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The comparison of two methods.
 
-    ``difference``: first - second averaged over all datasets and numbers of shots (fractions). ``resolves``:
-    the smallest true difference that as many seeds and images tell from 0 in 4 of 5 repetitions. ``table``
-    has the cells.
+    ``difference``: first - second, averaged over all datasets and numbers of shots, as a fraction.
+    ``resolves``: the smallest true difference that this many seeds and images show in 4 of 5 repetitions, as
+    a fraction. ``table``: the cells.
     """
 
     first: str
@@ -70,9 +70,9 @@ def compare(
 ) -> Comparison:
     """Compare two methods of a DataFrame from ``load_results``, seed by seed and image by image.
 
-    Only cells that both have are compared. A method is named ``name``, ``name:key=value`` (a variant, as
-    tables print it) or ``name@prompts``. Raises BenchError for unknown names, for choices that are left open
-    and where the two have nothing in common.
+    Only cells that both methods have are compared. A method is named ``name``, ``name:key=value`` (a variant,
+    as tables print it) or ``name@prompts``. Raises BenchError for unknown names, for choices that are left
+    open, and if the two methods have no cell in common.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
@@ -104,9 +104,12 @@ def compare(
 
 
 def _over_shots(shared: Sequence[Pair]) -> list[NDArray[np.float64]]:
-    """Differences (S, n) of each dataset, averaged over its numbers of shots, which have the same images.
+    """Return each dataset's differences (S, n), averaged over its numbers of shots.
 
-    Only seeds that a dataset has at every number of shots can be averaged.
+    All numbers of shots have the same test images.
+
+    Only seeds that a dataset has at every number of shots can be averaged. Raises BenchError if there are
+    none.
     """
     datasets: dict[str, list[Pair]] = {}
     for pair in shared:
@@ -118,12 +121,12 @@ def _over_shots(shared: Sequence[Pair]) -> list[NDArray[np.float64]]:
             gaps = [difference(c.first, c.second)[[c.seeds.index(s) for s in seeds]] for c in cells]
             tables.append(np.asarray(np.mean(gaps, axis=0)))
     if not tables:
-        raise BenchError("no seed is there at all numbers of shots: compare one of them with --shots")
+        raise BenchError("no seed has records at all numbers of shots: compare at one of them with --shots")
     return tables
 
 
 def _block(shots: int, cells: Sequence[Pair], rank: float | None) -> list[Row]:
-    """One line per dataset, and their average where there are several."""
+    """Build one line per dataset and, if there are several datasets, one for their average."""
     gaps = [difference(c.first, c.second) for c in cells]
     intervals = [average_interval([gap], bounds=BOUNDS) for gap in gaps]
     rows = []
@@ -173,7 +176,10 @@ def _span(interval: Interval) -> str:
 
 
 def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
-    """Wilcoxon's p over datasets by number of shots, Holm-adjusted over these; none under two datasets."""
+    """Return Wilcoxon's p over datasets by number of shots, after Holm's correction over these numbers.
+
+    A number of shots with fewer than two datasets has no p.
+    """
     by_number = {}
     for shots, cells in by_shots.items():
         if len(cells) > 1:
@@ -187,7 +193,7 @@ def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
 
 
 def _verdict(first: str, second: str, shared: Sequence[Pair], whole: Interval) -> str:
-    """Who is better, by how much, how sure, and what could have been seen at all."""
+    """Say which method is better, by how much, how sure that is, and what could have been seen."""
     names = list(dict.fromkeys(p.dataset for p in shared))
     numbers = shots_list(p.shots for p in shared)
     where = f"on average over {len(names)} datasets" if len(names) > 1 else f"on {names[0]}"
@@ -197,44 +203,53 @@ def _verdict(first: str, second: str, shared: Sequence[Pair], whole: Interval) -
         says = f"{first} is {word} than {second} by {size} {where} at {numbers}"
     else:
         says = (
-            f"{first} and {second} are not told apart {where} at {numbers}: "
-            f"{100 * whole.estimate:+.2f} points"
+            f"{first} and {second} cannot be told apart {where} at {numbers}: "
+            f"the difference is {100 * whole.estimate:+.2f} points"
         )
     seeds = max(max(len(p.first), len(p.second)) for p in shared)
     images = sum({p.dataset: p.first.shape[1] for p in shared}.values())
     return (
-        f"{says} (95 % interval {_span(whole)}); {seeds} seed{'s' if seeds > 1 else ''} "
-        f"and {images} test images resolve a difference from {100 * resolvable(whole):.2f} points on."
+        f"{says} (95 % interval {_span(whole)}). With {seeds} seed{'s' if seeds > 1 else ''} "
+        f"and {images} test images, 4 of 5 repetitions would show "
+        f"a true difference of {100 * resolvable(whole):.2f} points."
     )
 
 
 def _notes(shared: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tuple[str, int]]) -> list[str]:
     counts = sorted({max(len(p.first), len(p.second)) for p in shared})
-    varies = "images vary; nothing is said about other seeds" if counts == [1] else "seeds and images vary"
+    varies = (
+        "They cover other test images of these datasets, but no other seeds."
+        if counts == [1]
+        else "They cover other seeds and other test images of these datasets, but no other datasets."
+    )
     notes = [
-        "differences and 95 % intervals in points, paired by seed and image; datasets are fixed, " + varies,
-        "p: of the difference, Holm over the datasets of one number of shots; "
-        "McNemar: mid-p of each seed on its own",
-        "resolves: the smallest true difference that as many seeds and images "
-        "tell from 0 in 4 of 5 repetitions",
+        f"Differences and 95 % intervals are in points, paired by seed and image. {varies}",
+        "'p' tests the difference, with Holm's correction over the datasets of one number of shots.",
+        "'McNemar' is the mid-p of McNemar's test for each seed on its own.",
+        "'resolves' is the smallest true difference that this many seeds and images "
+        "show in 4 of 5 repetitions.",
     ]
     if ranks:
         few = len({p.dataset for p in shared}) < ENOUGH
-        hint = f"; with fewer than {ENOUGH} datasets it cannot be below 0.05" if few else ""
-        notes.append(f"Wilcoxon: p of the signed ranks over datasets, Holm over the numbers of shots{hint}")
+        hint = f" With fewer than {ENOUGH} datasets it cannot be below 0.05." if few else ""
+        notes.append(
+            "'Wilcoxon' is the p-value of the signed ranks over datasets, "
+            f"with Holm's correction over the numbers of shots.{hint}"
+        )
     if _unbalanced(shared):
         notes.append(
-            "the first sentence averages each dataset "
-            "over the numbers of shots that both methods have there, "
-            "on the seeds that it has at all of them; --shots compares at one"
+            "The first sentence averages each dataset over the numbers of shots that both methods have "
+            "there, on the seeds that it has at all of them; --shots compares at one number."
         )
     return notes + (
-        [f"left out, because one of the two lacks a seed or failed: {cells_text(lost)}"] if lost else []
+        [f"Left out, because one of the two methods lacks a seed or failed: {cells_text(lost)}."]
+        if lost
+        else []
     )
 
 
 def _unbalanced(shared: Sequence[Pair]) -> bool:
-    """Whether datasets differ in their numbers of shots, or those in their seeds."""
+    """Return whether datasets differ in their numbers of shots, or numbers of shots in their seeds."""
     shots = {name: {p.shots for p in shared if p.dataset == name} for name in {p.dataset for p in shared}}
     several = len({p.shots for p in shared}) > 1
     return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)

@@ -1,4 +1,4 @@
-"""The frame's columns that identify a cell, an evaluation and a row of a table."""
+"""Name the columns of the frame that identify a cell, an evaluation and a row of a table."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from __future__ import annotations
 CELL = ("method", "dataset", "shots", "seed", "backbone", "prompts", "protocol", "preset")
 # One evaluation of a fit: on which test set, with which changed settings. The frame has one row for each.
 EVALUATION = (*CELL, "target", "variant")
-# A row of a table: whatever its seeds and test sets share, in the order that its key is printed in.
+# A row of a table is what its seeds and test sets share. The key of a row is printed in this order.
 ROW = ("backbone", "method", "shots", "prompts", "protocol", "preset", "variant")

@@ -1,4 +1,7 @@
-"""Which records count where newer ones replace older ones; a table never mixes numbers of different makes."""
+"""Choose which records count where newer ones replace older ones.
+
+A table never mixes numbers that were made in different ways, for example by two versions of a method.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,12 @@ from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
 
 LEFT_OUT = "left_out"  # in a row that newer ones replace: why
-_MOST = 4  # names of a conflict that are spelt out
+_MOST = 4  # most names of a conflict in a note
 V = TypeVar("V", str, bytes)
 Row = dict[str, Any]
 
-# Parts of a fit key that all seeds of a row share. The others: the draw, the seed, and fields of ``Made``.
+# Parts of a fit key that all seeds of a row share. The other parts are the draw, the seed and fields of
+# ``Made``.
 SETUP = (
     "settings",
     "recipe",
@@ -34,7 +38,7 @@ SETUP = (
     "classes",
     "draw_kind",
 )
-# What people call them.
+# What notes call these parts.
 _PLAIN = {
     "source": "its source",
     "engine": "the harness",
@@ -53,10 +57,10 @@ _encoder = msgspec.json.Encoder(order="sorted")
 class Made(NamedTuple):
     """What a number was made with, beyond the coordinates of its cell.
 
-    ``versions``: of the method and of those it builds on, by name. ``weights``: digest of the backbone's.
-    ``content``: digests of the dataset and of the test set, by name. ``setup``: whatever else is in the keys
-    of the same methods (``SETUP``), as JSON; it differs between the seeds of a row only where something has
-    changed since.
+    ``versions``: the version of the method and of each method that it builds on, by name. ``weights``: the
+    digest of the backbone's weights. ``content``: digests of the dataset and of the test set, by name.
+    ``setup``: whatever else is in the keys of these methods (``SETUP``), as JSON. The seeds of one row differ
+    in it only if something has changed since.
     """
 
     versions: Mapping[str, int]
@@ -66,7 +70,7 @@ class Made(NamedTuple):
 
 
 def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
-    """The fits that a fit builds on, as far as their records are there."""
+    """Yield the fits that a fit builds on, as far as their records are there."""
     for key in dict.fromkeys(fit.parts.after.values()):
         if key in fits:
             yield fits[key]
@@ -74,7 +78,7 @@ def below(fit: FitRecord, fits: Mapping[str, FitRecord]) -> Iterator[FitRecord]:
 
 
 def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> Made:
-    """What a number was made with, as far as the record of its fit is there or a failed fit says it."""
+    """Return what a number was made with, as far as the record of its fit or of its failure says it."""
     key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
     chain = [fit, *below(fit, fits)] if fit else []
     content = {record.cell.dataset: key.dataset} if key else {}
@@ -91,18 +95,18 @@ def made(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mappin
 
 @lru_cache(maxsize=4096)
 def _once(setup: bytes) -> bytes:
-    """The first of equal setups: thousands of fits share a few."""
+    """Return the first of equal setups, so that thousands of fits share a few objects."""
     return setup
 
 
 def _differing(setup: bytes, other: bytes) -> list[str]:
-    """The names of ``SETUP`` in which two setups differ."""
+    """List the names of ``SETUP`` in which two setups differ."""
     ours, theirs = (msgspec.json.decode(one) for one in (setup, other))
     return [name for i, name in enumerate(SETUP) if [key[i] for key in ours] != [key[i] for key in theirs]]
 
 
 def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """The rows that count, and a line for each kind of rows that newer ones replace."""
+    """Return the rows that count, and a note for each kind of rows that newer ones replace."""
     notes: list[str] = []
     latest_version: dict[str, int] = {}
     for row in rows:
@@ -111,7 +115,7 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
     def old_version(row: Row) -> str:
         old = ((m, v) for m, v in row["made"].versions.items() if v < latest_version[m])
-        return next((f"of {m} version {v}; version {latest_version[m]} counts" for m, v in old), "")
+        return next((f"of {m} version {v}, because version {latest_version[m]} is newer" for m, v in old), "")
 
     rows = _drop(rows, old_version, notes)
     weights = _latest(
@@ -130,11 +134,11 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
     def old_content(row: Row) -> str:
         old = (name for name, value in row["made"].content.items() if _old(value, content, name))
-        return next((f"made with other, older images of {name}" for name in old), "")
+        return next((f"made with older images of {name}, which have changed since" for name in old), "")
 
     rows = _drop(rows, old_content, notes)
     lines = {id(row): _seedless(row) for row in rows}
-    setups = _latest(rows, lambda row: {lines[id(row)]: row["made"].setup}, _said, notes)
+    setups = _latest(rows, lambda row: {lines[id(row)]: row["made"].setup}, _setup_text, notes)
 
     def old_setup(row: Row) -> str:
         newest = setups[lines[id(row)]]
@@ -142,9 +146,9 @@ def only(rows: list[Row]) -> tuple[list[Row], list[str]]:
             return ""
         other = _differing(row["made"].setup, newest)
         if set(other) & {"settings", "recipe"}:
-            return f"of {row['method']} with settings that are not the method's own any more"
+            return f"of {row['method']} from before its default settings changed"
         what = listed([_PLAIN.get(name, name) for name in other])
-        return f"of {row['method']} made with what has changed since: {what}"
+        return f"of {row['method']} from before a change of {what}"
 
     rows = _drop(rows, old_setup, notes)
     cells = [tuple(row[c] for c in EVALUATION) for row in rows]
@@ -164,9 +168,9 @@ def _old(value: str, newest: Mapping[str, str], name: str) -> bool:
 
 
 def _latest(
-    rows: list[Row], named: Callable[[Row], Mapping[str, V]], said: Callable[[str], str], notes: list[str]
+    rows: list[Row], named: Callable[[Row], Mapping[str, V]], text: Callable[[str], str], notes: list[str]
 ) -> dict[str, V]:
-    """The newest record's digest for each name; names on which merged folders disagree are noted."""
+    """Return the newest record's digest for each name, and note where merged folders disagree."""
     newest: dict[str, tuple[int, V]] = {}
     folders: dict[str, dict[V, set[str]]] = {}
     for row in rows:
@@ -179,34 +183,37 @@ def _latest(
         for name, by_value in folders.items()
         if len(by_value) > 1
     }
-    _note_merged([said(name) for name, folder in others.items() if folder], notes)
+    _note_merged([text(name) for name, folder in others.items() if folder], notes)
     return latest
 
 
 def _note_merged(names: list[str], notes: list[str]) -> None:
-    """Note a merged folder that never had what counts now: no counter can say which of two is ahead."""
+    """Note the names for which one of the merged folders never had the records that count now.
+
+    The order numbers of two folders cannot say which of the folders is ahead.
+    """
     if names:
         which = few(sorted(set(names)), _MOST, between="; ")
         notes.append(
-            f"merged folders disagree on {which}: the record with the later number "
-            "counts (`bench pack` writes a folder without the others)"
+            f"The merged folders disagree on {which}. The record with the higher order number counts; "
+            "`bench pack` writes a folder without the others."
         )
 
 
 def _seedless(row: Row) -> str:
-    """The coordinates of a row of a table on one dataset: whatever its seeds share."""
+    """Return the coordinates that the seeds of one table row share on one dataset, as one text."""
     return "\n".join(str(row[c]) for c in _LINE)
 
 
-def _said(line: str) -> str:
-    """What ``_seedless`` gave, for people."""
+def _setup_text(line: str) -> str:
+    """Describe a text of ``_seedless`` for people."""
     where = dict(zip(_LINE, line.split("\n"), strict=True))
     shots = shots_text(int(where["shots"])) if where["shots"].isdigit() else f"{where['shots']} shots"
     return f"how {where['method']} was run on {where['dataset']} ({shots}, {where['backbone']})"
 
 
 def _drop(rows: list[Row], reason: Callable[[Row], str], notes: list[str]) -> list[Row]:
-    """The rows for which there is no reason to leave them out; the reasons are noted with counts."""
+    """Return the rows without a reason to leave them out, and note each reason with its count."""
     counts: Counter[str] = Counter()
     kept = []
     for row in rows:
@@ -216,5 +223,5 @@ def _drop(rows: list[Row], reason: Callable[[Row], str], notes: list[str]) -> li
             row[LEFT_OUT] = why
         else:
             kept.append(row)
-    notes += [f"left out: {n} record{'s' if n > 1 else ''} {why}" for why, n in counts.items()]
+    notes += [f"Left out: {n} record{'s' if n > 1 else ''} {why}." for why, n in counts.items()]
     return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import attrgetter, itemgetter
@@ -25,6 +26,7 @@ from bench.records.whole import Bad, said
 from bench.report import current
 from bench.report.apart import apart
 from bench.report.believed import believed, left_out
+from bench.report.command import command
 from bench.report.coordinates import CELL
 
 COLUMNS = (
@@ -56,8 +58,8 @@ COLUMNS = (
     "also",
     "written",
 )
-# Prompt sets that were chosen or trained with labels. Records say it themselves; this is for a set with
-# failed cells only, which never got as far as having its texts.
+# Prompt sets that were chosen or trained with labels. Records say so themselves. This list is for a set that
+# has failed cells only, because these never got as far as having texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
 _PRECISION = {dtype: name for name, dtype in PRECISIONS.items()}
@@ -65,23 +67,25 @@ _coordinates = attrgetter(*CELL)
 
 
 def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -> pd.DataFrame:
-    """All records of a results folder, as files or packed: a row per evaluation and a row per failure.
+    """Read all records of results folders, loose or packed: a row per evaluation and a row per failure.
 
-    Of several folders: the records of all, as if one had been copied into the other.
+    Several folders are read as if one had been copied into the other.
 
-    Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent, ``seconds`` is fitting and
-    evaluating, ``values`` the inference-time values, ``variant`` the settings that a user set away from the
-    method's own and the precision (empty for the plain method in single precision), ``path`` the record,
-    ``written`` when (ISO, UTC), ``label_prompts`` whether labels chose the prompts, ``also`` the other prompt
-    sets with the same texts: of equal texts one set is recorded, and tables find it by every name.
+    Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent. ``seconds`` is the time of
+    fitting and evaluating. ``values`` holds the inference-time values. ``variant`` holds the settings that a
+    user set away from the method's own, and the precision; it is empty for the plain method in single
+    precision. ``path`` is the file of the record. ``written`` is the time of writing (ISO, UTC).
+    ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets with the
+    same texts: only one of several sets with equal texts is recorded, and tables find it by every name.
 
-    An evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
-    those of an older version of a method or of one it builds on, of other weights under the same name, of
-    another content of a test set, and of older settings; ``attrs["notes"]`` says what was left out.
+    Each evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
+    those of an older version of a method or of a method it builds on, of other weights under the same name,
+    of other content of a test set, and of older settings. ``attrs["notes"]`` says what was left out, and
+    ``attrs["folders"]`` names the folders.
 
-    Every accuracy is counted again from its predictions. Records that are not believed (``believed``) are
-    left out too: ``attrs["bad"]`` is a line on them, empty where there are none, and the first of the notes.
-    Raises BenchError when a folder has no records, or none that is believed, or when packed ones do not
+    Every accuracy is counted again from its predictions. Records that cannot be believed (``believed``) are
+    left out too: ``attrs["bad"]`` is a line about them, empty if there are none, and the first of the notes.
+    Raises BenchError if a folder has no records, or none that can be believed, or if packed ones do not
     unpack.
     """
     folders = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
@@ -91,17 +95,21 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
         named = apart(believed(read, bad))
         rows = rows_of(named)
         if bad and not rows:
-            raise BenchError(f"no record can be believed: {said(bad)}; `bench run` makes its cells again")
+            raise BenchError(f"no record can be believed: {said(bad)}; repeat the `bench run` of these cells")
         kept, notes = current.only(rows)
         kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame.attrs["bad"] = left_out(bad)
     frame.attrs["notes"] = [*filter(None, [frame.attrs["bad"]]), *_places(named), *notes]
+    frame.attrs["folders"] = [str(folder) for folder in folders]
     return frame
 
 
 def _places(named: Sequence[tuple[Path, Record]]) -> list[str]:
-    """A note on datasets of one name, which ``names.told_apart`` has marked: where each lies, if known."""
+    """Return a note that says where each of several datasets with one name lies, if known.
+
+    ``names.told_apart`` has marked their names.
+    """
     places: dict[str, str] = {}  # by the name that tables print
     marked = set()
     for _, record in named:
@@ -111,8 +119,8 @@ def _places(named: Sequence[tuple[Path, Record]]) -> list[str]:
             if name.endswith(told_apart("", record.dataset_identity)):
                 marked.add(name)
     alike = marked | {name.rpartition("-")[0] for name in marked}
-    said = [f"{name} is {place}" for name, place in sorted(places.items()) if place and name in alike]
-    return [f"datasets of one name: {', '.join(said)}"] if said else []
+    where = [f"{name} is {place}" for name, place in sorted(places.items()) if place and name in alike]
+    return [f"Several datasets have the same name: {', '.join(where)}."] if where else []
 
 
 def _read(results: Path, bad: list[Bad]) -> list[tuple[Path, Record]]:
@@ -120,19 +128,24 @@ def _read(results: Path, bad: list[Bad]) -> list[tuple[Path, Record]]:
     records = list(store.every(results, bad))
     if not records and len(bad) == before:
         shipped = results_dir() / "pocket"
-        hint = f"; the records that come with the program: --results {shipped}" if shipped.is_dir() else ""
+        hint = (
+            f"; --results {shlex.quote(str(shipped))} reads the records that come with the program"
+            if shipped.is_dir()
+            else ""
+        )
         raise BenchError(
             f"no records under {results / 'runs'}: "
-            f"run `bench run` first, or name the folder with --results{hint}"
+            f"make some with `{command('run', results=[str(results)])}`, "
+            f"or name another folder with --results{hint}"
         )
     return records
 
 
 def rows_of(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
-    """The rows of evaluations and failures. A record that lies in two of the folders gives one."""
+    """Return the rows of evaluations and failures. A record that lies in two of the folders gives one row."""
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
-    said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
-    labelled = frozenset(name for name, uses in said.items() if uses) | (LABEL_PROMPTS - set(said))
+    known = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}
+    labelled = frozenset(name for name, uses in known.items() if uses) | (LABEL_PROMPTS - set(known))
     others = {
         (r.key, r.checksum or str(path)): (path, r) for path, r in records if not isinstance(r, FitRecord)
     }
@@ -140,9 +153,9 @@ def rows_of(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
 
 
 def correct(path: str | Path) -> NDArray[np.bool_]:
-    """Which test images (n,) the evaluation at ``path`` got right.
+    """Return which test images (n,) the evaluation at ``path`` got right.
 
-    Raises BenchError where its predictions are gone or are not its own.
+    Raises BenchError if its predictions are gone or are not its own.
     """
     name = str(path)
     own = stamp_if_there(name)
@@ -163,9 +176,9 @@ def _right(path: Path) -> NDArray[np.bool_]:
 
 
 def stacked(paths: Sequence[str]) -> NDArray[np.bool_]:
-    """Right or wrong by seed and test image (S, n) of the evaluations at these paths, one for each seed.
+    """Return right or wrong by seed and test image (S, n) for these evaluations, one for each seed.
 
-    Raises BenchError where predictions are gone, or are of different test sets.
+    Raises BenchError if predictions are gone or belong to different test sets.
     """
     vectors = [correct(path) for path in paths]
     if len({len(v) for v in vectors}) > 1:
@@ -216,15 +229,15 @@ def _row(
 
 @cache
 def _also(dataset: str, prompts: str) -> tuple[str, ...]:
-    """For records that do not say it: what the catalog knows."""
+    """Return the prompt sets with equal texts that the catalog knows, for records that name none."""
     return prompt_sets.same(prompts, catalog.spec(dataset)) if dataset in catalog.names() else ()
 
 
 def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Mapping[str, FitRecord]) -> str:
-    """The settings a user set away from the method's own, as ``key=value`` joined by commas; empty for none.
+    """Describe the settings that a user set away from the method's own, as ``key=value`` joined by commas.
 
-    Those of the fits that it builds on bear their method's name: ``safe.steps=100``. A precision other than
-    fp32 stands last.
+    The text is empty if there are none. Settings of the fits that it builds on have their method's name:
+    ``safe.steps=100``. A precision other than fp32 stands last.
     """
     changed = {**(fit.changed if fit else {}), **record.changed}
     for other in current.below(fit, fits) if fit else ():
@@ -234,15 +247,15 @@ def variant(record: EvaluationRecord | Failure, fit: FitRecord | None, fits: Map
 
 
 def precision(key: FitKey | None) -> str:
-    """What a fit's image tower computed in, as ``--precision`` names it."""
+    """Return the precision in which a fit's image tower computed, as ``--precision`` names it."""
     return _PRECISION.get(key.encode_dtype, SINGLE) if key else SINGLE
 
 
 def with_precision(variant: str, precision: str) -> str:
-    """A variant as it is called in this precision."""
+    """Add the precision to the name of a variant, unless it is the usual one."""
     return ", ".join(filter(None, (variant, "" if precision == SINGLE else f"precision={precision}")))
 
 
 def short(value: Any) -> str:
-    """A setting's value as variants print it."""
+    """Return the text by which variants print the value of a setting."""
     return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

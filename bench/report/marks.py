@@ -1,4 +1,4 @@
-"""Bold and underline: the best of a column, and the rows that the stored predictions do not tell from it."""
+"""Mark in a table which numbers are best (bold) and which the data cannot tell from the best (underlined)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ K = TypeVar("K")
 
 
 def outcomes(entry: Score) -> NDArray[np.bool_]:
-    """Right or wrong by seed and test image (S, n) behind an entry; BenchError if predictions do not fit."""
+    """Return right or wrong by seed and test image (S, n) behind an entry.
+
+    Raises BenchError if the predictions are gone or do not fit together.
+    """
     return stacked(entry.paths)
 
 
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
-    """The table with the best of each column and block marked, and what is tied with it.
+    """Return the table with the best entry of each column and block marked, and those that are tied with it.
 
-    Only rows of the same seeds are compared: those with the seeds that most rows of the block have, and in
-    each column those that have the seeds there that most of these have. Test-oracle rows and partial averages
-    take no part. Best is the highest printed value. Tied: the interval of the paired difference to the best,
-    over seeds and images, contains 0 after Holm's correction within the column
+    Only rows with the same seeds are compared: those with the seeds that most rows of the block have and, in
+    each column, those with the seeds that most of these have there. Test-oracle rows and partial averages
+    take no part. Best is the highest printed value. An entry is tied if the interval of its paired difference
+    to the best, over seeds and images, contains 0 after Holm's correction within the column
     (``bench.stats.not_told_from_best``).
     """
     blocks: dict[tuple[object, ...], list[int]] = {}
@@ -46,7 +49,8 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         for i in others:
             if any(e.value is not None for e in table.rows[i].entries.values()):
                 other.setdefault(table.rows[i].names[0], {})[table.rows[i].shots] = None
-        outcomes_at: dict[tuple[int, str], NDArray[np.bool_]] = {}  # a column's, and again for the average
+        # The average needs the outcomes of all columns again, so they are kept.
+        outcomes_at: dict[tuple[int, str], NDArray[np.bool_]] = {}
         for column in table.columns:
             compared = _comparable(table, column, rivals)
             apart = _there(table, column, rivals) - set(compared)
@@ -61,7 +65,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
                 rows[i][column] = replace(rows[i][column], best=True)
             try:
                 tied = _tied(table, column, compared, outcomes_at) if underline else set()
-            except BenchError as error:  # the numbers stand without the comparison
+            except BenchError as error:  # the numbers are shown without the comparison
                 lost.setdefault(str(error))
                 continue
             for i in tied - set(top):
@@ -69,21 +73,25 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     marked = [replace(row, entries=entries) for row, entries in zip(table.rows, rows, strict=True)]
     notes = []
     if bold and any(e.best for r in marked for e in r.entries.values()):
-        notes.append("bold: best of the column among the rows of its shots")
+        notes.append("Bold: the best number of its column among rows with the same shots and backbone.")
     if underline and any(e.tied for r in marked for e in r.entries.values()):
         notes.append(
-            "underlined: not told from the best; the 95 % interval of the paired difference "
-            "(seeds and images vary, datasets are fixed) contains 0 after Holm's correction in the column"
+            "Underlined: the data cannot tell this number from the best, because the 95 % interval of their "
+            "paired difference contains 0 after Holm's correction in the column. The interval covers other "
+            "seeds and other test images of these datasets, but no other datasets."
         )
     if other and (bold or underline):
         who = "; ".join(f"{name} at {shots_list(shots)}" for name, shots in other.items())
-        notes.append(f"neither bold nor underlined, because the other rows have other seeds: {who}")
-    notes += [f"not underlined: {reason}" for reason in lost]
+        notes.append(f"Neither bold nor underlined, because the other rows have other seeds: {who}.")
+    notes += [f"Nothing is underlined here: {reason}" for reason in lost]
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
 
 def most_common(seeds: Mapping[K, tuple[int, ...]]) -> tuple[list[K], list[K]]:
-    """Those with the most common seeds (more seeds before fewer on a tie), and the others; none of none."""
+    """Split names into those with the most common seeds and the others.
+
+    In a draw the names with more seeds count as the most common.
+    """
     if not seeds:
         return [], []
     common, _ = max(Counter(seeds.values()).items(), key=lambda counted: (counted[1], len(counted[0])))
@@ -91,13 +99,13 @@ def most_common(seeds: Mapping[K, tuple[int, ...]]) -> tuple[list[K], list[K]]:
 
 
 def _there(table: Table, column: str, positions: Sequence[int]) -> set[int]:
-    """The positions that have a value in a column, but for averages over incomplete rows."""
+    """Return the positions that have a value in a column, without averages over incomplete rows."""
     entries = {i: table.rows[i].entries[column] for i in positions}
     return {i for i, e in entries.items() if e.value is not None and not (e.partial and not e.seeds)}
 
 
 def _comparable(table: Table, column: str, positions: Sequence[int]) -> list[int]:
-    """The positions whose values in a column are means over the same seeds."""
+    """List the positions whose values in a column are means over the same seeds."""
     there = _there(table, column, positions)
     seeds = {i: table.rows[i].entries[column].seeds for i in positions if i in there}
     return most_common(seeds)[0]

@@ -1,4 +1,4 @@
-"""From records to the numbers of a table: means over seeds, averages over test sets."""
+"""Turn records into the numbers of a table: means over seeds and averages over test sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.report.table import FAILED, Score
 class Outcome(NamedTuple):
     """One row of the frame, as far as a mean needs it.
 
-    ``accuracy``: percent. ``lost``: the fit failed, so that there is no evaluation on any test set.
+    ``accuracy``: in percent. ``lost``: whether the fit failed, so that no test set has an evaluation.
     """
 
     target: str
@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes_of(frame: pd.DataFrame) -> list[Outcome]:
-    """The frame's rows in its order."""
+    """List the rows of the frame as outcomes, in its order."""
     lost = (frame["status"] == "failed") & (frame["key"] == frame["fit"])
     ok = frame["status"] == "ok"
     names = ("accuracy", "error", "path")
@@ -37,7 +37,7 @@ def outcomes_of(frame: pd.DataFrame) -> list[Outcome]:
 
 
 def by_row(frame: pd.DataFrame) -> list[tuple[tuple[object, ...], list[Outcome]]]:
-    """What stands behind each row of a table (``coordinates.ROW``), in the order of these coordinates."""
+    """Group the outcomes by row of a table (``coordinates.ROW``), in the order of these coordinates."""
     groups: dict[tuple[object, ...], list[Outcome]] = {}
     keys = zip(*(frame[c].tolist() for c in ROW), strict=True)
     for key, outcome in zip(keys, outcomes_of(frame), strict=True):
@@ -46,7 +46,7 @@ def by_row(frame: pd.DataFrame) -> list[tuple[tuple[object, ...], list[Outcome]]
 
 
 def by_target(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    """The outcomes of each test set."""
+    """Group the outcomes by test set."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.target, []).append(outcome)
@@ -59,18 +59,19 @@ def mean_over_seeds(
     lost: Sequence[Outcome] = (),
     absent: Sequence[int] = (),
 ) -> Score:
-    """Mean over seeds of the outcomes on one test set.
+    """Return the mean over seeds of the outcomes on one test set.
 
-    ``seeds`` are all that the table row has anywhere: where some have no record here, the mean of the others
-    is partial. ``absent`` are further ones that rows beside it have. A mean says of how many of both it is. A
-    failed seed, of these rows or of the fits in ``lost``, is an error and not a gap: there is no mean over
-    survivors.
+    ``seeds`` are all seeds that the table row has anywhere. If some of them have no record here, the mean of
+    the others is partial. ``absent`` are further seeds, which other rows with as many shots have. The text
+    says of how many of both it is the mean. A failed seed, in these rows or in the fits of ``lost``, makes
+    the entry an error and not a gap: there is no mean over survivors.
     """
     good = sorted((o for o in rows if o.ok), key=lambda o: o.seed)
     there = tuple(int(o.seed) for o in good)
-    errors = {o.error for o in (*rows, *lost) if not o.ok and o.seed not in there}
-    if errors:
-        return Score(text=FAILED, note="; ".join(sorted(errors)))
+    bad = [o for o in (*rows, *lost) if not o.ok and o.seed not in there]
+    if bad:
+        paths = tuple(dict.fromkeys(o.path for o in bad))
+        return Score(text=FAILED, note="; ".join(sorted({o.error for o in bad})), failed=paths)
     if not good:
         return Score()
     value = float(np.mean([o.accuracy for o in good]))
@@ -82,9 +83,9 @@ def mean_over_seeds(
 def average(
     entries: Sequence[Score], partial: bool, seeds: Sequence[int] = (), absent: Sequence[int] = ()
 ) -> Score:
-    """The unweighted mean of complete entries; of what is there, marked, only if ``partial``.
+    """Return the unweighted mean of complete entries; with ``partial`` of those that are there, marked.
 
-    ``seeds`` and ``absent``: of the entries' row, as for ``mean_over_seeds``.
+    ``seeds`` and ``absent`` belong to the entries' row, as in ``mean_over_seeds``.
     """
     values = [e.value for e in entries if e.value is not None]
     whole = len(values) == len(entries) and not any(e.partial for e in entries)

@@ -1,4 +1,4 @@
-"""How the rows of a table are named."""
+"""Name the rows of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.names import RECIPE
 
 
 class Namer:
-    """Names rows by their method and by whatever tells its rows apart."""
+    """A function that names rows by their method and by whatever else tells its rows apart."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         by_method = (
@@ -22,9 +22,10 @@ class Namer:
         self.labelled = set(frame[frame["label_prompts"].astype(bool)]["prompts"])
 
     def __call__(self, key: Mapping[str, Any], variant: bool = True) -> tuple[str, str]:
-        """The texts that name a row with these coordinates.
+        """Return two texts that name a row with these coordinates.
 
-        A pair: one for people, with titles and warnings, and one for machines, with names.
+        The first is for people, with titles and warnings. The second is for machine-readable forms, with
+        plain names.
         """
         method, prompts = str(key["method"]), str(key["prompts"])
         seen, plain = [], []

@@ -1,4 +1,4 @@
-"""Two methods' records put side by side: the same cells, the same seeds, the same test images.
+"""Put the records of two methods side by side: the same cells, the same seeds, the same test images.
 
 Legend: S seeds, n test images.
 """
@@ -19,7 +19,10 @@ from bench.report.select import called, require_one, usual_protocol
 
 @dataclass(frozen=True)
 class Pair:
-    """Both methods in one cell: record paths and what was right, (S, n), or (1, n) where nothing is drawn."""
+    """Two methods in one cell: the paths of their records, and what they got right.
+
+    ``first`` and ``second`` are (S, n), or (1, n) for a method that draws no images.
+    """
 
     dataset: str
     shots: int
@@ -32,10 +35,10 @@ class Pair:
 def sides(
     frame: pd.DataFrame, specs: tuple[str, str], prompts: str | None, protocol: str | None
 ) -> list[pd.DataFrame]:
-    """The records of the two methods named ``name``, ``name:key=value`` or ``name@prompts``.
+    """Return the records of two methods named ``name``, ``name:key=value`` or ``name@prompts``.
 
-    The default protocol where a method has it; where prompt sets are not named, one that both have. Raises
-    BenchError for names without records and where a choice is left.
+    A method that has the default protocol is taken with it. If no prompt set is named, one that both have is
+    taken. Raises BenchError for names without records and if a choice is left open.
     """
     rows = [_side(frame, spec, prompts, protocol) for spec in specs]
     shared = set(rows[0]["prompts"]) & set(rows[1]["prompts"])
@@ -77,9 +80,9 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
 
 
 def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[tuple[str, int]]]:
-    """The cells that both have complete, by shots and dataset, and (dataset, shots) of those that are not.
+    """List the cells that both methods have complete, and (dataset, shots) of those that are not.
 
-    A method for which nothing is drawn meets every number of shots of the other; otherwise both need the
+    A method that draws no images is paired with every number of shots of the other. Otherwise both need the
     number of shots, and the seeds that both have count.
     """
     drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
@@ -110,7 +113,7 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[t
 
 
 def _cell(rows: pd.DataFrame, shots: int) -> dict[int, str]:
-    """The record of each seed; none at all where a seed failed: survivors alone are never compared."""
+    """Return the record of each seed, or nothing if a seed failed: survivors alone are never compared."""
     rows = rows[rows["shots"] == shots]
     if (rows["status"] != "ok").any():
         return {}

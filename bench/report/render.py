@@ -1,4 +1,4 @@
-"""A table in the form somebody asked for; the larger forms have modules of their own."""
+"""Write a table in the requested format. The longer formats have modules of their own."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ ENDINGS = {
 
 
 def form_of(form: str | None, out: Path | None) -> str:
-    """The format that is asked for, else that of the file's ending, else ``console``.
+    """Return the requested format, else the one of the file's ending, else ``console``.
 
-    Raises BenchError for an unknown format, for a file of a known ending of another one, and for an unknown
-    ending where no format is asked for.
+    Raises BenchError for an unknown format, for a file whose known ending contradicts the format, and for an
+    unknown ending if no format is requested.
     """
     if form is not None and form not in FORMATS:
         raise BenchError(f"--format {form}: unknown{nearest(form, FORMATS)}; one of: {', '.join(FORMATS)}")
     by_ending = ENDINGS.get(out.suffix.lower()) if out is not None else None
     if form is not None and by_ending not in (None, form):
-        raise BenchError(f"--out {out} ends as {by_ending} does, and --format says {form}: leave one out")
+        raise BenchError(f"--out {out} ends like {by_ending}, but --format says {form}: leave one out")
     if out is not None and form is None and by_ending is None:
         raise BenchError(
             f"--out {out}: no format has this ending; end it in {', '.join(ENDINGS)}, or name a --format"
@@ -48,12 +48,12 @@ def form_of(form: str | None, out: Path | None) -> str:
 
 
 def render(table: Table, form: str, width: int = PIPED, styled: bool = True) -> str:
-    """The table as text. Raises BenchError for an unknown format.
+    """Write a table as text. Raises BenchError for an unknown format.
 
-    ``width`` and ``styled`` are for ``console``: characters of a line, and whether it has escape codes for
-    bold and underlined. Names are text in every form: what is not printable is written as an escape
-    (``bench.names``; in JSON as JSON's own), signs that mean something in a form are escaped there, and in
-    CSV an apostrophe stands before a text that a spreadsheet would compute.
+    ``width`` and ``styled`` matter for ``console`` only: characters per line, and whether bold and underlined
+    numbers get escape codes. Names are plain text in every format: characters that are not printable become
+    escapes (``bench.names``; in JSON those of JSON), and characters with a meaning in the format are escaped.
+    In CSV an apostrophe stands before a text that a spreadsheet would compute.
     """
     forms: dict[str, Callable[[Table], str]] = {
         "console": lambda table: console(table, width, styled),
@@ -68,19 +68,19 @@ def render(table: Table, form: str, width: int = PIPED, styled: bool = True) -> 
 
 
 class PrintedTable(Table):
-    """A table that prints itself: what ``bench.table`` and ``bench.compare`` give."""
+    """A table that prints itself, as ``bench.table`` and ``bench.compare`` return it."""
 
     def text(self, form: str = "md") -> str:
-        """The table as console, md, latex, csv, html or json text. Raises BenchError for another format."""
+        """Write the table as console, md, latex, csv, html or json. Raises BenchError for another format."""
         return render(self, form)
 
 
 def printed(table: Table) -> PrintedTable:
-    """The same table, which prints itself."""
+    """Return the same table as one that prints itself."""
     return PrintedTable(**vars(table))
 
 
-# How a spreadsheet's formula begins, and the numbers that begin so too.
+# The start of a spreadsheet's formula, and numbers that start in the same way.
 _FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-][\d.]+( %|\*| \(\d+/\d+\)| to [+-][\d.]+)?|-")
 
@@ -96,7 +96,10 @@ def _csv(table: Table) -> str:
 
 
 def _text(cell: str) -> str:
-    """A cell that no spreadsheet computes: an apostrophe before what begins as a formula and is no number."""
+    """Return a cell that no spreadsheet computes.
+
+    An apostrophe is put before what begins like a formula and is no number.
+    """
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 

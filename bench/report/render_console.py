@@ -1,7 +1,8 @@
-"""Tables for a terminal: in blocks of as many columns as its width holds."""
+"""Write tables for a terminal, in blocks of as many columns as its width holds."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +11,8 @@ from rich.cells import cell_len
 
 from bench.report.table import Row, Score, Table, broken
 
-PIPED = 200  # characters of a line where no terminal says its width: eleven datasets, some of fewer seeds
-_NOTES = 110  # characters of a line of the notes, at most
+PIPED = 200  # characters per line if no terminal says its width: room for eleven datasets, some with "(2/3)"
+_NOTES = 110  # most characters in a line of the notes
 _GAP = "   "  # between columns
 _BOLD, _UNDERLINE, _END = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 
@@ -22,11 +23,11 @@ class _Cell(NamedTuple):
 
 
 def console(table: Table, width: int = PIPED, styled: bool = True) -> str:
-    """The table and its notes in lines of ``width`` characters.
+    """Write the table and its notes in lines of ``width`` characters.
 
-    The columns that do not fit stand in further blocks below, each with the columns that name the rows. A
-    word is never broken: a line is longer where one does not fit. ``styled``: with escape codes for bold and
-    underlined numbers; without, the notes on them are left out.
+    Columns that do not fit go into further blocks below; each block repeats the columns that name the rows. A
+    word is never broken, so a line is longer if a word does not fit. If ``styled``, bold and underlined
+    numbers get escape codes; otherwise the notes about them are left out.
     """
     heads = _heads(table, width)
     lines = [f"{_BOLD}{table.title}{_END}" if styled else table.title]
@@ -36,7 +37,13 @@ def console(table: Table, width: int = PIPED, styled: bool = True) -> str:
     wrap = textwrap.TextWrapper(
         max(20, min(_NOTES, width)), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join([*lines, "", *map(wrap.fill, notes)]) + "\n"
+    return "\n".join([*lines, "", *(_wrapped(note, wrap) for note in notes)]) + "\n"
+
+
+def _wrapped(note: str, wrap: textwrap.TextWrapper) -> str:
+    """Return a note in lines, with every command between backticks on one line, so that it can be copied."""
+    whole = re.sub("`[^`]+`", lambda found: found[0].replace(" ", "\u00a0"), note)
+    return wrap.fill(whole).replace("\u00a0", " ")
 
 
 def _width(lines: Sequence[str]) -> int:
@@ -44,7 +51,10 @@ def _width(lines: Sequence[str]) -> int:
 
 
 def _heads(table: Table, width: int) -> list[list[list[str]]]:
-    """The lines of each cell of the naming columns by row; the first gives way to the widest other column."""
+    """Return the lines of each cell of the naming columns, by row.
+
+    The first naming column gives way to the widest other column.
+    """
     rest = [_width([head, *(row.heads[i] for row in table.rows)]) for i, head in enumerate(table.heads)][1:]
     widest = max((_column_width(table, column) for column in table.columns), default=0)
     room = width - 1 - sum(w + len(_GAP) for w in (*rest, widest))
@@ -64,7 +74,7 @@ def _pieces(column: str) -> list[str]:
 
 
 def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[list[str]]:
-    """The columns of each block, at least one."""
+    """Split the columns into blocks of at least one column."""
     naming = [
         _width([head, *(line for row in heads for line in row[i])]) for i, head in enumerate(table.heads)
     ]
@@ -82,7 +92,7 @@ def _blocks(table: Table, heads: Sequence[list[list[str]]], width: int) -> list[
 
 
 def _block(table: Table, heads: Sequence[list[list[str]]], columns: Sequence[str], styled: bool) -> list[str]:
-    """A head, a rule and the rows, an empty line between blocks of rows."""
+    """Write a head, a rule and the rows, with an empty line between blocks of rows."""
     names = [[head] for head in table.heads] + [_pieces(column) for column in columns]
     left = [i == 0 for i in range(len(table.heads))] + [column in table.left for column in columns]
     depth = max(map(len, names))

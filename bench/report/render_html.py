@@ -1,4 +1,4 @@
-"""Tables for a browser: every text escaped, no script, no other file."""
+"""Write tables for a browser. Every text is escaped; there is no script and no other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE = (
 
 
 def html(table: Table) -> str:
-    """A whole page with the table and its notes."""
+    """Write a whole page with the table and its notes."""
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
         f"<style>{_STYLE}</style>\n{fragment(table)}</html>\n"
@@ -28,7 +28,7 @@ def html(table: Table) -> str:
 
 
 def fragment(table: Table) -> str:
-    """The ``table`` element and its notes, for a page of somebody else's."""
+    """Write the ``table`` element and its notes, to be put into another page."""
     head = "".join(
         f'<th scope="col"{_kind(c, table)}>{escape(c)}</th>' for c in (*table.heads, *table.columns)
     )

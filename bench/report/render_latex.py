@@ -1,4 +1,4 @@
-"""Tables for LaTeX: booktabs rules, every special character escaped."""
+"""Write tables for LaTeX with booktabs rules, every special character escaped."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Return text that LaTeX prints as it is."""
     return "".join(_SPECIAL.get(c, c) for c in text).replace("--", "-{}-")
 
 
 def latex(table: Table) -> str:
-    """A ``table`` environment to be put into a document that uses the package booktabs."""
+    """Write a ``table`` environment for a document that uses the package booktabs."""
     spec = (
         "l" + "r" * (len(table.heads) - 1) + "".join("l" if c in table.left else "r" for c in table.columns)
     )
@@ -70,7 +70,10 @@ def latex(table: Table) -> str:
 
 
 def _start(text: str) -> str:
-    """Text after a line break, which would take a leading bracket or star for an argument of its own."""
+    """Return text for the place after a line break.
+
+    There LaTeX would take a leading bracket or star for an argument of the line break.
+    """
     return f"{{{escape(text)}}}" if text.startswith(("[", "*")) else escape(text)
 
 

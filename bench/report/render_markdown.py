@@ -1,4 +1,7 @@
-"""Tables for Markdown: every sign that means something there is escaped, so that names are text alone."""
+"""Write tables for Markdown.
+
+Every character that has a meaning there is escaped, so that names stay plain text.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,24 @@ import re
 
 from bench.report.table import Score, Table
 
-# Emphasis, code, links (bare ones too), columns, struck out, GitHub's formulas and emoji codes; HTML becomes
-# entities.
+# The signs of emphasis, code, links (bare ones too), columns, struck-out text, GitHub's formulas and emoji
+# codes. HTML becomes entities.
 _SIGNS = re.compile(
     r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//|[\w+-]+:)|(?<=\bwww)\.", re.IGNORECASE
 )
-_START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # of a line: headings, quotations, lists
+_START = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")  # starts of lines: headings, quotations, lists
 
 
 def escape(text: str) -> str:
-    """Text that Markdown prints as it is, within a line."""
+    """Return text that Markdown prints as it is, within a line."""
     return _SIGNS.sub(r"\\\g<0>", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def markdown(table: Table) -> str:
-    """The table in GitHub's form, the best in bold, what is not told from it underlined; then its notes."""
+    """Write the table in GitHub's form, then its notes.
+
+    The best numbers are bold; those that the data cannot tell from the best are underlined.
+    """
     from tabulate import tabulate
 
     def cell(entry: Score) -> str:
@@ -39,5 +45,5 @@ def markdown(table: Table) -> str:
 
 
 def _line(note: str) -> str:
-    """A line of its own."""
+    """Return a note as a line of its own."""
     return _START.sub(lambda found: f"{found[1] or ''}\\", escape(note))

@@ -1,4 +1,4 @@
-"""Contact sheets: small images in rows with a line of text under each."""
+"""Draw contact sheets: small images in rows with lines of text under each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ PER_ROW = 8
 
 @dataclass(frozen=True)
 class Flips:
-    """Test list positions that only the first or only the second method gets right, most consistent first."""
+    """Positions in the test list that only the first or only the second method gets right.
+
+    The positions with the most consistent seeds stand first.
+    """
 
     only_first: tuple[int, ...]
     only_second: tuple[int, ...]
 
 
 def flips(pair: Pair) -> Flips:
-    """Images on which the two differ, ordered by the number of seeds in which they do."""
+    """Return the images on which two methods differ, ordered by the number of seeds in which they do."""
     ahead = pair.first.astype(int) - pair.second.astype(int)  # (S, n); one row stands for every seed
 
     def most(sign: int) -> tuple[int, ...]:
@@ -36,7 +39,7 @@ def flips(pair: Pair) -> Flips:
 
 
 def seed_of(pair: Pair, image: int) -> int:
-    """Position of the first seed in which the two differ on an image."""
+    """Return the position of the first seed in which the two methods differ on an image."""
     return int((pair.first != pair.second)[:, image].argmax())
 
 
@@ -49,7 +52,7 @@ class Picture:
 
 
 def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
-    """Groups of pictures below one another, each with its heading."""
+    """Draw groups of pictures below one another, each with its heading."""
     font = ImageFont.load_default(size=12)
     lines = max((len(p.lines) for _, pictures in groups for p in pictures), default=0)
     cell = SIDE + lines * LINE + GAP
@@ -59,8 +62,8 @@ def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.
     draw.text((GAP, LINE // 2), shown(title), fill="black", font=ImageFont.load_default(size=14))
     top = 2 * LINE
     for (heading, pictures), height in zip(groups, heights, strict=True):
-        said = shown(heading if pictures else f"{heading}: none")
-        draw.text((GAP, top + LINE // 2), said, fill="black", font=font)
+        text = shown(heading if pictures else f"{heading}: none")
+        draw.text((GAP, top + LINE // 2), text, fill="black", font=font)
         for i, picture in enumerate(pictures):
             x, y = GAP + (i % PER_ROW) * (SIDE + GAP), top + 2 * LINE + (i // PER_ROW) * cell
             small = picture.image.copy()
@@ -73,7 +76,7 @@ def sheet(title: str, groups: Sequence[tuple[str, Sequence[Picture]]]) -> Image.
 
 
 def encoded(image: Image.Image) -> bytes:
-    """A PNG file's bytes."""
+    """Return the image as the bytes of a PNG file."""
     out = io.BytesIO()
     image.save(out, format="PNG")
     return out.getvalue()

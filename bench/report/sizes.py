@@ -1,4 +1,4 @@
-"""Table II: classes and images of the datasets, ours against the published ones."""
+"""Table II: classes and images of the datasets, ours beside the published ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PARTS = ("classes", "train", "val", "test")
 def table_2(
     counts: Mapping[str, Mapping[str, int]], frame: pd.DataFrame | None = None, against: str | None = None
 ) -> Table:
-    """Sizes by dataset: ours (``counts``), the published ones, and whether they agree.
+    """Return the sizes of datasets: ours (``counts``), the published ones, and whether they agree.
 
     ``evaluated`` is the number of test images behind the records in ``frame``. The published table has no
-    shifted test sets and none of a user's own, so their verdict is a dash. ``against`` names the source, the
-    paper by default.
+    shifted test sets and no datasets of users, so the verdict on these is a dash. ``against`` names the
+    source of the published sizes, by default the paper.
     """
     published = sizes(against or "paper")
     names = list(counts) or in_order(list(published), [])
@@ -48,11 +48,12 @@ def table_2(
             remarks.setdefault((which, remark), []).append(name)
         if name in measured and "test" in ours and measured[name] != ours["test"]:
             notes.append(
-                f"{name}: the records evaluate {measured[name]} test images, the dataset has {ours['test']}"
+                f"{name}: the records evaluate {measured[name]} test images, "
+                f"but the dataset has {ours['test']}."
             )
-    said = [f"{listed(some, len(some))}{which}: {remark}" for (which, remark), some in remarks.items()]
-    legend = ["evaluated: test images behind the records"] if measured else []
-    notes = [*legend, *said, *notes]
+    quoted = [f"{listed(some, len(some))}{which}: {remark}" for (which, remark), some in remarks.items()]
+    legend = ["'evaluated' is the number of test images behind the records."] if measured else []
+    notes = [*legend, *quoted, *notes]
     return Table("Sizes of the datasets", columns, rows, notes, heads=("dataset",), left=("verdict",))
 
 

@@ -1,7 +1,7 @@
 """Tables as data: which number stands where, what is best, what is missing.
 
-Builders (``accuracy``, ``ablation``, ``sizes``, ``paper``, ``compare``) make tables, ``marks`` marks them and
-``render`` turns them into text; ``tables`` puts these together.
+Builders (``accuracy``, ``ablation``, ``sizes``, ``paper``, ``compare``) make tables, ``marks`` marks the best
+numbers, and ``render`` turns tables into text. ``tables`` puts these together.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ MISSING, FAILED, AVERAGE = "-", "ERR", "average"
 
 @dataclass(frozen=True)
 class Score:
-    """A place of a table: a value (percent unless the column says otherwise) or None, and the text shown.
+    """One entry of a table: a value or None, and the text that is shown.
 
-    ``best`` prints bold and ``tied`` underlined. ``partial``: the value is a mean over what is there of more,
-    of some of the row's seeds or of some test sets; its text says so. ``paths`` are the records behind the
-    value, one for each of ``seeds``; ``note`` is a remark on this place.
+    ``value``: in percent, unless the column says otherwise. ``best`` prints bold and ``tied`` underlined.
+    ``partial``: the value is a mean over only some of the row's seeds or test sets, and its text says so.
+    ``paths``: the records behind the value, one for each of ``seeds``. ``note``: a remark on this entry.
+    ``failed``: the records of the failures because of which there is no value.
     """
 
     value: float | None = None
@@ -33,16 +34,17 @@ class Score:
     paths: tuple[str, ...] = ()
     note: str = ""
     seeds: tuple[int, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line.
+    """One line of a table.
 
-    ``heads`` are the texts of the columns that name it, ``names`` the same for machine-readable forms. Rows
-    of one ``block`` stand together and compete; test-oracle rows (``oracle``) are never best. ``seeds`` are
-    those that it has anywhere, ``absent`` those that only other rows of its shots have. ``key``: the
-    coordinates that its records share (``coordinates.ROW``).
+    ``heads``: the texts of the columns that name it; ``names``: the same for machine-readable forms. Rows of
+    one ``block`` stand together and compete. ``oracle``: whether it is a test-oracle row, which is never
+    best. ``seeds``: the seeds that it has anywhere; ``absent``: the seeds that only other rows with as many
+    shots have. ``key``: the coordinates that its records share (``coordinates.ROW``).
     """
 
     heads: tuple[str, ...]
@@ -58,16 +60,18 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The method, with whatever tells its rows apart."""
+        """Return the method, with whatever tells its rows apart."""
         return self.heads[0]
 
 
 @dataclass
 class Table:
-    """A titled table. ``heads`` name the leading columns, ``columns`` the others; ``notes`` stand below.
+    """A table with a title.
 
-    ``averages``: columns that average others, with those. ``left``: columns of text, set to the left.
-    ``styles``: those of the notes that explain bold and underlined numbers, for forms that print neither.
+    ``heads``: the names of the leading columns; ``columns``: those of the others. ``notes``: the lines below
+    the table. ``averages``: the columns that average others, with these others. ``left``: columns of text,
+    which are aligned left. ``styles``: the notes that explain bold and underlined numbers, for forms that
+    print neither.
     """
 
     title: str
@@ -81,7 +85,7 @@ class Table:
 
 
 def shown(table: Table) -> Table:
-    """The same table with harmless texts: what is not printable in names is escaped (``bench.names``)."""
+    """Return the same table with characters that are not printable escaped (``bench.names``)."""
     columns: dict[str, str] = {}
     for name in table.columns:
         text = names.shown(name)
@@ -113,5 +117,5 @@ def shown(table: Table) -> Table:
 
 
 def broken(column: str) -> list[str]:
-    """A column's name in pieces for several lines, so that a column is hardly wider than its numbers."""
+    """Split a column's name into pieces for several lines, so that it is hardly wider than its numbers."""
     return re.sub(r"(?<=[-_ ])", "\n", column).split("\n") if len(column) > 8 else [column]

@@ -1,7 +1,7 @@
-"""The paper's tables of a DataFrame of records.
+"""Make the paper's tables from a DataFrame of records.
 
 ``table`` makes 1 (dataset x shots x method), 3 (shifts), ``ablation`` (settings and prompt sets), and each of
-them against published numbers. Table 2 (sizes) needs no records.
+them beside published numbers. Table 2 (sizes) needs no records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHICH = ("1", "2", "3", "ablation")
 
 
 def check(which: str) -> None:
-    """Raises BenchError for a name that no table has."""
+    """Raise BenchError for a name that no table has."""
     if which not in WHICH:
         raise BenchError(f"no table '{which}'{nearest(which, WHICH)}; there are {', '.join(WHICH)}")
 
@@ -45,15 +45,15 @@ def table(
     targets: Sequence[str] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> PrintedTable:
-    """Table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``.
+    """Make table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``.
 
-    Accuracies are means over seeds, in percent. Names narrow it down. ``variants``: rows with changed
-    settings too. ``partial``: averages over incomplete rows, marked. ``bold`` marks the best of a column,
-    ``underline`` those that the data do not tell from it (``marks``). ``against``: published numbers beside
-    ours ('paper' or another source in results/paper). ``base``: the method or prompt set that an ablation
-    measures changes from. ``targets``: shifted test sets in the order wanted (3), or to show at all
-    (ablation). ``counts``: sizes of datasets by name (2). Raises BenchError for unknown names and for mixed
-    backbones where one is needed.
+    Accuracies are means over seeds, in percent. Names narrow the table down. ``variants`` adds rows with
+    changed settings. ``partial`` shows averages over incomplete rows, marked. ``bold`` marks the best of a
+    column, ``underline`` those that the data cannot tell from it (``marks``). ``against`` puts published
+    numbers beside ours ('paper' or another source in results/paper). ``base`` is the method or prompt set
+    from which an ablation measures changes. ``targets`` lists shifted test sets, in the wanted order (table
+    3) or to show them at all (ablation). ``counts`` has the sizes of datasets by name (table 2). Raises
+    BenchError for unknown names, and for mixed backbones where the table needs one.
     """
     check(which)
     choice = Choice(
@@ -65,8 +65,9 @@ def table(
         protocol,
         preset,
         variants or which == "ablation",
+        results=tuple(frame.attrs.get("folders", ())),
     )
-    # Each builder is imported where it is called for: a table should not wait for the others.
+    # Each builder is imported where it is called, so that a table does not wait for the others.
     if which == "2":
         from bench.report import sizes
 

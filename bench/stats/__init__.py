@@ -1,9 +1,12 @@
-"""Statistics of repeated few-shot runs.
+"""The room of statistics for repeated few-shot runs: intervals, paired tests, ranks.
 
-These are pure functions on numpy arrays and DataFrames that know nothing of runs. Accuracies and differences
-are fractions (0.01 is one point). A cell's outcomes are an array of S seeds x n images: every method sees the
-same test images in every seed, so images are crossed with seeds, and both are samples that an interval has to
-account for. Datasets are fixed: an average speaks about these datasets only.
+It holds pure functions of numpy arrays and DataFrames. It imports no other part of bench and knows nothing of
+runs, records or tables. It never reads or writes a file.
+
+Accuracies and differences are fractions (0.01 is one point). The outcomes of a cell are an array of S seeds x
+n images. Every method sees the same test images in every seed, so images are crossed with seeds. Both are
+samples, and an interval has to account for both. Datasets are no sample: an average speaks about these
+datasets only.
 """
 
 from bench.stats.best import Mark, column_marks, not_told_from_best

@@ -1,4 +1,4 @@
-"""The best method of a table column, and those that the data do not tell from it."""
+"""Find the best method of a table column, and those that the data cannot tell from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +15,26 @@ from bench.stats.variance import table
 
 @dataclass(frozen=True)
 class Mark:
-    """`best`: highest mean. `tied`: paired difference to it not significant after Holm in the column."""
+    """The standing of one method in a column.
+
+    `interval`: the interval of its own mean. `best`: whether its mean is the highest. `tied`: whether its
+    paired difference to the best is not significant after Holm's correction in the column. `to_best`: the
+    interval of this method - best, None for the best itself. `p_holm`: the corrected p-value.
+    """
 
     interval: Interval
     best: bool
     tied: bool
-    to_best: Interval | None  # this method - best; None for the best itself
+    to_best: Interval | None
     p_holm: float
 
 
 def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95) -> dict[str, Mark]:
-    """Marks for one column: method -> its correctness arrays (S, n), one per dataset in the same order.
+    """Return a mark for each method of a column.
 
-    The first of equal means is the best; the others are then tied with a difference of 0. The best is picked
-    from the same data, so a tie says "not told apart", never "equal". ValueError when methods lack datasets,
+    `column` maps a method to its correctness arrays (S, n), one per dataset in the same order. The first of
+    equal means is the best; the others are then tied with a difference of 0. The best is picked from the same
+    data, so a tie means "cannot be told apart", never "equal". Raises ValueError if methods lack datasets,
     images or seeds.
     """
     _checked(column)
@@ -41,7 +47,10 @@ def column_marks(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95)
 
 
 def not_told_from_best(column: Mapping[str, Sequence[ArrayLike]], level: float = 0.95) -> set[str]:
-    """The methods of one column that ``column_marks`` ties with the best, without intervals of their own."""
+    """Return the methods of a column that ``column_marks`` ties with the best.
+
+    It is faster, because methods need no intervals of their own.
+    """
     _checked(column)
     by_dataset = [_means([table(cell) for cell in cells]) for cells in zip(*column.values(), strict=True)]
     best = list(column)[int(np.argmax(np.stack(by_dataset, -1).mean(-1)))]
@@ -49,7 +58,7 @@ def not_told_from_best(column: Mapping[str, Sequence[ArrayLike]], level: float =
 
 
 def _means(tables: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """The mean of each table (S, n), those of one shape taken together."""
+    """Return the mean of each table (S, n), computing tables of one shape together."""
     means = np.empty(len(tables))
     for shape in {one.shape for one in tables}:
         places = [i for i, one in enumerate(tables) if one.shape == shape]
@@ -67,7 +76,7 @@ def _checked(column: Mapping[str, Sequence[ArrayLike]]) -> None:
 def _to_best(
     column: Mapping[str, Sequence[ArrayLike]], best: str, level: float
 ) -> dict[str, tuple[Interval, float]]:
-    """The difference of each other method to the best, and its p after Holm's correction."""
+    """Return the difference of each other method to the best, and its p after Holm's correction."""
     rest = [name for name in column if name != best]
     if not rest:
         return {}

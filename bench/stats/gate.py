@@ -1,4 +1,4 @@
-"""Non-inferiority of a new run to an old one on the same images and seeds (fractions)."""
+"""Test that a new run is not inferior to an old one on the same images and seeds (fractions)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from bench.stats.paired import Pair, average_difference_interval
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """`passed`: the one-sided lower bound of new - old is not below -margin.
+    """The outcome of a test of non-inferiority, in fractions.
 
-    `smallest_drop` is the smallest true drop that this many seeds and images tell from no change with the
-    asked power. Where it exceeds the margin, `enough` is False: even an unchanged method may well fail, so
-    more images are needed.
+    `passed`: whether the one-sided lower bound of new - old is not below -margin. `smallest_drop`: the
+    smallest true drop that this many seeds and images tell from no change with the requested power. `enough`:
+    whether that drop is within the margin. If it is not, even an unchanged method may well fail, so more
+    images are needed.
     """
 
     interval: Interval
@@ -27,10 +28,10 @@ class NonInferiority:
 def non_inferiority(
     pairs: Sequence[Pair], margin: float = 0.01, level: float = 0.95, power: float = 0.8
 ) -> NonInferiority:
-    """Test on (new, old) correctness arrays, one pair per dataset, averaged over datasets.
+    """Test (new, old) correctness arrays, one pair per dataset, averaged over datasets.
 
-    `level` is one-sided: `interval` is the two-sided one at 2 level - 1, whose lower end is the bound.
-    ValueError for a negative margin or a level at or below 0.5.
+    `level` is one-sided: `interval` is the two-sided interval at 2 level - 1, whose lower end is the bound.
+    Raises ValueError for a negative margin or a level that is not between 0.5 and 1.
     """
     if margin < 0:
         raise ValueError(f"the margin is the largest drop to accept, at least 0, not {margin}")

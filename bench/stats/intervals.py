@@ -1,4 +1,4 @@
-"""Intervals for a mean accuracy, of one cell or averaged over datasets (fractions).
+"""Compute intervals for a mean accuracy, of one cell or averaged over datasets (fractions).
 
 The variance and the degrees of freedom are those of bench.stats.variance.
 """
@@ -16,10 +16,10 @@ from bench.stats.variance import Parts, joint_df, mean_parts, pool, table
 
 @dataclass(frozen=True)
 class Interval:
-    """estimate +- t(df) x se at `level`, cut to the values that are possible; all in fractions.
+    """An interval: estimate +- t(df) x se at `level`, cut to the values that are possible, in fractions.
 
-    `varies` names what would be drawn anew in a repetition: ("seeds", "images"), or ("images",) for one seed,
-    where nothing is said about other seeds.
+    `varies` names what a repetition would draw anew: ("seeds", "images"), or ("images",) for one seed, which
+    says nothing about other seeds.
     """
 
     estimate: float
@@ -31,23 +31,27 @@ class Interval:
     level: float = 0.95
 
     def contains(self, value: float) -> bool:
+        """Return whether a value lies in the interval."""
         return self.low <= value <= self.high
 
 
 def mean_interval(
     outcomes: ArrayLike, level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Interval for one cell's mean: outcomes (S, n), or (n,) for one seed; ValueError for unusable shapes."""
+    """Return the interval for the mean of one cell.
+
+    `outcomes` is (S, n), or (n,) for one seed. Raises ValueError for other shapes.
+    """
     return average_interval([outcomes], level, bounds)
 
 
 def average_interval(
     cells: Sequence[ArrayLike], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Interval for the unweighted average over datasets; each cell is (S_d, n_d).
+    """Return the interval for the unweighted average over datasets; each cell is (S_d, n_d).
 
-    Seeds and images may differ in number. Datasets are fixed: their choice adds no variance. Seeds of
-    different datasets count as independent draws.
+    Datasets may differ in their numbers of seeds and images. The choice of datasets adds no variance. Seeds
+    of different datasets count as independent draws.
     """
     return average_intervals([cells], level, bounds)[0]
 
@@ -55,9 +59,10 @@ def average_interval(
 def average_intervals(
     rows: Sequence[Sequence[ArrayLike]], level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> list[Interval]:
-    """``average_interval`` of each row of cells, with tables of one shape taken together.
+    """Return ``average_interval`` of each row of cells, computing tables of one shape together.
 
-    Every row has the same datasets in the same order.
+    Every row has the same datasets in the same order. Raises ValueError for a level outside (0, 1) or for
+    tables of more than two axes.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, not {level}")
@@ -85,7 +90,7 @@ def average_intervals(
 
 
 def _together(tables: Sequence[NDArray[Any]], level: float) -> Parts:
-    """The parts of several tables (S, n), as arrays with a place for each."""
+    """Return the variance parts of several tables (S, n), as arrays with a place for each table."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for i, one in enumerate(tables):
         shapes.setdefault(one.shape, []).append(i)
@@ -95,7 +100,10 @@ def _together(tables: Sequence[NDArray[Any]], level: float) -> Parts:
 
 
 def p_value(interval: Interval, value: float = 0.0) -> float:
-    """Two-sided p of "the true mean is `value`": < 1 - level exactly if the uncut interval excludes it."""
+    """Return the two-sided p of "the true mean is `value`".
+
+    It is below 1 - level exactly if the uncut interval excludes the value.
+    """
     distance = abs(interval.estimate - value)
     if interval.se == 0:
         return 1.0 if distance == 0 else 0.0
@@ -103,7 +111,10 @@ def p_value(interval: Interval, value: float = 0.0) -> float:
 
 
 def resolvable(interval: Interval, power: float = 0.8) -> float:
-    """Smallest true difference that the seeds and images behind `interval` tell from 0 with this power."""
+    """Return the smallest true difference that the seeds and images behind `interval` tell from 0.
+
+    `power` is the probability of telling it. Raises ValueError for a power outside (0, 1).
+    """
     if not 0 < power < 1:
         raise ValueError(f"power is a probability between 0 and 1, not {power}")
     reach = special.stdtrit(interval.df, power) - special.stdtrit(interval.df, (1 - interval.level) / 2)

@@ -1,10 +1,10 @@
-"""Two methods on the same images and seeds: paired differences and McNemar's test (fractions)."""
+"""Compare two methods on the same images and seeds: paired differences and McNemar's test (fractions)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its parts are imported where they are used: scipy.stats takes a second
+import scipy  # loads its parts at their first use, because scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
 from bench.stats.intervals import Interval, average_intervals
@@ -15,10 +15,10 @@ BOUNDS = (-1.0, 1.0)
 
 
 def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """first - second by seed and image, (S, n), from two correctness arrays (S, n) in the same order.
+    """Return first - second by seed and image (S, n), from two correctness arrays (S, n) in the same order.
 
-    A method without a seed (one row) is compared with every seed of the other. ValueError when the shapes do
-    not fit.
+    A method without seeds (one row) is compared with every seed of the other. Raises ValueError if the shapes
+    do not fit.
     """
     a, b = table(first).astype(np.float64), table(second).astype(np.float64)
     if a.shape[-1] != b.shape[-1]:
@@ -29,34 +29,41 @@ def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
 
 
 def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
-    """Interval for the accuracy difference first - second in one cell; shapes as in `difference`."""
+    """Return the interval for the accuracy difference first - second in one cell.
+
+    The shapes are those of `difference`.
+    """
     return average_difference_interval([(first, second)], level)
 
 
 def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
-    """Interval for the difference of averages over datasets, a (first, second) pair of arrays for each."""
+    """Return the interval for the difference of averages over datasets, from a (first, second) pair each."""
     return average_difference_intervals([pairs], level)[0]
 
 
 def average_difference_intervals(rows: Sequence[Sequence[Pair]], level: float = 0.95) -> list[Interval]:
-    """``average_difference_interval`` of each row of pairs, all on the same datasets in the same order."""
+    """Return ``average_difference_interval`` of each row of pairs.
+
+    Every row has the same datasets in the same order.
+    """
     return average_intervals([[difference(a, b) for a, b in pairs] for pairs in rows], level, BOUNDS)
 
 
 class McNemar(NamedTuple):
-    """Images that only one of two methods gets right, and the two-sided p-values of "both as often"."""
+    """Images that only one of two methods gets right, and two-sided p-values of "both equally often"."""
 
     only_first: int
     only_second: int
     p_exact: float
-    # exact p minus half the probability of the observed split: less conservative, use it by default
+    # The exact p minus half the probability of the observed split. It is less conservative, so use it.
     p_mid: float
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
-    """McNemar's test in one cell (one seed): correctness vectors (n,) on the same images.
+    """Run McNemar's test in one cell of one seed, on correctness vectors (n,) for the same images.
 
-    Seeds may not be stacked into one vector: outcomes of one image under several seeds are not independent.
+    Seeds may not be stacked into one vector, because the outcomes of one image under several seeds are not
+    independent. Raises ValueError for other shapes.
     """
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:

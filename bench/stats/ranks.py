@@ -1,9 +1,9 @@
-"""Comparing methods over datasets by signed ranks and by average ranks.
+"""Compare methods over datasets by signed ranks and by average ranks.
 
 Wilcoxon's signed-rank tests come with Holm's correction, Friedman's test with Nemenyi's critical difference.
-Scores are a DataFrame, one row per dataset and one column per method, higher is better. Here datasets are the
-sample, unlike in bench.stats.intervals, so few datasets give little power: with 5 no two-sided Wilcoxon p is
-below 0.06.
+Scores are a DataFrame with one row per dataset and one column per method; higher is better. Here the datasets
+are the sample, unlike in bench.stats.intervals, so few datasets give little power: with 5 datasets no
+two-sided Wilcoxon p is below 0.06.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,20 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import scipy  # its parts are imported where they are used: scipy.stats takes a second
+import scipy  # loads its parts at their first use, because scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
-# Nemenyi's critical difference grows with every method added; beyond this it separates hardly any.
+# Nemenyi's critical difference grows with every added method; beyond this number it separates hardly any.
 MAX_METHODS = 12
-_ALL_SIGNS = 13  # up to this many differences with ties SciPy takes all signs; beyond, a normal approximation
+# Up to this many differences with ties SciPy goes through all signs; beyond, it uses a normal approximation.
+_ALL_SIGNS = 13
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
-    """Holm's step-down adjusted p-values in the order given; ValueError for NaN or values outside [0, 1]."""
+    """Return Holm's step-down adjusted p-values in the given order.
+
+    Raises ValueError for NaN or values outside [0, 1].
+    """
     p = np.asarray(pvalues, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p-values are one list of numbers between 0 and 1")
@@ -32,10 +36,10 @@ def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
 
 
 def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
-    """Two-sided signed-rank tests of every pair of methods, or of `reference` against each other one.
+    """Run two-sided signed-rank tests of every pair of methods, or of `reference` against each other method.
 
-    Columns: first, second, median_difference (first - second), wins, losses, p, p_holm. Equal scores on a
-    dataset are left out of its test, as Wilcoxon's; two methods equal everywhere have p = 1.
+    The columns are first, second, median_difference (first - second), wins, losses, p, p_holm. A dataset with
+    equal scores is left out of a test, as Wilcoxon does. Two methods that are equal everywhere have p = 1.
     """
     _checked(scores, 2)
     if reference is not None and reference not in scores.columns:
@@ -47,7 +51,8 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
         else [(reference, m) for m in names if m != reference]
     )
     values = {m: scores[m].to_numpy(dtype=np.float64) for m in names}
-    gaps = [np.round(values[a] - values[b], 12) for a, b in pairs]  # equal sums of different order are ties
+    # Rounding makes ties of sums that differ only by the order of their terms.
+    gaps = [np.round(values[a] - values[b], 12) for a, b in pairs]
     rows = [
         (a, b, float(np.median(d)), int((d > 0).sum()), int((d < 0).sum()), p)
         for (a, b), d, p in zip(pairs, gaps, _signed_ranks(gaps), strict=True)
@@ -57,11 +62,11 @@ def wilcoxon_holm(scores: pd.DataFrame, reference: str | None = None) -> pd.Data
 
 
 def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
-    """Wilcoxon's two-sided p of each list of differences; 1 where all are 0.
+    """Return Wilcoxon's two-sided p of each list of differences, or 1 if all differences are 0.
 
-    SciPy chooses how to compute p by the length of its table and by ties anywhere in it, so tables are made
-    of lists that are alike in both. For short lists with ties it goes through all signs one after the other;
-    here they are taken at once.
+    SciPy chooses how to compute p by the length of its table and by whether there are ties anywhere in it.
+    Each table is therefore made of lists that are alike in both. For short lists with ties SciPy goes through
+    all signs one after the other; here they are computed at once.
     """
     tables: dict[tuple[int, bool], list[int]] = {}
     kept = [d[d != 0] for d in gaps]
@@ -78,7 +83,10 @@ def _signed_ranks(gaps: Sequence[NDArray[np.float64]]) -> list[float]:
 
 
 def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The exact p of each row of (m, n): twice the share of all signs of its ranks as far to one side."""
+    """Return the exact p of each row of (m, n).
+
+    It is twice the share of all sign patterns whose rank sum is at least as far to one side.
+    """
     ranks = scipy.stats.rankdata(np.abs(table), axis=-1)
     n = table.shape[-1]
     signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
@@ -89,7 +97,10 @@ def _of_all_signs(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test, average ranks (1 is best, sorted) and Nemenyi's critical difference between two."""
+    """The outcome of Friedman's test.
+
+    `ranks`: average ranks, sorted (1 is best). `critical_difference`: Nemenyi's, between two average ranks.
+    """
 
     statistic: float
     p: float
@@ -100,7 +111,10 @@ class Friedman:
 
 
 def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
-    """Average ranks; ValueError unless 3 to 12 methods have all scores on 2 or more datasets."""
+    """Run Friedman's test on average ranks.
+
+    Raises ValueError unless 3 to 12 methods have all scores on 2 or more datasets.
+    """
     _checked(scores, 3)
     if len(scores.columns) > MAX_METHODS:
         raise ValueError(
@@ -118,13 +132,19 @@ def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
 
 
 def critical_difference(methods: int, datasets: int, level: float = 0.95) -> float:
-    """Nemenyi's critical difference of two average ranks, from the studentised range with infinite df."""
+    """Return Nemenyi's critical difference of two average ranks.
+
+    It comes from the studentised range with infinitely many degrees of freedom.
+    """
     q = float(scipy.stats.studentized_range.ppf(level, methods, np.inf)) / np.sqrt(2)
     return float(q * np.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
 def not_separated(result: Friedman) -> list[tuple[str, ...]]:
-    """Maximal groups of 2 or more methods within one critical difference in rank: a CD diagram's bars."""
+    """Return the maximal groups of 2 or more methods within one critical difference.
+
+    They are the bars of a critical difference diagram.
+    """
     names, ranks = list(result.ranks.index), result.ranks.to_numpy()
     ends = [int(np.searchsorted(ranks, r + result.critical_difference, side="right")) for r in ranks]
     return [tuple(names[i:e]) for i, e in enumerate(ends) if e - i > 1 and (i == 0 or e > ends[i - 1])]

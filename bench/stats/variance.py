@@ -1,4 +1,4 @@
-"""Variance of a mean over seeds crossed with images, and its degrees of freedom.
+"""Compute the variance of a mean over seeds crossed with images, and its degrees of freedom.
 
 Model of one cell: outcome y[s, i] = mean + seed effect + image effect + interaction. With the mean squares of
 the two-way table (seeds MS_S, images MS_I, interaction MS_R), the variance of the grand mean over S seeds and
@@ -8,26 +8,27 @@ negative:
     seed part   MS_S / (S n)                 = seed variance / S + interaction / (S n);   degrees: S - 1
     image part  max(MS_I - MS_R, 0) / (S n)  = image variance / n;                        degrees: n - 1
 
-so the interaction is counted once, and truncating the image part only matters where images hardly differ.
-Independent noise alone makes MS_S as large as MS_R on average; what MS_S lacks to a quarter of it is luck and
-is added to the image part, so that two seeds of equal accuracy do not make an interval of no width.
+So the interaction is counted once, and truncating the image part matters only if images hardly differ.
+Independent noise alone makes MS_S as large as MS_R on average. If MS_S is below a quarter of MS_R, that is
+luck, and the missing amount is added to the image part. Otherwise two seeds of equal accuracy would make an
+interval of no width.
 
-Degrees of freedom. Over datasets the parts of one kind are pooled by Satterthwaite's rule, with the plug-in
-squares replaced by unbiased ones (nu + 2 in the sum, 2 off at the end), which is exact for one term and not
+Degrees of freedom. Over datasets, the parts of one kind are pooled by Satterthwaite's rule, with the plug-in
+squares replaced by unbiased ones (nu + 2 in the sum, 2 off at the end). This is exact for one term and not
 too pessimistic for equal ones. Joining the seed part with the image part by the same rule is not sound: 3
-seeds leave the seed part 2 degrees of freedom, and where it comes out small by chance the rule, which weights
-1 / nu by squared shares of the variance, reports many. The two kinds are joined with the shares themselves,
-1 / df = share_S / nu_S + share_I / nu_I: never more degrees of freedom than Satterthwaite's, and equal where
-one kind is all.
+seeds leave the seed part 2 degrees of freedom. If that part comes out small by chance, the rule, which
+weights 1 / nu by squared shares of the variance, reports many degrees. The two kinds are therefore joined
+with the shares themselves, 1 / df = share_S / nu_S + share_I / nu_I. That never gives more degrees of freedom
+than Satterthwaite's rule, and equally many if one kind is all of the variance.
 
-Coverage of the 95 % interval in simulations with 500 images, accuracies 60 to 90 %, seed standard deviations
-of 0 to 3 points and image effects from none to strong (lowest and highest, by number of seeds):
+Coverage of the 95 % interval in simulations with 500 images, accuracies of 60 to 90 %, seed standard
+deviations of 0 to 3 points and image effects from none to strong (lowest and highest, by number of seeds):
 
     seeds                 2            3            5            10
     squared shares    86 - 96 %    91 - 96 %    93 - 96 %    94 - 96 %
     shares            91 - 97 %    93 - 97 %    94 - 97 %    94 - 97 %
 
-Axes: (..., S, n), S seeds, n images; any leading axes are independent tables.
+Axes: (..., S, n) with S seeds and n images. Any leading axes are independent tables.
 """
 
 from collections.abc import Sequence
@@ -41,17 +42,20 @@ Array = NDArray[np.float64]
 
 
 class Parts(NamedTuple):
-    """A mean and the two parts of its variance (squared fractions); arrays of the leading shape."""
+    """A mean and the two parts of its variance (squared fractions), as arrays of the leading shape."""
 
     estimate: Array
     seeds: Array
     images: Array
-    seeds_df: Array  # 0 where one seed only: no seed part
+    seeds_df: Array  # 0 for one seed, which has no seed part
     images_df: Array
 
 
 def table(outcomes: ArrayLike) -> NDArray[Any]:
-    """Outcomes as (..., S, n), a vector as one seed; ValueError if empty, not finite or under two images."""
+    """Return outcomes as (..., S, n), a vector as one seed.
+
+    Raises ValueError if they are empty, not finite, or of fewer than two images.
+    """
     y = np.asarray(outcomes)
     y = y[None, :] if y.ndim == 1 else y
     if y.ndim < 2 or y.shape[-2] < 1 or y.shape[-1] < 2:
@@ -66,10 +70,10 @@ def table(outcomes: ArrayLike) -> NDArray[Any]:
 
 
 def mean_parts(outcomes: ArrayLike, level: float = 0.95) -> Parts:
-    """Mean and variance parts of tables (..., S, n).
+    """Return the mean and the variance parts of tables (..., S, n).
 
-    A table whose outcomes are all equal shows no variance although its mean is not known exactly. There the
-    image part is set so that the interval at `level` reaches as far as the exact binomial one for no
+    A table whose outcomes are all equal shows no variance, although its mean is not known exactly. There the
+    image part is set so that the interval at `level` reaches as far as the exact binomial interval for no
     exception among n images, 1 - ((1 - level) / 2)^(1 / n).
     """
     y = table(outcomes)
@@ -97,7 +101,7 @@ def mean_parts(outcomes: ArrayLike, level: float = 0.95) -> Parts:
 
 
 def pool(cells: Sequence[Parts]) -> Parts:
-    """Parts of the unweighted average over fixed datasets, taken as independent of one another."""
+    """Return the parts of the unweighted average over datasets, which count as independent of one another."""
     if not cells:
         raise ValueError("an average needs at least one dataset")
     seeds, seeds_df = _pool_kind([c.seeds for c in cells], [c.seeds_df for c in cells])
@@ -117,7 +121,10 @@ def _pool_kind(variances: Sequence[Array], dfs: Sequence[Array]) -> tuple[Array,
 
 
 def joint_df(parts: Parts) -> Array:
-    """Degrees of freedom of the two parts together: their harmonic mean, weighted by the variances."""
+    """Return the joint degrees of freedom of the two parts.
+
+    They are the harmonic mean, weighted by the variances.
+    """
     total = parts.seeds + parts.images
     share = np.divide(parts.seeds, total, out=np.zeros_like(total), where=total > 0)
     return 1 / (share / np.maximum(parts.seeds_df, 1) + (1 - share) / parts.images_df)

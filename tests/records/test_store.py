@@ -226,7 +226,7 @@ def test_newer_images_count_though_the_clock_was_set_back(
     frame = load_results(tmp_path)
     assert list(frame["accuracy"]) == [pytest.approx(50.0)] * 2
     assert all(written < "2000" for written in frame["written"])
-    assert "left out: 2 records made with other, older images of ants" in frame.attrs["notes"]
+    assert "Left out: 2 records made with older images of ants, which have changed since." in frame.attrs["notes"]
     assert Earlier(tmp_path).last == clock.last
 
 
@@ -239,7 +239,7 @@ def test_merged_folders_that_disagree_are_named(tmp_path: Path) -> None:
     assert load_results(tmp_path).attrs["notes"] == [], "two folders that agree are no conflict"
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, folder="there", weights="w2", written=later)
     notes = load_results(tmp_path).attrs["notes"]
-    assert any("merged folders disagree on the weights of toy-rn" in note for note in notes), notes
+    assert any("The merged folders disagree on the weights of toy-rn." in note for note in notes), notes
     assert any("older weights of toy-rn" in note for note in notes)
 
 
@@ -258,7 +258,7 @@ def test_two_records_of_one_cell_from_two_folders_are_named(tmp_path: Path) -> N
     )
     frame = load_results(tmp_path)
     assert list(frame["accuracy"]) == [pytest.approx(90.0)]
-    assert any("merged folders disagree" in note for note in frame.attrs["notes"])
+    assert any("The merged folders disagree" in note for note in frame.attrs["notes"])
 
 
 def test_a_result_that_may_not_be_recorded_is_one_line(one: Path) -> None:
@@ -361,7 +361,7 @@ def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")
     frame = load_results(tmp_path)
     assert list(frame["seed"]) == [2] and list(frame["accuracy"]) == [pytest.approx(80.0)]
-    note = f"left out: 3 records of safe made with what has changed since: {says}"
+    note = f"Left out: 3 records of safe from before a change of {says}."
     assert frame.attrs["notes"] == [note]
 
 

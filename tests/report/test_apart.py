@@ -107,7 +107,7 @@ def test_a_note_says_which_is_which() -> None:
         for path, record in records("birds" if where else "emoji", where, what)
     ]
     assert _places(apart(pairs)) == [
-        "datasets of one name: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds"
+        "Several datasets have the same name: birds-aaaaaa is whole/birds, birds-bbbbbb is half/birds."
     ]
 
 

@@ -94,7 +94,7 @@ def test_lines_of_several_methods_and_panels_of_several_datasets(tmp_path: Path)
 def test_a_missing_seed_leaves_its_point_out_and_is_said(tmp_path: Path) -> None:
     drawn = figures.plot(load_results(trained(tmp_path, lack=(2, 1e-2))), "sweep", setting="lr")
     assert set(drawn.points[drawn.points["series"] == "4 shots"]["value"]) == {1e-3, 1e-4}
-    assert "4 shots, lr = 0.01: left out, seeds or datasets are missing or failed" in drawn.notes
+    assert "Left out, because seeds or datasets are missing or failed: 4 shots at lr = 0.01." in drawn.notes
 
 
 def test_a_value_that_the_method_chooses_is_a_line_and_no_point(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_words_and_inference_values(tmp_path: Path) -> None:
     assert [x for x, _ in rings(drawn)] == [0.0]
     made.one(tmp_path, made.cell("safe", "birds", 1, 1))
     drawn = figures.plot(load_results(tmp_path), "sweep", setting="tail")
-    assert "left out: records that do not say what tail was" in drawn.notes and not rings(drawn)
+    assert "Left out: records that do not say what tail was." in drawn.notes and not rings(drawn)
     beta = load_results(made.sweep(tmp_path / "beta", targets=("birds",)))
     drawn = figures.plot(beta, "sweep", setting="beta")
     assert list(drawn.points["x"]) == [0.5, 0.0, 1.0] and drawn.figure.axes[0].get_xscale() == "linear"
@@ -148,20 +148,20 @@ def test_axes_follow_the_values(values: list[Any], kind: str, order: list[str]) 
 @pytest.mark.parametrize(
     ("kind", "options", "says"),
     [
-        ("sweep", {}, r"name a setting with --setting; swept in these records: safe\.lr"),
+        ("sweep", {}, r"name a setting with --setting; these records have sweeps of: safe\.lr"),
         ("sweep", {"setting": "lrr"}, r"no recorded method has a setting 'lrr' \(did you mean 'lr'\?\)"),
         ("sweep", {"setting": "saef.lr"}, r"no records of method 'saef' \(did you mean 'safe'\?\)"),
         (
             "sweep",
             {"setting": "steps"},
-            r"--sweep safe\.steps=50,100,200` makes one, by a fit for every value",
+            r"--sweep safe\.steps=50,100,200 --results \S+` makes one, by a fit for every value",
         ),
         (
             "sweep",
             {"setting": "beta"},
-            r"--sweep safe\.beta=0\.05,0\.5,5` makes one, by evaluations without refits",
+            r"--sweep safe\.beta=0\.05,0\.5,5 --results \S+` makes one, by evaluations without refits",
         ),
-        ("beta", {"setting": "lr"}, r"lr of safe is read by the fit.*bench plot sweep --setting safe\.lr"),
+        ("beta", {"setting": "lr"}, r"the fit of safe reads lr.*bench plot sweep --setting safe\.lr"),
         ("beta", {"setting": "safe.betta"}, r"did you mean 'beta'"),
         ("time", {"setting": "lr"}, r"plot time has no setting; --setting is for sweep and beta"),
     ],
@@ -176,7 +176,7 @@ def test_wrong_settings_get_one_line(
 
 def test_one_value_is_no_sweep(tmp_path: Path) -> None:
     frame = load_results(trained(tmp_path, values=(1e-2,)))
-    with pytest.raises(BenchError, match=r"needs two values, here is 0\.01"):
+    with pytest.raises(BenchError, match=r"needs two values, but there is 0\.01"):
         figures.plot(frame, "sweep", setting="lr")
 
 

@@ -90,7 +90,7 @@ def test_a_failed_seed_takes_its_points_out_and_is_named(results: Path, tmp_path
     drawn = figures.plot(load_results(folder), "shots")
     lost = drawn.points[(drawn.points["series"] == "safe") & (drawn.points["shots"] == 4)]
     assert set(lost["panel"]) == {"birds", "tools"}
-    assert any("safe, 4 shots" in note and "average and fish" in note for note in drawn.notes)
+    assert any("safe at 4 shots" in note and "average and fish" in note for note in drawn.notes)
 
 
 def test_beta_is_the_paired_change_against_zero(swept: Path) -> None:
@@ -157,7 +157,7 @@ def test_time_leaves_out_the_first_fit_of_a_process(tmp_path: Path) -> None:
     assert point(drawn, series="safe").x == pytest.approx(2.0 * 1.1 + 0.1)
     assert point(drawn, series="coop").x == pytest.approx(5.0 * 1.1 + 0.1)
     (said,) = [note for note in drawn.notes if "first fit" in note]
-    assert "coop at 1 shot;" in said and "safe" not in said
+    assert "coop at 1 shot." in said and "safe" not in said
 
 
 def test_time_names_the_best_trade_off(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_time_names_the_best_trade_off(tmp_path: Path) -> None:
     skills = {"a": (0.3, 1.0), "b": (0.5, 2.0), "c": (0.4, 3.0), "d": (0.7, 4.0), "e": (0.6, 6.0)}
     drawn = timed(tmp_path, [(m, 1, skill, seconds, False) for m, (skill, seconds) in skills.items()])
     assert list(drawn.points[drawn.points["front"]]["series"]) == ["a", "b", "d"]
-    (said,) = [note for note in drawn.notes if note.startswith("best trade-off at 1 shot")]
+    (said,) = [note for note in drawn.notes if note.startswith("Best trade-offs at 1 shot")]
     assert [m for m in skills if f"{m} (" in said] == ["a", "b", "d"]
     (ax,) = drawn.figure.axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == (
@@ -228,7 +228,7 @@ def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
     }
     assert titles <= set(labels), "the first one, then the best at the most shots"
     assert "8 other methods" in labels
-    assert any("in grey: method-00, " in note and "--methods" in note for note in drawn.notes)
+    assert any("In grey: method-00, " in note and "--methods" in note for note in drawn.notes)
     asked = figures.plot(frame, kind, methods=MANY)
     assert not any("other methods" in text.get_text() for text in asked.figure.legends[0].get_texts())
     for figure in (drawn.figure, asked.figure):
@@ -243,15 +243,15 @@ def test_of_many_methods_a_few_are_coloured(many: Path, kind: str) -> None:
 def test_points_that_are_missing_alike_share_a_note(many: Path) -> None:
     notes = figures.plot(load_results(many), "shots").notes
     assert (
-        "method-00 and method-01, 1 shot: left out of average and fish, "
-        "seeds or datasets are missing or failed" in notes
+        "Left out of average and fish, because seeds or datasets are missing or failed: "
+        "method-00 and method-01 at 1 shot." in notes
     )
     frame = load_results(many)
     few = frame[~((frame["shots"] == 1) & (frame["dataset"] != "birds"))]
     notes = figures.plot(few, "shots").notes
     assert (
-        "14 methods, 1 shot: left out everywhere but on birds, seeds or datasets are missing or failed"
-        in notes
+        "Left out everywhere but on birds, because seeds or datasets are missing or failed: "
+        "14 methods at 1 shot." in notes
     )
 
 

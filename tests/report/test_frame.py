@@ -69,7 +69,10 @@ def test_settings_of_the_method_below_make_a_variant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"weights": "w2"}, "older weights"), ({"content": "-2"}, "other, older images of ants")],
+    [
+        ({"weights": "w2"}, "older weights"),
+        ({"content": "-2"}, "older images of ants, which have changed since"),
+    ],
 )
 def test_other_weights_or_images_replace(tmp_path: Path, change: dict[str, str], word: str) -> None:
     grid(tmp_path, {"safe": 0.6}, datasets=("ants", "bees"), shots=(1,))
@@ -102,7 +105,7 @@ def test_seeds_under_changed_defaults_do_not_mix(tmp_path: Path) -> None:
     assert list(ants["seed"]) == [2]
     assert list(ants["accuracy"]) == [pytest.approx(80.0)]
     assert len(frame[frame["dataset"] == "bees"]) == 3
-    assert "3 records of safe with settings that are not the method's own any more" in notes(frame)
+    assert "3 records of safe from before its default settings changed" in notes(frame)
 
 
 def test_a_later_failure_is_not_hidden_by_an_older_success(tmp_path: Path) -> None:

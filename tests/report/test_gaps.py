@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from bench.records import store
+from bench.records.types import Failure
 from bench.report.frame import load_results
 from bench.report.render import render
 from bench.report.table import FAILED, MISSING, Row, Table
@@ -24,8 +26,8 @@ def test_a_mean_over_some_of_the_seeds_says_so(tmp_path: Path) -> None:
     assert (entries["ants"].text, entries["bees"].text) == ("60.00", "60.00 (3/4)")
     assert (entries["bees"].seeds, entries["bees"].partial) == ((1, 2, 3), True)
     assert entries["average"].text == MISSING, "no average of what is incomplete"
-    assert "fewer seeds: safe has seeds 1, 2 and 3, not 4, on bees at 1 shot" in printed.notes
-    assert not any(note.startswith("incomplete") for note in printed.notes)
+    assert "Fewer seeds: safe has seeds 1, 2 and 3, but not 4, on bees at 1 shot." in printed.notes
+    assert not any(note.startswith("Incomplete") for note in printed.notes)
     partial = row(table(load_results(tmp_path), partial=True), "safe", 1).entries["average"]
     assert (partial.text, partial.partial) == ("60.00*", True)
 
@@ -40,8 +42,8 @@ def test_a_row_with_fewer_seeds_than_the_others_everywhere_says_so(tmp_path: Pat
     texts = {m: {c: e.text for c, e in row(printed, m, 1).entries.items()} for m in ("lp", "safe")}
     assert texts["lp"] == {"ants": "49.00 (1/3)", "bees": "49.00 (1/3)", "average": "49.00 (1/3)"}
     assert texts["safe"] == {"ants": "60.00", "bees": "60.00", "average": "60.00"}
-    assert "fewer seeds than other rows: lp at 1 shot (seed 1, not 2 and 3)" in printed.notes
-    assert "fewer seeds than other rows: lp at 1 shot" in render(printed, "console", styled=False)
+    assert "Fewer seeds than other rows: lp at 1 shot (seed 1, but not 2 and 3)." in printed.notes
+    assert "Fewer seeds than other rows: lp at 1 shot" in render(printed, "console", styled=False)
     alone = [e.text for e in row(printed, "lp", 16).entries.values()]
     assert alone == ["59.00", "59.00", "59.00"], "no other row has more seeds at these shots"
     write_cell(tmp_path, "lp", "ants", 1, 2, 0.5)
@@ -64,13 +66,13 @@ def test_an_interrupted_run_shows_what_is_there(tmp_path: Path) -> None:
     assert (safe.best, coop.best, lp.best) == (True, False, False), "lp has other seeds there"
     assert not coop.tied and not lp.tied
     assert row(printed, "safe", 16).entries["ants"].best
-    assert "fewer seeds: coop and safe have seed 1, not 2 and 3, on cats at 16 shots" in printed.notes
-    assert "fewer seeds: lp has seeds 1 and 2, not 3, on cats at 16 shots" in printed.notes
-    assert [n for n in printed.notes if n.startswith("incomplete")] == [
-        "incomplete at zero-shot: zero-shot lacks cats"
+    assert "Fewer seeds: coop and safe have seed 1, but not 2 and 3, on cats at 16 shots." in printed.notes
+    assert "Fewer seeds: lp has seeds 1 and 2, but not 3, on cats at 16 shots." in printed.notes
+    assert [n for n in printed.notes if n.startswith("Incomplete")] == [
+        "Incomplete at zero-shot: zero-shot has no result on cats."
     ]
     assert (
-        "neither bold nor underlined, because the other rows have other seeds: lp on cats at 16 shots"
+        "Neither bold nor underlined, because the other rows have other seeds: lp on cats at 16 shots."
         in printed.styles
     )
     assert render(printed, "csv").splitlines()[-1].startswith("safe,16,70.00,70.00,90.00 (1/3)")
@@ -84,7 +86,8 @@ def test_one_failed_seed_stays_an_error(tmp_path: Path) -> None:
     write_cell(tmp_path, "coop", "cats", 1, 1, 0.6, fail="it broke")
     printed = table(load_results(tmp_path))
     assert row(printed, "safe", 1).entries["cats"].text == FAILED
-    assert "ERR of coop and safe at 1 shot: it broke" in printed.notes
+    start = "ERR: coop and safe at 1 shot failed: it broke (the first of 2 records is "
+    assert any(note.startswith(start) for note in printed.notes)
 
 
 def test_only_failures(tmp_path: Path) -> None:
@@ -92,11 +95,14 @@ def test_only_failures(tmp_path: Path) -> None:
         write_cell(tmp_path, method, "ants", 1, 1, 0.0, fail="out of memory")
     printed = table(load_results(tmp_path))
     assert [r.entries["ants"].text for r in printed.rows] == [FAILED, FAILED]
-    assert "ERR of coop and safe at 1 shot: out of memory" in printed.notes
+    (note,) = [n for n in printed.notes if n.startswith("ERR")]
+    assert note.startswith("ERR: coop and safe at 1 shot failed: out of memory (the first of 2 records is ")
+    failure = store.read(Path(note.removesuffix(")").rpartition(" is ")[2]))
+    assert isinstance(failure, Failure) and failure.error == "out of memory"
 
 
 def test_tables_name_the_preset(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
-    assert any("preset quick: short budgets" in note for note in table(load_results(tmp_path)).notes)
+    assert any("The preset 'quick' trains briefly" in note for note in table(load_results(tmp_path)).notes)
     write_cell(tmp_path / "full", "safe", "ants", 1, 1, 0.6, preset="paper")
     assert not any("preset" in note for note in table(load_results(tmp_path / "full")).notes)

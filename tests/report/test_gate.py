@@ -87,7 +87,7 @@ def test_the_same_records_pass(results: Path, old: Baseline) -> None:
         "tip-adapter 4 shots (pocket-rn, hand)",
         "zero-shot (pocket-rn, hand)",
     ]
-    assert "smallest drop that would have been seen" in view.headline(verdict)
+    assert "every group would have shown a drop of" in view.headline(verdict)
 
 
 def test_same_machine_wants_the_same_predictions(results: Path, old: Baseline) -> None:
@@ -95,7 +95,7 @@ def test_same_machine_wants_the_same_predictions(results: Path, old: Baseline) -
     before = changed(old, "safe", 0.02, lift=False)
     verdict = gate.check(before, load_results(results))
     assert not of(verdict, "safe 1").passed and of(verdict, "tip-adapter 1").passed
-    reason = r"agreement 9\d\.\d\d % < 99\.5 %.*accuracy has held: if the change is meant, --update"
+    reason = r"agreement 9\d\.\d\d % is below 99\.5 %.*accuracy has held, so use --update"
     assert re.search(reason, of(verdict, "safe 1").reason)
     assert gate.check(before, load_results(results), rule="accuracy").passed
     assert gate.check(before, load_results(results), agreement=0.9).passed
@@ -157,7 +157,7 @@ def test_a_failed_cell_fails_and_a_missing_one_is_no_answer(
 
 def test_another_test_set_is_no_answer(results: Path, old: Baseline) -> None:
     moved = replace(old, kept=(replace(old.kept[0], target_digest="0" * 64), *old.kept[1:]))
-    with pytest.raises(BenchError, match="not the test set of the baseline any more"):
+    with pytest.raises(BenchError, match="has changed since the baseline was made"):
         gate.check(moved, load_results(results))
 
 
@@ -169,7 +169,7 @@ def test_speed_is_relative_to_the_calibration(results: Path, old: Baseline) -> N
     assert even.speed == pytest.approx(1.0) and not even.slow and not even.warnings
     slow = gate.check(half, frame, calibration=0.1)
     assert slow.speed == pytest.approx(2.0) and slow.slow and slow.passed
-    assert "slower: 2.00 times" in slow.warnings[0]
+    assert "slower: the cells took 2.00 times" in slow.warnings[0]
     assert gate.check(old, frame, calibration=0.1).speed is None
     assert 0 < gate.calibrate(rounds=1) < 60
 
@@ -179,7 +179,7 @@ def test_a_new_version_is_mentioned(results: Path, old: Baseline) -> None:
         old, kept=tuple(replace(k, version=0) if k.cell["method"] == "safe" else k for k in old.kept)
     )
     assert gate.check(before, load_results(results)).warnings == (
-        "safe: version 1, the baseline has version 0",
+        "safe has version 1, but the baseline has version 0",
     )
 
 
@@ -288,7 +288,9 @@ def test_github_format(
         "::error title=safe 1 shot (pocket-rn%2C hand) got worse::"
     )
     assert "99.5 %25" in errors[0]
-    assert any(line.startswith("::warning title=bench check::safe: version 1") for line in out.splitlines())
+    assert any(
+        line.startswith("::warning title=bench check::safe has version 1") for line in out.splitlines()
+    )
     text = summary.read_text()
     assert text.startswith("earlier step\n## bench check") and text.count("❌") == 2
     rows = [line for line in text.splitlines() if line.startswith("|")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_commands_cover_every_cell(results: Path) -> None:
     lines = reproduce.commands(frame, {name: m.prompts for name, m in builtin().methods.items()})
     cells = set()
     for line in lines:
-        words = line.split()
+        words = shlex.split(line.text)
         parse(tuple(words))
         flags = {
             words[i].removeprefix("--"): words[i + 1]
@@ -184,7 +185,7 @@ def test_commands_cover_every_cell(results: Path) -> None:
         assert ("--targets" in words) == ("safe" in axes[0])
     wanted = set(map(tuple, frame[["method", "dataset", "shots", "seed"]].to_numpy().tolist()))
     assert wanted <= cells
-    assert any("--sweep safe.beta=0.0,1.0" in line for line in lines)
+    assert any("--sweep safe.beta=0.0,1.0" in line.text for line in lines)
 
 
 def test_no_table_is_an_error(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_a_word_longer_than_the_line_stays_whole() -> None:
     assert numbers(lines) == ["1.00"]
 
 
+def test_a_command_in_a_note_stays_on_one_line() -> None:
+    command = "`bench table ablation --results 'a folder'`"
+    note = f"some words and {command} shows"
+    table = Table("t", ["x"], [Row(("a", "1"), {"x": Score(1.0, "1.00")})], [note])
+    assert any(command in line for line in plain(table, 60))
+
+
 def test_notes_explain_only_what_is_printed() -> None:
     assert "bold: best" not in plain(wide()) and "a note" in plain(wide())
     styled = render(wide(), "console")

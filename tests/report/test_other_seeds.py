@@ -25,7 +25,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NOTE = "of other seeds than most at the same shots: safe at 1 shot (seed 1)"
+NOTE = "These have other seeds than most at the same shots: safe at 1 shot (seed 1)."
 
 
 def test_most_common_prefers_more_seeds() -> None:
@@ -43,7 +43,7 @@ def test_they_are_never_a_best_trade_off(results: Path) -> None:
     drawn = plot.plot(load_results(results), "time")
     assert "safe" in set(drawn.points["series"]) - set(drawn.points[drawn.points["front"]]["series"])
     assert drawn.points["front"].any()
-    assert f"{NOTE}; never a best trade-off" in drawn.notes
+    assert f"{NOTE} They are never a best trade-off." in drawn.notes
 
 
 def test_equal_seeds_need_no_note(results: Path) -> None:
@@ -56,7 +56,7 @@ def test_equal_seeds_need_no_note(results: Path) -> None:
 def test_the_statistics_compare_the_others_and_name_them(results: Path) -> None:
     text = standing.section([table(load_results(results))])
     assert "Tip-Adapter-F" in text and "No two methods" not in text
-    assert "Left out, because of other seeds: SAFE (seed 1)." in text
+    assert "Left out, because they have other seeds: SAFE (seed 1)." in text
     assert '<th scope="row">SAFE</th>' not in text
 
 
@@ -64,7 +64,7 @@ def test_without_two_of_the_same_seeds_there_are_no_statistics(tmp_path: Path) -
     made.grid(tmp_path, ["tip-adapter"], ("birds",), (1,), seeds=(1, 2))
     made.grid(tmp_path, ["safe"], ("birds",), (1,), seeds=(1,))
     text = standing.section([table(load_results(tmp_path))])
-    assert "No two methods are complete on all datasets with the same seeds." in text
+    assert "No two methods have results on all datasets with the same seeds." in text
 
 
 def test_a_missing_interval_says_why(tmp_path: Path) -> None:

@@ -101,9 +101,9 @@ def test_folders_that_disagree_are_named(tmp_path: Path) -> None:
         frame = load_results([tmp_path / name for name in order])
         assert list(frame["accuracy"]) == [pytest.approx(80.0)], "the later one, in whatever order"
         assert frame.attrs["notes"] == [
-            "merged folders disagree on safe on ants: the record with the later number counts "
-            "(`bench pack` writes a folder without the others)",
-            "left out: 1 record of cells that were run again",
+            "The merged folders disagree on safe on ants. The record with the higher order number counts; "
+            "`bench pack` writes a folder without the others.",
+            "Left out: 1 record of cells that were run again.",
         ]
 
 
@@ -139,9 +139,9 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path) -> None:
-    assert "ERR of coop and safe at 1 shot: out of memory" in bench("table", "--results", failed).output
+    assert "ERR: coop and safe at 1 shot failed: out of memory" in bench("table", "--results", failed).output
     assert bench("report", "--results", failed, "--out", tmp_path / "o.html").exit_code == 0
-    assert "2 cells failed and print ERR" in (tmp_path / "o.html").read_text()
+    assert "2 cells failed; the tables show them as ERR." in (tmp_path / "o.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path
     [
         (("compare", "safe", "coop"), "safe and coop have no complete cell in common; "
          "one of the two lacks a seed or failed on ants at 1 shot"),
-        (("plot", "shots"), "nothing is complete: coop and safe, 1 shot: left out, "
-         "seeds or datasets are missing or failed; `bench run` runs what is missing"),
+        (("plot", "shots"), "nothing is complete. Left out, because seeds or datasets are missing or failed: "
+         "coop and safe at 1 shot. `bench run --results {results}` runs what is missing"),
         (("plot", "beta"), "no recorded method has a setting 'beta'"),
     ],
 )  # fmt: skip
@@ -159,7 +159,8 @@ def test_of_failed_cells_alone_nothing_is_compared(
 ) -> None:
     out = ("--out", tmp_path / "o.svg") if verb[0] == "plot" else ()
     done = bench(*verb, "--results", failed, *out)
-    assert isinstance(done.exception, BenchError) and str(done.exception) == says
+    assert isinstance(done.exception, BenchError)
+    assert str(done.exception) == says.format(results=failed)
     assert not (tmp_path / "o.svg").exists()
 
 

@@ -92,7 +92,7 @@ def test_predictions_that_went_after_they_were_counted_cost_the_underlines(tmp_p
     assert row(table(frame, underline=False), "safe", 1).entries["ants"].best
     printed = table(frame)
     assert row(printed, "safe", 1).entries["ants"].best
-    assert "not underlined" in said(printed)
+    assert "Nothing is underlined here" in said(printed)
 
 
 def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_failed_is_err_and_absent_is_a_dash(tmp_path: Path) -> None:
     )
     assert (gda["ants"].text, gda["bees"].text, gda["average"].text) == ("70.00 (1/3)", MISSING, MISSING)
     assert "it broke" in said(printed)
-    assert "incomplete at 1 shot: gda lacks bees" in said(printed)
-    assert "incomplete at 1 shot: lp lacks ants and bees" in said(printed)
+    assert "Incomplete at 1 shot: gda has no result on bees." in said(printed)
+    assert "Incomplete at 1 shot: lp has no result on ants and bees." in said(printed)
     assert "--partial" in said(printed)
     partial = table(frame, partial=True)
     assert row(partial, "gda", 1).entries["average"].text == "70.00*"
@@ -124,12 +124,13 @@ def test_rows_that_lack_the_same_share_a_note(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(2, 4), seeds=(1,))
     grid(tmp_path, {"safe": 0.6}, datasets=("bees",), shots=(8,), seeds=(1,))
     printed = table(load_results(tmp_path))
-    assert [n for n in printed.notes if n.startswith("incomplete")] == [
-        "incomplete at 2 and 4 shots: all rows lack bees",
-        "incomplete at 8 shots: safe lacks ants",
+    assert [n for n in printed.notes if n.startswith("Incomplete")] == [
+        "Incomplete at 2 and 4 shots: all rows have no result on bees.",
+        "Incomplete at 8 shots: safe has no result on ants.",
     ]
     assert printed.notes[0].startswith(
-        "test accuracy in %, mean over 3 seeds at 1 and 16 shots, 1 seed at 2, 4 and 8 shots;"
+        "The numbers are test accuracies in %, each the mean over 3 seeds at 1 and 16 shots, "
+        "1 seed at 2, 4 and 8 shots."
     )
 
 
@@ -308,8 +309,8 @@ def test_an_ablation_says_what_the_plain_row_has(tmp_path: Path) -> None:
         )
     write_cell(tmp_path, "coop", "ants", 1, 4, 0.5, defaults={"steps": 500, "lr": 0.1})
     printed = table(load_results(tmp_path), "ablation", shots=[16])
-    assert "without changed settings: safe: steps=500" in printed.notes
-    assert "mean over 3 seeds;" in printed.notes[0], "of the rows that are shown"
+    assert "Rows without changed settings use safe.steps=500." in printed.notes
+    assert "each the mean over 3 seeds." in printed.notes[0], "of the rows that are shown"
 
 
 def test_ablation_from_another_start(varied: pd.DataFrame) -> None:

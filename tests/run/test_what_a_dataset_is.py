@@ -264,7 +264,7 @@ def test_own_lists_of_equal_paths_are_two_datasets(
         assert {(r.target_identity, r.key): r.top1 for r in records} == alone
     frame = load_results(tmp_path / "both")
     assert frame["dataset"].nunique() == 2
-    (note,) = (n for n in frame.attrs["notes"] if n.startswith("datasets of one name: birds"))
+    (note,) = (n for n in frame.attrs["notes"] if n.startswith("Several datasets have the same name: birds"))
     assert all(f" is {toml.parent.name}/{toml.name}" in note for toml in (here, there)), note
 
 

@@ -1,7 +1,11 @@
-"""Accuracy change against beta = 0 on a source and its shifted sets, a panel per backbone (paper, Fig. 5)."""
+"""Draw the accuracy change against beta = 0 on a source and its shifted test sets (Fig. 5 of the paper).
+
+Each backbone has a panel.
+"""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +15,7 @@ from matplotlib.axes import Axes
 from bench.errors import BenchError
 from bench.names import canonical
 from bench.report import select
+from bench.report.command import command
 from bench.report.figures import outcomes, series, style
 from bench.report.figures.style import Drawn
 from bench.report.figures.swept import Setting, kind, setting_of
@@ -21,11 +26,14 @@ from bench.stats import difference_interval
 
 
 def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
-    """Lines with 95 % bands of the paired difference: same fits, same images, another value of a setting.
+    """Draw lines with 95 % bands of the paired difference between two values of a setting.
 
-    Any setting that acts at evaluation only can take beta's place, as ``named``. Shots: the most that the
-    sweep has, unless chosen. Hollow markers: changes that the paper states for the same method, backbone,
-    test set and shots. Raises BenchError for a setting that a fit reads, which has no such differences.
+    Both values have the same fits and the same images.
+
+    Any setting that acts at evaluation only can take the place of beta, as ``named``. The number of shots is
+    the largest that the sweep has, unless one is chosen. Hollow markers are changes that the paper states for
+    the same method, backbone, test set and shots. Raises BenchError for a setting that a fit reads, which has
+    no such differences.
     """
     setting, owner = setting_of(named, frame)
     if owner:
@@ -38,10 +46,10 @@ def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
         raise BenchError(f"several datasets have a {setting} sweep ({names}): choose one with --datasets")
     swept = select.one_method(swept, f"a {setting} sweep")
     method, source = swept.iloc[0]["method"], swept.iloc[0]["dataset"]
-    points, gaps = _table(swept)
+    points, gaps = _table(swept, setting)
     if not len(points):
         raise BenchError(
-            f"the sweep of {setting} has gaps: {'; '.join(gaps)}; "
+            f"the sweep of {setting} has gaps. {' '.join(gaps)} "
             f"`{_command(choice, setting, method)}` fills them"
         )
     backbones = sorted(points["panel"].unique())
@@ -72,11 +80,12 @@ def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
         ]
         style.key(figure, appearances, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
     alt = f"Change of accuracy with {setting}: {what}, on {', '.join(appearances)}"
-    return Drawn(figure, points, alt, (*notes, *gaps, f"{what}; differences are paired with {setting} = 0"))
+    pairing = f"{what}: each difference is paired with the same fit at {setting} = 0."
+    return Drawn(figure, points, alt, (*notes, *gaps, pairing))
 
 
 def _mark(ax: Axes, anchor: Anchor, appearances: dict[str, style.Appearance]) -> bool:
-    """Whether the published change is on one of the test sets shown, and so drawn."""
+    """Draw a published change if its test set is shown, and return whether it is."""
     appearance = next(
         (
             appearance
@@ -97,7 +106,10 @@ def _mark(ax: Axes, anchor: Anchor, appearances: dict[str, style.Appearance]) ->
 
 
 def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of fits evaluated at several values of the setting, 0 among them, and at nothing else unusual."""
+    """Return the rows of fits that were evaluated at several values of the setting and changed nothing else.
+
+    Each of these fits was evaluated at 0 and at least two other values.
+    """
     own, notes = select.for_figures(frame, select.any_shots(choice))
     own = own[own["status"] == "ok"]
     own = own[own["shots"].isin(choice.shots)] if choice.shots else own
@@ -114,16 +126,16 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
         method, acts, value = kind(frame, choice, Setting(setting))
         if acts == "fit":
             raise BenchError(
-                f"{setting} of {method} is read by the fit, so that its values share no fits: "
-                f"`bench plot sweep --setting {method}.{setting}` draws them"
+                f"the fit of {method} reads {setting}, so that its values share no fits: "
+                f"`{_sweep(choice, setting, method)}` draws them"
             )
         if isinstance(value, bool | str):
             raise BenchError(
                 f"{setting} of {method} is no number: "
-                f"`bench plot sweep --setting {method}.{setting}` draws its values side by side"
+                f"`{_sweep(choice, setting, method)}` draws its values side by side"
             )
         raise BenchError(
-            f"no sweep of {setting} from 0 on is recorded; "
+            f"no records of a sweep of {setting} that starts at 0; "
             f"`{_command(choice, setting, method)}` makes one, by evaluations without refits"
         )
     return own[whole], notes
@@ -134,24 +146,29 @@ def _only_changes(setting: str, variant: str) -> bool:
 
 
 def _command(choice: Choice, setting: str, method: str) -> str:
-    return select.run_command(choice, f"--methods {method} --sweep {method}.{setting}=0:2:0.1 --targets")
+    sweep = shlex.join(["--methods", method, "--sweep", f"{method}.{setting}=0:2:0.1"])
+    return select.run_command(choice, f"{sweep} --targets")
 
 
-def _table(swept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _sweep(choice: Choice, setting: str, method: str) -> str:
+    return command("plot", shlex.join(["sweep", "--setting", f"{method}.{setting}"]), choice.results)
+
+
+def _table(swept: pd.DataFrame, setting: str) -> tuple[pd.DataFrame, list[str]]:
     rows, notes = [], []
     for (backbone, target), group in swept.groupby(["backbone", "target"]):
         seeds = set(group["seed"])
         base = group[group["x"] == 0]
         if not outcomes.complete(base, seeds):
-            notes.append(f"{target} with {backbone}: 0 is not there for every seed")
+            notes.append(f"Left out: {target} with {backbone} has no record at {setting} = 0 for every seed.")
             continue
         frozen = outcomes.stacked(base)
         for x, cell in group.groupby("x"):
             if not outcomes.complete(cell, seeds):
-                notes.append(f"{target} with {backbone} at {x:g}: seeds are missing")
+                notes.append(f"Left out: {target} with {backbone} lacks seeds at {setting} = {x:g}.")
                 continue
             i = difference_interval(outcomes.stacked(cell), frozen)
-            # 0 against itself: nothing can vary
+            # 0 is compared with itself, so that nothing can vary.
             low, high = (0.0, 0.0) if x == 0 else (100 * i.low, 100 * i.high)
             rows.append((backbone, target, x, 100 * i.estimate, low, high))
     return pd.DataFrame(rows, columns=["panel", "series", "x", "y", "low", "high"]), notes

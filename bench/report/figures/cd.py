@@ -1,4 +1,7 @@
-"""Critical difference diagram: average ranks over datasets, bars over methods that these do not separate."""
+"""Draw the critical difference diagram: average ranks over datasets.
+
+Bars join methods that the ranks do not separate.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,20 @@ from bench.report.select import Choice
 from bench.report.wording import p_equation, shots_text
 from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
 
-# Inches: height of a label, of a bar, of all from the axis up; width of a letter, of one rank at the least.
+# Inches: the heights of a label, of a bar and of everything above the axis; the width of a letter and the
+# least width of one rank.
 _ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.82, 0.054, 0.15
-_LINE = 0.13  # of the text below
+_LINE = 0.13  # inches, the height of a line of the text below
 
-_BARS = "bar: methods whose average ranks differ by less than the critical difference"
-_NO_BARS = "no bars: every two average ranks differ by the critical difference or more"
+_BARS = "A bar joins methods whose average ranks differ by less than the critical difference."
+_NO_BARS = "There are no bars: any two average ranks differ by the critical difference or more."
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Friedman's test with Nemenyi's critical difference at one number of shots, by default the largest."""
+    """Draw Friedman's test with Nemenyi's critical difference at one number of shots.
+
+    By default it is the largest number.
+    """
     scores, titles, shots, notes = table(frame, choice)
     try:
         result = friedman(scores)
@@ -37,17 +44,17 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     order = ", ".join(f"{m} {r:.2f}" for m, r in result.ranks.items())
     alt = f"Average ranks over {result.datasets} datasets, {shots_text(shots)}: {order}"
-    what = f"{shots_text(shots)}, {result.datasets} datasets; Friedman {p_equation(result.p)}"
-    cd = f"critical difference {result.critical_difference:.2f} (Nemenyi, {100 * result.level:g} %)"
-    return Drawn(figure, points, alt, (*notes, f"{what}, {cd}"))
+    what = f"At {shots_text(shots)} on {result.datasets} datasets, Friedman's test has {p_equation(result.p)}"
+    cd = f"Nemenyi's critical difference at {100 * result.level:g} % is {result.critical_difference:.2f}"
+    return Drawn(figure, points, alt, (*notes, f"{what}. {cd}."))
 
 
 def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, str], int, list[str]]:
-    """Mean accuracy, datasets x methods; methods' titles; the number of shots; notes.
+    """Return mean accuracies (datasets x methods), the methods' titles, the number of shots, and notes.
 
     Methods without labels compete at every number of shots. Methods that lack a dataset or a seed are left
-    out, and named; methods with other seeds than most are ranked, and named. Raises BenchError when under
-    three are left, or more than one diagram can tell apart.
+    out and named. Methods with other seeds than most are ranked and named. Raises BenchError if fewer than
+    three methods are left, or more than one diagram can tell apart.
     """
     own, notes = select.own_tests(frame, choice)
     shots = int(max(own["shots"]))
@@ -66,8 +73,8 @@ def table(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, dict[str, 
     notes += [*series.other_seeds(seeds), *series.gaps(gaps)]
     if len(scores) < 3 or len(datasets) < 2:
         raise BenchError(
-            "ranks need 3 methods on 2 datasets, "
-            f"{shots_text(shots)} has {len(scores)} complete ones on {len(datasets)}; "
+            "ranks need at least 3 methods on 2 datasets, but the records at "
+            f"{shots_text(shots)} have {len(scores)} complete methods on {len(datasets)}; "
             f"make more with `{select.run_command(choice, f'--shots {shots}')}`"
         )
     if len(scores) > MAX_METHODS:
@@ -100,8 +107,8 @@ def _diagram(result: Friedman, titles: dict[str, str], shots: str) -> Figure:
         return left + (rank - 1) / (k - 1) * (right - left)
 
     _axis(ax, result, at(1), at(k), [(at(i), str(i)) for i in range(1, k + 1)])
-    said = f"average rank over {result.datasets} datasets, {shots} (1 = best)"
-    ax.text(width / 2, _TOP - 0.24, said, ha="center", va="bottom", fontsize=7.5)
+    what = f"average rank over {result.datasets} datasets, {shots} (1 = best)"
+    ax.text(width / 2, _TOP - 0.24, what, ha="center", va="bottom", fontsize=7.5)
     ax.text(width / 2, height - 0.06, "\n".join(below), ha="center", va="bottom", fontsize=7)
     first_row = _TOP + _BAR * len(bars)
     for i, (name, rank) in enumerate(ranks):
@@ -127,7 +134,7 @@ def _diagram(result: Friedman, titles: dict[str, str], shots: str) -> Figure:
 
 
 def _axis(ax: Axes, result: Friedman, start: float, end: float, ticks: list[tuple[float, str]]) -> None:
-    """The rank axis with its ticks, and the critical difference as a ruler above it."""
+    """Draw the rank axis with its ticks, and the critical difference as a ruler above it."""
     ax.plot([start, end], [_TOP, _TOP], color="0.2", linewidth=0.8)
     for x, label in ticks:
         ax.plot([x, x], [_TOP, _TOP - 0.05], color="0.2", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""From rows of records to what bench.stats takes: right or wrong for every seed and test image.
+"""Turn rows of records into what bench.stats takes: right or wrong for every seed and test image.
 
 Legend: S seeds, n test images.
 """
@@ -17,22 +17,28 @@ Outcomes = NDArray[np.bool_]
 
 
 def stacked(rows: pd.DataFrame) -> Outcomes:
-    """(S, n) of the rows of one cell, in seed order; BenchError where seeds were measured on other images."""
+    """Return right or wrong (S, n) of the rows of one cell, in the order of seeds.
+
+    Raises BenchError if seeds were measured on different images.
+    """
     return frame.stacked(rows.sort_values("seed")["path"].tolist())
 
 
 def seeds_of(rows: pd.DataFrame) -> tuple[int, ...]:
-    """The seeds that rows have, in order."""
+    """Return the seeds that rows have, in order."""
     return tuple(sorted(set(rows["seed"].tolist())))
 
 
 def complete(rows: pd.DataFrame, seeds: set[int]) -> bool:
-    """Whether a cell has a good record of each of these seeds: a mean over survivors is never shown."""
+    """Return whether a cell has a successful record of each of these seeds.
+
+    A mean over the survivors of a failure is never shown.
+    """
     return bool(len(rows)) and set(rows[rows["status"] == "ok"]["seed"]) >= seeds
 
 
 def by_dataset(rows: pd.DataFrame, names: Sequence[str], seeds: set[int]) -> list[Outcomes] | None:
-    """(S, n) of every dataset in order, or None where a seed is missing or failed."""
+    """Return right or wrong (S, n) on every dataset in order, or None if a seed is missing or failed."""
     good: dict[str, list[tuple[int, str]]] = {}
     columns = (rows[c].tolist() for c in ("dataset", "seed", "path", "status"))
     for name, seed, path, status in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""Figures of the recorded results: chosen by kind, drawn with Seaborn, the same bytes every time."""
+"""Choose a figure by its kind, draw it, and write it to a file. Equal records give equal bytes."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def plot(
     setting: str | None = None,
     first: Sequence[str] = (),
 ) -> Drawn:
-    """The figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``.
+    """Draw the figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``.
 
-    Intervals are the 95 % ones of bench.stats. Names narrow it down; ``setting``: what ``sweep`` and ``beta``
-    have on their x axis, as ``lr`` or ``safe.lr``; ``first``: methods that are coloured before others where a
-    figure cannot tell all of them apart. Raises BenchError for an unknown kind or setting, and where the
-    records that it needs are not there, naming the ``bench run`` that makes them.
+    Intervals are the 95 % intervals of bench.stats. Names narrow the figure down. ``setting`` is the setting
+    that ``sweep`` and ``beta`` have on their x axis, such as ``lr`` or ``safe.lr``. ``first`` names methods
+    that get a colour before others if a figure cannot tell all of them apart. Raises BenchError for an
+    unknown kind or setting. If records are missing, the message names the ``bench run`` that makes them.
     """
     which = check(kind, setting)
     frame, changed = _shown(frame)
-    # Seaborn and matplotlib take a second to load.
+    # Seaborn and matplotlib take a second to load, so they are imported only here.
     from bench.report.figures import beta, cd, sweep, time
     from bench.report.figures import prompts as prompts_figure
     from bench.report.figures import shots as shots_figure
@@ -67,6 +67,7 @@ def plot(
         protocol,
         preset,
         first=tuple(first),
+        results=tuple(frame.attrs.get("folders", ())),
     )
     if which == "sweep":
         return sweep.draw(frame, choice, setting)
@@ -77,7 +78,10 @@ def plot(
 
 
 def _shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The frame with harmless names, because fonts lack what is not printable, and the names that changed."""
+    """Return the frame with printable names, and the names that changed.
+
+    Fonts lack other characters.
+    """
     texts: dict[str, str] = {}
     columns = [column for column in (*_NAMES, "title") if column in frame]
     names = {name for column in columns for name in frame[column].unique()}
@@ -95,7 +99,10 @@ def _shown(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def check(kind: str, setting: str | None = None) -> str:
-    """The kind as ``KINDS`` spells it. Raises BenchError for another, and for a setting that it lacks."""
+    """Return the kind as ``KINDS`` spells it.
+
+    Raises BenchError for an unknown kind or a setting that it lacks.
+    """
     name = canonical(kind)
     if name not in KINDS:
         raise BenchError(f"no figure '{kind}'{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
@@ -105,7 +112,10 @@ def check(kind: str, setting: str | None = None) -> str:
 
 
 def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
-    """The figure as a file's bytes; no date or random id goes in, so equal records give equal files."""
+    """Return the figure as the bytes of a file.
+
+    No date and no random id goes in, so equal records give equal files.
+    """
     from bench.report.figures import style
 
     if form not in FORMATS:
@@ -123,5 +133,5 @@ def encode(drawn: Drawn, form: str, dpi: int = 300) -> bytes:
 
 
 def save(drawn: Drawn, path: Path, dpi: int = 300) -> None:
-    """Write the figure as the format of the path's suffix. Raises BenchError for a suffix that is none."""
+    """Write the figure in the format of the path's suffix. Raises BenchError for an unknown suffix."""
     write_bytes(path, encode(drawn, path.suffix.removeprefix(".").lower(), dpi))

@@ -1,6 +1,11 @@
-"""One method with several prompt sets, averaged over datasets, against images per class (paper, Fig. 8)."""
+"""Draw one method with several prompt sets against images per class (Fig. 8 of the paper).
+
+Accuracies are averaged over datasets.
+"""
 
 from __future__ import annotations
+
+import shlex
 
 import pandas as pd
 
@@ -13,13 +18,13 @@ from bench.report.paper.anchors import anchors
 from bench.report.select import Choice, one_backbone
 from bench.stats import average_interval
 
-_SPREAD = 0.34  # how far apart the prompt sets of one number of shots stand, of a unit
+_SPREAD = 0.34  # share of the step between two numbers of shots over which the prompt sets are spread
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Points with 95 % interval bars, one colour per prompt set, on the datasets that every one of them has.
+    """Draw points with 95 % interval bars, one colour per prompt set, on the datasets that all of them have.
 
-    Hollow markers: accuracies that the paper states for the same method, backbone, dataset and shots.
+    Hollow markers are accuracies that the paper states for the same method, backbone, dataset and shots.
     """
     own, notes = _several(frame, choice)
     sets = sorted(own["prompts"].unique(), key=lambda p: _quality(own, p))
@@ -31,8 +36,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points, gaps = _table(own, sets, datasets)
     method = own.iloc[0]["method"]
     if not len(points):
-        command = select.run_command(choice, f"--methods {method}")
-        raise BenchError(f"nothing is complete: {'; '.join(gaps)}; `{command}` runs what is missing")
+        command = select.run_command(choice, shlex.join(["--methods", method]))
+        raise BenchError(f"nothing is complete. {' '.join(gaps)} `{command}` runs what is missing")
     equal = _equal(own[own["dataset"].isin(datasets)], sets)
     labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
     shots = sorted(own["shots"].unique())
@@ -71,7 +76,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 
 def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of the one method that has several prompt sets; those without labels only where no other has."""
+    """Return the rows of the one method that has several prompt sets.
+
+    Rows without labels are taken only if no method with labels has several.
+    """
     own, notes = select.for_figures(
         frame[(frame["target"] == frame["dataset"]) & (frame["variant"] == "")], choice
     )
@@ -82,12 +90,17 @@ def _several(frame: pd.DataFrame, choice: Choice) -> tuple[pd.DataFrame, list[st
         if len(several):
             return select.one_method(several, "several prompt sets"), notes
     method = choice.methods[0] if choice.methods else "safe"
-    command = select.run_command(choice, f"--methods {method} --prompts class-name,vanilla,coop,hand")
+    command = select.run_command(
+        choice, shlex.join(["--methods", method, "--prompts", "class-name,vanilla,coop,hand"])
+    )
     raise BenchError(f"no method has records of two prompt sets; make them with `{command}`")
 
 
 def _equal(own: pd.DataFrame, sets: list[str]) -> dict[str, str]:
-    """``vanilla = coop``: a set whose texts others share on all these datasets; the others are not drawn."""
+    """Name the sets whose texts others share on all these datasets, as ``vanilla = coop``.
+
+    The others are not drawn.
+    """
     others = {
         name: set.intersection(*map(set, own[own["prompts"] == name]["also"])) - set(sets) for name in sets
     }
@@ -113,5 +126,5 @@ def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.
 
 
 def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:
-    """Order of the legend: lowest accuracy first."""
+    """Return a sort key that puts the lowest accuracy first in the legend."""
     return float(own[own["prompts"] == prompts]["accuracy"].mean()), prompts

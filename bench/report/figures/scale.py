@@ -1,4 +1,4 @@
-"""Where the values of a setting stand on an axis: numbers evenly or by factors, words side by side."""
+"""Place the values of a setting on an axis: numbers evenly or by factors, words side by side."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.report.frame import short
 
-_FACTOR = 10  # largest to smallest number from which on an axis may be logarithmic
+_FACTOR = 10  # an axis may be logarithmic from this ratio of the largest to the smallest number on
 Kind = Literal["linear", "log", "symlog", "words"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """``at``: the place of every value by its text, in order. ``symlog`` is ``log`` with a place for 0."""
+    """An axis.
+
+    ``at``: the place of every value by its text, in order. ``symlog`` is ``log`` with a place for 0.
+    """
 
     kind: Kind
     at: dict[str, float]
 
     def on(self, ax: Axes, most: int) -> None:
-        """Make the x axis of ``ax`` this one, with about ``most`` names."""
+        """Turn the x axis of ``ax`` into this one, with about ``most`` names."""
         places = list(self.at.values())
         if self.kind == "words":
             tilted = max(map(len, self.at)) * len(places) > 5 * most
@@ -44,14 +47,17 @@ class Scale:
             ax.set_xscale("log")
         else:
             ax.set_xscale("symlog", linthresh=min(p for p in places if p > 0))
-        # From the end, so that 0 goes first where there are too many.
+        # Names are kept from the end, so that 0 is the first to go if there are too many.
         shown = list(self.at.items())[:: -math.ceil(len(places) / most)][::-1]
         ax.set_xticks([p for _, p in shown], [name for name, _ in shown])
         ax.xaxis.set_minor_locator(NullLocator())
 
 
 def scale(values: Iterable[Any]) -> Scale:
-    """The axis of these values: words unless all are numbers, by factors where that spreads them better."""
+    """Return the axis of these values.
+
+    It has words unless all values are numbers, and is logarithmic if that spreads the numbers more evenly.
+    """
     by_text = {text(v): v for v in values}
     numbers = [v for v in by_text.values() if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(by_text):
@@ -66,13 +72,13 @@ def scale(values: Iterable[Any]) -> Scale:
 
 
 def text(value: Any) -> str:
-    """A value as an axis names it."""
+    """Return the text by which an axis names a value."""
     if isinstance(value, int | float) and not isinstance(value, bool) and float(f"{value:g}") == value:
         return f"{value:g}"
     return short(value)
 
 
 def _uneven(places: np.ndarray) -> float:
-    """How much the steps between places differ, from 0 on; 0 for two places."""
+    """Return how much the steps between places differ: 0 for equal steps, and for two places."""
     steps = np.diff(places)
     return float(steps.std() / steps.mean()) if len(steps) > 1 else 0.0

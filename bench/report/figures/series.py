@@ -1,4 +1,4 @@
-"""The series of a figure: their titles, which have a colour, and which are left out."""
+"""The series of a figure: their titles, which of them have a colour, and which are left out."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bench.report.marks import most_common
 from bench.report.select import Choice
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
-# Methods with colours of their own where none are asked for by name: the best lie close together.
+# How many methods have colours if none are asked for by name. The best lie too close together for more.
 COLOURED = 6
 
 
 def titles(frame: pd.DataFrame) -> dict[str, str]:
-    """Methods' titles by name; names where two methods share a title."""
+    """Return methods' titles by name, or the name if two methods share a title."""
     by_method = dict(zip(frame["method"], frame["title"], strict=True))
     return {m: t if list(by_method.values()).count(t) == 1 else m for m, t in by_method.items()}
 
 
 def coloured(own: pd.DataFrame, choice: Choice) -> tuple[list[str], list[str]]:
-    """Methods with labels that a figure tells apart by colour, and the others: context, in one grey.
+    """Split methods with labels into those with a colour and the others, which are drawn in one grey.
 
-    All where they were asked for by name or are few; else those of ``choice.first``, then the best on average
-    at the most shots. ``own``: rows as from ``own_tests``.
+    All methods have a colour if they were asked for by name or are few. Otherwise those of ``choice.first``
+    do, then the best on average at the most shots. ``own``: rows as ``own_tests`` returns them.
     """
     few = own[own["shots"] > 0]
     names = sorted(few["method"].unique())
@@ -38,12 +38,12 @@ def coloured(own: pd.DataFrame, choice: Choice) -> tuple[list[str], list[str]]:
 
 
 def others(names: Sequence[str]) -> list[str]:
-    """The note on methods in grey."""
-    return [f"in grey: {', '.join(names)}; `--methods` chooses which to colour"] if names else []
+    """Return the note on methods in grey."""
+    return [f"In grey: {', '.join(names)}; --methods chooses which methods have colours."] if names else []
 
 
 def of_other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[tuple[str, int]]:
-    """The (series, shots) whose seeds are not those that most series have at these shots."""
+    """List (series, shots) whose seeds differ from those that most series have at these shots."""
     blocks: dict[int, dict[str, tuple[int, ...]]] = {}
     for (name, shots), some in seeds.items():
         blocks.setdefault(shots, {})[name] = some
@@ -51,16 +51,19 @@ def of_other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[tup
 
 
 def other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[str]:
-    """The note on points of other seeds than most at their shots, with the seeds of each drawn point."""
+    """Return the note on points whose seeds differ from those of most points at their shots.
+
+    ``seeds`` has the seeds of each drawn point.
+    """
     apart: dict[tuple[int, ...], list[tuple[str, int]]] = {}
     for point in of_other_seeds(seeds):
         apart.setdefault(seeds[point], []).append(point)
-    said = [f"{cells_text(points)} ({seeds_list(some)})" for some, points in apart.items()]
-    return [f"of other seeds than most at the same shots: {'; '.join(said)}"] if said else []
+    which = [f"{cells_text(points)} ({seeds_list(some)})" for some, points in apart.items()]
+    return [f"These have other seeds than most at the same shots: {'; '.join(which)}."] if which else []
 
 
 def gaps(points: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] = ()) -> list[str]:
-    """Notes on points that are not drawn: which of several ``panels`` each (series, shots) is left out of.
+    """Return notes on points that are not drawn, with those of several ``panels`` that lack them.
 
     Series and numbers of shots that lack the same panels share a note.
     """
@@ -76,7 +79,7 @@ def gaps(points: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] 
         where = f" of {listed(some, len(some))}" if kept else ""
         where = f" everywhere but on {listed(kept)}" if 0 < len(kept) < len(some) else where
         notes.append(
-            f"{listed(series)}, {shots_list(shots_there)}: left out{where}, "
-            "seeds or datasets are missing or failed"
+            f"Left out{where}, because seeds or datasets are missing or failed: "
+            f"{listed(series)} at {shots_list(shots_there)}."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Accuracy against images per class: the average first, then one panel per dataset (Fig. 2 of the paper)."""
+"""Draw accuracy against images per class: the average, then one panel per dataset (Fig. 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from bench.report.table import AVERAGE
 from bench.stats import average_intervals
 
 COLUMNS = 4
-_SPREAD = 0.3  # how far apart the bars of one number of shots stand, of a doubling
+_SPREAD = 0.3  # share of a doubling over which the bars of one number of shots are spread
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """Lines with 95 % intervals for methods that use labels, dashed grey lines for those that do not.
+    """Draw lines with 95 % intervals for methods that use labels, and dashed grey lines for the others.
 
-    Of many methods some are coloured (``series.coloured``) and the others thin grey lines.
+    If there are many methods, some have colours (``series.coloured``) and the others are thin grey lines.
 
-    An interval covers other draws of the support set and other test images; datasets are fixed.
+    An interval covers other draws of the support set and other test images of these datasets, but no other
+    datasets.
     """
     own, notes = select.own_tests(frame, choice)
     points, remarks = table(own)
     few = points[points["shots"] > 0]
     if not len(few):
         raise BenchError(
-            f"nothing is complete: {'; '.join(remarks)}; "
+            f"nothing is complete. {' '.join(remarks)} "
             f"`{select.run_command(choice, '')}` runs what is missing"
         )
     chosen, others = series.coloured(own[own["method"].isin(few["series"])], choice)
@@ -64,7 +65,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """(panel, series, shots, x, y, low, high) in percent, and notes on other seeds and on gaps."""
+    """Return (panel, series, shots, x, y, low, high) in percent, and notes on other seeds and on gaps."""
     datasets = sorted(own["dataset"].unique())
     panels = [(AVERAGE, datasets), *((d, [d]) for d in datasets)]
     drawn: dict[str, dict[tuple[str, int], list[Outcomes]]] = {panel: {} for panel, _ in panels}

@@ -1,4 +1,4 @@
-"""How figures look: two-column page sizes, type that stays readable there, colours most eyes tell apart."""
+"""Set how figures look: sizes for a two-column page, type that stays readable there, and distinct colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
 SHOTS = "shots (images per class)"  # the axis of shots
 GREY = "0.35"
-# Series that are there for comparison only.
+# Series that are drawn for comparison only.
 CROWD: dict[str, Any] = {
     "color": "0.78",
     "linewidth": 0.6,
@@ -31,8 +31,8 @@ PUBLISHED: dict[str, Any] = {
     "markersize": 5,
     "zorder": 4,
 }
-_LABEL = 28  # letters of a line in the legend of a narrow figure
-_LEGEND = 0.4  # inches that a legend of two lines takes, which the panels' heights allow for
+_LABEL = 28  # letters in a line of a narrow figure's legend
+_LEGEND = 0.4  # inches, the height of a legend of two lines, which the panels' heights allow for
 _RC = {
     **sns.axes_style("ticks"),
     "font.family": "sans-serif",
@@ -62,13 +62,13 @@ _RC = {
     "lines.markeredgewidth": 0.5,
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
-    "text.parse_math": False,  # a dollar sign in a name is one
+    "text.parse_math": False,  # a dollar sign in a name stays a dollar sign
     "svg.hashsalt": "bench",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
-# Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black; the shape
-# of the marker and the dashes say the same once more, for print without colour.
+# Seaborn's "colorblind" without its yellow, pink and grey, which vanish on white, and with black. The shape
+# of the marker and the dashes tell series apart too, for print without colour.
 _COLOURS = [*(sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 9, 3, 5)), "#222222"]
 _MARKERS = "osD^vPX<"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)))
@@ -76,7 +76,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1))
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, its numbers (panel, series, x, y, low, high), what it shows in words, and notes on it."""
+    """A figure, its numbers (panel, series, x, y, low, high), a description in words, and notes."""
 
     figure: Figure
     points: pd.DataFrame
@@ -85,7 +85,7 @@ class Drawn:
 
 
 class Appearance(NamedTuple):
-    """Colour, marker and dashes of one series."""
+    """The colour, marker and dashes of one series."""
 
     colour: str
     marker: str
@@ -93,12 +93,12 @@ class Appearance(NamedTuple):
 
 
 def context() -> AbstractContextManager[None]:
-    """The figure settings; wrap drawing and writing in it."""
+    """Return a context with the settings of figures. Draw and write figures inside it."""
     return matplotlib.rc_context(_RC)
 
 
 def appearances(series: Iterable[str]) -> dict[str, Appearance]:
-    """An appearance for every series, no two alike, with or without lines.
+    """Return an appearance for every series. No two are alike, with or without lines.
 
     Colours vary first; then come other dashes and the next marker.
     """
@@ -112,7 +112,10 @@ def appearances(series: Iterable[str]) -> dict[str, Appearance]:
 
 
 def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of ``panels`` axes in rows of ``columns``; sizes in inches, ``height`` of one row."""
+    """Return a figure of ``panels`` axes in rows of ``columns``.
+
+    ``width`` of the figure and ``height`` of one row are in inches.
+    """
     rows = -(-panels // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -122,7 +125,7 @@ def canvas(panels: int, columns: int, width: float, height: float) -> tuple[Figu
 
 
 def accuracy(datasets: Sequence[str]) -> str:
-    """The name of an axis of accuracies on these datasets: of the only one, or that it is an average."""
+    """Return the name of an axis of accuracies: on the only dataset, or averaged over several."""
     return (
         f"accuracy on {datasets[0]} (%)"
         if len(datasets) == 1
@@ -130,18 +133,18 @@ def accuracy(datasets: Sequence[str]) -> str:
     )
 
 
-RING: dict[str, Any] = {  # around the marker of a point that is named for itself
+RING: dict[str, Any] = {  # drawn around the marker of a point that the legend explains
     "marker": "o",
     "markersize": 7,
     "markerfacecolor": "none",
     "markeredgecolor": "black",
     "markeredgewidth": 0.9,
 }
-BANDS = 5  # more bands than this in one panel hide one another: bars instead
+BANDS = 5  # more bands than this in one panel hide one another, so bars are drawn instead
 
 
 def series(ax: Axes, points: pd.DataFrame, appearance: Appearance, band: bool = True) -> None:
-    """A line with markers through (x, y), and its interval as a band, or as bars where ``band`` is False."""
+    """Draw a line with markers through (x, y), and its interval as a band or, without ``band``, as bars."""
     ax.plot(
         points["x"],
         points["y"],
@@ -169,23 +172,23 @@ def series(ax: Axes, points: pd.DataFrame, appearance: Appearance, band: bool = 
 
 
 def greys(names: Sequence[str]) -> dict[str, str]:
-    """Dashes of plain grey lines, which have no place on the x axis."""
+    """Return dashes for plain grey lines, which have no place on the x axis."""
     return {name: ("--", ":", "-.")[i % 3] for i, name in enumerate(names)}
 
 
 def crowd_key(names: Sequence[str], **marks: Any) -> list[Line2D]:
-    """The legend's line for the series that are drawn as ``CROWD``, with these markers."""
+    """Return the legend's line for the series that are drawn as ``CROWD``, with these markers."""
     label = f"{len(names)} other method{'s' if len(names) > 1 else ''}"
     return [Line2D([], [], **CROWD, **marks, label=label)] if names else []
 
 
 def published_key(any_drawn: bool) -> list[Line2D]:
-    """The legend's line for published numbers, where some are drawn."""
+    """Return the legend's line for published numbers, if some are drawn."""
     return [Line2D([], [], color=GREY, marker="o", **PUBLISHED, label="published")] if any_drawn else []
 
 
 def wrapped(label: str) -> str:
-    """A label in lines that fit into the legend of a narrow figure."""
+    """Break a label into lines that fit into the legend of a narrow figure."""
     return textwrap.fill(label, _LABEL, break_on_hyphens=False)
 
 
@@ -196,10 +199,10 @@ def key(
     columns: int,
     more: Sequence[Line2D] = (),
 ) -> None:
-    """One legend for all panels, below them, in up to ``columns`` columns as the figure's width allows.
+    """Draw one legend for all panels, below them, in as many of ``columns`` columns as the width allows.
 
-    The figure grows by what the legend is higher than two lines, so that the panels keep their height. A
-    string instead of an appearance is a plain grey line with these dashes.
+    The figure grows by the height that the legend has beyond two lines, so that the panels keep their height.
+    A string instead of an appearance is a plain grey line with these dashes.
     """
     width, height = figure.get_size_inches()
     handles = []

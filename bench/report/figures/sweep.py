@@ -1,4 +1,4 @@
-"""Accuracy against the values of a swept setting: a line per number of shots, and per method."""
+"""Draw accuracy against the values of a swept setting, with a line per number of shots and per method."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _TICKS = 7  # values that an axis of a column's width can name
 
 
 def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
-    """Lines with 95 % intervals over seeds and test images; rings mark the method's own value.
+    """Draw lines with 95 % intervals over seeds and test images. Rings mark the method's own value.
 
-    Where the method chooses the value itself its accuracy is a dotted line. Panels: every dataset, and their
-    average before them. Raises BenchError for an unknown setting and where fewer than two values are there.
+    If the method chooses the value itself, its accuracy is a dotted line. The panels are the average of
+    several datasets and then every dataset. Raises BenchError for an unknown setting and for fewer than two
+    values.
     """
     if setting is None:
         known = ", ".join(swept.there(frame)) or "none"
-        raise BenchError(f"plot sweep: name a setting with --setting; swept in these records: {known}")
+        raise BenchError(f"plot sweep: name a setting with --setting; these records have sweeps of: {known}")
     which = swept.setting_of(setting, frame)
     rows, notes = swept.rows(frame, choice, which)
     names = sorted(rows["dataset"].unique())
@@ -48,12 +49,12 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
     if not moved.groupby(["panel", "series"])["value"].nunique().gt(1).any():
         there = ", ".join(moved["value"].map(scale.text).unique()) or "none that is complete"
         raise BenchError(
-            f"a sweep of {which.name} needs two values, here is {there}"
-            f"{''.join(f'; {gap}' for gap in gaps)}; {swept.advice(frame, choice, which)}"
+            f"a sweep of {which.name} needs two values, but there is {there}. "
+            f"{''.join(f'{gap} ' for gap in gaps)}{swept.advice(frame, choice, which)}"
         )
     panels = [p for p in ([AVERAGE] if len(names) > 1 else []) + names if p in set(moved["panel"])]
     appearances = style.appearances(order)
-    # The method's own value first, then by name: the order of words.
+    # Words are ordered with the method's own value first, then by name.
     place = scale.scale(moved.sort_values("own", ascending=False, kind="stable")["value"])
     points["x"] = [np.nan if v is None else place.at[scale.text(v)] for v in points["value"]]
     method = "" if several else next(iter(titles.values()))
@@ -77,16 +78,16 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
             more.append(Line2D([], [], color=style.GREY, linestyle=":", label=label))
         style.key(figure, appearances, labels, 5 if wide > 1 else 3, more)
     where = f"on {listed(names, len(names))}"
-    said = ", ".join(place.at)
-    alt = f"Accuracy against {which.name} ({said}): {', '.join(labels.values())}, {where}"
+    values = ", ".join(place.at)
+    alt = f"Accuracy against {which.name} ({values}): {', '.join(labels.values())}, {where}"
     alt = f"{alt}, {method}" if method else alt
     return Drawn(figure, points, alt, (*notes, *gaps))
 
 
 def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataFrame, list[str]]:
-    """(panel, series, value, own, y, low, high) in percent, and what missing or failed seeds leave out.
+    """Return (panel, series, value, own, y, low, high) in percent, and notes on what is left out.
 
-    ``value`` is None where the method chose it, ``own`` says whether it is the method's own.
+    ``value`` is None if the method chose it. ``own`` says whether it is the method's own value.
     """
     datasets = sorted(rows["dataset"].unique())
     panels = [(AVERAGE, datasets)] if len(datasets) > 1 else []
@@ -95,7 +96,7 @@ def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataF
     for line in order:
         mine = rows[rows["series"] == line]
         seeds = set(mine["seed"])
-        # Values that other numbers of shots have count as missing.
+        # A value that other numbers of shots have counts as missing here.
         others = rows[rows["method"] == mine["method"].iloc[0]]
         by_text = dict(zip(others["text"], others["value"], strict=True))
         for text, value in by_text.items():
@@ -116,9 +117,9 @@ def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataF
     for (line, panel), texts in lacking.items():
         shared[line, tuple(texts)].append(panel)
     return points, [
-        f"{line}, {name} = {listed([t or 'its own choice' for t in texts], len(texts))}: "
-        f"left out{'' if len(datasets) == 1 else f' of {listed(where, len(where))}'}, "
-        "seeds or datasets are missing or failed"
+        f"Left out{'' if len(datasets) == 1 else f' of {listed(where, len(where))}'}, "
+        f"because seeds or datasets are missing or failed: {line} at {name} = "
+        f"{listed([t or 'its own choice' for t in texts], len(texts))}."
         for (line, texts), where in shared.items()
     ]
 
@@ -126,7 +127,7 @@ def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataF
 def _mixed(
     plain: pd.DataFrame, panel: str, names: Sequence[str], seeds: set[int]
 ) -> list[tuple[str, str, None, bool, float, float, float]]:
-    """The average of plain rows whose own value differs between datasets: it has no place on the axis."""
+    """Average plain rows whose own value differs between datasets. The average has no place on the axis."""
     here = plain[plain["dataset"].isin(names)]
     if here["text"].nunique() < 2 or (cells := outcomes.by_dataset(here, names, seeds)) is None:
         return []

@@ -1,11 +1,12 @@
 """Settings that were swept: the value that each record has, the rows of a sweep, and how to make one.
 
-A sweep's rows differ in one setting. Rows whose variant names it bear another value than the method's own;
-the plain rows bear the method's own, which their records say.
+The rows of a sweep differ in one setting. Rows whose variant names the setting have another value than the
+method's own. The plain rows have the method's own value, which their records say.
 """
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,16 +30,16 @@ class Setting(NamedTuple):
     owner: str | None = None
 
     def key(self, method: str) -> str:
-        """How variants of ``method`` call it."""
+        """Return the name by which variants of ``method`` call the setting."""
         return self.name if self.owner in (None, method) else f"{self.owner}.{self.name}"
 
     def of(self, method: str) -> str:
-        """The method whose setting it is where ``method`` is shown."""
+        """Return the method to which the setting belongs where ``method`` is shown."""
         return self.owner or method
 
 
 def setting_of(named: str, frame: pd.DataFrame) -> Setting:
-    """``lr`` or ``safe.lr``. Raises BenchError for a method without records."""
+    """Read ``lr`` or ``safe.lr`` as a setting. Raises BenchError for a method without records."""
     owner, dot, name = named.strip().rpartition(".")
     if not dot:
         return Setting(name.replace("-", "_"))
@@ -49,10 +50,11 @@ def setting_of(named: str, frame: pd.DataFrame) -> Setting:
 
 
 def rows(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[pd.DataFrame, list[str]]:
-    """The evaluations of a sweep on each dataset's own test images, failed ones too, and notes.
+    """Return the evaluations of a sweep on each dataset's own test images, failed ones too, and notes.
 
-    Two columns more: ``value``, the setting's (None where the method chooses it, or searches several), and
-    ``plain``, whether it is the method's own. Raises BenchError, naming the command, where nothing is swept.
+    There are two more columns: ``value`` is that of the setting (None if the method chooses it or searches
+    several), and ``plain`` says whether it is the method's own. Raises BenchError, with the command that
+    makes a sweep, if nothing is swept.
     """
     own, notes = select.for_figures(frame[frame["target"] == frame["dataset"]], choice)
     key = own["method"].map(setting.key) + "="
@@ -60,8 +62,8 @@ def rows(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[pd.Data
     swept = own[names]
     if not len(swept):
         raise BenchError(
-            f"no sweep of {setting.name} is recorded; {advice(own, choice, setting)}; "
-            f"swept here: {', '.join(there(own)) or 'nothing'}"
+            f"no records of a sweep of {setting.name}; {advice(own, choice, setting)}; "
+            f"these records have sweeps of: {', '.join(there(own)) or 'nothing'}"
         )
     select.one_backbone(swept)
     for method, some in swept.groupby("method"):
@@ -72,29 +74,29 @@ def rows(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[pd.Data
     more = [f", {k}" in f", {v}" and ", " in v for v, k in zip(own["variant"], key, strict=True)]
     if any(more):
         others = sorted(own[more]["variant"].unique())
-        notes = [*notes, f"left out: rows that change more than {setting.name} ({'; '.join(others)})"]
+        notes = [*notes, f"Left out: rows that change more than {setting.name} ({'; '.join(others)})."]
     both = pd.concat([plain.assign(plain=True), swept.assign(plain=False)])
     held = [values(p, setting.of(m)) for p, m in zip(both["path"], both["method"], strict=True)]
     known = [setting.name in some for some in held]
     if not all(known):
-        notes = [*notes, f"left out: records that do not say what {setting.name} was"]
+        notes = [*notes, f"Left out: records that do not say what {setting.name} was."]
     both["value"] = [one(some.get(setting.name)) for some in held]
     both["value"] = both["value"].astype(object).where(both["value"].notna(), None)
     both["text"] = ["" if v is None else text(v) for v in both["value"]]
-    # A value that somebody set before it became the method's own.
+    # A value may be there twice: somebody set it before it became the method's own.
     both = both[known].drop_duplicates([*place, "seed", "text"])
     return both.reset_index(drop=True), notes
 
 
 def there(frame: pd.DataFrame) -> list[str]:
-    """``method.setting`` of all that was swept alone."""
+    """List ``method.setting`` for all settings that were swept alone."""
     pairs = frame[["method", "variant"]].drop_duplicates().itertuples(index=False)
     alone = ((m, v.partition("=")[0]) for m, v in pairs if v and ", " not in v)
     return sorted({k if "." in k else f"{m}.{k}" for m, k in alone if k != "precision"})
 
 
 def values(path: str, owner: str) -> dict[str, Any]:
-    """All settings of a method by name, as the record at ``path`` and the fits behind it have them.
+    """Return all settings of a method by name, as the record at ``path`` and the fits behind it have them.
 
     An inference-time value that the fit chose by validation is None.
     """
@@ -110,17 +112,17 @@ def values(path: str, owner: str) -> dict[str, Any]:
 
 
 def one(value: Any) -> Any:
-    """The one value of a setting: that of a grid of one; None where there are several, or none."""
+    """Return the single value of a setting, also of a grid of one, or None if there are several or none."""
     if isinstance(value, list | tuple):
         return value[0] if len(value) == 1 else None
     return None if isinstance(value, dict) else value
 
 
 def kind(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[str, Kind, Any]:
-    """The first method that has the setting, when it acts, and its value in a plain row, or else in any.
+    """Return the first method that has the setting, when the setting acts, and its value in a plain row.
 
-    Raises BenchError, with the nearest name, where no method has it. The methods are the setting's owner, the
-    chosen ones, or all.
+    If no plain row has it, the value is that of any row. The methods looked at are the setting's owner, the
+    chosen ones, or all. Raises BenchError, with the nearest name, if none of them has the setting.
     """
     asked = {canonical(m) for m in ([setting.owner] if setting.owner else choice.methods)}
     good = frame[frame["status"] == "ok"].sort_values("variant", kind="stable")  # plain rows first
@@ -141,15 +143,15 @@ def kind(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[str, Ki
 
 
 def advice(frame: pd.DataFrame, choice: Choice, setting: Setting) -> str:
-    """The command that makes a sweep, and what it costs: a value of a trained setting costs a fit."""
+    """Name the command that makes a sweep, and what it costs: a value of a trained setting costs a fit."""
     method, acts, value = kind(frame, choice, setting)
     cost = "evaluations without refits" if acts == "inference" else "a fit for every value"
-    sweep = f"--methods {method} --sweep {method}.{setting.name}={_others(value)}"
+    sweep = shlex.join(["--methods", method, "--sweep", f"{method}.{setting.name}={_others(value)}"])
     return f"`{select.run_command(choice, sweep)}` makes one, by {cost}"
 
 
 def _others(value: Any) -> str:
-    """Values to try beside a method's own one."""
+    """Return values to try beside a method's own one, joined by commas."""
     if isinstance(value, list | tuple) and len(value) > 1:
         return ",".join(map(str, value))
     own = one(value)

@@ -1,4 +1,4 @@
-"""Average accuracy against the seconds one cell takes, tuning included: what accuracy costs."""
+"""Draw average accuracy against the seconds that one cell takes, tuning included: what accuracy costs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bench.stats import average_interval
 
 
 def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
-    """One marker per method and shots, joined in the order of shots; seconds on a log axis.
+    """Draw one marker per method and shots, joined in the order of shots, with seconds on a log axis.
 
-    Seconds are the mean over datasets of the median over seeds of preparing, training every configuration,
-    searching and evaluating, and of the fits the method builds on; encoding is shared by all methods and not
-    in them. A process's first fit with a method pays for imports and compilation, so that it counts only
-    where there is no other. Rings: the best trade-offs at the most shots (``front``), of methods with the
-    seeds that most have there.
+    Seconds are the mean over datasets of the median over seeds. They cover preparing, training every
+    configuration, searching and evaluating, and the fits that the method builds on. Encoding is not in them,
+    because all methods share it. The first fit of a process with a method also pays for imports and
+    compilation, so it counts only if there is no other. Rings mark the best trade-offs at the most shots
+    (``front``), among methods with the seeds that most have there.
     """
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
@@ -53,23 +53,22 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
     if not (points["shots"] > 0).any():
         command = select.run_command(choice, "")
-        lacking = "; ".join(series.gaps(gaps))
+        lacking = " ".join(series.gaps(gaps))
         raise BenchError(
-            f"nothing is complete: {lacking}; "
-            f"`{command}` runs what is missing, --datasets narrows the average"
+            f"nothing is complete. {lacking} `{command}` runs what is missing; --datasets narrows the average"
         )
     apart = series.of_other_seeds(seeds)
     alike = [pair not in apart for pair in zip(points["series"], points["shots"], strict=True)]
     best = front(points[alike])
     points["front"] = points.index.isin(best.index)
     if len(machines) > 1:
-        notes.append(f"seconds of different machines are mixed: {', '.join(sorted(machines))}")
+        notes.append(f"Seconds of different machines are mixed: {', '.join(sorted(machines))}.")
     elif machines:
-        notes.append(f"measured on {min(machines)}; encoding is not counted")
+        notes.append(f"Seconds were measured on {min(machines)}; encoding is not counted.")
     if cold:
         notes.append(
-            f"with imports and other work of a process's first fit, for want of others: {cells_text(cold)}; "
-            "more --seeds or --datasets give others"
+            "Seconds include imports and other work of a process's first fit, because there are no other "
+            f"fits: {cells_text(cold)}. More --seeds or --datasets give other fits."
         )
     what = "Average accuracy over" if len(datasets) > 1 else "Accuracy on"
     alt = f"{what} {', '.join(datasets)} against seconds per cell"
@@ -78,19 +77,20 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     others = [name for name in others if name not in shown]
     flat = sorted(set(points["series"]) - {*shown, *others})
     figure = _scatter(points, [*shown, *flat], others, series.titles(own), datasets)
-    said = "; ".join(
+    which = "; ".join(
         f"{m} ({x:.2g} s, {y:.2f} %)" for m, x, y in zip(best["series"], best["x"], best["y"], strict=True)
     )
     at = shots_text(int(points["shots"].max()))
-    trade = f"best trade-off at {at}, no other being both faster and more accurate: {said}"
-    unequal = [f"{note}; never a best trade-off" for note in series.other_seeds(seeds)]
+    trade = f"Best trade-offs at {at}, where no other is both faster and more accurate: {which}."
+    unequal = [f"{note} They are never a best trade-off." for note in series.other_seeds(seeds)]
     return Drawn(figure, points, alt, (trade, *notes, *unequal, *series.others(others), *series.gaps(gaps)))
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points at the most shots, methods without labels among them, that no other beats; fastest first.
+    """Return the points at the most shots that no other point beats, the fastest first.
 
-    Another beats a point that is at least as fast (``x``) and as accurate (``y``), and better in one of them.
+    Methods without labels are among them. A point beats another if it is at least as fast (``x``) and as
+    accurate (``y``), and better in one of the two.
     """
     rivals = points[points["shots"].isin([0, points["shots"].max()])]
     beaten = [
@@ -101,7 +101,10 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
 
 
 class Cost(NamedTuple):
-    """Seconds of an evaluation with the fits behind it, the machine, and whether none was a first fit."""
+    """The cost of an evaluation with the fits behind it.
+
+    ``machine``: the name of the device. ``warm``: whether none of the fits was the first of its process.
+    """
 
     seconds: float
     machine: str
@@ -109,7 +112,7 @@ class Cost(NamedTuple):
 
 
 def cost(path: str) -> Cost:
-    """What the evaluation at ``path`` cost. Raises BenchError where its record is gone."""
+    """Return what the evaluation at ``path`` cost. Raises BenchError if its record is gone."""
     file = Path(path)
     evaluation = store.read(file)
     if not isinstance(evaluation, EvaluationRecord):
@@ -121,7 +124,7 @@ def cost(path: str) -> Cost:
 
 
 def _seconds(datasets: Sequence[str], costs: Sequence[Cost]) -> tuple[float, bool]:
-    """Mean over datasets of the median over seeds; whether each has other seeds than first fits."""
+    """Return the mean over datasets of the median over seeds, and whether no dataset has only first fits."""
     frame = pd.DataFrame(costs, columns=list(Cost._fields)).assign(dataset=list(datasets))
     has_warm = frame.groupby("dataset")["warm"].transform("any")
     counted = frame[frame["warm"] | ~has_warm]

@@ -1,1 +1,5 @@
-"""The regression gate: have the methods got worse than a baseline?"""
+"""The room of the regression gate, which tells whether a method has got worse than a baseline.
+
+It may import the rest of ``report``, ``records`` and ``stats``. It reads records and baselines, and writes
+baselines. It never runs a method: ``bench check --rerun`` (in ``cli``) has the cells run first.
+"""

@@ -1,6 +1,6 @@
-"""Baselines: what `bench check` compares with.
+"""Read and write baselines: the old results that ``bench check`` compares with.
 
-A baseline is one JSON file: top-1 predictions of chosen cells with where they came from.
+A baseline is one JSON file. It holds the top-1 predictions of chosen cells, and where they came from.
 
 Legend: n test images of an evaluation.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import shlex
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +35,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Kept:
-    """One evaluation.
+    """One evaluation that a baseline keeps.
 
-    ``overrides``: settings that were changed, by method, those of the fits below it included. ``top1``:
-    predicted classes (n,). ``seconds``: fitting and evaluating, without the fits below. ``machine``: where.
-    ``labels``: classes (n,), known for records only; a baseline does not hold them. ``precision``: of the
-    image tower.
+    ``overrides``: settings that were changed, by method, with those of the fits below. ``top1``: predicted
+    classes (n,). ``seconds``: time of fitting and evaluating, without the fits below. ``machine``: where it
+    ran. ``labels``: true classes (n,); only records have them, a baseline does not. ``precision``: precision
+    of the image tower.
     """
 
     cell: Mapping[str, Any]
@@ -56,12 +57,15 @@ class Kept:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Coordinates in the order of ``coordinates.EVALUATION``."""
+        """Return the coordinates in the order of ``coordinates.EVALUATION``."""
         return (*(self.cell[name] for name in CELL), self.target, self.variant)
 
     @property
     def kind(self) -> tuple[str, str, str, str]:
-        """The kind of machine and the precision: two runs of one kind should predict the same."""
+        """Return the kind of machine and the precision.
+
+        Two runs of one kind should predict the same classes.
+        """
         device = str(self.machine.get("device", "?")).partition(":")[0]
         torch = str(self.machine.get("libraries", {}).get("torch", "?"))
         return device, str(self.machine.get("device_name", "?")), torch, self.precision
@@ -69,14 +73,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Kept evaluations, and seconds of the calibration workload in their run (None: not measured)."""
+    """Kept evaluations, and the seconds of the calibration workload in their run (None: not measured)."""
 
     kept: tuple[Kept, ...]
     calibration: float | None = None
 
 
 def save(path: Path, baseline: Baseline) -> None:
-    """Write a baseline: cells in order, each machine once."""
+    """Write a baseline, with its cells in order and each machine once."""
     machines: list[Mapping[str, Any]] = []
     cells = []
     for kept in sorted(baseline.kept, key=lambda k: tuple(map(str, k.identity))):
@@ -89,9 +93,10 @@ def save(path: Path, baseline: Baseline) -> None:
 
 
 def load(path: Path) -> Baseline:
-    """Read a baseline. Raises BenchError when there is none or the file is something else."""
+    """Read a baseline. Raises BenchError if there is none or if the file is something else."""
     if not path.is_file():
-        raise BenchError(f"{path}: no such baseline; write it with `bench check --baseline {path} --update`")
+        update = shlex.join(["bench", "check", "--baseline", str(path), "--update"])
+        raise BenchError(f"{path}: no such baseline; write it with `{update}`")
     try:
         whole = typed.json(path, _Whole)
         if 2 * sum(row.top1.n for row in whole.cells) > GIB:
@@ -116,7 +121,7 @@ class _Top1(Struct):
 
 
 class _Cell(Struct, forbid_unknown_fields=True):
-    """Coordinates as ``coordinates.CELL`` names them."""
+    """The coordinates of a cell as ``coordinates.CELL`` names them."""
 
     method: str
     dataset: str
@@ -129,7 +134,7 @@ class _Cell(Struct, forbid_unknown_fields=True):
 
 
 class _Row(Struct):
-    """A kept evaluation as it is written; old files do not say the precision."""
+    """A kept evaluation as it is written. Old files do not have the precision."""
 
     cell: _Cell
     target: str
@@ -144,7 +149,7 @@ class _Row(Struct):
 
 
 class _Machine(Struct):
-    """What ``Kept.kind`` reads of a machine; the rest is kept as it is."""
+    """The facts that ``Kept.kind`` reads of a machine. The others are kept as they are."""
 
     device: str = ""
     device_name: str = ""

@@ -1,4 +1,4 @@
-"""The cells of a baseline: taken from records, narrowed down, found again in a frame."""
+"""The cells of a baseline: take them from records, narrow them down, find them again in a frame."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from bench.report.coordinates import CELL, EVALUATION
 from bench.report.frame import precision, with_precision
 from bench.report.gate.baseline import Baseline, Kept
 
-# What a record's machine does not determine in its provenance.
+# The fields of a record's provenance that do not describe its machine.
 _PER_RECORD = ("written", "order", "folder", "source")
 
 
 def collect(frame: pd.DataFrame) -> list[Kept]:
-    """The successful evaluations of a frame with their predictions; BenchError where these are gone."""
+    """Return the successful evaluations of a frame with their predictions.
+
+    Raises BenchError if predictions are gone.
+    """
     return [_keep(row) for row in frame[frame["status"] == "ok"].to_dict("records")]
 
 
 def _keep(row: Mapping[Hashable, Any]) -> Kept:
-    """An evaluation under the coordinates of its row, which tell datasets of one name apart."""
+    """Return an evaluation under the coordinates of its row, which tell datasets of one name apart."""
     path = Path(row["path"])
     record = store.read(path)
     if not isinstance(record, EvaluationRecord):
@@ -55,20 +58,19 @@ def _keep(row: Mapping[Hashable, Any]) -> Kept:
 
 
 def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
-    """The cells of these methods, datasets, shots and seeds (keys as in a cell; empty: all).
+    """Return the baseline with only the cells of these methods, datasets, shots and seeds.
 
-    Cells without labels count for all shots and seeds. Raises BenchError where none is left.
+    The keys are those of a cell; an empty value means all. Cells without labels count for all shots and
+    seeds. Raises BenchError if no cell is left.
     """
     kept = tuple(k for k in baseline.kept if _wanted(k.cell, chosen))
     if not kept:
-        raise BenchError(
-            "the baseline holds no such cell; leave out --methods, --datasets, --shots or --seeds"
-        )
+        raise BenchError("the baseline has no such cell; leave out --methods, --datasets, --shots or --seeds")
     return replace(baseline, kept=kept)
 
 
 def in_precision(baseline: Baseline, wanted: str) -> Baseline:
-    """The cells under their names in another precision; each still says which one it was kept in."""
+    """Return the cells under their names in another precision. Each still says in which one it was kept."""
     keys.dtype(wanted)
 
     def renamed(k: Kept) -> Kept:
@@ -79,7 +81,7 @@ def in_precision(baseline: Baseline, wanted: str) -> Baseline:
 
 
 def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
-    """The rows of a frame that a baseline has a cell for."""
+    """Return the rows of a frame for which a baseline has a cell."""
     wanted = {kept.identity for kept in baseline.kept}
     return frame.loc[
         np.array([tuple(row) in wanted for row in frame[list(EVALUATION)].to_numpy().tolist()], dtype=bool)
@@ -89,10 +91,10 @@ def select(frame: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
 def chosen(
     frame: pd.DataFrame, old: Baseline | None, wanted: Mapping[str, Sequence[Any]], in_: str = keys.SINGLE
 ) -> list[Kept]:
-    """What a new baseline holds: the old one's cells, or all plain ones that are wanted in a precision.
+    """Return what a new baseline holds, from the records of a frame.
 
-    They come from a frame's records. Raises BenchError when there are none, when one of them failed or when
-    an old one is missing.
+    These are the cells of the old baseline or, without one, all wanted plain cells in a precision. Raises
+    BenchError if there are none, if one of them failed, or if a cell of the old baseline is missing.
     """
     if old is not None:
         rows = select(frame, old)

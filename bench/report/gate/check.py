@@ -1,9 +1,9 @@
-"""The regression gate: has a method got worse than its baseline?
+"""Check whether a method has got worse than its baseline.
 
-On the same kind of machine (processor or accelerator, torch version) and in the same precision a method
-predicts the same classes: agreement below a limit fails. Elsewhere rounding flips some images: there a method
-fails when the lower bound of the paired accuracy difference, over seeds and images, lies below -margin.
-Seconds count relative to a calibration workload of the same run.
+On the same kind of machine (processor or accelerator, torch version) and in the same precision, a method
+predicts the same classes, so that an agreement below a limit fails. On other machines rounding flips some
+images. There a method fails if the lower bound of the paired accuracy difference, over seeds and images, lies
+below -margin. Seconds are compared relative to a calibration workload of the same run.
 
 Legend: S seeds, n test images.
 """
@@ -30,7 +30,7 @@ from bench.stats import NonInferiority, non_inferiority
 
 AGREEMENT, MARGIN, SLOWER = 0.995, 0.01, 1.5
 RULES = ("auto", "agreement", "accuracy")
-_SHORTEST = 0.01  # seconds below which a cell's time says nothing
+_SHORTEST = 0.01  # seconds; shorter times of a cell are not compared
 
 
 def check(
@@ -42,21 +42,21 @@ def check(
     calibration: float | None = None,
     slower: float = SLOWER,
 ) -> Verdict:
-    """Compare the records of a frame with a baseline; margin and agreement are fractions.
+    """Compare the records of a frame with a baseline. ``margin`` and ``agreement`` are fractions.
 
-    ``rule``: 'agreement' or 'accuracy' everywhere, or by the kind of machine ('auto'). Raises BenchError when
-    cells have no record at all, or were measured on another test set.
+    ``rule``: 'agreement' or 'accuracy' for all cells, or 'auto' to choose by the kind of machine. Raises
+    BenchError if cells have no record at all, or were measured on another test set.
     """
     if rule not in RULES:
         raise BenchError(f"--rule {rule}: choose one of {', '.join(RULES)}")
     if not baseline.kept:
-        raise BenchError("the baseline holds no cell; write another with --update")
+        raise BenchError("the baseline has no cells; write another with --update")
     failed = _failures(frame)
     new = {k.identity: k for k in collect(select(frame, baseline))}
     missing = [k for k in baseline.kept if k.identity not in new and k.identity[: len(CELL)] not in failed]
     if missing:
         which = few(map(label, missing), 1)
-        raise BenchError(f"no record of {which}: run the cells first, or check with --rerun")
+        raise BenchError(f"there is no record of {which}: run the cells first, or check with --rerun")
     groups: dict[tuple[Any, ...], list[Kept]] = {}
     for kept in baseline.kept:
         groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in ROW), []).append(
@@ -71,7 +71,7 @@ def check(
 
 
 def label(kept: Kept) -> str:
-    """A kept evaluation in words."""
+    """Describe a kept evaluation in words."""
     c = kept.cell
     where = f"{c['dataset']} on {kept.target}" if kept.target != c["dataset"] else c["dataset"]
     draw = f", {shots_text(c['shots'])}, seed {c['seed']}" if c["shots"] else ""
@@ -82,7 +82,10 @@ def label(kept: Kept) -> str:
 
 
 def calibrate(rounds: int = 7) -> float:
-    """Seconds of a fixed workload here and now (median of ``rounds``): products, exponentials, sorting."""
+    """Return the seconds of a fixed workload here and now, as the median of ``rounds``.
+
+    The workload multiplies matrices, takes exponentials and sorts.
+    """
     x = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float32)
     spent = []
     for _ in range(rounds):
@@ -100,7 +103,7 @@ def _order(item: tuple[tuple[Any, ...], list[Kept]]) -> tuple[str, str, int, str
 
 
 def _failures(frame: pd.DataFrame) -> dict[tuple[Any, ...], str]:
-    """Error by cell, for every cell with a failed record."""
+    """Return the error of every cell with a failed record."""
     rows = frame[frame["status"] == "failed"]
     return dict(zip(map(tuple, rows[list(CELL)].to_numpy().tolist()), rows["error"], strict=True))
 
@@ -128,7 +131,7 @@ def _judge(
         now = new[kept.identity]
         if now.target_digest != kept.target_digest or now.labels is None or len(now.labels) != len(kept.top1):
             raise BenchError(
-                f"{kept.target} is not the test set of the baseline any more: write a new one with --update"
+                f"{kept.target} has changed since the baseline was made: write a new one with --update"
             )
         shares.append(float((now.top1 == kept.top1).mean()))
         cell = (now.top1 == now.labels, kept.top1 == now.labels)
@@ -139,30 +142,30 @@ def _judge(
     test = non_inferiority(pairs, margin)
     strict = rule == "agreement" or (rule == "auto" and all(new[k.identity].kind == k.kind for k in old))
     share = min(shares)
-    # Equal predictions cannot have got worse, however few images there are to say so of others.
+    # Equal predictions cannot have got worse, even if there are too few images for a test.
     passed = share >= limit if strict else test.passed or share == 1.0
     return Group(name, len(old), passed, strict, share, test, _reason(passed, strict, share, limit, test))
 
 
 def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInferiority) -> str:
     change, lower = 100 * test.interval.estimate, 100 * test.lower
-    moved = f"accuracy {change:+.2f} points, at worst {lower:+.2f}"
+    moved = f"accuracy changed by {change:+.2f} points, at worst by {lower:+.2f}"
     if strict and not passed:
-        held = "; the accuracy has held: if the change is meant, --update" if test.passed else ""
+        held = "; the accuracy has held, so use --update if the change is intended" if test.passed else ""
         return (
-            "predicts otherwise on the same kind of machine: "
-            f"agreement {100 * share:.2f} % < {100 * limit:g} %; {moved}{held}"
+            "predicts other classes on the same kind of machine: "
+            f"agreement {100 * share:.2f} % is below {100 * limit:g} %; {moved}{held}"
         )
     if not passed:
         few = (
             ""
             if test.enough
-            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points, take more"
+            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points, so take more"
         )
-        return f"{moved}, below the margin of -{100 * test.margin:g}{few}"
+        return f"{moved}, which is below the margin of -{100 * test.margin:g}{few}"
     return (
         f"agreement {100 * share:.2f} %; {moved}; "
-        f"would have seen a drop of {100 * test.smallest_drop:.2f} points"
+        f"a drop of {100 * test.smallest_drop:.2f} points would have been seen"
     )
 
 
@@ -181,14 +184,16 @@ def _warnings(
 ) -> list[str]:
     warnings = []
     if speed is not None and speed > slower:
-        warnings.append(f"slower: {speed:.2f} times the baseline's seconds, calibrated (limit {slower:g})")
+        warnings.append(
+            f"slower: the cells took {speed:.2f} times the baseline's calibrated seconds (limit {slower:g})"
+        )
     versions = {
         (k.cell["method"], k.version, new[k.identity].version)
         for k in baseline.kept
         if k.identity in new and new[k.identity].version != k.version
     }
     warnings += [
-        f"{name}: version {now}, the baseline has version {then}"
+        f"{name} has version {now}, but the baseline has version {then}"
         for name, then, now in sorted(versions, key=str)
     ]
     return warnings

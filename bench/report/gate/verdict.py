@@ -1,4 +1,4 @@
-"""What the gate says: of each method at a number of shots, and of the whole check."""
+"""The verdicts of the gate: on each method at a number of shots, and on the whole check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Group:
     """The verdict on one method at one number of shots, over all its test sets and seeds.
 
     ``agreement``: the lowest share of equal predictions of any evaluation. ``test``: the paired comparison,
-    None where cells failed. ``by_agreement``: which rule decided.
+    None if cells failed. ``by_agreement``: whether the rule of agreement decided.
     """
 
     name: str
@@ -28,11 +28,11 @@ class Group:
 
     @property
     def finding(self) -> Finding:
-        """What the group has done.
+        """Return what happened to the group.
 
-        ``changed``: the predictions are others on the same kind of machine, and the accuracy has held.
-        ``worse``: cells failed, or the accuracy has not held: the whole interval of its change is below 0.
-        ``undecided``: the images are too few to say any of these.
+        ``changed``: the predictions differ on the same kind of machine, but the accuracy has held. ``worse``:
+        cells failed, or the whole interval of the accuracy's change is below 0. ``undecided``: there are too
+        few images to tell. ``held``: none of these.
         """
         if self.passed:
             return "held"
@@ -45,7 +45,7 @@ class Group:
 class Verdict:
     """The verdict on a whole check.
 
-    ``speed``: median ratio of calibrated seconds to the baseline's, None where not measured.
+    ``speed``: the median ratio of calibrated seconds to the baseline's, None if not measured.
     """
 
     groups: tuple[Group, ...]
@@ -55,11 +55,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Return whether every group passed."""
         return all(group.passed for group in self.groups)
 
     @property
     def finding(self) -> Finding:
-        """What counts most of what the groups have done."""
+        """Return the most serious of the findings of the groups."""
         found = {group.finding for group in self.groups}
         order: tuple[Finding, ...] = ("worse", "undecided", "changed")
         return next((one for one in order if one in found), "held")

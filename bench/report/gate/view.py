@@ -1,4 +1,4 @@
-"""A verdict as text, and as a GitHub job summary with annotations."""
+"""Write a verdict as text, as JSON, and as a GitHub job summary with annotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.report.gate.verdict import Finding, Group, Verdict
 from bench.report.render_markdown import escape
 
 FORMATS = ("text", "github", "json")
-_WORDS: dict[Finding, tuple[str, str]] = {  # of several groups, and of one
+_WORDS: dict[Finding, tuple[str, str]] = {  # verbs for several groups and for one
     "worse": ("got worse", "got worse"),
     "undecided": ("are undecided", "is undecided"),
     "changed": ("changed", "changed"),
@@ -18,7 +18,7 @@ _WORDS: dict[Finding, tuple[str, str]] = {  # of several groups, and of one
 
 
 def text(verdict: Verdict) -> str:
-    """One line per method and shots, then warnings and the outcome."""
+    """Write one line per method and shots, then warnings and the outcome."""
     width = max(len(group.name) for group in verdict.groups)
     marks: dict[str, str] = {"held": "ok", "worse": "FAIL"}
     lines = [f"{marks.get(g.finding, g.finding):<9}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
@@ -27,7 +27,7 @@ def text(verdict: Verdict) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """The outcome in one line, with what the check could have seen."""
+    """Write the outcome in one line, with the smallest drop that the check could have seen."""
     cells, found = sum(g.cells for g in verdict.groups), Counter(g.finding for g in verdict.groups)
     bad = [
         f"{found[one]} of {len(verdict.groups)} groups {words}"
@@ -36,19 +36,17 @@ def headline(verdict: Verdict) -> str:
     ]
     head = ", ".join(bad) or f"no method got worse: {cells} cells"
     seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
-    could = (
-        f"; the smallest drop that would have been seen everywhere is {100 * max(seen):.2f} points"
-        if seen
-        else ""
-    )
+    could = f"; every group would have shown a drop of {100 * max(seen):.2f} points" if seen else ""
     speed = (
-        f"; {verdict.speed:.2f} times the baseline's seconds, calibrated" if verdict.speed is not None else ""
+        f"; the cells took {verdict.speed:.2f} times the baseline's calibrated seconds"
+        if verdict.speed is not None
+        else ""
     )
     return f"{head}{could}{speed}"
 
 
 def summary(verdict: Verdict) -> str:
-    """Markdown for $GITHUB_STEP_SUMMARY."""
+    """Write Markdown for $GITHUB_STEP_SUMMARY."""
     rows = ["## bench check", "", f"**{_cell(headline(verdict))}**", ""]
     rows += [
         "| | method | cells | agreement | change | at worst | would see |",
@@ -61,7 +59,10 @@ def summary(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON: accuracies in points, agreement in percent, speed a ratio; null: not measured."""
+    """Write the verdict as JSON.
+
+    Accuracies are in points, agreement is in percent, speed is a ratio; null means not measured.
+    """
     groups = []
     for g in verdict.groups:
         t = g.test
@@ -99,7 +100,10 @@ def as_json(verdict: Verdict) -> str:
 
 
 def commands(verdict: Verdict, strict_speed: bool = False) -> str:
-    """Workflow commands: an error per failed group, a warning per warning (an error if speed is strict)."""
+    """Write GitHub workflow commands: an error per failed group and a warning per warning.
+
+    If ``strict_speed``, a warning about speed is an error.
+    """
     lines = [
         _command("error", f"{g.name} {_WORDS[g.finding][1]}", g.reason)
         for g in verdict.groups
@@ -124,7 +128,7 @@ def _row(g: Group) -> str:
 
 
 def _cell(line: str) -> str:
-    """Text in Markdown: names cannot break the table or bring markup along."""
+    """Escape text for Markdown, so that names cannot break the table or bring markup along."""
     return escape(shown(line.replace("\n", " ")))
 
 
@@ -133,7 +137,7 @@ def _command(level: str, title: str, message: str) -> str:
 
 
 def _escaped(value: str, prop: bool = False) -> str:
-    """The escapes that workflow commands know; properties have two more."""
+    """Escape a value for workflow commands. Properties need two escapes more."""
     for sign, code in (
         ("%", "%25"),
         ("\r", "%0D"),

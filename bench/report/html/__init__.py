@@ -1,1 +1,5 @@
-"""The report: all results in one HTML file that opens from disk and asks no network for anything."""
+"""The room that writes the report: all results in one HTML file that opens from disk.
+
+It may import the rest of ``report``, ``records`` and ``stats``. The page needs no network and no other file,
+and text from records never becomes markup in it.
+"""

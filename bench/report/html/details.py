@@ -1,4 +1,8 @@
-"""What stands behind a number: by seed, what was chosen, how it was reached, how long it took and where."""
+"""Collect what is behind each number of the report.
+
+By seed, these are the values that were chosen, how they were chosen, how long that took, and on which
+machine.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ from bench.report.table import Row, Score
 from bench.report.wording import shots_text
 from bench.stats import average_intervals
 
-_OWN = ("written", "order", "folder")  # of a record's provenance, what no other record shares
+_OWN = ("written", "order", "folder")  # fields of a record's provenance that other records do not share
 _DIGESTS = ("dataset", "draw", "weights", "prompts")
 _encoder = msgspec.json.Encoder(order="sorted")
-CURVE_POINTS = 600  # checks of one fit that the page keeps: the chosen configuration first, then the others
+CURVE_POINTS = 600  # most checks of one fit in the page; the chosen configuration comes first
 
 
 class Details:
-    """Collects the details of table entries; equal settings and machines are kept once."""
+    """The details of table entries. Equal settings and machines are kept once."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.rows = {str(row["path"]): row for row in frame.to_dict("records")}
@@ -35,7 +39,7 @@ class Details:
         self._entries: dict[int, Score] = {}
 
     def add(self, row: Row, column: str, entry: Score) -> int | None:
-        """The number of an entry's details; None where there is nothing behind it, as behind an average."""
+        """Return the number of an entry's details, or None if it has none, such as an average."""
         if not entry.paths and not (entry.value is None and entry.note):
             return None
         shots = shots_text(row.shots) if row.shots else ""
@@ -50,7 +54,7 @@ class Details:
         return len(self.cells) - 1
 
     def payload(self) -> dict[str, Any]:
-        """JSON for the page's script."""
+        """Return the details as JSON for the page's script."""
         intervals, lost = _intervals(self._entries)
         for number, interval in intervals.items():
             self.cells[number]["interval"] = interval
@@ -70,7 +74,7 @@ class Details:
         if not isinstance(record, EvaluationRecord):
             raise BenchError(f"{path}: the record has gone; load the results again")
         fit = store.fit_of(Path(path), record)
-        row = self.rows[path]  # which tells datasets of one name apart
+        row = self.rows[path]  # its dataset's name is distinct, the record's may not be
         cell = msgspec.to_builtins(record.cell) | {name: row[name] for name in CELL}
         del cell["seed"]
         facts = {k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _OWN}
@@ -109,7 +113,10 @@ def _of_fit(fit: FitRecord | None) -> dict[str, Any]:
 
 
 def curve(fit: FitRecord) -> list[dict[str, Any]]:
-    """Validation accuracy (%) by step of each configuration, the chosen first, within ``CURVE_POINTS``."""
+    """Return validation accuracy (%) by step for each configuration, the chosen one first.
+
+    At most ``CURVE_POINTS`` checks are kept, but always all of the chosen configuration.
+    """
     ordered = sorted(fit.curve, key=lambda p: any(fit.values.get(k) != v for k, v in p.point.items()))
     lines: list[dict[str, Any]] = []
     left = CURVE_POINTS
@@ -125,7 +132,7 @@ def curve(fit: FitRecord) -> list[dict[str, Any]]:
 
 
 def _intervals(entries: Mapping[int, Score]) -> tuple[dict[int, list[float]], dict[int, str]]:
-    """Low and high end in percent of each entry whose predictions are there, and why others have none."""
+    """Return the interval's ends in percent for each entry, and the reason for each entry that has none."""
     known, lost = {}, {}
     for number, entry in entries.items():
         try:

@@ -1,4 +1,7 @@
-"""Tables as HTML: every number a button that opens its details, every heading one that sorts."""
+"""Write tables as HTML.
+
+Every number is a button that opens its details, and every heading a button that sorts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bench.report.wording import shots_text
 
 
 def grid(table: Table, details: Details, name: str, caption: str) -> str:
-    """A table that scrolls in a box of its own; ``name`` is its id."""
+    """Write a table that scrolls in a box of its own. ``name`` is its id."""
     heads = "".join(_head(h, "text" if i != 1 else "number") for i, h in enumerate(table.heads))
     heads += "".join(_head(c, "number") for c in table.columns)
     rows = "".join(
@@ -28,7 +31,7 @@ def grid(table: Table, details: Details, name: str, caption: str) -> str:
 
 
 def shot_boxes(tables: Sequence[Table]) -> str:
-    """A check box for each number of shots."""
+    """Write a check box for each number of shots."""
     numbers = sorted({row.shots for table in tables for row in table.rows})
     boxes = "".join(
         f'<label><input type="checkbox" name="shots" value="{n}" checked><span>{shots_text(n)}</span></label>'
@@ -38,7 +41,7 @@ def shot_boxes(tables: Sequence[Table]) -> str:
 
 
 def breakable(name: str) -> str:
-    """An escaped name that may break after its hyphens."""
+    """Return an escaped name that may break after its hyphens and underscores."""
     return escape(name).replace("-", "-<wbr>").replace("_", "_<wbr>")
 
 

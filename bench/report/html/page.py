@@ -1,4 +1,4 @@
-"""The page put together: sections in order, style, script and data inside."""
+"""Put the page together: sections in order, with style, script and data inside."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ def report(
     prompts: Mapping[str, Sequence[str]] | None = None,
     targets: Sequence[str] = (),
     first: Sequence[str] = (),
+    plugins: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
     say: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> str:
-    """The report on a DataFrame from ``load_results`` as HTML text; equal records give equal text.
+    """Write the report on a DataFrame from ``load_results`` as HTML. Equal records give equal text.
 
-    ``prompts``: the prompt sets that methods use by themselves, by method, to keep the commands short.
-    ``targets``: shifted test sets in the order wanted. ``first``: methods that are coloured before others
-    where a figure cannot tell all apart. ``say`` is told what is at work, the number of steps that are done
-    and of all. Raises BenchError when no table can be made.
+    ``prompts``: the prompt sets that methods use by default, by method, to keep the commands short.
+    ``targets``: shifted test sets in the wanted order. ``first``: methods that get a colour before others if
+    a figure cannot tell all of them apart. ``plugins``: the files that methods come from, by method, and
+    ``places``: the folders or TOML files of people's own datasets, by name; commands name both. ``say`` is
+    called with the current work, the number of finished steps and of all steps. Raises BenchError if no table
+    can be made.
     """
     say("tables", 0, 5)
     details = Details(frame)
@@ -49,7 +53,7 @@ def report(
     say("statistics", 2, 5)
     statistics = standing.section(tables)
     say("how to get it again", 3, 5)
-    again = reproduce.section(frame, prompts or {})
+    again = reproduce.section(frame, prompts or {}, plugins or {}, places or {})
     say("what stands behind each number", 4, 5)
     parts = {
         "title": escape(title),
@@ -70,9 +74,9 @@ def report(
 
 
 def data(value: object) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or starts a comment.
+    """Return JSON that can stand in a script element: nothing in it ends the element or starts a comment.
 
-    What is not printable in its texts is written as an escape that the reader sees.
+    Characters that are not printable become escapes that the reader sees.
     """
     text = _dumped(value)
     if not text.isprintable() or "\\u00" in text:
@@ -87,7 +91,7 @@ def _dumped(value: object) -> str:
 
 
 def _harmless(value: object) -> object:
-    """The same with harmless texts, keys included."""
+    """Return the same value with only printable characters in its texts, also in keys."""
     if isinstance(value, str):
         return shown(value, keep="\n")
     if isinstance(value, Mapping):
@@ -111,7 +115,7 @@ def _first_tables(frame: pd.DataFrame) -> tuple[list[Table], list[str]]:
 
 
 def _shift_tables(frame: pd.DataFrame, targets: tuple[str, ...]) -> list[Table]:
-    """One table per source, of the rows that were evaluated on a shifted test set at all."""
+    """Return one table per source, with the rows that were evaluated on at least one shifted test set."""
     shifted = frame["target"] != frame["dataset"]
     rows = frame[shifted.groupby([frame[name] for name in (*ROW, "dataset")]).transform("any")]
     sources = sorted(frame[shifted]["dataset"].unique())
@@ -119,7 +123,7 @@ def _shift_tables(frame: pd.DataFrame, targets: tuple[str, ...]) -> list[Table]:
 
 
 def _one(t: Table, several: int) -> str:
-    """The caption of a first table: its backbone where there are several tables."""
+    """Return the caption of a first table, with its backbone if there are several tables."""
     backbone = t.rows[0].block[0] if t.rows else ""
     return f"{t.title}, {backbone}" if several > 1 else t.title
 
@@ -143,8 +147,8 @@ def _summary(frame: pd.DataFrame) -> str:
     words = [f"{n} {name if n != 1 else name.removesuffix('s')}" for n, name in counts]
     last = max((str(w) for w in frame["written"]), default="")[:10]
     bad = int((frame["status"] == "failed").sum())
-    more = f" {bad} cells failed and print ERR." if bad else ""
-    return escape(f"{', '.join(words)}; last record of {last}." + more)
+    more = f" {bad} cells failed; the tables show them as ERR." if bad else ""
+    return escape(f"{', '.join(words)}. The last record was written on {last}." + more)
 
 
 def _absent(missing: list[str]) -> str:
@@ -152,6 +156,6 @@ def _absent(missing: list[str]) -> str:
         return ""
     items = "".join(f"<li>{escape(reason)}</li>" for reason in missing)
     return (
-        '<details class="absent"><summary>Figures that these records do not hold</summary>'
+        '<details class="absent"><summary>Figures that these records do not allow</summary>'
         f"<ul>{items}</ul></details>"
     )

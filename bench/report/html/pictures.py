@@ -1,4 +1,4 @@
-"""Figures as inline SVG, with their ids made their own and nothing in them that reaches outside."""
+"""Put figures into the page as inline SVG, with ids of their own and without links to the outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.report.select import Choice
 from bench.stats import MAX_METHODS
 
 _PER_BACKBONE = ("shots", "cd", "time", "prompts")
-_ZOOM = 1.2 / 0.75  # CSS pixels for a point: a fifth larger than in print
+_ZOOM = 1.2 / 0.75  # CSS pixels per point; the figure is a fifth larger than in print
 _HEADINGS = {
     "shots": "Accuracy against shots",
     "cd": "Average ranks over datasets",
@@ -25,21 +25,21 @@ _HEADINGS = {
 }
 
 _CAPTIONS = {
-    "shots": "Mean over seeds with 95 % intervals, which cover other draws and other test images. "
-    "Dashed grey: no labels.",
+    "shots": "Lines are means over seeds with 95 % intervals, which cover other draws of the support set and "
+    "other test images. Dashed grey lines are methods that use no labels.",
     "cd": "Rank 1 is best. "
     "A bar joins methods whose average ranks differ by less than the critical difference.",
-    "time": "Seconds of one cell: preparing, training every configuration, searching, evaluating. "
-    "Bars: 95 % intervals. Rings: no other method is both faster and more accurate.",
-    "prompts": "The same method and draws with other prompts. Bars: 95 % intervals.",
-    "beta": "The same fits evaluated with another weight of the frozen head. "
-    "Bands: 95 % intervals of the paired change.",
+    "time": "The seconds of one cell cover preparing, training every configuration, searching, evaluating. "
+    "Bars are 95 % intervals. A ring marks a method that no other beats in both speed and accuracy.",
+    "prompts": "The figure shows the same method and draws with different prompts. Bars are 95 % intervals.",
+    "beta": "The same fits are evaluated with different weights of the frozen head. "
+    "Bands are 95 % intervals of the paired change.",
 }
 
 
 def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """HTML of every figure that the records hold, and the reasons why others are not there."""
-    general = frame.attrs.get("notes", ())  # they stand below the tables
+    """Return the HTML of every figure that the records allow, and the reasons why others are missing."""
+    general = frame.attrs.get("notes", ())  # these notes stand below the tables already
     shown: list[str] = []
     missing: list[str] = []
     backbones: list[str | None] = sorted(frame["backbone"].unique())
@@ -75,18 +75,21 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
 def _ranked(
     frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The methods of the diagram of ranks where all of them would be too many, and the note on the others."""
+    """Choose the methods for the diagram of ranks if there are too many, and return a note on the others."""
     own, _ = select.own_tests(frame, Choice(backbone=backbone, first=first))
     chosen, others = series.coloured(own, Choice(first=first))
     if not others:
         return (), []
     flat = sorted(set(own["method"]) - {*chosen, *others})
-    note = "ranks among these methods only: those that the other figures colour, and those without labels"
+    note = "Only methods with a colour in the other figures, and methods without labels, are ranked here."
     return (*flat, *chosen)[:MAX_METHODS], [note]
 
 
 def inline(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: ids begin with ``name``, the style keeps to it, no metadata."""
+    """Turn an SVG file into an element of a page.
+
+    Its ids begin with ``name``, its style applies to it alone, and its metadata are dropped.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
     svg = re.sub(r'\b(id=")', rf"\g<1>{name}-", svg)

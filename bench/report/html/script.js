@@ -98,7 +98,7 @@ function curve(seed) {
   if (at) svg.append(el("circle", { cx: x(at[0]), cy: y(at[1]), r: 3.5 }));
   const others = seed.curve.length - 1;
   const named = seed.curve[0].name ? ` (${seed.curve[0].name})` : "";
-  const note = `Blue: the chosen configuration${named}, dot: the kept step${others ? `; grey: ${others} other${others > 1 ? "s" : ""}` : ""}.`;
+  const note = `The blue line is the chosen configuration${named}; its dot is the kept step.${others ? ` Grey lines are the other ${others}.` : ""}`;
   return [el("h3", {}, "Validation accuracy, %"), svg, el("p", {}, note)];
 }
 
@@ -141,7 +141,7 @@ function content(cell) {
   if (!cell.seeds) return parts;
   parts.push(el("p", { class: "big" }, `${cell.text} %`));
   if (cell.interval) parts.push(el("p", {}, `95 % interval ${fixed(cell.interval[0], 2)} to ${fixed(cell.interval[1], 2)}`));
-  if (cell.no_interval) parts.push(el("p", {}, `no 95 % interval: ${cell.no_interval}`));
+  if (cell.no_interval) parts.push(el("p", {}, `There is no 95 % interval: ${cell.no_interval}`));
   const heads = ["seed", "accuracy", "top 5", "validation", "images"].map((name) => el("th", { scope: "col" }, name));
   const rows = cell.seeds.map((s) =>
     el("tr", {}, el("td", {}, s.seed === 0 ? "none" : String(s.seed)), [fixed(s.accuracy, 2), fixed(s.top5, 2), fixed(s.validation, 2), s.images].map((v) => el("td", {}, String(v)))),

@@ -1,4 +1,4 @@
-"""The statistics section: averages with intervals, and what tells each method from the best."""
+"""Write the statistics section: averages with intervals, and each method's difference from the best."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from bench.report.wording import listed, p_text, seeds_list, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
-    "Intervals are 95 % and cover other draws of the support sets and other test images; "
-    "the datasets are fixed. Differences are paired: same draws, same images. "
-    "p is two-sided and Holm-corrected within a block; "
-    "the signed-rank p takes the datasets as the sample instead, and cannot be small with few of them. "
-    "The best was picked from the same data, so \u201cnot told apart\u201d does not mean equal."
+    "The 95 % intervals cover other draws of the support sets and other test images of these datasets, "
+    "but no other datasets. Differences are paired: they compare the same draws and the same images. "
+    "p is two-sided, with Holm\u2019s correction within a block. "
+    "The signed-rank p treats the datasets as the sample, so it cannot be small with few of them. "
+    "The best method was picked from the same data, so a method that cannot be told from it need not be "
+    "as good."
 )
 
 
 def section(tables: list[Table]) -> str:
-    """One table per backbone and number of shots that has two complete rows with the same seeds.
+    """Write one table per backbone and number of shots that has two complete rows with the same seeds.
 
-    It compares those with the seeds that most of the complete rows have, and names the others.
+    It compares the rows with the seeds that most complete rows have, and names the others.
     """
     blocks: list[str] = []
     for table in tables:
@@ -38,7 +39,7 @@ def section(tables: list[Table]) -> str:
             if len(alike) > 1:
                 left_out = [f"{rows[i].label} ({seeds_list(rows[i].seeds)})" for i in others]
                 blocks.append(_block(table, [rows[i] for i in alike], left_out, len(tables) > 1))
-    body = "".join(blocks) or "<p>No two methods are complete on all datasets with the same seeds.</p>"
+    body = "".join(blocks) or "<p>No two methods have results on all datasets with the same seeds.</p>"
     return f"<p>{escape(_TEXT)}</p>{body}"
 
 
@@ -64,7 +65,11 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
     )
     names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rest = f"<p>{escape(f'Left out, because of other seeds: {listed(left_out)}.')}</p>" if left_out else ""
+    rest = (
+        f"<p>{escape(f'Left out, because they have other seeds: {listed(left_out)}.')}</p>"
+        if left_out
+        else ""
+    )
     return (
         f'<div class="standing"><h3>{escape(head)}</h3>'
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'

@@ -1,4 +1,4 @@
-"""Text of records in the page: never markup, and nothing in it that is not printable."""
+"""Escape text of records for the page, so that it is never markup and always printable."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from bench.names import shown
 
 
 def escape(text: str) -> str:
-    """Text for an element or a quoted attribute; line breaks stay."""
+    """Escape text for an element or a quoted attribute. Line breaks stay."""
     return html.escape(shown(text, keep="\n"))

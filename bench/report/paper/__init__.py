@@ -1,1 +1,4 @@
-"""Published numbers (results/paper), and ours beside them with a verdict."""
+"""The room that compares our results with published numbers (results/paper).
+
+It may import the rest of ``report``. It reads published numbers from CSV files and never changes them.
+"""

@@ -1,6 +1,6 @@
-"""Ours beside the published numbers for swept settings and prompt sets.
+"""Put our results beside the published numbers for swept settings and prompt sets.
 
-Ours is made of the same two rows as a published change: the same fits, or the same draws.
+Each of our changes is made of the same two rows as the published one: the same fits, or the same draws.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ HEADS = ("method", "shots", "setting", "dataset", "backbone")
 
 
 def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside each anchor, one row per result of ours that it fits, then variants that no anchor fits."""
+    """Return our results beside each anchor, then variants of ours that no anchor fits.
+
+    An anchor has one row per result of ours that it fits.
+    """
     quoted = [a for a in anchors(source) if _wanted(a, choice)]
     if not quoted:
         raise BenchError(
-            f"--against {source}: it has no numbers for swept settings or prompt sets that fit the options"
+            f"--against {source}: it has no numbers for swept settings or prompt sets that match the options"
         )
     chosen, notes = for_tables(frame, choice)
     namer = Namer(chosen)
@@ -37,11 +40,11 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
         own = list(_compared(anchor, chosen, namer))
         rows += own
         if anchor.remark and any(row.entries["difference"].value is not None for row in own):
-            remarks.append(f"{anchor.method} {anchor.dataset} with {anchor.setting}: {anchor.remark}")
-    rows += _alone(chosen, quoted, namer)
+            remarks.append(f"{anchor.method} on {anchor.dataset} with {anchor.setting}: {anchor.remark}")
+    rows += _unpublished(chosen, quoted, namer)
     title = f"Against published numbers ({source_name(source)}), swept settings and prompt sets"
     notes = [
-        "accuracies in %, changes and differences in points; " + verdicts.tally(rows),
+        f"Accuracies are in %, changes and differences in points. {verdicts.tally(rows)}",
         *notes,
         *frame.attrs.get("notes", ()),
     ]
@@ -49,7 +52,10 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
 
 
 def _wanted(anchor: Anchor, choice: Choice) -> bool:
-    """Whether an anchor fits the options; prompt sets that are asked for are all that it may need."""
+    """Return whether an anchor matches the options.
+
+    If prompt sets are asked for, the anchor may need no others.
+    """
     lists = (
         (choice.methods, anchor.method),
         (choice.datasets, anchor.dataset),
@@ -77,7 +83,10 @@ def _same_cell(anchor: Anchor, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at(frame: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
-    """Rows with this prompt set, or this setting value and no other change; failed fits have no values."""
+    """Return the rows with this prompt set, or with this value of a setting and no other change.
+
+    Failed fits have no values, so their rows are kept.
+    """
     if key == PROMPTS:
         frame = called(frame, (value,))
         return frame[(frame["prompts"].map(canonical) == canonical(value)) & (frame["variant"] == "")]
@@ -94,7 +103,7 @@ def _equal(ours: Any, theirs: str) -> bool:
 
 
 def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row]:
-    """A row for each result of ours that the anchor fits, or one that says why there is none."""
+    """Yield a row for each result of ours that the anchor fits, or one row that says why there is none."""
     same, own = (
         [c for c in ("dataset", "protocol", "preset", PROMPTS) if c != anchor.key],
         _same_cell(anchor, frame),
@@ -125,12 +134,15 @@ def _compared(anchor: Anchor, frame: pd.DataFrame, namer: Namer) -> Iterator[Row
 
 
 def _tolerance(anchor: Anchor) -> float:
-    """As for cells of tables I and III; for a change a wide one, as both of its numbers share their draws."""
+    """Return the tolerance of cells in tables I and III.
+
+    For a change it is wide, because both of its numbers share their draws.
+    """
     return verdicts.tolerance(anchor.shots, anchor.dataset, anchor.dataset not in sizes())
 
 
 def _value(anchor: Anchor, group: pd.DataFrame) -> tuple[Score, str]:
-    """Our accuracy at the anchor's place, or its change from the start; where there is none, why."""
+    """Return our accuracy at the anchor's place, or its change from the start; if there is none, say why."""
     means = []
     wanted = [anchor.at, *([anchor.start] if anchor.start is not None else [])]
     parts = [_at(group, anchor.key, value) for value in wanted]
@@ -157,8 +169,8 @@ def _row(anchor: Anchor, label: str, name: str, ours: Score, gap: Score, allowed
     )
 
 
-def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]:
-    """What we varied without a published number: one row per method, backbone and setting."""
+def _unpublished(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]:
+    """Return what we varied without a published number, with one row per method, backbone and setting."""
     groups: dict[tuple[str, str, str, str], tuple[set[int], set[str]]] = {}
     for method, own in frame.groupby("method", sort=True):
         several = own.groupby(["backbone", "shots"])[PROMPTS].transform("nunique") > 1
@@ -190,7 +202,7 @@ def _alone(frame: pd.DataFrame, quoted: list[Anchor], namer: Namer) -> list[Row]
 
 
 def _why_not(r: Any, key: str, quoted: list[Anchor]) -> str:
-    """Why no anchor fits a record in which this setting was varied; empty if one is of its cell."""
+    """Say why no anchor fits a record in which this setting was varied; empty if an anchor is of its cell."""
     reason = "no published number"
     for a in quoted:
         if a.key != key or canonical(a.method) != canonical(r["method"]):

@@ -1,4 +1,4 @@
-"""Ours beside the published numbers of tables I and III."""
+"""Put our results beside the published numbers of tables I and III."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from bench.report.select import Choice, for_tables, in_order
 from bench.report.table import AVERAGE, FAILED, MISSING, Row, Score, Table
 from bench.report.wording import shots_text
 
-# Results of ours are gone through by method, then by shots.
+# Our results are listed by method, then by shots.
 _ORDER = ["method", "shots", *(c for c in ROW if c not in ("method", "shots"))]
 
 
 def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "paper") -> Table:
-    """Ours beside the published numbers of table '1' or '3', one row each, then what cannot be compared."""
+    """Return our results beside the published numbers of table '1' or '3', then what cannot be compared.
+
+    Each published number has one row per result of ours that it fits.
+    """
     numbers = published(source).dropna(subset=["value", "shots"])
     numbers = numbers[numbers["table"].isin([which, ""])]
     if not len(numbers):
@@ -37,10 +40,10 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
     rows = []
     for number in _dicts(numbers):
         rows += _compared(number, results, eleven, shifted=which == "3")
-    rows += _alone(results, numbers)
+    rows += _unpublished(results, numbers)
     title = f"Against published numbers ({source_name(source)}), table {which}"
     notes = [
-        f"accuracy in %, differences and tolerances in points; {tally(rows)}",
+        f"Accuracies are in %, differences and tolerances in points. {tally(rows)}",
         *notes,
         *frame.attrs.get("notes", ()),
     ]
@@ -51,7 +54,7 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
             remarks.setdefault(quoted.note, []).append(
                 f"{row.names[0]} {row.names[2]} at {shots_text(row.shots)}"
             )
-    notes += [f"on {', '.join(where)}: {remark}" for remark, where in remarks.items()]
+    notes += [f"On {', '.join(where)}: {remark}" for remark, where in remarks.items()]
     heads = ("method", "shots", "dataset", "backbone")
     return Table(title, COLUMNS, rows, notes, heads=heads, left=("verdict",))
 
@@ -90,7 +93,7 @@ def _coordinates(key: Mapping[str, Any]) -> tuple[str, int, str]:
 
 
 def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Score, str]:
-    """Our mean over seeds on a dataset or the average over the eleven, and what is missing for it."""
+    """Return our mean over seeds on a dataset, or the average over the eleven, and what is missing for it."""
     outcomes = outcomes_of(group)
     seeds = tuple(sorted({o.seed for o in outcomes}))
     by_name = {canonical(name): some for name, some in by_target(outcomes).items()}
@@ -109,7 +112,7 @@ def _mean(group: pd.DataFrame, dataset: str, eleven: list[str]) -> tuple[Score, 
 
 
 def _compared(number: Mapping[str, Any], results: _Results, eleven: list[str], shifted: bool) -> list[Row]:
-    """The rows of a published number: one per result of ours that it fits, or one that says there is none."""
+    """Return one row per result of ours that a published number fits, or one row that says there is none."""
     dataset, shots = str(number["dataset"]), int(number["shots"])
     allowed = tolerance(shots, dataset, shifted and dataset not in eleven)
     quoted = Score(number["value"], str(number["printed"]), note=str(number["note"]))
@@ -154,8 +157,8 @@ def _row(
     )
 
 
-def _alone(results: _Results, numbers: pd.DataFrame) -> list[Row]:
-    """Our results without a published number, put together by method and backbone."""
+def _unpublished(results: _Results, numbers: pd.DataFrame) -> list[Row]:
+    """Return our results that have no published number, grouped by method and backbone."""
     quoted: dict[tuple[str, int, str], set[str]] = {}
     for n in _dicts(numbers):
         quoted.setdefault(_coordinates(n), set()).add(canonical(n["dataset"]))

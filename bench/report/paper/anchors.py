@@ -1,7 +1,7 @@
-"""Published numbers at values of a setting (Fig. 5) or with a prompt set (Fig. 8).
+"""Read published numbers for a value of a setting (Fig. 5) or for a prompt set (Fig. 8).
 
-An anchor's note says where it stands: ``beta=0.9`` or ``prompts=cupl``, then, for a number that is a
-difference, ``; change in points against beta=0``.
+The note of such a number, an anchor, says where it stands: ``beta=0.9`` or ``prompts=cupl``. If the number is
+a difference, ``; change in points against beta=0`` follows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PROMPTS = "prompts"
 class Anchor:
     """A published number at ``key=value``.
 
-    ``start``: the value that it is a change from, None for an accuracy. ``value`` in points or percent,
-    ``printed`` as printed, ``remark`` what else the note says.
+    ``start``: the value from which it is a change, None for an accuracy. ``value``: the number in points or
+    percent; ``printed``: the same as printed. ``remark``: what else the note says.
     """
 
     method: str
@@ -37,12 +37,12 @@ class Anchor:
 
     @property
     def setting(self) -> str:
-        """``beta=0.9 against beta=0``."""
+        """Return the setting as ``beta=0.9 against beta=0``."""
         return f"{self.key}={self.at}" + ("" if self.start is None else f" against {self.key}={self.start}")
 
 
 def anchors(source: str = "paper") -> list[Anchor]:
-    """The anchors of a source, in the order of its files; tables of other shapes have none."""
+    """List the anchors of a source in the order of its files. Tables of other shapes have none."""
     quoted = []
     for number in published(source).to_dict("records"):
         words = [part.strip() for part in str(number["note"]).split(";")]

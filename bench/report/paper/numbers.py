@@ -1,4 +1,4 @@
-"""Published numbers, as the CSV files in results/paper hold them."""
+"""Read published numbers from the CSV files in results/paper."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SOURCES = {"paper": "safe-paper"}
 
 
 def published(source: str = "paper") -> pd.DataFrame:
-    """All published numbers of a source ('paper', or a name in the CSV files' column ``source``).
+    """Return all published numbers of a source ('paper', or a name in the CSV files' column ``source``).
 
-    ``value`` is a float, ``printed`` as printed. Raises BenchError for an unknown source.
+    ``value`` is a float, ``printed`` its text as printed. Raises BenchError for an unknown source.
     """
     folder = results_dir() / "paper"
     files = sorted(folder.glob("*.csv"))
@@ -37,7 +37,7 @@ def published(source: str = "paper") -> pd.DataFrame:
 
 
 def sizes(source: str = "paper") -> dict[str, dict[str, tuple[int | None, str]]]:
-    """Table II: dataset -> classes, train, val, test -> (number, or None where it prints N/A; remark)."""
+    """Return Table II: dataset -> classes, train, val, test -> (number, or None for "N/A"; remark)."""
     by_dataset: dict[str, dict[str, tuple[int | None, str]]] = {}
     for row in published(source).query("table == '2'").itertuples():
         value: Any = row.value
@@ -49,5 +49,5 @@ def sizes(source: str = "paper") -> dict[str, dict[str, tuple[int | None, str]]]
 
 
 def source_name(source: str) -> str:
-    """A source as the files name it."""
+    """Return the name that the files give to a source."""
     return SOURCES.get(canonical(source), source)
