@@ -14,7 +14,9 @@ from bench.cli import say, streams
 from bench.names import KEEP_STATES, PROTOCOLS, RECIPE
 
 if TYPE_CHECKING:
+    from bench.cli.codes import Code
     from bench.cli.run_way import How, Work
+    from bench.plan.cells import Plan
     from bench.plan.request import Request
     from bench.registry import Registry
     from bench.suite import Suite
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 SUITE = "pocket"
 AUTO = "auto"
 T = TypeVar("T")
+
+
+class Ended(typer.Exit):
+    """The end of a run: its exit code, and the plan that it followed, which ``bench.measure`` reads."""
+
+    def __init__(self, code: Code, plan: Plan) -> None:
+        super().__init__(code)
+        self.plan = plan
 
 
 def run(
@@ -193,10 +203,10 @@ def run(
     if dry_run:
         if why:
             plan_view.show_why(work.plan, work.todo, work.earlier, how.anew)
-        raise typer.Exit(Code.GOOD)
+        raise Ended(Code.GOOD, work.plan)
     if not work.todo:
-        raise typer.Exit(plan_view.show_idle(work.plan, work.complete))
-    raise typer.Exit(run_cells.do(work, how))
+        raise Ended(plan_view.show_idle(work.plan, work.complete), work.plan)
+    raise Ended(run_cells.do(work, how), work.plan)
 
 
 def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targets: bool) -> Work:
