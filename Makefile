@@ -1,4 +1,4 @@
-# make run | test | test-slow | lint | rooms: each sets up $(VENV) first when it has to. make clean: removes what these leave
+# make run | test | test-slow | lint | rooms | docs: each sets up $(VENV) first when it has to. make clean: removes what these leave
 # behind, but neither $(VENV) nor results.
 #
 #   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`; its table follows, but for --dry-run
@@ -20,13 +20,14 @@ STAMP := $(VENV)/.installed
 INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
 MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
-.PHONY: help run test test-slow lint rooms clean
+.PHONY: help run test test-slow lint rooms docs clean
 help:
 	@echo "make run [ARGS=...]   measure (ARGS: flags for bench run), then print the table of what is recorded"
 	@echo "make test             layout, ruff, mypy and the tests, without the slow ones"
 	@echo "make test-slow        the slow tests: simulations, corruption, whole flows"
 	@echo "make lint             layout (ruff format), ruff and mypy"
 	@echo "make rooms            who imports whom, from the ground up, and that nothing goes round in a circle"
+	@echo "make docs             the site of docs/, into build/docs"
 	@echo "make clean            remove caches and build outputs (not $(VENV), not results)"
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -66,6 +67,11 @@ lint: $(STAMP)
 
 rooms: $(STAMP)
 	@$(BIN)/python -m tests.imports
+
+# The variable keeps MkDocs from advertising its successor in every build.
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site is at build/docs/index.html"
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

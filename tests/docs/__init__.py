@@ -1,0 +1,1 @@
+"""Tests of the pages in docs/, and the scripts that write the generated ones."""
