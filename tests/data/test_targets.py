@@ -33,6 +33,7 @@ def test_classes_are_found_by_name(tmp_path: Path) -> None:
     other = catalog.find(str(folders(tmp_path / "other", "horse", "ox")), None)
     assert matched(source, source).classes is None
     assert matched(other, source).classes == (1, 2)
+    assert matched(other, source).digest != other.digest, "scored by position it had this one"
     assert matched(matched(other, source), source).classes == (1, 2)
     with pytest.raises(BenchError, match="source: other has no class cat"):
         matched(source, other)
