@@ -82,8 +82,9 @@ def _run(options: Mapping[str, Any]) -> tuple[int, Plan]:
 
 def _words(parameters: Iterable[Any], options: Mapping[str, Any]) -> list[str]:
     """Return the options as words of a command line. Raises BenchError for one that the command lacks."""
-    known = {p.opts[0].removeprefix("--").replace("-", "_"): p for p in parameters}
-    known = {name: parameter for name, parameter in known.items() if name not in _COMMAND_ONLY}
+    flags = {flag: p for p in parameters for flag in p.opts if flag.startswith("--")}
+    known = {flag[2:].replace("-", "_"): (flag, p) for flag, p in flags.items()}
+    known = {name: both for name, both in known.items() if name not in _COMMAND_ONLY}
     words: list[str] = []
     for name, value in options.items():
         if name in _COMMAND_ONLY:
@@ -92,7 +93,7 @@ def _words(parameters: Iterable[Any], options: Mapping[str, Any]) -> list[str]:
             raise BenchError(
                 f"measure does not know '{name}'{nearest(name, known)}; it takes {', '.join(known)}"
             )
-        flag, parameter = known[name].opts[0], known[name]
+        flag, parameter = known[name]
         if value is None:
             continue
         if parameter.is_flag:

@@ -1,6 +1,7 @@
-"""Write into a page what its commands print: ``python -m tests.docs.outputs docs/quickstart.md ...``
+"""Write into a page what its commands print.
 
-Lines ``...`` of a page stay where they are: the output before and after them keeps its number of lines.
+``python -m tests.docs.outputs docs/quickstart.md README.md`` does it for these pages. Lines ``...`` of a page
+stay where they are: the output before and after them keeps its number of lines.
 """
 
 from __future__ import annotations
