@@ -1,4 +1,4 @@
-"""``python -m bench``: the command ``bench``."""
+"""``python -m bench`` runs the command ``bench``."""
 
 from bench.cli import main
 

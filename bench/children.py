@@ -1,7 +1,8 @@
-"""Child processes that end with their parent, however it ends, and that leave nothing behind.
+"""Child processes that end when their parent ends, in whatever way, and that leave nothing behind.
 
-A child and its parent speak through a pair of sockets. There is no queue, lock or shared memory, whose name
-a killed process would leave to the system.
+A child and its parent talk through a pair of sockets. There is no queue, lock or shared memory, because a
+killed process would leave its name in the system. This module knows nothing of what the children do; it
+imports nothing of bench.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-_PARENTS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all; the parent decides what they mean
-_LOOK = 1.0  # seconds between looks whether a silent child lives
-_REAP = 5.0  # seconds for a child that has closed its end to end
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container (cgroup v2): microseconds, and of how many
+_PARENTS = (signal.SIGINT, signal.SIGHUP)  # a terminal sends them to all processes; only the parent acts
+_LOOK = 1.0  # seconds between two checks whether a silent child is alive
+_REAP = 5.0  # seconds until a child that has closed its connection must have ended
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's share (cgroup v2): "quota period" in microseconds
 
 
 def cores() -> int:
-    """How many processors this process may use: those it may run on, or what its container gives of them."""
+    """Return how many processors this process may use, by its affinity and by its container's share."""
     some = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no quota is there, or none is set ("max")
+    with suppress(OSError, ValueError):  # there is no such file, or no quota is set ("max")
         quota, period = map(int, _QUOTA.read_text().split())
         some = min(some, max(1, quota // max(1, period)))
     return some
 
 
 class Died(Exception):
-    """A child ended without an answer. ``code``: its exit code, or the negative number of a signal."""
+    """The error for a child that ended without an answer.
+
+    ``code``: its exit code, or the negative number of the signal that ended it.
+    """
 
     def __init__(self, code: int | None) -> None:
         super().__init__(code)
@@ -52,10 +56,10 @@ class Died(Exception):
 
 
 class Child:
-    """A process that runs ``target(connection, *arguments)``, and its parent's end of the connection.
+    """A process that runs ``target(connection, *arguments)``, with the parent's end of the connection.
 
-    ``target`` and the arguments are sent pickled: a child is a new interpreter, because the parent may hold
-    threads and a CUDA context, which do not survive a fork.
+    A child is a new interpreter, because threads and a CUDA context of the parent would not survive a fork.
+    ``target`` and the arguments are therefore sent pickled.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
@@ -63,31 +67,31 @@ class Child:
         here, there = context.Pipe()
         self.line: Connection[Any, Any] = here
         self.process = context.Process(target=_begin, args=(there, target, arguments))
-        resource_tracker.ensure_running()  # multiprocessing's own helper; its start lets all signals through
+        resource_tracker.ensure_running()  # now, because its start unblocks signals
         try:
             with _blocked():
                 self.process.start()
-        except BaseException:  # a signal that was held back
+        except BaseException:  # a signal that was blocked arrives here
             if self.process.pid:
                 self.end()
             raise
         there.close()
 
     def send(self, what: Any) -> None:
-        """Send something. That the child is dead is what the next ``recv`` says."""
+        """Send something to the child. If the child is dead, the next ``recv`` raises Died."""
         with suppress(OSError):
             self.line.send(what)
 
     def recv(self) -> Any:
-        """What the child says next. Raises Died when it has ended instead."""
+        """Return what the child sends next. Raises Died if it has ended."""
         with self._living():
             self._wait()
             return self.line.recv()
 
     def read_into(self, buffer: memoryview) -> None:
-        """Fill ``buffer`` (unsigned bytes) with what the child sends by ``send_bytes``. Raises Died as above.
+        """Fill ``buffer`` (unsigned bytes) with what the child sends by ``send_bytes``, or raise Died.
 
-        Large arrays go this way: a pickled one is copied several times at either end.
+        It is for large arrays, which pickling would copy several times at both ends.
         """
         with self._living():
             while buffer:
@@ -98,12 +102,15 @@ class Child:
                 buffer = buffer[count:]
 
     def end(self) -> None:
-        """End the child at once."""
+        """Kill the child and wait until it has ended."""
         self.process.kill()
         self.process.join()
 
     def _wait(self) -> None:
-        """Until there is something to read; a process of the child's own may hold the child's end open."""
+        """Wait until there is something to read. Raises EOFError if the child has ended.
+
+        The connection alone does not tell, because a process that the child started may hold it open.
+        """
         while not self.line.poll(_LOOK):
             if self.process.exitcode is not None and not self.line.poll():
                 raise EOFError
@@ -119,15 +126,15 @@ class Child:
 
 
 def send_bytes(line: Connection[Any, Any], buffer: memoryview) -> None:
-    """Send ``buffer`` (unsigned bytes) to the parent, which knows its length and reads it into its own."""
+    """Send ``buffer`` (unsigned bytes) to the parent, which knows its length (``Child.read_into``)."""
     while buffer:
         buffer = buffer[os.write(line.fileno(), buffer) :]
 
 
 def portable(error: Exception) -> Exception:
-    """An error as it can be sent to another process, with its traceback as a note."""
+    """Return an error that can be sent to another process, with its traceback as a note."""
     try:
-        sent: Exception = ForkingPickler.loads(ForkingPickler.dumps(error))  # as the connection does
+        sent: Exception = ForkingPickler.loads(ForkingPickler.dumps(error))  # as the connection would
     except Exception:  # an exception class may do anything when it is copied
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note("in a child process:\n" + "".join(traceback.format_exception(error)))
@@ -136,7 +143,7 @@ def portable(error: Exception) -> Exception:
 
 @contextmanager
 def _blocked() -> Iterator[None]:
-    """Hold back what is the parent's to handle: a child that begins inside does not hear it either."""
+    """Block the signals that only the parent handles; a child that starts inside blocks them too."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
     try:
         yield
@@ -149,15 +156,15 @@ def _begin(line: Connection[Any, Any], target: Callable[..., None], arguments: t
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS)
     _end_with_parent()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent needs no more
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed the connection
         target(line, *arguments)
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent ends, by the pipe that the system closes then.
+    """End this process when its parent ends: the system then closes a pipe between them.
 
-    A thread looks at the pipe. Where code of C holds the interpreter's lock the thread cannot run: there the
-    system's own signal for the pipe, SIGIO, ends the process.
+    A thread watches the pipe. It cannot run while C code holds the interpreter's lock; in that case the
+    system's signal for the pipe, SIGIO, ends the process.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

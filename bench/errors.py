@@ -1,42 +1,46 @@
-"""What a user can mend: errors the command line prints as one line, without a traceback."""
+"""Errors that a user can mend; the command line prints them as one line, without a traceback.
+
+This module also puts any error into one line, and recognises errors that mean too little memory. It belongs
+to the ground and imports nothing of bench.
+"""
 
 from __future__ import annotations
 
 import errno
 import re
 
-MOST = 2_000  # characters of what is told of an error
-# How Python, NumPy, PyTorch and the system's loader say that memory is short.
+MOST = 2_000  # characters of an error that are shown
+# Words by which Python, NumPy, PyTorch and the system's loader say that memory is short.
 _SHORT = re.compile(
     "not enough memory|bad[ _]alloc|out of memory|can't start new thread|failed to map segment"
     r"|(can't|cannot|unable to) allocate (memory|\d)|tr(y|ied|ying) to allocate \d|ALLOC(ATION)?_FAILED",
     re.IGNORECASE,
 )
-# How PyTorch says that it was the memory of a GPU; part of no longer word, and of no path.
+# Words by which PyTorch names a GPU's memory; inside a longer word or a path they do not count.
 _GPU = re.compile(r"(?<![\w./\\-])(CUDA|CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT|CURAND|HIP)(?=_| |$)")
-_SAID = 160  # characters of what they say: its beginning names the size
+_SAID = 160  # characters of such a message that are shown: its beginning names the size
 _LESS = "--jobs 1 --workers 0; else close other programs, or raise a limit on memory (`ulimit -v`)"
 _LESS_ON_GPU = "--jobs 1 --no-join; else end what else runs on that GPU, or take --device cpu"
 
 
 class BenchError(ValueError):
-    """A problem the user can mend; its message says what is wrong and what to do, in one or two lines."""
+    """A problem that a user can mend. Its message says in one or two lines what is wrong and what to do."""
 
 
 class MissingData(BenchError):
-    """A dataset, split file or prompt file is not where it is looked for; cells that need it are blocked."""
+    """A dataset, split file or prompt file that is not in its place. Cells that need it are blocked."""
 
 
 class MissingWeights(BenchError):
-    """The backbone's weights are not on this machine; the message names the command that gets them."""
+    """Weights of a backbone that are not on this machine. The message names the command that gets them."""
 
 
 class UnsuitableImage(BenchError):
-    """An image that is whole and cannot be used as it is: too large, or of values without a known white."""
+    """An image that is whole but cannot be used: too large, or its values have no known white."""
 
 
 class UnreadableImage(BenchError):
-    """An image of a dataset is absent, damaged or no image. ``path``: as the dataset lists it."""
+    """An image of a dataset that is absent, damaged or no image. ``path``: as the dataset lists it."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
@@ -44,9 +48,9 @@ class UnreadableImage(BenchError):
 
 
 def said(error: BaseException) -> str:
-    """An error in one line of bounded length: its type, unless a user can mend it, and what it says.
+    """Return an error as one line of bounded length: its message, after its type unless it is a BenchError.
 
-    The errors of plugins may have no text, an endless one, or one that fails.
+    It also works for errors of plugins, whose message may be empty, endless, or fail when it is asked for.
     """
     line = _text(error)
     if not (isinstance(error, BenchError) and line):
@@ -55,14 +59,17 @@ def said(error: BaseException) -> str:
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether an error means too little memory, the computer's or a GPU's."""
-    if isinstance(error, RuntimeError | ImportError):  # no BenchError is either
+    """Return whether an error means too little memory, of the computer or of a GPU."""
+    if isinstance(error, RuntimeError | ImportError):  # a BenchError is neither
         return type(error).__name__ == "OutOfMemoryError" or bool(_SHORT.search(_text(error)))
     return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def out_of_memory(error: BaseException) -> str:
-    """One line on an error that means too little memory, with what needs less; empty for any other."""
+    """Return one line about an error that means too little memory, with options that need less.
+
+    For any other error the line is empty.
+    """
     if not short_of_memory(error):
         return ""
     text = _text(error)
@@ -74,7 +81,7 @@ def out_of_memory(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return the message of an error as one line."""
     try:
         text = str(error)
     except Exception as other:

@@ -1,7 +1,8 @@
-"""Files that are either whole or absent, and digests that say what is in them.
+"""Reading and writing files: a file is either whole or absent, and digests say what is in it.
 
-While a file is written it is a temporary one beside its place, which its writer holds a lock on. The lock
-ends with the process, so a temporary file that nobody holds was left by a dead writer (``sweep``).
+A file is written under a temporary name beside its place and then renamed. Its writer holds a lock on the
+temporary file. The lock ends with the process, so a temporary file that nobody holds was left by a writer
+that died, and ``sweep`` deletes it. This module imports only errors.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from bench.errors import BenchError
 
 try:
     import fcntl
-except ImportError:  # Windows, where what dead writers left stays
+except ImportError:  # on Windows, temporary files of dead writers stay
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically: temporary file in the same folder, fsync, rename.
+    """Write ``data`` to ``path`` atomically: to a temporary file in the same folder, which is then renamed.
 
     Raises OSError that names ``path``, or the folder above it that cannot be made.
     """
@@ -40,7 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """``write_bytes`` of several files: all are written whole before the first takes its place."""
+    """Write several files as ``write_bytes`` does; all are written whole before the first gets its name."""
     made: dict[Path, str] = {}
     try:
         with ExitStack() as held:
@@ -49,7 +50,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
                 with _naming(path), ExitStack() as this:
                     file, made[path] = _begun(path)
                     _fill(this.enter_context(file), made[path], data)
-                    held.push(this.pop_all())  # locked until all are in place
+                    held.push(this.pop_all())  # stays locked until all are in place
             for path, temporary in made.items():
                 with _naming(path):
                     os.replace(temporary, path)
@@ -60,7 +61,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """An OSError names ``path`` instead of the temporary file, or of none where the disk is full."""
+    """Make an OSError of the block name ``path``; on a full disk it would name no file."""
     try:
         yield
     except OSError as error:
@@ -68,7 +69,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """``write_bytes`` where ``path`` is not there yet: of several processes at once, one writes it."""
+    """Write ``data`` to ``path`` if it is not there yet. If several processes try at once, one writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), _naming(path):
         _write(path, data, _link)
@@ -100,7 +101,7 @@ def _fill(file: IO[bytes], temporary: str, data: bytes) -> None:
 
 
 def _begun(path: Path) -> tuple[IO[bytes], str]:
-    """A temporary file beside ``path``, locked where the file system has locks, and its name."""
+    """Open a temporary file beside ``path``, lock it if the file system can, and return it and its name."""
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
         file = os.fdopen(handle, "wb")
@@ -108,29 +109,29 @@ def _begun(path: Path) -> tuple[IO[bytes], str]:
             lock(file)
         if os.fstat(handle).st_nlink:
             return file, temporary
-        file.close()  # another process swept it before it was locked
+        file.close()  # another process deleted it before it was locked
 
 
 def lock(file: IO[bytes], wait: bool = True) -> None:
     """Lock an open file until it is closed or the process ends.
 
-    Raises OSError where the file system has no locks or, without ``wait``, where another process holds it.
+    Raises OSError if the file system has no locks or, without ``wait``, if another process holds the lock.
     """
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def delete_unheld(file: Path, unwanted: Callable[[Path], bool] = lambda file: True) -> None:
-    """Delete a file that no living process has locked, if it still is ``unwanted`` then."""
+    """Delete a file that no process has locked, if ``unwanted`` says so while this process has the lock."""
     if fcntl:
-        with suppress(OSError), file.open("r+b") as handle:  # held, not ours, or just gone
+        with suppress(OSError), file.open("r+b") as handle:  # locked, not ours, or gone by now
             lock(handle, wait=False)
             if unwanted(file):
                 file.unlink()
 
 
 def sweep(folder: Path, deep: bool = True) -> None:
-    """Delete the temporary files that dead writers left in a folder, and with ``deep`` below it."""
+    """Delete the temporary files that dead writers left in a folder and, with ``deep``, in those below it."""
     for file in _entries(folder, deep):
         if _TEMPORARY.fullmatch(file.name):
             delete_unheld(Path(file.path))
@@ -140,7 +141,7 @@ def _entries(folder: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             entries = list(found)
-    except OSError:  # not there, or not ours to read
+    except OSError:  # there is no such folder, or we may not read it
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -150,12 +151,21 @@ def _entries(folder: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
+def leftovers(folder: Path, deep: bool = True) -> Iterator[Path]:
+    """Yield the files that ``sweep`` would delete, and delete nothing."""
+    for entry in _entries(folder, deep):
+        if _TEMPORARY.fullmatch(entry.name) and fcntl:
+            with suppress(OSError), open(entry.path, "r+b") as file:  # held, not ours, or just gone
+                lock(file, wait=False)
+                yield Path(entry.path)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN is refused because JSON has none."""
+    """Write ``value`` as indented JSON, atomically. Raises ValueError for NaN, because JSON has none."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-# What may lie under a file's name. Who opens a pipe waits for its writer; a device may never end.
+# What else a path may lead to. Opening a pipe waits for its writer, and a device may never end.
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -165,16 +175,20 @@ _KINDS = {
 
 
 def regular(path: Path) -> io.BufferedReader:
-    """A regular file, open for reading; links are followed. It never waits, whatever lies there.
+    """Open a regular file for reading and return it. Links are followed, and opening never waits.
 
-    Raises OSError that names ``path``: of the system, or, for a pipe, a socket or a device, EINVAL.
+    Raises OSError that names ``path``: the system's own, or EINVAL for a pipe, a socket or a device.
     """
-    _check_kind(path, os.stat(path).st_mode)  # before it is opened: opening alone may act on a device
+    _check_kind(
+        path, os.stat(path).st_mode
+    )  # checked before it is opened, because opening may act on a device
     file = os.fdopen(
         os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
     )
     try:
-        _check_kind(path, os.fstat(file.fileno()).st_mode)  # it may have been exchanged in between
+        _check_kind(
+            path, os.fstat(file.fileno()).st_mode
+        )  # checked again, because it may have been exchanged meanwhile
     except OSError:
         file.close()
         raise
@@ -190,13 +204,13 @@ def _check_kind(path: Path, mode: int) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError that names it, as ``regular`` does."""
+    """Return the content of a regular file. Raises OSError as ``regular`` does."""
     with regular(path) as file:
         return file.read()
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file. Raises BenchError where it is not UTF-8, OSError as ``regular`` does."""
+    """Return the content of a text file. Raises BenchError if it is not UTF-8, else as ``regular`` does."""
     try:
         with regular(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
             return text.read()
@@ -208,14 +222,15 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The parsed content of a UTF-8 JSON file. Raises BenchError where it is no such text."""
+    """Return the parsed content of a UTF-8 JSON file. Raises BenchError if the file is not UTF-8."""
     return json.loads(read_text(path))
 
 
 class Stamp(NamedTuple):
-    """What says that a file is as it was: size, times of change (ns) of content and of entry, and number.
+    """The size, times and number of a file; if they are as before, the file counts as unchanged.
 
-    The second time is the system's: nobody sets it back.
+    ``mtime_ns``: when the content changed, in ns. ``ctime_ns``: when the entry changed, in ns; the system
+    sets it, and no program sets it back. ``number``: the inode.
     """
 
     size: int
@@ -225,25 +240,25 @@ class Stamp(NamedTuple):
 
 
 def stamp(file: str | Path | int) -> Stamp:
-    """The stamp of a file, by its path or as an open one. Raises OSError where there is none."""
+    """Return the stamp of a file, given by its path or open. Raises OSError if there is no such file."""
     stat = os.stat(file)
     return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def stamp_if_there(file: str | Path) -> Stamp | None:
-    """The stamp of a file; None where there is no such file."""
+    """Return the stamp of a file, or None if there is no such file."""
     with suppress(FileNotFoundError, NotADirectoryError):
         return stamp(file)
     return None
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex. Raises OSError as ``regular`` does."""
+    """Return the SHA-256 (hex) of a file's bytes. Raises OSError as ``regular`` does."""
     with regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of a JSON-able value in canonical form: sorted keys, no blanks, tuples as lists."""
+    """Return the SHA-256 (hex) of a value as canonical JSON: sorted keys, no blanks, tuples as lists."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

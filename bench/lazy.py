@@ -1,4 +1,8 @@
-"""torch, imported at its first use: planning, tables and a fully resumed run never pay for it."""
+"""The name ``torch``, which imports torch at its first use.
+
+Planning, tables and a run that finds all its records there never use torch, so they never wait for its slow
+import.
+"""
 
 from __future__ import annotations
 

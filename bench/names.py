@@ -1,12 +1,14 @@
-"""Names that users write, in one spelling; how names are shown; the names of the protocols.
+"""Names: how they are compared, how they are shown, and the names of the protocols.
 
-Hyphen and underscore are the same letter, and case does not matter.
+Two names are the same if they differ only in case, or in hyphens and underscores.
 
-What is shown holds no character that steers a terminal or a reader's eye: what Unicode calls not printable
-is written as an escape, ``\\x1b`` or ``\\u202e``. That is control characters, the marks that reverse the
-direction of text, characters without width, blanks other than the usual one, and halves of characters.
-Letters of every script and their marks stay. Of the invisible characters, the two joiners stay where they
-join: between characters beyond ASCII, as in Persian words and in emoji made of several.
+A name that is shown must not steer the terminal or mislead the reader. Every character that Unicode calls not
+printable is therefore written as an escape, for example ``\\x1b`` or ``\\u202e``: control characters, marks
+that reverse the direction of text, characters without width, blanks other than the usual one, and halves of
+characters. Letters of every script and their marks stay. The two invisible joiners stay between two
+characters beyond ASCII, because Persian words and emoji made of several parts need them.
+
+This module belongs to the ground and imports nothing of bench.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import difflib
 import json
 from collections.abc import Iterable
 
-# What may choose hyper-parameters and the step; bench.plan.protocols says what each does.
+# A protocol says what may choose hyper-parameters and the step; bench.plan.protocols explains each.
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
 PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
 KEEP_STATES = ("needed", "all", "none")  # which fitted states a run leaves on disk
@@ -23,25 +25,25 @@ _JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner
 
 
 def canonical(name: str) -> str:
-    """The form names are compared in: lower case, ``_`` written as ``-``."""
+    """Return the form in which names are compared: lower case, with ``-`` for ``_``."""
     return name.strip().lower().replace("_", "-")
 
 
 def printable(name: str) -> str:
-    """A name, or a text with names in it, that can be stored: bytes that are not UTF-8 become ``\\xe9``."""
+    """Return a text that can be stored: bytes of file names that are not UTF-8 become ``\\xe9``."""
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # halves of letters that stand for no byte: no file has them, a text may
+    except UnicodeEncodeError:  # halves of characters that stand for no byte: a text may have them
         return name.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(text: str, keep: str = "") -> str:
-    """A name, or a text with names in it, as it can be printed: on one line, unless line breaks are kept."""
+    """Return a text as it can be printed: on one line, unless ``keep`` holds the line break."""
     return harmless(printable(text), keep)
 
 
 def harmless(text: str, keep: str = "\n") -> str:
-    """A text, of several lines maybe, in which what is not printable is escaped, but for ``keep``."""
+    """Return a text in which characters that are not printable are escaped, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(
@@ -62,26 +64,26 @@ def _joins(text: str, i: int) -> bool:
 
 
 def in_json(text: str) -> str:
-    """JSON text with the same content, in whose strings what is not printable is written as ``\\u202e``."""
+    """Return JSON text with the same content, with characters that are not printable as ``\\u202e``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c).strip('"') for c in text)
 
 
 def short(text: str, most: int = 60) -> str:
-    """A text of at most ``most`` characters; three dots stand for what is cut off its end."""
+    """Return a text cut to ``most`` characters; three dots at its end stand for what is cut off."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def few(names: Iterable[str], most: int = 3, between: str = ", ") -> str:
-    """The first ``most`` names, as they are shown, and how many more there are."""
+    """Return the first ``most`` names as they are shown, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return between.join(map(shown, listed[:most])) + more
 
 
 def quoted(names: Iterable[str], most: int = 3) -> str:
-    """A few names in a sentence, long ones cut: ``'a' and 'b'``, ``'a', 'b', 'c' and 7 more``."""
+    """Return a few names for a sentence, long ones cut: ``'a' and 'b'``, or ``'a', 'b', 'c' and 7 more``."""
     listed = list(names)
     said = [f"'{short(shown(name))}'" for name in listed[:most]]
     if len(listed) > most:
@@ -90,7 +92,10 @@ def quoted(names: Iterable[str], most: int = 3) -> str:
 
 
 def by_reason(reasons: Iterable[tuple[str, str]], most: int = 10) -> str:
-    """(name, reason) pairs in words: ``emu (no images)``, of several names ``12 (no images): a, b, ...``."""
+    """Return (name, reason) pairs in words, grouped by reason.
+
+    One name is ``emu (no images)``; several with one reason are ``12 (no images): a, b, ...``.
+    """
     groups: dict[str, list[str]] = {}
     for name, reason in reasons:
         groups.setdefault(reason, []).append(name)
@@ -101,12 +106,12 @@ def by_reason(reasons: Iterable[tuple[str, str]], most: int = 10) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A ready-made hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string."""
+    """Return the hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string if none is near."""
     known = {canonical(n): n for n in names}
     close = difflib.get_close_matches(canonical(name), known, n=1, cutoff=0.5)
     return f" (did you mean '{shown(known[close[0]])}'?)" if close else ""
 
 
 def told_apart(name: str, identity: str) -> str:
-    """A name with the first digits of what bears it, where something else bears the same name."""
+    """Return a name with the first six digits of an identity, as in ``birds-4f1c2a``."""
     return f"{name}-{identity[:6]}"

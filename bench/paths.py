@@ -1,4 +1,8 @@
-"""Where the program's own data lies, inside an installed package or beside it in a checkout; users' paths."""
+"""Where the program's own data lies, and paths that users write.
+
+In an installed package the folders datasets/, methods/ and results/ lie inside it, in a checkout beside it.
+This module only finds folders; it imports only errors and reads no file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ def _beside_or_inside(name: str) -> Path:
 
 
 def from_home(path: str) -> Path:
-    """A path that a user wrote, ``~`` and ``~name`` resolved. Raises BenchError for an unknown home."""
+    """Return the path that a user wrote, with ``~`` and ``~name`` resolved.
+
+    Raises BenchError if there is no home folder of that name.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -25,15 +32,16 @@ def from_home(path: str) -> Path:
 
 
 def datasets_dir() -> Path:
-    """The folder of dataset descriptions (one TOML each) and their prompt data."""
+    """Return the folder of dataset descriptions (one TOML each) and their prompt data."""
     return _beside_or_inside("datasets")
 
 
 def methods_dir() -> Path:
-    """The folder of methods, one Python file each.
+    """Return the folder of methods, one Python file each.
 
-    It is ``bench/methods``, in a checkout a link to ``../methods``; the path is what the link leads to.
-    Raises BenchError where the link is none: git and some archives write its text into a file instead.
+    It is ``bench/methods``. In a checkout that is a link to ``../methods``, and the returned path is where
+    the link leads. Raises BenchError if the link is a plain file: git without links and some archives write
+    its text into a file.
     """
     inside = _PACKAGE / "methods"
     if not inside.is_dir():
@@ -44,10 +52,10 @@ def methods_dir() -> Path:
 
 
 def as_known(text: str) -> str:
-    """A text that may name files of methods, with the folder that people know instead of the link to it."""
+    """Return a text in which files of methods are named by the folder methods/ instead of the link to it."""
     return text.replace(str(_PACKAGE / "methods"), str(methods_dir()))
 
 
 def results_dir() -> Path:
-    """The folder of results that come with the program: published numbers, pocket records, baselines."""
+    """Return the folder of results that come with the program (published numbers, records, baselines)."""
     return _beside_or_inside("results")

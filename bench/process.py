@@ -1,8 +1,12 @@
-"""What code could change for everybody in its process: noticed, and put back. (no torch, unless it is here)
+"""The state that all code in a process shares: whoever changes it is noticed, and it is put back.
 
-Generators, modes, threads, the environment; functions that somebody replaced are in ``bench.replaced``. Of
-libraries only what has been imported is looked at. Not seen: what a C library holds, files, open handles, and
-whatever is found by walking through the memory of others.
+A method could, for example, set torch's default dtype and so spoil every other method. This module reads such
+state before a method's work and compares it afterwards: random generators, modes of torch and NumPy, numbers
+of threads, the environment, signal handlers. Functions that somebody replaced are in ``bench.replaced``.
+
+Only libraries that have been imported are looked at, so this module imports neither torch nor NumPy by
+itself. It does not see what a C library holds, files, open handles, and memory that code finds by walking
+through objects of others.
 """
 
 from __future__ import annotations
@@ -25,11 +29,11 @@ from bench import replaced
 
 @dataclass(frozen=True)
 class _Part:
-    """One thing that a process has once: how it is read, and how it is put back.
+    """One piece of state that a process has once, with functions that read it and put it back.
 
-    ``fresh``: what it is in a library that was just imported, where that is known and matters. ``said``:
-    whether a change, from the old to the new, is anybody's fault. ``slow``: reading it takes 10 us or more.
-    ``imports``: libraries change it when they are imported, and who imports one cannot help it.
+    ``fresh``: its value in a library that was just imported, if it is known and matters. ``said``: whether a
+    change from the old to the new value is a fault that is reported. ``slow``: reading it takes 10 us or
+    more. ``imports``: some libraries change it when they are imported, which is not the importer's fault.
     """
 
     read: Callable[[], Any]
@@ -42,9 +46,10 @@ class _Part:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process held at one moment, by the name of the part, and how many modules it had.
+    """The state of a process at one moment.
 
-    ``every``: parts that take longer to read are among them.
+    ``parts``: values by the name of the part. ``every``: whether parts that are slow to read are among them.
+    ``modules``: how many modules had been imported.
     """
 
     parts: dict[str, Any]
@@ -53,16 +58,17 @@ class Held:
 
 
 def held(every: bool = True) -> Held:
-    """What this process holds now; not ``every``: without what takes longer to read."""
+    """Return the state of this process now; with ``every`` false, without the parts that are slow to read."""
     parts = {name: part.read() for name, part in _parts().items() if every or not part.slow}
     return Held(parts, every, len(sys.modules))
 
 
 def put_back(before: Held, own: Collection[str] = ()) -> list[str]:
-    """Everything as it was ``before``; the names of what had been changed.
+    """Put everything back as it was ``before``, and return the names of the parts that had been changed.
 
-    Some goes without a word: added environment variables, which stay, filters of warnings, and what libraries
-    do to the process when they are imported, if one was meanwhile. ``own``: modules that are no library.
+    Three changes are not in the list: environment variables that were added (they stay), filters of warnings,
+    and what libraries do when they are imported, if one was imported meanwhile. ``own``: top-level names of
+    modules that do not count as libraries.
     """
     changed = []
     library = _imported_since(before.modules, own)
@@ -70,7 +76,7 @@ def put_back(before: Held, own: Collection[str] = ()) -> list[str]:
         if name not in before.parts and part.slow and not before.every:
             continue
         old = before.parts.get(name, part.fresh)
-        if old is None:  # not there, or of a library that was imported since, whose state says nothing
+        if old is None:  # unknown before, for example because its library was imported since
             continue
         now = part.read()
         if old is not now and old != now:
@@ -82,9 +88,10 @@ def put_back(before: Held, own: Collection[str] = ()) -> list[str]:
 
 @contextmanager
 def kept(functions: bool = True, own: Collection[str] = ()) -> Iterator[list[str]]:
-    """Around somebody's code: what it changed for everybody is put back, and is in the list afterwards.
+    """Run a block, put back what it changed for the whole process, and yield the list of these changes.
 
-    ``functions``: those that it replaced too. ``own``: as for ``put_back``.
+    The list is filled when the block ends. ``functions``: also put back functions that it replaced. ``own``:
+    as for ``put_back``.
     """
     changed: list[str] = []
     before = held()
@@ -98,8 +105,8 @@ def kept(functions: bool = True, own: Collection[str] = ()) -> Iterator[list[str
 
 
 def _imported_since(count: int, own: Collection[str]) -> bool:
-    """Whether a module has joined the first ``count`` that belongs neither to the program nor to ``own``."""
-    new = {name.partition(".")[0] for name in list(sys.modules)[count:]}  # new ones come last
+    """Return whether a module outside bench and ``own`` was imported after the first ``count``."""
+    new = {name.partition(".")[0] for name in list(sys.modules)[count:]}  # new modules come last
     return bool(new - {"bench", *own})
 
 
@@ -114,7 +121,7 @@ def _parts() -> Mapping[str, _Part]:
 
 @cache
 def _known(numpy: bool, torch: bool, gpu: bool) -> Mapping[str, _Part]:
-    """The parts of the libraries that are here."""
+    """Return the parts of Python and of the libraries that have been imported."""
     return {
         **_PYTHON,
         **(_numpy() if numpy else {}),
@@ -130,8 +137,8 @@ def _environment_back(old: Mapping[str, str]) -> None:
 
 
 def _filters_back(old: list[Any]) -> None:
-    warnings.filters[:] = old  # type: ignore[index]  # a list, whatever its stub says
-    warnings._filters_mutated()  # type: ignore[attr-defined]  # else what was warned of stays silent
+    warnings.filters[:] = old  # type: ignore[index]  # it is a list, though its stub says otherwise
+    warnings._filters_mutated()  # type: ignore[attr-defined]  # otherwise Python does not notice the change
 
 
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
@@ -139,13 +146,13 @@ _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 @dataclass(eq=False)
 class _Timer:
-    """The process's one timer of real time, which SIGALRM tells of, at one moment."""
+    """The process's timer of real time, which ends in SIGALRM, at one moment."""
 
-    rings: float  # time.monotonic; inf: it does not tick
+    rings: float  # when it rings, by time.monotonic; inf if it is off
     every: float  # seconds
 
     def __eq__(self, now: object) -> bool:
-        """Whether it has been let be since, as one is that has rung its only time."""
+        """Return whether nobody has set the timer since; it may have rung its only time."""
         assert isinstance(now, _Timer)
         rung = not self.every and self.rings <= time.monotonic() and now.rings == math.inf
         return rung or ((self.rings < math.inf) == (now.rings < math.inf) and self.every == now.every)
@@ -168,7 +175,7 @@ def _signals_back(old: tuple[Any, ...]) -> None:
 
 
 def _folder() -> str | None:
-    """The working folder; None where it is gone."""
+    """Return the working folder, or None if it is gone."""
     try:
         return os.getcwd()
     except OSError:
@@ -181,7 +188,7 @@ def _folder_back(old: str) -> None:
 
 
 def flushes_denormal() -> bool:
-    """Whether the processor takes denormal numbers for zero in this thread (torch.set_flush_denormal)."""
+    """Return whether this thread counts denormal numbers as zero (torch.set_flush_denormal)."""
     return sys.float_info.min * 0.5 == 0.0
 
 
@@ -208,7 +215,7 @@ _PYTHON = {
     "Python's global random generator": _Part(random.getstate, random.setstate, slow=True, imports=True),
     "the working folder": _Part(_folder, _folder_back, said=lambda old, now: _folder() == old),
     "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit, imports=True),
-    # A method may have set the timer for a moment of its own; handlers are the program's alone.
+    # A method may set the timer while it works, so only changed handlers are reported.
     "the signal handlers": _Part(
         _signals, _signals_back, said=lambda old, now: old[1:] != now[1:], imports=True
     ),
@@ -220,7 +227,7 @@ _PYTHON = {
 def _numpy() -> dict[str, _Part]:
     import numpy as np
 
-    everybodys: Any = np.random.mtrand._rand  # read and put back, not drawn from
+    everybodys: Any = np.random.mtrand._rand  # it is read and put back, never drawn from
 
     def state() -> tuple[Any, ...]:
         now: Any = everybodys.get_state()
@@ -260,7 +267,7 @@ def _torch() -> dict[str, _Part]:
     def modes_back(old: tuple[Any, ...]) -> None:
         if "torch._inductor" in sys.modules:
             torch.use_deterministic_algorithms(old[0], warn_only=old[1])
-        else:  # what that does but for importing torch's compiler, which takes seconds
+        else:  # the same without importing torch's compiler, which takes seconds
             torch.set_deterministic_debug_mode(("warn" if old[1] else "error") if old[0] else "default")
         torch.utils.deterministic.fill_uninitialized_memory = old[2]
         torch.backends.cuda.matmul.allow_tf32 = old[3]

@@ -1,7 +1,8 @@
-"""Prompt sets: which strings describe each class, and how their text features become one classifier row.
+"""Prompt sets: the strings that describe each class, and how their features become one classifier row.
 
-Strings only; the text tower turns them into W (bench/clip/text.py). Sources: protocol 1.3, 4, 5; datasets
-5.2, 5.5.
+This module makes strings from the class names and templates of a dataset; it may import ``bench.data``. It
+never encodes them: the text tower turns strings into the classifier W (bench/clip/text.py). Sources: protocol
+1.3, 4, 5; datasets 5.2, 5.5.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ from bench.files import digest as json_digest
 from bench.names import canonical, nearest
 from bench.paths import datasets_dir
 
-# Unit-normalise each feature, average, normalise again (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
+# Normalise each feature, average them, normalise the mean (Tip-Adapter, CoOp, CuPL, WiSE-FT; protocol 1.4.4).
 NORMALISE_THEN_MEAN = "normalise-then-mean"
-MINED = 21  # templates that mining keeps (datasets 5.5)
-DRAWN = 2  # counts up when bench/run/tuned_prompts.py makes something else of the same strings
-# Sets made with labelled images carry shots and seed.
+MINED = 21  # number of templates that mining keeps (datasets 5.5)
+DRAWN = 2  # raised when bench/run/tuned_prompts.py makes something else of the same strings
+# Sets made with labelled images: they depend on shots and seed.
 LABELLED = frozenset({"mined", "mined-val", "linear"})
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """``prompts[k]``: the strings of class k, in label order. ``reduce``: the ensembling order of the set.
+    """The strings of one prompt set for one dataset.
 
-    ``templates`` are the ``{}`` forms the strings came from, empty for sentence sets. ``uses_labels`` marks
-    sets that were chosen with labelled images: tables mark them too. Two kinds are finished only for a draw
-    (bench/run/tuned_prompts.py): ``select`` > 0 keeps that many of the templates, by zero-shot accuracy on
-    the few-shot validation images; ``tuned_by`` names the method whose fitted class rows, started at the
-    prompt set ``tuned_from``, are W.
+    ``prompts[k]``: the strings of class k, in the order of the labels. ``reduce``: how their features are
+    averaged. ``templates``: the forms with ``{}`` that the strings were made of, empty for sets of sentences.
+    ``uses_labels``: whether the set was made with labelled images; tables mark such sets.
+
+    Two kinds are completed for each draw (bench/run/tuned_prompts.py). With ``select`` > 0 that many of the
+    templates are kept, by zero-shot accuracy on the few-shot validation images. With ``tuned_by`` the named
+    method is fitted, starting from the prompt set ``tuned_from``, and its class rows are W.
     """
 
     name: str
@@ -48,19 +51,19 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the strings, of how they are reduced, and of what labels do to them."""
+        """The SHA-256 (hex) of the strings, of how they are averaged, and of what labels do to them."""
         rule = [self.select, self.tuned_by, self.tuned_from]
         return json_digest([self.prompts, self.reduce, *([DRAWN, *rule] if any(rule) else ())])
 
     @property
     def size(self) -> int:
-        """P, the number of text rows of all classes together that a method gets to see."""
+        """P, the number of prompts of all classes together that a method gets."""
         each = 1 if self.tuned_by else self.select
         return len(self.prompts) * each if each else sum(map(len, self.prompts))
 
 
 def fill(template: str, classname: str) -> str:
-    """The template with the class name for ``{}``; underscores become blanks, case stays (datasets 3)."""
+    """Return the template with the class name for ``{}``; its underscores become blanks (datasets 3)."""
     return template.replace("{}", classname.replace("_", " "))
 
 
@@ -80,12 +83,12 @@ def _cupl(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -
 def _mined(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
     if "mined" not in spec.templates:
         raise MissingData(
-            f"{spec.name} has no published mined templates: --prompts mined-val mines some for it"
+            f"{spec.name} has no published mined templates: use --prompts mined-val, which mines some for it"
         )
     return _from_templates("mined", spec.templates["mined"], classnames, uses_labels=True)
 
 
-TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, and the method
+TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, with the method
 
 
 @lru_cache
@@ -100,7 +103,10 @@ def _mined_val(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | No
 
 
 def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
-    """Starts at the sentences, or the hand templates of a dataset for which nobody published or gave any."""
+    """Return the set that starts from the sentences of ``cupl``.
+
+    It starts from the ``hand`` templates if there are no published sentences and the user gave none.
+    """
     try:
         base = _cupl(spec, classnames, folder)
     except MissingData:
@@ -133,7 +139,7 @@ SETS: dict[str, tuple[str, Builder]] = {
 
 
 def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
-    """Other template sets that say the same as set ``name`` on this dataset, whatever its class names."""
+    """Return the other template sets that have the templates of set ``name`` on this dataset."""
     own_forms = {set_: spec.templates[set_] for set_ in ("coop", "hand")}
     given = {"class-name": ("{}",), "vanilla": (DEFAULT_TEMPLATE,), **own_forms}
     own = given.pop(canonical(name), None)
@@ -141,15 +147,18 @@ def same(name: str, spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def labelled(name: str) -> bool:
-    """Whether labelled images make the prompt set: then label-free methods too depend on shots and seed."""
+    """Return whether a prompt set is made with labelled images.
+
+    If so, methods that use no labels depend on shots and seed too.
+    """
     return canonical(name) in LABELLED
 
 
 def build(name: str, spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None = None) -> PromptSet:
-    """The prompt set ``name`` for one dataset.
+    """Build the prompt set ``name`` for one dataset.
 
-    ``folder`` holds a user's sentence files. Raises BenchError for an unknown set and MissingData when its
-    file is absent.
+    ``folder``: a user's folder of sentence files. Raises BenchError for an unknown set and MissingData if the
+    file that it needs is absent.
     """
     chosen = SETS.get(canonical(name))
     if chosen is None:

@@ -1,12 +1,13 @@
-"""How a method is trained, as data: streams of rows, batch rules, optimiser, schedule, grid and selection.
+"""Recipes: how a method is trained, as data (streams of rows, optimiser, schedule, grid and selection).
 
-A recipe is part of the fit key, so its fields, their names, their order and their defaults are too. Here are
-also the numbers that follow from a recipe alone: what is a legal batch and how many steps make an epoch.
-Nothing here needs torch, so that plans are made and priced without it.
+A recipe is part of the fit key, and so are the names, the order and the defaults of its fields. This module
+also computes what follows from a recipe alone, such as whether a batch is legal and how many steps make an
+epoch. It imports only the ground and needs no torch, so that plans are made and priced without it; the engine
+in ``bench.train`` does what a recipe says.
 
-Legend: N images, V views of each, B batch.
+Legend: N images, V views of each, B rows of a batch.
 
-Batch rules
+Batch rules (``Stream.order``)
     ``restart``     shuffled passes without a last partial batch, reshuffled at their end (Cross-Modal, SAFE)
     ``epoch-keep``  shuffled every epoch, last partial batch kept (Tip-Adapter-F)
     ``epoch-drop``  shuffled every epoch, last partial batch dropped if at least one is full (Dassl trainers)
@@ -25,16 +26,16 @@ from typing import Any
 from bench.errors import BenchError
 from bench.names import canonical, nearest
 
-# Taps: where in the image tower features are taken, always raw.
+# Taps: places in the image tower where features are taken. Features are never normalised.
 PIXELS, LAYER3, DENSE, TOKENS, PREPROJ, POOLED = "pixels", "layer3", "dense", "tokens", "preproj", "pooled"
-EVAL, FLIP = "eval", "flip"  # views that have a name of their own; random crops are rrc(a)#i
+EVAL, FLIP = "eval", "flip"  # views with a fixed name; the i-th random crop is rrc(a)#i
 SUPPORT, TEXT, PREPARED = "support", "text", "prepared"  # sources of a stream's rows
-LR, WD = "lr", "wd"  # the two grid axes the optimiser itself reads
+LR, WD = "lr", "wd"  # the two grid axes that the optimiser reads: learning rate and weight decay
 
 RULES = ("restart", "epoch-keep", "epoch-drop", "full", "images")
 LAYOUTS = ("union", "per-epoch")
 OPTIMISERS = ("adamw", "adam", "sgd")
-# The options of every schedule, with the published values.
+# The options of each schedule, with their published values as defaults.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},
     "cosine": {"floor": 0.0, "per_epoch": False, "period": None},
@@ -46,13 +47,13 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the rows of a batch come from.
+    """A source of rows for the batches of a fit.
 
-    ``source``: the support images, the text prompts (raw features (P, C), every prompt a row), or a tensor
-    (V, N, ...) that ``prepare`` left in the constants under the name ``tap``. ``views``: with ``rows =
-    'union'`` every view of every image is a row (V * N rows, view-major); with ``'per-epoch'`` epoch e uses
-    view (e + ``first``) mod V (N rows). ``order`` is a batch rule; ``batch`` counts rows (None: as many as
-    the rule can draw).
+    ``source``: 'support' (the support images), 'text' (the raw features of the prompts, one row each) or
+    'prepared' (a tensor (V, N, ...) that ``prepare`` put into the constants under the name ``tap``). ``tap``
+    and ``views``: which features of the images. ``rows``: with 'union' every view of every image is a row,
+    ordered view by view (V * N rows); with 'per-epoch' epoch e uses view (e + ``first``) mod V (N rows).
+    ``order``: a batch rule. ``batch``: rows of a batch; None takes as many as the rule can draw.
     """
 
     source: str = SUPPORT
@@ -66,12 +67,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """An optimiser as data; ``dataclasses.asdict`` is JSON-able and ``OptimSpec(**that)`` restores it.
+    """An optimiser as data. ``dataclasses.asdict`` makes it JSON-able; ``OptimSpec(**that)`` restores it.
 
     ``name``: adamw (decoupled decay), adam (L2-coupled decay) or sgd (coupled decay, no Nesterov, no
-    dampening). ``betas`` and ``eps`` belong to the Adams, ``momentum`` to sgd. ``half_state`` clears second
-    moments below 3e-8 as fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds each replica's
-    global gradient norm (protocol 7.1). Raises ``BenchError`` for an unknown name or values out of range.
+    dampening). ``betas`` and ``eps`` are for adam and adamw, ``momentum`` is for sgd. ``half_state`` sets
+    second moments below 3e-8 to zero, as an fp16 optimiser state does (protocol 12.4). ``clip_norm`` bounds
+    each replica's global gradient norm (protocol 7.1). Raises BenchError for an unknown name or values out of
+    range.
     """
 
     name: str = "adamw"
@@ -102,22 +104,22 @@ class OptimSpec:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate schedule as data; ``dataclasses.asdict`` is JSON-able, ``Schedule(**that)`` restores it.
+    """A learning-rate schedule as data. ``asdict`` makes it JSON-able; ``Schedule(**that)`` restores it.
 
-    Missing options are filled in with the published values, so that equal schedules compare and serialise
-    equal.
+    ``options`` that are not given get their published values, so that equal schedules compare equal and have
+    equal digests.
 
-    - ``constant``
-    - ``cosine`` (protocol 3.3): per step to zero; ``floor`` is an absolute rate (3.4), ``per_epoch`` holds
-      the rate within an epoch (3.5), ``period`` pins T (in steps, or epochs) when a run is a prefix of a
-      longer one
-    - ``dassl`` (3.1): per epoch; ``warmup_epochs`` at the absolute ``warmup_rate``, cosine period = all
-      epochs
-    - ``warmup-cosine-cm`` (3.2): step 0 at the absolute ``warmup_rate``, linear for ``warmup_steps``, then
-      cosine with T = the run's steps (12,800 as published, shorter runs scale); ``period`` pins T instead
+    - ``constant``: the rate stays as it is
+    - ``cosine`` (protocol 3.3): falls to zero step by step. ``floor``: the lowest rate, absolute (3.4).
+      ``per_epoch``: the rate stays the same within an epoch (3.5). ``period``: T in steps (or epochs), for a
+      run that is the beginning of a longer one
+    - ``dassl`` (3.1): changes epoch by epoch: ``warmup_epochs`` at the absolute ``warmup_rate``, and a cosine
+      whose period is all epochs
+    - ``warmup-cosine-cm`` (3.2): step 0 at the absolute ``warmup_rate``, linear for ``warmup_steps``, then a
+      cosine whose T is the run's steps (12,800 as published; shorter runs scale); ``period`` sets T instead
     - ``linear-warmup-cosine`` (3.6): ``lr (i+1)/warmup_steps``, then cosine to zero over the remaining steps
 
-    Raises ``BenchError`` for an unknown name or option and for values out of range.
+    Raises BenchError for an unknown name or option and for values out of range.
     """
 
     name: str
@@ -142,7 +144,10 @@ class Schedule:
 
 
 def _check_option(name: str, option: str, value: Any, default: Any) -> None:
-    """Refuse a value of the wrong kind: a flag, a whole number (None where that is the default) or a rate."""
+    """Raise BenchError if the value of an option is not of the kind that its default has.
+
+    Options are flags, whole numbers (``period`` may be None) and rates.
+    """
     if isinstance(default, bool):
         good, want = isinstance(value, bool), "true or false"
     elif option == "period":
@@ -158,19 +163,24 @@ def _check_option(name: str, option: str, value: Any, default: Any) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is trained and selected; part of the fit key.
+    """A description of how a method is fitted and selected. It is part of the fit key.
 
-    ``grid``: per-replica scalars (``lr`` and ``wd`` are read by the optimiser), first axis outermost.
-    ``static``: values that change shapes; each combination is a group of its own. ``search``: inference-time
-    values tried on validation after training. ``support``: taps and views of the support images that
-    ``prepare`` reads. ``check``: values that replace the settings while checkpoints are scored; a value of
-    ``Method.inference`` that is neither here nor searched has its class-level default then, whatever the user
-    sets. ``fixed``: one value per grid, static and search axis, for protocols without validation. ``select``:
-    ``best`` keeps each replica's best checkpoint on validation, ``last`` its final step. Checks come after
-    steps 0, check_every, 2 check_every, ..., or after every epoch when that is None. ``criterion``: what is
-    best, ``accuracy`` or ``loss``. ``patience``: checks without improvement after which a replica stops.
-    ``halving``, for methods that are solved: how often the interval of two decades around the choice on a
-    grid axis is halved (protocol 6.1).
+    ``streams``, ``optim``, ``schedule``: how a method is trained; without ``optim`` it is solved instead.
+    ``steps`` or ``epochs``: the length of the training.
+
+    ``grid``: numbers that differ between replicas, first axis outermost; the optimiser reads ``lr`` and
+    ``wd``. ``static``: values that change shapes; each combination trains in a group of its own. ``search``:
+    values that act at inference and are tried on validation after the fit. ``fixed``: one value for each axis
+    of these three, for protocols without validation. ``support``: taps and views of the support images that
+    ``prepare``, ``solve`` and ``init`` read.
+
+    ``check``: values that replace the settings while checkpoints are scored. A value of ``Method.inference``
+    that is neither here nor searched has its default of the class then, whatever the user sets.
+    ``check_every``: checks come after steps 0, check_every, 2 check_every, ...; None: after every epoch.
+    ``select``: 'best' keeps each replica's best checkpoint on validation, 'last' its final step.
+    ``criterion``: what is best, 'accuracy' or 'loss'. ``patience``: checks without improvement after which a
+    replica stops. ``halving``, for solved methods: how often the interval of two decades around the choice on
+    a grid axis is halved (protocol 6.1).
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -192,12 +202,12 @@ class Recipe:
 
 
 def points(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the axes' values, first axis outermost; one empty point for no axes."""
+    """Return every combination of the axes' values, first axis outermost; one empty point for no axes."""
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def steps_of(recipe: Recipe, per_epoch: int) -> int:
-    """Optimiser steps of a recipe whose epoch has ``per_epoch`` steps."""
+    """Return the number of optimiser steps of a recipe whose epoch has ``per_epoch`` steps."""
     if recipe.steps is not None:
         return recipe.steps
     assert recipe.epochs is not None, "a trained recipe names steps or epochs"
@@ -205,12 +215,12 @@ def steps_of(recipe: Recipe, per_epoch: int) -> int:
 
 
 def rule_named(name: str) -> str:
-    """A batch rule in canonical spelling; raises ``BenchError`` with the nearest one for an unknown name."""
+    """Return a batch rule in canonical spelling. Raises BenchError with the nearest one if it is unknown."""
     return _named(name, "batch rule", RULES)
 
 
 def layout_named(name: str) -> str:
-    """A stream's ``rows`` in canonical spelling; raises ``BenchError`` with the nearest for another one."""
+    """Return a stream's ``rows`` in canonical spelling. Raises BenchError if the layout is unknown."""
     return _named(name, "view layout", LAYOUTS)
 
 
@@ -222,17 +232,17 @@ def _named(name: str, kind: str, names: Sequence[str]) -> str:
 
 
 def legal(rule: str, n_rows: int, batch: int) -> bool:
-    """Whether a batch of ``batch`` rows can be drawn from ``n_rows``.
+    """Return whether a batch of ``batch`` rows can be drawn from ``n_rows`` rows.
 
-    ``restart`` asks for strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten
-    the batch. Raises ``BenchError`` for an unknown rule.
+    ``restart`` needs strictly fewer rows than there are (protocol 13.1, 21.10); the other rules shorten the
+    batch. Raises BenchError for an unknown rule.
     """
     rule = rule_named(rule)
     return n_rows > 0 and (rule == "full" or (batch > 0 and (rule != "restart" or batch < n_rows)))
 
 
 def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream") -> None:
-    """Raise ``BenchError`` where ``legal`` says no, naming the ``stream`` that is too small."""
+    """Raise BenchError, which names the ``stream``, if ``legal`` says that a batch cannot be drawn."""
     if legal(rule, n_rows, batch):
         return
     if n_rows < 1:
@@ -246,9 +256,9 @@ def check_legal(rule: str, n_rows: int, batch: int, stream: str = "this stream")
 
 
 def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> int:
-    """Steps that make one epoch. Raises ``BenchError`` for an unknown rule or an illegal batch.
+    """Return the number of steps of one epoch. Raises BenchError for an unknown rule or an illegal batch.
 
-    Rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows, not rows.
+    The rule ``images`` (protocol 18.4) counts the ``n_images`` behind the rows instead of the rows.
     """
     rule = rule_named(rule)
     check_legal(rule, n_rows, batch)
@@ -262,14 +272,14 @@ def steps_per_epoch(rule: str, n_rows: int, batch: int, n_images: int | None = N
 
 
 def pool_rows(layout: str, n_images: int, n_views: int) -> int:
-    """How many rows a stream offers: V*N for ``union`` (all views in one pool), N for ``per-epoch``."""
+    """Return how many rows a stream offers: V * N with ``union`` (every view is a row), else N."""
     return n_images * n_views if layout_named(layout) == "union" else n_images
 
 
 def drawn(stream: Stream, n_images: int, n_views: int) -> tuple[int, int]:
-    """The rows that a stream offers, and how many of them it asks for at a step.
+    """Return how many rows a stream offers, and how many of them it takes at a step.
 
-    ``batch`` None asks for as many as its rule can draw: all, of ``restart`` all but one.
+    A ``batch`` of None takes as many as its rule can draw: all rows, with ``restart`` all but one.
     """
     n_rows = pool_rows(stream.rows, n_images, n_views)
     most = n_rows - 1 if rule_named(stream.order) == "restart" else n_rows

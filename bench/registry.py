@@ -1,4 +1,9 @@
-"""Methods by name: the methods/ folder, ``--plugin file.py`` and entry points, all through one loader."""
+"""The registry: methods by name.
+
+Methods come from the folder methods/, from plugins (``--plugin file.py``) and from the entry points of
+installed packages, all through one loader. A file that does not load is listed with its reason and does not
+hinder the others. This module imports the interface, ``bench.sources`` and the ground. It runs no method.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +32,15 @@ from bench.paths import methods_dir
 from bench.sources import METHODS
 
 ENTRY_POINTS = "bench.methods"
-_SOURCE = "__bench_source__"  # in a loaded plugin: the digest of the source that was loaded
+_SOURCE = "__bench_source__"  # attribute of a loaded plugin: the digest of its source when it was loaded
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that could not be loaded: listed with its reason, not hidden.
+    """A source of methods that could not be loaded, with the reason.
 
-    ``name``: what it is asked for by, the file's stem or the entry point's name.
+    ``source``: a file or an entry point. ``name``: the file's stem or the entry point's name, under which a
+    user asks for it.
     """
 
     source: str
@@ -43,15 +49,19 @@ class Broken:
 
 
 def own(file: Path) -> bool:
-    """Whether a file is one of the program's own methods, whose version stands for their source in keys."""
+    """Return whether a file is one of the program's own methods.
+
+    In a key, the ``version`` of such a method stands for its source.
+    """
     return file.parent == methods_dir()
 
 
 def load_file(file: Path) -> ModuleType:
-    """A method file as module ``bench.methods.<stem>``. BenchError has the reason when it does not import.
+    """Load a method file as the module ``bench.methods.<stem>`` and return it.
 
-    One of the program's own is imported as anybody imports it. A plugin is loaded from its file, and anew
-    where it was edited since, with the modules of its own folder: what runs is what its key says.
+    A method of the program is imported in the usual way. A plugin is loaded from its file with the modules of
+    its own folder, and loaded again if it was edited since, so that the code that runs is the code in its
+    key. Raises BenchError with the reason if the file cannot be imported.
     """
     if not own(file):
         return _plugin(file)
@@ -61,10 +71,11 @@ def load_file(file: Path) -> ModuleType:
 
 @contextmanager
 def _loading(source: str, plugin: bool = True, own: Collection[str] = ()) -> Iterator[None]:
-    """Around the import of a method: raises BenchError for whatever it raises, and for what it leaves behind.
+    """Import a method in this block: whatever it raises, or changes for the whole process, is a BenchError.
 
-    Ctrl-C stays what it is. A seed that is set for everybody is put back without a word. ``plugin``: it is
-    looked at more closely than one of the program's own. ``own``: top-level names of its own modules.
+    A KeyboardInterrupt passes through. A random seed that the import sets is put back and is no error.
+    ``plugin``: functions that the import replaces are looked for too. ``own``: top-level names of the
+    plugin's own modules.
     """
     try:
         with process.kept(plugin, own) as changed:
@@ -75,19 +86,19 @@ def _loading(source: str, plugin: bool = True, own: Collection[str] = ()) -> Ite
         raise BenchError(f"{shown(source)}: cannot be imported: {said(error)}") from error
     if changed := [name for name in changed if "generator" not in name]:
         raise BenchError(
-            f"{shown(source)}: changes {few(changed, between=' and ')} when it is imported, for all methods; "
+            f"{shown(source)}: importing it changes {few(changed, between=' and ')} for all methods; "
             "it was put back: take that out of the file"
         )
 
 
 def _plugin(file: Path) -> ModuleType:
-    """A plugin's module: the one that was loaded before where its source is the same.
+    """Return a plugin's module: the one that is loaded if its source is the same, else a new one.
 
-    It is a module of ``bench.methods``, so that a lone file may write ``from .coop import CoOp``.
+    It is a module of ``bench.methods``, so that a single file can write ``from .coop import CoOp``.
     """
     name = f"{METHODS}.{file.stem}"
     if (methods_dir() / file.name).exists():
-        name += "_" + digest(str(file))[:8]  # a plugin may bear the file name of a built-in method
+        name += "_" + digest(str(file))[:8]  # a built-in method has the same file name
     for part in sources.own_modules(file):
         _require_text(part)
     source = sources.digest_of(file)
@@ -111,14 +122,14 @@ def _plugin(file: Path) -> ModuleType:
 
 
 def _require_text(file: Path) -> None:
-    """Raises BenchError where a file's bytes are no text in the encoding that it says, UTF-8 unless it does.
+    """Raise BenchError if a file is not text in its declared encoding, or UTF-8 if it declares none.
 
-    Python passes over some such bytes, and reports others without the file or the mend.
+    Python ignores some such bytes, and its errors for others name neither the file nor the mend.
     """
     data = file.read_bytes()
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-    except SyntaxError:  # none is said that Python knows: what is wrong with one that is said, it says well
+    except SyntaxError:  # no encoding that Python knows is declared; the import reports a wrong declaration
         encoding = "utf-8"
     try:
         text = data.decode(encoding)
@@ -126,14 +137,15 @@ def _require_text(file: Path) -> None:
         at = f"byte {error.start} is 0x{data[error.start]:02x}"
         raise BenchError(f"{file}: not {encoding.upper()} text ({at}): save it as UTF-8") from error
     if "\0" in text:
-        raise BenchError(f"{file}: holds zero bytes, as UTF-16 has, and Python reads none: save it as UTF-8")
+        raise BenchError(f"{file}: holds zero bytes, as UTF-16 text does: save it as UTF-8")
 
 
 def _forget(file: Path) -> None:
-    """Take what was loaded of a plugin's own modules, and their compiled forms, out of Python's sight.
+    """Remove a plugin's own modules from ``sys.modules`` and delete their compiled forms.
 
-    Compiled forms are told from older ones by size and second alone. Raises BenchError where a module of
-    another place already has the name of one of them, for Python has one module of a name.
+    Python compares compiled forms with their source by size and second alone, so that a quick edit could go
+    unnoticed. Raises BenchError if a module from another place has the name of one of the plugin's modules,
+    because Python holds one module of a name.
     """
     parts = sources.own_modules(file)
     for part in parts:
@@ -189,7 +201,7 @@ def _check(cls: type[Method], source: str) -> None:
 
 
 def _line(value: object) -> bool:
-    """Whether a text is one line: no line breaks, control characters or halves of characters."""
+    """Return whether a value is one line of text, without control characters and halves of characters."""
     return isinstance(value, str) and not any(unicodedata.category(c) in _BREAKS for c in value)
 
 
@@ -198,7 +210,7 @@ def _names(value: object) -> bool:
 
 
 def _plain(value: object) -> bool:
-    """Whether a setting's value can be in a key: a flag, a number, a word, none, or a tuple of these."""
+    """Return whether a value can be in a key: a flag, a number, a word, None, or a tuple of these."""
     if isinstance(value, tuple | list):
         return all(map(_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
@@ -223,7 +235,7 @@ def _rows_or_none(value: object) -> bool:
 def _as_written(value: object) -> str:
     try:
         return short(shown(repr(value)))
-    except Exception:  # a plugin's own class
+    except Exception:  # a class of the plugin may fail in its own way
         return type(value).__name__
 
 
@@ -232,7 +244,7 @@ def _some_of(known: Sequence[str]) -> tuple[str, Callable[[object], bool]]:
     return want, lambda value: isinstance(value, tuple | list) and all(v in known for v in value)
 
 
-_BREAKS = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
+_BREAKS = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: control, surrogates, line and paragraph breaks
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")  # underscores are hyphens (bench.names.canonical)
 _TEXTS, _NUMBERS = "a tuple of names", "a dictionary of values by name (flags, numbers, words and tuples)"
 _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
@@ -257,10 +269,10 @@ _FUNCTIONS = ("recipe", "learned_text", "prepare", "solve", "init", "losses", "c
 
 
 class Registry:
-    """The methods of this process by canonical name, and the sources that failed to load.
+    """The methods of this process by canonical name, and the sources that did not load.
 
-    ``digests``: what stands for the source of a method in its fit key (bench.sources), empty for the
-    program's own.
+    ``sources``: the file or entry point of each method. ``digests``: the digest of each method's source for
+    its fit key (bench.sources), empty for methods of the program. ``broken``: what did not load, and why.
     """
 
     def __init__(self) -> None:
@@ -270,7 +282,7 @@ class Registry:
         self.broken: list[Broken] = []
 
     def add(self, cls: type[Method], source: str, digest: str = "") -> None:
-        """Register one method class. BenchError when its name is taken or its fields are incomplete."""
+        """Register a method class. Raises BenchError if its name is taken or a field is missing or wrong."""
         _check(cls, source)
         key = canonical(cls.name)
         with _loading(source, plugin=bool(digest)):
@@ -285,7 +297,7 @@ class Registry:
         self.digests[key] = digest
 
     def add_file(self, file: Path) -> None:
-        """Register every method class of a file. Raises BenchError when there is none."""
+        """Register every method class of a file. Raises BenchError if the file has none or does not load."""
         if not file.is_file():
             what = "not a file; name one Python file" if file.exists() else "no such file"
             raise BenchError(f"--plugin {file}: {what}")
@@ -299,7 +311,10 @@ class Registry:
             self.add(cls, str(file), getattr(module, _SOURCE, ""))
 
     def get(self, name: str) -> Method:
-        """The method of that name. BenchError with the nearest name, or why its file did not load."""
+        """Return the method of that name.
+
+        Raises BenchError with the nearest name, or with the reason why the method's file did not load.
+        """
         method = self.methods.get(canonical(name))
         if method is not None:
             return method
@@ -309,14 +324,14 @@ class Registry:
         )
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return the names of all methods, sorted."""
         return sorted(m.name for m in self.methods.values())
 
 
 def _try(registry: Registry, source: str, name: str, add: Callable[[], None]) -> None:
     try:
         add()
-    except Exception as error:  # whatever is wrong with one, the others work
+    except Exception as error:  # whatever is wrong with one source, the others must work
         registry.broken.append(Broken(shown(source), shown(said(error)), shown(name)))
 
 
@@ -330,20 +345,21 @@ def _installed(registry: Registry, point: EntryPoint) -> None:
         file = inspect.getsourcefile(cls)
     if file is None:
         raise BenchError(
-            f"{point.value}: its source file is not there, so that its records could not tell an edit"
+            f"{point.value}: its source file is missing, so records could not show an edit; "
+            "install the package with its source"
         )
     registry.add(cls, point.value, sources.digest_of(Path(file)))
 
 
 @lru_cache(maxsize=1)
 def builtin() -> Registry:
-    """The program's own methods and those of installed packages (entry points ``bench.methods``)."""
+    """Return the program's own methods and those of installed packages (entry points ``bench.methods``)."""
     registry = Registry()
     for file in sorted(methods_dir().glob("[!_]*.py")):
         _try(registry, str(file), file.stem, partial(registry.add_file, file))
     try:
         installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
-    except Exception as error:  # one damaged list of a package hides them all
+    except Exception as error:  # one package with a damaged list makes all lists unreadable
         reason = f"the entry points of installed packages cannot be read: {said(error)}"
         registry.broken.append(Broken(ENTRY_POINTS, shown(reason), ENTRY_POINTS))
         installed = []
@@ -353,7 +369,10 @@ def builtin() -> Registry:
 
 
 def with_plugins(files: tuple[Path, ...] = ()) -> Registry:
-    """The built-in methods and those of given plugin files; one that does not load is an error here."""
+    """Return the built-in methods and those of the given plugin files.
+
+    Raises BenchError if one of these files does not load.
+    """
     base = builtin()
     registry = Registry()
     registry.methods, registry.sources, registry.broken = (

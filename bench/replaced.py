@@ -1,7 +1,9 @@
-"""Functions that somebody replaced for everybody: noticed, and put back. (no torch, unless it is here)
+"""Functions that code replaced for its whole process: they are noticed and put back.
 
-Looked at are the modules of the program, the base of all methods and the methods themselves, and what methods
-work with: torch, its functions and tensors, and NumPy's random numbers.
+A method could, for example, replace ``torch.nn.functional.normalize`` and so change every other method. This
+module compares the functions and classes of these owners before and after a method's work: the modules of the
+program, the base class of methods and the methods themselves, torch with its functions and tensors, and
+NumPy's random numbers. It looks only at what has been imported and imports no torch itself.
 """
 
 from __future__ import annotations
@@ -21,23 +23,26 @@ _LIBRARIES = ("numpy.random", "torch", "torch.nn.functional")
 
 @dataclass
 class _Owner:
-    """A module or class, the keys of its functions and classes, and how these are read."""
+    """A module or class whose functions and classes are compared.
+
+    ``keys``: the names of these functions and classes. ``take``: reads them from the owner's ``vars``.
+    """
 
     name: str
     owner: Any
     keys: list[str]
     take: Callable[[Any], tuple[Any, ...]]
-    known: set[str] = field(default_factory=set)  # all keys that a class was seen with
+    known: set[str] = field(default_factory=set)  # all keys that the class has had
 
     def read(self) -> tuple[Any, ...] | None:
-        """What the keys hold; None where one of them was taken away."""
+        """Return what the keys hold, or None if one of them was deleted."""
         try:
             return self.take(vars(self.owner))
         except KeyError:
             return None
 
     def hiding(self) -> list[str]:
-        """The new keys of a class that hid inherited functions, by whatever; they are gone."""
+        """Delete the new keys of a class that hide an inherited function, and return them."""
         if not isinstance(self.owner, type) or len(vars(self.owner)) <= len(self.known):
             return []
         new = vars(self.owner).keys() - self.known
@@ -53,24 +58,23 @@ Held = list[tuple[_Owner, tuple[Any, ...]]]
 
 
 class Names:
-    """The functions and classes that modules and classes hold, to tell who replaced one of another's."""
+    """The functions and classes that modules and classes hold, kept to notice when one is replaced."""
 
     def __init__(self) -> None:
-        self.owners: dict[
-            int, _Owner
-        ] = {}  # by identity: a file that is loaded again has classes of equal names
+        # By identity, because a file that is loaded again has classes of the same names.
+        self.owners: dict[int, _Owner] = {}
 
     def add(self, owners: Iterable[tuple[str, Any]]) -> None:
-        """Look at these owners too, as they are now; one that is known is not looked at anew."""
+        """Add owners as they are now; owners that are known stay as they are."""
         for name, owner in owners:
             if id(owner) not in self.owners:
                 keys = [key for key, value in vars(owner).items() if _code(value)]
-                # of one, itemgetter makes no tuple
+                # With one key itemgetter would make no tuple, so the first key is read twice.
                 take = operator.itemgetter(*keys, *keys[:1]) if keys else lambda names: ()
                 self.owners[id(owner)] = _Owner(name, owner, keys, take)
 
     def held(self, *only: Any) -> Held:
-        """What the keys of all owners hold now, or of some."""
+        """Return what the keys of all owners, or of those given, hold now."""
         held = []
         for owner in [self.owners[id(one)] for one in only] or self.owners.values():
             if isinstance(owner.owner, type) and len(vars(owner.owner)) != len(owner.known):
@@ -81,10 +85,10 @@ class Names:
 
 
 def put_back(before: Held) -> list[str]:
-    """The names that hold something else than ``before``, which they hold again.
+    """Put back every function that was replaced since ``before``, and return the names of these functions.
 
-    New names are let be, unless they hide what a class has inherited, and so is what a library replaces by
-    something of its own.
+    Two changes stay: new names, unless they hide a function that a class has inherited, and functions that a
+    library replaced by one of its own.
     """
     changed = [f"{owner.name}.{key}" for owner, _ in before for key in owner.hiding()]
     for owner, old in before:
@@ -99,12 +103,12 @@ def put_back(before: Held) -> list[str]:
     return changed
 
 
-_names = Names()  # of this process; what is imported later is added
-_seen = 0  # how many modules there were when they were gone through
+_names = Names()  # of this process; modules that are imported later are added
+_seen = 0  # number of modules at the last look
 
 
 def names() -> Names:
-    """The functions of all owners that are imported now."""
+    """Return the functions of all owners that are imported now."""
     global _seen
     if _seen != len(sys.modules):
         _names.add((name, sys.modules[name]) for name in list(sys.modules) if _watched(name))
@@ -118,9 +122,10 @@ def names() -> Names:
 
 @contextmanager
 def kept() -> Iterator[list[str]]:
-    """Around somebody's code: the functions that it replaced are put back, and are in the list afterwards.
+    """Run a block, put back the functions that it replaced, and yield the list of their names.
 
-    A module that is first imported meanwhile is looked at from the moment when it is there.
+    The list is filled when the block ends. A module that the block imports first is looked at as soon as its
+    import ends.
     """
     changed: list[str] = []
     before = names().held()
@@ -135,7 +140,7 @@ def kept() -> Iterator[list[str]]:
 
 
 class _FirstImports:
-    """Finds modules as Python does; what one that is looked at holds when it is there joins ``held``."""
+    """A finder of modules that adds what a newly imported module holds to ``held``."""
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -143,7 +148,7 @@ class _FirstImports:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's spec, whose loader looks at it in the end; None for what is not looked at."""
+        """Return the spec of a watched module, whose loader then adds it to ``held``; None for others."""
         if not _watched(name):
             return None
         others = [finder.find_spec for finder in sys.meta_path if finder is not self]
@@ -177,7 +182,7 @@ def _code(value: Any) -> bool:
 
 
 def _of_its_own(owner: str, key: str, value: Any) -> bool:
-    """Whether a library put its own into its own place: a function that wraps the old, or another class."""
+    """Return whether a library replaced a function of its own by a wrapper or a class of its own."""
     module = str(getattr(value, "__module__", ""))
     own = module.split(".")[0] == owner.split(".")[0] and not module.startswith(_METHODS)
     return own and (isinstance(value, type) or getattr(value, "__name__", key) == key)

@@ -1,10 +1,13 @@
-"""What a method's source is: of a plugin in its key, of the program's own methods in their records.
+"""Digests of methods' source code.
 
 A plugin's source is its file, the modules that it imports from its own folder, and the program's methods that
-it builds on. One digest of them is in the fit key, so that an edited plugin is never answered from old
-records. Imports are read from the source, so that those inside functions count too. What a plugin reads by
-itself, data files and modules that it imports by a string, is not seen: it must raise its ``version`` when
-they change.
+it builds on. Their digest is in the fit key, so that an edited plugin is never answered from old records. A
+method of the program has ``version`` in its key; a digest of its code is in its records alone and shows an
+edit under the same version.
+
+Imports are read from the source text, so that those inside functions count too. Data files that a plugin
+reads and modules that it imports by a string are not seen: it must raise its ``version`` when they change.
+This module reads files and imports only the ground; it imports no method.
 """
 
 from __future__ import annotations
@@ -20,16 +23,16 @@ from bench.files import digest, sha256_file
 from bench.paths import methods_dir
 
 METHODS = "bench.methods"
-# By method class; a plugin that is loaded anew has another class.
+# By method class; a plugin that is loaded again has another class.
 _codes: dict[type, str] = {}
 _tops: dict[type, set[str]] = {}
-# Of a syntax tree: what computes nothing, and the nodes whose first statement may be a docstring.
+# Fields of a syntax tree that compute nothing, and the nodes whose first statement may be a docstring.
 _ASIDE = ("ctx", "kind", "type_comment", "annotation", "returns")
 _WITH_DOCSTRING = ("Module", "ClassDef", "FunctionDef", "AsyncFunctionDef")
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 (hex) of a plugin's modules, by place in its folder, and of the methods that they build on."""
+    """Return the SHA-256 (hex) of a plugin's modules, by place, and of the program's methods below them."""
     root, modules = _root(file), own_modules(file)
     parts = {part.relative_to(root).as_posix(): sha256_file(part) for part in modules}
     return digest(
@@ -38,35 +41,38 @@ def digest_of(file: Path) -> str:
 
 
 def code_of(method: object) -> str:
-    """The digest of the code in the file that a method's class stands in.
+    """Return the digest of the code in the file that defines a method's class.
 
-    It is recorded with every fit and in no key, so that an edited method of the program shows as drifted. It
-    is empty where there is no file, or where what stands in it now is no Python any more.
+    It is recorded with every fit but is in no key, so that an edited method of the program shows as drifted.
+    It is empty if there is no file, or if the file is no longer valid Python.
     """
     cls = type(method)
     if cls not in _codes:
         file = inspect.getsourcefile(sys.modules[cls.__module__])
         try:
             _codes[cls] = code_digest(Path(file).read_bytes()) if file else ""
-        # it may have been edited since it was loaded, and no record may fail for that
+        # The file may have been edited since it was loaded; recording a fit must not fail for that.
         except (OSError, SyntaxError, ValueError, RecursionError):
             _codes[cls] = ""
     return _codes[cls]
 
 
 def code_digest(source: bytes) -> str:
-    """SHA-256 (hex) of what a file computes.
+    """Return the SHA-256 (hex) of what a file computes.
 
-    Comments, layout, docstrings and annotations are left out, but for those of a class's fields, which make a
-    data class. Of imports those are left out that say where in the program, or for types alone, a name comes
-    from. Raises SyntaxError for what is no Python.
+    Comments, layout, docstrings and annotations do not count; annotations of a class's fields do, because
+    they make a data class. Imports do not count if they are for types alone, or if they only say where in the
+    program a name comes from. Raises SyntaxError if the source is not Python.
     """
     tree = ast.parse(source)
     return digest([_code(tree), sorted(_imported(tree))])
 
 
 def _code(node: Any, inside: str = "") -> Any:
-    """A syntax tree as nested lists of what matters; ``inside``: the kind of node around a list of nodes."""
+    """Return the parts of a syntax tree that compute something, as nested lists.
+
+    ``inside``: the kind of node around a list of nodes.
+    """
     if isinstance(node, list):
         return [_code(item, inside) for item in node if not _imports_only(item)]
     if not isinstance(node, ast.AST):
@@ -78,7 +84,7 @@ def _code(node: Any, inside: str = "") -> Any:
     for name, value in ast.iter_fields(node):
         if name == "body" and kind in _WITH_DOCSTRING and value and _is_text(value[0]):
             value = value[1:]
-        if kind == "JoinedStr":  # some versions of Python put empty texts between the parts of an f-string
+        if kind == "JoinedStr":  # some versions of Python put empty texts into f-strings
             value = [part for part in value if not (isinstance(part, ast.Constant) and part.value == "")]
         if name in _ASIDE and not (name == "annotation" and kind == "AnnAssign"):
             continue
@@ -89,12 +95,12 @@ def _code(node: Any, inside: str = "") -> Any:
 
 
 def _is_field(node: ast.AnnAssign, inside: str) -> bool:
-    """Whether an annotated assignment may make a field of a data class."""
+    """Return whether an annotated assignment may make a field of a data class."""
     return inside == "ClassDef" and "ClassVar" not in ast.unparse(node.annotation)
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is a string and nothing else."""
+    """Return whether a statement is a string and nothing else."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -103,14 +109,14 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _imports_only(node: ast.AST) -> bool:
-    """Whether a statement only imports, as the block under ``if TYPE_CHECKING`` does."""
+    """Return whether a statement only imports, as a block under ``if TYPE_CHECKING`` does."""
     if isinstance(node, ast.If):
         return "TYPE_CHECKING" in ast.unparse(node.test) and all(map(_imports_only, node.body))
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
-    """What imports bind that is neither a type nor a name of the program under its own name."""
+    """Yield the names that imports bind, except types and names of the program under their own name."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and _imports_only(child):
             continue
@@ -127,7 +133,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 
 def methods_below(modules: Iterable[Path]) -> list[Path]:
-    """The program's own methods that modules import, and those that these import, sorted."""
+    """Return the files of the program's methods that modules import, and of those below them, sorted."""
     methods: set[Path] = set()
     waiting = list(modules)
     while waiting:
@@ -141,12 +147,15 @@ def methods_below(modules: Iterable[Path]) -> list[Path]:
 
 
 def _named(file: Path) -> Iterator[str]:
-    """The program's methods that a file imports, as ``bench.methods.x`` or, in a lone plugin, as ``.x``."""
+    """Yield the names of the program's methods that a file imports.
+
+    A file imports them as ``bench.methods.x``; a plugin that is a single file can also write ``.x``.
+    """
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            # such a plugin is loaded among the methods
+            # A plugin that is a single file is loaded as a module of bench.methods.
             lone = node.level == 1 and not (file.parent / "__init__.py").is_file()
             base = ".".join(filter(None, (METHODS if lone else "." * node.level, node.module)))
             names = [f"{base}.{alias.name}" for alias in node.names]
@@ -156,13 +165,13 @@ def _named(file: Path) -> Iterator[str]:
 
 
 def own_modules(file: Path) -> list[Path]:
-    """The file itself and what it imports from its own folder (of a package: from the package), sorted."""
+    """Return the file and the modules that it imports from its own folder or package, sorted."""
     file = file.resolve()
     root = _root(file)
     around = [
         p / "__init__.py" for p in file.parents if p.is_relative_to(root) and (p / "__init__.py").is_file()
     ]
-    modules, waiting = {file, *around}, [file, *around]  # loading a module of a package runs the package
+    modules, waiting = {file, *around}, [file, *around]  # importing a module runs its package too
     while waiting:
         for other in _imports(waiting.pop(), _root(file)):
             if other not in modules:
@@ -172,12 +181,15 @@ def own_modules(file: Path) -> list[Path]:
 
 
 def tops(file: Path) -> set[str]:
-    """The top-level names of a plugin's own modules besides itself."""
+    """Return the top-level names of a plugin's own modules besides itself."""
     return {name.partition(".")[0] for name in names(file)}
 
 
 def tops_of(method: object) -> set[str]:
-    """The top-level names of the modules that belong to a method, of an installed package its own."""
+    """Return the top-level names of the modules that belong to a method.
+
+    For a method of an installed package this is the package's name.
+    """
     cls = type(method)
     if cls not in _tops:
         top = cls.__module__.partition(".")[0]
@@ -187,7 +199,7 @@ def tops_of(method: object) -> set[str]:
 
 
 def names(file: Path) -> dict[str, Path]:
-    """What Python calls a plugin's own modules besides itself, once their folder is on its path."""
+    """Return a plugin's own modules besides itself, by the names that Python gives them."""
     root, parts = _root(file), {}
     for part in own_modules(file):
         at = part.relative_to(root).with_suffix("")
@@ -197,7 +209,7 @@ def names(file: Path) -> dict[str, Path]:
 
 
 def _root(file: Path) -> Path:
-    """The folder of a plugin's own modules: the file's, or what holds the outermost package around it."""
+    """Return the folder of a plugin's own modules: its own, or the one that holds its outermost package."""
     folder = file.resolve().parent
     while (folder / "__init__.py").is_file() and folder.parent != folder:
         folder = folder.parent
@@ -205,7 +217,7 @@ def _root(file: Path) -> Path:
 
 
 def _parsed(file: Path) -> ast.Module:
-    """The file's syntax tree, empty where it does not parse: loading it says so."""
+    """Return the file's syntax tree, empty if it cannot be parsed; loading the file reports the error."""
     try:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -213,7 +225,7 @@ def _parsed(file: Path) -> ast.Module:
 
 
 def _imports(file: Path, root: Path) -> Iterator[Path]:
-    """The modules below ``root`` that a file imports, wherever in it the import stands."""
+    """Yield the modules below ``root`` that a file imports, also inside functions."""
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             names = [(alias.name, [root, file.parent]) for alias in node.names]
@@ -226,20 +238,19 @@ def _imports(file: Path, root: Path) -> Iterator[Path]:
             continue
         for name, places in names:
             if name.split(".")[0] == "bench":
-                continue  # the program itself, also for a plugin that lies in its checkout
+                continue  # the program itself is no module of the plugin, even beside it in a checkout
             for place in places:
                 if place.is_relative_to(root):
                     yield from _modules(place, name.split("."))
 
 
 def _modules(place: Path, parts: list[str]) -> Iterator[Path]:
-    """The files that importing ``a.b.c`` from ``place`` runs: packages on the way, and the module."""
+    """Yield the files that ``import a.b.c`` from ``place`` runs: packages on the way, and the module."""
     if (place / "__init__.py").is_file():
         yield place / "__init__.py"
     for part in parts:
-        if (place / f"{part}.py").is_file() and not (
-            place / part / "__init__.py"
-        ).is_file():  # a package comes first
+        # A package comes before a module of the same name.
+        if (place / f"{part}.py").is_file() and not (place / part / "__init__.py").is_file():
             yield place / f"{part}.py"
             return
         place = place / part

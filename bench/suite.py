@@ -1,4 +1,9 @@
-"""Suites: what to measure, as data. A suite is a label for a list of cells; it is part of no key."""
+"""Suites: named lists of what to measure, as data.
+
+A suite says which datasets, methods, shots, seeds, backbones and prompt sets make the grid of a run. It is a
+label for cells and part of no key. This module reads suites from TOML files, those in ``bench/suites`` or a
+user's own, and checks their types; it knows neither methods nor datasets, which the plan looks up.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from bench.errors import BenchError
 from bench.names import canonical, nearest
 
 _FOLDER = Path(__file__).resolve().parent / "suites"
-# Control characters have no place in names.
+# Names hold no control characters.
 _Name = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 _Names = Annotated[tuple[_Name, ...], Meta(min_length=1)]
 _Numbers = Annotated[tuple[Annotated[int, Meta(ge=1, le=(1 << 63) - 1)], ...], Meta(min_length=1)]
@@ -22,7 +27,11 @@ _Numbers = Annotated[tuple[Annotated[int, Meta(ge=1, le=(1 << 63) - 1)], ...], M
 
 @dataclass(frozen=True)
 class Suite:
-    """Axes of a grid of cells. ``prompts`` empty: each method's own; ``targets``: shifted test sets too."""
+    """The axes of a grid of cells.
+
+    ``prompts``: prompt sets for all methods; empty leaves each method its own. ``targets``: evaluate shifted
+    test sets too. ``sweeps``: texts as for ``--sweep``.
+    """
 
     name: _Name
     title: _Name
@@ -37,14 +46,15 @@ class Suite:
 
 
 def names() -> list[str]:
-    """The suites that come with the program."""
+    """Return the names of the suites that come with the program."""
     return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
 def load(name_or_path: str) -> Suite:
-    """A suite by name or from a TOML file.
+    """Return the suite of that name, or the one in that TOML file.
 
-    Raises BenchError with the nearest name or key, or with the field that is of another type or range.
+    Raises BenchError for an unknown name or key, with the nearest one, and for a field whose value has
+    another type or is out of range.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" and path.is_file():

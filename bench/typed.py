@@ -1,4 +1,8 @@
-"""What is read from outside (JSON, TOML) as typed structures; errors name the file and the field."""
+"""Reading JSON and TOML from outside as typed structures; errors name the file and the field.
+
+Nothing that the program reads is trusted to have the right type. This module imports only errors, files and
+names; what the types are is said by its callers.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,16 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<at>.*)`)?$", re.S)
 
 
 class Odd(BenchError):
-    """Content that is not of the type it should be; the message names the file and the field."""
+    """Content that does not have the type it should have. The message names the file and the field."""
 
 
 def json(file: Path, kind: type[T]) -> T:
-    """The content of a JSON file as ``kind``. Raises Odd where it is not JSON, or of another type."""
+    """Return the content of a JSON file as ``kind``. Raises Odd if it is not JSON or has another type."""
     return decoded(_text(file).encode(), kind, str(file))
 
 
 def decoded(data: bytes, kind: type[T], where: str) -> T:
-    """JSON text as ``kind``; ``where`` names it in messages. Raises Odd."""
+    """Return JSON text as ``kind``. Raises Odd, which names the text as ``where``, if it has another type."""
     _refuse_mark(data.startswith(codecs.BOM_UTF8), where)
     try:
         return msgspec.json.decode(data, type=kind)
@@ -38,7 +42,7 @@ def decoded(data: bytes, kind: type[T], where: str) -> T:
 
 
 def toml(file: Path, kind: type[T]) -> T:
-    """The content of a TOML file as ``kind``. Raises Odd where it is not TOML, or of another type."""
+    """Return the content of a TOML file as ``kind``. Raises Odd if it is not TOML or has another type."""
     text = _text(file)
     _refuse_mark(text.startswith("\ufeff"), str(file))
     try:
@@ -61,18 +65,20 @@ def _refuse_mark(marked: bool, where: str) -> None:
 
 
 def converted(value: Any, kind: type[T], where: str) -> T:
-    """Plain Python values (of a parsed file) as ``kind``; ``where`` names them in messages. Raises Odd."""
+    """Return the plain values of a parsed file as ``kind``.
+
+    Raises Odd, which names the values as ``where``, if they have another type.
+    """
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        reason = said(
-            error
-        )  # of a list it begins with the place: ``split.json: train`` and ``[3]: Expected``
+        # The reason begins with the field (``seeds: ...``), in a list with the position (``[3]: ...``).
+        reason = said(error)
         raise Odd(f"{where}{reason}" if reason.startswith("[") else f"{where}: {reason}") from error
 
 
 def known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Raise Odd, with the nearest name, for the first key of ``table`` that is not among ``keys``."""
+    """Raise Odd, with the nearest name, for the first key of ``table`` that is not one of ``keys``."""
     names = tuple(keys)
     for key in table:
         if key not in names:
@@ -81,7 +87,7 @@ def known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
 
 
 def said(error: Exception) -> str:
-    """An error of reading in words, the field first: ``seeds[0]: Expected `int`, got `str```."""
+    """Return an error of reading in words, the field first: ``seeds[0]: Expected `int`, got `str```."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     found = _AT.match(" ".join(str(error).split()))

@@ -1,7 +1,8 @@
-"""Compressed files of a bounded size: what a small file unpacks to is looked at before memory is given to it.
+"""Unpacking of compressed files to a bounded size.
 
-A few kilobytes of xz, gzip or zip can unpack to more than any machine holds. Nothing here executes what it
-reads: object arrays are refused.
+A few kilobytes of xz, gzip or zip can unpack to more than any machine holds, so the size is checked before
+memory is taken. Nothing here executes what it reads: arrays of objects are refused. This module imports only
+errors and files.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class Torn(BenchError):
-    """A compressed file that is damaged, or that unpacks to more than it may; the message names it."""
+    """A compressed file that is damaged or unpacks to more than it may. The message names the file."""
 
 
 def xz(file: Path, most: int = GIB) -> bytes:
-    """The content of an xz file. Raises Torn where it is damaged, or larger than ``most`` bytes."""
+    """Return the content of an xz file. Raises Torn if it is damaged or larger than ``most`` bytes."""
     return _unpacked(file, most, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=GIB))
 
 
 def gz(file: Path, most: int = GIB) -> bytes:
-    """The content of a gzip file. Raises Torn where it is damaged, or larger than ``most`` bytes."""
+    """Return the content of a gzip file. Raises Torn if it is damaged or larger than ``most`` bytes."""
     return _unpacked(file, most, lambda: zlib.decompressobj(wbits=31))
 
 
@@ -46,7 +47,7 @@ def _unpacked(file: Path, most: int, begin: Callable[[], Any]) -> bytes:
     if not rest:
         raise Torn(f"{file}: empty")
     try:
-        while rest:  # a file may hold several streams, one after the other
+        while rest:  # a file may hold several compressed streams, one after the other
             stream, fed = begin(), rest
             while not stream.eof:
                 piece = stream.decompress(fed, _PIECE)
@@ -63,10 +64,10 @@ def _unpacked(file: Path, most: int, begin: Callable[[], Any]) -> bytes:
 
 
 def npz(file: Path, names: Iterable[str] | None = None, most: int = GIB) -> dict[str, NDArray[Any]]:
-    """Arrays of numbers in an npz file by name, all of them where ``names`` is None.
+    """Return the arrays of numbers in an npz file by name: those of ``names``, or all if it is None.
 
-    The file's own CRC vouches for numbers, not for which arrays there are: name those that must be there.
-    Raises Torn where the file is damaged, lacks a name, holds anything else than numbers, or where the arrays
+    The file's own CRC protects the numbers, but not the list of arrays, so name those that must be there.
+    Raises Torn if the file is damaged, lacks a name or holds anything else than numbers, or if the arrays
     that are asked for take more than ``most`` bytes.
     """
     try:
@@ -79,7 +80,7 @@ def npz(file: Path, names: Iterable[str] | None = None, most: int = GIB) -> dict
         raise
     except MemoryError as error:
         raise Torn(f"{file}: damaged (an array that does not fit into memory)") from error
-    except Exception as error:  # zipfile and NumPy's parser of headers raise nearly every kind there is
+    except Exception as error:  # zipfile and NumPy's parser of headers raise nearly every kind of error
         raise Torn(f"{file}: damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 

@@ -1,4 +1,8 @@
-"""The values that a method reads, and the guard that keeps what is not in a fit's key from it."""
+"""The values that a method reads, and the guard that keeps a fit from reading what is not in its key.
+
+A value that acts at inference only, such as the weight of a cache, is in no fit's key. If a fit could read
+it, two fits with one key could differ. ``FitValues`` therefore refuses it. This module imports only errors.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ Values = Mapping[str, Any]
 
 
 class FitValues(dict[str, Any]):
-    """What a fit may read: settings and its grid point's values, but none for inference only (``inference``).
+    """The values that a fit may read: the settings and its grid point's values, without inference-only ones.
 
-    Such a value is not in the fit's key, and not in here. Asking for it by ``[name]``, ``get``, ``pop``,
-    ``setdefault`` or ``in`` raises BenchError; what the recipe itself puts under its name, as a grid axis, is
-    in the key and may be read.
+    Asking for an inference-only value by ``[name]``, ``get``, ``pop``, ``setdefault`` or ``in`` raises
+    BenchError. There is one exception: if the recipe itself puts a value under that name, for example as a
+    grid axis, this value is in the key and may be read.
     """
 
     def __init__(self, values: Values, method: str, inference: Collection[str]) -> None:
@@ -24,7 +28,7 @@ class FitValues(dict[str, Any]):
         self.late = frozenset(inference)
 
     def with_(self, more: Values) -> FitValues:
-        """These values and, where names are the same instead of them, ``more``, all of which may be read."""
+        """Return these values updated by ``more``, all of which may be read."""
         both = FitValues.__new__(FitValues)
         both.update(self)
         both.update(more)
@@ -32,7 +36,7 @@ class FitValues(dict[str, Any]):
         return both
 
     def _lacks(self, name: object) -> bool:
-        """Whether the name is not here; raises BenchError where it must not be asked for."""
+        """Return whether the name is missing. Raises BenchError if an inference-only value has this name."""
         if super().__contains__(name):
             return False
         if name in self.late:
@@ -50,15 +54,15 @@ class FitValues(dict[str, Any]):
         return not self._lacks(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of that name, or ``default``."""
+        """Return the value of that name, or ``default``."""
         return default if self._lacks(name) else self[name]
 
     def pop(self, name: str, *default: Any) -> Any:
-        """The value of that name, which is taken out, or ``default``."""
+        """Remove the value of that name and return it, or return ``default``."""
         self._lacks(name)
         return super().pop(name, *default)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """The value of that name, which is ``default`` from now on where there was none."""
+        """Return the value of that name, after setting it to ``default`` if it is missing."""
         self._lacks(name)
         return super().setdefault(name, default)

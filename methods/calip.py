@@ -1,5 +1,8 @@
 """CALIP and CALIP-FS: attention between an image's tokens and the class texts (protocol 14).
 
+Both add two terms to the zero-shot logits: one from texts that looked at the image's tokens, one from tokens
+that looked at the texts.
+
 Legend: B images, S spatial tokens, T tokens (the pooled one and S), C embedding width, K classes.
 """
 
@@ -31,31 +34,42 @@ from bench.interface import (
 from bench.methods.safe import train_views
 from bench.methods.tip_adapter import search_axis
 
-SHARPNESS = 2.0  # of both softmaxes, as in the released code
-_PIECE = 1 << 24  # logits in memory at a time while the betas are searched
+SHARPNESS = 2.0  # factor inside both softmaxes, as in the released code
+_PIECE = 1 << 24  # logits held in memory at a time while the betas are searched
 
 
 def over_tokens(affinity_BSK: Tensor, x_BSC: Tensor) -> Tensor:
-    """T' (B, K, C): for every class, the tokens weighted by a softmax over the image."""
+    """Return T' (B, K, C): for every class the mean of the tokens, weighted by a softmax over the image."""
     return affinity_BSK.softmax(1).transpose(1, 2) @ x_BSC
 
 
 def pooled(x_BSC: Tensor) -> Tensor:
-    """(B, C): the mean of all tokens plus their largest values."""
+    """Return (B, C): the mean over all tokens plus the largest value of every channel."""
     return x_BSC.mean(1) + x_BSC.amax(1)
 
 
 def mixed(parts: tuple[Tensor, Tensor, Tensor], beta2: float | Tensor, beta3: float | Tensor) -> Tensor:
-    """Zero-shot + beta_2 * text side + beta_3 * visual side; shapes (B, K)."""
+    """Return zero-shot + beta_2 * text side + beta_3 * visual side; all terms are (B, K)."""
     return parts[0] + beta2 * parts[1] + beta3 * parts[2]
 
 
 class Calip(Method):
-    """Training-free: s f_g T, s f_g T' and s v' T, weighted 1, beta_2, beta_3; T' and v' keep their length.
+    """Let image tokens and class texts attend to each other without any weights, and add what they found.
 
-    Deviation: the released code searches the betas on the test set (protocol ``test-oracle`` does that); here
-    few-shot validation chooses them. Without validation both lie in the middle of their range, for want of
-    published values.
+    T' holds texts made of the image's tokens, v' is an image feature made of the texts. The logits are s f_g
+    T + beta_2 s f_g T' + beta_3 s v' T, where f_g is the image's global token. T' and v' are not divided by
+    their length. Nothing is trained; validation searches the two betas.
+
+    Source: Guo et al. 2023 (protocol 14).
+    Deviates: the released code searches the betas on the test set, which ``--protocol test-oracle`` repeats;
+        here few-shot validation chooses them. Without validation both lie in the middle of their range,
+        because no values are published.
+    Settings:
+        beta2_top: upper end of the search for ``beta2``, itself excluded; the lower end is 0.001
+        beta3_top: upper end of the search for ``beta3``, itself excluded; the lower end is 0.001
+        beta_steps: number of values on each of the two search axes
+        beta2: weight of the text side; none: searched on validation
+        beta3: weight of the visual side; none: searched on validation
     """
 
     name = "calip"
@@ -78,14 +92,14 @@ class Calip(Method):
         )
 
     def parts(self, params: Params, consts: Consts, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three terms (B, K) of raw tokens: zero-shot, text side, visual side."""
+        """Return the three terms (B, K) of raw tokens: zero-shot, text side, visual side."""
         W_KC, scale = consts["W_KC"], consts["scale"]
         tokens_BTC = unit(x_BTC)
         f_BC, S_BSC = tokens_BTC[:, 0], tokens_BTC[:, 1:]
         affinity_BSK = SHARPNESS * S_BSC @ W_KC.T
         text_BKC = over_tokens(affinity_BSK, S_BSC)
         v_BC = pooled(affinity_BSK.softmax(2) @ W_KC)
-        # Not unit vectors: both sides enter with the length that the mixing left them.
+        # T' and v' are not normalised again: they enter with the length that the mixing gave them.
         return scale * f_BC @ W_KC.T, scale * (text_BKC * f_BC[:, None]).sum(-1), scale * v_BC @ W_KC.T
 
     def logits(self, params: Params, consts: Consts, features: Features, values: Values) -> Tensor:
@@ -94,7 +108,7 @@ class Calip(Method):
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """The three terms once; the betas by broadcasting."""
+        """Compute the three terms once and yield the logits of all betas by broadcasting."""
         parts = self.parts(params, consts, features[TOKENS])
         size = max(1, _PIECE // parts[0].numel())
         for start in range(0, len(grid), size):
@@ -106,12 +120,27 @@ class Calip(Method):
 
 
 class CalipFs(Calip):
-    """CALIP with a learned cross-attention: a reconstruction, since the authors' code for it is not released.
+    """Train the attention of CALIP on the support set: linear maps before and after it become learnable.
 
-    Trained: four (C, C) maps, each the identity plus a difference that starts at zero: query, key and value
-    maps shared by tokens and texts, and a map of what was attended. At the start it is CALIP; weight decay
-    pulls back to it. The betas are held while training and searched afterwards like CALIP's. Optimiser,
-    rates, epochs and the start are our choices.
+    At the start every map is the identity, so the method begins as CALIP, and weight decay pulls it back
+    there. The betas keep fixed values while the maps train; validation searches them afterwards, as for
+    CALIP.
+
+    Source: Guo et al. 2023 (protocol 14).
+    Trains: four (C, C) differences to the identity: query, key and value maps, which tokens and texts share,
+        and a map of what was attended.
+    Deviates: this is our reconstruction, because the authors released no code for it. The optimiser, the
+        learning rates, the number of epochs and the start are our choices.
+    Settings:
+        train_beta2: weight of the text side while training
+        train_beta3: weight of the visual side while training
+        lr: learning rates of AdamW to choose from
+        wd: weight decays to choose from, as a factor of the learning rate
+        epochs: passes over the support views
+        batch: rows per step
+        augment: views of a support image: ``none``, ``flip`` (the image and its mirror image) or ``rrc:V``
+            (the image and V random crops)
+        max_steps: most training steps, rounded down to whole epochs; none: no limit
     """
 
     name = "calip-fs"
@@ -128,7 +157,7 @@ class CalipFs(Calip):
         "augment": "flip",
         "max_steps": None,
     }
-    # raised tenfold for few steps
+    # Quick runs have few steps, so their learning rates are ten times larger.
     presets = {"quick": {"beta_steps": 50, "max_steps": 200, "lr": (1e-2, 3e-3, 1e-3)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
@@ -169,8 +198,9 @@ class CalipFs(Calip):
         def back(x: Tensor, name: str) -> Tensor:
             return x + x @ params[name].T
 
-        # Texts look at tokens and tokens at texts, each with its own queries and the other's keys and values.
-        # No map meets the B S tokens: in every product of maps it goes over to the K texts or the B images.
+        # Texts attend to tokens and tokens to texts, with their own queries and the other's keys and values.
+        # No map is applied to the B S tokens: every product of maps is applied to the K texts or the B images
+        # instead, which are fewer.
         to_tokens_BSK = SHARPNESS * S_BSC @ back(through(W_KC, "query_CC"), "key_CC").T
         to_texts_BSK = SHARPNESS * S_BSC @ back(through(W_KC, "key_CC"), "query_CC").T
         seen_BC1 = back(back(f_BC, "out_CC"), "value_CC")[..., None]

@@ -1,4 +1,7 @@
-"""ZS-LP and CLAP: a linear probe from the text rows, free or held near them class by class (protocol 18.4).
+"""ZS-LP and CLAP: linear probes that start at the text rows (protocol 18.4).
+
+ZS-LP lets the rows move freely. CLAP holds each class near its text row, the more
+strongly the better zero-shot CLIP knows it.
 
 Legend: K classes, C embedding width, V views, N support images, B batch.
 """
@@ -31,10 +34,26 @@ from bench.methods.taskres import raw_means
 
 
 class ZsLp(Method):
-    """Trains prototypes w (K, C) from the raw text means t; logits are s times the cosines.
+    """Train one prototype per class by cross-entropy; it starts at the class's mean text feature.
 
-    There is no validation, and the last epoch is kept. An epoch draws max(1, N / batch) batches from all
-    views of all images, so that it touches about N of the V N rows.
+    The logits are s times the cosine between image and prototype. The last epoch is kept, without
+    validation. An epoch draws max(1, N / batch) batches from all views of all images, so it touches about N
+    of the V N rows.
+
+    Source: Silva-Rodríguez et al. 2024 (protocol 18.4).
+    Trains: the prototypes (K, C), which are not of length one.
+    Deviates: nothing known.
+    Settings:
+        underscores: whether class names keep their underscores in the prompts, as in the released code
+        extra_template: one more template for the text features; empty: none. On ImageNet the released code
+            appends an eighth one by accident
+        lr: learning rates of SGD; where there are several, validation chooses
+        wd: weight decays to choose from
+        batch: rows per step
+        epochs: number of epochs
+        crop: smallest area of a random crop, as a share of the image
+        views: random crops per support image
+        max_steps: most training steps, rounded down to whole epochs, at least two; none: no limit
     """
 
     name = "zs-lp"
@@ -51,7 +70,8 @@ class ZsLp(Method):
         "views": 20,
         "max_steps": None,
     }
-    # Rates are raised (chosen on validation): lr s / |w|^2 turns a row, 100 times less on embedded towers.
+    # A step turns a row by about lr s / |w|^2, which is 100 times less on the embedded towers. Quick runs
+    # therefore try larger learning rates, and validation chooses.
     presets = {"quick": {"lr": (10.0, 1.0), "views": 4, "max_steps": 300}}
     per_dataset = {"imagenet": {"extra_template": "a photo of a {}."}}
 
@@ -77,22 +97,31 @@ class ZsLp(Method):
 
 
 def class_weights(logits_RK: Tensor, y_R: Tensor) -> Tensor:
-    """lambda (K,): mean softmax probability of the true class over a class's rows, 0 for one without rows."""
+    """Return lambda (K,): the mean softmax probability of the true class over the rows of each class.
+
+    It is 0 for a class without rows.
+    """
     true_R = torch.softmax(logits_RK, -1).gather(1, y_R[:, None])[:, 0]
     sums_K = true_R.new_zeros(logits_RK.shape[1]).index_add(0, y_R, true_R)
     return sums_K / torch.bincount(y_R, minlength=len(sums_K)).clamp(min=1)
 
 
 class Clap(ZsLp):
-    """ZS-LP plus the mean over classes of lambda_k |w_k - t_k|^2: what zero-shot CLIP knows well stays close.
+    """Train ZS-LP with a penalty that keeps well-known classes near their text features.
 
-    lambda is fixed before training from the zero-shot probabilities on all views of the support set
-    (constraint ``l2``, the published configuration; its outer update of lambda is off there).
+    The penalty is the mean over classes of lambda_k |w_k - t_k|^2. lambda_k is the probability that
+    zero-shot CLIP gives to the true class, averaged over all views of the class's support images. It is
+    fixed before training.
+
+    Source: Silva-Rodríguez et al. 2024 (protocol 18.4).
+    Trains: the prototypes (K, C), as ZS-LP.
+    Deviates: nothing known. It is the published configuration ``l2``, in which the outer update of lambda is
+        off.
     """
 
     name = "clap"
     title = "CLAP"
-    # 10 can diverge on the penalty with few classes
+    # With few classes a learning rate of 10 can diverge because of the penalty.
     presets = {"quick": {**ZsLp.presets["quick"], "lr": (3.0, 10.0)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:

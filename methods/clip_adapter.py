@@ -1,4 +1,4 @@
-"""CLIP-Adapter: a bottleneck on the image embedding, mixed with the embedding itself (protocol 11).
+"""CLIP-Adapter: a small network on the image embedding, mixed with the embedding itself (protocol 11).
 
 Legend: K classes, C embedding width, H hidden units, B batch.
 """
@@ -30,12 +30,27 @@ from bench.methods.coop import dassl_recipe, epochs_by_shots
 
 
 class ClipAdapter(Method):
-    """Trains A(f) = ReLU(W2 ReLU(W1 f)) without biases; logits are the cosines of rho A(f) + (1 - rho) f.
+    """Train a bottleneck of two layers on the image embedding and mix its output with the embedding.
 
-    The released code fixes lr 0.002 and rho 0.2 (what protocols without validation use) and covers ImageNet
-    alone; its paper names lr 1e-5 and a search of rho for each dataset. Here both rates and four rho are
-    trained and few-shot validation chooses after the last epoch: the specification's recommended default, our
-    own grid.
+    The bottleneck is A(f) = ReLU(W2 ReLU(W1 f)), without biases. The logits are s times the cosine between
+    rho A(f) + (1 - rho) f and the text features. The last epoch is kept; few-shot validation chooses the
+    learning rate and rho.
+
+    Source: Gao et al. 2021 (protocol 11).
+    Trains: W1 (H, C) and W2 (C, H), with H = C / ``reduction``.
+    Deviates: the released code covers ImageNet alone and fixes a learning rate of 0.002 and rho 0.2; the
+        paper names a rate of 1e-5 and a search of rho for each dataset. Here validation chooses among both
+        rates and four rho: the grid is ours. Protocols without validation use 0.002 and 0.2.
+    Settings:
+        rho: shares of the bottleneck's output in the mixture to choose from, from 0 to 1
+        reduction: how many times narrower the hidden layer is than the embedding
+        lr: learning rates of SGD to choose from
+        wd: weight decays to choose from
+        batch: images per step
+        epochs: number of epochs; none: 50 at 1 shot, 100 at 2 to 4, 200 from 8 on
+        crop: smallest area of a random crop, as a share of the image
+        views: random crops per image that the epochs use in turn; none: a fresh one for every epoch
+        max_steps: most training steps, rounded down to whole epochs, at least two; none: no limit
     """
 
     name = "clip-adapter"
@@ -53,7 +68,8 @@ class ClipAdapter(Method):
         "views": None,
         "max_steps": None,
     }
-    # Quick runs raise the rates: the embedded towers' logits are eight times flatter than OpenAI's.
+    # The embedded towers' logits are eight times flatter than OpenAI's, so quick runs try larger learning
+    # rates.
     presets = {"quick": {"lr": (0.2, 0.02, 0.002), "views": 4, "max_steps": 300}}
     per_dataset = {"imagenet": {"epochs": 50}}
 

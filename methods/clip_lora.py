@@ -35,13 +35,16 @@ from bench.interface import (
 from bench.methods.linear_probe_sgd import uniform
 
 PARTS = ("q", "k", "v")
-# (tower, tokens, low-rank tensors of one block, number of the block) -> tokens
+# A forward pass of one block: (tower, tokens, low-rank tensors of the block, its number) -> tokens.
 Step = Callable[["Blocks", "Tensor", Params, int], "Tensor"]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The frozen residual blocks of a tower, ``<stem>.0`` and so on; text has a causal mask."""
+    """The frozen residual blocks of a tower, whose tensors are named ``<stem>.0.ln_1.weight`` and so on.
+
+    ``causal``: tokens attend to earlier tokens only, as in the text tower.
+    """
 
     params: Mapping[str, Tensor]
     stem: str
@@ -52,32 +55,33 @@ class Blocks:
     causal: bool = False
 
     def name(self, i: int) -> str:
-        """Block i's prefix in ``params``."""
+        """Return the prefix that the tensors of block i have in ``params``."""
         return f"{self.stem}.{i}"
 
 
 def low_rank(params: Params, prefix: str) -> Params:
-    """The tensors of one block without their prefix: ``q.A`` (r, D), ``q.B`` (D, r), and so on."""
+    """Return the tensors of one block without their prefix: ``q.A`` (r, D), ``q.B`` (D, r), and so on."""
     return {name.removeprefix(prefix): p for name, p in params.items() if name.startswith(prefix)}
 
 
 def merged(weight_3DD: Tensor, low: Params, gamma: float) -> Tensor:
-    """W + gamma B A for the stacked query, key and value weights (3 D, D)."""
+    """Return W + gamma B A for the stacked query, key and value weights (3 D, D)."""
     return weight_3DD + gamma * torch.cat([low[f"{part}.B"] @ low[f"{part}.A"] for part in PARTS])
 
 
 def thinned(h_NTD: Tensor, keep_NTD: Tensor, grown: float) -> Tensor:
-    """Dropout: times ``grown`` where ``keep``, else 0."""
-    return keep_NTD.to(h_NTD.dtype).mul_(grown) * h_NTD  # half of the time of a masked fill on a processor
+    """Apply dropout: return ``h_NTD`` times ``grown`` where ``keep_NTD`` is set, and 0 elsewhere."""
+    return keep_NTD.to(h_NTD.dtype).mul_(grown) * h_NTD  # takes half the time of a masked fill on a processor
 
 
 def two_branch(
     blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float, keep_3NTD: Tensor, grown: float
 ) -> Tensor:
-    """Block i with the update beside the frozen weights, its input thinned by one mask for each part.
+    """Run block i with the update as a branch of its own beside the frozen weights: the form for training.
 
-    Without dropout the branches stay apart too: merging first would give lower blocks the gradient of W alone
-    in the reference (protocol 18.2), and two ways to compute one thing here.
+    Dropout acts on the input of the branch, with one mask for each of query, key and value. The branches
+    stay apart also where dropout is 0: the reference merges them there, which gives lower blocks the
+    gradient of W alone (protocol 18.2).
     """
     from bench.clip.blocks import attend, linear, mlp, norm
 
@@ -99,7 +103,7 @@ def two_branch(
 
 
 def merged_block(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: float) -> Tensor:
-    """Block i with the update merged into its weights: what evaluation runs."""
+    """Run block i with the update merged into its weights: the form for evaluation."""
     from bench.clip.blocks import block
 
     name, T = blocks.name(i), x_NTD.shape[1]
@@ -110,15 +114,28 @@ def merged_block(blocks: Blocks, x_NTD: Tensor, low: Params, i: int, gamma: floa
 
 
 class ClipLora(Method):
-    """Trains A (r, D) and B (D, r) for query, key and value of every block of both towers.
+    """Fine-tune both towers by low-rank updates of the query, key and value weights of every block.
 
-    A weight W of the image or the text tower becomes W + gamma B A, with gamma = 1 / sqrt(r) and B zero at
-    the start. The loss is cross-entropy on s cos, with dropout on the updates' input; the last step is kept,
-    without validation.
+    A weight W becomes W + gamma B A, with gamma = 1 / sqrt(r) and B zero at the start. The loss is
+    cross-entropy on s times the cosine, with dropout on the input of the updates. The last step is kept,
+    without validation. Every dataset has the same template; the prompt set is not read.
 
-    "a photo of a {}." for every dataset: the prompt set is not read. Deviations: fp32, where the released
-    code uses mixed precision; crops come from a bank of ``views`` an image, used in turn (published: a fresh
-    crop every time).
+    Source: Zanella and Ben Ayed 2024 (protocol 18.2).
+    Trains: A (r, D) and B (D, r) for query, key and value of every block of the image and the text tower.
+    Deviates: parameters are fp32, where the released code uses mixed precision. Crops come from a bank of
+        ``views`` per image, used in turn; the released code makes a fresh crop every time.
+    Settings:
+        rank: rank r of the updates
+        dropout: probability that an input of an update is set to zero, in steps of 1/256
+        template: the prompt of every class; ``{}`` stands for its name
+        lr: learning rates of AdamW; where there are several, validation chooses
+        wd: weight decays to choose from, as a factor of the learning rate
+        floor: the learning rate at which the cosine schedule ends
+        batch: images per step
+        steps_per_shot: training steps for each shot
+        max_steps: most training steps; none: no limit
+        crop: smallest area of a random crop, as a share of the image
+        views: random crops per image, used in turn
     """
 
     name = "clip-lora"
@@ -143,7 +160,7 @@ class ClipLora(Method):
         "crop": 0.08,
         "views": 8,
     }
-    # a raised rate for few steps, chosen on validation
+    # Quick runs have few steps, so their learning rate is larger.
     presets = {"quick": {"lr": (1e-3,), "max_steps": 100, "views": 4}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
@@ -165,7 +182,7 @@ class ClipLora(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """Both towers' blocks, embedded prompts (K, L, D), their end positions, functions around them."""
+        """Return both towers' blocks, the embedded prompts (K, L, D), their end positions and the scale."""
         text, visual = task.backbone.text, task.backbone.model.visual
         ids_KL = text.tokenize([fill(task.settings["template"], name) for name in task.text.classnames])
         eot_K = ids_KL.argmax(-1)
@@ -200,13 +217,13 @@ class ClipLora(Method):
                 like = blocks.params[f"{blocks.name(i)}.attn.in_proj_weight"]
                 D = like.shape[1]
                 for part in PARTS:
-                    # Kaiming-uniform with slope sqrt 5
+                    # the same distribution as Kaiming-uniform with slope sqrt 5, the published start
                     params[f"{tower}.{i}.{part}.A"] = uniform((r, D), D, generator, like)
                     params[f"{tower}.{i}.{part}.B"] = like.new_zeros(D, r)
         return params
 
     def _score(self, params: Params, consts: Consts, x_BCHW: Tensor, step: Step) -> Tensor:
-        """(B, K) logits with ``step`` as the blocks' forward pass."""
+        """Return logits (B, K), with ``step`` as the forward pass of every block."""
         from bench.clip.blocks import norm
 
         def through(tower: str, x_NTD: Tensor) -> Tensor:

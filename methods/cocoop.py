@@ -1,4 +1,4 @@
-"""CoCoOp: a context that a small network shifts for every image (protocol 9).
+"""CoCoOp: learned prompts whose context a small network shifts for every image (protocol 9).
 
 Legend: K classes, M context vectors, L tokens, D tower width, C embedding width, H hidden units, B batch.
 """
@@ -26,18 +26,28 @@ from bench.interface import (
 )
 from bench.methods.coop import CoOp, context_vectors, dassl_recipe
 
-PROMPTS = 512  # prompts in one pass through the text tower when images are scored
+PROMPTS = 512  # about so many prompts pass the text tower at once when images are scored
 
 
 class CoCoOp(CoOp):
-    """Trains the context (M, D), from "a photo of a", and a network that shifts it for every image.
+    """Learn the context of the prompts, as CoOp does, and a network that shifts it for every image.
 
-    The network, C -> C/16 -> D with biases and ReLU, makes what is added to every context vector of an
-    image's prompts: K prompts an image, in training and at test time.
+    The network maps an image's feature, C -> C/16 -> D with biases and ReLU, to one vector, which is added
+    to every context vector. Each image therefore has K prompts of its own, in training and at test time.
+    The context starts at the words "a photo of a".
 
-    Deviations: fp32, where the released code trains in fp16; with ``max_steps`` the run is cut by steps, not
-    epochs, and the cosine falls by steps from the first (one epoch of single images is longer than a short
-    run).
+    Source: Zhou et al. 2022, CVPR (protocol 9).
+    Trains: the context (M, D) and the network.
+    Deviates: parameters are fp32, where the released code trains in fp16. With ``max_steps`` the run is cut
+        by steps instead of epochs and the cosine falls with every step, because one epoch of single images
+        is longer than a short run.
+    Settings:
+        context: number of context vectors where ``init`` is empty
+        init: words that the context starts from; their number replaces ``context``
+        reduction: how many times narrower the hidden layer of the network is than the embedding
+        batch: images per step
+        epochs: number of epochs
+        max_steps: most training steps; none: no limit
     """
 
     name = "cocoop"
@@ -79,7 +89,7 @@ class CoCoOp(CoOp):
         H = max(1, C // values["reduction"])
 
         def uniform(fan_in: int, *shape: int) -> Tensor:
-            bound = 1 / math.sqrt(fan_in)  # torch's default for linear layers, weights and biases alike
+            bound = 1 / math.sqrt(fan_in)  # PyTorch's default for weights and biases of linear layers
             made = torch.empty(shape, dtype=ctx_MD.dtype).uniform_(-bound, bound, generator=generator)
             return made.to(ctx_MD.device)
 
@@ -88,7 +98,7 @@ class CoCoOp(CoOp):
         return {"ctx": ctx_MD, "w1_HC": w1_HC, "b1_H": b1_H, "w2_DH": w2_DH, "b2_D": b2_D}
 
     def _logits(self, params: Params, consts: Consts, unit_BC: Tensor) -> Tensor:
-        """(B, K) logits of unit features, all prompts in one pass."""
+        """Return logits (B, K) of unit features; all prompts pass the text tower at once."""
         hidden_BH = torch.relu(unit_BC @ params["w1_HC"].T + params["b1_H"])
         shift_BD = hidden_BH @ params["w2_DH"].T + params["b2_D"]
         ctx_B1MD = (params["ctx"] + shift_BD[:, None])[:, None]

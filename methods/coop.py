@@ -1,4 +1,6 @@
-"""CoOp: learned context vectors in front of, around or behind the class name (protocol 8).
+"""CoOp: prompts of learned context vectors in front of, around or behind the class name (protocol 8).
+
+CoCoOp and ProGrad build on it; CLIP-Adapter, TaskRes, ZS-LP and CLAP share its recipe.
 
 Legend: K classes, M context vectors, L tokens, D tower width, C embedding width, B batch.
 """
@@ -46,9 +48,9 @@ class Prompts:
     """The frozen part of K learned prompts.
 
     ``base_KLD``: token embeddings, zero where context goes. ``place_KLM``: 1 where context vector m stands at
-    position l. ``eot_K``: position of each end token; ``L`` ends at the last of them. Both depend on the
-    names alone: moving the name leaves them as they are. ``alike``: how tokens are packed with one context
-    for all classes, ``apart``: with one each.
+    position l. ``eot_K``: position of each end token; ``L`` ends at the last of them. ``eot_K`` and ``L``
+    depend on the names alone: another position of the name does not change them. ``alike``: how tokens are
+    packed where all classes share one context. ``apart``: how they are packed where each class has its own.
     """
 
     base_KLD: Tensor
@@ -58,12 +60,16 @@ class Prompts:
     apart: Pack
 
     def fill(self, ctx: Tensor) -> Tensor:
-        """Embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
-        # A product, not an assignment: it maps over replicas, and its gradient sums in one order everywhere.
+        """Return embedded prompts (K, L, D) with one context (M, D) for all classes or one each (K, M, D)."""
+        # This is a product and no assignment, so that it maps over replicas and its gradient is summed in the
+        # same order everywhere.
         return self.base_KLD + self.place_KLM @ ctx
 
     def encode(self, tower: TextTower, ctx: Tensor) -> Tensor:
-        """Raw text features (..., K, C) of contexts (M, D), (K, M, D), or, one an image, (B, 1, M, D)."""
+        """Return raw text features (..., K, C) of the prompts with a context.
+
+        The context is (M, D), one per class (K, M, D), or one per image (B, 1, M, D).
+        """
         from bench.clip.packed_text import encode
 
         each = ctx.dim() > 2 and ctx.shape[-3] > 1
@@ -73,11 +79,11 @@ class Prompts:
 def lay_out(
     tower: TextTower, classnames: Sequence[str], M: int, words: str = "", position: str = "end"
 ) -> Prompts:
-    """Prompts of M context slots and the class name, with a full stop at the end.
+    """Return the prompts of M context slots, the class name and a full stop.
 
-    The last slots stand for the words of ``words``, one slot a word: tokens beyond that (a comma makes one)
-    stay frozen right behind the slots, as in the reference (protocol 10). Raises BenchError when words
-    outnumber the slots or a prompt exceeds the tower's context length.
+    The last slots stand for the words of ``words``, one slot for each word. Tokens beyond the number of
+    words (a comma is a token of its own) stay frozen right behind the slots, as in the reference (protocol
+    10). Raises BenchError if there are more words than slots or a prompt exceeds the tower's context length.
     """
     if position not in POSITIONS:
         raise BenchError(f"position '{position}' of the class name: choose {', '.join(POSITIONS)}")
@@ -116,7 +122,7 @@ def lay_out(
 
 
 def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
-    """Which token of the placeholder string (start, slots, tail, name, rest) is at each position, (L,)."""
+    """Return (L,): for each position, which token of (start, slots, tail, name, rest) stands there."""
     slots, tail = list(range(1, 1 + M)), list(range(1 + M, 1 + M + n_tail))
     name = list(range(1 + M + n_tail, 1 + M + n_tail + n_name))
     rest = list(range(1 + M + n_tail + n_name, L))
@@ -127,27 +133,28 @@ def _order(M: int, n_tail: int, n_name: int, L: int, position: str) -> Tensor:
 
 
 def word_vectors(tower: TextTower, words: str) -> Tensor:
-    """Embeddings (w, D) of the first w tokens of w words."""
+    """Return the embeddings (w, D) of the first w tokens, where w is the number of words."""
     return tower.embed(tower.tokenize([words]))[0, 1 : 1 + len(words.split())]
 
 
 def context_vectors(settings: Values) -> int:
-    """M: as many vectors as there are words in ``init``, or ``context`` where it is empty."""
+    """Return M: the number of words in ``init``, or ``context`` where ``init`` is empty."""
     return len(str(settings["init"] or "").split()) or int(settings["context"])
 
 
 def epochs_by_shots(shots: int) -> int:
-    """CoOp's epochs: 50 at one shot, 100 up to four, then 200."""
+    """Return CoOp's number of epochs: 50 at one shot, 100 up to four, 200 from there on."""
     return 50 if shots <= 1 else 100 if shots <= 4 else 200
 
 
 def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, **more: object) -> Recipe:
-    """What CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8).
+    """Return the recipe that CoOp, ProGrad, CLIP-Adapter and TaskRes share (protocol 3.1, 8).
 
-    Every epoch takes a fresh random crop of every image, the schedule has one constant first epoch, and the
-    last epoch is kept. Setting ``max_steps`` shortens the run to whole epochs, at least two; ``views`` bounds
-    the bank of crops, which epochs then use in turn (None: one crop an epoch, as published). Several rates
-    are told apart on validation after the last epoch; the first is the one of protocols without validation.
+    Every epoch takes a fresh random crop of every image. The learning rate is constant in the first epoch
+    and follows a cosine after it; the last epoch is kept. Setting ``max_steps`` shortens the run to whole
+    epochs, at least two. Setting ``views`` bounds the number of crops per image, which epochs then use in
+    turn; None makes one crop for every epoch, as published. Among several learning rates validation chooses
+    after the last epoch; protocols without validation take the first. ``more`` replaces fields of the recipe.
     """
     if settings["max_steps"] is not None:
         per_epoch = max(1, facts.n_support // settings["batch"])
@@ -168,12 +175,27 @@ def dassl_recipe(settings: Values, facts: Facts, epochs: int, optim: OptimSpec, 
 
 
 class CoOp(Method):
-    """Trains the context (M, D), or (K, M, D) with ``class_specific``, through the frozen text tower.
+    """Learn the words of the prompt: trained vectors take the place of "a photo of a" before the class name.
 
-    The gradient is that of the activations only; what all prompts begin with is computed once. ``init`` holds
-    words to start from (their number replaces ``context``), else the start is normal with deviation 0.02.
-    Names and context make the classifier: the prompt set is not read. Deviation: fp32, where the released
-    code trains an fp16 context.
+    The vectors pass the frozen text tower at every step; its output for each class is the classifier. The
+    prompt set is not read. The vectors start at random (normal, standard deviation 0.02) or at the words of
+    ``init``. The last epoch is kept, without validation.
+
+    Source: Zhou et al. 2022, IJCV (protocol 8).
+    Trains: the context (M, D), or (K, M, D) with ``class_specific``.
+    Deviates: parameters are fp32, where the released code trains a context in fp16.
+    Settings:
+        context: number of context vectors where ``init`` is empty
+        position: where the class name stands: ``end``, ``middle`` or ``front``
+        class_specific: whether every class has a context of its own
+        init: words that the context starts from; their number replaces ``context``; empty: a random start
+        lr: learning rates of SGD; where there are several, validation chooses
+        wd: weight decays to choose from
+        batch: images per step
+        epochs: number of epochs; none: 50 at 1 shot, 100 at 2 to 4, 200 from 8 on
+        crop: smallest area of a random crop, as a share of the image
+        views: random crops per image that the epochs use in turn; none: a fresh one for every epoch
+        max_steps: most training steps, rounded down to whole epochs, at least two; none: no limit
     """
 
     name = "coop"
@@ -188,13 +210,14 @@ class CoOp(Method):
         "lr": (0.002,),
         "wd": (5e-4,),
         "batch": 32,
-        "epochs": None,  # 50 at 1 shot, 100 at 2 and 4, 200 from 8 on
+        "epochs": None,
         "crop": 0.08,
         "views": None,
         "max_steps": None,
     }
-    # Quick runs start from words (the paper's M = 4): 200 steps from noise do not get back to zero-shot.
-    # They try raised rates (chosen on validation): embedded towers' logits are 8 times flatter than OpenAI's.
+    # Quick runs start from words (the paper's M = 4), because 200 steps from noise do not get back to
+    # zero-shot. The embedded towers' logits are eight times flatter than OpenAI's, so they also try larger
+    # learning rates, among which validation chooses.
     presets = {"quick": {"init": "a photo of a", "lr": (0.03, 0.3), "views": 4, "max_steps": 200}}
     per_dataset = {"imagenet": {"epochs": 50}}
 
@@ -223,7 +246,7 @@ class CoOp(Method):
         return {"ctx": ctx.to(like.device)}
 
     def classifier(self, params: Params, consts: Consts) -> Tensor:
-        """Unit class rows (K, C) of the learned prompts."""
+        """Return the classifier (K, C) of the learned prompts, rows of length one."""
         return unit(consts["prompts"].encode(consts["tower"], params["ctx"]))
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Cross-Modal adaptation: prompts are training samples beside images, one head for both (protocol 13).
+"""Cross-Modal adaptation: prompts are training samples beside images, and one head serves both (protocol 13).
 
-``cross-modal`` is Table I's row (partial fine-tuning of the pooling head), ``cross-modal-linear`` Table
-III's. The WiSE forms of all variants are here too.
+Of the SAFE paper's rows "Cross-Modal", the one in Table I is ``cross-modal`` (it fine-tunes the pooling head
+too) and the one in Table III is ``cross-modal-linear``. The WiSE forms of all variants are here as well.
 """
 
 from __future__ import annotations
@@ -30,11 +30,22 @@ from bench.methods.wise_ft import HeadEnsemble
 
 
 class CrossModalHead(Method):
-    """What the variants share: half of each batch are single prompts, one head takes raw features of both.
+    """The part that all variants share: half of each batch are prompts, and one head takes both halves.
 
-    One cross-entropy over images and texts together. Rows of W are free (never renormalised), s is not
-    learned, AdamW decays every trained tensor. A batch size is legal only if each half is strictly smaller
-    than its set (13.1).
+    There is one cross-entropy over images and texts together. The rows of W are never normalised, s is not
+    learned, and AdamW decays every trained tensor. A batch size is legal only if each half is strictly
+    smaller than its set (protocol 13.1).
+
+    Settings:
+        init: the head's start: ``zeroshot`` (the text rows) or ``random``
+        lr: learning rates of AdamW to choose from
+        wd: weight decays to choose from, as a factor of the learning rate
+        batch: sizes of a batch to choose from, in rows; half of them are prompts
+        steps: training steps
+        check_every: steps between two checks on validation
+        warmup: steps over which the learning rate rises
+        augment: views of a support image: ``none``, ``flip`` (the image and its mirror image) or ``rrc:V``
+            (the image and V random crops)
     """
 
     cite = "Lin et al. 2023"
@@ -49,11 +60,11 @@ class CrossModalHead(Method):
         return {"W_KC": head_rows(values["init"], consts["zeroshot_KC"], generator)}
 
     def embed(self, params: Params, consts: Consts, x: Tensor) -> Tensor:
-        """Raw embeddings (B, C) of images at this variant's tap."""
+        """Return raw embeddings (B, C) of images from the features at this variant's tap."""
         return x
 
     def head(self, params: Params, consts: Consts, z_BC: Tensor, values: Values) -> Tensor:
-        """Logits (B, K) of raw embeddings of either modality."""
+        """Return logits (B, K) of raw embeddings of images or of texts."""
         return cosine_logits(z_BC, params["W_KC"], consts["scale"])
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:
@@ -66,10 +77,18 @@ class CrossModalHead(Method):
 
 
 class CrossModal(CrossModalHead):
-    """Partial fine-tuning of the pooling head and W: Table I's "Cross-Modal".
+    """Fine-tune the pooling head and a linear head on images and prompts together.
 
-    The pooling head is the attention pool, or the last block, ln_post and proj. logits = 0.546 s W norm(z),
-    exp(4) for OpenAI's weights, in training and at test.
+    The pooling head is a ResNet's attention pool, or a ViT's last block with ``ln_post`` and ``proj``. The
+    logits are 0.546 s W norm(z) in training and at test time; for OpenAI's weights the factor is exp(4). It
+    is the row "Cross-Modal" of Table I. Validation chooses the checkpoint, learning rate and weight decay.
+
+    Source: Lin et al. 2023 (protocol 13).
+    Trains: all tensors of the pooling head, and W (K, C).
+    Deviates: where no published batch size is legal (two classes, one shot), the largest that can be drawn
+        takes its place.
+    Settings:
+        train_scale: factor of s in the logits, in training and at test time
     """
 
     name = "cross-modal"
@@ -84,7 +103,7 @@ class CrossModal(CrossModalHead):
         "train_scale": 0.546,
         **COMMON,
     }
-    # raised: 300 steps, and a small tower's larger weights
+    # Quick runs have 300 steps and the small towers larger weights, so the learning rates are larger.
     presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3)}}
 
     def prepare(self, task: Task) -> Consts:
@@ -104,9 +123,16 @@ class CrossModal(CrossModalHead):
 
 
 class CrossModalLinear(CrossModalHead):
-    """Linear probe on images and texts: Table III's "Cross-Modal".
+    """Train a linear head on image features and prompt features together.
 
-    On ImageNet there is no flip view, as in that table's recipe.
+    It is the row "Cross-Modal" of Table III. On ImageNet there is no mirrored view, as in that table's
+    recipe. Validation chooses the checkpoint and the hyper-parameters.
+
+    Source: Lin et al. 2023 (protocol 13.2).
+    Trains: W (K, C), without bias.
+    Deviates: the head starts at the text rows, as in the published recipe; the script that the source has
+        now starts at random. Where no published batch size is legal (two classes, one shot), the largest that
+        can be drawn takes its place.
     """
 
     name = "cross-modal-linear"
@@ -123,9 +149,18 @@ class CrossModalLinear(CrossModalHead):
 
 
 class CrossModalAdapter(CrossModalHead):
-    """A bottleneck on unit features, then W.
+    """Train a bottleneck on unit features and a linear head behind it, on images and prompts together.
 
-    Its output x + r (A(x) - x), with A = relu W2 relu W1 and r = 0.2, is not renormalised.
+    The bottleneck gives x + r (A(x) - x), with A = relu W2 relu W1 and r = 0.2; its output is not normalised
+    again. Validation chooses the checkpoint and the hyper-parameters.
+
+    Source: Lin et al. 2023 (protocol 13.2).
+    Trains: W1 (H, C), W2 (C, H) and W (K, C), with H = C / ``reduction``.
+    Deviates: where no published batch size is legal (two classes, one shot), the largest that can be drawn
+        takes its place.
+    Settings:
+        residual: share r of the bottleneck in its output, from 0 to 1
+        reduction: how many times narrower the hidden layer is than the embedding
     """
 
     name = "cross-modal-adapter"
@@ -160,7 +195,13 @@ class CrossModalAdapter(CrossModalHead):
 
 
 class CrossModalWise(HeadEnsemble):
-    """Cross-Modal (partial), head mixed half and half with zero-shot rows; the pooling head stays tuned."""
+    """Mix the linear head of a fitted ``cross-modal`` half and half with the zero-shot rows.
+
+    The pooling head keeps its fine-tuned weights.
+
+    Source: Lin et al. 2023 (protocol 7.2, 13.2).
+    Deviates: nothing known.
+    """
 
     name = "cross-modal-wise"
     title = "Cross-Modal + WiSE-FT"
@@ -171,7 +212,13 @@ class CrossModalWise(HeadEnsemble):
 
 
 class CrossModalLinearWise(HeadEnsemble):
-    """Table III's "Cross-Modal + WiSE-FT": the cross-modal linear probe, mixed half and half."""
+    """Mix the head of a fitted ``cross-modal-linear`` half and half with the zero-shot rows.
+
+    It is the row "Cross-Modal + WiSE-FT" of Table III.
+
+    Source: Lin et al. 2023 (protocol 7.2, 13.3).
+    Deviates: nothing known.
+    """
 
     name = "cross-modal-linear-wise"
     title = "Cross-Modal (linear) + WiSE-FT"
@@ -181,7 +228,13 @@ class CrossModalLinearWise(HeadEnsemble):
 
 
 class CrossModalAdapterWise(HeadEnsemble):
-    """The cross-modal adapter with its last linear layer mixed; the bottleneck stays."""
+    """Mix the last linear layer of a fitted ``cross-modal-adapter`` half and half with the zero-shot rows.
+
+    The bottleneck keeps its trained weights.
+
+    Source: Lin et al. 2023 (protocol 7.2).
+    Deviates: nothing known.
+    """
 
     name = "cross-modal-adapter-wise"
     title = "Cross-Modal (adapter) + WiSE-FT"

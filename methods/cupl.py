@@ -1,4 +1,4 @@
-"""CuPL: zero-shot CLIP with a language model's sentences per class, not templates (protocol 5)."""
+"""CuPL: zero-shot CLIP whose prompts are a language model's sentences about each class (protocol 5)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from bench.methods.zero_shot import ZeroShot
 
 
 class Cupl(ZeroShot):
-    """Nothing is trained: unit-normalised sentence features are averaged over the class and normalised again.
+    """Describe every class by sentences of a language model in place of templates, then score as zero-shot.
 
-    The sentences are the user's (``--prompt-dir``); for the embedded datasets this program has its own.
+    The features of a class's sentences are divided by their length, averaged and divided by their length
+    again. No label is used and nothing is trained. You give the sentences with ``--prompt-dir``; for the
+    embedded datasets the program has its own.
+
+    Source: Pratt et al. 2023 (protocol 5).
+    Deviates: the released sentences have no EuroSAT, so its description names those of CaFo instead. A class
+        without sentences stops the cell; templates never take their place.
     """
 
     name = "cupl"

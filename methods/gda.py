@@ -1,4 +1,4 @@
-"""GDA, Gaussian discriminant analysis beside the text classifier, training-free (protocol 18.5)."""
+"""GDA: Gaussian discriminant analysis of the support features beside the text classifier (protocol 18.5)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from bench.interface import (
 
 
 def class_means(x_MC: Tensor, y_M: Tensor, K: int) -> Tensor:
-    """(K, C): the mean of every class's rows."""
+    """Return (K, C): the mean of the rows of each class."""
     sums_KC = x_MC.new_zeros(K, x_MC.shape[1]).index_add(0, y_M, x_MC)
     return sums_KC / torch.bincount(y_M, minlength=K)[:, None]
 
 
 def precision(centred_MC: Tensor) -> Tensor:
-    """C pinv((M - 1) S + tr(S) I), (C, C); S is the centred rows' sample covariance (divisor M - 1)."""
+    """Return C pinv((M - 1) S + tr(S) I), (C, C), the shrunk inverse of the covariance.
+
+    S is the sample covariance of the centred rows, with divisor M - 1.
+    """
     M, C = centred_MC.shape
     scatter_CC = centred_MC.T @ centred_MC
     ridge = scatter_CC.trace() / (M - 1) * torch.eye(C).to(scatter_CC)
@@ -38,11 +41,19 @@ def precision(centred_MC: Tensor) -> Tensor:
 
 
 class Gda(Method):
-    """A linear classifier (W, b) from class means and one shared, shrunk covariance of augmented support.
+    """Add a Gaussian classifier of the support features to the zero-shot logits, without training.
 
-    logits = s cos + alpha (W norm(f) + b); ``alpha`` over seven decades is searched on few-shot validation
-    (published: the full validation split, ImageNet's test set). Nothing is trained. Crops: rrc(0.5), on
-    ImageNet rrc(0.08).
+    Class means and one shared, shrunk covariance of the augmented support set give a linear classifier
+    (W, b) in closed form. The logits are s cos + alpha (W norm(f) + b); validation searches alpha.
+
+    Source: Wang et al. 2024 (protocol 18.5).
+    Deviates: alpha is searched on few-shot validation, where the released code uses the full validation
+        split, and on ImageNet the test set. Without validation alpha is 1.
+    Settings:
+        views: random crops per support image
+        crop: smallest area of a random crop, as a share of the image
+        alphas: values of ``alpha`` to search
+        alpha: weight of the Gaussian classifier; none: searched on validation
     """
 
     name = "gda"
@@ -75,7 +86,7 @@ class Gda(Method):
         }
 
     def _parts(self, params: Params, consts: Consts, features: Features) -> tuple[Tensor, Tensor]:
-        """The zero-shot logits and the discriminant scores, (B, K) each."""
+        """Return the zero-shot logits and the scores of the Gaussian classifier, (B, K) each."""
         f_BC = unit(features[POOLED])
         return cosine_logits(f_BC, consts["W_KC"], consts["scale"]), f_BC @ params["gda_KC"].T + params[
             "gda_K"
@@ -89,7 +100,7 @@ class Gda(Method):
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Both terms once; alpha is a broadcast."""
+        """Compute both terms once and yield the logits of every alpha."""
         text_BK, gauss_BK = self._parts(params, consts, features)
         for i, point in enumerate(grid):
             yield [i], (text_BK + point["alpha"] * gauss_BK)[None]

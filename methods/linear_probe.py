@@ -1,4 +1,4 @@
-"""Linear probe by logistic regression, CoOp's "lpclip" estimator on the common draw (protocol 6.1)."""
+"""Linear probe by logistic regression: CoOp's "lpclip" estimator on the benchmark's draws (protocol 6.1)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ from bench.interface import (
 
 
 class LinearProbe(Method):
-    """Table III's row "Linear Probing": L2-regularised multinomial logistic regression on raw image features.
+    """Fit a logistic regression with bias to the raw image features of the support set.
 
-    Solved by scikit-learn's L-BFGS, with bias, one ``eval`` view, features not normalised. Only the inverse
-    strength ``C`` is chosen on validation: among seven powers of ten (largest first, first best on ties),
-    then by halving the interval of two decades around the best, ``rounds`` times. The source draws its own
-    images and validates ImageNet on test images: here both are the protocol's.
+    It is multinomial, with an L2 penalty, and scikit-learn's L-BFGS solves it on one unaugmented view of
+    every image; the features are not normalised. Validation chooses the inverse strength ``C`` alone: first
+    among seven powers of ten (the largest first, the first best on ties), then by halving the interval of
+    two decades around the best one, ``rounds`` times. It is the row "Linear Probing" of Table III.
+
+    Source: Radford et al. 2021; the estimator is that of Zhou et al. 2022 (protocol 6.1).
+    Trains: W (K, C) and b (K,), by L-BFGS.
+    Deviates: the source draws its own images and validates ImageNet on test images; here the draw and the
+        validation images are those of the protocol.
+    Settings:
+        C: inverse strengths of the L2 penalty to try first
+        rounds: how many times the interval around the best ``C`` is halved
+        max_iter: most iterations of L-BFGS
     """
 
     name = "linear-probe"
@@ -51,12 +60,13 @@ class LinearProbe(Method):
 
         x_NC = task.features(POOLED, EVAL)
         with warnings.catch_warnings():
-            # The iteration limit is part of the recipe, and one image per class is a classification too.
+            # The limit of iterations is part of the recipe, and one image per class is a valid task: neither
+            # warning tells the user anything.
             warnings.simplefilter("ignore", UserWarning)
             fit = LogisticRegression(C=float(values["C"]), max_iter=values["max_iter"])
             fit.fit(x_NC.double().cpu().numpy(), task.labels_N.cpu().numpy())
         rows, bias = torch.from_numpy(fit.coef_), torch.from_numpy(fit.intercept_)
-        if len(fit.classes_) == 2:  # one row decides between two classes; the other class's row is zero
+        if len(fit.classes_) == 2:  # scikit-learn gives one row for two classes; the other one is zero
             rows, bias = torch.cat([torch.zeros_like(rows), rows]), torch.cat([torch.zeros_like(bias), bias])
         return {"W_KC": rows.to(x_NC), "b_K": bias.to(x_NC)}
 

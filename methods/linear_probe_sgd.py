@@ -1,6 +1,6 @@
-"""Linear probe by mini-batches: Cross-Modal adaptation's uni-modal baseline (protocol 6.2).
+"""Linear probe by mini-batches: the uni-modal baseline of Cross-Modal adaptation (protocol 6.2).
 
-Its class heads, recipe and zero-shot rows are also what the cross-modal methods and WiSE-FT are made of.
+The cross-modal methods and WiSE-FT build on its heads, its recipe and its zero-shot rows.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ QUICK = {"wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}
 
 
 def legal_batches(sizes: tuple[int, ...], image_rows: int, text_rows: int | None = None) -> tuple[int, ...]:
-    """The batch sizes that can be drawn: strictly fewer rows than each modality has (protocol 6.2, 13.1).
+    """Return the batch sizes that can be drawn (protocol 6.2, 13.1).
 
-    A batch of b holds b // 2 texts where ``text_rows`` is given. Where no size is legal (two classes, one
-    shot), the largest that is takes their place: the published recipes have no answer for so small a task.
+    A size is legal if the batch holds strictly fewer rows of each modality than there are. Where
+    ``text_rows`` is given, a batch of b rows holds b // 2 texts. Where no size is legal (two classes, one
+    shot), the largest that can be drawn takes their place, because the published recipes have no answer for
+    so small a task.
     """
     if text_rows is None:
         return tuple(b for b in sizes if legal("restart", image_rows, b)) or (image_rows - 1,)
@@ -52,7 +54,7 @@ def legal_batches(sizes: tuple[int, ...], image_rows: int, text_rows: int | None
 
 
 def head_recipe(settings: Values, facts: Facts, tap: str = POOLED, texts: bool = False) -> Recipe:
-    """The recipe that all heads of [Cross-Modal] share (protocol 3.2, 6.2, 13.2).
+    """Return the recipe that all heads of Cross-Modal adaptation share (protocol 3.2, 6.2, 13.2).
 
     With ``texts`` half of each batch are prompts. Raises BenchError for an unknown ``init``.
     """
@@ -72,7 +74,8 @@ def head_recipe(settings: Values, facts: Facts, tap: str = POOLED, texts: bool =
         steps=settings["steps"],
         grid={LR: settings["lr"], WD: settings["wd"]},
         static={"batch": sizes},
-        # Without validation a random start needs the larger rate to get away, a zero-shot one the smaller.
+        # Without validation a random start needs the larger learning rate to get away from noise, and a
+        # zero-shot start the smaller one.
         fixed={
             LR: settings["lr"][0 if init == "random" else len(settings["lr"]) // 2],
             WD: 0.0,
@@ -83,7 +86,7 @@ def head_recipe(settings: Values, facts: Facts, tap: str = POOLED, texts: bool =
 
 
 def zero_shot_rows(task: Task) -> Tensor:
-    """(K, C): raw prompt features averaged per class, then normalised once (protocol 1.4.4, 13.2)."""
+    """Return (K, C): raw prompt features averaged per class, then normalised once (protocol 1.4.4, 13.2)."""
     from bench.clip.text import classifier
 
     text = task.text
@@ -93,13 +96,16 @@ def zero_shot_rows(task: Task) -> Tensor:
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), a linear layer's usual start; device and precision of ``like``."""
+    """Draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's start of a linear layer.
+
+    The tensor has the device and precision of ``like``.
+    """
     bound: float = fan_in**-0.5
     return ((2.0 * torch.rand(shape, generator=generator) - 1.0) * bound).to(like)
 
 
 def head_rows(init: str, rows_KC: Tensor, generator: torch.Generator) -> Tensor:
-    """The head's first rows (K, C): ``random``, or a copy of the zero-shot rows."""
+    """Return the head's first rows (K, C): ``random``, or a copy of the zero-shot rows."""
     return (
         rows_KC.clone()
         if init == "zeroshot"
@@ -108,19 +114,34 @@ def head_rows(init: str, rows_KC: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class LinearProbeSgd(Method):
-    """A bias-free linear head on unit image features, trained by AdamW (protocol 6.2).
+    """Train a linear head without bias on unit image features by AdamW.
 
-    Validation chooses grid point and checkpoint. Trained: W (K, C), K*C numbers. logits = s W norm(f); W is
-    never renormalised. ``init``: ``random`` is true uni-modal probing, ``zeroshot`` starts at the text rows.
-    It is no row of Table III (that one is ``linear-probe``); WiSE-FT's rows there are this head mixed with
-    the zero-shot head.
+    The logits are s W norm(f); W is never normalised. Validation chooses the checkpoint and the
+    hyper-parameters. This is no row of Table III (that one is ``linear-probe``), but the rows "WiSE-FT"
+    there mix this head with the zero-shot head.
+
+    Source: Lin et al. 2023 (protocol 6.2).
+    Trains: W (K, C).
+    Deviates: where no published batch size is legal (two classes, one shot), the largest that can be drawn
+        takes its place.
+    Settings:
+        init: the head's start: ``random`` (true uni-modal probing) or ``zeroshot`` (the text rows)
+        lr: learning rates of AdamW to choose from
+        wd: weight decays to choose from, as a factor of the learning rate
+        batch: sizes of a batch to choose from, in images
+        steps: training steps
+        check_every: steps between two checks on validation
+        warmup: steps over which the learning rate rises
+        augment: views of a support image: ``none``, ``flip`` (the image and its mirror image) or ``rrc:V``
+            (the image and V random crops)
     """
 
     name = "linear-probe-sgd"
     title = "Linear probe (mini-batch)"
     cite = "Lin et al. 2023"
     settings = {"init": "random", "lr": (1e-3, 1e-4), "wd": (0.0, 0.01, 1e-4), "batch": (8, 32), **COMMON}
-    # 300 steps at the published rates leave a random head near its start: rates are raised about tenfold.
+    # 300 steps at the published learning rates leave a random head near its start, so quick runs try
+    # learning rates about ten times larger.
     presets = {"quick": {**QUICK, "lr": (1e-2, 3e-3, 1e-3), "batch": (32,)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
@@ -141,7 +162,14 @@ class LinearProbeSgd(Method):
 
 
 class LinearProbeSgdZeroShot(LinearProbeSgd):
-    """``linear-probe-sgd`` with ``init = zeroshot``: the head that ``wise-ft-zs`` mixes (protocol 7.2)."""
+    """Train ``linear-probe-sgd`` from the text rows in place of a random start (``init = zeroshot``).
+
+    ``wise-ft-zs`` mixes this head with the zero-shot head.
+
+    Source: Lin et al. 2023 (protocol 6.2, 7.2).
+    Trains: W (K, C).
+    Deviates: as ``linear-probe-sgd``, in batch sizes for the smallest tasks.
+    """
 
     name = "linear-probe-sgd-zs"
     title = "Linear probe (mini-batch, zero-shot init)"

@@ -1,4 +1,4 @@
-"""LP++: a linear head plus the text classifier under learned class weights (protocol 18.3)."""
+"""LP++: a linear head beside the text classifier, which has a learned weight per class (protocol 18.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.interface import (
 
 
 class Point(NamedTuple):
-    """Head V (K, C), bias b (K,), class weights a (K,)."""
+    """The trained tensors at one step: head V (K, C), bias b (K,), class weights a (K,)."""
 
     V_KC: Tensor
     b_K: Tensor
@@ -29,9 +29,10 @@ class Point(NamedTuple):
 
 
 def initial(f_NC: Tensor, y_N: Tensor, W_KC: Tensor, b_K: Tensor, factor: float) -> Point:
-    """The start: V is the sum of each class's features, b is given.
+    """Return the start: V holds the sum of each class's features, and b is the given bias.
 
-    a, the same for all classes, is ``factor`` times the mean over classes of their images' mean cosine.
+    a is the same for all classes: ``factor`` times the mean over classes of the mean cosine between a class's
+    images and its text.
     """
     V_KC = torch.zeros_like(W_KC).index_add(0, y_N, f_NC)
     cosines_K = (V_KC * W_KC).sum(1) / torch.bincount(y_N, minlength=len(W_KC))
@@ -39,24 +40,27 @@ def initial(f_NC: Tensor, y_N: Tensor, W_KC: Tensor, b_K: Tensor, factor: float)
 
 
 def step_sizes(f_NC: Tensor, W_KC: Tensor) -> tuple[Tensor, Tensor]:
-    """Rates by data curvature: 4 N / lambda_max(F'F) of (V, b), N / (4 max_k sum_i cos(i, k)^2) of a."""
+    """Return the learning rates of (V, b) and of a, which follow from the curvature of the loss.
+
+    They are 4 N / lambda_max(F'F) and N / (4 max_k sum_i cos(i, k)^2).
+    """
     gram = f_NC @ f_NC.T if len(f_NC) < f_NC.shape[1] else f_NC.T @ f_NC
     lr_w = 4.0 * len(f_NC) / torch.linalg.eigvalsh(gram)[-1]
     return lr_w, len(f_NC) / (4.0 * (f_NC @ W_KC.T).square().sum(0).max())
 
 
 def score(at: Point, f_BC: Tensor, cos_BK: Tensor) -> Tensor:
-    """Logits (B, K): V norm(f) + b + a cos; the cosines carry no factor s."""
+    """Return logits (B, K): V norm(f) + b + a cos, where the cosines have no factor s."""
     return f_BC @ at.V_KC.T + at.b_K + at.a_K * cos_BK
 
 
 def descend(
     start: Point, f_NC: Tensor, y_N: Tensor, W_KC: Tensor, steps: int, momentum: float, every: int
 ) -> Point:
-    """The state after every step, stacked (S, ...).
+    """Train on all rows and return the state after every step, stacked (S, ...).
 
-    V and b move by momentum descent on all rows, a by a plain step every few steps. The gradient of a is
-    never cleared, as in the source: each of its steps takes the sum of all gradients so far.
+    V and b move at every step, with momentum. a makes a plain step every ``every`` steps, along the sum of
+    all its gradients so far: the source never clears that gradient.
     """
     lr_w, lr_a = step_sizes(f_NC, W_KC)
     cos_NK = f_NC @ W_KC.T
@@ -80,17 +84,29 @@ def descend(
 
 
 class LpPlusPlus(Method):
-    """logits = V norm(f) + b + a cos(f, t), trained full-batch on one crop an image at rates from the data.
+    """Train a linear head together with one weight per class for the text classifier.
 
-    Trained: V (K, C), b (K,), a (K,). The epoch is searched on few-shot validation, the latest of the best
-    (published: n validation images per class, here the protocol's). Parameters are fp32 (published: fp16).
+    The logits are V norm(f) + b + a cos(f, t). Training sees one random crop of every image, all rows at
+    once, at learning rates that are computed from the data. Validation chooses the step: the latest of the
+    best.
+
+    Source: Huang et al. 2024 (protocol 18.3).
+    Trains: V (K, C), b (K,) and a (K,).
+    Deviates: the step is chosen on min(n, 4) validation images per class at n shots, where the released code
+        has n. Parameters are fp32, where it has fp16.
+    Settings:
+        steps: training steps
+        crop: smallest area of a random crop, as a share of the image
+        momentum: momentum of the steps of V and b
+        a_every: steps between two steps of a
+        init_a: factor of the mean cosine that the weights a start from
     """
 
     name = "lp++"
     title = "LP++"
     cite = "Huang et al. 2024"
     settings = {"steps": 300, "crop": 0.5, "momentum": 0.9, "a_every": 10, "init_a": 250.0}
-    presets = {"quick": {}}  # 300 full-batch steps on cached features are quick already
+    presets = {"quick": {}}  # 300 steps on stored features are quick already
 
     def _view(self, settings: Values) -> str:
         return f"rrc({settings['crop']:g})#0"
@@ -104,7 +120,7 @@ class LpPlusPlus(Method):
         )
 
     def first_bias(self, task: Task) -> Tensor:
-        """(K,): a linear layer's usual random bias, from the task's seed."""
+        """Return the start (K,) that PyTorch gives a linear layer's bias, drawn from the task's seed."""
         K, C = task.W_KC.shape
         generator = torch.Generator().manual_seed(task.seed)
         bound: float = C**-0.5

@@ -1,4 +1,4 @@
-"""ProGrad: CoOp whose gradient may not turn against zero-shot CLIP (protocol 10).
+"""ProGrad: CoOp with a gradient that may not point against zero-shot CLIP (protocol 10).
 
 Legend: K classes, M context vectors, D tower width, C embedding width, B batch.
 """
@@ -31,15 +31,27 @@ from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, wor
 
 
 class ProGrad(CoOp):
-    """Trains a shared context (M, D) by cross-entropy that may not turn against a zero-shot teacher.
+    """Learn the context of the prompts as CoOp does, without contradicting a zero-shot teacher.
 
-    A second loss is the distance to the teacher on the same crop. Where the two gradients point apart, the
-    part of the first against the second is taken away.
+    A second loss measures the distance to the teacher's probabilities on the same crop. Where the gradients
+    of the two losses have a negative product, the part of the first that points against the second is
+    removed. The last epoch is kept, without validation.
 
-    Teacher and start use ProGrad's own templates. The context starts at zero but for its last rows, which
-    hold the words before the class name, one row a word: a comma is a token of its own, so that the last
-    token of "a type of pet, a photo of a" stays frozen behind the context. A ``context`` of fewer vectors
-    than words grows to their number. Deviation: fp32, where the released code trains an fp16 context.
+    Teacher and start use templates of their own, so the prompt set is not read. The context starts at zero
+    except for its last rows, which hold the words before the class name, one row for each word. A comma is a
+    token of its own: of "a type of pet, a photo of a", the last token does not fit and stays frozen behind
+    the context.
+
+    Source: Zhu et al. 2023 (protocol 10).
+    Trains: the context (M, D), shared by all classes.
+    Deviates: parameters are fp32, where the released code trains a context in fp16. A ``context`` of fewer
+        vectors than the template has words grows to their number.
+    Settings:
+        context: number of context vectors; at least the number of the template's words
+        template: prompt of the teacher and of the start; ``{}`` stands for the class name
+        temperature: temperature of both softmaxes in the second loss
+        lam: share of the opposing part that is removed up to 4 shots, from 0 to 1
+        lam_many: the same from 8 shots on
     """
 
     name = "prograd"
@@ -50,8 +62,8 @@ class ProGrad(CoOp):
         "position": "end",
         "template": "a photo of a {}.",
         "temperature": 1.0,
-        "lam": 1.0,  # up to 4 shots
-        "lam_many": 1.0,  # from 8 shots on
+        "lam": 1.0,
+        "lam_many": 1.0,
         "lr": (0.002,),
         "wd": (5e-4,),
         "batch": 32,
@@ -60,7 +72,7 @@ class ProGrad(CoOp):
         "views": None,
         "max_steps": None,
     }
-    # as CoOp's: words only, two rates
+    # Quick runs have a context of words alone and try two larger learning rates, as CoOp's do.
     presets = {"quick": {"context": 4, "lr": (0.3, 1.0), "views": 4, "max_steps": 200}}
     per_dataset = {
         "imagenet": {"epochs": 50},
@@ -85,7 +97,7 @@ class ProGrad(CoOp):
         )
 
     def learned_text(self, settings: Values, facts: Facts) -> LearnedText:
-        # At least: where a template has more words, the context grows to their number.
+        # This is a lower bound: a template of more words makes the context grow to their number.
         return LearnedText(shared=int(settings["context"]), own=0)
 
     def prepare(self, task: Task) -> Consts:
@@ -116,8 +128,11 @@ class ProGrad(CoOp):
         return {"loss": cross_entropy(logits_BK, rows.y), "distance": -(T**2) * shares_BK.sum(-1).mean()}
 
     def combine(self, grads: Mapping[str, Params], values: Values) -> Params:
-        """g, or g - lambda (g . h) h / |h|^2 where g . h < 0; products over the whole context."""
+        """Return g, or g - lambda (g . h) h / |h|^2 where g . h < 0; products run over the whole context.
+
+        g is the gradient of the cross-entropy, h that of the distance to the teacher.
+        """
         g, h = grads["loss"]["ctx"], grads["distance"]["ctx"]
         dot = (g * h).sum()
-        # Where h is 0 the quotient is undefined, but then the product is not negative and g is what remains.
+        # Where h is 0 the quotient is undefined, but the product is then 0, so that g is returned.
         return {"ctx": torch.where(dot < 0, g - values["lam"] * (dot / (h * h).sum()) * h, g)}

@@ -1,4 +1,4 @@
-"""ProLIP: fine-tune the last projection of the image tower, anchored at CLIP's (protocol 18.6)."""
+"""ProLIP: fine-tune the last projection of the image tower and hold it near CLIP's (protocol 18.6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.interface import (
     torch,
 )
 
-# the bias of the attention pool's projection stays frozen
+# The trained tensor by family of towers. The bias of an attention pool's projection stays frozen.
 PROJECTION = {
     "rn": "c_proj.weight",
     "vit": "proj",
@@ -31,12 +31,23 @@ PROJECTION = {
 
 
 class ProLip(Method):
-    """Full-batch Adam on the image tower's last projection; loss = CE(s cos) + lambda ||W - W_0||^2 (a sum).
+    """Fine-tune the matrix that projects image features into CLIP's space, and hold it near its start.
 
-    Trained: ``c_proj.weight`` (RN50 2,097,152) or ``proj`` (ViT-B/16 393,216). Epoch e uses stored crop e + 1
-    of the bank. The default is the published recipe without validation: fixed rate, lambda = 1/shots (``lam``
-    left out), last epoch. The published one with few-shot validation is ``lr`` = 1e-2 ... 1e-8 and ``lam`` =
-    10, 1, ... 1e-4, 0. Parameters are fp32 (published: fp16).
+    The loss is CE(s cos) + lambda ||W - W_0||^2, a sum over all entries. Every epoch is one step of Adam on
+    all images, with one stored random crop of each. The last epoch is kept. By default this is the published
+    recipe without validation: one learning rate, and lambda = 1 / shots.
+
+    Source: Fahes et al. 2024 (protocol 18.6).
+    Trains: ``c_proj.weight`` of a ResNet (RN50: 2,097,152 numbers) or ``proj`` of a ViT (ViT-B/16: 393,216).
+    Deviates: parameters are fp32, where the released code has fp16. The published grid with few-shot
+        validation is not the default; ``lr`` = 1e-2, 1e-3, ... 1e-8 and ``lam`` = 10, 1, ... 1e-4, 0 give it.
+    Settings:
+        lr: learning rates of Adam; where there are several, validation chooses
+        lam: weights of the penalty to choose from; none: 1 / shots
+        epochs: training steps, each over all images
+        views: random crops per support image; epoch e uses crop (e + 1) mod ``views``
+        crop: smallest area of a random crop, as a share of the image
+        eps: constant in Adam's denominator
     """
 
     name = "prolip"
@@ -45,8 +56,8 @@ class ProLip(Method):
     taps = (PREPROJ,)
     towers = ("rn", "vit")
     settings = {"lr": (1e-5,), "lam": None, "epochs": 300, "views": 300, "crop": 0.5, "eps": 1e-4}
-    # Part of the published grid. The anchor is an absolute weight against a loss whose gradient grows with s:
-    # 1/shots suits s = 100 and holds a tower with s = 12 in place.
+    # Quick runs try a part of the published grid. lambda is an absolute weight beside a loss whose gradient
+    # grows with s: 1/shots suits s = 100, but holds a tower with s = 12 in place.
     presets = {"quick": {"views": 4, "epochs": 100, "lr": (1e-2, 1e-3), "lam": (0.1, 0.01, 0.0)}}
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:

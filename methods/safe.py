@@ -1,6 +1,7 @@
-"""SAFE: fine-tune the pooling head on the support set, blend with the frozen one at test (protocol 15).
+"""SAFE: fine-tune the pooling head on the support set and blend it with the frozen one (protocol 15).
 
-The settings carry the ambiguity register's letters (protocol 17); the defaults are the recommended readings.
+The paper leaves details open. Settings bear the letters of the register of these details (protocol 17), and
+the defaults are the readings that it recommends.
 """
 
 from __future__ import annotations
@@ -35,18 +36,51 @@ from bench.interface import (
 
 
 def train_views(augment: str) -> tuple[str, ...]:
-    """Setting ``augment`` (A7) as views: none, flip (centre crop and mirror), rrc:V random resized crops."""
+    """Return the views that the setting ``augment`` (A7) names.
+
+    ``none`` is the centre crop, ``flip`` adds its mirror image, ``rrc:V`` adds V random resized crops.
+    """
     if augment.startswith("rrc:"):
         return (EVAL, *(f"rrc(0.5)#{i}" for i in range(int(augment[4:]))))
     return {"none": (EVAL,), "flip": (EVAL, FLIP)}[augment]
 
 
 def blend(tuned_BC: Tensor, frozen_BC: Tensor, beta: float | Tensor, how: str) -> Tensor:
-    """beta * frozen + tuned, on raw outputs (Eq. 3) or on unit vectors (A3); shapes (B, C)."""
+    """Return beta * frozen + tuned (B, C), of raw outputs (Eq. 3) or, with ``unit``, of unit vectors (A3)."""
     return beta * unit(frozen_BC) + unit(tuned_BC) if how == "unit" else beta * frozen_BC + tuned_BC
 
 
 class Safe(Method):
+    """Fine-tune the last pooling of the image tower, and blend its output with that of the frozen pooling.
+
+    The pooling head is a ResNet's attention pool, or a ViT's last block with ``ln_post`` and projection. It
+    trains by cross-entropy against the text classifier, which stays frozen. At test time an image's
+    embedding is beta * frozen + tuned. Validation chooses the checkpoint, learning rate and weight decay;
+    beta acts at inference only.
+
+    Source: Zhu et al. 2023 (protocol 15, 17).
+    Trains: all tensors of the pooling head (RN50: 14,789,632 numbers; ViT-B/16: 7,482,624).
+    Deviates: no released code was found. What the paper leaves open follows the register of protocol 17; the
+        letters below name its items. For example, the factor of the cosines in training is 0.546 s (A2).
+    Settings:
+        lr: learning rates of AdamW to choose from
+        wd: weight decays to choose from, as a factor of the learning rate (A25)
+        steps: training steps
+        batch: rows per step
+        check_every: steps between two checks on validation
+        warmup: steps over which the learning rate rises (A8)
+        train_scale: factor of s in the logits of training; with OpenAI's weights 0.546 s is exp(4) (A2)
+        augment: views of a support image: ``none``, ``flip`` (the image and its mirror image) or ``rrc:V``
+            (the image and V random crops) (A7)
+        tail: what trains of a ViT: ``all`` (last block, ``ln_post`` and projection) or ``block`` (A9)
+        train_classifier: whether the text classifier is trained as well (A5)
+        select_with_blend: whether checks on validation blend with ``beta`` (A11)
+        criterion: what checks compare: ``accuracy`` or ``loss`` (A29)
+        patience: checks without improvement after which a run may stop; none: it never stops early (A13)
+        blend: what is blended: ``raw`` outputs or ``unit`` vectors (A3)
+        beta: weight of the frozen embedding; the tuned one has weight 1 (A17)
+    """
+
     name = "safe"
     title = "SAFE"
     cite = "Zhu et al. 2023"
@@ -58,16 +92,16 @@ class Safe(Method):
         "steps": 12800,
         "batch": 8,
         "check_every": 100,
-        "warmup": 50,  # A8
-        "train_scale": 0.546,  # A2: times s, exp(4) for OpenAI's weights
-        "augment": "flip",  # A7: none, flip, rrc:V
-        "tail": "all",  # A9, ViT only: all = last block + ln_post + proj, block = last block
-        "train_classifier": False,  # A5
-        "select_with_blend": False,  # A11
-        "criterion": "accuracy",  # A29: accuracy or loss
-        "patience": None,  # A13: checks without improvement after which a run may stop
-        "blend": "raw",  # A3
-        "beta": 0.5,  # A17
+        "warmup": 50,
+        "train_scale": 0.546,
+        "augment": "flip",
+        "tail": "all",
+        "train_classifier": False,
+        "select_with_blend": False,
+        "criterion": "accuracy",
+        "patience": None,
+        "blend": "raw",
+        "beta": 0.5,
     }
     presets = {
         "quick": {"lr": (1e-2, 3e-3, 1e-3), "wd": (0.0,), "steps": 300, "check_every": 25, "warmup": 15}
@@ -106,12 +140,12 @@ class Safe(Method):
         return {**params, "W_KC": task.W_KC.clone()} if values["train_classifier"] else params
 
     def tuned(self, params: Params, consts: Consts, x_BTD: Tensor) -> Tensor:
-        """Raw embeddings (B, C) of the fine-tuned head; untrained tensors come from the frozen one."""
+        """Return raw embeddings (B, C) of the fine-tuned head; untrained tensors are the frozen ones."""
         tuned_BC: Tensor = consts["head"]({**consts["head"].params, **params}, x_BTD)
         return tuned_BC
 
     def rows(self, params: Params, consts: Consts) -> Tensor:
-        """The classifier (K, C): frozen, unless it is trained along (A5)."""
+        """Return the classifier (K, C): the frozen one, unless it trains as well (A5)."""
         return params["W_KC"] if "W_KC" in params else consts["W_KC"]
 
     def losses(self, params: Params, consts: Consts, batch: Batch, values: Values) -> dict[str, Tensor]:

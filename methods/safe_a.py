@@ -1,4 +1,4 @@
-"""SAFE-A: Tip-Adapter's cache on SAFE's blended embeddings (protocol 16)."""
+"""SAFE-A: Tip-Adapter's cache on the blended embeddings of SAFE (protocol 16)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,34 @@ from bench.methods.tip_adapter import TipAdapterF, affinity_logits, broadcast_sw
 
 
 class SafeA(Method):
-    """Training-free on SAFE's checkpoint: keys and queries are blended embeddings.
+    """Add Tip-Adapter's cache to a fitted ``safe``: keys and queries are SAFE's blended embeddings.
 
-    (alpha, gamma) are searched on validation, from alpha = 0 on, so that ties fall back to SAFE.
-    ``train_keys`` (A19) trains the keys by Tip-Adapter-F's recipe.
+    Nothing is trained by default. Validation searches alpha and gamma. alpha = 0, which is SAFE itself, is
+    searched first, so that ties fall back to SAFE.
+
+    Source: Zhu et al. 2023 (protocol 16, 17).
+    Trains: nothing; with ``train_keys`` the keys (N, C), by the recipe of Tip-Adapter-F.
+    Deviates: no released code was found. What the paper leaves open follows the register of protocol 17; the
+        letters below name its items. Its results suggest that its search saw the test set (A21).
+    Settings:
+        key_views: views that a key is averaged over: ``rrc:V`` (V random crops) or ``flip`` (the image and
+            its mirror image) (A22)
+        gamma_top: upper end of the search for ``gamma``, itself excluded; the lower end is 0.1 (A21)
+        alpha_top: upper end of the search for ``alpha``, itself excluded; the lower end is 0.1, after 0 (A21)
+        gamma_steps: number of values on the search axis of ``gamma``
+        alpha_steps: number of values on the search axis of ``alpha``, beside 0
+        init_gamma: ``gamma`` while keys are trained, and without validation
+        init_alpha: ``alpha`` while keys are trained, and without validation
+        train_keys: whether the keys are trained (A19)
+        lr: learning rates of AdamW to choose from, with ``train_keys`` (A23)
+        wd: weight decays to choose from, with ``train_keys`` (A23)
+        eps: constant in AdamW's denominator, with ``train_keys`` (A23)
+        epochs: number of epochs, with ``train_keys`` (A23)
+        batch: images per step, with ``train_keys`` (A23)
+        beta: weight of the frozen embedding in the blend
+        blend: what is blended: ``raw`` outputs or ``unit`` vectors
+        gamma: sharpness of the comparison with the keys; none: searched on validation
+        alpha: weight of the cache beside the logits of SAFE; none: searched on validation
     """
 
     name = "safe-a"
@@ -49,19 +73,19 @@ class SafeA(Method):
     towers = ("rn", "vit")
     after = ("safe",)
     settings = {
-        "key_views": "rrc:10",  # A22: rrc:V random resized crops (0.5), or flip = {eval, flip}
+        "key_views": "rrc:10",
         "gamma_top": 7.0,
         "alpha_top": 3.0,
         "gamma_steps": 200,
         "alpha_steps": 20,
         "init_gamma": 1.0,
         "init_alpha": 1.17,
-        "train_keys": False,  # A19
+        "train_keys": False,
         "lr": (1e-3,),
         "wd": (0.01,),
         "eps": 1e-4,
         "epochs": 20,
-        "batch": 256,  # A23, used with train_keys
+        "batch": 256,
         "beta": 0.5,
         "blend": "raw",
         "gamma": None,
@@ -111,9 +135,9 @@ class SafeA(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """Mean raw embeddings of the support images under the tuned and the frozen head.
+        """Return the raw embeddings (V, N, C) of the support views under the tuned and the frozen head.
 
-        Blending is linear on raw outputs, so the means are kept apart and beta stays an inference-time value.
+        They are kept apart, and are blended and averaged when keys are needed.
         """
         head, state = task.head, task.states["safe"]
         tuned_params = {**head.params, **state.params}
@@ -166,7 +190,7 @@ class SafeA(Method):
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Lines]]:
-        """The affinities once, class sums once per gamma; alpha is a factor."""
+        """Compute the affinities once, their class sums once per gamma; alpha is a factor."""
         q_BC = self._queries(consts, features, values)
         a_BN = q_BC @ self._keys(params, consts, values).T
         text_BK = cosine_logits(q_BC, consts["W_KC"], consts["scale"])

@@ -1,4 +1,4 @@
-"""The control of SAFE one stage deeper: the ResNet's layer4 is trained with the pool (protocol 15.4).
+"""A control of SAFE that goes one stage deeper: a ResNet's layer4 trains with the pool (protocol 15.4).
 
 Legend: K classes, C embedding width, N support images, B batch, T tokens, D tower width.
 """
@@ -33,26 +33,31 @@ from bench.methods.safe import Safe, blend, train_views
 
 STAGE = "layer4."
 NORMS = ("frozen", "live")
-BATCHES = 20  # of the recipe's batch size: what a running mean with momentum 0.1 remembers
+BATCHES = 20  # batches that statistics are averaged over: a running mean with momentum 0.1 remembers so many
 
 
 class SafeLayer4(Safe):
-    """SAFE with layer4 unfrozen, everything else as SAFE: the ablation that the paper reports to collapse.
+    """Fine-tune layer4 of a ResNet together with the attention pool; everything else is as in SAFE.
 
-    Trained: layer4's convolutions and normalisation weights, and the attention pool. ``bn`` says what its
-    BatchNorms normalise with: ``frozen``, CLIP's statistics throughout, or ``live``, the batch's while
-    training and the support images' afterwards, as when a training loop puts the stage into training mode.
-    Under ``live`` the statistics that evaluation uses are the mean over 20 batches of support images under
-    the weights that are evaluated, where PyTorch keeps a running mean over the last steps.
+    This is a control and no method to use: the paper reports that its accuracy collapses. Features one stage
+    earlier are large, 401 kB per image for RN50.
 
-    Features one stage earlier are large: 401 kB an image for RN50.
+    Source: Zhu et al. 2023 (protocol 15.4).
+    Trains: layer4's convolutions and normalisation weights, and the attention pool.
+    Deviates: no released code was found. The paper does not say what the BatchNorms of layer4 normalise
+        with, so ``bn`` offers both readings. Under ``live``, evaluation uses the mean statistics of 20
+        batches of support images under the weights that are evaluated, where PyTorch keeps a running mean
+        over the last steps.
+    Settings:
+        bn: statistics of the BatchNorms in layer4: ``frozen`` (CLIP's throughout) or ``live`` (the batch's
+            while training and the support images' afterwards, as in a stage in training mode)
     """
 
     name = "safe-layer4"
     title = "SAFE (layer4 unfrozen)"
     taps = (LAYER3, POOLED)
     towers = ("rn",)
-    fuse = False  # convolutions with weights of several replicas are grouped ones: no faster (measured)
+    fuse = False  # stacked replicas would be grouped convolutions, which are no faster (measured)
     note = "a control, not a method to use"
     settings = {
         **{k: v for k, v in Safe.settings.items() if k not in ("tail", "train_classifier")},
@@ -82,7 +87,7 @@ class SafeLayer4(Safe):
         return {**start, **task.head.copy()}
 
     def embed(self, params: Params, consts: Consts, x_BDHW: Tensor, training: bool) -> Tensor:
-        """Raw embeddings (B, C) of layer3 maps under the trained stage and pool."""
+        """Return raw embeddings (B, C) of layer3 maps under the trained stage and pool."""
         own = {name.removeprefix(STAGE): p for name, p in params.items() if name.startswith(STAGE)}
         pool = {name: p for name, p in params.items() if not name.startswith(STAGE)}
         x_BDHW = x_BDHW.to(next(iter(own.values())).dtype)
@@ -97,7 +102,10 @@ class SafeLayer4(Safe):
         return self.tuned(pool, consts, y_BDHW.flatten(2).transpose(1, 2))
 
     def statistics(self, own: Params, consts: Consts) -> dict[str, Tensor]:
-        """Means and variances of all BatchNorms over the support batches, each normalised by its own."""
+        """Return the mean statistics of all BatchNorms over the support batches.
+
+        Each batch is normalised by its own statistics.
+        """
         statistics = _blank(consts["live"])
         with torch.no_grad():
             for x_BDHW in consts["batches"]:
@@ -125,7 +133,7 @@ class SafeLayer4(Safe):
 
 
 def _cumulative(stage: Any) -> Any:
-    """The stage with BatchNorms that average statistics over all batches they see."""
+    """Make the stage's BatchNorms average their statistics over all batches that they see, and return it."""
     for module in stage.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
@@ -133,12 +141,15 @@ def _cumulative(stage: Any) -> Any:
 
 
 def _blank(stage: Any) -> dict[str, Tensor]:
-    """Fresh statistics, so that the stage's own are never written to."""
+    """Return statistics of zeros, so that the stage's own are never written to."""
     return {name: torch.zeros_like(b) for name, b in stage.named_buffers()}
 
 
 def _batches(x_NDHW: Tensor, size: int, seed: int) -> list[Tensor]:
-    """At most ``BATCHES`` whole batches of support images, shuffled to mix classes; one if there are few."""
+    """Return at most ``BATCHES`` whole batches of support images, shuffled to mix classes.
+
+    Where there are fewer images than a batch holds, they are one batch.
+    """
     order = torch.randperm(len(x_NDHW), generator=torch.Generator().manual_seed(seed))
     size = min(size, len(x_NDHW))
     return [

@@ -1,4 +1,4 @@
-"""TaskRes: a trained residual on the text classifier's raw rows (protocol 18.1).
+"""TaskRes: a trained residual that is added to the text features of the classes (protocol 18.1).
 
 Legend: K classes, C embedding width, P prompts, B batch.
 """
@@ -27,11 +27,11 @@ from bench.methods.coop import dassl_recipe
 
 
 def raw_means(task: Task) -> Tensor:
-    """Mean raw text feature of every class (K, C), over the prompt set's prompts.
+    """Return the mean raw text feature of every class (K, C), over the prompts of the prompt set.
 
-    Two habits of the released code act where the prompt set is made of templates (protocol 1.4): with
-    ``underscores`` class names keep theirs, and ``extra_template`` joins the list (ImageNet's, which an
-    in-place append made eight).
+    Where the prompt set is made of templates, two habits of the released code apply (protocol 1.4): with
+    ``underscores`` class names keep their underscores, and ``extra_template`` joins the list. The latter
+    repeats an accident: an append in place gave ImageNet an eighth template.
     """
     text, settings = task.text, task.settings
     extra = (settings["extra_template"],) if settings["extra_template"] else ()
@@ -53,10 +53,26 @@ def raw_means(task: Task) -> Tensor:
 
 
 class TaskRes(Method):
-    """Trains X (K, C) from zero; class rows are norm(t + alpha X) with t the raw text means.
+    """Train a residual that is added to the text feature of every class.
 
-    The length of t sets how fast X turns the rows. The optimiser is Adam with coupled decay. The enhanced
-    bases of the paper need weights to download and are left out.
+    The classifier's rows are norm(t + alpha X), where t holds the raw text means and X starts at zero. The
+    length of t decides how fast X turns a row. The last epoch is kept, without validation.
+
+    Source: Yu et al. 2023 (protocol 18.1).
+    Trains: X (K, C), by Adam with coupled weight decay.
+    Deviates: the paper's "enhanced" text bases are left out, because they need weights to download.
+    Settings:
+        alpha: weight of the residual
+        underscores: whether class names keep their underscores in the prompts, as in the released code
+        extra_template: one more template for the text features; empty: none. On ImageNet the released code
+            appends an eighth one by accident
+        lr: learning rates of Adam; where there are several, validation chooses
+        wd: weight decays to choose from
+        batch: images per step
+        epochs: number of epochs; none: 100 up to 4 shots, 200 from 8 on
+        crop: smallest area of a random crop, as a share of the image
+        views: random crops per image that the epochs use in turn; none: a fresh one for every epoch
+        max_steps: most training steps, rounded down to whole epochs, at least two; none: no limit
     """
 
     name = "taskres"
@@ -69,12 +85,13 @@ class TaskRes(Method):
         "lr": (2e-3,),
         "wd": (5e-4,),
         "batch": 256,
-        "epochs": None,  # 100 up to 4 shots, 200 from 8 on
+        "epochs": None,
         "crop": 0.08,
         "views": None,
         "max_steps": None,
     }
-    # Raised rates (chosen on validation): embedded towers have longer raw rows, flatter logits than OpenAI's.
+    # The embedded towers have longer raw text features and flatter logits than OpenAI's, so quick runs try
+    # larger learning rates, among which validation chooses.
     presets = {"quick": {"lr": (0.2, 0.02), "views": 4, "max_steps": 300}}
     per_dataset = {
         "imagenet": {"lr": (2e-4,), "extra_template": "a photo of a {}."},

@@ -1,4 +1,7 @@
-"""Tip-Adapter and Tip-Adapter-F: a key-value cache of the support set beside W (protocol 12)."""
+"""Tip-Adapter and Tip-Adapter-F: a cache of the support set beside the text classifier (protocol 12).
+
+SAFE-A uses the same cache on other embeddings.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ from bench.interface import (
     unit,
 )
 
-# Initial alpha (init beta is 1 everywhere) and the upper ends of the search, per dataset (protocol 12.3).
+# Per dataset: upper ends of the search for beta and alpha, and the initial alpha; the initial beta is 1
+# everywhere (protocol 12.3).
 _TABLE = {
     "imagenet": (7, 3, 1.17),
     "caltech101": (12, 5, 3),
@@ -42,24 +46,48 @@ _TABLE = {
     "sun397": (12, 10, 1.17),
 }
 
-_BLOCK = 1 << 20  # affinities raised at once: what a processor's cache holds
+_BLOCK = 1 << 20  # affinities that go through the exponential at once: so many fit a processor's cache
 
 
 def search_axis(start: float, top: float, steps: int) -> tuple[float, ...]:
-    """``start + j (top - start) / steps``, j = 0 .. steps - 1: the upper end is excluded (protocol 12.3)."""
+    """Return the values of a search axis (protocol 12.3).
+
+    They are ``start + j (top - start) / steps`` for j = 0 .. steps - 1, so the upper end is excluded.
+    """
     return tuple(start + j * (top - start) / steps for j in range(steps))
 
 
 def affinity_logits(a_BN: Tensor, onehot_NK: Tensor, sharpness: float | Tensor) -> Tensor:
-    """exp(-beta (1 - a)) L for affinities a = q . key; (B, K)."""
+    """Return exp(-beta (1 - a)) L, (B, K), for affinities a = q . key and one-hot labels L."""
     return torch.exp(-sharpness * (1.0 - a_BN)) @ onehot_NK
 
 
 class TipAdapter(Method):
+    """Compare an image with a cache of the support images and add their labels to the zero-shot logits.
+
+    A key is the mean of a support image's raw features over random crops, normalised once; its value is the
+    image's label, and closer keys count more. The logits are s q W^T + alpha exp(-beta (1 - q key^T)) L.
+    Nothing is trained; validation searches alpha and beta.
+
+    Source: Zhang et al. 2022 (protocol 12).
+    Deviates: the released code searches alpha and beta on the full validation split, and on ImageNet on the
+        test set; here few-shot validation chooses them. Features and keys are fp32, where it has fp16.
+    Settings:
+        key_views: random crops that a key is averaged over
+        crop: smallest area of a random crop, as a share of the image
+        beta_top: upper end of the search for ``beta``, itself excluded; the lower end is 0.1
+        alpha_top: upper end of the search for ``alpha``, itself excluded; the lower end is 0.1
+        beta_steps: number of values on the search axis of ``beta``
+        alpha_steps: number of values on the search axis of ``alpha``
+        init_beta: ``beta`` while keys are trained, and without validation
+        init_alpha: ``alpha`` while keys are trained, and without validation
+        beta: sharpness of the comparison with the keys; none: searched on validation
+        alpha: weight of the cache beside the zero-shot logits; none: searched on validation
+    """
+
     name = "tip-adapter"
     title = "Tip-Adapter"
     cite = "Zhang et al. 2022"
-    # beta (sharpness) and alpha (residual ratio) are searched on validation unless they are set.
     settings = {
         "key_views": 10,
         "crop": 0.5,
@@ -94,7 +122,7 @@ class TipAdapter(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """Keys are the raw features averaged over the views and normalised once (12.1)."""
+        """Return the cache: raw features averaged over the views and normalised once (protocol 12.1)."""
         views = self._views(task.settings)
         mean_NC = torch.stack([task.features(POOLED, view) for view in views]).mean(0)
         onehot_NK = torch.nn.functional.one_hot(task.labels_N, task.facts.n_classes).to(mean_NC.dtype)
@@ -112,7 +140,7 @@ class TipAdapter(Method):
     def sweep(
         self, params: Params, consts: Consts, features: Features, values: Values, grid: Sequence[Values]
     ) -> Iterator[tuple[Sequence[int], Lines]]:
-        """The affinity once, class sums once per beta; alpha is a factor (12.5)."""
+        """Compute the affinities once, their class sums once per beta; alpha is a factor (protocol 12.5)."""
         q_BC = unit(features[POOLED])
         a_BN = q_BC @ self._keys(params, consts).T
         text_BK = cosine_logits(q_BC, consts["W_KC"], consts["scale"])
@@ -122,7 +150,10 @@ class TipAdapter(Method):
 def broadcast_sweep(
     text_BK: Tensor, a_BN: Tensor, onehot_NK: Tensor, grid: Sequence[Values], sharpness: str, ratio: str
 ) -> Iterator[tuple[Sequence[int], Lines]]:
-    """Pieces of a grid over sharpness and residual ratio: text + ratio * cache, one cache per sharpness."""
+    """Yield the logits text + ratio * cache of a grid, in one piece for each sharpness.
+
+    ``sharpness`` and ``ratio`` are the names of the two values in ``grid``.
+    """
     groups: dict[float, list[int]] = {}
     for i, point in enumerate(grid):
         groups.setdefault(point[sharpness], []).append(i)
@@ -132,11 +163,11 @@ def broadcast_sweep(
 
 
 def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
-    """``affinity_logits`` as a function of the sharpness.
+    """Return ``affinity_logits`` as a function of the sharpness.
 
-    Where all classes have as many keys, keys are put in order once and a class is a sum of consecutive rows:
-    N additions for each image instead of N K multiplications. Images lie innermost, so that all of them are
-    added at once.
+    Where all classes have the same number of keys, the keys are sorted by class once, and a class is then a
+    sum of consecutive rows: N additions for each image in place of N K multiplications. Images lie
+    innermost, so that one operation adds all of them.
     """
     y_N, K = onehot_NK.argmax(1), onehot_NK.shape[1]
     each, rest = divmod(len(y_N), K)
@@ -153,12 +184,30 @@ def class_sums(a_BN: Tensor, onehot_NK: Tensor) -> Callable[[float], Tensor]:
 
 
 class TipAdapterF(TipAdapter):
-    """Trains the keys at the initial alpha, beta; few-shot validation picks epoch, alpha and beta (12.5)."""
+    """Train the keys of Tip-Adapter's cache by cross-entropy, at the initial alpha and beta.
+
+    Afterwards few-shot validation chooses the epoch, alpha and beta. The keys are not normalised again while
+    they train, and an image sees its own key.
+
+    Source: Zhang et al. 2022 (protocol 12.3, 12.5).
+    Trains: the keys (N, C).
+    Deviates: the released code chooses the epoch on the test set and reports the better of two test figures;
+        here few-shot validation chooses everything, and nothing takes a maximum of test figures. Keys and
+        optimiser state are fp32, where it has fp16; ``half_state`` repeats what that does to the steps
+        (protocol 12.4).
+    Settings:
+        lr: learning rates of AdamW; where there are several, validation chooses
+        wd: weight decays to choose from, as a factor of the learning rate
+        eps: constant in AdamW's denominator
+        epochs: number of epochs
+        batch: images per step
+        epoch_views: random crops per image that the epochs use in turn, beside those of the keys
+        one_bank: whether the epochs use the crops of the keys in place of further ones
+        half_state: whether second moments below 3e-8 become 0, as in the released code's fp16 state
+    """
 
     name = "tip-adapter-f"
     title = "Tip-Adapter-F"
-    # one_bank: the epochs reuse the views of the cache.
-    # half_state: the released code keeps fp16 optimiser state, which changes the steps (protocol 12.4).
     settings = {
         **TipAdapter.settings,
         "lr": (1e-3,),

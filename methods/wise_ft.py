@@ -1,4 +1,7 @@
-"""WiSE-FT as in few-shot tables: trained and zero-shot heads mixed, image encoder as is (protocol 7.2)."""
+"""WiSE-FT as few-shot tables have it: a trained head mixed with the zero-shot head (protocol 7.2).
+
+The image tower is never mixed; ``wise-ft-full`` does that.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from bench.methods.linear_probe_sgd import LinearProbeSgd, LinearProbeSgdZeroSho
 
 
 def mix(trained_KC: Tensor, zeroshot_KC: Tensor, ratio: float | Tensor) -> Tensor:
-    """(1 - ratio) trained + ratio zero-shot rows, (K, C), not renormalised; ``ratio`` 1 is zero-shot."""
+    """Return (1 - ratio) trained + ratio zero-shot rows, (K, C), not normalised; ``ratio`` 1 is zero-shot."""
     return (1.0 - ratio) * trained_KC + ratio * zeroshot_KC
 
 
 class HeadEnsemble(Method):
-    """Head-only WiSE-FT of ``base``, whose fitted state it reads: no training, and ``ratio`` needs no refit.
+    """The mixture of the head of a fitted method, ``base``, with the zero-shot rows.
 
-    Hyper-parameters and checkpoint stay those that the un-mixed head won on validation. Only ``W_KC`` is
-    mixed: a fine-tuned pooling head or bottleneck of ``base`` keeps its trained weights.
+    Nothing is trained. Checkpoint and hyper-parameters stay those with which the unmixed head won on
+    validation. Only ``W_KC`` is mixed: a fine-tuned pooling head or a bottleneck of ``base`` keeps its
+    weights.
+
+    Settings:
+        ratio: share of the zero-shot rows in the mixture, from 0 to 1
     """
 
     base: ClassVar[type[Method]]
@@ -41,9 +48,14 @@ class HeadEnsemble(Method):
 
 
 class WiseFt(HeadEnsemble):
-    """Rows "WiSE-FT" of Tables I and III: the uni-modal linear probe with random start, mixed half and half.
+    """Mix the head of a fitted ``linear-probe-sgd`` half and half with the zero-shot rows.
 
-    That the start was random is derived from the numbers (protocol 7.2); ``wise-ft-zs`` is the sound variant.
+    It is the row "WiSE-FT" of Tables I and III. Its linear probe starts at random; ``wise-ft-zs`` is the
+    sound variant, which starts at the zero-shot rows.
+
+    Source: Wortsman et al. 2022, in the form of Lin et al. 2023 (protocol 7.2).
+    Deviates: the original interpolates the whole image tower (``wise-ft-full``). That the start of the
+        published rows was random is derived from their numbers.
     """
 
     name = "wise-ft"
@@ -54,7 +66,11 @@ class WiseFt(HeadEnsemble):
 
 
 class WiseFtZeroShot(HeadEnsemble):
-    """WiSE-FT of a linear probe that starts at the zero-shot head."""
+    """Mix the head of a fitted ``linear-probe-sgd-zs`` half and half with the zero-shot rows.
+
+    Source: Wortsman et al. 2022, in the form of Lin et al. 2023 (protocol 7.2).
+    Deviates: the original interpolates the whole image tower (``wise-ft-full``).
+    """
 
     name = "wise-ft-zs"
     title = "WiSE-FT (head, zero-shot init)"

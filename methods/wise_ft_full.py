@@ -1,4 +1,4 @@
-"""WiSE-FT proper: fine-tune the whole image tower and a head, interpolate all with CLIP's (protocol 7.1)."""
+"""WiSE-FT as its paper has it: the fine-tuned image tower interpolated with CLIP's (protocol 7.1)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEADS = ("openai-80", "prompts")
 
 
 def zero_shot_head(task: Task) -> Tensor:
-    """Unit rows (K, C) of the head: from OpenAI's 80 ImageNet templates, or the task's own prompt set."""
+    """Return the head's unit rows (K, C), of OpenAI's 80 ImageNet templates or of the task's prompt set."""
     if task.settings["head"] == "prompts":
         return task.W_KC
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES as templates
@@ -45,16 +45,30 @@ def zero_shot_head(task: Task) -> Tensor:
 
 
 class WiseFtFull(Method):
-    """Weight-space ensemble of encoder and head: each tensor becomes (1 - alpha) CLIP + alpha fine-tuned.
+    """Fine-tune the whole image tower with a linear head, then interpolate all weights with CLIP's.
 
-    Trained: the whole image tower and a head with bias whose rows start at s t_k (the scale is folded in).
-    AdamW with gradient clipping, warm-up and cosine; crops rrc(0.9), never mirrored, a fresh one per epoch;
-    last step; ``alpha`` multiplies the fine-tuned side and needs no refit. ``head``: ``openai-80`` or
-    ``prompts``.
+    Every tensor becomes (1 - alpha) CLIP + alpha fine-tuned; another alpha needs no refit. The head has a
+    bias, and its rows start at s t_k, so that the scale is part of them. The last step is kept, without
+    validation. The published epochs and warm-up are meant for a full training set: with few shots the run
+    ends inside the warm-up.
 
-    The published epochs and warm-up are meant for a full training set: with few shots the run ends inside the
-    warm-up. The tower stays in evaluation mode, so normalisation statistics remain CLIP's (published: they
-    are updated by the training batches); they are interpolated like everything else, to the same values.
+    Source: Wortsman et al. 2022 (protocol 7.1).
+    Trains: the image tower, the head (K, C) and its bias (K,).
+    Deviates: the tower stays in evaluation mode, so the statistics of its BatchNorms remain CLIP's, where the
+        released code updates them by the training batches. Crops come from a bank of ``views`` per image,
+        one for each of the published epochs.
+    Settings:
+        lr: learning rates of AdamW; where there are several, validation chooses
+        wd: weight decays to choose from, as a factor of the learning rate
+        epochs: number of epochs
+        batch: images per step
+        warmup: steps over which the learning rate rises
+        clip: largest norm of the gradient; a longer one is shortened to it
+        crop: smallest area of a random crop, as a share of the image; crops are never mirrored
+        views: random crops per image that the epochs use in turn
+        head: templates of the head's start: ``openai-80`` (OpenAI's for ImageNet) or ``prompts`` (the prompt
+            set)
+        alpha: share of the fine-tuned weights, from 0 to 1
     """
 
     name = "wise-ft-full"
@@ -63,7 +77,7 @@ class WiseFtFull(Method):
     taps = (PIXELS,)
     towers = ("rn", "vit")
     fuse = False
-    # By count, a ViT-B/16 keeps 16 activations of 0.3 GB for 512 images in each of its 12 layers.
+    # Counted, not measured: a ViT-B/16 keeps 16 activations of 0.3 GB per layer for 512 images, 12 layers.
     micro = 64
     settings = {
         "lr": (3e-5,),
@@ -77,8 +91,8 @@ class WiseFtFull(Method):
         "head": "openai-80",
         "alpha": 0.5,
     }
-    # About 10 epochs of small batches, a warm-up that ends, a rate for few steps and small towers; the
-    # prompt set's own head takes the place of the 80 templates' one.
+    # Quick runs have about 10 epochs of small batches, a warm-up that ends, and a learning rate for few steps
+    # and small towers. Their head starts at the prompt set, not at the 80 templates.
     presets = {"quick": {"lr": (3e-4,), "batch": 32, "warmup": 5, "views": 4, "head": "prompts"}}
     inference = ("alpha",)
 
@@ -101,7 +115,7 @@ class WiseFtFull(Method):
         )
 
     def prepare(self, task: Task) -> Consts:
-        """The frozen tower and the zero-shot state: every floating entry of it, and the head."""
+        """Return the frozen tower and the zero-shot state: its floating-point tensors, and the head."""
         visual = task.backbone.model.visual
         head_KC = task.scale * zero_shot_head(task)
         weights = {name: p.detach() for name, p in visual.named_parameters()}
@@ -126,7 +140,7 @@ class WiseFtFull(Method):
         return {"loss": cross_entropy(self._score({**consts["start"], **params}, consts, rows.x), rows.y)}
 
     def merged(self, params: Params, consts: Consts, alpha: float | Tensor) -> Params:
-        """Every state entry interpolated, ``alpha`` on the fine-tuned side."""
+        """Return every tensor of the state interpolated, with weight ``alpha`` on the fine-tuned side."""
         tuned = {**consts["start"], **params}
         return {name: (1.0 - alpha) * x + alpha * tuned[name] for name, x in consts["start"].items()}
 

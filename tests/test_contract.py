@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bench.cli.check_method import check_method
 from bench.contract import checks, starter
 from bench.contract.lab import Lab, open_lab
 from bench.errors import BenchError
+from bench.interface import Facts
 from bench.registry import builtin
 
 
@@ -66,6 +68,12 @@ CARELESS = {
         START.replace("clone()", "add_(0.1).clone()"),
         "runs",
         "init of careless wrote into task.W_KC",
+    ),
+    "reads a view that its recipe does not name": (
+        START,
+        START.replace("clone()", "clone() + 0.0 * task.features(POOLED, 'rrc(0.5)#0').sum()"),
+        "runs",
+        "name them in Recipe.support",
     ),
     "its own dice": (
         START,
@@ -137,12 +145,32 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_new_method_writes_one_that_passes_its_own_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", starter.KINDS)
+def test_each_kind_of_starter_keeps_the_contract(kind: str, lab: Lab, tmp_path: Path) -> None:
+    file, _ = starter.write(f"my-{kind}", tmp_path, kind)
+    registry, (method,) = checks.find(str(file))
+    findings = list(checks.check(method, registry, lab))
+    assert {f.tower for f in findings} == {"rn", "vit"} and [f for f in findings if f.problem] == []
+    recipe = method.recipe(method.settings, Facts(16, 10, 160, 10, "default", "rn", "paper"))
+    assert (recipe.optim is None) == (kind == "solved")
+    assert method.uses_prompts == (kind != "prompt")
+
+
+@pytest.mark.parametrize("kind", starter.KINDS)
+def test_a_starter_documents_itself(kind: str, tmp_path: Path) -> None:
+    """In the form that the pages about methods are made of, and every setting with its meaning."""
+    file, _ = starter.write(f"my-{kind}", tmp_path, kind)
+    _, (method,) = checks.find(str(file))
+    text = type(method).__doc__ or ""
+    assert all(re.search(rf"^    {part}:", text, re.M) for part in ("Source", "Deviates", "Settings"))
+    assert re.findall(r"^        (\w+): ", text, re.M) == list(method.settings)
+
+
+def test_new_method_writes_a_test_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = invoke("new", "method", "my-probe")
+    done = invoke("new", "method", "my-probe", "--kind", "solved")
     assert done.exit_code == 0 and "bench check-method my_probe.py" in done.output, done.output
+    assert "adding-a-method.md" in done.output and "papers.bib" in done.output
     written = importlib.util.spec_from_file_location("test_my_probe", tmp_path / "test_my_probe.py")
     assert written is not None and written.loader is not None
     module = importlib.util.module_from_spec(written)
@@ -150,6 +178,9 @@ def test_new_method_writes_one_that_passes_its_own_test(
     module.test_the_contract()
     again = invoke("new", "method", "my-probe")
     assert isinstance(again.exception, BenchError) and "exists" in str(again.exception)
+    odd = invoke("new", "method", "my-cache", "--kind", "sovled")
+    assert isinstance(odd.exception, BenchError) and "did you mean 'solved'" in str(odd.exception)
+    assert sorted(p.name for p in tmp_path.glob("*.py")) == ["my_probe.py", "test_my_probe.py"]
 
 
 def test_in_a_checkout_the_two_files_go_where_methods_and_tests_are(
@@ -165,6 +196,16 @@ def test_in_a_checkout_the_two_files_go_where_methods_and_tests_are(
     )
     assert 'METHOD = "my-probe"' in test.read_text() and "Path" not in test.read_text()
     assert 'name = "my-probe"' in file.read_text() and "@" not in file.read_text()
+    monkeypatch.chdir(tmp_path)
+    done = invoke("new", "method", "my-cache", "--kind", "solved")
+    steps = (
+        "check-method my-cache",
+        "methods/papers.bib",
+        "docs/protocol",
+        "CHANGELOG.md",
+        "tests.docs.methods_page",
+    )
+    assert done.exit_code == 0 and all(step in done.output for step in steps), done.output
 
 
 @pytest.mark.parametrize(("name", "word"), [("zero-shot", "already"), ("2 much", "cannot name a method")])

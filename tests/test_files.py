@@ -1,4 +1,4 @@
-"""Files are read where they are regular; what lies there instead is named, and nobody waits for it."""
+"""Only regular files are read; pipes, devices and folders are refused by name, and opening never waits."""
 
 from __future__ import annotations
 

@@ -1,16 +1,23 @@
-"""What methods share: the cross-entropy that maps over replicas and picks by a mask."""
+"""The interface of methods: its cross-entropy, and the page that explains each of its names."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench import interface, recipe
+from bench.contract import checks
 from bench.interface import cross_entropy
 
+PAGE = (Path(__file__).parent.parent / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -77,3 +84,39 @@ def test_cuda_cross_entropy_never_waits(maps: int) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
+
+
+def test_the_page_explains_every_exported_name_and_every_check() -> None:
+    table = PAGE.partition("## The whole interface")[2]
+    explained = {
+        name for row in re.findall(r"^\| (.+?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert explained == set(interface.__all__)
+    listed = PAGE.partition("## Checking it")[2].partition("## ")[0]
+    named = [rule for row in re.findall(r"^\| (.+?) \|", listed, re.M) for rule in row.split(", ")]
+    rules = re.findall(r'^ +"([a-z ]+)": lambda', inspect.getsource(checks._on_tower), re.M)
+    assert len(rules) == 12 and named == ["check", "runs", *rules]
+
+
+def test_the_page_gives_the_signatures_of_the_functions() -> None:
+    given = dict(re.findall(r"^def (\w+)\(\s*(self, .+?)\s*\) -> .+?: \.\.\.$", PAGE, re.M | re.S))
+    for name, function in vars(interface.Method).items():
+        if not name.startswith("_") and callable(function):
+            told = [part.split(":")[0].strip() for part in re.sub(r"\[.*?\]", "", given[name]).split(",")]
+            assert told == list(inspect.signature(function).parameters), name
+
+
+def test_the_page_names_every_field_of_a_recipe() -> None:
+    part = PAGE.partition("## Recipes")[2].partition("## Settings")[0]
+    named = set(re.findall(r"`(\w+)`", part))
+    for kind in (interface.Recipe, interface.Stream):
+        assert {f.name for f in fields(kind)} <= named, kind
+    for known in (recipe.RULES, recipe.LAYOUTS, recipe.OPTIMISERS, recipe.SCHEDULES):
+        assert set(known) <= set(re.findall(r"`([\w-]+)`", part)) | {"union", "per-epoch"}
+
+
+def test_the_pages_comparison_with_a_reference_holds() -> None:
+    (code,) = (body for body in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "def test_" in body)
+    names: dict[str, object] = {}
+    exec(code, names)
+    names["test_run_equals_the_reference"]()  # type: ignore[operator]

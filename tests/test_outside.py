@@ -1,4 +1,4 @@
-"""Reading from outside: bounded when unpacked, typed when decoded, one line where it is odd."""
+"""Reading from outside: unpacking is bounded, decoding is typed, and odd content is refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is what git holds: the wheel and an editable install, both tried outside the checkout."""
+"""The wheel and an editable install hold the files of the repository; both are tried outside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published numbers as data: what can be derived from other printed numbers is derived again."""
+"""Published numbers: those that follow from other printed numbers, such as averages, are computed again."""
 
 import re
 import tomllib

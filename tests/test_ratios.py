@@ -1,4 +1,4 @@
-"""The measuring script holds its word: counted steps, a clock that waits for the device, equal work."""
+"""The script that measures ratios counts steps, waits for the device and compares equal work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script that measures what a start costs goes through a run's first cells, and waits for the device."""
+"""The script that measures the cost of a start runs the first cells of a run and waits for the device."""
 
 from __future__ import annotations
 

@@ -161,4 +161,4 @@ def test_a_draw_that_is_short_and_a_damaged_file_are_said(tmp_path: Path, capsys
         file.write_bytes(file.read_bytes()[:60] + file.name.encode())  # still eight different ones
     assert bench(*plan, "--shots", "1") == 1
     said = capsys.readouterr().err
-    assert "replace it or take it away" in said and "`bench data verify` finds damaged images" in said
+    assert "replace it or remove it" in said and "`bench data verify` finds damaged images" in said

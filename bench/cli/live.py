@@ -67,6 +67,6 @@ class Live:
     def say(self, line: str) -> None:
         """One line for the user, above the bar."""
         if self.live:
-            self.progress.console.print(line)
+            self.progress.console.print(line, soft_wrap=True)  # a path that is broken cannot be copied
         else:
             print(shown(line, keep="\n"), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli import say
 from bench.cli.codes import Code
+from bench.names import few
 
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
@@ -232,14 +233,13 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
             f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)",
             fg="yellow",
         )
-    for cell, message in outcome.failures[:_SHOWN]:
-        say.secho(f"  failed: {cell}: {message}", err=True, fg="red")
-    if len(outcome.failures) > _SHOWN:
-        say.secho(
-            f"  and {len(outcome.failures) - _SHOWN} more failed; their records hold the tracebacks",
-            err=True,
-            fg="red",
-        )
+    for cell, message, record in outcome.failures[:_SHOWN]:
+        where = f"\n    its record, with the traceback: {record}" if record else ""
+        say.secho(f"  failed: {cell}: {message}{where}", err=True, fg="red")
+    if rest := outcome.failures[_SHOWN:]:
+        folders = sorted({str(failed.record.parent) for failed in rest if failed.record})
+        where = f"; their records are in {few(folders)}" if folders else ""
+        say.secho(f"  and {len(rest)} more failed{where}", err=True, fg="red")
     if outcome.failures or any(b.failed for b in plan.blocked):
         return Code.FAILED
     return Code.INCOMPLETE if outcome.left else Code.GOOD

@@ -74,7 +74,7 @@ class Board(Live):
         self._judge(cell.said)
         if self.live:
             self.progress.update(self.bar, advance=1)
-        else:
+        if cell.failed or not self.live:  # a failure names its record, so its line stays above the bar
             self.say(f"[{done}/{total}] {cell.said}  ({self._times()})")
         if learnt := self.pace.learnt():
             self.say(_said(learnt))

@@ -1,10 +1,10 @@
-"""ModifiedResNet's attention pool, a pure function of named tensors, folded to its query (protocol 2.1).
+"""Compute ModifiedResNet's attention pool from named tensors, folded to its query (protocol 2.1).
 
-Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed: per
-head the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias
-shifts all scores of a head alike, so softmax drops it and its gradient is exactly zero. A token is a feature
-plus a position, x_j = f_j + p_j; the two are multiplied apart, so that replicas share the features and none
-of them forms its own tokens.
+Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed. Per
+head, the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias
+shifts all scores of a head by the same amount, so softmax drops it and its gradient is exactly zero. A token
+is a feature plus a position, x_j = f_j + p_j. The two are multiplied separately, so that replicas share the
+features and none of them forms its own tokens.
 
 Legend: R replicas, B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C
 embedding width.
@@ -27,20 +27,24 @@ _LAST = ("c_proj.weight", "c_proj.bias")
 
 
 def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
-    """(B, S, D) grid tokens to the pool's (B, T, D): the mean goes first, then all get their positions."""
+    """Turn (B, S, D) grid tokens into the pool's (B, T, D).
+
+    The mean is put in front, and then every token gets its position.
+    """
     return _mean_first(params, x_BSD) + params["positional_embedding"]
 
 
 def pooled(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
-    """(B, C): the pool's output, ``project`` of ``preproj`` in one operation. It can be differentiated once.
+    """Return the pool's output (B, C), that is ``project`` of ``preproj``. It can be differentiated once.
 
-    Each operation that is mapped over replicas costs as much as several small products.
+    It is one operation, because each operation that is mapped over replicas costs as much as several small
+    products.
     """
     return _attended(params, x_BSD, heads, (*_WEIGHTS, *_LAST))
 
 
 def preproj(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
-    """(B, D): the attended vector that ``c_proj`` projects. It can be differentiated once."""
+    """Return the attended vector (B, D) that ``c_proj`` projects. It can be differentiated once."""
     return _attended(params, x_BSD, heads, _WEIGHTS)
 
 
@@ -50,12 +54,15 @@ def _attended(params: Params, x_BSD: Tensor, heads: int, names: Sequence[str]) -
 
 
 def project(params: Params, v_BD: Tensor) -> Tensor:
-    """(B, D) to (B, C): the last projection."""
+    """Apply the last projection, (B, D) to (B, C)."""
     return linear(v_BD, params, "c_proj")
 
 
 def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
-    """(B, T, C): the output of every query, the mean token's first (protocol 14); nothing to fold here."""
+    """Return the output of every query (B, T, C), the mean token's first (protocol 14).
+
+    Nothing can be folded here.
+    """
     x_BTD = with_mean(params, x_BSD)
     B, T, D = x_BTD.shape
     q, k, v = (linear(x_BTD, params, f"{n}_proj").view(B, T, heads, -1).transpose(1, 2) for n in "qkv")
@@ -64,19 +71,22 @@ def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
 
 
 def _mean_first(params: Params, x_BSD: Tensor) -> Tensor:
-    """The features with their mean in front, in the parameters' precision; equal for all replicas."""
+    """Put the mean of the features in front of them, in the parameters' precision.
+
+    It is equal for all replicas.
+    """
     x_BSD = x_BSD.to(params["positional_embedding"].dtype)
     return torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1)
 
 
 class _Attend(torch.autograd.Function):
-    """The folded attention, forward and backward written out: each weight meets one product per use.
+    """The folded attention with its forward and backward pass written out.
 
-    Under ``torch.func.vmap`` the general rules would copy the features for every replica, form the gradient
-    of every token, and leave weight gradients as transposed views that the optimiser then copies. Weights are
-    one replica's, or lead with a replica axis; the features then lead with it too, or are shared (one axis
-    less). With ``c_proj``'s weights the output is projected too. After it come the values that the backward
-    reads.
+    Each weight meets one product per use. Under ``torch.func.vmap`` the general rules would copy the features
+    for every replica, form the gradient of every token, and leave weight gradients as transposed views, which
+    the optimiser then copies. The weights are those of one replica, or have a leading replica axis. The
+    features then have this axis too, or are shared (one axis less). With the weights of ``c_proj`` the output
+    is projected too. The outputs after the first one are the values that the backward pass reads.
     """
 
     @staticmethod
@@ -90,8 +100,8 @@ class _Attend(torch.autograd.Function):
         heads, f, pos, wq, _, wk, bk, wv, _, *last = inputs
         ctx.heads = heads
         ctx.mark_non_differentiable(*output[1:])
-        # Else zeros are made for the values that have no gradient. ``backward`` then meets None where nobody
-        # asks for the output's gradient either.
+        # Without this, zeros would be made for the outputs that have no gradient. With it, ``backward`` gets
+        # None if nobody asks for the gradient of the first output either.
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(f, *last[:1], pos, wq, wk, bk, wv, *output[1:])
 
@@ -118,7 +128,7 @@ class _Attend(torch.autograd.Function):
         n = info.batch_size
 
         def leading(x: Tensor, dim: int | None) -> Tensor:
-            # Views that change nothing are left out: each is one more step of the way back.
+            # Views that change nothing are left out, because each is one more step of the backward pass.
             return x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0) if dim else x
 
         stacked = [leading(w, dim) for w, dim in zip(weights, in_dims[2:], strict=True)]
@@ -144,9 +154,10 @@ def _forward(
     bv_RD: Tensor,
     *last: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Output, q (R, H, B, d), u = W_k^T q, attention (R, H, B, T), mixed tokens (R, H, B, D).
+    """Return output, q (R, H, B, d), u = W_k^T q, attention (R, H, B, T) and mixed tokens (R, H, B, D).
 
-    The output is (R, B, D), or (R, B, C) with ``last``, the weights of ``c_proj``; then (R, B, D) comes last.
+    The output is (R, B, D). With ``last``, the weights of ``c_proj``, it is (R, B, C), and the vector before
+    the projection (R, B, D) is returned in addition, as the last value.
     """
     R, D = bq_RD.shape
     lead = R, heads, f_RBTD.shape[1]
@@ -179,7 +190,9 @@ def _backward(
     a_RHBT: Tensor,
     mixed_RHBD: Tensor,
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-    """Gradients of the features (None unless wanted) and of the weights, in the order of ``_WEIGHTS``."""
+    """Return the gradients of the features (None unless wanted) and of the weights, ordered as
+    ``_WEIGHTS``.
+    """
     R, H, B, D = lead = u_RHBD.shape
     x, pos = _tokens(f_RBTD, pos_RTD)
     to_o = _by_head(to_o_RBD, H).flatten(0, 1)
@@ -193,7 +206,7 @@ def _backward(
     to_q_RBD = _merged(to_q_RHBd) * (D // H) ** -0.5
     to_wq = torch.bmm(to_q_RBD.mT, (f_RBTD[:, :, 0] + pos_RTD[:, :1]).expand(R, -1, -1))
     to_bq = to_q_RBD.sum(1)
-    # All images meet the same positions: their gradient is formed at once, not image by image.
+    # All images have the same positions, so their gradient is formed at once and not image by image.
     a, m, s, u = (x.reshape(R, H * B, -1) for x in (a_RHBT, to_mixed, to_s, u_RHBD))
     to_pos = torch.baddbmm(torch.bmm(a.mT, m), s.mT, u)
     to_pos[:, :1] += torch.bmm(to_bq[:, None], wq_RDD)
@@ -206,14 +219,20 @@ def _backward(
 
 
 def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What is multiplied: tokens, or, where replicas share features, those and the positions apart."""
+    """Return what is multiplied.
+
+    It is the tokens, or features and positions separately if replicas share the features.
+    """
     return (f_RBTD, pos_RTD) if len(f_RBTD) < len(pos_RTD) else (f_RBTD + pos_RTD[:, None], None)
 
 
 def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
-    """Rows of heads times each image's z (R or 1, B, M, N), plus the positions': contiguous (R, H, B, N)."""
+    """Multiply the heads' rows by each image's z (R or 1, B, M, N), and add the product with the positions.
+
+    The result is contiguous (R, H, B, N).
+    """
     R, H, B, M = y_RHBM.shape
-    # Where replicas share z, the heads of all of them are rows of one product, and the images stay in place.
+    # If replicas share z, the heads of all replicas become rows of one product, and the images stay in place.
     if len(z_RBMN) < R:
         rows = y_RHBM.reshape(R * H, B, M).transpose(0, 1)
         out = torch.bmm(rows, z_RBMN[0]).view(B, R, H, -1).permute(1, 2, 0, 3)
@@ -226,10 +245,10 @@ def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
 
 
 def _by_head(x_RBD: Tensor, heads: int) -> Tensor:
-    """(R, B, D) to (R, H, B, d), contiguous."""
+    """Reshape (R, B, D) to (R, H, B, d), contiguous."""
     return torch.unflatten(x_RBD, -1, (heads, -1)).transpose(1, 2).contiguous()
 
 
 def _merged(x_RHBd: Tensor) -> Tensor:
-    """(R, H, B, d) to (R, B, D)."""
+    """Reshape (R, H, B, d) to (R, B, D)."""
     return x_RHBd.transpose(1, 2).flatten(-2)

@@ -1,4 +1,4 @@
-"""A CLIP behind a narrow face: named without torch (``resolve``), built once (``load``), frozen for good.
+"""Put a CLIP behind a narrow face: ``resolve`` names it without torch, ``load`` builds it frozen.
 
 Legend: B batch, T tokens, D tower width, C embedding width, P prompts.
 """
@@ -27,10 +27,10 @@ def load(
 ) -> Backbone:
     """Build the model on ``device``, in eval mode and without gradients.
 
-    ``dtype`` is the image tower's precision while it encodes (default: the spec's; fp16 or bf16 are meant for
-    CUDA). The text tower, the pooling head and what a method trains of the tower stay fp32. Raises BenchError
-    if the file does not fit the architecture, or if OpenAI's weights would be built with exact GELU (protocol
-    21.14).
+    ``dtype`` is the precision of the image tower while it encodes (default: the spec's; fp16 and bf16 are
+    meant for CUDA). The text tower, the pooling head and what a method trains of the tower stay in fp32.
+    Raises BenchError if the file does not fit the architecture, or if OpenAI's weights would be built with
+    exact GELU (protocol 21.14).
     """
     from bench.clip import state
 
@@ -38,7 +38,7 @@ def load(
 
 
 class Backbone:
-    """A frozen CLIP: image taps, text features, and the pooling head and text tower as functions."""
+    """A frozen CLIP: taps of images, text features, and the pooling head and text tower as functions."""
 
     def __init__(self, spec: BackboneSpec, model: Any, device: torch.device, dtype: torch.dtype) -> None:
         from bench.clip import heads, towers
@@ -50,7 +50,7 @@ class Backbone:
         self.scale = float(self.model.logit_scale.detach().double().exp())
         self.taps = towers.TAPS[spec.family]
         self._head = heads.of_tower(self.model.visual, spec.family) if spec.family != "other" else None
-        # Halves are too coarse to train, so a tower that has a copy to encode with stays in single precision.
+        # Half precision is too coarse to train in, so a tower that encodes by a copy keeps single precision.
         own = dtype if self._head is None else torch.promote_types(dtype, torch.float32)
         self.model.visual.to(own)
         if spec.family != "vit":
@@ -58,22 +58,29 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        """C, the width of the shared embedding space."""
+        """Return C, the width of the shared embedding space."""
         return int(self.spec.config["embed_dim"])
 
     @property
     def head(self) -> PoolingHead:
-        """The pooling head; BenchError for a tower that has none (SigLIP's MAP, timm trunks)."""
+        """Return the pooling head.
+
+        Raises BenchError for a tower that has none (SigLIP's MAP, timm trunks).
+        """
         from bench.clip import heads
 
         return self._head or heads.of_tower(self.model.visual, "other")
 
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str] = ("pooled",)) -> dict[str, Tensor]:
-        """Raw features of normalised images (B, 3, S, S) at every requested tap, from one forward pass.
+        """Return raw features of normalised images (B, 3, S, S) at all requested taps, from one forward pass.
 
-        ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D), ``tokens`` (B, T, C),
-        ``preproj`` (B, D), ``pooled`` (B, C), never unit-normalised. Raises BenchError for a tap this tower
-        does not have, and for a precision that the device does not compute in.
+        The taps are:
+
+        - ``pixels`` (B, 3, S, S), ``layer3`` (B, D/2, s, s), ``dense`` (B, T, D),
+        - ``tokens`` (B, T, C), ``preproj`` (B, D) and ``pooled`` (B, C).
+
+        They are never normalised to unit length. Raises BenchError for a tap that this tower does not have,
+        and for a precision that the device does not compute in.
         """
         from bench.clip import towers
 
@@ -87,7 +94,7 @@ class Backbone:
             with torch.no_grad():
                 return towers.encode(self.model, self._head, self.family, x_BCHW, taps, self._trunk)
         except RuntimeError as error:
-            # PyTorch's words for a precision that an operator lacks.
+            # PyTorch says this if an operator does not exist in a precision.
             if "not implemented for" not in str(error):
                 raise
             raise BenchError(
@@ -96,17 +103,17 @@ class Backbone:
 
     @cached_property
     def _trunk(self) -> Any:
-        """The image tower that encodes: the model's own, or a copy of it.
+        """Return the image tower that encodes: the model's own, or a copy of it.
 
-        The copy is in lower precision or, of a ResNet on a processor, without norms: 15 % faster there, and
-        no faster on a GPU.
+        A copy is made for a lower precision. A copy without norms is made of a ResNet on a processor: it is
+        15 % faster there, and no faster on a GPU.
         """
         from bench.clip import towers
 
         visual = self.model.visual
         lower = self._head is not None and self.dtype.itemsize < torch.float32.itemsize
         exact = self.device.type == "cpu" and self.dtype == torch.float32
-        # This may be the first use, inside inference mode; the copy outlives it.
+        # The first use may lie inside inference mode, and the copy must outlive that.
         with torch.inference_mode(False):
             if lower:
                 return towers.lowered(visual, self.family, self.dtype)
@@ -114,15 +121,19 @@ class Backbone:
 
     @cached_property
     def text(self) -> TextTower:
-        """The causal text tower as a function of embedded prompts; BenchError for a model of another kind."""
+        """Return the causal text tower as a function of embedded prompts.
+
+        Raises BenchError for a model whose text tower is of another kind.
+        """
         from bench.clip import text
 
         return text.of_model(self.model, self.spec)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Raw text features (P, C), fp32, prompts cut at their end token, in chunks, for every kind of tower.
+        """Return raw text features (P, C), fp32, of prompts cut at their end token.
 
-        One warning says how many prompts were longer than the context. Raises BenchError for no prompts.
+        Every kind of tower works. They are computed in chunks. One warning says how many prompts were longer
+        than the context. Raises BenchError if there are no prompts.
         """
         from bench.clip import text, tokens
 

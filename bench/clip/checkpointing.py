@@ -1,8 +1,9 @@
-"""Activation checkpointing of packed prompts: a share of the device's memory bounds what autograd keeps.
+"""Checkpoint the activations of packed prompts.
 
-Prompts that stay within it run at once. Of more, pieces run one after the other, whole groups (replicas,
-images) or rows of one; only their embeddings are kept, and the backward pass runs each piece again: a third
-more work, the same numbers.
+What autograd keeps of them is bounded by a share of the device's memory. Prompts that stay within the bound
+run at once. More prompts run in pieces, one after the other: whole groups (replicas, images), or rows of one
+group. Only the embeddings of a piece are kept, and the backward pass runs each piece again. This is a third
+more work and gives the same numbers.
 
 Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
 """
@@ -24,67 +25,70 @@ from bench.clip.text import TextTower
 
 Layers = Callable[[TextTower, Tensor, Pack], Tensor]  # (N, G, T, D) -> (N, K, C)
 
-# Of all memory, not of what is free now: the same prompts are cut alike in every step, and nothing is asked
-# of a GPU while a step is recorded. On a processor several worker processes share it.
+# The share is one of all memory and not of what is free now. So the same prompts are cut in the same way in
+# every step, and a GPU is not asked anything while a step is recorded. On a processor several worker
+# processes share the memory.
 SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
-# Numbers that autograd keeps of a token in a block, beside its attention weights, in widths of the tower:
-# what enters the two norms and leaves them, queries, keys and values, and the perceptron's hidden layer
-# before, in and after its activation.
+# How many numbers autograd keeps of a token in a block, beside its attention weights, in widths of the tower:
+# the inputs and outputs of the two norms, queries, keys and values, and the perceptron's hidden layer before,
+# in and after its activation.
 WIDTHS = 15
 
 
 @cache
 def budget(device: torch.device) -> int:
-    """Bytes that the activations of prompts may take."""
+    """Return how many bytes the activations of prompts may take."""
     if device.type == "cuda":
         return int(SHARE["cuda"] * torch.cuda.get_device_properties(device).total_memory)
     return int(SHARE["cpu"] * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int:
-    """Bytes of a row's activations: those of ``kept`` blocks, and of the block that is being computed."""
+    """Return the bytes of a row's activations in ``kept`` blocks and in the block that is being computed."""
     return (kept + 1) * T * (WIDTHS * D + tower.heads * T) * itemsize
 
 
 def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
-    """How many groups, and how many rows of each, run together.
+    """Return how many groups, and how many rows of each, run together.
 
     ``x_GTD`` (..., G, T, D) may be mapped over replicas.
     """
     *_, G, T, D = x_GTD.shape
-    N = _whole(x_GTD).numel() // (G * T * D)
+    N = _unmapped(x_GTD).numel() // (G * T * D)
     kept = tower.layers if torch.is_grad_enabled() else 0
     rows = budget(x_GTD.device) // row_bytes(tower, T, D, x_GTD.element_size(), kept)
-    return _even(N, rows // G), _even(G, rows)
+    return _even_size(N, rows // G), _even_size(G, rows)
 
 
-def _even(n: int, most: int) -> int:
-    """The size of nearly equal parts of ``n``, each of at most ``most`` but at least one."""
+def _even_size(n: int, most: int) -> int:
+    """Return the size of nearly equal parts of ``n``, each of at most ``most`` but at least one."""
     return math.ceil(n / math.ceil(n / max(1, most)))
 
 
-def _whole(x: Tensor) -> Tensor:
-    """The tensor below all maps over replicas."""
+def _unmapped(x: Tensor) -> Tensor:
+    """Return the tensor below all maps over replicas."""
     while torch._C._functorch.is_batchedtensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x
 
 
 def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
-    """``layers`` of packed prompts (..., G, T, D), in pieces if need be: features (..., K, C).
+    """Run ``layers`` on packed prompts (..., G, T, D), in pieces if need be, and return features (..., K, C).
 
-    The result is differentiable, also where the prompts are mapped.
+    The result is differentiable, also if the prompts are mapped.
     """
     T, D = x_GTD.shape[-2:]
     sizes = at_once(tower, x_GTD)
-    if sizes[0] * sizes[1] * T * D >= _whole(x_GTD).numel():
+    if sizes[0] * sizes[1] * T * D >= _unmapped(x_GTD).numel():
         return layers(tower, x_GTD, pack)
-    order_K = pack.end_K.argsort()  # row after row
+    order_K = pack.end_K.argsort()  # sorts prompts by their row
     features: Tensor = _Pieces.apply(x_GTD, layers, tower, replace(pack, end_K=pack.end_K[order_K]), sizes)
     return features.index_select(-2, order_K.argsort())
 
 
 class _Pieces(torch.autograd.Function):
+    """The layers run piece by piece in both passes, with only the embeddings kept in between."""
+
     @staticmethod
     def forward(x: Tensor, layers: Layers, tower: TextTower, pack: Pack, sizes: tuple[int, int]) -> Tensor:
         out = x.new_empty(*x.shape[:-3], len(pack.end_K), tower.params["text_projection"].shape[1])
@@ -120,7 +124,9 @@ class _Pieces(torch.autograd.Function):
 def _pieces(
     x: Tensor, pack: Pack, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
-    """Pieces (n, g, T, D), their packs, their places in (N, G), and which sorted prompts are theirs."""
+    """Yield pieces (n, g, T, D), their packs, their places in (N, G), and which of the sorted prompts they
+    are.
+    """
     x_NGTD = x.reshape(-1, *x.shape[-3:])
     N, G = x_NGTD.shape[:2]
     groups, rows = sizes

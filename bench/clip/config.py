@@ -1,8 +1,9 @@
-"""Models' configurations in open_clip's words, as data of known keys, types and sizes. (no torch)
+"""Check the configurations of models in open_clip's words, as data of known keys, types and sizes.
 
-They come inside weights files, so nothing in them may name an address or a path, run anything, or ask for
-more memory than a model needs: every field has a type and a range here, and what is not here is refused. What
-was read stays as it was written, because keys of records are made of it.
+Configurations come inside weights files. So nothing in them may name an address or a path, run anything, or
+ask for more memory than a model needs. Every field has a type and a range here, and any other field is
+refused. A configuration stays as it was written, because keys of records are made of it. This module imports
+no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Layers = Annotated[int, Meta(ge=1, le=256)]
 Width = Annotated[int, Meta(ge=1, le=16384)]
 Heads = Annotated[int, Meta(ge=1, le=1024)]
 Pixels = Annotated[int, Meta(ge=1, le=2048)]
-# Not tuple[Pixels, Pixels]: in a union with a bounded number msgspec 0.22 crashes on that.
+# This is not tuple[Pixels, Pixels], because msgspec 0.22 crashes on that in a union with a bounded number.
 Sides = Annotated[tuple[Pixels, ...], Meta(min_length=2, max_length=2)]
 Stages = Annotated[tuple[Layers, ...], Meta(min_length=4, max_length=4)]
 Tokens = Annotated[int, Meta(ge=1, le=4096)]
@@ -27,9 +28,9 @@ Vocabulary = Annotated[int, Meta(ge=1, le=1 << 21)]
 TokenId = Annotated[int, Meta(ge=0)]
 Ratio = Annotated[float, Meta(gt=0, le=64)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-# A model of timm's registry, never an address or a folder; bench.clip.state asks whether timm has it.
+# The name of a model in timm's registry, never an address or a folder. bench.clip.state looks it up.
 Registered = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,120}(\.[A-Za-z0-9_]{1,120})?\Z")]
-# A model of the hub, of which only the cache is read.
+# The name of a model on the hub. Only the hub's cache on this machine is read.
 OfHub = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?\Z")]
 Pooling = Literal["first", "last", "argmax", "eos", "none"]
 Colour = tuple[float, float, float]
@@ -37,19 +38,19 @@ Spread = tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(gt=0)], Annot
 
 
 class Norm(Struct, forbid_unknown_fields=True):
-    """Arguments of layer norms."""
+    """The arguments of layer norms."""
 
     eps: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
 
 
 class Activation(Struct, forbid_unknown_fields=True):
-    """Arguments of GELU."""
+    """The arguments of GELU."""
 
     approximate: Literal["none", "tanh"] = "none"
 
 
 class Blocks(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What image and text towers have in common."""
+    """The fields that image and text towers have in common."""
 
     mlp_ratio: Ratio = 4.0
     ls_init_value: float | None = None
@@ -82,7 +83,7 @@ class Vision(Blocks, forbid_unknown_fields=True, kw_only=True):
     pos_embed_type: Literal["learnable", "sin_cos_2d"] = "learnable"
     pool_type: Literal["tok", "avg", "none"] = "tok"
     timm_model_name: Registered | None = None
-    timm_model_pretrained: bool = False  # never heeded: the weights are in the file
+    timm_model_pretrained: bool = False  # always ignored, because the weights are in the file
     timm_pool: Annotated[str, Meta(pattern=r"^[a-z_]{0,40}\Z")] = "avg"
     timm_proj: Literal["linear", "mlp", "none", ""] | None = "linear"
     timm_proj_bias: bool = False
@@ -107,15 +108,15 @@ class Text(Blocks, forbid_unknown_fields=True, kw_only=True):
     proj_bias: bool = False
     hf_tokenizer_name: OfHub | None = None
     tokenizer_mode: Annotated[str, Meta(max_length=40)] | None = None
-    tokenizer_kwargs: dict[str, bool | int | str] | None = None  # read from the installed open_clip alone
+    tokenizer_kwargs: dict[str, bool | int | str] | None = None  # only the installed open_clip's are used
     hf_model_name: OfHub | None = None
-    hf_model_pretrained: bool = True  # never heeded: the weights are in the file
+    hf_model_pretrained: bool = True  # always ignored, because the weights are in the file
     hf_proj_type: Literal["linear", "mlp"] | None = "mlp"
     hf_pooler_type: Annotated[str, Meta(pattern=r"^[a-z_]{1,40}\Z")] | None = "mean_pooler"
 
 
 class Decoder(Text, forbid_unknown_fields=True, kw_only=True):
-    """CoCa's text decoder."""
+    """The text decoder of CoCa."""
 
     dim_head: Width = 64
     n_queries: Tokens = 256
@@ -123,7 +124,7 @@ class Decoder(Text, forbid_unknown_fields=True, kw_only=True):
 
 
 class Architecture(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A whole model."""
+    """The configuration of a whole model."""
 
     embed_dim: Width
     vision_cfg: Vision
@@ -138,7 +139,7 @@ class Architecture(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Preprocessing(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How images are prepared; None means what CLIP does."""
+    """The preparation of images; None means what CLIP does."""
 
     size: Sides | Pixels | None = None
     mode: Literal["RGB"] = "RGB"
@@ -150,9 +151,10 @@ class Preprocessing(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def architecture(text: bytes, where: str) -> dict[str, Any]:
-    """A model's configuration (JSON), checked and as it was written; ``where`` begins the error messages.
+    """Check a model's configuration (JSON) and return it as it was written.
 
-    Raises Odd for a key that is unknown, of another type, or out of range.
+    ``where`` is the beginning of error messages. Raises Odd for a key that is unknown, of another type, or
+    out of range.
     """
     table = typed.decoded(text, dict[str, Any], where)
     typed.known(table, _keys(Architecture), where)
@@ -169,12 +171,12 @@ def architecture(text: bytes, where: str) -> dict[str, Any]:
 
 
 def of_file(file: Path) -> dict[str, Any]:
-    """The configuration in one of open_clip's own JSON files."""
+    """Read the configuration in one of open_clip's own JSON files."""
     return architecture(file.read_bytes(), str(file))
 
 
 def preprocessing(table: Any, where: str) -> dict[str, Any]:
-    """open_clip's ``preprocess_cfg``, checked and as it was written. Raises Odd."""
+    """Check open_clip's ``preprocess_cfg`` and return it as it was written. Raises Odd if it is not valid."""
     if isinstance(table, dict):
         typed.known(table, _keys(Preprocessing), where)
     typed.converted(table, Preprocessing, where)
@@ -182,11 +184,14 @@ def preprocessing(table: Any, where: str) -> dict[str, Any]:
 
 
 def beside(weights: Path) -> dict[str, Any]:
-    """``preprocess_cfg`` of the ``open_clip_config.json`` in a weights file's folder; empty without one."""
+    """Read ``preprocess_cfg`` from the ``open_clip_config.json`` in a weights file's folder.
+
+    The result is empty if there is no such file.
+    """
     file = weights.with_name("open_clip_config.json")
     if not file.is_file():
         return {}
-    table = typed.json(file, dict[str, Any])  # its other keys are not read
+    table = typed.json(file, dict[str, Any])  # only the key below is read, so the others may hold anything
     return preprocessing(table.get("preprocess_cfg", {}), f"{file}: preprocess_cfg")
 
 

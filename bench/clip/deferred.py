@@ -1,7 +1,8 @@
-"""open_clip without what its imports load and most runs never use: torch's compiler, and timm. (no torch)
+"""Import open_clip without what most runs never use: torch's compiler, and timm.
 
-open_clip imports torchvision, which asks torch's compiler for one function, and timm, for its kinds of
-towers. Both take seconds, in every process. Here each of those names loads its library when it is called.
+open_clip imports torchvision, which asks torch's compiler for one function. It also imports timm, for timm's
+kinds of towers. Both take seconds in every process. Here each of these names loads its library when it is
+first called. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-# By module, the functions and classes that are imported from it and can wait until they are called.
+# Maps each module to the functions and classes that are imported from it and can wait until they are called.
 _LATER = {
-    "torch._dynamo.utils": ("is_compile_supported",),  # by torchvision.ops
-    "timm": (),  # by open_clip.timm_model, as are these
+    "torch._dynamo.utils": ("is_compile_supported",),  # torchvision.ops imports it
+    "timm": (),  # open_clip.timm_model imports it, and the names below
     "timm.layers": ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple"),
 }
 
 
 def open_clip() -> ModuleType:
-    """The package open_clip, imported; what is in it may be imported in the usual way afterwards."""
+    """Import the package open_clip and return it. Its parts can be imported in the usual way afterwards."""
     if "open_clip" not in sys.modules:
         with stand_ins(_LATER):
             import_module("open_clip")
@@ -32,10 +33,10 @@ def open_clip() -> ModuleType:
 
 @contextmanager
 def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """While others are imported, stand-ins for the modules in ``later``; afterwards they are gone again.
+    """Put stand-ins in place of the modules in ``later`` during the block, and then remove them.
 
-    A name that ``later`` gives for a module loads it when it is called, any other name at once. Nothing
-    stands in for a module that is loaded already, or that is not installed.
+    A name that ``later`` gives for a module loads that module when it is called; any other name loads it at
+    once. A module that is loaded already, or that is not installed, gets no stand-in.
     """
     known = {name.partition(".")[0] for name in later}
     installed = {package for package in known if package in sys.modules or find_spec(package)}
@@ -43,25 +44,27 @@ def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
     here = {name: _StandIn(name) for name in absent}
     for name, module in here.items():
         for function in later[name]:
-            setattr(module, function, _caller(module, function))
+            setattr(module, function, _loading_caller(module, function))
     sys.modules.update(here)
     try:
         yield
     finally:
         for name in here:
-            _leave(name)
+            _remove(name)
 
 
 class _StandIn(ModuleType):
-    """Has what the module of its name has."""
+    """A module that loads the real module of its name when one of its attributes is read."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system looks for such names, and goes on without
+        if name.startswith("__"):  # the import system looks for such names, and can do without them
             raise AttributeError(name)
         return getattr(_real(self), name)
 
 
-def _caller(module: ModuleType, function: str) -> Callable[..., Any]:
+def _loading_caller(module: ModuleType, function: str) -> Callable[..., Any]:
+    """Make a function that, when called, loads the real module and calls its function of this name."""
+
     def call(*args: Any, **kwargs: Any) -> Any:
         return getattr(_real(module), function)(*args, **kwargs)
 
@@ -69,12 +72,14 @@ def _caller(module: ModuleType, function: str) -> Callable[..., Any]:
 
 
 def _real(module: ModuleType) -> ModuleType:
+    """Remove the stand-in, and import the real module."""
     name = module.__name__
-    _leave(name)
-    _leave(name.partition(".")[0])  # its package may have a stand-in too, which could not give its parts
+    _remove(name)
+    _remove(name.partition(".")[0])  # its package may have a stand-in too, which cannot import submodules
     return import_module(name)
 
 
-def _leave(name: str) -> None:
+def _remove(name: str) -> None:
+    """Remove the stand-in of this name, if there is one."""
     if isinstance(sys.modules.get(name), _StandIn):
         del sys.modules[name]

@@ -1,4 +1,7 @@
-"""Getting weights: the program's only code that opens a socket; only ``bench weights get`` calls it."""
+"""Download weights.
+
+Only this module of the program opens a socket, and only ``bench weights get`` calls it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ from bench.names import nearest
 
 
 def fetch(name: str) -> Path:
-    """Download the weights that ``name`` (ARCH or ARCH/TAG) means into the weights folder; gives their path.
+    """Download the weights that ``name`` (ARCH or ARCH/TAG) means, and return their path in the weights
+    folder.
 
-    Weights that are already there are left alone. Raises BenchError for an unknown tag or a failed download.
+    Weights that are already there are not downloaded again. Raises BenchError for an unknown tag or a failed
+    download.
     """
     from open_clip import pretrained
 
@@ -39,7 +44,8 @@ def fetch(name: str) -> Path:
         try:
             file = Path(pretrained.download_pretrained(settings, cache_dir=scratch)).resolve(strict=True)
             named = pretrained.download_pretrained(settings, cache_dir=scratch)
-        except Exception as error:  # the hub and urllib raise many kinds; all of them mean: no file
+        # The hub and urllib raise many kinds of errors, and each means that there is no file.
+        except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BenchError(
                 f"could not download {arch}/{tag}: {reason}. "
@@ -55,7 +61,10 @@ def fetch(name: str) -> Path:
 
 
 def record(arch: str, tag: str, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What is known about downloaded weights: with it later runs name them without torch or network."""
+    """Return what is known about downloaded weights.
+
+    With it later runs can name them without torch and network.
+    """
     return {
         "arch": arch,
         "tag": tag,
@@ -76,7 +85,11 @@ def _uses_hub_tokenizer(arch: str) -> bool:
 
 
 def hub_tokenizer(arch: str, fetch: bool) -> Any:
-    """A tokeniser that open_clip keeps on a hub, from the weights folder; ``fetch`` allows to download it."""
+    """Return a tokeniser that open_clip keeps on a hub, from the weights folder.
+
+    ``fetch`` allows to download it. Raises BenchError if a package is missing, and MissingWeights if the
+    tokeniser is not on this machine.
+    """
     from open_clip import get_tokenizer
 
     cache_dir = str(weights.folder() / "tokenizers")
@@ -94,7 +107,7 @@ def hub_tokenizer(arch: str, fetch: bool) -> Any:
 
 @contextmanager
 def network(allowed: bool) -> Iterator[None]:
-    """Forbid or allow the hub client to use the network for the time of the block."""
+    """Forbid or allow the hub client to use the network during the block."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Pooling heads: the end of an image tower as a pure function of named tensors that a method may train.
+"""Give the end of an image tower as a pure function of named tensors, which a method may train.
 
 Legend: B batch, T tokens, D tower width, C embedding width.
 """
@@ -22,10 +22,11 @@ from bench.errors import BenchError
 class PoolingHead:
     """A tower's pooling head and CLIP's own weights for it (protocol 2.1, 2.2).
 
-    ``params`` bears CLIP's names: ``positional_embedding``, ``q_proj.weight`` ... for an attention pool
-    (family "rn"); ``block.attn.in_proj_weight`` ... ``ln_post.*``, ``proj`` for a transformer's tail (family
-    "vit"). The calls are differentiable, follow the parameters' precision (the dense tokens are cast to it),
-    and run under ``torch.func.vmap`` over a leading replica axis of the parameters, the tokens shared or not.
+    ``params`` has CLIP's names: ``positional_embedding``, ``q_proj.weight`` ... for an attention pool (family
+    "rn"); ``block.attn.in_proj_weight`` ... ``ln_post.*``, ``proj`` for a transformer's tail (family "vit").
+    All calls are differentiable and compute in the parameters' precision (the dense tokens are cast to it).
+    They run under ``torch.func.vmap`` over a leading replica axis of the parameters, whether the tokens are
+    shared or not.
     """
 
     family: str
@@ -37,28 +38,30 @@ class PoolingHead:
     _all_tokens: Callable[[Params, Tensor], Tensor]
 
     def __call__(self, params: Params, x_BTD: Tensor) -> Tensor:
-        """Raw image embeddings (B, C) from the tap ``dense`` (B, T, D)."""
+        """Return raw image embeddings (B, C) from the tap ``dense`` (B, T, D)."""
         return self._pooled(params, x_BTD)
 
     def preproj(self, params: Params, x_BTD: Tensor) -> Tensor:
-        """The tap ``preproj`` (B, D): the vector before the last projection (protocol 18.6)."""
+        """Return the tap ``preproj`` (B, D), the vector before the last projection (protocol 18.6)."""
         return self._preproj(params, x_BTD)
 
     def project(self, params: Params, v_BD: Tensor) -> Tensor:
-        """The last projection alone: (B, D) to (B, C); biased for "rn", without bias for "vit"."""
+        """Apply the last projection alone, (B, D) to (B, C). It has a bias for "rn" and none for "vit"."""
         return self._project(params, v_BD)
 
     def all_tokens(self, params: Params, x_BTD: Tensor) -> Tensor:
-        """The tap ``tokens`` (B, T, C): the outputs of all queries, the pooled one first (protocol 14)."""
+        """Return the tap ``tokens`` (B, T, C): the output of every query, the pooled one first
+        (protocol 14).
+        """
         return self._all_tokens(params, x_BTD)
 
     def copy(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """The parameters as fresh tensors of ``dtype``, free to be trained."""
+        """Return the parameters as fresh tensors of ``dtype``, which may be trained."""
         return {name: p.detach().to(dtype, copy=True) for name, p in self.params.items()}
 
 
 def attention_pool(params: Params, heads: int) -> PoolingHead:
-    """The head of a ModifiedResNet from its named tensors."""
+    """Make the head of a ModifiedResNet from its named tensors."""
     return PoolingHead(
         "rn",
         heads,
@@ -71,7 +74,10 @@ def attention_pool(params: Params, heads: int) -> PoolingHead:
 
 
 def transformer_tail(params: Params, heads: int, activation: Activation, eps: float) -> PoolingHead:
-    """A VisionTransformer's head from named tensors, its MLP's activation and its LayerNorms' epsilon."""
+    """Make the head of a VisionTransformer.
+
+    It needs the named tensors, the activation of the MLP, and the epsilon of the LayerNorms.
+    """
     settings: dict[str, Any] = {"heads": heads, "activation": activation, "eps": eps}
     return PoolingHead(
         "vit",
@@ -85,9 +91,9 @@ def transformer_tail(params: Params, heads: int, activation: Activation, eps: fl
 
 
 def of_tower(visual: Any, family: str) -> PoolingHead:
-    """The pooling head of an open_clip image tower, with copies of its weights in at least fp32.
+    """Make the pooling head of an open_clip image tower, with copies of its weights in at least fp32.
 
-    Raises BenchError for towers whose last step is neither of the two (SigLIP's MAP, timm trunks).
+    Raises BenchError for a tower whose last step is neither of the two kinds (SigLIP's MAP, timm trunks).
     """
     if family == "rn":
         return attention_pool(_copies(visual.attnpool), visual.attnpool.num_heads)
@@ -108,5 +114,5 @@ def _copies(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _copy(p: Tensor) -> Tensor:
-    """Detached, and at least single precision: halves are too coarse to train."""
+    """Return a detached copy in at least single precision; half precision is too coarse to train in."""
     return p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)

@@ -1,4 +1,4 @@
-"""Where the tokens of prompts stand when many prompts with a common start share a row of the text tower.
+"""Place the tokens of prompts with a common start, so that many prompts share a row of the text tower.
 
 Legend: K prompts, L positions, D tower width; G rows of T packed tokens, P common ones at the start of each.
 """
@@ -14,12 +14,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pack:
-    """Where the tokens of K prompts stand in G rows of T.
+    """The places of the tokens of K prompts in G rows of T.
 
-    ``shared``: P. ``filled``: how many prompts each row holds. ``source_GT``: which token of the prompts laid
-    end to end (K L,) stands there. ``position_GT``: its position in its prompt. ``end_K``: the place of every
-    end token among the G T. ``mask_G1TT``: 0 where the second token is seen by the first, else minus
-    infinity. Places that stay empty hold the first start token, which nobody sees.
+    ``shared`` is P. ``filled`` is the number of prompts in each row. ``source_GT`` says which token stands at
+    a place, as its index in the prompts laid end to end (K L,). ``position_GT`` is the token's position in
+    its prompt. ``end_K`` is the place of every end token among the G T places. ``mask_G1TT`` is 0 if the
+    first token sees the second, else minus infinity. Places that stay empty hold the first start token, which
+    no token sees.
     """
 
     shared: int
@@ -31,24 +32,26 @@ class Pack:
 
 
 def common(keys_KL: Tensor, eot_K: Tensor) -> int:
-    """P: how many leading positions are the same in all rows; from the first end token on none counts."""
+    """Return P: how many leading positions are the same in all rows.
+
+    Positions from the first end token on do not count.
+    """
     same_L = (keys_KL == keys_KL[:1]).all(0)[: int(eot_K.min())]
     return int(same_L.long().cumprod(0).sum())
 
 
 def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
-    """The pack of K prompts of ``length`` positions with end tokens at ``eot_K``.
+    """Make the pack of K prompts of ``length`` positions with end tokens at ``eot_K``.
 
-    The first ``shared`` embeddings of all prompts agree.
-
-    ``like``: a tensor (..., D) of the prompts' precision and device.
+    The first ``shared`` embeddings of all prompts must be equal. ``like`` is a tensor (..., D) of the
+    prompts' precision and device.
     """
     assert 0 <= shared <= int(eot_K.min()), "an end token belongs to its own prompt"
     own = (eot_K + 1 - shared).tolist()
     rows = _rows(own, shared, like.shape[-1])
     T = shared + max(sum(own[k] for k in row) for row in rows)
     source_GT, position_GT = torch.zeros(2, len(rows), T, dtype=torch.long)
-    prompt_GT = torch.full((len(rows), T), -1)  # -1 empty, -2 the common start
+    prompt_GT = torch.full((len(rows), T), -1)  # the prompt at each place; -1 is empty, -2 the common start
     end_K = torch.zeros_like(eot_K, device="cpu")
     start_P = torch.arange(shared)
     for g, row in enumerate(rows):
@@ -73,11 +76,11 @@ def pack_of(eot_K: Tensor, length: int, shared: int, like: Tensor) -> Pack:
 
 
 def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
-    """Prompts with ``own`` tokens each in the rows that cost least.
+    """Divide prompts with ``own`` tokens each into the rows that cost least.
 
-    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start
-    each of them bears 12 D^2 P / n of the start and about 2 D n of pairs, least at n = (6 D P)^0.5; around
-    that, what stays empty decides.
+    In a block a token costs 12 D^2 multiply-adds and a pair of tokens 2 D. So with n tokens behind the start,
+    each of them bears 12 D^2 P / n of the start and about 2 D n of pairs; the sum is least at n = (6 D
+    P)^0.5. Several numbers of rows around that are tried, because empty places cost too.
     """
     aim = sum(own) / (6.0 * D * max(P, 1)) ** 0.5
     counts = {min(len(own), max(1, round(aim * factor))) for factor in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)}
@@ -91,7 +94,10 @@ def _rows(own: list[int], P: int, D: int) -> list[list[int]]:
 
 
 def _spread(own: list[int], n_rows: int) -> list[list[int]]:
-    """Prompts in rows of nearly the same length: the longest first, each where most is free."""
+    """Divide prompts into rows of nearly the same length.
+
+    The longest prompts come first, and each goes to the row with most free places.
+    """
     rows: list[list[int]] = [[] for _ in range(n_rows)]
     free = [(0, g) for g in range(n_rows)]
     for k in sorted(range(len(own)), key=lambda k: -own[k]):
@@ -102,7 +108,7 @@ def _spread(own: list[int], n_rows: int) -> list[list[int]]:
 
 
 def part(pack: Pack, first: int, end: int) -> Pack:
-    """The pack of rows ``first`` to ``end``, and of the prompts in them; ``end_K`` must be sorted."""
+    """Return the pack of rows ``first`` to ``end`` and of the prompts in them. ``end_K`` must be sorted."""
     T = pack.source_GT.shape[1]
     rows, prompts = slice(first, end), slice(sum(pack.filled[:first]), sum(pack.filled[:end]))
     return replace(

@@ -1,4 +1,4 @@
-"""Per-image matrix products in which replicas share the images.
+"""Multiply matrices image by image, where replicas share the images.
 
 Under ``torch.func.vmap`` a plain product would copy the images once per replica. Here the replicas join the
 heads as rows of one larger product instead, and the images stay where they are.
@@ -15,6 +15,8 @@ from torch import Tensor
 
 
 class _Pair(torch.autograd.Function):
+    """The product of ``pair``, with rules for gradients and for vmap."""
+
     @staticmethod
     def forward(y_HBM: Tensor, z_BMN: Tensor) -> Tensor:
         return torch.bmm(y_HBM.transpose(0, 1), z_BMN).transpose(0, 1)
@@ -47,6 +49,9 @@ class _Pair(torch.autograd.Function):
 
 
 def pair(y_HBM: Tensor, z_BMN: Tensor) -> Tensor:
-    """(H, B, M) rows times each image's own (M, N) matrix: (H, B, N). Differentiable, also under vmap."""
+    """Multiply (H, B, M) rows by each image's own (M, N) matrix, giving (H, B, N).
+
+    The result is differentiable, also under vmap.
+    """
     out: Tensor = _Pair.apply(y_HBM, z_BMN)
     return out

@@ -1,4 +1,4 @@
-"""Which model a name means, and the file its weights are in. (no torch)"""
+"""Resolve a backbone's name to a model and to the file of its weights. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _VARIANTS = frozenset(
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Which model, and the file its weights are in; everything a key or a plan needs, without torch.
+    """The model and its weights file: all that a key or a plan needs, without torch.
 
     ``family`` is "rn" (ModifiedResNet), "vit" (CLIP's VisionTransformer) or "other" (only ``pooled`` can be
-    tapped). ``dtype`` is what the image tower computes in while it encodes, by torch's name; part of keys,
-    not of ``digest``.
+    tapped). ``dtype`` is the precision that the image tower encodes in, by torch's name; it is part of keys
+    but not of ``digest``.
     """
 
     name: str
@@ -46,12 +46,12 @@ class BackboneSpec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the outputs: the file's bytes, architecture and activation."""
+        """Return the SHA-256 of all that decides the outputs: file content, architecture and activation."""
         return digest([self.weights_hash, self.config, self.quick_gelu])
 
 
 def family(config: dict[str, Any]) -> str:
-    """The kind of image tower an architecture describes: "rn", "vit" or "other"."""
+    """Return the kind of image tower that an architecture describes: "rn", "vit" or "other"."""
     vision = config["vision_cfg"]
     if vision.get("timm_model_name") or "multimodal_cfg" in config:
         return "other"
@@ -62,17 +62,20 @@ def family(config: dict[str, Any]) -> str:
 
 
 def unlike_clip(tower: dict[str, Any]) -> bool:
-    """Whether a tower's description asks for transformer blocks other than CLIP's."""
+    """Return whether a tower's description asks for transformer blocks other than CLIP's."""
     return any(tower.get(key) for key in _VARIANTS)
 
 
 def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
-    """The backbone a name means. (no torch)
+    """Resolve a name to a backbone, without torch.
 
-    ``pocket-rn``, ``pocket-vit``: embedded. ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with
-    QuickGELU. ``ARCH/TAG``: open_clip's pretrained tag. ``ARCH@FILE``: safetensors or a PyTorch state dict.
-    Raises MissingWeights naming the command that gets them, BenchError for an unknown name, a file that runs
-    code, or one whose header or configuration is not what it should be.
+    - ``pocket-rn``, ``pocket-vit``: the embedded backbones.
+    - ``RN50``, ``ViT-B-16``, any ``ARCH``: OpenAI's weights with QuickGELU.
+    - ``ARCH/TAG``: the weights that open_clip has under this tag.
+    - ``ARCH@FILE``: a file of safetensors or a PyTorch state dict.
+
+    Raises MissingWeights, which names the command that gets the weights. Raises BenchError for an unknown
+    name, for a file that would run code, and for a file whose header or configuration is not valid.
     """
     if canonical(name) in POCKET:
         return _pocket(canonical(name))
@@ -84,6 +87,7 @@ def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
 
 
 def _pocket(name: str) -> BackboneSpec:
+    """Resolve an embedded backbone."""
     file = weights.ASSETS / f"{name}.safetensors"
     if not file.is_file():
         raise MissingWeights(
@@ -96,19 +100,21 @@ def _pocket(name: str) -> BackboneSpec:
 
 
 def _local(arch: str, file: Path, allow_torchscript: bool) -> BackboneSpec:
+    """Resolve a user's own weights file."""
     weights.regular(file)
     config = weights.embedded_config(file)
     if config is None:
         arch = weights.architecture(arch)
         config = configuration.of_file(weights.architectures()[arch])
     settings = configuration.beside(file)
-    # Sigmoid-trained models see squashed images, with pixels scaled to [-1, 1].
+    # Models with a sigmoid loss (SigLIP) were trained on squashed images, with pixels scaled to [-1, 1].
     if not settings and "init_logit_bias" in config:
         settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
     return _spec(f"{arch}@{file.name}", arch, "", file, config, settings, allow_torchscript=allow_torchscript)
 
 
 def _downloaded(arch: str, tag: str, allow_torchscript: bool) -> BackboneSpec:
+    """Resolve weights that ``bench weights get`` has downloaded."""
     arch = weights.architecture(arch)
     tag = tag.lower().replace("-", "_")
     base = arch.removesuffix(QUICK)

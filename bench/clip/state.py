@@ -1,7 +1,8 @@
-"""From a weights file to an open_clip model: reading without running code, QuickGELU guard, name fitting.
+"""Turn a weights file into an open_clip model, without running code from the file.
 
-Nothing is believed: what the file holds is bounded by its size, what its configuration asks for is laid out
-without memory and compared with the tensors before memory is given to it, and no number may be infinite.
+Nothing in the file is trusted. What it holds is bounded by its size. The model that its configuration
+describes is first laid out without memory and compared with the tensors. No number may be infinite, and
+OpenAI's weights are never built with exact GELU.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ State = dict[str, Tensor]
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _ROWS, _IDS, _TABLE = "token_embedding.rows", "token_embedding.ids", "token_embedding.weight"
 _BYTE_PAIRS = 49408  # tokens of OpenAI's vocabulary
-_GLOBAL = re.compile(r"GLOBAL (\S+)")  # what a pickle wants to call, as torch names it
+_GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's error: what a pickle wants to call
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _EIGHTHS = {torch.float8_e4m3fn, torch.float8_e5m2}
 _SCALED = (Tensor.mul, Tensor.div, Tensor.__mul__, Tensor.__truediv__, Tensor.__rmul__)
@@ -35,10 +36,10 @@ _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.
 
 
 def build(spec: BackboneSpec) -> Any:
-    """The open_clip model that a spec describes, weights loaded, fp32, on the CPU.
+    """Build the open_clip model that a spec describes, with its weights, in fp32, on the CPU.
 
-    Raises BenchError where the file is not the one that the spec was made of, cannot be read, holds something
-    else than finite numbers, or does not fit the architecture.
+    Raises BenchError if the file is not the one that the spec was made of, cannot be read, holds anything but
+    finite numbers, or does not fit the architecture.
     """
     if weights.content_hash(spec.file) != spec.weights_hash:
         with suppress(OSError):
@@ -49,19 +50,20 @@ def build(spec: BackboneSpec) -> Any:
         )
     state, from_archive = read(spec)
     _refuse_others(state, spec)
-    state = _whole(state, spec)
+    state = _with_whole_table(state, spec)
     _refuse_infinite(state, spec)
     refuse_exact_gelu(spec, state, from_archive)
     model = _model(spec)
-    model.load_state_dict(_named(model, state))
+    model.load_state_dict(_renamed(model, state))
     return model
 
 
 def read(spec: BackboneSpec) -> tuple[State, bool]:
-    """A file's tensors as they are stored, and whether it is laid out like OpenAI's TorchScript archives.
+    """Return a file's tensors as they are stored, and whether they are laid out as OpenAI's TorchScript
+    archives.
 
-    PyTorch files are read with ``weights_only``: anything but tensors and plain containers is a BenchError,
-    and so is a tensor that takes more memory than the file can hold.
+    PyTorch files are read with ``weights_only``. Raises BenchError if a file holds anything but tensors and
+    plain containers, or a tensor that takes more memory than the file can hold.
     """
     weights.regular(spec.file)
     try:
@@ -92,36 +94,37 @@ def read(spec: BackboneSpec) -> tuple[State, bool]:
 
 
 def _content(spec: BackboneSpec) -> Any:
+    """Return the whole content of the file by the reader of its format."""
     if spec.file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(spec.file)
-    if spec.torchscript:  # allowed by whoever asked for the spec
-        # torch leaves ``jit.load`` untyped, and nothing else reads such a file
+    if spec.torchscript:  # ``resolve`` has refused such a file unless the user allowed it
+        # torch gives ``jit.load`` no types, and nothing else reads such a file.
         archive = torch.jit.load(str(spec.file), map_location="cpu")  # type: ignore[no-untyped-call]
         return dict(archive.state_dict())
-    with catch_warnings(action="ignore"):  # of how the file was written: it is refused or it is read
+    with catch_warnings(action="ignore"):  # they are about how the file was written, which does not matter
         return torch.load(spec.file, map_location="cpu", weights_only=True)
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in short. Torch's own words end in how to run what such a file asks for."""
+    """Say in short what is wrong. Torch's own words end in advice on how to run what such a file asks for."""
     if found := _GLOBAL.search(str(error)):
         return shown(f"it holds more than tensors: {found[1]}")[:300]
     kind = type(error).__name__
     if kind == "UnpicklingError":
         return "damaged, or it holds more than tensors"
-    said = (str(error).strip() or kind).splitlines()[0]
-    if not isinstance(error, RuntimeError) and said != kind:
-        said = f"{kind}: {said}"
-    return shown(said)[:300]
+    words = (str(error).strip() or kind).splitlines()[0]
+    if not isinstance(error, RuntimeError) and words != kind:
+        words = f"{kind}: {words}"
+    return shown(words)[:300]
 
 
-def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
-    """The state with a whole token table where the file has only the rows that training touched.
+def _with_whole_table(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
+    """Return the state with a whole token table, if the file has only the rows that training touched.
 
-    Other rows are zero. On the device "meta" the table takes no memory. Raises BenchError for rows and ids
-    that do not belong together.
+    The other rows are zero. On the device "meta" the table takes no memory. Raises BenchError if rows and ids
+    do not belong together.
     """
     if _ROWS not in state:
         return state
@@ -138,7 +141,7 @@ def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
         or len(set(ids.tolist())) != len(ids)
         or (len(ids) > 0 and not 0 <= int(ids.min()) <= int(ids.max()) < tokens)
     ):
-        raise BenchError(f"{spec.file}: {_IDS}: must say once for each of {_ROWS} which token it is")
+        raise BenchError(f"{spec.file}: {_IDS}: must name another token for each row of {_ROWS}")
     state[_TABLE] = torch.zeros(tokens, rows.shape[1], dtype=rows.dtype, device=device)
     if device != "meta":
         state[_TABLE][ids.long()] = rows
@@ -146,11 +149,11 @@ def _whole(state: State, spec: BackboneSpec, device: str = "cpu") -> State:
 
 
 def _refuse_infinite(state: State, spec: BackboneSpec) -> None:
-    """Raise BenchError for the first tensor with a number that is none (NaN) or infinite."""
+    """Raise BenchError for the first tensor with a number that is not a number (NaN) or infinite."""
     for name, x in state.items():
         if not x.is_floating_point() or not x.numel():
             continue
-        low, high = (x.float() if x.dtype in _EIGHTHS else x).aminmax()  # NaN comes through
+        low, high = (x.float() if x.dtype in _EIGHTHS else x).aminmax()  # one NaN makes both NaN
         if not (low.isfinite() and high.isfinite()):
             raise BenchError(
                 f"{spec.file}: {shown(name)}: holds numbers that are not finite: the file is damaged, "
@@ -161,8 +164,9 @@ def _refuse_infinite(state: State, spec: BackboneSpec) -> None:
 def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = False) -> None:
     """Raise BenchError if OpenAI's weights are about to be built with exact GELU (protocol 1.4, 21.14).
 
-    They are known by their tag, by the archive's extra entries, by the hashes OpenAI publishes, or by their
-    format: linear weights hold half-precision values while LayerNorms and embeddings do not (protocol 2.4).
+    They are recognised by their tag, by the archive's extra entries, by the hashes that OpenAI publishes, or
+    by their format: linear weights hold half-precision values, while LayerNorms and embeddings do not
+    (protocol 2.4).
     """
     if spec.quick_gelu:
         return
@@ -170,11 +174,12 @@ def refuse_exact_gelu(spec: BackboneSpec, state: State, from_archive: bool = Fal
         base = spec.arch.removesuffix("-quickgelu")
         raise BenchError(
             f"{spec.name} looks like OpenAI's weights, which need QuickGELU "
-            f"(exact GELU spoils the text tower silently): name the architecture {base}-quickgelu"
+            f"(exact GELU silently gives wrong text features): name the architecture {base}-quickgelu"
         )
 
 
 def _published(weights_hash: str) -> bool:
+    """Return whether OpenAI publishes weights of this hash."""
     pretrained = deferred.open_clip().pretrained
     urls = (
         pretrained.get_pretrained_url(m, "openai") for m in pretrained.list_pretrained_models_by_tag("openai")
@@ -183,6 +188,8 @@ def _published(weights_hash: str) -> bool:
 
 
 def _half_released(state: State) -> bool:
+    """Return whether linear weights fit into half precision and embeddings do not, as in OpenAI's files."""
+
     def is_half(t: Tensor) -> bool:
         return bool((t.half().to(t.dtype) == t).all())
 
@@ -196,7 +203,7 @@ def _half_released(state: State) -> bool:
 
 
 def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
-    """An open_clip model of the spec's architecture with fresh weights; nothing is fetched.
+    """Make an open_clip model of the spec's architecture with fresh weights. Nothing is downloaded.
 
     On the device "meta" it takes no memory. Raises BenchError for a description that cannot be built here.
     """
@@ -214,7 +221,7 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
     try:  # some text towers are described by files of the hub's cache
         with network(False), _Outline(), torch.device(device):
             return kind(**(config | {"quick_gelu": spec.quick_gelu}))
-    except Exception as error:  # whatever the constructors say to sizes that do not go together
+    except Exception as error:  # constructors raise many kinds for sizes that do not fit together
         reason = _reason(error)
         if config["text_cfg"].get("hf_model_name"):
             raise BenchError(
@@ -224,15 +231,16 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
 
 
 class _Outline(TorchFunctionMode):
-    """On the device "meta": what constructors fill tensors with, or scale them by, changes nothing there.
+    """A mode in which constructors that fill or scale tensors do nothing on the device "meta".
 
-    torch's own way to that imports its compiler and SymPy, seconds in every process that loads a model.
+    torch's own way to do this imports its compiler and SymPy, which takes seconds in every process that loads
+    a model.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """What ``func`` gives, of the same shape where it is one of these."""
+        """Call ``func``; for functions that fill or scale, only return a tensor of the same shape."""
         if func is torch.randn and torch.device((kwargs or {}).get("device") or "cpu").type == "meta":
             return torch.empty(*args, **(kwargs or {}))
         tensor: Any = args[0] if args else (kwargs or {}).get("tensor")
@@ -244,7 +252,7 @@ class _Outline(TorchFunctionMode):
 
 
 def _refuse_unregistered(name: str, spec: BackboneSpec) -> None:
-    """Raise BenchError unless the installed timm has this image tower; it is asked for no other."""
+    """Raise BenchError unless the installed timm has this image tower, so that timm is asked for no other."""
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
@@ -253,8 +261,8 @@ def _refuse_unregistered(name: str, spec: BackboneSpec) -> None:
         )
 
 
-def _named(model: Any, state: State) -> State:
-    """Tensors under the names, and single numbers in the shape, that the model gives them."""
+def _renamed(model: Any, state: State) -> State:
+    """Return the tensors under the model's own names, and single numbers in the model's shape."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
@@ -270,32 +278,35 @@ def _named(model: Any, state: State) -> State:
 
 
 def _refuse_others(state: State, spec: BackboneSpec) -> None:
-    """Raise BenchError for tensors that the architecture lacks, wants, or wants otherwise."""
-    if reason := _deeper(state, spec) or _differences(state, spec):
+    """Raise BenchError for tensors that the architecture lacks, wants, or wants in another shape."""
+    if reason := _too_many_layers(state, spec) or _differences(state, spec):
         raise BenchError(
             f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "
             "name the architecture it was trained with, ARCH@FILE"
         )
 
 
-def _deeper(state: State, spec: BackboneSpec) -> str:
-    """How a tower has more layers than there are tensors: of very many even an outline takes long."""
+def _too_many_layers(state: State, spec: BackboneSpec) -> str:
+    """Say which tower has more layers than the file has tensors.
+
+    This comes first, because even an outline of very many layers takes long.
+    """
     for part, other in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
         tower = spec.config[part]
         layers = 0 if tower.get(other) else tower.get("layers", 0)
         count = layers if isinstance(layers, int) else sum(layers)
         if count > len(state):
-            return f"{part} has {count} layers, the file {len(state)} tensors"
+            return f"{part} has {count} layers, but the file holds only {len(state)} tensors"
     return ""
 
 
 def _differences(state: State, spec: BackboneSpec) -> str:
-    """How tensors and an outline of the model differ; empty where they do not."""
+    """Say how the tensors differ from an outline of the model; empty if they do not."""
     outline = _model(spec, "meta")
     try:
-        state = _named(outline, _whole(state, spec, "meta"))
+        state = _renamed(outline, _with_whole_table(state, spec, "meta"))
     except (KeyError, IndexError, AttributeError, RuntimeError) as error:  # names that promise more tensors
-        return f"names as of another model, {type(error).__name__}: {_reason(error)}"
+        return f"its tensors are named as in another model, {type(error).__name__}: {_reason(error)}"
     wanted = outline.state_dict()
     wrong = sorted(n for n in wanted.keys() | state.keys() if n not in wanted or n not in state)
     wrong += sorted(n for n in wanted.keys() & state.keys() if not _fits(wanted[n], state[n]))

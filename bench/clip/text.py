@@ -1,4 +1,4 @@
-"""Prompts to text features to classifier (protocol 2.3).
+"""Turn prompts into text features, and these into a classifier (protocol 2.3).
 
 The causal text tower is a function of embedded prompts.
 
@@ -22,11 +22,14 @@ from bench.clip.spec import BackboneSpec, unlike_clip
 from bench.errors import BenchError
 from bench.names import quoted
 
-CHUNK = 256  # prompts per pass without gradients: bounds the memory, large enough for any device
+CHUNK = 256  # prompts per pass without gradients: few enough for the memory, enough to keep any device busy
 
 
 class EqualTexts(BenchError):
-    """Two classes of different names have equal classifier rows. ``classes``: their positions."""
+    """An error: two classes of different names have equal classifier rows.
+
+    ``classes`` are their positions.
+    """
 
     def __init__(self, message: str, classes: tuple[int, int]) -> None:
         super().__init__(message)
@@ -35,9 +38,10 @@ class EqualTexts(BenchError):
 
 @dataclass(frozen=True)
 class TextTower:
-    """CLIP's causal text tower with frozen named tensors (CLIP's names); follows their precision and device.
+    """CLIP's causal text tower with frozen tensors under CLIP's names.
 
-    ``heads``: attention heads of every block. ``tokenize``: strings to int64 ids (P, L), zero-padded.
+    It computes in the precision and on the device of its tensors. ``heads`` is the number of attention heads
+    of every block. ``tokenize`` turns strings into int64 ids (P, L), padded with zeros.
     """
 
     params: Mapping[str, Tensor]
@@ -49,20 +53,20 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """The longest sequence the position table allows (77 for CLIP)."""
+        """Return the length of the longest sequence that has positions (77 for CLIP)."""
         return self.params["positional_embedding"].shape[0]
 
     def embed(self, ids_PL: Tensor) -> Tensor:
-        """Token embeddings (P, L, D) of token ids, before positions are added."""
+        """Return token embeddings (P, L, D) of token ids, before positions are added."""
         table_VD = self.params["token_embedding.weight"]
         return F.embedding(ids_PL.to(table_VD.device), table_VD)
 
     def encode(self, embedded_PLD: Tensor, eot_P: Tensor) -> Tensor:
-        """Raw text features (P, C) of embedded prompts whose end token is at position ``eot_P``.
+        """Return raw text features (P, C) of embedded prompts whose end token is at position ``eot_P``.
 
-        Differentiable with respect to the embeddings (the weights are frozen). Tokens after the last end
-        token cannot reach any output, so the sequence is cut there; this is exact, and 2 to 3.5 times cheaper
-        (protocol 2.3).
+        They are differentiable with respect to the embeddings; the weights are frozen. Tokens after the last
+        end token cannot reach any output, so the sequence is cut there. This is exact, and 2 to 3.5 times
+        cheaper (protocol 2.3).
         """
         x_PLD = embedded_PLD[:, : int(eot_P.max()) + 1]
         L = x_PLD.shape[1]
@@ -75,7 +79,7 @@ class TextTower:
         return norm(last_PD, self.params, "ln_final", self.eps) @ self.params["text_projection"]
 
     def encode_ids(self, ids_PL: Tensor, chunk: int = CHUNK) -> Tensor:
-        """Raw text features (P, C) of token ids without gradients, in chunks of similar length."""
+        """Return raw text features (P, C) of token ids without gradients, in chunks of similar length."""
         eot_P = end_of_text(ids_PL)
         features_PC = self.params["text_projection"].new_zeros(
             len(ids_PL), self.params["text_projection"].shape[1]
@@ -86,24 +90,30 @@ class TextTower:
         return features_PC
 
     def to(self, dtype: torch.dtype) -> TextTower:
-        """The same tower in another precision."""
+        """Return the same tower in another precision."""
         params = {name: p.to(dtype) for name, p in self.params.items()}
         return TextTower(params, self.heads, self.layers, self.activation, self.eps, self.tokenize)
 
 
 def end_of_text(ids_PL: Tensor) -> Tensor:
-    """Position of the end token in every row: its id is the largest of the vocabulary (protocol 1.4)."""
+    """Return the position of the end token in every row.
+
+    Its id is the largest of the vocabulary (protocol 1.4).
+    """
     return ids_PL.argmax(-1)
 
 
 @cache
 def bpe_tokenizer(context_length: int) -> Any:
-    """OpenAI's byte-pair tokeniser from open_clip."""
+    """Return OpenAI's byte-pair tokeniser from open_clip."""
     return deferred.open_clip().SimpleTokenizer(context_length=context_length)
 
 
 def is_causal(config: dict[str, Any]) -> bool:
-    """Whether the text tower is CLIP's causal one (byte-pair tokens, end-token pooling, plain blocks)."""
+    """Return whether the text tower is CLIP's causal one.
+
+    That one has byte-pair tokens, end-token pooling and plain blocks.
+    """
     text = config["text_cfg"]
     others = ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls", "proj_bias")
     plain = text.get("pool_type", "argmax") == "argmax" and not any(text.get(key) for key in others)
@@ -113,7 +123,7 @@ def is_causal(config: dict[str, Any]) -> bool:
 
 
 def of_model(model: Any, spec: BackboneSpec) -> TextTower:
-    """The text tower of an open_clip CLIP; BenchError if it is not OpenAI's causal kind."""
+    """Return the text tower of an open_clip CLIP. Raises BenchError if it is not OpenAI's causal kind."""
     if not is_causal(spec.config):
         raise BenchError(
             f"{spec.name} has no causal CLIP text tower, so prompts cannot be learned with it: "
@@ -128,7 +138,10 @@ def of_model(model: Any, spec: BackboneSpec) -> TextTower:
 
 
 def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
-    """A QuickGELU text tower in float64 from arrays ``tower.*``: blocks, positions, token rows that occur."""
+    """Make a QuickGELU text tower in float64 from arrays ``tower.*``.
+
+    The arrays are the blocks, the positions, and the rows of the tokens that occur.
+    """
 
     def tensor(name: str) -> Tensor:
         return torch.from_numpy(arrays[f"tower.{name}"]).double()
@@ -150,11 +163,12 @@ def of_arrays(arrays: Mapping[str, Any], context_length: int = 77) -> TextTower:
 def classifier(
     raw_PC: Tensor, class_of_P: Sequence[int], K: int, reduce: str, names: Sequence[str] | None = None
 ) -> Tensor:
-    """Unit classifier rows W (K, C) from raw text features of prompts (protocol 1.4, ensembling order).
+    """Return unit classifier rows W (K, C) from raw text features of prompts (protocol 1.4).
 
-    ``reduce``: "normalise-then-mean" (unit-normalise each prompt, average, normalise: Tip-Adapter, CuPL) or
-    "raw-mean" (average raw features, then normalise: Cross-Modal, TaskRes). Raises BenchError for a class
-    without prompts, EqualTexts for classes with identical rows unless their names are equal too.
+    ``reduce`` is the order of ensembling: "normalise-then-mean" (normalise each prompt to unit length,
+    average, normalise: Tip-Adapter, CuPL) or "raw-mean" (average raw features, then normalise: Cross-Modal,
+    TaskRes). Raises BenchError for a class without prompts, and EqualTexts for classes with identical rows,
+    unless their names are equal too.
     """
     if reduce not in ("normalise-then-mean", "raw-mean"):
         raise BenchError(f"unknown prompt reduction '{reduce}': normalise-then-mean or raw-mean")
@@ -178,7 +192,7 @@ def classifier(
 
 
 def _identical(W_KC: Tensor) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that agree to rounding (1e-6 in every coordinate)."""
+    """Yield pairs of rows that agree to rounding (1e-6 in every coordinate)."""
     close = (W_KC @ W_KC.T).triu(1) > 1 - 1e-4
     for i, j in close.nonzero().tolist():
         if (W_KC[i] - W_KC[j]).abs().max() <= 1e-6:

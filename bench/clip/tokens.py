@@ -1,4 +1,4 @@
-"""Strings to token ids, for every kind of text tower, and a warning about those that are too long.
+"""Turn strings into token ids, for every kind of text tower, and warn about strings that are too long.
 
 Legend: P prompts, L tokens.
 """
@@ -19,15 +19,16 @@ from bench.errors import BenchError
 
 
 def tokenizer(spec: BackboneSpec) -> Any:
-    """The tokeniser the model was trained with: called with strings it gives int64 ids (P, L).
+    """Return the tokeniser that the model was trained with: called with strings, it gives int64 ids (P, L).
 
-    Raises BenchError where it needs a package that is not here, MissingWeights where it needs such a file.
+    Raises BenchError if it needs a package that is not installed, and MissingWeights if it needs a file that
+    is not here.
     """
     if is_byte_pair(spec.config):
         return bpe_tokenizer(int(spec.config["text_cfg"].get("context_length", 77)))
     from bench.clip.download import hub_tokenizer
 
-    # open_clip knows tokenisers by its own architectures, and takes byte pairs for one that it does not know
+    # open_clip looks up tokenisers by its own architectures, and uses byte pairs for any other.
     named = config.of_file(weights.architectures()[weights.architecture(spec.arch)])["text_cfg"]
     read, known = (
         (text.get("hf_tokenizer_name") or text.get("hf_model_name"))

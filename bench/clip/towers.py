@@ -1,4 +1,4 @@
-"""All taps of an image tower in one forward pass (protocol 2.4).
+"""Take all taps of an image tower from one forward pass (protocol 2.4).
 
 Legend: B batch, T tokens, D tower width, C embedding width, h w grid.
 """
@@ -25,22 +25,22 @@ TAPS: dict[str, frozenset[str]] = {
 
 
 def layout(device: str, dtype: torch.dtype) -> torch.memory_format:
-    """How weights and activations of convolutions lie in memory on a type of device.
+    """Return the memory layout of the weights and activations of convolutions on a type of device.
 
-    By measurement: channels last is several times faster on processors. On an H200 RN50 encodes 3,197 images
-    a second channels first in single precision and 2,707 channels last; in halves the tensor cores want
-    channels last (as PyTorch's documentation says, not measured here). The layout moves last bits, so a
-    change here raises ``features.key.ARITHMETIC``.
+    The choice is by measurement. Channels last is several times faster on processors. On an H200 RN50 encodes
+    3,197 images a second channels first in single precision, and 2,707 channels last. In half precision the
+    tensor cores want channels last (as PyTorch's documentation says; it was not measured here). The layout
+    moves last bits, so a change here raises ``features.key.ARITHMETIC``.
     """
     first = device != "cpu" and dtype.itemsize >= torch.float32.itemsize
     return torch.contiguous_format if first else torch.channels_last
 
 
 def folded(visual: Any) -> Any:
-    """A copy of a frozen ResNet tower whose batch norms are folded into the convolutions before them.
+    """Return a copy of a frozen ResNet tower whose batch norms are folded into the convolutions before them.
 
-    Same outputs but for rounding, without a pass over the activations for each norm. The attention pool is
-    shared with the original, not copied.
+    The outputs are the same except for rounding, and no norm needs a pass over the activations. The attention
+    pool is shared with the original and not copied.
     """
     visual = deepcopy(visual, {id(visual.attnpool): visual.attnpool})
     for module in list(visual.modules()):
@@ -52,15 +52,15 @@ def folded(visual: Any) -> Any:
 
 
 def lowered(visual: Any, family: str, dtype: torch.dtype) -> Any:
-    """A copy of a frozen tower in half precision, for taps up to the head.
+    """Return a copy of a frozen tower in half precision, for taps up to the head.
 
-    Batch norms are folded before rounding: each convolution's weights round once, and no norm rounds its
-    statistics.
+    Batch norms are folded before rounding: the weights of each convolution are rounded once, and the
+    statistics of norms are not rounded at all.
     """
     if family != "rn":
         return deepcopy(visual).to(dtype)
     visual = folded(visual)
-    visual.attnpool = nn.Identity()  # shared with the original, which keeps its precision
+    visual.attnpool = nn.Identity()  # the pool is shared with the original, whose precision must stay
     device = next(visual.parameters()).device.type
     return visual.to(dtype).to(memory_format=layout(device, dtype))
 
@@ -73,11 +73,12 @@ def encode(
     taps: Sequence[str],
     trunk: Any = None,
 ) -> dict[str, Tensor]:
-    """The requested taps of one batch; ``head`` has the tower's pooling weights (None for family "other").
+    """Return the requested taps of one batch.
 
-    ``trunk`` runs in the place of the model's own image tower up to the pooling head, in the precision of its
-    weights; the tap ``pixels`` stays as it came. ``pooled`` goes through the folded head, which equals the
-    tower's own last step at a twentieth of its cost.
+    ``head`` has the tower's pooling weights (None for family "other"). ``trunk`` replaces the model's own
+    image tower up to the pooling head, in the precision of its weights; the tap ``pixels`` stays as it came.
+    ``pooled`` goes through the folded head, which equals the tower's own last step at a twentieth of its
+    cost.
     """
     visual = model.visual if trunk is None else trunk
     low_BCHW = x_BCHW.to(next(visual.parameters()).dtype)
@@ -98,15 +99,17 @@ def encode(
 
 
 def _resnet(visual: Any, x_BCHW: Tensor, by_tap: dict[str, Tensor], stop_at_layer3: bool) -> None:
+    """Run a ResNet and put its taps into ``by_tap``."""
     layer3 = visual.layer3(visual.layer2(visual.layer1(visual.stem(x_BCHW))))
     by_tap["layer3"] = layer3
     if stop_at_layer3:
         return
-    # row-major grid tokens, without their mean
+    # The grid tokens, in row-major order, without their mean.
     by_tap["dense"] = visual.layer4(layer3).flatten(2).transpose(1, 2)
 
 
 def _vit(visual: Any, x_BCHW: Tensor, by_tap: dict[str, Tensor], stop_at_layer3: bool) -> None:
+    """Run a ViT up to its last block and put its tap into ``by_tap``."""
     x_BTD = visual._embeds(x_BCHW)
     for block in visual.transformer.resblocks[:-1]:
         x_BTD = block(x_BTD)

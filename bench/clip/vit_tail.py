@@ -1,9 +1,9 @@
-"""A ViT's last block, ``ln_post`` and projection as a pure function, folded to CLS (protocol 2.2).
+"""Compute a ViT's last block, ``ln_post`` and projection from named tensors, folded to CLS (protocol 2.2).
 
-Only the CLS output leaves the tower, so queries, ``out_proj`` and MLP are computed for CLS alone and keys and
-values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter: its gain
-moves into the query and its shift, equal for all tokens, drops out of the scores and adds W_v b to the output
-(attention sums to one).
+Only the CLS output leaves the tower. So queries, ``out_proj`` and MLP are computed for CLS alone, and keys
+and values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter. Its
+gain moves into the query. Its shift is equal for all tokens, so it drops out of the scores, and adds W_v b to
+the output (attention sums to one).
 
 Legend: B batch, T tokens (CLS first), D tower width, H heads, d = D / H, C embedding width.
 """
@@ -19,12 +19,12 @@ from bench.clip.pairs import pair
 
 
 def pooled(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
-    """(B, C): the tail's output, ``project`` of ``preproj``."""
+    """Return the tail's output (B, C), that is ``project`` of ``preproj``."""
     return project(params, preproj(params, x_BTD, heads, activation, eps))
 
 
 def preproj(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
-    """(B, D): CLS after the last block and ``ln_post``, the vector that ``proj`` projects."""
+    """Return CLS after the last block and ``ln_post`` (B, D), the vector that ``proj`` projects."""
     gain_D, shift_D = params["block.ln_1.weight"], params["block.ln_1.bias"]
     x_BTD = x_BTD.to(gain_D.dtype)
     B, _, D = x_BTD.shape
@@ -43,12 +43,12 @@ def preproj(params: Params, x_BTD: Tensor, heads: int, activation: Activation, e
 
 
 def project(params: Params, v_BD: Tensor) -> Tensor:
-    """(B, D) to (B, C): the last projection, which has no bias."""
+    """Apply the last projection, (B, D) to (B, C). It has no bias."""
     return v_BD @ params["proj"]
 
 
 def all_tokens(params: Params, x_BTD: Tensor, heads: int, activation: Activation, eps: float) -> Tensor:
-    """(B, T, C): every token through the block, ``ln_post`` and ``proj``, CLS first (protocol 14)."""
+    """Return every token after the block, ``ln_post`` and ``proj`` (B, T, C), CLS first (protocol 14)."""
     x_BTD = x_BTD.to(params["proj"].dtype)
     h_BTD = block(x_BTD, params, "block", heads, activation, eps, mask_TT=None)
     return project(params, norm(h_BTD, params, "ln_post", eps))

@@ -1,4 +1,4 @@
-"""Words that a model's text tower never saw, and why it reads two texts alike.
+"""Name the words that a model's text tower never saw, and say why it cannot tell two texts apart.
 
 Legend: P prompts, L tokens, V vocabulary.
 """
@@ -16,7 +16,10 @@ from bench.names import few
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
-    """One line naming the classes with tokens that pre-training never saw (zero rows), or an empty string."""
+    """Return one line that names the classes with tokens that pre-training never saw.
+
+    The rows of such tokens are zero. The line is empty if there are none.
+    """
     if not is_causal(backbone.spec.config):
         return ""
     trained_V = (backbone.text.params["token_embedding.weight"] != 0).any(-1).cpu()
@@ -29,13 +32,13 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
 
 
 def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:
-    """Why the prompts of two classes have equal features, as far as tokens tell; empty where they do not."""
+    """Say why the prompts of two classes have equal features; empty if their tokens do not show it."""
     name, tokenize = backbone.spec.name, tokenizer(backbone.spec)
     one_PL, other_PL = tokenize(list(first)), tokenize(list(second))
     if torch.equal(one_PL, other_PL):
         full = bool((one_PL[:, -1] != 0).any())
         return (
-            f"{name} reads {one_PL.shape[1]} tokens, in which they do not differ"
+            f"they do not differ in the {one_PL.shape[1]} tokens that {name} reads"
             if full
             else "they have equal tokens"
         )

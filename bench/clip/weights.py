@@ -1,4 +1,4 @@
-"""Weights on this machine: where they lie, what is in them, and their hash. (no torch)"""
+"""Find weights on this machine, hash them, and read what they say they are. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ ASSETS = Path(__file__).parent / "assets"
 RECORD = "weights.json"
 QUICK = "-quickgelu"  # ends the name of an architecture with QuickGELU
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_SMALL = 32 << 20  # bytes; smaller files are hashed each time rather than littering their folder
-# A file's tensors share parts of it at times, but what holds many times its size was made to fill a memory.
+_SMALL = 32 << 20  # bytes; smaller files are hashed each time, so that no extra file lies beside them
+# Tensors may share parts of a file, so they can be larger than it. But a file that unpacks to many times its
+# size was made to exhaust memory.
 _AT_MOST, _SLACK = 4, 1 << 20
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels reach the tower (protocol 1.2): normalisation, and how the short side comes to size."""
+    """The way from pixels to the tower's input (protocol 1.2): normalisation and resizing."""
 
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
@@ -42,7 +43,7 @@ class Preprocess:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocess:
-        """From open_clip's ``preprocess_cfg`` (other keys are not about the evaluation view)."""
+        """Make it from open_clip's ``preprocess_cfg``. The other keys do not concern the evaluation view."""
         default = cls()
         return cls(
             tuple(settings.get("mean") or default.mean),
@@ -53,9 +54,9 @@ class Preprocess:
 
 
 class Record(Struct, forbid_unknown_fields=True):
-    """What ``bench weights get`` notes about weights (``weights.json`` beside them).
+    """The notes of ``bench weights get`` about downloaded weights (``weights.json`` beside them).
 
-    ``file``: a name in that folder. ``preprocess``: open_clip's ``preprocess_cfg``.
+    ``file`` is a name in the same folder. ``preprocess`` is open_clip's ``preprocess_cfg``.
     """
 
     arch: str
@@ -73,7 +74,7 @@ class _Memo(Struct):
 
 
 def folder() -> Path:
-    """Where downloaded weights lie: ``$BENCH_WEIGHTS``, else the user's cache folder."""
+    """Return where downloaded weights lie: ``$BENCH_WEIGHTS``, else the user's cache folder."""
     if chosen := os.environ.get("BENCH_WEIGHTS"):
         return from_home(chosen)
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -82,7 +83,10 @@ def folder() -> Path:
 
 @cache
 def architectures() -> dict[str, Path]:
-    """Name to JSON file of every architecture of open_clip; the package is located, not imported."""
+    """Map the name of every architecture of open_clip to its JSON file.
+
+    The package is located, not imported.
+    """
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise BenchError("the package open_clip_torch is not installed: pip install open_clip_torch")
@@ -92,7 +96,10 @@ def architectures() -> dict[str, Path]:
 
 
 def architecture(name: str) -> str:
-    """open_clip's spelling of an architecture's name; BenchError with the nearest one if there is none."""
+    """Return open_clip's spelling of an architecture's name.
+
+    Raises BenchError, with the nearest name, if there is none.
+    """
     known = {canonical(n): n for n in architectures()}
     if canonical(name) not in known:
         hint = nearest(name, [*known.values(), "pocket-rn", "pocket-vit"])
@@ -101,9 +108,9 @@ def architecture(name: str) -> str:
 
 
 def stored(arch: str, tag: str) -> tuple[Path, Record] | None:
-    """File and record of downloaded weights, or None; the record says what open_clip knows about the tag.
+    """Return file and record of downloaded weights, or None.
 
-    Raises Odd for a record of other fields or types.
+    The record says what open_clip knows about the tag. Raises Odd for a record with other fields or types.
     """
     home = folder() / arch / tag
     if not (home / RECORD).is_file():
@@ -118,22 +125,22 @@ def stored(arch: str, tag: str) -> tuple[Path, Record] | None:
 
 
 def stored_names() -> list[str]:
-    """Names of all downloaded weights, as ``resolve`` takes them."""
+    """Return the names of all downloaded weights, in the form that ``resolve`` takes."""
     records = sorted(folder().glob(f"*/*/{RECORD}"))
     return [p.parts[-3] if p.parts[-2] == "openai" else f"{p.parts[-3]}/{p.parts[-2]}" for p in records]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes.
+    """Return the SHA-256 of a file's bytes.
 
-    For a large file it is kept in a JSON beside it, keyed by size and modification time; whoever loads the
-    file compares it with the content.
+    The hash of a large file is kept in a JSON file beside it, together with size and modification time.
+    Whoever loads the file compares the hash with the content.
     """
     stat = path.stat()
     if stat.st_size < _SMALL:
         return content_hash(path)
     memo = memo_of(path)
-    with contextlib.suppress(OSError, typed.Odd):  # an odd one is made again
+    with contextlib.suppress(OSError, typed.Odd):  # a memo that cannot be read is written again
         kept = typed.json(memo, _Memo)
         if (kept.size, kept.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return kept.sha256
@@ -144,7 +151,10 @@ def file_hash(path: Path) -> str:
 
 
 def regular(file: Path) -> Path:
-    """The file itself. Raises MissingWeights for a path with no regular file: a folder, a pipe, nothing."""
+    """Return the file itself.
+
+    Raises MissingWeights if the path has no regular file: a folder, a pipe, nothing.
+    """
     if not file.is_file():
         what = "is no regular file" if file.exists() else "is not there"
         raise MissingWeights(f"no weights at {file}: it {what}; write ARCH@FILE with the path of a file")
@@ -152,12 +162,15 @@ def regular(file: Path) -> Path:
 
 
 def memo_of(path: Path) -> Path:
-    """Where the hash of a large file is kept."""
+    """Return where the hash of a large file is kept."""
     return path.with_name(path.name + ".sha256.json")
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes as this process read them; once, as long as nobody has touched the file."""
+    """Return the SHA-256 of a file's bytes as this process reads them.
+
+    A file is read once, as long as nobody has touched it.
+    """
     return _hashed(path.absolute(), stamp(path))
 
 
@@ -167,16 +180,16 @@ def _hashed(path: Path, _: Stamp) -> str:
 
 
 def embedded_config(path: Path) -> dict[str, Any] | None:
-    """The architecture in a safetensors file's metadata (key ``config``, open_clip's words), or None.
+    """Return the architecture in a safetensors file's metadata (key ``config``, open_clip's words), or None.
 
-    Raises BenchError for a header that does not fit the file, Odd for a configuration that is none.
+    Raises BenchError for a header that does not fit the file, and Odd for a configuration that is not valid.
     """
     if path.suffix != ".safetensors":
         return None
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "np") as file:  # it checks the whole header and reads no tensor
+        with safe_open(path, "np") as file:  # this checks the whole header and reads no tensor
             text = (file.metadata() or {}).get("config")
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
@@ -187,9 +200,10 @@ def embedded_config(path: Path) -> dict[str, Any] | None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """True for a TorchScript archive (OpenAI's original files are such), which runs code when loaded.
+    """Return whether a file is a TorchScript archive, which runs code when loaded.
 
-    Raises BenchError for a zip archive that is damaged, or that unpacks to far more than its size.
+    OpenAI's original files are such. Raises BenchError for a zip archive that is damaged, or that unpacks to
+    far more than its size.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -203,7 +217,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def refuse_swollen(path: Path, holds: int) -> None:
-    """Raise BenchError where what a file holds (bytes) is many times its size."""
+    """Raise BenchError if what a file holds (bytes) is many times its size."""
     size = path.stat().st_size
     if holds > _AT_MOST * size + _SLACK:
         raise BenchError(

@@ -1,4 +1,7 @@
-"""What every method must hold to, each rule as one function that returns what is wrong, or an empty string.
+"""The rules that every method must keep.
+
+Each rule is one function. It gets a method that was measured in the lab, and it returns what is wrong or an
+empty string. docs/adding-a-method.md explains the rules to authors of methods.
 
 Legend: B images, K classes, R replicas.
 """
@@ -38,12 +41,12 @@ from bench.run.task import pools
 from bench.train import loop, rng
 from bench.train.keep import Trained
 
-CLOSE = 1e-3  # of the largest magnitude: single precision, batched products of other shapes
+CLOSE = 1e-3  # of the largest magnitude: products of other shapes round otherwise in single precision
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule on one tower: ``problem`` is empty where the method keeps it."""
+    """The finding of one rule on one tower; ``problem`` is empty if the method keeps the rule."""
 
     rule: str
     tower: str
@@ -51,7 +54,10 @@ class Finding:
 
 
 def problems(target: str | Path) -> list[str]:
-    """What is wrong with a named method, or all methods of a Python file; a test wants an empty list."""
+    """Check a named method, or all methods of a Python file, and return what is wrong.
+
+    The test of a method asserts that the list is empty.
+    """
     registry, methods = find(str(target))
     with open_lab() as lab:
         findings = [f for method in methods for f in check(method, registry, lab)]
@@ -59,9 +65,9 @@ def problems(target: str | Path) -> list[str]:
 
 
 def find(target: str) -> tuple[Registry, list[Method]]:
-    """The registry that knows the method of that name, or the methods of that file, and those methods.
+    """Return a registry and the methods in it that ``target`` means: a method's name, or a Python file.
 
-    Raises BenchError for an unknown name or a file that does not load.
+    Raises BenchError for an unknown name, or a file that is missing or does not load.
     """
     path = Path(target)
     if path.suffix != ".py":
@@ -76,7 +82,7 @@ def find(target: str) -> tuple[Registry, list[Method]]:
 
 
 def check(method: Method, registry: Registry, lab: Lab) -> Iterator[Finding]:
-    """Every rule on every tower that the method works on, as they are tried."""
+    """Yield the finding of each rule on each tower that the method works on."""
     towers = [family for family in method.towers if family in lab.towers]
     if not towers:
         yield Finding(
@@ -115,13 +121,13 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
             problem = holds()
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a plugin may fail in any way; the report names it and goes on
+        except BaseException as error:  # a plugin may fail in any way; it is reported, and the rules go on
             problem = said(error)
         yield Finding(rule, family, problem)
 
 
 def shapes(m: Measured) -> str:
-    """Logits are (B, K), finite and floating for one image and for several; states are named tensors."""
+    """Check that logits are (B, K), finite and floating for one image and for several, and states tensors."""
     K, consts, whole = len(m.fit.dataset.classnames), m.method.prepare(m.task()), m.test()
     for B in (1, len(m.fit.dataset.test)):
         logits = m.logits({tap: x[:B] for tap, x in whole.items()}, consts)
@@ -134,7 +140,7 @@ def shapes(m: Measured) -> str:
 
 
 def independence(m: Measured) -> str:
-    """An image's logits do not depend on which other images come with it, nor on their order."""
+    """Check that an image's logits depend neither on the other images of a call nor on their order."""
     test, consts = m.test(), m.method.prepare(m.task())
     whole = m.logits(test, consts)
     order = torch.arange(len(whole)).flip(0)
@@ -149,7 +155,7 @@ def independence(m: Measured) -> str:
 
 
 def canary(m: Measured, relabelled: Measured) -> str:
-    """Another fit, every test image under the next class's label, predicts the same class for each image."""
+    """Check that a fit with other labels on the test images predicts the same class for each image."""
     K, each = len(m.fit.dataset.classnames), len(m.top1) // len(m.fit.dataset.classnames)
     moved = np.roll(m.top1.reshape(K, each), 1, axis=0).ravel()
     hits = int((moved == relabelled.top1).sum())
@@ -161,7 +167,7 @@ def canary(m: Measured, relabelled: Measured) -> str:
 
 
 def saved(m: Measured) -> str:
-    """The state read back from its file gives the same logits."""
+    """Check that the state, read back from its file, gives the same logits."""
     stored = recorded(m.fit)
     state = fitting.load_state(m.results, m.fit, stored, "cpu", m.lab.session.report) if stored else None
     if state is None:
@@ -172,7 +178,7 @@ def saved(m: Measured) -> str:
 
 
 def replicas(m: Measured) -> str:
-    """Two replicas trained together have the gradients and, after a few steps, the logits of each alone."""
+    """Check that two replicas trained together have the gradients and the final logits of each alone."""
     recipe = m.fit.recipe
     if recipe.optim is None:
         return ""
@@ -215,9 +221,9 @@ def replicas(m: Measured) -> str:
 
 
 def pieces(m: Measured) -> str:
-    """With ``micro``, the first batch in pieces has the loss and the gradients of the whole batch.
+    """Check that, with ``micro``, the first batch in pieces has the loss and gradients of the whole batch.
 
-    Pieces are equal and uneven. Both differ where losses are no means over rows.
+    Pieces of equal and of unequal sizes are tried. Losses that are not means over rows fail with both.
     """
     recipe, method = m.fit.recipe, m.method
     if recipe.optim is None or method.micro is None:
@@ -246,7 +252,7 @@ def pieces(m: Measured) -> str:
 
 
 def sweeps(m: Measured) -> str:
-    """``sweep`` covers every search point once, with the logits that ``logits`` gives there."""
+    """Check that ``sweep`` covers every search point once, with the logits that ``logits`` gives there."""
     axes = {name: (values[0], values[-1]) for name, values in m.fit.recipe.search.items()}
     grid = points(axes)
     consts, test, values = m.method.prepare(m.task()), m.test(), m.values()
@@ -265,7 +271,7 @@ def sweeps(m: Measured) -> str:
 
 
 def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
-    """Sweeps over ``Method.inference``'s values in opposite orders, in one process, give the same fit."""
+    """Check that sweeps over the values of ``Method.inference`` in opposite orders leave the same fit."""
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     for name in method.inference:
@@ -276,7 +282,7 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
             low[name], high[name] = default, default + 1
     if not low:
         return ""
-    # A later sweep meets what the one before it left on the method, whose last point is here high, then low.
+    # All sweeps use one instance: what a sweep leaves on it (at its last point, high or low) meets the next.
     short = shortened(method, registry)
     fits = [
         swept(lab, short, method.name, family, order) for order in ((low, high), (high, low), (low, high))
@@ -291,7 +297,7 @@ def inference(lab: Lab, method: Method, registry: Registry, family: str) -> str:
 
 
 def protocols(m: Measured) -> str:
-    """Where nothing may be chosen, the recipe's ``fixed`` has a value per grid, static and search axis."""
+    """Check that ``fixed`` has a value for each axis, for protocols that may choose nothing."""
     recipe = m.fit.recipe
     missing = [
         axis
@@ -307,7 +313,7 @@ def protocols(m: Measured) -> str:
 
 
 def _moved(start: Params, r: int) -> Params:
-    """Parameters away from their start, where some gradients are zero and their rounding errors decide."""
+    """Return parameters moved away from their start, where gradients can be zero up to rounding."""
     noise = rng.generator(r, "moved")
     return {
         name: p + 0.1 * max(float(p.abs().max()), 0.1) * torch.randn(p.shape, generator=noise).to(p)
@@ -316,6 +322,6 @@ def _moved(start: Params, r: int) -> Params:
 
 
 def _far(logits: Tensor, wanted: Tensor) -> float:
-    """The largest difference in units of the largest logit, or 0 where it is within rounding."""
+    """Return the largest difference in units of the largest logit, or 0 if rounding explains it."""
     off = float((logits - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
     return off if not off <= CLOSE else 0.0

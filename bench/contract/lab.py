@@ -1,9 +1,8 @@
-"""A tiny world to measure methods in, with the program's own plan and desk.
+"""The lab: a tiny world in which the checks fit and evaluate a method.
 
-It has random towers and a few noisy images on disk.
-
-Everything but the number of steps and the place of the features (memory) is as in ``bench run``: a method
-that passes here runs there.
+It has random towers and a few noisy images on disk, and it uses the program's own plan, desk and records.
+Only two things differ from ``bench run``: recipes are cut to a few steps, and features are kept in memory
+instead of the store. A method that passes here runs there.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from bench.names import canonical
 from bench.paths import as_known
 from bench.plan import planner
 from bench.plan.cells import Planned
+from bench.plan.needs import stored
 from bench.plan.request import Request
 from bench.plan.todo import recorded, remaining
 from bench.records import places, store
@@ -52,16 +52,18 @@ _VISION: dict[str, dict[str, Any]] = {
     "vit": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": SIDE},
 }
 _CLASSES = {"cat": (210, 120, 40), "green_frog": (40, 160, 60), "whale": (50, 80, 200)}
-# Images of a class by part: one class has fewer than the two shots asked for; two classes have plenty.
+# Number of images of each class by part. In UNEVEN one class has fewer images than the two shots asked for.
 UNEVEN = {"train": (3, 1, 2), "val": (2, 2, 2), "test": (3, 3, 3)}
 PAIR = {"train": (5, 5), "val": (2, 2), "test": (2, 2)}
 
 
 @dataclass(frozen=True)
 class Lab:
-    """``towers``: family to the name of a random backbone. ``folders``: three datasets.
+    """The towers and the datasets that methods are checked on.
 
-    They have three uneven classes, the same with every test image under the next class's label, and two.
+    ``towers``: the name of a random backbone by family. ``folders``: three datasets. 'uneven' has three
+    classes with different numbers of images, 'relabelled' is the same with every test image under the next
+    class's label, and 'pair' has two classes.
     """
 
     root: Path
@@ -70,15 +72,16 @@ class Lab:
     folders: Mapping[str, Path]
 
     def fresh(self) -> Lab:
-        """The same lab with newly loaded towers and texts, whatever a method did to the old ones."""
+        """Return the same lab with newly loaded towers and texts, in case a method changed the old ones."""
         return replace(self, session=_Session(self.session.known))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A method fitted and evaluated in the lab.
+    """A method that was fitted and evaluated in the lab.
 
-    It holds the plan, the state, where the records lie and the top-1 classes of the test images.
+    ``fit``: its planned fit. ``state``: the fitted state. ``states``: those that it builds on. ``results``:
+    the folder of the records. ``top1``: the predicted class of each test image.
     """
 
     lab: Lab
@@ -94,11 +97,11 @@ class Measured:
         return self.fit.method
 
     def task(self) -> Task:
-        """A fresh task, as the fit had it."""
+        """Return a new task, equal to the one that the fit had."""
         return tasks.make(self.lab.session, self.fit, dict(self.states))
 
     def test(self) -> dict[str, torch.Tensor]:
-        """Raw features of the test images at the method's taps."""
+        """Return raw features of the test images at the method's taps."""
         paths, session = self.fit.dataset.test.paths, self.lab.session
         return {
             t: session.features(self.fit.backbone, self.fit.dataset, paths, "eval", t)
@@ -106,31 +109,43 @@ class Measured:
         }
 
     def values(self, state: State | None = None) -> dict[str, Any]:
-        """The values that the evaluation computes logits at."""
+        """Return the values that the evaluation computes logits at."""
         return evaluate.values_of(self.fit, self.fit.evaluations[0], (state or self.state).values)
 
     def logits(
         self, features: Mapping[str, torch.Tensor], consts: Consts, state: State | None = None
     ) -> torch.Tensor:
-        """Logits (B, K) of the fitted method."""
+        """Return logits (B, K) of the fitted method."""
         state = state or self.state
         with torch.no_grad():
             return self.method.logits(state.params, consts, features, self.values(state))
 
 
 class _Session(Session):
-    """A session whose features are made when asked for and kept in memory, half precision as in the store."""
+    """A session that makes features when they are asked for and keeps them in memory, in half precision.
+
+    Like a run, it has only the features that the plan wants encoded; asking for others raises BenchError.
+    """
 
     def __init__(self, known: dict[tuple[Any, ...], torch.Tensor]) -> None:
         super().__init__("cpu", None, lambda line: None, workers=0)
         self.known = known
+        self.planned: set[tuple[str, ...]] = set()  # what a run would encode: dataset, path, view, tap
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
+        for part in wanted:
+            for view, taps in part.views.items():
+                self.planned |= {(dataset.digest, path, view, tap) for tap in taps for path in part.paths}
         return EncodeReport(0, 0, 0.0)
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
     ) -> Iterator[tuple[int, torch.Tensor]]:
+        if stored(tap, view) and not {(dataset.digest, path, view, tap) for path in paths} <= self.planned:
+            raise BenchError(
+                f"features '{tap}' of view '{view}' are not encoded, because no recipe names them: "
+                "name them in Recipe.support or in a Stream"
+            )
         key = (spec.digest, dataset.digest, tuple(paths), view, tap)
         if key not in self.known:
             parts = stream(self.backbone(spec), dataset, paths, view, [tap], workers=0)
@@ -140,12 +155,12 @@ class _Session(Session):
 
 
 class Failed(Exception):
-    """A method did not get through a measurement; the message says where."""
+    """A method did not get through a measurement. The message says where it stopped."""
 
 
 @contextmanager
 def open_lab() -> Iterator[Lab]:
-    """The lab in a temporary folder, built once for all methods that are checked."""
+    """Build the lab in a temporary folder, once for all methods that are checked, and yield it."""
     repeatable()
     with tempfile.TemporaryDirectory(prefix="bench-contract-") as folder:
         root = Path(folder)
@@ -175,7 +190,10 @@ def _tower(root: Path, family: str) -> Path:
 
 
 def _images(folder: Path, counts: Mapping[str, tuple[int, ...]], shift: int = 0) -> Path:
-    """Images as ``part/class/i.png``; with ``shift`` the test images of class k lie under class k + shift."""
+    """Write images as ``part/class/i.png`` and return the folder.
+
+    With ``shift`` the test images of class k lie under class k + shift.
+    """
     for part, of_class in counts.items():
         for k, count in enumerate(of_class):
             label = (k + shift) % len(of_class) if part == "test" else k
@@ -202,10 +220,10 @@ def _sentences(folder: Path, datasets: Mapping[str, Path]) -> None:
 
 
 def cut(method: Method) -> Method:
-    """The same method with a recipe of a few steps, checked after every one."""
+    """Return the same method with a recipe of a few steps and a check after each."""
 
     def recipe(self: Method, settings: Values, facts: Facts) -> Recipe:
-        # on this instance, so that what a recipe keeps there is noticed
+        # It is called on this instance, so that anything that the recipe keeps on self is noticed.
         whole = type(method).recipe(self, settings, facts)
         if whole.optim is None:
             return whole
@@ -217,7 +235,7 @@ def cut(method: Method) -> Method:
 
 
 def in_pieces(method: Method, micro: int | None) -> Method:
-    """The same method with pieces of another size."""
+    """Return the same method with another ``micro``."""
     cls = type(method)
     other: Method = type(cls.__name__, (cls,), {"micro": micro, "__module__": cls.__module__})()
     return other
@@ -228,9 +246,8 @@ def measure(
 ) -> Measured:
     """Plan, encode, fit, evaluate and record a method, and the methods whose states it reads.
 
-    All is on one tower and dataset.
-
-    Raises Failed where a cell is blocked or fails, BenchError where the plan cannot be made.
+    All of this is done on one tower and one dataset. Raises Failed if a cell is blocked or fails, BenchError
+    if the plan cannot be made.
     """
     fit, desk, problem = _run(lab, shortened(method, registry), method.name, family, folder, shots)
     if problem:
@@ -244,7 +261,7 @@ def measure(
 
 
 def shortened(method: Method, registry: Registry) -> Registry:
-    """A method and those whose states it reads, their recipes cut to a few steps."""
+    """Return a registry of a method and those whose states it reads, with recipes cut to a few steps."""
     short = Registry()
     for name in _chain(method, registry):
         short.methods[canonical(name)] = cut(method if name == method.name else registry.get(name))
@@ -252,11 +269,10 @@ def shortened(method: Method, registry: Registry) -> Registry:
 
 
 def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Values]) -> dict[str, Any]:
-    """What one fit is, by dotted name: tensors, choices and constants.
+    """Fit a method, evaluate it at every point of a sweep, and return a snapshot of the fit.
 
-    All points of a sweep are evaluated on it.
-
-    A point at which the method cannot be evaluated costs nothing. Raises Failed where it cannot be fitted.
+    The snapshot holds the tensors, the choices and the constants of the fit by dotted name. A point at which
+    the method cannot be evaluated is passed over. Raises Failed if the method cannot be fitted.
     """
     fit, desk, problem = _run(lab, short, name, family, "uneven", sweep=sweep)
     stored = recorded(fit)
@@ -281,7 +297,7 @@ def _run(
     shots: int = 2,
     sweep: Sequence[Values] = (),
 ) -> tuple[Planned, Desk, str]:
-    """The fit of a method's first cell, the desk that holds its state, and what failed first."""
+    """Run a method's cells and return its first fit, the desk with its state, and the first failure."""
     results = Path(tempfile.mkdtemp(dir=lab.root))
     request = Request(
         (name,),
@@ -311,7 +327,7 @@ def _chain(method: Method, registry: Registry) -> Iterator[str]:
 
 
 def _where(fit: Planned) -> str:
-    """The last line of the method's file in the traceback of a failed fit."""
+    """Return the last line of the method's own file in the traceback of a failed fit."""
     records = (store.read(path) for path in fit.where.glob("*.json"))
     failure = next((r for r in records if isinstance(r, Failure)), None)
     lines = [

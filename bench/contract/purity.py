@@ -1,6 +1,7 @@
-"""Whether every function of a method is pure: two equal calls give the same, and change nothing.
+"""The check that every function of a method is pure: equal calls give the same result and change nothing.
 
-Contents are compared, so that writes count however they are made; the state of the process counts too.
+The contents of the arguments are compared before and after a call, so that every write counts, however it is
+made. The state of the process (generators, modes) counts too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.train import loop, rng
 
 
 def purity(m: Measured) -> str:
-    """What is impure about a method's functions, the first that is; empty where nothing is."""
+    """Return what is impure about the first impure function of a method, or an empty string."""
     return next(filter(None, _problems(m)), "")
 
 
@@ -59,7 +60,7 @@ def _problems(m: Measured) -> Iterator[str]:
 
 
 def _trained(m: Measured, task: Task, consts: Consts, given: Mapping[str, Any]) -> Iterator[str]:
-    """The functions of a method that is trained."""
+    """Yield the problems of the functions that only a trained method has."""
     method, (values, (params,)) = m.method, starts(m, task, consts, 1)
     early = fit_values(method, task.settings).with_(values[0])
     given = {**given, "values": early}
@@ -84,7 +85,7 @@ def _gradients(loss: Tensor, leaves: Params) -> tuple[Tensor, ...]:
 
 
 def _problem(function: str, call: Callable[[], Any], given: Mapping[str, Any]) -> str:
-    """What two calls show that a pure function would not; the process is as it was."""
+    """Return what two equal calls show that a pure function would not, and put the process back."""
     before, held = snapshot(given), process.held()
     made = _result(call())
     if name := differs(before, snapshot(given)):
@@ -104,9 +105,9 @@ def _result(made: Any) -> dict[str, Any]:
 
 
 def starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values], list[Params]]:
-    """Grid points and initial tensors of R replicas that differ.
+    """Return the grid points and the initial tensors of R different replicas.
 
-    They differ in the grid, or else in the rate and the random start.
+    If the grid has fewer than R points, the replicas differ in the learning rate and the random start.
     """
     recipe = m.fit.recipe
     static = points(recipe.static)[0]
@@ -122,7 +123,7 @@ def starts(m: Measured, task: Task, consts: Consts, R: int) -> tuple[list[Values
 
 
 def first_batch(m: Measured, task: Task, consts: Consts) -> Batch:
-    """The first batch of a fit."""
+    """Return the first batch of a fit."""
     recipe = m.fit.recipe
     rows = pools(m.lab.session, m.fit, task, recipe, consts)
     _, sequence = loop.orders(recipe.streams, rows, 1, 1)

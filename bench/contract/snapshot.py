@@ -1,4 +1,4 @@
-"""What a value held at one moment, to tell whether anybody changed it since."""
+"""Snapshots: copies of what a value holds, to find out later whether somebody changed it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.train.pure import leaves
 
 
 def snapshot(tree: Any, name: str = "") -> dict[str, Any]:
-    """Copies by dotted name: all tensors and plain values in containers, data classes and modules."""
+    """Return copies of all tensors and plain values in a tree of containers and modules, by dotted name."""
     copies: dict[str, Any] = {}
     for at, leaf in leaves(tree, name):
         if isinstance(leaf, Tensor):
@@ -25,7 +25,7 @@ def snapshot(tree: Any, name: str = "") -> dict[str, Any]:
 
 
 def differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The first name whose value is not the same in both snapshots, or an empty string."""
+    """Return the first name whose value differs between two snapshots, or an empty string."""
     for name in [*before, *(n for n in after if n not in before)]:
         old, new = before.get(name), after.get(name)
         if isinstance(old, Tensor) and isinstance(new, Tensor):

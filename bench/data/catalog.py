@@ -1,8 +1,9 @@
-"""Datasets by name: the descriptions in ``datasets/``, a user's own TOML file, or a plain folder of images.
+"""Find datasets by name or by path.
 
-A reader turns a description into a Dataset. It is chosen by the description's ``reader = "..."``, and the
-table ``READERS`` says where it is: "module:function". It is imported at its first use, so that this room need
-not know the rooms of readers that stand on it.
+A name stands for a description in ``datasets/``. A path leads to a user's own TOML file, or to a plain folder
+of images. A reader turns the description into a Dataset. The description names the reader (``reader =
+"..."``), and the table ``READERS`` says where each reader is, as "module:function". A reader is imported at
+its first use, so that this room does not depend on the rooms above it that have readers too.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ _LONGEST = 80  # bytes of a name
 
 @dataclass(frozen=True)
 class Place:
-    """Where a reader looks and writes.
+    """Where a reader looks for data and where it writes, with the choices that it needs.
 
-    ``data_root`` holds the datasets' folders (None: not given). ``images`` False asks for the lists only, so
-    that a missing image folder is no error. A split that a reader makes itself is written under ``out``, if
-    given. ``skip_bad`` leaves out classes of somebody's own folder that cannot be used, instead of refusing.
-    ``max_pixels``: images with more are refused, None for the usual limit (``bench.data.limit``).
+    ``data_root`` holds the folders of the datasets; None if it was not given. ``images=False`` asks for the
+    lists only, so that a missing image folder is no error. A split that the reader makes itself is written
+    under ``out``, if given. ``skip_bad`` leaves out the classes of a user's own folder that cannot be used,
+    where the reader otherwise refuses the folder. Images with more pixels than ``max_pixels`` are refused;
+    None stands for the usual limit (``bench.data.limit``).
     """
 
     data_root: Path | None = None
@@ -62,14 +64,14 @@ Reader = Callable[[DatasetSpec, Place], Dataset]
 
 
 def names() -> list[str]:
-    """The names of the datasets that come with the program, sorted."""
+    """Return the names of the datasets that come with the program, sorted."""
     return sorted(_catalog(datasets_dir()).values(), key=canonical)
 
 
 def spec(name: str) -> DatasetSpec:
-    """The description of a dataset by name; hyphen and underscore are the same letter.
+    """Return the description of a dataset by its name; hyphen and underscore count as the same letter.
 
-    Raises BenchError, with the nearest name, when there is none.
+    Raises BenchError, with the nearest name, if there is no such dataset.
     """
     folder = datasets_dir()
     stem = _catalog(folder).get(canonical(name))
@@ -90,36 +92,39 @@ def find(
     skip_bad: bool = False,
     max_pixels: int | None = None,
 ) -> Dataset:
-    """The dataset of that name, or at that path (a folder with one folder per class, or a TOML description).
+    """Find and read the dataset of a name, or the one at a path.
 
-    ``images=False`` reads the lists only; ``out``, ``skip_bad`` and ``max_pixels`` are those of Place. Raises
-    MissingData when something is not where it is looked for and BenchError when what is there cannot be used.
+    A path leads to a folder that holds one folder per class, or to a TOML description. ``images=False`` reads
+    the lists only; ``out``, ``skip_bad`` and ``max_pixels`` are as in Place. Raises MissingData if something
+    is not where it is looked for, and BenchError if what is there cannot be used.
     """
     described = describe(name_or_path)
     return reader(described.reader)(described, Place(data_root, images, out, skip_bad, max_pixels))
 
 
 def describe(name_or_path: str) -> DatasetSpec:
-    """The description that ``find`` uses: by name first, then by path."""
+    """Return the description that ``find`` uses: the catalog's of that name, else the one at that path."""
     if canonical(name_or_path) in _catalog(datasets_dir()):
         return spec(name_or_path)
     path = from_home(name_or_path)
-    # os.path says no to names that no file can have, where Path raises the system's error.
+    # For a name that no file can have, os.path answers no, while Path raises the system's error.
     if path.suffix == ".toml" and os.path.isfile(path):
-        return _own(read_toml(path, own=True), path.resolve())
+        return _as_users_own(read_toml(path, own=True), path.resolve())
     if os.path.isdir(path):
         folder = path.resolve()
         table = {"name": printable(folder.name) or "images", "folder": str(folder)}
-        return _own(parse(table, str(path), folder.parent, own=True), folder)
+        return _as_users_own(parse(table, str(path), folder.parent, own=True), folder)
     if os.path.isfile(path):
-        raise BenchError(f"{shown(name_or_path)}: a file, and no TOML; name the folder of images")
+        raise BenchError(
+            f"{shown(name_or_path)}: this file is no TOML file; name the folder of images, or a TOML file"
+        )
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file")
     return spec(name_or_path)
 
 
 def reader(name: str) -> Reader:
-    """The function that reads datasets of this kind. Raises BenchError for an unknown reader."""
+    """Return the function that reads datasets of this kind. Raises BenchError for an unknown reader."""
     if name not in READERS:
         raise BenchError(
             f"unknown reader '{name}'{nearest(name, READERS)}; known: {', '.join(sorted(READERS))}"
@@ -129,10 +134,10 @@ def reader(name: str) -> Reader:
     return read
 
 
-def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
-    """A user's dataset under a name that is safe in file names and is not one of the catalog's.
+def _as_users_own(described: DatasetSpec, place: Path) -> DatasetSpec:
+    """Give a user's dataset a name that is safe in file names and is not one of the catalog's.
 
-    Letters of any script stay; a long name is cut, for file names have at most 255 bytes.
+    Letters of any script stay. A long name is cut, because file names have at most 255 bytes.
     """
     name = re.sub(r"[^\w.-]+", "-", described.name).strip("-.")
     name = name.encode(errors="ignore")[:_LONGEST].decode(errors="ignore").strip("-.") or "images"
@@ -144,6 +149,7 @@ def _own(described: DatasetSpec, place: Path) -> DatasetSpec:
 
 @lru_cache
 def _catalog(folder: Path) -> dict[str, str]:
+    """Map the canonical form of each dataset's name to the stem of its TOML file."""
     return {canonical(file.stem): file.stem for file in sorted(folder.glob("*.toml"))}
 
 
@@ -159,7 +165,10 @@ def _read(file: Path) -> DatasetSpec:
 
 @lru_cache
 def _mined(file: Path) -> dict[str, tuple[str, ...]]:
-    """Published mined templates per dataset (datasets 5.5); labels chose them, so tables mark them."""
+    """Read the published mined templates of each dataset (datasets 5.5).
+
+    Labels chose them, so tables mark them.
+    """
     if not file.is_file():
         return {}
     return typed.toml(file, dict[str, tuple[str, ...]])

@@ -1,4 +1,7 @@
-"""A language model's sentences per class, in CuPL's format, and each class's key there (datasets 5.6)."""
+"""Read the sentences that a language model wrote about each class, in CuPL's format (datasets 5.6).
+
+This module also finds the key under which a file has the sentences of a class.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from bench.names import nearest, quoted, shown
 from bench.paths import datasets_dir
 
 _Sentences = Annotated[tuple[Annotated[str, Meta(max_length=100_000)], ...], Meta(min_length=1)]
-OWN = "pocket-cupl.json"  # beside the mined templates: dataset name to class name to sentences
+OWN = "pocket-cupl.json"  # lies beside the mined templates; maps dataset name to class name to sentences
 
 
 def sentences(
     spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None
 ) -> tuple[tuple[str, ...], ...]:
-    """The sentences of every class in label order, unfiltered, from its first CuPL file in ``folder``.
+    """Return the sentences of every class in label order, unfiltered, from the first CuPL file in ``folder``.
 
     A dataset without a rule of its own uses ``<name>.json``, whose keys are the class names. Without a folder
-    the embedded datasets use the sentences that come with the program. Raises MissingData when no file is
-    there, BenchError when a class has no key or no sentences.
+    the embedded datasets use the sentences that come with the program. Raises MissingData if no file is
+    there, and BenchError if a class has no key or no sentences.
     """
     rule = spec.cupl or CuplRule(files=(f"{spec.name}.json",))
     shipped = own_sentences(spec) if folder is None else {}
@@ -41,30 +44,31 @@ def sentences(
     file = first_existing(folder / name for name in rule.files)
     if file is None:
         raise MissingData(f"{spec.name}: {folder} holds no {wanted}. {rule.note}".strip())
-    content = typed.json(file, dict[str, Any])  # keys of no class may hold anything
+    content = typed.json(file, dict[str, Any])  # keys that belong to no class may hold anything
     return _by_class(rule, classnames, content, str(file))
 
 
 def own_sentences(spec: DatasetSpec) -> Mapping[str, Any]:
-    """The sentences of a catalog dataset that come with the program, by class name; empty for the others."""
-    return _own(datasets_dir() / "prompts" / OWN).get(spec.name, {}) if spec.base is None else {}
+    """Return the sentences that come with the program, by class name; empty for a dataset that has none."""
+    return _read_shipped(datasets_dir() / "prompts" / OWN).get(spec.name, {}) if spec.base is None else {}
 
 
 @lru_cache
-def _own(file: Path) -> dict[str, dict[str, Any]]:
+def _read_shipped(file: Path) -> dict[str, dict[str, Any]]:
     return typed.json(file, dict[str, dict[str, Any]]) if file.is_file() else {}
 
 
 def _by_class(
     rule: CuplRule, classnames: tuple[str, ...], content: Mapping[str, Any], file: str
 ) -> tuple[tuple[str, ...], ...]:
+    """Return the sentences of each class from the content of a file."""
     sentences = []
     for classname in classnames:
         key = find_key(rule, classname, content)
         try:
             sentences.append(typed.converted(content[key], _Sentences, f"{file}: '{shown(key)}'"))
         except typed.Odd as error:
-            raise BenchError(f"{error}; a class has a list of sentences") from error
+            raise BenchError(f"{error}; give each class a list of sentences") from error
     return tuple(sentences)
 
 
@@ -73,11 +77,13 @@ def _name(words: str) -> str:
 
 
 def _year_last(words: str) -> str:
+    """Move the first word, a year, to the end: ``2012 Audi A5`` becomes ``Audi A5 2012``."""
     first, _, rest = words.partition(" ")
     return f"{rest} {first}"
 
 
 def _scene_qualifier(classname: str) -> str:
+    """Put the first word in brackets behind the rest: ``indoor pool`` becomes ``pool (indoor)``."""
     qualifier, blank, scene = classname.partition(" ")
     return f"{scene} ({qualifier})" if blank else classname
 
@@ -90,14 +96,20 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 def cupl_key(rule: CuplRule, classname: str) -> str:
-    """The key a class should have: the table's entry, else the rule's form with blanks for underscores."""
+    """Return the key that a class should have.
+
+    It is the entry in the rule's table, or else the rule's form of the name with blanks for underscores.
+    """
     if rule.rule not in RULES:
         raise BenchError(f"unknown CuPL key rule '{rule.rule}'{nearest(rule.rule, RULES)}")
     return rule.keys.get(classname) or RULES[rule.rule](classname).replace("_", " ")
 
 
 def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
-    """The key of ``classname`` among a file's, whatever the case. Raises BenchError when none fits."""
+    """Return the key of ``classname`` among a file's keys, whatever its case.
+
+    Raises BenchError if none fits.
+    """
     wanted = cupl_key(rule, classname)
     if wanted in available:
         return wanted

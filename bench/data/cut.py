@@ -1,4 +1,7 @@
-"""The splits that the program makes of somebody's images, by nothing but their contents."""
+"""Split a user's images by their contents and nothing else.
+
+They depend on the images' contents and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 
 
 def cut(hashes: Mapping[str, str]) -> dict[str, list[str]]:
-    """One class's paths in train, val and test: 50/20/30 in order of content hash, identical files together.
+    """Cut one class's paths into train, val and test: 50/20/30 in the order of content hashes.
 
-    ``hashes`` maps a path to the SHA-256 of its content; at least 3 contents differ. Every part gets at least
-    one image.
+    Identical files stay together. ``hashes`` maps a path to the SHA-256 of its content; at least 3 contents
+    differ. Every part gets at least one image.
     """
     groups: dict[str, list[str]] = {}
     for path, content in sorted(hashes.items(), key=lambda item: (item[1], item[0])):
@@ -32,7 +35,7 @@ def cut(hashes: Mapping[str, str]) -> dict[str, list[str]]:
 def carved(
     hashes: Mapping[str, str], rows: list[tuple[str, int]]
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """The training ``rows`` as train and val, which gets a fifth of each class, by content hash."""
+    """Divide the training ``rows`` into train and val; val gets a fifth of each class, by content hash."""
     train: list[tuple[str, int]] = []
     val: list[tuple[str, int]] = []
     for label in sorted({label for _, label in rows}):

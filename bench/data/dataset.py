@@ -1,4 +1,4 @@
-"""What every reader returns: lists of images with labels, and the source that opens them."""
+"""Define what every reader returns: lists of images with labels, and the source that opens the images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Items:
-    """Images and labels in parallel. Their order is part of the protocol: never sort it (datasets 2.2)."""
+    """Images and their labels, as two parallel lists.
+
+    Their order is part of the protocol, so nothing may sort them (datasets 2.2).
+    """
 
     paths: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
@@ -31,16 +34,22 @@ class Items:
         return len(self.paths)
 
     def take(self, indices: Iterable[int]) -> Items:
-        """The rows at ``indices``, in that order."""
+        """Return the rows at ``indices``, in that order."""
         chosen = tuple(indices)
         return Items(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
 
 
 class ImageSource(Protocol):
-    """Opens a dataset's images by the paths in its items. It pickles, so worker processes can hold it."""
+    """An opener of a dataset's images by the paths in its items.
+
+    It can be pickled, so that workers can have it.
+    """
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB in its own size. BenchError names a file that cannot be read or is refused."""
+        """Return the image as RGB in its own size.
+
+        Raises BenchError, which names the file, if it cannot be read or is refused.
+        """
         ...
 
 
@@ -48,14 +57,15 @@ class ImageSource(Protocol):
 class Dataset:
     """A dataset that has been found and read.
 
-    ``classnames`` is indexed by label; underscores are kept (prompts replace them). ``digest`` identifies the
-    lists, labels and names, and no path of the machine. ``lists`` is the same digest where the reader did not
-    look at the images' bytes (``bench.data.seen`` watches such images), else empty. ``classes`` is for
-    shifted test sets that hold a subset of their source's classes: label i here is row ``classes[i]`` of the
-    source's class list; None means all, in order. ``own_split`` marks lists cut by this program where no
-    published ones are at hand (``notes`` say how). ``indices`` is a folder of few-shot index files (datasets
-    4.4) that take the place of the draw, if there is one. ``reading`` says how somebody's own folder was
-    understood.
+    ``classnames`` is indexed by label. Underscores stay in it; prompts replace them. ``digest`` identifies
+    the lists, labels and names, and contains no path of this machine. ``lists`` equals ``digest`` if the
+    reader did not look at the images' bytes (``bench.data.seen`` watches such images); otherwise it is empty.
+
+    ``classes`` is for shifted test sets that hold a subset of their source's classes: label i of this dataset
+    is row ``classes[i]`` of the source's class list. None means all classes, in order. ``own_split`` marks
+    lists that this program cut because no published ones were found; ``notes`` say how. ``indices`` is a
+    folder of few-shot index files, which replace the draw (datasets 4.4), or None. ``reading`` says how a
+    user's own folder was understood.
     """
 
     name: str
@@ -74,27 +84,31 @@ class Dataset:
     reading: Reading | None = None
 
     def listed(self) -> Iterator[str]:
-        """Every path of the three lists, in order."""
+        """Yield every path of the three lists, in order."""
         for items in (self.train, self.val, self.test):
             yield from items.paths
 
     @property
     def covers(self) -> Literal["lists", "contents"]:
-        """What ``digest`` was taken of: the lists alone, or the images' contents too."""
+        """Return what ``digest`` was taken of: the lists alone, or the contents of the images too."""
         return "lists" if self.lists == self.digest else "contents"
 
     @property
     def stored_as(self) -> str:
-        """What names stored features. Rows from before image files were watched are under another name."""
+        """Return the name of this dataset's stored features.
+
+        For watched images it differs from ``digest``: features from before image files were watched have that
+        name, and must not be found.
+        """
         return digest([self.digest, "watched"]) if self.lists else self.digest
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The images a few-shot fit may see: a support set and a validation set (datasets 4.1).
+    """The images that a few-shot fit may see: a support set and a validation set (datasets 4.1).
 
     ``train_indices`` and ``val_indices`` are positions in the dataset's train and val lists. ``digest``
-    identifies the two ordered lists of paths; ``note`` says what is not standard about them.
+    identifies the two ordered lists of paths. ``note`` says in which way the draw is not the standard one.
     """
 
     train: Items
@@ -106,12 +120,18 @@ class Draw:
 
 
 def path_digest(paths: Iterable[str]) -> str:
-    """SHA-256 (hex) of relative paths joined by one newline, none at the end, UTF-8 (datasets 4.1)."""
+    """Return the SHA-256 (hex) of relative paths (datasets 4.1).
+
+    They are joined by newlines, with none at the end, in UTF-8.
+    """
     return hashlib.sha256("\n".join(paths).encode()).hexdigest()
 
 
 def dataset_digest(classnames: Iterable[str], train: Items, val: Items, test: Items, *more: str) -> str:
-    """SHA-256 (hex) of class names and the three labelled lists; ``more`` is what else defines the images."""
+    """Return the SHA-256 (hex) of the class names and the three labelled lists.
+
+    ``more`` is whatever else defines the images, such as digests of their contents.
+    """
     state = hashlib.sha256()
     for part in ("\n".join(classnames), *map(_rows, (train, val, test)), *more):
         state.update(f"{len(part)}:".encode() + part.encode() + b"\0")

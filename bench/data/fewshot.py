@@ -1,4 +1,6 @@
-"""The few-shot draw: which images a fit may see (datasets 4.1), and its index files (datasets 4.4)."""
+"""Draw the images that a fit may see (datasets 4.1), and read and write index files of draws
+(datasets 4.4).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,15 @@ class _Index(Struct):
 
 
 def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
-    """``shots`` images per class for support and min(shots, 4) for validation, drawn by ``seed``.
+    """Draw ``shots`` images per class for the support set and min(shots, 4) for validation, by ``seed``.
 
-    One private ``random.Random(seed)`` serves train, then val; classes come in order of first appearance,
-    images in the order of the sample; a class with fewer images is taken whole. Draws of different shots are
-    not nested. If the dataset has a folder of index files with one for these shots and this seed, that file
-    is the draw. ``shots = 0`` is the empty draw of methods that use no labels.
+    One private ``random.Random(seed)`` draws from train and then from val. Classes come in the order of their
+    first appearance, images in the order of the sample. A class with fewer images is taken whole. Draws of
+    different numbers of shots are not nested. If the dataset has a folder of index files, and in it a file
+    for these shots and this seed, that file is the draw. ``shots = 0`` gives the empty draw of methods that
+    use no labels.
 
-    Raises MissingData when the dataset has no training images here, BenchError for a test-only dataset.
+    Raises MissingData if the dataset has no training images here, and BenchError for a test-only dataset.
     """
     if shots < 0:
         raise BenchError(f"shots must be 0 or more, not {shots}")
@@ -59,7 +62,10 @@ def draw(dataset: Dataset, shots: int, seed: int) -> Draw:
 
 
 def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...]:
-    """Positions of ``shots`` items per label, labels as they first appear (datasets 4.1, steps 2 and 3)."""
+    """Return the positions of ``shots`` items per label (datasets 4.1, steps 2 and 3).
+
+    Labels come in the order of their first appearance.
+    """
     groups: dict[int, list[int]] = {}
     for position, label in enumerate(items.labels):
         groups.setdefault(label, []).append(position)
@@ -70,7 +76,10 @@ def sample(items: Items, shots: int, generator: random.Random) -> tuple[int, ...
 
 
 def export_index(dataset: Dataset, drawn: Draw) -> dict[str, Any]:
-    """The draw as a Cross-Modal index file (datasets 4.4), paths relative to the dataset's folder."""
+    """Return the draw as a Cross-Modal index file (datasets 4.4).
+
+    Its paths are relative to the dataset's folder.
+    """
     prefix = dataset.spec.images[0].strip("/")
 
     def part(items: Items, indices: tuple[int, ...]) -> dict[str, Any]:
@@ -91,16 +100,17 @@ def export_index(dataset: Dataset, drawn: Draw) -> dict[str, Any]:
 
 
 def read_index(dataset: Dataset, file: Path) -> Draw:
-    """The draw recorded in an index file on disk; see ``import_index``."""
+    """Read the draw that an index file on disk records; see ``import_index``."""
     return import_index(dataset, typed.json(file, dict[str, Any]), f"index file {file.name}")
 
 
 def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "index file") -> Draw:
-    """The draw that an index file's ``content`` records; folders before the dataset's own paths are ignored.
+    """Return the draw that an index file's ``content`` records.
 
-    Positions and paths must agree with the dataset's lists. Only where those lists are the program's own cut
-    (``dataset.own_split``) are the images matched by path alone, for the file then counts in another list.
-    Raises BenchError, beginning with ``where``, when file and dataset disagree.
+    Folders before the dataset's own paths are ignored. Positions and paths must agree with the dataset's
+    lists. If these lists are the program's own cut (``dataset.own_split``), positions count in another list,
+    so images are matched by path alone. Raises BenchError, beginning with ``where``, if file and dataset
+    disagree.
     """
     _require_train(dataset)
     parts: dict[str, tuple[Items, tuple[int, ...]]] = {}
@@ -129,6 +139,7 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
 
 
 def _rows(part: _Part, where: str) -> Iterator[tuple[str, int, int]]:
+    """Yield path, label and position of each image of a part."""
     if len(part.data) != len(part.indices):
         raise BenchError(f"{where}: {len(part.data)} images and {len(part.indices)} indices")
     for item, position in zip(part.data, part.indices, strict=True):
@@ -136,6 +147,7 @@ def _rows(part: _Part, where: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _index(content: Mapping[str, Any], where: str) -> _Index:
+    """Return the content of an index file as typed data. Raises BenchError if it is none."""
     try:
         return typed.converted(content, _Index, where)
     except typed.Odd as error:
@@ -147,6 +159,7 @@ def _index(content: Mapping[str, Any], where: str) -> _Index:
 
 
 def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> Items:
+    """Find the rows in the dataset's train and val lists by path alone, whatever folders stand before it."""
     known = {path: (path, label) for items in (dataset.train, dataset.val) for path, label in _pairs(items)}
     chosen: list[tuple[str, int]] = []
     for path, label, _ in rows:
@@ -178,6 +191,7 @@ def _pair_digest(train: Items, val: Items) -> str:
 
 
 def _require_train(dataset: Dataset) -> None:
+    """Raise an error if the dataset has no training images."""
     if len(dataset.train):
         return
     if dataset.spec.source:
@@ -191,6 +205,7 @@ def _require_train(dataset: Dataset) -> None:
 
 
 def _shortage(dataset: Dataset, shots: int) -> str:
+    """Say how many classes have fewer than ``shots`` training images; empty if none has."""
     sizes = Counter(dataset.train.labels)
     short = sum(1 for size in sizes.values() if size < shots)
     if not short:

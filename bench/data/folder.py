@@ -1,4 +1,7 @@
-"""A user's own images: one folder per class, with or without train, val and test folders around them."""
+"""Read a user's own images, which lie in one folder per class.
+
+The class folders may lie inside train, val and test folders.
+"""
 
 from __future__ import annotations
 
@@ -20,38 +23,40 @@ from bench.errors import BenchError
 from bench.files import write_json
 from bench.names import by_reason, printable, shown
 
-_NO_SPLIT = "no split given: each class is cut 50/20/30 by content"
-_NO_VAL = "no val folder: a fifth of train, by content, is set aside for validation"
+_NO_SPLIT = "no split given: each class is cut 50/20/30 by the contents of its images"
+_NO_VAL = "no val folder: a fifth of train, chosen by content, is set aside for validation"
 
-Rows = dict[str, list[tuple[str, int]]]  # part to (path, label)
+Rows = dict[str, list[tuple[str, int]]]  # maps each part to its pairs (path, label)
 
 
 def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset of class folders: their sorted order gives the labels, their names the class names.
+    """Read a dataset of class folders.
 
-    The TOML may rename or drop classes.
+    The sorted order of the folders gives the labels, and their names are the class names. A TOML file may
+    rename or drop classes.
 
-    With train and test folders (``bench.data.parts`` says which spellings) these are kept, and a missing val
-    folder is replaced by a fifth of train. Without, each class is cut 50/20/30 by the SHA-256 of its files,
-    so that the split depends on nothing but the images and identical files stay together; the split is
-    written under ``place.out``. The digest covers the files' contents.
+    If there are train and test folders (``bench.data.parts`` says which spellings count), they are kept, and
+    a missing val folder is replaced by a fifth of train. Otherwise each class is cut 50/20/30 by the SHA-256
+    of its files: the split then depends on nothing but the images, and identical files stay together. This
+    split is written under ``place.out``. The dataset's digest covers the contents of the files.
 
-    Raises MissingData when the folder is not there, and BenchError when it is neither a split nor class
-    folders, when fewer than 2 classes are there, and, naming all of them, when classes have too few images or
-    stand in test alone, or files cannot be read; with ``place.skip_bad`` these are left out instead.
+    Raises MissingData if the folder is not there. Raises BenchError if the folder holds neither a split nor
+    class folders, or fewer than 2 classes. Raises BenchError, naming all of them, for classes with too few
+    images, classes that stand in test alone, and files that cannot be read; ``place.skip_bad`` leaves these
+    out instead.
     """
-    inside, parts, found = _looked_through(spec, place)
+    inside, parts, found = _inspected(spec, place)
     carve = bool(parts) and _needs_val(found)
-    _judge(found, 1 if parts and not carve else 2 if carve else len(SHARES))
-    kept = _kept(found, place.skip_bad)
+    _mark_small_classes(found, 1 if parts and not carve else 2 if carve else len(SHARES))
+    kept = _usable_classes(found, place.skip_bad)
     if parts:
-        rows = _given(found, kept, carve)
+        rows = _given_rows(found, kept, carve)
         notes = (_NO_VAL,) if carve else ()
         listed = [path for part in rows.values() for path, _ in part]
     else:
-        rows, notes = _cut_all(found, kept), (_NO_SPLIT,)
+        rows, notes = _cut_rows(found, kept), (_NO_SPLIT,)
         listed = [path for folder in kept for path in found.learnt[folder]]
-    split = _split(rows, tuple(found.names[folder] for folder in kept))
+    split = _split_of(rows, tuple(found.names[folder] for folder in kept))
     contents = "\n".join(f"{path}\t{found.hashes[path]}" for path in listed)
     digest = dataset_digest(split.classnames, split.train, split.val, split.test, contents)
     if not parts and place.out is not None:
@@ -72,8 +77,12 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     )
 
 
-def _looked_through(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str], Gathered]:
-    """The folder, below the given one, where classes or parts lie; the parts' folders; what all hold."""
+def _inspected(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str], Gathered]:
+    """Look through the dataset's folder.
+
+    Returns the folder, relative to the given one, in which classes or parts lie; the folder of each part; and
+    what was found in them.
+    """
     spec.option_values()
     given = layout.image_folder(spec, place)
     if not given.is_dir():
@@ -88,19 +97,20 @@ def _looked_through(spec: DatasetSpec, place: Place) -> tuple[str, dict[str, str
 
 
 def _reading(found: Gathered, inside: str, parts: Mapping[str, str]) -> Reading:
+    """Summarise how the folder was understood, for the user to see."""
     unreadable = [("unreadable", file) for file, _ in found.unreadable]
     skipped = tuple((printable(folder), reason) for folder, reason in sorted(found.bad.items()))
     return Reading(inside, parts, counted([*found.passed, *unreadable]), skipped, tuple(found.outside))
 
 
 def _needs_val(found: Gathered) -> bool:
-    """Whether no class that has training images has validation images."""
+    """Return whether no class with training images has validation images."""
     val = found.paths.get("val", {})
     return not any(paths and val.get(folder) for folder, paths in found.learnt.items())
 
 
-def _judge(found: Gathered, need: int) -> None:
-    """Note every class with fewer than ``need`` different images to learn from, or to be cut."""
+def _mark_small_classes(found: Gathered, need: int) -> None:
+    """Mark every class as bad that has fewer than ``need`` different images to learn from or to be cut."""
     part = "" if ALL in found.paths else "training "
     for folder in found.names:
         different = found.different(folder)
@@ -109,21 +119,22 @@ def _judge(found: Gathered, need: int) -> None:
             found.bad[folder] = (
                 f"{different} different {images} where {need} are needed"
                 if different
-                else f"no {images}{_instead(found, folder)}"
+                else f"no {images}{_other_files(found, folder)}"
             )
 
 
-def _instead(found: Gathered, folder: str) -> str:
-    """What most of the files are that a class folder without images holds, if there are any."""
+def _other_files(found: Gathered, folder: str) -> str:
+    """Say which files a class folder without images mostly holds; return an empty string if it holds none."""
     within = f"{found.home(folder)}/"
     left = counted((why, path) for why, path in found.passed if why != HIDDEN and path.startswith(within))
     return f", but {left[0].count} {left[0].reason}" if left else ""
 
 
-def _kept(found: Gathered, skip_bad: bool) -> list[str]:
-    """The class folders to go on with.
+def _usable_classes(found: Gathered, skip_bad: bool) -> list[str]:
+    """Return the class folders that the dataset keeps.
 
-    Raises BenchError naming all that is wrong, unless it is to be skipped, and for fewer than 2 classes.
+    Raises BenchError, naming everything that is wrong, unless ``skip_bad`` leaves it out. Raises BenchError
+    in any case if fewer than 2 classes are left.
     """
     where = shown(str(found.root))
     faults = []
@@ -138,7 +149,7 @@ def _kept(found: Gathered, skip_bad: bool) -> list[str]:
     kept = [folder for folder in found.names if folder not in found.bad]
     if faults and (not skip_bad or len(kept) < 2):
         raise BenchError(
-            f"{where}: {'; '.join(faults)}; mend them or take them away"
+            f"{where}: {'; '.join(faults)}; mend them or remove them"
             + (" (`bench run --skip-bad` goes on without them)" if len(kept) > 1 else "")
         )
     if len(kept) < 2:
@@ -149,7 +160,8 @@ def _kept(found: Gathered, skip_bad: bool) -> list[str]:
     return kept
 
 
-def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
+def _cut_rows(found: Gathered, kept: Sequence[str]) -> Rows:
+    """Cut the images of every class into the three parts, by content."""
     rows: Rows = {part: [] for part in SHARES}
     for label, folder in enumerate(kept):
         hashes = {path: found.hashes[path] for path in found.learnt[folder]}
@@ -158,7 +170,11 @@ def _cut_all(found: Gathered, kept: Sequence[str]) -> Rows:
     return rows
 
 
-def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
+def _given_rows(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
+    """Return the rows of the parts as the folders give them; with ``carve`` a fifth of train becomes val.
+
+    Raises BenchError if the test folder's class folders hold no images.
+    """
     rows: Rows = {
         part: [(path, label) for label, folder in enumerate(kept) for path in classes.get(folder, ())]
         for part, classes in ((part, found.paths.get(part, {})) for part in SHARES)
@@ -171,7 +187,7 @@ def _given(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
     return rows
 
 
-def _split(rows: Rows, names: tuple[str, ...]) -> Split:
+def _split_of(rows: Rows, names: tuple[str, ...]) -> Split:
     lists = {
         part: Items(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
         for part, pairs in rows.items()

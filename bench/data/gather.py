@@ -1,4 +1,4 @@
-"""The pictures of somebody's class folders by part and class, their digests, and what is wrong with them."""
+"""Gather the pictures of a user's class folders, by part and class, with their digests and faults."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bench.files import sha256_file
 from bench.names import printable, shown
 
 FLAT = "not in a class folder"
-ALL = "all"  # the one part of a folder whose split is still to be made
+ALL = "all"  # the name of the only part of a folder without a split
 
 
 @dataclass
 class Gathered:
-    """What lies below a root, part by part.
+    """Everything that lies below a root, part by part.
 
-    ``homes`` maps a part to its folder and is ``{ALL: ""}`` without a split. ``names`` maps a class folder to
-    its class name, in plain order; ``paths`` a part to the pictures of each class folder, ``hashes`` a
-    picture to the SHA-256 of its bytes, ``real`` a picture to its file where the file's own name cannot be
-    stored. ``bad`` maps a class folder to the reason why it cannot be used; ``unreadable`` and ``passed`` are
-    (file, reason) and (reason, path) of what is left out. ``outside`` are pictures that lie elsewhere, behind
-    links.
+    ``homes`` maps a part to its folder; without a split it is ``{ALL: ""}``. ``names`` maps a class folder to
+    its class name, in plain order. ``paths`` maps a part to the pictures of each class folder. ``hashes``
+    maps a picture to the SHA-256 of its bytes. ``real`` maps a picture to its file if the file's own name
+    cannot be stored. ``bad`` maps a class folder to the reason why it cannot be used. ``unreadable`` holds
+    pairs (file, reason) and ``passed`` pairs (reason, path) of what is left out. ``outside`` are pictures
+    that lie outside the root, behind links.
     """
 
     root: Path
@@ -44,23 +44,24 @@ class Gathered:
 
     @property
     def learnt(self) -> dict[str, list[str]]:
-        """The pictures by class of the part whose classes count: train, or all."""
+        """Return the pictures by class of the part that defines the classes: train, or all."""
         return next(iter(self.paths.values()))
 
     def home(self, folder: str) -> str:
-        """Where a class lies in that part, below the root."""
+        """Return where a class lies in that part, below the root."""
         return _join(next(iter(self.homes.values())), folder)
 
     def different(self, folder: str) -> int:
-        """How many different pictures a class has in that part."""
+        """Return how many different pictures a class has in that part."""
         return len({self.hashes[path] for path in self.learnt[folder]})
 
 
 def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
-    """Everything below ``root``; ``parts`` maps each part to its folder; without a split, ``{ALL: ""}``.
+    """Gather everything below ``root``. ``parts`` maps each part to its folder.
 
-    The classes are those of the first part. The description may rename or drop classes. Raises BenchError
-    when it speaks of a class that is not there, and when there are no class folders at all.
+    Without a split, ``parts`` is ``{ALL: ""}``. The classes are those of the first part. The description may
+    rename or drop classes. Raises BenchError if the description names a class that is not there, or if there
+    are no class folders at all.
     """
     found = Gathered(root, parts)
     folders: dict[str, list[str]] = {}
@@ -86,12 +87,12 @@ def gather(root: Path, parts: Mapping[str, str], spec: DatasetSpec) -> Gathered:
 
 
 def _names(found: Gathered, folders: Mapping[str, list[str]], spec: DatasetSpec) -> dict[str, str]:
-    """Class folder to class name, of the first part's folders; ``folders`` by part."""
+    """Return the class name of each class folder of the first part; ``folders`` lists those of every part."""
     rule, home = spec.classnames, found.root / next(iter(found.homes.values()))
     there = {printable(folder) for part in folders.values() for folder in part}
     if unknown := {*rule.rename, *rule.drop} - there:
         raise BenchError(
-            f"{spec.name}: [classnames] speaks of '{min(unknown)}', which is no class folder of {home}"
+            f"{spec.name}: [classnames] names '{min(unknown)}', which is no class folder of {home}"
         )
     names = {
         folder: rule.rename.get(printable(folder), printable(folder))
@@ -108,7 +109,7 @@ def _names(found: Gathered, folders: Mapping[str, list[str]], spec: DatasetSpec)
 
 
 def _pictures(found: Gathered, where: str, folder: str) -> list[str]:
-    """A class folder's pictures that can be read, under names that can be stored; notes the others."""
+    """Return a class folder's readable pictures, under names that can be stored, and note the others."""
     try:
         listing = below(found.root, where)
     except Unlisted as error:
@@ -136,7 +137,7 @@ def _pictures(found: Gathered, where: str, folder: str) -> list[str]:
 
 
 def _outside(root: Path, where: str, listing: Listing) -> list[str]:
-    """The pictures of a class folder that lie outside ``root``, behind links of theirs or of the folder."""
+    """Return the pictures of a class folder that lie outside ``root``, reached through links."""
     home = root.resolve()
     if not (root / where).resolve().is_relative_to(home):
         return list(listing.pictures)
@@ -144,8 +145,10 @@ def _outside(root: Path, where: str, listing: Listing) -> list[str]:
 
 
 def storable(file: str) -> str:
-    """A file's path as lists and records hold it: as it is where it is UTF-8 and a path on every system, else
-    quoted like a web address (``caf%E9.png``).
+    """Return a file's path in the form that lists and records hold.
+
+    It is the path itself if that is UTF-8 and a valid path on every system. Otherwise it is quoted like a web
+    address (``caf%E9.png``).
     """
     if printable(file) == file and "\\" not in file and not escapes(file):
         return file
@@ -157,5 +160,5 @@ def _join(folder: str, name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name without the differences that people do not see: case, and how accents are composed."""
+    """Return a name without differences that people do not see: case, and how accents are composed."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,7 @@
-"""Images in IDX files (MNIST and its relatives): one array of images and one of labels per part."""
+"""Read images in IDX files (MNIST and its relatives).
+
+Each part has two files: one array of images and one of labels.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,21 @@ from bench.unpack import GIB, Torn, gz
 
 FILES = {"train": "train", "test": "t10k"}
 VAL_EVERY = 6
-_HEAD = 4096  # bytes of a compressed file in which its header surely is
+_HEAD = 4096  # first bytes of a compressed file; they surely contain the whole header
 
 
 @dataclass(frozen=True)
 class IdxSource:
-    """Images inside IDX files; a path is ``train/00042`` or ``test/00042``: part and position in the file."""
+    """An opener of images inside IDX files.
+
+    A path is ``train/00042`` or ``test/00042``: the part, and the position in its file.
+    """
 
     train: Path
     test: Path
 
     def open(self, path: str) -> Image.Image:
-        """The grey image as RGB. Raises BenchError when the file is damaged or the position is not in it."""
+        """Return the grey image as RGB. Raises BenchError if the file is damaged or has no such position."""
         part, _, position = path.partition("/")
         file = {"train": self.train, "test": self.test}.get(part)
         images = read_idx(file) if file is not None else np.empty(0)
@@ -43,12 +49,10 @@ class IdxSource:
 
 
 def idx(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset in IDX files, plain or gzipped.
+    """Read a dataset in IDX files, plain or gzipped.
 
-    Every sixth training image of a class, by position, is validation.
-
-    The class names are the description's. Raises MissingData with the places tried, BenchError for damaged
-    files.
+    Every sixth training image of a class, by position, becomes validation. The class names are those of the
+    description. Raises MissingData with the places tried, and BenchError for damaged files.
     """
     spec.option_values()
     folders = layout.image_candidates(spec, place)
@@ -84,7 +88,10 @@ def idx(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache(maxsize=4)
 def read_idx(file: Path) -> np.ndarray:
-    """The uint8 array in an IDX file. Raises BenchError when it is not one, or not as long as it says."""
+    """Return the uint8 array in an IDX file.
+
+    Raises BenchError if the file is no IDX file, or if its length is not the one that its header gives.
+    """
     shape = shape_of(file)
     start = 4 + 4 * len(shape)
     size = start + math.prod(shape)
@@ -101,9 +108,9 @@ def read_idx(file: Path) -> np.ndarray:
 
 
 def shape_of(file: Path) -> tuple[int, ...]:
-    """The shape that an IDX file's header says; the rest of the file is not looked at.
+    """Return the shape in an IDX file's header; the rest of the file is not looked at.
 
-    Raises BenchError where it is no IDX file of bytes, or says more than one GiB.
+    Raises BenchError if the file is no IDX file of bytes, or if its header announces more than one GiB.
     """
     with regular(file) as handle:
         packed = handle.read(_HEAD)
@@ -117,22 +124,24 @@ def shape_of(file: Path) -> tuple[int, ...]:
     shape = tuple(int(n) for n in np.frombuffer(head, ">u4", count=axes, offset=4))
     if math.prod(shape) > GIB:
         raise BenchError(
-            f"{file}: it says that it holds {' x '.join(map(str, shape))} bytes, at most 1 GiB is read"
+            f"{file}: its header announces {' x '.join(map(str, shape))} bytes, but at most 1 GiB is read; "
+            "download it again"
         )
     return shape
 
 
 def _check_shapes(images: Path, labels: Path, most: int) -> None:
-    """Raises BenchError, by the headers alone, for images of more than ``most`` pixels, and unless there is
-    one label for each.
+    """Raise BenchError if images have more than ``most`` pixels, or if there is not one label for each.
+
+    Only the headers of the two files are read.
     """
     of_images, of_labels = shape_of(images), shape_of(labels)
     if len(of_images) != 3 or 0 in of_images[1:]:
         raise BenchError(f"{images}: not an IDX file of images; download it again")
     if math.prod(of_images[1:]) > most:
         raise BenchError(
-            f"{images}: its images have {limit.said(math.prod(of_images[1:]))} pixels, --max-pixels allows "
-            f"{limit.said(most)}"
+            f"{images}: its images have {limit.in_words(math.prod(of_images[1:]))} pixels, --max-pixels "
+            f"allows {limit.in_words(most)}"
         )
     if of_labels != of_images[:1]:
         raise BenchError(
@@ -142,6 +151,7 @@ def _check_shapes(images: Path, labels: Path, most: int) -> None:
 
 
 def _items(part: str, file: Path, classes: int) -> Items:
+    """Return the images of a part as paths, with their labels."""
     labels = tuple(int(label) for label in read_idx(file))
     if labels and max(labels) >= classes:
         raise BenchError(f"{file}: label {max(labels)}, but the description names {classes} classes")
@@ -149,6 +159,7 @@ def _items(part: str, file: Path, classes: int) -> Items:
 
 
 def _cut(pool: Items) -> tuple[Items, Items]:
+    """Cut the training images into train and val: every sixth image of a class becomes validation."""
     seen: dict[int, int] = {}
     held_out: set[int] = set()
     for position, label in enumerate(pool.labels):

@@ -1,4 +1,4 @@
-"""Image files as RGB (datasets 6.1), and paths that cannot leave their folder."""
+"""Open image files as RGB (datasets 6.1), and check that listed paths stay inside their folder."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from bench.files import regular
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
 
-_MEND = "save it as PNG or JPEG, or take it away"
+_MEND = "save it as PNG or JPEG, or remove it"
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files under one folder; item paths are relative to it.
+    """An opener of the image files under one folder; item paths are relative to it.
 
-    ``real`` maps an item's path to its file's where that has a name which cannot be stored. ``opening``: how
-    their values become RGB, None for as published. ``max_pixels``: beyond it an image is refused, None for
-    what ``bench.data.limit`` finds usual here.
+    ``real`` maps an item's path to the path of its file, for files whose own name cannot be stored.
+    ``opening`` says how values become RGB; None means "as published". An image with more pixels than
+    ``max_pixels`` is refused; None stands for the usual limit on this machine (``bench.data.limit``).
     """
 
     root: Path
@@ -39,35 +39,38 @@ class FolderSource:
     max_pixels: int | None = None
 
     def open(self, path: str) -> Image.Image:
-        """The image as RGB. BenchError names a file that is absent, unreadable or outside the folder."""
+        """Return the image as RGB.
+
+        Raises BenchError, which names the file, if it is absent, unreadable or outside the folder.
+        """
         if escapes(path):
             raise BenchError(f"{path}: a path in a list of images must stay inside {self.root}")
         return open_rgb(self.file(path), self.opening, self.max_pixels)
 
     def file(self, path: str) -> Path:
-        """Where the image of that path lies; Windows' separators are read too."""
+        """Return where the image of that path lies. A path may have Windows' separators."""
         return self.root / (self.real.get(path) or path.replace("\\", "/"))
 
 
 def opening_of(source: object) -> str:
-    """How a dataset's images are opened, for keys; empty for as published."""
+    """Return the text that says in keys how a dataset's images are opened; empty for "as published"."""
     return str(source.opening) if isinstance(source, FolderSource) and source.opening else ""
 
 
 def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None = None) -> Image.Image:
-    """A file as an RGB image; of several pictures in it (GIF, TIFF, WebP) the first.
+    """Open a file as an RGB image. Of several pictures in one file (GIF, TIFF, WebP) the first is taken.
 
-    The content decides the format, not the extension; ``bench.data.formats`` has the list. Colours are
-    converted before anything is resized, for PIL resizes palette images without interpolation. As published
-    (``opening`` None) Pillow's conversion is all, as in every reference implementation: the EXIF orientation
-    is not applied, alpha is dropped, values beyond 8 bits are cut off. ``bench.data.pixels`` says what an
-    ``opening`` does.
+    The content decides on the format, and the extension does not; ``bench.data.formats`` has the list.
+    Colours are converted before anything is resized, because PIL resizes palette images without
+    interpolation. Without an ``opening`` (as published) Pillow's conversion is all that happens, as in every
+    reference implementation: the EXIF orientation is not applied, alpha is dropped, values beyond 8 bits are
+    cut off. ``bench.data.pixels`` says what an ``opening`` does.
 
-    Raises MissingData for an absent file, UnsuitableImage for one that is whole but needs more memory than
-    ``bench.data.limit`` allows or has values whose meaning is not known, BenchError for one that is damaged,
-    no regular file or no image.
+    Raises MissingData for an absent file. Raises UnsuitableImage for a whole file that needs more memory than
+    ``bench.data.limit`` allows, or has values whose meaning is not known. Raises BenchError for a file that
+    is damaged, no regular file, or no image.
     """
-    usual = limit.usual()  # out here its errors are not the image's
+    usual = limit.usual()  # called outside of the try block, so that its errors do not blame the image
     with _opened(file) as handle:
         try:
             with unguarded():
@@ -88,42 +91,44 @@ def open_rgb(file: Path, opening: Opening | None = None, max_pixels: int | None 
         except Exception as error:
             raise BenchError(
                 f"damaged or unreadable image {file} ({str(error) or type(error).__name__}); "
-                "replace it or take it away"
+                "replace it or remove it"
             ) from error
 
 
 def _opened(file: Path) -> BinaryIO:
+    """Open the file for reading. Raises MissingData or BenchError if that is not possible."""
     try:
         return regular(file)
     except FileNotFoundError as error:
         lost = "; it is a link that leads nowhere" if file.is_symlink() else ""
         raise MissingData(f"image file not found: {file}{lost}") from error
-    except (OSError, ValueError) as error:  # a path that no system has, such as one with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can have, as with a zero byte
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        raise BenchError(f"unreadable image {file}: {reason.lower()}; replace it or take it away") from error
+        raise BenchError(f"unreadable image {file}: {reason.lower()}; replace it or remove it") from error
 
 
 def _no_image(file: Path, handle: BinaryIO) -> str:
-    """What is wrong with a file that has none of the known formats, and its mend."""
+    """Say what is wrong with a file that has none of the known formats, and how to mend it."""
     if os.fstat(handle.fileno()).st_size == 0:
-        return f"the image file is empty: {file}; replace it or take it away"
+        return f"the image file is empty: {file}; replace it or remove it"
     if kind := formats.foreign(handle):
-        return f"not an image that is opened here: {file} begins like {kind}; {_MEND}"
+        return f"images of this format are not opened: {file} begins like {kind}; {_MEND}"
     return f"not an image that can be read: {file} (HEIC, camera raw and SVG cannot); {_MEND}"
 
 
 _lock = threading.Lock()
-_inside = 0  # threads that decode just now
+_inside = 0  # number of threads that are decoding now
 _quiet = warnings.catch_warnings()
 _guard: int | None = None
 
 
 @contextmanager
 def unguarded() -> Iterator[None]:
-    """Pillow's warnings and its own limit of pixels off.
+    """Turn off Pillow's warnings and its own limit of pixels.
 
-    Broken EXIF blocks and palette transparency change no pixel, and ``max_pixels`` takes the limit's place.
-    Both belong to the process: the first of several threads sets them, the last one restores them.
+    Broken EXIF blocks and palette transparency change no pixel, and ``max_pixels`` replaces the limit. Both
+    settings belong to the whole process: of several threads the first one sets them, and the last one
+    restores them.
     """
     global _inside, _quiet, _guard
     with _lock:
@@ -144,15 +149,15 @@ def unguarded() -> Iterator[None]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name is visible and has the extension of an image."""
+    """Return whether a file name is visible and has the extension of an image."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def spelled(path: str) -> str:
-    """One spelling for all of a file: ``a/./x.png``, ``a//x.png`` and ``a/b/../x.png`` are ``a/x.png``.
+    """Return the one spelling of a path: ``a/./x.png``, ``a//x.png`` and ``a/b/../x.png`` become ``a/x.png``.
 
-    A path that climbs out of its folder still does, and so does one of the folder itself. Windows' separators
-    stay where nothing else is to be changed.
+    A path that climbs out of its folder, or that is the folder itself, still does so in the result. Windows'
+    separators stay if nothing else needs a change.
     """
     plain = path.replace("\\", "/")
     one = posixpath.normpath(plain)
@@ -162,6 +167,6 @@ def spelled(path: str) -> str:
 
 
 def escapes(path: str) -> bool:
-    """Whether a listed path is empty, absolute (on any system) or climbs out of its folder."""
+    """Return whether a listed path is empty, absolute (on any system) or climbs out of its folder."""
     windows = PureWindowsPath(path)
     return not path.strip() or "\0" in path or bool(windows.drive or windows.root) or ".." in windows.parts

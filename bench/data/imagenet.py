@@ -1,4 +1,7 @@
-"""ImageNet and its shifted test sets: folders named by WordNet id or by number (datasets 3.1, 3.12, 4.5)."""
+"""Read ImageNet and its shifted test sets (datasets 3.1, 3.12, 4.5).
+
+Their class folders are named by WordNet id or by number.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ VAL_SHARE = 0.2
 
 
 def class_list(name: str, dataset: str = "imagenet") -> dict[str, str]:
-    """WordNet id to class name in label order, from a class list that comes with the program.
+    """Read a class list that comes with the program: WordNet id to class name, in label order.
 
-    The published names are used whatever ``classnames.txt`` lies beside the images: other names change
-    accuracy. Raises BenchError, which begins with the ``dataset`` that asks, for any other file.
+    The published names are used even if a ``classnames.txt`` lies beside the images, because other names
+    change the accuracy. Raises BenchError for any other file; its text begins with the ``dataset`` that asks.
     """
     file = datasets_dir() / name
     if Path(name).name != name or file.suffix != ".txt" or not file.is_file():
@@ -38,14 +41,12 @@ def class_list(name: str, dataset: str = "imagenet") -> dict[str, str]:
 
 
 def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
-    """ImageNet: the validation images are the test set.
+    """Read ImageNet. The validation images are the test set; train and val are made of the training images.
 
-    The training and validation lists come from the training images.
-
-    They are read from the split file if it is there; else they are this program's own cut (``own_split``):
-    files sorted by name, per class 20 % set aside for validation by one generator with a fixed seed. Few-shot
-    index files under ``indices/`` come before either at the draw. Options: ``classes``, ``split``: file
-    names.
+    Train and val are read from the split file if it exists. Otherwise they are this program's own cut
+    (``own_split``): files are sorted by name, and 20 % of each class are set aside for validation by one
+    generator with a fixed seed. Few-shot index files under ``indices/`` replace the draw from either.
+    Options: ``classes`` and ``split`` are the names of the class list and of the split file.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", split="split_ImageNet.json")
     names = class_list(options["classes"], spec.name)
@@ -91,7 +92,10 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def cut(pool: Items) -> tuple[Items, Items]:
-    """Train and val by the documented fallback of datasets 4.5: per class a seeded 80/20 cut, order kept."""
+    """Cut the training images into train and val by the fallback that datasets 4.5 documents.
+
+    It is a seeded 80/20 cut of each class, and the order is kept.
+    """
     groups: dict[int, list[int]] = {}
     for position, label in enumerate(pool.labels):
         groups.setdefault(label, []).append(position)
@@ -106,9 +110,10 @@ def cut(pool: Items) -> tuple[Items, Items]:
 
 
 def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """A test set of folders named by WordNet id: all of ImageNet's classes, or those in option ``wnids``.
+    """Read a test set of folders named by WordNet id.
 
-    With ``wnids``, labels count within that list and ``classes`` holds the rows of ImageNet's class list.
+    It has all of ImageNet's classes, or those in the option ``wnids``. With ``wnids``, labels count within
+    that list, and ``classes`` holds the rows of ImageNet's class list.
     """
     options = spec.option_values(classes="imagenet-classnames.txt", wnids=[])
     names = class_list(options["classes"], spec.name)
@@ -123,7 +128,10 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def number_folders(spec: DatasetSpec, place: Place) -> Dataset:
-    """A test set of folders named 0, 1, 2, ...: the label is the number, not the rank in a sorted listing."""
+    """Read a test set of folders named 0, 1, 2, ...
+
+    The label is the number itself, and not the rank in a sorted listing ("10" would come before "2" there).
+    """
     names = class_list(spec.option_values(classes="imagenet-classnames.txt")["classes"], spec.name)
     folders = {wnid: str(number) for number, wnid in enumerate(names)}
     return _test_set(spec, place, folders, tuple(names.values()), None)
@@ -136,6 +144,7 @@ def _test_set(
     names: tuple[str, ...],
     classes: tuple[int, ...] | None,
 ) -> Dataset:
+    """Make a dataset without training images: ``folders`` maps each class, in label order, to its folder."""
     root = layout.image_folder(spec, place, must_hold=tuple(folders.values()))
     test = _listed(spec, root, folders) if root.is_dir() else Items()
     digest = dataset_digest(names, Items(), Items(), test, repr(classes))
@@ -154,7 +163,10 @@ def _test_set(
 
 
 def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
-    """The images of each class folder by name, classes in order. All must be there and hold an image."""
+    """List the images of each class folder, sorted by name, with the classes in order.
+
+    Raises BenchError if a class folder is missing or holds no image.
+    """
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []
@@ -180,10 +192,10 @@ def _listed(spec: DatasetSpec, root: Path, folders: Mapping[str, str]) -> Items:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Names of the image files directly in ``folder``, sorted; hidden and other files are skipped.
+    """Return the names of the image files directly in ``folder``, sorted; hidden and other files are skipped.
 
-    Raises BenchError for a pipe, a device, a socket or a folder that bears the name of an image. What is
-    behind a link is looked at when it is opened.
+    Raises BenchError for a pipe, a device, a socket or a folder that has the name of an image. What is behind
+    a link is only looked at when it is opened.
     """
     if not folder.is_dir():
         return []
@@ -191,7 +203,5 @@ def images_in(folder: Path) -> list[str]:
         found = [entry for entry in entries if is_image(entry.name)]
     odd = [e.name for e in found if not (e.is_symlink() or e.is_file(follow_symlinks=False))]
     if odd:
-        raise BenchError(
-            f"{folder}: {len(odd)} of its images are no regular files ({few(odd)}); take them away"
-        )
+        raise BenchError(f"{folder}: {len(odd)} of its images are no regular files ({few(odd)}); remove them")
     return sorted(entry.name for entry in found)

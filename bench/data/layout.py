@@ -1,4 +1,8 @@
-"""Finding a dataset's files: its description's folders in order, and an error that lists those tried."""
+"""Find the files of a dataset.
+
+The folders in the dataset's description are tried in order. If a file is in none of them, the error lists all
+places that were tried.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
-    """Folders that may hold the dataset, best first: beside a user's TOML, under the data root, the system's.
+    """Return the folders that may hold the dataset, best first.
 
-    Raises MissingData when the description needs a data root and none is given.
+    Relative folders are looked for beside a user's TOML file, and then under the data root; absolute ones
+    come last. Raises BenchError if the description names no folder, and MissingData if it needs a data root
+    and none is given.
     """
     if not spec.folders:
         raise BenchError(f'{spec.name}: its description names no folder: add a line  folder = "..."')
@@ -33,12 +39,12 @@ def dataset_folders(spec: DatasetSpec, place: Place) -> list[Path]:
 
 
 def first_existing(paths: Iterable[Path]) -> Path | None:
-    """The first of ``paths`` that exists."""
+    """Return the first of ``paths`` that exists, or None."""
     return next((path for path in paths if path.exists()), None)
 
 
 def file_candidates(spec: DatasetSpec, place: Place, name: str) -> list[Path]:
-    """Where a list of the dataset may lie: in its folder, else in ``splits/`` or the data root itself."""
+    """Return where a list of the dataset may lie: in its own folder, in ``splits/``, or in the data root."""
     roots = [root for root in (spec.base, place.data_root) if root is not None]
     return [folder / name for folder in dataset_folders(spec, place)] + [
         folder / name for root in roots for folder in (root / "splits", root)
@@ -46,15 +52,16 @@ def file_candidates(spec: DatasetSpec, place: Place, name: str) -> list[Path]:
 
 
 def image_candidates(spec: DatasetSpec, place: Place) -> list[Path]:
-    """Where the images may lie, best first."""
+    """Return the folders in which the images may lie, best first."""
     return [folder / images for folder in dataset_folders(spec, place) for images in spec.images]
 
 
 def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ()) -> Path:
-    """The folder that item paths are relative to: the first that exists and holds one of ``must_hold``.
+    """Return the folder that item paths are relative to.
 
-    The description's ``holds`` is the default. Without such a folder it is the first candidate if ``place``
-    asks for lists only, else MissingData lists what was tried.
+    It is the first candidate that exists and holds one of the folders ``must_hold``, by default those of the
+    description's ``holds``. If there is none, the first candidate is returned if ``place`` asks for lists
+    only; otherwise MissingData is raised, which lists what was tried.
     """
     tried = image_candidates(spec, place)
     inside = must_hold or spec.holds
@@ -67,15 +74,18 @@ def image_folder(spec: DatasetSpec, place: Place, must_hold: Sequence[str] = ())
 
 
 def missing(spec: DatasetSpec, what: str, tried: Sequence[Path], mend: str) -> MissingData:
-    """The error for something that is in none of the ``tried`` places."""
+    """Make the error for something that is in none of the ``tried`` places; ``mend`` says how to get it."""
     places = ", ".join(shown(str(path)) for path in tried)
-    return MissingData(f"{spec.name}: {what} is in none of: {places}. {' '.join(mend.split())}".rstrip())
+    return MissingData(
+        f"{spec.name}: {what} is in none of these places: {places}. {' '.join(mend.split())}".rstrip()
+    )
 
 
 def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
-    """``indices/<name>/`` under the data root, where few-shot index files may lie (datasets 4.4).
+    """Return ``indices/<name>/`` under the data root, the folder of few-shot index files (datasets 4.4).
 
-    None for a person's own dataset: another one may bear its name.
+    The result is None if that folder does not exist. For a user's own dataset it is always None, because
+    another dataset may have the same name.
     """
     folder = place.data_root / "indices" / spec.name if place.data_root and not spec.identity else None
     return folder if folder is not None and folder.is_dir() else None
@@ -84,5 +94,8 @@ def index_folder(spec: DatasetSpec, place: Place) -> Path | None:
 def source(
     spec: DatasetSpec, place: Place, root: Path, real: Mapping[str, str] | None = None
 ) -> FolderSource:
-    """What opens the image files below ``root``, in the description's way; ``real``: as in FolderSource."""
+    """Make the opener of the image files below ``root``, which opens them in the description's way.
+
+    ``real`` is as in FolderSource.
+    """
     return FolderSource(root, real or {}, spec.opening, place.max_pixels)

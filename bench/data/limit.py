@@ -1,8 +1,8 @@
-"""What an image may cost before it is refused: memory and time of decoding, and what the machine has.
+"""Refuse images that would take too much memory or time to decode.
 
-At its peak an image takes at most 12 bytes of memory for every pixel (24 in WebP, AVIF, JPEG 2000 and FITS,
-whose pixels count twice), and 20 MB besides. Where nobody says ``--max-pixels``, the machine's memory gives
-the number of pixels, and a small file that claims to be a huge image is not believed.
+At its peak, decoding an image takes at most 12 bytes of memory per pixel and 20 MB in addition. In WebP,
+AVIF, JPEG 2000 and FITS it takes 24 bytes, so their pixels count twice. Without ``--max-pixels`` the
+machine's memory gives the number of pixels, and a small file that claims to be a huge image is refused.
 """
 
 from __future__ import annotations
@@ -18,56 +18,59 @@ from PIL import Image
 
 from bench.errors import BenchError, UnsuitableImage
 
-_BYTES = 12  # of memory for a pixel at its peak: decoded, composed and converted, four bytes each
+_BYTES = 12  # bytes of memory per pixel at the peak: decoded, composed and converted, four bytes each
 _TWICE = frozenset({"WEBP", "AVIF", "JPEG2000", "FITS"})  # their decoders hold the whole picture once more
-_SHARE = 2  # decoding may take one half of the memory, if every worker meets such an image at once
-_LEAST = 89_478_485  # what Pillow itself opens without a warning
-_DENSE = 200  # pixels in a byte of a file; photographs have 2 to 50, blank pages thousands
-_SCANS = 100  # of a progressive JPEG, which has about ten; each is a walk over all its pixels
+_SHARE = 2  # decoding may take one half of the memory, even if all workers meet such an image at once
+_LEAST = 89_478_485  # pixels that Pillow itself opens without a warning
+_DENSE = 200  # pixels per byte of a file; photographs have 2 to 50, blank pages thousands
+_SCANS = 100  # scans of a progressive JPEG, which normally has about ten; each is a pass over all its pixels
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parsed(text: str) -> int:
-    """``500M`` or ``500000000`` as a number of pixels. Raises BenchError naming the option."""
+    """Return the number of pixels in a text such as ``500M`` or ``500000000``.
+
+    Raises BenchError, which names the option, for any other text.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", text.strip().upper())
     if not match or float(match[1]) == 0:
         raise BenchError(f"--max-pixels {text}: write a number of pixels, such as 500M (million) or 2G")
     return max(1, int(float(match[1]) * _UNITS[match[2]]))
 
 
-def said(pixels: int) -> str:
-    """A number of pixels for people."""
+def in_words(pixels: int) -> str:
+    """Write a number of pixels for people: ``12.5 million``."""
     return f"{pixels / 1e6:,.1f} million" if pixels >= 10**6 else f"{pixels:,}"
 
 
 def check_bytes(file: BinaryIO, most: int) -> None:
-    """Refuses a file that is larger than the memory of ``most`` pixels: some decoders read it whole at once.
+    """Refuse a file that is larger than the memory of ``most`` pixels.
 
-    Raises UnsuitableImage, without the file's name.
+    Some decoders read a file whole. Raises UnsuitableImage, whose text does not contain the file's name.
     """
     size = os.fstat(file.fileno()).st_size
     if size > most * _BYTES + 10**6:
         raise UnsuitableImage(
-            f"the file has {size / 1e6:,.0f} MB, more than the {said(most)} pixels that --max-pixels allows "
-            "take: make the image smaller"
+            f"the file has {size / 1e6:,.0f} MB, which is more memory than {in_words(most)} pixels take, "
+            "the limit of --max-pixels: make the image smaller"
         )
 
 
 def check(image: Image.Image, file: BinaryIO, most: int | None, usual: int) -> None:
-    """Refuses an open image by its header, before anything is decoded.
+    """Refuse an open image by its header, before anything is decoded.
 
-    ``most``: the pixels that somebody allowed, ``usual``: those that are allowed where nobody said. Raises
-    UnsuitableImage, without the file's name.
+    ``most`` is the number of pixels that the user allowed, or None; ``usual`` is the number that is allowed
+    then. Raises UnsuitableImage, whose text does not contain the file's name.
     """
     count = image.width * image.height
     counted = 2 * count if image.format in _TWICE else count
-    what = f"{image.width} x {image.height} px are {said(count)} pixels"
+    what = f"{image.width} x {image.height} px are {in_words(count)} pixels"
     if counted > count:
         what += f", and those of {image.format} count twice"
     allow = f"give `bench run` and `bench data verify` --max-pixels {-(-counted // 10**6)}M"
     if counted > (usual if most is None else most):
         raise UnsuitableImage(
-            f"{what}, --max-pixels allows {said(usual if most is None else most)}: "
+            f"{what}, --max-pixels allows {in_words(usual if most is None else most)}: "
             f"make the image smaller, or {allow}"
         )
     size = os.fstat(file.fileno()).st_size
@@ -81,7 +84,7 @@ def check(image: Image.Image, file: BinaryIO, most: int | None, usual: int) -> N
 
 
 def _scans(file: BinaryIO) -> int:
-    """How often a JPEG file begins a scan: inside of scans the mark does not occur."""
+    """Count the scans of a JPEG file. Their mark cannot occur inside the data of a scan."""
     place = file.tell()
     file.seek(0)
     try:
@@ -92,7 +95,10 @@ def _scans(file: BinaryIO) -> int:
 
 @lru_cache
 def usual() -> int:
-    """The limit where none is given, by this machine's memory and how many processes decode at a time."""
+    """Return the limit for a run without ``--max-pixels``.
+
+    It follows from this machine's memory and from the number of processes that decode at the same time.
+    """
     return max(_LEAST, _memory() // (_SHARE * _BYTES * _most_workers()))
 
 
@@ -101,14 +107,18 @@ def _most_workers() -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory for this process: the machine's, or less by its control groups or `ulimit -v`."""
+    """Return the bytes of memory for this process.
+
+    They are the machine's, or fewer because of control groups or `ulimit -v`.
+    """
     if not hasattr(os, "sysconf"):
         return 0
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_group_limits(), *_own_limit()])
 
 
 def _own_limit() -> Iterator[int]:
-    import resource  # not on every system, but where there is sysconf
+    """Yield this process's own limit of memory, if it has one."""
+    import resource  # not every system has it, but those with sysconf do
 
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most != resource.RLIM_INFINITY:
@@ -116,8 +126,10 @@ def _own_limit() -> Iterator[int]:
 
 
 def _group_limits(system: Path = Path("/")) -> Iterator[int]:
-    """The memory limits of this process's control groups and of all groups around them: of a container, a
-    batch job, a service. Inside a container the groups' paths may be those outside; its own is the topmost.
+    """Yield the memory limits of this process's control groups and of all groups around them.
+
+    Such groups are those of a container, a batch job, or a service. Inside a container the groups' paths may
+    be those of the outside; its own group is then the topmost one.
     """
     for line in _text(system / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -132,7 +144,10 @@ def _group_limits(system: Path = Path("/")) -> Iterator[int]:
 
 
 def _text(file: Path) -> str:
-    """Empty for a file that is not there or not for this user: then it tells of no limit."""
+    """Return a file's text.
+
+    A file that is absent, or that this user may not read, has no text and sets no limit.
+    """
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:

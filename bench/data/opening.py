@@ -1,7 +1,8 @@
-"""How the values of an image file become 8-bit RGB, as data.
+"""Describe, as data, how the values of an image file become 8-bit RGB.
 
-The published datasets are opened as every reference implementation does it, by Pillow's conversion alone, and
-have no ``Opening``. People's own images come in every form; their ``Opening`` says what a file leaves open.
+The published datasets have no ``Opening``: every reference implementation opens them by Pillow's conversion
+alone, and so does this program. Users' own images come in every form; their ``Opening`` decides what a file
+leaves open.
 """
 
 from __future__ import annotations
@@ -12,45 +13,47 @@ from typing import Any
 
 from bench.errors import BenchError
 
-VERSION = 1  # part of every key: raise it when the pixels of an own image may change
+VERSION = 1  # part of every key: raise it when the pixels of a user's own image may change
 KEYS = ("background", "white", "as_published")
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How people's own images are opened (``bench.data.pixels``).
+    """The way in which a user's own images are opened (``bench.data.pixels``).
 
-    ``background``: what shows through transparent pixels, red, green and blue from 0 to 255. ``white``: the
-    value that is white in images of 16 bits and more, None for what the file or its values say.
+    ``background`` is what shows through transparent pixels: red, green and blue from 0 to 255. ``white`` is
+    the value that counts as white in images of 16 bits and more. None means that the file or its values
+    decide.
     """
 
     background: tuple[int, int, int] = (255, 255, 255)
     white: float | None = None
 
     def __str__(self) -> str:
-        """For keys: equal names are equal pixels."""
+        """Return the text that stands in keys: equal texts mean equal pixels."""
         red, green, blue = self.background
         white = "" if self.white is None else f"-white{self.white:.12g}"
         return f"own{VERSION}-{red:02x}{green:02x}{blue:02x}{white}"
 
 
 def parse(table: Mapping[str, Any], where: str, own: bool) -> Opening | None:
-    """The opening in a description's table ``[images]``; None is as published.
+    """Read the table ``[images]`` of a description; None means "as published".
 
-    ``own``: what an empty table means. ``where`` begins the error messages.
+    ``own`` decides what an empty table means: an Opening with its defaults for a user's own images, else "as
+    published". ``where`` is the beginning of error messages.
     """
     published = table.get("as_published", False)
     if type(published) is not bool:
         raise BenchError(f"{where}: as_published must be true or false, not {published!r}")
     if published and len(table) > 1:
-        raise BenchError(f"{where}: as_published leaves no choice: take it or the other lines away")
+        raise BenchError(f"{where}: as_published leaves no choice: remove it, or remove the other lines")
     if published or not (own or table):
         return None
     return Opening(_colour(table.get("background", "white"), where), _white(table.get("white"), where))
 
 
 def _colour(name: Any, where: str) -> tuple[int, int, int]:
-    from PIL import ImageColor  # here, so that reading a description loads no images' library
+    from PIL import ImageColor  # imported here, so that reading a description does not load Pillow
 
     try:
         colour: tuple[int, ...] = ImageColor.getrgb(name)

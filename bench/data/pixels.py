@@ -1,4 +1,8 @@
-"""People's own images as RGB: deep values scaled, transparency on a background, turned as their EXIF says."""
+"""Turn a user's own images into RGB.
+
+Values of more than 8 bits are scaled, transparent pixels show a background, and the image is turned as its
+EXIF orientation says.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,15 @@ from PIL import Image
 from bench.data.opening import Opening
 from bench.errors import UnsuitableImage
 
-_STRIP = 1 << 20  # pixels of a deep image that are scaled at a time
+_STRIP = 1 << 20  # pixels of a deep image (more than 8 bits) that are scaled at a time
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE = 0x0112, 258, 262, 339  # tags of EXIF and TIFF
-_UNSIGNED = 1  # of the tag of sample formats
-_DARK = 15  # a white that leaves the whole image below 1/15 of it is as likely the wrong one: 12 bits of 16
+_UNSIGNED = 1  # the value "unsigned integer" of the tag of sample formats
+# If the largest value of an image is below 1/15 of white, the assumed white is just as likely to be wrong, as
+# with 12-bit values in a file of 16 bits.
+_DARK = 15
 _DEEP_COLOURS = re.compile(r"(RGB|LA).*;16", re.IGNORECASE)  # raw modes that Pillow cuts to 8 bits
-_FEW_BITS = {"L;2": 85, "L;4": 17}  # Pillow scales such greys to 0..255, but not the transparent one of them
+# Pillow scales greys of these raw modes to 0..255, by these factors, but not the value that is transparent.
+_FEW_BITS = {"L;2": 85, "L;4": 17}
 _T = Image.Transpose
 _TURNS = {
     2: _T.FLIP_LEFT_RIGHT,
@@ -33,9 +40,10 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class _Depth:
-    """Values beyond 8 bits. ``whites``: what white may be, ascending. ``unsigned``: 32 bits without a sign.
+    """The meaning of values beyond 8 bits.
 
-    ``inverted``: 0 is white.
+    ``whites`` are the values that white may have, ascending. ``unsigned`` stands for 32 bits without a sign.
+    ``inverted`` means that 0 is white.
     """
 
     whites: tuple[float, ...]
@@ -44,21 +52,22 @@ class _Depth:
 
 
 def to_rgb(image: Image.Image, opening: Opening) -> Image.Image:
-    """The first picture of an open file as RGB.
+    """Return the first picture of an open file as RGB.
 
-    16-bit values are scaled so that 65535 is 255 (another largest value where the file states fewer bits).
-    32-bit integers and floats say nothing of their white: it is the smallest of 255, 65535 and the type's
-    largest value that no value exceeds, for floats the smallest of 1, 255 and 65535, unless ``opening.white``
-    names it; then what is beyond is cut off. Colours with 16 bits come from Pillow with their upper 8,
-    whatever ``opening.white`` is. Transparent pixels show ``opening.background``. CMYK and other colours are
-    converted as Pillow does it.
+    16-bit values are scaled so that 65535 becomes 255 (or another largest value, if the file states fewer
+    bits). 32-bit integers and floats do not say what is white. White is then the smallest candidate that no
+    value exceeds: 255, 65535 or the type's largest value for integers, and 1, 255 or 65535 for floats.
+    ``opening.white`` replaces this choice, and larger values are cut off. Pillow delivers the upper 8 bits of
+    16-bit colours, whatever ``opening.white`` is. Transparent pixels show ``opening.background``. CMYK and
+    other colours are converted as Pillow does it.
 
-    Raises UnsuitableImage, without the file's name, for values that are not finite or negative, for more than
-    8 bits whose largest value is below 1/15 of white, as 12 bits in a file of 16 are (greys of a given white
-    and greys that are all zero are taken), and for 16-bit colours with one transparent among them.
+    Raises UnsuitableImage, whose text does not contain the file's name, for values that are negative or not
+    finite, for more than 8 bits whose largest value is below 1/15 of white, such as 12 bits in a file of 16
+    (greys with a given white, and greys that are all zero, are accepted), and for 16-bit colours of which one
+    is transparent.
     """
     raw = _raw_mode(image)
-    depth = _depth(image, opening)  # from the header: loading may take the tags away
+    depth = _depth(image, opening)  # must come before the image is loaded, because loading may drop the tags
     image.load()
     if _DEEP_COLOURS.match(raw):
         _check_colours(image)
@@ -73,7 +82,7 @@ def to_rgb(image: Image.Image, opening: Opening) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How a PNG or TIFF stores a pixel, in Pillow's words; empty where the file does not say."""
+    """Return how a PNG or TIFF stores a pixel, in Pillow's words; empty if the file does not say it."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     raw = args[0] if isinstance(args, tuple) and args else args
@@ -84,11 +93,11 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
-        return 1  # a block that nobody can read turns no image; the image itself is whole
+        return 1  # an unreadable EXIF block turns no image, and the image itself is whole
 
 
 def _depth(image: Image.Image, opening: Opening) -> _Depth | None:
-    """How deep the values are, None for up to 8 bits."""
+    """Return the meaning of deep values, or None for values of up to 8 bits."""
     mode, tags = image.mode, getattr(image, "tag_v2", {})
     if mode != "F" and mode != "I" and not mode.startswith("I;16"):
         return None
@@ -101,7 +110,7 @@ def _depth(image: Image.Image, opening: Opening) -> _Depth | None:
         whites = (2 ** (bits or 16) - 1,)
         inverted = tags.get(_PHOTOMETRIC) == 0
     elif image.format in ("PNG", "PPM"):
-        whites = (65535,)  # Pillow scales a PGM's own largest value to it
+        whites = (65535,)  # Pillow scales the largest value that a PGM states to this one
     elif bits == 16:
         whites = (2**15 - 1,)
     else:
@@ -111,7 +120,7 @@ def _depth(image: Image.Image, opening: Opening) -> _Depth | None:
 
 
 def _deep(image: Image.Image, depth: _Depth, opening: Opening) -> Image.Image:
-    """A grey image of more than 8 bits as RGB."""
+    """Return a grey image of more than 8 bits as RGB."""
     clip = opening.white is not None
     white = _white(
         [float(v) for strip in _strips(image, depth) for v in (strip.min(), strip.max())], depth, clip
@@ -135,7 +144,7 @@ def _deep(image: Image.Image, depth: _Depth, opening: Opening) -> Image.Image:
 
 
 def _strips(image: Image.Image, depth: _Depth) -> Iterator[np.ndarray]:
-    """The values (rows, width) in pieces from top to bottom, for a copy of all is large."""
+    """Yield the values (rows, width) in pieces from top to bottom, because a copy of all of them is large."""
     step = max(1, _STRIP // image.width)
     for top in range(0, image.height, step):
         values = np.asarray(image.crop((0, top, image.width, min(top + step, image.height))))
@@ -143,7 +152,7 @@ def _strips(image: Image.Image, depth: _Depth) -> Iterator[np.ndarray]:
 
 
 def _white(bounds: list[float], depth: _Depth, clip: bool) -> float:
-    """The value that becomes 255, from the least and largest values of the strips."""
+    """Return the value that becomes 255, given the least and largest values of the strips."""
     if not np.isfinite(bounds).all():
         raise UnsuitableImage(
             "it holds values that are not finite: replace them, and save it as 8 or 16 bits"
@@ -152,23 +161,23 @@ def _white(bounds: list[float], depth: _Depth, clip: bool) -> float:
     if clip:
         return depth.whites[0]
     low, high = min(bounds), max(bounds)
-    # Half a level beside black or white is rounded to it anyway; computed floats often are.
+    # A value at most half a level beyond black or white is rounded to it anyway, as in many computed floats.
     white = next((w for w in depth.whites if high * 255 < w * 255.5), None)
     if low * 255 <= -0.5 * (white or 1):
-        raise UnsuitableImage(f"its values reach {low:g}, and black is 0: {say}")
+        raise UnsuitableImage(f"its values go down to {low:g}, which is below black, 0: {say}")
     if white is None:
-        raise UnsuitableImage(f"its values reach {high:g}, which no known white bounds: {say}")
+        raise UnsuitableImage(f"its values reach {high:g}, which is above every usual white: {say}")
     if 0 < high * _DARK < white:
         raise UnsuitableImage(
-            f"its values reach {high:g}, and whether that is dark below {white:g} or white is not told: {say}"
+            f"its values reach {high:g}; this may be white, or dark where white is {white:g}: {say}"
         )
     return white
 
 
 def _check_colours(image: Image.Image) -> None:
-    """Refuses dark 16-bit colours, of which the upper 8 bits are there.
+    """Refuse dark 16-bit colours, of which only the upper 8 bits are available.
 
-    Black is refused too: it may be what is left of 8-bit values.
+    Black is refused too, because it may be what is left of 8-bit values.
     """
     channels = [image.getchannel(band) for band in image.getbands() if band not in "Aa"]
     if max(int(np.asarray(channel).max()) for channel in channels) * _DARK < 255:
@@ -179,7 +188,7 @@ def _check_colours(image: Image.Image) -> None:
 
 
 def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
-    """An 8-bit image with transparency as RGBA."""
+    """Return an 8-bit image with transparency as RGBA."""
     clear = image.info.get("transparency")
     if image.mode == "RGB" and raw.startswith("RGB;16"):
         raise UnsuitableImage(
@@ -193,6 +202,7 @@ def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
 
 
 def _over(image: Image.Image, opening: Opening) -> Image.Image:
+    """Put the image on the background."""
     canvas = Image.new("RGB", image.size, opening.background)
     with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
     canvas.paste(with_alpha, mask=with_alpha)

@@ -1,4 +1,4 @@
-"""The readers that follow published lists: CoOp's split files and FGVC Aircraft's own."""
+"""Read datasets that follow published lists: CoOp's split files, and FGVC Aircraft's own lists."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _LONGEST = 4096  # characters of a line
 
 
 def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset whose lists are a CoOp split file (datasets 2).
+    """Read a dataset whose lists are a CoOp split file (datasets 2).
 
-    A missing split file is an error, never a re-split.
+    A missing split file is an error, and never a reason to split anew.
 
-    Options: ``file``, its name; ``sha256`` of the published file, so that another one is noted.
+    Options: ``file`` is the name of the split file. ``sha256`` is the digest of the published file; a file
+    with another digest leads to a note.
     """
     options = spec.option_values(file="", sha256="")
     if not options["file"]:
@@ -49,9 +50,10 @@ def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
-    """FGVC Aircraft's own text files (datasets 3.7): a class list and one list of "image-id class" per part.
+    """Read FGVC Aircraft's own text files (datasets 3.7).
 
-    Options: ``classes``, the class list; ``lists``, the pattern of the three lists' names.
+    They are a class list, and one list "image-id class" per part. Options: ``classes`` is the name of the
+    class list, ``lists`` the pattern of the three lists' names.
     """
     options = spec.option_values(classes="variants.txt", lists="images_variant_{part}.txt")
     candidates = [home / options["classes"] for home in layout.dataset_folders(spec, place)]
@@ -73,13 +75,13 @@ def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec, seen: set[str]) -> Items:
-    """The images of a part's list with their labels; ``seen`` gathers those of all parts."""
+    """Read the images of one part's list with their labels. ``seen`` collects the images of all parts."""
     if not file.is_file():
         raise layout.missing(spec, f"the list {file.name}", [file], spec.get)
     paths: list[str] = []
     chosen: list[int] = []
     for number, line in _lines(file):
-        image, _, name = line.partition(" ")  # ids keep leading zeros and names may hold blanks
+        image, _, name = line.partition(" ")  # an id keeps its leading zeros, and a name may hold blanks
         path = f"{image}.jpg"
         if name not in labels:
             raise BenchError(f"{file}: line {number}: '{short(shown(name))}' is not in the class list")
@@ -96,7 +98,10 @@ def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec, seen: 
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a list that hold something, stripped, with their numbers. Raises BenchError for others."""
+    """Yield the lines of a list that are not empty, stripped, each with its number.
+
+    Raises BenchError for a line that is too long or no plain text.
+    """
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if "\ufeff" in line or "\0" in line or len(line) > _LONGEST:
             what = "longer than any name" if len(line) > _LONGEST else "not plain text"
@@ -108,7 +113,10 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def build(spec: DatasetSpec, place: Place, split: Split, images: Path, notes: list[str]) -> Dataset:
-    """The dataset of ``split`` with images under ``images``; class names unlike the published are noted."""
+    """Make the dataset of ``split``, whose images lie under ``images``.
+
+    A note is added if the class names differ from the published ones.
+    """
     expected = spec.classnames.sha256
     if expected and hashlib.sha256("\n".join(split.classnames).encode()).hexdigest() != expected:
         notes = [*notes, "class names or their order differ from the published ones"]

@@ -1,16 +1,16 @@
-"""What a reader of somebody's own folder took, passed over and left out, so that a plan can say it."""
+"""Describe how a reader understood a user's own folder, so that a plan can show it to the user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-HIDDEN = "hidden"  # a reason to leave out a file
+HIDDEN = "hidden"  # one of the reasons to leave out a file
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files and folders that were passed over for one reason: how many, and the first of them."""
+    """The files and folders that were passed over for one reason: their number, and the first of them."""
 
     reason: str
     count: int
@@ -19,12 +19,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Reading:
-    """How somebody's own folder was understood; the sizes are those of the dataset's lists.
+    """The way in which a user's own folder was understood.
 
-    ``inside`` is the folder, below the given one, where the classes or parts were found (empty: the given
-    one). ``parts`` maps train, val and test to the folders they were read from, and is empty where the
-    program made the split. ``skipped`` are classes left out at the user's wish: (class folder, reason).
-    ``outside`` are images that are read, and that links lead to out of the folder.
+    ``inside`` is the folder, below the given one, in which the classes or parts were found; empty if it is
+    the given one. ``parts`` maps train, val and test to the folders that they were read from; empty if the
+    program made the split. ``skipped`` are the classes that were left out because the user asked for it, as
+    (class folder, reason). ``outside`` are images that are read although they lie outside the folder, behind
+    links. The sizes are not here: they are those of the dataset's lists.
     """
 
     inside: str = ""
@@ -35,7 +36,7 @@ class Reading:
 
 
 def counted(passed: Iterable[tuple[str, str]]) -> tuple[LeftOut, ...]:
-    """(reason, path) by reason, the most frequent first."""
+    """Group pairs (reason, path) by reason, the most frequent reason first."""
     paths: dict[str, list[str]] = {}
     for reason, path in passed:
         paths.setdefault(reason, []).append(path)

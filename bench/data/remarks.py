@@ -1,4 +1,4 @@
-"""What is odd about somebody's class folders and may make a number mean something else: one line each."""
+"""Remark on what may change the meaning of numbers on a user's class folders; each remark is one line."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from bench.data.parts import part_of
 from bench.errors import BenchError
 from bench.names import few, printable, shown
 
-_NUMBER = re.compile(r"\d+|n\d{8}")  # or a WordNet number, as ImageNet's folders have
+_NUMBER = re.compile(r"\d+|n\d{8}")  # n and eight digits is a WordNet id, as ImageNet's folders have
 
 
 def refuse_parts_inside(found: Gathered) -> None:
-    """Raise BenchError where class folders hold train and test folders of their own."""
-    for folder, inner in _inner(found).items():
+    """Raise BenchError if class folders hold train and test folders of their own."""
+    for folder, inner in _sub_folders_with_pictures(found).items():
         parts = {part[0] for name in inner if (part := part_of(name))}
         if {"train", "test"} <= parts:
             raise BenchError(
                 f"{shown(str(found.root))}: class {shown(folder)} holds {few(sorted(inner))}; "
-                "turn it round: train/ and test/ outside, the class folders inside them"
+                "arrange it the other way round: train/ and test/ outside, the class folders inside them"
             )
 
 
 def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
-    """One line for each oddity of the ``kept`` classes."""
+    """Return one line for each oddity of the ``kept`` classes."""
     names = [found.names[folder] for folder in kept]
     lines = []
     if numbers := [name for name in names if _NUMBER.fullmatch(name)]:
@@ -44,7 +44,11 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
         absent = [found.names[folder] for folder in kept if there and not there.get(folder)]
         if absent and len(absent) < len(kept):
             lines.append(f"no {part} images of {len(absent)} of {len(kept)} classes ({few(absent)})")
-    made = {folder: within for folder, within in _inner(found).items() if folder in kept and len(within) > 1}
+    made = {
+        folder: within
+        for folder, within in _sub_folders_with_pictures(found).items()
+        if folder in kept and len(within) > 1
+    }
     if made:
         folder, within = next(iter(made.items()))
         lines.append(
@@ -55,8 +59,8 @@ def remarks(found: Gathered, kept: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _inner(found: Gathered) -> Mapping[str, set[str]]:
-    """The sub-folders that hold pictures, of the class folders that hold none directly."""
+def _sub_folders_with_pictures(found: Gathered) -> Mapping[str, set[str]]:
+    """Return the sub-folders with pictures of each class folder that holds no picture directly."""
     result = {}
     for folder, paths in found.learnt.items():
         start = len(found.home(folder)) + 1

@@ -1,4 +1,4 @@
-"""The same pictures, by content, in two parts of a split or in two classes: one line for each."""
+"""Find pictures of equal content in two parts of a split or in two classes; each finding is one line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from bench.names import few, shown
 
-Rows = Sequence[tuple[str, int]]  # (path, label)
+Rows = Sequence[tuple[str, int]]  # pairs (path, label)
 
 PAIRS = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
 def repeats(parts: Mapping[str, Rows], hashes: Mapping[str, str], folders: Mapping[str, str]) -> list[str]:
-    """One line for each two parts that share pictures, and one for pictures in several classes.
+    """Return one line for each two parts that share pictures, and one line about pictures in several classes.
 
-    ``hashes`` maps every path to the digest of its content, ``folders`` a part to the folder it was read
-    from, if any.
+    ``hashes`` maps every path to the digest of its content. ``folders`` maps a part to the folder that it was
+    read from, if there is one.
     """
     lines = []
     for part, other in PAIRS:
@@ -24,13 +24,14 @@ def repeats(parts: Mapping[str, Rows], hashes: Mapping[str, str], folders: Mappi
         if shared:
             where = f"in {shown(folders[other])}/" if other in folders else f"among the {other} images"
             lines.append(
-                f"{len(shared)} of {len(parts[part])} {part} images are also {where}, "
-                f"as {shown(shared[0][0])} is {shown(shared[0][1])}"
+                f"{len(shared)} of {len(parts[part])} {part} images are also {where}; "
+                f"for example, {shown(shared[0][0])} equals {shown(shared[0][1])}"
             )
     return lines + _several_classes(parts, hashes)
 
 
 def _several_classes(parts: Mapping[str, Rows], hashes: Mapping[str, str]) -> list[str]:
+    """Return one line about pictures that lie in more than one class; no line if there are none."""
     by_content: dict[str, dict[int, str]] = {}
     for rows in parts.values():
         for path, label in rows:

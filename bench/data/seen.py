@@ -1,19 +1,19 @@
-"""Image files as they were when numbers were made of them, so that exchanged images are noticed.
+"""Notice images that were exchanged since numbers were made of them.
 
-A dataset's reader may look at its lists alone (``Dataset.lists``). What the image files hold then comes in
-here, while planning:
+A dataset's reader may look at its lists alone (``Dataset.lists``). What the image files hold is then taken
+into account here, while planning:
 
-- A person's own lists: the digest covers the contents of every listed file, always.
-- The catalog's lists: the digest of the lists is what is published, and stays, as long as no image is another
-  one than those that the results folder and the feature store have used. Both keep a stamp of every image
-  that they used: size, time of change and SHA-256. Sizes and times are compared; where they differ the file
-  is hashed. If it holds other bytes, the images are another dataset, whose digest covers all contents.
+- A user's own lists: the digest always covers the contents of every listed file.
+- The catalog's lists: the digest of the lists is the published one. It stays as long as no image differs from
+  those that the results folder and the feature store have used. Both keep a stamp of every image that they
+  used: size, time of change and SHA-256. Sizes and times are compared; if they differ, the file is hashed. If
+  it holds other bytes, the images count as another dataset, whose digest covers all contents.
 
-Sizes and times are in no digest; they only spare hashing. An image that is exchanged without a change of both
-is noticed by ``bench data verify``, which hashes every file.
+Sizes and times are in no digest; they only save hashing. If an image is exchanged and both stay the same,
+only ``bench data verify`` notices it, because it hashes every file.
 
-Stamps lie under ``<place>/images/<family>/<digest>-<writer>.json``: one file for each process that wrote, so
-that processes and copied folders never overwrite each other's.
+Stamps lie in ``<place>/images/<family>/<digest>-<writer>.json``. Each process writes a file of its own, so
+that processes and copied folders never overwrite each other's stamps.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from bench.errors import BenchError
 from bench.files import digest, sha256_file, write_json
 
 SCHEMA = 1
-FOLDER = "images"  # below a place
+FOLDER = "images"  # the folder of stamps below a place
 _SHORT = 12  # hex digits of a digest in a name
-_THREADS = 8  # files are looked at side by side, for network disks answer slowly
+_THREADS = 8  # files are looked at in parallel, because network disks answer slowly
 _WITHOUT = (
-    "it does not say what image files were: delete it, "
-    "and `bench data verify` the dataset, for without it exchanged images would not be noticed"
+    "it cannot say which image files were used before: delete it, and then check the dataset with "
+    "`bench data verify`, because without this file exchanged images go unnoticed"
 )
 _WRITER = secrets.token_hex(6)
 
 
 class Stamp(NamedTuple):
-    """Bytes of an image file, its time of change (ns) and the SHA-256 (hex) of its content."""
+    """The size of an image file in bytes, its time of change (ns), and the SHA-256 (hex) of its content."""
 
     size: int
     mtime_ns: int
@@ -58,19 +58,19 @@ class _Kept(msgspec.Struct):
     images: dict[str, Stamp]
 
 
-Stamps = Mapping[str, frozenset[Stamp]]  # by path
+Stamps = Mapping[str, frozenset[Stamp]]  # the stamps of each path
 
 
 def watched(dataset: Dataset) -> bool:
-    """Whether the dataset's images are files that its lists say nothing about."""
+    """Return whether the dataset's images are files whose contents the reader did not look at."""
     return bool(dataset.lists) and isinstance(dataset.source, FolderSource)
 
 
 def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
-    """The dataset under the digest of what its image files hold now.
+    """Return the dataset under the digest of what its image files hold now.
 
-    ``places``: results folder and feature store; hashes are remembered in the last one. Where the digest of a
-    dataset of the catalog becomes one of contents, a note says why.
+    ``places`` are the results folder and the feature store; hashes are remembered in the last one. If the
+    digest of a dataset of the catalog becomes one of contents, a note says why.
     """
     if not watched(dataset):
         return dataset
@@ -83,33 +83,33 @@ def current(dataset: Dataset, places: Sequence[Path]) -> Dataset:
     with ThreadPoolExecutor(_THREADS) as pool:
         doubts = pool.map(lambda path: _doubtful(dataset, path, before[path]), before)
         doubtful = [path for path, doubt in zip(before, doubts, strict=True) if doubt]
-    now = _look(dataset, doubtful, known)
+    now = _stamps_of_files(dataset, doubtful, known)
     changed = [path for path, stamp in now.items() if any(s.sha256 != stamp.sha256 for s in before[path])]
     _remember(places[-1], dataset, dataset.lists, {p: s for p, s in now.items() if p not in changed})
     if not changed:
         return dataset
     line = (
-        f"{len(changed)} of its images are not those that were used before, first {changed[0]}: taken as "
-        "another dataset. If no number is to be kept from before, take another results folder and clear the "
-        "features (`bench cache clear`)"
+        f"{len(changed)} of its images are not those that were used before, first {changed[0]}: it counts as "
+        "another dataset. If you do not need the numbers from before, use another results folder and clear "
+        "the features (`bench cache clear`)"
     )
     return _by_contents(dataset, places, (line,))
 
 
 def _by_contents(dataset: Dataset, places: Sequence[Path], notes: tuple[str, ...]) -> Dataset:
-    """The dataset under a digest of what all its files hold."""
+    """Return the dataset under a digest of what all its files hold."""
     known = _hashes(_stamps(places, dataset, "*"))
-    listed = _look(dataset, list(dict.fromkeys(dataset.listed())), known)
+    listed = _stamps_of_files(dataset, list(dict.fromkeys(dataset.listed())), known)
     other = of_contents(dataset, {path: stamp.sha256 for path, stamp in listed.items()})
     _remember(places[-1], dataset, other, listed)
     return replace(dataset, digest=other, notes=(*dataset.notes, *notes))
 
 
 def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[Path] = ()) -> None:
-    """Keep stamps of image files that are about to be used, but for those that ``place`` has already.
+    """Keep stamps of image files that are about to be used, except those that ``place`` has already.
 
-    ``beside``: other places, whose stamps spare hashing. A file that is not there gets none: whoever reads it
-    says so. Raises OSError where ``place`` cannot be written.
+    The stamps of other places, ``beside``, save hashing. A file that is not there gets no stamp; whoever
+    reads it reports it. Raises OSError if ``place`` cannot be written to.
     """
     asked = list(dict.fromkeys(paths))
     if not asked or not watched(dataset) or dataset.spec.identity:
@@ -118,11 +118,14 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
     lacking = [path for path in asked if path not in have]
     if lacking:
         known = _hashes(_stamps([place, *beside], dataset, "*"))
-        _write(place, dataset, dataset.digest, _look(dataset, lacking, known))
+        _write(place, dataset, dataset.digest, _stamps_of_files(dataset, lacking, known))
 
 
 def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
-    """Take back this process's stamps of images that could not be read: a whole file may take their place."""
+    """Remove this process's stamps of images that could not be read.
+
+    A whole file may then take the place of such an image.
+    """
     if not watched(dataset):
         return
     file = _own_file(place, dataset, dataset.digest)
@@ -130,11 +133,11 @@ def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
         kept = _read(file)
         for path in paths:
             kept.pop(path, None)
-        _put(file, dataset, dataset.digest, kept)
+        _write_file(file, dataset, dataset.digest, kept)
 
 
 def clear(place: Path) -> None:
-    """Delete all stamps of a place: nothing is left there that they vouch for."""
+    """Delete all stamps of a place, after everything that they vouch for was deleted."""
     for file in (place / FOLDER).glob("*/*-*.json"):
         file.unlink(missing_ok=True)
         with suppress(OSError):
@@ -144,21 +147,21 @@ def clear(place: Path) -> None:
 
 
 def contents(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
-    """The SHA-256 (hex) of every listed image file that is there, by path; all are read.
+    """Read every listed image file that exists, and return the SHA-256 (hex) of each path.
 
     ``progress(done, total)`` is called after each.
     """
-    stamps = _look(dataset, list(dict.fromkeys(dataset.listed())), {}, progress)
+    stamps = _stamps_of_files(dataset, list(dict.fromkeys(dataset.listed())), {}, progress)
     return {path: stamp.sha256 for path, stamp in stamps.items()}
 
 
 def of_contents(dataset: Dataset, hashes: Mapping[str, str]) -> str:
-    """The digest of the lists and of what all files hold; ``hashes`` as ``contents`` gives them."""
+    """Return the digest of the lists and of what all files hold; ``hashes`` come from ``contents``."""
     return digest([dataset.lists, {path: hashes.get(path, "absent") for path in dataset.listed()}])
 
 
 def differing(dataset: Dataset, hashes: Mapping[str, str], places: Sequence[Path]) -> list[str]:
-    """The images whose content (``contents``) is not what was used in ``places`` under these lists."""
+    """Return the images whose ``contents`` differ from what ``places`` used under the same lists."""
     before = _stamps(places, dataset, dataset.lists)
     return [p for p, stamps in before.items() if p in hashes and any(s.sha256 != hashes[p] for s in stamps)]
 
@@ -169,7 +172,10 @@ def _file(dataset: Dataset, path: str) -> Path:
 
 
 def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
-    """Whether the file is there and is not surely what it was; two contents on record are always a doubt."""
+    """Return whether the file exists but may differ from what was used.
+
+    If two contents are on record, it may always differ.
+    """
     try:
         stat = _file(dataset, path).stat()
     except OSError:
@@ -178,13 +184,13 @@ def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
     return not same or len({s.sha256 for s in stamps}) > 1
 
 
-def _look(
+def _stamps_of_files(
     dataset: Dataset,
     paths: Sequence[str],
     known: Mapping[tuple[str, int, int], str],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Stamp]:
-    """Stamps of the files that are there and can be read; ``known`` spares hashing."""
+    """Return the stamps of those files that exist and can be read; ``known`` hashes save hashing."""
 
     def stamp(path: str) -> Stamp | None:
         file = _file(dataset, path)
@@ -206,11 +212,15 @@ def _look(
 
 
 def _hashes(stamps: Stamps) -> dict[tuple[str, int, int], str]:
+    """Return the SHA-256 of each path, size and time of change that the stamps know."""
     return {(path, s.size, s.mtime_ns): s.sha256 for path, several in stamps.items() for s in several}
 
 
 def _folder(place: Path, dataset: Dataset) -> Path:
-    """Where a place keeps the stamps of a dataset, whatever its digest was; own ones are told apart."""
+    """Return where a place keeps the stamps of a dataset under all its digests.
+
+    Users' own datasets are kept apart.
+    """
     family = digest([dataset.lists, dataset.spec.identity]) if dataset.spec.identity else dataset.lists
     return place / FOLDER / family[:_SHORT]
 
@@ -220,7 +230,7 @@ def _own_file(place: Path, dataset: Dataset, of: str) -> Path:
 
 
 def _stamps(places: Iterable[Path], dataset: Dataset, of: str) -> Stamps:
-    """All stamps in these places under digest ``of``; ``*`` is every digest that the dataset ever had."""
+    """Read all stamps in these places under digest ``of``; ``*`` stands for every digest of the dataset."""
     found: dict[str, set[Stamp]] = {}
     for place in places:
         for file in sorted(_folder(place, dataset).glob(f"{of[:_SHORT]}-*.json")):
@@ -241,18 +251,19 @@ def _read(file: Path) -> dict[str, Stamp]:
 
 
 def _remember(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
-    """``_write`` for what only spares hashing next time: where nothing can be written, nothing is lost."""
+    """Write stamps that only save hashing next time, so an error of the system does not matter."""
     with suppress(OSError):
         _write(place, dataset, of, stamps)
 
 
 def _write(place: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
+    """Add stamps to this process's own file."""
     file = _own_file(place, dataset, of)
     before = _read(file) if file.is_file() else {}
     mine = {**before, **stamps}
     if mine != before:
-        _put(file, dataset, of, mine)
+        _write_file(file, dataset, of, mine)
 
 
-def _put(file: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
+def _write_file(file: Path, dataset: Dataset, of: str, stamps: Mapping[str, Stamp]) -> None:
     write_json(file, {"schema": SCHEMA, "dataset": dataset.name, "digest": of, "images": stamps})

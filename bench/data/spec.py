@@ -1,4 +1,7 @@
-"""A dataset's description as data: what ``datasets/*.toml`` may say, checked key by key."""
+"""Define the description of a dataset as data.
+
+This module says what a file ``datasets/*.toml`` may contain, and checks every key and type in it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ _Counted = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class CuplRule(Struct, frozen=True):
-    """A dataset's CuPL sentences, and how a class name becomes their key (datasets 5.6; bench.data.cupl)."""
+    """A dataset's CuPL files, and the rule that turns a class name into its key there (datasets 5.6).
+
+    ``bench.data.cupl`` applies the rule.
+    """
 
     files: tuple[str, ...] = ()
     rule: str = "name"
@@ -37,7 +43,11 @@ class CuplRule(Struct, frozen=True):
 
 
 class ClassnameRule(Struct, frozen=True):
-    """Where class names come from: rule in words, fixed list, renamed or dropped folders, digest to check."""
+    """The origin of a dataset's class names: a rule, and what it is applied with.
+
+    ``rule`` is the rule in words, ``names`` a fixed list. ``rename`` and ``drop`` change or leave out classes
+    by their folder's name. ``sha256`` is the digest that the final names must have, empty for no check.
+    """
 
     rule: str = ""
     names: tuple[str, ...] = ()
@@ -65,7 +75,7 @@ class _Layout(Struct, frozen=True):
 
 
 class _Table(Struct, frozen=True):
-    """What a description may say. What an absent line means is said in ``parse``."""
+    """All keys that a description may have. ``parse`` says what a missing key means."""
 
     name: str = ""
     title: str | None = None
@@ -86,7 +96,8 @@ class _Table(Struct, frozen=True):
     options: dict[str, Any] = {}  # read by the reader, through ``DatasetSpec.option_values``
 
 
-# Known keys by table, for the hint at the nearest one; those of ``options`` are the reader's.
+# The known keys of each table, so that an error can suggest the nearest one. Those of ``options`` are the
+# reader's.
 _KEYS: dict[str, tuple[str, ...]] = {
     "prompts": _Prompts.__struct_fields__,
     "counts": _Counts.__struct_fields__,
@@ -99,18 +110,22 @@ _KEYS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset as its TOML describes it; nothing here has looked at the disk.
+    """A dataset as its TOML file describes it. Nothing here has been looked up on disk.
 
-    ``templates`` maps a prompt set's name (``coop``, ``hand`` and, where published, ``mined``) to templates
-    with one ``{}``. ``source`` names the dataset whose classifier a test-only (shifted) set is for, else it
-    is empty; ``targets`` are such sets seen from the other side. ``folders`` are the dataset folders to try
-    under the data root, in order; ``images`` the image folders to try inside each, of which the right one
-    holds one of the folders ``holds``, if any are named. ``opening`` is how image files become RGB, None for
-    as published; a user's own images have one unless they say otherwise. ``extra`` is the reader's own
-    options. ``base`` is the folder of a user's own TOML file, where relative folders start; None in the
-    catalog, whose folders start at the data root. ``identity`` tells a user's datasets of one name apart: a
-    digest of ``place``, where the description or the folder lies; both are empty in the catalog, where the
-    name does.
+    ``templates`` maps the name of a prompt set (``coop``, ``hand`` and, where published, ``mined``) to
+    templates with one ``{}`` each. ``source`` is set for a test-only (shifted) set alone: it names the
+    dataset whose classifier the set tests. ``targets`` is the reverse: it names the shifted sets of this
+    dataset.
+
+    ``folders`` are the dataset folders to try under the data root, in order. ``images`` are the image folders
+    to try inside each. If ``holds`` names folders, only an image folder that has one of them is taken.
+    ``opening`` says how image files become RGB; None means "as published". A user's own images have an
+    ``opening`` unless their description says otherwise. ``extra`` holds the options of the reader.
+
+    ``base`` is the folder of a user's own TOML file, from which relative folders start. In the catalog it is
+    None, because relative folders start at the data root there. ``identity`` tells a user's datasets of one
+    name apart: it is a digest of ``place``, the path of the description or the folder. In the catalog both
+    are empty, because names are unique.
     """
 
     name: str
@@ -137,14 +152,14 @@ class DatasetSpec:
 
     @property
     def short_place(self) -> str:
-        """The last two parts of ``place``, by which people tell datasets of one name."""
+        """Return the last two parts of ``place``, by which people tell datasets of one name apart."""
         return "/".join(Path(self.place).parts[-2:])
 
     def option_values(self, **defaults: Any) -> dict[str, Any]:
-        """The reader's options over their defaults.
+        """Return the reader's options, each at its default unless the description sets it.
 
-        Raises Odd for an option that the reader does not know, or of another type than its default: lists
-        hold strings, tables strings or lists of them.
+        Raises Odd if the reader does not know an option, or if the option has another type than its default.
+        A list holds strings; a table holds strings or lists of strings.
         """
         where = f"{self.name}: [options]"
         typed.known(self.extra, defaults, where)
@@ -160,10 +175,10 @@ _OPTIONS: dict[type, Any] = {list: list[str], dict: dict[str, str | list[str]]}
 
 
 def read_toml(file: Path, own: bool = False) -> DatasetSpec:
-    """The description in ``file``; ``own``: of a user's own images.
+    """Read the description in ``file``; ``own`` says that it describes a user's own images.
 
-    Raises BenchError for a key unknown, missing or of the wrong type, and for a name or a path with control
-    characters.
+    Raises BenchError for a key that is unknown, missing or of the wrong type, and for a name or a path with
+    control characters.
     """
     try:
         table = typed.toml(file, dict[str, Any])
@@ -171,15 +186,16 @@ def read_toml(file: Path, own: bool = False) -> DatasetSpec:
         raise BenchError(f"{file}: not a readable TOML file: {error}") from error
     try:
         _refuse_controls(table, str(file))
-    except RecursionError as error:  # tables of many parts: [a.a.a.a]
+    except RecursionError as error:  # a table can nest without end: [a.a.a.a]
         raise typed.Odd(f"{file}: nested too deeply") from error
     return parse(table, str(file), file.resolve().parent, own)
 
 
 def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: bool = False) -> DatasetSpec:
-    """A DatasetSpec from a parsed TOML table; ``where`` begins the error messages.
+    """Make a DatasetSpec from a parsed TOML table; ``where`` is the beginning of error messages.
 
-    ``own``: of a user's own images, as class folders always are; it decides how images are opened.
+    ``own`` says that the images are a user's own, as class folders always are. It decides how they are
+    opened.
     """
     typed.known(table, _Table.__struct_fields__, where)
     for name, keys in _KEYS.items():
@@ -213,6 +229,9 @@ def parse(table: Mapping[str, Any], where: str, base: Path | None = None, own: b
 
 
 def _templates(prompts: _Prompts, where: str) -> dict[str, tuple[str, ...]]:
+    """Return the templates of each prompt set. ``coop`` and ``hand`` stand in for each other if one is
+    absent.
+    """
     for key in _Prompts.__struct_fields__:
         for template in getattr(prompts, key):
             if template.count("{}") != 1:
@@ -224,7 +243,10 @@ def _templates(prompts: _Prompts, where: str) -> dict[str, tuple[str, ...]]:
 
 
 def _refuse_controls(value: Any, where: str, several_lines: bool = False) -> None:
-    """Raise Odd for control characters in a parsed file's strings and keys; some texts have several lines."""
+    """Raise Odd if a string or a key of a parsed file has control characters.
+
+    With ``several_lines`` a text may hold line breaks and tabs, as those of ``_PARAGRAPHS`` may.
+    """
     if isinstance(value, str):
         allowed = "\n\t" if several_lines else ""
         if any(unicodedata.category(c) == "Cc" and c not in allowed for c in value):

@@ -1,4 +1,7 @@
-"""CoOp's split files (datasets 2): one JSON object with train, val and test, checked strictly, order kept."""
+"""Read and write CoOp's split files (datasets 2): one JSON object with the lists train, val and test.
+
+A file is checked strictly, and the order of its rows is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from bench.errors import BenchError
 from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
-# Image, label, class name; no file system has longer names, and no class name is read to its end that is.
+# A row is image, label and class name. No file system has paths of more than 4096 characters, and no text
+# tower reads a longer class name to its end.
 _Rows = list[
     tuple[Annotated[str, Meta(max_length=4096)], int, Annotated[str, Meta(min_length=1, max_length=4096)]]
 ]
@@ -23,7 +27,7 @@ _Rows = list[
 
 @dataclass(frozen=True)
 class Split:
-    """The three lists of a split file and the class names by label."""
+    """The three lists of a split file, and the class names by label."""
 
     train: Items
     val: Items
@@ -32,11 +36,11 @@ class Split:
 
 
 def read_split(file: Path) -> Split:
-    """Read and check a split file; no image is looked at. Paths get one spelling (``imagefile.spelled``).
+    """Read and check a split file without looking at images.
 
-    Raises BenchError when it is not exactly three lists of ``[path, label, class name]``, when train or test
-    is empty, when labels are not 0..C-1 with one name each and all in train, when a path occurs twice, or
-    when one leaves the image folder.
+    ``imagefile.spelled`` unifies the spelling of paths. Raises BenchError if the file is not exactly three
+    lists of ``[path, label, class name]``, if train or test is empty, if the labels are not 0..C-1 with one
+    name each and all of them in train, if a path occurs twice, or if a path leaves the image folder.
     """
     try:
         content = typed.json(file, dict[str, Any])
@@ -48,7 +52,7 @@ def read_split(file: Path) -> Split:
 
 
 def parse_split(content: Any, where: str) -> Split:
-    """A split from parsed JSON; ``where`` begins the error messages. See ``read_split``."""
+    """Make a Split from parsed JSON, checked as in ``read_split``; ``where`` begins the error messages."""
     if not isinstance(content, dict) or set(content) != set(PARTS):
         raise BenchError(f"{where}: a split file has exactly the keys train, val and test")
     seen: set[str] = set()
@@ -68,6 +72,10 @@ def parse_split(content: Any, where: str) -> Split:
 
 
 def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Items:
+    """Check the rows of one list and return them.
+
+    ``seen`` and ``names`` collect the paths and class names of all lists.
+    """
     paths: list[str] = []
     labels: list[int] = []
     for number, (listed, label, name) in enumerate(typed.converted(rows, _Rows, where)):
@@ -86,7 +94,7 @@ def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Item
 
 
 def split_rows(split: Split) -> dict[str, list[list[Any]]]:
-    """The split as JSON rows, ready to be written as a split file."""
+    """Return the split as JSON rows, ready to be written as a split file."""
     return {
         part: [
             [path, label, split.classnames[label]]

@@ -1,4 +1,7 @@
-"""Which datasets are found, missing or wrongly arranged, with their sizes against the paper's Table II."""
+"""Say which datasets are found, missing or wrongly arranged.
+
+The sizes of a dataset are compared with those in the paper's Table II.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,10 @@ SPOT_FIRST, SPOT_RANDOM = 3, 30
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One dataset and its state; ``todo`` mends it.
+    """One dataset and its state; ``todo`` says how to mend it.
 
-    ``state`` is 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'.
-
-    ``counts`` are the sizes found and ``expected`` the published ones (classes, train, val, test).
+    ``state`` is 'built in', 'found', 'wrong counts', 'wrong layout' or 'missing'. ``counts`` are the sizes
+    that were found and ``expected`` the published ones (classes, train, val, test).
     """
 
     name: str
@@ -36,7 +38,10 @@ class StatusRow:
 
 
 def status(data_root: Path | None, names: Iterable[str] | None = None) -> list[StatusRow]:
-    """The named datasets' state (default: the whole catalog) under ``data_root``, in the catalog's order."""
+    """Return the state of the named datasets under ``data_root``.
+
+    Without names it is that of the whole catalog, in the catalog's order.
+    """
     return [_row(catalog.describe(name), data_root) for name in (catalog.names() if names is None else names)]
 
 
@@ -67,7 +72,7 @@ def _row(spec: DatasetSpec, data_root: Path | None) -> StatusRow:
 
 
 def sizes(dataset: Dataset) -> dict[str, int]:
-    """Classes, and images in train, val and test."""
+    """Return the number of classes, and of images in train, val and test."""
     return {
         "classes": len(dataset.classnames),
         "train": len(dataset.train),
@@ -77,13 +82,17 @@ def sizes(dataset: Dataset) -> dict[str, int]:
 
 
 def _comparable(counts: dict[str, int], expected: dict[str, int]) -> dict[str, int]:
-    """Sizes under the published headings: where no val is published, train includes what was cut for val."""
+    """Return the sizes under the headings of the published ones.
+
+    If no val is published, the published train includes the images that were cut for val, so they are added.
+    """
     if "val" in expected or "train" not in expected:
         return {key: counts[key] for key in expected}
     return {key: counts[key] + (counts["val"] if key == "train" else 0) for key in expected}
 
 
 def _something_there(spec: DatasetSpec, data_root: Path | None) -> bool:
+    """Return whether any folder of the dataset exists."""
     try:
         return layout.first_existing(layout.dataset_folders(spec, Place(data_root))) is not None
     except MissingData:
@@ -91,7 +100,7 @@ def _something_there(spec: DatasetSpec, data_root: Path | None) -> bool:
 
 
 def _spot_check(dataset: Dataset) -> list[str]:
-    """Listed files that are not there, among the first few and a fixed random sample."""
+    """Return listed files that do not exist, looked for among the first few and a fixed random sample."""
     source = dataset.source
     if not isinstance(source, FolderSource):
         return []
@@ -101,5 +110,6 @@ def _spot_check(dataset: Dataset) -> list[str]:
 
 
 def _spots(dataset: Dataset) -> int:
+    """Return how many files ``_spot_check`` looks for."""
     total = len(dataset.train) + len(dataset.val) + len(dataset.test)
     return min(SPOT_FIRST, total) + min(SPOT_RANDOM, total)

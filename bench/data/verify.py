@@ -1,4 +1,4 @@
-"""Opening every listed image of a dataset, and a guess at what is wrong when some do not open."""
+"""Open every listed image of a dataset, and guess the cause if some do not open."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Verification:
-    """How many images were opened and failed, the first ten failures (path, reason) and the likely cause.
+    """The outcome of opening all images: how many were opened, how many failed, and why.
 
-    ``contents``: a digest of what all files hold, to compare between machines. ``exchanged``: images that are
-    not those that were used before. ``remarks``: lines on pictures that occur twice, and on those that links
-    lead to out of the folder.
+    ``failures`` are the first ten as (path, reason), ``cause`` is the likely cause. ``contents`` is a digest
+    of what all files hold, to compare machines with. ``exchanged`` are images that are not those that were
+    used before. ``remarks`` are lines about pictures that occur twice, and about pictures outside the folder
+    to which links lead.
     """
 
     checked: int
@@ -42,8 +43,8 @@ def verify(
 ) -> Verification:
     """Open every listed image once, as a run opens it; ``progress(done, total)`` is called after each.
 
-    ``hashing`` is called likewise where all files are hashed afterwards. ``places``: results folders and
-    feature stores, whose images are compared by content.
+    ``hashing`` is called in the same way if all files are hashed afterwards. ``places`` are results folders
+    and feature stores: the contents of the images are compared with what was used there.
     """
     paths = list(dataset.listed())
     failures: list[tuple[str, str]] = []
@@ -62,11 +63,11 @@ def verify(
         if progress is not None:
             progress(done, len(paths))
     cause = ""
-    if failed > unsuitable:  # what is unsuitable says its own mend
+    if failed > unsuitable:  # the error of an unsuitable image names its mend; only the others need a cause
         cause = (
             likely_cause(dataset, absent, len(paths))
             if absent
-            else "damaged files: replace them, or take them away"
+            else "damaged files: replace them, or remove them"
             if dataset.spec.identity
             else "damaged files: download the archive again"
         )
@@ -80,7 +81,10 @@ def _hashed(
     places: Sequence[Path],
     hashing: Callable[[int, int], None] | None,
 ) -> Verification:
-    """The verification with what hashing every file shows; for datasets whose reader did not hash them."""
+    """Add to a verification what hashing every file shows.
+
+    It is for datasets whose reader did not hash the files.
+    """
     hashes = seen.contents(dataset, hashing)
     parts = {
         part: [(path, label) for path, label in zip(items.paths, items.labels, strict=True) if path in hashes]
@@ -95,7 +99,9 @@ def _hashed(
 
 
 def _behind_links(dataset: Dataset, paths: Iterable[str]) -> list[str]:
-    """One line on the images of a folder that links lead to out of it."""
+    """Return one line about the images that lie outside the dataset's folder, behind links, if there
+    are any.
+    """
     source = dataset.source
     assert isinstance(source, FolderSource), "only files are hashed"
     home = source.root.resolve()
@@ -107,7 +113,10 @@ def _behind_links(dataset: Dataset, paths: Iterable[str]) -> list[str]:
 
 
 def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
-    """Why the ``absent`` of ``checked`` files may be missing: a sentence from what lies in their place."""
+    """Explain in one sentence why ``absent`` files, of ``checked`` ones, may be missing.
+
+    The explanation comes from what lies in their place.
+    """
     if not isinstance(dataset.source, FolderSource):
         return "files were removed after the lists were read"
     root = dataset.source.root
@@ -130,10 +139,11 @@ def likely_cause(dataset: Dataset, absent: Sequence[str], checked: int) -> str:
     if len(absent) == checked:
         here = ", ".join(there) or "nothing"
         return f"{parent} holds {here} instead of {Path(path).name}: another copy of the dataset"
-    return "the archive was not unpacked whole, or files were taken away: unpack it again"
+    return "the archive was not unpacked whole, or files were removed: unpack it again"
 
 
 def _deepest(root: Path, path: str) -> Path:
+    """Return the deepest folder on the way to ``path`` that exists."""
     folder = root
     for part in Path(path).parts[:-1]:
         if not (folder / part).is_dir():
@@ -143,7 +153,10 @@ def _deepest(root: Path, path: str) -> Path:
 
 
 def _other_case(root: Path, path: str) -> str:
-    """What is at ``path`` when case is ignored; empty when nothing is."""
+    """Return what lies at ``path`` if upper and lower case are ignored.
+
+    The result is empty if nothing lies there, or ``path`` itself.
+    """
     folder, matches = root, []
     for part in Path(path).parts:
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []

@@ -1,11 +1,12 @@
-"""Views: one preprocessed copy of an image, named by a string and the same on every machine (protocol 1.2).
+"""Render views: preprocessed copies of an image, named by a string, equal on every machine (protocol 1.2).
 
-This module imports no torch.
+This module imports no torch. The names of views are:
 
-``eval``               shorter side to the input size (bicubic, antialiased, PIL), centre crop
-``flip``               ``eval`` mirrored left to right
-``rrc(a)#i``           i-th random resized crop: area in (a, 1), aspect in (3/4, 4/3), mirrored half the time
-``rrc(a,noflip)#i``    the same crop box, never mirrored
+- ``eval``: the shorter side is brought to the input size (bicubic, antialiased, PIL); then a centre crop.
+- ``flip``: ``eval`` mirrored left to right.
+- ``rrc(a)#i``: the i-th random resized crop, with area in (a, 1), aspect in (3/4, 4/3), mirrored half the
+  time.
+- ``rrc(a,noflip)#i``: the same crop box, never mirrored.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ _RRC = re.compile(r"rrc\((\d*\.?\d+)(,noflip)?\)#(\d+)")
 _RATIO = (3 / 4, 4 / 3)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _RESIZES = ("shortest", "squash")
-_LONG = 32  # sides of the square that an image may have on its way to the crop
+_LONG = 32  # times the input size: the longest side that an enlarged image may have before it is cropped
 
 
 @dataclass(frozen=True)
 class View:
-    """A parsed view. Only ``rrc`` has ``a`` (smallest area as share of the image), ``mirror``, ``index``."""
+    """A parsed view.
+
+    ``a`` (smallest area, as a share of the image), ``mirror`` and ``index`` are for ``rrc`` only.
+    """
 
     kind: str
     a: float = 1.0
@@ -50,7 +54,10 @@ class View:
 
 
 def parse(view: str) -> View:
-    """The view a string names; its ``str`` is the canonical spelling. BenchError states the grammar."""
+    """Parse the name of a view. The result's ``str`` is the canonical spelling.
+
+    Raises BenchError, which states the grammar, for a text that names no view.
+    """
     text = view.replace(" ", "")
     if text in ("eval", "flip"):
         return View(text)
@@ -64,25 +71,29 @@ def parse(view: str) -> View:
 
 
 def bank(a: float, n: int, flip: bool = True) -> tuple[str, ...]:
-    """Names of the first ``n`` random resized crops of smallest area ``a``; ``flip=False`` never mirrors."""
+    """Return the names of the first ``n`` random resized crops of smallest area ``a``.
+
+    With ``flip=False`` they are never mirrored.
+    """
     return tuple(str(parse(str(View("rrc", a, flip, i)))) for i in range(n))
 
 
 def preprocessing(
     size: int, mean: Sequence[float], std: Sequence[float], mode: str = "bicubic", resize: str = "shortest"
 ) -> str:
-    """A short name for everything between a decoded image and the tower's input, for feature keys."""
+    """Return a short name, for feature keys, of all steps between a decoded image and the tower's input."""
     return f"v{VERSION}-{resize}{size}-{mode}-{digest([list(map(float, mean)), list(map(float, std))])[:8]}"
 
 
 def crop_box(view: View, path: str, width: int, height: int) -> tuple[tuple[int, int, int, int], bool]:
-    """Box (left, top, right, bottom) of a random resized crop in pixels, and whether the crop is mirrored.
+    """Return the box of a random resized crop, and whether it is mirrored.
 
-    Depends only on the split-relative path, ``a``, the index and the image's size: ten tries as torchvision's
-    RandomResizedCrop makes them, then its centre fallback.
+    The box is (left, top, right, bottom) in pixels. Both depend only on the split-relative path, on ``a``, on
+    the index and on the image's size. Ten boxes are tried, as torchvision's RandomResizedCrop tries them; if
+    none fits, its centre fallback is used.
     """
     key = hashlib.sha256(f"{path}\n{view.a:.12g}\n{view.index}".encode()).digest()
-    # All draws are made from random(), which alone promises the same numbers in every Python version.
+    # Only random() promises the same numbers in every Python version, so all draws are made from it.
     uniform = random.Random(int.from_bytes(key)).random
     mirror = uniform() < 0.5 and view.mirror
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
@@ -105,11 +116,11 @@ def crop_box(view: View, path: str, width: int, height: int) -> tuple[tuple[int,
 def render(
     image: Image.Image, view: str, path: str, size: int, mode: str = "bicubic", resize: str = "shortest"
 ) -> np.ndarray:
-    """The pixels of one view of an RGB image, uint8 (size, size, 3).
+    """Return the pixels of one view of an RGB image, uint8 (size, size, 3).
 
-    ``path`` is the split-relative path that keys the random crops. ``mode`` is the filter (bicubic or
-    bilinear), ``resize`` how ``eval`` reaches the input size: ``shortest`` keeps the aspect ratio and crops,
-    ``squash`` does not. Raises BenchError for an unknown view, filter or resize.
+    ``path`` is the split-relative path, which keys the random crops. ``mode`` is the filter (bicubic or
+    bilinear). ``resize`` says how ``eval`` comes to the input size: ``shortest`` keeps the aspect ratio and
+    crops, ``squash`` does not keep it. Raises BenchError for an unknown view, filter or resize.
     """
     pixels: np.ndarray = render_views(image, (view,), path, size, mode, resize)[0]
     return pixels
@@ -123,8 +134,11 @@ def render_views(
     mode: str = "bicubic",
     resize: str = "shortest",
 ) -> np.ndarray:
-    """Views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for (see ``render``)."""
-    # open_clip knows more; none of its CLIP weights use them.
+    """Return views of one decoded RGB image, uint8 (V, size, size, 3), in the order asked for.
+
+    The arguments are those of ``render``.
+    """
+    # open_clip knows more filters and ways to resize, but none of its CLIP weights use them.
     if mode not in _FILTERS or resize not in _RESIZES:
         raise BenchError(
             f"cannot resize by '{resize}' with '{mode}': known are {_RESIZES} and {tuple(_FILTERS)}"
@@ -146,10 +160,12 @@ def render_views(
 
 
 def _centre(image: Image.Image, size: int, filter: Image.Resampling, resize: str) -> np.ndarray:
+    """Return the pixels of the view ``eval``."""
     if resize == "squash":
         return np.asarray(image.resize((size, size), filter))
     width, height = image.size
-    # As in CLIP's transform, the longer side is cut to an integer, the crop's corner rounded half to even.
+    # As in CLIP's transform, the longer side is truncated to an integer, and the crop's corner is rounded
+    # half to even.
     if width <= height:
         width, height = size, int(size * height / width)
     else:

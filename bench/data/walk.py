@@ -1,4 +1,4 @@
-"""Walking somebody's folders: sub-folders, pictures, and what is passed over, each with its reason."""
+"""Walk through a user's folders, and list sub-folders, pictures, and what is passed over with the reason."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from bench.data.reading import HIDDEN
 from bench.errors import BenchError
 from bench.names import shown
 
-# What systems and programs put into folders, as little the user's as a hidden file.
+# Folders that systems and programs make by themselves. They are passed over like hidden files.
 LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
 class Unlisted(BenchError):
-    """A folder whose content cannot be listed. ``reason``: the system's, in lower case."""
+    """An error for a folder whose content cannot be listed.
+
+    ``reason`` is the system's reason, in lower case.
+    """
 
     def __init__(self, folder: Path, error: OSError) -> None:
         self.reason = f"cannot be read ({(error.strerror or str(error)).lower()})"
@@ -25,9 +28,10 @@ class Unlisted(BenchError):
 
 @dataclass(frozen=True)
 class Listing:
-    """One folder's content in plain (case-sensitive) order; ``passed`` is (reason, path below the root).
+    """The content of one folder, in plain (case-sensitive) order.
 
-    ``links``: the pictures and folders that are links.
+    ``passed`` holds what was passed over, as pairs (reason, path below the root). ``links`` are the pictures
+    and folders that are symbolic links.
     """
 
     folders: tuple[str, ...]
@@ -37,7 +41,7 @@ class Listing:
 
 
 def look(root: Path, folder: str = "", links: bool = False) -> Listing:
-    """What is in ``root/folder``; ``links`` lets links to folders count as folders. Raises Unlisted."""
+    """List what is in ``root/folder``. With ``links``, links to folders count as folders. Raises Unlisted."""
     folders: list[str] = []
     pictures: list[str] = []
     passed: list[tuple[str, str]] = []
@@ -72,8 +76,10 @@ def look(root: Path, folder: str = "", links: bool = False) -> Listing:
 
 
 def below(root: Path, folder: str) -> Listing:
-    """The pictures below ``root/folder`` at any depth, a folder's own before those of its sub-folders, what
-    was passed over, and links: paths relative to ``root``. Raises Unlisted.
+    """List the pictures below ``root/folder`` at any depth, what was passed over, and links.
+
+    Paths are relative to ``root``. The pictures of a folder come before those of its sub-folders. Raises
+    Unlisted.
     """
     pictures: list[str] = []
     passed: list[tuple[str, str]] = []

@@ -1,4 +1,7 @@
-"""The one loop over what is left to do; serial, processes and Ray are ways to submit and to collect."""
+"""The one loop over what is left to do.
+
+Serial, processes and Ray are ways to submit cells to workers and to collect the results.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from bench.run.outcome import Ended, Outcome, Progress
 
 @dataclass
 class Done:
-    """What came back of a portion: its cells that are done, and what another process counted.
+    """The result of a portion: its cells that ended, and what another process counted.
 
-    ``failed``: cells that ended without saying anything of themselves, with why.
+    ``messages``: lines for the user. ``failed``: cells that failed without reporting it themselves, each with
+    its error.
     """
 
     ended: list[Ended] = field(default_factory=list)
@@ -28,7 +32,7 @@ class Done:
     failed: list[tuple[Todo, Exception]] = field(default_factory=list)
 
     def add(self, other: Done) -> None:
-        """Count in what came back later."""
+        """Add what came back later."""
         self.ended += other.ended
         self.outcome.add(other.outcome)
         self.messages += other.messages
@@ -38,36 +42,36 @@ class Done:
 class Way(Protocol):
     """A way to get portions of cells done.
 
-    ``encodes``: whether the loop brings a portion's features into the store before it submits it.
-    ``elsewhere``: whether other processes do the cells, so that this one needs its model to encode alone.
+    ``encodes``: whether the loop brings a portion's features into the store before it submits the portion.
+    ``elsewhere``: whether other processes do the cells, so that this one needs its model for encoding alone.
     """
 
     encodes: bool
     elsewhere: bool
 
     def portions(self, todo: list[Todo]) -> Iterable[list[Todo]]:
-        """What is left to do, in what is submitted at a time; what does it may begin to start."""
+        """Divide what is left to do into portions; each is submitted as one. Workers may already start."""
 
     def room(self) -> bool:
-        """Whether another portion may be submitted now."""
+        """Return whether another portion may be submitted now."""
 
     def busy(self) -> bool:
-        """Whether anything that was submitted is not collected."""
+        """Return whether anything that was submitted is not collected."""
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Begin a portion; no cell of it starts after ``deadline`` (time.monotonic)."""
+        """Begin a portion, of which no cell starts after ``deadline`` (time.monotonic)."""
 
     def collect(self) -> Iterator[Done]:
-        """Wait until something is done, and give it; at least something of what is busy."""
+        """Wait until something is done, and yield at least some of it."""
 
     def finish(self) -> Iterator[Done]:
-        """Nothing more comes: do what still waits for company, and give it."""
+        """Do what still waits for others to share a pass with, because nothing more comes, and yield it."""
 
     def stop(self) -> Done:
-        """Stop what is going on: what had ended before, and in ``outcome.stopped`` what had not."""
+        """Stop the work, and return what had ended before and, in ``outcome.stopped``, what had not."""
 
     def end(self) -> None:
-        """Let go of everything, whatever happened."""
+        """Release processes, connections and folders, whatever happened."""
 
 
 def run(
@@ -80,11 +84,11 @@ def run(
     images: Callable[[int | None], None] | None = None,
     stop: float | None = None,
 ) -> Outcome:
-    """Do all of ``todo``, of which no cell starts after ``deadline`` and none runs after ``stop``.
+    """Do all of ``todo``. No cell starts after ``deadline``, and none runs after ``stop``.
 
-    Both are times of time.monotonic. What is stopped leaves no record: it is left to the next run, and
-    named in the outcome. ``images`` hears before the first cell how many passes through the image tower will
-    be made here; None where that is not known.
+    Both are times of time.monotonic. A stopped cell leaves no record: it is left to the next run, and named
+    in the outcome. ``images`` is told before the first cell how many passes through the image tower this
+    process will make (None: unknown).
     """
     outcome = desk.outcome
     outcome.cells = len([fit for fit in plan.fits if fit.asked])
@@ -97,7 +101,7 @@ def run(
         progress(ended, done, outcome.cells)
 
     def failed(t: Todo, error: Exception) -> None:
-        say(Ended(t.fit.key, desk.recorder.failure(t, error)))
+        say(Ended(t.fit.key, desk.recorder.failure(t, error), failed=True))
 
     def hear(part: Done) -> None:
         outcome.add(part.outcome)

@@ -1,4 +1,4 @@
-"""What an actor of a Ray cluster is: one worker for task after task, in a process of its own."""
+"""The actor on a Ray cluster: one worker for task after task, in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Files = dict[str, bytes]  # path below the results folder -> content
 
 @dataclass
 class Sent:
-    """What a task sends back."""
+    """The answer of a task: how its cells ended, and the files that it wrote."""
 
     done: Done
     files: Files
 
 
 def write(results: Path, files: Files) -> None:
-    """Bring files below ``results``, states and predictions first: a record is what makes them count."""
+    """Write files below ``results``, records last, because a record makes states and predictions count."""
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         write_bytes(results / name, files[name])
 
@@ -35,7 +35,7 @@ def write(results: Path, files: Files) -> None:
 class Node:
     """A worker for task after task, with results in a folder that only this process sees.
 
-    ``where`` is the driver's working directory, which relative paths are meant from.
+    ``where``: the driver's working directory, from which relative paths are meant.
     """
 
     def __init__(self, setup: Setup, where: str) -> None:
@@ -43,18 +43,18 @@ class Node:
             os.chdir(where)
         self.setup, self.folder = setup, scratch.path()
         self.worker: Worker | None = None
-        self.plugins: dict[Path, Stamp | None] = {}  # as they were when the worker was made
+        self.plugins: dict[Path, Stamp | None] = {}  # stamps of the time when the worker was made
 
     def begin(self, first: str) -> int:
-        """Make the worker and load the backbone of the fit with that key; the process's id."""
-        with suppress(Exception):  # the first task meets it again, and says why
+        """Make the worker, load the backbone of the fit with the key ``first``, and return the process id."""
+        with suppress(Exception):  # the first task meets the error again, and says why
             self._worker().load(first)
         return os.getpid()
 
     def do(self, keys: frozenset[str], known: Files, until: float | None, stop: float | None = None) -> Sent:
-        """Do the cells with these fit keys, of which no records but ``known`` are there.
+        """Do the cells with these fit keys, in a folder where the only records are ``known``.
 
-        None starts after ``until`` and none runs after ``stop`` (time.time).
+        No cell starts after ``until``, and none runs after ``stop`` (time.time).
         """
         worker, folder = self._worker(), self.folder
         with scratch.own(folder):
@@ -64,7 +64,7 @@ class Node:
             try:
                 worker.do(keys, ends[0], done.add, ends[1])
             except BaseException:
-                self._forget()  # what its desk still holds of this task would be sent with the next
+                self._forget()  # what its desk still holds of this task would be sent with the next one
                 raise
             files = {
                 str(path.relative_to(folder)): path.read_bytes()
@@ -75,10 +75,10 @@ class Node:
         return Sent(done, {name: content for name, content in files.items() if known.get(name) != content})
 
     def _worker(self) -> Worker:
-        """The worker, with one thread for one CPU.
+        """Return the worker, which has one thread for one CPU.
 
-        It is made anew, with a plan of its own, where a plugin was edited: its keys are others then, and the
-        worker refuses what the driver asks for.
+        It is made anew, with a plan of its own, if a plugin was edited: its keys are then others, and the
+        worker refuses the keys that the driver asks for.
         """
         plugins = {
             path: stamp_if_there(path)
@@ -86,7 +86,7 @@ class Node:
             for path in (file, *sorted(file.parent.glob("*.py")))
         }
         if self.worker is None or plugins != self.plugins:
-            # NumPy's libraries heed OMP_NUM_THREADS, which Ray sets to an actor's CPUs.
+            # NumPy's libraries read OMP_NUM_THREADS, which Ray sets to an actor's CPUs.
             torch.set_num_threads(1)
             scratch.clear()
             self._forget()
@@ -97,6 +97,7 @@ class Node:
         return self.worker
 
     def _forget(self) -> None:
+        """Drop the worker, and release its feature store."""
         worker, self.worker = self.worker, None
         if worker:
             worker.desk.session.close()

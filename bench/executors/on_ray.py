@@ -1,17 +1,20 @@
-"""The Ray executor: groups of cells as tasks on the nodes of a cluster; the driver alone writes records.
+"""The Ray executor: groups of cells as tasks on the nodes of a cluster. Only the driver writes records.
 
 A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one
-place. Each slot of the cluster holds an actor, a process that imports, plans, loads the model and meets its
-GPU once and then does task after task. It works in a folder of its own and sends its files back; what came
-back is recorded at once, so a node that dies costs only the tasks it was at, which an actor elsewhere begins
-again. A task with which two actors died is cut into its cells, so that one that ends every process costs only
-itself. A slot whose actors die before they are up, twice in a row, is left out, and costs no task a try.
-Data, plugins and weights are read by path and must be there on every node; features come from ``--cache``
-where that is a shared path (the driver encodes), else every node encodes what it needs. With
-``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as many
-such groups of a dataset as leave work for every slot. That is the trade-off: fewer passes, and more that
-trains together, but all that a larger task had done is begun again when its node dies, and its files come
-back, through memory, in one piece.
+place. Each slot of the cluster holds an actor: a process that imports, plans, loads the model and finds its
+GPU once, and then does task after task. It works in a folder of its own and sends its files back. The driver
+records at once what comes back, so a node that dies costs only the tasks that it was doing; an actor
+elsewhere begins these again. A task with which two actors died is cut into its cells, so that a cell that
+ends every process costs only itself. A slot whose actors die before they are up, twice in a row, is left out,
+and no task loses a try by that.
+
+Data, plugins and weights are read by path and must exist on every node. Features come from ``--cache`` if
+that is a shared path (then the driver encodes); otherwise every node encodes what it needs.
+
+With ``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as
+many such groups of a dataset as leave work for every slot. That is the trade-off: there are fewer passes, and
+more fits train together. But all that a larger task had done is begun again when its node dies, and its files
+come back, through memory, in one piece.
 """
 
 from __future__ import annotations
@@ -39,13 +42,13 @@ from bench.records import places
 from bench.run import devices
 
 _TRIES = 2
-_DEPTH = 2  # tasks of an actor while there are many: it never waits for the driver
+_DEPTH = 2  # tasks of an actor while there are many, so that it never waits for the driver
 _SEND = 10.0  # seconds that a task has to send back what it had done, when its time is over
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Cells, when no more of them may start, and which try it is."""
+    """Cells to do, the time after which no more of them may start, and the number of the try."""
 
     cells: list[Todo]
     deadline: float | None
@@ -54,28 +57,29 @@ class _Task:
 
 @dataclass
 class _Slot:
-    """A place in the cluster: its actor while there is one, what tells that this is up, and its tasks.
+    """A place in the cluster: its actor if there is one, and the actor's tasks.
 
-    ``given``: what each will send, in the order in which the actor does them. ``starts``: actors that died
-    before they were up, one after the other.
+    ``begun``: a call that ends when the actor is up. ``given``: what each task will send, in the order in
+    which the actor does them. ``starts``: how many actors in a row died before they were up.
     """
 
     actor: Any = None
-    begun: Any = None  # None: it is up
+    begun: Any = None  # None: the actor is up
     given: deque[tuple[Any, _Task]] = field(default_factory=deque)
     starts: int = 0
 
     def up(self) -> None:
-        """Its actor has begun."""
+        """Note that the actor has begun."""
         self.begun, self.starts = None, 0
 
 
 def tasks(
     todo: list[Todo], streamed: bool, slots: int, join: bool, seconds: Seconds = UNKNOWN
 ) -> list[list[Todo]]:
-    """The cells of one (seed, dataset, shots), or several where features are ``streamed`` or fits join.
+    """Divide the cells into tasks of one (seed, dataset, shots) each.
 
-    Where that leaves slots without work they are cut.
+    A task is several of these if features are ``streamed`` or fits join. If that leaves slots without work,
+    tasks are cut.
     """
     groups = [part for _, together in rounds(todo, join=join) for part in by_shots(together)]
     if streamed or join:
@@ -85,11 +89,11 @@ def tasks(
 
 
 class OnRay:
-    """Tasks on a Ray cluster: the one at ``address``, else one on this machine.
+    """A way that sends tasks to a Ray cluster: the one at ``address``, or else one on this machine.
 
-    Raises BenchError when Ray is not installed, the cluster cannot be reached, or no task could ever start.
-    ``report`` hears where the device that was named is this process's alone. ``stop``: when tasks are
-    stopped (time.monotonic). ``seconds``: what cells are expected to take.
+    ``report`` is told if the named device holds for this process alone. ``stop``: when tasks are stopped
+    (time.monotonic). ``seconds``: expected seconds by fit key. Raises BenchError if Ray is not installed, the
+    cluster cannot be reached, or no task could ever start.
     """
 
     def __init__(
@@ -103,13 +107,13 @@ class OnRay:
         self.ray = _connected(address)
         self.places: list[_Slot] = []
         self.waiting: deque[_Task] = deque()  # for an actor that has room
-        self.left = 0  # portions that were not submitted
+        self.left = 0  # portions that were not submitted yet
         self.closed: BenchError | None = None  # why no actor can begin any more
         self.stopping, self.seconds = stop, seconds
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
             self.encodes = setup.cache is not None  # else every node encodes what it needs
-            if gpus and self.encodes:  # an actor on the same GPU takes its part of the memory
+            if gpus and self.encodes:  # an actor on the driver's GPU gets its part of the memory
                 self.setup = replace(self.setup, card=devices.card(setup.device))
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
             self.node = self.ray.remote(**options)(Node)
@@ -119,7 +123,7 @@ class OnRay:
         self.elsewhere = True
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """The cells of each task; as many actors as have work begin."""
+        """Return the cells of each task, and begin as many actors as have work."""
         found = tasks(todo, not self.setup.dense_cache, self.slots, self.setup.join, self.seconds)
         self.left = len(found)
         self.places = [_Slot() for _ in found[: self.slots]]
@@ -128,20 +132,24 @@ class OnRay:
         return found
 
     def _begin(self, place: _Slot, first: str) -> None:
+        """Begin an actor, which loads the backbone of the fit with the key ``first``."""
         place.actor = self.node.remote(self.setup, os.getcwd())
         place.begun = place.actor.begin.remote(first)
 
     def _depth(self) -> int:
-        """How many tasks an actor has: one near the end, where another may be idle first."""
+        """Return how many tasks an actor gets: one near the end, when another may be idle first."""
         return _DEPTH if self.left > self.slots else 1
 
     def room(self) -> bool:
-        """Whether an actor has room for another task, be it not up yet; what none can do fails at once."""
+        """Return whether an actor has room for another task, even if it is not up yet.
+
+        If no actor can begin any more there is always room: every task then fails at once.
+        """
         free = sum(max(0, self._depth() - len(p.given)) for p in self.places)
         return self.closed is not None or free > len(self.waiting)
 
     def busy(self) -> bool:
-        """Whether tasks are out."""
+        """Return whether tasks are waiting or sent."""
         return bool(self.waiting) or any(place.given for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
@@ -151,13 +159,13 @@ class OnRay:
         self._give()
 
     def _give(self) -> None:
-        """Send what waits to actors that have room; where one has died another begins."""
+        """Send what waits to actors that have room, and begin another actor where one has died."""
         for place in self.places:
             if self.waiting and place.actor is None:
                 self._begin(place, self.waiting[0].cells[0].fit.key)
         if starting := {p.begun: p for p in self.places if p.begun is not None}:
             for begun in self.ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
-                with suppress(self.ray.exceptions.RayError):  # ``collect`` meets it again
+                with suppress(self.ray.exceptions.RayError):  # ``collect`` meets the error again
                     self.ray.get(begun)
                     starting[begun].up()
         while self.waiting:
@@ -168,7 +176,7 @@ class OnRay:
             self._send(min(up, key=lambda p: len(p.given)), self.waiting.popleft())
 
     def _send(self, place: _Slot, task: _Task) -> None:
-        """With the records and states that its cells need, and the ends of its time as wall time."""
+        """Send a task with the records and states that its cells need, and with its limits as wall time."""
         known = _known(self.setup.request.results, task.cells, self.setup.fresh)
         until = None if task.deadline is None else time.time() + task.deadline - time.monotonic()
         stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
@@ -176,7 +184,7 @@ class OnRay:
         place.given.append((place.actor.do.remote(keys, known, until, stop), task))
 
     def collect(self) -> Iterator[Done]:
-        """Wait for the first task, and write what it sends; where an actor died its task begins again."""
+        """Wait for the first task and write what it sends; if an actor died, its task begins again."""
         while self.busy():
             if self.closed is not None:
                 lost: list[tuple[Todo, Exception]]
@@ -196,16 +204,16 @@ class OnRay:
                 self.ray.get(ready)
                 place.up()
             except self.ray.exceptions.RayError as error:
-                self._unbegun(place, error)
+                self._died_at_start(place, error)
 
     def _ended(self, place: _Slot) -> Done:
-        """What became of the task that an actor was at."""
+        """Return the result of the task that an actor was doing."""
         reference, task = place.given.popleft()
         said = self._sent(reference, task)
         return said if isinstance(said, Done) else self._lost(place, task, said)
 
     def _sent(self, reference: Any, task: _Task) -> Done | Exception:
-        """What a task that has ended sends, written; the error where its actor died."""
+        """Return what a task that has ended sends, after writing it; or the error if its actor died."""
         try:
             sent: Sent = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
@@ -216,8 +224,8 @@ class OnRay:
         write(self.setup.request.results, sent.files)
         return sent.done
 
-    def _unbegun(self, place: _Slot, error: Exception) -> None:
-        """An actor died as it began: another is tried, and then the slot is left out."""
+    def _died_at_start(self, place: _Slot, error: Exception) -> None:
+        """Note that an actor died as it began: another is tried, and then the slot is left out."""
         self._release(place)
         place.starts += 1
         if place.starts < _TRIES:
@@ -225,20 +233,21 @@ class OnRay:
         self.places.remove(place)
         if not self.places:
             self.closed = BenchError(
-                f"no worker can begin on the cluster: {_last(error)}; "
+                f"no worker can begin on the cluster: {_last_line(error)}; "
                 "this program must be installed on its nodes as it is here"
             )
             self.closed.__cause__ = error
-            self.encodes = False  # nothing will read it
+            self.encodes = False  # nothing will read features
 
     def _release(self, place: _Slot) -> None:
-        self.ray.kill(place.actor)  # where it is but out of reach, nothing else may start on its processor
+        """Kill a slot's actor."""
+        self.ray.kill(place.actor)  # if it is only out of reach, nothing else may start on its processor
         place.actor = place.begun = None
 
     def _lost(self, place: _Slot, task: _Task, error: Exception) -> Done:
-        """An actor died: the task that it was at is tried once more, then in its cells, each twice.
+        """Try the task of an actor that died once more, then each of its cells, twice.
 
-        What it had not begun goes to others as it is.
+        Tasks that the actor had not begun go to others unchanged.
         """
         self._release(place)
         self.waiting.extendleft(other for _, other in reversed(place.given))
@@ -248,17 +257,17 @@ class OnRay:
         elif len(task.cells) > 1:
             self.waiting.extend(_Task([t], task.deadline) for t in task.cells)
         else:
-            reason = BenchError(f"its Ray task ended {_TRIES} times: {_last(error)}")
+            reason = BenchError(f"its Ray task ended {_TRIES} times: {_last_line(error)}")
             reason.__cause__ = error
             return Done(failed=[(t, reason) for t in task.cells])
         return Done()
 
     def finish(self) -> Iterator[Done]:
-        """Tasks finish what they are given by themselves."""
+        """Yield nothing: tasks finish by themselves what they are given."""
         return iter(())
 
     def stop(self) -> Done:
-        """Tasks have stopped themselves and sent what they had done; others are cancelled at the end."""
+        """Return what tasks did before they stopped themselves; name the others, which ``end`` cancels."""
         done = Done()
         for place in self.places:
             while place.given:
@@ -274,7 +283,7 @@ class OnRay:
         return done
 
     def end(self) -> None:
-        """End the actors and what they are at, and leave the cluster."""
+        """End the actors and what they are doing, and leave the cluster."""
         try:
             for place in self.places:
                 if place.actor is not None:
@@ -285,15 +294,15 @@ class OnRay:
 
 
 def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[Setup, int, int]:
-    """The setup for tasks, the GPUs of each, and how many the cluster runs at a time.
+    """Return the setup for tasks, the number of GPUs of each, and how many tasks the cluster runs at a time.
 
-    An actor with a GPU sees that one only, as cuda:0, whatever it is to the driver. Raises BenchError where
-    no task could ever start.
+    An actor with a GPU sees only that one, as cuda:0, whatever its number for the driver. Raises BenchError
+    if no task could ever start.
     """
     device, _, number = setup.device.partition(":")
     gpus = int(device == "cuda")
     if gpus and number:
-        report(f"--device {setup.device}: what this process does itself; Ray chooses the GPU of each task")
+        report(f"--device {setup.device} holds for this process alone; Ray chooses the GPU of each task")
     name = "GPU" if gpus else "CPU"
     slots = int(ray.cluster_resources().get(name, 0))
     if not slots:
@@ -302,14 +311,14 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
     return replace(setup, device=device), gpus, slots
 
 
-def _last(error: Exception) -> str:
-    """What is said last in an error of Ray: the cause, below the traceback of a node."""
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error of Ray: the cause, below the traceback of a node."""
     said = str(error).strip()
     return said.splitlines()[-1].strip() if said else type(error).__name__
 
 
 def _failed(error: Any) -> Exception:
-    """Why the cells of a task fail where it raised: another try would meet the same error."""
+    """Return why the cells of a task fail if it raised; another try would meet the same error."""
     cause = error.cause
     said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
     reason = BenchError(f"on a node of the cluster: {said}")
@@ -318,7 +327,7 @@ def _failed(error: Any) -> Exception:
 
 
 def _connected(address: str | None) -> Any:
-    """Ray, connected. It says nothing of this run to its makers, and takes no signal from this program."""
+    """Return Ray, connected. It sends no usage statistics, and takes no signal from this program."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -333,7 +342,7 @@ def _connected(address: str | None) -> Any:
             f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
         ) from error
     finally:
-        # Ray takes SIGTERM for itself, and aborts the process where it comes while the program is in Ray
+        # Ray takes SIGTERM for itself, and aborts the process if it comes while the program is in Ray.
         if threading.current_thread() is threading.main_thread():
             for number, handler in ends.items():
                 if handler is not None:
@@ -342,7 +351,7 @@ def _connected(address: str | None) -> Any:
 
 
 def _known(results: Path, group: list[Todo], fresh: Fresh = False) -> Files:
-    """The records and states that are there already of the group's fits and of those they read.
+    """Return the records and states that exist already of the group's fits and of those that they read.
 
     ``fresh``: which records do not count.
     """

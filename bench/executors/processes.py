@@ -1,17 +1,19 @@
-"""Several processes of this machine.
+"""The executor for several processes of this machine.
 
-The parent encodes, in plan order, and hands out portions: a round (one seed of one dataset) or a part of one,
-cut by expected seconds so that all workers have work until the end; with ``--no-dense-cache`` several rounds,
-for the sake of few passes over the test images. Workers begin at once, so that they have imported, planned
-and loaded the model when the first features are stored; they fit, evaluate and write records. One portion is
-encoded ahead, for the worker that is idle next. A worker says what it is at before it begins it: when it
-dies, that cell is tried once more, alone, and the rest of its portion goes on without it. The parent keeps a
-thread for every core: what it encodes is what workers wait for, and its threads wait asleep for each other
-(OMP_WAIT_POLICY), so that two of them took 2 % more of the processor's time than one, and 26 % less of the
-clock's, on two cores that were busy otherwise.
+The parent encodes, in plan order, and hands out portions. A portion is a round (one seed of one dataset) or a
+part of one, cut by expected seconds so that all workers have work until the end. With ``--no-dense-cache`` it
+is several rounds, so that few passes are made over the test images. Workers begin at once, so that they have
+imported, planned and loaded the model when the first features are stored; they fit, evaluate and write
+records. One portion is encoded ahead, for the worker that is idle next. A worker says what it is doing before
+it begins it. When it dies, that cell is tried once more, alone, and the rest of its portion goes on without
+it.
 
-With several GPUs workers take one each in turn, round and round when they are more; the parent encodes on the
-first. Features are shared between them: their keys name the kind of device, not which one.
+The parent keeps a thread for every core, because workers wait for what it encodes. Its threads sleep while
+they wait for each other (OMP_WAIT_POLICY): two of them took 2 % more of the processor's time than one, and 26
+% less of the clock's, on two cores that were busy otherwise.
+
+With several GPUs each worker takes one in turn, round and round if there are more workers; the parent encodes
+on the first. Features are shared between them: their keys name the kind of device, not which one.
 """
 
 from __future__ import annotations
@@ -37,36 +39,37 @@ from bench.plan.todo import Todo
 from bench.run.outcome import Now, Outcome, Watch, unwatched
 
 _START = 5.0  # seconds until a worker has imported, planned and loaded the model
-_GAIN = 0.8  # one more worker must bring the expected time down to this
-_MOST = 4  # each holds a model and the features of its round
+_GAIN = 0.8  # one more worker must reduce the expected time to this part of it
+_MOST = 4  # workers by default at most; each holds a model and the features of its round
 _AHEAD = 1  # portions that are encoded before a worker is idle
 _TRIES = 2
 _AT = "at this cell"
-_LOOK = 1.0  # seconds between looks at what the workers are at, where somebody watches
+_LOOK = 1.0  # seconds between looks at what the workers are doing, if somebody watches
 
 
 def visible(device: str) -> list[str]:
-    """The devices of workers: every GPU that PyTorch sees for ``cuda``, else the one that is named."""
+    """Return the devices for workers: every GPU that PyTorch sees for ``cuda``, else the named one."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
 
 
 def spread(devices: Sequence[str], jobs: int) -> list[str]:
-    """The device of each of ``jobs`` workers: one after the other, round and round."""
+    """Return the device of each of ``jobs`` workers: one after the other, round and round."""
     return [devices[i % len(devices)] for i in range(jobs)]
 
 
 def sharing(devices: Sequence[str], jobs: int) -> list[tuple[str, int]]:
-    """The device of each worker, and how many processes are on it: the first is the parent's too."""
+    """Return the device of each worker and how many processes are on it. The parent is on the first."""
     each = spread(devices, jobs)
     return [(device, each.count(device) + (device == devices[0])) for device in each]
 
 
 def default_jobs(device: str, seconds: Sequence[float]) -> int:
-    """Worker processes when none are asked for, for parts of these expected ``seconds`` (``rounds.apart``).
+    """Return how many workers to use if none are asked for.
 
-    One a GPU: two on one card take turns at its kernels, hold the model and the features twice, and train in
-    smaller waves. That changes when ``--jobs 2`` takes less time than ``--jobs 1`` on one card in the
-    benchmark of the GPU. On a processor one a core, where that saves more than a worker's start.
+    ``seconds``: expected seconds of the parts that may run beside each other (``rounds.apart``). On GPUs it
+    is one worker per GPU. Two on one card take turns at its kernels, hold the model and the features twice,
+    and train in smaller waves. That changes when ``--jobs 2`` takes less time than ``--jobs 1`` on one card
+    in the benchmark of the GPU. On a processor it is one per core, if that saves more than a worker's start.
     """
     if device != "cpu":
         return max(1, min(len(visible(device)), len(seconds)))
@@ -79,11 +82,11 @@ def default_jobs(device: str, seconds: Sequence[float]) -> int:
 
 
 def serve(line: Connection[Any, Any], setup: Setup, device: str, sharers: int, first: str) -> None:
-    """Runs in a worker, with one thread: does the cells whose keys come, until nothing more can come.
+    """Run a worker, with one thread: do the cells whose keys come, until nothing more can come.
 
-    It sends what it is at (Now, and the keys of the cells), a Done for each cell that ended, and at the end
-    of a portion None, or the error that ended it. ``sharers``: processes on its device. ``first``: the key of
-    a fit whose backbone it loads before anything comes.
+    It sends what it is doing (Now, and the keys of the cells), a Done for each cell that ended, and at the
+    end of a portion None or the error that ended it. ``sharers``: how many processes are on its device.
+    ``first``: the key of a fit whose backbone it loads before anything comes.
     """
     torch.set_num_threads(1)
     worker: Worker | BenchError
@@ -106,7 +109,7 @@ def serve(line: Connection[Any, Any], setup: Setup, device: str, sharers: int, f
 
 @dataclass(frozen=True)
 class _Portion:
-    """Cells that a worker is at, when no more of them may start, and which try it is."""
+    """Cells for a worker, the time after which no more of them may start, and the number of the try."""
 
     cells: list[Todo]
     deadline: float | None
@@ -114,14 +117,16 @@ class _Portion:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The fit keys of its cells."""
+        """Return the fit keys of its cells."""
         return frozenset(t.fit.key for t in self.cells)
 
 
 @dataclass
 class _Place:
-    """Where a worker is: its device and how many processes share it, its process while there is one, the
-    portions that it was given and has not been heard to end, and what it was last heard to be at.
+    """The place of a worker: its device, how many processes share it, and its process if there is one.
+
+    ``given``: portions that the worker got and has not been heard to end. ``at``, ``now``: what it last said
+    it was doing, as fit keys and in words.
     """
 
     device: str
@@ -133,19 +138,19 @@ class _Place:
 
     @property
     def portion(self) -> _Portion | None:
-        """What it is at, as far as it was heard."""
+        """Return the portion that the worker is doing, as far as was heard."""
         return self.given[0] if self.given else None
 
 
 class _Unheard(Exception):
-    """What a worker said cannot be read, so that nobody listens to it any more."""
+    """The error of a worker's message that cannot be read, so that nobody listens to the worker any more."""
 
 
 class Processes:
-    """As many portions at a time as there are workers.
+    """A way that does as many portions at a time as there are workers.
 
-    ``watch`` hears when they get to work and, where it is ``live``, again and again what each is at.
-    ``seconds``: what cells are expected to take, for equal shares.
+    ``watch`` is told when they get to work and, if ``live``, again and again what each is doing. ``seconds``:
+    expected seconds by fit key, for equal shares.
     """
 
     encodes = elsewhere = True
@@ -164,24 +169,24 @@ class Processes:
         self.setup, self.jobs, self.seconds = setup, jobs, seconds
         self.watch, self.live, self.began = watch, live, False
         self.places = [_Place(device, n) for device, n in sharing(visible(setup.device), jobs)]
-        self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # by whom, what
+        self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # (worker, what it said)
         self.waiting: deque[_Portion] = deque()  # encoded for the next idle worker, or lost with one
-        self.giving = threading.Lock()  # held while a portion goes from those that wait to a worker
-        self.deaths: Counter[str] = Counter()  # by fit key: workers that died at the cell
+        self.giving = threading.Lock()  # held while a waiting portion goes to a worker
+        self.deaths: Counter[str] = Counter()  # fit key -> workers that died at the cell
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """Rounds or parts of them, so that there is work for every worker; as many workers begin."""
+        """Return rounds or parts of them, with work for every worker, and begin as many workers."""
         found = portions(todo, not self.setup.dense_cache, self.jobs, self.setup.join, self.seconds)
         for place, portion in zip(self.places, found, strict=False):
             self._begin(place, portion[0].fit.key)
         return found
 
     def room(self) -> bool:
-        """Whether a worker is idle, or another portion may be encoded ahead."""
+        """Return whether a worker is idle, or another portion may be encoded ahead."""
         return sum(place.portion is None for place in self.places) + _AHEAD > len(self.waiting)
 
     def busy(self) -> bool:
-        """Whether a worker is at something."""
+        """Return whether a portion waits or a worker has one."""
         return bool(self.waiting) or any(place.given for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
@@ -193,7 +198,7 @@ class Processes:
         self._give()
 
     def _give(self) -> None:
-        """Hand what waits to idle workers; where one has died another begins."""
+        """Hand what waits to idle workers, and begin another worker where one has died."""
         with self.giving:
             for place in self.places:
                 if self.waiting and not place.given:
@@ -202,20 +207,22 @@ class Processes:
                     self._send(place)
 
     def _begin(self, place: _Place, first: str) -> None:
+        """Begin a worker, which first loads the backbone of the fit with the key ``first``."""
         place.child = Child(serve, self.setup, place.device, place.sharers, first)
         threading.Thread(target=self._listen, args=(place, place.child), daemon=True).start()
 
     def _send(self, place: _Place) -> None:
-        """Give an idle worker the next portion that waits, if there is one; ``giving`` is held."""
+        """Give an idle worker the next waiting portion, if there is one. The caller holds ``giving``."""
         if self.waiting and place.child:
             portion = self.waiting.popleft()
             place.given.append(portion)
             place.child.send((portion.keys, portion.deadline))
 
     def _listen(self, place: _Place, child: Child) -> None:
-        """In a thread: take what a worker says when it says it, so that no worker ever waits.
+        """Take, in a thread, what a worker says when it says it, so that no worker ever waits.
 
-        Nor for the parent, which may be encoding: what waits goes to a worker as soon as it is idle.
+        It does not wait for the parent either, which may be encoding: an idle worker gets the next portion at
+        once.
         """
         try:
             while True:
@@ -226,13 +233,13 @@ class Processes:
                 self.said.put((child, said))
         except Died as died:
             self.said.put((child, died))
-        except Exception as error:  # of an object that a method made, say, which cannot be read here
+        except Exception as error:  # such as a method's own object, which cannot be read in this process
             unheard = _Unheard(f"a worker cannot be heard: {type(error).__name__}: {error}")
             unheard.__cause__ = error
             self.said.put((child, unheard))
 
     def collect(self) -> Iterator[Done]:
-        """Wait until a cell has ended; where a worker died, what was lost begins again."""
+        """Wait until a cell has ended; if a worker died, what was lost begins again."""
         while self.busy():
             self._give()
             try:
@@ -247,9 +254,9 @@ class Processes:
                 return
 
     def _heard(self, place: _Place, said: Any) -> Done | None:
-        """Take in what a worker said; where that ends cells, they are given. Raises what is no cell's error.
+        """Handle a message of a worker, and return a Done if it ended cells.
 
-        Such an error is a full disk, or a bug.
+        If the message is an error that is no cell's, such as a full disk or a bug, it is raised.
         """
         portion = place.portion
         if isinstance(said, Now):
@@ -277,7 +284,7 @@ class Processes:
         return None
 
     def _lost(self, portion: _Portion, at: frozenset[str], died: Died) -> Done:
-        """A worker died: what it was at is tried once more, each cell alone, and the rest goes on.
+        """Try what a dead worker was doing once more, each cell alone; the rest of its portion goes on.
 
         A portion of which no cell had begun is tried once more as a whole.
         """
@@ -301,11 +308,11 @@ class Processes:
         return Done(failed=failed)
 
     def finish(self) -> Iterator[Done]:
-        """Workers finish what they are given by themselves."""
+        """Yield nothing: workers finish by themselves what they are given."""
         return iter(())
 
     def stop(self) -> Done:
-        """End the workers; what these had said before still counts."""
+        """End the workers; what they had said before still counts."""
         with self.giving:
             self.waiting.clear()
         self.end()
@@ -327,13 +334,14 @@ class Processes:
         return done
 
     def end(self) -> None:
-        """End the workers without waiting for what they are at."""
+        """End the workers without waiting for what they are doing."""
         for place in self.places:
             if place.child:
                 place.child.end()
 
 
 def _death(where: str, died: Died) -> BenchError:
+    """Return the error of a cell whose worker died twice."""
     memory = died.code is not None and -died.code == signal.SIGKILL
     mend = "leave that method out, or mend it" if where == _AT and not memory else "try --jobs 1"
     return BenchError(f"its worker process died twice {where} ({died}): {mend}")

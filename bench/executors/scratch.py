@@ -1,7 +1,7 @@
 """Folders for worker processes that may be killed at any moment.
 
-A folder is there while its owner works. The owner holds a lock on it, which the system drops however the
-process ends: a folder that nobody holds was left by a dead process, and whoever works on that machine next
+A folder exists while its owner works. The owner holds a lock on it, which the system drops however the
+process ends. So a folder that nobody holds was left by a dead process, and the next worker on that machine
 removes it.
 """
 
@@ -19,23 +19,26 @@ from pathlib import Path
 
 
 def _prefix() -> str:
-    """By machine: where several share a temporary folder, locks need not reach from one to the other."""
+    """Return the beginning of the names of this machine's folders.
+
+    It holds the machine's name: machines that share a temporary folder may not see each other's locks.
+    """
     return f"bench-ray-{platform.node()}-"
 
 
 def path() -> Path:
-    """A name for a folder of this process; nothing is made yet."""
+    """Return a name for a folder of this process; nothing is made yet."""
     return Path(tempfile.gettempdir(), _prefix() + secrets.token_hex(6))
 
 
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
-    """``folder``, empty at first, for as long as the block runs."""
+    """Make ``folder``, empty at first, for as long as the block runs."""
     made = Path(tempfile.mkdtemp(dir=folder.parent))
     handle = os.open(made, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
-        made.rename(folder)  # bears its name only now, so that nobody ever meets it without its lock
+        made.rename(folder)  # only now, so that nobody ever meets a folder of this name without its lock
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -43,11 +46,11 @@ def own(folder: Path) -> Iterator[None]:
 
 
 def clear() -> None:
-    """Remove what dead processes left on this machine."""
+    """Remove the folders that dead processes left on this machine."""
     for folder in Path(tempfile.gettempdir()).glob("bench-ray-*"):
         if not folder.name.startswith(_prefix()):
             continue
-        with suppress(OSError):  # its owner lives, it is another user's, or it has gone meanwhile
+        with suppress(OSError):  # its owner lives, it is another user's, or it is gone by now
             handle = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Cells one after the other in this process."""
+"""The serial executor: cells one after the other in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.run.outcome import Ended, Outcome, Progress
 
 
 class Serial:
-    """A round at a time: one seed of one dataset, or with ``join`` all seeds of it."""
+    """A way that does one round at a time: one seed of a dataset, or with ``join`` all its seeds."""
 
     encodes, elsewhere = True, False
 
@@ -24,30 +24,30 @@ class Serial:
         self.desk = desk
         self.portion: list[Todo] = []
         self.deadline: float | None = None
-        self.left: Counter[str] = Counter()  # by the dataset's digest: portions that were not submitted
+        self.left: Counter[str] = Counter()  # dataset's digest -> portions that were not submitted yet
         self.late: list[Ended] = []  # cells whose evaluations still wait for one pass
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """Rounds; where test features are streamed, those of a dataset one after the other."""
+        """Return the rounds; if test features are streamed, those of a dataset one after the other."""
         groups = [group for _, group in rounds(todo, not self.desk.session.dense_cache, self.desk.join)]
         self.left = Counter(_dataset(group) for group in groups)
         return groups
 
     def room(self) -> bool:
-        """One portion at a time."""
+        """Return whether no portion waits: this way does one at a time."""
         return not self.portion
 
     def busy(self) -> bool:
-        """Whether a portion waits to be done."""
+        """Return whether a portion waits to be done."""
         return bool(self.portion)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Take a portion; ``collect`` does it."""
+        """Take a portion, which ``collect`` does."""
         self.portion, self.deadline = portion, deadline
         self.left[_dataset(portion)] -= 1
 
     def collect(self) -> Iterator[Done]:
-        """Do the portion, cell by cell; with the last one of a dataset, what waits for its test images."""
+        """Do the portion cell by cell; with a dataset's last portion, evaluate what waits for its images."""
         portion, self.portion = self.portion, []
         self.desk.states.begin(portion)
         for t in portion:
@@ -66,21 +66,21 @@ class Serial:
         yield self._ended()
 
     def stop(self) -> Done:
-        """What was stopped is what the desk was at, and what waits there."""
+        """Return what ended, and name as stopped the cells at the desk and those that wait there."""
         done = self._ended()
         cells = {t.fit.key: t for t in self.desk.at} | self.desk.waiting.cells()
         done.outcome.stopped |= {key: label(t.fit) for key, t in cells.items()}
         return done
 
     def _ended(self) -> Done:
-        """The cells of which nothing waits any more."""
+        """Return the cells of which nothing waits any more."""
         waiting = self.desk.waiting.cells()
         ended = [cell for cell in self.late if cell.key not in waiting]
         self.late = [cell for cell in self.late if cell.key in waiting]
         return Done(ended)
 
     def end(self) -> None:
-        """Nothing is held elsewhere."""
+        """Do nothing, because nothing is held elsewhere."""
 
 
 def _dataset(portion: list[Todo]) -> str:
@@ -95,5 +95,5 @@ def run(
     deadline: float | None = None,
     stop: float | None = None,
 ) -> Outcome:
-    """Do all of ``todo`` at this desk; its states are there afterwards."""
+    """Do all of ``todo`` at this desk, which has its states afterwards."""
     return loop.run(desk, plan, todo, Serial(desk), progress, deadline, stop=stop)

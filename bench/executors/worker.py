@@ -1,4 +1,4 @@
-"""What a worker process is: a plan and a desk of its own, made again from what the command asked for."""
+"""The inside of a worker process: a plan and a desk of its own, made from the command's request."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from bench.run.session import Session, repeatable
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to make the plan again and run parts of it.
+    """The things that a worker needs to make the plan again and to do parts of it.
 
-    ``clock``: of the results folder, as the parent found it. ``card``: of a driver that encodes on a GPU.
+    ``clock``: the results folder's, as the parent found it. ``card``: the GPU on which the driver of a
+    cluster encodes.
     """
 
     request: Request
@@ -41,10 +42,10 @@ class Setup:
 
 
 class Worker:
-    """Does portions of a plan, which is a function of the request; its messages go back with them.
+    """A doer of portions of a plan. It makes the plan itself, as a function of the request.
 
-    ``watch`` hears what it is at in words; ``begins`` hears before the keys of the cells that it begins.
-    ``sharers``: how many processes are on its device.
+    Messages for the user go back with results. ``watch`` is told what it is doing, in words; ``begins`` is
+    told the keys of cells before they begin. ``sharers``: how many processes are on its device.
     """
 
     def __init__(
@@ -68,12 +69,15 @@ class Worker:
             sharers=sharers,
         )
         session.watch = watch
-        self.desk = Desk(session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock)
+        home = setup.request.results  # on a node of a cluster ``results`` is a temporary folder
+        self.desk = Desk(
+            session, registry, results, setup.keep_states, setup.fresh, setup.join, setup.clock, home
+        )
         self.desk.begins = begins
         self.plan = planner.make(replace(setup.request, results=results), registry)
 
     def load(self, key: str) -> None:
-        """Load the backbone of a fit, before its cells come."""
+        """Load the backbone of a fit before its cells come."""
         for fit in self.plan.fits:
             if fit.key == key:
                 with suppress(Exception):  # its cells meet it again, and record it
@@ -87,9 +91,9 @@ class Worker:
         say: Callable[[Done], None],
         stop: float | None = None,
     ) -> None:
-        """Do the cells with these fit keys; ``say`` hears of each as it ends, and of those recorded before.
+        """Do the cells with these fit keys. ``say`` is told of each as it ends, and of those recorded before.
 
-        ``deadline`` and ``stop``: as in ``loop.run``. Raises BenchError where the plan does not have them.
+        ``deadline`` and ``stop``: as in ``loop.run``. Raises BenchError if the plan lacks one of the cells.
         """
         check_plan(self.plan, keys)
         asked = [left(fit, self.fresh) for fit in self.plan.fits if fit.key in keys]
@@ -108,12 +112,12 @@ class Worker:
 
 
 def check_plan(plan: Plan, keys: frozenset[str]) -> None:
-    """Raises BenchError where a worker's plan lacks cells that the parent asks for.
+    """Raise BenchError if a worker's plan lacks cells that the parent asks for.
 
-    Something in their keys has changed since.
+    Then something in their keys has changed since the parent made its plan.
     """
     if lost := keys - {fit.key for fit in plan.fits}:
         raise BenchError(
-            f"{len(lost)} cells are others by now: "
-            "a plugin or a dataset was changed during the run; run again"
+            f"the keys of {len(lost)} cells have changed: "
+            "a plugin or a dataset was changed during the run; run the same command again"
         )

@@ -109,8 +109,8 @@ def _fit_missing(
         desk = Desk(session, registry, results, keep_states="all")
         outcome = serial.run(desk, planned, todo, lambda ended, *_: session.report(f"fitted {ended.said}"))
         if outcome.failures:
-            cell, message = outcome.failures[0]
-            raise BenchError(f"{cell}: {message}")
+            cell, message, record = outcome.failures[0]
+            raise BenchError(f"{cell}: {message}" + (f"; its record: {record}" if record else ""))
 
 
 def _stored(f: Planned, results: Path, session: Session) -> State | None:

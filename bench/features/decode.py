@@ -1,6 +1,6 @@
-"""Decodes and renders images in worker processes without torch, or in threads where images are few.
+"""Decode and render images, in worker processes without torch, or in threads if there are few images.
 
-Blocks come back in order through a bounded queue, so that memory stays flat whatever the size of the dataset.
+Blocks come back in order through a bounded queue, so that memory does not grow with the size of the dataset.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from bench.errors import BenchError, UnreadableImage
 if TYPE_CHECKING:
     from bench.data.dataset import ImageSource
 
-_FEW = 2000  # rendered views below which starting processes costs more than it saves
-_THREADS = 8  # beside a tower on the processor
-_THREADS_BESIDE_GPU = 16  # 8 decoded 140 JPEG files a second each (16 cores); not measured beyond 8
-_PROCESSES = 16  # beside a tower on the processor
-_PROCESSES_BESIDE_GPU = 64  # each is an interpreter, with two blocks of pixels under way
-_PER_PROCESS = 250  # rendered views that are worth the start of one
+_WORTH_PROCESSES = 2000  # with fewer rendered views, starting processes costs more than it saves
+_THREADS = 8  # the most threads beside a tower on the processor
+_THREADS_BESIDE_GPU = 16  # with 8, each decoded 140 JPEG files a second (16 cores); more were not measured
+_PROCESSES = 16  # the most processes beside a tower on the processor
+_PROCESSES_BESIDE_GPU = 64  # each is an interpreter that holds two blocks of pixels
+_PER_PROCESS = 250  # rendered views that are worth the start of one process
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How pixels reach the tower: input side, filter, and how they come to size (see ``views.render``)."""
+    """The form of the tower's input: its side, the filter, and the way of resizing (see ``views.render``)."""
 
     size: int
     mode: str = "bicubic"
@@ -45,14 +45,17 @@ class InputFormat:
 
 @dataclass(frozen=True)
 class Block:
-    """A few images to decode once each and render in all of ``views``."""
+    """A few images that are decoded once each and rendered in all of ``views``."""
 
     paths: tuple[str, ...]
     views: tuple[str, ...]
 
 
 def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.ndarray:
-    """The pixels of a block, uint8 (n, V, size, size, 3). Raises UnreadableImage if one cannot be read."""
+    """Return the pixels of a block, uint8 (n, V, size, size, 3).
+
+    Raises UnreadableImage if an image cannot be read.
+    """
     pixels = np.empty((len(block.paths), len(block.views), form.size, form.size, 3), np.uint8)
     for row, path in zip(pixels, block.paths, strict=True):
         try:
@@ -77,9 +80,10 @@ def render_block(source: ImageSource, form: InputFormat, block: Block) -> np.nda
 
 
 def unreadable(source: ImageSource, paths: Iterable[str], workers: int = 0) -> dict[str, UnreadableImage]:
-    """The images that cannot be read, with their errors, by path; all of them are opened.
+    """Open all of these images, and return those that cannot be read, by path, with their errors.
 
-    ``workers`` processes open them, for an image may end the process that does; 0: threads of this one.
+    ``workers`` processes open them, because an image may end the process that opens it. 0 stands for threads
+    of this process.
     """
     form, chosen = InputFormat(1), list(paths)
     workers = min(workers, len(chosen))
@@ -109,14 +113,15 @@ def unreadable(source: ImageSource, paths: Iterable[str], workers: int = 0) -> d
 
 
 def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
-    """Worker processes, and threads where there are none, for that many rendered views.
+    """Return how many worker processes, or else how many threads, are used for that many rendered views.
 
-    Few views start no process: Pillow decodes and resizes outside the interpreter's lock, so threads share
-    the cores too. Beside a tower on a GPU (``device``: its type) every core decodes, up to as many as the
-    views are worth; on the processor the tower has more to do than a few processes can decode.
+    For few views no process is started: Pillow decodes and resizes outside the interpreter's lock, so threads
+    use all cores too. Beside a tower on a GPU (``device`` is its type) every core decodes, up to the number
+    that the views are worth. On a processor the tower takes longer than a few processes need to decode for
+    it.
     """
     most = cores()
-    if encodes < _FEW:
+    if encodes < _WORTH_PROCESSES:
         return 0, min(_THREADS if device == "cpu" else _THREADS_BESIDE_GPU, most)
     if device == "cpu":
         return min(_PROCESSES, max(1, most - 1)), 1
@@ -131,11 +136,11 @@ def rendered(
     ahead: int = 2,
     threads: int = 1,
 ) -> Generator[np.ndarray]:
-    """The pixels of each block in order. ``workers = 0`` decodes in ``threads`` threads of this process.
+    """Yield the pixels of each block in order.
 
-    At most ``2 * (workers or threads - 1) + ahead`` blocks are in memory. Close the iterator to stop early
-    (``contextlib.closing``). Raises UnreadableImage when an image cannot be read, or ends the process that
-    decodes it.
+    With ``workers = 0``, ``threads`` threads of this process decode. At most ``2 * (workers or threads - 1) +
+    ahead`` blocks are in memory. Close the iterator to stop early (``contextlib.closing``). Raises
+    UnreadableImage if an image cannot be read, or ends the process that decodes it.
     """
     most = 2 * (workers or threads - 1) + ahead
     waiting: deque[Future[np.ndarray]] = deque()
@@ -154,43 +159,43 @@ def rendered(
             yield waiting.popleft().result()
     finally:
         if crew is not None:
-            crew.end()  # first: a thread that waits for a process then waits no longer
+            crew.end()  # comes first, so that no thread waits for a process any longer
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Crew:
-    """Processes that render blocks, each asked by one thread at a time."""
+    """The processes that render blocks. One thread at a time asks each of them."""
 
     def __init__(self, source: ImageSource, form: InputFormat) -> None:
         self.job = source, form
         self.all: set[Child] = set()
         self.idle: SimpleQueue[Child] = SimpleQueue()
-        self.lock = Lock()  # one is started at a time
+        self.lock = Lock()  # lets one process be started at a time
         self.ended = False
 
     def grow(self, most: int) -> None:
-        """Start one more, up to ``most``."""
+        """Start one more process if there are fewer than ``most``."""
         if len(self.all) < most:
             self.idle.put(self._start())
 
     def render(self, block: Block) -> np.ndarray:
-        """``render_block`` in the next process that is idle; there is one for every thread that asks.
+        """Have the next idle process render a block; there is a process for every thread that asks.
 
-        Where the process dies, another one renders the images one by one. Raises UnreadableImage for the one
-        at which that dies too, BenchError where new processes die at nothing.
+        If the process dies, a new one renders the images one by one. Raises UnreadableImage for the image at
+        which that one dies too, and BenchError if new processes die without any image.
         """
         child = self.idle.get()
         try:
             try:
                 return _ask(child, block)
             except Died:
-                child = self._instead(child)
+                child = self._replacement(child)
             rows = []
             for path in block.paths:
                 try:
                     rows.append(_ask(child, Block((path,), block.views)))
                 except Died as died:
-                    child = self._instead(child)
+                    child = self._replacement(child)
                     raise UnreadableImage(
                         f"cannot read the image {path}: it ends the process that decodes it ({died}); "
                         "replace the file and run again",
@@ -198,10 +203,10 @@ class _Crew:
                     ) from None
             return np.concatenate(rows)
         finally:
-            self.idle.put(child)  # a dead one too: a thread may wait for it
+            self.idle.put(child)  # even a dead one, because a thread may be waiting for it
 
     def end(self) -> None:
-        """End them, whatever they are at."""
+        """End all processes, whatever they are doing."""
         with self.lock:
             self.ended, living = True, tuple(self.all)
         for child in living:
@@ -215,8 +220,8 @@ class _Crew:
             self.all.add(child)
         return child
 
-    def _instead(self, dead: Child) -> Child:
-        """A new process for one that died. Raises BenchError where it dies before it has an image."""
+    def _replacement(self, dead: Child) -> Child:
+        """Start a process in place of a dead one. Raises BenchError if it dies before it has an image."""
         child = self._start()
         with self.lock:
             self.all.discard(dead)
@@ -225,12 +230,13 @@ class _Crew:
             _ask(child, Block((), ()))
         except Died as died:
             raise BenchError(
-                f"processes that decode images die ({died}): run again, what is encoded is kept"
+                f"the processes that decode images die ({died}): run again; what was encoded is kept"
             ) from None
         return child
 
 
 def _ask(child: Child, block: Block) -> np.ndarray:
+    """Have a process render a block, and return the pixels. Raises the error that it answers with."""
     child.send(block)
     answer = child.recv()
     if isinstance(answer, Exception):
@@ -241,7 +247,7 @@ def _ask(child: Child, block: Block) -> np.ndarray:
 
 
 def _render(line: Connection[Any, Any], source: ImageSource, form: InputFormat) -> None:
-    """Runs in a process of the crew: answers every block with shape and pixels, or with the error."""
+    """Answer every block with its shape and pixels, or with the error. This runs in a process of the crew."""
     while True:
         block: Block = line.recv()
         try:
@@ -255,10 +261,11 @@ def _render(line: Connection[Any, Any], source: ImageSource, form: InputFormat) 
 
 @contextmanager
 def _no_main_script(source: ImageSource) -> Iterator[None]:
-    """Keeps processes that start inside from running the user's script again.
+    """Keep processes that start inside the block from running the user's script again.
 
-    Spawning imports the parent's main module, for objects that are defined there. Decoding needs none, and a
-    script usually imports torch, which would cost every worker seconds and hundreds of megabytes.
+    A spawned process imports the main module of its parent, for objects that are defined there. Decoding
+    needs none of them, and a script usually imports torch, which would cost every worker seconds and hundreds
+    of megabytes.
     """
     script = sys.modules["__main__"]
     if type(source).__module__ == "__main__":

@@ -1,6 +1,6 @@
-"""Encode once: each image x view that anyone asks for passes the tower once, its taps go to the store.
+"""Encode each image x view that anyone asks for once, and put its taps into the store.
 
-What is too big to keep is streamed instead: same values, nothing stored.
+What is too big to keep is streamed instead: the values are the same, and nothing is stored.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodeReport", "Wanted", "encode", "feature_key", "in_pieces", "keys", "stream", "stream_views"]
 
-Progress = Callable[[int, int], None]  # (done, total)
+Progress = Callable[[int, int], None]  # called with (done, total)
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What an ``encode`` call did: images decoded, image x view passes through the tower, wall seconds."""
+    """The work of an ``encode`` call: images decoded, image x view passes through the tower, wall seconds."""
 
     images: int
     encodes: int
@@ -40,7 +40,7 @@ class EncodeReport:
 
     @property
     def images_per_second(self) -> float:
-        """Image x view passes per second; 0 when there was nothing to do."""
+        """Return image x view passes per second; 0 if there was nothing to do."""
         return self.encodes / self.seconds if self.encodes else 0.0
 
 
@@ -54,18 +54,19 @@ def encode(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport:
-    """Bring everything that ``wanted`` names into the store; what is there already is not encoded again.
+    """Bring everything that ``wanted`` names into the store. What is there already is not encoded again.
 
-    ``workers``: processes that decode (0: a thread of this one; None: by the amount of work). ``batch``: rows
-    per forward pass, a part of the features' key (None: 32, on CUDA 256). ``progress(done, total)`` counts
-    image x view passes, from 0 on; it is not called where there is nothing to do. Peak memory does not grow
-    with the number of images. Raises BenchError for an unreadable image, a full disk, or features that half
-    precision cannot hold; what was finished before stays.
+    ``workers`` is the number of processes that decode (0 stands for a thread of this process, None for a
+    number by the amount of work). ``batch`` is the number of rows per forward pass, which is part of the
+    features' key (None stands for 32, and for 256 on CUDA). ``progress(done, total)`` counts image x view
+    passes from 0 on; it is not called if there is nothing to do. Peak memory does not grow with the number of
+    images. Raises BenchError for an unreadable image, a full disk, or features that half precision cannot
+    hold. What was finished before the error stays.
     """
     began, key_of = time.perf_counter(), keys(tower, dataset, batch)
     pieces = outstanding(wanted, store, key_of)
     total, done = sum(piece.encodes for piece in pieces), 0
-    room = _Room(store, pieces, key_of)
+    room = _DiskCheck(store, pieces, key_of)
     if progress and total:
         progress(0, total)
     with closing(encoded(tower, dataset.source, pieces, workers, batch, home=True)) as passes:
@@ -79,9 +80,9 @@ def encode(
 
 
 def _stored(
-    results: Iterator[Encoded], piece: Piece, store: FeatureStore, key_of: KeyOf, room: _Room
+    results: Iterator[Encoded], piece: Piece, store: FeatureStore, key_of: KeyOf, room: _DiskCheck
 ) -> Generator[int]:
-    """Write one piece, a shard for each view and tap; yields how many rows each result brought."""
+    """Write one piece, a shard for each view and tap, and yield how many rows each result brought."""
     started = time.perf_counter()
     with ExitStack() as stack:
         writers = {
@@ -94,8 +95,8 @@ def _stored(
             for tap, array in rows.items():
                 writers[result.view, tap].write(result.start, array)
 
-        # One batch is written and hashed while the next goes through the tower. Leaving the stack waits for
-        # the thread before it closes the writers.
+        # A thread writes and hashes one batch while the next goes through the tower. Leaving the stack waits
+        # for the thread before it closes the writers.
         thread = stack.enter_context(ThreadPoolExecutor(1))
         last: Future[None] | None = None
         for result in results:
@@ -121,12 +122,10 @@ def stream(
     workers: int | None = None,
     batch: int | None = None,
 ) -> Generator[tuple[int, dict[str, Tensor]]]:
-    """Features made on the fly, as (start, tap -> float16 tensor (b, ...)), in the order of paths.
+    """Yield features made on the fly as (start, tap -> float16 tensor (b, ...)), in the order of paths.
 
-    The tensors are on the tower's device.
-
-    The values are those that the store would hold. Nothing is stored; each path is encoded as often as it is
-    named.
+    The tensors are on the tower's device, and their values are those that the store would hold. Nothing is
+    stored: each path is encoded as often as it is named.
     """
     with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch)) as parts:
         for start, _, features in parts:
@@ -142,7 +141,10 @@ def stream_views(
     workers: int | None = None,
     batch: int | None = None,
 ) -> Generator[tuple[int, str, dict[str, Tensor]]]:
-    """``stream`` for several views of the same images, each image decoded once: (start, view, features)."""
+    """Yield (start, view, features) like ``stream``, for several views of the same images.
+
+    Each image is decoded once.
+    """
     piece = Piece(tuple(paths), tuple((view, tuple(sorted(taps))) for view, taps in views.items()))
     with closing(encoded(tower, dataset.source, [piece], workers, batch)) as passes:
         for result in passes:
@@ -150,7 +152,10 @@ def stream_views(
 
 
 def in_pieces(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """Consecutive rows, however they come, as (start, tensor) of ``rows`` rows each, in the end fewer."""
+    """Yield consecutive rows as (start, tensor) in pieces of ``rows`` rows, whatever the sizes of the parts.
+
+    The last piece may have fewer rows.
+    """
     held: list[Tensor] = []
     start = n = 0
     for part in parts:
@@ -166,8 +171,11 @@ def in_pieces(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[int, Tensor]
         yield start, torch.cat(held)
 
 
-class _Room:
-    """Checks the disk when the shape of a tap's rows is first known, before any row of it is written."""
+class _DiskCheck:
+    """A check of the disk.
+
+    It happens when a tap's shape is first known, before any row of the tap is written.
+    """
 
     def __init__(self, store: FeatureStore, pieces: Sequence[Piece], key_of: KeyOf) -> None:
         self._store = store
@@ -178,6 +186,7 @@ class _Room:
                     self._due.setdefault(tap, []).append((key_of(tap, view), len(piece.paths)))
 
     def check(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Raise BenchError if the disk has too little space for all rows of the taps that are new here."""
         need = sum(
             self._store.disk_need(key, n, rows[tap].shape[1:])
             for tap in rows

@@ -1,4 +1,4 @@
-"""What a feature store holds, for `bench cache`: listing and removing whole feature sets. No torch."""
+"""List and remove whole feature sets of a store, for `bench cache`. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from bench.features.key import FeatureKey
 from bench.features.shard import ABANDONED, MANIFEST, Manifest
 from bench.typed import Odd
 
-KEY = "key.json"  # in the folder of every set
+KEY = "key.json"  # the name of the key's file in the folder of every set
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A feature set on disk: key, shard manifests, bytes (abandoned files too) and time of last change."""
+    """A feature set on disk: key, shard manifests, bytes and time of its last change.
+
+    ``bytes`` includes abandoned files.
+    """
 
     folder: Path
     key: FeatureKey
@@ -26,18 +29,21 @@ class FeatureSet:
     changed: float
 
     def rows(self) -> int:
-        """How many rows the shards hold, by their manifests; a path that was encoded twice counts twice."""
+        """Return how many rows the shards hold by their manifests.
+
+        A path that was encoded twice counts twice.
+        """
         rows = 0
         for manifest in self.manifests:
-            with suppress(Odd, FileNotFoundError):  # damaged, or just gone: nobody reads it
+            with suppress(Odd, FileNotFoundError):  # it is damaged or was just deleted, so nobody reads it
                 rows += len(typed.json(manifest, Manifest).paths)
         return rows
 
 
 def feature_sets(root: Path, report: Callable[[str], None]) -> list[FeatureSet]:
-    """The feature sets below ``root``, by folder name. Folders that no store made are not listed.
+    """Return the feature sets below ``root``, by folder name. Folders that no store made are not listed.
 
-    ``report`` hears of sets whose key cannot be read.
+    ``report`` is called with a line for each set whose key cannot be read.
     """
     sets = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
@@ -46,13 +52,13 @@ def feature_sets(root: Path, report: Callable[[str], None]) -> list[FeatureSet]:
         except OSError:
             continue
         except Odd as why:
-            report(f"{why}: these features are not listed until a run uses them, which mends the file")
+            report(f"{why}: these features are not listed until a run uses them and mends the file")
             continue
         if key.folder != folder.name:
             continue
         stats = []
         for file in _files(folder):
-            with suppress(FileNotFoundError):  # a writer has just named it otherwise
+            with suppress(FileNotFoundError):  # a writer has just renamed it
                 stats.append(file.stat())
         sets.append(
             FeatureSet(
@@ -67,15 +73,20 @@ def feature_sets(root: Path, report: Callable[[str], None]) -> list[FeatureSet]:
 
 
 def remove(stored: FeatureSet) -> int:
-    """Delete a feature set, manifests first so that no half of a shard is ever trusted; the bytes freed."""
+    """Delete a feature set and return the bytes freed.
+
+    Manifests are deleted first, so that no half of a shard is ever trusted.
+    """
     for file in sorted(_files(stored.folder), key=lambda file: (file.suffix != ".json", file.name)):
         file.unlink(missing_ok=True)
-    with suppress(OSError):  # something else lies in the folder, or another process writes there again
+    # This fails if something else lies in the folder, or if another process writes there again.
+    with suppress(OSError):
         stored.folder.rmdir()
     return stored.bytes
 
 
 def _files(folder: Path) -> list[Path]:
+    """List the files of a feature set that a store wrote."""
     ours = (MANIFEST, ABANDONED)
     return [
         file for file in folder.iterdir() if file.name == KEY or any(p.fullmatch(file.name) for p in ours)

@@ -1,8 +1,8 @@
-"""From images to features: blocks of pixels through the tower, every view and tap of an image together.
+"""Turn images into features: blocks of pixels pass the tower, with all views and taps of an image together.
 
-The tower gets batches of one shape, the last one filled up. The shape of a batch decides how libraries divide
-a product, and with it last bits; a row's place and its neighbours decide nothing. A row is therefore the same
-in whatever company it is encoded, and however often a run was stopped in between.
+The tower gets batches of one shape; the last batch is filled up. The shape of a batch decides how libraries
+divide a product, and so it decides the last bits. A row's place in the batch and its neighbours decide
+nothing. So a row is the same with whatever other rows it is encoded, and however often a run was stopped.
 
 Shapes: B batch, n images of a block, V views of each, H W pixels, C colours.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from bench.clip.backbone import BackboneSpec
     from bench.data.dataset import ImageSource
 
-_BLOCK = 32  # rendered views per block: what travels between processes at a time (5 MB at 224 pixels)
-_BATCH = {"cuda": 256}  # rows per pass, by type of device; feature keys hold it
+_BLOCK = 32  # rendered views per block, which travels between processes at once (5 MB at 224 pixels)
+_BATCH = {"cuda": 256}  # rows per pass, by type of device; the number is part of feature keys
 _BATCH_ELSEWHERE = 32
 _HALF_MAX = 65504.0
 
 
 class Tower(Protocol):
-    """What encoding needs of a backbone."""
+    """The part of a backbone that encoding needs."""
 
     @property
     def spec(self) -> BackboneSpec: ...
@@ -49,12 +49,12 @@ class Tower(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def encode_images(self, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """Raw features of normalised pixels, one tensor (B, ...) for each tap."""
+        """Return raw features of normalised pixels, one tensor (B, ...) for each tap."""
         ...
 
 
 class Images(Protocol):
-    """What encoding needs of a dataset."""
+    """The part of a dataset that encoding needs."""
 
     @property
     def stored_as(self) -> str: ...
@@ -64,7 +64,10 @@ class Images(Protocol):
 
 
 class Encoded(NamedTuple):
-    """Features of one view of consecutive images: rows ``start`` on of a piece, tap -> (n, ...) float16."""
+    """Features of one view of consecutive images.
+
+    They are the rows of a piece from ``start`` on, tap -> (n, ...) float16.
+    """
 
     piece: int
     start: int
@@ -73,12 +76,15 @@ class Encoded(NamedTuple):
 
 
 def batch_of(tower: Tower) -> int:
-    """How many rows pass through the tower at a time; all batches have as many."""
+    """Return how many rows pass through the tower at a time. All batches have as many."""
     return _BATCH.get(tower.device.type, _BATCH_ELSEWHERE)
 
 
 def keys(tower: Tower, dataset: Images, batch: int | None = None) -> KeyOf:
-    """(tap, view) -> the key of a dataset's features as this tower makes them (device, precision, batch)."""
+    """Return a function from (tap, view) to the key of a dataset's features.
+
+    The key says how this tower makes them (device, precision, batch).
+    """
     dtype, rows = str(tower.dtype).removeprefix("torch."), batch or batch_of(tower)
     return lambda tap, view: feature_key(
         tower.spec, dataset.stored_as, tap, view, dtype, tower.device.type, rows, source=dataset.source
@@ -95,8 +101,8 @@ def encoded(
 ) -> Generator[Encoded]:
     """Decode, render and encode pieces in order, each image once. See ``encode`` for the arguments.
 
-    ``home``: bring the features off the tower's device. On a GPU a batch's features come when the next batch
-    is under way already.
+    With ``home`` the features are copied off the tower's device. On a GPU the features of a batch come after
+    the next batch has been started.
     """
     if not any(piece.encodes for piece in pieces):
         return
@@ -104,7 +110,7 @@ def encoded(
     threads = 1
     if workers is None:
         workers, threads = default_workers(sum(piece.encodes for piece in pieces), tower.device.type)
-    plan: list[tuple[int, Block]] = []  # piece, block
+    plan: list[tuple[int, Block]] = []  # pairs (number of the piece, block)
     for number, piece in enumerate(pieces):
         names = tuple(view for view, _ in piece.views)
         step = max(1, min(batch, _BLOCK) // len(names))
@@ -119,7 +125,7 @@ def encoded(
     with closing(lane), closing(decoded):
         numbered = zip((number for number, _ in plan), decoded, strict=True)
         for each in _batches(numbered, batch, lane):
-            # All views share a pass with all taps: deeper taps need the shallower ones anyway.
+            # All views share a pass with all taps, because deeper taps need the shallower ones anyway.
             taps = sorted({tap for _, of_view in pieces[each.piece].views for tap in of_view})
             under_way.append((each, _begun(tower, normalised(lane.up()), each.rows, taps, lane, home)))
             if len(under_way) > lane.ahead:
@@ -129,7 +135,10 @@ def encoded(
 
 
 class _Batch(NamedTuple):
-    """``rows`` rows of a piece from its row ``first`` on; the others of the batch are copies of the last."""
+    """The first ``rows`` rows of a batch, which are those of a piece from ``first`` on.
+
+    The rest of the batch are copies of the last row.
+    """
 
     piece: int
     first: int
@@ -139,19 +148,23 @@ class _Batch(NamedTuple):
 def _by_view(
     pieces: Sequence[Piece], batch: _Batch, features: Callable[[], dict[str, Tensor]]
 ) -> Iterator[Encoded]:
-    # Rows are all views of the first image, then all of the second: those of one view are V apart, and of
-    # consecutive images.
+    """Yield the features of a batch view by view."""
+    # The rows are all views of the first image, then all views of the second. So the rows of one view are V
+    # apart, and belong to consecutive images.
     passed, views = features(), pieces[batch.piece].views
     V = len(views)
     for i, (view, of_view) in enumerate(views):
-        image = -((i - batch.first) // V)  # the first whose row is not before the batch's first
+        image = -((i - batch.first) // V)  # the first image whose row of this view lies in the batch
         at = image * V + i - batch.first
         if at < batch.rows:
             yield Encoded(batch.piece, image, view, {tap: passed[tap][at::V] for tap in of_view})
 
 
 def _batches(numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes.Lanes) -> Iterator[_Batch]:
-    """Fill the lane's buffers with the rows of blocks (n, V, H, W, C), a piece's last one with copies."""
+    """Fill the lane's buffers with the rows of blocks (n, V, H, W, C).
+
+    The last buffer of a piece is filled up with copies.
+    """
     for piece, blocks in groupby(numbered, key=lambda pair: pair[0]):
         first = n = 0
         for _, pixels_nVHWC in blocks:
@@ -171,9 +184,10 @@ def _batches(numbered: Iterable[tuple[int, np.ndarray]], batch: int, lane: lanes
 
 
 def normaliser(tower: Tower) -> Callable[[Tensor], Tensor]:
-    """uint8 (B, H, W, C) to what the tower takes: (B, C, H, W), channels-last in memory as pixels come.
+    """Return a function that turns uint8 (B, H, W, C) into the tower's input (B, C, H, W).
 
-    Whole lines are scaled: to broadcast a mean of three numbers costs several times as much.
+    The result is channels-last in memory, as the pixels come. Whole lines are scaled at once, because
+    broadcasting a mean of three numbers costs several times as much.
     """
     how, W = tower.spec.preprocess, tower.spec.image_size
     mean_X, std_X = (
@@ -188,8 +202,8 @@ def normaliser(tower: Tower) -> Callable[[Tensor], Tensor]:
 
 
 def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-    """What the tower makes of normalised pixels, as its precision is, on its device."""
-    # TF32 would make float32 features depend on the GPU's generation.
+    """Return the tower's features of normalised pixels, in the tower's precision and on its device."""
+    # With TF32, float32 features would depend on the GPU's generation.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
         return tower.encode_images(x_BCHW, taps)
@@ -198,7 +212,7 @@ def raw_features(tower: Tower, x_BCHW: Tensor, taps: Sequence[str]) -> dict[str,
 def _begun(
     tower: Tower, x_BCHW: Tensor, n: int, taps: Sequence[str], lane: lanes.Lanes, home: bool
 ) -> Callable[[], dict[str, Tensor]]:
-    """Begin a pass; what it returns waits for the features of the first ``n`` rows, and checks them."""
+    """Begin a pass. Return a function that waits for the features of the first ``n`` rows and checks them."""
     raw = raw_features(tower, x_BCHW, taps)
     with torch.inference_mode():
         bounds_T2 = torch.stack([torch.stack(torch.aminmax(raw[tap])).float() for tap in taps])
@@ -209,7 +223,7 @@ def _begun(
     def features() -> dict[str, Tensor]:
         bounds, *rows = landed()
         for tap, (low, high) in zip(taps, bounds.tolist(), strict=True):
-            if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # not a number fails both
+            if not (low >= -_HALF_MAX and high <= _HALF_MAX):  # written so that NaN is refused too
                 raise BenchError(
                     f"tap '{tap}' of {tower.spec.name} reaches {low:.3g} .. {high:.3g}, which half precision "
                     "cannot hold: check the weights file, or compute with --precision fp32"

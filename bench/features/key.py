@@ -1,4 +1,7 @@
-"""What makes stored feature sets the same: all that may change a number, and nothing else. No torch."""
+"""Make the keys of stored feature sets, which hold all that may change a number, and nothing else.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,22 @@ if TYPE_CHECKING:
     from bench.clip.backbone import BackboneSpec
     from bench.data.dataset import ImageSource
 
-# How values come about, beside what a key says: raise it when equal keys would get other values, be it in the
-# last bits. Fits do not hold it: rounding is in no fit's key.
+# The version of the arithmetic that makes features. Raise it when equal keys would get other values, even if
+# only in the last bits. It is in no fit's key, because rounding is in none.
 ARITHMETIC = 1
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Names one set of features; rows inside a set are found by the image's split-relative path.
+    """The name of one set of features. Rows inside a set are found by the image's split-relative path.
 
-    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation, ``dataset`` what
-    ``Dataset.stored_as`` says; ``dtype`` is what the tower computed in (stored rows are always float16),
-    ``device`` the device type, ``batch`` how many rows passed the tower at a time (0: as many as there were,
-    as features of before November 2026 were made; nothing reads these any more). ``arithmetic``: the
-    ``ARITHMETIC`` of the program that made them (0: of before there was one; not read any more either).
+    ``weights`` is the SHA-256 (hex) of the weights, the architecture and its activation. ``dataset`` is
+    ``Dataset.stored_as``. ``dtype`` is the precision in which the tower computed; stored rows are always
+    float16. ``device`` is the device type. ``batch`` is the number of rows that passed the tower at a time; 0
+    stands for features from before November 2026, with as many as there were, which nothing reads any more.
+    ``arithmetic`` is the ``ARITHMETIC`` of the program that made them; 0 stands for features from before it
+    existed, which are not read any more either.
     """
 
     arch: str
@@ -43,7 +47,10 @@ class FeatureKey:
 
     @property
     def folder(self) -> str:
-        """The set's folder below the store's root: safe in a file system, short, and telling to a reader."""
+        """Return the name of the set's folder below the store's root.
+
+        It is safe in a file system, short and readable.
+        """
         view = self.view.replace("#", ".").replace(",noflip", "n").replace("(", "").replace(")", "")
         parts = (
             self.arch,
@@ -70,7 +77,7 @@ def feature_key(
     *,
     source: ImageSource,
 ) -> FeatureKey:
-    """The key of one tap of one view of the images of ``source``; ``device`` is a type: cpu or cuda."""
+    """Make the key of one tap of one view of the images of ``source``; ``device`` is a type: cpu or cuda."""
     how = prepared(spec, source)
     view = str(parse(view))
     return FeatureKey(
@@ -79,9 +86,10 @@ def feature_key(
 
 
 def prepared(spec: BackboneSpec, source: ImageSource | None = None) -> str:
-    """The way from an image file to a backbone's input, in short; in the keys of features and of fits.
+    """Return a short text for the way from an image file to a backbone's input.
 
-    It ends in how ``source`` opens its images, and in nothing where that is as published (``source`` None).
+    It is in the keys of features and of fits. It ends in how ``source`` opens its images. If they are opened
+    as published, or ``source`` is None, nothing is added.
     """
     how = spec.preprocess
     name = preprocessing(spec.image_size, how.mean, how.std, how.interpolation, how.resize_mode)

@@ -1,7 +1,7 @@
-"""How pixels reach a tower's device and how results come back.
+"""Move pixels to a tower's device, and results back.
 
-On a GPU both ways run beside its work: pinned buffers, a stream for each way, and nobody waits before a
-result is read. A processor reads them where they are.
+On a GPU both directions run in parallel to the tower: they use pinned buffers and a stream each, and nobody
+waits before a result is read. A processor reads pixels and results where they are.
 
 Shapes: B rows of a batch, H W pixels, C colours.
 """
@@ -18,36 +18,39 @@ from bench.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BUFFERS = 2  # one is filled or travels while the tower reads the other
+_BUFFERS = 2  # one is filled or copied while the tower reads the other
 
 
 class Lanes(Protocol):
-    """The ways between here and a device, for batches of one shape."""
+    """The two directions between this process and a device, for batches of one shape."""
 
     @property
     def ahead(self) -> int:
-        """How many batches are under way before the first one's results are asked for."""
+        """Return how many batches are started before the results of the first one are asked for."""
         ...
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Where the next batch's pixels go (uint8); in use until the next but one is asked for."""
+        """Return the place for the next batch's pixels (uint8).
+
+        It is in use until the next but one is asked for.
+        """
         ...
 
     def up(self) -> Tensor:
-        """What the last buffer was filled with, on the device; to be read before the next ``up``."""
+        """Return the content of the last buffer on the device. It must be read before the next ``up``."""
         ...
 
     def down(self, found: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-        """Start to bring tensors home. What it returns waits for them."""
+        """Start to copy tensors to this process, and return a function that waits for them."""
         ...
 
     def close(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until nothing is being copied any more."""
         ...
 
 
 class Plain:
-    """A processor's, where nothing moves, and those of devices that are no GPU of CUDA's."""
+    """The lanes of a processor, where nothing moves, and of devices other than CUDA's GPUs."""
 
     ahead = 0
     _rows: np.ndarray
@@ -70,17 +73,20 @@ class Plain:
 
 
 class Cuda:
-    """A GPU's: what the tower does is queued on the current stream, copies on streams of their own."""
+    """The lanes of a GPU.
+
+    The tower's work is queued on the current stream, copies on streams of their own.
+    """
 
     ahead = 1
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # torch gives streams and events no types
+        # torch gives streams and events no types.
         self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._here: list[Tensor] = []  # pinned
-        self._there: list[Tensor] = []
+        self._here: list[Tensor] = []  # pinned buffers of this process
+        self._there: list[Tensor] = []  # buffers on the device
         self._arrived = [_event() for _ in range(_BUFFERS)]
         self._turn = -1
 
@@ -89,17 +95,19 @@ class Cuda:
             for _ in range(_BUFFERS):
                 self._here.append(torch.empty(shape, dtype=torch.uint8, pin_memory=True))
                 self._there.append(torch.empty(shape, dtype=torch.uint8, device=self._device))
-            # What used this memory before may still be queued.
+            # Work that used this memory before may still be queued.
             self._free = torch.cuda.current_stream(self._device).record_event()
         self._turn = (self._turn + 1) % _BUFFERS
-        self._arrived[self._turn].synchronize()  # what it held before has left it long since
+        # This normally returns at once, because the copy of the buffer's content ended long ago.
+        self._arrived[self._turn].synchronize()
         rows: np.ndarray = self._here[self._turn].numpy()
         return rows
 
     def up(self) -> Tensor:
         i, work = self._turn, torch.cuda.current_stream(self._device)
-        # The buffer on the device was read by the batch before the last, all of which was queued when the
-        # last one came up. To wait for what is queued now would keep this copy from running beside the last.
+        # The batch before the last read this buffer of the device, and all of its work was queued when the
+        # last batch came up. Waiting for what is queued now would keep this copy from running beside the last
+        # batch.
         self._up.wait_event(self._free)
         self._free = work.record_event()
         with torch.cuda.stream(self._up):
@@ -109,7 +117,7 @@ class Cuda:
         return self._there[i]
 
     def down(self, found: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-        held = list(found)  # until they are here: their memory would be given to others while it is read
+        held = list(found)  # keeps them alive, so that torch does not reuse their memory during the copy
         home = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in held]
         ready = _event()
         self._down.wait_stream(torch.cuda.current_stream(self._device))
@@ -131,10 +139,10 @@ class Cuda:
 
 
 def _event() -> torch.cuda.Event:
-    """An event whose waiter sleeps instead of spinning: every core decodes meanwhile."""
+    """Make an event whose waiter sleeps instead of spinning, because every core decodes meanwhile."""
     return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
 
 def of(device: torch.device) -> Lanes:
-    """The lanes of a device."""
+    """Return the lanes of a device."""
     return Cuda(device) if device.type == "cuda" else Plain(device)

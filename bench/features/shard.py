@@ -1,6 +1,7 @@
-"""One shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
+"""Read one shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
 
-The manifest vouches for the file: it is written last, and a shard exists when its manifest does. No torch.
+The manifest vouches for the file. It is written last, and a shard exists when its manifest does. This module
+imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ABANDONED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.npy(\.partial)?")
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What vouches for a shard: its set, what its file holds, and the file's SHA-256 (hex)."""
+    """The file that vouches for a shard: it names the set, the data file's content, and its SHA-256 (hex)."""
 
     schema: int
     key: FeatureKey
@@ -40,14 +41,14 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Damaged(Exception):
-    """A shard that must not be read; its message says why."""
+    """An error: a shard that must not be read. Its message says why."""
 
 
 @dataclass(frozen=True)
 class Shard:
     """A checked shard: the float16 array ``shape`` at ``offset``, whose row ``i`` belongs to ``paths[i]``.
 
-    ``stamp``: of its file when it was checked.
+    ``stamp`` is the stamp of its file at the time of the check.
     """
 
     data: Path
@@ -57,15 +58,18 @@ class Shard:
     stamp: files.Stamp
 
     def opened(self) -> FileIO:
-        """Its file, to be closed by the caller. Raises Damaged where it is not the one that was checked."""
+        """Open its file, which the caller closes. Raises Damaged if it is not the file that was checked."""
         file = FileIO(self.data)
         if files.stamp(file.fileno()) != self.stamp:
             file.close()
-            raise Damaged(f"{self.data} is another file by now")
+            raise Damaged(f"{self.data} was replaced by another file")
         return file
 
     def read_into(self, file: FileIO, first: int, rows: np.ndarray) -> None:
-        """Fill ``rows`` (contiguous, n x ...) with rows from ``first`` on. Raises Damaged if cut short."""
+        """Fill ``rows`` (contiguous, n x ...) with the rows from ``first`` on.
+
+        Raises Damaged if the file is cut short.
+        """
         left = rows.reshape(-1).data.cast("B")
         file.seek(self.offset + first * rows[0].nbytes)
         while len(left):
@@ -78,8 +82,8 @@ class Shard:
 def open_shard(manifest: Path, key: FeatureKey) -> Shard:
     """Read a shard of the set ``key`` through, compare it with its manifest, and return it.
 
-    Raises Damaged where its bytes are not those of its SHA-256, where the manifest says of them what is not
-    so, or where it belongs to another set.
+    Raises Damaged if its bytes do not have its SHA-256, if the manifest describes the bytes wrongly, or if it
+    belongs to another set.
     """
     data = manifest.with_suffix(".npy")
     try:
@@ -100,19 +104,21 @@ def open_shard(manifest: Path, key: FeatureKey) -> Shard:
     if not whole:
         raise Damaged("the content does not match its SHA-256")
     if about.schema != SCHEMA or about.dtype != DTYPE:
-        raise Damaged(f"{manifest} is of schema {about.schema} and type {about.dtype}")
+        raise Damaged(
+            f"{manifest} has schema {about.schema} and type {about.dtype}, not {SCHEMA} and {DTYPE}"
+        )
     if about.key != key:
-        raise Damaged(f"{manifest} is of another feature set")
+        raise Damaged(f"{manifest} belongs to another feature set")
     size = about.offset + 2 * math.prod(about.shape)
     if header != (about.offset, about.shape) or size != about.bytes:
-        raise Damaged(f"{manifest} says another shape than the file")
+        raise Damaged(f"{manifest} states another shape than the file has")
     if shard_id(about.paths) != manifest.name[:16] or about.shape[:1] != (len(about.paths),):
-        raise Damaged(f"{manifest} names other images")
+        raise Damaged(f"{manifest} names other images than those it was made for")
     return Shard(data, about.paths, about.shape, about.offset, stamp)
 
 
 def _header(file: FileIO) -> tuple[int, tuple[int, ...]] | None:
-    """Where the rows of an ``.npy`` file begin, and its shape; None where it holds anything else."""
+    """Return where the rows of an ``.npy`` file begin, and its shape; None if the file is anything else."""
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             return None
@@ -123,12 +129,15 @@ def _header(file: FileIO) -> tuple[int, tuple[int, ...]] | None:
 
 
 def shard_id(paths: Sequence[str]) -> str:
-    """The first 16 hex digits of the item list's digest."""
+    """Return the first 16 hex digits of the item list's digest."""
     return files.digest(list(paths))[:16]
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed writers left: data without a manifest, and temporary files, locked by nobody."""
+    """Delete what killed writers left: data without a manifest, and temporary files.
+
+    Files that a process locks stay.
+    """
     files.sweep(folder, deep=False)
     for file in folder.iterdir() if folder.is_dir() else ():
         if ABANDONED.fullmatch(file.name) and not _vouched(file):
@@ -136,4 +145,5 @@ def sweep(folder: Path) -> None:
 
 
 def _vouched(file: Path) -> bool:
+    """Return whether the data file has a manifest."""
     return file.suffix == ".npy" and file.with_suffix(".json").exists()

@@ -1,8 +1,9 @@
-"""The feature store: one folder per feature set, shards inside, safe to share between processes. No torch.
+"""Keep features on disk: one folder per feature set, with shards inside, safe to share between processes.
 
-A shard is read through and compared with its SHA-256 before its first use in a process. One that is torn or
-altered is reported and deleted, so that its images are encoded again; it is never read. Where two processes
-want the same images encoded, one waits for the other. What a process uses stays until it ends (``users``).
+A shard is read through and compared with its SHA-256 before its first use in a process. A shard that is torn
+or altered is reported and deleted, and never read, so that its images are encoded again. If two processes
+want the same images encoded, one waits for the other. The sets that a process uses are kept from deletion
+until it ends (``users``). This module imports no torch.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from bench.paths import from_home
 
 _log = logging.getLogger(__name__)
 _Index = dict[str, tuple[Shard, int]]
-_HEADER = 4096  # a generous bound on what a shard needs beside its rows
+_HEADER = 4096  # a generous bound on the bytes that a shard needs beside its rows
 
 
 def default_root() -> Path:
-    """``$BENCH_CACHE``, else ``fewshot-clip-bench/features`` in the user's cache folder."""
+    """Return ``$BENCH_CACHE``, else ``fewshot-clip-bench/features`` in the user's cache folder."""
     if chosen := os.environ.get("BENCH_CACHE"):
         return from_home(chosen)
     if sys.platform == "darwin":
@@ -54,16 +55,18 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class Cleared:
-    """The bytes that were freed, and the feature sets that running processes use, which were left alone."""
+    """The outcome of ``clear``: the bytes freed, and the sets that stay because running processes use
+    them.
+    """
 
     freed: int
     left: tuple[FeatureSet, ...]
 
 
 class FeatureStore:
-    """Features on disk, float16, found by feature key and split-relative path.
+    """The features on disk, float16, found by feature key and split-relative path.
 
-    ``report`` receives one line for each damaged shard; by default it is logged as a warning.
+    ``report`` is called with one line for each damaged shard; by default the line is logged as a warning.
     """
 
     def __init__(self, root: Path | None = None, report: Callable[[str], None] = _log.warning) -> None:
@@ -73,15 +76,18 @@ class FeatureStore:
         self._shards: dict[Path, Shard] = {}
         self._indices: dict[str, tuple[list[int], _Index]] = {}
         self._rejected: set[Path] = set()
-        self._named: set[str] = set()  # folders whose key is known to be there
+        self._named: set[str] = set()  # folders whose key file is known to exist
 
     def missing(self, key: FeatureKey, paths: Sequence[str]) -> list[str]:
-        """The paths without a stored row, once each, in their order."""
+        """Return the paths without a stored row, once each, in their order."""
         index = self._index(key)
         return [path for path in dict.fromkeys(paths) if path not in index]
 
     def read(self, key: FeatureKey, paths: Sequence[str]) -> np.ndarray:
-        """The rows of ``paths``, float16 (n, ...), in memory. Raises BenchError when one is not stored."""
+        """Return the rows of ``paths``, float16 (n, ...), in memory.
+
+        Raises BenchError if one is not stored.
+        """
         for _, whole in self.slices(key, paths, max(1, len(paths))):
             return whole
         some = next(iter(self._index(key).values()), None)
@@ -90,9 +96,9 @@ class FeatureStore:
     def slices(
         self, key: FeatureKey, paths: Sequence[str], rows: int = 256
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The rows of ``paths`` in pieces of ``rows``: (start, float16 array); one piece in memory at a time.
+        """Yield the rows of ``paths`` in pieces of ``rows`` as (start, float16 array).
 
-        Raises BenchError when a row is not stored. No paths give no pieces.
+        One piece is in memory at a time. No paths give no pieces. Raises BenchError if a row is not stored.
         """
         index = self._index(key)
         absent = [path for path in paths if path not in index]
@@ -121,50 +127,51 @@ class FeatureStore:
                 yield start, piece
 
     def writer(self, key: FeatureKey, paths: Sequence[str]) -> ShardWriter:
-        """A context that writes the rows of ``paths`` (``write(start, rows)``); its end makes them visible.
+        """Return a context that writes the rows of ``paths`` (``write(start, rows)``).
 
-        If its body raises, or the process dies, nothing of it is ever read.
+        Its end makes them visible. If its body raises, or the process dies, nothing of it is ever read.
         """
         folder = self.root / key.folder
         folder.mkdir(parents=True, exist_ok=True)
         self.users.share(key.folder)
-        folder.mkdir(exist_ok=True)  # it may have been cleared in between
-        self._name(key)
+        folder.mkdir(exist_ok=True)  # another process may have cleared it in between
+        self._write_key(key)
         sweep(folder)
         return ShardWriter(folder, paths, key)
 
     def encoding(self, key: FeatureKey, waits: Callable[[], None]) -> AbstractContextManager[None]:
-        """A context in which no other process encodes images of the key's tower and dataset.
+        """Return a context in which no other process encodes images of the key's tower and dataset.
 
-        ``waits`` is called once if another does; it may be killed or interrupted, and this one goes on.
+        ``waits`` is called once if another process does. If that process is killed or interrupted, this one
+        goes on.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         return self.users.alone("encodes " + replace(key, tap="", view="").folder, waits)
 
     def tidy(self) -> None:
-        """Delete what processes that were killed left half written."""
+        """Delete what killed processes left half written."""
         sweep_stamps(self.root / seen.FOLDER)
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             if (folder / KEY).exists():
                 sweep(folder)
 
     def close(self) -> None:
-        """Say that this process uses nothing of the store any more."""
+        """Declare that this process uses nothing of the store any more."""
         self.users.close()
 
     def disk_need(self, key: FeatureKey, n: int, row_shape: Sequence[int]) -> int:
-        """Bytes that ``n`` rows of ``row_shape`` take on disk as features of ``key``."""
+        """Return the bytes that ``n`` rows of ``row_shape`` take on disk as features of ``key``."""
         return len(key.folder) + _HEADER + n * (2 * math.prod(row_shape) + 64)  # 64: the path in the manifest
 
     def free(self) -> int:
-        """Bytes free where the store lies (or will lie)."""
+        """Return the bytes that are free where the store lies or will lie."""
         folder = self.root.absolute()
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free
 
     def feature_sets(self, pattern: str = "*") -> list[FeatureSet]:
-        """The stored feature sets whose folder name matches the shell pattern, by name."""
+        """Return the stored feature sets whose folder name matches the shell pattern, by name."""
         return [
             stored for stored in feature_sets(self.root, self._report) if fnmatch(stored.folder.name, pattern)
         ]
@@ -172,8 +179,8 @@ class FeatureStore:
     def clear(self, pattern: str = "*") -> Cleared:
         """Delete the feature sets that match and that no other process uses.
 
-        Only what a store wrote is deleted: other files and folders below the root are left alone. With the
-        last features go the stamps of the images that they were made of, unless a process uses the store.
+        Only what a store wrote is deleted; other files and folders below the root are left alone. With the
+        last features the stamps of their images are deleted too, unless a process uses the store.
         """
         freed, left = 0, []
         for stored in self.feature_sets(pattern):
@@ -188,7 +195,7 @@ class FeatureStore:
         return Cleared(freed, tuple(left))
 
     def verify(self) -> int:
-        """Hash every stored shard; damaged ones are reported and deleted. The number of damaged shards."""
+        """Hash every stored shard, report and delete damaged ones, and return how many were damaged."""
         damaged = 0
         for manifest, key in [(m, stored.key) for stored in self.feature_sets() for m in stored.manifests]:
             try:
@@ -199,12 +206,13 @@ class FeatureStore:
         return damaged
 
     def _index(self, key: FeatureKey) -> _Index:
+        """Return the shard and row of every stored path of a set."""
         folder = self.root / key.folder
         self.users.share(key.folder)
         names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
         manifests = sorted(folder / name for name in names if MANIFEST.fullmatch(name))
         if manifests:
-            self._name(key)
+            self._write_key(key)
         shards = {manifest: shard for manifest in manifests if (shard := self._checked(manifest, key))}
         # A shard stays the same object as long as its file does, so the same objects mean the same index.
         same = [id(shard) for shard in shards.values()]
@@ -219,7 +227,10 @@ class FeatureStore:
         return index
 
     def _checked(self, manifest: Path, key: FeatureKey) -> Shard | None:
-        """The shard if it may be read; read through when it is new here or its file has changed since."""
+        """Return the shard, or None if it must not be read.
+
+        It is read through if it is new to this process, or if its file has changed since.
+        """
         current: Stamp | None = None
         with suppress(OSError):
             current = stamp(manifest.with_suffix(".npy"))
@@ -235,8 +246,11 @@ class FeatureStore:
         self._shards[manifest] = shard
         return shard
 
-    def _name(self, key: FeatureKey) -> None:
-        """Write down whose folder it is, where that is missing or odd; listing goes by it, reading not."""
+    def _write_key(self, key: FeatureKey) -> None:
+        """Write the key into the set's folder if it is missing there or cannot be read.
+
+        Only listing the sets needs this file; reading features does not.
+        """
         if key.folder in self._named:
             return
         file = self.root / key.folder / KEY
@@ -248,12 +262,12 @@ class FeatureStore:
             self._report(f"{why}: written again")
             told = False
         if not told:
-            with suppress(OSError):  # a store that is read-only stays as it is; writing features will say so
+            with suppress(OSError):  # a read-only store stays as it is; writing features will report that
                 write_bytes(file, msgspec.json.format(msgspec.json.encode(key), indent=1) + b"\n")
         self._named.add(key.folder)
 
     def discard(self, manifest: Path, why: str) -> None:
-        """Report a damaged shard and delete it; where the store is read-only it stays, unread."""
+        """Report a damaged shard and delete it. In a read-only store it stays, but it is not read."""
         if manifest not in self._rejected:
             self._report(
                 f"stored features {manifest.with_suffix('.npy')} are damaged ({why}): encoding them again"
@@ -265,7 +279,7 @@ class FeatureStore:
 
 
 def _runs(places: Sequence[tuple[Shard, int]]) -> Iterator[tuple[int, int]]:
-    """Stretches (first, last + 1) of places that lie one after the other in one shard: each is one read."""
+    """Yield stretches (first, last + 1) of places that follow each other in one shard; each is one read."""
     first = 0
     for i in range(1, len(places) + 1):
         if i == len(places) or places[i][0] is not places[i - 1][0] or places[i][1] != places[i - 1][1] + 1:

@@ -1,4 +1,7 @@
-"""What is left to encode: every image once, with all the views and taps that anyone asked for. No torch."""
+"""Find what is left to encode: every image once, with all the views and taps that anyone asked for.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from bench.data.views import parse
 from bench.features.key import FeatureKey
 from bench.features.store import FeatureStore
 
-SHARD_ROWS = 2048  # images per shard: what an interruption costs at most (0.4 GB of RN50's dense features)
+SHARD_ROWS = 2048  # images per shard, the most that an interruption costs (0.4 GB of RN50's dense features)
 
-KeyOf = Callable[[str, str], FeatureKey]  # (tap, view) -> key
+KeyOf = Callable[[str, str], FeatureKey]  # maps (tap, view) to the key
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Images, and for each view the taps wanted of it."""
+    """Images, and the taps that are wanted of each of their views."""
 
     paths: Sequence[str]
     views: Mapping[str, Collection[str]]
@@ -24,20 +27,23 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Piece:
-    """Images that all lack the same: one shard per view and tap. ``views`` pairs each view with its taps."""
+    """Images that all lack the same features, at most one shard of them per view and tap.
+
+    ``views`` pairs each view with its taps.
+    """
 
     paths: tuple[str, ...]
     views: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
     def encodes(self) -> int:
-        """How many image x view passes through the tower the piece takes."""
+        """Return how many image x view passes through the tower the piece takes."""
         return len(self.paths) * len(self.views)
 
 
 def outstanding(wanted: Sequence[Wanted], store: FeatureStore, key_of: KeyOf) -> list[Piece]:
-    """The pieces that the store lacks: together they hold every lacking image x view exactly once."""
-    by_tap: dict[tuple[str, str], dict[str, None]] = {}  # (view, tap) -> paths, in order and without repeats
+    """Return the pieces that the store lacks. Together they hold every lacking image x view exactly once."""
+    by_tap: dict[tuple[str, str], dict[str, None]] = {}  # maps (view, tap) to ordered paths without repeats
     for images in wanted:
         for view, taps in images.views.items():
             for tap in sorted(taps):

@@ -1,4 +1,4 @@
-"""Writing one shard of a feature set, rows in place as they arrive. No torch."""
+"""Write one shard of a feature set, each row in its place as it arrives. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from bench.files import lock, sha256_file, write_bytes
 
 
 class ShardWriter:
-    """Context manager that writes one shard and makes it visible when left without an error.
+    """A context manager that writes one shard, and makes it visible if its block ends without an error.
 
-    After an error no trace stays.
-
-    Rows go to the file as they arrive, at their place. Plain writes instead of a writable memory map: the
-    pages do not count as this process's memory, and a full disk is an error here, not a killed process.
+    After an error no trace of it stays. Rows go to their place in the file as they arrive. Plain writes are
+    used instead of a writable memory map, because a map's pages count as this process's memory, and a full
+    disk would kill the process instead of raising an error.
     """
 
-    images_per_second: float | None = None  # set by the encoder, kept in the manifest
+    images_per_second: float | None = None  # the encoder sets it, and the manifest keeps it
 
     def __init__(self, folder: Path, paths: Sequence[str], key: FeatureKey) -> None:
         self.paths, self._key = tuple(paths), key
-        # Each writer has files of its own: two processes that encode the same images cannot mix their halves.
+        # Each writer has its own files, so that two processes that encode the same images cannot mix them.
         self._data = folder / f"{shard_id(self.paths)}-{uuid.uuid4().hex[:8]}.npy"
         self._partial = self._data.with_name(self._data.name + ".partial")
         self._written = np.zeros(len(self.paths), bool)
@@ -49,10 +48,13 @@ class ShardWriter:
                 lock(self._file)
             if os.fstat(self._file.fileno()).st_nlink:
                 return self
-            self._file.close()  # another process swept it before it was locked
+            self._file.close()  # another process deleted the file before it was locked, so try again
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Write ``rows`` (n, ...), kept as float16, at row ``start``; the first call fixes the row shape."""
+        """Write ``rows`` (n, ...) as float16 from row ``start`` on.
+
+        The first call fixes the shape of a row.
+        """
         rows = np.ascontiguousarray(rows, np.float16)
         if self._row_shape is None:
             self._row_shape = rows.shape[1:]
@@ -65,7 +67,7 @@ class ShardWriter:
             self._hash.update(flat)
             self._next = start + len(rows)
         else:
-            self._hash = None  # out of order: hash the whole file at the end
+            self._hash = None  # rows came out of order, so the whole file is hashed at the end
         self._file.seek(self._offset + start * (rows.nbytes // max(1, len(rows))))
         self._file.write(flat)
         self._written[start : start + len(rows)] = True
@@ -81,6 +83,7 @@ class ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     def _header(self) -> None:
+        """Write the header of the ``.npy`` file."""
         described = {
             "descr": "<f2",
             "fortran_order": False,
@@ -92,6 +95,7 @@ class ShardWriter:
         self._hash.update(self._partial.read_bytes())
 
     def _commit(self) -> None:
+        """Move the data to its final name, and then write the manifest."""
         assert self._row_shape is not None and self._written.all(), (
             "a shard was left before all its rows were written"
         )

@@ -1,4 +1,4 @@
-"""Asking a method for its recipe while planning: what goes wrong there costs that method's cells alone."""
+"""Ask a method for its recipe during planning. An error there costs the cells of that method alone."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from bench.records.keys import plain
 
 
 class Unplanned(BenchError):
-    """A method's recipe cannot be had; its cells are blocked, and the others go on."""
+    """The error of a method whose recipe cannot be had. Its cells are blocked, and all others go on."""
 
 
 def recipe(
     method: Method, values: Mapping[str, Any], facts: Facts, protocol: str, plugin: bool
 ) -> tuple[Recipe, LearnedText | None, tuple[str, ...]]:
-    """The recipe as it will run, the text that the method learns, and the recipe's changes, in lines.
+    """Return the recipe as it will run, the text that the method learns, and notes on changes to the recipe.
 
-    Raises Unplanned where a function fails, gives what is none or changes what is everybody's, MissingData as
-    ``batches.shortened`` does. ``plugin``: it is looked at more closely than one of the program's own, and a
-    BenchError is its failure too. Those of the program's own methods are about what the user gave, and end
-    the plan.
+    ``plugin`` says that the method is none of the program's own. A plugin is watched more closely, and a
+    BenchError that it raises counts as its failure. A BenchError of one of the program's own methods is about
+    what the user gave, so it ends the whole plan.
+
+    Raises Unplanned if a function of the method fails, returns the wrong type or changes the state of the
+    whole process, and MissingData as ``batches.shortened`` does.
     """
-    with _asked(method, "recipe", values, plugin) as given:
+    with _watched(method, "recipe", values, plugin) as given:
         made = method.recipe(given, facts)
         if not isinstance(made, Recipe):
             raise Unplanned(f"recipe of {method.name} gives {type(made).__name__}, not a Recipe")
@@ -42,8 +44,8 @@ def recipe(
         made, notes = batches.shortened(method, values, made, facts)
         made = protocols.apply(protocol, made)
         if plugin:
-            digest(msgspec.to_builtins(asdict(made), enc_hook=plain))  # as the fit's key holds it
-    with _asked(method, "learned_text", values, plugin) as given:
+            digest(msgspec.to_builtins(asdict(made), enc_hook=plain))  # fails if a key cannot hold it
+    with _watched(method, "learned_text", values, plugin) as given:
         learned = method.learned_text(given, facts)
         if learned is not None and not isinstance(learned, LearnedText):
             raise Unplanned(f"learned_text of {method.name} gives {type(learned).__name__}")
@@ -51,10 +53,13 @@ def recipe(
 
 
 @contextmanager
-def _asked(
+def _watched(
     method: Method, function: str, values: Mapping[str, Any], plugin: bool
 ) -> Iterator[dict[str, Any]]:
-    """Settings of its own for one function; what it does to others is undone, and is its failure."""
+    """Yield a copy of the settings for one call of a method's function.
+
+    If a plugin changes the state of the process meanwhile, the change is undone and Unplanned is raised.
+    """
     around: AbstractContextManager[list[str]] = nullcontext([])
     if plugin:
         around = process.kept(own=sources.tops_of(method))

@@ -1,8 +1,9 @@
-"""Batches that a small support set cannot fill: shortened while planning, so that the fit key says what runs.
+"""Shorten, while planning, batches that a small support set cannot fill, so that the fit key says what runs.
 
 Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so a batch that is too large
-becomes the largest that can be drawn. The other rules take what there is and stay as they are, and so do
-streams without a batch, which take what their rule can draw. No torch.
+becomes the largest that can be drawn. Example: batch 32 of 20 rows becomes 19. The other rules take the rows
+that there are and stay unchanged, and so do streams without a batch, which take all that their rule can draw.
+No torch.
 
 Legend: N images, V views of each, T a static batch: the rows of all streams together.
 """
@@ -21,12 +22,15 @@ BATCH = "batch"  # the setting, and the static axis that also sets the streams' 
 
 
 def size(stream: Stream, facts: Facts) -> tuple[int, int]:
-    """N and V of the rows that a stream will have: prompts (in one view) where its rows are texts."""
+    """Return N and V of the rows that a stream will have.
+
+    For a stream of texts N is the number of prompts, and V is 1.
+    """
     return (facts.n_prompts, 1) if stream.source == TEXT else (facts.n_support, len(stream.views))
 
 
 def check(method: Method, values: Mapping[str, Any]) -> None:
-    """Raises BenchError where the setting ``batch`` asks for less than one row."""
+    """Raise BenchError if the setting ``batch`` asks for less than one row."""
     asked = values.get(BATCH)
     for one in asked if isinstance(asked, tuple) else (asked,):
         if isinstance(one, int | float) and one < 1:
@@ -36,21 +40,24 @@ def check(method: Method, values: Mapping[str, Any]) -> None:
 def shortened(
     method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with batches that can be drawn, and what was changed, in lines that name the method.
+    """Return the recipe with batches that can be drawn, and one note for each change that names the method.
 
-    A recipe whose batches can all be drawn comes back as it is. Raises MissingData where a stream has too few
-    rows for any batch, BenchError where a batch is not a positive number of rows.
+    If all batches can be drawn, the recipe is returned unchanged. Raises MissingData if a stream has too few
+    rows for any batch, and BenchError if a batch is not a positive number of rows.
     """
-    notes = _by_the_method(method, values, recipe, facts)
-    for part in (_own, _static):
+    notes = _changed_by_the_method(method, values, recipe, facts)
+    for part in (_shorten_streams, _shorten_static):
         recipe, said = part(method, recipe, facts)
         notes += said
     shots = f"{facts.shots} shot{'s' if facts.shots != 1 else ''}"
     return recipe, tuple(f"{method.name}, {shots}: {line}" for line in notes)
 
 
-def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Streams whose batch no static axis sets: all where there is none, else those without a batch."""
+def _shorten_streams(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """Shorten the batches of streams that no static axis sets.
+
+    Without a static axis ``batch`` these are all streams; with one they are the streams that name no batch.
+    """
     notes: list[str] = []
     streams = dict(recipe.streams)
     for name, stream in recipe.streams.items():
@@ -68,11 +75,11 @@ def _own(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str
     return (replace(recipe, streams=streams) if notes else recipe), notes
 
 
-def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """The static axis ``batch``, where there is one: the rows of its streams together.
+def _shorten_static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """Shorten the static axis ``batch``, if there is one. Its values count the rows of its streams together.
 
-    Sizes that cannot be drawn are left out (protocol 6.2, 13.1); where none is left, the largest that can be
-    drawn takes their place, in the streams' shares.
+    Sizes that cannot be drawn are left out (protocol 6.2, 13.1). If none is left, the largest size that can
+    be drawn takes their place, divided between the streams as before.
     """
     asked = recipe.static.get(BATCH, ())
     shared = {name: s.batch for name, s in recipe.streams.items() if s.batch is not None}
@@ -93,7 +100,7 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
         static, streams = {**recipe.static, BATCH: kept}, recipe.streams
         note = f"{BATCH} {left_out} left out ({_all_counted(recipe, facts)})"
     else:
-        # A share below a stream's rows bounds the whole, so that a huge batch is not counted down from.
+        # The rows of each stream bound T: without the bounds a huge batch would be counted down one by one.
         bounds = [(_rows(recipe.streams[n], facts) + 1) * whole // b for n, b in shared.items() if b]
         T = next((T for T in range(min((max(asked), *bounds)), 0, -1) if fits(T)), None)
         if T is None:
@@ -109,10 +116,12 @@ def _static(method: Method, recipe: Recipe, facts: Facts) -> tuple[Recipe, list[
     return replace(recipe, streams=streams, static=static, fixed=fixed), [note]
 
 
-def _by_the_method(method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts) -> list[str]:
-    """What a method did to its setting ``batch`` by itself, where it is a static axis.
+def _changed_by_the_method(
+    method: Method, values: Mapping[str, Any], recipe: Recipe, facts: Facts
+) -> list[str]:
+    """Return notes on how a method itself changed its setting ``batch``, if that is a static axis.
 
-    Raises BenchError where the setting is too small for the method's streams and a larger batch stands there.
+    Raises BenchError if the setting is too small for the method's streams, so that the method enlarged it.
     """
     asked, made = values.get(BATCH), recipe.static.get(BATCH)
     if not isinstance(asked, tuple) or made is None:
@@ -130,13 +139,15 @@ def _by_the_method(method: Method, values: Mapping[str, Any], recipe: Recipe, fa
 
 
 def _rows(stream: Stream, facts: Facts) -> int:
+    """Return how many rows a stream draws its batches from."""
     return drawn(stream, *size(stream, facts))[0]
 
 
 def _too_few(method: Method, recipe: Recipe, facts: Facts) -> MissingData:
+    """Return the error for a recipe whose streams have too few rows."""
     return MissingData(
-        f"{method.name} draws batches of fewer rows than there are, of {_all_counted(recipe, facts)}: "
-        "add shots, classes, or views or prompts"
+        f"{method.name} has too few rows for a batch ({_all_counted(recipe, facts)}): "
+        "add shots, classes, views or prompts"
     )
 
 
@@ -145,11 +156,12 @@ def _listed(sizes: tuple[int, ...] | list[int]) -> str:
 
 
 def _all_counted(recipe: Recipe, facts: Facts) -> str:
+    """Return the rows of all streams in words."""
     return ", ".join(_counted(stream, facts) for stream in recipe.streams.values())
 
 
 def _counted(stream: Stream, facts: Facts) -> str:
-    """A stream's rows in words."""
+    """Return a stream's rows in words, such as "8 support images x 2 views = 16 rows"."""
     N, V = size(stream, facts)
     there = _rows(stream, facts)
     if stream.source == TEXT:

@@ -1,7 +1,7 @@
-"""What a plan is made of: fits with their keys and what they read, their evaluations, and what cannot run.
+"""The parts of a plan: fits with their keys and what they read, their evaluations, and cells that cannot run.
 
-Fit key: everything that may change a fit. Evaluation key: fit key, test set, inference-time values
-(docs/architecture.md, "What can change a number"). No torch.
+The fit key holds everything that may change a fit. The evaluation key holds the fit key, the test set and the
+values that act at inference (docs/architecture.md, "What can change a number"). No torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the p
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One test set under one choice of inference-time values. ``key``: the digest of ``parts``, its name."""
+    """An evaluation on one test set with one choice of inference-time values.
+
+    ``key``: the digest of ``parts``, which is the evaluation's name. ``changed``: the values that the user
+    set.
+    """
 
     target: Dataset
     values: Mapping[str, Any]
@@ -36,13 +40,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Planned:
-    """A fit with its key, what it reads, and its evaluations. ``key``: the digest of ``parts``, its name.
+    """A fit with its key, what it reads, and its evaluations.
 
-    ``after``: fits of other methods whose state it reads, or its prompt set does (``TUNED``). ``changed``:
-    settings that the user set away from their values for this preset and dataset (those that act at
-    evaluation only are in ``Evaluation.changed``). ``notes``: what the user should know of the fit, such as
-    a batch that was shortened. ``learned``: what the method learns inside the prompts, for the price alone.
-    ``asked``: False for a fit that others alone read.
+    ``key``: the digest of ``parts``, which is the fit's name. ``where``: the folder of its records.
+    ``after``: the fits of other methods whose states it reads, by role; under ``TUNED`` the fit that its
+    prompt set reads. ``changed``: settings that the user changed from their values for this preset and
+    dataset, except those that act at evaluation (``Evaluation.changed`` has them). ``notes``: lines that the
+    user should read about the fit, such as a batch that was shortened. ``learned``: the text that the method
+    learns inside the prompts; only the cost model reads it. ``asked``: False for a fit that is planned only
+    because another one reads its state.
     """
 
     cell: Cell
@@ -67,7 +73,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A cell that cannot run here, and why. ``failed``: because its method fails at planning it."""
+    """A cell that cannot run here, and why. ``failed``: whether its method fails in the plan."""
 
     method: str
     dataset: str
@@ -77,11 +83,12 @@ class Blocked:
 
 @dataclass
 class Plan:
-    """Fits in the order they run, what is blocked, and what is recorded once though it has two names.
+    """The fits in the order in which they run, and what is blocked.
 
-    ``equal``: prompt sets of equal texts, as (dataset, name in the records, name). ``twins``: datasets of
-    equal content and backbones of equal weights, as (kind, name in the records, name). ``contents``: the
-    digests of the datasets, by the names that they were asked for.
+    ``equal``: prompt sets that have equal texts and are therefore recorded once, as (dataset, name in the
+    records, other name). ``twins``: datasets of equal content and backbones of equal weights, as (kind, name
+    in the records, other name). ``contents``: the digests of the datasets, by the names that the user asked
+    for.
     """
 
     fits: list[Planned]
@@ -92,19 +99,19 @@ class Plan:
 
 
 def chain(fit: Planned) -> Iterator[Planned]:
-    """The fits whose states a fit reads, those that they read first, and itself."""
+    """Yield the fits whose states a fit reads, dependencies first, and last the fit itself."""
     for other in fit.after.values():
         yield from chain(other)
     yield fit
 
 
 def kind(fit: Planned) -> Cell:
-    """What fits have in common that may train together: all coordinates but shots and seed."""
+    """Return the cell without its shots and seed: fits that agree on it may train together."""
     return replace(fit.cell, shots=0, seed=0)
 
 
 def label(fit: Planned) -> str:
-    """A cell in one line."""
+    """Return a fit's coordinates in one line, such as "safe digits 1-shot seed 1 (pocket-rn, coop)"."""
     c = fit.cell
     shots = f" {c.shots}-shot seed {c.seed}" if c.shots else ""
     return f"{c.method} {c.dataset}{shots} ({c.backbone}, {c.prompts})"

@@ -1,6 +1,6 @@
-"""What the plan knows of a dataset's classes: which cannot be told apart by texts, or learnt from a draw.
+"""Check a dataset's classes in the plan: their texts differ and each has an image.
 
-No image is opened and no text encoded for it. No torch.
+No image is opened and no text encoded for the checks. No torch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ _MEND = "rename a folder, or the class by [classnames] rename in the dataset's T
 
 
 def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
-    """Why a prompt set cannot tell the dataset's classes apart on a backbone, in a line; empty where it can.
+    """Return why a prompt set cannot tell the classes apart on a backbone, in one line, or "" if it can.
 
-    Classes of equal names may have equal texts, as elsewhere (``bench.clip.text.classifier``).
+    Classes of equal names may have equal texts, as in ``bench.clip.text.classifier``.
     """
     names = dataset.classnames
     if len(names) < 2:
-        return f"{'one class' if names else 'no class'} gives nothing to tell apart: add another"
+        return (
+            f"there is {'one class' if names else 'no class'}, so there is nothing to tell apart: add another"
+        )
     if prompts.templates and (empty := [name for name in names if not pieces(name.replace("_", " "))]):
         return f"class {quoted(empty)} has no text in its name: {_MEND}"
     read: Callable[[str], Hashable] = pieces if is_byte_pair(spec.config) else str
@@ -41,7 +43,7 @@ def alike(prompts: PromptSet, dataset: Dataset, spec: BackboneSpec) -> str:
 
 
 def note(prompts: PromptSet, dataset: Dataset) -> str:
-    """A line about class names without a letter, whose texts say little; empty where there are none."""
+    """Return one line about class names without a letter, whose texts say little, or "" if there are none."""
     if not prompts.templates:
         return ""
     bare = [name for name in dataset.classnames if not any(map(str.isalpha, cleaned(name)))]
@@ -54,7 +56,7 @@ def note(prompts: PromptSet, dataset: Dataset) -> str:
 
 
 def unseen(dataset: Dataset, draw: Draw) -> str:
-    """Why a support set cannot teach all classes, in a line; empty where it can, or where nothing learns."""
+    """Return which classes have no training image, in one line, or "" if none lacks one or none is learnt."""
     there = set(draw.train.labels)
     if not there:
         return ""
@@ -65,7 +67,10 @@ def unseen(dataset: Dataset, draw: Draw) -> str:
 
 
 def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
-    """Groups of classes whose prompts are read alike, one by one; the first prompts sift out most."""
+    """Return the groups of classes whose prompts read alike one by one.
+
+    The first prompts alone are compared first, because they already separate most classes.
+    """
     groups = [list(range(len(prompts)))]
     for whole in (False, True):
         sifted = []

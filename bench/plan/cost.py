@@ -1,9 +1,9 @@
-"""What a fit costs at least: operations and bytes, from its recipe and the backbone's shapes. No torch.
+"""A lower bound on what a fit costs, from its recipe and the backbone's shapes. No torch.
 
-The model counts matrix products (two operations for a multiply-add) and the traffic of weights, optimiser
-state and features; a device with so many operations and bytes a second cannot be faster than
-``Device.seconds``. It knows no method by name: what is trained follows from the taps that the recipe's
-streams read, and from the text that a method says it learns.
+The cost is counted in operations and bytes: matrix products (two operations for a multiply-add) and the
+traffic of weights, optimiser state and features. ``Device.seconds`` turns both into the least time on a
+device with so many operations and bytes a second. The model knows no method by name: it infers what is
+trained from the taps that the recipe's streams read, and from the text that a method says it learns.
 
 Legend: R replicas, B batch, K classes, N support images, C embedding width, T tokens, D tower width, H heads,
 L text tokens.
@@ -33,13 +33,13 @@ from bench.recipe import (
     steps_per_epoch,
 )
 
-NAME_TOKENS = 4  # of a learned prompt beside its context, at the least: start, name, full stop, end
-LAYER4_SHARE = 0.2  # of a ResNet tower's operations
+NAME_TOKENS = 4  # least tokens of a learned prompt beside its context: start, name, full stop, end
+LAYER4_SHARE = 0.2  # the part of a ResNet tower's operations that its last stage takes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations and bytes to and from memory."""
+    """A number of floating-point operations, and of bytes moved to and from memory."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -48,19 +48,20 @@ class Cost:
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
 
     def times(self, n: float) -> Cost:
+        """Return the cost of doing it ``n`` times."""
         return Cost(self.flops * n, self.bytes * n)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A roofline: operations and bytes a second."""
+    """A roofline: the operations and the bytes that a device handles per second."""
 
     name: str
     flops: float
     bytes: float
 
     def seconds(self, cost: Cost) -> float:
-        """The least time the cost can take here."""
+        """Return the least time in seconds that the cost can take on this device."""
         return max(cost.flops / self.flops, cost.bytes / self.bytes)
 
 
@@ -69,7 +70,7 @@ H100 = Device("NVIDIA H100 SXM", 67e12, 3.35e12)
 
 
 def this_processor(side: int = 768) -> Device:
-    """The roofline of this processor as NumPy sees it now: the best of a few products and copies."""
+    """Measure the roofline of this processor with NumPy: the best of five products and of five copies."""
     a, wide = np.ones((side, side), np.float32), np.ones(1 << 23, np.float32)
     to = np.empty_like(wide)
     product = min(_clock(lambda: a @ a) for _ in range(5))
@@ -78,6 +79,7 @@ def this_processor(side: int = 768) -> Device:
 
 
 def _clock(fn: object) -> float:
+    """Return the seconds that one call takes."""
     assert callable(fn)
     began = time.perf_counter()
     fn()
@@ -86,7 +88,10 @@ def _clock(fn: object) -> float:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of a backbone; ``tokens`` enter the pooling head, ``tower`` is one image's forward pass."""
+    """The sizes of a backbone.
+
+    ``tokens``: how many enter the pooling head. ``tower``: operations of one image's forward pass.
+    """
 
     family: str
     width: int
@@ -99,7 +104,7 @@ class Shapes:
 
 
 def shapes(spec: BackboneSpec) -> Shapes:
-    """The sizes that an architecture's description implies."""
+    """Return the sizes that an architecture's configuration implies."""
     config = spec.config
     vision, text, C = config["vision_cfg"], config["text_cfg"], int(config["embed_dim"])
     tw, tl = int(text.get("width", 512)), int(text.get("layers", 12))
@@ -117,12 +122,12 @@ def shapes(spec: BackboneSpec) -> Shapes:
 
 
 def _block(T: int, D: int) -> float:
-    """Operations of a transformer block on T tokens."""
+    """Return the operations of a transformer block on T tokens."""
     return 2.0 * T * 12 * D * D + 4.0 * T * T * D
 
 
 def _resnet(width: int, layers: list[int], image: int) -> float:
-    """Operations of a ModifiedResNet up to its attention pool: three convolutions, then bottlenecks."""
+    """Return the operations of a ModifiedResNet up to its attention pool: the stem, then bottlenecks."""
     half = image // 2
     macs = half**2 * 9.0 * (3 * width / 2 + (width / 2) ** 2 + (width / 2) * width)
     side, into = image // 4, width
@@ -130,7 +135,7 @@ def _resnet(width: int, layers: list[int], image: int) -> float:
         planes = width * 2**stage
         after = side if stage == 0 else side // 2
         for i in range(depth):
-            # anti-aliased: both convolutions of a strided block run before it pools
+            # The blur pool comes after both convolutions of a strided block, so these run at full size.
             before = side if i == 0 else after
             macs += before**2 * (into * planes + 9 * planes**2) + after**2 * 4 * planes**2
             macs += after**2 * into * 4 * planes if i == 0 else 0.0
@@ -140,7 +145,7 @@ def _resnet(width: int, layers: list[int], image: int) -> float:
 
 
 def head_parameters(s: Shapes) -> int:
-    """Numbers in a pooling head."""
+    """Return the number of parameters of a pooling head."""
     D = s.width
     if s.family == "rn":
         return 3 * (D * D + D) + s.out * (D + 1) + s.tokens * D
@@ -148,20 +153,20 @@ def head_parameters(s: Shapes) -> int:
 
 
 def head_forward(s: Shapes, replicas: int = 1) -> float:
-    """Operations of the folded head for one image: no keys, no values, one query."""
+    """Return the operations of the folded head for one image: no keys, no values, one query."""
     square = 3 if s.family == "rn" else 12
     return replicas * 2.0 * (square * s.width**2 + 2 * s.heads * s.tokens * s.width + s.width * s.out)
 
 
 def text_forward(s: Shapes, L: int) -> float:
-    """Operations of the text tower for one prompt of L tokens."""
+    """Return the operations of the text tower for one prompt of L tokens."""
     return s.text_layers * _block(L, s.text_width) + 2.0 * s.text_width * s.out
 
 
 def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
-    """Operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones.
+    """Return the operations of the text tower for K prompts of ``own`` tokens each behind ``common`` ones.
 
-    A row holds the common ones once (bench.clip.packed_text), and only end tokens leave the last block.
+    A row holds the common tokens once (bench.clip.packed_text), and only end tokens leave the last block.
     """
     D = s.text_width
     behind: float = min(K * own, (6.0 * D * common) ** 0.5)
@@ -173,7 +178,12 @@ def prompts_forward(s: Shapes, K: int, common: int, own: int) -> float:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a recipe trains: numbers, forward operations per image and per step, factor of the way back."""
+    """The size of what a recipe trains.
+
+    ``parameters``: how many numbers. ``per_image``, ``per_step``: forward operations. ``backward``:
+    operations of the backward pass, as a multiple of the forward pass. ``row_bytes``: bytes of features that
+    an image brings.
+    """
 
     parameters: float
     per_image: float
@@ -183,11 +193,12 @@ class _Trained:
 
 
 def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
+    """Return what a recipe trains, inferred from its taps and from the text that the method learns."""
     K, C = fit.facts.n_classes, s.out
     taps = {stream.tap for stream in recipe.streams.values() if stream.source != TEXT}
     rows = float(K * C)
     if PIXELS in taps:
-        n = s.tower / 2 / s.tokens  # roughly: every weight is used once per token
+        n = s.tower / 2 / s.tokens  # a rough estimate: every weight is used once per token
         return _Trained(n, s.tower + 2 * rows, row_bytes=4.0 * 3 * fit.backbone.image_size**2)
     if LAYER3 in taps:
         return _Trained(
@@ -198,7 +209,7 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
             head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
         )
     if learned := fit.learned:
-        # Its classifier comes out of the text tower at every step; only activations go back.
+        # The classifier comes out of the text tower at every step; the way back forms no weight gradients.
         forward = prompts_forward(s, K, 1 + learned.shared, learned.own + NAME_TOKENS - 1)
         return _Trained(float((learned.shared + learned.own) * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
@@ -206,7 +217,7 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
 
 
 def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
-    """Images in a batch, and steps in an epoch of the longest stream."""
+    """Return the images in a batch, and the steps in an epoch of the longest stream."""
     images, longest = 0, 1
     for stream in recipe.streams.values():
         size = batches.size(stream, fit.facts)
@@ -218,7 +229,7 @@ def _rows(fit: Planned, recipe: Recipe) -> tuple[int, int]:
 
 
 def step(fit: Planned) -> Cost:
-    """One step of one replica: forward, backward, update."""
+    """Return the cost of one step of one replica: forward pass, backward pass and update."""
     recipe, s = fit.recipe, shapes(fit.backbone)
     assert recipe.optim is not None
     t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
@@ -229,17 +240,17 @@ def step(fit: Planned) -> Cost:
 
 
 def steps(fit: Planned) -> int:
-    """Steps of the optimiser, which all grid points take together; 0 for a closed form."""
+    """Return the number of optimiser steps, which all grid points take together; 0 for a closed form."""
     return steps_of(fit.recipe, _rows(fit, fit.recipe)[1]) if fit.recipe.optim else 0
 
 
 def whole(fit: Planned) -> Cost:
-    """A fit: all steps of all grid points, the checks on validation, and the search after them."""
+    """Return the cost of a fit: all steps of all grid points, the validation checks, and the search."""
     recipe, s = fit.recipe, shapes(fit.backbone)
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # Points of a search share one product, which each value of its first axis sums over the classes' rows.
+    # The points of a search share one product; each value of its first axis sums it over the classes' rows.
     cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)

@@ -1,4 +1,4 @@
-"""The records that were in a results folder before: read once, for all that looks back at them. No torch."""
+"""The records that a results folder held before the run, read once for all questions about them. No torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bench.records.types import Record
 
 
 class Earlier:
-    """The records of ``results`` that are believed, each file read at most once, when a question needs it."""
+    """The believed records of ``results``. Each file is read at most once, when a question first needs it."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self._whole = False  # whether every folder was read
+        self._whole = False  # whether every folder was read already
         self._by_folder: dict[Path, list[Record]] = {}
 
     @property
     def records(self) -> list[Record]:
-        """All of them."""
+        """Return all believed records of the folder."""
         if not self._whole:
             self._by_folder = {}
             for path, record in store.every(self.results, []):
@@ -27,7 +27,7 @@ class Earlier:
         return [record for records in self._by_folder.values() for record in records]
 
     def within(self, where: Path) -> list[Record]:
-        """Those of one method on one dataset."""
+        """Return the believed records in ``where``, the folder of one method on one dataset."""
         if where not in self._by_folder:
             unread = [] if self._whole else store.within(where, [])
             self._by_folder[where] = [record for _, record in unread]
@@ -35,5 +35,5 @@ class Earlier:
 
     @property
     def last(self) -> int:
-        """The largest number that a record bears (``Provenance.order``)."""
+        """Return the largest order number of a record (``Provenance.order``), or 0."""
         return max((record.provenance.order for record in self.records), default=0)

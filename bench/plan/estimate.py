@@ -1,4 +1,4 @@
-"""What a plan will cost: disk for features, and seconds judged from earlier records. No torch."""
+"""An estimate of what a plan costs: disk for features, and seconds judged from earlier records. No torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bench.plan.todo import Todo
 from bench.plan.todo import kind as kind_of
 from bench.records.types import Cell, EvaluationRecord, FitRecord
 
-# A processor whose figures need no measuring, and what it takes for a step and for an evaluation beside the
-# model's operations: for how cells compare with each other.
+# A usual processor, so that cells can be compared with each other without measuring this one. Its seconds for
+# one step and for one evaluation come on top of the operations that the cost model counts.
 _USUAL = cost.Device("a processor", 5e10, 1e10)
 _STEP, _EVALUATION = 0.001, 0.03
 Kind = tuple[str, str, int | str]  # backbone, method, shots: cells of a kind take about as long as each other
@@ -25,7 +25,7 @@ Kind = tuple[str, str, int | str]  # backbone, method, shots: cells of a kind ta
 
 @dataclass(frozen=True)
 class Guess:
-    """What a cell will take, in seconds without encoding; ``recorded``: as earlier records say."""
+    """The expected seconds of a cell without encoding. ``recorded``: whether earlier records gave them."""
 
     kind: Kind
     seconds: float
@@ -33,7 +33,7 @@ class Guess:
 
 
 def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
-    """Shape of one image's features at a tap, from the architecture alone."""
+    """Return the shape of one image's features at a tap, from the architecture alone."""
     vision, width = spec.config["vision_cfg"], int(spec.config["embed_dim"])
     if spec.family == "rn":
         tower, side = 32 * int(vision.get("width", 64)), spec.image_size // 32
@@ -54,7 +54,10 @@ def row_shape(spec: BackboneSpec, tap: str) -> tuple[int, ...]:
 
 
 def disk(todo: list[Todo], dense_cache: bool = True) -> int:
-    """Bytes of the stored features (fp16) that cells read, each image x view x tap once, old ones too."""
+    """Return the bytes of the stored features (fp16) that cells read, each image x view x tap counted once.
+
+    Features that the store holds already are counted too.
+    """
     wanted: dict[tuple[str, str, str, str, str], tuple[BackboneSpec, set[str]]] = {}
     for t in todo:
         reads = [*needs.of_fit(t.fit)]
@@ -69,7 +72,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 
 def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
-    """Seconds of fits and evaluations, by earlier records; None where there are none of some kind of cell.
+    """Return the seconds of all fits and evaluations by earlier records, or None if some kind has no record.
 
     ``on``: as in ``cells``.
     """
@@ -80,10 +83,11 @@ def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
 def cells(
     earlier: Earlier, todo: list[Todo], on: str, device: cost.Device | None = None
 ) -> Mapping[str, Guess]:
-    """By fit key what each cell will take: its fit, if it has yet to be made, and its evaluations.
+    """Return by fit key what each cell will take: its fit, if that is yet to be made, and its evaluations.
 
-    By the median of earlier records of its kind that were made ``on`` the kind of device where the run will
-    be, ``cpu`` or ``cuda``; without any, by the cost model for ``device``, or else for a usual processor.
+    The guess is the median of earlier records of the cell's kind that were made ``on`` the kind of device
+    where the run will be, ``cpu`` or ``cuda``. Without such records it is the cost model's figure for
+    ``device``, or for a usual processor if ``device`` is None.
     """
     fits: dict[Kind, list[float]] = defaultdict(list)
     evaluations: dict[Kind, list[float]] = defaultdict(list)
@@ -107,9 +111,9 @@ def cells(
 
 
 def usual(todo: list[Todo]) -> Mapping[str, float]:
-    """By fit key what each cell takes on a usual processor, in seconds, whatever this one does.
+    """Return by fit key the seconds of each cell on a usual processor, whatever this one takes.
 
-    For what may not depend on a clock: equal commands get equal figures.
+    Use it for decisions that must not depend on a clock: equal commands get equal figures.
     """
     return {
         t.fit.key: _EVALUATION * len(t.evaluations) + (_fit(t, _USUAL) if t.stored is None else 0.0)
@@ -118,6 +122,7 @@ def usual(todo: list[Todo]) -> Mapping[str, float]:
 
 
 def _fit(t: Todo, device: cost.Device) -> float:
+    """Return the seconds of a fit on a device by the cost model."""
     return device.seconds(cost.whole(t.fit)) + _STEP * cost.steps(t.fit)
 
 
@@ -126,5 +131,5 @@ def _kind(cell: Cell) -> Kind:
 
 
 def least(todo: list[Todo], device: cost.Device) -> float:
-    """Seconds that fitting takes at the least on a device, by the cost model."""
+    """Return the least seconds that fitting takes on a device by the cost model."""
     return sum(device.seconds(cost.whole(t.fit)) for t in todo if t.stored is None)

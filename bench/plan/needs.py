@@ -1,4 +1,4 @@
-"""Which features cells read: every image x view x tap once, for all methods, shots and seeds. No torch."""
+"""The features that cells read: every image x view x tap once, for all methods, shots and seeds. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.names import TEST_ORACLE
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.todo import Fresh, Todo, has_state
 
-# Per image these are hundreds of kilobytes: random crops of them are made on the fly, never stored.
+# One image has hundreds of kilobytes at these taps, so random crops are made on the fly and never stored.
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
@@ -21,12 +21,12 @@ Taps = dict[tuple[str, str, str], set[str]]  # (dataset's digest, part, view) ->
 
 
 def stored(tap: str, view: str) -> bool:
-    """Whether features are kept in the store; the others are streamed."""
+    """Return whether features are kept in the store; all others are streamed."""
     return tap != PIXELS and (tap not in HEAVY or view in _PLAIN)
 
 
 def support_needs(fit: Planned) -> Iterator[tuple[str, str]]:
-    """(tap, view) of the support images that a fit reads."""
+    """Yield the (tap, view) pairs of the support images that a fit reads."""
     for stream in fit.recipe.streams.values():
         if stream.source == SUPPORT:
             for view in stream.views:
@@ -37,7 +37,7 @@ def support_needs(fit: Planned) -> Iterator[tuple[str, str]]:
 
 
 def scores_validation(fit: Planned) -> bool:
-    """Whether the recipe leaves anything for validation to choose."""
+    """Return whether the recipe leaves anything for validation to choose."""
     recipe = fit.recipe
     several = any(
         len(values) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for values in axes.values()
@@ -46,18 +46,20 @@ def scores_validation(fit: Planned) -> bool:
 
 
 def unvalidated(fit: Planned) -> str:
-    """Why what is to be chosen cannot be, in a line: there are no validation images; empty where it can."""
+    """Return one line that says why a fit lacks validation images to choose on, or "" if it lacks none."""
     if not fit.cell.shots or len(fit.draw.val):
         return ""
     if fit.prompts.select:
         return f"{fit.prompts.name} chooses templates on validation images, and there are none: leave it out"
     if scores_validation(fit) and fit.cell.protocol != TEST_ORACLE:
-        return "it is chosen on validation images, and there are none: add some, or take --protocol no-val"
+        return (
+            "its recipe chooses on validation images, and there are none: add some, or use --protocol no-val"
+        )
     return ""
 
 
 def of_fit(fit: Planned) -> Iterator[Need]:
-    """What fitting reads; under ``test-oracle`` selection looks at the test images instead of validation."""
+    """Yield what a fit reads. Under ``test-oracle`` selection reads the test images instead of validation."""
     oracle = fit.cell.protocol == TEST_ORACLE
     if fit.draw.train.paths:
         for tap, view in support_needs(fit):
@@ -71,7 +73,7 @@ def of_fit(fit: Planned) -> Iterator[Need]:
 
 
 def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True) -> Iterator[Need]:
-    """What evaluating reads from the store: the test images' features, where they are not streamed."""
+    """Yield the test features that an evaluation reads from the store, except those that are streamed."""
     if not dense_cache and HEAVY.intersection(fit.method.taps):
         return
     for tap in fit.method.taps:
@@ -79,10 +81,10 @@ def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True
 
 
 def of_fitting(t: Todo, fresh: Fresh = False) -> Iterator[Need]:
-    """What the fit of a cell reads, and the fits below it that have yet to be made.
+    """Yield what the fit of a cell reads, and what those fits below it read that are yet to be made.
 
-    ``fresh``: which records do not count.
-    A fit is made again where its state is gone or not the one that its record speaks of.
+    A fit is made again if its state is gone, or is not the one that its record names. ``fresh``: which
+    records do not count (``todo.Fresh``).
     """
     for fit in chain(t.fit):
         if fit is t.fit or not has_state(fit, fresh):
@@ -90,14 +92,14 @@ def of_fitting(t: Todo, fresh: Fresh = False) -> Iterator[Need]:
 
 
 def of_cell(t: Todo, fresh: Fresh = False, dense_cache: bool = True) -> Iterator[Need]:
-    """All that is left to do of a cell reads."""
+    """Yield everything that the rest of a cell reads: its fit and the evaluations that it lacks."""
     yield from of_fitting(t, fresh)
     for evaluation in t.evaluations:
         yield from of_evaluation(t.fit, evaluation, dense_cache)
 
 
 def taps_by_view(needs: Iterable[Need]) -> Taps:
-    """All taps that any of the needs wants of a (dataset, part, view), so that one pass serves them all."""
+    """Return by (dataset, part, view) all taps that any need wants, so that one pass serves them all."""
     taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
@@ -106,7 +108,7 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """What to encode, by the dataset's digest: each image x view with all taps of the whole run."""
+    """Return what to encode, by the dataset's digest: each image x view with all taps of the whole run."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):

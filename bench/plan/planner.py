@@ -27,13 +27,13 @@ from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
 from bench.registry import Registry
 
-Watch = Callable[[str, int, int], None]  # what is planned now, and how many of how many are done
+Watch = Callable[[str, int, int], None]  # (what is planned now, how many are done, of how many)
 
 
 def make(request: Request, registry: Registry, watch: Watch = lambda *_: None) -> Plan:
-    """The plan of a request: breadth first, one seed of everything, then the next.
+    """Return the plan of a request, in the order of its seeds: one seed of everything, then the next.
 
-    ``watch`` hears the name of each dataset before it is read, which takes most of the time. Raises
+    ``watch`` is told the name of each dataset before it is read, which takes most of the time. Raises
     BenchError for unknown names and values; missing data only blocks the cells that need it.
     """
     return _Planner(request, registry, watch).plan()
@@ -41,7 +41,7 @@ def make(request: Request, registry: Registry, watch: Watch = lambda *_: None) -
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a fit is asked for: its coordinates, prompts by name, and the settings that the user gave."""
+    """The place of a fit: its coordinates, the name of its prompt set, and the settings that the user set."""
 
     method: Method
     dataset: Dataset
@@ -53,7 +53,10 @@ class _Place:
 
 
 class _Planner:
-    """Caches what many cells share: backbones, datasets, draws, and the fits so far by key."""
+    """The maker of one plan.
+
+    It caches what many cells share: backbones, datasets, draws, and the fits so far by key.
+    """
 
     def __init__(self, request: Request, registry: Registry, watch: Watch) -> None:
         self.request, self.watch = request, watch
@@ -61,10 +64,12 @@ class _Planner:
         dtype = keys.dtype(request.precision)
         towers = {name: resolve(name, request.allow_torchscript) for name in request.backbones}
         self.backbones = {
-            name: replace(tower, dtype=dtype, name=_distinct(tower, tower.digest, list(towers.values())[:i]))
+            name: replace(
+                tower, dtype=dtype, name=_printed_name(tower, tower.digest, list(towers.values())[:i])
+            )
             for i, (name, tower) in enumerate(towers.items())
         }
-        # The folders of records by the name that cells print, which may have digits of the digest behind it.
+        # Folders of records by the backbone's printed name, which may have digits of the digest behind it.
         self.homes = {self.backbones[name].name: tower.name for name, tower in towers.items()}
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
@@ -77,7 +82,7 @@ class _Planner:
         settings.check_preset(request.preset, registry.methods.values())
 
     def plan(self) -> Plan:
-        """The plan of the request."""
+        """Return the plan of the request."""
         r = self.request
         methods = [self.registry.get(name) for name in dict.fromkeys(r.methods)]
         datasets = self._datasets(r.datasets)
@@ -95,7 +100,7 @@ class _Planner:
         return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
 
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
-        """The datasets that are here; for the others every method is blocked."""
+        """Return the datasets that are here; for each of the others, block every method."""
         here = []
         names = tuple(dict.fromkeys(names))
         for i, name in enumerate(names):
@@ -109,18 +114,19 @@ class _Planner:
         return here
 
     def _dataset(self, name: str) -> Dataset:
+        """Return a dataset by the name that the user gave. Raises MissingData if its files are not here."""
         if name not in self.datasets:
             r = self.request
             found = catalog.find(
                 name, r.data_root, out=r.results, skip_bad=r.skip_bad, max_pixels=r.max_pixels
             )
-            found = self._watched(name, found)
-            printed = _distinct(found, found.spec.identity or found.digest, self.datasets.values())
+            found = self._with_current_digest(name, found)
+            printed = _printed_name(found, found.spec.identity or found.digest, self.datasets.values())
             self.datasets[name] = replace(found, name=printed)
         return self.datasets[name]
 
-    def _watched(self, name: str, found: Dataset) -> Dataset:
-        """The dataset under the digest of what its image files hold now."""
+    def _with_current_digest(self, name: str, found: Dataset) -> Dataset:
+        """Return the dataset under the digest of what its image files hold now."""
         r = self.request
         if r.contents is None:
             return seen.current(found, (r.results, r.cache or default_root()))
@@ -130,7 +136,7 @@ class _Planner:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason, failed))
 
     def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
-        """Plan the cells of these coordinates: one for each prompt set and each point of a sweep."""
+        """Plan the cells at these coordinates: one for each prompt set and each point of a sweep."""
         if dataset.spec.source:
             raise BenchError(
                 f"{dataset.name} is a test set for models of {dataset.spec.source}: "
@@ -138,7 +144,7 @@ class _Planner:
             )
         given = self.request.overrides.get(canonical(method.name), {})
         for prompts in (self.request.prompts if method.uses_prompts else ()) or method.prompts:
-            # What sees labels, the method or its prompts, has shots and a seed; the rest is computed once.
+            # A method or prompt set that uses labels has shots and a seed; all others are computed once.
             if (method.uses_labels or prompt_sets.labelled(prompts)) != (shots > 0):
                 continue
             for swept in self.request.sweeps.get(canonical(method.name), [{}]):
@@ -149,14 +155,17 @@ class _Planner:
                     self._block(method.name, dataset.name, str(error), isinstance(error, Unplanned))
 
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
-        """Plan a fit and, where it was asked for itself, its evaluations; None where it cannot run here."""
+        """Plan a fit and return it, or block its cells and return None if it cannot run here.
+
+        ``asked`` says whether the user asked for the fit itself; then its evaluations are planned too.
+        """
         if reason := self._wrong_tower(place):
             self._block(place.method.name, place.dataset.name, reason)
             return None
         prompts = prompt_sets.build(
             place.prompts, place.dataset.spec, place.dataset.classnames, self.request.prompt_dir
         )
-        if reason := self._choosing(prompts) or self._texts(place, prompts)[0]:
+        if reason := self._forbidden(prompts) or self._text_notes(place, prompts)[0]:
             self._block(place.method.name, place.dataset.name, reason)
             return None
         after = self._dependencies(place, prompts)
@@ -173,7 +182,7 @@ class _Planner:
         evaluations = {e.key: e for e in fit.evaluations}
         if asked:
             for e in self._evaluations(fit, values, late):
-                evaluations.setdefault(e.key, e)  # a target that is the test set itself is called as this is
+                evaluations.setdefault(e.key, e)  # of equal test sets, the fit's own gives the name
         fit = replace(
             fit, evaluations=tuple(evaluations.values()), asked=asked or (known is not None and known.asked)
         )
@@ -181,24 +190,24 @@ class _Planner:
         return fit
 
     def _wrong_tower(self, place: _Place) -> str:
-        """Why the method cannot work on the backbone, empty where it can."""
+        """Return why the method cannot work on the backbone, or "" if it can."""
         method, backbone = place.method, place.backbone
         if backbone.family in method.towers:
             return ""
         towers = " and ".join(method.towers)
         return f"{method.name} works on {towers} towers, {backbone.name} is '{backbone.family}'"
 
-    def _choosing(self, prompts: PromptSet) -> str:
-        """Why the protocol does not let the prompt set be used, empty where it does."""
+    def _forbidden(self, prompts: PromptSet) -> str:
+        """Return why the protocol forbids the prompt set, or "" if it allows it."""
         protocol = self.request.protocol
         if not prompts.select or protocols.validates(protocol):
             return ""
         return (
-            f"{prompts.name} chooses templates on validation images, which protocol {protocol} leaves alone"
+            f"{prompts.name} chooses templates on validation images, which protocol {protocol} never scores"
         )
 
-    def _texts(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
-        """Why the prompts cannot tell the classes apart, and what to say of the class names."""
+    def _text_notes(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
+        """Return why the prompts cannot tell the classes apart, and a note on class names; each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
         if key not in self.texts:
@@ -206,7 +215,7 @@ class _Planner:
         return self.texts[key]
 
     def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:
-        """The fits whose states this one reads, by their role; None where one of them cannot run here."""
+        """Return the fits whose states this one reads, by role, or None if one of them cannot run here."""
         reads = {name: (name, place.prompts) for name in place.method.after}
         if prompts.tuned_by:
             reads[TUNED] = (prompts.tuned_by, prompts.tuned_from)
@@ -226,9 +235,9 @@ class _Planner:
     def _keyed(
         self, place: _Place, prompts: PromptSet, after: Mapping[str, Planned]
     ) -> tuple[Planned, dict[str, Any], dict[str, Any]]:
-        """The fit with its key, the values that its evaluations have, and which of those the user changed."""
+        """Return the fit with its key, the values of its evaluations, and those that the user changed."""
         method, dataset = place.method, place.dataset
-        values, changed, facts = self._asked(place, prompts)
+        values, changed, facts = self._settings_and_facts(place, prompts)
         batches.check(method, values)
         plugin = bool(self.registry.digests.get(canonical(method.name)))
         recipe, learned, notes = asking.recipe(method, values, facts, self.request.protocol, plugin)
@@ -253,12 +262,14 @@ class _Planner:
                 self.request.results, self.homes[place.backbone.name], dataset.spec.name, method.name
             ),
             changed=changed_early,
-            notes=tuple(filter(None, (*notes, self._texts(place, prompts)[1]))),
+            notes=tuple(filter(None, (*notes, self._text_notes(place, prompts)[1]))),
         )
         return fit, late, changed_late
 
-    def _asked(self, place: _Place, prompts: PromptSet) -> tuple[dict[str, Any], dict[str, Any], Facts]:
-        """The settings' values, those of them that the user changed, and what a recipe may depend on."""
+    def _settings_and_facts(
+        self, place: _Place, prompts: PromptSet
+    ) -> tuple[dict[str, Any], dict[str, Any], Facts]:
+        """Return the settings' values, those that the user changed, and the facts for the recipe."""
         method, backbone, row = place.method, place.backbone, place.dataset.spec.recipe_as
         preset = self.request.preset or backbone.preset
         values = settings.resolve(method, preset, row, place.given)
@@ -282,7 +293,10 @@ class _Planner:
         recipe: Recipe,
         after: Mapping[str, str],
     ) -> FitKey:
-        """What may change the fit; ``values``: those that it can read, ``after``: keys of the fits below."""
+        """Return everything that may change the fit, from which its key is made.
+
+        ``values``: the settings that the fit can read. ``after``: the keys of the fits whose states it reads.
+        """
         method, dataset, backbone = place.method, place.dataset, place.backbone
         return FitKey(
             method=method.name,
@@ -305,7 +319,7 @@ class _Planner:
         )
 
     def _cell(self, place: _Place, prompts: PromptSet, preset: str) -> Cell:
-        """The names of the coordinates."""
+        """Return the names of the coordinates."""
         return Cell(
             method=place.method.name,
             dataset=place.dataset.name,
@@ -318,7 +332,7 @@ class _Planner:
         )
 
     def _note_other_names(self, known: Planned, again: Planned) -> None:
-        """One fit was asked for under two names: note what bears both."""
+        """Note that one fit was asked for under two names of a prompt set, a dataset or a backbone."""
         if known.cell.prompts != again.cell.prompts:
             self.equal.add((again.dataset.name, known.cell.prompts, again.cell.prompts))
         for what in ("dataset", "backbone"):
@@ -328,7 +342,10 @@ class _Planner:
     def _evaluations(
         self, fit: Planned, values: Mapping[str, Any], changed: Mapping[str, Any]
     ) -> list[Evaluation]:
-        """The fit on its own test set and, where they are asked for, on the shifted ones that are here."""
+        """Return the fit's evaluations: on its own test set and, if asked for, on shifted ones.
+
+        A shifted test set whose files are not here is blocked.
+        """
         names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
         evaluations = []
         for name in names:
@@ -352,7 +369,12 @@ class _Planner:
         return self.draws[key]
 
 
-def _distinct(one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]) -> str:
-    """The name that a dataset or backbone prints, with digits of what it is where another bears it too."""
+def _printed_name(
+    one: Dataset | BackboneSpec, identity: str, others: Iterable[Dataset | BackboneSpec]
+) -> str:
+    """Return the name to print for a dataset or backbone.
+
+    If another one has the same name, digits of the identity are added, such as ``birds-4f1c2a``.
+    """
     taken = any(other.name == one.name and other.digest != one.digest for other in others)
     return told_apart(one.name, identity) if taken else one.name

@@ -1,4 +1,4 @@
-"""Protocols: what may choose hyper-parameters and the step (README, the table of protocols).
+"""The protocols: what may choose hyper-parameters and the step (README, the table of protocols).
 
 ``recipe``        the author's own rule, with test selection replaced by few-shot validation (default)
 ``no-val``        fixed settings and the last step; validation images are never scored
@@ -21,7 +21,7 @@ _SPAN = 10.0  # learning rates from fixed / 10 to fixed * 10
 
 
 def check(name: str) -> None:
-    """Raises BenchError for an unknown protocol."""
+    """Raise BenchError for an unknown protocol."""
     if name not in PROTOCOLS:
         raise BenchError(
             f"unknown protocol '{name}'{nearest(name, PROTOCOLS)}; one of: {', '.join(PROTOCOLS)}"
@@ -29,12 +29,12 @@ def check(name: str) -> None:
 
 
 def validates(name: str) -> bool:
-    """Whether the protocol lets labelled validation images choose anything."""
+    """Return whether the protocol lets labelled validation images choose anything."""
     return name != NO_VAL
 
 
 def apply(name: str, recipe: Recipe) -> Recipe:
-    """The recipe as the protocol runs it."""
+    """Return the recipe as the protocol runs it."""
     if name == NO_VAL:
         return replace(recipe, **_fixed(recipe, ("grid", "static", "search")), select="last", patience=None)
     if name == EQUAL_BUDGET and recipe.optim is not None and LR in recipe.grid:
@@ -48,6 +48,8 @@ def apply(name: str, recipe: Recipe) -> Recipe:
 
 
 def _fixed(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the recipe's axes of these names, each with its fixed value alone."""
+
     def one(axes: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         return {axis: (recipe.fixed[axis],) for axis in axes}
 

@@ -1,4 +1,4 @@
-"""What a command asks for, before anything is looked up."""
+"""The request: what a command asks for, before anything is looked up."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bench.records import keys
 
 @dataclass(frozen=True)
 class Request:
-    """What a ``bench run`` asks for; fields are named after its flags.
+    """The request of a ``bench run``. Its fields are named after the flags.
 
-    ``contents``: where another process looked at the image files already, the digests that datasets got, by
-    the names that they were asked for (``Plan.contents``); None to look now.
+    ``contents``: the digests that datasets got when another process looked at their image files, by the names
+    that the user gave (``Plan.contents``); None to look at the files now.
     """
 
     methods: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is left to do, in portions that share their work, for one worker or several. No torch."""
+"""Divide what is left to do into portions that share their work, for one worker or several. No torch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from bench.plan.cells import chain, kind
 from bench.plan.todo import Todo
 from bench.records.keys import Shots
 
-Seconds = Mapping[str, float]  # by fit key: what a cell is expected to take; others count for a second
+Seconds = Mapping[str, float]  # expected seconds by fit key; a cell that is not in it counts for one second
 UNKNOWN: Seconds = {}
-_AHEAD = 2  # shares in which each worker gets what is left: those that are smaller wait less at the end
-_NEAR = 1.05  # how much longer than it must a run in plan order may take
+_AHEAD = 2  # shares into which each worker's part of the rest is cut: smaller ones wait less at the end
+_NEAR = 1.05  # how many times the least possible duration a run in plan order may take
 
 
 def rounds(
     todo: list[Todo], by_dataset: bool = False, join: bool = False
 ) -> Iterator[tuple[str, list[Todo]]]:
-    """The cells by (seed, dataset), in order, with the dataset's digest; a round shares features and states.
+    """Yield the cells in rounds of one (dataset, seed), each with the dataset's digest.
 
-    What failed or was stopped before is in rounds of its own, which come last: whatever it does again, the
-    others are done by then.
-    ``by_dataset``: the rounds of a dataset one after the other, so that one pass over its test images serves
-    them all. ``join``: one round for a dataset, ordered for few states at a time: what reads a state follows
-    the fit that made it.
+    The cells of a round share features and states. Cells that failed or were stopped before are in rounds of
+    their own, which come last, so that all others are done if they fail or hang again.
+
+    ``by_dataset``: put the rounds of a dataset one after the other, so that one pass over its test images
+    serves all of them. ``join``: make one round of a dataset, whatever the seed, in which cells that read a
+    state follow the fit that makes it, so that few states are held at a time.
     """
     groups: dict[tuple[str, int, bool], list[Todo]] = defaultdict(list)
     for t in todo:
@@ -44,19 +45,20 @@ def rounds(
 def portions(
     todo: list[Todo], streamed: bool, jobs: int, join: bool = False, seconds: Seconds = UNKNOWN
 ) -> list[list[Todo]]:
-    """What one of ``jobs`` workers gets at a time: a round, or several where test features are ``streamed``.
+    """Return the portions that one of ``jobs`` workers gets at a time.
 
-    Rounds are cut where workers would wait for each other otherwise. ``join``: a dataset, or of its shots as
-    many as leave work for every worker.
+    A portion is a round, or several rounds if test features are ``streamed``. Rounds are cut if workers would
+    otherwise wait for each other. With ``join`` a portion is a dataset, or as many of its shots as leave work
+    for every worker.
     """
     groups = _groups(todo, join)
     return list(gathered(groups, jobs, join, seconds)) if streamed or join else shared(groups, jobs, seconds)
 
 
 def apart(todo: list[Todo], streamed: bool, join: bool, seconds: Seconds = UNKNOWN) -> list[float]:
-    """The seconds of each part that may go beside the others: more workers than these would have no work.
+    """Return the seconds of each part that may run beside the others; more workers would have no work.
 
-    Where test features are ``streamed`` a round counts as one, since to cut it takes another pass over them.
+    If test features are ``streamed``, a round counts as one part: cutting it takes another pass over them.
     """
     groups = _groups(todo, join)
     parts = groups if streamed else [unit for group in groups for unit in units(group, join)]
@@ -64,23 +66,24 @@ def apart(todo: list[Todo], streamed: bool, join: bool, seconds: Seconds = UNKNO
 
 
 def _groups(todo: list[Todo], join: bool) -> list[list[Todo]]:
+    """Return the rounds, with ``join`` cut by shots."""
     groups = [group for _, group in rounds(todo, join=join)]
     return [part for group in groups for part in by_shots(group)] if join else groups
 
 
 def weight(cells: Iterable[Todo], seconds: Seconds) -> float:
-    """The seconds that cells are expected to take one after the other."""
+    """Return the seconds that cells are expected to take one after the other."""
     return sum(seconds.get(t.fit.key, 1.0) for t in cells)
 
 
 def units(group: list[Todo], join: bool = False) -> list[list[Todo]]:
-    """The cells of a group in parts of which none reads a state that another reads or makes.
+    """Divide the cells of a group into parts, so that none reads a state that another part reads or makes.
 
-    ``join``: nor holds fits that may train together with those of another.
+    With ``join`` no two parts hold fits that may train together, either.
     """
     if len(group) < 2:
         return [group]
-    part_of: dict[Hashable, int] = {}  # by what a part holds: the place of the part's first cell
+    part_of: dict[Hashable, int] = {}  # what a part holds -> the position of the part's first cell
     parts: dict[int, list[int]] = {}
     for i, t in enumerate(group):
         holds = {kind(fit) if join else fit.key for fit in chain(t.fit)}
@@ -94,10 +97,11 @@ def units(group: list[Todo], join: bool = False) -> list[list[Todo]]:
 
 
 def shared(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Todo]]:
-    """Groups for ``jobs`` workers that take one when they are idle, cut so that none waits long at the end.
+    """Divide groups into portions for ``jobs`` workers, so that none waits long at the end.
 
-    In their order, unless a large one near the end would keep all others waiting: then the largest first, but
-    for what is tried again, which stays last.
+    A worker takes the next portion when it is idle. The portions keep the order of the groups unless a large
+    one near the end would keep the other workers waiting. Then the largest come first, except for cells that
+    are tried again: these stay last.
     """
     if jobs < 2:
         return groups
@@ -114,7 +118,7 @@ def shared(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[T
 
 
 def _cut(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Todo]]:
-    """Each group in portions of at most a share of all that is left, the largest units first."""
+    """Cut each group into portions of at most a share of all that is left, the largest units first."""
     left, found = sum(weight(group, seconds) for group in groups), list[list[Todo]]()
     for group in groups:
         if weight(group, seconds) <= left / (_AHEAD * jobs):
@@ -135,7 +139,7 @@ def _cut(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Tod
 
 
 def _wall(found: list[list[Todo]], jobs: int, seconds: Seconds) -> float:
-    """When the last of the portions ends, of which an idle worker always takes the next."""
+    """Return when the last portion ends if an idle worker always takes the next one."""
     ends = [0.0] * jobs
     for portion in found:
         heapq.heapreplace(ends, ends[0] + weight(portion, seconds))
@@ -143,7 +147,7 @@ def _wall(found: list[list[Todo]], jobs: int, seconds: Seconds) -> float:
 
 
 def by_shots(group: list[Todo]) -> list[list[Todo]]:
-    """The cells of each number of shots."""
+    """Divide the cells of a group by their number of shots."""
     parts: dict[Shots, list[Todo]] = defaultdict(list)
     for t in group:
         parts[t.fit.cell.shots].append(t)
@@ -153,9 +157,9 @@ def by_shots(group: list[Todo]) -> list[list[Todo]]:
 def gathered(
     groups: Iterable[list[Todo]], jobs: int, join: bool = False, seconds: Seconds = UNKNOWN
 ) -> Iterator[list[Todo]]:
-    """As many groups of a dataset together as leave work for all: they share passes, and may join.
+    """Yield groups of one dataset together, as many as leave work for all; they share passes, and may join.
 
-    Where a dataset has fewer groups than that, the largest are cut in two.
+    If a dataset has fewer groups than workers, the largest are cut in two.
     """
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
@@ -169,7 +173,7 @@ def gathered(
 
 
 def halved(parts: list[list[Todo]], least: int, join: bool, seconds: Seconds) -> None:
-    """Cut the largest of the parts in two, in place, until there are ``least`` or none can be cut."""
+    """Cut the largest part in two, in place, until there are ``least`` parts or none can be cut."""
     while len(parts) < least:
         can = [(weight(part, seconds), i) for i, part in enumerate(parts) if len(units(part, join)) > 1]
         if not can:

@@ -1,6 +1,7 @@
-"""A method's settings for one cell: its defaults, the dataset's row, the preset, and what the user set.
+"""The settings of a method for one cell: its defaults, the dataset's row, the preset, and what the user set.
 
-Later wins: ``settings`` < ``per_dataset[recipe_as]`` < ``presets[preset]`` < ``--set method.key=value``.
+The later one wins: ``settings`` < ``per_dataset[recipe_as]`` < ``presets[preset]`` < ``--set
+method.key=value``.
 """
 
 from __future__ import annotations
@@ -15,34 +16,34 @@ from bench.interface import Method
 from bench.names import canonical, nearest
 
 PRESETS = ("paper", "quick")
-MOST_SWEPT = 10_000  # values of one sweep: each is an evaluation or a fit of every cell
+MOST_SWEPT = 10_000  # values of one sweep at most, because each is an evaluation or a fit of every cell
 Overrides = Mapping[str, Mapping[str, Any]]  # canonical method name -> setting -> value
 
 
 def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of ``method`` with their values for this preset and dataset row."""
+    """Return all settings of ``method`` with their values for this preset and dataset row."""
     row = next((v for k, v in method.per_dataset.items() if canonical(k) == canonical(recipe_as)), {})
     return {**method.settings, **row, **method.presets.get(preset, {}), **overrides}
 
 
 def by_time(method: Method, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values that a fit reads, and those that act at inference only (``Method.inference``)."""
+    """Return the values that a fit reads, and those that act at inference alone (``Method.inference``)."""
     early = {name: value for name, value in values.items() if name not in method.inference}
     return early, {name: values[name] for name in method.inference if name in values}
 
 
 def check_preset(name: str | None, methods: Iterable[Method]) -> None:
-    """Raises BenchError for a preset that is neither one of the program's nor any method's."""
+    """Raise BenchError if neither the program nor any of the methods has a preset of this name."""
     known = sorted({*PRESETS, *(preset for method in methods for preset in method.presets)})
     if name is not None and name not in known:
         raise BenchError(f"unknown preset '{name}'{nearest(name, known)}; one of: {', '.join(known)}")
 
 
 def parse_value(text: str, default: Any, name: str) -> Any:
-    """A value as typed on the command line, in the type of the setting's default.
+    """Return a value from the command line in the type of the setting's default.
 
-    Raises BenchError naming what the setting takes. A tuple is written with commas; ``none`` gives None, but
-    stays a word where words are expected.
+    A tuple is written with commas. ``none`` gives None, unless the setting takes words: then it is a word
+    like any other. Raises BenchError that says what the setting takes.
     """
     if isinstance(default, tuple):
         like = default[0] if default else 0.0
@@ -75,6 +76,7 @@ def parse_value(text: str, default: Any, name: str) -> Any:
 
 
 def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Method, str, str]:
+    """Return the method, the setting and the text of the value in ``method.key=value``."""
     name, equals, value = text.partition("=")
     owner, dot, setting = name.partition(".")
     if not (equals and dot):
@@ -94,7 +96,7 @@ def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Metho
 
 
 def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, dict[str, Any]]:
-    """``--set method.key=value`` options as values by canonical method name."""
+    """Return the values of ``--set method.key=value`` options, by canonical method name and setting."""
     overrides: dict[str, dict[str, Any]] = {}
     for text in items:
         method, setting, value = _split(text, "--set", methods)
@@ -105,7 +107,10 @@ def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict
 
 
 def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[str, list[dict[str, Any]]]:
-    """``--sweep method.key=start:stop:step`` (stop included) or ``a,b,c``: overrides by method."""
+    """Return the overrides of ``--sweep`` options, one per value, by canonical method name.
+
+    An option is ``method.key=start:stop:step`` (stop included) or ``method.key=a,b,c``.
+    """
     sweeps: dict[str, list[dict[str, Any]]] = {}
     for text in items:
         method, setting, value = _split(text, "--sweep", methods)
@@ -121,6 +126,7 @@ def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[st
 
 
 def _range(text: str, whole: str) -> list[float]:
+    """Return the values of ``start:stop:step``, stop included."""
     try:
         start, stop, step = map(float, text.split(":"))
         count = math.floor((stop - start) / step + 1e-9) + 1

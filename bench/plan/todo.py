@@ -1,4 +1,4 @@
-"""What of a plan is left to do: the fits and evaluations that have no record yet. No torch."""
+"""The part of a plan that is left to do: the fits and evaluations that have no record yet. No torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bench.records.codec import checksum_of
 from bench.records.types import FitRecord, Record
 from bench.records.whole import Bad
 
-# Which records do not count: with True all of them, with the name of a kind of device ("cpu", "cuda") those
-# that were made on another kind, and what builds on them.
+# Which records do not count, so that their cells are done again. False: all count. True: none counts. A kind
+# of device ("cpu", "cuda"): those made on the other kind do not count, nor does what builds on them.
 Fresh = bool | str
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A fit with work left: the evaluations that lack a record, and the fit's own record where it has one.
+    """A fit with work left: the evaluations that lack a record, and the fit's own record if it has one.
 
-    ``late``: it failed or was stopped when it was last tried, so that others are done before it.
+    ``late``: whether it failed or was stopped when it was last tried; such cells are done after all others.
     """
 
     fit: Planned
@@ -32,16 +32,17 @@ class Todo:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left."""
+        """Return whether nothing is left."""
         return self.stored is not None and not self.evaluations
 
 
 def remaining(plan: Plan, fresh: Fresh = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
-    """What is left to do, in plan order, and how many asked-for cells are complete.
+    """Return what is left to do, in plan order, and the number of asked-for cells that are complete.
 
-    Records that are damaged or lie in another's place, and evaluations whose predictions are gone or do not
-    give their numbers, are left to do, and are added to ``bad``. So are fits that a complete cell builds on,
-    where their records have gone: these say what it was made with. ``fresh``: which records do not count.
+    Left to do and added to ``bad`` are records that are damaged or lie in another's place, and evaluations
+    whose predictions are gone or do not give their numbers. Left to do are also fits that a complete cell
+    builds on and that have no record any more, because these records say what the cell was made with.
+    ``fresh``: which records do not count.
     """
     each = {fit.key: left(fit, fresh, bad) for fit in plan.fits}
     complete = {key for key, t in each.items() if t.fit.asked and t.done}
@@ -55,22 +56,22 @@ def remaining(plan: Plan, fresh: Fresh = False, bad: list[Bad] | None = None) ->
 
 
 def left(fit: Planned, fresh: Fresh = False, bad: list[Bad] | None = None) -> Todo:
-    """What is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
+    """Return what is left to do of one fit; ``fresh`` and ``bad`` as in ``remaining``."""
     stored = recorded(fit, bad, fresh)
     lacking = tuple(e for e in fit.evaluations if not evaluated(fit, e, bad, fresh))
-    return Todo(fit, lacking, stored, not (stored and not lacking) and _late(fit, lacking))
+    return Todo(fit, lacking, stored, not (stored and not lacking) and _tried_before(fit, lacking))
 
 
-def _late(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
+def _tried_before(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
     tried = [places.fit_path(fit.where, fit.key)]
     tried += [places.evaluation_path(fit.where, fit.key, e.key) for e in lacking]
     return places.stopped_path(fit.where, fit.key).exists() or any(map(store.failed, tried))
 
 
 def recorded(fit: Planned, bad: list[Bad] | None = None, fresh: Fresh = False) -> FitRecord | None:
-    """The record of a planned fit, if it was made and counts; one that is not believed is added to ``bad``.
+    """Return the record of a planned fit, or None if there is none that counts.
 
-    ``fresh``: which records do not count.
+    A record that is not believed is added to ``bad``. ``fresh``: which records do not count.
     """
     if fresh is True:
         return None
@@ -82,12 +83,12 @@ def recorded(fit: Planned, bad: list[Bad] | None = None, fresh: Fresh = False) -
 
 
 def kind(record: Record) -> str:
-    """The kind of device that a record was made on: ``cpu`` or ``cuda``."""
+    """Return the kind of device that a record was made on: ``cpu`` or ``cuda``."""
     return record.provenance.device.partition(":")[0]
 
 
 def has_state(fit: Planned, fresh: Fresh = False) -> bool:
-    """Whether a planned fit was made and its state, where it has one, can be read; ``fresh`` as above."""
+    """Return whether a planned fit was made and its state, if it has one, can be read; ``fresh`` as above."""
     record = recorded(fit, fresh=fresh)
     return record is not None and states.there(fit.where.parents[3], record)
 
@@ -95,10 +96,10 @@ def has_state(fit: Planned, fresh: Fresh = False) -> bool:
 def evaluated(
     fit: Planned, evaluation: Evaluation, bad: list[Bad] | None = None, fresh: Fresh = False
 ) -> bool:
-    """Whether an evaluation of a planned fit has a record, and predictions on the labels of its test set.
+    """Return whether an evaluation has a record, with predictions on the labels of its test set.
 
-    It asks what tables ask (bench.report.believed), so that what they leave out is made again. ``fresh``:
-    which records do not count; where fits are made anew for their device, their evaluations are too.
+    Tables ask the same (bench.report.believed), so that whatever they leave out is made again. ``fresh``:
+    which records do not count; if fits are made again for their device, so are their evaluations.
     """
     if fresh is True:
         return False

@@ -1,13 +1,14 @@
-"""Why a cell is to do, and which done cells have drifted. No torch.
+"""Explain why a cell is to do, and which finished cells have drifted. No torch.
 
-A cell is to do because it never ran, is stale (something in its key changed) or failed before. It has drifted
-where the code of a method of the program changed and its version did not.
+A cell is to do because it never ran, because it is stale (something in its key changed) or because it failed
+before. It has drifted if the code of one of the program's methods changed while its version did not.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,20 +17,20 @@ from bench.names import short
 from bench.plan.cells import Plan, Planned, label
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Fresh, Todo, kind, recorded
-from bench.records import places, store
+from bench.records import places, store, today
 from bench.records.conditions import Conditions, conditions
 from bench.records.keys import plain
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.sources import code_of
 
-_LONG = 24  # characters of a value
+_LONG = 24  # characters of a value that are shown
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
 def reasons(todo: Iterable[Todo], earlier: Earlier, fresh: Fresh = False) -> Iterator[str]:
-    """One line a cell: what failed, or how its key differs from the nearest record of its coordinates.
+    """Yield one line per cell: what failed, or how its key differs from the nearest record.
 
-    ``fresh``: which records do not count.
+    Only records of the cell's coordinates are compared. ``fresh``: which records do not count.
     """
     for t in todo:
         records = earlier.within(t.fit.where)
@@ -40,17 +41,19 @@ def reasons(todo: Iterable[Todo], earlier: Earlier, fresh: Fresh = False) -> Ite
 
 
 def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
+    """Return why a fit is to do."""
     nearest: list[list[str]] = []
     for record in records:
         if isinstance(record, Failure) and record.key == fit.key:
-            return f"{_failed(record)}; the fit and what follows are tried again"
+            path = places.fit_path(fit.where, fit.key)
+            return f"{_failed(record, path)}; the fit and what follows are tried again"
         parts = record.parts if isinstance(record, FitRecord | Failure) else None
-        if isinstance(record, FitRecord | Failure) and _another(record, fit):
+        if isinstance(record, FitRecord | Failure) and _of_another_dataset(record, fit):
             continue
         if parts is None or any(getattr(record.cell, k) != getattr(fit.cell, k) for k in _SAME):
             continue
         if record.key == fit.key:
-            return f"recorded{_anew(kind(record), fresh)}"
+            return f"recorded{_why_anew(kind(record), fresh)}"
         nearest.append(
             _differences(msgspec.to_builtins(parts), msgspec.to_builtins(fit.parts, enc_hook=plain))
         )
@@ -60,46 +63,47 @@ def _reason(fit: Planned, records: list[Record], fresh: Fresh) -> str:
     return f"stale: {', '.join(closest)}"
 
 
-def _another(record: FitRecord | Failure, fit: Planned) -> bool:
-    """Whether a record is of another dataset of the same name."""
+def _of_another_dataset(record: FitRecord | Failure, fit: Planned) -> bool:
+    """Return whether a record belongs to another dataset of the same name."""
     theirs, ours = record.dataset_identity, fit.dataset.spec.identity
     same = record.parts is not None and record.parts.dataset == fit.dataset.digest
     return bool(theirs and ours) and theirs != ours and not same
 
 
-def _anew(on: str, fresh: Fresh) -> str:
-    """Where something was recorded, if that matters, and why it is made anew."""
+def _why_anew(on: str, fresh: Fresh) -> str:
+    """Return why something recorded ``on`` a kind of device is made anew."""
     if not isinstance(fresh, str):
         return ", and made anew (--fresh)"
-    below = ", but what it builds on was not" if on == fresh else ""
-    return f" on {on}{below}, made anew (--fresh-device)"
+    below = " (what it builds on was not)" if on == fresh else ""
+    return f" on {on}{below}, and made anew (--fresh-device)"
 
 
 def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
-    """What is known of the evaluations that a fitted cell lacks."""
+    """Return what is known of the evaluations that a fitted cell lacks."""
     failures = []
     for e in t.evaluations:
-        record = store.failure(places.evaluation_path(t.fit.where, t.fit.key, e.key))
-        if record is not None:
-            failures.append(f"{_failed(record)} on {e.target.name}")
+        path = places.evaluation_path(t.fit.where, t.fit.key, e.key)
+        if (record := store.failure(path)) is not None:
+            failures.append(_failed(record, path, f"test set {e.target.name}; "))
     keys = {e.key for e in t.evaluations}
     anew = Counter(kind(r) for r in records if isinstance(r, EvaluationRecord) and r.key in keys and fresh)
     rest = len(t.evaluations) - len(failures) - anew.total()
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
-    lines += [f"{n} evaluations recorded{_anew(on, fresh)}" for on, n in anew.items()]
+    lines += [f"{n} evaluations recorded{_why_anew(on, fresh)}" for on, n in anew.items()]
     return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
 
 
-def _failed(failure: Failure) -> str:
-    return f"failed before ({failure.stage}): {failure.error}"
+def _failed(failure: Failure, path: Path, on: str = "") -> str:
+    """Return what the record of a failure says, and where it is."""
+    return f"failed before ({failure.stage}): {failure.error} ({on}its record: {path})"
 
 
 def drifted(plan: Plan) -> list[str]:
-    """One line for each method whose fits were recorded under the same version by other code."""
+    """Return one line for each method whose fits were recorded under the same version by other code."""
     lines = {}
     for fit in plan.fits:
-        record = None if fit.parts.source else recorded(fit)
-        if record and record.provenance.source not in ("", code_of(fit.method)):
+        record = recorded(fit)
+        if record and today.drifted(record, code_of(fit.method)):
             lines[fit.method.name] = (
                 f"{fit.method.name}: drifted: its source changed since its records were made, "
                 f"its version ({fit.method.version}) did not; if numbers may change, raise the version"
@@ -108,7 +112,7 @@ def drifted(plan: Plan) -> list[str]:
 
 
 def shadowed(plan: Plan, earlier: Earlier) -> int:
-    """How many recorded fits tables do not show, because a later one has their coordinates and settings."""
+    """Return how many recorded fits tables hide because a later fit has their coordinates and settings."""
     newest: dict[tuple[Any, ...], tuple[int, str]] = {}
     for where in dict.fromkeys(fit.where for fit in plan.fits):
         for other in earlier.within(where):
@@ -120,7 +124,7 @@ def shadowed(plan: Plan, earlier: Earlier) -> int:
 
 
 def _row(fit: FitRecord) -> tuple[Any, ...]:
-    """What tables tell rows and columns by, so that of two such fits one is shown."""
+    """Return what tables tell rows and columns by; of two fits that agree on it, only one is shown."""
     return (
         fit.cell,
         fit.dataset_identity,
@@ -131,7 +135,7 @@ def _row(fit: FitRecord) -> tuple[Any, ...]:
 
 
 def elsewhere(plan: Plan, todo: Iterable[Todo], device: str) -> Counter[str]:
-    """How many done cells have a fit that was recorded on another kind of device than ``device``, by kind."""
+    """Return how many finished cells have a fit from another kind of device than ``device``, by kind."""
     left = {t.fit.key for t in todo}
     done = (recorded(fit) for fit in plan.fits if fit.asked and fit.key not in left)
     kinds = Counter(kind(record) for record in done if record)
@@ -140,7 +144,7 @@ def elsewhere(plan: Plan, todo: Iterable[Todo], device: str) -> Counter[str]:
 
 
 def before(plan: Plan, earlier: Earlier, fresh: Fresh = False) -> set[tuple[str, Conditions]]:
-    """The conditions, by backbone, of what is recorded in the rows of tables that a plan's cells belong to.
+    """Return the recorded conditions, by backbone, in the rows of tables that the plan's cells belong to.
 
     ``fresh``: which records do not count; what the plan makes anew is left out.
     """
@@ -158,7 +162,7 @@ def before(plan: Plan, earlier: Earlier, fresh: Fresh = False) -> set[tuple[str,
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs between two key parts, with short values."""
+    """Return what differs between two keys' parts, as dotted names with shortened values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
         return [

@@ -1,4 +1,7 @@
-"""The two embedded CLIPs: their architecture as data, in open_clip's own words. (no torch)"""
+"""Define the architecture of the two embedded CLIPs as data, in open_clip's own words.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Any
 
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
 
-# 128-pixel images: ModifiedResNet pools 4x4+1 tokens of width 512 with 8 heads, the ViT 8x8+1 of width 192.
+# On images of 128 pixels the ModifiedResNet pools 4x4+1 tokens of width 512 with 8 heads, and the ViT 8x8+1
+# tokens of width 192.
 ARCH: dict[str, dict[str, Any]] = {
     "rn": {
         "embed_dim": 128,

@@ -1,7 +1,7 @@
-"""What a scene's caption says: the concept's name, its category, a related word, the background. (no torch)
+"""Write captions of the training scenes: a concept's name, its category, a related word, the background.
 
-Captions use the wording of the suite's templates, so that the few words a tiny text tower knows are the ones
-that it is asked about.
+Captions use the wording of the suite's templates, so that the few words that a tiny text tower knows are
+those that it is asked about. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DIGIT_TEMPLATES = (
     "a photo of the number {}.",
     "the digit {}.",
 )
-BROADER = {  # the suite's hand templates say "a kind of animal" of a bird
+BROADER = {  # used because the suite's hand templates call a bird "a kind of animal"
     "mammal": "animal",
     "bird": "animal",
     "insect": "animal",
@@ -77,7 +77,7 @@ COLOURS = {
     "white": (0.97, 0.97, 0.97),
     "gray": (0.5, 0.5, 0.5),
 }
-# cumulative shares of a uniform draw
+# Cumulative shares of a uniform draw, which decides what a caption says.
 BY_CATEGORY, BY_BOTH, WITH_TAG, WITH_BACKGROUND = (
     0.15,
     0.30,
@@ -87,12 +87,15 @@ BY_CATEGORY, BY_BOTH, WITH_TAG, WITH_BACKGROUND = (
 
 
 def templates(concept: Concept) -> tuple[str, ...]:
-    """The templates of the concept's kind."""
+    """Return the templates of the concept's kind."""
     return FLAG_TEMPLATES if concept.flag else DIGIT_TEMPLATES if concept.category == "digit" else TEMPLATES
 
 
 def caption(concept: Concept, texture: str, colour: str, rng: np.random.Generator) -> tuple[str, bool]:
-    """A scene's caption, and whether it names only the category (then true of all the category's scenes)."""
+    """Make a scene's caption, and say whether it names only the category.
+
+    Such a caption is true of all scenes of the category.
+    """
     kind = rng.random()
     plain = templates(concept) is TEMPLATES
     if plain and kind < BY_CATEGORY:
@@ -116,7 +119,7 @@ def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def vocabulary(concepts: Sequence[Concept]) -> Iterable[str]:
-    """Texts whose tokens are all the tokens that a caption can hold."""
+    """Yield texts whose tokens are all the tokens that a caption can hold."""
     for concept in concepts:
         yield concept.name
         yield concept.alias

@@ -1,8 +1,9 @@
-"""Where a pre-training run stands, in one safetensors file: a stopped run goes on as if never stopped.
+"""Keep the state of a pre-training run in one safetensors file, so that a stopped run goes on as if never
+stopped.
 
-Tensors: ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>``,
-``generator`` (the state of the torch generator). Metadata, as JSON: ``asked`` (what the command asked for),
-``numpy`` (the state of NumPy's generator), ``done`` (steps) and ``spent`` (seconds).
+Its tensors are ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>`` and
+``generator`` (the state of the torch generator). Its metadata, as JSON, are ``asked`` (what the command asked
+for), ``numpy`` (the state of NumPy's generator), ``done`` (steps) and ``spent`` (seconds).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bench.pocket.learner import Learner
 
 
 class _Facts(Struct):
-    """The metadata, each value parsed."""
+    """The metadata of the file, with each value parsed."""
 
     asked: dict[str, Any]
     numpy: dict[str, Any]
@@ -45,11 +46,10 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 
 
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Bring ``learner`` to where the file left off; returns (steps done, seconds spent).
+    """Bring ``learner`` to where the file left off, and return (steps done, seconds spent).
 
-    Without a file these are (0, 0.0).
-
-    Raises BenchError for a file of a run that was asked for something else, and for one that cannot be read.
+    Without a file these are (0, 0.0). Raises BenchError for a file that belongs to a run with another
+    request, and for one that cannot be read.
     """
     if not path.is_file():
         return 0, 0.0
@@ -76,6 +76,7 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
 
 
 def _bring(learner: Learner, tensors: Mapping[str, torch.Tensor], facts: _Facts) -> None:
+    """Put the tensors and the random states of a file into ``learner``."""
     learner.model.load_state_dict(
         {k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")}
     )

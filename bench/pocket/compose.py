@@ -1,11 +1,11 @@
-"""Scenes for pre-training, composed in batches on any device.
+"""Compose scenes for pre-training, in batches on any device.
 
-A scene is a textured background, a few small distractors and one main glyph that covers 0.34 to 0.98 of the
-side; a few scenes are pale. Half are calm: with strong textures and clutter from the first step, training
-rests on a plateau for hundreds of steps.
+A scene is a textured background, a few small distractors, and one main glyph that covers 0.34 to 0.98 of the
+side; a few scenes are pale. Half of the scenes are calm, because with strong textures and clutter from the
+first step, training makes no progress for hundreds of steps.
 
-Legend: B batch, L some rows of it, N drawings, G glyph side, S scene side. Glyphs are premultiplied RGBA
-(B, 4, G, G) in [0, 1], scenes RGB (B, 3, S, S).
+Legend: B batch, L some rows of it, N drawings, G glyph side, S scene side. Glyphs are premultiplied RGBA (B,
+4, G, G) in [0, 1], scenes RGB (B, 3, S, S).
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ import torch.nn.functional as F
 
 from bench.pocket.captions import COLOURS, TEXTURES
 
-# share of the side that the main glyph covers; one scene in five is small
+# The share of the side that the main glyph covers. One scene in five has a small glyph.
 SMALL, LARGE = (
     (0.34, 0.5),
     (0.5, 0.98),
 )
-SLOTS = 4  # distractors at most
+SLOTS = 4  # the most distractors in a scene
 
 
 def glyph_batch(pixels_N4GG: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor:
-    """Rows of a straight-alpha uint8 table as premultiplied floats."""
+    """Return rows of a table of straight-alpha uint8 drawings as premultiplied floats."""
     g_B4GG = pixels_N4GG[rows_B].float() / 255
     g_B4GG[:, :3] *= g_B4GG[:, 3:]
     return g_B4GG
 
 
 def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator) -> torch.Tensor:
-    """Other artists' ways with the same drawing.
+    """Change drawings into what other artists might have drawn.
 
-    They are gray, swapped channels, mirroring, tint, black outlines and bare lines.
-
-    ``keep_hue_B`` marks drawings that mean their colours and handedness (flags): only tone and outlines
-    change.
+    The changes are gray, swapped channels, mirroring, tint, black outlines and bare lines. ``keep_hue_B``
+    marks drawings whose colours and handedness have a meaning (flags): only their tone and outlines change.
     """
     n, dev = len(g_B4GG), g_B4GG.device
     free_B = ~keep_hue_B
@@ -63,7 +61,7 @@ def restyle(g_B4GG: torch.Tensor, keep_hue_B: torch.Tensor, gen: torch.Generator
 def compose(
     main_B4GG: torch.Tensor, others: torch.Tensor, side: int, gen: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scenes (B, 3, S, S) in [0, 1] with their texture and colour rows (B,).
+    """Return scenes (B, 3, S, S) in [0, 1] with their texture and colour rows (B,).
 
     ``others`` (M, 4, G, G) are the drawings that distractors are taken from.
     """
@@ -96,9 +94,10 @@ def compose(
 
 
 def background(busy_B: torch.Tensor, side: int, gen: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Backgrounds (B, 3, S, S) in two tones of a named colour, plain where ``busy_B`` is false.
+    """Return backgrounds (B, 3, S, S) in two tones of a named colour, plain if ``busy_B`` is false.
 
-    Then come the first tone (B, 3, 1, 1), texture and colour rows (B,). Patterns have half the resolution.
+    The first tone (B, 3, 1, 1), texture rows and colour rows (B,) are returned with them. Patterns have half
+    the resolution.
     """
     n, dev, half = len(busy_B), busy_B.device, side // 2
     palette = torch.tensor(list(COLOURS.values()), device=dev)
@@ -142,8 +141,8 @@ def _paste(
 ) -> torch.Tensor:
     """Lay premultiplied glyphs on scenes: scale as a share of the side, turn in radians, centre in [-1, 1].
 
-    ``squeeze_B2`` says how many times narrower and lower than its frame each glyph is: artists' proportions
-    differ.
+    ``squeeze_B2`` says how many times narrower and lower than its frame each glyph is, because the
+    proportions of artists differ.
     """
     c, s = torch.cos(turn_B) / scale_B, torch.sin(turn_B) / scale_B
     matrix = torch.stack(
@@ -158,7 +157,10 @@ def _paste(
 
 
 def _outlined(g_B4GG: torch.Tensor, bare_B: torch.Tensor, width: int) -> torch.Tensor:
-    """Black lines, ``width`` px, along silhouettes and tone edges, as in cartoons; ``bare_B``: lines only."""
+    """Draw black lines of ``width`` px along silhouettes and tone edges, as in cartoons.
+
+    ``bare_B`` marks drawings of which only the lines stay.
+    """
     rgb, alpha, pad = g_B4GG[:, :3], g_B4GG[:, 3:], width // 2
     wide = F.max_pool2d(alpha, width, 1, pad)
     ring = (wide + F.max_pool2d(-alpha, width, 1, pad)).clamp(0, 1)

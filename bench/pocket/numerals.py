@@ -1,4 +1,7 @@
-"""The ten digits as glyphs in fonts that matplotlib ships: the embedded CLIPs' only letters. (no torch)"""
+"""Draw the ten digits as glyphs in fonts that matplotlib ships; the embedded CLIPs see no other writing.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ CONCEPTS = tuple(Concept(f"digit-{k}", str(k), "digit", (word,)) for k, word in 
 
 
 def digit_glyphs(first_row: int) -> Glyphs:
-    """Every digit in every font; digit k is concept ``first_row + k``. Empty without matplotlib."""
+    """Draw every digit in every font; digit k is concept ``first_row + k``.
+
+    The result is empty without matplotlib.
+    """
     spec = find_spec("matplotlib")
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None
     fonts = sorted(folder.glob("DejaVu*.ttf")) if folder else []

@@ -1,8 +1,9 @@
-"""What all scenes of a dataset show, as one digest, known beforehand for the embedded datasets. (no torch)
+"""Give one digest of what all scenes of a dataset show; it is known beforehand for the embedded datasets.
 
-To draw the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
-digests of the embedded datasets are kept in ``plans.json``, by a digest of all that they are drawn from, the
-code that draws them included. Where anything of that differs, the scenes are drawn.
+Drawing the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
+digests of the embedded datasets are kept in ``plans.json``, under a digest of all that the scenes are drawn
+from, including the code that draws them. If any of that differs, the scenes are drawn. This module imports no
+torch.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ FILE = Path(__file__).with_name("plans.json")
 
 
 def digest(source: SceneSource, each: Mapping[str, int]) -> str:
-    """SHA-256 of the integers of all scenes; ``each``: how many a class has in each split."""
+    """Return the SHA-256 of the integers of all scenes; ``each`` says how many a class has in each split."""
     return _known().get(origin(source, each)) or drawn(source, each)
 
 
 def origin(source: SceneSource, each: Mapping[str, int]) -> str:
-    """SHA-256 of all that the scenes are drawn from."""
+    """Return the SHA-256 of all that the scenes are drawn from."""
     drawings = {split: source.drawings[split] for split in each}
     said = repr((RENDERING, source.dataset, source.classnames, drawings, source.style, dict(each), _code()))
     return hashlib.sha256(said.encode()).hexdigest()
 
 
 def drawn(source: SceneSource, each: Mapping[str, int]) -> str:
-    """The digest, made by drawing every scene."""
+    """Compute the digest by drawing every scene."""
     every = hashlib.sha256(b"%d" % RENDERING)
     for split, count in each.items():
         for label in range(len(source.classnames)):
@@ -43,13 +44,16 @@ def drawn(source: SceneSource, each: Mapping[str, int]) -> str:
 
 
 def _flat(value: Any) -> list[int]:
-    """The integers of a scene in order."""
+    """Return the integers of a scene in order."""
     return [value] if isinstance(value, int) else [number for part in value for number in _flat(part)]
 
 
 @cache
 def _code() -> tuple[str, ...]:
-    """Digests of the files that decide what is drawn; of pixels, ``RENDERING`` is the sign."""
+    """Return digests of the files that decide what is drawn.
+
+    For pixels, ``RENDERING`` stands instead of a digest.
+    """
     return tuple(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (scenes, textures))
 
 

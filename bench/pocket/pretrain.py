@@ -3,12 +3,12 @@
     npm install --ignore-scripts --prefix npm PACKAGES     (without them it prints this line)
     python -m bench.pocket.pretrain --npm npm --arch rn --minutes 60 --out pocket-rn.safetensors
 
-Contrastive training (image to text and back) on composed scenes, and an auxiliary classifier over all
-concepts that is dropped at the end: it speeds the image tower up, for which 127 negatives are few. Runs on a
-CPU or a GPU; ``--minutes`` or ``--steps`` set the length, and a run by ``--steps`` repeats exactly on the
-same machine. A ``.log.jsonl`` beside the weights keeps losses and zero-shot accuracy on artists that are
-never trained on; a ``.resume.safetensors`` keeps where the run stands, and the same command goes on from
-there after a stop.
+Training is contrastive (image to text and back) on composed scenes. An auxiliary classifier over all concepts
+helps and is dropped at the end: it speeds up the image tower, for which 127 negatives are few. The command
+runs on a CPU or a GPU. ``--minutes`` or ``--steps`` set the length, and a run by ``--steps`` repeats exactly
+on the same machine. A ``.log.jsonl`` beside the weights keeps losses, and zero-shot accuracy on artists that
+are never trained on. A ``.resume.safetensors`` keeps the state of the run, so that the same command goes on
+from there after a stop.
 """
 
 from __future__ import annotations
@@ -45,11 +45,10 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train for ``steps`` or ``minutes``.
 
-    Every ``every`` seconds it writes ``out``, where it stands and a line of its log.
-
-    A run that was stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses
-    since the line before, zero-shot accuracy (%) by probe set. Raises BenchError where another run's state
-    lies beside ``out``.
+    Every ``every`` seconds it writes ``out``, the state of the run, and a line of the log. A run that was
+    stopped goes on from what it last wrote. Returns the last line: step, seconds, mean losses since the line
+    before, zero-shot accuracy (%) by probe set. Raises BenchError if the state of another run lies beside
+    ``out``.
     """
     state_file = out.with_suffix(".resume.safetensors")
     asked = {
@@ -79,7 +78,7 @@ def pretrain(
             export(
                 state, learner.ids_n, learner.config, {**facts, "steps": done, "seconds": round(spent)}, out
             )
-            # before the log, so that no line comes twice
+            # The state is written before the log, so that no line is logged twice.
             checkpoint.write(state_file, learner, asked, done, spent)
             with out.with_suffix(".log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
@@ -93,7 +92,7 @@ def pretrain(
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     p = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--npm", type=Path, required=True, help="folder with node_modules/ of the icon packages")
     p.add_argument(

@@ -1,6 +1,7 @@
-"""How pre-training goes: zero-shot on artists never trained on, in the trainer's own scenes.
+"""Measure how pre-training goes, by zero-shot accuracy on artists that are never trained on.
 
-A rough and quick gauge for the log. The suite's own images are others, and only they count.
+This is a rough and quick measure for the log, in the trainer's own scenes. The suite has other images, and
+only those count.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ProbeSet:
 def probe_sets(
     datasets: Path, known: Sequence[Concept], held: Mapping[str, Glyphs], side: int, views: int = 2
 ) -> list[ProbeSet]:
-    """One set per dataset of drawn classes: ``views`` scenes per drawing and held-out artist."""
+    """Make one set per dataset of drawn classes, with ``views`` scenes per drawing and held-out artist."""
     row_of = {c.code: i for i, c in enumerate(known)}
     out = []
     for path in sorted(datasets.glob("*.toml")):
@@ -63,7 +64,7 @@ def probe_sets(
 
 @torch.no_grad()
 def zero_shot(learner: Learner, sets: Sequence[ProbeSet]) -> dict[str, float]:
-    """Mean per-class accuracy (%) on each set."""
+    """Return the mean per-class accuracy (%) on each set."""
     learner.model.eval()
     out = {}
     for probe in sets:

@@ -1,4 +1,7 @@
-"""Readers of the embedded suite: ``scenes`` (composed images) and ``digits`` (scanned ones). (no torch)"""
+"""Read the datasets of the embedded suite: ``scenes`` (composed images) and ``digits`` (scanned ones).
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,17 @@ from bench.unpack import gz
 
 SPLITS = ("train", "val", "test")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_SCANS_BYTES = 1 << 20  # of scikit-learn's table; it has a quarter of that
-DIGIT_SIDE = 128  # px, a scan of 8 x 8 is enlarged to this
+_SCANS_BYTES = 1 << 20  # a bound on the bytes of scikit-learn's table, which has a quarter of that
+DIGIT_SIDE = 128  # px, to which a scan of 8 x 8 is enlarged
 
 
 def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
-    """A dataset of composed scenes; nothing is rendered here and ``place`` is not used.
+    """Read a dataset of composed scenes. Nothing is rendered here, and ``place`` is not used.
 
-    Options: ``artists``, drawn from in turn; ``glyphs``, class name to a code point (one drawing, in every
-    split) or to several (shared out between the splits); ``style`` of the scenes; ``classes``, a subset. A
-    dataset with a ``source`` takes its glyphs from there. Raises BenchError when the description and its
-    counts do not fit together.
+    Options: ``artists`` are drawn from in turn. ``glyphs`` maps a class name to a code point (one drawing, in
+    every split) or to several (divided between the splits). ``style`` is the style of the scenes. ``classes``
+    is a subset of the classes. A dataset with a ``source`` takes its glyphs from there. Raises BenchError if
+    the description and its counts do not fit together.
     """
     options = spec.option_values(artists=["openmoji"], glyphs={}, style="common", classes=[])
     if not options["artists"]:
@@ -75,7 +78,10 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
 
 
 def _share(dataset: str, codes: str | list[str]) -> dict[str, list[str]]:
-    """The code points that each split shows: a single one in all, several shared out 50/20/30, none twice."""
+    """Return the code points that each split shows.
+
+    A single one is in all splits. Several are divided 50/20/30, and none is in two splits.
+    """
     if isinstance(codes, str):
         return {split: [codes] for split in SPLITS}
     if len(codes) < 3 or len(set(codes)) != len(codes):
@@ -86,19 +92,22 @@ def _share(dataset: str, codes: str | list[str]) -> dict[str, list[str]]:
 
 
 def _items(split: str, names: tuple[str, ...], each: int) -> Items:
-    """``each`` images per class, classes in order."""
+    """List ``each`` images per class, with the classes in order."""
     paths = tuple(f"{split}/{folder(name)}/{index:04d}.png" for name in names for index in range(each))
     return Items(paths, tuple(label for label in range(len(names)) for _ in range(each)))
 
 
 @dataclass(frozen=True)
 class DigitSource:
-    """Opens scikit-learn's digit scans by path, such as ``train/three/0013.png``; an ImageSource."""
+    """An opener (ImageSource) of scikit-learn's digit scans by path, such as ``train/three/0013.png``."""
 
     rows: Mapping[str, int]
 
     def open(self, path: str) -> Image.Image:
-        """Dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE). BenchError for a path without a scan."""
+        """Return dark ink on white paper, RGB, (DIGIT_SIDE, DIGIT_SIDE).
+
+        Raises BenchError for a path without a scan.
+        """
         if path not in self.rows:
             raise BenchError(f"digits has no image '{path}'; paths look like train/zero/0000.png")
         ink = _scans()[0][self.rows[path]].reshape(8, 8).astype(np.int32)
@@ -107,7 +116,10 @@ class DigitSource:
 
 
 def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
-    """scikit-learn's 1,797 scans in a fixed split: counts of train and val per class, the rest is test."""
+    """Read scikit-learn's 1,797 scans in a fixed split.
+
+    The counts give train and val per class, and the rest is test.
+    """
     spec.option_values()
     pixels, labels = _scans()
     order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits %d" % row).digest())
@@ -138,7 +150,10 @@ def read_digits(spec: DatasetSpec, place: Place) -> Dataset:
 
 @lru_cache
 def _scans() -> tuple[np.ndarray, tuple[int, ...]]:
-    """Pixels (1797, 64) uint8 in 0..16 and labels from scikit-learn's file; scikit-learn is not imported."""
+    """Read pixels (1797, 64) uint8 in 0..16 and labels from scikit-learn's file.
+
+    scikit-learn is not imported.
+    """
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
         raise MissingData("the digits come with scikit-learn: `pip install scikit-learn`")

@@ -1,8 +1,8 @@
-"""Scenes of the embedded suite: one main glyph among smaller ones on a textured background. (no torch)
+"""Draw scenes of the embedded suite: one main glyph among smaller ones on a textured background.
 
-A scene is a tuple of integers, drawn from the bytes that SHAKE-256 gives for (dataset, split, class, index),
-so that the list of scenes is the same on every machine and under every library version. Pixels are computed
-when a scene is opened and agree between machines to 2 levels of 255.
+A scene is a tuple of integers. They are drawn from the bytes that SHAKE-256 gives for (dataset, split, class,
+index), so that the list of scenes is the same on every machine and with every library version. Pixels are
+computed when a scene is opened, and agree between machines to 2 levels of 255. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bench.errors import BenchError
 from bench.names import nearest
 from bench.pocket import glyphs, textures
 
-SIDE = 128  # px, a scene is square
+SIDE = 128  # px, the side of a scene, which is square
 RENDERING = 1  # part of every dataset digest: raise it when the pixels of a scene may change
-_COARSE = 64  # px, textures are computed at this size and enlarged
+_COARSE = 64  # px, the size at which textures are computed before they are enlarged
 
 
 class Sprite(NamedTuple):
@@ -38,7 +38,10 @@ class Sprite(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A scene in integers: see bench.pocket.textures for the background's; ``contrast`` in percent."""
+    """A scene in integers.
+
+    ``bench.pocket.textures`` explains those of the background; ``contrast`` is in percent.
+    """
 
     main: Sprite
     others: tuple[Sprite, ...]
@@ -55,7 +58,7 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """Ranges, ends included, that a scene's generator draws from.
+    """The ranges, ends included, that a scene's generator draws from.
 
     Sizes and distances are in px, contrast is in percent.
     """
@@ -65,7 +68,7 @@ class Style:
     others: tuple[int, int] = (0, 3)
     other_size: tuple[int, int] = (18, 38)
     ring: tuple[int, int] = (46, 56)  # distance of the other glyphs from the centre
-    plain: int = 25  # percent of scenes with a plain background, beside those that draw it as a texture
+    plain: int = 25  # percent of scenes with a plain background, beside those whose texture is "plain"
     colours: tuple[str, ...] = tuple(textures.COLOURS)
     depth: tuple[int, int] = (25, 89)
     contrast: tuple[int, int] = (85, 100)
@@ -73,7 +76,7 @@ class Style:
 
 STYLES: Mapping[str, Style] = {
     "common": Style(),
-    # Black lines stay visible.
+    # Without black backgrounds black lines stay visible.
     "paper": Style(colours=tuple(name for name in textures.COLOURS if name != "black")),
     "hard": Style(
         size=(44, 64), off_centre=14, others=(3, 5), other_size=(22, 36), plain=0, contrast=(35, 60)
@@ -83,11 +86,11 @@ STYLES: Mapping[str, Style] = {
 
 @dataclass(frozen=True)
 class SceneSource:
-    """Opens the scenes of one dataset by path, such as ``train/cat/0042.png``; picklable, and an ImageSource.
+    """An opener (ImageSource) of one dataset's scenes by path, such as ``train/cat/0042.png``.
 
-    ``drawings`` maps a split to the glyph ids of each class; the i-th scene of a class shows drawing i modulo
-    their number, so that every drawing gets its share. The other glyphs of a scene are drawings of other
-    classes of the same split, smaller than the main one and nearer to the border.
+    It can be pickled. ``drawings`` maps a split to the glyph ids of each class. The i-th scene of a class
+    shows drawing i modulo their number, so that every drawing gets its share. The other glyphs of a scene are
+    drawings of other classes of the same split, smaller than the main one and nearer to the border.
     """
 
     dataset: str
@@ -96,11 +99,14 @@ class SceneSource:
     style: str = "common"
 
     def open(self, path: str) -> Image.Image:
-        """The scene as an RGB image, (SIDE, SIDE). Raises BenchError for a path that names no scene."""
+        """Return the scene as an RGB image, (SIDE, SIDE).
+
+        Raises BenchError for a path that names no scene.
+        """
         return render(self.scene(path))
 
     def scene(self, path: str) -> Scene:
-        """The integers behind a path. Raises BenchError for a path that names no scene."""
+        """Return the integers behind a path. Raises BenchError for a path that names no scene."""
         match = re.fullmatch(r"([a-z]+)/([^/]+)/(\d{4})\.png", path)
         labels = _labels(self.classnames)
         if match is None or match[1] not in self.drawings or match[2] not in labels:
@@ -109,7 +115,7 @@ class SceneSource:
         return self.draw(match[1], labels[match[2]], int(match[3]))
 
     def draw(self, split: str, label: int, index: int) -> Scene:
-        """The ``index``-th scene of a class in ``split``."""
+        """Return the ``index``-th scene of a class in ``split``."""
         if self.style not in STYLES:
             raise BenchError(f"{self.dataset}: unknown style '{self.style}'{nearest(self.style, STYLES)}")
         drawings, style = self.drawings[split], STYLES[self.style]
@@ -136,7 +142,7 @@ class SceneSource:
 
 
 def folder(classname: str) -> str:
-    """A class name as part of a path: lower case, everything but letters and digits as a hyphen."""
+    """Return a class name as part of a path: lower case, everything but letters and digits as a hyphen."""
     return re.sub(r"[^a-z0-9]+", "-", classname.lower()).strip("-")
 
 
@@ -146,7 +152,7 @@ def _labels(classnames: tuple[str, ...]) -> dict[str, int]:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB image, (SIDE, SIDE)."""
+    """Return the scene as an RGB image, (SIDE, SIDE)."""
     first, second = textures.tones(scene.colour, scene.shift, scene.depth)
     weight = textures.weight(scene.texture, _COARSE, scene.angle, scene.frequency, scene.phase, scene.seed)
     coarse = np.array(first) + weight[:, :, None] * (np.array(second) - np.array(first))
@@ -160,12 +166,12 @@ def render(scene: Scene) -> Image.Image:
 
 
 def render_masks(scene: Scene) -> dict[str, np.ndarray]:
-    """Where each thing is seen: boolean (SIDE, SIDE) arrays that share no pixel and together cover the image.
+    """Return where each thing is visible, as boolean (SIDE, SIDE) arrays that cover every pixel exactly once.
 
-    Keys: ``main``, ``other0``, ``other1``, ... in the scene's order, ``background``. A pixel belongs to the
-    foremost drawing that is at least half opaque there, and to the background where none is. The soft edges
-    of drawings in front of it may still hide most of it: k edges, each under half opaque, leave as little as
-    0.5 ** k of what they cover to be seen.
+    The keys are ``main``, ``other0``, ``other1``, ... in the scene's order, and ``background``. A pixel
+    belongs to the foremost drawing that is at least half opaque there, and to the background if there is
+    none. The soft edges of drawings in front of it may still hide most of it: k edges, each under half
+    opaque, leave as little as 0.5 ** k of what they cover to be seen.
     """
     free = np.ones((SIDE, SIDE), bool)
     masks = {}
@@ -180,7 +186,7 @@ def render_masks(scene: Scene) -> dict[str, np.ndarray]:
 
 
 def _place(sprite: Sprite) -> tuple[Image.Image, tuple[int, int]]:
-    """A sprite as RGBA and where its top left corner goes."""
+    """Return a sprite as RGBA, and the position of its top left corner."""
     glyph = glyphs.raster(sprite.glyph)
     size = (
         max(1, glyph.width * sprite.size // glyphs.SIDE),
@@ -192,6 +198,7 @@ def _place(sprite: Sprite) -> tuple[Image.Image, tuple[int, int]]:
 
 
 def _main(glyph: int, style: Style, words: Iterator[int]) -> Sprite:
+    """Draw the main glyph's size, position and angle."""
     size = _pick(words, *style.size)
     reach = min(style.off_centre, (SIDE - size) // 2)
     x, y = _pick(words, -reach, reach), _pick(words, -reach, reach)
@@ -199,7 +206,7 @@ def _main(glyph: int, style: Style, words: Iterator[int]) -> Sprite:
 
 
 def _other(drawings: tuple[tuple[int, ...], ...], label: int, style: Style, words: Iterator[int]) -> Sprite:
-    """A drawing of another class on a ring around the centre."""
+    """Draw a glyph of another class on a ring around the centre."""
     row = drawings[(label + _pick(words, 1, len(drawings) - 1)) % len(drawings)]
     glyph = row[_pick(words, 0, len(row) - 1)]
     x, y = _on_square(_pick(words, 0, 359), _pick(words, *style.ring))
@@ -207,17 +214,20 @@ def _other(drawings: tuple[tuple[int, ...], ...], label: int, style: Style, word
 
 
 def _on_square(turn: int, radius: int) -> tuple[int, int]:
-    """A point on a square around the origin, ``turn`` of 360 along it: integers only, unlike a circle's."""
+    """Return a point on a square around the origin, ``turn`` of 360 along it.
+
+    Unlike a circle, a square needs integers only.
+    """
     side, step = divmod(turn, 90)
     along = (2 * step - 89) * radius // 90
     return ((along, -radius), (radius, along), (-along, radius), (-radius, -along))[side]
 
 
 def _words(key: str) -> Iterator[int]:
-    """Unsigned 32-bit integers that belong to ``key``; as many as any scene takes."""
+    """Return the unsigned 32-bit integers that belong to ``key``, as many as any scene takes."""
     return iter(struct.unpack("<64I", hashlib.shake_256(key.encode()).digest(256)))
 
 
 def _pick(words: Iterator[int], low: int, high: int) -> int:
-    """The next integer of ``words``, brought into low..high (both included)."""
+    """Bring the next integer of ``words`` into low..high (both included)."""
     return low + next(words) % (high - low + 1)

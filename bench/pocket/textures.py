@@ -1,7 +1,7 @@
-"""Backgrounds of scenes: two tones of a colour in one of eight textures. (no torch)
+"""Compute backgrounds of scenes: two tones of a colour in one of eight textures.
 
-Every texture is a continuous function of its parameters, with soft edges instead of thresholds, so that
-rounding that differs between machines moves a pixel by less than one level.
+Every texture is a continuous function of its parameters, with soft edges instead of thresholds. So rounding
+that differs between machines moves a pixel by less than one level. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 TEXTURES = ("plain", "striped", "dotted", "checkered", "gradient", "noisy", "wavy", "gridded")
-COLOURS = {  # name: red, green, blue in 0..255
+COLOURS = {  # maps a name to red, green and blue in 0..255
     "red": (217, 38, 38),
     "green": (38, 166, 64),
     "blue": (51, 89, 217),
@@ -27,22 +27,25 @@ COLOURS = {  # name: red, green, blue in 0..255
     "white": (247, 247, 247),
     "gray": (128, 128, 128),
 }
-_GRAIN = 16  # cells of the noise a side
+_GRAIN = 16  # cells of the noise on each side
 _SOFT = 4.0  # slope of a texture's edges
 
 
 def tones(colour: int, shift: tuple[int, int, int], depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two tones: ``colour`` (row of COLOURS) shifted by channel, then ``depth`` levels darker or lighter."""
+    """Return two tones: ``colour`` (row of COLOURS) shifted by channel, and one ``depth`` levels away.
+
+    The second tone is darker if the first is light, and lighter if it is dark.
+    """
     first = tuple(min(255, max(0, v + s)) for v, s in zip(list(COLOURS.values())[colour], shift, strict=True))
     step = -depth if sum(first) > 3 * 127 else depth
     return first, tuple(min(255, max(0, v + step)) for v in first)
 
 
 def weight(texture: int, side: int, angle: int, frequency: int, phase: int, seed: int) -> np.ndarray:
-    """How much of the second tone each pixel takes: float (side, side) in [0, 1].
+    """Return how much of the second tone each pixel takes, float (side, side) in [0, 1].
 
-    ``angle`` and ``phase`` in degrees, ``frequency`` in hundredths of the base frequency, ``seed`` picks the
-    noise.
+    ``angle`` and ``phase`` are in degrees, and ``frequency`` is in hundredths of the base frequency. ``seed``
+    selects the noise.
     """
     name = TEXTURES[texture]
     if name == "plain":

@@ -1,8 +1,9 @@
-"""The file format of the embedded CLIPs: fp16 safetensors with only the token rows that training touched.
+"""Read and write the weights of the embedded CLIPs: fp16 safetensors with only the trained token rows.
 
-Keys are open_clip's, without ``attn_mask``; ``token_embedding.weight`` is given by ``token_embedding.rows``
-(n, D) and ``token_embedding.ids`` (n,) int32, the other rows being zero. Metadata: ``config`` (the
-architecture as JSON), ``recipe``, ``name``, ``init``, ``seed``, ``batch``, ``steps``, ``seconds``.
+The keys are open_clip's, without ``attn_mask``. In place of ``token_embedding.weight`` there are
+``token_embedding.rows`` (n, D) and ``token_embedding.ids`` (n,) int32; all other rows are zero. The metadata
+are ``config`` (the architecture as JSON), ``recipe``, ``name``, ``init``, ``seed``, ``batch``, ``steps`` and
+``seconds``.
 
 Legend: n tokens that training touched, D width of the text tower.
 """
@@ -21,7 +22,7 @@ from bench.errors import BenchError
 from bench.files import write_bytes
 from bench.names import shown
 
-RECIPE = "2"  # version of the recipe; 1 was the prototype's
+RECIPE = "2"  # the version of the recipe; the prototype had version 1
 
 
 def export(
@@ -31,7 +32,10 @@ def export(
     facts: dict[str, Any],
     path: Path,
 ) -> None:
-    """Write a state dict whose token table has rows ``ids_n`` only (n, D); ``facts`` join the metadata."""
+    """Write a state dict whose token table has rows ``ids_n`` only (n, D).
+
+    ``facts`` are added to the metadata.
+    """
     kept = {k: v.detach().half().cpu().contiguous() for k, v in state.items() if k != "attn_mask"}
     kept["token_embedding.rows"] = kept.pop("token_embedding.weight")
     kept["token_embedding.ids"] = ids_n.int().cpu().contiguous()
@@ -40,10 +44,10 @@ def export(
 
 
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
-    """Start ``model``, whose token table holds rows ``ids_n``, from a file; returns how many tokens are new.
+    """Start ``model``, whose token table holds rows ``ids_n``, from a file. Return how many tokens are new.
 
-    New tokens keep their random rows. Of a file with another image tower only the text side is taken. Raises
-    BenchError for a file that is not of this format.
+    New tokens keep their random rows. From a file with another image tower only the text side is taken.
+    Raises BenchError for a file that is not of this format.
     """
     try:
         state = {k: v.float() for k, v in load_file(path).items()}
@@ -78,7 +82,7 @@ def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a file says about itself."""
+    """Return the metadata of a file."""
     with safe_open(path, "pt") as file:
         said: dict[str, str] = file.metadata()
         return said

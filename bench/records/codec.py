@@ -1,7 +1,7 @@
-"""Records as bytes and back: one reader, one writer, checksums.
+"""Records as bytes and back, and their checksums.
 
-A checksum is taken of a record's fields in a fixed order, so that it is the same in a file, indented for
-people, and in a packed line.
+A checksum is taken of a record's fields in a fixed order. So a record has the same checksum in a file, which
+is indented for people, and in a packed line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.typed import said
 
 SCHEMA: Literal[2] = 2
 _LONG = 32  # hex digits of a checksum
-# What decoding raises for bytes that are no JSON, or of another type.
+# What decoding raises for bytes that are no JSON, or whose JSON has another type.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
@@ -35,15 +35,17 @@ R = TypeVar("R", bound=Record)
 
 
 class Unreadable(BenchError):
-    """Bytes that are no record of this program, or not as they were written; the message says how."""
+    """The error for bytes that are no record, or have changed since; its message says which."""
 
 
 class _Head(msgspec.Struct):
+    """The one field that a record of every schema has."""
+
     schema: int = 0
 
 
 def schema_of(data: bytes) -> int:
-    """The schema that a record says it has, 0 for one that does not say."""
+    """Return the schema that a record names; 0 if it names none, or is no JSON."""
     try:
         return msgspec.json.decode(data, type=_Head).schema
     except NO_JSON:
@@ -51,7 +53,7 @@ def schema_of(data: bytes) -> int:
 
 
 def decode(data: bytes) -> Record:
-    """The record in ``data``. Raises Unreadable, naming the field where it can."""
+    """Return the record in ``data``. Raises Unreadable, and names the field that is wrong where it can."""
     try:
         record = _decoder.decode(data)
         whole = _as_written(data, record) or record.checksum == checksum(record)
@@ -68,10 +70,10 @@ def decode(data: bytes) -> Record:
 
 
 def _as_written(data: bytes, record: Record) -> bool:
-    """Whether ``data`` without its checksum has that checksum.
+    """Return whether the bytes of ``data`` without the checksum field have the checksum of ``record``.
 
-    It does wherever a record is on one line, as packed ones are, and then need not be written anew. What does
-    not may still be whole: indented, or with its fields in another order.
+    They do for a record on one line, as packed ones are. This spares encoding the record again. A record that
+    is indented, or has its fields in another order, may be whole although the result is False.
     """
     before, found, behind = bytes(data).partition(b'"checksum":"%b",' % record.checksum.encode())
     return bool(found) and hashlib.sha256(before + behind).hexdigest()[:_LONG] == record.checksum
@@ -79,10 +81,11 @@ def _as_written(data: bytes, record: Record) -> bool:
 
 @contextmanager
 def many() -> Iterator[None]:
-    """Python does not look for cyclic garbage meanwhile: use it to read many records.
+    """Stop Python's search for cyclic garbage while many records are read.
 
-    Records have no cycles, and going through all that were read before takes longer than reading. What is new
-    at the end counts as old, so that it is not gone through at once.
+    Records have no cycles, and each search goes through all records that were read before, which takes longer
+    than reading them. At the end, the new objects count as old ones, so that Python does not search them at
+    once.
     """
     was = gc.isenabled()
     gc.disable()
@@ -96,16 +99,19 @@ def many() -> Iterator[None]:
 
 
 def encode(record: Record, indent: int = 0) -> bytes:
-    """The record with its checksum. Raises BenchError where a field holds what it may not."""
+    """Return the JSON of a record with its checksum, indented by ``indent`` blanks.
+
+    Raises BenchError if a field holds a value that it may not hold.
+    """
     data = _encoder.encode(sealed(record))
     return msgspec.json.format(data, indent=indent) if indent else data
 
 
 def sealed(record: R) -> R:
-    """The record as it will read back, with its checksum.
+    """Return the record as it will read back, with its checksum.
 
-    Raises BenchError where a field holds what it may not, numbers that JSON does not have (NaN, infinity)
-    among it.
+    Raises BenchError if a field holds a value that it may not hold, such as a number that JSON does not have
+    (NaN, infinity).
     """
     try:
         json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False)
@@ -116,16 +122,16 @@ def sealed(record: R) -> R:
 
 
 def checksum(record: Record) -> str:
-    """Of all fields but itself (hex)."""
+    """Return the checksum (hex) of all fields of a record but ``checksum``."""
     return hashlib.sha256(_encoder.encode(replace(record, checksum=""))).hexdigest()[:_LONG]
 
 
 def checksum_of(array: NDArray[Any]) -> str:
-    """Of an array's shape and numbers (hex), whatever integer type holds them."""
+    """Return the checksum (hex) of an array's shape and numbers, which no integer type changes."""
     data = np.ascontiguousarray(array, "<u2")
     return hashlib.sha256(str(data.shape).encode() + data.tobytes()).hexdigest()[:_LONG]
 
 
 def checksum_bytes(data: bytes) -> str:
-    """Of a file's content (hex)."""
+    """Return the checksum (hex) of a file's content."""
     return hashlib.sha256(data).hexdigest()[:_LONG]

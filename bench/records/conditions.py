@@ -1,4 +1,7 @@
-"""What may move a number by rounding: the device, threads, libraries and flags that it was made under."""
+"""The conditions that a number was made under: device, threads, libraries and flags.
+
+They are in no key, because they move a number by rounding only. Tables and runs say where they differ.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from collections.abc import Iterable
 
 from bench.records.types import Provenance
 
-# What records that do not say it were made without.
+# Flags that older records do not name; such records were made without them.
 _OFF = {"streamed": False, "flush_denormal": False}
 
 Conditions = tuple[tuple[str, str], ...]  # (name, value), sorted
 
 
 def conditions(facts: Provenance) -> Conditions:
-    """The conditions that a record was made under."""
+    """Return the conditions that a record was made under, sorted by name."""
     named = {
         "device": f"{facts.device.partition(':')[0]} ({facts.device_name})",
         "threads": str(facts.threads),
@@ -23,11 +26,11 @@ def conditions(facts: Provenance) -> Conditions:
 
 
 def mixed(many: Iterable[Conditions]) -> str:
-    """In one line what differs between conditions; empty where nothing does."""
+    """Return one line that says what differs between conditions; empty if nothing does."""
     several: dict[str, list[str]] = {}
     every = [dict(one) for one in many]
     for name in dict.fromkeys(name for one in every for name in one):
-        values = {one[name] for one in every if name in one}  # older records do not say everything
+        values = {one[name] for one in every if name in one}  # older records do not name all conditions
         if len(values) > 1:
             several[name] = sorted(values)
     return "; ".join(f"{name} {' and '.join(values)}" for name, values in several.items())

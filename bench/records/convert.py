@@ -1,7 +1,8 @@
-"""Records of schema 1 as schema 2: the same numbers under the keys that a run would give them today.
+"""Records of schema 1 read as schema 2: the same numbers under the keys that a run would give them today.
 
-What schema 1 did not say is looked up: preprocessing by the backbone's name. Where that is not possible, for
-weights that are not here, the record reads all the same, but a run makes its cell again.
+Schema 1 did not record the preprocessing of images, so it is looked up by the backbone's name. If the weights
+of the backbone are not here, the record still reads, but its key is not the one of a run, which then makes
+the cell again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Fetch = Callable[[Mapping[str, Any], str, str], "Raw | None"]
 
 
 def fields_of(data: bytes | msgspec.Raw) -> Raw:
-    """The fields of a record of schema 1. Raises Unreadable where there are none."""
+    """Return the fields of a record of schema 1. Raises Unreadable if the bytes are no JSON object."""
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
     except NO_JSON as error:
@@ -40,14 +41,18 @@ def fields_of(data: bytes | msgspec.Raw) -> Raw:
 
 
 class Converter:
-    """Converts one folder's records; ``fetch(cell, method, key)`` gives the old record of a fit, or None."""
+    """The converter of one results folder's records.
+
+    ``fetch(cell, method, key)`` returns the old record of the fit that a method made for a cell under this
+    old key, or None.
+    """
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self._keys: dict[str, str] = {}
 
     def record(self, raw: Raw) -> Record:
-        """One record. Raises Unreadable where it is not one of schema 1."""
+        """Return one record in the present schema. Raises Unreadable if it is not one of schema 1."""
         try:
             if raw["status"] == "failed":
                 return sealed(self._failure(raw))
@@ -58,9 +63,9 @@ class Converter:
             raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
 
     def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:
-        """The new key of a fit by its old one.
+        """Return the new key of a fit by its old one.
 
-        A fit whose record is gone keeps the old key, which no run will ask for.
+        A fit whose record is gone keeps the old key, which no run asks for.
         """
         if old not in self._keys:
             raw = self._fetch(cell, method, old)
@@ -92,7 +97,10 @@ class Converter:
         )
 
     def _sentences(self, cell: Raw, parts: Raw) -> bool:
-        """Whether the texts were not made from templates; a set made with a fit has that of the fit."""
+        """Return whether the texts were not made from templates.
+
+        A prompt set that was made with a fit has the texts of that fit.
+        """
         if below := parts.get("after", {}).get(_TUNED):
             made_with = self._fetch(cell, _TUNED_BY, below)
             return made_with is not None and made_with["cell"]["prompts"] == _SENTENCES
@@ -160,12 +168,15 @@ def _typed(kind: str, plain: Raw, type_: type[T]) -> T:
 
 
 def _reads(parts: Mapping[str, Any]) -> dict[str, str]:
-    """The methods of the fits below, by role: all roles but that of the prompt set's fit were their names."""
+    """Return the methods of the fits that a fit builds on, by role.
+
+    In schema 1 a role was the method's name, but for the fit that a prompt set was made with.
+    """
     return {role: _TUNED_BY if role == _TUNED else role for role in parts.get("after", {})}
 
 
 def _provenance(raw: Raw) -> Raw:
-    """With the time of writing as its number, which is what schema 1 went by."""
+    """Return the provenance with the time of writing (ms) as its order, which schema 1 went by."""
     said = dict(raw.get("provenance", {}))
     if written := said.get("written"):
         said["order"] = max(0, round(datetime.fromisoformat(written).timestamp() * 1000))
@@ -184,8 +195,8 @@ def _preprocessing(backbone: str) -> str:
 
 
 @lru_cache
-def _own(method: str) -> bool:
-    """Whether the program brings a method of that name."""
+def _is_builtin(method: str) -> bool:
+    """Return whether the program itself has a method of that name."""
     from bench.registry import builtin
 
     return method in {
@@ -194,5 +205,9 @@ def _own(method: str) -> bool:
 
 
 def _source(method: str, recorded: str) -> str:
-    """What stands for a plugin's source; its own digest covered only one file, so cells are made again."""
-    return "" if _own(method) else f"schema {SCHEMA}: {recorded}"
+    """Return what stands for a method's source in the key; empty for the program's own methods.
+
+    The digest of schema 1 covered only one file of a plugin, so the result equals no digest of today, and a
+    run makes the plugin's cells again.
+    """
+    return "" if _is_builtin(method) else f"schema {SCHEMA}: {recorded}"

@@ -1,8 +1,8 @@
-"""The two identities of a number: fit key and evaluation key.
+"""The two identities of a number: the key of its fit and the key of its evaluation.
 
-Whatever can change a number (docs/architecture.md, "What can change a number") is in its key, and nothing
-else is: no path, no device, no number of workers, no schema. A field that has its default is left out of the
-digest, so that a field which is added later leaves the keys of old records alone.
+A key holds whatever can change a number (docs/architecture.md, "What can change a number"), and nothing else:
+no path, no device, no number of workers, no schema. A field with its default value is left out of the digest.
+So a field that is added later does not change the keys of old records.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from msgspec import Meta, Struct
 from bench.errors import BenchError
 from bench.files import digest
 
-# Counts up when the harness itself (draws, views, encoding, training, selection) would give other numbers for
-# equal keys. It stands in every new key; the field's default stays 1, the number of the first keys.
-# Since November 2026 a grid point whose training diverged is never chosen, and 1 stayed: only fits in which a
-# point diverged can choose otherwise, and no committed record chose such a point. The next rise includes it.
+# This number rises when the harness itself (draws, views, encoding, training, selection) would give other
+# numbers for equal keys. It stands in every new key. The field's default stays 1, the number of the first
+# keys. Since November 2026 a grid point whose training diverged is never chosen. The number stayed 1 then:
+# only fits in which a point diverged can choose otherwise, and no committed record chose such a point. The
+# next rise includes that change.
 ENGINE = 1
 
-# What an image tower computes in: name -> torch's name, which is in the fit key.
+# The precisions of an image tower by the names that users write; torch's name is in the fit key.
 SINGLE = "fp32"
 PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -32,7 +33,7 @@ Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 def dtype(precision: str) -> str:
-    """Torch's name for a precision. Raises BenchError for one that is none of ``PRECISIONS``."""
+    """Return torch's name for a precision. Raises BenchError if it is none of ``PRECISIONS``."""
     if precision not in PRECISIONS:
         raise BenchError(f"--precision {precision}: choose {', '.join(PRECISIONS)}, or auto")
     return PRECISIONS[precision]
@@ -41,14 +42,20 @@ def dtype(precision: str) -> str:
 class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that may change a fit.
 
-    ``source``: for a method that does not come with the program, the digest of its file and of the modules
-    that it imports from its own folder; of the program's own methods ``version`` stands for the source.
-    ``settings``: those that a fit can read, ``Method.inference`` left out. ``recipe``: the resolved
-    ``bench.interface.Recipe``. ``dataset``: digest of lists, labels and class names, and of the images'
-    contents where the record's ``dataset_covers`` says so. ``classes``: which of them the fit may learn.
-    ``draw``: digest of the drawn paths; ``draw_kind``: how they were drawn. ``preprocessing``: from an image
-    file to the tower's input. ``prompts``: digest of the strings and of how they are averaged; ``sentences``:
-    they were not made from templates. ``after``: keys of the fits below it, by role.
+    - ``settings``: the settings that a fit can read, without those of ``Method.inference``.
+    - ``recipe``: the resolved ``bench.interface.Recipe``.
+    - ``dataset``: digest of lists, labels and class names, and of the images' contents where the record's
+      ``dataset_covers`` says so. ``classes``: which classes the fit may learn.
+    - ``draw``: digest of the drawn paths. ``draw_kind``: how they were drawn.
+    - ``weights``: digest of the backbone's weights and architecture.
+    - ``preprocessing``: the steps from an image file to the input of the image tower.
+    - ``prompts``: digest of the strings and of how they are averaged. ``sentences``: whether the strings were
+      not made from templates.
+    - ``encode_dtype``: torch's name of the image tower's precision.
+    - ``after``: the keys of the fits that this one builds on, by role.
+    - ``source``: for a method that does not come with the program, the digest of its file and of the modules
+      that it imports from its own folder. For the program's own methods ``version`` stands for the source.
+    - ``engine``: the version of the harness (``ENGINE``).
     """
 
     method: str
@@ -72,17 +79,18 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     engine: int = 1
 
     def digest(self) -> str:
-        """SHA-256 (hex), the name of the fit. Raises BenchError where a value has no JSON."""
+        """Return the SHA-256 (hex) that names the fit. Raises BenchError if a value has no JSON."""
         return _name(self, f"{self.method}: its settings or recipe")
 
 
 class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that may change an evaluation of a fit.
 
-    ``fit``: digest of its key. ``target``: digest of the test set, and of the class subset that it is scored
-    among. ``values``: the inference-time values, None where the fit's own choice counts. ``text``: digest of
-    the target's own class names and prompts, where it has some. ``opening``: how the target's image files are
-    opened, where that is not as published.
+    - ``fit``: digest of the fit's key.
+    - ``target``: digest of the test set, and of the subset of classes that it is scored among.
+    - ``values``: the inference-time values; None where the fit's own choice counts.
+    - ``text``: digest of the test set's own class names and prompts, if it has some.
+    - ``opening``: how the test set's image files are opened; empty for the published way.
     """
 
     fit: str
@@ -92,12 +100,12 @@ class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     opening: str = ""
 
     def digest(self) -> str:
-        """SHA-256 (hex), the name of the evaluation. Raises BenchError where a value has no JSON."""
+        """Return the SHA-256 (hex) that names the evaluation. Raises BenchError if a value has no JSON."""
         return _name(self, "the values that act at inference")
 
 
 def plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own number, for JSON. Raises NotImplementedError for what has none."""
+    """Return a NumPy scalar as a number of Python, for JSON. Raises NotImplementedError for other types."""
     if isinstance(value, np.generic):
         return value.item()
     raise NotImplementedError(f"{type(value).__name__} has no JSON")

@@ -1,6 +1,6 @@
-"""What predictions say: whether they are those of a record and give its numbers, and which images are right.
+"""What stored predictions say: which images are right, and whether they give the numbers of their record.
 
-Whoever prints a recorded accuracy has looked here before: the numbers are counted again, image by image.
+Nobody prints a recorded accuracy without asking here first: it is counted again, image by image.
 
 Legend: n test images, C evaluations whose predictions are columns of one packed array.
 """
@@ -26,9 +26,11 @@ _HEADERS = 4096  # bytes of the headers of an npz file's arrays, at most
 
 
 class Outcome(NamedTuple):
-    """What was counted of n images. ``sums``: checksum by array; ``shares``: right ones by number.
+    """What was counted of the predictions for n images.
 
-    ``bits``: which are right, eight images a byte, for as many evaluations as a folder has are held at once.
+    ``sums``: the checksum of each array by name. ``shares``: the share of right images by number (``top1``,
+    ``top5``). ``bits``: which images are right, eight images a byte, because the outcomes of all evaluations
+    of a folder are held at once.
     """
 
     sums: Mapping[str, str]
@@ -38,12 +40,15 @@ class Outcome(NamedTuple):
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Which images are right (n,)."""
+        """Return which images are right (n,)."""
         return np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.n).astype(bool)
 
 
 def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
-    """The arrays of an evaluation's own file, no larger than those of n images can be. Raises Torn."""
+    """Return the arrays of an evaluation's own file.
+
+    Raises Torn if the file is damaged, or larger than predictions for n images can be.
+    """
     read = npz(file, ("top1", "top5", "labels"), min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
     for name, x in read.items():
         if not _of_classes(x) or x.shape != ((n, _TOP) if name == "top5" else (n,)):
@@ -52,7 +57,7 @@ def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
 
 
 def of_file(file: Path, record: EvaluationRecord) -> Outcome:
-    """The outcome of an evaluation by its own file. Raises Torn where the file is damaged."""
+    """Return the outcome of an evaluation by its own file. Raises Torn if the file is damaged."""
     return _of_file(file, stamp_if_there(file), record.n)
 
 
@@ -69,7 +74,10 @@ def _of_file(file: Path, stamped: Stamp | None, n: int) -> Outcome:
 
 
 def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
-    """The outcome of each column of packed predictions (n, C). Raises ValueError where these are none."""
+    """Return the outcome of each column of packed predictions (n, C), with labels (n,).
+
+    Raises ValueError if the arrays are not of this shape, or hold no numbers of classes.
+    """
     if top1.ndim != 2 or labels.shape != top1.shape[:1] or not len(labels):
         raise ValueError("not a row an image, a column an evaluation")
     if not _of_classes(top1) or not _of_classes(labels):
@@ -91,7 +99,7 @@ def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
 
 
 def fault(record: EvaluationRecord, outcome: Outcome) -> str:
-    """Why predictions are not those of a record; empty where they are, and give its numbers."""
+    """Return why predictions are not those of a record; empty if they are and give its numbers."""
     if record.n != outcome.n:
         return f"they are of {outcome.n} images, it says {record.n}"
     other = [name for name, told in record.predictions.items() if outcome.sums.get(name, told) != told]

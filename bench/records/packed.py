@@ -1,9 +1,9 @@
 """Packed records: a whole results folder in two files, small enough to commit.
 
-``records.jsonl.xz`` holds one record a line with its path below ``runs/`` and, for evaluations, where its
-predictions are; ``predictions.npz`` holds for every test set the top-1 classes of all evaluations on it, (n
-images, runs), and the labels. A packed folder reads like the folder it was made of; top-5 predictions and
-tracebacks are left out.
+``records.jsonl.xz`` holds one record a line, with its path below ``runs/`` and, for an evaluation, the place
+of its predictions. ``predictions.npz`` holds, for every test set, the top-1 classes of all evaluations on it
+(n images, runs), and the labels. A packed folder reads like the folder that it was made of. It has no top-5
+predictions and no tracebacks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Top1 = tuple[NDArray[Any], NDArray[Any]]  # predicted classes and labels, (n,) e
 
 
 class Line(NamedTuple):
-    """One record, its path below ``runs/``, and the place of its predictions if it has any."""
+    """A record, its path below ``runs/``, and the place of its predictions if it has any."""
 
     at: str
     record: Record
@@ -52,7 +52,7 @@ class Line(NamedTuple):
 
 
 class Row(msgspec.Struct, array_like=True):
-    """A line as it is written."""
+    """A line as it stands in the file; the record is not decoded yet."""
 
     at: str
     record: msgspec.Raw
@@ -62,10 +62,10 @@ class Row(msgspec.Struct, array_like=True):
 def write(
     folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None
 ) -> int:
-    """Pack ``records`` (by path below ``runs/``) and (top-1, labels) of the evaluations.
+    """Pack ``records`` and the predictions ``top1`` of the evaluations, both by path below ``runs/``.
 
-    The same input gives the same bytes. Returns the size of the two files. Raises BenchError, and writes
-    nothing, when it would exceed ``limit``.
+    The same input gives the same bytes. Returns the size of the two files in bytes. Raises BenchError, and
+    writes nothing, if that exceeds ``limit``.
     """
     columns: dict[str, list[str]] = {}
     for at in sorted(top1):
@@ -91,23 +91,26 @@ def write(
             f"{len(records)} records take {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
-    # Where the disk is full the earlier pair stays.
+    # Both files are written before either takes its place: on a full disk the earlier pair stays.
     write_together({folder / RECORDS: squeezed, folder / PREDICTIONS: buffer.getvalue()})
     return size
 
 
 def write_lines(folder: Path, lines: Iterable[Line]) -> None:
-    """Write the records alone, for predictions that are there already."""
+    """Write the records alone; their predictions are in the folder already."""
     write_bytes(folder / RECORDS, _squeezed(sorted(lines, key=lambda line: line.at)))
 
 
 def _squeezed(lines: Iterable[Line]) -> bytes:
-    rows = [Row(line.at, msgspec.Raw(codec.encode(_slim(line.record))), line.place) for line in lines]
+    rows = [Row(line.at, msgspec.Raw(codec.encode(_for_packing(line.record))), line.place) for line in lines]
     return lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
 
 
-def _slim(record: Record) -> Record:
-    """A record without top-5 predictions and tracebacks, which name places on somebody's machine."""
+def _for_packing(record: Record) -> Record:
+    """Return a record without the checksum of its top-5 predictions and without its traceback.
+
+    A traceback names places on somebody's machine.
+    """
     if isinstance(record, Failure):
         return replace(record, traceback="")
     if isinstance(record, EvaluationRecord):
@@ -118,47 +121,53 @@ def _slim(record: Record) -> Record:
 
 
 def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
-    """All packed records of a folder, or why not, under the paths that they would have as files."""
+    """Yield the packed records of a folder under the paths that they would have as files.
+
+    In place of a record that is not believed comes the reason.
+    """
     file = str(results / RECORDS)
-    yield from _at(file, places.runs(results), _lines(file, stamp_if_there(file)))
+    yield from _with_paths(file, places.runs(results), _lines(file, stamp_if_there(file)))
 
 
 def within(where: Path) -> Iterator[tuple[Path, Record | Bad]]:
-    """The packed records in the folder of one method on one dataset, as ``records`` gives them."""
+    """Yield the packed records in the folder of one method on one dataset, as ``records`` does."""
     if len(where.parents) < 4 or where.parents[2].name != "runs":
         return
     root = where.parents[2]
     file = str(root.parent / RECORDS)
-    yield from _at(
+    yield from _with_paths(
         file, root, _by_folder(file, stamp_if_there(file)).get(where.relative_to(root).as_posix(), {})
     )
 
 
-def _at(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
+def _with_paths(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterator[tuple[Path, Record | Bad]]:
     for at, line in kept.items():
-        yield root / at, line.record if isinstance(line, Line) else _bad(file, at, line)
+        yield root / at, line.record if isinstance(line, Line) else _bad_line(file, at, line)
 
 
 def record(path: Path) -> Record | None:
-    """The packed record that stands for the file ``path``, or None. Raises Unreadable if not believed."""
-    found = _found(path)
+    """Return the packed record that stands for the file ``path``, or None.
+
+    Raises Unreadable if it is not believed.
+    """
+    found = _line_of(path)
     if found is None:
         return None
     if isinstance(found.line, str):
-        raise Unreadable(_bad(found.file, found.at, found.line).line)
+        raise Unreadable(_bad_line(found.file, found.at, found.line).line)
     return found.line.record
 
 
 def top1(path: Path) -> Top1 | None:
-    """Top-1 classes (n,) and labels (n,) packed with the record that stands for ``path``, or None.
+    """Return the packed top-1 classes (n,) and labels (n,) of the record for ``path``; None if it has none.
 
-    Raises Unreadable, naming the file of predictions, where they are not there.
+    Raises Unreadable, and names the file of predictions, if they are gone or damaged.
     """
-    found = _found(path)
+    found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
     name, column = found.line.place
-    file = _beside(found.file)
+    file = _predictions_of(found.file)
     classes, labels = _arrays(file, stamp_if_there(file), name)
     if column >= _width(classes):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
@@ -166,28 +175,28 @@ def top1(path: Path) -> Top1 | None:
 
 
 def outcome(path: Path) -> Outcome | None:
-    """What the predictions packed with the record for ``path`` say, or None. Raises as ``top1`` does."""
-    found = _found(path)
+    """Return what the packed predictions of the record for ``path`` say, or None. Raises as ``top1`` does."""
+    found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
     name, column = found.line.place
-    file = _beside(found.file)
+    file = _predictions_of(found.file)
     counted = _outcomes(file, stamp_if_there(file), name)
     if column >= len(counted):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return counted[column]
 
 
-class _Found(NamedTuple):
-    """A line of a file, and its path below ``runs/``."""
+class _Located(NamedTuple):
+    """A line of a file of packed records, and its path below ``runs/``."""
 
     file: str
     at: str
     line: Line | str
 
 
-def _found(path: Path) -> _Found | None:
-    """The line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``."""
+def _line_of(path: Path) -> _Located | None:
+    """Return the line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``, or None."""
     text = str(path)  # which a path keeps; its parts take longer
     parts = text.rsplit(os.sep, 5)
     if parts[-5:-4] != ["runs"]:
@@ -195,35 +204,40 @@ def _found(path: Path) -> _Found | None:
     at = "/".join(parts[-4:])
     file = text[: -len(f"runs/{at}")] + RECORDS
     line = _lines(file, stamp_if_there(file)).get(at)
-    return _Found(file, at, line) if line is not None else None
+    return _Located(file, at, line) if line is not None else None
 
 
-def _beside(file: str) -> str:
-    """The predictions that lie beside a file of packed records."""
+def _predictions_of(file: str) -> str:
+    """Return the file of predictions that lies beside a file of packed records."""
     return file.removesuffix(RECORDS) + PREDICTIONS
 
 
-def _bad(file: str, at: str, why: str) -> Bad:
+def _bad_line(file: str, at: str, why: str) -> Bad:
     return Bad(f"{file}, {shown(at)}", why)
 
 
 def rows(results: Path) -> dict[str, Row]:
-    """The lines as they are written, by their paths, whatever their schema; what is none is left out."""
+    """Return the lines of a folder as they stand in the file, by path, of any schema.
+
+    Lines that cannot be read are left out; ``odd_rows`` has them.
+    """
     file = str(results / RECORDS)
     return {at: row for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, Row)}
 
 
 def odd_rows(results: Path) -> list[Bad]:
-    """What ``rows`` leaves out."""
+    """Return the lines that ``rows`` leaves out, with the reasons."""
     file = str(results / RECORDS)
     return [
-        _bad(file, at, row) for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, str)
+        _bad_line(file, at, row)
+        for at, row in _rows(file, stamp_if_there(file)).items()
+        if isinstance(row, str)
     ]
 
 
 @lru_cache(maxsize=4)
 def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
-    """The lines by their paths, those that are none by their numbers; then why is in their place."""
+    """Return the lines by path; for a line that cannot be read, the reason by path or line number."""
     if stamped is None:
         return {}
     try:
@@ -250,7 +264,7 @@ def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
 
 @lru_cache(maxsize=4)
 def _lines(file: str, stamped: Stamp | None) -> dict[str, Line | str]:
-    """The lines with their records; why, in place of those that are not believed."""
+    """Return the lines with their records; for a record that is not believed, the reason."""
     kept = _rows(file, stamped)
     first = next((row for row in kept.values() if isinstance(row, Row)), None)
     old = first is not None and codec.schema_of(first.record) == OLD
@@ -263,7 +277,7 @@ def _lines(file: str, stamped: Stamp | None) -> dict[str, Line | str]:
             read = decode(row.record)
         except Unreadable as error:
             return str(error)
-        # A run gives records of an older schema other keys than those that their files are named by.
+        # The paths of an older schema have its old keys, so they say nothing about the converted record.
         return ("" if old else fault(at, read)) or Line(at, read, row.place)
 
     with codec.many():
@@ -290,7 +304,7 @@ def _converting(rows: Mapping[str, Row | str]) -> Callable[[bytes], Record]:
 
 @lru_cache(maxsize=64)
 def _arrays(file: str, stamped: Stamp | None, name: str) -> Top1:
-    """Packed classes (n, runs) and labels (n,) of one test set."""
+    """Return the packed classes (n, runs) and labels (n,) of one test set."""
     if stamped is None:
         raise Unreadable(f"{file}: the predictions are gone; {_SOURCE}")
     try:

@@ -1,4 +1,7 @@
-"""Where records, predictions and states of a results folder lie; first digits of their keys name them."""
+"""Where the records, predictions and states of a results folder lie.
+
+The first digits of their keys name the files.
+"""
 
 from __future__ import annotations
 
@@ -10,36 +13,42 @@ SHORT = 20  # hex digits of a key that make a file name
 
 
 def runs(results: Path) -> Path:
-    """The folder of all records."""
+    """Return the folder of all records."""
     return results / "runs"
 
 
 def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:
-    """Where the records of one method on one dataset lie."""
+    """Return the folder of the records of one method on one dataset."""
     return runs(results) / safe(backbone) / safe(dataset) / safe(method)
 
 
 @lru_cache(maxsize=4096)
 def safe(name: str) -> str:
-    """A name as a folder is called; letters of any script stay, and no name leads to another folder."""
+    """Return a name as its folder is called.
+
+    Letters of any script stay. Other characters become ``_``, so that no name leads to another folder.
+    """
     return re.sub(r"[^\w.-]+|^\.+$", "_", name)
 
 
 def fit_path(where: Path, fit_key: str) -> Path:
-    """The record of a fit in the folder of its method."""
+    """Return the path of a fit's record in the folder of its method."""
     return where / f"{fit_key[:SHORT]}.json"
 
 
 def evaluation_path(where: Path, fit_key: str, key: str) -> Path:
-    """The record of an evaluation of that fit."""
+    """Return the path of the record of an evaluation of that fit."""
     return where / f"{fit_key[:SHORT]}-{key[:SHORT]}.json"
 
 
 def stopped_path(where: Path, fit_key: str) -> Path:
-    """A file that is there while a fit, or an evaluation of it, was stopped at the end of a time budget."""
+    """Return the path of the file that says that a fit, or an evaluation of it, was stopped by a time budget.
+
+    The file goes when the cell is done.
+    """
     return where / f"{fit_key[:SHORT]}.stopped"
 
 
 def state_path(results: Path, fit_key: str) -> Path:
-    """The fitted tensors of a fit (safetensors)."""
+    """Return the path of a fit's fitted tensors (safetensors)."""
     return results / "states" / f"{fit_key[:SHORT]}.safetensors"

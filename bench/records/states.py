@@ -1,4 +1,7 @@
-"""Fitted states on disk: the tensors of a fit, believed only where they are those of its record."""
+"""Fitted states on disk: the tensors that a fit left.
+
+A state is believed only if it has the checksum that the record of its fit names.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from bench.records.types import FitRecord
 
 
 def read(results: Path, record: FitRecord) -> bytes | None:
-    """The fitted tensors of a recorded fit as a safetensors file; None where they were not kept.
+    """Return the fitted tensors of a recorded fit as the bytes of a safetensors file; None if not kept.
 
-    A file beside a record that says nothing of it is another fit's. Raises Unreadable, naming the file, where
-    it is not the one that the record speaks of.
+    If the record names no state, a file in that place belongs to an earlier record and is not read. Raises
+    Unreadable, and names the file, if it has another checksum than the record says.
     """
     path = places.state_path(results, record.key)
     if not record.state or not path.is_file():
@@ -26,7 +29,7 @@ def read(results: Path, record: FitRecord) -> bytes | None:
 
 
 def there(results: Path, record: FitRecord) -> bool:
-    """Whether a recorded fit needs no other fit before its state can be read."""
+    """Return whether the state of a recorded fit can be read, or the fit has none."""
     if not record.has_state:
         return True
     path = places.state_path(results, record.key)
@@ -35,5 +38,8 @@ def there(results: Path, record: FitRecord) -> bool:
 
 @lru_cache(maxsize=65536)
 def _is(path: Path, stamped: Stamp | None, checksum: str) -> bool:
-    """Whether a file has this checksum: many ask of one state, and who reads it looks again."""
+    """Return whether a file has this checksum.
+
+    The answer is kept, because many cells ask for one state. Whoever reads the state checks it again.
+    """
     return codec.checksum_bytes(path.read_bytes()) == checksum

@@ -1,9 +1,9 @@
 """The store of records: small JSON files named by their keys, predictions beside them.
 
 ``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``.
-Each file is written atomically the moment it is known; merging two machines' results is copying files. A
-folder of packed records (bench.records.packed) reads in the same way; a file that lies beside them counts in
-place of the packed one. Records of schema 1 are read too (bench.records.convert).
+A run writes each file atomically, as soon as it knows what is in it. ``bench merge`` (bench.records.merge)
+joins the folders of two machines. A folder of packed records (bench.records.packed) reads in the same way. If
+a record lies there as a file too, the file counts. Records of schema 1 are read too (bench.records.convert).
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import NO_PLACE, Bad, fault, fault_beside, is_place
 from bench.unpack import npz
 
-FOLDER = "folder.json"  # names a results folder; beside runs/
+FOLDER = "folder.json"  # beside runs/; holds the name of the results folder
 PARTS = ("runs", "states", "splits", "images")  # folders that a run writes below a results folder
 _AGAIN = "delete it to run its cell again"
 _FRESH = "run the cell again"
 
 
 class _Named(msgspec.Struct):
-    """What ``folder.json`` holds."""
+    """The content of ``folder.json``."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 @dataclass
 class Clock:
-    """Numbers records so that a later one in a folder has the larger number, even if the clock was set back.
+    """The counter that numbers the records of a results folder.
 
-    ``folder`` names the results folder; ``last`` is the largest number that is there. Numbers are
-    milliseconds since 1970 while the clock agrees, so that records of two folders are in order as well as
-    their clocks are.
+    A later record has the larger number, even if the machine's clock was set back. ``folder`` names the
+    results folder. ``last`` is the largest number there. The numbers are milliseconds since 1970, unless the
+    clock lags behind ``last``. So records of two folders are in order as far as their clocks are right.
     """
 
     folder: str
@@ -59,9 +59,10 @@ class Clock:
 
     @classmethod
     def of(cls, results: Path, last: int | None = None) -> Clock:
-        """The clock of a results folder, which gets a name if it has none yet.
+        """Return the clock of a results folder, and give the folder a name if it has none yet.
 
-        ``last``: the largest number there, where the caller has read the records already.
+        ``last``: the largest number there, if the caller has read the records already. Raises BenchError if
+        ``folder.json`` cannot be read.
         """
         name = results / FOLDER
         if not name.is_file():
@@ -77,23 +78,23 @@ class Clock:
         return cls(folder, last)
 
     def tick(self) -> int:
-        """The next number."""
+        """Return the next number."""
         self.last = max(self.last + 1, time.time_ns() // 1_000_000)
         return self.last
 
 
 def tidy(results: Path) -> None:
-    """Delete what runs that were killed left half written in a results folder."""
+    """Delete the half-written files that killed runs left in a results folder."""
     sweep(results, deep=False)
     for part in PARTS:
         sweep(results / part)
 
 
 def read(path: Path) -> Record | None:
-    """A record, or None if there is none.
+    """Return the record at ``path``, as a file or packed; None if there is none.
 
-    Raises BenchError for a file that is not one of ours, that holds other fields or values than a record may,
-    that is not as it was written, or that is not in its place (bench.records.whole).
+    Raises Unreadable if the file is no record, holds other fields or values than a record may, has changed
+    since it was written, or lies in another place than its key gives it (bench.records.whole).
     """
     if not os.path.isfile(path):
         return packed.record(path)
@@ -118,7 +119,7 @@ def read(path: Path) -> Record | None:
 
 
 def _old(results: Path, data: bytes) -> Record:
-    """A record of schema 1; what it builds on lies in the same results folder."""
+    """Return a record of schema 1; the fits that it builds on are looked up in the same results folder."""
 
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         file = places.fit_path(places.folder(results, cell["backbone"], cell["dataset"], method), key)
@@ -131,26 +132,27 @@ def _old(results: Path, data: bytes) -> Record:
 
 
 def fit(path: Path, key: str, bad: list[Bad] | None = None) -> FitRecord | None:
-    """The record at ``path`` if it is of a fit that succeeded and bears this key.
+    """Return the record at ``path`` if it is of a fit that succeeded and has this key; None otherwise.
 
-    One that is not believed counts as not there, so that a run makes it again, and is added to ``bad``.
+    A record that is not believed counts as not there, so that a run makes it again. It is added to ``bad``.
     """
     record = _believed(path, bad)
     return record if isinstance(record, FitRecord) and record.key == key else None
 
 
 def failed(path: Path) -> bool:
-    """Whether the record at ``path`` says that a fit or an evaluation failed."""
+    """Return whether the record at ``path`` says that a fit or an evaluation failed."""
     return isinstance(_believed(path, None), Failure)
 
 
 def evaluation(
     path: Path, key: str, bad: list[Bad] | None = None, labels: str = "", fit: FitKey | None = None
 ) -> EvaluationRecord | None:
-    """The record at ``path`` if it is of a successful evaluation, bears this key and has its predictions.
+    """Return the record at ``path`` if it is of a successful evaluation with this key; None otherwise.
 
-    One whose predictions are gone, or not believed, counts as not there, and is added to ``bad``. ``labels``:
-    the checksum that those of the test set have; ``fit``: the key of its fit; where they are known.
+    A record that is not believed, or whose predictions are not, counts as not there. It is added to ``bad``.
+    ``labels``: the checksum of the test set's labels, if it is known. ``fit``: the key of the fit, if it is
+    known.
     """
     record = _believed(path, bad)
     if not isinstance(record, EvaluationRecord) or record.key != key:
@@ -178,13 +180,13 @@ def _believed(path: Path, bad: list[Bad] | None) -> Record | None:
 
 
 def failure(path: Path) -> Failure | None:
-    """The record at ``path`` if it is of something that failed, and is believed."""
+    """Return the record at ``path`` if it is of a failure and is believed; None otherwise."""
     record = _believed(path, None)
     return record if isinstance(record, Failure) else None
 
 
 def bad_of(path: Path, error: BenchError) -> Bad:
-    """A file that is not believed, by what was raised for the record at ``path``; without the mend."""
+    """Return which file is not believed and why, by the error that the record at ``path`` raised."""
     text = str(error).removesuffix(f"; {_AGAIN}").removesuffix(f"; {_FRESH}")
     for what in (str(path), str(path.with_suffix(".npz"))):
         if text.startswith(f"{what}: "):
@@ -193,13 +195,13 @@ def bad_of(path: Path, error: BenchError) -> Bad:
 
 
 def fit_of(path: Path, record: Record) -> FitRecord | None:
-    """The fit of the record at ``path``; None where its record is gone or says that it failed."""
+    """Return the fit of the record at ``path``; None if its record is gone or says that it failed."""
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     return own if isinstance(own, FitRecord) else None
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
-    """The fit of the record at ``path``, then those it builds on, without those whose records are gone."""
+    """Return the fit of the record at ``path`` and the fits below it, as far as their records are there."""
     own = fit_of(path, record)
     if own is None:
         return []
@@ -213,22 +215,25 @@ def behind(path: Path, record: Record) -> list[FitRecord]:
 
 
 def write(path: Path, record: Record, clock: Clock) -> None:
-    """Write a record with its number, time and checksum; BenchError where a field holds what it may not."""
+    """Write a record with its number, time and checksum.
+
+    Raises BenchError if a field holds a value that it may not hold.
+    """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = replace(record.provenance, written=now, order=clock.tick(), folder=clock.folder)
     put(path, replace(record, provenance=facts))
 
 
 def put(path: Path, record: Record) -> None:
-    """Write one record as it is, with its checksum."""
+    """Write a record with its checksum, and change nothing else of it."""
     write_bytes(path, codec.encode(record, indent=1) + b"\n")
 
 
 def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Write what an evaluation says of every test image, in the order of the test list.
+    """Write the predictions of the evaluation whose record will lie at ``path``, and return their checksums.
 
-    Its record will lie at ``path``. ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,) are classes, uint16.
-    Returns the checksum of each array.
+    ``arrays`` are ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,): numbers of classes as uint16, a row for
+    each test image in the order of the test list.
     """
     kept = {name: np.asarray(x, np.uint16) for name, x in arrays.items()}
     buffer = io.BytesIO()
@@ -238,9 +243,9 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 
 
 def outcome(path: Path, record: EvaluationRecord) -> Outcome:
-    """What the predictions of the evaluation at ``path`` say, as a file or packed.
+    """Return what the predictions of the evaluation at ``path`` say, from their file or packed.
 
-    Raises BenchError where they are gone, or are not those of its record, or do not give its numbers.
+    Raises BenchError if they are gone, are not those of the record, or do not give its numbers.
     """
     file = f"{str(path).removesuffix('.json')}.npz"
     found = outcomes.of_file(Path(file), record) if os.path.isfile(file) else packed.outcome(path)
@@ -252,9 +257,9 @@ def outcome(path: Path, record: EvaluationRecord) -> Outcome:
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
-    """The named arrays of the evaluation whose record lies at ``path``; packed predictions have no ``top5``.
+    """Return the named arrays of the evaluation whose record lies at ``path``.
 
-    Raises BenchError as ``outcome`` does.
+    Packed predictions have no ``top5``. Raises BenchError as ``outcome`` does.
     """
     record = read(path)
     if not isinstance(record, EvaluationRecord):
@@ -264,7 +269,7 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
 
 
 def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """``predictions`` without a look at what the record says of them."""
+    """Return the named arrays like ``predictions``, without comparing them with the record."""
     file = path.with_suffix(".npz")
     if os.path.isfile(file):
         return npz(file, names)
@@ -275,15 +280,15 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 
 
 def every(results: Path, bad: list[Bad] | None = None) -> Iterator[tuple[Path, Record]]:
-    """All records under ``results/runs``: packed ones, then files, in path order.
+    """Yield all records of a results folder with their paths: packed ones, then files in the order of paths.
 
-    Those that are not believed are added to ``bad``; without it, the first of them raises BenchError.
+    Records that are not believed are added to ``bad``. Without ``bad``, the first of them raises Unreadable.
     """
     yield from _with_files(packed.records(results), places.runs(results), bad)
 
 
 def within(where: Path, bad: list[Bad] | None = None) -> Iterator[tuple[Path, Record]]:
-    """The records in the folder of one method on one dataset, as ``every`` gives them."""
+    """Yield the records in the folder of one method on one dataset, as ``every`` does."""
     yield from _with_files(packed.within(where), where, bad)
 
 
@@ -308,18 +313,27 @@ def _with_files(
 
 
 def outdated(results: Path) -> bool:
-    """Whether a folder has records of schema 1, which read but no run takes for its own.
+    """Return whether a folder has records of schema 1."""
+    return next(of_older_schema(results), None) is not None
 
-    bench.records.upgrade converts them.
+
+def of_older_schema(results: Path) -> Iterator[Path]:
+    """Yield the paths of records of schema 1: tables show them, but no run takes them for its own.
+
+    ``bench convert`` (bench.records.upgrade) brings them over.
     """
-    first = next(iter(packed.rows(results).values()), None)
-    if first is not None and codec.schema_of(first.record) == convert.SCHEMA:
-        return True
-    return any(map(_is_old, places.runs(results).rglob("*.json")))
+    for at, row in packed.rows(results).items():
+        if codec.schema_of(row.record) != convert.SCHEMA:
+            break  # all lines of a folder are of one schema
+        yield places.runs(results) / at
+    yield from filter(_is_old, places.runs(results).rglob("*.json"))
 
 
 def _is_old(file: Path) -> bool:
-    """Whether a file holds a record of schema 1; whoever reads it tells of one that cannot be read."""
+    """Return whether a file holds a record of schema 1.
+
+    A file that cannot be read counts as none; whoever reads its record says what is wrong.
+    """
     try:
         return file.is_file() and codec.schema_of(file.read_bytes()) == convert.SCHEMA
     except OSError:
@@ -327,7 +341,7 @@ def _is_old(file: Path) -> bool:
 
 
 def require_present(results: Path) -> None:
-    """Raises BenchError, naming the command, for a folder with records of an older schema."""
+    """Raise BenchError, which names the command that mends it, if a folder has records of an older schema."""
     if outdated(results):
         raise BenchError(
             f"{results} holds records of an older schema: "

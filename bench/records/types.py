@@ -1,8 +1,8 @@
-"""What a run writes down, as types: a fit, an evaluation of it, a failure (docs/architecture.md, "Records").
+"""The types of records: a fit, an evaluation of it, and a failure (docs/records.md shows an example).
 
-msgspec checks types, ranges and unknown fields where records are read (bench/records/store.py). A field that
-has its default is not written, so a field that is added later leaves the checksums of old records alone.
-Fields marked "reserved" are filled by what is built on them later.
+msgspec checks types, ranges and unknown fields when a record is read (bench/records/store.py). A field with
+its default value is not written. So a field that is added later does not change the checksums of old records.
+Fields marked "reserved" are not filled yet.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from bench.records.keys import Count, EvaluationKey, FitKey, Hex, Shots
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Stage = Literal["read", "encode", "prepare", "fit", "evaluate"]
-Covers = Literal["lists", "contents"]  # what a dataset's digest is taken of
+Covers = Literal["lists", "contents"]  # what the digest of a dataset is taken of
 
 
 class Base(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What all types here share."""
+    """The settings that all types of records share: frozen, without unknown fields and written defaults."""
 
 
 class Cell(Base, frozen=True, kw_only=True):
-    """The coordinates of a fit as tables name them. ``classes``: the dataset's, all or a part (reserved)."""
+    """The coordinates of a fit, by the names that tables print.
+
+    ``classes``: which of the dataset's classes are learnt (reserved; ``all`` today).
+    """
 
     method: str
     dataset: str
@@ -40,10 +43,14 @@ class Cell(Base, frozen=True, kw_only=True):
 class Provenance(Base, frozen=True, kw_only=True):
     """Where a number came from: what may move it by rounding, and when it was written.
 
-    ``flags``: switches of the run. ``source``: digest of the code of the method's file
-    (``sources.code_digest``). ``written``: ISO time, UTC, for people; ``order`` decides which of two records
-    is the later one: it is above that of every record that was in the results folder ``folder`` before,
-    whatever the clock says.
+    - ``commit``, ``dirty``: the program's commit, and whether its files differed from it.
+    - ``device``, ``device_name``: torch's name of the device (``cuda:0``), and that of the model.
+    - ``flags``: numerical switches of the run.
+    - ``source``: digest of the code of the method's file (``sources.code_digest``).
+    - ``written``: ISO time (UTC), for people.
+    - ``order``: which of two records is the later one. It is above the order of every record that was in the
+      results folder before, whatever the clock says.
+    - ``folder``: the name of that results folder (``folder.json``).
     """
 
     commit: str | None = None
@@ -60,11 +67,13 @@ class Provenance(Base, frozen=True, kw_only=True):
 
 
 class Budget(Base, frozen=True, kw_only=True):
-    """What a fit cost.
+    """The counts of what a fit cost.
 
-    It counts configurations, checks and search points scored on validation, optimiser steps and validation
-    images. ``waves``, ``halvings``: where memory split the grid. ``graphs``, ``eager``: recorded steps, and
-    why others were not. ``joined``: keys of all fits that trained together; ``apart``: why this one did not.
+    - ``configurations``, ``checks``, ``search_points``: how many were scored on validation.
+    - ``steps``: optimiser steps. ``val_images``: validation images.
+    - ``waves``, ``halvings``: how often memory split the grid.
+    - ``graphs``: steps recorded as CUDA graphs. ``eager``: why other steps were not recorded.
+    - ``joined``: keys of all fits that trained together. ``apart``: why this one trained alone.
     """
 
     configurations: Count = 0
@@ -81,14 +90,14 @@ class Budget(Base, frozen=True, kw_only=True):
 
 
 class Curve(Base, frozen=True, kw_only=True):
-    """Validation accuracy of one grid point: (step, share right) at every check."""
+    """The validation accuracy of one grid point: (step, share of right images) at every check."""
 
     point: dict[str, Any]
     checks: list[tuple[Count, Share]]
 
 
 class PerClass(Base, frozen=True, kw_only=True):
-    """Counts by class (reserved): test images, those that were right, and predictions of the class."""
+    """The counts by class (reserved): test images, right ones among them, and predictions of the class."""
 
     images: list[Count]
     right: list[Count]
@@ -98,16 +107,24 @@ class PerClass(Base, frozen=True, kw_only=True):
 class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     """A fit that succeeded.
 
-    ``key`` is the digest of ``parts``. ``reads``: the methods whose fits it builds on, by role as in
-    ``parts.after``. ``changed``: settings that the user set away from the method's own. ``values``: what was
-    chosen. ``step``: the chosen one. ``seconds`` by phase; ``first``: its process had made no other fit with
-    the method, so that imports and compilation are in them. ``peak_memory``: bytes; on a GPU the most
-    that PyTorch held there in tensors during the fit (during all of those that joined it), on a processor the
-    largest resident memory of the process since it began, other fits included. ``state``: checksum of
-    the fitted tensors, empty where there are none; ``temperature`` (reserved): what calibration divides
-    logits by. ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``), and
-    ``dataset_place``: the end of its path, for people; ``dataset_covers``: what the digest in
-    ``parts.dataset`` was taken of.
+    - ``key``: the digest of ``parts``.
+    - ``reads``: the methods whose fits it builds on, by role as in ``parts.after``.
+    - ``changed``: settings that the user set away from the method's own.
+    - ``values``, ``step``: the hyper-parameters and the optimiser step that were chosen.
+    - ``val_accuracy``: share of right validation images of that choice. ``curve``: that of every grid point.
+    - ``seconds``: seconds by phase. ``first``: whether its process had made no fit with the method before, so
+      that the seconds include imports and compilation.
+    - ``peak_memory``: bytes. On a GPU it is the most that PyTorch held in tensors during the fit, or during
+      all fits that joined it. On a processor it is the largest resident memory of the process so far, other
+      fits included.
+    - ``prompts_use_labels``: whether its prompt set was made with labels. ``prompts_also``: other prompt sets
+      with the same texts.
+    - ``has_state``: whether the method has a fitted state. ``state``: checksum of the kept state, empty if
+      none was kept.
+    - ``temperature`` (reserved): the number that calibration divides logits by.
+    - ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``).
+      ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
+      ``parts.dataset`` was taken of.
     """
 
     schema: Literal[2]
@@ -141,11 +158,15 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
 class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="evaluation"):
     """An evaluation of a fit on a test set.
 
-    ``target``: the test set's name. ``values``: the inference-time values that counted; ``changed``: those
-    that the user set. ``n``: test images. ``top1``, ``top5``: shares right. ``predictions``: checksum of each
-    array beside the record, by name. ``target_identity`` and ``target_covers``: of the test set, as
-    a fit's record has them of its dataset. Reserved: ``metrics`` by name, ``per_class``, and ``outputs`` (the
-    names of further arrays, a row an image).
+    - ``key``: the digest of ``parts``. ``fit``: the key of the fit.
+    - ``target``: the name of the test set. ``n``: the number of test images.
+    - ``values``: the inference-time values that counted. ``changed``: those that the user set.
+    - ``top1``, ``top5``: shares of right images, from 0 to 1.
+    - ``predictions``: the checksum of each array beside the record, by name.
+    - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
+      test set.
+    - Reserved: ``metrics`` by name, ``per_class``, and ``outputs``, the names of further arrays with a row
+      for each image.
     """
 
     schema: Literal[2]
@@ -173,9 +194,12 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
 class Failure(Base, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """A fit or an evaluation that failed, in the place where its record would be.
 
-    ``of``: which of the two. ``stage``: what failed, reading an image, encoding, preparing, fitting or
-    evaluating. ``target`` and ``values``: of an evaluation. ``dataset_identity``: as in a fit's record.
-    ``traceback`` is for people and is left out of packed records.
+    - ``of``: which of the two failed.
+    - ``stage``: what it was at: reading an image, encoding, preparing, fitting or evaluating.
+    - ``error``: the message in one line. ``traceback``: for people; packed records leave it out.
+    - ``parts``: of a fit, what its key is the digest of.
+    - ``target``, ``values``: of an evaluation, its test set and its inference-time values.
+    - ``dataset_identity``: as in a fit's record.
     """
 
     schema: Literal[2]

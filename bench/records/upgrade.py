@@ -1,4 +1,4 @@
-"""Bringing a results folder from schema 1 to the present one, without a single fit."""
+"""Bringing a results folder from schema 1 to the present schema, without running anything again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from bench.records.types import EvaluationRecord, FitRecord, Record
 
 @dataclass(frozen=True)
 class Upgraded:
-    """How many records were brought over, and of how many, by reason, a run will not know the keys."""
+    """The result of ``upgrade``.
+
+    ``records``: how many records were brought over. ``unmatched``: how many of them a run will make again, by
+    reason.
+    """
 
     records: int
     unmatched: dict[str, int]
 
 
 def upgrade(results: Path) -> Upgraded:
-    """Convert what lies in files and what is packed; what is of the present schema stays as it is.
+    """Convert the records of schema 1 in a results folder, both files and packed ones.
 
-    Nothing old is removed before what replaces it is written, so that an interruption loses nothing; a second
-    call goes on. Raises BenchError where there are no records, or where predictions are not those of their
-    record.
+    Records of the present schema stay as they are. An old record is removed only after its replacement is
+    written, so an interruption loses nothing, and a second call goes on. Raises BenchError if there are no
+    records, or if predictions are not those of their record.
     """
     if not places.runs(results).is_dir() and not packed.rows(results):
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
@@ -38,11 +42,12 @@ def upgrade(results: Path) -> Upgraded:
     for odd in packed.odd_rows(results):
         raise BenchError(f"{odd.line}; nothing was converted: take the file from its source again")
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
-    # Either may hold fits and evaluations: one converter sees both; packed ones are replaced last, at once.
+    # A packed evaluation may be of a fit in a file, and the other way round, so one converter sees both.
+    # Packed records are replaced last, all at once.
     raw: dict[Path, bytes] = {**{path: bytes(line.record) for path, line in rows.items()}, **files}
     converter = convert.Converter(lambda cell, method, key: _fit(raw, results, cell, method, key))
     done = [*_files(results, files, converter), *_packed(results, rows, converter)]
-    return Upgraded(len(done), dict(Counter(filter(None, map(_why_unmatched, done)))))
+    return Upgraded(len(done), dict(Counter(filter(None, map(_why_run_again, done)))))
 
 
 def _old(data: bytes | msgspec.Raw) -> bool:
@@ -57,8 +62,8 @@ def _fit(
     return None if data is None else convert.fields_of(data)
 
 
-def _why_unmatched(record: Record) -> str:
-    """Why a run will make this record again, empty where it will not."""
+def _why_run_again(record: Record) -> str:
+    """Return why a run will make this record again; empty if it will not."""
     if isinstance(record, FitRecord) and record.parts.preprocessing == convert.UNKNOWN:
         return f"fits of {record.cell.backbone}, whose weights are not here"
     if isinstance(record, FitRecord) and record.parts.source:
@@ -72,7 +77,7 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
     written = set()
     for file, data in files.items():
         record = converter.record(convert.fields_of(data))
-        place = _place(file, record)
+        place = _right_place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
             _check(file, record)
             arrays = store.arrays(file, ("top1", "top5", "labels"))
@@ -88,7 +93,8 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
             store.put(place, record)
         written |= {place, place.with_suffix(".npz")}
         yield record
-    # Evaluations first: they are found by their fits. Records before their predictions, for these make them.
+    # Evaluations go before their fits, because a second call finds their new keys by these fits. Records go
+    # before their predictions, because a record without them would be damaged.
     for file in sorted(files, key=lambda f: "-" not in f.stem):
         for part in (file, file.with_suffix(".npz")):
             if part not in written:
@@ -96,7 +102,7 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
 
 
 def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.Converter) -> Iterator[Record]:
-    """The predictions stay where they are; only the records are written anew."""
+    """Write packed records anew and yield them; their predictions stay as they are."""
     if not rows:
         return
     lines = []
@@ -109,22 +115,24 @@ def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.C
                 record, predictions=dict(zip(("top1", "labels"), map(codec.checksum_of, kept), strict=True))
             )
         lines.append(
-            packed.Line(_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place)
+            packed.Line(
+                _right_place(path, record).relative_to(places.runs(results)).as_posix(), record, row.place
+            )
         )
     packed.write_lines(results, lines)
     yield from (line.record for line in lines)
 
 
 def _check(path: Path, record: EvaluationRecord) -> None:
-    """Check that the predictions give the recorded accuracies: schema 1 had no checksums to compare."""
+    """Raise BenchError if predictions do not give the recorded accuracies; schema 1 had no checksums."""
     try:
         store.outcome(path, record)
     except BenchError as error:
         raise BenchError(f"{store.bad_of(path, error).line}; delete it") from error
 
 
-def _place(path: Path, record: Record) -> Path:
-    """Where the record belongs by its own key."""
+def _right_place(path: Path, record: Record) -> Path:
+    """Return the path that a record has by its own key."""
     if isinstance(record, FitRecord) or record.key == record.fit:
         return places.fit_path(path.parent, record.key)
     return places.evaluation_path(path.parent, record.fit, record.key)

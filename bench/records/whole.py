@@ -1,13 +1,15 @@
-"""Whether a record is what it says: in its place, under its own key, with numbers that can be.
+"""Checks that a record is what it says: it lies in its place, under its own key, with possible numbers.
 
-Its checksum (bench.records.codec) says that nobody changed it by accident; what is here holds for one that
-was changed together with its checksum too. Nothing here reads predictions (bench.records.outcomes does).
+The checksum (bench.records.codec) shows accidental changes. The checks here also show a record that was
+changed together with its checksum, or copied to the place of another. They do not read predictions;
+bench.records.outcomes does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 
 _FOLDER = r"(?!\.+/)[\w.-]+"
-# Below ``runs/``: <backbone>/<dataset>/<method>/<fit>.json or .../<fit>-<evaluation>.json, and nothing else.
+# The path below ``runs/``: <backbone>/<dataset>/<method>/<fit>.json or .../<fit>-<evaluation>.json.
 _PLACE = re.compile(rf"({_FOLDER})/({_FOLDER})/({_FOLDER})/([0-9a-f]{{20}}(?:-[0-9a-f]{{20}})?)\.json")
 _ROUNDING = 1e-9
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -28,45 +30,45 @@ NO_PLACE = "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
 
 
 class Bad(NamedTuple):
-    """Something that was read and is not believed. ``what``: a file, or a line of one; ``why``: in words."""
+    """A thing that was read and is not believed. ``what``: a file, or a line of one. ``why``: the reason."""
 
     what: str
     why: str
 
     @property
     def line(self) -> str:
-        """Both in one line."""
+        """Return the thing and the reason in one line."""
         return f"{self.what}: {self.why}"
 
 
 def said(bad: list[Bad], most: int = 3) -> str:
-    """What is bad in one line: a few names with their reasons, then a count."""
+    """Return what is bad in one line: the first few names with their reasons, then a count of the others."""
     return few((f"{one.what} ({one.why})" for one in bad), most, between="; ")
 
 
 def is_place(at: str) -> bool:
-    """Whether a path below ``runs/`` is one that a record may have."""
+    """Return whether a path below ``runs/`` is one that a record may have."""
     return _PLACE.fullmatch(at) is not None
 
 
 def fault(at: str, record: Record) -> str:
-    """Why the record at ``at``, its path below ``runs/``, is not believed; empty where nothing is wrong."""
+    """Return why the record at ``at``, a path below ``runs/``, is not believed; empty if nothing is wrong."""
     found = _PLACE.fullmatch(at)
     if found is None:
         return NO_PLACE
     backbone, dataset, method, name = found.groups()
-    if name != _name(record):
+    if name != _file_stem(record):
         return "its file has the name of another record"
     cell = record.cell
     if method != places.safe(cell.method):
         return f"it lies among the records of another method, its own is {shown(cell.method)}"
-    if not _named(dataset, cell.dataset) or not _named(backbone, cell.backbone):
+    if not _is_folder_of(dataset, cell.dataset) or not _is_folder_of(backbone, cell.backbone):
         return f"it lies elsewhere than records of {shown(cell.dataset)} with {shown(cell.backbone)} do"
-    return _of_key(record) or _of_numbers(record)
+    return _key_fault(record) or _numbers_fault(record)
 
 
 def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
-    """Why an evaluation is not of the fit that it names; empty where it is."""
+    """Return why an evaluation is not of the fit that it names; empty if it is."""
     cell = record.cell
     if (cell.method, cell.shots, cell.seed, cell.protocol) != _coordinates(fit):
         return "its method, shots, seed or protocol are not those of its fit"
@@ -75,23 +77,38 @@ def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
     return ""
 
 
+def lacking(key: str, fits: Mapping[str, FitRecord]) -> str:
+    """Return the key of a fit that has no record: the fit of this key, or one that it builds on.
+
+    The result is empty where all of them are in ``fits``. What an evaluation was made with is said by these
+    records, so an evaluation that lacks one is not believed.
+    """
+    if key not in fits:
+        return key
+    return next(filter(None, (lacking(below, fits) for below in fits[key].parts.after.values())), "")
+
+
 _coordinates = attrgetter("method", "shots", "seed", "protocol")
 
 
-def _name(record: Record) -> str:
+def _file_stem(record: Record) -> str:
     fit = record.key if isinstance(record, FitRecord) else record.fit
     alone = isinstance(record, FitRecord) or (isinstance(record, Failure) and record.of == "fit")
     return fit[: places.SHORT] if alone else f"{fit[: places.SHORT]}-{record.key[: places.SHORT]}"
 
 
-def _named(folder: str, name: str) -> bool:
-    """Whether a folder is that of a name: names that another thing bears too end in digits of what it is."""
+def _is_folder_of(folder: str, name: str) -> bool:
+    """Return whether a folder is the one of a name.
+
+    A name that several things bear ends in digits, which the folder may lack. Example: records of
+    ``birds-4f1c2a`` lie in ``birds``.
+    """
     safe = places.safe(name)
     return safe == folder or safe.startswith(f"{folder}-")
 
 
-def _of_key(record: Record) -> str:
-    """What is wrong between a record, its key and what the key is made of."""
+def _key_fault(record: Record) -> str:
+    """Return what is wrong between a record, its key and the parts of the key; empty if nothing is."""
     parts, cell = record.parts, record.cell
     if parts is not None and not _digest_is(parts, record.key):
         return "its key is not that of what it was made with"
@@ -106,16 +123,19 @@ def _of_key(record: Record) -> str:
 
 
 def _digest_is(parts: FitKey | EvaluationKey, key: str) -> bool:
-    """Whether ``key`` is the digest of ``parts``.
+    """Return whether ``key`` is the digest of ``parts``.
 
-    Where no number is written in another way, this is the digest of msgspec's bytes too, in a third of the
-    time.
+    The digest of msgspec's bytes is tried first, which takes a third of the time. It is the same unless a
+    number is written in another way.
     """
     return hashlib.sha256(_encoder.encode(parts)).hexdigest() == key or parts.digest() == key
 
 
-def _of_numbers(record: Record) -> str:
-    """What numbers cannot be, beyond the range of each, which its type has."""
+def _numbers_fault(record: Record) -> str:
+    """Return which numbers of a record cannot be together; empty if all can.
+
+    The range of each number is checked by its type.
+    """
     if isinstance(record, EvaluationRecord):
         if record.n < 1:
             return "it is of no test image"

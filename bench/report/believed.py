@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord, Record
-from bench.records.whole import Bad, fault_beside, said
+from bench.records.whole import Bad, fault_beside, lacking, said
 
 Located = tuple[Path, Record]
 
@@ -47,13 +47,9 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
 def _odd(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
     """What is wrong between an evaluation and its fit, whose record and those below it say what it is of."""
     fit = fits.get(record.fit)
-    if fit is None or not all(_known(key, fits) for key in fit.parts.after.values()):
+    if fit is None or lacking(fit.key, fits):
         return "there is no record of its fit, or of one that it builds on"
     return fault_beside(record, fit.parts)
-
-
-def _known(key: str, fits: Mapping[str, FitRecord]) -> bool:
-    return key in fits and all(_known(below, fits) for below in fits[key].parts.after.values())
 
 
 def _other_labels(labels: Mapping[Path, tuple[str, str]]) -> dict[Path, None]:

@@ -15,6 +15,7 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.coordinates import CELL, EVALUATION
 from bench.report.wording import listed, shots_text
 
+LEFT_OUT = "left_out"  # in a row that newer ones replace: why
 _MOST = 4  # names of a conflict that are spelt out
 V = TypeVar("V", str, bytes)
 Row = dict[str, Any]
@@ -212,6 +213,7 @@ def _drop(rows: list[Row], reason: Callable[[Row], str], notes: list[str]) -> li
         why = reason(row)
         if why:
             counts[why] += 1
+            row[LEFT_OUT] = why
         else:
             kept.append(row)
     notes += [f"left out: {n} record{'s' if n > 1 else ''} {why}" for why, n in counts.items()]

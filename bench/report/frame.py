@@ -89,7 +89,7 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     with codec.many():
         read = [record for folder in folders for record in _read(folder, bad)]
         named = apart(believed(read, bad))
-        rows = _rows(named)
+        rows = rows_of(named)
         if bad and not rows:
             raise BenchError(f"no record can be believed: {said(bad)}; `bench run` makes its cells again")
         kept, notes = current.only(rows)
@@ -128,7 +128,7 @@ def _read(results: Path, bad: list[Bad]) -> list[tuple[Path, Record]]:
     return records
 
 
-def _rows(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
+def rows_of(records: Sequence[tuple[Path, Record]]) -> list[dict[str, Any]]:
     """The rows of evaluations and failures. A record that lies in two of the folders gives one."""
     fits = {r.key: r for _, r in records if isinstance(r, FitRecord)}
     said = {r.cell.prompts: r.prompts_use_labels for r in fits.values() if r.prompts_use_labels is not None}

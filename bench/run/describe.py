@@ -1,4 +1,4 @@
-"""A method's recipe on one task in words: what is trained, how, for how long, and what chooses."""
+"""Describe a method's recipe on one task in words: what is trained, how, how long, and what chooses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bench.train import rng
 
 
 def lines(fit: Planned, session: Session) -> Iterator[str]:
-    """One screen about the method of a planned fit, at that task's size."""
+    """Yield the lines of a description of a planned fit's method, at that task's size."""
     method, recipe, facts = fit.method, fit.recipe, fit.facts
     yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
-    yield f"  what        {_first(method.__doc__)}"
-    yield f"  source      {_first(sys.modules[type(method).__module__].__doc__)}"
+    yield f"  what        {_first_paragraph(method.__doc__)}"
+    yield f"  source      {_first_paragraph(sys.modules[type(method).__module__].__doc__)}"
     if method.note:
         yield f"  note        {method.note}"
     if method.after:
@@ -56,7 +56,7 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
 
 
 def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one replica's trainable tensors, initialised on features of ones."""
+    """Return the names and shapes of one replica's trainable tensors, initialised on features of ones."""
     task = _blank(fit, session)
     with session.guard.work(fit, "prepare or init"):
         consts = fit.method.prepare(task)
@@ -65,11 +65,12 @@ def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
 
 
 def _values(fit: Planned, task: Task) -> FitValues:
+    """Return the values at the first point of the grid."""
     return fit_values(fit.method, task.settings).with_(points({**fit.recipe.grid, **fit.recipe.static})[0])
 
 
 def _blank(fit: Planned, session: Session) -> Task:
-    """The fit's task with features of ones in place of images."""
+    """Return the fit's task with features of ones in place of images."""
     task = tasks.make(session, fit, {name: _state(other, session) for name, other in fit.after.items()})
     n = len(task.labels_N)
 
@@ -80,6 +81,7 @@ def _blank(fit: Planned, session: Session) -> Task:
 
 
 def _state(fit: Planned, session: Session) -> State:
+    """Return the state of a fit on features of ones, before any training."""
     task = _blank(fit, session)
     params: Params = {}
     with session.guard.work(fit, "prepare or init"):
@@ -89,11 +91,13 @@ def _state(fit: Planned, session: Session) -> State:
     return State(params, values)
 
 
-def _first(text: str | None) -> str:
+def _first_paragraph(text: str | None) -> str:
+    """Return the first paragraph of a docstring, in one line."""
     return " ".join((text or "").split("\n\n")[0].split())
 
 
 def _optimiser(recipe: Recipe) -> str:
+    """Return the optimiser of a recipe in words."""
     spec = recipe.optim
     assert spec is not None
     details = f"momentum {spec.momentum:g}" if spec.name == "sgd" else f"betas {spec.betas}, eps {spec.eps:g}"
@@ -102,6 +106,7 @@ def _optimiser(recipe: Recipe) -> str:
 
 
 def _stream(stream: Stream) -> str:
+    """Return a stream's batches in words."""
     batch = "as many rows as can be drawn" if stream.batch is None else f"{stream.batch} rows"
     bank = ", ".join(stream.views)
     if len(stream.views) > 3:
@@ -111,6 +116,7 @@ def _stream(stream: Stream) -> str:
 
 
 def _axis(values: tuple[Any, ...]) -> str:
+    """Return the values of an axis, the middle left out if there are more than six."""
     shown = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in values]
     if len(shown) <= 6:
         return "{" + ", ".join(shown) + "}"
@@ -118,6 +124,7 @@ def _axis(values: tuple[Any, ...]) -> str:
 
 
 def _selection(recipe: Recipe) -> str:
+    """Return in words what selects the checkpoint, the grid point and the searched values."""
     several = any(len(v) > 1 for axes in (recipe.grid, recipe.static, recipe.search) for v in axes.values())
     if recipe.optim is not None and recipe.select == "best":
         when = f"every {recipe.check_every} steps" if recipe.check_every else "after every epoch"
@@ -129,7 +136,7 @@ def _selection(recipe: Recipe) -> str:
 
 
 def _changes(fit: Planned) -> list[str]:
-    """Settings that the preset changes against the published recipe."""
+    """Return the settings that the preset changes from the published recipe, as "name old -> new"."""
     published: Mapping[str, Any] = resolve(fit.method, "paper", fit.facts.recipe_as, {})
     return [
         f"{k} {_value(v)} -> {_value(fit.settings[k])}" for k, v in published.items() if fit.settings[k] != v

@@ -1,4 +1,4 @@
-"""A desk: all that one process needs to do cells one after the other."""
+"""A desk: everything that one process needs to do cells one after the other."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from bench.run.waiting import Waiting
 
 
 class Desk:
-    """Does a cell: brings its state, evaluates it, records. A failing cell costs only itself.
+    """A place that does cells: it brings a cell's state, evaluates it and records it.
 
-    ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: which records do not count. ``join``: seeds
-    and shots of the same work train together. ``clock``: of the results folder, where it was read before.
+    A failing cell costs only itself.
+
+    ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: which records do not count (``todo.Fresh``).
+    ``join``: whether seeds and shots of the same work train together. ``clock``: the results folder's clock,
+    if it was read already. ``home``: as for ``Recorder``.
     """
 
     def __init__(
@@ -40,27 +43,29 @@ class Desk:
         fresh: Fresh = False,
         join: bool = False,
         clock: Clock | None = None,
+        home: Path | None = None,
     ) -> None:
         clock = replace(clock) if clock else Clock.of(results)
         self.session, self.join = session, join
-        self.recorder = Recorder(session, results, keeper(registry, keep_states), clock, fresh)
+        self.recorder = Recorder(session, results, keeper(registry, keep_states), clock, fresh, home)
         self.encoder = Encoder(session, fresh)
         self.states = States(session, self.recorder, join)
         self.waiting = Waiting(session, self.recorder)
-        self.noted: dict[str, set[str]] = {}  # by the dataset's digest: images whose stamps are kept
-        self.warm = False  # whether a cell was done here
+        self.noted: dict[str, set[str]] = {}  # dataset's digest -> images whose stamps are kept
+        self.warm = False  # whether this process did a cell before
         self.at: tuple[Todo, ...] = ()  # the cells that are being done
-        self.begins: Callable[[frozenset[str]], None] = lambda keys: None  # hears their fit keys before
+        self.begins: Callable[[frozenset[str]], None] = lambda keys: None  # told the cells' fit keys before
 
     @property
     def outcome(self) -> Outcome:
-        """What was done so far."""
+        """Return the outcome of all that was done so far."""
         return self.recorder.outcome
 
     def note(self, portion: Iterable[Todo]) -> None:
-        """Keep, beside the records to come, what the image files are that a portion reads.
+        """Keep beside the records to come the stamps of the image files that a portion reads.
 
-        An image that could not be encoded is left out: when it is mended, the dataset is the same.
+        An image that could not be encoded gets no stamp, so that the dataset counts as unchanged when it is
+        mended.
         """
         reads: dict[str, tuple[Dataset, dict[str, None]]] = {}
         for t in portion:
@@ -74,11 +79,11 @@ class Desk:
             self.noted[digest] |= fresh
 
     def do(self, t: Todo) -> Ended:
-        """Do one cell."""
+        """Do one cell and return how it ended."""
         if self.waiting.full():
             self.evaluate()
         self._begin((t,))
-        began = time.perf_counter()
+        began, failures = time.perf_counter(), len(self.outcome.failures)
         try:
             with self.session.threads(t.fit.backbone):
                 said = self._fit_and_evaluate(t)
@@ -87,20 +92,22 @@ class Desk:
         self.states.release(t)
         spent = time.perf_counter() - began if self.warm else None
         self.warm, self.at = True, ()
-        return Ended(t.fit.key, said, spent)
+        return Ended(t.fit.key, said, spent, failed=len(self.outcome.failures) > failures)
 
     def evaluate(self) -> None:
-        """Make the evaluations that wait for one pass."""
+        """Make the evaluations that wait for one pass over their test images."""
         if cells := self.waiting.cells():
             self._begin(tuple(cells.values()))
             self.waiting.evaluate()
             self.at = ()
 
     def _begin(self, cells: tuple[Todo, ...]) -> None:
+        """Note and announce the cells that are done now."""
         self.at = cells
         self.begins(frozenset(t.fit.key for t in cells))
 
     def _fit_and_evaluate(self, t: Todo) -> str:
+        """Fit or load the cell's state, make its evaluations, and return what to say of it."""
         fit, said = t.fit, label(t.fit)
         if t.stored is None:
             self.session.watch(Now(f"fitting {said}"))

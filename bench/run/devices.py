@@ -1,4 +1,4 @@
-"""The device that a name means. torch is loaded only where a device has to be looked for."""
+"""Find the device that a name means. torch is loaded only if a GPU has to be looked for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.lazy import torch
 
-# What a machine has whose torch may see a GPU: NVIDIA's driver, also on Tegra and in WSL, and AMD's.
+# What a machine has if its torch may see a GPU: NVIDIA's driver, also on Tegra and in WSL, or AMD's.
 _GPUS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 
 
 def check(name: str) -> None:
-    """Raises BenchError for a name that no device can have, or for a GPU that is not there."""
+    """Raise BenchError for a name that no device can have, or for a GPU that is not there."""
     given = re.fullmatch(r"auto|(cpu|cuda)(?::(0|[1-9]\d*))?", name)
     if not given:
         raise BenchError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
@@ -28,10 +28,10 @@ def check(name: str) -> None:
 
 
 def kind(name: str) -> str:
-    """The kind of device that a name means here, ``cpu`` or ``cuda``.
+    """Return the kind of device that a name means here, ``cpu`` or ``cuda``.
 
-    torch is loaded only where ``cuda`` is named or the machine has a GPU. Raises BenchError for a device that
-    is not there.
+    torch is loaded only if the name asks for ``cuda`` or the machine has a GPU. Raises BenchError for a
+    device that is not there.
     """
     if name == "auto" and not any(Path(place).exists() for place in _GPUS):
         return "cpu"
@@ -39,16 +39,19 @@ def kind(name: str) -> str:
 
 
 def card(name: str) -> str:
-    """What tells a GPU from every other, in all processes and on all machines, whatever its number there.
+    """Return the identity of a GPU, which no other GPU has on any machine, whatever its number.
 
-    Raises BenchError for one that is not there.
+    Raises BenchError if the GPU is not there.
     """
     check(name)
     return str(torch.cuda.get_device_properties(name).uuid)
 
 
 def pick(name: str) -> str:
-    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
+    """Return the device that a name means: ``auto`` is CUDA if there is a GPU, else the processor.
+
+    Raises BenchError for a device that is not there.
+    """
     check(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

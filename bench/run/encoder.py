@@ -1,6 +1,6 @@
-"""Brings into the feature store what the cells of a round read, and says which cells cannot go on.
+"""Bring into the feature store what the cells of a round read, and say which cells cannot go on.
 
-Texts come first: where they cannot tell classes apart, no image is encoded for the cells that read them.
+Texts come first: if they cannot tell classes apart, no image is encoded for the cells that read them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bench.plan.todo import Fresh, Todo
 from bench.run import stages
 from bench.run.session import Session
 
-_NAMED = 5  # unreadable images of a dataset that are named one by one; records name the others
-Place = tuple[str, str]  # digests of backbone and dataset
+_NAMED = 5  # unreadable images of a dataset that messages name one by one; records name the others
+Place = tuple[str, str]  # (backbone's digest, dataset's digest)
 
 
 @dataclass
 class Encoded:
-    """What became of a round: the cells that can go on, and the others with their errors."""
+    """The result of a round: the cells that can go on, the others with their errors, and how many encodes."""
 
     ready: list[Todo]
     stopped: list[tuple[Todo, Exception]]
@@ -34,24 +34,24 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes round by round, each image x view once for all that the whole run wants of it."""
+    """An encoder for round after round. It encodes an image x view once for all that the whole run wants."""
 
     def __init__(self, session: Session, fresh: Fresh) -> None:
         self.session, self.fresh = session, fresh
         self.taps: dict[str, Taps] = {}  # by the backbone's digest
-        self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # what became of each
-        self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # of the round: by path
+        self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # None: they encode
+        self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # unreadable images of the round, by path
 
     def begin(self, todo: Iterable[Todo]) -> None:
-        """Look at all that the run will read, so that one pass of an image serves every tap."""
+        """Find out all that the run will read, so that one pass of an image serves every tap."""
         reads = [(t.fit.backbone.digest, need) for t in todo for need in self._reads(t)]
         towers = {tower for tower, _ in reads}
         self.taps = {tower: needs.taps_by_view(n for s, n in reads if s == tower) for tower in towers}
 
     def lacking(self, todo: Sequence[Todo]) -> int | None:
-        """How many image x view passes the run will make, after ``begin``.
+        """Return how many image x view passes the run will make. Call ``begin`` first.
 
-        None where a backbone does not load: ``encode`` says why. Raises OSError as ``encode`` does.
+        Returns None if a backbone does not load; ``encode`` then says why. Raises OSError as ``encode`` does.
         """
         reads = [(t.fit.backbone, need) for t in todo for need in self._reads(t)]
         towers = {s.digest: s for s, _ in reads}
@@ -60,7 +60,7 @@ class Encoder:
                 self.session.backbone(spec)
         except (ValueError, RuntimeError):
             # A file that does not fit (BenchError is a ValueError), or a device that refuses: `encode` meets
-            # it again, and the cells that need this backbone record it.
+            # the error again, and the cells that need this backbone record it.
             return None
         return sum(
             self.session.lacking(spec, dataset, wanted)
@@ -73,9 +73,9 @@ class Encoder:
     def encode(self, group: Sequence[Todo]) -> Encoded:
         """Encode what the cells of a round read and the store lacks.
 
-        A cell stops for an image that its fit reads, or for one of every test set that it lacks; where other
-        test sets are whole it goes on, and ``unread`` says which evaluations fail. Raises OSError where the
-        store cannot be written: the user named its place, and no cell is at fault.
+        A cell stops if its fit reads an image that cannot be encoded, or if every test set that it lacks has
+        one. If some of its test sets are whole it goes on, and ``unread`` says which evaluations fail. Raises
+        OSError if the store cannot be written: the user named its place, so no cell is at fault.
         """
         unsaid = [(t, error) for t in group if (error := self._text(t))]
         group = [t for t in group if all(t is not other for other, _ in unsaid)]
@@ -100,16 +100,16 @@ class Encoder:
         return Encoded(ready, [*unsaid, *stopped], encodes)
 
     def unreadable(self, digest: str) -> set[str]:
-        """The images of a dataset that the round could not encode, by the dataset's digest."""
+        """Return the images that the round could not encode, of the dataset with this digest."""
         return {path for (_, of), bad in self.bad.items() if of == digest for path in bad}
 
     def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
-        """The first image that an evaluation reads from the store and that is not there, with its error."""
+        """Return the error of the first image that an evaluation reads and the store lacks, or None."""
         reads = needs.of_evaluation(fit, evaluation, self.session.dense_cache)
         return self._first_bad(fit.backbone, reads)
 
     def _text(self, t: Todo) -> Exception | None:
-        """Why the texts of a cell, or of a fit that it reads, make no classifier; None where they do."""
+        """Return why the texts of a cell, or of a fit that it reads, make no classifier; None if they do."""
         for fit in chain(t.fit):
             spec, prompts, names = fit.backbone, fit.prompts, fit.dataset.classnames
             key = spec.digest, prompts.digest, names
@@ -125,12 +125,13 @@ class Encoder:
         return None
 
     def _reads(self, t: Todo) -> Iterable[Need]:
+        """Return everything that the rest of a cell reads."""
         return needs.of_cell(t, self.fresh, self.session.dense_cache)
 
     def _encode(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
     ) -> tuple[int, dict[str, UnreadableImage]]:
-        """How much was encoded; images that cannot be read are left out, and returned with their errors."""
+        """Return the number of encodes, and by path the errors of unreadable images, which it leaves out."""
         try:
             return self.session.encode(spec, dataset, wanted).encodes, {}
         except UnreadableImage as error:
@@ -141,12 +142,16 @@ class Encoder:
             for one in list(bad.values())[:_NAMED]:
                 self.session.report(f"{dataset.name}: {one}")
             self.session.report(
-                f"{len(bad)} unreadable so far; `bench data verify` finds damaged images before a run"
+                f"{len(bad)} images of {dataset.name} cannot be read so far; "
+                "`bench data verify` finds damaged images before a run"
             )
             return count, bad
 
     def _stops(self, t: Todo, broken: Mapping[Place, Exception]) -> Exception | None:
-        """Why a cell cannot go on: what its fits read, or every test set that it lacks, cannot be encoded."""
+        """Return why a cell cannot go on, or None.
+
+        It cannot if what its fits read, or every test set that it lacks, cannot be encoded.
+        """
         spec, dense = t.fit.backbone, self.session.dense_cache
 
         def error(reads: Iterable[Need]) -> Exception | None:
@@ -165,7 +170,10 @@ class Encoder:
         return late[0] if late and all(late) else None
 
     def _first_bad(self, spec: BackboneSpec, reads: Iterable[Need]) -> UnreadableImage | None:
-        """The first image of what is read that cannot be read, unless the store holds it from before."""
+        """Return the error of the first unreadable image among what is read, or None.
+
+        An image that the store holds from before counts as readable.
+        """
         for dataset, _, paths, view, tap in reads:
             bad = self.bad.get((spec.digest, dataset.digest), {})
             for path in paths if bad else ():

@@ -1,4 +1,4 @@
-"""Evaluation: a fitted state on a test set, streamed in slices; nothing is chosen here.
+"""Evaluate a fitted state on a test set, which is streamed in slices. Nothing is chosen here.
 
 Legend: B images of a slice, K classes.
 """
@@ -37,10 +37,10 @@ def predict(
     consts: Consts,
     values: Mapping[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Top-1 (n,) and top-5 (n, 5) classes of every test image, in list order.
+    """Return the top-1 (n,) and top-5 (n, 5) classes of every test image, in list order.
 
-    A target with a class subset is scored on its rows of the classifier only, before the arg-max (protocol
-    1.6).
+    A target with a subset of the classes is scored on its columns of the logits only, before the arg-max
+    (protocol 1.6).
     """
     return padded(_slices_ranked(session, fit, evaluation, params, consts, values))
 
@@ -53,6 +53,7 @@ def _slices_ranked(
     consts: Consts,
     values: Mapping[str, Any],
 ) -> list[np.ndarray]:
+    """Return the best classes of every slice of the test set, in list order."""
     target, method = evaluation.target, fit.method
     every: list[np.ndarray] = []
     each, device = slices.row_bytes([row_shape(fit.backbone, t) for t in method.taps]), session.device
@@ -81,10 +82,9 @@ def ranked(
     features: Features,
     values: Mapping[str, Any],
 ) -> np.ndarray:
-    """The best classes of a slice's images, (B, min(TOP, K)), best first.
+    """Return the best classes of a slice's images, (B, min(TOP, K)), best first.
 
-    Raises BenchError where the method gives no logits (B, K), none that are finite, or writes into what it
-    was given.
+    Raises BenchError if the method returns no finite logits (B, K), or writes into what it was given.
     """
     method, B = fit.method, len(next(iter(features.values())))
     with pure.call(method, "logits", params=params, constants=consts, features=features):
@@ -101,6 +101,7 @@ def ranked(
 
 
 def _require_logits(method: Method, logits: object, B: int, K: int) -> None:
+    """Raise BenchError if ``logits`` is no floating-point tensor (B, K)."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         what = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise BenchError(f"logits of {method.name} gives {what}, not a tensor of floating numbers")
@@ -112,7 +113,7 @@ def _require_logits(method: Method, logits: object, B: int, K: int) -> None:
 
 
 def padded(slices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Top-1 (n,) and top-5 (n, 5) of all slices; with fewer than five classes the last repeats."""
+    """Return top-1 (n,) and top-5 (n, 5) of all slices; with fewer than five classes the last one repeats."""
     every = np.concatenate(slices)
     return every[:, 0], np.pad(every, ((0, 0), (0, TOP - every.shape[1])), mode="edge")
 
@@ -125,7 +126,7 @@ def evaluate(
     consts: Consts,
     chosen: Mapping[str, Any],
 ) -> Evaluated:
-    """The evaluation's record and its predictions by name: ``top1``, ``top5``, ``labels``."""
+    """Return the evaluation's record and its predictions by name: ``top1``, ``top5`` and ``labels``."""
     values = values_of(fit, evaluation, chosen)
     began = time.perf_counter()
     slices = _slices_ranked(session, fit, evaluation, params, consts, values)
@@ -133,7 +134,7 @@ def evaluate(
 
 
 def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that logits are computed at: settings, what validation chose, what the evaluation fixes.
+    """Return the values for ``logits``: settings, what validation chose, and what the evaluation fixes.
 
     An inference-time value that neither fixes is None, whatever another evaluation of the fit has.
     """
@@ -149,7 +150,7 @@ def concluded(
     slices: Sequence[np.ndarray],
     seconds: float,
 ) -> Evaluated:
-    """The record, still without provenance and checksums, and the predictions of ranked slices."""
+    """Return the record, still without provenance and checksums, and the predictions of ranked slices."""
     top1, top5 = padded(slices)
     labels = np.asarray(evaluation.target.test.labels)
     record = EvaluationRecord(

@@ -1,4 +1,4 @@
-"""One fit: task, constants, training, selection, state; and the state's way to disk and back."""
+"""Fit one cell: task, constants, training, selection and state; and bring the state to disk and back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ Result = tuple[Fitted, Consts, dict[str, float]]
 
 
 def selection_set(session: Session, fit: Planned) -> Labelled | None:
-    """The images that selection scores, None if unused: validation, or under ``test-oracle`` the test set."""
+    """Return the images that selection scores, or None if it scores none.
+
+    These are the validation images, or under ``test-oracle`` the test images.
+    """
     if not needs.scores_validation(fit):
         return None
     items = fit.dataset.test if fit.cell.protocol == TEST_ORACLE else fit.draw.val
@@ -42,9 +45,10 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
 
 
 def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[select.Case, float]:
-    """What a planned cell is fitted from, and the seconds that it took to bring together.
+    """Return what a planned cell is fitted from, and the seconds that it took to prepare.
 
-    Encoding the prompts is not in these, as encoding images is not: all methods share both.
+    The seconds leave out the encoding of prompts, as they leave out that of images, because all methods share
+    both.
     """
     with stages.stage("prepare"):
         session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
@@ -53,6 +57,7 @@ def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[
 
 
 def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> select.Case:
+    """Return the task, constants, rows and selection set of a cell."""
     task = tasks.make(session, fit, states)
     consts = constants(session, fit, task)
     val = selection_set(session, fit)
@@ -60,7 +65,7 @@ def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> selec
 
 
 def constants(session: Session, fit: Planned, task: Task) -> Consts:
-    """What a fit's method prepares for its task. Raises BenchError where it changed what it was given."""
+    """Return what a fit's method prepares for its task. Raises BenchError if it changed what it was given."""
     with session.guard.work(fit, "prepare"), pure.call(fit.method, "prepare", task=task):
         consts = fit.method.prepare(task)
     if not isinstance(consts, Mapping):
@@ -69,7 +74,7 @@ def constants(session: Session, fit: Planned, task: Task) -> Consts:
 
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
-    """Fit one planned cell; returns the outcome, the task's constants, and seconds per phase."""
+    """Fit one planned cell and return the outcome, the task's constants, and the seconds per phase."""
     forget_peak(session.device)
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
@@ -83,14 +88,14 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
 def run_joined(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[Planned, Result]]:
-    """Fit cells of one recipe together, the first ones that memory holds side by side.
+    """Fit cells of one recipe together: the first ones that memory holds side by side.
 
-    ``states_of`` gives the states that a fit reads, or makes them. Each fit gets an equal share of the
-    seconds; ``budget.joined`` names them all. Raises ``join.Apart`` where they cannot train together and
-    MemoryError where memory holds only one, besides what ``run_fit`` raises.
+    ``states_of`` returns the states that a fit reads, and makes them if needed. Each fit gets an equal share
+    of the seconds, and its ``budget.joined`` names all that trained together. Raises ``join.Apart`` if the
+    cells cannot train together, MemoryError if memory holds only one, and whatever ``run_fit`` raises.
     """
     cases = _side_by_side(session, fits, states_of)
-    forget_peak(session.device)  # not before: other fits may make the states that these read
+    forget_peak(session.device)  # only now, because other fits may have made the states that these read
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
@@ -109,7 +114,7 @@ def run_joined(
 def _side_by_side(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[select.Case, float]]:
-    """The first cases, at least one, whose features and first replicas fit into their share of memory."""
+    """Return the first cases, at least one, whose features and replicas fit into their share of memory."""
     cases: list[tuple[select.Case, float]] = []
     room: float | None = None
     for fit in fits:
@@ -126,7 +131,7 @@ def _side_by_side(
 
 
 def held(cases: Sequence[select.Case]) -> int:
-    """Bytes of the features, constants and read states that cases keep while they train."""
+    """Return the bytes of features, constants and read states that cases keep while they train."""
     pooled = [t for case in cases for pool in case.pools.values() for t in (pool.x, pool.y)]
     scored = [x for case in cases if case.val for x in case.val.features.values()]
     read = [p for case in cases for state in case.task.states.values() for p in state.params.values()]
@@ -142,10 +147,10 @@ def fit_record(
     state: bytes,
     peak: int,
 ) -> FitRecord:
-    """The record of a fit that succeeded; ``state``: its tensors as a file (``state_bytes``).
+    """Return the record of a fit that succeeded. ``state``: its tensors as a file (``state_bytes``).
 
-    ``peak``: as ``peak_memory`` gives it after the fit. ``first``: its process had fitted nothing with the
-    method before.
+    ``peak``: what ``peak_memory`` returns after the fit. ``first``: whether its process had fitted nothing
+    with the method before.
     """
     return FitRecord(
         schema=SCHEMA,
@@ -176,14 +181,14 @@ def fit_record(
 
 
 def forget_peak(device: str) -> None:
-    """Begin to measure the peak of a fit on a GPU anew. That of a process cannot be forgotten."""
+    """Start measuring the peak memory of a fit on a GPU. The peak of a process cannot be reset."""
     if torch.device(device).type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # without it there is nothing to reset, an error
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting is an error before CUDA has started
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: str) -> int:
-    """Bytes at most of what a fit on that device took; ``FitRecord`` says of what they are."""
+    """Return the peak memory of a fit on that device in bytes; ``FitRecord`` says what they count."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
@@ -194,7 +199,7 @@ def peak_memory(device: str) -> int:
 
 
 def state_bytes(fitted: Fitted) -> bytes:
-    """The fitted tensors as a safetensors file; nothing where there are none."""
+    """Return the fitted tensors as a safetensors file, or no bytes if there are none."""
     return (
         save({name: p.detach().cpu().contiguous() for name, p in fitted.params.items()})
         if fitted.params
@@ -205,9 +210,9 @@ def state_bytes(fitted: Fitted) -> bytes:
 def load_state(
     results: Path, fit: Planned, stored: FitRecord, device: str, say: Callable[[str], None]
 ) -> State | None:
-    """The state of a recorded fit, or None if its tensors were not kept, or are not those of its record.
+    """Return the state of a recorded fit, or None if its tensors were not kept or differ from its record.
 
-    ``say`` hears of the latter: whoever needs the state fits again.
+    If they differ, ``say`` is told that the fit is made again.
     """
     if not stored.has_state:
         return state_of(fit, {}, stored.values)
@@ -224,5 +229,5 @@ def load_state(
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
-    """A fit's state: its tensors, and its settings with the chosen values, but none for inference alone."""
+    """Return a fit's state: its tensors, and its settings with what was chosen, without inference values."""
     return State(params, fit_values(fit.method, fit.settings).with_(chosen))

@@ -1,11 +1,11 @@
-"""Around every piece of a method's work: what it does to others is undone, and is its own failure.
+"""Watch every piece of a method's work: what it does to others is undone, and is its own failure.
 
-Three layers keep methods from each other. What is small is copied for each fit (``bench.run.task``). Writes
-into what a function was given are noticed by counters (``bench.train.pure``). And here, after each piece of
-work: the state of the process, functions of torch and of the program that a plugin replaced, and the contents
-of the backbone where the method asked for it. What a plugin does while it is imported or planned is undone in
-the same way (``bench.registry``, ``bench.plan.asking``). Plugins are trusted: this finds mistakes, and no ill
-will.
+Three layers keep methods from each other. Small things are copied for each fit (``bench.run.task``). Counters
+notice writes into what a function was given (``bench.train.pure``). This module checks after each piece of
+work the state of the process, functions of torch and of the program that a plugin may have replaced, and the
+contents of the backbone if the method asked for it. What a plugin does while it is imported or planned is
+undone in the same way (``bench.registry``, ``bench.plan.asking``). Plugins are trusted: this finds mistakes,
+not attacks.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from bench.errors import BenchError
 from bench.interface import Method
 from bench.plan.cells import Planned
 
-HEAD, WHOLE = "task.head", "task.backbone"  # what a method asks a task for
+HEAD, WHOLE = "task.head", "task.backbone"  # the parts of a backbone that a method can ask a task for
 _HERE = Path(__file__).resolve().parents[1]
 _METHODS = "bench.methods"
-Print = dict[str, object]  # by tensor: what its contents come to
+Print = dict[str, object]  # a fingerprint: tensor's name -> shape, type and checksum of its contents
 
 
 class Guard:
-    """What one session holds against methods: everybody's functions, and the contents of backbones."""
+    """The protection of what all methods share in a session: functions, and the contents of backbones."""
 
     def __init__(self) -> None:
         self.names = replaced.names()
-        self.towers: dict[tuple[int, str], tuple[Backbone, Print]] = {}  # as they were before anybody asked
+        self.towers: dict[tuple[int, str], tuple[Backbone, Print]] = {}  # with prints of before
         self.asked: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)  # by the method's name
 
     def lend(self, tower: Backbone, part: str, method: Method) -> None:
-        """A method asks for a part of a backbone, which is looked at after its work from now on."""
+        """Note that a method uses a part of a backbone, to check the part after the method's work."""
         key = id(tower), part
         if key not in self.towers:
             with suppress(BenchError):  # not every model has a causal text tower
                 _ = tower.text if part == WHOLE else None
-            self.towers[key] = tower, _print(tower, part)
+            self.towers[key] = tower, _fingerprint(tower, part)
         self.asked[method.name].add(key)
 
     @contextmanager
     def work(self, fit: Planned, doing: str) -> Iterator[None]:
-        """Around the work of a fit's method: nothing of it stays but its result.
+        """Run the block as work of a fit's method, of which nothing stays but its result.
 
-        Raises BenchError where it changed what is everybody's, which is as before then, and where it tried to
-        end the program. Ctrl-C stays what it is, even if a method raises it. What takes longer to look at is
-        looked at around plugins alone: the program's own methods are held to it by their tests.
+        Raises BenchError if the method changed what everybody uses, which is then put back, or if it tried to
+        end the program. Ctrl-C stays KeyboardInterrupt, even if a method raises it. Checks that take longer
+        are made for plugins alone: the tests hold the program's own methods to the rule.
         """
         method, plugin = fit.method, bool(fit.parts.source)
         before = process.held(plugin), self.names.held() if plugin else None
@@ -65,35 +65,35 @@ class Guard:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._mended(method, before)
+            self._put_back(method, before)
             if isinstance(error, Exception) or _of_the_program(error.__traceback__):
                 raise
             raise BenchError(
                 f"{method.name} raised {type(error).__name__} in {doing}, which would end the whole run: "
                 "a method that cannot go on raises an error that says why"
             ) from error
-        if spoilt := self._mended(method, before):
+        if spoilt := self._put_back(method, before):
             raise BenchError(
                 f"{method.name} changed {' and '.join(spoilt[:3])} in {doing}; "
                 "it was put back: methods are pure functions, and this belongs to the whole program"
             )
 
-    def _mended(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
-        """What a method changed that is everybody's; it is as before."""
+    def _put_back(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
+        """Put back what a method changed of what everybody uses, and return what that was."""
         changed = [] if before[1] is None else replaced.put_back(before[1])
         for key in sorted(self.asked.get(method.name, ())):
             tower, known = self.towers[key]
-            now = _print(tower, key[1])
+            now = _fingerprint(tower, key[1])
             if other := next((name for name in known if known[name] != now.get(name)), ""):
                 changed.append(f"{key[1]} ({other})")
                 _renew(tower)
-            else:  # with copies that were made since
+            else:  # with the copies that were made meanwhile
                 self.towers[key] = tower, now
         return [*changed, *process.put_back(before[0], sources.tops_of(method))]
 
 
 def _of_the_program(trace: TracebackType | None) -> bool:
-    """Whether an error comes from the program's own code, as when it is told by a signal to end."""
+    """Return whether an error comes from the program's own code, such as a signal that tells it to end."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
@@ -104,7 +104,7 @@ def _of_the_program(trace: TracebackType | None) -> bool:
 
 
 def _tensors(tower: Backbone, part: str) -> dict[str, Tensor]:
-    """The tensors of a part of a backbone, by name; of the whole one those of its copies too."""
+    """Return the tensors of a part of a backbone, by name; of the whole backbone also those of its copies."""
     head = {f"head.{name}": x for name, x in tower._head.params.items()} if tower._head else {}
     if part == HEAD:
         return head
@@ -118,13 +118,13 @@ def _tensors(tower: Backbone, part: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _print(tower: Backbone, part: str) -> Print:
-    """What the contents of a backbone's part come to, and in which mode its modules are."""
+def _fingerprint(tower: Backbone, part: str) -> Print:
+    """Return the fingerprint of a part of a backbone, with the modes and the hooks of its modules."""
     seen: dict[int, object] = {}
     made: Print = {}
     for name, x in _tensors(tower, part).items():
         if id(x) not in seen:
-            seen[id(x)] = (tuple(x.shape), x.dtype, x.requires_grad, _sum(x.detach()))
+            seen[id(x)] = (tuple(x.shape), x.dtype, x.requires_grad, _checksum(x.detach()))
         made[name] = seen[id(x)]
     if part == WHOLE:
         made["modes"] = [
@@ -134,8 +134,8 @@ def _print(tower: Backbone, part: str) -> Print:
     return made
 
 
-def _sum(x: Tensor) -> object:
-    """A checksum of a tensor's bytes; on a GPU one that is made there, of rows and of columns."""
+def _checksum(x: Tensor) -> object:
+    """Return a checksum of a tensor's bytes; on a GPU the sums of its rows and of its columns, made there."""
     if x.device.type == "cpu":
         flat = x.contiguous().reshape(-1).view(torch.uint8)
         return zlib.crc32(flat.numpy().data)
@@ -145,7 +145,7 @@ def _sum(x: Tensor) -> object:
 
 def _renew(tower: Backbone) -> None:
     """Load a backbone's weights again, into the tensors that others hold."""
-    with torch.random.fork_rng():  # a new model draws its first weights; that is not the method's doing
+    with torch.random.fork_rng():  # a new model draws its first weights; other draws must not notice
         fresh = backbones.load(tower.spec, tower.device, tower.dtype)
         for name in ("text", "_trunk"):
             if name in tower.__dict__:
@@ -155,7 +155,7 @@ def _renew(tower: Backbone) -> None:
         for name, x in _tensors(tower, WHOLE).items():
             if name in new and x.shape == new[name].shape:
                 x.data.copy_(new[name])
-    mended, right = _print(tower, WHOLE), _print(fresh, WHOLE)
-    if mended != right:  # not its tensors alone: a module is another one, or has hooks
+    mended, right = _fingerprint(tower, WHOLE), _fingerprint(fresh, WHOLE)
+    if mended != right:  # more than tensors changed: a module is another one, or has hooks
         tower.__dict__.clear()
         tower.__dict__.update(fresh.__dict__)

@@ -1,4 +1,4 @@
-"""What the device of a run can do at the most, measured now. torch is loaded for a GPU alone."""
+"""Measure what the device of a run can do at most. torch is loaded for a GPU alone."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from bench.lazy import torch
 from bench.plan import cost
 
 _REPEATS = 5
-_SIDE = 4096  # of the matrices: a product of 0.14 TFLOP
-_NUMBERS = 1 << 27  # that are copied, at the most
-_SHARE = 32  # of the free memory that a matrix, and what is copied, take at the most
-_LEAST = 512  # smaller matrices than these measure how fast work is given to a device
+_SIDE = 4096  # rows of the matrices; one product takes 0.14 TFLOP
+_NUMBERS = 1 << 27  # floats that are copied, at most
+_SHARE = 32  # a matrix, or what is copied, takes at most 1/32 of the free memory
+_LEAST = 512  # smaller matrices measure how fast a device gets work, not how fast it computes
 
 
 def of(device: str) -> cost.Device:
-    """The roofline of ``cpu``, ``cuda`` or ``cuda:N``: single precision without TF32, as training runs.
+    """Measure the roofline of ``cpu``, ``cuda`` or ``cuda:N``.
 
-    On a GPU it takes about a tenth of a second, and what memory it takes is given back. Raises BenchError
-    where too little of it is free.
+    Products are in single precision without TF32, as in training. On a GPU this takes about a tenth of a
+    second, and the memory is given back. Raises BenchError if too little memory is free.
     """
     if not device.startswith("cuda"):
         return cost.this_processor()
     from bench.run.session import repeatable  # imports torch
 
-    repeatable()  # before the first product, when cuBLAS decides for good how it works
+    repeatable()  # before the first product, because cuBLAS reads its settings only then
     try:
         free, _ = torch.cuda.mem_get_info(device)
         numbers = free // (_SHARE * 4)
@@ -36,7 +36,7 @@ def of(device: str) -> cost.Device:
             raise BenchError(f"{device} cannot be measured: only {free / 1e6:,.0f} MB of its memory are free")
         name = torch.cuda.get_device_name(device)
         limits = measured(name, device, lambda: torch.cuda.synchronize(device), side, min(_NUMBERS, numbers))
-    except RuntimeError as error:  # even the start of CUDA takes memory; cuBLAS takes its own
+    except RuntimeError as error:  # even the start of CUDA takes memory, and cuBLAS takes its own
         said = str(error).partition("\n")[0]
         raise BenchError(f"{device} cannot be measured: {said}") from error
     torch.cuda.empty_cache()
@@ -44,9 +44,9 @@ def of(device: str) -> cost.Device:
 
 
 def measured(name: str, device: str, wait: Callable[[], object], side: int, numbers: int) -> cost.Device:
-    """The best of a few products of matrices of ``side`` rows, and of a few copies of ``numbers`` floats.
+    """Measure the best of five products of matrices and of five copies of ``numbers`` floats.
 
-    ``wait`` returns when the device has done what it was given.
+    The matrices have ``side`` rows. ``wait`` returns when the device has finished its work.
     """
     a = torch.ones(side, side, device=device)
     wide = torch.ones(numbers, device=device)

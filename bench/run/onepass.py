@@ -1,4 +1,4 @@
-"""Evaluation without stored dense features: one pass over a test set serves all states that wait for it."""
+"""Evaluate without stored dense features: one pass over a test set serves all states that wait for it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.run import evaluate, stages
 from bench.run.session import Session
 from bench.train import pure
 
-HELD_BYTES = 2 << 30  # what waiting states may hold before a pass is made for them: 34 heads of RN50's size
+HELD_BYTES = 2 << 30  # memory that waiting states may hold before a pass is made: 34 heads of RN50's size
 
 
 @dataclass(frozen=True)
 class Job:
     """An evaluation that waits: the fit's state and constants, and the values chosen for it.
 
-    Those of one fit may share both.
+    Jobs of one fit may share state and constants.
     """
 
     fit: Planned
@@ -37,25 +37,25 @@ class Job:
 
 
 def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
-    """Whether an evaluation reads what the session does not store and the store does not hold from before."""
+    """Return whether an evaluation reads features that are not stored, neither by this session nor before."""
     if session.dense_cache or not needs.HEAVY.intersection(fit.method.taps):
         return False
     return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
 
 
 def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exception]:
-    """What ``evaluate.evaluate`` gives for each job, or the error of its own that ended it.
+    """Return for each job what ``evaluate.evaluate`` returns, or the error that ended this job.
 
-    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass.
-    One that fails and wrote into what others share fails them too. Memory holds the states and one batch of
-    features. Raises what reading the images raises.
+    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass. If a
+    job fails and wrote into tensors that other jobs read, these jobs fail too. Memory holds the states and
+    one batch of features. Raises whatever reading the images raises.
     """
     first = jobs[0]
     target, began = first.evaluation.target, time.perf_counter()
     taps = sorted({tap for job in jobs for tap in job.fit.method.taps})
     values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
-    # Filled in place: a small array kept from every batch would lie between the large freed ones, and the C
-    # library could not use their memory again for the next.
+    # Filled in place: small arrays kept from every batch would lie between the large freed ones, and the C
+    # library could not use that memory again for the next batch.
     width = min(evaluate.TOP, len(target.classnames))
     ranked_all = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
     errors: dict[int, Exception] = {}
@@ -64,7 +64,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
             for i, job in enumerate(jobs):
                 if i in errors:
                     continue
-                # of their own, because the next job reads them too
+                # a copy for this job, because the next job reads the same features
                 mine = {tap: features[tap].clone() for tap in job.fit.method.taps}
                 given = pure.watch(params=job.params, constants=job.consts)
                 try:
@@ -73,7 +73,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                         session.guard.work(job.fit, "its evaluation"),
                     ):
                         ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
-                except Exception as error:  # one state's failure is its own; the pass goes on for the others
+                except Exception as error:  # it fails this job alone; the pass goes on for the others
                     errors |= dict.fromkeys(_sharing(jobs, pure.written(given)), _spoilt(error)) | {i: error}
                 else:
                     ranked_all[i][start : start + len(ranked)] = ranked
@@ -87,7 +87,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
 
 
 def _sharing(jobs: Sequence[Job], written: Sequence[Tensor]) -> list[int]:
-    """The jobs that read one of these tensors."""
+    """Return the numbers of the jobs that read one of these tensors."""
     ids = {id(x) for x in written}
     return [
         i
@@ -97,6 +97,7 @@ def _sharing(jobs: Sequence[Job], written: Sequence[Tensor]) -> list[int]:
 
 
 def _spoilt(error: Exception) -> BenchError:
+    """Return the error of a job whose tensors another job wrote into."""
     return BenchError(
         f"another evaluation of the same fit wrote into what this one reads, and failed: {said(error)}"
     )

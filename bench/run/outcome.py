@@ -1,16 +1,18 @@
-"""What a run did, counted as it goes."""
+"""The outcome of a run: what it did, counted as it goes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from bench.records.conditions import Conditions
 
 
 @dataclass(frozen=True)
 class Now:
-    """What a process is at, in words; where that is images, how many of them it has done, of how many."""
+    """The present work of a process in words; for work on images also how many are done, of how many."""
 
     what: str
     done: int = 0
@@ -21,13 +23,15 @@ class Now:
 class Ended:
     """A cell that is done or has failed: its fit key, what to say of it, and the seconds that it took.
 
-    ``seconds`` is None where it says nothing of the next cells: of what never began, and of the first cell of
-    a process, which pays for what is loaded then.
+    ``seconds`` is None if it says nothing about the next cells. That is so for a cell that never began, and
+    for the first cell of a process, which pays for what is loaded then. ``failed``: whether the cell, or an
+    evaluation of it, failed.
     """
 
     key: str
     said: str
     seconds: float | None = None
+    failed: bool = False
 
 
 Watch = Callable[[Now], None]
@@ -35,16 +39,24 @@ Progress = Callable[[Ended, int, int], None]  # (a cell, cells done, cells in al
 
 
 def unwatched(now: Now) -> None:
-    """Nobody looks."""
+    """Ignore what a process does."""
+
+
+class Failed(NamedTuple):
+    """A failed cell: its label, its error in one line, and the path of its record, if one was written."""
+
+    cell: str
+    message: str
+    record: Path | None
 
 
 @dataclass
 class Outcome:
-    """Counts, the failures as (cell, message), and the conditions of what was recorded, by backbone.
+    """Counts of what was done, the failures, and the conditions of what was recorded, by backbone.
 
-    ``cells``: those that were asked for; ``resumed``: those recorded before; ``left``: those that did not
-    begin, or did not end; ``stopped``: what was going on when a time budget's grace was over, by the
-    fit's key.
+    ``cells``: how many were asked for. ``resumed``: how many were recorded before. ``left``: how many did not
+    begin or did not end. ``stopped``: by fit key the work that was going on when the grace after a time
+    budget was over.
     """
 
     cells: int = 0
@@ -54,13 +66,13 @@ class Outcome:
     evaluations: int = 0
     encodes: int = 0
     steps: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[Failed] = field(default_factory=list)
     conditions: set[tuple[str, Conditions]] = field(default_factory=set)
     out_of_time: bool = False
     stopped: dict[str, str] = field(default_factory=dict)
 
     def take(self) -> Outcome:
-        """What was counted since the last time; it is counted here no more."""
+        """Return what was counted since the last call, and start counting anew."""
         part = Outcome()
         part.add(self)
         self.fits = self.evaluations = self.encodes = self.steps = 0
@@ -68,7 +80,7 @@ class Outcome:
         return part
 
     def add(self, other: Outcome) -> None:
-        """Count in what another process did."""
+        """Add what another process counted."""
         for name in ("fits", "evaluations", "encodes", "steps"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures

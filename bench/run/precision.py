@@ -1,9 +1,9 @@
-"""``--precision auto``: what the image tower encodes fastest in on a device, if features agree.
+"""``--precision auto``: choose the precision in which the image tower encodes fastest, if its features agree.
 
-Known before a run is planned, because fit keys hold what it came to. Noise must not turn the choice, or a
-resumed run would begin anew: it is kept beside the feature store, for these weights on this device, and made
-where none is kept. Precisions are then timed in turns, what counts is the median of ratios, and a lower one
-has to win clearly.
+The choice is made before a run is planned, because fit keys hold the precision. Noise must not change it, or
+a resumed run would begin anew. So it is kept beside the feature store, for these weights on this device, and
+measured only if none is kept. Precisions are then timed in turns, the median of ratios counts, and a lower
+one has to win clearly.
 """
 
 from __future__ import annotations
@@ -40,17 +40,21 @@ from bench.run.provenance import device_name
 from bench.run.session import repeatable
 
 FOLDER = "precision"  # below the feature store
-AGREES = 0.999  # least cosine of an image's features with those in single precision
-_WORTH = 1.25  # times as fast as single precision, or it stays that
-_CLEARLY = 1.1  # times as fast as a more exact one, or that is taken
-_ROUNDS, _HOPELESS = 5, 2.0  # turns of each; slower than single precision by this in the first: no more turns
+AGREES = 0.999  # least cosine similarity of an image's features to those in single precision
+_WORTH = 1.25  # a lower precision must be so many times as fast as single precision
+_CLEARLY = 1.1  # it must be so many times as fast as a more exact one, or that is taken
+_ROUNDS, _HOPELESS = 5, 2.0  # turns of each; one that takes so many times as long in the first gets no more
 _ROWS = 8  # images on a processor, which takes seconds for them with a large tower
-_WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # x86: products in halves come with AVX-512 and AMX
+_WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # x86: half precision comes with AVX-512 and AMX
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One precision on a device: images a second, times as fast as single, least cosine with that."""
+    """A measurement of one precision on a device.
+
+    ``times``: its speed as a multiple of single precision's. ``cosine``: the least similarity to single
+    precision.
+    """
 
     precision: str
     images_per_second: float
@@ -59,7 +63,7 @@ class Measured:
 
 
 class Kept(msgspec.Struct):
-    """A choice on disk: the precision, what it was made for, and the line that said why."""
+    """A choice on disk: the precision, what it was made for, and the line that says why."""
 
     precision: Literal["fp32", "fp16", "bf16"]
     made_for: dict[str, str]
@@ -67,15 +71,15 @@ class Kept(msgspec.Struct):
 
 
 def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[str, str]:
-    """The precision, one of ``PRECISIONS``, and one line that says why.
+    """Return the precision, one of ``PRECISIONS``, and one line that says why.
 
-    ``store``: the feature store, beside whose features the choice is kept; None: the default one.
-    Where none is kept it loads the model in every precision, unless the device is sure to have no halves.
-    Raises BenchError as ``backbones.load`` does, and where what is kept cannot be read.
+    ``store``: the feature store beside whose features the choice is kept (None: the default one). If none is
+    kept, the model is loaded and timed in every precision, unless the device surely has no half precision.
+    Raises BenchError as ``backbones.load`` does, and if the kept choice cannot be read.
     """
     device = devices.pick(device)
     if device == "cpu" and _without_halves():
-        return SINGLE, f"precision: {SINGLE} (this processor computes in no halves)"
+        return SINGLE, f"precision: {SINGLE} (this processor has no half precision)"
     made_for = {
         "weights": spec.digest,
         "device": device_name(device),
@@ -88,16 +92,17 @@ def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[st
         return kept.precision, f"precision: {kept.precision} for {spec.name} on {device}, {why}"
     measured = _measured(spec, device)
     if device != "cpu":
-        torch.cuda.empty_cache()  # what the towers took
+        torch.cuda.empty_cache()  # gives back the memory of the towers
     found, line = choose(measured), told(measured, spec.name, device)
     try:
         write_json(file, {"precision": found, "made_for": made_for, "said": line})
-    except OSError as error:  # as in a dry run, which needs no store that can be written
+    except OSError as error:  # a dry run works with a store that cannot be written, too
         line += f"; not kept for later runs ({error})"
     return found, line
 
 
 def _read(file: Path) -> Kept | None:
+    """Return the kept choice, or None if there is none."""
     try:
         return typed.json(file, Kept)
     except FileNotFoundError:
@@ -107,7 +112,8 @@ def _read(file: Path) -> Kept | None:
 
 
 def _measured(spec: BackboneSpec, device: str) -> list[Measured]:
-    repeatable()  # before the first product: libraries read their settings then
+    """Load the model in every precision and measure each."""
+    repeatable()  # before the first product, because libraries read their settings then
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     towers = {name: backbones.load(replace(spec, dtype=dtype(name)), device) for name in PRECISIONS}
@@ -116,7 +122,7 @@ def _measured(spec: BackboneSpec, device: str) -> list[Measured]:
 
 
 def choose(measured: Sequence[Measured]) -> str:
-    """The precision to take; single precision is among what was measured."""
+    """Return the precision to take; single precision is among what was measured."""
     fit = [m for m in measured if m.precision != SINGLE and m.cosine >= AGREES and m.times >= _WORTH]
     best = SINGLE
     speed = 0.0
@@ -127,7 +133,7 @@ def choose(measured: Sequence[Measured]) -> str:
 
 
 def told(measured: Sequence[Measured], backbone: str, device: str) -> str:
-    """One line: what was chosen, and what was measured of each precision."""
+    """Return one line that says what was chosen, and what was measured of each precision."""
     found = [
         f"{m.precision} {m.images_per_second:,.0f} images/s"
         + ("" if m.precision == SINGLE else f" (agrees to {m.cosine:.5f})")
@@ -144,9 +150,9 @@ def told(measured: Sequence[Measured], backbone: str, device: str) -> str:
 def measure(
     towers: Mapping[str, Tower], pixels_BHWC: np.ndarray, clock: Callable[[], float]
 ) -> list[Measured]:
-    """Every precision that the device computes in, single precision first, timed in turns.
+    """Measure every precision that the device has, single precision first, timed in turns.
 
-    ``towers``: by precision. ``clock``: seconds, when the device has done what it was asked to.
+    ``towers``: by precision. ``clock``: returns seconds once the device has finished its work.
     """
     single = towers[SINGLE]
     taps = [tap for tap in (DENSE, POOLED) if tap == POOLED or single.spec.family != "other"]
@@ -161,8 +167,8 @@ def measure(
     want: dict[str, Tensor] = {}
     for name in sorted(towers, key=lambda name: name != SINGLE):
         try:
-            found = raw_features(towers[name], x_BCHW, taps)  # what is made on first use is not timed
-        except BenchError:  # a precision that the device lacks
+            found = raw_features(towers[name], x_BCHW, taps)  # not timed: some things are made on first use
+        except BenchError:  # the device lacks this precision
             if name == SINGLE:
                 raise
             continue
@@ -185,7 +191,7 @@ def measure(
 
 
 def probe(spec: BackboneSpec, rows: int) -> np.ndarray:
-    """uint8 (rows, S, S, 3): noise of several grains, always the same, prepared as images are."""
+    """Return uint8 (rows, S, S, 3): noise of several grains, always the same, prepared as images are."""
     draw, side, how = np.random.default_rng(0), spec.image_size * 5 // 4, spec.preprocess
     pixels = []
     for i in range(rows):
@@ -198,17 +204,20 @@ def probe(spec: BackboneSpec, rows: int) -> np.ndarray:
 
 
 def _cosine(x_BF: Tensor, y_BF: Tensor) -> float:
-    """The least of all rows; minus infinity where one is not finite."""
+    """Return the least cosine similarity of all rows; minus infinity if one is not finite."""
     least = float(cosine_similarity(x_BF.double().flatten(1), y_BF.double().flatten(1)).min())
     return -math.inf if math.isnan(least) else least
 
 
 def _without_halves() -> bool:
+    """Return whether this processor surely has no half-precision arithmetic."""
     capability = torch.backends.cpu.get_cpu_capability()
     return platform.machine() in ("x86_64", "AMD64") and capability in _WITHOUT_HALVES
 
 
 def _clock(device: str) -> Callable[[], float]:
+    """Return a clock that waits until the device has finished its work."""
+
     def clock() -> float:
         if device != "cpu":
             torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Where a number came from: versions, device, flags, commit."""
+"""The provenance of a number: versions, device, flags and commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIBRARIES = (
 
 @lru_cache(maxsize=1)
 def libraries() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Return the versions of the libraries that compute the numbers."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -42,7 +42,7 @@ def libraries() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def commit() -> dict[str, Any]:
-    """The git commit of the checkout the program runs from, if it is one."""
+    """Return the git commit of the checkout that the program runs from, with None if it is no checkout."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return {"commit": None, "dirty": None}
@@ -61,7 +61,7 @@ def commit() -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def device_name(device: str) -> str:
-    """The accelerator's or the processor's name."""
+    """Return the name of the GPU or the processor."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     try:
@@ -74,9 +74,9 @@ def device_name(device: str) -> str:
 
 
 def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
-    """What a record says of the machine, the program and the method's code.
+    """Return what a record says of the machine, the program and the method's code.
 
-    ``streamed``: dense features were not stored.
+    ``streamed``: whether dense features were streamed instead of stored.
     """
     return Provenance(
         **commit(),

@@ -1,4 +1,4 @@
-"""Writes the records of fits, evaluations and failures the moment they are known, and counts them."""
+"""Write the records of fits, evaluations and failures the moment they are known, and count them."""
 
 from __future__ import annotations
 
@@ -23,35 +23,42 @@ from bench.registry import Registry
 from bench.run import fit as fitting
 from bench.run import provenance, stages
 from bench.run.evaluate import Evaluated
-from bench.run.outcome import Outcome
+from bench.run.outcome import Failed, Outcome
 from bench.run.session import Session
 from bench.train.select import Fitted
 
 
 class Recorder:
-    """Writes into one results folder.
+    """The writer of records into one results folder.
 
-    ``keep``: which fits' states go to disk (``keeper``). ``fresh``: which records do not count, of those that
-    it did not make itself.
+    ``keep``: returns whether a fit's state goes to disk (``keeper``). ``fresh``: which records do not count,
+    among those that this recorder did not write itself. ``home``: the user's results folder, if ``results``
+    is a temporary one.
     """
 
     def __init__(
-        self, session: Session, results: Path, keep: Callable[[Planned], bool], clock: Clock, fresh: Fresh
+        self,
+        session: Session,
+        results: Path,
+        keep: Callable[[Planned], bool],
+        clock: Clock,
+        fresh: Fresh,
+        home: Path | None = None,
     ) -> None:
-        self.session, self.results, self.keep = session, results, keep
+        self.session, self.results, self.keep, self.home = session, results, keep, home
         self.clock, self.fresh = clock, fresh
         self.made: set[str] = set()  # keys of the fits and evaluations that were recorded here
         self.outcome = Outcome()
 
     def facts(self, fit: Planned) -> Provenance:
-        """Where a number that is made now comes from; its conditions are counted in."""
+        """Return where a number that is made now comes from, and count its conditions in."""
         streamed = not self.session.dense_cache and bool(needs.HEAVY.intersection(fit.method.taps))
         facts = provenance.of_run(self.session.device, fit.method, streamed)
         self.outcome.conditions.add((fit.backbone.name, conditions(facts)))
         return facts
 
     def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float], first: bool) -> None:
-        """Record a fit; its state, where it is kept, is on disk before. ``first``: as in its record."""
+        """Record a fit, after its state if that is kept. ``first``: as in its record."""
         state = fitting.state_bytes(fitted) if self.keep(fit) else b""
         if state:
             write_bytes(places.state_path(self.results, fit.key), state)
@@ -64,7 +71,7 @@ class Recorder:
         self.outcome.steps += fitted.budget["steps"]
 
     def evaluation(self, fit: Planned, evaluation: Evaluation, facts: Provenance, result: Evaluated) -> None:
-        """Record an evaluation; its predictions are on disk before."""
+        """Record an evaluation, after its predictions."""
         path = places.evaluation_path(fit.where, fit.key, evaluation.key)
         record, arrays = result
         checksums = store.write_predictions(path, arrays)
@@ -74,15 +81,22 @@ class Recorder:
         self.outcome.evaluations += 1
 
     def stopped(self, fit: Planned) -> None:
-        """Remember that a fit, or an evaluation of it, was stopped: the next run does the others before."""
+        """Remember that a fit, or an evaluation of it, was stopped; the next run does all others first."""
         write_bytes(places.stopped_path(fit.where, fit.key), b"")
 
     def failure(self, t: Todo, error: Exception) -> str:
-        """Record a failed cell, of the fit or of the evaluations that it lacks; tables print ERR for it.
+        """Record a failed cell and return one line about it, with the path of its record.
 
-        Returns what to say of it. No success is overwritten, but for one that ``fresh`` does not count.
+        The record is one of the fit, or one for each evaluation that the cell lacks; tables print ERR for it.
+        No success is overwritten, except one that ``fresh`` does not count.
         """
         fit, message = t.fit, stages.message(error)
+        written: list[Path] = []
+
+        def write(path: Path, record: Failure) -> None:
+            store.write(path, record, self.clock)
+            written.append(self._at_home(path))
+
         head = Failure(
             schema=SCHEMA,
             key=fit.key,
@@ -99,7 +113,7 @@ class Recorder:
             provenance=provenance.of_run(self.session.device, fit.method),
         )
         if recorded(fit, fresh=self._fresh(fit.key)) is None:
-            store.write(places.fit_path(fit.where, fit.key), head, self.clock)
+            write(places.fit_path(fit.where, fit.key), head)
         else:
             for e in t.evaluations:
                 if not evaluated(fit, e, fresh=self._fresh(e.key)):
@@ -112,25 +126,32 @@ class Recorder:
                         values=dict(e.values),
                         changed=dict(e.changed),
                     )
-                    store.write(places.evaluation_path(fit.where, fit.key, e.key), record, self.clock)
+                    write(places.evaluation_path(fit.where, fit.key, e.key), record)
         if isinstance(error, UnreadableImage):
             for dataset in (fit.dataset, *(e.target for e in t.evaluations)):
                 seen.forget(self.results, dataset, [error.path])
-        self.outcome.failures.append((label(fit), message))
-        return f"FAILED {label(fit)} ({head.stage})"
+        self.outcome.failures.append(Failed(label(fit), message, written[0] if written else None))
+        where = f"; its record: {written[0]}" if written else ""
+        return f"FAILED {label(fit)} ({head.stage}){where}"
+
+    def _at_home(self, path: Path) -> Path:
+        """Return where the user finds a record that is written to ``path``."""
+        return self.home / path.relative_to(self.results) if self.home else path
 
     def _ended(self, fit: Planned) -> None:
+        """Forget that the fit was stopped."""
         places.stopped_path(fit.where, fit.key).unlink(missing_ok=True)
 
     def _fresh(self, key: str) -> Fresh:
-        """Which records of that key do not count; one that was made here does."""
+        """Return which records of that key do not count; one that was written here does."""
         return False if key in self.made else self.fresh
 
 
 def keeper(registry: Registry, rule: str) -> Callable[[Planned], bool]:
-    """``--keep-states``: ``all``, ``none``, or those that other methods read or later evaluations can reuse.
+    """Return the rule of ``--keep-states``: ``all``, ``none``, or ``needed``.
 
-    Raises BenchError for another rule.
+    ``needed`` keeps states that other methods read, or that later evaluations can reuse. Raises BenchError
+    for another rule.
     """
     read = {name for method in registry.methods.values() for name in method.after}
     rules: dict[str, Callable[[Planned], bool]] = {

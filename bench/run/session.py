@@ -1,4 +1,4 @@
-"""What the fits of one command share: the backbone, the feature store, the classifiers made of text."""
+"""The session: what the fits of one command share, such as backbone, feature store and text classifiers."""
 
 from __future__ import annotations
 
@@ -34,31 +34,32 @@ SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
 
 def repeatable() -> None:
-    """How every process that computes rounds: the first thing that it asks of torch.
+    """Set how a process rounds numbers. Every process that computes calls it before anything else of torch.
 
     TF32 is off and deterministic algorithms are on, so that a repeated command gives the same numbers.
-    Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero where the processor can do that: as
+    Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero if the processor can do that: once
     training saturates, gradients are full of them, and some processors take several times as long for a
-    product with them. Threads inherit this from the one that starts them; those that are there already do
-    not follow.
+    product with them. A thread gets this last setting from the thread that starts it, so threads that exist
+    already do not have it.
     """
     torch.set_flush_denormal(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    # As `use_deterministic_algorithms(True)`, which imports torch's compiler, to tell it: seconds in every
-    # process. The compiler reads the variable, should a method import it.
+    # The same as `use_deterministic_algorithms(True)`, which imports torch's compiler to tell it: seconds
+    # in every process. If a method imports the compiler, it reads the variable.
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     torch.set_deterministic_debug_mode("error")
-    # Nothing here reads memory that it has not written; filling every fresh tensor costs a kernel each.
+    # Nothing here reads memory before writing it, and filling every fresh tensor costs a kernel each.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class Session:
-    """Backbones, features and classifiers of one command, each made once.
+    """The backbones, features and text classifiers of one command, each made once.
 
-    ``report`` hears lines for the user; ``watch`` hears what this process is at. ``sharers``: how many
-    processes use the device alike, this one too; each takes its part of the memory.
+    ``report`` is told lines for the user, and ``watch`` what this process is doing. ``dense_cache``: whether
+    dense features are stored. ``sharers``: how many processes use the device, this one included; each takes
+    an equal part of the memory.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Session:
         self._texts: dict[tuple[str, str, tuple[str, ...]], tuple[Tensor, TextSide]] = {}
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
-        """The loaded model; it encodes in the spec's precision."""
+        """Return the loaded model, which encodes in the precision of ``spec``."""
         key = (spec.digest, spec.dtype)
         if key not in self._backbones:
             self.watch(Now(f"loading {spec.name}"))
@@ -96,10 +97,10 @@ class Session:
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:
-        """One thread while a small model's methods fit and score: its work is too little to share.
+        """Use one thread in the block if the model is small: its methods' work is too little to share.
 
-        Decided by the model's size and not by the clock, because the number of threads can change a product's
-        last bits.
+        The size of the model decides, not the clock, because the number of threads can change the last bits
+        of a product.
         """
         before = torch.get_num_threads()
         model = self.backbone(spec).model
@@ -119,16 +120,16 @@ class Session:
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
     ) -> tuple[Tensor, TextSide]:
-        """W and the text side of all strings of a prompt set, each encoded once.
+        """Return W and the text side of all strings of a prompt set, each encoded once.
 
-        Raises BenchError, with the reason where it is known, for classes of equal text features.
+        Raises BenchError for classes of equal text features, with the reason if it is known.
         """
         key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
-            self.watch(Now(f"reading the texts of {len(classnames)} classes"))
+            self.watch(Now(f"encoding the texts of {len(classnames)} classes"))
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
-            with warnings.catch_warnings(record=True) as cut:  # texts longer than the context
+            with warnings.catch_warnings(record=True) as cut:  # about texts longer than the context
                 warnings.simplefilter("always")
                 raw_PC = self.backbone(spec).encode_text(flat).float()
             for warning in cut:
@@ -148,7 +149,7 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store; what was encoded, and how fast. What images were is kept beside."""
+        """Bring features into the store, with stamps of their images, and return what was encoded."""
 
         def progress(done: int, total: int) -> None:
             self.watch(Now(f"encoding {dataset.name}", done, total))
@@ -162,13 +163,16 @@ class Session:
         if not outstanding(wanted, self.store, key_of):
             return EncodeReport(0, 0, 0.0)
         with self.store.encoding(key_of(POOLED, EVAL), waits):
-            pieces = outstanding(wanted, self.store, key_of)  # less, where another has encoded them
+            pieces = outstanding(wanted, self.store, key_of)  # fewer, if another process encoded some
             self.watch(Now(f"looking at the images of {dataset.name}"))
             seen.note(self.store.root, dataset, (path for piece in pieces for path in piece.paths))
             return encode(tower, dataset, wanted, self.store, workers=self.workers, progress=progress)
 
     def release(self, models: bool = True) -> None:
-        """Give the device back what encoding left there; ``models``: and the backbones, which load again."""
+        """Free the memory that encoding left on the device, with ``models`` that of the backbones too.
+
+        A backbone that is needed later is loaded again.
+        """
         if models:
             self._backbones.clear()
             self._texts.clear()
@@ -176,20 +180,20 @@ class Session:
             torch.cuda.empty_cache()
 
     def close(self) -> None:
-        """Let others clear what this session used of the feature store."""
+        """Release the feature store, so that other processes can clear what this session used."""
         self.store.close()
 
     def lacking(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> int:
-        """How many image x view passes ``encode`` would make."""
+        """Return how many image x view passes ``encode`` would make."""
         return sum(p.encodes for p in outstanding(wanted, self.store, keys(self.backbone(spec), dataset)))
 
     def unreadable(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
     ) -> dict[str, UnreadableImage]:
-        """The wanted images that the store lacks and that cannot be read, with their errors, by path."""
+        """Return by path the errors of wanted images that the store lacks and that cannot be read."""
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
         workers = self.workers
-        if workers is None:  # processes where ``encode`` has taken some: of what is left there may be few
+        if workers is None:  # as many as ``encode`` took, although few passes may be left
             passes = sum(len(w.paths) * len(w.views) for w in wanted)
             workers, _ = default_workers(passes, self.backbone(spec).device.type)
         paths = dict.fromkeys(path for piece in pieces for path in piece.paths)
@@ -198,21 +202,24 @@ class Session:
     def lacks(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
     ) -> bool:
-        """Whether any of these features is not in the store."""
+        """Return whether any of these features is not in the store."""
         key_of = keys(self.backbone(spec), dataset)
         return any(self.store.missing(key_of(tap, view), paths) for tap in taps)
 
     def stream(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, taps: Sequence[str]
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Raw float32 features of several taps from one pass over the images, in batches, none stored."""
+        """Yield raw float32 features of several taps from one pass over the images, without storing them.
+
+        Each item is (start, features of a batch by tap).
+        """
         for start, batch in stream(self.backbone(spec), dataset, paths, view, taps, workers=self.workers):
             yield start, {tap: x.to(self.device).float() for tap, x in batch.items()}
 
     def slices(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str, rows: int = 256
     ) -> Iterator[tuple[int, Tensor]]:
-        """Raw float32 features on the device in pieces (start, (n, ...)), stored ones or made now."""
+        """Yield raw float32 features on the device in pieces (start, (n, ...)), stored ones or made now."""
         tower = self.backbone(spec)
         if not stored(tap, view):
             parts = stream(tower, dataset, paths, view, [tap], workers=self.workers)
@@ -225,18 +232,19 @@ class Session:
     def features(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str
     ) -> Tensor:
-        """All of ``slices`` in one tensor."""
+        """Return all features of ``slices`` in one tensor."""
         return filled(len(paths), self.slices(spec, dataset, paths, view, tap))
 
     def labels(self, items: Items) -> Tensor:
-        """Classes (n,) of images on the device."""
+        """Return the classes (n,) of images, on the device."""
         return torch.tensor(items.labels, dtype=torch.long, device=self.device)
 
 
 def filled(rows: int, pieces: Iterable[tuple[int, Tensor]], dtype: torch.dtype | None = None) -> Tensor:
-    """One tensor of ``rows`` rows from its pieces (start, (n, ...)), in ``dtype`` (None: that of the first).
+    """Return one tensor of ``rows`` rows from its pieces (start, (n, ...)).
 
-    Its memory is taken once and filled piece by piece; to join pieces in the end would take twice as much.
+    ``dtype``: its type (None: the first piece's). Its memory is taken once and filled piece by piece; joining
+    all pieces at the end would take twice as much.
     """
     whole: Tensor | None = None
     done = 0

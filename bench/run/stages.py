@@ -1,4 +1,4 @@
-"""What is recorded of an error: the stage of a cell that it comes from, what it says, and its traceback."""
+"""The parts of an error that are recorded: the stage of a cell that raised it, its message, its traceback."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from bench.errors import UnreadableImage, out_of_memory, said
 from bench.names import printable
 from bench.records.types import Stage
 
-MOST_TRACE = 20_000  # characters of its traceback, half of them of its beginning
+MOST_TRACE = 20_000  # characters of a traceback that are kept, half of them from its beginning
 _STAGE = "bench_stage"  # attribute of an exception that has passed through a stage
 
 
 @contextmanager
 def stage(name: Stage) -> Iterator[None]:
-    """Marks the errors that leave this block; the innermost block counts."""
+    """Mark the errors that leave the block with a stage; the innermost block counts."""
     try:
         yield
     except Exception as error:
-        with suppress(Exception):  # a method's own class of errors may refuse attributes
+        with suppress(Exception):  # an error class of a method may refuse attributes
             if not hasattr(error, _STAGE):
                 setattr(error, _STAGE, "read" if isinstance(error, UnreadableImage) else name)
         raise
 
 
 def of(error: BaseException) -> Stage:
-    """The stage that an error was marked with; ``fit`` where none was, as when a worker dies."""
+    """Return the stage that an error was marked with, or ``fit`` if none was, as when a worker dies."""
     if isinstance(error, UnreadableImage):
         return "read"
     marked: Stage = getattr(error, _STAGE, "fit")
@@ -35,12 +35,12 @@ def of(error: BaseException) -> Stage:
 
 
 def message(error: BaseException) -> str:
-    """What an error says in a line, with its type where it is none that a user can mend."""
+    """Return an error's message in one line, with its type if it is no error that a user can mend."""
     return printable(out_of_memory(error) or said(error))
 
 
 def trace(error: BaseException) -> str:
-    """Its traceback; of a long one the beginning and the end."""
+    """Return the traceback of an error; of a long one, the beginning and the end."""
     try:
         text = printable("".join(traceback.format_exception(error)))
     except Exception as other:

@@ -1,4 +1,4 @@
-"""The fitted states of a round, and the constants beside them."""
+"""The fitted states of a round, and the constants that belong to them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from bench.run.together import Joiner
 
 
 class States:
-    """Gives each state from this round, from disk, or fitted now; holds it until its last reader is done.
+    """The source of fitted states: each comes from this round or from disk, or is fitted now.
 
-    ``join``: seeds and shots of the same work train together, and those that did are held side by side.
+    A state is held until its last reader is done. ``join``: whether seeds and shots of the same work train
+    together; states that did are held side by side.
     """
 
     def __init__(self, session: Session, recorder: Recorder, join: bool) -> None:
         self.session, self.recorder, self.join = session, recorder, join
         self.joiner = Joiner(session)
-        self.warm: set[str] = set()  # names of the methods that this process has fitted something with
+        self.warm: set[str] = set()  # names of the methods with which this process has fitted something
         self.held: dict[str, State] = {}  # by fit key
-        self.ready: dict[str, Consts] = {}  # constants of fits that were just made
-        self.readers: Counter[str] = Counter()  # by fit key: cells of the round yet to be done that read it
+        self.ready: dict[str, Consts] = {}  # constants of fits that were just made, by fit key
+        self.readers: Counter[str] = Counter()  # fit key -> cells of the round that have yet to read it
 
     def begin(self, group: Iterable[Todo]) -> None:
-        """A new round: let go of the last one's states."""
+        """Begin a round, and drop the states of the last one."""
         group = list(group)
         self.held.clear()
         self.ready.clear()
@@ -39,7 +40,7 @@ class States:
         self.joiner.begin(fit for t in group for fit in chain(t.fit) if self.join)
 
     def of(self, fit: Planned) -> State:
-        """The state of a fit."""
+        """Return the state of a fit: held, loaded or fitted now."""
         if fit.key in self.held:
             return self.held[fit.key]
         stored = recorded(fit, fresh=self.recorder.fresh)
@@ -60,11 +61,14 @@ class States:
         return self.held[fit.key]
 
     def below(self, fit: Planned) -> dict[str, State]:
-        """The states that a fit reads, by role."""
+        """Return the states that a fit reads, by role."""
         return {role: self.of(other) for role, other in fit.after.items()}
 
     def constants(self, fit: Planned) -> Consts:
-        """What the method prepared for the fit's task; after the fit itself it is still there, once."""
+        """Return what the method prepared for the fit's task.
+
+        After the fit itself the constants are there, for one call; any other call prepares them anew.
+        """
         consts = self.ready.pop(fit.key, None)
         if consts is None:
             with stages.stage("prepare"):
@@ -73,7 +77,7 @@ class States:
         return consts
 
     def release(self, t: Todo) -> None:
-        """A cell is done: let go of what only it still read."""
+        """Drop the states and constants that only this cell, which is done, still read."""
         read = _read(t)
         self.readers.subtract(read)
         for key in read:
@@ -82,12 +86,12 @@ class States:
                 self.ready.pop(key, None)
 
     def _open(self, fit: Planned) -> bool:
-        """Whether a fit has yet to be made for a cell of this round."""
+        """Return whether a fit has yet to be made for a cell of this round."""
         if fit.key in self.held or not self.readers[fit.key]:
             return False
         return recorded(fit, fresh=self.recorder.fresh) is None
 
 
 def _read(t: Todo) -> set[str]:
-    """The keys of the fits whose states a cell reads, its own too."""
+    """Return the keys of the fits whose states a cell reads, its own included."""
     return {fit.key for fit in chain(t.fit)}

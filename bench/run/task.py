@@ -1,4 +1,4 @@
-"""What the method of a planned fit may learn from, made of the session's features and texts."""
+"""Make what the method of a planned fit may learn from, out of the session's features and texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from bench.train.loop import Pool
 
 @dataclass(frozen=True)
 class Lent(Task):
-    """A task whose backbone is looked at after the method's work, if the method asks for it."""
+    """A task that lends its backbone: if the method asks for it, the guard checks it after its work."""
 
     lend: Callable[[str], None] = lambda part: None
 
@@ -45,10 +45,10 @@ class Lent(Task):
 
 
 def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
-    """The task of a fit: nothing that is not in the fit's key. ``states``: those that it reads, by role.
+    """Return the task of a fit, which holds nothing that is not in the fit's key.
 
-    Its tensors are its own: texts and states are copied, because other cells use them, and features and
-    labels are made for it. The backbone is lent.
+    ``states``: the states that it reads, by role. The task owns its tensors: texts and states are copied,
+    because other cells use them, and features and labels are made for it. The backbone is lent.
     """
     spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
     tower = session.backbone(spec)
@@ -83,12 +83,12 @@ def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
 
 
 def own(state: State) -> State:
-    """A copy of a fitted state, for one that may write into it."""
+    """Return a copy of a fitted state, which its reader may write into."""
     return State({name: p.clone() for name, p in state.params.items()}, deepcopy(state.values))
 
 
 def text(session: Session, fit: Planned, states: Mapping[str, State]) -> tuple[Tensor, TextSide]:
-    """The classifier W (K, C) of a fit's prompt set and the text side of its task."""
+    """Return the classifier W (K, C) of a fit's prompt set, and the text side of its task."""
     if fit.prompts.tuned_by:
         return tuned_prompts.tuned(session, fit, states[TUNED])
     if fit.prompts.select:
@@ -97,10 +97,10 @@ def text(session: Session, fit: Planned, states: Mapping[str, State]) -> tuple[T
 
 
 def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Consts) -> dict[str, Pool]:
-    """The rows of every stream of a recipe for the fit's task.
+    """Return the rows of every stream of a recipe for the fit's task.
 
-    Raises BenchError for labels that name no class, which ``interface.cross_entropy`` would take as a class
-    of logit 0.
+    Raises BenchError for labels that name no class: ``interface.cross_entropy`` would take them as a class of
+    logit 0.
     """
     pools: dict[str, Pool] = {}
     for name, stream in recipe.streams.items():
@@ -117,6 +117,7 @@ def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Co
 
 
 def _require_classes(fit: Planned, stream: str, y_N: Tensor) -> None:
+    """Raise BenchError if a label names no class."""
     K = len(fit.dataset.classnames)
     if len(y_N) and not 0 <= int(y_N.min()) <= int(y_N.max()) < K:
         raise BenchError(
@@ -126,7 +127,7 @@ def _require_classes(fit: Planned, stream: str, y_N: Tensor) -> None:
 
 
 def _support(session: Session, fit: Planned, task: Task, tap: str, views: Sequence[str]) -> Pool:
-    """Support features stay in half precision, as stored, and are cast batch by batch."""
+    """Return the support features of a stream, in half precision as stored; batches are cast one by one."""
     paths = fit.draw.train.paths
     pieces = (
         (v * len(paths) + start, x)

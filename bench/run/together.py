@@ -1,10 +1,10 @@
-"""Fits that train together: which of a round may join, and the fit of those that do.
+"""Fits that train together: decide which fits of a round may join, and fit those that do.
 
-Seeds join, and shots whose steps are alike: whatever memory holds. Where that fails, the seeds of one number
-of shots join, and where that fails too each is fitted alone.
+Seeds join, and so do shots whose steps are alike, as many as memory holds. If that fails, the seeds of one
+number of shots join, and if that fails too, each is fitted alone.
 
-Never silently: the record of a joined fit names all that trained with it (``budget.joined``) and counts an
-equal share of the seconds; one that was meant to join more and could not says why (``budget.apart``).
+Joining is always recorded. The record of a joined fit names all that trained with it (``budget.joined``) and
+counts an equal share of the seconds. The record of a fit that could not join says why (``budget.apart``).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ StatesOf = Callable[[Planned], dict[str, State]]
 
 
 def sizes(fit: Planned) -> dict[str, span.Size]:
-    """The pools that the streams of a fit will have, as the plan knows them."""
+    """Return the sizes of the pools that the streams of a fit will have, as the plan knows them."""
     return {name: batches.size(stream, fit.facts) for name, stream in fit.recipe.streams.items()}
 
 
 def alike(one: Planned, other: Planned) -> bool:
-    """Whether two fits do the same steps on different rows, by gradient steps that map over replicas."""
+    """Return whether two fits make the same steps on different rows, and can be mapped over replicas."""
     return (
         one.recipe.optim is not None
         and one.method.fuse
@@ -47,26 +47,26 @@ def alike(one: Planned, other: Planned) -> bool:
 
 
 class Joiner:
-    """Makes the fits of a round, joined where they can be. ``report`` hears of those that could not.
+    """The maker of a round's fits, which joins them if it can. The session reports those that could not join.
 
-    ``across``: over shots too, or over the seeds of one number of shots.
+    ``across`` means over shots too; otherwise only the seeds of one number of shots join.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.round: dict[str, Planned] = {}
-        # By fit key and across: why it joined no others so.
+        # (fit key, across) -> why it did not join others in this way.
         self.apart: dict[tuple[str, bool], str] = {}
-        # By method and across: why its tasks never join, whatever the round.
+        # (method, across) -> why its tasks never join, in any round.
         self.never: dict[tuple[str, bool], str] = {}
 
     def begin(self, fits: Iterable[Planned]) -> None:
-        """The fits of a round, dependencies too."""
+        """Begin a round with these fits, dependencies included."""
         self.round = {fit.key: fit for fit in fits}
         self.apart = {}
 
     def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Results:
-        """``fit`` and whatever trained with it; ``open_`` says which fits have yet to be made."""
+        """Fit ``fit`` and whatever trains with it; ``open_`` returns whether a fit has yet to be made."""
         results: Results = []
         others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
         seeds = [f for f in others if f.cell.shots == fit.cell.shots]
@@ -83,13 +83,14 @@ class Joiner:
         return results
 
     def _together(self, group: list[Planned], across: bool, states_of: StatesOf) -> Results:
+        """Fit a group together, or return nothing and note why that failed."""
         name = group[0].method.name
         if (name, across) not in self.never:
             try:
                 return fitting.run_joined(self.session, group, states_of)
             except Apart as error:
                 reason = self.never[name, across] = str(error)
-            except Exception as error:  # whatever it is: alone it meets its own cell only, or goes away
+            except Exception as error:  # any error: fitted alone, it hits its own cell only, or goes away
                 reason = stages.message(error).splitlines()[0]
             what = "shots" if across else "seeds"
             self.session.report(f"{name} {group[0].dataset.name}: {what} are fitted one by one ({reason})")

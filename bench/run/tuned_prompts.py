@@ -1,6 +1,6 @@
 """Prompt sets that depend on the draw: mined templates, and text weights tuned on the support set.
 
-Both use labels, so they belong to one (dataset, shots, seed); validation here is the few-shot one under every
+Both use labels, so they belong to one (dataset, shots, seed). Validation here is the few-shot one under every
 protocol.
 
 Legend: K classes, M templates, P prompts, C embedding width, n validation images.
@@ -19,7 +19,7 @@ from bench.run.session import Session
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
-    """Templates by the zero-shot accuracy of each alone, best first; of equals the earlier (datasets 5.5)."""
+    """Rank templates by the zero-shot accuracy of each, best first; of equals the earlier (datasets 5.5)."""
     hits = [
         int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])
     ]
@@ -27,7 +27,7 @@ def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
 
 
 def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
-    """W and the text side of the best templates of the set's pool."""
+    """Return W and the text side of the best templates of the set's pool."""
     items, names, prompts = fit.draw.val, fit.dataset.classnames, fit.prompts
     if not len(items):
         raise BenchError(
@@ -44,11 +44,11 @@ def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
 
 
 def tuned(session: Session, fit: Planned, head: State) -> tuple[Tensor, TextSide]:
-    """W from the class rows of a fitted head, all divided by their mean length; one text row a class.
+    """Return W from the class rows of a fitted head, divided by their mean length; one text row a class.
 
-    The rows keep their proportions, so that zero-shot prediction is the head's, and are of length one on
-    average, so that what a method adds to s cos keeps its weight. The raw rows that some methods start from
-    get the lengths which the raw class means of the untuned texts have.
+    The rows keep their proportions, so zero-shot prediction is the head's. Their mean length is one, so what
+    a method adds to s cos keeps its weight. Some methods start from the raw rows: these get the lengths of
+    the raw class means of the untuned texts.
     """
     rows_KC = head.params["W_KC"].float()
     W_KC = rows_KC / rows_KC.norm(dim=-1).mean()

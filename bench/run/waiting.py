@@ -18,27 +18,27 @@ from bench.train import waves
 
 
 class Waiting:
-    """Gathers evaluations, and makes them with as few passes over the images as memory allows."""
+    """A queue of evaluations, made with as few passes over the images as memory allows."""
 
     def __init__(self, session: Session, recorder: Recorder) -> None:
         self.session, self.recorder = session, recorder
         self.jobs: list[tuple[Todo, Job, Provenance]] = []
 
     def add(self, t: Todo, job: Job, facts: Provenance) -> None:
-        """One more; ``facts``: where its number will have come from."""
+        """Add one evaluation; ``facts``: the provenance of its number."""
         self.jobs.append((t, job, facts))
 
     def cells(self) -> dict[str, Todo]:
-        """The cells that have evaluations here, by fit key."""
+        """Return the cells that have evaluations here, by fit key."""
         return {t.fit.key: t for t, _, _ in self.jobs}
 
     def full(self) -> bool:
-        """Whether the states that wait hold as much memory as they may: then they wait no longer."""
+        """Return whether the waiting states hold so much memory that they must not wait any longer."""
         kept = [x for _, job, _ in self.jobs for x in (*job.params.values(), *job.consts.values())]
         return bool(kept) and waves.held(kept) > onepass.HELD_BYTES
 
     def evaluate(self) -> None:
-        """Make all that wait: one pass for each backbone and test set."""
+        """Make all waiting evaluations, with one pass for each backbone and test set."""
         groups: dict[tuple[str, str], list[tuple[Todo, Job, Provenance]]] = defaultdict(list)
         for t, job, facts in self.jobs:
             groups[t.fit.backbone.digest, job.evaluation.target.digest].append((t, job, facts))

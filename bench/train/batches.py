@@ -1,4 +1,4 @@
-"""Which rows enter which step, and in what order, by the batch rules of ``bench.recipe``.
+"""Decide which rows enter which step, and in what order, by the batch rules of ``bench.recipe``.
 
 The rules are those of protocol 3.1, 12.3, 13.1, 15.2 and 18.4. Orders come from CPU streams keyed by (seed,
 purpose, epoch), so any epoch can be rebuilt on its own and no order depends on the device. No torch here.
@@ -16,14 +16,15 @@ import numpy as np
 from bench.recipe import check_legal, layout_named, rule_named, steps_per_epoch
 from bench.train import rng
 
-FEW = 1024  # so many rows are sorted sooner than the first of them are found
+FEW = 1024  # up to so many rows, sorting all is faster than finding the first ones
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
-    """The numbers of rows that steps go through.
+    """Return the numbers of rows that the steps go through.
 
-    They are (size,) where all steps are equal, else (size, last of an epoch, steps of an epoch). Runs with
-    equal cycles have batches of equal size at every step, whatever the number of rows behind them.
+    The result is (size,) if all steps have equal sizes, else (size, last size of an epoch, steps of an
+    epoch). Runs with equal cycles have batches of equal size at every step, whatever the number of rows
+    behind them.
     """
     each = steps_per_epoch(rule, n_rows, batch, n_images)
     rule = rule_named(rule)
@@ -37,9 +38,10 @@ def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tu
 def order(
     seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None
 ) -> np.ndarray:
-    """The first ``take`` (default all) entries, int64, of one epoch's random permutation of ``n_rows`` rows.
+    """Return the first ``take`` entries, int64, of an epoch's random permutation of ``n_rows`` rows.
 
-    Rows are sorted by raw PCG64 words, which are fixed by their definition; shuffling routines are not.
+    ``take`` None means all. Rows are sorted by raw PCG64 words. These are fixed by the definition of PCG64;
+    shuffling routines are not.
     """
     words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
     if take is None or take >= n_rows or n_rows <= FEW:
@@ -58,11 +60,11 @@ def index_batches(
     epochs: int | None = None,
     n_images: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The batches of a run for ``steps`` steps or ``epochs`` epochs: (0-based epoch, row indices int64) each.
+    """Return the batches of a run of ``steps`` steps or ``epochs`` epochs.
 
-    ``key`` is (seed, purpose...); equal keys give equal orders, streams of one run differ in purpose.
-    ``n_images`` is the N of rule ``images``. Raises ``BenchError`` at the call for an unknown rule or an
-    illegal batch.
+    Each is (0-based epoch, row indices int64). ``key`` is (seed, purpose...). Equal keys give equal orders;
+    the streams of one run differ in purpose. ``n_images`` is the N of rule ``images``. Raises BenchError at
+    the call for an unknown rule or an illegal batch.
     """
     assert (steps is None) != (epochs is None), "give the run's length as steps or as epochs"
     rule = rule_named(rule)
@@ -90,10 +92,11 @@ def _batches(
 def locate(
     layout: str, rows: np.ndarray, epoch: int, n_images: int, n_views: int, first: int = 0
 ) -> np.ndarray:
-    """Where a batch's rows lie (int64) in the view-major pool of V*N rows: row v*N + i is view v of image i.
+    """Return where a batch's rows lie (int64) in the view-major pool of V*N rows.
 
-    ``union``: the row itself. ``per-epoch``: image ``row`` under view (epoch + first) mod V; ProLIP's bank
-    starts at ``first`` = 1 (protocol 18.6). The image is the result modulo N, whatever the layout.
+    Row v*N + i is view v of image i. Layout ``union``: the row itself. Layout ``per-epoch``: image ``row``
+    under view (epoch + first) mod V; ProLIP's bank starts at ``first`` = 1 (protocol 18.6). The image is the
+    result modulo N in both layouts.
     """
     if layout_named(layout) == "union":
         return rows
@@ -102,7 +105,7 @@ def locate(
 
 @dataclass(frozen=True)
 class Drawing:
-    """All that decides which positions a stream draws, as for ``index_batches`` and ``locate``."""
+    """Everything that decides which positions a stream draws, as for ``index_batches`` and ``locate``."""
 
     rule: str
     n_rows: int
@@ -117,7 +120,7 @@ class Drawing:
 class Order:
     """The positions of one stream at many steps at once: the batches of ``index_batches``, located.
 
-    Raises ``BenchError`` for an unknown rule or an illegal batch.
+    Raises BenchError for an unknown rule or an illegal batch.
     """
 
     def __init__(self, drawing: Drawing) -> None:
@@ -129,12 +132,12 @@ class Order:
         self.epoch, self.rows = -1, np.empty(0, np.int64)  # the epoch that was drawn last
 
     def sizes(self, first: int, last: int) -> np.ndarray:
-        """Rows of each step from ``first`` to before ``last``, int64."""
+        """Return the number of rows of each step from ``first`` to before ``last``, int64."""
         at = np.arange(first, last) % self.each * self.batch
         return np.minimum(self.batch, self.most - at)
 
     def positions(self, first: int, last: int) -> np.ndarray:
-        """The positions (int64) of the steps from ``first`` to before ``last``, one step after the other."""
+        """Return the positions (int64) of the steps from ``first`` to before ``last``, step after step."""
         parts = []
         while first < last:
             epoch, b = divmod(first, self.each)
@@ -144,6 +147,7 @@ class Order:
         return np.concatenate(parts)
 
     def _of(self, epoch: int) -> np.ndarray:
+        """Return the positions of an epoch."""
         if epoch != self.epoch:
             at, (seed, *purpose) = self.drawing, self.drawing.key
             if self.rule == "full":

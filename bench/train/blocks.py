@@ -1,8 +1,8 @@
-"""The rows of many steps at once, moved to the device in one transfer.
+"""Draw the rows of many steps at once, and move them to the device in one transfer.
 
-A transfer brings what a run needs until its next validation check. A step moves microseconds of work on a
-GPU, and a transfer costs as much; so positions are drawn and travel in blocks, and features are gathered
-where they lie.
+A transfer brings what a run needs until its next validation check. A step is microseconds of work on a GPU,
+and a transfer costs as much. So positions are drawn and moved in blocks, and features are gathered where they
+lie.
 
 Legend: B rows of one step, all streams one after the other; S steps of a block, O orders.
 """
@@ -19,16 +19,17 @@ from bench.train.batches import Order
 
 Sizes = tuple[int, ...]  # rows of each stream in one step
 
-# A block ends after so many rows (8 MB of positions) even without a check, as in full batches of a large set.
+# A block ends after so many rows (8 MB of positions) even before a check, as for full batches of a large set.
 MOST = 1 << 20
 
 
 def blocks(
     orders: Sequence[Order], steps: int, due: Callable[[int], bool], device: torch.device
 ) -> Iterator[list[tuple[Tensor, Sizes]]]:
-    """The steps of a run in blocks, each up to and with the next step that is ``due``.
+    """Yield the steps of a run in blocks, each up to and including the next step that is ``due``.
 
-    Each step comes as its positions (B,) int64 on the device, one order after the other, and their sizes.
+    A step is (positions (B,) int64 on the device, one order after the other; the number of rows of each
+    order).
     """
     first = end = 0
     while first < steps:
@@ -44,14 +45,15 @@ def blocks(
 def _moved(
     orders: Sequence[Order], first: int, sizes_SO: np.ndarray, device: torch.device
 ) -> list[tuple[Tensor, Sizes]]:
+    """Return the steps of a block, moved to the device."""
     ends_SO = sizes_SO.cumsum().reshape(sizes_SO.shape)
-    # In memory from which a GPU copies by itself, or this would wait for all steps launched before.
+    # From pinned memory a GPU copies by itself; other memory would make this wait for all earlier steps.
     held = torch.empty(int(ends_SO[-1, -1]), dtype=torch.int64, pin_memory=device.type == "cuda")
     every = held.numpy()
     rows_of = {order: order.positions(first, first + len(sizes_SO)) for order in dict.fromkeys(orders)}
     for o, order in enumerate(orders):
         n_S = sizes_SO[:, o]
-        # where the rows of each step go, less where they lie in this order's own sequence
+        # what to add to a row's place in this order's own sequence to get its place in the block
         shift_S = ends_SO[:, o] - n_S.cumsum()
         every[np.repeat(shift_S, n_S) + np.arange(n_S.sum())] = rows_of[order]
     parts = torch.split(held.to(device, non_blocking=True), sizes_SO.sum(1).tolist())

@@ -1,4 +1,4 @@
-"""Recording a training step as a CUDA graph, and leaving nothing behind where that fails.
+"""Record a training step as a CUDA graph, and leave nothing behind if that fails.
 
 Legend: R replicas.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 WAITS = "the step waits for the device"
-# How PyTorch tells of such a step, and what it says of its telling.
+# How PyTorch warns of such a step, and how it warns of its warnings.
 _TOLD, _PROTOTYPE = "called a synchronizing CUDA operation", "Synchronization debug mode is a prototype"
 
 
@@ -26,9 +26,10 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded step: ``replay`` works on the tensors of its recording, losses (R,) end in ``loss_R``.
+    """A recorded step.
 
-    ``release`` gives its memory back; it cannot be replayed afterwards.
+    ``replay`` works on the tensors of the recording and leaves losses (R,) in ``loss_R``. ``release`` frees
+    its memory; it cannot be replayed afterwards.
     """
 
     replay: Callable[[], None]
@@ -37,47 +38,59 @@ class Recording:
 
 
 class Capturer(Protocol):
-    """What records steps on a device."""
+    """A recorder of steps on a device."""
 
     def warm(self, step: Callable[[], Tensor]) -> tuple[Tensor, str]:
-        """Make a step where recordings will be made; its losses (R,), and why it must not be recorded."""
+        """Make a step where recordings will be made.
+
+        Returns its losses (R,), and why it must not be recorded, or "".
+        """
         ...
 
     def capture(self, step: Callable[[], Tensor]) -> Recording:
         """Record a step without making it.
 
-        Raises RuntimeError where that fails; all but the step's own tensors is then as it was.
+        Raises RuntimeError if that fails; then everything but the step's own tensors is as before.
         """
         ...
 
 
 @cache
 def _side(device: torch.device) -> torch.cuda.Stream:
-    """The one stream for recordings: for every stream that it works on, cuBLAS keeps 32 MiB until the end."""
+    """Return the one stream for recordings.
+
+    cuBLAS keeps 32 MiB for every stream that it works on until the process ends, so there is only one.
+    """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 class CudaCapturer:
-    """Records on a stream of its own, on which the steps before also ran (PyTorch's notes on CUDA graphs)."""
+    """A recorder with a stream of its own, on which earlier steps run too.
+
+    PyTorch's notes on CUDA graphs ask for both.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.side = _side(device)
 
     def warm(self, step: Callable[[], Tensor]) -> tuple[Tensor, str]:
-        """``step()`` on the side stream, in order with the work before and after it."""
+        """Call ``step`` on the side stream, in order with the work before and after it."""
         here = torch.cuda.current_stream(self.side.device)
         self.side.wait_stream(here)
         try:
             with torch.cuda.stream(self.side), _waits_are_told() as told:
                 loss_R = step()
-        finally:  # also of a step that raises: what it launched may still write where others go on
+        finally:  # also if the step raises: what it launched may still write where others go on
             here.wait_stream(self.side)
         return loss_R, WAITS if told else ""
 
     def capture(self, step: Callable[[], Tensor]) -> Recording:
-        """Other threads may use the device; raises RuntimeError if the step waits or cannot be recorded."""
+        """Record a step, while other threads may use the device.
+
+        Raises RuntimeError if the step waits for the device or cannot be recorded.
+        """
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-        # The outer stream is put back in any case: ``torch.cuda.graph`` leaves its own one current where a
+        # The outer stream is restored in any case: ``torch.cuda.graph`` leaves its own stream current if a
         # recording cannot be ended (seen in 2.11).
         with torch.cuda.stream(self.side):
             try:
@@ -93,10 +106,10 @@ class CudaCapturer:
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], index: int) -> None:
-    """Undo what a recording began that failed: memory goes back, random numbers can be drawn again.
+    """Undo a recording that failed: free its memory, and let random numbers be drawn again.
 
-    Newer versions of PyTorch do this in ``reset``. Older ones, when ending a broken recording raises, go on
-    to serve the graph's ``pool`` and keep the device's generator in the state of being recorded.
+    Newer versions of PyTorch do this in ``reset``. Older ones keep serving the graph's ``pool`` if ending a
+    broken recording raises, and leave the device's generator in the state of being recorded.
     """
     graph.reset()
     try:
@@ -106,13 +119,13 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], index: int) -> 
     else:
         torch._C._cuda_releasePool(index, pool)
     generator = torch.cuda.default_generators[index]
-    generator.graphsafe_set_state(generator.clone_state())  # seed and offset alone; a clone records nothing
+    generator.graphsafe_set_state(generator.clone_state())  # a clone has seed and offset, and records nothing
     torch.cuda.empty_cache()
 
 
 @contextmanager
 def _sync_mode(mode: int | str) -> Iterator[None]:
-    """What PyTorch does about operations that wait for the device; put back at the end."""
+    """Set what PyTorch does about operations that wait for the device; restore it at the end."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode(mode)
     try:
@@ -123,10 +136,10 @@ def _sync_mode(mode: int | str) -> Iterator[None]:
 
 @contextmanager
 def _waits_are_told() -> Iterator[list[str]]:
-    """What waited for the device inside, filled in at the end.
+    """Yield a list that gets, at the end of the block, the operations in it that waited for the device.
 
-    As warnings rather than errors: a step that an error ended half-way would have to be made again. All other
-    warnings are passed on.
+    PyTorch tells of them by warnings, not errors, because a step that an error ended half-way would have to
+    be made again. All other warnings are passed on.
     """
     told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:

@@ -1,9 +1,9 @@
-"""Freed memory is kept for the next training step instead of going back to the system.
+"""Keep freed memory for the next training step instead of returning it to the system.
 
-glibc asks the system for each block of 32 MB or more and returns it when it is freed, and fresh pages are
-filled with zeros when they are first touched. Gradients and temporaries of large stacks live for one step, so
-that this may cost half of it: twelve of the embedded attention pools stay below that size, with sixteen a
-replica's step takes 1.6 times as long (measured).
+glibc asks the system for each block of 32 MB or more and returns it when it is freed, and the system fills
+fresh pages with zeros when they are first touched. Gradients and temporaries of large stacks live for one
+step, so this may cost half of it: twelve of the embedded attention pools stay below that size, and with
+sixteen a replica's step takes 1.6 times as long (measured).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-FROM = 16 << 20  # bytes of a block: temporaries may be a few times as large
+FROM = 16 << 20  # bytes of a block from which keeping is worth it: temporaries may be a few times as large
 # glibc's malloc.h: the names of mallopt's parameters.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-# What glibc settles at by itself once blocks of that size were freed.
+# The values at which glibc settles by itself once blocks of that size were freed.
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 
 
 @cache
 def _library() -> Any:
-    """The C library where it is glibc, else None."""
+    """Return the C library if it is glibc, else None."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
@@ -34,7 +34,7 @@ def _library() -> Any:
 
 @contextmanager
 def kept(largest: int) -> Iterator[None]:
-    """Keep what is freed inside where the ``largest`` block (bytes) is worth it; return it all at the end."""
+    """Keep what the block frees if the ``largest`` tensor (bytes) is worth it; return it all at the end."""
     library = _library() if largest >= FROM else None
     if library is None:
         yield

@@ -1,4 +1,4 @@
-"""How many images each search point classifies right.
+"""Count how many images each search point classifies right.
 
 Legend: G search points, B images, K classes.
 """
@@ -14,22 +14,22 @@ from bench.interface import Lines
 
 
 def count(piece: Tensor | Lines, y_B: Tensor) -> Tensor:
-    """(G,) images whose largest logit is that of their class ``y_B``; of equal ones the first is largest."""
+    """Return (G,) images whose largest logit is that of their class ``y_B``; of equals the first counts."""
     return _on_lines(piece, y_B) if isinstance(piece, Lines) else (piece.argmax(-1) == y_B).sum(-1)
 
 
 def _on_lines(lines: Lines, y_B: Tensor) -> Tensor:
-    """The count without the (G, B, K) logits.
+    """Count without forming the (G, B, K) logits.
 
-    Class y beats k where factor * d > g, with d the lead of y in slope and g its lag in base, so each image
-    is right on one open interval of the factor. Where that says nothing (equal lines, logits that are not
-    numbers) or a factor lies on an end of the interval, that is where logits are equal, the logits
-    themselves decide.
+    Class y beats k if factor * d > g, with d the lead of y in slope and g its lag in base. So each image is
+    right on one open interval of the factor. The logits themselves decide where the interval says nothing
+    (equal lines, logits that are not numbers) and where a factor lies on an end of it, that is where logits
+    are equal.
     """
     y_B1 = y_B[:, None]
     g_BK = lines.base_BK - lines.base_BK.gather(1, y_B1)
     d_BK = lines.slope_BK.gather(1, y_B1) - lines.slope_BK
-    at_BK = (g_BK / d_BK).scatter_(1, y_B1, -math.inf)  # d is zero at y itself: no lower bound
+    at_BK = (g_BK / d_BK).scatter_(1, y_B1, -math.inf)  # d is zero at y itself, which sets no lower bound
     falls_BK = d_BK < 0
     least_B = torch.where(falls_BK, -math.inf, at_BK).amax(1)
     most_B = torch.where(falls_BK, at_BK, math.inf).amin(1)

@@ -1,9 +1,9 @@
 """Tasks that join: seeds and shots of one recipe train as lanes of one stack.
 
-The stack is mapped over lanes outside and replicas inside. Orders, starts, checkpoints and choices stay each
-lane's own, so a lane ends as it would alone, but for rounding. Support sets may differ in size where no step
-does. What the lanes' constants share is used once; tensors of one shape that differ are stacked; anything
-else that differs keeps tasks apart.
+The stack is mapped over lanes outside and over replicas inside. Orders, starts, checkpoints and choices stay
+each lane's own, so a lane ends as it would alone, except for rounding. Support sets may differ in size if no
+step differs. What the lanes' constants share is used once, and tensors of one shape that differ are stacked.
+Anything else that differs keeps tasks apart.
 
 Legend: G lanes, R replicas, B batch.
 """
@@ -26,11 +26,11 @@ from bench.train.blocks import Sizes
 from bench.train.keep import Labelled, LaneScorer, Trained
 from bench.train.loop import Lane
 
-Path = tuple[Any, ...]  # keys and positions that lead to a constant
+Path = tuple[Any, ...]  # the keys and positions that lead to a constant
 
 
 class Apart(Exception):
-    """These tasks cannot join; says why."""
+    """The error of tasks that cannot join; it says why."""
 
 
 def train(
@@ -41,9 +41,10 @@ def train(
     settings: Values,
     most: int = slices.PROCESSOR,
 ) -> list[Trained]:
-    """``loop.train`` of every lane in one loop; raises Apart if anything but tensors tells lanes apart.
+    """Train every lane as ``loop.train`` does, all in one loop.
 
-    ``most``: bytes of validation features that are scored at once.
+    ``most``: bytes of validation features that are scored at once. Raises Apart if more than tensors tells
+    lanes apart.
     """
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
@@ -102,9 +103,9 @@ def scorer(
     settings: Values,
     most: int,
 ) -> LaneScorer | None:
-    """``score.scorer`` of lanes; None where there are no validation images.
+    """Return ``score.scorer`` for lanes, or None if there are no validation images.
 
-    Those with as many images are scored in one call where that is faster (``slices.together``).
+    Lanes with equally many validation images are scored in one call if that is faster (``slices.together``).
     """
     vals = [lane.val for lane in lanes if lane.val is not None]
     if not vals:
@@ -139,9 +140,9 @@ def scorer(
 
 @dataclass(frozen=True)
 class Checked:
-    """What lanes are scored with at a check.
+    """The parts of a validation check of lanes.
 
-    ``base``: values of ``logits`` but for those of the grid. ``shared``, ``varying``: as ``merged`` gives
+    ``base``: values of ``logits`` except those of the grid. ``shared``, ``varying``: as ``merged`` returns
     them. ``limit``: bytes of features in a slice, times replicas and lanes.
     """
 
@@ -157,7 +158,7 @@ class Checked:
 def _in_one_call(
     of: Checked, params: Params, values: Sequence[Values], group: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
+    """Return accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
     first, G, R = of.vals[group[0]], len(of.vals), len(values)
     params = {name: torch.unflatten(p.detach(), 0, (G, R)) for name, p in params.items()}
     own: dict[Path, Tensor] = dict(of.varying)
@@ -189,15 +190,17 @@ def _in_one_call(
 
 
 def _first(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the first of the named losses, over all lanes and replicas."""
     return next(iter(losses.values())).detach().flatten()
 
 
 def _no_noise(step: int) -> Generator:
+    """Refuse noise: it would come from each lane's own seed."""
     raise Apart("the losses draw noise of their own seed")
 
 
 def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
-    """Raises Apart unless the starts of all lanes have one shape, and so have their batches at each step."""
+    """Raise Apart unless the starts of all lanes have one shape, and so have their batches at each step."""
     if reason := span.apart(recipe, [loop.sizes(lane.pools) for lane in lanes]):
         raise Apart(reason)
     for name in recipe.streams:
@@ -212,10 +215,10 @@ def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
 
 
 def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:
-    """The lanes' constants as one: what they share, and the tensors that differ, stacked to (G, ...).
+    """Merge the lanes' constants: return what they share, and the tensors that differ, stacked to (G, ...).
 
-    The stacked tensors are named by their place. Mappings, tuples and lists are looked into. Dataclasses must
-    hold the same, plain values be equal and other objects be one and the same, or Apart is raised.
+    The stacked tensors are named by their place. Mappings, tuples and lists are searched. Raises Apart unless
+    dataclasses hold the same, plain values are equal, and other objects are identical.
     """
     first = consts_G[0]
     where = ".".join(map(str, path))
@@ -240,7 +243,7 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
         items = [merged([c[i] for c in consts_G], (*path, i)) for i in range(len(first))]
         return type(first)(s for s, _ in items), {k: v for _, more in items for k, v in more.items()}
     if is_dataclass(first) and not all(c is first for c in consts_G):
-        # Each task made its own; they count as one where all they hold is equal.
+        # Each task made its own instance; they count as one if all that they hold is equal.
         fields = [{f.name: getattr(c, f.name) for f in dataclasses.fields(c)} for c in consts_G]
         if merged(fields, path)[1]:
             raise Apart(f"the constants '{where}' hold tensors that differ")
@@ -252,7 +255,7 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
 
 
 def placed(shared: Any, own: Mapping[Path, Any], path: Path = ()) -> Any:
-    """The constants of one lane: ``shared`` with its ``own`` tensors in their places."""
+    """Return the constants of one lane: ``shared`` with its ``own`` tensors in their places."""
     if path in own:
         return own[path]
     if not any(k[: len(path)] == path for k in own):

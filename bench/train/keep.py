@@ -1,4 +1,4 @@
-"""What is kept while parameters move: validation checks, each replica's best checkpoint, when to stop.
+"""Keep the best checkpoint of each replica while parameters move, and decide when training stops.
 
 Legend: R replicas.
 """
@@ -16,9 +16,9 @@ from torch import Tensor
 from bench.interface import Features, Params, Values
 from bench.recipe import Recipe
 
-# Stacked replicas and their values -> validation accuracy and negative loss, (R,) each.
+# (stacked replicas, their values) -> validation accuracy and negative loss, (R,) each.
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
-# The same of some lanes, by number, of the whole stack (G * R, ...).
+# The same for the lanes of these numbers, from the whole stack (G * R, ...).
 LaneScorer = Callable[[Params, Sequence[Values], Sequence[int]], list[tuple[Tensor, Tensor]]]
 
 
@@ -34,10 +34,11 @@ class Labelled:
 class Trained:
     """The outcome of a group of replicas.
 
-    ``params``: chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better (R,).
-    ``step``: the 0-based step after which it was taken. ``curve``: (step, accuracy per replica) of every
-    check. ``steps``: steps made. ``graphs``: shapes of batches whose step was recorded and replayed;
-    ``eager``: why others were not, on a device that can.
+    ``params``: the chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better
+    (R,). ``step``: the 0-based step after which it was taken. ``curve``: (step, accuracy per replica) of
+    every check; ``losses``: (step, training loss per replica). ``steps``: how many were made. ``graphs``: how
+    many shapes of batches had their step recorded and replayed; ``eager``: why others had not, on a device
+    that can record.
     """
 
     params: Params
@@ -51,13 +52,13 @@ class Trained:
 
 
 def read(lanes: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """What a check found of several lanes, tensors (R,) each, moved to the processor in one transfer."""
+    """Move what a check found of several lanes, tensors (R,) each, to the processor in one transfer."""
     found = torch.stack([torch.stack([x.detach().double() for x in lane]) for lane in lanes]).cpu()
     return [list(lane) for lane in found]
 
 
 class Track:
-    """What becomes of a lane while its parameters move: checks, the checkpoints kept, the end.
+    """The checks, the kept checkpoints and the end of one lane while its parameters move.
 
     ``checked``: whether it has validation images to choose by.
     """
@@ -69,17 +70,17 @@ class Track:
 
     @property
     def over(self) -> bool:
-        """Whether further steps change nothing that is kept."""
+        """Return whether further steps change nothing that is kept."""
         return self.best and self.keeper.over
 
     def check(self, step: int, accuracy_R: Tensor, gain_R: Tensor, loss_R: Tensor) -> None:
-        """Keep those of the live parameters that improved; what is given lies on the processor."""
+        """Keep those live parameters that improved. The tensors given lie on the processor."""
         self.out.curve.append((step, accuracy_R.tolist()))
         self.out.losses.append((step, loss_R.tolist()))
         self.keeper.offer(step, accuracy_R, gain_R)
 
     def finish(self, recorded: int, eager: str, accuracy_R: Tensor, gain_R: Tensor) -> Trained:
-        """The outcome; where the best was not kept, that of the last step, with the scores given."""
+        """Return the outcome; without best checkpoints, that of the last step with the scores given."""
         out, keeper = self.out, self.keeper
         if not self.best:
             keeper.offer(out.steps - 1, accuracy_R, gain_R)
@@ -90,9 +91,10 @@ class Track:
 
 
 class Keeper:
-    """Every replica's best checkpoint: strict improvement only, so ties keep the earliest (protocol 6.2).
+    """The best checkpoint of every replica.
 
-    A replica whose ``patience`` ran out improves no more, so what it keeps does not depend on its company.
+    Only strict improvement counts, so ties keep the earliest (protocol 6.2). A replica whose ``patience`` ran
+    out improves no more, so what it keeps does not depend on the other replicas.
     """
 
     def __init__(self, params: Params, criterion: str, patience: int | None) -> None:
@@ -106,13 +108,13 @@ class Keeper:
 
     @property
     def over(self) -> bool:
-        """Whether no replica can improve any more."""
+        """Return whether no replica can improve any more."""
         return bool((self.stale >= self.patience).all())
 
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
         """Take the live tensors of the replicas that improved."""
         now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
-        # A diverged replica never wins: where logits are no numbers the arg-max is right by chance.
+        # A diverged replica never wins: if logits are not numbers, the arg-max is right by chance.
         now = torch.where(now.isnan() | gain_R.isnan().cpu(), -math.inf, now)
         improved = (now > self.score) & (self.stale < self.patience)
         better = improved.nonzero()[:, 0].tolist()

@@ -1,4 +1,4 @@
-"""The training loop: all replicas of a fit together, with one batch for all and rates of their own.
+"""The training loop: all replicas of a fit together, with one batch for all and learning rates of their own.
 
 Each replica keeps its best checkpoint. The loop knows no method by name: it calls ``losses`` and ``combine``
 on one replica's tensors and maps them over the stack.
@@ -32,7 +32,7 @@ from bench.train.keep import Labelled, LaneScorer, Scorer, Track, Trained, read
 
 @dataclass(frozen=True)
 class Pool:
-    """All rows a stream may draw: features (V * N, ...) view-major in any float type, labels (N,)."""
+    """All rows that a stream may draw: features (V * N, ...) view-major in any float type, labels (N,)."""
 
     x: Tensor
     y: Tensor
@@ -40,7 +40,7 @@ class Pool:
 
     @property
     def images(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.y)
 
 
@@ -48,7 +48,7 @@ class Pool:
 class Lane:
     """One task's part of a run: constants, its replicas' first tensors, a pool per stream and the seed.
 
-    ``val``: what checks score, where lanes join.
+    ``val``: what checks score, if lanes join.
     """
 
     consts: Consts
@@ -63,26 +63,26 @@ Differentiate = Callable[[Params, Tensor, Sizes, int], tuple[Tensor, Params]]
 
 
 def stack(replicas: Sequence[Params]) -> Params:
-    """Named tensors of R replicas on a leading axis, contiguous and with gradients."""
+    """Stack the named tensors of R replicas on a leading axis, contiguous and with gradients."""
     return {
         k: torch.stack([r[k].detach() for r in replicas]).contiguous().requires_grad_() for k in replicas[0]
     }
 
 
 def replica(params: Params, r: int) -> Params:
-    """One replica's tensors."""
+    """Return one replica's tensors."""
     return {name: p[r] for name, p in params.items()}
 
 
 def axes_of(
     values: Sequence[Values], recipe: Recipe, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """The grid's values of every replica as tensors (R,) of the parameters' precision, to be mapped over."""
+    """Return the grid's values of every replica as tensors (R,) of type ``dtype``, to be mapped over."""
     return {a: torch.tensor([float(v[a]) for v in values], dtype=dtype, device=device) for a in recipe.grid}
 
 
 def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
-    """``fn`` over the leading axis of every tensor in ``stacked``: in one call, or replica by replica."""
+    """Map ``fn`` over the leading axis of every tensor in ``stacked``: in one call, or replica by replica."""
     leaves = [x for s in stacked for x in _leaves(s)]
     R = len(leaves[0])
     if R > 1 and fuse:
@@ -92,6 +92,7 @@ def map_replicas(fn: Callable[..., Any], fuse: bool, *stacked: Any) -> Any:
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested mappings."""
     if isinstance(tree, Mapping):
         for value in tree.values():
             yield from _leaves(value)
@@ -100,10 +101,12 @@ def _leaves(tree: Any) -> Iterator[Tensor]:
 
 
 def _pick(tree: Any, r: int) -> Any:
+    """Return entry ``r`` of every tensor in nested mappings."""
     return {k: _pick(v, r) for k, v in tree.items()} if isinstance(tree, Mapping) else tree[r]
 
 
 def _stacked(parts: Sequence[Any]) -> Any:
+    """Stack the tensors of equal nested mappings."""
     if isinstance(parts[0], Mapping):
         return {k: _stacked([p[k] for p in parts]) for k in parts[0]}
     return torch.stack(list(parts))
@@ -112,9 +115,10 @@ def _stacked(parts: Sequence[Any]) -> Any:
 def orders(
     streams: Mapping[str, Stream], pools: Mapping[str, Pool], seed: int, steps: int
 ) -> tuple[int, Iterator[dict[str, Any]]]:
-    """Steps per epoch of the longest stream and, for every step, the pool positions (B,) of each stream.
+    """Return the steps per epoch of the longest stream, and the pool positions of every step.
 
-    Step after step: what ``all_orders`` draw at once is compared with it.
+    A step has positions (B,) for each stream. They are drawn step after step; tests compare them with what
+    ``all_orders`` draws at once.
     """
     sequences = {}
     for name, stream in streams.items():
@@ -139,7 +143,7 @@ def _zipped(
 
 
 def all_orders(streams: Mapping[str, Stream], lanes: Sequence[Lane]) -> list[batches.Order]:
-    """The orders of all lanes' streams, lane after lane; those that draw the same are one and the same."""
+    """Return the orders of all lanes' streams, lane after lane; streams that draw alike share one object."""
     known: dict[batches.Drawing, batches.Order] = {}
 
     def of_stream(lane: Lane, name: str, s: Stream) -> batches.Order:
@@ -152,38 +156,39 @@ def all_orders(streams: Mapping[str, Stream], lanes: Sequence[Lane]) -> list[bat
 
 
 def epoch_length(streams: Mapping[str, Stream], pools: Mapping[str, Pool]) -> int:
-    """Steps that make one epoch (the longest stream's)."""
+    """Return the steps of one epoch, which is the longest stream's."""
     return span.epoch(streams, sizes(pools))
 
 
 def sizes(pools: Mapping[str, Pool]) -> dict[str, span.Size]:
-    """Images and views of every pool."""
+    """Return the images and views of every pool."""
     return {name: (pool.images, pool.views) for name, pool in pools.items()}
 
 
 def gather(pool: Pool, positions: Any, device: torch.device, dtype: torch.dtype) -> Rows:
-    """The rows at ``positions``, on the device and in the parameters' precision."""
+    """Return the rows at ``positions``, on the device and in type ``dtype``."""
     return rows_at(pool, torch.from_numpy(positions).to(device), dtype)
 
 
 def rows_at(pool: Pool, index_B: Tensor, dtype: torch.dtype) -> Rows:
-    """The rows at ``index_B``, on its device: gathered where the pool lies, moved if that is elsewhere."""
+    """Return the rows at ``index_B``, on its device: gathered where the pool lies, and moved if needed."""
     x = pool.x[index_B.to(pool.x.device)].to(device=index_B.device, dtype=dtype)
     y = pool.y[(index_B % pool.images).to(pool.y.device)].to(index_B.device)
     return Rows(x, y, index_B)
 
 
 def resident(pools: Mapping[str, Pool], device: torch.device) -> bool:
-    """Whether all rows lie on the device."""
+    """Return whether all rows lie on the device."""
     return all(t.device == device for pool in pools.values() for t in (pool.x, pool.y))
 
 
 def gradients(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> tuple[Tensor, Params]:
-    """The replicas' first losses (R,) and their combined gradients (R, ...), of a large batch in pieces.
+    """Return the replicas' first losses (R,) and their combined gradients (R, ...).
 
-    Each replica's loss depends on its own tensors only, so the gradient of the sum is the gradient of each.
+    A batch larger than ``method.micro`` goes through in pieces. Each replica's loss depends on its own
+    tensors only, so the gradient of the sum is the gradient of each.
     """
     loss_R: Tensor | None = None
     grads: dict[str, Params] = {}
@@ -214,11 +219,11 @@ def _add(grads: dict[str, Params], more: dict[str, Params], share: float) -> Non
 def losses_of(
     method: Method, consts: Consts, params: Params, batch: Batch, settings: Values, axes: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Every named loss of every replica, (R,)."""
+    """Return every named loss of every replica, (R,)."""
     own, shared = graphs.watched(batch), fit_values(method, settings)
 
     def losses(p: Params, a: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # Every replica meets the same noise, however replicas are grouped.
+        # Every replica gets the same noise, however replicas are grouped.
         return method.losses(p, consts, own.again(), shared.with_(a))
 
     by_name: dict[str, Tensor] = map_replicas(losses, method.fuse, params, dict(axes))
@@ -226,7 +231,7 @@ def losses_of(
 
 
 def derivatives(losses: Mapping[str, Tensor], params: Params) -> dict[str, Params]:
-    """The gradients of each named loss, shaped as the stacked parameters."""
+    """Return the gradients of each named loss, shaped as the stacked parameters."""
     grads, leaves = {}, list(params.values())
     for i, (name, loss_R) in enumerate(losses.items()):
         keep = i + 1 < len(losses)
@@ -238,7 +243,7 @@ def derivatives(losses: Mapping[str, Tensor], params: Params) -> dict[str, Param
 def combined(
     method: Method, grads: dict[str, Params], settings: Values, axes: Mapping[str, Tensor]
 ) -> Params:
-    """One gradient (R, ...) from those of the named losses, as the method says."""
+    """Combine the gradients of the named losses into one (R, ...), as the method says."""
     if type(method).combine is Method.combine:
         return grads["loss"]
     shared = fit_values(method, settings)
@@ -251,7 +256,7 @@ def combined(
 def rate_table(
     recipe: Recipe, values: Sequence[Values], settings: Values, steps: int, per_epoch: int
 ) -> Tensor:
-    """(steps, R) float64: the learning rate of every replica at every step."""
+    """Return the learning rate of every replica at every step, (steps, R) float64."""
     assert recipe.schedule is not None
     columns = [
         schedule.rates(recipe.schedule, float(v.get(LR, settings.get(LR, 0.0))), steps, per_epoch)
@@ -273,10 +278,10 @@ def train(
 ) -> Trained:
     """Train ``len(values)`` replicas from ``start`` together.
 
-    ``values`` are grid points, ``settings`` what all replicas share. ``score(params, values)`` gives
+    ``values`` are grid points, and ``settings`` is what all replicas share. ``score(params, values)`` returns
     validation accuracy and negative loss per replica, (R,) each; without it nothing is checked and the last
-    step is kept. Deterministic: orders and noise depend on ``seed`` and the stream's name alone, never on how
-    replicas are grouped.
+    step is kept. The result is deterministic: orders and noise depend on ``seed`` and the stream's name
+    alone, never on how replicas are grouped.
     """
     host = graphs.Host(lambda step: rng.generator(seed, "noise", step))
     axes = axes_of(values, recipe, *_place(start))
@@ -309,10 +314,10 @@ def advance(
     host: graphs.Host,
     score: LaneScorer | None,
 ) -> list[Trained]:
-    """Train the replicas of all lanes, step by step; each lane is checked, kept and ended as if alone.
+    """Train the replicas of all lanes, step by step. Each lane is checked, kept and ended as if alone.
 
-    Lanes have batches of one shape and as many steps; epochs are each lane's own, with the rates and checks
-    they set.
+    Lanes have batches of one shape and the same number of steps. Epochs are each lane's own, and so are the
+    rates and checks that follow epochs.
     """
     assert recipe.optim is not None
     G, R = len(lanes), len(values)
@@ -360,7 +365,7 @@ def advance(
             for index_B, sizes in block:
                 loss_R = launch(index_B, table_SR[done], sizes, done)
                 done += 1
-            block = next(ahead, [])  # drawn while a GPU makes the steps: a check waits for them
+            block = next(ahead, [])  # drawn before the check, which waits for the GPU to finish the steps
             judge(done, loss_R)
             if all(track.over for track in tracks):
                 break
@@ -375,14 +380,16 @@ def _detached(params: Params) -> Params:
 
 
 def _place(stacked: Sequence[Params]) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the type of the first tensor."""
     first = next(iter(stacked[0].values()))
     return first.device, first.dtype
 
 
 def _part(params: Params, g: int, R: int) -> Params:
-    """The replicas of lane ``g``, sharing memory with all; all of them where there is one lane."""
+    """Return the replicas of lane ``g``, which share memory with the whole stack."""
     return {name: p[g * R : (g + 1) * R] for name, p in _detached(params).items()}
 
 
 def _due(step: int, every: int | None, per_epoch: int) -> bool:
+    """Return whether a check follows this step."""
     return (step + 1) % per_epoch == 0 if every is None else step % every == 0

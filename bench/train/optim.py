@@ -2,8 +2,8 @@
 
 Every tensor carries the replica axis first, (R, ...); learning rates and decays are (R,). Per replica the
 arithmetic is that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with momentum). Updates are in
-place, and no step reads a tensor back from a device, so that a step can be captured in a CUDA graph: the step
-counter lives beside the parameters.
+place. No step reads a tensor back from a device, so a step can be captured in a CUDA graph; the step counter
+therefore lies beside the parameters.
 
 Importing this module does not import torch.
 """
@@ -18,29 +18,29 @@ from bench.recipe import OptimSpec
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
 
-# Elements of one replica: from here on a step is bound by memory traffic, and one fused pass per replica
+# Elements of one replica from which a step is bound by memory traffic, so that one fused pass per replica
 # beats several passes over all replicas; below, the calls per replica cost more than they save. CPU:
 # measured. CUDA: where 20 passes over a replica take an H100 as long as one launch in a graph (data sheet).
 _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
-# List kernels take tensors of at most this many elements together, which bounds their temporaries.
+# List kernels take tensors of at most so many elements together, which bounds their temporaries.
 _GROUP = 1 << 22
 
 
 def bytes_per_parameter(spec: OptimSpec, itemsize: int = 4) -> int:
-    """Optimiser state per parameter and replica in bytes (weights and gradients not included)."""
+    """Return the bytes of optimiser state per parameter and replica, without weights and gradients."""
     if spec.name == "sgd":
         return itemsize if spec.momentum else 0
     return 2 * itemsize
 
 
 class Optimiser:
-    """What the three share: stacked parameters, the number of replicas and the step number.
+    """The parts that all optimisers share: stacked parameters, the number of replicas and the step number.
 
     ``params``: name -> (R, ...) contiguous float tensors of one dtype and device, kept by reference and
     changed in place. ``wd``: the replicas' decays. ``step`` takes gradients of the same names and shapes,
-    which it leaves alone, and the rates ``lr_R`` (R,) on the parameters' device; float64 is best, since
-    products such as rate times decay are formed before they take the parameters' dtype.
+    which it leaves alone, and the rates ``lr_R`` (R,) on the parameters' device. These are best in float64,
+    because products such as rate times decay are formed before they take the parameters' dtype.
     """
 
     def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
@@ -63,7 +63,7 @@ class Optimiser:
         self.t = torch.zeros((), dtype=torch.float64, device=first.device)
 
     def step(self, grads: Mapping[str, torch.Tensor], lr_R: torch.Tensor) -> None:
-        """One update of every replica, in place."""
+        """Update every replica once, in place."""
         assert lr_R.shape == (self.replicas,), (lr_R.shape, self.replicas)
         with torch.no_grad():
             ordered = [grads[name] for name in self.names]
@@ -137,16 +137,16 @@ class AdamW(Optimiser):
                 p.addcmul_(torch.div(m, d, out=d), _along(rate_R, p), value=-1.0)
 
     def _fusible(self) -> bool:
-        """Whether replicas are large enough for PyTorch's fused kernels, and these compute the same."""
+        """Return whether replicas are large enough for PyTorch's fused kernels, and these give the same."""
         kind, dtype = self.t.device.type, self.params[0].dtype
         if self.spec.half_state or kind not in _FUSE_FROM:
             return False
-        # On CUDA the kernel reads rate and step number as float32, too coarse for float64 parameters.
+        # On CUDA the kernel reads the rate and step number as float32, too coarse for float64 parameters.
         fine = kind == "cpu" or dtype == torch.float32
         return fine and sum(p[0].numel() for p in self.params) >= _FUSE_FROM[kind]
 
     def _fused(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
-        """One pass over memory per replica: weights, gradients and both moments are touched once.
+        """Update with one pass over memory per replica: weights, gradients and both moments are touched once.
 
         Rates and the step number stay tensors, so that a recorded step follows them.
         """
@@ -179,15 +179,16 @@ class Adam(AdamW):
 
 
 def make(spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> Optimiser:
-    """The optimiser of ``spec`` over stacked ``params`` (name -> (R, ...)) and decays; state starts at 0."""
+    """Return the optimiser of ``spec`` over stacked ``params`` (name -> (R, ...)) and decays."""
     kinds: dict[str, type[Optimiser]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
     return kinds[spec.name](spec, params, wd)
 
 
 def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Gradients (R, ...), each replica's global norm scaled to at most ``bound``, and the old norms (R,).
+    """Scale each replica's gradients to a global norm of at most ``bound``; also return the norms (R,).
 
-    As in ``torch.nn.utils.clip_grad_norm_``, the factor over all tensors is min(1, bound / (norm + 1e-6)).
+    The norms are those before scaling. As in ``torch.nn.utils.clip_grad_norm_``, the factor over all tensors
+    is min(1, bound / (norm + 1e-6)).
     """
     # Each replica's slice is reduced on its own: a reduction over stacked rows may round differently with R.
     slices = [piece for g in grads for piece in g.unbind()]
@@ -198,17 +199,20 @@ def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], t
 
 
 def _along(x_R: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Per-replica numbers shaped (R, 1, ...) to broadcast over ``like``, in its dtype."""
+    """Return per-replica numbers shaped (R, 1, ...), to broadcast over ``like``, in its dtype."""
     return x_R.to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
 
 
 def _by_replica(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
-    """For every replica, its slice of every tensor."""
+    """Return for every replica its slice of every tensor."""
     return list(zip(*(x.contiguous().unbind() for x in tensors), strict=True))
 
 
 def _groups(sizes: list[int]) -> list[list[int]]:
-    """Positions in ``sizes`` that share list kernels, in order; only a lone tensor may exceed ``_GROUP``."""
+    """Group the positions in ``sizes`` that share list kernels, in order.
+
+    Only a lone tensor may exceed ``_GROUP``.
+    """
     groups: list[list[int]] = []
     room = 0
     for i, size in enumerate(sizes):

@@ -1,6 +1,6 @@
-"""Random streams keyed by what they are for: one (seed, purpose) gives the same numbers everywhere.
+"""Random streams keyed by their purpose: one (seed, purpose) gives the same numbers everywhere.
 
-Every generator lives on the CPU, so that draws do not depend on the device; what it yields moves there
+Every generator lives on the CPU, so that draws do not depend on the device; its numbers move there
 afterwards. Importing this module does not import torch.
 """
 
@@ -15,7 +15,7 @@ from bench.lazy import torch
 
 
 def key(seed: int, *purpose: str | int) -> int:
-    """The 128-bit key of a stream: SHA-256 of (seed, purpose...), with the parts kept apart.
+    """Return the 128-bit key of a stream: SHA-256 of (seed, purpose...), with the parts kept apart.
 
     ``("a", "bc")`` and ``("ab", "c")`` are different purposes, and so are ``1`` and ``"1"``.
     """
@@ -24,12 +24,12 @@ def key(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A fresh CPU ``torch.Generator`` for one purpose, for parameter initialisation and noise."""
+    """Return a fresh CPU ``torch.Generator`` for one purpose, for parameter initialisation and noise."""
     made = torch.Generator(device="cpu")
     made.manual_seed(key(seed, *purpose) >> 65)  # 63 bits: what every torch version takes without wrapping
     return made
 
 
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A fresh ``numpy.random.Generator`` (PCG64) for one purpose."""
+    """Return a fresh ``numpy.random.Generator`` (PCG64) for one purpose."""
     return np.random.Generator(np.random.PCG64(key(seed, *purpose)))

@@ -1,6 +1,6 @@
-"""Learning-rate schedules in closed form: a whole run's rates as one array (protocol 3).
+"""Learning-rate schedules in closed form: the rates of a whole run as one array (protocol 3).
 
-``rates`` turns a ``Schedule`` (``bench.recipe``) into the absolute rate of every step. Rates and not
+``rates`` turns a ``Schedule`` (``bench.recipe``) into the absolute rate of every step. It returns no
 multipliers, because some warm-ups start at 1e-5 whatever the base rate is. No torch here.
 """
 
@@ -15,12 +15,12 @@ from bench.recipe import Schedule
 
 
 def _half_cosine(position: np.ndarray, period: float) -> np.ndarray:
-    """1 at position 0, 0 at ``period``; positions are counted from 0."""
+    """Return a half cosine: 1 at position 0, 0 at ``period``. Positions count from 0."""
     return 0.5 * (1.0 + np.cos(np.pi * position / period))
 
 
 def _epochs(steps: int, per_epoch: int) -> tuple[np.ndarray, int]:
-    """The 0-based epoch of every step and the number of epochs begun."""
+    """Return the 0-based epoch of every step, and the number of epochs begun."""
     return np.arange(steps) // per_epoch, -(-steps // per_epoch)
 
 
@@ -51,7 +51,7 @@ def _warmup_cosine_cm(
     fall = lr * _half_cosine(i - warmup_steps, _period("warmup-cosine-cm", period, steps))
     rate = np.where(i < warmup_steps, warm, fall)
     if warmup_steps > 0:
-        rate[0] = warmup_rate  # absolute: above the base rate when that is smaller than 1e-5
+        rate[0] = warmup_rate  # absolute: it is above the base rate if that is smaller than 1e-5
     return rate
 
 
@@ -62,6 +62,7 @@ def _linear_warmup_cosine(lr: float, steps: int, per_epoch: int, *, warmup_steps
 
 
 def _period(name: str, period: int | None, length: int) -> int:
+    """Return the period of a cosine, or ``length`` if none is given. Raises BenchError if it is shorter."""
     if period is not None and period < length:
         raise BenchError(
             f"schedule '{name}': period {period} is shorter than the run ({length}); leave it out"
@@ -79,11 +80,11 @@ _FORMS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def rates(schedule: Schedule, base_lr: float, steps: int, steps_per_epoch: int = 1) -> np.ndarray:
-    """The learning rate used in every step of a run (protocol 3).
+    """Return the learning rate of every step of a run, (steps,) float64 (protocol 3).
 
-    ``base_lr`` is the recipe's rate, ``steps`` the number of optimiser steps, ``steps_per_epoch`` tells
-    per-epoch schedules where epochs end (a last partial epoch counts as one). Returns (steps,) float64,
-    absolute rates. Raises ``BenchError`` when the schedule does not fit the run.
+    ``base_lr`` is the recipe's rate and ``steps`` the number of optimiser steps. ``steps_per_epoch`` tells
+    per-epoch schedules where epochs end; a last partial epoch counts as one. The rates are absolute. Raises
+    BenchError if the schedule does not fit the run.
     """
     assert steps >= 0 and steps_per_epoch >= 1, (steps, steps_per_epoch)
     form = _FORMS[schedule.name]

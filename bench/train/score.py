@@ -1,4 +1,4 @@
-"""Accuracy and loss of replicas on validation images, and the search over inference-time values.
+"""Score replicas on validation images by accuracy and loss, and search inference-time values.
 
 Legend: G lanes or search points, R replicas, B images, K classes.
 """
@@ -16,12 +16,12 @@ from bench.recipe import Recipe
 from bench.train import hits, loop, pure, slices
 from bench.train.keep import Labelled, Scorer
 
-# The images at a slice: how many are right and the sum of their losses, of every replica.
+# For a slice of the images: how many are right and the sum of their losses, for every replica.
 OfSlice = Callable[[slice], tuple[Tensor, Tensor]]
 
 
 def checked_at(method: Method, recipe: Recipe, settings: Values) -> dict[str, Any]:
-    """The values that ``logits`` gets at a check, but for those of the grid."""
+    """Return the values that ``logits`` gets at a check, except those of the grid."""
     return {**scored_values(method, settings), **recipe.check}
 
 
@@ -33,9 +33,10 @@ def scorer(
     val: Labelled,
     most: int | slices.Limit = slices.PROCESSOR,
 ) -> Scorer:
-    """Validation accuracy and negative loss of stacked replicas, (R,) each, at the recipe's check values.
+    """Return a scorer of stacked replicas: validation accuracy and negative loss, (R,) each.
 
-    ``most``: bytes of features in a slice, times replicas; a limit that scorers share falls for all of them.
+    It scores at the recipe's check values. ``most``: bytes of features in a slice, times replicas. This is a
+    number, or a limit that several scorers share; a shared limit falls for all of them.
     """
     base = checked_at(method, recipe, settings)
     limit = slices.Limit(most) if isinstance(most, int) else most
@@ -61,17 +62,17 @@ def scorer(
 
 
 def summed(rows: int, each: int, limit: slices.Limit, of_slice: OfSlice) -> tuple[Tensor, Tensor]:
-    """Accuracy and negative mean loss from what is counted on slices of all images (``slices.over``)."""
+    """Return accuracy and negative mean loss over all images, from the counts on slices (``slices.over``)."""
     with torch.no_grad():
         parts = slices.over(rows, each, limit, of_slice)
         hits_R, loss_R = next(parts)
-        for more in parts:  # one after the other: sums of stacked parts may round otherwise
+        for more in parts:  # one after the other, because sums of stacked parts may round differently
             hits_R, loss_R = hits_R + more[0], loss_R + more[1]
     return hits_R / rows, -loss_R / rows
 
 
 def counted(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Images that are right, and the sum of their losses, float64 (..., R).
+    """Return how many images are right, and the sum of their losses, float64 (..., R).
 
     ``logits`` (..., R, B, K) of images whose classes are ``y`` (..., B).
     """
@@ -81,7 +82,7 @@ def counted(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_bytes(features: Features) -> int:
-    """Bytes of one image's features in single precision."""
+    """Return the bytes of one image's features in single precision."""
     return slices.row_bytes([x.shape[1:] for x in features.values()])
 
 
@@ -94,7 +95,7 @@ def search(
     val: Labelled,
     most: int = slices.PROCESSOR,
 ) -> tuple[dict[str, Any], float]:
-    """The first of the search points with the highest validation accuracy, and that accuracy.
+    """Return the first of the search points with the highest validation accuracy, and that accuracy.
 
     ``most``: bytes of features in a slice.
     """

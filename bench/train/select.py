@@ -1,6 +1,6 @@
 """Fit one task: train or solve every grid point, keep validation's best, then search inference-time values.
 
-The engine alone sees validation; a method never does. Ties keep the first: the earliest check, the first grid
+Only the engine sees validation; a method never does. Ties keep the first: the earliest check, the first grid
 point in sweep order, the first search point (protocol 6.2, 12.3, 15.2).
 
 Legend: R replicas.
@@ -38,9 +38,9 @@ class Fitted:
     """A fitted task.
 
     ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every
-    grid point. ``budget``: configurations and search points scored on validation, optimiser steps, validation
-    images; waves and halvings where memory made more than one; on a GPU ``graphs``, the recorded steps, and
-    ``eager``, why others were not.
+    grid point. ``budget``: the numbers of configurations and search points scored on validation, of optimiser
+    steps and of validation images; waves and halvings if memory made more than one; on a GPU ``graphs``, the
+    recorded steps, and ``eager``, why others were not.
     """
 
     params: Params
@@ -72,22 +72,22 @@ def fit(
 ) -> Fitted:
     """Fit a task under its recipe.
 
-    ``pools`` has one entry per stream. ``val`` None: nothing is scored, and the recipe must leave nothing to
-    choose. ``sharers``: how many processes use the device alike. Raises BenchError when a batch is larger
+    ``pools`` has one entry per stream. If ``val`` is None nothing is scored, and the recipe must leave
+    nothing to choose. ``sharers``: how many processes use the device. Raises BenchError if a batch is larger
     than its stream allows.
     """
     return fit_joined(method, recipe, [Case(task, consts, pools, val)], sharers)[0]
 
 
 def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: int = 1) -> list[Fitted]:
-    """Fit tasks that share recipe and settings; those that train join, and each task chooses on its own.
+    """Fit tasks that share recipe and settings. Training joins, and each task chooses on its own.
 
-    Raises ``join.Apart`` where several tasks cannot join, besides what ``fit`` raises.
+    Raises ``join.Apart`` if several tasks cannot join, and whatever ``fit`` raises.
     """
     every = points({**recipe.grid, **recipe.static})
     if any(case.val is None for case in cases) and (len(every) > 1 or len(points(recipe.search)) > 1):
         raise AssertionError("without validation a recipe has one grid point and one search point")
-    tally, most = waves.Tally(), _slice(cases, sharers)
+    tally, most = waves.Tally(), _slice_bytes(cases, sharers)
     if recipe.optim:
         done = _trained(method, recipe, cases, tally, sharers, most)
     else:
@@ -98,8 +98,8 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: i
     ]
 
 
-def _slice(cases: Sequence[Case], sharers: int) -> int:
-    """Bytes of features that are scored at once: one size for the whole fit."""
+def _slice_bytes(cases: Sequence[Case], sharers: int) -> int:
+    """Return the bytes of features that are scored at once: one size for the whole fit."""
     devices = [case.val.y.device for case in cases if case.val]
     return slices.most(devices[0], waves.own_part(devices[0], sharers)) if devices else slices.PROCESSOR
 
@@ -107,8 +107,9 @@ def _slice(cases: Sequence[Case], sharers: int) -> int:
 def _chosen(
     method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally, most: int
 ) -> Fitted:
+    """Choose the grid point, the halved value and the searched values of one task."""
     task, consts, val = case.task, case.consts, case.val
-    # Groups of one static value train together; the choice goes by sweep order: static axes vary fastest.
+    # One static value's points train together, but the choice goes by sweep order: static axes vary fastest.
     ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
     if recipe.optim and val is not None and best.score == -math.inf:
@@ -138,13 +139,13 @@ def _chosen(
             "search_points": len(candidates) if recipe.search and len(candidates) > 1 else 0,
             "steps": sum(d.steps for d in ordered),
             "val_images": len(val.y) if val else 0,
-            **_split(tally, len(points(recipe.static))),
+            **_memory_entries(tally, len(points(recipe.static))),
         },
     )
 
 
-def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
-    """What memory and the device made of the groups; nothing if each was one wave of plain calls."""
+def _memory_entries(tally: waves.Tally, groups: int) -> dict[str, Any]:
+    """Return how memory and the device split the groups; nothing if each was one wave of plain calls."""
     entries: dict[str, Any] = {}
     if tally.waves > groups:
         entries |= {"waves": tally.waves, "halvings": tally.halvings}
@@ -155,7 +156,7 @@ def _split(tally: waves.Tally, groups: int) -> dict[str, Any]:
 
 @dataclass
 class _Point:
-    """One grid point's outcome."""
+    """The outcome of one grid point."""
 
     point: dict[str, Any]
     params: Params
@@ -167,13 +168,14 @@ class _Point:
 
 
 def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return a grid point as a dictionary key."""
     return tuple(sorted(point.items()))
 
 
 def _trained(
     method: Method, recipe: Recipe, cases: Sequence[Case], tally: waves.Tally, sharers: int, most: int
 ) -> list[dict[Any, _Point]]:
-    """The outcome of every grid point, by case."""
+    """Return the outcome of every grid point, by case."""
     done: list[dict[Any, _Point]] = [{} for _ in cases]
     for static in points(recipe.static):
         settings = fit_values(method, cases[0].task.settings).with_(static)
@@ -191,7 +193,7 @@ def _trained(
                     mine[_key(point)] = _Point(
                         point, params, out.score[r], accuracy, out.step[r], curve, out.steps
                     )
-                # What can no longer win is not held during the next wave; equals wait for the sweep order.
+                # What can no longer win is not held during the next wave; ties wait for the sweep order.
                 top = max(d.score for d in mine.values())
                 for d in mine.values():
                     if d.score < top:
@@ -201,6 +203,8 @@ def _trained(
 
 
 def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) -> waves.Entrant:
+    """Return a case as what ``waves.train`` trains."""
+
     def start(v: Values) -> Params:
         with pure.call(method, "init", task=case.task, constants=case.consts):
             made = method.init(
@@ -212,7 +216,7 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) ->
 
 
 def _tensors(made: object, function: str, method: Method) -> Params:
-    """What a function made, if it is tensors by name. Raises BenchError for anything else."""
+    """Return what a function made if it is tensors by name. Raises BenchError for anything else."""
     if not isinstance(made, dict):
         raise BenchError(f"{function} of {method.name} gives {type(made).__name__}, not tensors by name")
     for name, p in made.items():
@@ -222,7 +226,7 @@ def _tensors(made: object, function: str, method: Method) -> Params:
 
 
 def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
-    """Bytes that one replica holds while it trains, of the largest group."""
+    """Return the bytes that one replica of the largest group holds while it trains."""
     first = points(recipe.grid)[0]
     groups = [fit_values(method, case.task.settings).with_(static) for static in points(recipe.static)]
     return max(
@@ -232,12 +236,14 @@ def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
 
 
 def _solved(method: Method, recipe: Recipe, case: Case, most: int) -> dict[Any, _Point]:
+    """Solve every grid point, and return the outcomes; one point alone is not scored."""
     every = points({**recipe.grid, **recipe.static})
     judge = case if len(every) > 1 else replace(case, val=None)
     return {_key(point): _solve(method, recipe, judge, point, most) for point in every}
 
 
 def _solve(method: Method, recipe: Recipe, case: Case, point: dict[str, Any], most: int) -> _Point:
+    """Solve one grid point and score it."""
     settings = fit_values(method, case.task.settings).with_(point)
     with pure.call(method, "solve", task=case.task, constants=case.consts):
         params = _tensors(method.solve(case.task, case.consts, settings), "solve", method)
@@ -247,17 +253,17 @@ def _solve(method: Method, recipe: Recipe, case: Case, point: dict[str, Any], mo
         judge = scorer(method, recipe, case.consts, settings, case.val, most)
         accuracy_R, gain_R = judge(stacked, [point])
         accuracy = float(accuracy_R[0])
-        score = -math.inf if bool(gain_R.isnan()[0]) else accuracy  # as in Keeper: no numbers never win
+        score = -math.inf if bool(gain_R.isnan()[0]) else accuracy  # as in Keeper: NaN never wins
     return _Point(point, params, score, accuracy, None, [], 0)
 
 
 def _halved(
     method: Method, recipe: Recipe, case: Case, best: _Point, most: int
 ) -> tuple[_Point, list[_Point]]:
-    """The end kept in the last round, and all points tried.
+    """Halve an interval around the best point; return the last round's better end and all points tried.
 
-    Both ends are fitted, and the half of the better end is next; equal ends keep the lower one. Midpoints are
-    those of the logarithms.
+    Both ends are fitted, and the half on the side of the better end is next; equal ends keep the lower one.
+    Midpoints are those of the logarithms.
     """
     tried: dict[float, _Point] = {}
     for axis, rounds in recipe.halving.items():

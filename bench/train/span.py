@@ -1,6 +1,6 @@
-"""How long a recipe runs on pools of given sizes and how many rows each step has, from numbers alone.
+"""Say how long a recipe runs on pools of given sizes, and how many rows each step has, from numbers alone.
 
-That is what decides whether tasks can join: pools may differ in size where no step shows it. No torch here.
+This decides whether tasks can join: pools may differ in size if no step shows it. No torch here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 from bench.recipe import Recipe, Stream, drawn, legal, steps_of, steps_per_epoch
 from bench.train.batches import cycle
 
-Size = tuple[int, int]  # images of a pool (prompts, where its rows are texts) and views of each
+Size = tuple[int, int]  # (images of a pool, or prompts if its rows are texts; views of each)
 
 
 def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
-    """Steps of one epoch (the longest stream's); raises BenchError for a batch that cannot be drawn."""
+    """Return the steps of an epoch of the longest stream. Raises BenchError if a batch cannot be drawn."""
     return max(
         steps_per_epoch(s.order, *drawn(s, *sizes[name]), sizes[name][0]) for name, s in streams.items()
     )
 
 
 def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
-    """Why runs on pools of these sizes cannot join; empty where all steps have batches of one shape.
+    """Return why runs on pools of these sizes cannot join, or "" if all steps have batches of one shape.
 
-    Epochs may differ in length: rates and checks that follow them are each run's own.
+    Epochs may differ in length: the rates and checks that follow them are each run's own.
     """
     for name, stream in recipe.streams.items():
         asked = [(*drawn(stream, *of[name]), of[name][0]) for of in sizes]
@@ -39,7 +39,7 @@ def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
 
 
 def with_static(recipe: Recipe, static: Mapping[str, Any]) -> Recipe:
-    """A static ``batch`` also sets the batch of the streams, in the shares the recipe gave them."""
+    """Return the recipe with a static ``batch`` divided between its streams, in the shares it gave them."""
     if "batch" not in static:
         return recipe
     whole = sum(s.batch or 0 for s in recipe.streams.values())

@@ -1,4 +1,4 @@
-"""Replicas in waves that fit in memory: a large grid trains in parts, halved when memory runs out.
+"""Train replicas in waves that fit in memory: a large grid trains in parts, halved when memory runs out.
 
 Waves change nothing but the peak: starts, orders and noise depend on the seed alone (``bench.train.loop``).
 
@@ -21,13 +21,13 @@ from bench.train.keep import Labelled, Trained
 from bench.train.loop import Pool
 from bench.train.score import scorer
 
-# Of what this process may take: the rest is for activations, validation features and whoever else is there.
+# Part of the memory that this process may take: the rest is for activations, validation features and others.
 SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Replicas trained together: those from ``first`` on, and what became of them in each task."""
+    """Replicas that trained together: those from ``first`` on, and their outcome in each task."""
 
     first: int
     trained: list[Trained]
@@ -35,7 +35,10 @@ class Wave:
 
 @dataclass
 class Tally:
-    """How a group was trained: waves, halvings for lack of memory, recorded steps, why others were not."""
+    """The course of a group's training: waves, halvings for lack of memory, recorded steps.
+
+    ``eager``: why other steps were not recorded.
+    """
 
     waves: int = 0
     halvings: int = 0
@@ -43,7 +46,7 @@ class Tally:
     eager: set[str] = field(default_factory=set)
 
     def add(self, trained: Trained) -> None:
-        """Count in a wave."""
+        """Count a wave in."""
         self.waves += 1
         self.graphs += trained.graphs
         if trained.eager:
@@ -51,7 +54,7 @@ class Tally:
 
 
 def bytes_per_replica(start: Params, recipe: Recipe) -> int:
-    """Bytes that one replica holds in training: weights, gradients, moments, best checkpoint and start."""
+    """Return the bytes of one replica in training: weights, gradients, moments, best checkpoint and start."""
     assert recipe.optim is not None
     size = sum(p.numel() for p in start.values())
     itemsize = max(p.element_size() for p in start.values())
@@ -59,7 +62,7 @@ def bytes_per_replica(start: Params, recipe: Recipe) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that could be allocated now; None where the system does not say."""
+    """Return the bytes that could be allocated now, or None if the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -72,10 +75,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def own_part(device: torch.device, sharers: int = 1) -> int | None:
-    """Bytes that this process may allocate, where ``sharers`` of them use the device alike; None: unknown.
+    """Return the bytes that this process may allocate if ``sharers`` processes use the device; None: unknown.
 
-    On a GPU they are an equal part of all memory, less what this process holds there, so that one that begins
-    later finds as much as the first; never more than what is free.
+    On a GPU this is an equal part of all memory, less what this process holds there, so that a process that
+    begins later finds as much as the first. It is never more than what is free.
     """
     free = free_bytes(device)
     if free is None or sharers == 1:
@@ -87,19 +90,22 @@ def own_part(device: torch.device, sharers: int = 1) -> int | None:
 
 
 def held(things: Iterable[object]) -> int:
-    """Bytes that the tensors among ``things`` keep alive, shared ones counted once."""
+    """Return the bytes that the tensors among ``things`` keep alive, shared ones counted once."""
     storages = (x.untyped_storage() for x in things if isinstance(x, torch.Tensor))
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 def fitting(R: int, each: int, free: int | None) -> int:
-    """How many of ``R`` replicas of ``each`` bytes train together: at least one, in nearly equal waves."""
+    """Return how many of ``R`` replicas of ``each`` bytes train together, in nearly equal waves.
+
+    This is at least one.
+    """
     most = R if free is None else max(1, min(R, int(SHARE * free) // max(each, 1)))
     return -(-R // -(-R // most))
 
 
 def settled(pools: Mapping[str, Pool], device: torch.device, sharers: int = 1) -> dict[str, Pool]:
-    """The pools, on the device where they fit: steps then gather without moving rows between devices."""
+    """Move the pools to the device if they fit there, so that steps gather without moving rows."""
 
     def there(pool: Pool) -> Pool:
         if loop.resident({"": pool}, device):
@@ -133,11 +139,11 @@ def train(
     sharers: int = 1,
     most: int = slices.PROCESSOR,
 ) -> Iterator[Wave]:
-    """Train the replicas at ``values`` of one task, or of several that join, wave after wave, in order.
+    """Yield, wave after wave, the trained replicas at ``values`` of one task, or of several that join.
 
-    ``sharers``: as in ``own_part``; ``most``: bytes of validation features that are scored at once.
-    A wave that runs out of memory begins again with half as many replicas, as do those after it; a single
-    replica that does not fit raises what it met. Raises ``join.Apart`` where several tasks cannot join.
+    ``sharers``: as in ``own_part``. ``most``: bytes of validation features that are scored at once. A wave
+    that runs out of memory begins again with half as many replicas, and so do those after it; a single
+    replica that does not fit raises its error. Raises ``join.Apart`` if several tasks cannot join.
     """
     first, size = 0, 0
     while first < len(values):
@@ -175,6 +181,7 @@ def _trained(
     settings: Values,
     most: int,
 ) -> list[Trained]:
+    """Train one wave: alone, or joined if there are several tasks."""
     if len(entrants) == 1:
         e = entrants[0]
         start = [e.start(v) for v in part]

@@ -142,7 +142,7 @@ def test_a_terminal_shows_the_stage_and_counts_the_time_down() -> None:
     board = Board(4, Pace(guesses(recorded=True), images=8100, clock=clock), clock)
     board.live = True
     screen = io.StringIO()
-    board.progress.live.console = Console(file=screen, width=100, force_terminal=True)
+    board.progress.live.console = Console(file=screen, width=100, force_terminal=True, highlight=False)
 
     def shown() -> str:
         console = Console(file=io.StringIO(), width=80)
@@ -160,6 +160,10 @@ def test_a_terminal_shows_the_stage_and_counts_the_time_down() -> None:
     assert "about 0:36 left" in shown()
     board.advance(Ended("q0", "zero-shot emoji", None), 1, 4)
     assert "1/4 cells" in shown() and "zero-shot emoji" in shown()
+    assert "zero-shot" not in screen.getvalue(), "the bar shows it, no line of its own"
+    failed = f"FAILED safe emoji (fit); its record: results/{'long/' * 20}1.json"
+    board.advance(Ended("q1", failed, None, failed=True), 2, 4)
+    assert f"[2/4] {failed}" in screen.getvalue(), "a line stays, with a path that can be copied"
 
 
 def test_times_in_words() -> None:

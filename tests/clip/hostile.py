@@ -1,4 +1,4 @@
-"""What tests of hostile weights share."""
+"""Helpers for the tests of hostile weights files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names to specs without torch, files to frozen models, all taps from one forward pass."""
+"""Tests of backbones: names become specs without torch, files become frozen models, one pass gives all
+taps.
+"""
 
 from __future__ import annotations
 

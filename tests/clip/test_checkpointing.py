@@ -1,4 +1,6 @@
-"""Prompts that run in pieces: the same features and gradients, and no more kept than the budget says."""
+"""Prompts that run in pieces have the same features and gradients, and autograd keeps no more than the
+budget.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plan knows of a text before torch is there is what open_clip's tokeniser makes of it."""
+"""The plan's own cleaning of texts, which needs no torch, equals what open_clip's tokeniser does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Stand-ins for modules that others import and seldom use: there when something of them is."""
+"""Stand-ins for modules that others import and seldom use load the real module when one of its names is
+used.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folded pooling heads against the original modules and the parity files."""
+"""The folded pooling heads are compared with the original modules and with the parity files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations inside weights files and beside them are data: typed, of bounded size, and built offline."""
+"""Configurations in and beside weights files are only data: typed, of bounded size, and built offline."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "three stages": (described(vision_cfg__layers=[1, 1, 1]), "vision_cfg.layers: "),
     "a huge norm": (described(vision_cfg__norm_kwargs={"device": "cuda"}), "norm_kwargs"),
     "code for an activation": (described(text_cfg__act_kwargs={"approximate": "exec"}), "approximate"),
-    "deeper than its tensors": (described(vision_cfg__layers=256), "256 layers, the file 8 tensors"),
+    "deeper than its tensors": (
+        described(vision_cfg__layers=256),
+        "256 layers, but the file holds only 8 tensors",
+    ),
     "wider than its tensors": (described(vision_cfg__width=16384, vision_cfg__layers=1), "does not fit"),
     "more words than its tensors": (described(text_cfg__vocab_size=1 << 21), "does not fit"),
     "heads that do not go in": (described(text_cfg__heads=7), "cannot build"),

@@ -1,4 +1,4 @@
-"""Weights files that are damaged, or made to harm: one line that names the file, before memory is spent."""
+"""A damaged or harmful weights file is refused with one line that names it, before memory is spent."""
 
 from __future__ import annotations
 

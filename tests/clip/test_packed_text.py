@@ -1,4 +1,6 @@
-"""Prompts with a common start computed once: equal to each prompt alone, at the tokens really shared."""
+"""Prompts whose common start is computed once equal each prompt alone, and share exactly the common
+tokens.
+"""
 
 from __future__ import annotations
 

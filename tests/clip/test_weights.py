@@ -1,4 +1,4 @@
-"""``bench weights``: what is here, and the one verb that downloads."""
+"""Tests of ``bench weights``, which lists the weights on this machine and downloads others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descriptions: complete for the paper's datasets, strict about their keys, found by name or path."""
+"""Descriptions are complete for the paper's datasets, strict about their keys, and found by name or path."""
 
 from __future__ import annotations
 

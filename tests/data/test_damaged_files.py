@@ -1,4 +1,4 @@
-"""Whatever is wrong with one file, the error is one line that names it."""
+"""Whatever is wrong with a file, the error is one line that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bench data``: draw, status and verify, without torch."""
+"""Tests of ``bench data``: draw, status and verify work without torch."""
 
 from __future__ import annotations
 

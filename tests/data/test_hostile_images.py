@@ -1,4 +1,4 @@
-"""Image files from strangers: nothing in them starts a program, exhausts memory or waits for ever."""
+"""Image files from strangers cannot start a program, exhaust memory, or make the program wait for ever."""
 
 from __future__ import annotations
 

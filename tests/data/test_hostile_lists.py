@@ -1,4 +1,6 @@
-"""Lists, links and archives from strangers: no path leaves its folder unsaid, no header is believed."""
+"""In lists, links and archives from strangers no path leaves its folder unnoticed, and no header is
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,7 @@ def idx_file(file: Path, *shape: int, body: bytes = b"") -> Path:
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_idx_headers_are_looked_at_first(tmp_path: Path, ending: str) -> None:
     file = idx_file(tmp_path / f"a{ending}", 60_000, 4000, 4000)
-    with pytest.raises(BenchError, match="60000 x 4000 x 4000 bytes, at most 1 GiB"):
+    with pytest.raises(BenchError, match="60000 x 4000 x 4000 bytes, but at most 1 GiB"):
         idx.read_idx(file)
     file = idx_file(tmp_path / f"b{ending}", 10, 2, 2, body=bytes(10**8))
     with in_time(), pytest.raises(BenchError, match=r"header says 56 bytes|longer than its header says"):

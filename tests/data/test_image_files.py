@@ -1,4 +1,4 @@
-"""Images open as RGB whatever the file is (datasets 6.1), and no path leaves its folder."""
+"""Images open as RGB whatever their format is (datasets 6.1), and no path leaves its folder."""
 
 from __future__ import annotations
 

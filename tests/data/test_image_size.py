@@ -1,4 +1,4 @@
-"""How large an image may be: refused by its header as what it is, and small in memory where it is thin."""
+"""Images that are too large are refused by their header, and thin ones need little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Native layouts: Aircraft's text files, ImageNet and its shifts, IDX files (datasets 3.1, 3.7, 3.12)."""
+"""Readers of native layouts: Aircraft, ImageNet and its shifts, IDX files (datasets 3.1, 3.7, 3.12)."""
 
 from __future__ import annotations
 

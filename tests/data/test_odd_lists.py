@@ -1,4 +1,4 @@
-"""Split files, class lists, recorded draws and sentences that are damaged or odd: one line with the place."""
+"""Odd or damaged split files, class lists, recorded draws and sentences lead to one line that says where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are not UTF-8, long ones, ones with commas, and what the system does not let be read."""
+"""Odd names: not UTF-8, very long, with commas; and files that the system does not let the program read."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no such folder"):
         catalog.describe(f"/x/{'a' * 300}")
     (tmp_path / "pets.zip").touch()
-    with pytest.raises(BenchError, match="a file, and no TOML"):
+    with pytest.raises(BenchError, match="this file is no TOML file"):
         catalog.describe(str(tmp_path / "pets.zip"))
 
 

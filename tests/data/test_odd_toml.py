@@ -1,4 +1,6 @@
-"""Suites and descriptions that are no TOML, or of other types and ranges: one line with file and field."""
+"""Suites and descriptions that are no TOML, or have wrong types or ranges, lead to one line with file and
+field.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's folder of images: the split by content, given splits, six lines of TOML."""
+"""Tests of a user's folder of images: the split by content, given splits, and a TOML file of six lines."""
 
 from __future__ import annotations
 

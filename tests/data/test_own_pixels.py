@@ -1,4 +1,4 @@
-"""People's own images as RGB, pixel by pixel: deep ones, transparent, turned, several in one file."""
+"""A user's own images become the right RGB pixels: deep, transparent and turned ones, several in one file."""
 
 from __future__ import annotations
 
@@ -128,17 +128,17 @@ def test_unsigned_integers_beyond_the_sign(tmp_path: Path) -> None:
     [
         ([0.0, float("nan")], "f4", "not finite"),
         ([0.0, float("inf")], "f4", "not finite"),
-        ([-0.5, 0.5], "f4", "its values reach -0.5, and black is 0"),
-        ([-700, 1200], "i4", "its values reach -700, and black is 0"),
-        ([0.0, 1.3], "f4", "its values reach 1.3, and whether that is dark below 255 or white is not told"),
-        ([0, 300], "i4", "its values reach 300, and whether that is dark below 65535 or white is not told"),
-        ([0, 1_000_000], "i4", "is dark below .* or white is not told"),
-        ([0, 5], "i4", "is dark below 255 or white is not told"),
-        ([0.0, 0.004], "f4", "is dark below 1 or white is not told"),
-        ([0, 4095], "u2", "its values reach 4095, and whether that is dark below 65535 or white is not told"),
+        ([-0.5, 0.5], "f4", "its values go down to -0.5, which is below black, 0"),
+        ([-700, 1200], "i4", "its values go down to -700, which is below black, 0"),
+        ([0.0, 1.3], "f4", "its values reach 1.3; this may be white, or dark where white is 255"),
+        ([0, 300], "i4", "its values reach 300; this may be white, or dark where white is 65535"),
+        ([0, 1_000_000], "i4", "this may be white, or dark where white is .*"),
+        ([0, 5], "i4", "this may be white, or dark where white is 255"),
+        ([0.0, 0.004], "f4", "this may be white, or dark where white is 1"),
+        ([0, 4095], "u2", "its values reach 4095; this may be white, or dark where white is 65535"),
         ([0, 1023], "u2", r"as in  \[images\] white = 4095"),
-        ([0, 1], "u2", "its values reach 1,"),
-        ([0.0, 1e6], "f4", "no known white bounds"),
+        ([0, 1], "u2", "its values reach 1;"),
+        ([0.0, 1e6], "f4", r"its values reach 1e\+06, which is above every usual white"),
     ],
 )
 def test_values_without_a_known_white_are_refused_by_name(

@@ -1,4 +1,4 @@
-"""Folders of train, val and test images are understood however they are spelt, or refused with a reason."""
+"""Folders of train, val and test images are recognised in all spellings, or refused with a reason."""
 
 from __future__ import annotations
 

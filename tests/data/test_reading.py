@@ -1,4 +1,6 @@
-"""What was read from somebody's folder is said in one line, and so is what may make its numbers mean less."""
+"""One line says how a user's folder was read, and one line each what may change the meaning of its
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -128,9 +130,9 @@ def test_the_same_pictures_in_two_parts_are_said(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "x/Train/owl/004.png", tmp_path / "x/test/owl/000.png")
     shutil.copytree(tmp_path / "x/test", tmp_path / "x/val", dirs_exist_ok=True)
     assert read(tmp_path / "x").notes == (
-        "1 of 7 test images are also in Train/, as test/owl/000.png is Train/owl/004.png",
-        "7 of 7 test images are also in val/, as test/auk/100.png is val/auk/100.png",
-        "1 of 15 val images are also in Train/, as val/owl/000.png is Train/owl/004.png",
+        "1 of 7 test images are also in Train/; for example, test/owl/000.png equals Train/owl/004.png",
+        "7 of 7 test images are also in val/; for example, test/auk/100.png equals val/auk/100.png",
+        "1 of 15 val images are also in Train/; for example, val/owl/000.png equals Train/owl/004.png",
     )
 
 
@@ -138,7 +140,7 @@ def test_the_same_picture_in_two_classes_is_said(tmp_path: Path) -> None:
     for name, text in (("owl", ""), ("auk", "owl"), ("kiwi", "")):
         disk.byte_folder(tmp_path / "x" / name, 5, text=text)
     notes = read(tmp_path / "x").notes
-    assert notes[0] == "no split given: each class is cut 50/20/30 by content"
+    assert notes[0] == "no split given: each class is cut 50/20/30 by the contents of its images"
     order = sorted(range(5), key=lambda i: sha256(f"owl {i}".encode()).hexdigest())
     pairs = "; ".join(f"auk/00{i}.png is owl/00{i}.png" for i in order[:3])
     assert notes[1:] == (f"5 pictures lie in more than one class: {pairs} and 2 more",)

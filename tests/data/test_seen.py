@@ -1,4 +1,6 @@
-"""Images that are exchanged under lists of paths are noticed; times and sizes alone change nothing."""
+"""Images that are exchanged while the lists of paths stay are noticed; new times and sizes alone change
+nothing.
+"""
 
 from __future__ import annotations
 

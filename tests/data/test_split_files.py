@@ -1,4 +1,4 @@
-"""CoOp's split files are read strictly, in their order, and never replaced (datasets 2, 6.2, 6.3)."""
+"""CoOp's split files are read strictly and in order, and are never replaced (datasets 2, 6.2, 6.3)."""
 
 from __future__ import annotations
 

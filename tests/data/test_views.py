@@ -1,4 +1,4 @@
-"""Views: bit-identical to CLIP's own transform, and the same random crops on every machine."""
+"""Views are bit-identical to CLIP's own transform, and random crops are the same on every machine."""
 
 from __future__ import annotations
 

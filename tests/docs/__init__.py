@@ -1,1 +1,1 @@
-"""Tests of the pages in docs/, and the scripts that write the generated ones."""
+"""Scripts that make pages of docs/ from the program, and the tests that these pages are current."""

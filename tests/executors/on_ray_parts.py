@@ -1,4 +1,4 @@
-"""What tests of the Ray executor share: a grid, a method, local records, where tasks put their folders."""
+"""Parts that tests of the Ray executor share: a grid, a method, local records, the folder of tasks."""
 
 from __future__ import annotations
 

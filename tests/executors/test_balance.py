@@ -1,4 +1,4 @@
-"""Two workers share equal cells equally, and are there when the first features are."""
+"""Two workers share equal cells equally, and are ready when the first features are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A time budget ends what does not end by itself, and no record says that it failed."""
+"""A time budget stops work that runs on after its end, and no record calls that a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that dies costs the cell that it was at, after a second try alone, and nothing else."""
+"""A worker that dies costs the cell that it was doing, after a second try alone, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.executors.loop import Done
 from bench.records.types import EvaluationRecord, Failure
 from bench.run import stages
 from bench.run.outcome import Ended, Now
-from tests.run.conftest import Bench, of_type
+from tests.run.conftest import Bench, failure_paths, named_records, of_type
 
 Said = Any
 Script = Callable[[frozenset[str]], list[Said]]
@@ -132,9 +132,9 @@ def test_a_worker_that_never_begins_fails_its_cells(way: Any) -> None:
 
 
 def test_a_refusal_fails_the_portion_and_a_bug_or_a_full_disk_ends_the_run(way: Any) -> None:
-    two = way(lambda keys: [BenchError("cells are others by now")])
+    two = way(lambda keys: [BenchError("the keys of cells have changed")])
     two.submit([cell("a")], None)
-    assert done(two) == ([], {"a": "cells are others by now"})
+    assert done(two) == ([], {"a": "the keys of cells have changed"})
     two = way(lambda keys: [OSError(28, "No space left on device")])
     two.submit([cell("a")], None)
     with pytest.raises(OSError, match="No space left"):
@@ -182,6 +182,17 @@ class Killer(Method):
 
     def logits(self, params, consts, features, values):
         raise AssertionError
+
+
+class Wrong(Method):
+    name = "wrong"
+    title = "Wrong"
+
+    def prepare(self, task):
+        raise ValueError("wrong on purpose")
+
+    def logits(self, params, consts, features, values):
+        raise AssertionError
 """
 
 
@@ -189,12 +200,14 @@ class Killer(Method):
 def test_a_method_that_kills_its_worker_costs_its_own_cells(bench: Bench, tmp_path: Path) -> None:
     plugin, results = tmp_path / "killer.py", tmp_path / "r"
     plugin.write_text(KILLER)
-    words = ("--methods", "zero-shot,killer,tip-adapter", "--plugin", plugin, "--jobs", "2")
+    words = ("--methods", "zero-shot,killer,wrong,tip-adapter", "--plugin", plugin, "--jobs", "2")
     ended = bench("run", *words, "--seeds", "1,2", "--results", results)
     assert ended.exit_code == 1, ended.output
     failed = of_type(results, Failure)
-    assert {f.cell.method for f in failed} == {"killer"} and len(failed) == 2
-    assert all("died twice at this cell (SIGSEGV)" in f.error for f in failed)
+    assert sorted(f.cell.method for f in failed) == ["killer", "killer", "wrong", "wrong"]
+    killed = [f.error for f in failed if f.cell.method == "killer"]
+    assert all("died twice at this cell (SIGSEGV)" in error for error in killed)
+    assert named_records(ended.output) == sorted(2 * failure_paths(results)), "by the parent and by workers"
     healthy = [r.cell for r in of_type(results, EvaluationRecord)]
     assert sum(c.method == "tip-adapter" for c in healthy) == 2
     assert any(c.method == "zero-shot" for c in healthy)

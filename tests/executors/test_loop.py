@@ -1,4 +1,4 @@
-"""The loop over what is left, with a way that only notes what it is given."""
+"""The loop over what is left to do, with a way that only notes what it is given."""
 
 from __future__ import annotations
 

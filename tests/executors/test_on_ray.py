@@ -1,4 +1,6 @@
-"""``--executor ray`` with a stand-in for Ray: the same records, also when an actor dies under its task."""
+"""``--executor ray`` with a stand-in for Ray: the records are the same, even if an actor dies under its
+task.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from bench.records.types import EvaluationRecord, Failure
 from bench.run import onepass
 from bench.run.session import Session
 from tests.executors.on_ray_parts import FOUR, GRID, PLAIN, local, temporary
-from tests.run.conftest import Bench, of_type, records
+from tests.run.conftest import Bench, failure_paths, named_records, of_type, records
 
 __all__ = ["local", "temporary"]
 
@@ -246,6 +248,18 @@ def test_a_task_that_dies_is_cut_into_its_cells(
     assert [r.cell.method for r in of_type(tmp_path, EvaluationRecord)] == ["tip-adapter"] * 2
 
 
+def test_failures_on_a_node_name_the_records_of_the_users_folder(
+    bench: Bench, tmp_path: Path, stand_in: Tasks
+) -> None:
+    """A task writes below a folder of its own, which is gone when the user reads the message."""
+    plugin, results = tmp_path / "plain.py", tmp_path / "results"
+    plugin.write_text(PLAIN.replace('return {"W": task.W_KC}', 'raise ValueError("wrong on purpose")'))
+    words = ("--methods", "plain", "--plugin", plugin, "--seeds", "1,2", "--results", results)
+    ended = bench("run", *words, "--executor", "ray")
+    assert ended.exit_code == 1 and len(failure_paths(results)) == 2, ended.output
+    assert named_records(ended.output) == sorted(2 * failure_paths(results)), ended.output
+
+
 def test_a_death_costs_its_task_one_try_and_others_nothing(
     bench: Bench, tmp_path: Path, stand_in: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +298,7 @@ def test_an_actor_notices_a_plugin_that_was_edited_between_tasks(
     words = ("--methods", "plain", "--plugin", plugin, "--seeds", "1,2", "--results", results)
     ended = bench("run", *words, "--executor", "ray")
     assert ended.exit_code == 1 and len(done) == 1
-    assert "a plugin or a dataset was changed during the run; run again" in ended.output
+    assert "a plugin or a dataset was changed during the run; run the same command again" in ended.output
     assert len(of_type(results, EvaluationRecord)) == 1 == len(of_type(results, Failure))
 
 
@@ -305,7 +319,7 @@ def test_a_task_gets_a_gpu_of_its_own_whatever_the_drivers_number(
     assert {actor.setup.device for actor in stand_in.actors} == {"cuda"}, (
         "the number counts GPUs that an actor does not see"
     )
-    assert done.output.count("--device cuda:1: what this process does itself") == 1
+    assert done.output.count("--device cuda:1 holds for this process alone") == 1
     # An error of the task itself reaches the user as it is, and the records of all its cells.
     assert (
         done.exit_code == 1

@@ -1,4 +1,4 @@
-"""A run whose process is ended leaves no worker, and the next run goes on to the same table."""
+"""A run whose process is killed leaves no worker behind, and the next run completes the same table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes and devices: who works where. GPUs are stood in for, so that this runs without one."""
+"""The devices of worker processes. Stand-ins replace GPUs, so that this runs without one."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
         def do(self, keys: frozenset[str], *rest: Any) -> None:
             if "bad" in keys:
-                raise BenchError("cells are others by now")
+                raise BenchError("the keys of cells have changed")
 
     monkeypatch.setattr(node, "Worker", Worker)
     monkeypatch.setattr(node.scratch, "path", lambda: tmp_path / "folder")
@@ -150,7 +150,7 @@ def test_after_an_error_the_next_task_meets_nothing_of_it(made: list[Any], tmp_p
     actor.do(frozenset({"a"}), {}, None)
     actor.do(frozenset({"b"}), {}, None)
     assert len(made) == 1
-    with pytest.raises(BenchError, match="others by now"):
+    with pytest.raises(BenchError, match="keys of cells have changed"):
         actor.do(frozenset({"bad"}), {}, None)
     actor.do(frozenset({"c"}), {}, None)
     assert [each.closed for each in made] == [1, 0]

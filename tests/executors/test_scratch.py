@@ -1,6 +1,4 @@
-"""Folders of processes that are killed: nobody takes a living one's, and the next to come removes a dead
-one's.
-"""
+"""Folders of killed processes: a living owner keeps its folder, and the next process removes a dead one's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the fakes importable by name, in the worker processes that the tests start as well."""
+"""Make the fakes importable by name, also in the worker processes that the tests start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bench cache`: the list says what is there, `clear` deletes what is named and asks first."""
+"""`bench cache` lists what is there, and its `clear` deletes what is named after it has asked."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Damage of every kind, at random places: a store gives the rows that were written or says that it has none,
-and weights are those that were named.
+"""Tests with damage of every kind at random places.
+
+A store gives the rows that were written, or says that it has none. Weights are those that were named.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Which event guards which buffer of a GPU's lanes: on a stand-in that does everything as late as it may."""
+"""The events that guard the buffers of a GPU's lanes, tested on a stand-in that does all work as late as it
+may.
+"""
 
 from __future__ import annotations
 

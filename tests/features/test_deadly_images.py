@@ -1,4 +1,4 @@
-"""An image that ends the process that decodes it is one that cannot be read, and costs nothing else."""
+"""An image that ends the process that decodes it counts as unreadable, and does no other harm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_it_is_named_and_the_others_are_encoded(tmp_path: Path, monkeypatch: pyt
         encode(tower, images, asked, store, workers=1)
     assert error.value.path == "deadly/1"
     # The look at all others runs in processes too: in this one it would end the tests.
-    monkeypatch.setattr(decode, "_FEW", 1)
+    monkeypatch.setattr(decode, "_WORTH_PROCESSES", 1)
     session: Any = SimpleNamespace(backbone=lambda spec: tower, store=store, workers=None)
     bad = Session.unreadable(
         session, tower.spec, images, [*asked, Wanted(("broken/2",), {"eval": {"dense"}})]

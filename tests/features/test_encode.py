@@ -1,4 +1,6 @@
-"""Encoding: every image x view once, the tower's values, whatever the batches, workers, interruptions."""
+"""Each image x view is encoded once, with the tower's values, whatever the batches, workers and
+interruptions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches under way: the same rows as one after the other, checked before anybody gets them."""
+"""With several batches under way the rows equal those of one batch after the other, and are checked first."""
 
 from __future__ import annotations
 

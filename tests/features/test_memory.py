@@ -1,4 +1,4 @@
-"""Memory stays flat while features of any size are written and read; a killed run leaves no worker."""
+"""Memory does not grow while features of any size are written and read, and a killed run leaves no worker."""
 
 from __future__ import annotations
 

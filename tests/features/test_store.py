@@ -1,4 +1,4 @@
-"""The store: what comes out is what went in, and nothing torn, altered or half written ever comes out."""
+"""The store returns what was written, and never anything torn, altered or half written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes and one store: what is in use stays, images are encoded once, nothing is left behind."""
+"""Several processes share a store: sets in use stay, images are encoded once, nothing is left behind."""
 
 from __future__ import annotations
 

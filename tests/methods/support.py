@@ -1,4 +1,4 @@
-"""A task without images; a method's functions on given batches with the engine's optimiser and schedule.
+"""Run a method's functions without images, on given batches with the engine's optimiser and schedule.
 
 Legend: K classes, C embedding width, P prompts, B batch, R replicas.
 """

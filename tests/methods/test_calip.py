@@ -1,4 +1,4 @@
-"""CALIP against its reference run; CALIP-FS starts as CALIP and moves as worked out by hand (protocol 14)."""
+"""CALIP agrees with its reference run; CALIP-FS starts there and moves as computed by hand (protocol 14)."""
 
 from __future__ import annotations
 

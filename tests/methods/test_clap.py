@@ -1,4 +1,4 @@
-"""CLAP and ZS-LP against their reference runs (protocol 18.4, 21.11)."""
+"""CLAP and ZS-LP agree with their reference runs (protocol 18.4, 21.11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP-Adapter against its reference run (protocol 11, 21.11)."""
+"""CLIP-Adapter agrees with its reference run (protocol 11, 21.11)."""
 
 from __future__ import annotations
 

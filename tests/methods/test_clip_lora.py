@@ -1,4 +1,4 @@
-"""CLIP-LoRA against its reference run, and its update at the start and at the end (protocol 18.2)."""
+"""CLIP-LoRA agrees with its reference run; its update is zero at first and can be merged (protocol 18.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CoCoOp against an independent step, and what its prompts depend on (protocol 9)."""
+"""CoCoOp agrees with an independent step, and its prompts depend on the image (protocol 9)."""
 
 from __future__ import annotations
 

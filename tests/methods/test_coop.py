@@ -1,4 +1,4 @@
-"""CoOp against its reference run, and what its prompts must be (protocol 8, 21.6)."""
+"""CoOp agrees with its reference run, and its prompts are laid out as published (protocol 8, 21.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Cross-Modal adaptation: the reference's linear run, one other step of each, legal batches, WiSE heads."""
+"""Cross-Modal adaptation agrees with the reference's linear run, and each variant with an independent step.
+
+Batch sizes are legal, and the WiSE forms mix heads alone."""
 
 from __future__ import annotations
 

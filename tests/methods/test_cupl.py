@@ -1,4 +1,4 @@
-"""CuPL: own sentences for every embedded class, averaged as published, never templates (protocol 5)."""
+"""CuPL has sentences for every embedded class and averages them, never templates (protocol 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GDA against the reference's run and scikit-learn's discriminant analysis (protocol 18.5)."""
+"""GDA agrees with the reference's run and with scikit-learn's discriminant analysis (protocol 18.5)."""
 
 from __future__ import annotations
 

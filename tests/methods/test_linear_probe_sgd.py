@@ -1,4 +1,4 @@
-"""The mini-batch linear probe against a plain PyTorch loop, its starts, its batch sizes (protocol 6.2)."""
+"""The mini-batch linear probe agrees with a plain PyTorch loop; its batches are legal (protocol 6.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LP++ against the reference's run, and its choice of the epoch (protocol 18.3)."""
+"""LP++ agrees with the reference's run and chooses the latest of the best epochs (protocol 18.3)."""
 
 from __future__ import annotations
 

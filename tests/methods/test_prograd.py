@@ -1,4 +1,4 @@
-"""ProGrad against its reference run; its projection, start and templates (protocol 10, 21.7)."""
+"""ProGrad agrees with its reference run, in its projection, start and templates too (protocol 10, 21.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ProLIP against the reference's runs on both kinds of tower (protocol 18.6)."""
+"""ProLIP agrees with the reference's runs on both kinds of tower (protocol 18.6)."""
 
 from __future__ import annotations
 

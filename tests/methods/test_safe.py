@@ -1,4 +1,4 @@
-"""SAFE and SAFE-A (protocol 15, 16, 21 items 3 and 4) on a tiny attention pool in float64."""
+"""SAFE and SAFE-A do as specified on a tiny attention pool in float64 (protocol 15, 16, 21 items 3 and 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TaskRes against its reference run, and the released code's text habits (protocol 18.1, 1.4, 21.11)."""
+"""TaskRes agrees with its reference run and builds text as the released code (protocol 18.1, 1.4, 21.11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tip-Adapter and Tip-Adapter-F against the published code's numbers (protocol 12, 21 items 4 and 15)."""
+"""Tip-Adapter and Tip-Adapter-F agree with the published code's numbers (protocol 12, 21 items 4 and 15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head-only WiSE-FT: end points, the shared fit, no refit for a ratio (protocol 7.2, 21.5)."""
+"""Head-only WiSE-FT has the right end points, and a ratio needs no new fit (protocol 7.2, 21.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WiSE-FT of the whole tower: the reference's head-only run, a plain PyTorch tower, full interpolation."""
+"""WiSE-FT of the whole tower agrees with the reference's head-only run and with a plain PyTorch tower."""
 
 from __future__ import annotations
 

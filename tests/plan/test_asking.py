@@ -1,4 +1,6 @@
-"""What a plugin's recipe holds and raises: its failure alone, and NumPy's numbers are numbers."""
+"""An error of a plugin's recipe, and what it changes, is that plugin's failure alone; NumPy's numbers count
+as numbers.
+"""
 
 from __future__ import annotations
 

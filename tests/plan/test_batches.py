@@ -113,7 +113,7 @@ def test_a_stream_without_a_batch_is_no_part_of_a_static_one(order: str) -> None
     streams = with_static(after, {"batch": 16}).streams
     assert (streams["image"].batch, streams["text"].batch) == (8, 8)
     assert drawn(streams["extra"], 24, len(TWO)) == (24, 23 if order == "restart" else 24)
-    with pytest.raises(MissingData, match="draws batches of fewer rows"):
+    with pytest.raises(MissingData, match="has too few rows for a batch"):
         made(replace(before, streams={**before.streams, "extra": replace(extra, order="restart")}), 1)
 
 
@@ -145,7 +145,9 @@ def test_what_comes_back_can_be_drawn(
 
 
 def test_too_few_rows_for_any_batch_block() -> None:
-    with pytest.raises(MissingData, match=r"probe draws batches of fewer rows .* 1 support image: add shots"):
+    with pytest.raises(
+        MissingData, match=r"probe has too few rows for a batch \(.*1 support image\): add shots"
+    ):
         made(Recipe(streams={"image": Stream(batch=8)}), 1)
     with pytest.raises(MissingData, match="1 prompt"):
         made(halves(8, (8, 32)), 4, n_prompts=1)

@@ -115,7 +115,7 @@ def test_one_class_is_nothing_to_tell_apart(tmp_path: Path) -> None:
         'name = "mine"\nreader = "coop-split"\nfolder = "."\n[options]\nfile = "split.json"\n'
     )
     made = plan(tmp_path / "mine.toml")
-    assert not made.fits and "one class gives nothing to tell apart" in reasons(made)["safe"]
+    assert not made.fits and "there is one class, so there is nothing to tell apart" in reasons(made)["safe"]
 
 
 def test_every_class_needs_a_training_image(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a cell will take: by earlier records of its kind where there are any, else by what it costs."""
+"""The expected seconds of a cell: from earlier records of its kind if there are any, else from the cost
+model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How image files are opened is in the keys of features, fits and evaluations; as published adds nothing."""
+"""The way of opening image files is in the keys of features, fits and evaluations; the published way adds
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Portions for several workers: equal shares, whatever lies together, and nothing that depends on chance."""
+"""Portions for several workers have equal shares, keep together what shares a state, and never depend on
+chance.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a pre-training run goes on from, where they are damaged or of another kind: one line each."""
+"""A damaged or foreign file that a pre-training run would go on from is refused with one line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The digests of the embedded scenes that are known beforehand are those of the scenes.
+"""The digests in ``plans.json`` are those of the embedded scenes.
 
-After a change of what is drawn, ``python -m tests.pocket.test_plans`` writes them anew.
+After a change of what is drawn, or of a file that draws, ``python -m tests.pocket.test_plans`` writes them
+anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The embedded datasets: equal lists on all machines, disjoint splits, drawings by whom they claim."""
+"""The embedded datasets have equal lists on all machines, disjoint splits, and drawings by the stated
+artists.
+"""
 
 from __future__ import annotations
 

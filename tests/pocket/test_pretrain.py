@@ -1,4 +1,6 @@
-"""The pre-training recipe on a few made-up drawings: it learns, repeats, writes what open_clip can load."""
+"""The pre-training recipe on a few made-up drawings learns, repeats, and writes files that open_clip can
+load.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Glyphs and scenes: the same integers and the same pixels everywhere, and masks that fit the pixels."""
+"""Scenes have the same integers and pixels on every machine, and their masks fit the pixels."""
 
 from __future__ import annotations
 

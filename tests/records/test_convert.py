@@ -1,4 +1,4 @@
-"""Records of schema 1, as the program wrote them, are read like today's and come over without a fit."""
+"""Records of schema 1 are read like those of today, and `bench convert` brings them over without a fit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def planned(results: Path, *arguments: str) -> Result:
 
 @pytest.fixture(params=["files", "packed"])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of a results folder of schema 1."""
+    """Return a copy of a results folder of schema 1."""
     return Path(shutil.copytree(FILES if request.param == "files" else PACKED, tmp_path / "results"))
 
 
@@ -139,7 +139,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path, monkeypatch: pytest.M
 def test_an_interrupted_conversion_of_packed_records_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between any two writes the predictions are those of their records."""
+    """Check that predictions are those of their records, wherever the conversion is interrupted."""
     results = Path(shutil.copytree(PACKED, tmp_path / "results"))
 
     def failing(path: Path, data: bytes) -> None:
@@ -157,7 +157,7 @@ def test_an_interrupted_conversion_of_packed_records_goes_on(
 
 
 def test_files_beside_packed_records_find_their_fits(tmp_path: Path) -> None:
-    """Sweeps on top of packed records: an evaluation in a file whose fit is packed, and the reverse."""
+    """Convert a folder where evaluations in files are of packed fits, and the other way round."""
     results = Path(shutil.copytree(PACKED, tmp_path / "results"))
     for file in sorted((FILES / "runs").rglob("*-*.*")):
         if "safe" in file.parts or "tip-adapter-f" in file.parts:

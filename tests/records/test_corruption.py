@@ -1,4 +1,4 @@
-"""Damage of every kind: what tables print is what was measured, or they say what they left out."""
+"""Damaged results of every kind: tables print what was measured, or they say what they left out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def truth(whole: Path) -> Told:
 
 
 def told(results: Path) -> tuple[Told, str]:
-    """By key what tables say of each evaluation, and which images were right; and what was left out."""
+    """Return what tables say of each evaluation, with the right images, by key; and what they left out."""
     frame = load_results(results)
     rows = frame[[*COLUMNS, "key", "path"]].to_dict("records")
     said = {r["key"]: (*(r[c] for c in COLUMNS), correct(r["path"]).tobytes()) for r in rows}
@@ -56,7 +56,7 @@ def told(results: Path) -> tuple[Told, str]:
 
 
 def hidden(results: Path, truth: Told, top5: bool = True) -> str:
-    """What a table of the damaged records says wrongly and without a word, empty where nothing is."""
+    """Return what a table of damaged records says wrongly without a note; empty if nothing is wrong."""
     try:
         found, bad = told(results)
     except BenchError as error:
@@ -73,7 +73,7 @@ def hidden(results: Path, truth: Told, top5: bool = True) -> str:
 
 
 def flip(files: list[Path], rng: np.random.Generator) -> None:
-    """One bit; every other time under the old time of change."""
+    """Flip one bit of a file; in half of the cases the file keeps its time of change."""
     file = files[rng.integers(len(files))]
     data, before = bytearray(file.read_bytes()), file.stat()
     at = int(rng.integers(8 * len(data)))
@@ -108,12 +108,12 @@ def swap(files: list[Path], rng: np.random.Generator) -> None:
 
 
 def drop(files: list[Path], rng: np.random.Generator) -> None:
-    """A file that has gone; of predictions and fits, for an evaluation that has gone was never there."""
+    """Delete a file of predictions or of a fit. An evaluation that is gone looks as if it was never made."""
     files[rng.integers(len(files))].unlink()
 
 
 def rows(change: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) -> Damage:
-    """Arrays of predictions changed, in a file that is whole."""
+    """Return a damage that changes arrays of predictions, in a file that opens."""
 
     def damage(files: list[Path], rng: np.random.Generator) -> None:
         file = files[rng.integers(len(files))]
@@ -155,7 +155,7 @@ def test_damaged_files(whole: Path, truth: Told, tmp_path: Path, kind: str) -> N
 
 
 def test_a_fit_that_has_gone_takes_its_evaluation_along(whole: Path, truth: Told, tmp_path: Path) -> None:
-    """Without it nobody could say that settings were changed: the row would be the method's own."""
+    """Without the fit nothing says that settings were changed: the row would count as the method's own."""
     for number in range(TRIES):
         results = Path(shutil.copytree(whole, tmp_path / str(number)))
         fits = [file for file in sorted(results.rglob("*.json")) if "-" not in file.stem]
@@ -165,7 +165,7 @@ def test_a_fit_that_has_gone_takes_its_evaluation_along(whole: Path, truth: Told
 
 
 def sealed(file: Path, change: Callable[[Record], Record]) -> None:
-    """Change a record by somebody who makes its checksum anew."""
+    """Change a record and give it the checksum of its new content."""
     record = codec.decode(file.read_bytes())
     store.put(file, change(record))
 
@@ -203,7 +203,7 @@ def test_changed_fields_under_a_new_checksum(whole: Path, truth: Told, tmp_path:
 def test_labels_that_one_vandal_changed_everywhere_in_one_evaluation(
     whole: Path, truth: Told, tmp_path: Path
 ) -> None:
-    """Predictions, checksums and accuracy agree: the labels of the other evaluations tell."""
+    """The labels of other evaluations reveal a record whose predictions, checksums and accuracy agree."""
     results = Path(shutil.copytree(whole, tmp_path / "forged"))
     file = next(results.rglob("*-*.json"))
     record = store.read(file)
@@ -219,7 +219,7 @@ def test_labels_that_one_vandal_changed_everywhere_in_one_evaluation(
 
 
 def lines(results: Path, change: Callable[[list[Any]], list[Any]]) -> None:
-    """Rewrite packed records, as somebody would who knows their form."""
+    """Rewrite packed records in their own form."""
     file = results / RECORDS
     kept = [msgspec.json.decode(text) for text in lzma.decompress(file.read_bytes()).splitlines()]
     file.write_bytes(lzma.compress(b"\n".join(json.dumps(line).encode() for line in change(kept))))
@@ -367,7 +367,7 @@ _json = st.recursive(
 def test_any_json_gives_a_table_or_one_line(
     packs: Path, truth: Told, tmp_path: Path, of_fit: bool, field: str, value: Any, seal: bool
 ) -> None:
-    """A record with any value in any field, under its old checksum or under one of its own."""
+    """A record with any value in any field, under its old checksum or a fitting one, is refused or right."""
     results = tmp_path / "any"
     shutil.rmtree(results, ignore_errors=True)  # of the example before
     shutil.copytree(packs, results)

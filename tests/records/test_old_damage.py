@@ -1,4 +1,4 @@
-"""Damaged records of schema 1, and files that are no records: named in a line, and they cost themselves."""
+"""Damaged records of schema 1, and files that are no records, are named in a line; all others count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitted states: whoever only asks whether one is there costs little."""
+"""Fitted states on disk: asking many times whether one is there reads its file once."""
 
 from __future__ import annotations
 

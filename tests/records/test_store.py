@@ -1,4 +1,4 @@
-"""Records are what was written, in the order in which it was written, or they are refused by name."""
+"""The store returns what was written, in the order of writing, or it refuses a file and names it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.report.synthetic import grid, write_cell
 
 @pytest.fixture
 def one(tmp_path: Path) -> Path:
-    """The record of an evaluation."""
+    """Return the path of an evaluation's record."""
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.6)
     return next((tmp_path / "runs").rglob("*-*.json"))
 
 
 def resealed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a record and give it the checksum that its new content would have."""
+    """Change a record and give it the checksum of its new content."""
     plain = json.loads(path.read_text())
     change(plain)
     plain["checksum"] = ""
@@ -204,7 +204,7 @@ def test_a_later_record_has_the_larger_number_whatever_the_clock_says(
 def test_newer_images_count_though_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The counter decides, in tables and in the next run: not the time that records bear."""
+    """The counter decides in tables and in the next run, not the time that a record names."""
 
     class Before(datetime):
         @classmethod
@@ -311,7 +311,7 @@ def test_numpy_numbers_are_numbers(one: Path) -> None:
 
 
 def test_damaged_predictions_are_one_line(one: Path) -> None:
-    """A bit here and there: either a checksum tells, or the file does not open; nothing is believed."""
+    """Flip bits of predictions: a checksum shows it, or the file does not open."""
     file = one.with_suffix(".npz")
     whole = file.read_bytes()
     rng = np.random.default_rng(3)
@@ -355,7 +355,7 @@ def test_damaged_packs_are_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_seeds_of_several_makes_do_not_mix(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    """One seed ran again with an edited plugin, a new harness or other texts; the others wait their turn."""
+    """One seed ran again with an edited plugin, a new harness or other texts: only that seed counts."""
     for seed in (1, 2, 3):
         write_cell(tmp_path, "safe", "ants", 1, seed, 0.6)
     write_cell(tmp_path, "safe", "ants", 1, 2, 0.8, parts=change, written="2026-02-01T00:00:00.000+00:00")

@@ -5,6 +5,7 @@ steps.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -124,6 +125,16 @@ def failures(results: Path) -> dict[str, Failure]:
     records = of_type(results, Failure)
     assert len({f.cell.method for f in records}) == len(records)
     return {f.cell.method: f for f in records}
+
+
+def failure_paths(results: Path) -> list[str]:
+    """The paths of all records of failures in a results folder, sorted."""
+    return sorted(str(path) for path, record in store.every(results) if isinstance(record, Failure))
+
+
+def named_records(output: str) -> list[str]:
+    """The paths of records that a run's output names, sorted: a failure's as it comes and at the end."""
+    return sorted(re.findall(r"its record(?:, with the traceback)?: ([^\s;)]+\.json)", output))
 
 
 def done(results: Path) -> set[tuple[str, str]]:

@@ -1,4 +1,6 @@
-"""Processes that compute take denormal numbers for zero, in all their threads, and are held to it."""
+"""Every process that computes treats denormal numbers as zero, in all its threads, and a method cannot change
+that.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""``--no-dense-cache``: dense features of test images are streamed, once for all states of a dataset; numbers
-stay.
+"""``--no-dense-cache`` streams dense features of test images, once for all states of a dataset, and changes
+no number.
 """
 
 from __future__ import annotations

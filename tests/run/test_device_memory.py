@@ -1,4 +1,4 @@
-"""What a fit takes of its device: tensors filled in place, a peak of its own, a share among processes."""
+"""The memory of a fit on its device: tensors filled in place, a peak of its own, a share among processes."""
 
 from __future__ import annotations
 

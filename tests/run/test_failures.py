@@ -1,4 +1,4 @@
-"""A cell that fails says which stage it failed in and why, costs only itself, and is tried again."""
+"""A cell that fails names its stage, its error and its record, costs only itself, and is tried again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ from typing import Any
 import pytest
 
 from bench import registry
+from bench.cli.codes import Code
+from bench.cli.plan_view import show_outcome
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, UnreadableImage
+from bench.plan.cells import Plan
 from bench.records.types import EvaluationRecord, Failure
 from bench.run import stages
+from bench.run.outcome import Failed, Outcome
 from bench.run.session import Session
-from tests.run.conftest import COUNTS, Bench, done, draw_images, failures, of_type
+from tests.run.conftest import (
+    COUNTS,
+    Bench,
+    done,
+    draw_images,
+    failure_paths,
+    failures,
+    named_records,
+    of_type,
+)
 
 PLACES = {
     "prepare": ("def prepare(self, task):\n        raise RuntimeError('wrong in prepare')", "prepare"),
@@ -83,6 +96,7 @@ def test_the_stage_of_an_error_of_a_method(bench: Bench, tmp_path: Path) -> None
     )
     run = bench(*command)
     assert run.exit_code == 1 and run.output.count("FAILED") == len(PLACES)
+    assert named_records(run.output) == sorted(2 * failure_paths(results)), "at once and at the end"
     assert done(results) == {("zero-shot", "shapes")}
     found = failures(results)
     assert {name: f.stage for name, f in found.items()} == {
@@ -90,6 +104,7 @@ def test_the_stage_of_an_error_of_a_method(bench: Bench, tmp_path: Path) -> None
     }
     table = bench("table", "--results", results, "--format", "csv").output
     why = bench(*command, "--dry-run", "--why").output
+    assert named_records(why) == failure_paths(results)
     for place, (_, stage) in PLACES.items():
         failure = found[f"wrong-{place}"]
         assert failure.error == f"RuntimeError: wrong in {place}" and "Traceback" in failure.traceback
@@ -294,3 +309,11 @@ def test_a_diverged_fit_says_so(bench: Bench, tmp_path: Path) -> None:
     assert done.exit_code == 1
     (failure,) = of_type(tmp_path / "r", Failure)
     assert "diverged" in failure.error and failure.stage == "fit", failure.error
+
+
+def test_failures_beyond_the_first_ones_name_their_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [Failed(f"safe {i}", "wrong", Path(f"r/{'a' if i < 12 else 'b'}/{i}.json")) for i in range(14)]
+    assert show_outcome(Outcome(cells=14, failures=failed), set(), Plan([], [])) == Code.FAILED
+    said = capsys.readouterr().err
+    assert named_records(said) == sorted(str(f.record) for f in failed[:12])
+    assert "and 2 more failed; their records are in r/b\n" in said

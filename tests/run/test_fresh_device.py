@@ -45,7 +45,7 @@ def test_what_was_recorded_elsewhere_is_made_anew(bench: Bench, tmp_path: Path, 
     assert "0 cells to do, 2 done (1 of them on cuda), 0 blocked" in bench("run", *words, "--dry-run").output
     plan = bench("run", *words, FRESH, "--dry-run", "--why").output
     assert "1 cells to do, 1 done, 0 blocked" in plan
-    assert "recorded on cuda, made anew (--fresh-device)" in plan
+    assert "recorded on cuda, and made anew (--fresh-device)" in plan
     run = bench("run", *words, FRESH)
     assert run.exit_code == 0 and "1 fits, 1 evaluations" in run.output, run.output
     assert "mixed conditions" not in run.output
@@ -58,7 +58,7 @@ def test_an_evaluation_alone_and_an_evaluation_of_an_older_fit(bench: Bench, tmp
     assert bench("run", *words).exit_code == 0
     moved(tmp_path, "tip-adapter", parts=("evaluation",))
     plan = bench("run", *words, FRESH, "--dry-run", "--why").output
-    assert "1 evaluations recorded on cuda, made anew (--fresh-device)" in plan
+    assert "1 evaluations recorded on cuda, and made anew (--fresh-device)" in plan
     assert "0 fits, 1 evaluations" in bench("run", *words, FRESH).output
     (path, evaluation), (_, fit) = sorted(store.every(tmp_path), key=lambda p: isinstance(p[1], FitRecord))
     assert evaluation.provenance.order > fit.provenance.order
@@ -77,7 +77,7 @@ def test_what_builds_on_a_fit_of_another_device_is_made_anew(bench: Bench, tmp_p
     state = {path: path.stat().st_mtime_ns for path in (tmp_path / "states").iterdir()}
     moved(tmp_path, "safe")
     plan = bench("run", *words, FRESH, "--dry-run", "--why").output
-    assert "recorded on cpu, but what it builds on was not, made anew" in plan
+    assert "recorded on cpu (what it builds on was not), and made anew" in plan
     run = bench("run", *words, FRESH)
     assert run.exit_code == 0 and "2 fits" in run.output, run.output
     assert set(kinds(tmp_path).values()) == {"cpu"}

@@ -1,4 +1,4 @@
-"""What was damaged is named, and the next run makes it again: the same numbers, and nothing else."""
+"""A damaged file is named, and the next run makes it again: the same numbers, and nothing else."""
 
 from __future__ import annotations
 

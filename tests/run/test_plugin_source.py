@@ -1,5 +1,5 @@
-"""An edited plugin is never answered from old records: what runs is the source that its key names, also of
-its helpers.
+"""An edited plugin never gets old records: the source that runs is the one that its key names, helpers
+included.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ def test_a_plugin_that_is_mended_loads(tmp_path: Path) -> None:
     [
         (b"# caf\xe9\n", r"not UTF-8 text \(byte 5 is 0xe9\): save it as UTF-8"),
         ("name = 'x'".encode("utf-16"), r"not UTF-8 text \(byte 0 is 0xff\): save it as UTF-8"),
-        ("name = 'x'".encode("utf-16-le"), "holds zero bytes, as UTF-16 has"),
+        ("name = 'x'".encode("utf-16-le"), "holds zero bytes, as UTF-16 text does"),
         (b"# coding: nope\n", "SyntaxError: unknown encoding: nope"),
         (b"class X(:\n", r"SyntaxError: invalid syntax \(plugin_bytes.py, line 1\)"),
         (b"# coding: latin-1\n# caf\xe9\n", "no method in it"),
@@ -342,7 +342,7 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=1))
     after = planned(images, tmp_path, "raced", plugin)
     with pytest.raises(
-        BenchError, match="1 cells are others by now: a plugin or a dataset was changed during the run"
+        BenchError, match="the keys of 1 cells have changed: a plugin or a dataset was changed during the run"
     ):
         check_plan(after, keys)
     with pytest.raises(BenchError, match="1 cells"):
@@ -368,7 +368,7 @@ def test_a_plugin_that_is_edited_while_workers_start(
     arguments = ("--methods", "late", "--plugin", plugin, "--results", results)
     done = bench("run", *arguments, "--jobs", "2")
     assert done.exit_code == 1
-    assert "a plugin or a dataset was changed during the run; run again" in done.output
+    assert "a plugin or a dataset was changed during the run; run the same command again" in done.output
     assert not of_type(results, EvaluationRecord) and [f.stage for f in of_type(results, Failure)] == ["fit"]
     assert bench("run", *arguments, "--jobs", "1").exit_code == 0
     assert chosen(results) == [2]

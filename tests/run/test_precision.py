@@ -1,5 +1,5 @@
-"""``--precision``: what the image tower computes in changes features, keys, records and rows; what follows
-stays single.
+"""``--precision`` changes features, keys, records and rows through the image tower; all later steps stay
+single.
 """
 
 from __future__ import annotations

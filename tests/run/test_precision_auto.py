@@ -155,7 +155,7 @@ def test_without_halves_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(precision.backbones, "load", lambda *_: pytest.fail("loaded"))
     assert precision.auto(backbone.resolve("pocket-rn"), "cpu") == (
         "fp32",
-        "precision: fp32 (this processor computes in no halves)",
+        "precision: fp32 (this processor has no half precision)",
     )
 
 

@@ -1,5 +1,5 @@
-"""Prompt sets that labels take part in: what they choose, what they depend on, and that records say so
-(protocol 15.4).
+"""Prompt sets that use labels: what they choose, what they depend on, and what records say of it (protocol
+15.4).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_without_validation_nothing_is_mined(images: Path, tmp_path: Path) -> No
     made = planner.make(request(images, tmp_path, prompts=("mined-val",), protocol="no-val"), builtin())
     assert made.fits == []
     (reason,) = {b.reason for b in made.blocked}
-    assert reason == "mined-val chooses templates on validation images, which protocol no-val leaves alone"
+    assert reason == "mined-val chooses templates on validation images, which protocol no-val never scores"
 
 
 def test_missing_sentences_and_lists_block() -> None:

@@ -96,7 +96,7 @@ def test_texts_stop_cells_before_an_image_is_encoded(bench: Bench, tmp_path: Pat
     assert set(found) == {"zero-shot", "safe", "coop"}
     for failure in found.values():
         assert failure.stage == "encode"
-        assert "pocket-rn reads 77 tokens, in which they do not differ" in failure.error
+        assert "they do not differ in the 77 tokens that pocket-rn reads" in failure.error
         assert len(failure.error) < 400
     both = f"{data},{tiny(tmp_path / 'fine', 2)}"
     again = bench(*command, "--methods", "zero-shot", data=both)

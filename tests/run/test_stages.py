@@ -1,4 +1,4 @@
-"""What a run says of itself while it works, and that what it will encode is known before."""
+"""A run says what it is doing while it works, and knows before the first cell how much it will encode."""
 
 from __future__ import annotations
 

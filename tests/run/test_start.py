@@ -1,4 +1,4 @@
-"""What the start of a run loads: nothing that costs seconds and that no cell needs."""
+"""The start of a run loads nothing that costs seconds and that no cell needs."""
 
 from __future__ import annotations
 

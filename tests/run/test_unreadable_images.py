@@ -13,7 +13,18 @@ from bench.data.imagefile import FolderSource
 from bench.errors import UnreadableImage
 from bench.features.decode import unreadable
 from bench.records.types import EvaluationRecord, Failure, FitRecord
-from tests.run.conftest import CLASSES, COUNTS, Bench, done, draw_images, failures, of_type, truncate
+from tests.run.conftest import (
+    CLASSES,
+    COUNTS,
+    Bench,
+    done,
+    draw_images,
+    failure_paths,
+    failures,
+    named_records,
+    of_type,
+    truncate,
+)
 
 
 def listed(folder: Path, *targets: Path) -> Path:
@@ -61,6 +72,7 @@ def test_an_unreadable_test_image_stops_its_dataset_only(
         assert str(file) in re.findall(rf"failed: {failure.cell.method} spoilt .*: .*", run.output)[0]
         assert re.search(rf"FAILED {failure.cell.method} spoilt .*\(read\)", run.output)
     assert run.output.count("FAILED") == 2
+    assert named_records(run.output) == sorted(2 * failure_paths(results))
     assert done(results) == {("zero-shot", "shapes"), ("tip-adapter", "shapes")}
     table = bench("table", "--results", results, "--format", "csv").output
     assert re.search(r"^tip-adapter,2,(ERR,\d[\d.]+|\d[\d.]+,ERR),-$", table, re.MULTILINE), table
@@ -201,7 +213,9 @@ def test_one_of_two_test_sets(bench: Bench, tmp_path: Path) -> None:
     ) in failure.error
     assert [r.target for r in of_type(results, EvaluationRecord)] == ["listed"]
     why = bench(*command, "--dry-run", "--why", data=description).output
-    assert f"failed before (read): {failure.error} on shifted; the evaluation is tried again" in why
+    (path,) = failure_paths(results)
+    said = f"failed before (read): {failure.error} (test set shifted; its record: {path})"
+    assert f"{said}; the evaluation is tried again" in why
 
 
 def test_streamed_test_images(bench: Bench, tmp_path: Path) -> None:

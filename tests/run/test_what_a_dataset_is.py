@@ -1,4 +1,4 @@
-"""Datasets are what they hold, not what they are called: equal names, and exchanged images."""
+"""The identity of a dataset is its content and not its name: equal names, and exchanged images."""
 
 from __future__ import annotations
 

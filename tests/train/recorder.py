@@ -1,4 +1,4 @@
-"""What stands for a GPU that records steps, and the runs that tests send through it."""
+"""A stand-in for a GPU that records steps, and the runs that tests send through it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded steps over fixed tensors equal a plain loop; what cannot be recorded is launched plainly."""
+"""Recorded steps over fixed tensors equal a plain loop; a step that cannot be recorded is called plainly."""
 
 from __future__ import annotations
 

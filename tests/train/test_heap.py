@@ -1,4 +1,4 @@
-"""Blocks that live for one step reuse what the step before freed, and go back to the system at the end."""
+"""Blocks that live for one step reuse what the step before freed, and return to the system at the end."""
 
 from __future__ import annotations
 

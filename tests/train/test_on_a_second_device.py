@@ -1,6 +1,6 @@
-"""Every method's whole way on another device than the processor, as a GPU would go it.
+"""Every method works from start to end on a device other than the processor, as on a GPU.
 
-The way is: encode, prepare, start, train, score, search, predict. ``second_device`` says what counts as a
+The stages are: encode, prepare, start, train, score, search, predict. ``second_device`` says what counts as a
 fault there.
 """
 

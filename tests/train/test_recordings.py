@@ -1,4 +1,4 @@
-"""What keeps a step from being recorded, what a failed recording leaves, and the bytes of recorded steps."""
+"""Why a step is not recorded, what a failed recording leaves behind, and the bytes of recorded steps."""
 
 from __future__ import annotations
 

@@ -1,0 +1,92 @@
+"""``bench merge``: several results folders as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import say
+
+if TYPE_CHECKING:
+    from bench.records.merge import Merge
+
+_MOST = 10  # conflicts that are listed without --verbose
+
+
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders that `bench run` wrote to, or packed ones. None is changed.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to. What it holds already stays.")],
+    prefer: Annotated[
+        Path | None,
+        typer.Option(help="The folder whose results count where results differ."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every conflict.")] = False,
+) -> None:
+    """Join the records, fitted states and split files of results folders.
+
+    Where two folders hold different results for the same cell, they are listed and nothing is written until
+    --prefer names the folder that counts.
+    """
+    from bench.cli.codes import Code, first
+    from bench.cli.options import writable_folder
+    from bench.records.merge import plan
+
+    writable_folder(out, reads=dry_run)
+    done = plan(folders, out, prefer)
+    _tell(done, verbose)
+    if done.conflicts:
+        say.secho(f"bench: nothing was written; {_mend(done, prefer)}", err=True, fg="red")
+    elif dry_run:
+        say.echo("nothing was written (--dry-run)")
+    else:
+        done.write()
+        say.echo(f"merged into {out}")
+    raise typer.Exit(
+        first(
+            Code.FAILED if done.conflicts else Code.GOOD,
+            Code.INCOMPLETE if done.bad else Code.GOOD,
+        )
+    )
+
+
+def _tell(done: Merge, verbose: bool) -> None:
+    """Print what is equal, new, in conflict and left out."""
+    from bench.records.whole import said
+
+    remade = f" ({done.remade} of them measured more than once, with the same result)" if done.remade else ""
+    say.echo(f"equal: {done.equal}{remade}")
+    by_folder = ", ".join(f"{count} from {folder}" for folder, count in done.new.items() if count)
+    say.echo(f"new: {done.new.total()}{f' ({by_folder})' if by_folder else ''}")
+    if done.kept:
+        say.echo(f"only in {done.out}: {done.kept}")
+    if done.mended:
+        say.echo(f"failed in one folder and done in another, where the result counts: {done.mended}")
+    if done.decided:
+        say.echo(f"in conflict, decided by --prefer: {done.decided}")
+    if done.dropped:
+        say.echo(f"left out, because they build on a fit that was not preferred: {done.dropped}")
+    say.echo(f"in conflict: {len(done.conflicts)}")
+    shown = done.conflicts if verbose else done.conflicts[:_MOST]
+    for conflict in shown:
+        say.echo(f"  {conflict.one}\n  {conflict.other}\n    differ in {conflict.what}")
+    if len(shown) < len(done.conflicts):
+        say.echo(f"  and {len(done.conflicts) - len(shown)} more (--verbose)")
+    if done.bad:
+        say.secho(f"bench: left out, because damaged: {said(done.bad)}", err=True, fg="yellow")
+
+
+def _mend(done: Merge, prefer: Path | None) -> str:
+    """Return how the conflicts can be decided."""
+    if prefer is None:
+        return "name the folder whose results count with --prefer FOLDER"
+    return (
+        f"--prefer {prefer} decides only where {prefer} has a result, and replaces nothing that {done.out} "
+        f"holds: prefer another folder, or write to a new one with {done.out} among the inputs"
+    )

@@ -1,0 +1,342 @@
+"""Joining results folders: what two machines measured becomes one folder.
+
+``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
+``Merge.write`` then copies what the output folder lacks. Three rules keep every number true:
+
+- Two records of one key are equal if their numbers and predictions are. It does not matter when, where and
+  how fast they were made.
+- What the output folder holds already stays, unless it is damaged or says that a cell failed.
+- Where two results differ, the user decides for one folder. Whatever the other folders built on a fit that
+  lost is left out too. Example: if two fits of ``safe`` differ, an evaluation that only the losing folder
+  has would say something about a fit that is not there.
+
+Records in files stay files, and packed records stay packed, because those have no top-5 predictions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.errors import BenchError
+from bench.files import read_bytes, write_bytes
+from bench.records import codec, packed, places, states, store
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
+from bench.records.whole import Bad
+
+# What a fit and an evaluation found out. The other fields say what was asked, or how and when it was made.
+_FIT = ("values", "step", "val_accuracy", "curve", "has_state", "temperature")
+_EVALUATION = ("n", "top1", "top5", "values", "metrics", "per_class", "outputs")
+_DIGITS = 12  # hex digits in the name of a file of image stamps
+
+
+class Held(NamedTuple):
+    """A record, its path, and the results folder that holds it."""
+
+    folder: Path
+    path: Path
+    record: Record
+
+    @property
+    def loose(self) -> bool:
+        """Return whether the record is a file, and its predictions are if it has some; not packed."""
+        its_own = isinstance(self.record, EvaluationRecord)
+        return self.path.is_file() and (not its_own or self.path.with_suffix(".npz").is_file())
+
+
+class Conflict(NamedTuple):
+    """Two files of one name and different content. ``what``: the fields that differ."""
+
+    one: Path
+    other: Path
+    what: str
+
+
+@dataclass
+class Merge:
+    """What joining folders into ``out`` does, as counts of records and lists of files.
+
+    - ``equal``: records that several folders hold. ``remade`` of them were measured more than once.
+    - ``new``: records that one input alone holds, by input. ``kept``: those that ``out`` alone holds.
+    - ``mended``: records that say that a cell failed, while another folder has its result.
+    - ``conflicts``: files that differ, and nothing decides which one counts.
+    - ``decided``: records that differ, where the preferred folder decides. ``dropped``: records left out
+      because they build on a fit that lost.
+    - ``bad``: what is damaged and left out.
+    """
+
+    out: Path
+    equal: int = 0
+    remade: int = 0
+    new: Counter[Path] = field(default_factory=Counter)
+    kept: int = 0
+    mended: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+    decided: int = 0
+    dropped: int = 0
+    bad: list[Bad] = field(default_factory=list)
+    copies: dict[Path, Path] = field(default_factory=dict)  # target to source, in the order of writing
+    packed: dict[str, Held] = field(default_factory=dict)  # by path below ``runs/``
+
+    def write(self) -> None:
+        """Copy what the output folder lacks.
+
+        Every file is written whole or not at all, a record after everything that it speaks of. An interrupted
+        call has written some of the files, and the same call goes on.
+        """
+        assert not self.conflicts
+        for target, source in self.copies.items():
+            write_bytes(target, read_bytes(source))
+        if self.packed:
+            _write_packed(self.out, self.packed)
+        # A file in the place of a packed record is damaged or of a failed cell, and would hide the record.
+        for file in (places.runs(self.out) / at for at in self.packed):
+            file.unlink(missing_ok=True)
+            file.with_suffix(".npz").unlink(missing_ok=True)
+
+
+def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge:
+    """Return what joining ``inputs`` into ``out``, a new or an existing folder, would do.
+
+    ``prefer`` is the folder whose results count where results differ: an input, or ``out``. Raises
+    BenchError for an input without records, for one that is ``out`` itself, and for records of an older
+    schema.
+    """
+    given = list(dict.fromkeys(folder.resolve() for folder in inputs))
+    named = {folder.resolve(): folder for folder in reversed((*inputs, out))}
+    target = out.resolve()
+    if target in given or any(target.is_relative_to(f / part) for f in given for part in store.PARTS):
+        raise BenchError(
+            f"--out {out}: is one of the folders to read; name another, or leave it out of the inputs"
+        )
+    if prefer is not None and prefer.resolve() not in named:
+        raise BenchError(f"--prefer {prefer}: is none of the folders; name {' or '.join(map(str, inputs))}")
+    merge = Merge(out)
+    folders = {out: _read(out, merge.bad)}
+    for folder in (named[one] for one in given):
+        merge.new[folder] = 0
+        before = len(merge.bad)
+        folders[folder] = _read(folder, merge.bad)
+        if not folders[folder] and len(merge.bad) == before:
+            raise BenchError(
+                f"{folder}: no records there; name the folder that `bench run --results` wrote to"
+            )
+    preferred = named[prefer.resolve()] if prefer is not None else None
+    _decide(merge, folders, preferred)
+    _note_others(merge, list(folders), preferred)
+    return merge
+
+
+def _read(folder: Path, bad: list[Bad]) -> dict[str, Held]:
+    """Return the believed records of a folder by their paths below ``runs/``; add the others to ``bad``."""
+    store.require_present(folder)
+    found = {}
+    with codec.many():
+        for path, record in store.every(folder, bad):
+            try:
+                if isinstance(record, EvaluationRecord):
+                    store.outcome(path, record)
+            except BenchError as error:
+                bad.append(store.bad_of(path, error))
+                continue
+            if isinstance(record, FitRecord) and record.state and not _state_is_whole(folder, record):
+                state = places.state_path(folder, record.key)
+                bad.append(Bad(str(state), "not the state that the record of its fit speaks of"))
+            found[path.relative_to(places.runs(folder)).as_posix()] = Held(folder, path, record)
+    return found
+
+
+def _state_is_whole(folder: Path, fit: FitRecord) -> bool:
+    """Return whether the state of a fit is the recorded one, or was not kept."""
+    return not places.state_path(folder, fit.key).is_file() or states.there(folder, fit)
+
+
+def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Path | None) -> None:
+    """Fill in ``merge``: compare the holders of each place, choose one, and note what is to be copied."""
+    chosen: dict[str, list[Held]] = {}  # the holders of the result that counts, the best first
+    lost: dict[Path, set[str]] = {folder: set() for folder in folders}
+    decided = set()
+    for at in sorted({at for held in folders.values() for at in held}):
+        ways = _ways([held[at] for held in folders.values() if at in held])
+        number = _winner([[held.folder for held in way] for way in ways], merge.out, prefer)
+        if number is None:
+            one, other = ways[0][0], ways[1][0]
+            what = ", ".join(_differing(one.record, other.record))
+            merge.conflicts.append(Conflict(one.path, other.path, what))
+            continue
+        if ways[1:]:
+            decided.add(at)
+        for held in (held for i, way in enumerate(ways) if i != number for held in way):
+            if isinstance(held.record, FitRecord):
+                lost[held.folder].add(held.record.key)
+        chosen[at] = sorted(ways[number], key=lambda held: _rank(held, merge.out))
+    fits = {folder: _fits(held) for folder, held in folders.items()}
+    for at in list(chosen):
+        chosen[at] = [
+            held
+            for held in chosen[at]
+            if not lost[held.folder].intersection(_built_on(held.record, fits[held.folder]))
+        ]
+        if not chosen[at]:
+            del chosen[at]
+            merge.dropped += 1
+        elif at in decided:
+            merge.decided += 1
+        else:
+            _count(merge, [held[at] for held in folders.values() if at in held])
+    _note_copies(merge, chosen)
+
+
+def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> int | None:
+    """Return the number of the result that counts, by the folders that hold each; None if nothing decides.
+
+    What the output folder holds is never replaced, because its other records may build on it.
+    """
+    if len(ways) == 1:
+        return 0
+    wanted = next((i for i, folders in enumerate(ways) if prefer in folders), None)
+    there = next((i for i, folders in enumerate(ways) if out in folders), wanted)
+    return wanted if wanted == there else None
+
+
+def _rank(held: Held, out: Path) -> tuple[bool, ...]:
+    """Return the order of equal records: those of the output folder, files, and those with a state first."""
+    return held.folder != out, not held.loose, not getattr(held.record, "state", "")
+
+
+def _ways(here: Sequence[Held]) -> list[list[Held]]:
+    """Return the holders of one place grouped by what they found out; failures only where nothing else is."""
+    ways: list[list[Held]] = []
+    for held in [h for h in here if not isinstance(h.record, Failure)] or here:
+        same = (way for way in ways if not _differing(way[0].record, held.record))
+        if (way := next(same, None)) is not None:
+            way.append(held)
+        else:
+            ways.append([held])
+    return ways
+
+
+def _differing(one: Record, other: Record) -> list[str]:
+    """Return the names of what two records of one key found out differently; failures found out nothing."""
+    if isinstance(one, FitRecord) and isinstance(other, FitRecord):
+        return _fields(one, other, _FIT)
+    if isinstance(one, EvaluationRecord) and isinstance(other, EvaluationRecord):
+        both = one.predictions.keys() & other.predictions.keys()
+        same = all(one.predictions[name] == other.predictions[name] for name in both)
+        return _fields(one, other, _EVALUATION) + ([] if same else ["predictions"])
+    return []
+
+
+def _fields(one: Record, other: Record, names: Iterable[str]) -> list[str]:
+    def text(value: Any) -> str:
+        return f" ({value:.4f})" if isinstance(value, float) else ""
+
+    pairs = ((name, getattr(one, name), getattr(other, name)) for name in names)
+    return [f"{name}{text(a)} and{text(b)}" if text(a) else name for name, a, b in pairs if a != b]
+
+
+def _count(merge: Merge, here: Sequence[Held]) -> None:
+    """Count one place whose holders agree."""
+    failed = [isinstance(held.record, Failure) for held in here]
+    if any(failed) and not all(failed):
+        merge.mended += 1
+    elif here[1:]:
+        merge.equal += 1
+        merge.remade += any(held.record.provenance != here[0].record.provenance for held in here)
+    elif here[0].folder == merge.out:
+        merge.kept += 1
+    else:
+        merge.new[here[0].folder] += 1
+
+
+def _fits(held: Mapping[str, Held]) -> dict[str, FitRecord]:
+    return {h.record.key: h.record for h in held.values() if isinstance(h.record, FitRecord)}
+
+
+def _built_on(record: Record, fits: Mapping[str, FitRecord]) -> Iterator[str]:
+    """Yield the keys of a record's fit and of all fits that it builds on, as far as ``fits`` has them."""
+    waiting = [record.key if isinstance(record, FitRecord) else record.fit]
+    while waiting:
+        key = waiting.pop()
+        yield key
+        waiting += fits[key].parts.after.values() if key in fits else ()
+
+
+def _note_copies(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
+    """Note what is to be copied for the records: states and predictions first, evaluations last."""
+    records: dict[Path, Path] = {}
+    for at, way in sorted(chosen.items(), key=lambda one: "-" in one[0].rpartition("/")[2]):
+        held, target = way[0], places.runs(merge.out) / at
+        if isinstance(held.record, FitRecord):
+            _note_state(merge, held.record, way)
+        if held.folder == merge.out:
+            continue
+        if not held.loose:
+            merge.packed[at] = held
+            continue
+        if isinstance(held.record, EvaluationRecord):
+            merge.copies[target.with_suffix(".npz")] = held.path.with_suffix(".npz")
+        records[target] = held.path
+    merge.copies |= records
+
+
+def _note_state(merge: Merge, fit: FitRecord, way: Sequence[Held]) -> None:
+    """Note the copy of a fit's state where one of its holders has the recorded one and the output has not."""
+    target = places.state_path(merge.out, fit.key)
+    if not fit.state or (target.is_file() and states.there(merge.out, fit)):
+        return
+    for held in way:
+        source = places.state_path(held.folder, fit.key)
+        if source.is_file() and states.there(held.folder, fit):
+            merge.copies[target] = source
+            return
+
+
+def _note_others(merge: Merge, folders: Sequence[Path], prefer: Path | None) -> None:
+    """Note the copies of split files, and of what image files were when numbers were made of them."""
+    ways: dict[Path, list[list[tuple[Path, Path]]]] = {}  # by name: (folder, file) by content
+    for folder in folders:
+        for file in (*sorted(folder.glob("splits/*.json")), *sorted(folder.glob("images/*/*.json"))):
+            at = file.relative_to(folder)
+            # A run adds to its own file of images, so copies of it may differ. All such files are read.
+            if at.parts[0] == "images" and at in ways and not _equal(ways[at][0][0][1], file):
+                content = hashlib.sha256(read_bytes(file)).hexdigest()[:_DIGITS]
+                at = at.with_name(f"{at.name.partition('-')[0]}-{content}.json")
+            here = ways.setdefault(at, [])
+            way = next((way for way in here if _equal(way[0][1], file)), None)
+            if way is None:
+                here.append(way := [])
+            way.append((folder, file))
+    for at, here in ways.items():
+        number = _winner([[folder for folder, _ in way] for way in here], merge.out, prefer)
+        if number is None:
+            merge.conflicts.append(Conflict(here[0][0][1], here[1][0][1], "the split"))
+        elif here[number][0][0] != merge.out:
+            merge.copies[merge.out / at] = here[number][0][1]
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return read_bytes(one) == read_bytes(other)
+
+
+def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
+    """Write the packed records of ``out`` anew, with ``new`` among them."""
+    records: dict[str, Record] = {}
+    top1: dict[str, packed.Top1] = {}
+    there: dict[Path, Record] = {}
+    for path, record in packed.records(out):
+        if isinstance(record, Bad):
+            raise BenchError(f"{record.line}; nothing was added to the packed records of {out}")
+        there[path] = record
+    root = places.runs(out)
+    every = [(path.relative_to(root).as_posix(), path, record) for path, record in there.items()]
+    for at, path, record in (*every, *((at, held.path, held.record) for at, held in new.items())):
+        records[at] = record
+        top1.pop(at, None)
+        if isinstance(record, EvaluationRecord) and (arrays := packed.top1(path)) is not None:
+            top1[at] = arrays
+    packed.write(out, records, top1)
