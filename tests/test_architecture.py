@@ -247,9 +247,26 @@ def test_a_safe_line_is_not(code: str) -> None:
     assert unsafe(ast.parse(code)) == []
 
 
+def code_lines(text: str) -> int:
+    """Count the lines of a module that are neither blank nor part of a comment or a docstring."""
+    lines = text.splitlines()
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            documented |= set(range(first.lineno, (first.end_lineno or 0) + 1))
+    return sum(
+        bool(line.strip()) and not line.lstrip().startswith("#") and i not in documented
+        for i, line in enumerate(lines, 1)
+    )
+
+
 def test_median_module_is_short() -> None:
-    lengths = [n for n in (len(f.read_text(encoding="utf-8").splitlines()) for f in SOURCES) if n > 3]
-    assert statistics.median(lengths) < 120
+    """Docstrings do not count, so that nobody saves words to keep a module short."""
+    assert code_lines('"""A.\n\nB."""\n\n# why\nx = 1\n\ndef f():\n    """C."""\n    return 2\n') == 3
+    lengths = [n for n in (code_lines(f.read_text(encoding="utf-8")) for f in SOURCES) if n > 3]
+    assert statistics.median(lengths) < 90
 
 
 def test_harness_knows_no_method_or_dataset_by_name() -> None:
