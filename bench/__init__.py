@@ -1,8 +1,9 @@
 """Few-shot CLIP adaptation under one leak-free protocol.
 
-The public Python face, loaded at first use: ``bench.load_results() -> DataFrame``, ``bench.table(frame,
-"1").text("md")``, ``bench.compare(frame, "safe", "tip-adapter-f").verdict``, ``bench.Method`` (base class of
-methods).
+The public Python face, loaded at first use: ``bench.measure(methods="safe", datasets="digits", shots=1)`` and
+``bench.load_results()`` return a DataFrame; ``bench.table(frame, "1").text("md")`` and ``bench.compare(frame,
+"safe", "tip-adapter-f").verdict`` read one; ``bench.Method`` is the base class of methods.
+docs/python.md shows each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ _FACE = {
     "check": ("bench.report.gate.check", "check"),
     "compare": ("bench.report.compare", "compare"),
     "load_results": ("bench.report.frame", "load_results"),
+    "measure": ("bench.cli.measure", "measure"),
     "plot": ("bench.report.figures.plot", "plot"),
     "report": ("bench.report.html.page", "report"),
     "table": ("bench.report.tables", "table"),

@@ -1,8 +1,11 @@
 """Every command that the README or a page of docs/ shows exists; those not marked otherwise are run.
 
-The commands of a page run in order and in one empty folder. Output that the README or the guide to the
-records shows is what the command prints. A command is a line ``$ ...`` of a ``console`` block. ``<!-- not
-run: reason -->`` above a block says why its commands are only parsed.
+The commands of a page run in order and in one empty folder. A command is a line ``$ ...`` of a ``console``
+block. ``<!-- not run: reason -->`` above a block says why its commands are only parsed.
+
+Output that a page shows is what the command prints: to the letter where it reads the records of the checkout,
+but for its numbers where it measures. A line ``...`` stands for any lines. ``python -m tests.docs.outputs
+PAGE`` writes the output anew.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +36,11 @@ BLOCK = re.compile(MARK + r"```(?P<kind>console|bash|sh|shell)\n(?P<body>.*?)```
 
 @dataclass(frozen=True)
 class Command:
-    """One ``$`` line: its words without the prompt, and why it is not run (empty: it is)."""
+    """One ``$`` line: its words without the prompt, why it is not run (empty: it is), the output shown."""
 
     words: tuple[str, ...]
     reason: str
+    shown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -50,7 +55,20 @@ def commands(text: str) -> list[Command]:
             if line.startswith("$ "):
                 words = shlex.split(line[2:], comments=True)
                 found.append(Command(tuple(words), block["reason"] or ""))
+            elif found:
+                found[-1] = replace(found[-1], shown=(*found[-1].shown, line))
     return found
+
+
+def same(shown: Sequence[str], printed: Sequence[str]) -> bool:
+    """Return whether output is as shown, numbers and widths aside; a line ``...`` stands for any lines."""
+
+    def plain(lines: Iterable[str]) -> str:
+        words = (" ".join(re.sub("─+", "─", line).split()) for line in lines)
+        return re.sub(r"\d+(?:[.,]\d+)*", "0", "".join(f"{line}\n" for line in words if line))
+
+    pattern = ".*".join(map(re.escape, plain(shown).split("...\n")))
+    return re.fullmatch(pattern, plain(printed), re.S) is not None
 
 
 def files(text: str) -> dict[str, str]:
@@ -59,9 +77,9 @@ def files(text: str) -> dict[str, str]:
     return {name: body for body, name in blocks}
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder: Path, seed: int = 0) -> None:
     """Two classes of ten small noisy images: what a reader's own folder looks like."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name, colour in (("cat", (200, 120, 40)), ("dog", (40, 120, 200))):
         (folder / name).mkdir(parents=True)
         for i in range(10):
@@ -72,14 +90,35 @@ def write_photos(folder: Path) -> None:
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = [command for file in PAGES for command in commands(file.read_text(encoding="utf-8"))]
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
-READ = [
-    b["body"]
-    for b in BLOCK.finditer(README + RECORDS)
-    if "--results results/pocket" in b["body"].splitlines()[0]
-]
 DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
-PRINTED = [body for body in READ if not body.startswith("$ bench plot")]
-OUTPUTS = [pytest.param(body, marks=() if body in README else pytest.mark.slow) for body in PRINTED]
+
+
+def reads_records(command: Command) -> bool:
+    """Return whether a command reads the committed records and its output is shown."""
+    return "results/pocket" in command.words and bool(command.shown)
+
+
+OUTPUTS = [
+    *(pytest.param(c, id=str(c)) for c in filter(reads_records, SHOWN)),
+    *(pytest.param(c, id=str(c), marks=pytest.mark.slow) for c in filter(reads_records, commands(RECORDS))),
+]
+
+
+def run(command: Command, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``bench`` in a folder, as in a terminal of 120 columns."""
+    args = [sys.executable, "-c", "from bench.cli import main; main()", *command.words[1:]]
+    env = {**os.environ, "COLUMNS": "120", **environment}
+    return subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def prepare(text: str, folder: Path) -> dict[str, str]:
+    """Make what a page finds: images and the files that it shows; return the environment of its commands."""
+    folder.mkdir()
+    write_photos(folder / "pets")
+    write_photos(folder / "drawn", seed=1)
+    for name, body in files(text).items():
+        (folder / name).write_text(body, encoding="utf-8")
+    return {"BENCH_CACHE": str(folder.parent / "cache"), "PYTHONPATH": str(ROOT)}
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -99,7 +138,8 @@ def parse(words: tuple[str, ...]) -> None:
 def test_the_parser_of_this_file_sees_commands() -> None:
     text = "<!-- not run: slow -->\n```console\n$ bench run \\\n    --shots 1  # few\noutput\n```\n\n"
     text += "```console\n$ make run\n```\n"
-    assert commands(text) == [Command(("bench", "run", "--shots", "1"), "slow"), Command(("make", "run"), "")]
+    shown = Command(("bench", "run", "--shots", "1"), "slow", ("output",))
+    assert commands(text) == [shown, Command(("make", "run"), "")]
     assert {c.words[0] for c in SHOWN} >= {"make"}
 
 
@@ -125,24 +165,44 @@ def test_a_misspelt_option_is_found() -> None:
         parse(("bench", "run", "--shotz", "1"))
 
 
+def test_output_is_compared_but_for_numbers() -> None:
+    printed = ["plan: 12 cells", "", "  a  0.51", "────", "done"]
+    assert same(["plan: 3 cells", "...", "done"], printed)
+    assert same(["plan: 3 cells", " a 12.5", "──", "done"], printed)
+    assert not same(["plan: 3 cells", "done"], printed)
+    assert not same(["plan: 3 cells", "...", "ended"], printed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_commands_run(file: Path, tmp_path: Path) -> None:
     """In order, because later ones read what earlier ones made; the user's cache stays untouched."""
     text = file.read_text(encoding="utf-8")
-    env = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    work = tmp_path / "work"
-    work.mkdir()
-    write_photos(work / "pets")
-    for name, body in files(text).items():
-        (work / name).write_text(body, encoding="utf-8")
+    env = prepare(text, tmp_path / "work")
     for command in commands(text):
         if command.reason or command.words[0] != "bench":
             continue
-        code = "from bench.cli import main; main()"
-        args = [sys.executable, "-c", code, *command.words[1:]]
-        done = subprocess.run(args, cwd=work, env=env, capture_output=True, text=True, check=False)
+        done = run(command, tmp_path / "work", **env)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        if command.shown:
+            assert same(command.shown, done.stdout.splitlines()), f"$ {command}\n{done.stdout}"
+
+
+@pytest.mark.slow
+def test_python_of_the_page_on_python_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    env = {**os.environ, **prepare(text, tmp_path / "work")}
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "work",
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tip-adapter" in done.stdout and (tmp_path / "work" / "shots.svg").is_file()
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
@@ -151,15 +211,13 @@ def test_links_lead_somewhere(file: Path) -> None:
         assert (file.parent / target).exists(), f"{file.name} links to {target}, which does not exist"
 
 
-@pytest.mark.parametrize("body", OUTPUTS, ids=lambda body: body.splitlines()[0])
-def test_output_is_what_the_command_prints(body: str) -> None:
-    """Blocks whose command reads results/pocket show its output, line by line."""
-    command, *output = body.splitlines()
-    args = [sys.executable, "-c", "from bench.cli import main; main()", *shlex.split(command[2:])[1:]]
-    env = {**os.environ, "COLUMNS": "120"}
-    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_output_is_what_the_command_prints(command: Command) -> None:
+    """Commands that read results/pocket print what is shown, line by line."""
+    done = run(command, ROOT)
     assert done.returncode == 0, done.stderr
-    assert [line.rstrip() for line in done.stdout.rstrip().splitlines()] == [line.rstrip() for line in output]
+    printed = [line.rstrip() for line in done.stdout.rstrip().splitlines()]
+    assert printed == [line.rstrip() for line in "\n".join(command.shown).rstrip().splitlines()]
 
 
 @pytest.mark.slow
@@ -183,7 +241,7 @@ def test_every_drawing_has_its_command() -> None:
 
 
 def test_the_readme_shows_a_table_of_the_records() -> None:
-    assert any("bench table --results results/pocket" in body for body in PRINTED) and PRINTED[0] in README
+    assert any(reads_records(command) and command.words[1] == "table" for command in commands(README))
 
 
 @pytest.mark.parametrize("command", commands(RECORDS), ids=str)
@@ -261,11 +319,11 @@ def test_the_main_job_is_measured_in_fresh_folders() -> None:
     assert len(measured["seconds"]) == 1 and measured["again"] > 0
 
 
-def test_a_gpu_in_the_readme_is_the_one_measured() -> None:
+def test_a_gpu_in_the_text_on_speed_is_the_one_measured() -> None:
     found = json.loads((ROOT / "results/benchmarks/h200-b813ab4/safe.json").read_text(encoding="utf-8"))[
         "found"
     ]
-    text = " ".join(README.split())
+    text = " ".join(page.SPEED.read_text(encoding="utf-8").split())
     for name in ("RN50 R=12", "RN50 R=36", "ViT-B-16 R=36"):
         r = found[name]
         said = f"{r['times_plain']:.0f} times", f"{100 * r['share_of_roofline']:.0f} %"

@@ -15,7 +15,9 @@ from bench.cli import say, streams
 from bench.names import RECIPE
 
 if TYPE_CHECKING:
+    from bench.cli.codes import Code
     from bench.cli.run_way import How, Work
+    from bench.plan.cells import Plan
     from bench.plan.request import Request
     from bench.registry import Registry
     from bench.suite import Suite
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 SUITE = "pocket"
 AUTO = "auto"
 T = TypeVar("T")
+
+
+class Ended(typer.Exit):
+    """The end of a run: its exit code, and the plan that it followed, which ``bench.measure`` reads."""
+
+    def __init__(self, code: Code, plan: Plan) -> None:
+        super().__init__(code)
+        self.plan = plan
 
 
 def run(
@@ -146,10 +156,10 @@ def run(
     if dry_run:
         if why:
             plan_view.show_why(work.plan, work.todo, work.earlier, how.anew)
-        raise typer.Exit(Code.GOOD)
+        raise Ended(Code.GOOD, work.plan)
     if not work.todo:
-        raise typer.Exit(plan_view.show_idle(work.plan, work.complete))
-    raise typer.Exit(run_cells.do(work, how))
+        raise Ended(plan_view.show_idle(work.plan, work.complete), work.plan)
+    raise Ended(run_cells.do(work, how), work.plan)
 
 
 def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targets: bool) -> Work:

@@ -11,6 +11,7 @@ from bench.clip.backbone import BackboneSpec, resolve
 from bench.data import catalog, fewshot, seen
 from bench.data.dataset import Dataset, Draw
 from bench.data.imagefile import opening_of
+from bench.data.targets import matched
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.features.store import default_root
@@ -349,7 +350,9 @@ class _Planner:
         evaluations = []
         for name in names:
             try:
-                target = fit.dataset if name == fit.dataset.name else self._dataset(name)
+                target = (
+                    fit.dataset if name == fit.dataset.name else matched(self._dataset(name), fit.dataset)
+                )
             except MissingData as error:
                 self._block(fit.cell.method, name, str(error))
                 continue

@@ -1,4 +1,4 @@
-"""The protocols: what may choose hyper-parameters and the step (README, the table of protocols).
+"""The protocols: what may choose hyper-parameters and the step (docs/protocols.md).
 
 ``recipe``        the author's own rule, with test selection replaced by few-shot validation (default)
 ``no-val``        fixed settings and the last step; validation images are never scored
