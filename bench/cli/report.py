@@ -18,7 +18,7 @@ def report(
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Python file of a recorded plugin, named in the page's commands. Give the option again to name "
+            help="Python file of a recorded plugin, for the page's commands. Give the option again to name "
             "more."
         ),
     ] = None,

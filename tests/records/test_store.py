@@ -226,7 +226,10 @@ def test_newer_images_count_though_the_clock_was_set_back(
     frame = load_results(tmp_path)
     assert list(frame["accuracy"]) == [pytest.approx(50.0)] * 2
     assert all(written < "2000" for written in frame["written"])
-    assert "Left out: 2 records made with older images of ants, which have changed since." in frame.attrs["notes"]
+    assert (
+        "Left out: 2 records made with older images of ants, which have changed since."
+        in frame.attrs["notes"]
+    )
     assert Earlier(tmp_path).last == clock.last
 
 
