@@ -66,7 +66,7 @@ def run(out: Path, listed: list[Step], seconds: float = 100) -> dict[str, str]:
 
 
 def gone(pid: int) -> bool:
-    """Has the process ended? (One that nobody has waited for yet counts.)"""
+    """Return whether the process has ended; one that nobody has waited for yet counts."""
     for _ in range(100):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
