@@ -145,7 +145,7 @@ class Ape(Method):
             "var_weight": 0.7,
         },
     }
-    presets = {"quick": {"key_views": 4}}
+    presets = {"quick": {"key_views": 4, "gamma_steps": 5}}
     inference = ("beta", "alpha", "gamma")
 
     def recipe(self, settings: Values, facts: Facts) -> Recipe:
