@@ -31,7 +31,7 @@ FAMILIES = {
         "gda",
     ),
     "Learned prompts": ("coop", "cocoop", "prograd"),
-    "Adapters and caches": ("clip_adapter", "taskres", "tip_adapter", "calip"),
+    "Adapters and caches": ("clip_adapter", "taskres", "tip_adapter", "ape", "calip"),
     "Images and prompts together": ("cross_modal",),
     "Fine-tuned towers": ("safe", "safe_a", "safe_layer4", "prolip", "clip_lora", "wise_ft_full"),
 }
