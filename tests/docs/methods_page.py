@@ -56,8 +56,8 @@ In the tables below,
 - *validation* says what few-shot validation chooses under the protocol `recipe`;
 - *cost* is a class. *none*: nothing is trained. *low*: the method works on one stored vector per image.
   *medium*: it works on several stored vectors per image. *high*: a whole tower runs at every step;
-- *a change causes* is *a refit* if another value of the setting needs another fit, and *no refit* if the value
-  acts on the fitted method;
+- *a change causes* is *a refit* if another value of the setting needs another fit, and *no refit* if the
+  value acts on the fitted method;
 - s is the scale of CLIP's logits, K the number of classes, N the number of support images, and C the width of
   an embedding. Lengths and numbers of configurations are those of the preset `paper` at 16 shots.
 """
@@ -186,7 +186,8 @@ def section(method: Method) -> Iterator[str]:
     yield ""
     settings = method_docs.settings(method)
     if settings:
-        yield "| setting | default | a change causes | meaning | presets and datasets |\n|---|---|---|---|---|"
+        yield "| setting | default | a change causes | meaning | presets and datasets |"
+        yield "|---|---|---|---|---|"
     for row in settings:
         yield (
             f"| `{row['name']}` | {cell(method_docs.value_text(row['default']))} "
