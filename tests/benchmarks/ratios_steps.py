@@ -179,13 +179,13 @@ def rows(
     images = sum(len(x) for x in kept[0][0].values()) + len(fit.val.y_N)
     saved = measured.baseline_s - measured.ours_s
     even = encode_s / (R * saved) if saved > 0 else None
-    after = f"made up for after {even:.1f} steps" if even is not None else "never made up for"
+    after = f"pays off after {even:.1f} steps" if even is not None else "never pays off"
     more = {"encode_s": encode_s, "images_encoded": images, "break_even_steps": even}
     return [
         *alone,
         replace(
             measured,
-            note=f"{size}; encoding apart: {images} images once, {encode_s:.2g} s, {after}",
+            note=f"{size}; encoding not counted: {images} images once in {encode_s:.2g} s, which {after}",
             more=more,
         ),
     ]

@@ -54,11 +54,12 @@ In the tables below,
 - *needs* names the towers a method works on, the features of test images that it reads
   ([taps](architecture.md#words)), its prompt sets, and the methods whose fitted state it reads;
 - *validation* says what few-shot validation chooses under the protocol `recipe`;
-- *cost* is a class: *none* computes logits alone, *low* works on one stored vector per image, *medium* on
-  several stored vectors per image, and *high* runs a whole tower at every step;
-- *a change* of a setting either *refits* the method, or acts at *inference* on the fitted method;
-- s is the scale of CLIP's logits, K the number of classes, N that of support images, and C the width of an
-  embedding. Lengths and numbers of configurations are those of the preset `paper` at 16 shots.
+- *cost* is a class. *none*: nothing is trained. *low*: the method works on one stored vector per image.
+  *medium*: it works on several stored vectors per image. *high*: a whole tower runs at every step;
+- *a change causes* is *a refit* if another value of the setting needs another fit, and *no refit* if the
+  value acts on the fitted method;
+- s is the scale of CLIP's logits, K the number of classes, N the number of support images, and C the width of
+  an embedding. Lengths and numbers of configurations are those of the preset `paper` at 16 shots.
 """
 _CITED = re.compile(r"\bprotocol (\d+(?:\.\d+)*(?:(?:, | and )\d+(?:\.\d+)*)*)")
 _TOWERS = {"rn": "ResNet", "vit": "ViT", "other": "other towers"}
@@ -185,11 +186,12 @@ def section(method: Method) -> Iterator[str]:
     yield ""
     settings = method_docs.settings(method)
     if settings:
-        yield "| setting | default | a change | meaning | presets and datasets |\n|---|---|---|---|---|"
+        yield "| setting | default | a change causes | meaning | presets and datasets |"
+        yield "|---|---|---|---|---|"
     for row in settings:
         yield (
             f"| `{row['name']}` | {cell(method_docs.value_text(row['default']))} "
-            f"| {'refits' if row['refits'] else 'inference'} | {cell(row['meaning'])} "
+            f"| {'a refit' if row['refits'] else 'no refit'} | {cell(row['meaning'])} "
             f"| {cell('; '.join(method_docs.changes(row)))} |"
         )
     if settings:

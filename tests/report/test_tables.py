@@ -260,10 +260,9 @@ def test_remarks_on_several_datasets_are_said_once() -> None:
         "2",
         counts={name: {"test": 1} for name in ("dtd", "food101", "imagenet")},
     )
-    assert (
-        "dtd and food101: the text says official test set; this is CoOp's own 50/20/30 split" in printed.notes
-    )
-    assert any(note.startswith("imagenet, val: printed as N/A") for note in printed.notes)
+    note = "the paper says 'official test set', but these are the sizes of CoOp's own 50/20/30 split"
+    assert f"dtd and food101: {note}" in printed.notes
+    assert any(note.startswith("imagenet, val: the paper prints N/A") for note in printed.notes)
 
 
 def test_sizes_know_what_was_evaluated(full: pd.DataFrame) -> None:

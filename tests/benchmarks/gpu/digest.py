@@ -87,8 +87,8 @@ CEILINGS = {
     "pageable_to_device_GBps": "to the device from pageable memory, GB/s",
     "device_to_pinned_GBps": "from the device to pinned memory, GB/s",
     "device_to_pageable_GBps": "from the device to pageable memory, GB/s",
-    "launch_us": "one small operation launched, microseconds",
-    "launch_in_a_graph_us": "one small operation in a CUDA graph, microseconds",
+    "launch_us": "one small operation launched, µs",
+    "launch_in_a_graph_us": "one small operation in a CUDA graph, µs",
 }
 
 
@@ -126,7 +126,7 @@ def _methods(file: Path) -> str:
         )
         for r in found
     ]
-    head = ("size", "method", "fits", "prepare, s", "fit, s", "grid points", "us a replica step", "recorded")
+    head = ("size", "method", "fits", "prepare, s", "fit, s", "grid points", "µs a replica step", "recorded")
     return table(head, rows)
 
 
