@@ -2,8 +2,8 @@
 
 Drawing the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
 digests of the embedded datasets are kept in ``plans.json``, under a digest of all that the scenes are drawn
-from, including the code that draws them. If any of that differs, the scenes are drawn. This module imports no
-torch.
+from, including the code that draws them (its comments and docstrings do not count). If any of that differs,
+the scenes are drawn. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 from bench import typed
 from bench.pocket import scenes, textures
 from bench.pocket.scenes import RENDERING, SceneSource
+from bench.source_digest import code_digest
 
 FILE = Path(__file__).with_name("plans.json")
+DRAWN_BY = tuple(Path(str(module.__file__)) for module in (scenes, textures))
 
 
 def digest(source: SceneSource, each: Mapping[str, int]) -> str:
@@ -50,11 +52,11 @@ def _flat(value: Any) -> list[int]:
 
 @cache
 def _code() -> tuple[str, ...]:
-    """Return digests of the files that decide what is drawn.
+    """Return digests of the code that decides what is drawn.
 
-    For pixels, ``RENDERING`` stands instead of a digest.
+    The code that turns a scene into pixels is not among it: for pixels, ``RENDERING`` stands in the key.
     """
-    return tuple(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (scenes, textures))
+    return tuple(code_digest(file.read_bytes()) for file in DRAWN_BY)
 
 
 @cache
