@@ -1,8 +1,8 @@
 """Compute the digest of what a Python file computes: comments, docstrings and layout do not count.
 
 ``code_digest`` takes source text and returns a digest. A record keeps the digest of its method's file, so
-that an edit under the same version shows. ``bench.pocket.plans`` keeps the digest of the code that draws scenes.
-This module reads no file and imports only ``bench.files``.
+that an edit under the same version shows. ``bench.pocket.plans`` keeps the digest of the code that draws
+scenes. This module reads no file and imports only ``bench.files``.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def _renamed(model: Any, state: State) -> State:
 
 
 def _refuse_others(state: State, spec: BackboneSpec) -> None:
-    """Raise BenchError for tensors that the architecture lacks, wants, or wants in another shape."""
+    """Raise BenchError if tensors are unexpected, missing or of another shape than in the architecture."""
     if reason := _too_many_layers(state, spec) or _differences(state, spec):
         raise BenchError(
             f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "

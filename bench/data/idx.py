@@ -141,12 +141,12 @@ def _check_shapes(images: Path, labels: Path, most: int) -> None:
     if math.prod(of_images[1:]) > most:
         raise BenchError(
             f"{images}: its images have {limit.in_words(math.prod(of_images[1:]))} pixels, --max-pixels "
-            f"allows {limit.in_words(most)}"
+            f"allows {limit.in_words(most)}: give `bench run` and `bench data verify` a larger one"
         )
     if of_labels != of_images[:1]:
         raise BenchError(
-            f"{labels}: labels of shape {of_labels} for {of_images[0]} images in {images.name}; "
-            "the two do not belong together"
+            f"{labels}: labels of shape {of_labels} for {of_images[0]} images in {images.name}: the "
+            "two do not belong together; download both again"
         )
 
 
