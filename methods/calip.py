@@ -1,7 +1,7 @@
 """CALIP and CALIP-FS: attention between an image's tokens and the class texts (protocol 14).
 
-Both add two terms to the zero-shot logits: one from texts that looked at the image's tokens, one from tokens
-that looked at the texts.
+Both add two terms to the zero-shot logits. The first comes from class texts that attended to the image's
+tokens, the second from tokens that attended to the class texts.
 
 Legend: B images, S spatial tokens, T tokens (the pooled one and S), C embedding width, K classes.
 """

@@ -1,4 +1,4 @@
-"""ProLIP: fine-tune the last projection of the image tower and hold it near CLIP's (protocol 18.6)."""
+"""ProLIP: fine-tune the image tower's last projection, penalising its distance to CLIP's (protocol 18.6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROJECTION = {
 
 
 class ProLip(Method):
-    """Fine-tune the matrix that projects image features into CLIP's space, and hold it near its start.
+    """Fine-tune the projection of image features into CLIP's space, and penalise its distance to CLIP's.
 
     The loss is CE(s cos) + lambda ||W - W_0||^2, a sum over all entries. Every epoch is one step of Adam on
     all images, with one stored random crop of each. The last epoch is kept. By default this is the published
