@@ -221,5 +221,6 @@ def refuse_swollen(path: Path, holds: int) -> None:
     size = path.stat().st_size
     if holds > _AT_MOST * size + _SLACK:
         raise BenchError(
-            f"{path}: a file of {size / 1e6:.3g} MB that unpacks to {holds / 1e6:.3g} MB is no weights file"
+            f"{path}: a file of {size / 1e6:.3g} MB that unpacks to {holds / 1e6:.3g} MB is no weights file: "
+            "name another one"
         )

@@ -129,7 +129,8 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
             ):
                 raise BenchError(
                     f"{where}: {name} position {position} is {path} (label {label}), "
-                    f"but {dataset.name}'s list has something else there: the file belongs to another split"
+                    f"but {dataset.name}'s list has something else there: the file belongs to another split. "
+                    "Remove it, and the images are drawn; or get the split that it was made with"
                 )
         positions = tuple(position for _, _, position in rows)
         parts[name] = items.take(positions), positions
@@ -171,7 +172,7 @@ def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> 
         if row is None or row[1] != label:
             raise BenchError(
                 f"{where}: {path} (label {label}) is not among the training images of {dataset.name}; "
-                "the file belongs to another dataset or split"
+                "the file belongs to another dataset or split: remove it, and the images are drawn"
             )
         chosen.append(row)
     return Items(tuple(path for path, _ in chosen), tuple(label for _, label in chosen))

@@ -154,7 +154,10 @@ def _items(part: str, file: Path, classes: int) -> Items:
     """Return the images of a part as paths, with their labels."""
     labels = tuple(int(label) for label in read_idx(file))
     if labels and max(labels) >= classes:
-        raise BenchError(f"{file}: label {max(labels)}, but the description names {classes} classes")
+        raise BenchError(
+            f"{file}: label {max(labels)}, but the description names {classes} classes; download it again, "
+            "or name all classes"
+        )
     return Items(tuple(f"{part}/{position:05d}" for position in range(len(labels))), labels)
 
 
