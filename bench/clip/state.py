@@ -229,7 +229,8 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
                 f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
             ) from error
         raise BenchError(
-            f"{spec.file}: cannot build the architecture {spec.arch} ({reason}): name another, or correct its config"
+            f"{spec.file}: cannot build the architecture {spec.arch} ({reason}): name another, or correct "
+            "its config"
         ) from error
 
 
