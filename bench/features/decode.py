@@ -116,9 +116,9 @@ def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
     """Return how many worker processes render so many views, or, if that is 0, how many threads.
 
     For few views threads suffice: Pillow decodes and resizes outside the interpreter's lock, so they use all
-    cores too. ``device`` is the type of the tower's device. Beside a tower on a GPU every core decodes, unless
-    there are too few views. On a processor a few processes suffice, because the tower takes longer than they
-    do.
+    cores too. ``device`` is the type of the tower's device. Beside a tower on a GPU every core decodes,
+    unless there are too few views. On a processor a few processes suffice, because the tower takes longer
+    than they do.
     """
     most = cores()
     if encodes < _WORTH_PROCESSES:

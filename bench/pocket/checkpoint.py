@@ -48,7 +48,7 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 
 
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Bring ``learner`` to where the file left off, and return (steps done, seconds spent).
+    """Restore ``learner`` to the state in the file, and return (steps done, seconds spent).
 
     Without a file these are (0, 0.0). Raises BenchError for a file that belongs to a run with another
     request, and for one that cannot be read.
