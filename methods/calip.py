@@ -54,7 +54,7 @@ def mixed(parts: tuple[Tensor, Tensor, Tensor], beta2: float | Tensor, beta3: fl
 
 
 class Calip(Method):
-    """Let image tokens and class texts attend to each other without any weights, and add what they found.
+    """Let image tokens and class texts attend to each other without weights; add two terms to the logits.
 
     T' holds texts made of the image's tokens, v' is an image feature made of the texts. The logits are s f_g
     T + beta_2 s f_g T' + beta_3 s v' T, where f_g is the image's global token. T' and v' are not divided by

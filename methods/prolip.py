@@ -39,7 +39,7 @@ class ProLip(Method):
 
     Source: Fahes et al. 2024 (protocol 18.6).
     Trains: ``c_proj.weight`` of a ResNet (RN50: 2,097,152 numbers) or ``proj`` of a ViT (ViT-B/16: 393,216).
-    Deviates: parameters are fp32, where the released code has fp16. The published grid with few-shot
+    Deviates: parameters are fp32, where the released code uses fp16. The published grid with few-shot
         validation is not the default; ``lr`` = 1e-2, 1e-3, ... 1e-8 and ``lam`` = 10, 1, ... 1e-4, 0 give it.
     Settings:
         lr: learning rates of Adam; where there are several, validation chooses
