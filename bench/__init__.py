@@ -1,9 +1,11 @@
 """Few-shot CLIP adaptation under one leak-free protocol.
 
-The public Python face, loaded at first use: ``bench.measure(methods="safe", datasets="digits", shots=1)`` and
-``bench.load_results()`` return a DataFrame; ``bench.table(frame, "1").text("md")`` and ``bench.compare(frame,
-"safe", "tip-adapter-f").verdict`` read one; ``bench.Method`` is the base class of methods.
-docs/python.md shows each.
+This package holds the program and its public Python functions. ``bench.measure(methods="safe",
+datasets="digits", shots=1)`` measures methods and returns a DataFrame of results; ``bench.load_results()``
+returns one of results on disk. ``bench.table(frame, "1").text("md")`` and ``bench.compare(frame, "safe",
+"tip-adapter-f").verdict`` read such a frame. ``bench.Method`` is the base class of methods. docs/python.md
+shows each of them. Importing this package imports nothing else: a name loads its module when it is first
+used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where the program's own data lies, and paths that users write.
+"""Find the folders of the program's own data, and resolve paths that users write.
 
-In an installed package the folders datasets/, methods/ and results/ lie inside it, in a checkout beside it.
-This module only finds folders; it imports only errors and reads no file.
+The folders datasets/, methods/ and results/ lie inside an installed package. In a checkout they lie beside
+the package. This module imports only ``bench.errors``, and it opens no file.
 """
 
 from __future__ import annotations

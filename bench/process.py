@@ -1,12 +1,13 @@
-"""The state that all code in a process shares: whoever changes it is noticed, and it is put back.
+"""Notice when code changes state that the whole process shares, and put the state back.
 
-A method could, for example, set torch's default dtype and so spoil every other method. This module reads such
-state before a method's work and compares it afterwards: random generators, modes of torch and NumPy, numbers
-of threads, the environment, signal handlers. Functions that somebody replaced are in ``bench.replaced``.
+A method could, for example, set torch's default dtype and so change the numbers of every other method. This
+module reads such state before a method's work and compares it afterwards: random generators, modes of torch
+and NumPy, numbers of threads, the environment, signal handlers. ``bench.replaced`` does the same for replaced
+functions.
 
-Only libraries that have been imported are looked at, so this module imports neither torch nor NumPy by
-itself. It does not see what a C library holds, files, open handles, and memory that code finds by walking
-through objects of others.
+The module looks only at libraries that have been imported, and imports neither torch nor NumPy itself. It
+does not see the state inside C libraries, files, open handles, or changes to objects that code reaches by
+walking from one object to another.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from bench import replaced
 
 @dataclass(frozen=True)
 class _Part:
-    """One piece of state that a process has once, with functions that read it and put it back.
+    """One piece of state that exists once in a process, such as NumPy's global random generator.
 
-    ``fresh``: its value in a library that was just imported, if it is known and matters. ``said``: whether a
-    change from the old to the new value is a fault that is reported. ``slow``: reading it takes 10 us or
-    more. ``imports``: some libraries change it when they are imported, which is not the importer's fault.
+    ``read`` returns its value, and ``write`` sets it. ``fresh``: the value right after its library was
+    imported, or None if that is unknown or does not matter. ``reported``: takes the old and the new value and
+    returns whether the change is reported as a fault. ``slow``: whether ``read`` takes 10 us or more.
+    ``imports``: whether libraries may change it when they are imported; such a change is not reported.
     """
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
     fresh: Any = None
-    said: Callable[[Any, Any], bool] = lambda old, now: True
+    reported: Callable[[Any, Any], bool] = lambda old, now: True
     slow: bool = False
     imports: bool = False
 
@@ -58,7 +60,7 @@ class Held:
 
 
 def held(every: bool = True) -> Held:
-    """Return the state of this process now; with ``every`` false, without the parts that are slow to read."""
+    """Return the state of this process now. If ``every`` is false, leave out parts that are slow to read."""
     parts = {name: part.read() for name, part in _parts().items() if every or not part.slow}
     return Held(parts, every, len(sys.modules))
 
@@ -81,7 +83,7 @@ def put_back(before: Held, own: Collection[str] = ()) -> list[str]:
         now = part.read()
         if old is not now and old != now:
             part.write(old)
-            if part.said(old, now) and not (part.imports and library):
+            if part.reported(old, now) and not (part.imports and library):
                 changed.append(name)
     return changed
 
@@ -152,7 +154,10 @@ class _Timer:
     every: float  # seconds
 
     def __eq__(self, now: object) -> bool:
-        """Return whether nobody has set the timer since; it may have rung its only time."""
+        """Return whether no code has set the timer between this moment and ``now``.
+
+        A timer that rings once may have rung meanwhile, and then it is off.
+        """
         assert isinstance(now, _Timer)
         rung = not self.every and self.rings <= time.monotonic() and now.rings == math.inf
         return rung or ((self.rings < math.inf) == (now.rings < math.inf) and self.every == now.every)
@@ -205,19 +210,19 @@ _PYTHON = {
     "the environment": _Part(
         lambda: dict(os.environ),
         _environment_back,
-        said=lambda old, now: any(now.get(key) != value for key, value in old.items()),
+        reported=lambda old, now: any(now.get(key) != value for key, value in old.items()),
         slow=True,
         imports=True,
     ),
     "the filters of warnings": _Part(
-        lambda: list(warnings.filters), _filters_back, said=lambda old, now: False
+        lambda: list(warnings.filters), _filters_back, reported=lambda old, now: False
     ),
     "Python's global random generator": _Part(random.getstate, random.setstate, slow=True, imports=True),
-    "the working folder": _Part(_folder, _folder_back, said=lambda old, now: _folder() == old),
+    "the working folder": _Part(_folder, _folder_back, reported=lambda old, now: _folder() == old),
     "Python's recursion limit": _Part(sys.getrecursionlimit, sys.setrecursionlimit, imports=True),
     # A method may set the timer while it works, so only changed handlers are reported.
     "the signal handlers": _Part(
-        _signals, _signals_back, said=lambda old, now: old[1:] != now[1:], imports=True
+        _signals, _signals_back, reported=lambda old, now: old[1:] != now[1:], imports=True
     ),
     "the standard streams": _Part(lambda: (sys.stdout, sys.stderr), _streams_back),
     "how the processor rounds tiny numbers": _Part(flushes_denormal, _flushes_back, imports=True),

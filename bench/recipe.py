@@ -179,8 +179,8 @@ class Recipe:
     ``check_every``: checks come after steps 0, check_every, 2 check_every, ...; None: after every epoch.
     ``select``: 'best' keeps each replica's best checkpoint on validation, 'last' its final step.
     ``criterion``: what is best, 'accuracy' or 'loss'. ``patience``: checks without improvement after which a
-    replica stops. ``halving``, for solved methods: how often the interval of two decades around the choice on
-    a grid axis is halved (protocol 6.1).
+    replica stops. ``halving``, for solved methods: rounds of refinement by grid axis. The interval of two
+    decades around the best value of the axis is halved so many times (protocol 6.1).
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""The values that a method reads, and the guard that keeps a fit from reading what is not in its key.
+"""Give a method the values of its settings, and refuse a fit the values that are not in its key.
 
-A value that acts at inference only, such as the weight of a cache, is in no fit's key. If a fit could read
-it, two fits with one key could differ. ``FitValues`` therefore refuses it. This module imports only errors.
+Some values act only at inference, for example the weight of a cache. They are in no fit's key, so that other
+weights need no new fit. If a fit read such a value, two fits with the same key could differ; ``FitValues``
+therefore raises an error. This module imports only ``bench.errors``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Values = Mapping[str, Any]
 
 
 class FitValues(dict[str, Any]):
-    """The values that a fit may read: the settings and its grid point's values, without inference-only ones.
+    """The values that a fit may read: the settings and those of its grid point, without inference-only ones.
 
     Asking for an inference-only value by ``[name]``, ``get``, ``pop``, ``setdefault`` or ``in`` raises
     BenchError. There is one exception: if the recipe itself puts a value under that name, for example as a

@@ -1,7 +1,7 @@
 """CALIP and CALIP-FS: attention between an image's tokens and the class texts (protocol 14).
 
-Both add two terms to the zero-shot logits: one from texts that looked at the image's tokens, one from tokens
-that looked at the texts.
+Both add two terms to the zero-shot logits. The first comes from class texts that attended to the image's
+tokens, the second from tokens that attended to the class texts.
 
 Legend: B images, S spatial tokens, T tokens (the pooled one and S), C embedding width, K classes.
 """
@@ -54,7 +54,7 @@ def mixed(parts: tuple[Tensor, Tensor, Tensor], beta2: float | Tensor, beta3: fl
 
 
 class Calip(Method):
-    """Let image tokens and class texts attend to each other without any weights, and add what they found.
+    """Let image tokens and class texts attend to each other without weights; add two terms to the logits.
 
     T' holds texts made of the image's tokens, v' is an image feature made of the texts. The logits are s f_g
     T + beta_2 s f_g T' + beta_3 s v' T, where f_g is the image's global token. T' and v' are not divided by

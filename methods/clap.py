@@ -1,7 +1,7 @@
 """ZS-LP and CLAP: linear probes that start at the text rows (protocol 18.4).
 
-ZS-LP lets the rows move freely. CLAP holds each class near its text row, the more
-strongly the better zero-shot CLIP knows it.
+ZS-LP lets the rows move freely. CLAP penalises the distance of each row from the class's text feature, the
+more strongly the better zero-shot CLIP knows the class.
 
 Legend: K classes, C embedding width, V views, N support images, B batch.
 """

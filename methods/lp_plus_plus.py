@@ -93,7 +93,7 @@ class LpPlusPlus(Method):
     Source: Huang et al. 2024 (protocol 18.3).
     Trains: V (K, C), b (K,) and a (K,).
     Deviates: the step is chosen on min(n, 4) validation images per class at n shots, where the released code
-        has n. Parameters are fp32, where it has fp16.
+        uses n. Parameters are fp32, where it uses fp16.
     Settings:
         steps: training steps
         crop: smallest area of a random crop, as a share of the image

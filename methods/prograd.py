@@ -1,4 +1,4 @@
-"""ProGrad: CoOp with a gradient that may not point against zero-shot CLIP (protocol 10).
+"""ProGrad: CoOp without the part of the gradient that points against zero-shot CLIP (protocol 10).
 
 Legend: K classes, M context vectors, D tower width, C embedding width, B batch.
 """
@@ -33,9 +33,9 @@ from bench.methods.coop import CoOp, dassl_recipe, epochs_by_shots, lay_out, wor
 class ProGrad(CoOp):
     """Learn the context of the prompts as CoOp does, without contradicting a zero-shot teacher.
 
-    A second loss measures the distance to the teacher's probabilities on the same crop. Where the gradients
-    of the two losses have a negative product, the part of the first that points against the second is
-    removed. The last epoch is kept, without validation.
+    A second loss measures the distance to the teacher's probabilities on the same crop. If the gradients of
+    the two losses have a negative inner product, the part of the first gradient that points against the
+    second is removed. The last epoch is kept, without validation.
 
     Teacher and start use templates of their own, so the prompt set is not read. The context starts at zero
     except for its last rows, which hold the words before the class name, one row for each word. A comma is a

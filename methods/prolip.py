@@ -1,4 +1,4 @@
-"""ProLIP: fine-tune the last projection of the image tower and hold it near CLIP's (protocol 18.6)."""
+"""ProLIP: fine-tune the image tower's last projection, penalising its distance to CLIP's (protocol 18.6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROJECTION = {
 
 
 class ProLip(Method):
-    """Fine-tune the matrix that projects image features into CLIP's space, and hold it near its start.
+    """Fine-tune the projection of image features into CLIP's space, and penalise its distance to CLIP's.
 
     The loss is CE(s cos) + lambda ||W - W_0||^2, a sum over all entries. Every epoch is one step of Adam on
     all images, with one stored random crop of each. The last epoch is kept. By default this is the published
@@ -39,7 +39,7 @@ class ProLip(Method):
 
     Source: Fahes et al. 2024 (protocol 18.6).
     Trains: ``c_proj.weight`` of a ResNet (RN50: 2,097,152 numbers) or ``proj`` of a ViT (ViT-B/16: 393,216).
-    Deviates: parameters are fp32, where the released code has fp16. The published grid with few-shot
+    Deviates: parameters are fp32, where the released code uses fp16. The published grid with few-shot
         validation is not the default; ``lr`` = 1e-2, 1e-3, ... 1e-8 and ``lam`` = 10, 1, ... 1e-4, 0 give it.
     Settings:
         lr: learning rates of Adam; where there are several, validation chooses

@@ -1,7 +1,7 @@
 """SAFE: fine-tune the pooling head on the support set and blend it with the frozen one (protocol 15).
 
-The paper leaves details open. Settings bear the letters of the register of these details (protocol 17), and
-the defaults are the readings that it recommends.
+The paper leaves details open, which protocol 17 lists as A1, A2, ... with a reading of each. These readings
+are the defaults here. The code in brackets after a setting names its item in that list.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ class Safe(Method):
 
     Source: Zhu et al. 2023 (protocol 15, 17).
     Trains: all tensors of the pooling head (RN50: 14,789,632 numbers; ViT-B/16: 7,482,624).
-    Deviates: no released code was found. What the paper leaves open follows the register of protocol 17; the
-        letters below name its items. For example, the factor of the cosines in training is 0.546 s (A2).
+    Deviates: no released code was found. The paper leaves details open, which protocol 17 lists as A1, A2,
+        ...; a code in brackets names its item. For example, the factor of the cosines in training is 0.546 s
+        (A2).
     Settings:
         lr: learning rates of AdamW to choose from
         wd: weight decays to choose from, as a factor of the learning rate (A25)

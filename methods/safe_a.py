@@ -43,8 +43,9 @@ class SafeA(Method):
 
     Source: Zhu et al. 2023 (protocol 16, 17).
     Trains: nothing; with ``train_keys`` the keys (N, C), by the recipe of Tip-Adapter-F.
-    Deviates: no released code was found. What the paper leaves open follows the register of protocol 17; the
-        letters below name its items. Its results suggest that its search saw the test set (A21).
+    Deviates: no released code was found. The paper leaves details open, which protocol 17 lists as A1, A2,
+        ...; a code in brackets names its item. The paper's results suggest that its search saw the test set
+        (A21).
     Settings:
         key_views: views that a key is averaged over: ``rrc:V`` (V random crops) or ``flip`` (the image and
             its mirror image) (A22)

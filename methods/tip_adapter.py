@@ -71,7 +71,7 @@ class TipAdapter(Method):
 
     Source: Zhang et al. 2022 (protocol 12).
     Deviates: the released code searches alpha and beta on the full validation split, and on ImageNet on the
-        test set; here few-shot validation chooses them. Features and keys are fp32, where it has fp16.
+        test set; here few-shot validation chooses them. Features and keys are fp32, where it uses fp16.
     Settings:
         key_views: random crops that a key is averaged over
         crop: smallest area of a random crop, as a share of the image
@@ -193,7 +193,7 @@ class TipAdapterF(TipAdapter):
     Trains: the keys (N, C).
     Deviates: the released code chooses the epoch on the test set and reports the better of two test figures;
         here few-shot validation chooses everything, and nothing takes a maximum of test figures. Keys and
-        optimiser state are fp32, where it has fp16; ``half_state`` repeats what that does to the steps
+        optimiser state are fp32, where it uses fp16; ``half_state`` repeats what that does to the steps
         (protocol 12.4).
     Settings:
         lr: learning rates of AdamW; where there are several, validation chooses

@@ -1,4 +1,4 @@
-"""WiSE-FT as few-shot tables have it: a trained head mixed with the zero-shot head (protocol 7.2).
+"""WiSE-FT in the form of few-shot papers: mix a trained head with the zero-shot head (protocol 7.2).
 
 The image tower is never mixed; ``wise-ft-full`` does that.
 """

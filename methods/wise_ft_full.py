@@ -1,4 +1,4 @@
-"""WiSE-FT as its paper has it: the fine-tuned image tower interpolated with CLIP's (protocol 7.1)."""
+"""WiSE-FT as in its paper: interpolate the fine-tuned image tower with CLIP's (protocol 7.1)."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ GROUND = {
     "paths",
     "process",
     "replaced",
+    "source_digest",
     "typed",
     "unpack",
 }  # one room

@@ -1,10 +1,11 @@
-"""Compute ModifiedResNet's attention pool from named tensors, folded to its query (protocol 2.1).
+"""Compute the attention pool of CLIP's ResNets from named tensors, in a form that costs less (protocol 2.1).
 
-Only the mean token's output leaves the pool, so the keys and values of the other tokens are never formed. Per
-head, the score of token j is (W_k^T q) . x_j, and the head's output is W_v (sum_j a_j x_j). The key bias
-shifts all scores of a head by the same amount, so softmax drops it and its gradient is exactly zero. A token
-is a feature plus a position, x_j = f_j + p_j. The two are multiplied separately, so that replicas share the
-features and none of them forms its own tokens.
+The pool returns the output of one query only, that of the mean token. So W_k and W_v need not be multiplied
+with every token. Per head, the score of token j is (W_k^T q) . x_j, and the head's output is
+W_v (sum_j a_j x_j), where a_j is the softmax of the scores. This module calls it the folded attention.
+The key bias shifts all scores of a head by the same amount, so softmax drops it and its gradient is exactly
+zero. A token is a feature plus a position, x_j = f_j + p_j. Several replicas of the weights may read the same
+features. Features and positions are then multiplied separately, so that no replica stores tokens of its own.
 
 Legend: R replicas, B batch, S grid positions, T = S + 1 tokens, D tower width, H heads, d = D / H, C
 embedding width.
@@ -35,10 +36,10 @@ def with_mean(params: Params, x_BSD: Tensor) -> Tensor:
 
 
 def pooled(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
-    """Return the pool's output (B, C), that is ``project`` of ``preproj``. It can be differentiated once.
+    """Return the pool's output (B, C), which equals ``project`` of ``preproj``.
 
-    It is one operation, because each operation that is mapped over replicas costs as much as several small
-    products.
+    It can be differentiated once. Both steps are one operation here, because mapping an operation over
+    replicas costs as much time as several small products.
     """
     return _attended(params, x_BSD, heads, (*_WEIGHTS, *_LAST))
 
@@ -61,7 +62,7 @@ def project(params: Params, v_BD: Tensor) -> Tensor:
 def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
     """Return the output of every query (B, T, C), the mean token's first (protocol 14).
 
-    Nothing can be folded here.
+    All queries are needed here, so keys and values of all tokens are computed in the usual way.
     """
     x_BTD = with_mean(params, x_BSD)
     B, T, D = x_BTD.shape
@@ -73,20 +74,23 @@ def all_tokens(params: Params, x_BSD: Tensor, heads: int) -> Tensor:
 def _mean_first(params: Params, x_BSD: Tensor) -> Tensor:
     """Put the mean of the features in front of them, in the parameters' precision.
 
-    It is equal for all replicas.
+    The result contains no weights, so replicas can share it.
     """
     x_BSD = x_BSD.to(params["positional_embedding"].dtype)
     return torch.cat([x_BSD.mean(1, keepdim=True), x_BSD], 1)
 
 
 class _Attend(torch.autograd.Function):
-    """The folded attention with its forward and backward pass written out.
+    """The folded attention, with a forward and a backward pass of its own.
 
-    Each weight meets one product per use. Under ``torch.func.vmap`` the general rules would copy the features
-    for every replica, form the gradient of every token, and leave weight gradients as transposed views, which
-    the optimiser then copies. The weights are those of one replica, or have a leading replica axis. The
-    features then have this axis too, or are shared (one axis less). With the weights of ``c_proj`` the output
-    is projected too. The outputs after the first one are the values that the backward pass reads.
+    PyTorch's own gradients would give the same numbers, but under ``torch.func.vmap`` they cost more: they
+    copy the features for every replica, compute the gradient of every token, and return gradients of weights
+    as transposed views, which the optimiser has to copy.
+
+    Inputs: ``heads``; the features (B, T, D); the weights in the order of ``_WEIGHTS``, optionally followed
+    by those of ``c_proj`` (``_LAST``), which project the output. Weights may have a leading replica axis; the
+    features then have this axis too, or are shared by the replicas and lack it. Outputs: the result, and then
+    the values that the backward pass reads.
     """
 
     @staticmethod
@@ -100,8 +104,8 @@ class _Attend(torch.autograd.Function):
         heads, f, pos, wq, _, wk, bk, wv, _, *last = inputs
         ctx.heads = heads
         ctx.mark_non_differentiable(*output[1:])
-        # Without this, zeros would be made for the outputs that have no gradient. With it, ``backward`` gets
-        # None if nobody asks for the gradient of the first output either.
+        # Outputs without a gradient then reach ``backward`` as None and not as tensors of zeros. The first
+        # output too may have none.
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(f, *last[:1], pos, wq, wk, bk, wv, *output[1:])
 
@@ -128,7 +132,7 @@ class _Attend(torch.autograd.Function):
         n = info.batch_size
 
         def leading(x: Tensor, dim: int | None) -> Tensor:
-            # Views that change nothing are left out, because each is one more step of the backward pass.
+            # ``x.movedim(0, 0)`` would change nothing, but be one more step of the backward pass.
             return x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0) if dim else x
 
         stacked = [leading(w, dim) for w, dim in zip(weights, in_dims[2:], strict=True)]
@@ -190,8 +194,9 @@ def _backward(
     a_RHBT: Tensor,
     mixed_RHBD: Tensor,
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-    """Return the gradients of the features (None unless wanted) and of the weights, ordered as
-    ``_WEIGHTS``.
+    """Return the gradients of the features (None unless ``features``) and of the weights.
+
+    Those of the weights are in the order of ``_WEIGHTS``.
     """
     R, H, B, D = lead = u_RHBD.shape
     x, pos = _tokens(f_RBTD, pos_RTD)
@@ -219,17 +224,14 @@ def _backward(
 
 
 def _tokens(f_RBTD: Tensor, pos_RTD: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return what is multiplied.
-
-    It is the tokens, or features and positions separately if replicas share the features.
-    """
+    """Return the tokens and None, or features and positions separately if replicas share the features."""
     return (f_RBTD, pos_RTD) if len(f_RBTD) < len(pos_RTD) else (f_RBTD + pos_RTD[:, None], None)
 
 
 def _times(y_RHBM: Tensor, z_RBMN: Tensor, pos_RMN: Tensor | None) -> Tensor:
-    """Multiply the heads' rows by each image's z (R or 1, B, M, N), and add the product with the positions.
+    """Return y z + y pos: the rows of all heads times each image's z, plus their product with the positions.
 
-    The result is contiguous (R, H, B, N).
+    z is (R, B, M, N), or (1, B, M, N) if replicas share it. The result is contiguous, (R, H, B, N).
     """
     R, H, B, M = y_RHBM.shape
     # If replicas share z, the heads of all replicas become rows of one product, and the images stay in place.

@@ -1,11 +1,12 @@
-"""Checkpoint the activations of packed prompts.
+"""Bound the memory that the activations of packed prompts take, by gradient checkpointing.
 
-What autograd keeps of them is bounded by a share of the device's memory. Prompts that stay within the bound
-run at once. More prompts run in pieces, one after the other: whole groups (replicas, images), or rows of one
-group. Only the embeddings of a piece are kept, and the backward pass runs each piece again. This is a third
-more work and gives the same numbers.
+Activations may take a share of the device's memory. Prompts whose activations fit into it run through the
+text tower at once. Otherwise the prompts run in pieces, one after the other. A piece is several whole groups,
+or some rows of one group. Of each piece only the input embeddings are kept, and the backward pass runs the
+piece again to get its activations. This is a third more work and gives the same numbers.
 
-Legend: N groups; G rows of T packed tokens, K prompts, D tower width, C embedding width.
+Legend: N groups (one for each replica or image); G rows of T packed tokens and K prompts in each group; D
+tower width, C embedding width.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from bench.clip.text import TextTower
 
 Layers = Callable[[TextTower, Tensor, Pack], Tensor]  # (N, G, T, D) -> (N, K, C)
 
-# The share is one of all memory and not of what is free now. So the same prompts are cut in the same way in
-# every step, and a GPU is not asked anything while a step is recorded. On a processor several worker
-# processes share the memory.
+# These are shares of the device's whole memory and not of the memory that is free. So every step cuts the
+# same prompts into the same pieces, and a GPU need not be asked while a CUDA graph is recorded. The share is
+# smaller on a processor, because several worker processes use its memory.
 SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
-# How many numbers autograd keeps of a token in a block, beside its attention weights, in widths of the tower:
+# How many vectors of the tower's width autograd keeps for one token in one block, beside attention weights:
 # the inputs and outputs of the two norms, queries, keys and values, and the perceptron's hidden layer before,
 # in and after its activation.
 WIDTHS = 15
@@ -49,9 +50,9 @@ def row_bytes(tower: TextTower, T: int, D: int, itemsize: int, kept: int) -> int
 
 
 def at_once(tower: TextTower, x_GTD: Tensor) -> tuple[int, int]:
-    """Return how many groups, and how many rows of each, run together.
+    """Return the size of a piece: how many groups, and how many rows of each, run together.
 
-    ``x_GTD`` (..., G, T, D) may be mapped over replicas.
+    ``x_GTD`` is (..., G, T, D), and ``torch.func.vmap`` may map it over replicas.
     """
     *_, G, T, D = x_GTD.shape
     N = _unmapped(x_GTD).numel() // (G * T * D)
@@ -66,16 +67,17 @@ def _even_size(n: int, most: int) -> int:
 
 
 def _unmapped(x: Tensor) -> Tensor:
-    """Return the tensor below all maps over replicas."""
+    """Return the plain tensor inside a tensor that ``torch.func.vmap`` maps over, with all mapped axes."""
     while torch._C._functorch.is_batchedtensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x
 
 
 def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
-    """Run ``layers`` on packed prompts (..., G, T, D), in pieces if need be, and return features (..., K, C).
+    """Run ``layers`` on packed prompts (..., G, T, D) and return features (..., K, C).
 
-    The result is differentiable, also if the prompts are mapped.
+    The prompts run in pieces if their activations would exceed the budget. The result is differentiable, also
+    under ``torch.func.vmap``.
     """
     T, D = x_GTD.shape[-2:]
     sizes = at_once(tower, x_GTD)
@@ -87,7 +89,10 @@ def run(layers: Layers, tower: TextTower, x_GTD: Tensor, pack: Pack) -> Tensor:
 
 
 class _Pieces(torch.autograd.Function):
-    """The layers run piece by piece in both passes, with only the embeddings kept in between."""
+    """The layers as one operation that runs piece by piece, forward and backward.
+
+    Between the two passes only the input embeddings are kept.
+    """
 
     @staticmethod
     def forward(x: Tensor, layers: Layers, tower: TextTower, pack: Pack, sizes: tuple[int, int]) -> Tensor:
@@ -124,9 +129,7 @@ class _Pieces(torch.autograd.Function):
 def _pieces(
     x: Tensor, pack: Pack, sizes: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Pack, tuple[slice, slice], slice]]:
-    """Yield pieces (n, g, T, D), their packs, their places in (N, G), and which of the sorted prompts they
-    are.
-    """
+    """Yield each piece (n, g, T, D), its pack, its place in (N, G), and its slice of the sorted prompts."""
     x_NGTD = x.reshape(-1, *x.shape[-3:])
     N, G = x_NGTD.shape[:2]
     groups, rows = sizes

@@ -1,8 +1,8 @@
-"""Import open_clip without what most runs never use: torch's compiler, and timm.
+"""Import open_clip without two libraries that most runs never use: torch's compiler and timm.
 
-open_clip imports torchvision, which asks torch's compiler for one function. It also imports timm, for timm's
-kinds of towers. Both take seconds in every process. Here each of these names loads its library when it is
-first called. This module imports no torch.
+Importing open_clip imports both: torchvision, which it uses, asks torch's compiler for one function, and timm
+has image towers that open_clip offers. Each takes seconds in every process. This module puts stand-ins in
+their place, which load the library when something of it is first used. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def open_clip() -> ModuleType:
 
 @contextmanager
 def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """Put stand-ins in place of the modules in ``later`` during the block, and then remove them.
+    """Put stand-ins in place of the modules in ``later`` during the block, and remove them afterwards.
 
-    A name that ``later`` gives for a module loads that module when it is called; any other name loads it at
-    once. A module that is loaded already, or that is not installed, gets no stand-in.
+    ``later`` maps a module to functions and classes. Importing one of these from the stand-in loads nothing;
+    the real module is loaded when it is called. Reading any other name of the stand-in loads the real module
+    at once. A module that is loaded already, or that is not installed, gets no stand-in.
     """
     known = {name.partition(".")[0] for name in later}
     installed = {package for package in known if package in sys.modules or find_spec(package)}
@@ -54,7 +55,7 @@ def stand_ins(later: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
 
 
 class _StandIn(ModuleType):
-    """A module that loads the real module of its name when one of its attributes is read."""
+    """A module that loads the real module of its name when an attribute is read that it does not have."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # the import system looks for such names, and can do without them
@@ -72,7 +73,7 @@ def _loading_caller(module: ModuleType, function: str) -> Callable[..., Any]:
 
 
 def _real(module: ModuleType) -> ModuleType:
-    """Remove the stand-in, and import the real module."""
+    """Remove the stand-in, and import and return the real module."""
     name = module.__name__
     _remove(name)
     _remove(name.partition(".")[0])  # its package may have a stand-in too, which cannot import submodules

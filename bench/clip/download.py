@@ -1,6 +1,6 @@
 """Download weights.
 
-Only this module of the program opens a socket, and only ``bench weights get`` calls it.
+No other module of the program downloads anything, and only ``bench weights get`` calls this one.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def read(spec: BackboneSpec) -> tuple[State, bool]:
     for name, x in state.items():
         if x.layout is not torch.strided or x.dtype not in _FLOATS | _EIGHTHS | _WHOLE or x.is_meta:
             raise BenchError(
-                f"{spec.file}: {shown(name)}: not a tensor of plain numbers ({x.dtype}, {x.layout})"
+                f"{spec.file}: {shown(name)}: not a tensor of plain numbers ({x.dtype}, {x.layout}): save it "
+                "as float32 or float16"
             )
     weights.refuse_swollen(spec.file, sum(x.numel() * x.element_size() for x in state.values()))
     extras = [state.pop(name, None) for name in _ARCHIVE_EXTRAS]
@@ -156,8 +157,8 @@ def _refuse_infinite(state: State, spec: BackboneSpec) -> None:
         low, high = (x.float() if x.dtype in _EIGHTHS else x).aminmax()  # one NaN makes both NaN
         if not (low.isfinite() and high.isfinite()):
             raise BenchError(
-                f"{spec.file}: {shown(name)}: holds numbers that are not finite: the file is damaged, "
-                "or its training diverged"
+                f"{spec.file}: {shown(name)}: holds numbers that are not finite, because the file is damaged "
+                "or its training diverged: fetch or copy it again, or use other weights"
             )
 
 
@@ -227,7 +228,10 @@ def _model(spec: BackboneSpec, device: str = "cpu") -> Any:
             raise BenchError(
                 f"cannot build the text tower of {spec.name} ({reason}): pip install transformers"
             ) from error
-        raise BenchError(f"{spec.file}: cannot build the architecture {spec.arch} ({reason})") from error
+        raise BenchError(
+            f"{spec.file}: cannot build the architecture {spec.arch} ({reason}): name another, or correct "
+            "its config"
+        ) from error
 
 
 class _Outline(TorchFunctionMode):
@@ -278,7 +282,7 @@ def _renamed(model: Any, state: State) -> State:
 
 
 def _refuse_others(state: State, spec: BackboneSpec) -> None:
-    """Raise BenchError for tensors that the architecture lacks, wants, or wants in another shape."""
+    """Raise BenchError if tensors are unexpected, missing or of another shape than in the architecture."""
     if reason := _too_many_layers(state, spec) or _differences(state, spec):
         raise BenchError(
             f"{spec.file} does not fit the architecture {spec.arch} ({reason}): "

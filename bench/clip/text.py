@@ -176,7 +176,7 @@ def classifier(
     class_of = torch.as_tensor(class_of_P, device=raw_PC.device)
     counts_K = torch.bincount(class_of, minlength=K)
     if empty := [names[k] for k in (counts_K == 0).nonzero().flatten().tolist()]:
-        raise BenchError(f"no prompt for class {quoted(empty, 1)}")
+        raise BenchError(f"no prompt for class {quoted(empty, 1)}: give every class at least one")
     rows_PC = F.normalize(raw_PC, dim=-1) if reduce == "normalise-then-mean" else raw_PC
     sums_KC = rows_PC.new_zeros(K, rows_PC.shape[1]).index_add(0, class_of, rows_PC)
     W_KC = F.normalize(sums_KC / counts_K[:, None].to(sums_KC.dtype), dim=-1)

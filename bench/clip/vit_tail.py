@@ -1,9 +1,11 @@
-"""Compute a ViT's last block, ``ln_post`` and projection from named tensors, folded to CLS (protocol 2.2).
+"""Compute a ViT's last block, ``ln_post`` and projection from named tensors, for CLS alone (protocol 2.2).
 
 Only the CLS output leaves the tower. So queries, ``out_proj`` and MLP are computed for CLS alone, and keys
-and values are never formed. The first LayerNorm's standardised tokens z do not depend on any parameter. Its
-gain moves into the query. Its shift is equal for all tokens, so it drops out of the scores, and adds W_v b to
-the output (attention sums to one).
+and values are not computed for any token: W_k and W_v multiply the query and the attention-weighted sum of
+the tokens instead. The block's first LayerNorm standardises the tokens to z, which
+depends on no parameter here, and applies a gain and a shift b. The gain moves into the query. The shift is
+equal for all tokens, so it drops out of the scores, and it adds W_v b to the output, because attention
+weights sum to one.
 
 Legend: B batch, T tokens (CLS first), D tower width, H heads, d = D / H, C embedding width.
 """

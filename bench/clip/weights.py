@@ -151,10 +151,7 @@ def file_hash(path: Path) -> str:
 
 
 def regular(file: Path) -> Path:
-    """Return the file itself.
-
-    Raises MissingWeights if the path has no regular file: a folder, a pipe, nothing.
-    """
+    """Return the file. Raises MissingWeights if there is none, or if it is a folder or a pipe."""
     if not file.is_file():
         what = "is no regular file" if file.exists() else "is not there"
         raise MissingWeights(f"no weights at {file}: it {what}; write ARCH@FILE with the path of a file")
@@ -169,7 +166,7 @@ def memo_of(path: Path) -> Path:
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as this process reads them.
 
-    A file is read once, as long as nobody has touched it.
+    The file is read again only if its size or times have changed.
     """
     return _hashed(path.absolute(), stamp(path))
 
@@ -221,5 +218,6 @@ def refuse_swollen(path: Path, holds: int) -> None:
     size = path.stat().st_size
     if holds > _AT_MOST * size + _SLACK:
         raise BenchError(
-            f"{path}: a file of {size / 1e6:.3g} MB that unpacks to {holds / 1e6:.3g} MB is no weights file"
+            f"{path}: a file of {size / 1e6:.3g} MB that unpacks to {holds / 1e6:.3g} MB is no weights file: "
+            "name another one"
         )

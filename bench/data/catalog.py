@@ -119,7 +119,7 @@ def describe(name_or_path: str) -> DatasetSpec:
             f"{shown(name_or_path)}: this file is no TOML file; name the folder of images, or a TOML file"
         )
     if path.suffix == ".toml" or len(path.parts) > 1:
-        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file")
+        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file; check the path")
     return spec(name_or_path)
 
 

@@ -1,6 +1,7 @@
-"""Split a user's images by their contents and nothing else.
+"""Split a user's images into train, val and test.
 
-They depend on the images' contents and nothing else.
+The split depends on the contents of the image files alone, so the same images give the same split on every
+machine.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 
 
 def cut(hashes: Mapping[str, str]) -> dict[str, list[str]]:
-    """Cut one class's paths into train, val and test: 50/20/30 in the order of content hashes.
+    """Split the paths of one class into 50 % train, 20 % val and 30 % test, in the order of content hashes.
 
-    Identical files stay together. ``hashes`` maps a path to the SHA-256 of its content; at least 3 contents
-    differ. Every part gets at least one image.
+    Identical files come into the same part, and every part gets at least one image. ``hashes`` maps a path to
+    the SHA-256 of its content; it must have at least 3 different contents.
     """
     groups: dict[str, list[str]] = {}
     for path, content in sorted(hashes.items(), key=lambda item: (item[1], item[0])):

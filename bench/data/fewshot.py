@@ -1,5 +1,6 @@
-"""Draw the images that a fit may see (datasets 4.1), and read and write index files of draws
-(datasets 4.4).
+"""Draw the images that a fit may see (datasets 4.1).
+
+Read and write index files, which record draws (datasets 4.4).
 """
 
 from __future__ import annotations
@@ -128,20 +129,23 @@ def import_index(dataset: Dataset, content: Mapping[str, Any], where: str = "ind
             ):
                 raise BenchError(
                     f"{where}: {name} position {position} is {path} (label {label}), "
-                    f"but {dataset.name}'s list has something else there: the file belongs to another split"
+                    f"but {dataset.name}'s list has something else there: the file belongs to another split. "
+                    "Remove it, and the images are drawn; or get the split that it was made with"
                 )
         positions = tuple(position for _, _, position in rows)
         parts[name] = items.take(positions), positions
     (train, train_indices), (val, val_indices) = parts["train"], parts["val"]
     if len(set(train.paths) | set(val.paths)) < len(train) + len(val):
-        raise BenchError(f"{where}: an image occurs twice")
+        raise BenchError(f"{where}: an image occurs twice: keep one of the two, in train or in val")
     return Draw(train, val, train_indices, val_indices, _pair_digest(train, val), f"from {where}")
 
 
 def _rows(part: _Part, where: str) -> Iterator[tuple[str, int, int]]:
     """Yield path, label and position of each image of a part."""
     if len(part.data) != len(part.indices):
-        raise BenchError(f"{where}: {len(part.data)} images and {len(part.indices)} indices")
+        raise BenchError(
+            f"{where}: {len(part.data)} images and {len(part.indices)} indices; write one index per image"
+        )
     for item, position in zip(part.data, part.indices, strict=True):
         yield item.impath.replace("\\", "/"), int(item.label), int(position)
 
@@ -167,7 +171,8 @@ def _by_path(dataset: Dataset, rows: list[tuple[str, int, int]], where: str) -> 
         row = next((known[tail] for i in range(len(parts)) if (tail := "/".join(parts[i:])) in known), None)
         if row is None or row[1] != label:
             raise BenchError(
-                f"{where}: {path} (label {label}) is not among the training images of {dataset.name}"
+                f"{where}: {path} (label {label}) is not among the training images of {dataset.name}; "
+                "the file belongs to another dataset or split: remove it, and the images are drawn"
             )
         chosen.append(row)
     return Items(tuple(path for path, _ in chosen), tuple(label for _, label in chosen))

@@ -181,7 +181,7 @@ def _given_rows(found: Gathered, kept: Sequence[str], carve: bool) -> Rows:
     }
     if not rows["test"]:
         test = found.root / found.homes["test"]
-        raise BenchError(f"{shown(str(test))}: no images in its class folders")
+        raise BenchError(f"{shown(str(test))}: no images in its class folders; put the test images there")
     if carve:
         rows["train"], rows["val"] = carved(found.hashes, rows["train"])
     return rows

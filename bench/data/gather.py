@@ -92,7 +92,8 @@ def _names(found: Gathered, folders: Mapping[str, list[str]], spec: DatasetSpec)
     there = {printable(folder) for part in folders.values() for folder in part}
     if unknown := {*rule.rename, *rule.drop} - there:
         raise BenchError(
-            f"{spec.name}: [classnames] names '{min(unknown)}', which is no class folder of {home}"
+            f"{spec.name}: [classnames] names '{min(unknown)}', which is no class folder of {home}; "
+            "write the folder's name as it is on disk"
         )
     names = {
         folder: rule.rename.get(printable(folder), printable(folder))

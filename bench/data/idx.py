@@ -141,12 +141,12 @@ def _check_shapes(images: Path, labels: Path, most: int) -> None:
     if math.prod(of_images[1:]) > most:
         raise BenchError(
             f"{images}: its images have {limit.in_words(math.prod(of_images[1:]))} pixels, --max-pixels "
-            f"allows {limit.in_words(most)}"
+            f"allows {limit.in_words(most)}: give `bench run` and `bench data verify` a larger one"
         )
     if of_labels != of_images[:1]:
         raise BenchError(
-            f"{labels}: labels of shape {of_labels} for {of_images[0]} images in {images.name}; "
-            "the two do not belong together"
+            f"{labels}: labels of shape {of_labels} for {of_images[0]} images in {images.name}: the "
+            "two do not belong together; download both again"
         )
 
 
@@ -154,7 +154,10 @@ def _items(part: str, file: Path, classes: int) -> Items:
     """Return the images of a part as paths, with their labels."""
     labels = tuple(int(label) for label in read_idx(file))
     if labels and max(labels) >= classes:
-        raise BenchError(f"{file}: label {max(labels)}, but the description names {classes} classes")
+        raise BenchError(
+            f"{file}: label {max(labels)}, but the description names {classes} classes; download it again, "
+            "or name all classes"
+        )
     return Items(tuple(f"{part}/{position:05d}" for position in range(len(labels))), labels)
 
 

@@ -34,7 +34,8 @@ def class_list(name: str, dataset: str = "imagenet") -> dict[str, str]:
     file = datasets_dir() / name
     if Path(name).name != name or file.suffix != ".txt" or not file.is_file():
         raise BenchError(
-            f"{dataset}: [options] classes: no class list '{shown(name)}' comes with the program"
+            f"{dataset}: [options] classes: no class list '{shown(name)}' comes with the program; leave the "
+            "option out"
         )
     lines = read_text(file).splitlines()
     return dict(line.split(" ", 1) for line in lines if line.strip())
@@ -56,7 +57,10 @@ def imagenet(spec: DatasetSpec, place: Place) -> Dataset:
     if file is not None:
         split = read_split(file)
         if split.classnames != tuple(names.values()):
-            raise BenchError(f"{file}: its class names are not ImageNet's 1000 in the order of WordNet ids")
+            raise BenchError(
+                f"{file}: its class names are not ImageNet's 1000 in the order of WordNet ids; "
+                "download it again"
+            )
         train, val, test = split.train, split.val, split.test
     else:
         if place.images and not (root / "val").is_dir():
@@ -119,7 +123,7 @@ def wnid_folders(spec: DatasetSpec, place: Place) -> Dataset:
     names = class_list(options["classes"], spec.name)
     rows = {wnid: row for row, wnid in enumerate(names)}
     if unknown := [wnid for wnid in options["wnids"] if wnid not in rows]:
-        raise BenchError(f"{spec.name}: [options] wnids: not in the class list: {few(unknown)}")
+        raise BenchError(f"{spec.name}: [options] wnids: not in the class list: {few(unknown)}; correct them")
     chosen: Sequence[str] = options["wnids"] or list(names)
     classes = tuple(rows[wnid] for wnid in chosen) if options["wnids"] else None
     return _test_set(

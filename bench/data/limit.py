@@ -1,8 +1,9 @@
 """Refuse images that would take too much memory or time to decode.
 
-At its peak, decoding an image takes at most 12 bytes of memory per pixel and 20 MB in addition. In WebP,
-AVIF, JPEG 2000 and FITS it takes 24 bytes, so their pixels count twice. Without ``--max-pixels`` the
-machine's memory gives the number of pixels, and a small file that claims to be a huge image is refused.
+The limit is a number of pixels: that of ``--max-pixels``, or else one that follows from the machine's memory.
+Decoding an image takes at most 12 bytes of memory per pixel at its peak, and 20 MB in addition. For WebP,
+AVIF, JPEG 2000 and FITS it takes 24 bytes, so their pixels count twice. Without ``--max-pixels`` a small file
+that claims to be a huge image is refused too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bench.errors import BenchError, UnsuitableImage
 
 _BYTES = 12  # bytes of memory per pixel at the peak: decoded, composed and converted, four bytes each
 _TWICE = frozenset({"WEBP", "AVIF", "JPEG2000", "FITS"})  # their decoders hold the whole picture once more
-_SHARE = 2  # decoding may take one half of the memory, even if all workers meet such an image at once
+_SHARE = 2  # decoding may take one half of the memory, even if all workers decode such an image at once
 _LEAST = 89_478_485  # pixels that Pillow itself opens without a warning
 _DENSE = 200  # pixels per byte of a file; photographs have 2 to 50, blank pages thousands
 _SCANS = 100  # scans of a progressive JPEG, which normally has about ten; each is a pass over all its pixels
@@ -80,11 +81,17 @@ def check(image: Image.Image, file: BinaryIO, most: int | None, usual: int) -> N
             f"large, {allow}"
         )
     if image.info.get("progressive") and (scans := _scans(file)) > _SCANS:
-        raise UnsuitableImage(f"a JPEG of {scans:,} scans, at most {_SCANS} are decoded: save it again")
+        raise UnsuitableImage(
+            f"a progressive JPEG of {scans:,} scans, at most {_SCANS} are decoded: save it as a JPEG that is "
+            "not progressive"
+        )
 
 
 def _scans(file: BinaryIO) -> int:
-    """Count the scans of a JPEG file. Their mark cannot occur inside the data of a scan."""
+    """Return the number of scans of a JPEG file.
+
+    Each scan begins with the bytes FF DA, which cannot occur inside the data of a scan.
+    """
     place = file.tell()
     file.seek(0)
     try:
@@ -107,9 +114,9 @@ def _most_workers() -> int:
 
 
 def _memory() -> int:
-    """Return the bytes of memory for this process.
+    """Return how many bytes of memory this process may use.
 
-    They are the machine's, or fewer because of control groups or `ulimit -v`.
+    It is the machine's memory, or less if a control group or `ulimit -v` sets a lower limit.
     """
     if not hasattr(os, "sysconf"):
         return 0
@@ -117,7 +124,7 @@ def _memory() -> int:
 
 
 def _own_limit() -> Iterator[int]:
-    """Yield this process's own limit of memory, if it has one."""
+    """Yield the limit that `ulimit -v` set for this process, in bytes, if there is one."""
     import resource  # not every system has it, but those with sysconf do
 
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -126,10 +133,10 @@ def _own_limit() -> Iterator[int]:
 
 
 def _group_limits(system: Path = Path("/")) -> Iterator[int]:
-    """Yield the memory limits of this process's control groups and of all groups around them.
+    """Yield the memory limits, in bytes, of this process's control groups and of all groups around them.
 
-    Such groups are those of a container, a batch job, or a service. Inside a container the groups' paths may
-    be those of the outside; its own group is then the topmost one.
+    A container, a batch job or a service is such a group. Inside a container, the paths of groups may be
+    those that the outside sees; then only the topmost group is found, and it is the container's own.
     """
     for line in _text(system / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

@@ -46,7 +46,10 @@ def parse(table: Mapping[str, Any], where: str, own: bool) -> Opening | None:
     if type(published) is not bool:
         raise BenchError(f"{where}: as_published must be true or false, not {published!r}")
     if published and len(table) > 1:
-        raise BenchError(f"{where}: as_published leaves no choice: remove it, or remove the other lines")
+        raise BenchError(
+            f"{where}: as_published = true fixes how images are opened: remove it, or the other lines of "
+            "[images]"
+        )
     if published or not (own or table):
         return None
     return Opening(_colour(table.get("background", "white"), where), _white(table.get("white"), where))

@@ -35,16 +35,20 @@ def part_of(name: str) -> tuple[str, str] | None:
 
 
 def unwrap(root: Path, classes: Collection[str]) -> str:
-    """Return the folder below ``root`` in which classes or parts lie.
+    """Return the folder below ``root`` in which classes or parts lie, as a path relative to ``root``.
 
-    Wrappers are stepped into: a wrapper is a folder that holds nothing but one folder of folders. ``classes``
-    are folders that are known to be classes. Raises Unlisted.
+    Wrappers are stepped into. A wrapper is a folder that holds only one folder, which itself holds folders
+    and no images: of root/images/train/ and root/images/test/ the result is "images". ``classes`` are folders
+    that are known to be classes. Raises Unlisted if a folder cannot be listed.
     """
     return _unwrapped(root, "", classes, parts_count=True)
 
 
 def _unwrapped(root: Path, folder: str, classes: Collection[str], parts_count: bool) -> str:
-    """Step into wrappers from ``root/folder``; with ``parts_count`` the folder of a part is no wrapper."""
+    """Step into wrappers from ``root/folder`` and return the folder below them, relative to ``root``.
+
+    With ``parts_count`` the folder of a part, such as train/, is no wrapper.
+    """
     while True:
         here = look(root, folder, links=True)
         if len(here.folders) != 1 or here.pictures:
@@ -60,7 +64,7 @@ def _unwrapped(root: Path, folder: str, classes: Collection[str], parts_count: b
 
 
 def split_folders(root: Path, top: Listing, classes: Collection[str]) -> dict[str, str]:
-    """Return the folder of each part, relative to ``root`` and past its wrappers.
+    """Return the folder of class folders of each part, relative to ``root``; wrappers are stepped into.
 
     The result is empty if ``top``, the listing of ``root``, holds classes. ``classes`` are folders that are
     known to be classes. Raises BenchError for what is neither a split nor classes: a part without train or

@@ -17,6 +17,7 @@ from bench.files import read_text, sha256_file
 from bench.names import short, shown
 
 _LONGEST = 4096  # characters of a line
+_MEND = "download the list again, or correct it"  # the end of error messages
 
 
 def coop_split(spec: DatasetSpec, place: Place) -> Dataset:
@@ -64,7 +65,7 @@ def aircraft(spec: DatasetSpec, place: Place) -> Dataset:
     labels = {name: label for label, name in enumerate(names)}
     if len(labels) < len(names):
         twice = next(name for label, name in enumerate(names) if labels[name] != label)
-        raise BenchError(f"{file}: '{shown(twice)}' is listed twice")
+        raise BenchError(f"{file}: '{shown(twice)}' is listed twice; {_MEND}")
     seen: set[str] = set()
     parts = {
         part: _aircraft_list(file.parent / options["lists"].replace("{part}", part), labels, spec, seen)
@@ -84,16 +85,18 @@ def _aircraft_list(file: Path, labels: dict[str, int], spec: DatasetSpec, seen: 
         image, _, name = line.partition(" ")  # an id keeps its leading zeros, and a name may hold blanks
         path = f"{image}.jpg"
         if name not in labels:
-            raise BenchError(f"{file}: line {number}: '{short(shown(name))}' is not in the class list")
+            raise BenchError(
+                f"{file}: line {number}: '{short(shown(name))}' is not in the class list; {_MEND}"
+            )
         if escapes(path):
-            raise BenchError(f"{file}: line {number}: path '{shown(path)}' leaves the image folder")
+            raise BenchError(f"{file}: line {number}: path '{shown(path)}' leaves the image folder; {_MEND}")
         if path in seen:
-            raise BenchError(f"{file}: line {number}: '{shown(image)}' is listed twice")
+            raise BenchError(f"{file}: line {number}: '{shown(image)}' is listed twice; {_MEND}")
         seen.add(path)
         paths.append(path)
         chosen.append(labels[name])
     if not paths:
-        raise BenchError(f"{file}: lists no image")
+        raise BenchError(f"{file}: lists no image; {_MEND}")
     return Items(tuple(paths), tuple(chosen))
 
 

@@ -1,13 +1,13 @@
-"""Notice images that were exchanged since numbers were made of them.
+"""Notice images that were exchanged since results were computed from them.
 
-A dataset's reader may look at its lists alone (``Dataset.lists``). What the image files hold is then taken
-into account here, while planning:
+Some readers look only at a dataset's lists and not into its image files (``Dataset.lists``). For such a
+dataset this module makes the digest depend on the files' contents, while a run is planned:
 
 - A user's own lists: the digest always covers the contents of every listed file.
-- The catalog's lists: the digest of the lists is the published one. It stays as long as no image differs from
-  those that the results folder and the feature store have used. Both keep a stamp of every image that they
-  used: size, time of change and SHA-256. Sizes and times are compared; if they differ, the file is hashed. If
-  it holds other bytes, the images count as another dataset, whose digest covers all contents.
+- The catalog's lists: the digest of the lists, which is the published one, stays as long as no image differs
+  from those that the results folder and the feature store have used. Both keep a stamp of every image that
+  they used: size, time of change and SHA-256. Planning compares size and time; if they differ, it hashes the
+  file. If the file holds other bytes, the images count as another dataset, whose digest covers all contents.
 
 Sizes and times are in no digest; they only save hashing. If an image is exchanged and both stay the same,
 only ``bench data verify`` notices it, because it hashes every file.
@@ -108,8 +108,9 @@ def _by_contents(dataset: Dataset, places: Sequence[Path], notes: tuple[str, ...
 def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[Path] = ()) -> None:
     """Keep stamps of image files that are about to be used, except those that ``place`` has already.
 
-    The stamps of other places, ``beside``, save hashing. A file that is not there gets no stamp; whoever
-    reads it reports it. Raises OSError if ``place`` cannot be written to.
+    ``beside`` are other places; a file whose size and time are those of a stamp there is not hashed again. A
+    file that does not exist gets no stamp, and reading it reports the error. Raises OSError if ``place``
+    cannot be written to.
     """
     asked = list(dict.fromkeys(paths))
     if not asked or not watched(dataset) or dataset.spec.identity:
@@ -124,7 +125,7 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
 def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
     """Remove this process's stamps of images that could not be read.
 
-    A whole file may then take the place of such an image.
+    If a damaged file is then replaced by an intact one, the new file does not count as exchanged.
     """
     if not watched(dataset):
         return
@@ -161,7 +162,10 @@ def of_contents(dataset: Dataset, hashes: Mapping[str, str]) -> str:
 
 
 def differing(dataset: Dataset, hashes: Mapping[str, str], places: Sequence[Path]) -> list[str]:
-    """Return the images whose ``contents`` differ from what ``places`` used under the same lists."""
+    """Return the paths of the images that ``places`` used under the same lists with another content.
+
+    ``hashes`` come from ``contents``.
+    """
     before = _stamps(places, dataset, dataset.lists)
     return [p for p, stamps in before.items() if p in hashes and any(s.sha256 != hashes[p] for s in stamps)]
 
@@ -172,9 +176,10 @@ def _file(dataset: Dataset, path: str) -> Path:
 
 
 def _doubtful(dataset: Dataset, path: str, stamps: frozenset[Stamp]) -> bool:
-    """Return whether the file exists but may differ from what was used.
+    """Return whether the file exists and must be hashed, because it may differ from the one that was used.
 
-    If two contents are on record, it may always differ.
+    It may differ if its size or its time of change is in none of the stamps, or if the stamps are of
+    different contents.
     """
     try:
         stat = _file(dataset, path).stat()

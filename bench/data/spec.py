@@ -183,7 +183,7 @@ def read_toml(file: Path, own: bool = False) -> DatasetSpec:
     try:
         table = typed.toml(file, dict[str, Any])
     except OSError as error:
-        raise BenchError(f"{file}: not a readable TOML file: {error}") from error
+        raise BenchError(f"{file}: cannot be read ({error}): check the path and its permissions") from error
     try:
         _refuse_controls(table, str(file))
     except RecursionError as error:  # a table can nest without end: [a.a.a.a]

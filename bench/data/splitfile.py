@@ -18,6 +18,7 @@ from bench.errors import BenchError
 from bench.names import quoted, shown
 
 PARTS = ("train", "val", "test")
+_MEND = "download the split file again, or correct it"  # the end of error messages
 # A row is image, label and class name. No file system has paths of more than 4096 characters, and no text
 # tower reads a longer class name to its end.
 _Rows = list[
@@ -54,18 +55,20 @@ def read_split(file: Path) -> Split:
 def parse_split(content: Any, where: str) -> Split:
     """Make a Split from parsed JSON, checked as in ``read_split``; ``where`` begins the error messages."""
     if not isinstance(content, dict) or set(content) != set(PARTS):
-        raise BenchError(f"{where}: a split file has exactly the keys train, val and test")
+        raise BenchError(f"{where}: a split file has exactly the keys train, val and test; {_MEND}")
     seen: set[str] = set()
     names: dict[int, str] = {}
     lists = {part: _items(content[part], f"{where}: {part}", seen, names) for part in PARTS}
     for part in ("train", "test"):
         if not len(lists[part]):
-            raise BenchError(f"{where}: {part} holds no row")
+            raise BenchError(f"{where}: {part} holds no row; {_MEND}")
     if sorted(names) != list(range(len(names))):
-        raise BenchError(f"{where}: labels must be 0 to {len(names) - 1} without gaps")
+        raise BenchError(f"{where}: labels must be 0 to {len(names) - 1} without gaps; {_MEND}")
     absent = set(names) - set(lists["train"].labels)
     if absent:
-        raise BenchError(f"{where}: class {min(absent)} ('{shown(names[min(absent)])}') has no row in train")
+        raise BenchError(
+            f"{where}: class {min(absent)} ('{shown(names[min(absent)])}') has no row in train; {_MEND}"
+        )
     return Split(
         lists["train"], lists["val"], lists["test"], tuple(names[label] for label in range(len(names)))
     )
@@ -82,11 +85,11 @@ def _items(rows: Any, where: str, seen: set[str], names: dict[int, str]) -> Item
         at = f"{where}[{number}]"
         path = spelled(listed)
         if escapes(path):
-            raise BenchError(f"{at}: path {shown(listed)!r} leaves the image folder")
+            raise BenchError(f"{at}: path {shown(listed)!r} leaves the image folder; {_MEND}")
         if (one := path.replace("\\", "/")) in seen:
-            raise BenchError(f"{at}: {shown(listed)} is listed twice")
+            raise BenchError(f"{at}: {shown(listed)} is listed twice; {_MEND}")
         if names.setdefault(label, name) != name:
-            raise BenchError(f"{at}: class {label} is both {quoted((names[label], name))}")
+            raise BenchError(f"{at}: class {label} is both {quoted((names[label], name))}; {_MEND}")
         seen.add(one)
         paths.append(path)
         labels.append(label)

@@ -1,4 +1,4 @@
-"""Shifted test sets: which row of a model's classifier each class of such a set is."""
+"""Match the classes of a shifted test set with the rows of the source's classifier."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from bench.names import few
 
 
 def matched(target: Dataset, source: Dataset) -> Dataset:
-    """Return the test set with its classes found by name among those of ``source``, which the model learnt.
+    """Return the test set with the row of each of its classes in the classifier, found by the class's name.
 
-    A test set may hold fewer classes, in another order: a set of class folders sorts its own. The rows then
-    become part of the digest, because until November 2026 such a set was scored by position, which gave wrong
-    numbers: its evaluations are made anew. A reader that has found the rows itself keeps them. Raises
+    ``source`` is the dataset whose classes the model learnt. A test set may hold fewer of them, in another
+    order: a set of class folders, for example, sorts its own. The rows then become part of the digest. The
+    reason: until November 2026 such a set was scored by position, which gave wrong numbers, and the new
+    digest makes its evaluations anew. If the set's reader has found the rows already, they stay. Raises
     BenchError for a class that the source does not have.
     """
     if target is source or target.classes is not None or target.classnames == source.classnames:

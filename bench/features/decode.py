@@ -113,12 +113,12 @@ def unreadable(source: ImageSource, paths: Iterable[str], workers: int = 0) -> d
 
 
 def default_workers(encodes: int, device: str = "cpu") -> tuple[int, int]:
-    """Return how many worker processes, or else how many threads, are used for that many rendered views.
+    """Return how many worker processes render so many views, or, if that is 0, how many threads.
 
-    For few views no process is started: Pillow decodes and resizes outside the interpreter's lock, so threads
-    use all cores too. Beside a tower on a GPU (``device`` is its type) every core decodes, up to the number
-    that the views are worth. On a processor the tower takes longer than a few processes need to decode for
-    it.
+    For few views threads suffice: Pillow decodes and resizes outside the interpreter's lock, so they use all
+    cores too. ``device`` is the type of the tower's device. Beside a tower on a GPU every core decodes,
+    unless there are too few views. On a processor a few processes suffice, because the tower takes longer
+    than they do.
     """
     most = cores()
     if encodes < _WORTH_PROCESSES:
@@ -164,7 +164,7 @@ def rendered(
 
 
 class _Crew:
-    """The processes that render blocks. One thread at a time asks each of them."""
+    """The processes that render blocks. Each process serves one thread at a time."""
 
     def __init__(self, source: ImageSource, form: InputFormat) -> None:
         self.job = source, form
@@ -236,7 +236,7 @@ class _Crew:
 
 
 def _ask(child: Child, block: Block) -> np.ndarray:
-    """Have a process render a block, and return the pixels. Raises the error that it answers with."""
+    """Have a process render a block, and return the pixels. Raises the error that the process met."""
     child.send(block)
     answer = child.recv()
     if isinstance(answer, Exception):

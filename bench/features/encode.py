@@ -1,6 +1,6 @@
-"""Encode each image x view that anyone asks for once, and put its taps into the store.
+"""Encode each view of each image that a run needs once, and put its features into the store.
 
-What is too big to keep is streamed instead: the values are the same, and nothing is stored.
+Features that are too big to keep are not stored: ``stream`` yields the same values while they are computed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def encode(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport:
-    """Bring everything that ``wanted`` names into the store. What is there already is not encoded again.
+    """Encode all features that ``wanted`` names and that the store lacks, and put them into the store.
 
     ``workers`` is the number of processes that decode (0 stands for a thread of this process, None for a
     number by the amount of work). ``batch`` is the number of rows per forward pass, which is part of the
@@ -122,10 +122,10 @@ def stream(
     workers: int | None = None,
     batch: int | None = None,
 ) -> Generator[tuple[int, dict[str, Tensor]]]:
-    """Yield features made on the fly as (start, tap -> float16 tensor (b, ...)), in the order of paths.
+    """Encode images without storing features; yield (start, tap -> float16 tensor (b, ...)) in their order.
 
-    The tensors are on the tower's device, and their values are those that the store would hold. Nothing is
-    stored: each path is encoded as often as it is named.
+    The tensors are on the tower's device, and their values are those that the store would hold. A path that
+    is named twice is encoded twice.
     """
     with closing(stream_views(tower, dataset, paths, {view: taps}, workers=workers, batch=batch)) as parts:
         for start, _, features in parts:

@@ -1,8 +1,9 @@
 """Turn images into features: blocks of pixels pass the tower, with all views and taps of an image together.
 
-The tower gets batches of one shape; the last batch is filled up. The shape of a batch decides how libraries
-divide a product, and so it decides the last bits. A row's place in the batch and its neighbours decide
-nothing. So a row is the same with whatever other rows it is encoded, and however often a run was stopped.
+All batches have the same shape; the last one is filled up with copies of its last row. The reason: the shape
+of a batch decides how libraries divide a product, and so the last bits of the result. A row's place in the
+batch and its neighbours do not. So an image gets the same features in whatever company it is encoded, and
+however often a run was stopped.
 
 Shapes: B batch, n images of a block, V views of each, H W pixels, C colours.
 """

@@ -1,7 +1,7 @@
 """Move pixels to a tower's device, and results back.
 
-On a GPU both directions run in parallel to the tower: they use pinned buffers and a stream each, and nobody
-waits before a result is read. A processor reads pixels and results where they are.
+On a GPU both directions run in parallel to the tower: each uses pinned buffers and a stream of its own, and
+the process waits only when it reads a result. On a processor nothing is copied.
 
 Shapes: B rows of a batch, H W pixels, C colours.
 """

@@ -1,7 +1,7 @@
 """Read one shard of a feature set: a float16 ``.npy`` file that numpy can memory-map, and its JSON manifest.
 
-The manifest vouches for the file. It is written last, and a shard exists when its manifest does. This module
-imports no torch.
+The manifest holds the SHA-256 of the ``.npy`` file. It is written last, so a file without a manifest is
+incomplete and is never read. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABANDONED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.npy(\.partial)?")
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The file that vouches for a shard: it names the set, the data file's content, and its SHA-256 (hex)."""
+    """The manifest of a shard: the feature set, the rows in the data file, and the file's SHA-256 (hex)."""
 
     schema: int
     key: FeatureKey
@@ -80,7 +80,7 @@ class Shard:
 
 
 def open_shard(manifest: Path, key: FeatureKey) -> Shard:
-    """Read a shard of the set ``key`` through, compare it with its manifest, and return it.
+    """Read a whole shard of the set ``key``, compare it with its manifest, and return it.
 
     Raises Damaged if its bytes do not have its SHA-256, if the manifest describes the bytes wrongly, or if it
     belongs to another set.

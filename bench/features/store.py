@@ -1,7 +1,7 @@
 """Keep features on disk: one folder per feature set, with shards inside, safe to share between processes.
 
-A shard is read through and compared with its SHA-256 before its first use in a process. A shard that is torn
-or altered is reported and deleted, and never read, so that its images are encoded again. If two processes
+Before its first use in a process, a shard is compared with its SHA-256. If it was cut short or altered, the
+store reports and deletes it, and its images are encoded again. If two processes
 want the same images encoded, one waits for the other. The sets that a process uses are kept from deletion
 until it ends (``users``). This module imports no torch.
 """

@@ -1,9 +1,11 @@
-"""Keep the state of a pre-training run in one safetensors file, so that a stopped run goes on as if never
-stopped.
+"""Save the state of a pre-training run in one safetensors file.
 
-Its tensors are ``model.*`` (float32, buffers too), ``prototypes_KC``, ``optimiser.<parameter>.<moment>`` and
-``generator`` (the state of the torch generator). Its metadata, as JSON, are ``asked`` (what the command asked
-for), ``numpy`` (the state of NumPy's generator), ``done`` (steps) and ``spent`` (seconds).
+A run that was stopped and resumed from it gives the same weights as one that was never stopped.
+
+The file's tensors are ``model.*`` (float32, buffers too), ``prototypes_KC``,
+``optimiser.<parameter>.<moment>`` and ``generator`` (the state of the torch generator). Its metadata, as
+JSON, are ``asked`` (what the command asked for), ``numpy`` (the state of NumPy's generator), ``done`` (steps)
+and ``spent`` (seconds).
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def write(path: Path, learner: Learner, asked: Mapping[str, Any], done: int, spe
 
 
 def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Bring ``learner`` to where the file left off, and return (steps done, seconds spent).
+    """Restore ``learner`` to the state in the file, and return (steps done, seconds spent).
 
     Without a file these are (0, 0.0). Raises BenchError for a file that belongs to a run with another
     request, and for one that cannot be read.
@@ -62,7 +64,9 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
             facts = typed.converted(said, _Facts, "metadata")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError, typed.Odd) as error:
-        raise BenchError(f"{path}: not where a run stood ({error}); delete it to start anew") from error
+        raise BenchError(
+            f"{path} is not a saved training state ({error}); delete it to start anew"
+        ) from error
     if facts.asked != json.loads(json.dumps(dict(asked))):
         raise BenchError(
             f"{path} belongs to a run with {facts.asked}: give the same flags, or delete it to start anew"
@@ -71,7 +75,9 @@ def resume(path: Path, learner: Learner, asked: Mapping[str, Any]) -> tuple[int,
         _bring(learner, tensors, facts)
     except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BenchError(f"{path}: not where a run stood ({reason}); delete it to start anew") from error
+        raise BenchError(
+            f"{path} is not a saved training state ({reason}); delete it to start anew"
+        ) from error
     return facts.done, facts.spent
 
 

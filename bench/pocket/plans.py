@@ -1,9 +1,9 @@
-"""Give one digest of what all scenes of a dataset show; it is known beforehand for the embedded datasets.
+"""Give the digest of what all scenes of a dataset show, without drawing the scenes if it is known.
 
-Drawing the integers of 48,000 scenes takes every process seconds, and they are always the same. So the
-digests of the embedded datasets are kept in ``plans.json``, under a digest of all that the scenes are drawn
-from, including the code that draws them. If any of that differs, the scenes are drawn. This module imports no
-torch.
+A scene is a tuple of integers. Drawing the 48,000 scenes of the embedded datasets takes seconds, and their
+integers are always the same. So ``plans.json`` holds the digests of these datasets. Its keys are digests of
+all that the scenes are drawn from: the description of the dataset and the code that draws (its comments and
+docstrings do not count). If any of that differs, the scenes are drawn. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import Any
 from bench import typed
 from bench.pocket import scenes, textures
 from bench.pocket.scenes import RENDERING, SceneSource
+from bench.source_digest import code_digest
 
 FILE = Path(__file__).with_name("plans.json")
+DRAWN_BY = tuple(Path(str(module.__file__)) for module in (scenes, textures))
 
 
 def digest(source: SceneSource, each: Mapping[str, int]) -> str:
-    """Return the SHA-256 of the integers of all scenes; ``each`` says how many a class has in each split."""
+    """Return the SHA-256 of the integers of all scenes; ``each`` has the scenes per class of each split."""
     return _known().get(origin(source, each)) or drawn(source, each)
 
 
 def origin(source: SceneSource, each: Mapping[str, int]) -> str:
-    """Return the SHA-256 of all that the scenes are drawn from."""
+    """Return the SHA-256 of all that the scenes are drawn from, which is the key in ``plans.json``."""
     drawings = {split: source.drawings[split] for split in each}
     said = repr((RENDERING, source.dataset, source.classnames, drawings, source.style, dict(each), _code()))
     return hashlib.sha256(said.encode()).hexdigest()
@@ -50,11 +52,11 @@ def _flat(value: Any) -> list[int]:
 
 @cache
 def _code() -> tuple[str, ...]:
-    """Return digests of the files that decide what is drawn.
+    """Return digests of the code that decides what is drawn.
 
-    For pixels, ``RENDERING`` stands instead of a digest.
+    The code that turns a scene into pixels is not among it: for pixels, ``RENDERING`` stands in the key.
     """
-    return tuple(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (scenes, textures))
+    return tuple(code_digest(file.read_bytes()) for file in DRAWN_BY)
 
 
 @cache

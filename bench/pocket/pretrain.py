@@ -101,7 +101,7 @@ def main() -> None:
     p.add_argument("--arch", choices=list(ARCH), required=True)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--steps", type=int, default=0, help="a fixed number of steps instead of --minutes")
-    p.add_argument("--init", type=Path, help="weights to go on from")
+    p.add_argument("--init", type=Path, help="weights to start from, as this program writes them")
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--lr", type=float, help="peak learning rate")

@@ -42,7 +42,7 @@ def read_scenes(spec: DatasetSpec, place: Place) -> Dataset:
     """
     options = spec.option_values(artists=["openmoji"], glyphs={}, style="common", classes=[])
     if not options["artists"]:
-        raise BenchError(f"{spec.name}: [options] artists: names nobody who drew")
+        raise BenchError(f"{spec.name}: [options] artists must name at least one artist")
     glyphs = dict(options["glyphs"] or (spec_of(spec.source).extra.get("glyphs", {}) if spec.source else {}))
     subset = options["classes"]
     for name in subset:

@@ -44,17 +44,18 @@ def export(
 
 
 def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
-    """Start ``model``, whose token table holds rows ``ids_n``, from a file. Return how many tokens are new.
+    """Load start weights from a file into ``model``, and return how many tokens the file does not have.
 
-    New tokens keep their random rows. From a file with another image tower only the text side is taken.
-    Raises BenchError for a file that is not of this format.
+    The model's token table holds the rows of the tokens ``ids_n``. Tokens that the file does not have keep
+    their random rows. If the file's image tower is another one, only the text tower is loaded. Raises
+    BenchError for a file that is not of this format.
     """
     try:
         state = {k: v.float() for k, v in load_file(path).items()}
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise BenchError(f"{path}: no weights to go on from ({error})") from error
+        raise BenchError(f"{path} cannot be used as start weights ({error})") from error
     if lacking := [k for k in ("token_embedding.rows", "token_embedding.ids") if k not in state]:
-        raise BenchError(f"{path}: no weights to go on from (it has no {lacking[0]})")
+        raise BenchError(f"{path} cannot be used as start weights (it has no {lacking[0]})")
     own = {k: v.shape for k, v in model.state_dict().items()}
     image = {k for k in state if k.startswith("visual.")}
     if any(own.get(k) != state[k].shape for k in image):
@@ -73,11 +74,13 @@ def load_into(model: torch.nn.Module, ids_n: torch.Tensor, path: Path) -> int:
         missing, odd = model.load_state_dict({**state, "token_embedding.weight": table}, strict=False)
     except RuntimeError as error:  # its second line names the first tensor of another shape
         raise BenchError(
-            f"{path}: no weights to go on from ({' '.join(str(error).split())[:200]})"
+            f"{path} cannot be used as start weights ({' '.join(str(error).split())[:200]})"
         ) from error
     if odd or set(missing) - {"attn_mask", *image}:
         first = shown(sorted({*odd, *missing} - {"attn_mask", *image})[0])
-        raise BenchError(f"{path}: no weights to go on from (of another model, which differs in {first})")
+        raise BenchError(
+            f"{path} cannot be used as start weights (they are of another model, which differs in {first})"
+        )
     return len(ids_n) - len(known)
 
 

@@ -46,7 +46,7 @@ class Provenance(Base, frozen=True, kw_only=True):
     - ``commit``, ``dirty``: the program's commit, and whether its files differed from it.
     - ``device``, ``device_name``: torch's name of the device (``cuda:0``), and that of the model.
     - ``flags``: numerical switches of the run.
-    - ``source``: digest of the code of the method's file (``sources.code_digest``).
+    - ``source``: digest of the code of the method's file (``sources.code_of``).
     - ``written``: ISO time (UTC), for people.
     - ``order``: which of two records is the later one. It is above the order of every record that was in the
       results folder before, whatever the clock says.

@@ -137,7 +137,7 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(hostile.jpeg(progressive=True))
     assert open_rgb(tmp_path / "a.jpg").size == (256, 256)
     (tmp_path / "a.jpg").write_bytes(hostile.many_scans(10_000))
-    with hostile.in_time(5), pytest.raises(UnsuitableImage, match=r"a JPEG of 10,\d+ scans"):
+    with hostile.in_time(5), pytest.raises(UnsuitableImage, match=r"a progressive JPEG of 10,\d+ scans"):
         open_rgb(tmp_path / "a.jpg")
 
 

@@ -337,7 +337,7 @@ def test_who_has_an_own_way(tmp_path: Path) -> None:
         ("white = true", "white must be a number above 0"),
         ("white = nan", "white must be a number above 0"),
         ("as_published = 1", "as_published must be true or false"),
-        ("as_published = true\nwhite = 1", "as_published leaves no choice"),
+        ("as_published = true\nwhite = 1", "as_published = true fixes how images are opened"),
         ('back = "white"', "unknown key 'back'"),
     ],
 )

@@ -28,7 +28,7 @@ GOOD = {"asked": "{}", "numpy": "{}", "done": "3", "spent": "1.5"}
         ({"spent": "NaN"}, "spent: "),
         ({"spent": '"1"'}, "spent: Expected `float`"),
         ({"done": None}, "required field `done`"),
-        ({}, "not where a run stood"),  # and no tensors
+        ({}, "is not a saved training state"),  # and no tensors
     ],
 )
 def test_where_a_run_stood(changes: dict[str, str | None], says: str, tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_weights_to_go_on_from(tmp_path: Path) -> None:
     assert load_into(model, ids_n, file) == 1
     for odd in ({"a": torch.ones(1)}, good | {"b": torch.ones(1)}):
         save_file(odd, file)
-        with pytest.raises(BenchError, match=r"x.safetensors: no weights to go on from"):
+        with pytest.raises(BenchError, match=r"x.safetensors cannot be used as start weights"):
             load_into(model, ids_n, file)
     file.write_bytes(b"torn")
-    with pytest.raises(BenchError, match=r"x.safetensors: no weights to go on from"):
+    with pytest.raises(BenchError, match=r"x.safetensors cannot be used as start weights"):
         load_into(model, ids_n, file)

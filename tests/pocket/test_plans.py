@@ -1,13 +1,15 @@
 """The digests in ``plans.json`` are those of the embedded scenes.
 
-After a change of what is drawn, or of a file that draws, ``python -m tests.pocket.test_plans`` writes them
+After a change of what is drawn, or of the code that draws, ``python -m tests.pocket.test_plans`` writes them
 anew.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,27 @@ def test_another_dataset_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert other != asked
     monkeypatch.setattr(plans, "_code", lambda: ("another",))
     assert plans.origin(source, few) != asked
+
+
+def test_a_comment_changes_no_key_and_a_number_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = embedded()["flags"]
+    before = plans.origin(*asked)
+    monkeypatch.setattr(plans, "_code", plans._code.__wrapped__)  # without its cache
+    original = plans.DRAWN_BY
+    for place, file in enumerate(original):
+        text = file.read_text(encoding="utf-8")
+        number = next(found for found in re.finditer(r"^[A-Z_]+ = \(?(\d+)\b", text, re.MULTILINE))
+        start, end = number.span(1)
+        for edited, changes in (
+            (text.replace('"""', '"""Another text. ', 1) + "# a comment\n", False),
+            (f"{text[:start]}{int(number[1]) + 1}{text[end:]}", True),
+        ):
+            copy = tmp_path / file.name
+            copy.write_text(edited, encoding="utf-8")
+            monkeypatch.setattr(
+                plans, "DRAWN_BY", tuple(copy if i == place else f for i, f in enumerate(original))
+            )
+            assert (plans.origin(*asked) != before) == changes, file.name
 
 
 if __name__ == "__main__":
