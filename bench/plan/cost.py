@@ -1,4 +1,4 @@
-"""A lower bound on what a fit costs, from its recipe and the backbone's shapes. No torch.
+"""Compute a lower bound on what a fit costs, from its recipe and the backbone's shapes, without torch.
 
 The cost is counted in operations and bytes: matrix products (two operations for a multiply-add) and the
 traffic of weights, optimiser state and features. ``Device.seconds`` turns both into the least time on a
@@ -33,7 +33,7 @@ from bench.recipe import (
     steps_per_epoch,
 )
 
-NAME_TOKENS = 4  # least tokens of a learned prompt beside its context: start, name, full stop, end
+NAME_TOKENS = 4  # fewest tokens of a learned prompt besides its context: start, name, full stop, end
 LAYER4_SHARE = 0.2  # the part of a ResNet tower's operations that its last stage takes
 
 
@@ -48,7 +48,7 @@ class Cost:
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
 
     def times(self, n: float) -> Cost:
-        """Return the cost of doing it ``n`` times."""
+        """Return ``n`` times this cost."""
         return Cost(self.flops * n, self.bytes * n)
 
 

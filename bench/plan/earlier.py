@@ -1,4 +1,7 @@
-"""The records that a results folder held before the run, read once for all questions about them. No torch."""
+"""Read the records that a results folder held before the run, once for all modules that ask for them.
+
+Explanations (``why``) and estimates (``estimate``) use them. This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from bench.records.types import Record
 
 
 class Earlier:
-    """The believed records of ``results``. Each file is read at most once, when a question first needs it."""
+    """The believed records of ``results``. Each file is read at most once, when it is first needed."""
 
     def __init__(self, results: Path) -> None:
         self.results = results

@@ -1,7 +1,8 @@
-"""Explain why a cell is to do, and which finished cells have drifted. No torch.
+"""Explain why a cell is to do, and find finished cells that have drifted, without torch.
 
 A cell is to do because it never ran, because it is stale (something in its key changed) or because it failed
-before. It has drifted if the code of one of the program's methods changed while its version did not.
+before. It has drifted if the code of its method, one of the program's own, has changed since and the
+method's version has not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench.records.keys import plain
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.sources import code_of
 
-_LONG = 24  # characters of a value that are shown
+_LONG = 24  # most characters of a value that are shown
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
@@ -99,7 +100,7 @@ def _failed(failure: Failure, path: Path, on: str = "") -> str:
 
 
 def drifted(plan: Plan) -> list[str]:
-    """Return one line for each method whose fits were recorded under the same version by other code."""
+    """Return one line for each method whose code, but not its version, has changed since its records."""
     lines = {}
     for fit in plan.fits:
         record = recorded(fit)
@@ -124,7 +125,7 @@ def shadowed(plan: Plan, earlier: Earlier) -> int:
 
 
 def _row(fit: FitRecord) -> tuple[Any, ...]:
-    """Return what tables tell rows and columns by; of two fits that agree on it, only one is shown."""
+    """Return what tables tell rows and columns apart by. They show only one of two fits that agree on it."""
     return (
         fit.cell,
         fit.dataset_identity,
@@ -144,9 +145,9 @@ def elsewhere(plan: Plan, todo: Iterable[Todo], device: str) -> Counter[str]:
 
 
 def before(plan: Plan, earlier: Earlier, fresh: Fresh = False) -> set[tuple[str, Conditions]]:
-    """Return the recorded conditions, by backbone, in the rows of tables that the plan's cells belong to.
+    """Return (backbone, conditions) of the records in those rows of tables to which the plan's cells belong.
 
-    ``fresh``: which records do not count; what the plan makes anew is left out.
+    ``fresh``: which records do not count. Records that the plan makes anew are left out.
     """
     kept: set[tuple[str, Conditions]] = set()
     anew = {fit.key for fit in plan.fits if recorded(fit, fresh=fresh) is None} if fresh else set()
