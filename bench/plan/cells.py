@@ -20,7 +20,7 @@ from bench.prompts import PromptSet
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
 
-TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
+TUNED = "prompts"  # the role in ``Planned.after`` of the fit whose class rows become W
 
 
 @dataclass(frozen=True)

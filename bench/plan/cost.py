@@ -181,8 +181,8 @@ class _Trained:
     """The size of what a recipe trains.
 
     ``parameters``: how many numbers. ``per_image``, ``per_step``: forward operations. ``backward``:
-    operations of the backward pass, as a multiple of the forward pass. ``row_bytes``: bytes of features that
-    an image brings.
+    operations of the backward pass, as a multiple of the forward pass. ``row_bytes``: bytes of an image's
+    features.
     """
 
     parameters: float
@@ -209,7 +209,8 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
             head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
         )
     if learned := fit.learned:
-        # The classifier comes out of the text tower at every step; the way back forms no weight gradients.
+        # Every step computes the classifier with the text tower. The tower's weights are not trained, so its
+        # backward pass forms no gradients of weights.
         forward = prompts_forward(s, K, 1 + learned.shared, learned.own + NAME_TOKENS - 1)
         return _Trained(float((learned.shared + learned.own) * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
@@ -250,7 +251,8 @@ def whole(fit: Planned) -> Cost:
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # The points of a search share one product; each value of its first axis sums it over the classes' rows.
+    # All points of a search share one product, which is summed over the classes' rows for each value of the
+    # first axis.
     cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)

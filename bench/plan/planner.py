@@ -160,7 +160,7 @@ class _Planner:
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
         """Plan a fit and return it, or block its cells and return None if it cannot run here.
 
-        ``asked`` says whether the user asked for the fit itself; then its evaluations are planned too.
+        ``asked``: whether the user asked for the fit itself. Only then are its evaluations planned.
         """
         if reason := self._wrong_tower(place):
             self._block(place.method.name, place.dataset.name, reason)
@@ -185,7 +185,7 @@ class _Planner:
         evaluations = {e.key: e for e in fit.evaluations}
         if asked:
             for e in self._evaluations(fit, values, late):
-                evaluations.setdefault(e.key, e)  # of equal test sets, the fit's own gives the name
+                evaluations.setdefault(e.key, e)  # if two test sets are equal, the fit's own comes first
         fit = replace(
             fit, evaluations=tuple(evaluations.values()), asked=asked or (known is not None and known.asked)
         )
@@ -210,7 +210,7 @@ class _Planner:
         )
 
     def _text_notes(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
-        """Return why the prompts cannot tell the classes apart, and a note on class names; each may be ""."""
+        """Return why the prompts cannot tell the classes apart, and a note on class names. Each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
         if key not in self.texts:

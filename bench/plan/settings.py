@@ -27,7 +27,7 @@ def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str,
 
 
 def by_time(method: Method, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values that a fit reads, and those that act at inference alone (``Method.inference``)."""
+    """Return the values that a fit can read, and those that act only at inference (``Method.inference``)."""
     early = {name: value for name, value in values.items() if name not in method.inference}
     return early, {name: values[name] for name in method.inference if name in values}
 

@@ -72,7 +72,7 @@ def _of_another_dataset(record: FitRecord | Failure, fit: Planned) -> bool:
 
 
 def _why_anew(on: str, fresh: Fresh) -> str:
-    """Return why something recorded ``on`` a kind of device is made anew."""
+    """Return why a fit or evaluation that was recorded ``on`` a kind of device is made again."""
     if not isinstance(fresh, str):
         return ", and made anew (--fresh)"
     below = " (what it builds on was not)" if on == fresh else ""
@@ -80,7 +80,7 @@ def _why_anew(on: str, fresh: Fresh) -> str:
 
 
 def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
-    """Return what is known of the evaluations that a fitted cell lacks."""
+    """Return why a fitted cell lacks evaluations: they failed, are made again, or were never made."""
     failures = []
     for e in t.evaluations:
         path = places.evaluation_path(t.fit.where, t.fit.key, e.key)
@@ -95,7 +95,7 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
 
 
 def _failed(failure: Failure, path: Path, on: str = "") -> str:
-    """Return what the record of a failure says, and where it is."""
+    """Return the stage and error of a failure, and the path of its record."""
     return f"failed before ({failure.stage}): {failure.error} ({on}its record: {path})"
 
 

@@ -35,7 +35,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Unreadable(BenchError):
-    """The error for bytes that are no record, or that were changed after writing; the message says which."""
+    """The error for bytes that are no record, or were changed after writing. The message says which."""
 
 
 class _Head(msgspec.Struct):

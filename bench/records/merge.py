@@ -262,7 +262,7 @@ def _fits(held: Mapping[str, Held]) -> dict[str, FitRecord]:
 
 
 def _built_on(record: Record, fits: Mapping[str, FitRecord]) -> Iterator[str]:
-    """Yield the key of a record's fit and those of all fits below it, as far as ``fits`` holds them."""
+    """Yield the key of a record's fit and those of the fits that it builds on, if in ``fits``."""
     waiting = [record.key if isinstance(record, FitRecord) else record.fit]
     while waiting:
         key = waiting.pop()

@@ -204,7 +204,7 @@ def fit_of(path: Path, record: Record) -> FitRecord | None:
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
-    """Return the fit of the record at ``path`` and the fits below it, as far as their records are there."""
+    """Return the fit of the record at ``path`` and the fits that it builds on, if their records are there."""
     own = fit_of(path, record)
     if own is None:
         return []

@@ -45,8 +45,8 @@ AGREES = 0.999  # least cosine similarity of an image's features to those in sin
 # the next more exact one that would be taken.
 _WORTH = 1.25
 _CLEARLY = 1.1
-_ROUNDS = 5  # times that each precision is timed after the first
-_HOPELESS = 2.0  # a precision that takes this many times as long as single precision is timed only once
+# A precision is timed once, and 5 times more unless the first time is 2 times that of single precision.
+_ROUNDS, _HOPELESS = 5, 2.0
 _ROWS = 8  # images that are encoded on a processor, where they take seconds with a large tower
 _WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # on x86 half precision comes with AVX-512 and AMX
 
