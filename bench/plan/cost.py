@@ -235,7 +235,8 @@ def step(fit: Planned) -> Cost:
     assert recipe.optim is not None
     t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
     flops = (1 + t.backward) * (B * t.per_image + t.per_step)
-    # Both passes read the weights, one writes gradients; the update reads and writes weights and moments.
+    # Both passes read the weights, and one writes gradients. The update reads and writes weights and moments,
+    # and reads the gradients.
     moments = 1 if recipe.optim.name == "sgd" else 2
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
 
