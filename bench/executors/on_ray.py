@@ -93,7 +93,7 @@ def tasks(
 
 
 class OnRay:
-    """A way that sends tasks to the Ray cluster at ``address``, or to a new one on this machine (None).
+    """A way that sends tasks to the Ray cluster at ``address``, or (None) to one on this machine.
 
     ``report`` is called with a line for the user if ``--device`` names a GPU by number, because the number
     holds for this process alone. ``stop``: when tasks are stopped (time.monotonic). ``seconds``: expected

@@ -120,9 +120,8 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], index: int) -> 
     else:
         torch._C._cuda_releasePool(index, pool)
     generator = torch.cuda.default_generators[index]
-    generator.graphsafe_set_state(
-        generator.clone_state()
-    )  # a clone keeps seed and offset, and does not record
+    # A clone of the state keeps seed and offset, and does not record.
+    generator.graphsafe_set_state(generator.clone_state())
     torch.cuda.empty_cache()
 
 
