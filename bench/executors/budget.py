@@ -1,7 +1,7 @@
-"""Stop work that runs on after the time budget is spent.
+"""Stop work that still runs after the time budget is spent.
 
-No cell starts after the budget's end. A cell that still runs a grace later is stopped: by an alarm, which
-raises in the main thread of the process that runs the loop, and through it by the end of the workers.
+No cell starts after the budget's end. A cell that still runs a grace period later is stopped: an alarm raises
+``OutOfTime`` in the main thread of the process that runs the loop, and the loop then ends its workers.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE, SHARE = 30.0, 0.1  # the grace: at least so many seconds, or this share of the budget
+GRACE, SHARE = 30.0, 0.1  # the grace period: the larger of these seconds and this share of the budget
 LAST = 15.0  # seconds that stopped work gets to end
-AGAIN, PATIENCE = 5.0, 2  # seconds between rings; rings that are ignored while the error is on its way
+AGAIN, PATIENCE = 5.0, 2  # seconds between alarms; alarms that are ignored while an earlier error is handled
 
 
 class OutOfTime(BaseException):
-    """The error in the main thread when the grace is over. It is no Exception, so no cell records it."""
+    """The error in the main thread when the grace period is over.
+
+    It does not derive from Exception, so no cell catches it and records it as its failure.
+    """
 
 
 def grace(budget: float) -> float:
@@ -40,25 +43,25 @@ def ends(minutes: float | None, began: float) -> tuple[float | None, float | Non
 
 
 class alarm:
-    """A block in which OutOfTime is raised when ``stop`` (time.monotonic) comes; None: never.
+    """A block in which OutOfTime is raised at the time ``stop`` (time.monotonic; None: never).
 
-    The alarm reaches Python code, and calls that the system interrupts; ``last_resort`` is for others.
-    Outside the main thread nothing is raised.
+    The alarm reaches Python code and system calls that a signal interrupts. For other code there is
+    ``last_resort``. Outside the main thread nothing is raised.
 
-    It is a class and not a generator: an alarm that rings in the class's own functions raises nothing, so the
-    timer always ends with the block.
+    This is a class and not a generator, because an alarm that rings inside the class's own functions can then
+    be told apart and raises nothing. So the timer always ends with the block.
     """
 
     def __init__(self, stop: float | None) -> None:
         self.stop = stop if threading.current_thread() is threading.main_thread() else None
         self.over = False
         self.raised: Callable[[], OutOfTime | None] = lambda: None
-        self.rings = 0  # rings while the error was on its way
+        self.rings = 0  # alarms that rang while the last error was handled
 
     def __enter__(self) -> None:
         if self.stop is not None:
             self.before = signal.signal(signal.SIGALRM, self._ring)
-            # It rings again and again, because a method may swallow anything that is raised in it.
+            # The alarm repeats, because a method may swallow any error that is raised in it.
             signal.setitimer(signal.ITIMER_REAL, max(0.001, self.stop - time.monotonic()), AGAIN)
 
     def __exit__(self, *_: object) -> None:
@@ -68,13 +71,13 @@ class alarm:
             signal.signal(signal.SIGALRM, self.before)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        """Raise OutOfTime, unless the block has not begun, is over, or is already ending by one."""
+        """Raise OutOfTime if the block has begun, is not over, and does not handle an earlier OutOfTime."""
         if self.over or (frame and frame.f_code is alarm.__exit__.__code__):
             return
         if frame and frame.f_code is alarm.__enter__.__code__:  # the block has not begun
             signal.setitimer(signal.ITIMER_REAL, 0.01, AGAIN)
             return
-        if self.raised() is not None and self.rings < PATIENCE:  # cleaning up is allowed to finish
+        if self.raised() is not None and self.rings < PATIENCE:  # let cleaning up finish
             self.rings += 1
             return
         error, self.rings = OutOfTime("it ran on after the time budget's end"), 0
@@ -82,15 +85,15 @@ class alarm:
         try:
             raise error
         finally:
-            del error  # else this frame, to which the error refers, would keep it alive
+            del error  # the error refers to this frame, so the variable would keep it alive
 
 
 @contextmanager
 def last_resort(stop: float | None, give_up: Callable[[], None]) -> Iterator[None]:
     """Call ``give_up`` in a thread if the block has not ended ``LAST`` seconds after ``stop``.
 
-    It is for C code that no alarm interrupts. C code that also holds the interpreter's lock stops this thread
-    too; then only a worker process can be ended.
+    This is for C code that no alarm interrupts. C code that also holds the interpreter's lock blocks this
+    thread too. Then only a worker process can be ended, by its parent.
     """
     if stop is None:
         yield

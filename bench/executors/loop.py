@@ -1,6 +1,7 @@
-"""The one loop over what is left to do.
+"""Do what is left of a plan, in one loop that all executors share.
 
-Serial, processes and Ray are ways to submit cells to workers and to collect the results.
+The executors (``serial``, ``processes``, ``on_ray``) differ only in their ``Way``: how portions of cells are
+submitted and how their results are collected.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from bench.run.outcome import Ended, Outcome, Progress
 
 @dataclass
 class Done:
-    """The result of a portion: its cells that ended, and what another process counted.
+    """What became of a portion, or of some of its cells.
 
-    ``messages``: lines for the user. ``failed``: cells that failed without reporting it themselves, each with
-    its error.
+    ``ended``: the cells that ended. ``outcome``: what another process counted while it did them.
+    ``messages``: lines for the user. ``failed``: cells whose failure nobody has recorded yet, each with its
+    error.
     """
 
     ended: list[Ended] = field(default_factory=list)
@@ -32,7 +34,7 @@ class Done:
     failed: list[tuple[Todo, Exception]] = field(default_factory=list)
 
     def add(self, other: Done) -> None:
-        """Add what came back later."""
+        """Add a later result."""
         self.ended += other.ended
         self.outcome.add(other.outcome)
         self.messages += other.messages
@@ -50,28 +52,37 @@ class Way(Protocol):
     elsewhere: bool
 
     def portions(self, todo: list[Todo]) -> Iterable[list[Todo]]:
-        """Divide what is left to do into portions; each is submitted as one. Workers may already start."""
+        """Divide what is left to do into portions, each of which is submitted as a whole.
+
+        The call may already start workers.
+        """
 
     def room(self) -> bool:
         """Return whether another portion may be submitted now."""
 
     def busy(self) -> bool:
-        """Return whether anything that was submitted is not collected."""
+        """Return whether anything was submitted and not collected yet."""
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
         """Begin a portion, of which no cell starts after ``deadline`` (time.monotonic)."""
 
     def collect(self) -> Iterator[Done]:
-        """Wait until something is done, and yield at least some of it."""
+        """Wait until a submitted cell has ended, and yield at least one result."""
 
     def finish(self) -> Iterator[Done]:
-        """Do what still waits for others to share a pass with, because nothing more comes, and yield it."""
+        """Make the evaluations that still wait, and yield their results.
+
+        Evaluations wait for others that need the same pass over the images. Nothing is submitted any more.
+        """
 
     def stop(self) -> Done:
-        """Stop the work, and return what had ended before and, in ``outcome.stopped``, what had not."""
+        """Stop the work and return what had ended before.
+
+        ``outcome.stopped`` names the cells that had not ended.
+        """
 
     def end(self) -> None:
-        """Release processes, connections and folders, whatever happened."""
+        """Release processes, connections and folders, also after an error."""
 
 
 def run(
@@ -86,9 +97,9 @@ def run(
 ) -> Outcome:
     """Do all of ``todo``. No cell starts after ``deadline``, and none runs after ``stop``.
 
-    Both are times of time.monotonic. A stopped cell leaves no record: it is left to the next run, and named
-    in the outcome. ``images`` is told before the first cell how many passes through the image tower this
-    process will make (None: unknown).
+    Both are times of time.monotonic. A stopped cell leaves no record: the outcome names it, and the next run
+    does it. ``images`` is called before the first cell with the number of passes through the image tower
+    that this process will make (None: unknown).
     """
     outcome = desk.outcome
     outcome.cells = len([fit for fit in plan.fits if fit.asked])

@@ -1,4 +1,8 @@
-"""The actor on a Ray cluster: one worker for task after task, in a process of its own."""
+"""The actor on a Ray cluster: a process of its own whose worker does one task after the other.
+
+This is the side of the cluster; ``on_ray`` is the side of the driver. Driver and actor exchange files as
+bytes, so they need no common file system for results.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +24,25 @@ Files = dict[str, bytes]  # path below the results folder -> content
 
 @dataclass
 class Sent:
-    """The answer of a task: how its cells ended, and the files that it wrote."""
+    """The result of a task: how its cells ended, and the files that it wrote."""
 
     done: Done
     files: Files
 
 
 def write(results: Path, files: Files) -> None:
-    """Write files below ``results``, records last, because a record makes states and predictions count."""
+    """Write files below ``results``.
+
+    Records are written last, because states and predictions count as soon as their record is there.
+    """
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         write_bytes(results / name, files[name])
 
 
 class Node:
-    """A worker for task after task, with results in a folder that only this process sees.
+    """A worker that does one task after the other and writes into a temporary folder of its own.
 
-    ``where``: the driver's working directory, from which relative paths are meant.
+    ``where``: the driver's working directory, to which the relative paths of the request refer.
     """
 
     def __init__(self, setup: Setup, where: str) -> None:
@@ -43,11 +50,11 @@ class Node:
             os.chdir(where)
         self.setup, self.folder = setup, scratch.path()
         self.worker: Worker | None = None
-        self.plugins: dict[Path, Stamp | None] = {}  # stamps of the time when the worker was made
+        self.plugins: dict[Path, Stamp | None] = {}  # their stamps when the worker was made
 
     def begin(self, first: str) -> int:
         """Make the worker, load the backbone of the fit with the key ``first``, and return the process id."""
-        with suppress(Exception):  # the first task meets the error again, and says why
+        with suppress(Exception):  # the first task raises the error again, and reports it
             self._worker().load(first)
         return os.getpid()
 
@@ -64,7 +71,7 @@ class Node:
             try:
                 worker.do(keys, ends[0], done.add, ends[1])
             except BaseException:
-                self._forget()  # what its desk still holds of this task would be sent with the next one
+                self._forget()  # else the next task would send what the desk still holds of this one
                 raise
             files = {
                 str(path.relative_to(folder)): path.read_bytes()
@@ -75,10 +82,10 @@ class Node:
         return Sent(done, {name: content for name, content in files.items() if known.get(name) != content})
 
     def _worker(self) -> Worker:
-        """Return the worker, which has one thread for one CPU.
+        """Return the worker, which computes with one thread because an actor has one CPU.
 
-        It is made anew, with a plan of its own, if a plugin was edited: its keys are then others, and the
-        worker refuses the keys that the driver asks for.
+        If a plugin was edited, the worker is made again with a new plan. That plan has other keys, so the
+        worker refuses the cells that the driver asks for, and no number of the edited plugin gets an old key.
         """
         plugins = {
             path: stamp_if_there(path)

@@ -1,20 +1,23 @@
-"""The Ray executor: groups of cells as tasks on the nodes of a cluster. Only the driver writes records.
+"""The Ray executor sends cells as tasks to the nodes of a cluster. Only the driver writes records.
 
-A task is all cells of one (seed, dataset, shots), so that methods which read each other's states meet in one
-place. Each slot of the cluster holds an actor: a process that imports, plans, loads the model and finds its
-GPU once, and then does task after task. It works in a folder of its own and sends its files back. The driver
-records at once what comes back, so a node that dies costs only the tasks that it was doing; an actor
-elsewhere begins these again. A task with which two actors died is cut into its cells, so that a cell that
-ends every process costs only itself. A slot whose actors die before they are up, twice in a row, is left out,
-and no task loses a try by that.
+A Ray task does one portion, usually the cells of one (seed, dataset, shots). So methods that read each
+other's states are in the same task. Each slot of the cluster (a GPU, or else a CPU) holds an actor: a process
+that imports, plans and loads the model once, and then does one task after the other. An actor writes into a
+temporary folder and sends the files back when a task ends. The driver writes them into the results folder at
+once.
 
-Data, plugins and weights are read by path and must exist on every node. Features come from ``--cache`` if
-that is a shared path (then the driver encodes); otherwise every node encodes what it needs.
+When a node dies, only the tasks that it was doing are lost, and other actors do them again. If a second actor
+dies at the same task, each cell of the task becomes a task of its own. So a cell that kills its process
+fails alone. A slot whose actors die twice in a row while they start is given up. Such a death does not count
+as a try of any task.
 
-With ``--no-dense-cache``, where each task makes a pass over the test images, and with ``--join`` a task is as
-many such groups of a dataset as leave work for every slot. That is the trade-off: there are fewer passes, and
-more fits train together. But all that a larger task had done is begun again when its node dies, and its files
-come back, through memory, in one piece.
+Data, plugins and weights are read by path and must exist on every node. With ``--cache``, which must then be
+a path that all nodes share, the driver encodes the features. Otherwise every node encodes what it needs.
+
+With ``--no-dense-cache`` each task makes a pass over the test images. With it, and with ``--join``, a task is
+larger: as many (seed, dataset, shots) of a dataset as leave work for every slot. Then fewer passes are made
+and more fits train together. But when the node dies, the whole task begins again, and all its files are sent
+at once, through memory.
 """
 
 from __future__ import annotations
@@ -42,13 +45,13 @@ from bench.records import places
 from bench.run import devices
 
 _TRIES = 2
-_DEPTH = 2  # tasks of an actor while there are many, so that it never waits for the driver
-_SEND = 10.0  # seconds that a task has to send back what it had done, when its time is over
+_DEPTH = 2  # tasks that an actor has at a time while there are many, so that it never waits for the driver
+_SEND = 10.0  # a task stops so many seconds before the time budget does, so that it can send what it did
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Cells to do, the time after which no more of them may start, and the number of the try."""
+    """Cells to do, the time after which none of them may start, and the number of this try (from 1)."""
 
     cells: list[Todo]
     deadline: float | None
@@ -57,31 +60,32 @@ class _Task:
 
 @dataclass
 class _Slot:
-    """A place in the cluster: its actor if there is one, and the actor's tasks.
+    """A place for one actor in the cluster: the actor if there is one, and its tasks.
 
-    ``begun``: a call that ends when the actor is up. ``given``: what each task will send, in the order in
-    which the actor does them. ``starts``: how many actors in a row died before they were up.
+    ``begun``: the reference of a call that ends when the actor has started; None if it has started.
+    ``given``: the actor's tasks, in the order in which it does them, each behind the reference of its result.
+    ``starts``: how many actors in a row died while they started.
     """
 
     actor: Any = None
-    begun: Any = None  # None: the actor is up
+    begun: Any = None
     given: deque[tuple[Any, _Task]] = field(default_factory=deque)
     starts: int = 0
 
     def up(self) -> None:
-        """Note that the actor has begun."""
+        """Note that the actor has started."""
         self.begun, self.starts = None, 0
 
 
 def tasks(
     todo: list[Todo], streamed: bool, slots: int, join: bool, seconds: Seconds = UNKNOWN
 ) -> list[list[Todo]]:
-    """Divide the cells into tasks of one (seed, dataset, shots) each.
+    """Divide the cells into tasks, one for each (seed, dataset, shots).
 
-    A task is several of these if features are ``streamed`` or fits join. If that leaves slots without work,
-    tasks are cut.
+    If features are ``streamed`` or fits join, a task is several of these. If there are fewer tasks than
+    ``slots``, the largest are cut in two.
     """
-    groups = [part for _, together in rounds(todo, join=join) for part in by_shots(together)]
+    groups = [group for _, whole in rounds(todo, join=join) for group in by_shots(whole)]
     if streamed or join:
         return list(gathered(groups, slots, join, seconds))
     halved(groups, slots, join, seconds)
@@ -89,11 +93,12 @@ def tasks(
 
 
 class OnRay:
-    """A way that sends tasks to a Ray cluster: the one at ``address``, or else one on this machine.
+    """A way that sends tasks to the Ray cluster at ``address``, or (None) to one on this machine.
 
-    ``report`` is told if the named device holds for this process alone. ``stop``: when tasks are stopped
-    (time.monotonic). ``seconds``: expected seconds by fit key. Raises BenchError if Ray is not installed, the
-    cluster cannot be reached, or no task could ever start.
+    ``report`` is called with a line for the user if ``--device`` names a GPU by number, because the number
+    holds for this process alone. ``stop``: when tasks are stopped (time.monotonic). ``seconds``: expected
+    seconds by fit key. Raises BenchError if Ray is not installed, the cluster cannot be reached, or the
+    cluster has no CPU or GPU for a task.
     """
 
     def __init__(
@@ -106,14 +111,14 @@ class OnRay:
     ) -> None:
         self.ray = _connected(address)
         self.places: list[_Slot] = []
-        self.waiting: deque[_Task] = deque()  # for an actor that has room
+        self.waiting: deque[_Task] = deque()  # tasks that no actor has yet
         self.left = 0  # portions that were not submitted yet
-        self.closed: BenchError | None = None  # why no actor can begin any more
+        self.closed: BenchError | None = None  # why no actor can start any more
         self.stopping, self.seconds = stop, seconds
         try:
             self.setup, gpus, self.slots = _resources(self.ray, setup, report)
-            self.encodes = setup.cache is not None  # else every node encodes what it needs
-            if gpus and self.encodes:  # an actor on the driver's GPU gets its part of the memory
+            self.encodes = setup.cache is not None
+            if gpus and self.encodes:  # an actor on the driver's GPU takes only its part of the memory
                 self.setup = replace(self.setup, card=devices.card(setup.device))
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
             self.node = self.ray.remote(**options)(Node)
@@ -123,7 +128,7 @@ class OnRay:
         self.elsewhere = True
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """Return the cells of each task, and begin as many actors as have work."""
+        """Return the cells of each task, and start an actor for each task, up to the number of slots."""
         found = tasks(todo, not self.setup.dense_cache, self.slots, self.setup.join, self.seconds)
         self.left = len(found)
         self.places = [_Slot() for _ in found[: self.slots]]
@@ -132,24 +137,27 @@ class OnRay:
         return found
 
     def _begin(self, place: _Slot, first: str) -> None:
-        """Begin an actor, which loads the backbone of the fit with the key ``first``."""
+        """Start an actor, which loads the backbone of the fit with the key ``first``."""
         place.actor = self.node.remote(self.setup, os.getcwd())
         place.begun = place.actor.begin.remote(first)
 
     def _depth(self) -> int:
-        """Return how many tasks an actor gets: one near the end, when another may be idle first."""
+        """Return how many tasks an actor has at a time.
+
+        Near the end it has one, so that the actor that is idle first gets the next task.
+        """
         return _DEPTH if self.left > self.slots else 1
 
     def room(self) -> bool:
-        """Return whether an actor has room for another task, even if it is not up yet.
+        """Return whether an actor, started or not, has room for another task.
 
-        If no actor can begin any more there is always room: every task then fails at once.
+        If no actor can start any more, there is always room, because every task then fails at once.
         """
         free = sum(max(0, self._depth() - len(p.given)) for p in self.places)
         return self.closed is not None or free > len(self.waiting)
 
     def busy(self) -> bool:
-        """Return whether tasks are waiting or sent."""
+        """Return whether a task waits or an actor has one."""
         return bool(self.waiting) or any(place.given for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
@@ -159,13 +167,13 @@ class OnRay:
         self._give()
 
     def _give(self) -> None:
-        """Send what waits to actors that have room, and begin another actor where one has died."""
+        """Send waiting tasks to actors that have room, and start another actor where one has died."""
         for place in self.places:
             if self.waiting and place.actor is None:
                 self._begin(place, self.waiting[0].cells[0].fit.key)
         if starting := {p.begun: p for p in self.places if p.begun is not None}:
             for begun in self.ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
-                with suppress(self.ray.exceptions.RayError):  # ``collect`` meets the error again
+                with suppress(self.ray.exceptions.RayError):  # ``collect`` gets the error again
                     self.ray.get(begun)
                     starting[begun].up()
         while self.waiting:
@@ -176,7 +184,10 @@ class OnRay:
             self._send(min(up, key=lambda p: len(p.given)), self.waiting.popleft())
 
     def _send(self, place: _Slot, task: _Task) -> None:
-        """Send a task with the records and states that its cells need, and with its limits as wall time."""
+        """Send a task with the records and states that its cells need.
+
+        Its time limits are sent as time.time, because time.monotonic differs between machines.
+        """
         known = _known(self.setup.request.results, task.cells, self.setup.fresh)
         until = None if task.deadline is None else time.time() + task.deadline - time.monotonic()
         stop = None if self.stopping is None else time.time() + self.stopping - _SEND - time.monotonic()
@@ -184,7 +195,10 @@ class OnRay:
         place.given.append((place.actor.do.remote(keys, known, until, stop), task))
 
     def collect(self) -> Iterator[Done]:
-        """Wait for the first task and write what it sends; if an actor died, its task begins again."""
+        """Wait until a task has ended, write the files that it sends, and yield its result.
+
+        If its actor died, the task is sent again.
+        """
         while self.busy():
             if self.closed is not None:
                 lost: list[tuple[Todo, Exception]]
@@ -207,13 +221,16 @@ class OnRay:
                 self._died_at_start(place, error)
 
     def _ended(self, place: _Slot) -> Done:
-        """Return the result of the task that an actor was doing."""
+        """Return the result of the task that an actor has ended."""
         reference, task = place.given.popleft()
         said = self._sent(reference, task)
         return said if isinstance(said, Done) else self._lost(place, task, said)
 
     def _sent(self, reference: Any, task: _Task) -> Done | Exception:
-        """Return what a task that has ended sends, after writing it; or the error if its actor died."""
+        """Write the files of a task that has ended, and return its result.
+
+        If its actor died, return the error.
+        """
         try:
             sent: Sent = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
@@ -225,7 +242,7 @@ class OnRay:
         return sent.done
 
     def _died_at_start(self, place: _Slot, error: Exception) -> None:
-        """Note that an actor died as it began: another is tried, and then the slot is left out."""
+        """Note that an actor died while it started; give up its slot if that happened twice in a row."""
         self._release(place)
         place.starts += 1
         if place.starts < _TRIES:
@@ -241,13 +258,14 @@ class OnRay:
 
     def _release(self, place: _Slot) -> None:
         """Kill a slot's actor."""
-        self.ray.kill(place.actor)  # if it is only out of reach, nothing else may start on its processor
+        self.ray.kill(place.actor)  # it may live out of reach: free its processor for the next actor
         place.actor = place.begun = None
 
     def _lost(self, place: _Slot, task: _Task, error: Exception) -> Done:
-        """Try the task of an actor that died once more, then each of its cells, twice.
+        """Return the result of a task whose actor died, and queue what is to be tried again.
 
-        Tasks that the actor had not begun go to others unchanged.
+        The task is tried a second time as a whole, and then cell by cell. A single cell fails after two
+        tries. Tasks that the actor had not begun are queued unchanged.
         """
         self._release(place)
         self.waiting.extendleft(other for _, other in reversed(place.given))
@@ -263,11 +281,14 @@ class OnRay:
         return Done()
 
     def finish(self) -> Iterator[Done]:
-        """Yield nothing: tasks finish by themselves what they are given."""
+        """Yield nothing, because every task makes all its evaluations itself."""
         return iter(())
 
     def stop(self) -> Done:
-        """Return what tasks did before they stopped themselves; name the others, which ``end`` cancels."""
+        """Return what the tasks that have ended did.
+
+        ``outcome.stopped`` names the tasks that had not ended. ``end`` kills their actors.
+        """
         done = Done()
         for place in self.places:
             while place.given:
@@ -283,7 +304,7 @@ class OnRay:
         return done
 
     def end(self) -> None:
-        """End the actors and what they are doing, and leave the cluster."""
+        """Kill the actors with their tasks, and disconnect from the cluster."""
         try:
             for place in self.places:
                 if place.actor is not None:
@@ -294,10 +315,10 @@ class OnRay:
 
 
 def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[Setup, int, int]:
-    """Return the setup for tasks, the number of GPUs of each, and how many tasks the cluster runs at a time.
+    """Return the setup for tasks, the GPUs of each (0 or 1), and how many tasks the cluster runs at a time.
 
-    An actor with a GPU sees only that one, as cuda:0, whatever its number for the driver. Raises BenchError
-    if no task could ever start.
+    An actor with a GPU sees only this GPU, as cuda:0, whatever its number is for the driver. Raises
+    BenchError if the cluster has no CPU or GPU for a task.
     """
     device, _, number = setup.device.partition(":")
     gpus = int(device == "cuda")
@@ -312,22 +333,26 @@ def _resources(ray: Any, setup: Setup, report: Callable[[str], None]) -> tuple[S
 
 
 def _last_line(error: Exception) -> str:
-    """Return the last line of an error of Ray: the cause, below the traceback of a node."""
+    """Return the last line of an error of Ray, which names the cause. A node's traceback stands above it."""
     said = str(error).strip()
     return said.splitlines()[-1].strip() if said else type(error).__name__
 
 
 def _failed(error: Any) -> Exception:
-    """Return why the cells of a task fail if it raised; another try would meet the same error."""
+    """Return the error for the cells of a task that raised. Another try would raise it again."""
     cause = error.cause
     said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
     reason = BenchError(f"on a node of the cluster: {said}")
-    reason.__cause__ = error  # its text holds the traceback of the node
+    reason.__cause__ = error  # the text of this error holds the node's traceback
     return reason
 
 
 def _connected(address: str | None) -> Any:
-    """Return Ray, connected. It sends no usage statistics, and takes no signal from this program."""
+    """Connect to the cluster and return the module ``ray``.
+
+    Ray is kept from sending usage statistics and from replacing this program's signal handlers. Raises
+    BenchError if Ray is not installed or the cluster cannot be reached.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -342,7 +367,7 @@ def _connected(address: str | None) -> Any:
             f"no Ray cluster at {address or 'this machine'} ({reason}): check --ray-address"
         ) from error
     finally:
-        # Ray takes SIGTERM for itself, and aborts the process if it comes while the program is in Ray.
+        # Ray's own handler of SIGTERM aborts the process if the signal comes during a call of Ray.
         if threading.current_thread() is threading.main_thread():
             for number, handler in ends.items():
                 if handler is not None:
@@ -351,9 +376,9 @@ def _connected(address: str | None) -> Any:
 
 
 def _known(results: Path, group: list[Todo], fresh: Fresh = False) -> Files:
-    """Return the records and states that exist already of the group's fits and of those that they read.
+    """Return the existing records, predictions and states of the group's fits and of the fits that they read.
 
-    ``fresh``: which records do not count.
+    ``fresh``: which records do not count (``todo.Fresh``); these are left out.
     """
     files: Files = {}
     for fit in {f.key: f for t in group for f in chain(t.fit)}.values():

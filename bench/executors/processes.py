@@ -1,19 +1,18 @@
-"""The executor for several processes of this machine.
+"""The executor for several worker processes on this machine.
 
-The parent encodes, in plan order, and hands out portions. A portion is a round (one seed of one dataset) or a
-part of one, cut by expected seconds so that all workers have work until the end. With ``--no-dense-cache`` it
-is several rounds, so that few passes are made over the test images. Workers begin at once, so that they have
-imported, planned and loaded the model when the first features are stored; they fit, evaluate and write
-records. One portion is encoded ahead, for the worker that is idle next. A worker says what it is doing before
-it begins it. When it dies, that cell is tried once more, alone, and the rest of its portion goes on without
-it.
+The parent encodes in plan order and hands out portions (``bench.plan.rounds``). The workers fit, evaluate and
+write records. They start at once, so that they have imported, planned and loaded the model when the first
+features are stored. The parent encodes one portion ahead, for the worker that is idle next.
 
-The parent keeps a thread for every core, because workers wait for what it encodes. Its threads sleep while
-they wait for each other (OMP_WAIT_POLICY): two of them took 2 % more of the processor's time than one, and 26
-% less of the clock's, on two cores that were busy otherwise.
+A worker names a cell before it begins it. When a worker dies, that cell is tried once more, alone, and the
+rest of its portion goes to another worker.
 
-With several GPUs each worker takes one in turn, round and round if there are more workers; the parent encodes
-on the first. Features are shared between them: their keys name the kind of device, not which one.
+The parent keeps a thread for every core, because workers wait for the features that it encodes. Its threads
+sleep while they wait for each other (OMP_WAIT_POLICY). On two cores that were busy otherwise, two threads
+took 26 % less wall time than one, and 2 % more processor time.
+
+With several GPUs, worker i is on GPU i modulo their number, and the parent encodes on the first. All share
+the stored features, because the key of a feature names the kind of device and not its number.
 """
 
 from __future__ import annotations
@@ -39,26 +38,26 @@ from bench.plan.todo import Todo
 from bench.run.outcome import Now, Outcome, Watch, unwatched
 
 _START = 5.0  # seconds until a worker has imported, planned and loaded the model
-_GAIN = 0.8  # one more worker must reduce the expected time to this part of it
-_MOST = 4  # workers by default at most; each holds a model and the features of its round
+_GAIN = 0.8  # one more worker must reduce the expected time to less than this part of it
+_MOST = 4  # most workers by default; each holds a model and the features of its portion
 _AHEAD = 1  # portions that are encoded before a worker is idle
 _TRIES = 2
 _AT = "at this cell"
-_LOOK = 1.0  # seconds between looks at what the workers are doing, if somebody watches
+_LOOK = 1.0  # seconds between reports of what the workers are doing, if they are shown live
 
 
 def visible(device: str) -> list[str]:
-    """Return the devices for workers: every GPU that PyTorch sees for ``cuda``, else the named one."""
+    """Return the devices for workers: for ``cuda`` every GPU that PyTorch sees, else the named device."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
 
 
 def spread(devices: Sequence[str], jobs: int) -> list[str]:
-    """Return the device of each of ``jobs`` workers: one after the other, round and round."""
+    """Return the device of each of ``jobs`` workers, which take the devices in turn."""
     return [devices[i % len(devices)] for i in range(jobs)]
 
 
 def sharing(devices: Sequence[str], jobs: int) -> list[tuple[str, int]]:
-    """Return the device of each worker and how many processes are on it. The parent is on the first."""
+    """Return the device of each worker and how many processes use it. The parent uses the first."""
     each = spread(devices, jobs)
     return [(device, each.count(device) + (device == devices[0])) for device in each]
 
@@ -66,10 +65,11 @@ def sharing(devices: Sequence[str], jobs: int) -> list[tuple[str, int]]:
 def default_jobs(device: str, seconds: Sequence[float]) -> int:
     """Return how many workers to use if none are asked for.
 
-    ``seconds``: expected seconds of the parts that may run beside each other (``rounds.apart``). On GPUs it
-    is one worker per GPU. Two on one card take turns at its kernels, hold the model and the features twice,
-    and train in smaller waves. That changes when ``--jobs 2`` takes less time than ``--jobs 1`` on one card
-    in the benchmark of the GPU. On a processor it is one per core, if that saves more than a worker's start.
+    ``seconds``: expected seconds of the parts that can run in parallel (``rounds.apart``). On GPUs the answer
+    is one worker per GPU. Two workers on one card take turns at its kernels, hold the model and the features
+    twice, and train in smaller waves. Raise this default once the GPU benchmark shows that two workers on one
+    card are faster. On a processor there are up to 4 workers, at most one per core. One more is used if that
+    reduces the expected time, with the start of the workers, to less than 0.8 of what it was.
     """
     if device != "cpu":
         return max(1, min(len(visible(device)), len(seconds)))
@@ -82,18 +82,18 @@ def default_jobs(device: str, seconds: Sequence[float]) -> int:
 
 
 def serve(line: Connection[Any, Any], setup: Setup, device: str, sharers: int, first: str) -> None:
-    """Run a worker, with one thread: do the cells whose keys come, until nothing more can come.
+    """Run a worker with one thread: do the portions that ``line`` brings, until it is closed.
 
-    It sends what it is doing (Now, and the keys of the cells), a Done for each cell that ended, and at the
-    end of a portion None or the error that ended it. ``sharers``: how many processes are on its device.
-    ``first``: the key of a fit whose backbone it loads before anything comes.
+    The worker sends what it is doing (a Now, and the keys of the cells that it begins), a Done for each cell
+    that ended, and at the end of a portion None or the error that ended it. ``sharers``: how many processes
+    use its device. ``first``: the key of a fit whose backbone it loads before the first portion comes.
     """
     torch.set_num_threads(1)
     worker: Worker | BenchError
     try:
         worker = Worker(setup, device, setup.request.results, line.send, line.send, sharers)
         worker.load(first)
-    except Exception as error:  # the first portion says why
+    except Exception as error:  # sent as the result of the first portion
         worker = BenchError(f"a worker process cannot begin: {type(error).__name__}: {error}")
     while True:
         keys, deadline = line.recv()
@@ -109,7 +109,7 @@ def serve(line: Connection[Any, Any], setup: Setup, device: str, sharers: int, f
 
 @dataclass(frozen=True)
 class _Portion:
-    """Cells for a worker, the time after which no more of them may start, and the number of the try."""
+    """Cells for a worker, the time after which none of them may start, and the number of this try."""
 
     cells: list[Todo]
     deadline: float | None
@@ -125,8 +125,8 @@ class _Portion:
 class _Place:
     """The place of a worker: its device, how many processes share it, and its process if there is one.
 
-    ``given``: portions that the worker got and has not been heard to end. ``at``, ``now``: what it last said
-    it was doing, as fit keys and in words.
+    ``given``: portions that the worker got and of which no end was reported yet. ``at``, ``now``: what the
+    worker does by its last message, as fit keys and in words.
     """
 
     device: str
@@ -138,19 +138,19 @@ class _Place:
 
     @property
     def portion(self) -> _Portion | None:
-        """Return the portion that the worker is doing, as far as was heard."""
+        """Return the portion that the worker is doing by its last message, or None."""
         return self.given[0] if self.given else None
 
 
 class _Unheard(Exception):
-    """The error of a worker's message that cannot be read, so that nobody listens to the worker any more."""
+    """The error for a worker's message that cannot be unpickled. Its later messages are not read either."""
 
 
 class Processes:
     """A way that does as many portions at a time as there are workers.
 
-    ``watch`` is told when they get to work and, if ``live``, again and again what each is doing. ``seconds``:
-    expected seconds by fit key, for equal shares.
+    ``watch`` is called when the first portion is submitted and, if ``live``, about every second with what
+    each worker is doing. ``seconds``: expected seconds by fit key, by which portions are cut.
     """
 
     encodes = elsewhere = True
@@ -163,19 +163,19 @@ class Processes:
         seconds: Seconds = UNKNOWN,
         live: bool = False,
     ) -> None:
-        # Workers share the cores by being several: each has one thread, in NumPy's libraries too.
+        # The workers inherit these: each computes with one thread, in NumPy's libraries too.
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         os.environ.update({name: "1" for name in names})
         self.setup, self.jobs, self.seconds = setup, jobs, seconds
         self.watch, self.live, self.began = watch, live, False
         self.places = [_Place(device, n) for device, n in sharing(visible(setup.device), jobs)]
-        self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # (worker, what it said)
-        self.waiting: deque[_Portion] = deque()  # encoded for the next idle worker, or lost with one
+        self.said: queue.SimpleQueue[tuple[Child, Any]] = queue.SimpleQueue()  # (worker, its message)
+        self.waiting: deque[_Portion] = deque()  # encoded, and given to no worker that lives
         self.giving = threading.Lock()  # held while a waiting portion goes to a worker
         self.deaths: Counter[str] = Counter()  # fit key -> workers that died at the cell
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """Return rounds or parts of them, with work for every worker, and begin as many workers."""
+        """Return the portions, and start a worker for each of them, up to ``jobs``."""
         found = portions(todo, not self.setup.dense_cache, self.jobs, self.setup.join, self.seconds)
         for place, portion in zip(self.places, found, strict=False):
             self._begin(place, portion[0].fit.key)
@@ -190,7 +190,7 @@ class Processes:
         return bool(self.waiting) or any(place.given for place in self.places)
 
     def submit(self, portion: list[Todo], deadline: float | None) -> None:
-        """Hand a portion to an idle worker, or to the first that will be."""
+        """Hand a portion to an idle worker, or keep it for the worker that is idle next."""
         if not self.began:
             self.began = True
             self.watch(Now("worker processes are at the first cells"))
@@ -198,7 +198,7 @@ class Processes:
         self._give()
 
     def _give(self) -> None:
-        """Hand what waits to idle workers, and begin another worker where one has died."""
+        """Hand waiting portions to idle workers, and start another worker where one has died."""
         with self.giving:
             for place in self.places:
                 if self.waiting and not place.given:
@@ -207,22 +207,22 @@ class Processes:
                     self._send(place)
 
     def _begin(self, place: _Place, first: str) -> None:
-        """Begin a worker, which first loads the backbone of the fit with the key ``first``."""
+        """Start a worker, which first loads the backbone of the fit with the key ``first``."""
         place.child = Child(serve, self.setup, place.device, place.sharers, first)
         threading.Thread(target=self._listen, args=(place, place.child), daemon=True).start()
 
     def _send(self, place: _Place) -> None:
-        """Give an idle worker the next waiting portion, if there is one. The caller holds ``giving``."""
+        """Hand an idle worker the next waiting portion, if there is one. The caller holds ``giving``."""
         if self.waiting and place.child:
             portion = self.waiting.popleft()
             place.given.append(portion)
             place.child.send((portion.keys, portion.deadline))
 
     def _listen(self, place: _Place, child: Child) -> None:
-        """Take, in a thread, what a worker says when it says it, so that no worker ever waits.
+        """Receive a worker's messages and queue them for ``collect``, until the worker ends.
 
-        It does not wait for the parent either, which may be encoding: an idle worker gets the next portion at
-        once.
+        This runs in a thread of its own, so that no worker waits until its message is received. When a
+        portion has ended, the thread also hands the worker the next one, because the parent may be encoding.
         """
         try:
             while True:
@@ -233,13 +233,18 @@ class Processes:
                 self.said.put((child, said))
         except Died as died:
             self.said.put((child, died))
-        except Exception as error:  # such as a method's own object, which cannot be read in this process
-            unheard = _Unheard(f"a worker cannot be heard: {type(error).__name__}: {error}")
+        except Exception as error:  # the message holds, for example, an object of a method's own class
+            unheard = _Unheard(
+                f"the message of a worker process cannot be read: {type(error).__name__}: {error}"
+            )
             unheard.__cause__ = error
             self.said.put((child, unheard))
 
     def collect(self) -> Iterator[Done]:
-        """Wait until a cell has ended; if a worker died, what was lost begins again."""
+        """Wait until a cell has ended, and yield its result.
+
+        If a worker dies meanwhile, the cells that are lost are queued again.
+        """
         while self.busy():
             self._give()
             try:
@@ -254,9 +259,9 @@ class Processes:
                 return
 
     def _heard(self, place: _Place, said: Any) -> Done | None:
-        """Handle a message of a worker, and return a Done if it ended cells.
+        """Handle a worker's message, and return a Done if cells or a portion ended by it.
 
-        If the message is an error that is no cell's, such as a full disk or a bug, it is raised.
+        Raises the message if it is an error of no cell in particular, such as a full disk or a bug.
         """
         portion = place.portion
         if isinstance(said, Now):
@@ -284,9 +289,10 @@ class Processes:
         return None
 
     def _lost(self, portion: _Portion, at: frozenset[str], died: Died) -> Done:
-        """Try what a dead worker was doing once more, each cell alone; the rest of its portion goes on.
+        """Queue the cells of a dead worker's portion again, and return those that fail.
 
-        A portion of which no cell had begun is tried once more as a whole.
+        A cell that the worker was doing (``at``) is tried once more, alone. If the worker died before it
+        began a cell, its portion is tried once more as a whole. What dies twice fails.
         """
         failed: list[tuple[Todo, Exception]] = []
         rest = [t for t in portion.cells if t.fit.key not in at]
@@ -308,11 +314,11 @@ class Processes:
         return Done(failed=failed)
 
     def finish(self) -> Iterator[Done]:
-        """Yield nothing: workers finish by themselves what they are given."""
+        """Yield nothing, because workers make all evaluations of a portion themselves."""
         return iter(())
 
     def stop(self) -> Done:
-        """End the workers; what they had said before still counts."""
+        """End the workers. The cells that they had reported before still count."""
         with self.giving:
             self.waiting.clear()
         self.end()
@@ -334,7 +340,7 @@ class Processes:
         return done
 
     def end(self) -> None:
-        """End the workers without waiting for what they are doing."""
+        """End the workers at once, whatever they are doing."""
         for place in self.places:
             if place.child:
                 place.child.end()

@@ -1,4 +1,7 @@
-"""The serial executor: cells one after the other in this process."""
+"""The serial executor does cells one after the other, in this process.
+
+Workers of the other executors run their portions through it too.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from bench.run.outcome import Ended, Outcome, Progress
 
 
 class Serial:
-    """A way that does one round at a time: one seed of a dataset, or with ``join`` all its seeds."""
+    """A way whose portions are rounds: one seed of a dataset, or with ``join`` all its seeds."""
 
     encodes, elsewhere = True, False
 
@@ -25,16 +28,19 @@ class Serial:
         self.portion: list[Todo] = []
         self.deadline: float | None = None
         self.left: Counter[str] = Counter()  # dataset's digest -> portions that were not submitted yet
-        self.late: list[Ended] = []  # cells whose evaluations still wait for one pass
+        self.late: list[Ended] = []  # cells that were done; some evaluations may still wait for a pass
 
     def portions(self, todo: list[Todo]) -> list[list[Todo]]:
-        """Return the rounds; if test features are streamed, those of a dataset one after the other."""
+        """Return the rounds.
+
+        If test features are streamed, the rounds of a dataset follow each other.
+        """
         groups = [group for _, group in rounds(todo, not self.desk.session.dense_cache, self.desk.join)]
         self.left = Counter(_dataset(group) for group in groups)
         return groups
 
     def room(self) -> bool:
-        """Return whether no portion waits: this way does one at a time."""
+        """Return whether no portion waits, because this way does one at a time."""
         return not self.portion
 
     def busy(self) -> bool:
@@ -47,7 +53,10 @@ class Serial:
         self.left[_dataset(portion)] -= 1
 
     def collect(self) -> Iterator[Done]:
-        """Do the portion cell by cell; with a dataset's last portion, evaluate what waits for its images."""
+        """Do the portion cell by cell.
+
+        After a dataset's last portion, make the evaluations that wait for a pass over its images.
+        """
         portion, self.portion = self.portion, []
         self.desk.states.begin(portion)
         for t in portion:
@@ -61,26 +70,26 @@ class Serial:
             yield self._ended()
 
     def finish(self) -> Iterator[Done]:
-        """Make the evaluations that still wait for one pass."""
+        """Make the evaluations that still wait for a pass over their images."""
         self.desk.evaluate()
         yield self._ended()
 
     def stop(self) -> Done:
-        """Return what ended, and name as stopped the cells at the desk and those that wait there."""
+        """Return what ended. Cells that the desk is doing and cells that wait there count as stopped."""
         done = self._ended()
         cells = {t.fit.key: t for t in self.desk.at} | self.desk.waiting.cells()
         done.outcome.stopped |= {key: label(t.fit) for key, t in cells.items()}
         return done
 
     def _ended(self) -> Done:
-        """Return the cells of which nothing waits any more."""
+        """Return the cells that were done and have no waiting evaluation, and forget them."""
         waiting = self.desk.waiting.cells()
         ended = [cell for cell in self.late if cell.key not in waiting]
         self.late = [cell for cell in self.late if cell.key in waiting]
         return Done(ended)
 
     def end(self) -> None:
-        """Do nothing, because nothing is held elsewhere."""
+        """Do nothing, because this way has no processes or connections."""
 
 
 def _dataset(portion: list[Todo]) -> str:
@@ -95,5 +104,8 @@ def run(
     deadline: float | None = None,
     stop: float | None = None,
 ) -> Outcome:
-    """Do all of ``todo`` at this desk, which has its states afterwards."""
+    """Do all of ``todo`` at this desk, which holds the fitted states afterwards.
+
+    ``deadline`` and ``stop``: as in ``loop.run``.
+    """
     return loop.run(desk, plan, todo, Serial(desk), progress, deadline, stop=stop)

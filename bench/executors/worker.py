@@ -1,4 +1,8 @@
-"""The inside of a worker process: a plan and a desk of its own, made from the command's request."""
+"""Do portions of a plan inside a worker process, which has a plan and a desk of its own.
+
+The worker makes its plan again from the command's request, so only the keys of cells travel between the
+processes.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,9 @@ from bench.run.session import Session, repeatable
 
 @dataclass(frozen=True)
 class Setup:
-    """The things that a worker needs to make the plan again and to do parts of it.
+    """What a worker needs to make the plan again and to do portions of it.
 
-    ``clock``: the results folder's, as the parent found it. ``card``: the GPU on which the driver of a
+    ``clock``: the results folder's clock, as the parent read it. ``card``: the GPU on which the driver of a
     cluster encodes.
     """
 
@@ -42,10 +46,11 @@ class Setup:
 
 
 class Worker:
-    """A doer of portions of a plan. It makes the plan itself, as a function of the request.
+    """A worker that makes the plan from the request and does the cells that it is asked for.
 
-    Messages for the user go back with results. ``watch`` is told what it is doing, in words; ``begins`` is
-    told the keys of cells before they begin. ``sharers``: how many processes are on its device.
+    Messages for the user are sent with the results. ``watch`` is called with what the worker is doing, in
+    words. ``begins`` is called with the keys of cells before they begin. ``sharers``: how many processes use
+    its device.
     """
 
     def __init__(
@@ -77,10 +82,10 @@ class Worker:
         self.plan = planner.make(replace(setup.request, results=results), registry)
 
     def load(self, key: str) -> None:
-        """Load the backbone of a fit before its cells come."""
+        """Load the backbone of the fit with this key, so that its cells need not wait for it."""
         for fit in self.plan.fits:
             if fit.key == key:
-                with suppress(Exception):  # its cells meet it again, and record it
+                with suppress(Exception):  # its cells raise the error again, and record it
                     self.desk.session.backbone(fit.backbone)
                 return
 
@@ -91,8 +96,9 @@ class Worker:
         say: Callable[[Done], None],
         stop: float | None = None,
     ) -> None:
-        """Do the cells with these fit keys. ``say`` is told of each as it ends, and of those recorded before.
+        """Do the cells with these fit keys.
 
+        ``say`` is called with each cell as it ends, and at the end with the cells that were recorded before.
         ``deadline`` and ``stop``: as in ``loop.run``. Raises BenchError if the plan lacks one of the cells.
         """
         check_plan(self.plan, keys)
@@ -114,7 +120,7 @@ class Worker:
 def check_plan(plan: Plan, keys: frozenset[str]) -> None:
     """Raise BenchError if a worker's plan lacks cells that the parent asks for.
 
-    Then something in their keys has changed since the parent made its plan.
+    A cell is lacking if something in its key has changed since the parent made its plan.
     """
     if lost := keys - {fit.key for fit in plan.fits}:
         raise BenchError(

@@ -20,7 +20,7 @@ from bench.records.keys import plain
 
 
 class Unplanned(BenchError):
-    """The error of a method whose recipe cannot be had. Its cells are blocked, and all others go on."""
+    """The error of a method that gives no valid recipe. Its cells are blocked, and all others go on."""
 
 
 def recipe(

@@ -1,9 +1,9 @@
 """Shorten, while planning, batches that a small support set cannot fill, so that the fit key says what runs.
 
 Rule ``restart`` draws strictly fewer rows than there are (protocol 13.1), so a batch that is too large
-becomes the largest that can be drawn. Example: batch 32 of 20 rows becomes 19. The other rules take the rows
-that there are and stay unchanged, and so do streams without a batch, which take all that their rule can draw.
-No torch.
+becomes the largest that can be drawn. Example: batch 32 of 20 rows becomes 19. Batches of the other rules
+stay unchanged, because these rules take the rows that there are. Streams without a batch stay unchanged too:
+they take all rows that their rule can draw. This module imports no torch.
 
 Legend: N images, V views of each, T a static batch: the rows of all streams together.
 """

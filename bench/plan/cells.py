@@ -1,7 +1,7 @@
-"""The parts of a plan: fits with their keys and what they read, their evaluations, and cells that cannot run.
+"""Define the parts of a plan: fits with keys, their evaluations, and cells that cannot run.
 
 The fit key holds everything that may change a fit. The evaluation key holds the fit key, the test set and the
-values that act at inference (docs/architecture.md, "What can change a number"). No torch.
+values that act at inference (docs/architecture.md, "What can change a number"). This module imports no torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.prompts import PromptSet
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell
 
-TUNED = "prompts"  # in ``Planned.after``: the fit whose class rows become the prompt set's W
+TUNED = "prompts"  # the role in ``Planned.after`` of the fit whose class rows become W
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A cell that cannot run here, and why. ``failed``: whether its method fails in the plan."""
+    """A cell that cannot run here, and why. ``failed``: whether its method failed while planning."""
 
     method: str
     dataset: str
@@ -85,8 +85,8 @@ class Blocked:
 class Plan:
     """The fits in the order in which they run, and what is blocked.
 
-    ``equal``: prompt sets that have equal texts and are therefore recorded once, as (dataset, name in the
-    records, other name). ``twins``: datasets of equal content and backbones of equal weights, as (kind, name
+    ``equal``: prompt sets of equal texts, which are recorded once, as (dataset, name in the records, other
+    name). ``twins``: datasets of equal content and backbones of equal weights, as (kind, name
     in the records, other name). ``contents``: the digests of the datasets, by the names that the user asked
     for.
     """
@@ -106,7 +106,7 @@ def chain(fit: Planned) -> Iterator[Planned]:
 
 
 def kind(fit: Planned) -> Cell:
-    """Return the cell without its shots and seed: fits that agree on it may train together."""
+    """Return the cell without its shots and seed. Fits that agree on it may train together."""
     return replace(fit.cell, shots=0, seed=0)
 
 

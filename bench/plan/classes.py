@@ -1,6 +1,6 @@
-"""Check a dataset's classes in the plan: their texts differ and each has an image.
+"""Check in the plan that the texts of a dataset's classes differ and that each class has an image.
 
-No image is opened and no text encoded for the checks. No torch.
+The checks open no image, encode no text and import no torch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def unseen(dataset: Dataset, draw: Draw) -> str:
 
 
 def _equal(prompts: Sequence[Sequence[str]], read: Callable[[str], Hashable]) -> list[list[int]]:
-    """Return the groups of classes whose prompts read alike one by one.
+    """Return the groups of classes with equal prompts, where ``read`` says what counts as equal.
 
     The first prompts alone are compared first, because they already separate most classes.
     """

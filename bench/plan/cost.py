@@ -1,4 +1,4 @@
-"""A lower bound on what a fit costs, from its recipe and the backbone's shapes. No torch.
+"""Compute a lower bound on what a fit costs, from its recipe and the backbone's shapes, without torch.
 
 The cost is counted in operations and bytes: matrix products (two operations for a multiply-add) and the
 traffic of weights, optimiser state and features. ``Device.seconds`` turns both into the least time on a
@@ -33,7 +33,7 @@ from bench.recipe import (
     steps_per_epoch,
 )
 
-NAME_TOKENS = 4  # least tokens of a learned prompt beside its context: start, name, full stop, end
+NAME_TOKENS = 4  # fewest tokens of a learned prompt besides its context: start, name, full stop, end
 LAYER4_SHARE = 0.2  # the part of a ResNet tower's operations that its last stage takes
 
 
@@ -48,7 +48,7 @@ class Cost:
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
 
     def times(self, n: float) -> Cost:
-        """Return the cost of doing it ``n`` times."""
+        """Return ``n`` times this cost."""
         return Cost(self.flops * n, self.bytes * n)
 
 
@@ -181,8 +181,8 @@ class _Trained:
     """The size of what a recipe trains.
 
     ``parameters``: how many numbers. ``per_image``, ``per_step``: forward operations. ``backward``:
-    operations of the backward pass, as a multiple of the forward pass. ``row_bytes``: bytes of features that
-    an image brings.
+    operations of the backward pass, as a multiple of the forward pass. ``row_bytes``: bytes of an image's
+    features.
     """
 
     parameters: float
@@ -209,7 +209,8 @@ def _trained(fit: Planned, recipe: Recipe, s: Shapes) -> _Trained:
             head_parameters(s) + rows, head_forward(s) + 2 * rows, row_bytes=2.0 * s.tokens * s.width
         )
     if learned := fit.learned:
-        # The classifier comes out of the text tower at every step; the way back forms no weight gradients.
+        # Every step computes the classifier with the text tower. The tower's weights are not trained, so its
+        # backward pass forms no gradients of weights.
         forward = prompts_forward(s, K, 1 + learned.shared, learned.own + NAME_TOKENS - 1)
         return _Trained(float((learned.shared + learned.own) * s.text_width), 2 * rows, forward, 1.0, 2.0 * C)
     cached = float(fit.facts.n_support * C) if recipe.support else 0.0
@@ -234,7 +235,8 @@ def step(fit: Planned) -> Cost:
     assert recipe.optim is not None
     t, (B, _) = _trained(fit, recipe, s), _rows(fit, recipe)
     flops = (1 + t.backward) * (B * t.per_image + t.per_step)
-    # Both passes read the weights, one writes gradients; the update reads and writes weights and moments.
+    # Both passes read the weights, and one writes gradients. The update reads and writes weights and moments,
+    # and reads the gradients.
     moments = 1 if recipe.optim.name == "sgd" else 2
     return Cost(flops, 4.0 * t.parameters * (2 + 1 + 3 + 2 * moments) + B * t.row_bytes)
 
@@ -250,7 +252,8 @@ def whole(fit: Planned) -> Cost:
     K, n_val = fit.facts.n_classes, len(fit.draw.val.paths) if needs.scores_validation(fit) else 0
     R = len(points({**recipe.grid, **recipe.static}))
     first = len(next(iter(recipe.search.values()))) if recipe.search else 0
-    # The points of a search share one product; each value of its first axis sums it over the classes' rows.
+    # All points of a search share one product, which is summed over the classes' rows for each value of the
+    # first axis.
     cost = Cost(2.0 * n_val * fit.facts.n_support * (s.out + first)) if first else Cost()
     if recipe.optim is None:
         return cost + Cost(2.0 * R * n_val * K * s.out)

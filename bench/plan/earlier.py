@@ -1,4 +1,7 @@
-"""The records that a results folder held before the run, read once for all questions about them. No torch."""
+"""Read the records that a results folder held before the run, once for all modules that ask for them.
+
+Explanations (``why``) and estimates (``estimate``) use them. This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from bench.records.types import Record
 
 
 class Earlier:
-    """The believed records of ``results``. Each file is read at most once, when a question first needs it."""
+    """The undamaged records of ``results``. Each file is read at most once, when it is first needed."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
@@ -18,7 +21,7 @@ class Earlier:
 
     @property
     def records(self) -> list[Record]:
-        """Return all believed records of the folder."""
+        """Return all undamaged records of the folder."""
         if not self._whole:
             self._by_folder = {}
             for path, record in store.every(self.results, []):
@@ -27,7 +30,7 @@ class Earlier:
         return [record for records in self._by_folder.values() for record in records]
 
     def within(self, where: Path) -> list[Record]:
-        """Return the believed records in ``where``, the folder of one method on one dataset."""
+        """Return the undamaged records in ``where``, the folder of one method on one dataset."""
         if where not in self._by_folder:
             unread = [] if self._whole else store.within(where, [])
             self._by_folder[where] = [record for _, record in unread]

@@ -1,4 +1,7 @@
-"""An estimate of what a plan costs: disk for features, and seconds judged from earlier records. No torch."""
+"""Estimate what a plan costs: disk for features, and seconds from earlier records or the cost model.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from bench.plan.todo import Todo
 from bench.plan.todo import kind as kind_of
 from bench.records.types import Cell, EvaluationRecord, FitRecord
 
-# A usual processor, so that cells can be compared with each other without measuring this one. Its seconds for
-# one step and for one evaluation come on top of the operations that the cost model counts.
+# A usual processor, by which cells can be compared without measuring this machine's. One step and one
+# evaluation take these seconds on top of the operations that the cost model counts.
 _USUAL = cost.Device("a processor", 5e10, 1e10)
 _STEP, _EVALUATION = 0.001, 0.03
 Kind = tuple[str, str, int | str]  # backbone, method, shots: cells of a kind take about as long as each other
@@ -25,7 +28,7 @@ Kind = tuple[str, str, int | str]  # backbone, method, shots: cells of a kind ta
 
 @dataclass(frozen=True)
 class Guess:
-    """The expected seconds of a cell without encoding. ``recorded``: whether earlier records gave them."""
+    """The expected seconds of a cell without encoding. ``recorded``: whether earlier records give them."""
 
     kind: Kind
     seconds: float
@@ -72,7 +75,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
 
 
 def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
-    """Return the seconds of all fits and evaluations by earlier records, or None if some kind has no record.
+    """Return the seconds of all fits and evaluations by earlier records, or None if some kind lacks records.
 
     ``on``: as in ``cells``.
     """
@@ -83,7 +86,7 @@ def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
 def cells(
     earlier: Earlier, todo: list[Todo], on: str, device: cost.Device | None = None
 ) -> Mapping[str, Guess]:
-    """Return by fit key what each cell will take: its fit, if that is yet to be made, and its evaluations.
+    """Return by fit key each cell's expected seconds: its fit, if yet to be made, and its evaluations.
 
     The guess is the median of earlier records of the cell's kind that were made ``on`` the kind of device
     where the run will be, ``cpu`` or ``cuda``. Without such records it is the cost model's figure for
@@ -111,9 +114,9 @@ def cells(
 
 
 def usual(todo: list[Todo]) -> Mapping[str, float]:
-    """Return by fit key the seconds of each cell on a usual processor, whatever this one takes.
+    """Return by fit key the seconds of each cell on a usual processor, without measuring this machine's.
 
-    Use it for decisions that must not depend on a clock: equal commands get equal figures.
+    Decisions that must not depend on measured times use it, because equal commands get equal figures.
     """
     return {
         t.fit.key: _EVALUATION * len(t.evaluations) + (_fit(t, _USUAL) if t.stored is None else 0.0)

@@ -1,4 +1,7 @@
-"""The features that cells read: every image x view x tap once, for all methods, shots and seeds. No torch."""
+"""Work out which features cells read, and combine what all cells of a run read into few encoding passes.
+
+Every image x view x tap is encoded once for all methods, shots and seeds. This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from bench.names import TEST_ORACLE
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.todo import Fresh, Todo, has_state
 
-# One image has hundreds of kilobytes at these taps, so random crops are made on the fly and never stored.
+# An image's features take hundreds of kilobytes at these taps, so those of random crops are never stored.
 HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
@@ -59,7 +62,10 @@ def unvalidated(fit: Planned) -> str:
 
 
 def of_fit(fit: Planned) -> Iterator[Need]:
-    """Yield what a fit reads. Under ``test-oracle`` selection reads the test images instead of validation."""
+    """Yield the features that a fit reads.
+
+    Under protocol ``test-oracle``, selection reads the test images in place of validation images.
+    """
     oracle = fit.cell.protocol == TEST_ORACLE
     if fit.draw.train.paths:
         for tap, view in support_needs(fit):
@@ -81,7 +87,7 @@ def of_evaluation(fit: Planned, evaluation: Evaluation, dense_cache: bool = True
 
 
 def of_fitting(t: Todo, fresh: Fresh = False) -> Iterator[Need]:
-    """Yield what the fit of a cell reads, and what those fits below it read that are yet to be made.
+    """Yield what the fit of a cell reads, and what the fits below it read if they are yet to be made.
 
     A fit is made again if its state is gone, or is not the one that its record names. ``fresh``: which
     records do not count (``todo.Fresh``).
@@ -92,14 +98,14 @@ def of_fitting(t: Todo, fresh: Fresh = False) -> Iterator[Need]:
 
 
 def of_cell(t: Todo, fresh: Fresh = False, dense_cache: bool = True) -> Iterator[Need]:
-    """Yield everything that the rest of a cell reads: its fit and the evaluations that it lacks."""
+    """Yield everything that a cell still reads: for its fit and for the evaluations that it lacks."""
     yield from of_fitting(t, fresh)
     for evaluation in t.evaluations:
         yield from of_evaluation(t.fit, evaluation, dense_cache)
 
 
 def taps_by_view(needs: Iterable[Need]) -> Taps:
-    """Return by (dataset, part, view) all taps that any need wants, so that one pass serves them all."""
+    """Return by (dataset's digest, part, view) all taps that are needed, so that one pass serves them."""
     taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
@@ -108,7 +114,7 @@ def taps_by_view(needs: Iterable[Need]) -> Taps:
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """Return what to encode, by the dataset's digest: each image x view with all taps of the whole run."""
+    """Return what to encode, by the dataset's digest: each image x view, with all taps that the run needs."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):

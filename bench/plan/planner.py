@@ -1,4 +1,7 @@
-"""From a request to a plan: every fit and evaluation with its keys, before any image is opened. No torch."""
+"""Make a plan of a request: every fit and evaluation with its key, before any image is opened.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ Watch = Callable[[str, int, int], None]  # (what is planned now, how many are do
 
 
 def make(request: Request, registry: Registry, watch: Watch = lambda *_: None) -> Plan:
-    """Return the plan of a request, in the order of its seeds: one seed of everything, then the next.
+    """Return the plan of a request. All cells of the first seed come before those of the second, and so on.
 
-    ``watch`` is told the name of each dataset before it is read, which takes most of the time. Raises
-    BenchError for unknown names and values; missing data only blocks the cells that need it.
+    ``watch`` is called with the name of each dataset before it is read, which takes most of the time. Raises
+    BenchError for unknown names and values. Missing data only blocks the cells that need it.
     """
     return _Planner(request, registry, watch).plan()
 
@@ -55,7 +58,7 @@ class _Place:
 class _Planner:
     """The maker of one plan.
 
-    It caches what many cells share: backbones, datasets, draws, and the fits so far by key.
+    It caches what many cells share: backbones, datasets, draws, and the fits planned so far, by key.
     """
 
     def __init__(self, request: Request, registry: Registry, watch: Watch) -> None:
@@ -69,7 +72,7 @@ class _Planner:
             )
             for i, (name, tower) in enumerate(towers.items())
         }
-        # Folders of records by the backbone's printed name, which may have digits of the digest behind it.
+        # Printed name -> name of the folder of records. A printed name may end in digits of the digest.
         self.homes = {self.backbones[name].name: tower.name for name, tower in towers.items()}
         self.datasets: dict[str, Dataset] = {}
         self.draws: dict[tuple[str, int, int], Draw] = {}
@@ -100,7 +103,7 @@ class _Planner:
         return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
 
     def _datasets(self, names: tuple[str, ...]) -> list[Dataset]:
-        """Return the datasets that are here; for each of the others, block every method."""
+        """Return the datasets whose files are here. For each of the others, block every method."""
         here = []
         names = tuple(dict.fromkeys(names))
         for i, name in enumerate(names):
@@ -126,7 +129,7 @@ class _Planner:
         return self.datasets[name]
 
     def _with_current_digest(self, name: str, found: Dataset) -> Dataset:
-        """Return the dataset under the digest of what its image files hold now."""
+        """Return the dataset with the digest that its image files have now (``bench.data.seen``)."""
         r = self.request
         if r.contents is None:
             return seen.current(found, (r.results, r.cache or default_root()))
@@ -136,7 +139,7 @@ class _Planner:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason, failed))
 
     def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
-        """Plan the cells at these coordinates: one for each prompt set and each point of a sweep."""
+        """Plan the cells at these coordinates, one for each prompt set and each point of a sweep."""
         if dataset.spec.source:
             raise BenchError(
                 f"{dataset.name} is a test set for models of {dataset.spec.source}: "
@@ -157,7 +160,7 @@ class _Planner:
     def _fit(self, place: _Place, asked: bool) -> Planned | None:
         """Plan a fit and return it, or block its cells and return None if it cannot run here.
 
-        ``asked`` says whether the user asked for the fit itself; then its evaluations are planned too.
+        ``asked``: whether the user asked for the fit itself. Only then are its evaluations planned.
         """
         if reason := self._wrong_tower(place):
             self._block(place.method.name, place.dataset.name, reason)
@@ -182,7 +185,7 @@ class _Planner:
         evaluations = {e.key: e for e in fit.evaluations}
         if asked:
             for e in self._evaluations(fit, values, late):
-                evaluations.setdefault(e.key, e)  # of equal test sets, the fit's own gives the name
+                evaluations.setdefault(e.key, e)  # if two test sets are equal, the fit's own comes first
         fit = replace(
             fit, evaluations=tuple(evaluations.values()), asked=asked or (known is not None and known.asked)
         )
@@ -207,7 +210,7 @@ class _Planner:
         )
 
     def _text_notes(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
-        """Return why the prompts cannot tell the classes apart, and a note on class names; each may be ""."""
+        """Return why the prompts cannot tell the classes apart, and a note on class names. Each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
         if key not in self.texts:
@@ -319,7 +322,7 @@ class _Planner:
         )
 
     def _cell(self, place: _Place, prompts: PromptSet, preset: str) -> Cell:
-        """Return the names of the coordinates."""
+        """Return the coordinates of a fit by name, as records and tables show them."""
         return Cell(
             method=place.method.name,
             dataset=place.dataset.name,

@@ -1,4 +1,4 @@
-"""The protocols: what may choose hyper-parameters and the step (docs/protocols.md).
+"""Apply a protocol, which decides what may choose hyper-parameters and the step (docs/protocols.md).
 
 ``recipe``        the author's own rule, with test selection replaced by few-shot validation (default)
 ``no-val``        fixed settings and the last step; validation images are never scored

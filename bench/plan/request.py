@@ -1,4 +1,4 @@
-"""The request: what a command asks for, before anything is looked up."""
+"""Define the request: what a command asks for, before any name is looked up."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bench.records import keys
 class Request:
     """The request of a ``bench run``. Its fields are named after the flags.
 
-    ``contents``: the digests that datasets got when another process looked at their image files, by the names
-    that the user gave (``Plan.contents``); None to look at the files now.
+    ``contents``: the digests of datasets, by the names that the user gave, as the plan of another process
+    found them (``Plan.contents``). None: planning looks at the image files itself.
     """
 
     methods: tuple[str, ...]

@@ -1,4 +1,10 @@
-"""Divide what is left to do into portions that share their work, for one worker or several. No torch."""
+"""Divide what is left to do into portions for one worker or several, so that cells share features and states.
+
+Words: A unit is the smallest set of cells that can go to a worker of its own: no other unit reads a state
+that it reads or makes. A round is the cells of one (dataset, seed). A group is any list of cells that one
+worker could do, such as a round or a round's cells of one number of shots. A portion is the group that a
+worker gets at a time; the Ray executor sends it as a task. This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +17,25 @@ from bench.plan.cells import chain, kind
 from bench.plan.todo import Todo
 from bench.records.keys import Shots
 
-Seconds = Mapping[str, float]  # expected seconds by fit key; a cell that is not in it counts for one second
+Seconds = Mapping[str, float]  # expected seconds by fit key; a cell that is not in it counts as one second
 UNKNOWN: Seconds = {}
-_AHEAD = 2  # shares into which each worker's part of the rest is cut: smaller ones wait less at the end
-_NEAR = 1.05  # how many times the least possible duration a run in plan order may take
+# A portion takes at most 1 / _AHEAD of a worker's part of the seconds that are left. So portions become
+# smaller towards the end, and no worker waits long for the last one.
+_AHEAD = 2
+_NEAR = 1.05  # plan order is kept if it takes at most this many times the least possible duration
 
 
 def rounds(
     todo: list[Todo], by_dataset: bool = False, join: bool = False
 ) -> Iterator[tuple[str, list[Todo]]]:
-    """Yield the cells in rounds of one (dataset, seed), each with the dataset's digest.
+    """Yield the rounds, each with its dataset's digest.
 
     The cells of a round share features and states. Cells that failed or were stopped before are in rounds of
-    their own, which come last, so that all others are done if they fail or hang again.
+    their own, which come last. So all other cells are done before these can fail or hang again.
 
-    ``by_dataset``: put the rounds of a dataset one after the other, so that one pass over its test images
-    serves all of them. ``join``: make one round of a dataset, whatever the seed, in which cells that read a
-    state follow the fit that makes it, so that few states are held at a time.
+    ``by_dataset``: yield all rounds of a dataset one after the other, so that one pass over its test images
+    serves them all. ``join``: make one round of all seeds of a dataset. In it the cells that read a state
+    follow the fit that makes it, so that few states are held at a time.
     """
     groups: dict[tuple[str, int, bool], list[Todo]] = defaultdict(list)
     for t in todo:
@@ -45,20 +53,21 @@ def rounds(
 def portions(
     todo: list[Todo], streamed: bool, jobs: int, join: bool = False, seconds: Seconds = UNKNOWN
 ) -> list[list[Todo]]:
-    """Return the portions that one of ``jobs`` workers gets at a time.
+    """Return the portions for ``jobs`` workers.
 
-    A portion is a round, or several rounds if test features are ``streamed``. Rounds are cut if workers would
-    otherwise wait for each other. With ``join`` a portion is a dataset, or as many of its shots as leave work
-    for every worker.
+    A portion is a round, or a part of one if workers would otherwise wait for each other. If test features
+    are ``streamed``, it is as many rounds of a dataset as leave work for every worker. With ``join`` it is as
+    many numbers of shots of a dataset, each for all seeds, as leave work for every worker.
     """
     groups = _groups(todo, join)
     return list(gathered(groups, jobs, join, seconds)) if streamed or join else shared(groups, jobs, seconds)
 
 
 def apart(todo: list[Todo], streamed: bool, join: bool, seconds: Seconds = UNKNOWN) -> list[float]:
-    """Return the seconds of each part that may run beside the others; more workers would have no work.
+    """Return the seconds of each part that can run in parallel. There is no use for more workers than parts.
 
-    If test features are ``streamed``, a round counts as one part: cutting it takes another pass over them.
+    A part is a unit. If test features are ``streamed``, it is a whole group, because each cut of a group
+    takes one more pass over the test images.
     """
     groups = _groups(todo, join)
     parts = groups if streamed else [unit for group in groups for unit in units(group, join)]
@@ -66,48 +75,48 @@ def apart(todo: list[Todo], streamed: bool, join: bool, seconds: Seconds = UNKNO
 
 
 def _groups(todo: list[Todo], join: bool) -> list[list[Todo]]:
-    """Return the rounds, with ``join`` cut by shots."""
-    groups = [group for _, group in rounds(todo, join=join)]
-    return [part for group in groups for part in by_shots(group)] if join else groups
+    """Return the rounds. With ``join`` each is divided by shots."""
+    found = [group for _, group in rounds(todo, join=join)]
+    return [group for whole in found for group in by_shots(whole)] if join else found
 
 
 def weight(cells: Iterable[Todo], seconds: Seconds) -> float:
-    """Return the seconds that cells are expected to take one after the other."""
+    """Return the expected seconds of cells that are done one after the other."""
     return sum(seconds.get(t.fit.key, 1.0) for t in cells)
 
 
 def units(group: list[Todo], join: bool = False) -> list[list[Todo]]:
-    """Divide the cells of a group into parts, so that none reads a state that another part reads or makes.
+    """Divide a group into units, so that none reads a state that another unit reads or makes.
 
-    With ``join`` no two parts hold fits that may train together, either.
+    With ``join``, fits that may train together are in one unit too.
     """
     if len(group) < 2:
         return [group]
-    part_of: dict[Hashable, int] = {}  # what a part holds -> the position of the part's first cell
-    parts: dict[int, list[int]] = {}
+    unit_of: dict[Hashable, int] = {}  # a fit's key, or with ``join`` its kind -> its unit's first position
+    positions: dict[int, list[int]] = {}  # first position of a unit -> the positions of its cells
     for i, t in enumerate(group):
         holds = {kind(fit) if join else fit.key for fit in chain(t.fit)}
-        met = {part_of[x] for x in holds if x in part_of}
+        met = {unit_of[x] for x in holds if x in unit_of}
         first = min(met, default=i)
-        parts[first] = sorted([i, *(j for part in met for j in parts.pop(part))])
+        positions[first] = sorted([i, *(j for unit in met for j in positions.pop(unit))])
         if len(met) > 1:
-            part_of |= {x: first for x, part in part_of.items() if part in met}
-        part_of |= dict.fromkeys(holds, first)
-    return [[group[i] for i in parts[first]] for first in sorted(parts)]
+            unit_of |= {x: first for x, unit in unit_of.items() if unit in met}
+        unit_of |= dict.fromkeys(holds, first)
+    return [[group[i] for i in positions[first]] for first in sorted(positions)]
 
 
 def shared(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Todo]]:
-    """Divide groups into portions for ``jobs`` workers, so that none waits long at the end.
+    """Divide groups into portions for ``jobs`` workers, so that no worker waits long at the end.
 
-    A worker takes the next portion when it is idle. The portions keep the order of the groups unless a large
-    one near the end would keep the other workers waiting. Then the largest come first, except for cells that
-    are tried again: these stay last.
+    An idle worker takes the next portion. The portions keep the order of the groups, unless a large portion
+    near the end would make the other workers wait. Then the groups with the largest units come first, except
+    for cells that are tried again, which stay last.
     """
     if jobs < 2:
         return groups
     ordered = _cut(groups, jobs, seconds)
-    parts = [weight(unit, seconds) for group in groups for unit in units(group)]
-    if _wall(ordered, jobs, seconds) <= _NEAR * max(sum(parts) / jobs, max(parts, default=0.0)):
+    each = [weight(unit, seconds) for group in groups for unit in units(group)]
+    if _wall(ordered, jobs, seconds) <= _NEAR * max(sum(each) / jobs, max(each, default=0.0)):
         return ordered
 
     def place(group: list[Todo]) -> tuple[bool, float]:
@@ -118,7 +127,10 @@ def shared(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[T
 
 
 def _cut(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Todo]]:
-    """Cut each group into portions of at most a share of all that is left, the largest units first."""
+    """Cut each group into portions of at most a share of the seconds that are left, the largest units first.
+
+    A single unit is never cut, however long it takes.
+    """
     left, found = sum(weight(group, seconds) for group in groups), list[list[Todo]]()
     for group in groups:
         if weight(group, seconds) <= left / (_AHEAD * jobs):
@@ -139,7 +151,7 @@ def _cut(groups: list[list[Todo]], jobs: int, seconds: Seconds) -> list[list[Tod
 
 
 def _wall(found: list[list[Todo]], jobs: int, seconds: Seconds) -> float:
-    """Return when the last portion ends if an idle worker always takes the next one."""
+    """Return the seconds until the last portion ends if an idle worker always takes the next one."""
     ends = [0.0] * jobs
     for portion in found:
         heapq.heapreplace(ends, ends[0] + weight(portion, seconds))
@@ -147,40 +159,41 @@ def _wall(found: list[list[Todo]], jobs: int, seconds: Seconds) -> float:
 
 
 def by_shots(group: list[Todo]) -> list[list[Todo]]:
-    """Divide the cells of a group by their number of shots."""
-    parts: dict[Shots, list[Todo]] = defaultdict(list)
+    """Divide a group by the number of shots of its cells."""
+    found: dict[Shots, list[Todo]] = defaultdict(list)
     for t in group:
-        parts[t.fit.cell.shots].append(t)
-    return list(parts.values())
+        found[t.fit.cell.shots].append(t)
+    return list(found.values())
 
 
 def gathered(
     groups: Iterable[list[Todo]], jobs: int, join: bool = False, seconds: Seconds = UNKNOWN
 ) -> Iterator[list[Todo]]:
-    """Yield groups of one dataset together, as many as leave work for all; they share passes, and may join.
+    """Yield portions of several groups of one dataset, which share passes over its images and may join.
 
-    If a dataset has fewer groups than workers, the largest are cut in two.
+    The workers are shared out equally among the datasets. Each dataset gets at most as many portions as it
+    has workers. If it has fewer groups than workers, its largest groups are cut in two.
     """
     by_dataset: dict[str, list[list[Todo]]] = defaultdict(list)
     for group in groups:
         by_dataset[group[0].fit.dataset.digest].append(group)
     share = math.ceil(jobs / max(1, len(by_dataset)))
-    for parts in by_dataset.values():
-        halved(parts, share, join, seconds)
-        step = math.ceil(len(parts) / share)
-        for i in range(0, len(parts), step):
-            yield [t for part in parts[i : i + step] for t in part]
+    for own in by_dataset.values():
+        halved(own, share, join, seconds)
+        step = math.ceil(len(own) / share)
+        for i in range(0, len(own), step):
+            yield [t for group in own[i : i + step] for t in group]
 
 
-def halved(parts: list[list[Todo]], least: int, join: bool, seconds: Seconds) -> None:
-    """Cut the largest part in two, in place, until there are ``least`` parts or none can be cut."""
-    while len(parts) < least:
-        can = [(weight(part, seconds), i) for i, part in enumerate(parts) if len(units(part, join)) > 1]
+def halved(groups: list[list[Todo]], least: int, join: bool, seconds: Seconds) -> None:
+    """Cut the largest group in two, in place, until there are ``least`` groups or none has two units."""
+    while len(groups) < least:
+        can = [(weight(group, seconds), i) for i, group in enumerate(groups) if len(units(group, join)) > 1]
         if not can:
             return
         _, i = max(can)
         halves: tuple[list[Todo], list[Todo]] = [], []
-        for unit in sorted(units(parts[i], join), key=lambda unit: -weight(unit, seconds)):
+        for unit in sorted(units(groups[i], join), key=lambda unit: -weight(unit, seconds)):
             min(halves, key=lambda half: weight(half, seconds)).extend(unit)
         keys = [{t.fit.key for t in half} for half in halves]
-        parts[i : i + 1] = [[t for t in parts[i] if t.fit.key in half] for half in keys]
+        groups[i : i + 1] = [[t for t in groups[i] if t.fit.key in half] for half in keys]

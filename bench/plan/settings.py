@@ -1,7 +1,7 @@
-"""The settings of a method for one cell: its defaults, the dataset's row, the preset, and what the user set.
+"""Work out the settings of a method for one cell, and read those that the user gives.
 
-The later one wins: ``settings`` < ``per_dataset[recipe_as]`` < ``presets[preset]`` < ``--set
-method.key=value``.
+A setting has a default (``settings``), which the dataset's row (``per_dataset[recipe_as]``), the preset
+(``presets[preset]``) and the user (``--set method.key=value``) may replace. The last of these wins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.interface import Method
 from bench.names import canonical, nearest
 
 PRESETS = ("paper", "quick")
-MOST_SWEPT = 10_000  # values of one sweep at most, because each is an evaluation or a fit of every cell
+MOST_SWEPT = 10_000  # most values of one sweep, because each adds an evaluation or a fit to every cell
 Overrides = Mapping[str, Mapping[str, Any]]  # canonical method name -> setting -> value
 
 
@@ -27,7 +27,7 @@ def resolve(method: Method, preset: str, recipe_as: str, overrides: Mapping[str,
 
 
 def by_time(method: Method, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values that a fit reads, and those that act at inference alone (``Method.inference``)."""
+    """Return the values that a fit can read, and those that act only at inference (``Method.inference``)."""
     early = {name: value for name, value in values.items() if name not in method.inference}
     return early, {name: values[name] for name in method.inference if name in values}
 
@@ -42,8 +42,8 @@ def check_preset(name: str | None, methods: Iterable[Method]) -> None:
 def parse_value(text: str, default: Any, name: str) -> Any:
     """Return a value from the command line in the type of the setting's default.
 
-    A tuple is written with commas. ``none`` gives None, unless the setting takes words: then it is a word
-    like any other. Raises BenchError that says what the setting takes.
+    A tuple is written with commas. ``none`` gives None, unless the setting takes words, for which it is a
+    word like any other. Raises BenchError, which names what the setting takes, for any other text.
     """
     if isinstance(default, tuple):
         like = default[0] if default else 0.0

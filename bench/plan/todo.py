@@ -1,4 +1,7 @@
-"""The part of a plan that is left to do: the fits and evaluations that have no record yet. No torch."""
+"""Find what is left to do of a plan: the fits and evaluations that have no record yet.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from bench.records.codec import checksum_of
 from bench.records.types import FitRecord, Record
 from bench.records.whole import Bad
 
-# Which records do not count, so that their cells are done again. False: all count. True: none counts. A kind
-# of device ("cpu", "cuda"): those made on the other kind do not count, nor does what builds on them.
+# Which records do not count, so that their cells are done again. False: all records count. True: none counts.
+# A kind of device ("cpu", "cuda"): records of the other kind do not count, nor do records that build on them.
 Fresh = bool | str
 
 
@@ -39,9 +42,9 @@ class Todo:
 def remaining(plan: Plan, fresh: Fresh = False, bad: list[Bad] | None = None) -> tuple[list[Todo], int]:
     """Return what is left to do, in plan order, and the number of asked-for cells that are complete.
 
-    Left to do and added to ``bad`` are records that are damaged or lie in another's place, and evaluations
-    whose predictions are gone or do not give their numbers. Left to do are also fits that a complete cell
-    builds on and that have no record any more, because these records say what the cell was made with.
+    A cell is left to do if its record is damaged or lies in the place of another record, or if its
+    predictions are gone or do not give its numbers. Such records are added to ``bad``. A fit that a complete
+    cell builds on is left to do if its record is gone, because this record says what the cell was made with.
     ``fresh``: which records do not count.
     """
     each = {fit.key: left(fit, fresh, bad) for fit in plan.fits}
@@ -71,7 +74,7 @@ def _tried_before(fit: Planned, lacking: tuple[Evaluation, ...]) -> bool:
 def recorded(fit: Planned, bad: list[Bad] | None = None, fresh: Fresh = False) -> FitRecord | None:
     """Return the record of a planned fit, or None if there is none that counts.
 
-    A record that is not believed is added to ``bad``. ``fresh``: which records do not count.
+    A record that is damaged or out of place is added to ``bad``. ``fresh``: which records do not count.
     """
     if fresh is True:
         return None
@@ -99,7 +102,7 @@ def evaluated(
     """Return whether an evaluation has a record, with predictions on the labels of its test set.
 
     Tables ask the same (bench.report.believed), so that whatever they leave out is made again. ``fresh``:
-    which records do not count; if fits are made again for their device, so are their evaluations.
+    which records do not count. If a fit is made again for its kind of device, so are its evaluations.
     """
     if fresh is True:
         return False

@@ -1,7 +1,8 @@
-"""Explain why a cell is to do, and which finished cells have drifted. No torch.
+"""Explain why a cell is to do, and find finished cells that have drifted, without torch.
 
 A cell is to do because it never ran, because it is stale (something in its key changed) or because it failed
-before. It has drifted if the code of one of the program's methods changed while its version did not.
+before. It has drifted if the code of its method, one of the program's own, has changed since and the
+method's version has not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench.records.keys import plain
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.sources import code_of
 
-_LONG = 24  # characters of a value that are shown
+_LONG = 24  # most characters of a value that are shown
 _SAME = ("shots", "seed", "prompts", "protocol", "preset", "classes")
 
 
@@ -71,7 +72,7 @@ def _of_another_dataset(record: FitRecord | Failure, fit: Planned) -> bool:
 
 
 def _why_anew(on: str, fresh: Fresh) -> str:
-    """Return why something recorded ``on`` a kind of device is made anew."""
+    """Return why a fit or evaluation that was recorded ``on`` a kind of device is made again."""
     if not isinstance(fresh, str):
         return ", and made anew (--fresh)"
     below = " (what it builds on was not)" if on == fresh else ""
@@ -79,7 +80,7 @@ def _why_anew(on: str, fresh: Fresh) -> str:
 
 
 def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
-    """Return what is known of the evaluations that a fitted cell lacks."""
+    """Return why a fitted cell lacks evaluations: they failed, are made again, or were never made."""
     failures = []
     for e in t.evaluations:
         path = places.evaluation_path(t.fit.where, t.fit.key, e.key)
@@ -94,12 +95,12 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
 
 
 def _failed(failure: Failure, path: Path, on: str = "") -> str:
-    """Return what the record of a failure says, and where it is."""
+    """Return the stage and error of a failure, and the path of its record."""
     return f"failed before ({failure.stage}): {failure.error} ({on}its record: {path})"
 
 
 def drifted(plan: Plan) -> list[str]:
-    """Return one line for each method whose fits were recorded under the same version by other code."""
+    """Return one line for each method whose code, but not its version, has changed since its records."""
     lines = {}
     for fit in plan.fits:
         record = recorded(fit)
@@ -124,7 +125,7 @@ def shadowed(plan: Plan, earlier: Earlier) -> int:
 
 
 def _row(fit: FitRecord) -> tuple[Any, ...]:
-    """Return what tables tell rows and columns by; of two fits that agree on it, only one is shown."""
+    """Return what tables tell rows and columns apart by. They show only one of two fits that agree on it."""
     return (
         fit.cell,
         fit.dataset_identity,
@@ -144,9 +145,9 @@ def elsewhere(plan: Plan, todo: Iterable[Todo], device: str) -> Counter[str]:
 
 
 def before(plan: Plan, earlier: Earlier, fresh: Fresh = False) -> set[tuple[str, Conditions]]:
-    """Return the recorded conditions, by backbone, in the rows of tables that the plan's cells belong to.
+    """Return (backbone, conditions) of the records in those rows of tables to which the plan's cells belong.
 
-    ``fresh``: which records do not count; what the plan makes anew is left out.
+    ``fresh``: which records do not count. Records that the plan makes anew are left out.
     """
     kept: set[tuple[str, Conditions]] = set()
     anew = {fit.key for fit in plan.fits if recorded(fit, fresh=fresh) is None} if fresh else set()

@@ -1,4 +1,4 @@
-"""Records as bytes and back, and their checksums.
+"""Turn records into bytes and back, and compute and check their checksums.
 
 A checksum is taken of a record's fields in a fixed order. So a record has the same checksum in a file, which
 is indented for people, and in a packed line.
@@ -25,7 +25,7 @@ from bench.typed import said
 
 SCHEMA: Literal[2] = 2
 _LONG = 32  # hex digits of a checksum
-# What decoding raises for bytes that are no JSON, or whose JSON has another type.
+# The errors of decoding bytes that are no JSON, or whose JSON has another type.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
 
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
@@ -35,7 +35,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Unreadable(BenchError):
-    """The error for bytes that are no record, or have changed since; its message says which."""
+    """The error for bytes that are no record, or were changed after writing. The message says which."""
 
 
 class _Head(msgspec.Struct):
@@ -53,7 +53,7 @@ def schema_of(data: bytes) -> int:
 
 
 def decode(data: bytes) -> Record:
-    """Return the record in ``data``. Raises Unreadable, and names the field that is wrong where it can."""
+    """Return the record in ``data``. Raises Unreadable, which names the wrong field if one is known."""
     try:
         record = _decoder.decode(data)
         whole = _as_written(data, record) or record.checksum == checksum(record)
@@ -72,8 +72,8 @@ def decode(data: bytes) -> Record:
 def _as_written(data: bytes, record: Record) -> bool:
     """Return whether the bytes of ``data`` without the checksum field have the checksum of ``record``.
 
-    They do for a record on one line, as packed ones are. This spares encoding the record again. A record that
-    is indented, or has its fields in another order, may be whole although the result is False.
+    A packed record, which is on one line, is checked in this way without encoding it again. False does not
+    mean damage: an indented record, for example, also gives False.
     """
     before, found, behind = bytes(data).partition(b'"checksum":"%b",' % record.checksum.encode())
     return bool(found) and hashlib.sha256(before + behind).hexdigest()[:_LONG] == record.checksum
@@ -83,9 +83,8 @@ def _as_written(data: bytes, record: Record) -> bool:
 def many() -> Iterator[None]:
     """Stop Python's search for cyclic garbage while many records are read.
 
-    Records have no cycles, and each search goes through all records that were read before, which takes longer
-    than reading them. At the end, the new objects count as old ones, so that Python does not search them at
-    once.
+    Records have no cycles, and each search goes through all records read so far, which takes longer than
+    reading them. At the end the new objects count as old ones, so that Python does not search them at once.
     """
     was = gc.isenabled()
     gc.disable()
@@ -127,7 +126,7 @@ def checksum(record: Record) -> str:
 
 
 def checksum_of(array: NDArray[Any]) -> str:
-    """Return the checksum (hex) of an array's shape and numbers, which no integer type changes."""
+    """Return the checksum (hex) of an array's shape and numbers. It is the same for every integer type."""
     data = np.ascontiguousarray(array, "<u2")
     return hashlib.sha256(str(data.shape).encode() + data.tobytes()).hexdigest()[:_LONG]
 

@@ -1,6 +1,7 @@
-"""The conditions that a number was made under: device, threads, libraries and flags.
+"""Collect and compare the conditions that numbers were made under: device, threads, libraries and flags.
 
-They are in no key, because they move a number by rounding only. Tables and runs say where they differ.
+No key contains the conditions, because they change a number by rounding only. Tables and runs name the
+conditions that differ.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def conditions(facts: Provenance) -> Conditions:
 
 
 def mixed(many: Iterable[Conditions]) -> str:
-    """Return one line that says what differs between conditions; empty if nothing does."""
+    """Return one line that names the conditions that differ, or "" if none does."""
     several: dict[str, list[str]] = {}
     every = [dict(one) for one in many]
     for name in dict.fromkeys(name for one in every for name in one):

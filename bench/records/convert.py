@@ -1,8 +1,8 @@
-"""Records of schema 1 read as schema 2: the same numbers under the keys that a run would give them today.
+"""Convert records of schema 1 to schema 2: the same numbers under the keys that a run would give them today.
 
 Schema 1 did not record the preprocessing of images, so it is looked up by the backbone's name. If the weights
-of the backbone are not here, the record still reads, but its key is not the one of a run, which then makes
-the cell again.
+of the backbone are not on this machine, the record can still be read, but no run gives its key. So a run
+makes that cell again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.typed import said
 
 SCHEMA = 1
 UNKNOWN = "unknown"
-# Schema 1 named the fit that a prompt set was made with by this role; one method made them.
+# In schema 1 the fit that a prompt set was made with had this role, and this method always made it.
 _TUNED, _TUNED_BY = "prompts", "linear-probe-sgd-zs"
 _SENTENCES = "cupl"  # the one prompt set of schema 1 that had no templates
 
@@ -63,7 +63,7 @@ class Converter:
             raise Unreadable(f"not a record of schema {SCHEMA} ({type(error).__name__}: {error})") from error
 
     def key(self, cell: Mapping[str, Any], method: str, old: str) -> str:
-        """Return the new key of a fit by its old one.
+        """Return the new key of a fit, given its old key.
 
         A fit whose record is gone keeps the old key, which no run asks for.
         """
@@ -132,7 +132,7 @@ class Converter:
         cell = raw["cell"]
         fit = self.key(cell, cell["method"], raw["fit"])
         own = self._fetch(cell, cell["method"], raw["fit"]) or {}
-        # Schema 1 kept the values that counted; the key holds None where the fit chose them.
+        # Schema 1 kept the values that were used. The key holds None for a value that the fit chose.
         asked = {
             k: None if k in own.get("values", {}) and k not in raw["changed"] else v
             for k, v in raw["values"].items()
@@ -158,7 +158,7 @@ class Converter:
             plain |= {"key": parts.digest(), "fit": parts.digest(), "parts": msgspec.to_builtins(parts)}
         else:
             plain |= {"key": raw["key"], "fit": self.key(cell, cell["method"], raw["fit"])}
-        # Schema 1 did not say what failed; a fit that has no record failed on the way to it.
+        # Schema 1 did not record the stage that failed, so the most likely one is taken.
         plain |= {"of": of, "stage": "fit" if of == "fit" else "evaluate", "provenance": _provenance(raw)}
         return _typed("failure", plain, Failure)
 
@@ -170,13 +170,13 @@ def _typed(kind: str, plain: Raw, type_: type[T]) -> T:
 def _reads(parts: Mapping[str, Any]) -> dict[str, str]:
     """Return the methods of the fits that a fit builds on, by role.
 
-    In schema 1 a role was the method's name, but for the fit that a prompt set was made with.
+    In schema 1 a role was the method's name, except for the fit that a prompt set was made with.
     """
     return {role: _TUNED_BY if role == _TUNED else role for role in parts.get("after", {})}
 
 
 def _provenance(raw: Raw) -> Raw:
-    """Return the provenance with the time of writing (ms) as its order, which schema 1 went by."""
+    """Return the provenance, with the time of writing (ms) as its order, because schema 1 had none."""
     said = dict(raw.get("provenance", {}))
     if written := said.get("written"):
         said["order"] = max(0, round(datetime.fromisoformat(written).timestamp() * 1000))
@@ -205,7 +205,7 @@ def _is_builtin(method: str) -> bool:
 
 
 def _source(method: str, recorded: str) -> str:
-    """Return what stands for a method's source in the key; empty for the program's own methods.
+    """Return what stands for a method's source in the key, or "" for the program's own methods.
 
     The digest of schema 1 covered only one file of a plugin, so the result equals no digest of today, and a
     run makes the plugin's cells again.

@@ -1,4 +1,4 @@
-"""The two identities of a number: the key of its fit and the key of its evaluation.
+"""Define the two identities of a number: the key of its fit and the key of its evaluation.
 
 A key holds whatever can change a number (docs/architecture.md, "What can change a number"), and nothing else:
 no path, no device, no number of workers, no schema. A field with its default value is left out of the digest.
@@ -23,7 +23,7 @@ from bench.files import digest
 # next rise includes that change.
 ENGINE = 1
 
-# The precisions of an image tower by the names that users write; torch's name is in the fit key.
+# The precisions of an image tower, by the names that users write. The fit key holds torch's name.
 SINGLE = "fp32"
 PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -105,7 +105,7 @@ class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy scalar as a number of Python, for JSON. Raises NotImplementedError for other types."""
+    """Return a NumPy scalar as a Python number, for JSON. Raises NotImplementedError for other types."""
     if isinstance(value, np.generic):
         return value.item()
     raise NotImplementedError(f"{type(value).__name__} has no JSON")

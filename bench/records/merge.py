@@ -1,14 +1,14 @@
-"""Joining results folders: what two machines measured becomes one folder.
+"""Join results folders, so that what several machines measured becomes one folder.
 
 ``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
 ``Merge.write`` then copies what the output folder lacks. Three rules keep every number true:
 
 - Two records of one key are equal if their numbers and predictions are. It does not matter when, where and
   how fast they were made.
-- What the output folder holds already stays, unless it is damaged or says that a cell failed.
-- Where two results differ, the user decides for one folder. Whatever the other folders built on a fit that
-  lost is left out too. Example: if two fits of ``safe`` differ, an evaluation that only the losing folder
-  has would say something about a fit that is not there.
+- A record of the output folder is never replaced, unless it is damaged or says that a cell failed.
+- If two results differ, the user chooses a folder. Records of the other folders that build on a rejected fit
+  are left out too. Example: if two fits of ``safe`` differ, an evaluation that only the rejected folder has
+  is left out, because it is about a fit that the output does not hold.
 
 Records in files stay files, and packed records stay packed, because those have no top-5 predictions.
 """
@@ -28,7 +28,7 @@ from bench.records import codec, packed, places, states, store
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import Bad
 
-# What a fit and an evaluation found out. The other fields say what was asked, or how and when it was made.
+# The results of a fit and of an evaluation. The other fields say what was asked, or how and when it was made.
 _FIT = ("values", "step", "val_accuracy", "curve", "has_state", "temperature")
 _EVALUATION = ("n", "top1", "top5", "values", "metrics", "per_class", "outputs")
 _DIGITS = 12  # hex digits in the name of a file of image stamps
@@ -43,13 +43,13 @@ class Held(NamedTuple):
 
     @property
     def loose(self) -> bool:
-        """Return whether the record is a file, and its predictions are if it has some; not packed."""
+        """Return whether the record is a file of its own and, for an evaluation, so are its predictions."""
         its_own = isinstance(self.record, EvaluationRecord)
         return self.path.is_file() and (not its_own or self.path.with_suffix(".npz").is_file())
 
 
 class Conflict(NamedTuple):
-    """Two files of one name and different content. ``what``: the fields that differ."""
+    """Two files of one name with different contents. ``what``: the fields that differ."""
 
     one: Path
     other: Path
@@ -58,15 +58,15 @@ class Conflict(NamedTuple):
 
 @dataclass
 class Merge:
-    """What joining folders into ``out`` does, as counts of records and lists of files.
+    """The plan of joining folders into ``out``, as counts of records and lists of files.
 
     - ``equal``: records that several folders hold. ``remade`` of them were measured more than once.
     - ``new``: records that one input alone holds, by input. ``kept``: those that ``out`` alone holds.
-    - ``mended``: records that say that a cell failed, while another folder has its result.
-    - ``conflicts``: files that differ, and nothing decides which one counts.
+    - ``mended``: failures in one folder for which another folder has the result.
+    - ``conflicts``: pairs of files that differ, where neither ``out`` nor the preferred folder decides.
     - ``decided``: records that differ, where the preferred folder decides. ``dropped``: records left out
-      because they build on a fit that lost.
-    - ``bad``: what is damaged and left out.
+      because they build on a fit that was not chosen.
+    - ``bad``: damaged files and lines, which are left out.
     """
 
     out: Path
@@ -85,8 +85,8 @@ class Merge:
     def write(self) -> None:
         """Copy what the output folder lacks.
 
-        Every file is written whole or not at all, a record after everything that it speaks of. An interrupted
-        call has written some of the files, and the same call goes on.
+        Every file is written whole or not at all, and a record after the files that it refers to. After an
+        interruption the same call writes the files that are still missing.
         """
         assert not self.conflicts
         for target, source in self.copies.items():
@@ -102,8 +102,8 @@ class Merge:
 def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge:
     """Return what joining ``inputs`` into ``out``, a new or an existing folder, would do.
 
-    ``prefer`` is the folder whose results count where results differ: an input, or ``out``. Raises
-    BenchError for an input without records, for one that is ``out`` itself, and for records of an older
+    ``prefer`` is the folder whose results are taken if results differ: an input, or ``out``. Raises
+    BenchError for an input without records, for an input that is ``out`` itself, and for records of an older
     schema.
     """
     given = list(dict.fromkeys(folder.resolve() for folder in inputs))
@@ -132,7 +132,7 @@ def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge
 
 
 def _read(folder: Path, bad: list[Bad]) -> dict[str, Held]:
-    """Return the believed records of a folder by their paths below ``runs/``; add the others to ``bad``."""
+    """Return the records of a folder by their paths below ``runs/``; add damaged ones to ``bad``."""
     store.require_present(folder)
     found = {}
     with codec.many():
@@ -192,9 +192,10 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
 
 
 def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> int | None:
-    """Return the number of the result that counts, by the folders that hold each; None if nothing decides.
+    """Return the position of the result to take, or None if nothing decides.
 
-    What the output folder holds is never replaced, because its other records may build on it.
+    ``ways``: for each different result, the folders that hold it. A result of the output folder is never
+    replaced, because other records there may build on it.
     """
     if len(ways) == 1:
         return 0
@@ -204,12 +205,15 @@ def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> i
 
 
 def _rank(held: Held, out: Path) -> tuple[bool, ...]:
-    """Return the order of equal records: those of the output folder, files, and those with a state first."""
+    """Return a sort key for equal records: the output folder first, then files, then those with a state."""
     return held.folder != out, not held.loose, not getattr(held.record, "state", "")
 
 
 def _ways(here: Sequence[Held]) -> list[list[Held]]:
-    """Return the holders of one place grouped by what they found out; failures only where nothing else is."""
+    """Group the holders of one place by their results.
+
+    Failures are returned only if no holder has a result.
+    """
     ways: list[list[Held]] = []
     for held in [h for h in here if not isinstance(h.record, Failure)] or here:
         same = (way for way in ways if not _differing(way[0].record, held.record))
@@ -221,7 +225,7 @@ def _ways(here: Sequence[Held]) -> list[list[Held]]:
 
 
 def _differing(one: Record, other: Record) -> list[str]:
-    """Return the names of what two records of one key found out differently; failures found out nothing."""
+    """Return the names of the results that differ between two records of one key. Failures have none."""
     if isinstance(one, FitRecord) and isinstance(other, FitRecord):
         return _fields(one, other, _FIT)
     if isinstance(one, EvaluationRecord) and isinstance(other, EvaluationRecord):
@@ -240,7 +244,7 @@ def _fields(one: Record, other: Record, names: Iterable[str]) -> list[str]:
 
 
 def _count(merge: Merge, here: Sequence[Held]) -> None:
-    """Count one place whose holders agree."""
+    """Add one place whose holders agree to the counts of ``merge``."""
     failed = [isinstance(held.record, Failure) for held in here]
     if any(failed) and not all(failed):
         merge.mended += 1
@@ -258,7 +262,7 @@ def _fits(held: Mapping[str, Held]) -> dict[str, FitRecord]:
 
 
 def _built_on(record: Record, fits: Mapping[str, FitRecord]) -> Iterator[str]:
-    """Yield the keys of a record's fit and of all fits that it builds on, as far as ``fits`` has them."""
+    """Yield the key of a record's fit and those of the fits that it builds on, if in ``fits``."""
     waiting = [record.key if isinstance(record, FitRecord) else record.fit]
     while waiting:
         key = waiting.pop()
@@ -267,7 +271,7 @@ def _built_on(record: Record, fits: Mapping[str, FitRecord]) -> Iterator[str]:
 
 
 def _note_copies(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
-    """Note what is to be copied for the records: states and predictions first, evaluations last."""
+    """Note what to copy for the chosen records: states and predictions first, evaluations last."""
     records: dict[Path, Path] = {}
     for at, way in sorted(chosen.items(), key=lambda one: "-" in one[0].rpartition("/")[2]):
         held, target = way[0], places.runs(merge.out) / at
@@ -285,7 +289,7 @@ def _note_copies(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
 
 
 def _note_state(merge: Merge, fit: FitRecord, way: Sequence[Held]) -> None:
-    """Note the copy of a fit's state where one of its holders has the recorded one and the output has not."""
+    """Note the copy of a fit's state if a holder has the recorded state and the output folder has not."""
     target = places.state_path(merge.out, fit.key)
     if not fit.state or (target.is_file() and states.there(merge.out, fit)):
         return
@@ -297,7 +301,7 @@ def _note_state(merge: Merge, fit: FitRecord, way: Sequence[Held]) -> None:
 
 
 def _note_others(merge: Merge, folders: Sequence[Path], prefer: Path | None) -> None:
-    """Note the copies of split files, and of what image files were when numbers were made of them."""
+    """Note the copies of split files, and of the stamps of the image files that numbers were made of."""
     ways: dict[Path, list[list[tuple[Path, Path]]]] = {}  # by name: (folder, file) by content
     for folder in folders:
         for file in (*sorted(folder.glob("splits/*.json")), *sorted(folder.glob("images/*/*.json"))):
@@ -324,7 +328,7 @@ def _equal(one: Path, other: Path) -> bool:
 
 
 def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
-    """Write the packed records of ``out`` anew, with ``new`` among them."""
+    """Write the packed records of ``out`` again, together with ``new``."""
     records: dict[str, Record] = {}
     top1: dict[str, packed.Top1] = {}
     there: dict[Path, Record] = {}

@@ -1,6 +1,6 @@
-"""What stored predictions say: which images are right, and whether they give the numbers of their record.
+"""Count from stored predictions which images are right, and compare the counts with their record.
 
-Nobody prints a recorded accuracy without asking here first: it is counted again, image by image.
+Every recorded accuracy is checked here, image by image, before it is printed.
 
 Legend: n test images, C evaluations whose predictions are columns of one packed array.
 """
@@ -22,15 +22,15 @@ from bench.unpack import GIB, Torn, npz
 
 _TOP = 5
 _ROUNDING = 1e-9
-_HEADERS = 4096  # bytes of the headers of an npz file's arrays, at most
+_HEADERS = 4096  # most bytes of the headers of an npz file's arrays
 
 
 class Outcome(NamedTuple):
-    """What was counted of the predictions for n images.
+    """The counts from the predictions for n images.
 
-    ``sums``: the checksum of each array by name. ``shares``: the share of right images by number (``top1``,
-    ``top5``). ``bits``: which images are right, eight images a byte, because the outcomes of all evaluations
-    of a folder are held at once.
+    ``sums``: the checksum of each array by name. ``shares``: the accuracies by name (``top1``, ``top5``).
+    ``bits``: which images are right, eight images in a byte, because the outcomes of all evaluations of a
+    folder are held in memory at once.
     """
 
     sums: Mapping[str, str]
@@ -99,7 +99,7 @@ def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
 
 
 def fault(record: EvaluationRecord, outcome: Outcome) -> str:
-    """Return why predictions are not those of a record; empty if they are and give its numbers."""
+    """Return why predictions do not belong to a record, or "" if they do and give its numbers."""
     if record.n != outcome.n:
         return f"they are of {outcome.n} images, it says {record.n}"
     other = [name for name, told in record.predictions.items() if outcome.sums.get(name, told) != told]

@@ -1,9 +1,9 @@
-"""Packed records: a whole results folder in two files, small enough to commit.
+"""Write and read packed records: a whole results folder in two files, small enough to commit.
 
-``records.jsonl.xz`` holds one record a line, with its path below ``runs/`` and, for an evaluation, the place
-of its predictions. ``predictions.npz`` holds, for every test set, the top-1 classes of all evaluations on it
-(n images, runs), and the labels. A packed folder reads like the folder that it was made of. It has no top-5
-predictions and no tracebacks.
+``records.jsonl.xz`` holds one record in each line, with its path below ``runs/`` and, for an evaluation, the
+place of its predictions. ``predictions.npz`` holds, for every test set, the top-1 classes of all evaluations
+on it, (n images, evaluations), and the labels. A packed folder can be read like the folder that it was made
+from, but it has no top-5 predictions and no tracebacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bench.unpack import GIB, Torn, npz, xz
 RECORDS, PREDICTIONS = "records.jsonl.xz", "predictions.npz"
 
 MOST = GIB  # bytes that all records of a folder may take
-_SOURCE = "take the file from its source again"
+_SOURCE = "copy the file again from where it came"
 
 Place = tuple[str, Annotated[int, Meta(ge=0, le=2**62)]]  # array, column
 Top1 = tuple[NDArray[Any], NDArray[Any]]  # predicted classes and labels, (n,) each
@@ -52,7 +52,7 @@ class Line(NamedTuple):
 
 
 class Row(msgspec.Struct, array_like=True):
-    """A line as it stands in the file; the record is not decoded yet."""
+    """A line as it stands in the file. Its record is not decoded yet."""
 
     at: str
     record: msgspec.Raw
@@ -97,7 +97,7 @@ def write(
 
 
 def write_lines(folder: Path, lines: Iterable[Line]) -> None:
-    """Write the records alone; their predictions are in the folder already."""
+    """Write the records without predictions, which are in the folder already."""
     write_bytes(folder / RECORDS, _squeezed(sorted(lines, key=lambda line: line.at)))
 
 
@@ -109,7 +109,7 @@ def _squeezed(lines: Iterable[Line]) -> bytes:
 def _for_packing(record: Record) -> Record:
     """Return a record without the checksum of its top-5 predictions and without its traceback.
 
-    A traceback names places on somebody's machine.
+    A packed folder has no top-5 predictions, and a traceback shows paths of somebody's machine.
     """
     if isinstance(record, Failure):
         return replace(record, traceback="")
@@ -123,7 +123,7 @@ def _for_packing(record: Record) -> Record:
 def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
     """Yield the packed records of a folder under the paths that they would have as files.
 
-    In place of a record that is not believed comes the reason.
+    If a record is damaged or out of place, the reason (a Bad) is yielded in its place.
     """
     file = str(results / RECORDS)
     yield from _with_paths(file, places.runs(results), _lines(file, stamp_if_there(file)))
@@ -148,7 +148,7 @@ def _with_paths(file: str, root: Path, kept: Mapping[str, Line | str]) -> Iterat
 def record(path: Path) -> Record | None:
     """Return the packed record that stands for the file ``path``, or None.
 
-    Raises Unreadable if it is not believed.
+    Raises Unreadable if it is damaged or out of place.
     """
     found = _line_of(path)
     if found is None:
@@ -175,7 +175,7 @@ def top1(path: Path) -> Top1 | None:
 
 
 def outcome(path: Path) -> Outcome | None:
-    """Return what the packed predictions of the record for ``path`` say, or None. Raises as ``top1`` does."""
+    """Return the counts from the packed predictions for ``path``, or None. Raises as ``top1`` does."""
     found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
@@ -197,7 +197,7 @@ class _Located(NamedTuple):
 
 def _line_of(path: Path) -> _Located | None:
     """Return the line for ``<results>/runs/<backbone>/<dataset>/<method>/<file>``, or None."""
-    text = str(path)  # which a path keeps; its parts take longer
+    text = str(path)  # a path caches its text, while taking it apart is slower
     parts = text.rsplit(os.sep, 5)
     if parts[-5:-4] != ["runs"]:
         return None
@@ -217,9 +217,9 @@ def _bad_line(file: str, at: str, why: str) -> Bad:
 
 
 def rows(results: Path) -> dict[str, Row]:
-    """Return the lines of a folder as they stand in the file, by path, of any schema.
+    """Return the lines of a folder as they stand in the file, by path. They may be of any schema.
 
-    Lines that cannot be read are left out; ``odd_rows`` has them.
+    Lines that cannot be read are left out. ``odd_rows`` returns these.
     """
     file = str(results / RECORDS)
     return {at: row for at, row in _rows(file, stamp_if_there(file)).items() if isinstance(row, Row)}
@@ -237,7 +237,7 @@ def odd_rows(results: Path) -> list[Bad]:
 
 @lru_cache(maxsize=4)
 def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
-    """Return the lines by path; for a line that cannot be read, the reason by path or line number."""
+    """Return the lines by path. For a line that cannot be read, return the reason by path or line number."""
     if stamped is None:
         return {}
     try:
@@ -264,7 +264,7 @@ def _rows(file: str, stamped: Stamp | None) -> dict[str, Row | str]:
 
 @lru_cache(maxsize=4)
 def _lines(file: str, stamped: Stamp | None) -> dict[str, Line | str]:
-    """Return the lines with their records; for a record that is not believed, the reason."""
+    """Return the lines with their records by path. For a damaged or misplaced record, return the reason."""
     kept = _rows(file, stamped)
     first = next((row for row in kept.values() if isinstance(row, Row)), None)
     old = first is not None and codec.schema_of(first.record) == OLD

@@ -1,6 +1,6 @@
-"""Where the records, predictions and states of a results folder lie.
+"""Give the paths of records, predictions and states in a results folder.
 
-The first digits of their keys name the files.
+The name of a file begins with the first digits of a key.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def folder(results: Path, backbone: str, dataset: str, method: str) -> Path:
 
 @lru_cache(maxsize=4096)
 def safe(name: str) -> str:
-    """Return a name as its folder is called.
+    """Return the name of the folder for a name.
 
-    Letters of any script stay. Other characters become ``_``, so that no name leads to another folder.
+    Letters of any script, digits, ``_``, ``.`` and ``-`` stay. Other characters become ``_``, so that no name
+    leads out of the folder.
     """
     return re.sub(r"[^\w.-]+|^\.+$", "_", name)
 
@@ -42,9 +43,9 @@ def evaluation_path(where: Path, fit_key: str, key: str) -> Path:
 
 
 def stopped_path(where: Path, fit_key: str) -> Path:
-    """Return the path of the file that says that a fit, or an evaluation of it, was stopped by a time budget.
+    """Return the path of the file that marks a fit, or an evaluation of it, as stopped by a time budget.
 
-    The file goes when the cell is done.
+    The file is deleted when the cell is done.
     """
     return where / f"{fit_key[:SHORT]}.stopped"
 

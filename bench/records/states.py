@@ -1,6 +1,6 @@
-"""Fitted states on disk: the tensors that a fit left.
+"""Read the fitted states on disk: the tensors that a fit left.
 
-A state is believed only if it has the checksum that the record of its fit names.
+A state is used only if it has the checksum that the record of its fit names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def read(results: Path, record: FitRecord) -> bytes | None:
     """Return the fitted tensors of a recorded fit as the bytes of a safetensors file; None if not kept.
 
     If the record names no state, a file in that place belongs to an earlier record and is not read. Raises
-    Unreadable, and names the file, if it has another checksum than the record says.
+    Unreadable, which names the file, if its checksum is not the one in the record.
     """
     path = places.state_path(results, record.key)
     if not record.state or not path.is_file():
@@ -40,6 +40,6 @@ def there(results: Path, record: FitRecord) -> bool:
 def _is(path: Path, stamped: Stamp | None, checksum: str) -> bool:
     """Return whether a file has this checksum.
 
-    The answer is kept, because many cells ask for one state. Whoever reads the state checks it again.
+    The answer is cached, because many cells ask for the same state. ``read`` checks the state again.
     """
     return codec.checksum_bytes(path.read_bytes()) == checksum

@@ -1,9 +1,10 @@
-"""The store of records: small JSON files named by their keys, predictions beside them.
+"""Read and write the records of a results folder: small JSON files named by their keys, and predictions.
 
 ``results/runs/<backbone>/<dataset>/<method>/<fit key>.json`` and ``<fit key>-<evaluation key>.{json,npz}``.
 A run writes each file atomically, as soon as it knows what is in it. ``bench merge`` (bench.records.merge)
-joins the folders of two machines. A folder of packed records (bench.records.packed) reads in the same way. If
-a record lies there as a file too, the file counts. Records of schema 1 are read too (bench.records.convert).
+joins the folders of several machines. Packed records (bench.records.packed) are read in the same way. If a
+record is there both packed and as a file, the file counts. Records of schema 1 are converted while they are
+read (bench.records.convert).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import NO_PLACE, Bad, fault, fault_beside, is_place
 from bench.unpack import npz
 
-FOLDER = "folder.json"  # beside runs/; holds the name of the results folder
+FOLDER = "folder.json"  # the file beside runs/ that holds the name of the results folder
 PARTS = ("runs", "states", "splits", "images")  # folders that a run writes below a results folder
 _AGAIN = "delete it to run its cell again"
 _FRESH = "run the cell again"
@@ -50,8 +51,9 @@ class Clock:
     """The counter that numbers the records of a results folder.
 
     A later record has the larger number, even if the machine's clock was set back. ``folder`` names the
-    results folder. ``last`` is the largest number there. The numbers are milliseconds since 1970, unless the
-    clock lags behind ``last``. So records of two folders are in order as far as their clocks are right.
+    results folder. ``last`` is the largest number there. A number is the time in milliseconds since 1970, or
+    ``last`` + 1 if that is larger. So records of two folders are in order if the clocks of both machines are
+    right.
     """
 
     folder: str
@@ -93,8 +95,8 @@ def tidy(results: Path) -> None:
 def read(path: Path) -> Record | None:
     """Return the record at ``path``, as a file or packed; None if there is none.
 
-    Raises Unreadable if the file is no record, holds other fields or values than a record may, has changed
-    since it was written, or lies in another place than its key gives it (bench.records.whole).
+    Raises Unreadable if the file is no record, holds fields or values that a record cannot have, was changed
+    after it was written, or lies in another place than its key says (bench.records.whole).
     """
     if not os.path.isfile(path):
         return packed.record(path)
@@ -119,7 +121,7 @@ def read(path: Path) -> Record | None:
 
 
 def _old(results: Path, data: bytes) -> Record:
-    """Return a record of schema 1; the fits that it builds on are looked up in the same results folder."""
+    """Convert a record of schema 1. The fits that it builds on are looked up in the same results folder."""
 
     def fetch(cell: Mapping[str, Any], method: str, key: str) -> dict[str, Any] | None:
         file = places.fit_path(places.folder(results, cell["backbone"], cell["dataset"], method), key)
@@ -134,7 +136,8 @@ def _old(results: Path, data: bytes) -> Record:
 def fit(path: Path, key: str, bad: list[Bad] | None = None) -> FitRecord | None:
     """Return the record at ``path`` if it is of a fit that succeeded and has this key; None otherwise.
 
-    A record that is not believed counts as not there, so that a run makes it again. It is added to ``bad``.
+    A record that is damaged or out of place is added to ``bad`` and counts as missing, so that a run makes it
+    again.
     """
     record = _believed(path, bad)
     return record if isinstance(record, FitRecord) and record.key == key else None
@@ -150,9 +153,9 @@ def evaluation(
 ) -> EvaluationRecord | None:
     """Return the record at ``path`` if it is of a successful evaluation with this key; None otherwise.
 
-    A record that is not believed, or whose predictions are not, counts as not there. It is added to ``bad``.
-    ``labels``: the checksum of the test set's labels, if it is known. ``fit``: the key of the fit, if it is
-    known.
+    A record that is damaged or out of place, or whose predictions do not give its numbers, is added to
+    ``bad`` and counts as missing. ``labels``: the checksum of the test set's labels, if it is known. ``fit``:
+    the key of the fit, if it is known.
     """
     record = _believed(path, bad)
     if not isinstance(record, EvaluationRecord) or record.key != key:
@@ -180,13 +183,13 @@ def _believed(path: Path, bad: list[Bad] | None) -> Record | None:
 
 
 def failure(path: Path) -> Failure | None:
-    """Return the record at ``path`` if it is of a failure and is believed; None otherwise."""
+    """Return the record at ``path`` if it is of a failure and undamaged; None otherwise."""
     record = _believed(path, None)
     return record if isinstance(record, Failure) else None
 
 
 def bad_of(path: Path, error: BenchError) -> Bad:
-    """Return which file is not believed and why, by the error that the record at ``path`` raised."""
+    """Return the damaged or misplaced file and the reason, from an error about the record at ``path``."""
     text = str(error).removesuffix(f"; {_AGAIN}").removesuffix(f"; {_FRESH}")
     for what in (str(path), str(path.with_suffix(".npz"))):
         if text.startswith(f"{what}: "):
@@ -195,13 +198,13 @@ def bad_of(path: Path, error: BenchError) -> Bad:
 
 
 def fit_of(path: Path, record: Record) -> FitRecord | None:
-    """Return the fit of the record at ``path``; None if its record is gone or says that it failed."""
+    """Return the fit of the record at ``path``; None if the fit's record is gone or is a failure."""
     own = record if isinstance(record, FitRecord) else read(places.fit_path(path.parent, record.fit))
     return own if isinstance(own, FitRecord) else None
 
 
 def behind(path: Path, record: Record) -> list[FitRecord]:
-    """Return the fit of the record at ``path`` and the fits below it, as far as their records are there."""
+    """Return the fit of the record at ``path`` and the fits that it builds on, if their records are there."""
     own = fit_of(path, record)
     if own is None:
         return []
@@ -225,7 +228,7 @@ def write(path: Path, record: Record, clock: Clock) -> None:
 
 
 def put(path: Path, record: Record) -> None:
-    """Write a record with its checksum, and change nothing else of it."""
+    """Write a record with its checksum, and leave all other fields as they are."""
     write_bytes(path, codec.encode(record, indent=1) + b"\n")
 
 
@@ -243,9 +246,9 @@ def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 
 
 def outcome(path: Path, record: EvaluationRecord) -> Outcome:
-    """Return what the predictions of the evaluation at ``path`` say, from their file or packed.
+    """Return the counts from the predictions of the evaluation at ``path``, from their file or packed.
 
-    Raises BenchError if they are gone, are not those of the record, or do not give its numbers.
+    Raises BenchError if the predictions are gone, belong to another record, or do not give its numbers.
     """
     file = f"{str(path).removesuffix('.json')}.npz"
     found = outcomes.of_file(Path(file), record) if os.path.isfile(file) else packed.outcome(path)
@@ -269,7 +272,7 @@ def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[s
 
 
 def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Return the named arrays like ``predictions``, without comparing them with the record."""
+    """Return the named arrays as ``predictions`` does, but without comparing them with the record."""
     file = path.with_suffix(".npz")
     if os.path.isfile(file):
         return npz(file, names)
@@ -282,7 +285,7 @@ def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 def every(results: Path, bad: list[Bad] | None = None) -> Iterator[tuple[Path, Record]]:
     """Yield all records of a results folder with their paths: packed ones, then files in the order of paths.
 
-    Records that are not believed are added to ``bad``. Without ``bad``, the first of them raises Unreadable.
+    Damaged and misplaced records are added to ``bad``. Without ``bad``, the first of them raises Unreadable.
     """
     yield from _with_files(packed.records(results), places.runs(results), bad)
 
@@ -332,7 +335,7 @@ def of_older_schema(results: Path) -> Iterator[Path]:
 def _is_old(file: Path) -> bool:
     """Return whether a file holds a record of schema 1.
 
-    A file that cannot be read counts as none; whoever reads its record says what is wrong.
+    The answer is False for a file that cannot be read. ``read`` reports what is wrong with it.
     """
     try:
         return file.is_file() and codec.schema_of(file.read_bytes()) == convert.SCHEMA
@@ -341,7 +344,7 @@ def _is_old(file: Path) -> bool:
 
 
 def require_present(results: Path) -> None:
-    """Raise BenchError, which names the command that mends it, if a folder has records of an older schema."""
+    """Raise BenchError, which names the command to run, if a folder has records of an older schema."""
     if outdated(results):
         raise BenchError(
             f"{results} holds records of an older schema: "

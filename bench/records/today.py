@@ -1,8 +1,8 @@
-"""Whether a recorded fit is what the program would make today, as far as its method alone can tell.
+"""Decide whether a recorded fit is what the program would make today, judged by its method alone.
 
 A *stale* fit has another key today, so a run makes its cell again. A *drifted* fit has the same key, but the
-code of its method has changed since under the same version. Settings, prompts and images are not compared
-here: that takes a plan (``bench run --dry-run --why``).
+code of its method has changed since then while the method's version has not. Settings, prompts and images
+are not compared here, because that takes a plan (``bench run --dry-run --why``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Today(NamedTuple):
 
 
 def stale(key: FitKey, method: Today) -> str:
-    """Return why no run makes a fit of this key any more; empty if nothing here says so."""
+    """Return why no run makes a fit of this key any more, or "" if its method gives no such reason."""
     if key.version != method.version:
         return f"of {key.method} version {key.version}; the program has version {method.version}"
     if key.source != method.source:
@@ -42,7 +42,6 @@ def stale(key: FitKey, method: Today) -> str:
 def drifted(fit: FitRecord, code: str) -> bool:
     """Return whether a fit of the program's own method was recorded by other code than ``code``.
 
-    Records without a digest of the code have not drifted. Neither have those of plugins, whose source is in
-    the key.
+    The answer is False for records without a digest of the code, and for plugins, whose source is in the key.
     """
     return not fit.parts.source and fit.provenance.source not in ("", code)

@@ -1,4 +1,4 @@
-"""The types of records: a fit, an evaluation of it, and a failure (docs/records.md shows an example).
+"""Define the types of records: a fit, an evaluation of it, and a failure (docs/records.md shows an example).
 
 msgspec checks types, ranges and unknown fields when a record is read (bench/records/store.py). A field with
 its default value is not written. So a field that is added later does not change the checksums of old records.
@@ -48,8 +48,8 @@ class Provenance(Base, frozen=True, kw_only=True):
     - ``flags``: numerical switches of the run.
     - ``source``: digest of the code of the method's file (``sources.code_of``).
     - ``written``: ISO time (UTC), for people.
-    - ``order``: which of two records is the later one. It is above the order of every record that was in the
-      results folder before, whatever the clock says.
+    - ``order``: a number that is larger in later records. It is above the order of every record that was in
+      the results folder before, whatever the clock says.
     - ``folder``: the name of that results folder (``folder.json``).
     """
 
@@ -67,7 +67,7 @@ class Provenance(Base, frozen=True, kw_only=True):
 
 
 class Budget(Base, frozen=True, kw_only=True):
-    """The counts of what a fit cost.
+    """The cost of a fit, as counts.
 
     - ``configurations``, ``checks``, ``search_points``: how many were scored on validation.
     - ``steps``: optimiser steps. ``val_images``: validation images.
@@ -109,7 +109,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
 
     - ``key``: the digest of ``parts``.
     - ``reads``: the methods whose fits it builds on, by role as in ``parts.after``.
-    - ``changed``: settings that the user set away from the method's own.
+    - ``changed``: settings that the user set to other values than the method's own.
     - ``values``, ``step``: the hyper-parameters and the optimiser step that were chosen.
     - ``val_accuracy``: share of right validation images of that choice. ``curve``: that of every grid point.
     - ``seconds``: seconds by phase. ``first``: whether its process had made no fit with the method before, so
@@ -122,7 +122,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     - ``has_state``: whether the method has a fitted state. ``state``: checksum of the kept state, empty if
       none was kept.
     - ``temperature`` (reserved): the number that calibration divides logits by.
-    - ``dataset_identity``: what tells datasets of one name apart (``DatasetSpec.identity``).
+    - ``dataset_identity``: digits that tell datasets of one name apart (``DatasetSpec.identity``).
       ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
       ``parts.dataset`` was taken of.
     """
@@ -160,7 +160,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
 
     - ``key``: the digest of ``parts``. ``fit``: the key of the fit.
     - ``target``: the name of the test set. ``n``: the number of test images.
-    - ``values``: the inference-time values that counted. ``changed``: those that the user set.
+    - ``values``: the inference-time values that were used. ``changed``: those that the user set.
     - ``top1``, ``top5``: shares of right images, from 0 to 1.
     - ``predictions``: the checksum of each array beside the record, by name.
     - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
@@ -195,10 +195,10 @@ class Failure(Base, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
     """A fit or an evaluation that failed, in the place where its record would be.
 
     - ``of``: which of the two failed.
-    - ``stage``: what it was at: reading an image, encoding, preparing, fitting or evaluating.
+    - ``stage``: what was done when it failed: reading an image, encoding, preparing, fitting or evaluating.
     - ``error``: the message in one line. ``traceback``: for people; packed records leave it out.
-    - ``parts``: of a fit, what its key is the digest of.
-    - ``target``, ``values``: of an evaluation, its test set and its inference-time values.
+    - ``parts``: for a fit, the parts of its key.
+    - ``target``, ``values``: for an evaluation, its test set and its inference-time values.
     - ``dataset_identity``: as in a fit's record.
     """
 

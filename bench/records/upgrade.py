@@ -1,4 +1,4 @@
-"""Bringing a results folder from schema 1 to the present schema, without running anything again."""
+"""Convert a results folder from schema 1 to the present schema, without running anything again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def upgrade(results: Path) -> Upgraded:
     regular = filter(Path.is_file, sorted(places.runs(results).rglob("*.json")))
     files = {f: data for f in regular if _old(data := f.read_bytes())}
     for odd in packed.odd_rows(results):
-        raise BenchError(f"{odd.line}; nothing was converted: take the file from its source again")
+        raise BenchError(f"{odd.line}; nothing was converted: copy the file again from where it came")
     rows = {results / "runs" / at: line for at, line in packed.rows(results).items() if _old(line.record)}
     # A packed evaluation may be of a fit in a file, and the other way round, so one converter sees both.
     # Packed records are replaced last, all at once.
@@ -63,7 +63,7 @@ def _fit(
 
 
 def _why_run_again(record: Record) -> str:
-    """Return why a run will make this record again; empty if it will not."""
+    """Return why a run will make this record again, or "" if it will not."""
     if isinstance(record, FitRecord) and record.parts.preprocessing == convert.UNKNOWN:
         return f"fits of {record.cell.backbone}, whose weights are not here"
     if isinstance(record, FitRecord) and record.parts.source:
@@ -102,7 +102,7 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
 
 
 def _packed(results: Path, rows: Mapping[Path, packed.Row], converter: convert.Converter) -> Iterator[Record]:
-    """Write packed records anew and yield them; their predictions stay as they are."""
+    """Write packed records again and yield them. Their predictions stay as they are."""
     if not rows:
         return
     lines = []

@@ -1,8 +1,8 @@
-"""Checks that a record is what it says: it lies in its place, under its own key, with possible numbers.
+"""Check that a record lies in its place, has its own key, and holds numbers that are possible together.
 
-The checksum (bench.records.codec) shows accidental changes. The checks here also show a record that was
-changed together with its checksum, or copied to the place of another. They do not read predictions;
-bench.records.outcomes does.
+The checksum (bench.records.codec) shows accidental changes. The checks here also find a record that was
+changed together with its checksum, or copied to the place of another. Predictions are checked by
+bench.records.outcomes.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ NO_PLACE = "not a place of a record: <backbone>/<dataset>/<method>/<key>.json"
 
 
 class Bad(NamedTuple):
-    """A thing that was read and is not believed. ``what``: a file, or a line of one. ``why``: the reason."""
+    """A damaged or misplaced file, or a line of one (``what``), and the reason (``why``)."""
 
     what: str
     why: str
 
     @property
     def line(self) -> str:
-        """Return the thing and the reason in one line."""
+        """Return both in one line."""
         return f"{self.what}: {self.why}"
 
 
 def said(bad: list[Bad], most: int = 3) -> str:
-    """Return what is bad in one line: the first few names with their reasons, then a count of the others."""
+    """Return in one line the first few names with their reasons, then a count of the others."""
     return few((f"{one.what} ({one.why})" for one in bad), most, between="; ")
 
 
@@ -52,7 +52,7 @@ def is_place(at: str) -> bool:
 
 
 def fault(at: str, record: Record) -> str:
-    """Return why the record at ``at``, a path below ``runs/``, is not believed; empty if nothing is wrong."""
+    """Return what is wrong with the record at ``at``, a path below ``runs/``, or "" if nothing is."""
     found = _PLACE.fullmatch(at)
     if found is None:
         return NO_PLACE
@@ -68,7 +68,7 @@ def fault(at: str, record: Record) -> str:
 
 
 def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
-    """Return why an evaluation is not of the fit that it names; empty if it is."""
+    """Return why an evaluation does not belong to the fit that it names, or "" if it does."""
     cell = record.cell
     if (cell.method, cell.shots, cell.seed, cell.protocol) != _coordinates(fit):
         return "its method, shots, seed or protocol are not those of its fit"
@@ -78,10 +78,10 @@ def fault_beside(record: EvaluationRecord, fit: FitKey) -> str:
 
 
 def lacking(key: str, fits: Mapping[str, FitRecord]) -> str:
-    """Return the key of a fit that has no record: the fit of this key, or one that it builds on.
+    """Return the key of the first fit without a record: the fit of this key, or one that it builds on.
 
-    The result is empty where all of them are in ``fits``. What an evaluation was made with is said by these
-    records, so an evaluation that lacks one is not believed.
+    Return "" if all of them are in ``fits``. These records say what an evaluation was made with, so an
+    evaluation that lacks one of them is left out of tables.
     """
     if key not in fits:
         return key
@@ -98,9 +98,9 @@ def _file_stem(record: Record) -> str:
 
 
 def _is_folder_of(folder: str, name: str) -> bool:
-    """Return whether a folder is the one of a name.
+    """Return whether records of a dataset or backbone with this name may lie in this folder.
 
-    A name that several things bear ends in digits, which the folder may lack. Example: records of
+    If several have the same name, digits are added to it, but not always to the folder. Example: records of
     ``birds-4f1c2a`` lie in ``birds``.
     """
     safe = places.safe(name)
@@ -108,7 +108,7 @@ def _is_folder_of(folder: str, name: str) -> bool:
 
 
 def _key_fault(record: Record) -> str:
-    """Return what is wrong between a record, its key and the parts of the key; empty if nothing is."""
+    """Return how a record, its key and the parts of the key contradict each other, or "" if they agree."""
     parts, cell = record.parts, record.cell
     if parts is not None and not _digest_is(parts, record.key):
         return "its key is not that of what it was made with"
@@ -125,14 +125,14 @@ def _key_fault(record: Record) -> str:
 def _digest_is(parts: FitKey | EvaluationKey, key: str) -> bool:
     """Return whether ``key`` is the digest of ``parts``.
 
-    The digest of msgspec's bytes is tried first, which takes a third of the time. It is the same unless a
-    number is written in another way.
+    The digest of msgspec's bytes is tried first, because it takes a third of the time. It is the same unless
+    msgspec writes a number differently.
     """
     return hashlib.sha256(_encoder.encode(parts)).hexdigest() == key or parts.digest() == key
 
 
 def _numbers_fault(record: Record) -> str:
-    """Return which numbers of a record cannot be together; empty if all can.
+    """Return which numbers of a record contradict each other, or "" if none do.
 
     The range of each number is checked by its type.
     """

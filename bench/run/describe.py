@@ -20,7 +20,7 @@ from bench.train import rng
 
 
 def lines(fit: Planned, session: Session) -> Iterator[str]:
-    """Yield the lines of a description of a planned fit's method, at that task's size."""
+    """Yield the lines that describe a planned fit's method, with the sizes of that fit's task."""
     method, recipe, facts = fit.method, fit.recipe, fit.facts
     yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
     yield f"  what        {_first_paragraph(method.__doc__)}"
@@ -56,7 +56,10 @@ def lines(fit: Planned, session: Session) -> Iterator[str]:
 
 
 def trained(fit: Planned, session: Session) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of one replica's trainable tensors, initialised on features of ones."""
+    """Return the names and shapes of one replica's trainable tensors.
+
+    They are initialised on features of ones, so no image is read.
+    """
     task = _blank(fit, session)
     with session.guard.work(fit, "prepare or init"):
         consts = fit.method.prepare(task)
@@ -116,7 +119,7 @@ def _stream(stream: Stream) -> str:
 
 
 def _axis(values: tuple[Any, ...]) -> str:
-    """Return the values of an axis, the middle left out if there are more than six."""
+    """Return the values of an axis in words. If there are more than six, only the first and the last."""
     shown = [f"{v:g}" if isinstance(v, int | float) else str(v) for v in values]
     if len(shown) <= 6:
         return "{" + ", ".join(shown) + "}"

@@ -1,4 +1,8 @@
-"""A desk: everything that one process needs to do cells one after the other."""
+"""Do cells one after the other in one process.
+
+A desk holds everything that the process needs for this: an encoder, the fitted states, a recorder and the
+evaluations that wait for a pass over their images.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,12 @@ from bench.run.waiting import Waiting
 
 
 class Desk:
-    """A place that does cells: it brings a cell's state, evaluates it and records it.
+    """The doer of cells in one process: it fits or loads a cell's state, evaluates it and writes records.
 
-    A failing cell costs only itself.
+    A cell that fails does not affect the others.
 
     ``keep_states``: ``needed``, ``all`` or ``none``. ``fresh``: which records do not count (``todo.Fresh``).
-    ``join``: whether seeds and shots of the same work train together. ``clock``: the results folder's clock,
+    ``join``: whether seeds and shots with equal steps train together. ``clock``: the results folder's clock,
     if it was read already. ``home``: as for ``Recorder``.
     """
 
@@ -54,7 +58,7 @@ class Desk:
         self.noted: dict[str, set[str]] = {}  # dataset's digest -> images whose stamps are kept
         self.warm = False  # whether this process did a cell before
         self.at: tuple[Todo, ...] = ()  # the cells that are being done
-        self.begins: Callable[[frozenset[str]], None] = lambda keys: None  # told the cells' fit keys before
+        self.begins: Callable[[frozenset[str]], None] = lambda keys: None  # called with cells' fit keys first
 
     @property
     def outcome(self) -> Outcome:
@@ -62,10 +66,10 @@ class Desk:
         return self.recorder.outcome
 
     def note(self, portion: Iterable[Todo]) -> None:
-        """Keep beside the records to come the stamps of the image files that a portion reads.
+        """Write into the results folder the stamps of the image files that a portion reads.
 
-        An image that could not be encoded gets no stamp, so that the dataset counts as unchanged when it is
-        mended.
+        An image that could not be encoded gets no stamp. So the dataset counts as unchanged after that image
+        is mended.
         """
         reads: dict[str, tuple[Dataset, dict[str, None]]] = {}
         for t in portion:
@@ -102,12 +106,12 @@ class Desk:
             self.at = ()
 
     def _begin(self, cells: tuple[Todo, ...]) -> None:
-        """Note and announce the cells that are done now."""
+        """Note the cells that are done now, and call ``begins`` with their keys."""
         self.at = cells
         self.begins(frozenset(t.fit.key for t in cells))
 
     def _fit_and_evaluate(self, t: Todo) -> str:
-        """Fit or load the cell's state, make its evaluations, and return what to say of it."""
+        """Fit or load the cell's state, make its evaluations, and return one line about the cell."""
         fit, said = t.fit, label(t.fit)
         if t.stored is None:
             self.session.watch(Now(f"fitting {said}"))
@@ -116,9 +120,9 @@ class Desk:
             return said
         self.session.watch(Now(f"evaluating {said}"))
         facts = self.recorder.facts(fit)
-        consts: Consts | None = self.states.constants(fit)  # None: to be made anew
-        waiting: tuple[Params, Consts] | None = None  # what the evaluations that wait share
-        for e in t.evaluations:  # the failure of one is not that of the others
+        consts: Consts | None = self.states.constants(fit)  # None: to be made again
+        waiting: tuple[Params, Consts] | None = None  # shared by the evaluations that wait for a pass
+        for e in t.evaluations:  # if one fails, the others are made all the same
             try:
                 if unread := self.encoder.unread(fit, e):
                     raise unread
@@ -127,7 +131,7 @@ class Desk:
                     continue
                 if consts is None:
                     consts = self.states.constants(fit)
-                params = own(state).params  # a copy, for other cells and the next evaluation read the state
+                params = own(state).params  # a copy, because other cells and evaluations read the state
                 if onepass.waits(self.session, fit, e):
                     waiting, consts = (params, consts), None
                     self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values), facts)
@@ -136,6 +140,6 @@ class Desk:
                     result = evaluate.evaluate(self.session, fit, e, params, consts, state.values)
                 self.recorder.evaluation(fit, e, facts, result)
             except Exception as error:
-                consts = None  # it may have been written into
+                consts = None  # the failed evaluation may have written into them
                 said = self.recorder.failure(replace(t, evaluations=(e,)), error)
         return said

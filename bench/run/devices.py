@@ -1,4 +1,4 @@
-"""Find the device that a name means. torch is loaded only if a GPU has to be looked for."""
+"""Find the device that a name such as ``auto`` means. torch is loaded only to look for a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.lazy import torch
 
-# What a machine has if its torch may see a GPU: NVIDIA's driver, also on Tegra and in WSL, or AMD's.
+# One of these exists on every machine whose torch may see a GPU: the driver of NVIDIA (also on Tegra and in
+# WSL) or of AMD.
 _GPUS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 
 
@@ -39,7 +40,7 @@ def kind(name: str) -> str:
 
 
 def card(name: str) -> str:
-    """Return the identity of a GPU, which no other GPU has on any machine, whatever its number.
+    """Return the UUID of a GPU, which identifies it among the GPUs of all machines.
 
     Raises BenchError if the GPU is not there.
     """

@@ -1,6 +1,6 @@
-"""Bring into the feature store what the cells of a round read, and say which cells cannot go on.
+"""Encode into the feature store what the cells of a portion read, and find the cells that cannot go on.
 
-Texts come first: if they cannot tell classes apart, no image is encoded for the cells that read them.
+Texts are encoded first. If they cannot tell classes apart, no image is encoded for the cells that read them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from bench.plan.todo import Fresh, Todo
 from bench.run import stages
 from bench.run.session import Session
 
-_NAMED = 5  # unreadable images of a dataset that messages name one by one; records name the others
+_NAMED = 5  # most unreadable images of a dataset that messages name; records name the others
 Place = tuple[str, str]  # (backbone's digest, dataset's digest)
 
 
 @dataclass
 class Encoded:
-    """The result of a round: the cells that can go on, the others with their errors, and how many encodes."""
+    """The result for a portion: the cells that can go on, those that cannot with their errors, and a count.
+
+    ``encodes``: how many image x view passes through the tower were made.
+    """
 
     ready: list[Todo]
     stopped: list[tuple[Todo, Exception]]
@@ -34,16 +37,16 @@ class Encoded:
 
 
 class Encoder:
-    """An encoder for round after round. It encodes an image x view once for all that the whole run wants."""
+    """An encoder of one portion after the other. It encodes an image x view once for the whole run."""
 
     def __init__(self, session: Session, fresh: Fresh) -> None:
         self.session, self.fresh = session, fresh
         self.taps: dict[str, Taps] = {}  # by the backbone's digest
-        self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # None: they encode
-        self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # unreadable images of the round, by path
+        self.texts: dict[tuple[str, str, tuple[str, ...]], Exception | None] = {}  # None: no error
+        self.bad: dict[Place, dict[str, UnreadableImage]] = {}  # unreadable images of the portion, by path
 
     def begin(self, todo: Iterable[Todo]) -> None:
-        """Find out all that the run will read, so that one pass of an image serves every tap."""
+        """Work out everything that the run will read, so that one pass of an image serves every tap."""
         reads = [(t.fit.backbone.digest, need) for t in todo for need in self._reads(t)]
         towers = {tower for tower, _ in reads}
         self.taps = {tower: needs.taps_by_view(n for s, n in reads if s == tower) for tower in towers}
@@ -51,7 +54,8 @@ class Encoder:
     def lacking(self, todo: Sequence[Todo]) -> int | None:
         """Return how many image x view passes the run will make. Call ``begin`` first.
 
-        Returns None if a backbone does not load; ``encode`` then says why. Raises OSError as ``encode`` does.
+        Return None if a backbone does not load; ``encode`` then reports why. Raises OSError as ``encode``
+        does.
         """
         reads = [(t.fit.backbone, need) for t in todo for need in self._reads(t)]
         towers = {s.digest: s for s, _ in reads}
@@ -59,8 +63,8 @@ class Encoder:
             for spec in towers.values():
                 self.session.backbone(spec)
         except (ValueError, RuntimeError):
-            # A file that does not fit (BenchError is a ValueError), or a device that refuses: `encode` meets
-            # the error again, and the cells that need this backbone record it.
+            # A file does not fit (BenchError is a ValueError), or the device refuses. `encode` gets the error
+            # again, and the cells that need this backbone record it.
             return None
         return sum(
             self.session.lacking(spec, dataset, wanted)
@@ -71,11 +75,11 @@ class Encoder:
         )
 
     def encode(self, group: Sequence[Todo]) -> Encoded:
-        """Encode what the cells of a round read and the store lacks.
+        """Encode what the cells of a portion read and the store lacks.
 
-        A cell stops if its fit reads an image that cannot be encoded, or if every test set that it lacks has
-        one. If some of its test sets are whole it goes on, and ``unread`` says which evaluations fail. Raises
-        OSError if the store cannot be written: the user named its place, so no cell is at fault.
+        A cell is stopped if its fit reads an image that cannot be encoded, or if all its missing evaluations
+        do. If only some evaluations do, the cell goes on, and ``unread`` returns their errors. Raises OSError
+        if the store cannot be written, because that is no cell's fault.
         """
         unsaid = [(t, error) for t in group if (error := self._text(t))]
         group = [t for t in group if all(t is not other for other, _ in unsaid)]
@@ -100,7 +104,7 @@ class Encoder:
         return Encoded(ready, [*unsaid, *stopped], encodes)
 
     def unreadable(self, digest: str) -> set[str]:
-        """Return the images that the round could not encode, of the dataset with this digest."""
+        """Return the images that could not be encoded for the portion, of the dataset with this digest."""
         return {path for (_, of), bad in self.bad.items() if of == digest for path in bad}
 
     def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
@@ -109,7 +113,7 @@ class Encoder:
         return self._first_bad(fit.backbone, reads)
 
     def _text(self, t: Todo) -> Exception | None:
-        """Return why the texts of a cell, or of a fit that it reads, make no classifier; None if they do."""
+        """Return the error of making a classifier from the texts of a cell or of a fit below it, or None."""
         for fit in chain(t.fit):
             spec, prompts, names = fit.backbone, fit.prompts, fit.dataset.classnames
             key = spec.digest, prompts.digest, names
@@ -125,13 +129,13 @@ class Encoder:
         return None
 
     def _reads(self, t: Todo) -> Iterable[Need]:
-        """Return everything that the rest of a cell reads."""
+        """Return everything that a cell still reads."""
         return needs.of_cell(t, self.fresh, self.session.dense_cache)
 
     def _encode(
         self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]
     ) -> tuple[int, dict[str, UnreadableImage]]:
-        """Return the number of encodes, and by path the errors of unreadable images, which it leaves out."""
+        """Encode all readable images; return the number of encodes, and by path the errors of the others."""
         try:
             return self.session.encode(spec, dataset, wanted).encodes, {}
         except UnreadableImage as error:
@@ -150,7 +154,7 @@ class Encoder:
     def _stops(self, t: Todo, broken: Mapping[Place, Exception]) -> Exception | None:
         """Return why a cell cannot go on, or None.
 
-        It cannot if what its fits read, or every test set that it lacks, cannot be encoded.
+        It cannot if its fits, or all its missing evaluations, read something that cannot be encoded.
         """
         spec, dense = t.fit.backbone, self.session.dense_cache
 
@@ -172,7 +176,7 @@ class Encoder:
     def _first_bad(self, spec: BackboneSpec, reads: Iterable[Need]) -> UnreadableImage | None:
         """Return the error of the first unreadable image among what is read, or None.
 
-        An image that the store holds from before counts as readable.
+        An image whose features the store already holds counts as readable.
         """
         for dataset, _, paths, view, tap in reads:
             bad = self.bad.get((spec.digest, dataset.digest), {})

@@ -39,8 +39,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the top-1 (n,) and top-5 (n, 5) classes of every test image, in list order.
 
-    A target with a subset of the classes is scored on its columns of the logits only, before the arg-max
-    (protocol 1.6).
+    If the target has only a subset of the classes, only their columns of the logits are ranked (protocol
+    1.6).
     """
     return padded(_slices_ranked(session, fit, evaluation, params, consts, values))
 
@@ -95,7 +95,7 @@ def ranked(
         raise BenchError(f"{fit.cell.method} gives logits that are not finite: {why}")
     if target.classes is not None:
         logits_BK = logits_BK[:, torch.tensor(target.classes, device=logits_BK.device)]
-    # argsort and not topk: equal logits must rank the same way on every device, the lower class first.
+    # argsort is used and not topk, because equal logits must rank alike on every device: lower classes first.
     order_BK = logits_BK.argsort(dim=-1, descending=True, stable=True)
     return order_BK[:, : min(TOP, len(target.classnames))].cpu().numpy()
 
@@ -113,7 +113,7 @@ def _require_logits(method: Method, logits: object, B: int, K: int) -> None:
 
 
 def padded(slices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return top-1 (n,) and top-5 (n, 5) of all slices; with fewer than five classes the last one repeats."""
+    """Return top-1 (n,) and top-5 (n, 5) of all slices. With fewer than five classes the last is repeated."""
     every = np.concatenate(slices)
     return every[:, 0], np.pad(every, ((0, 0), (0, TOP - every.shape[1])), mode="edge")
 
@@ -134,9 +134,9 @@ def evaluate(
 
 
 def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values for ``logits``: settings, what validation chose, and what the evaluation fixes.
+    """Return the values for ``logits``: settings, values that validation chose, and the evaluation's own.
 
-    An inference-time value that neither fixes is None, whatever another evaluation of the fit has.
+    An inference-time value that neither validation nor the evaluation sets is None.
     """
     late = evaluation.values
     early = {k: v for k, v in fit.settings.items() if k not in late}
@@ -150,7 +150,7 @@ def concluded(
     slices: Sequence[np.ndarray],
     seconds: float,
 ) -> Evaluated:
-    """Return the record, still without provenance and checksums, and the predictions of ranked slices."""
+    """Return the record, without provenance and checksums yet, and the predictions, from ranked slices."""
     top1, top5 = padded(slices)
     labels = np.asarray(evaluation.target.test.labels)
     record = EvaluationRecord(

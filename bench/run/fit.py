@@ -1,4 +1,7 @@
-"""Fit one cell: task, constants, training, selection and state; and bring the state to disk and back."""
+"""Fit one cell, or several that join: make its task and constants, train, and select.
+
+Fitted states are also turned into bytes for the disk, and read back.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,9 @@ def selection_set(session: Session, fit: Planned) -> Labelled | None:
 
 
 def prepared(session: Session, fit: Planned, states: dict[str, State]) -> tuple[select.Case, float]:
-    """Return what a planned cell is fitted from, and the seconds that it took to prepare.
+    """Return the data that a cell is fitted from, and the seconds that it took to prepare them.
 
-    The seconds leave out the encoding of prompts, as they leave out that of images, because all methods share
-    both.
+    The seconds count no encoding of prompts or images, because all methods share both.
     """
     with stages.stage("prepare"):
         session.encoded_text(fit.backbone, fit.prompts, fit.dataset.classnames)
@@ -65,7 +67,7 @@ def _prepared(session: Session, fit: Planned, states: dict[str, State]) -> selec
 
 
 def constants(session: Session, fit: Planned, task: Task) -> Consts:
-    """Return what a fit's method prepares for its task. Raises BenchError if it changed what it was given."""
+    """Return the constants that a method prepares for its task. Raises BenchError if it changed the task."""
     with session.guard.work(fit, "prepare"), pure.call(fit.method, "prepare", task=task):
         consts = fit.method.prepare(task)
     if not isinstance(consts, Mapping):
@@ -74,7 +76,7 @@ def constants(session: Session, fit: Planned, task: Task) -> Consts:
 
 
 def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
-    """Fit one planned cell and return the outcome, the task's constants, and the seconds per phase."""
+    """Fit one cell and return the result, the task's constants, and the seconds of each phase."""
     forget_peak(session.device)
     case, before = prepared(session, fit, states)
     began = time.perf_counter()
@@ -88,14 +90,14 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
 def run_joined(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[Planned, Result]]:
-    """Fit cells of one recipe together: the first ones that memory holds side by side.
+    """Fit the first of these cells of one recipe together, as many as memory holds.
 
     ``states_of`` returns the states that a fit reads, and makes them if needed. Each fit gets an equal share
-    of the seconds, and its ``budget.joined`` names all that trained together. Raises ``join.Apart`` if the
-    cells cannot train together, MemoryError if memory holds only one, and whatever ``run_fit`` raises.
+    of the seconds, and its ``budget.joined`` names all fits that trained together. Raises ``join.Apart`` if
+    the cells cannot train together, MemoryError if memory holds only one, and whatever ``run_fit`` raises.
     """
     cases = _side_by_side(session, fits, states_of)
-    forget_peak(session.device)  # only now, because other fits may have made the states that these read
+    forget_peak(session.device)  # after the states that these cells read, which other fits may have made
     if len(cases) == 1:
         raise MemoryError("memory holds one at a time")
     began = time.perf_counter()
@@ -114,7 +116,7 @@ def run_joined(
 def _side_by_side(
     session: Session, fits: Sequence[Planned], states_of: Callable[[Planned], dict[str, State]]
 ) -> list[tuple[select.Case, float]]:
-    """Return the first cases, at least one, whose features and replicas fit into their share of memory."""
+    """Return the first cases, at least one, whose features and replicas fit into the share of memory."""
     cases: list[tuple[select.Case, float]] = []
     room: float | None = None
     for fit in fits:
@@ -131,7 +133,7 @@ def _side_by_side(
 
 
 def held(cases: Sequence[select.Case]) -> int:
-    """Return the bytes of features, constants and read states that cases keep while they train."""
+    """Return the bytes of features, constants and states of other fits that cases hold while they train."""
     pooled = [t for case in cases for pool in case.pools.values() for t in (pool.x, pool.y)]
     scored = [x for case in cases if case.val for x in case.val.features.values()]
     read = [p for case in cases for state in case.task.states.values() for p in state.params.values()]
@@ -149,8 +151,8 @@ def fit_record(
 ) -> FitRecord:
     """Return the record of a fit that succeeded. ``state``: its tensors as a file (``state_bytes``).
 
-    ``peak``: what ``peak_memory`` returns after the fit. ``first``: whether its process had fitted nothing
-    with the method before.
+    ``peak``: the result of ``peak_memory`` after the fit. ``first``: whether this was the first fit of its
+    process with the method.
     """
     return FitRecord(
         schema=SCHEMA,
@@ -181,14 +183,14 @@ def fit_record(
 
 
 def forget_peak(device: str) -> None:
-    """Start measuring the peak memory of a fit on a GPU. The peak of a process cannot be reset."""
+    """Start measuring the peak memory of a fit on a GPU. On a processor the peak cannot be reset."""
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting is an error before CUDA has started
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: str) -> int:
-    """Return the peak memory of a fit on that device in bytes; ``FitRecord`` says what they count."""
+    """Return the peak memory of a fit on that device in bytes, as ``FitRecord.peak_memory`` defines it."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
@@ -212,7 +214,7 @@ def load_state(
 ) -> State | None:
     """Return the state of a recorded fit, or None if its tensors were not kept or differ from its record.
 
-    If they differ, ``say`` is told that the fit is made again.
+    If they differ, ``say`` is called with a line which says that the fit is made again.
     """
     if not stored.has_state:
         return state_of(fit, {}, stored.values)
@@ -229,5 +231,5 @@ def load_state(
 
 
 def state_of(fit: Planned, params: Params, chosen: Mapping[str, Any]) -> State:
-    """Return a fit's state: its tensors, and its settings with what was chosen, without inference values."""
+    """Return a fit's state: its tensors, and settings and chosen values without inference-time ones."""
     return State(params, fit_values(fit.method, fit.settings).with_(chosen))

@@ -1,11 +1,11 @@
-"""Watch every piece of a method's work: what it does to others is undone, and is its own failure.
+"""Undo what a method changes outside its own cell, and fail the cell for it.
 
-Three layers keep methods from each other. Small things are copied for each fit (``bench.run.task``). Counters
-notice writes into what a function was given (``bench.train.pure``). This module checks after each piece of
-work the state of the process, functions of torch and of the program that a plugin may have replaced, and the
-contents of the backbone if the method asked for it. What a plugin does while it is imported or planned is
-undone in the same way (``bench.registry``, ``bench.plan.asking``). Plugins are trusted: this finds mistakes,
-not attacks.
+Three layers protect methods from each other. Small tensors are copied for each fit (``bench.run.task``).
+Version counters show writes into tensors that a function was given (``bench.train.pure``). This module checks
+the rest after each call of a method's functions: the state of the process, functions of torch and of the
+program that a plugin may have replaced, and the contents of the backbone if the method asked for it. Changes
+that a plugin makes while it is imported or planned are undone in the same way (``bench.registry``,
+``bench.plan.asking``). Plugins are trusted: the guard finds mistakes, not attacks.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ Print = dict[str, object]  # a fingerprint: tensor's name -> shape, type and che
 
 
 class Guard:
-    """The protection of what all methods share in a session: functions, and the contents of backbones."""
+    """The guard of everything that methods share in a session: the process, functions and backbones."""
 
     def __init__(self) -> None:
         self.names = replaced.names()
-        self.towers: dict[tuple[int, str], tuple[Backbone, Print]] = {}  # with prints of before
+        self.towers: dict[tuple[int, str], tuple[Backbone, Print]] = {}  # (id, part) -> last known contents
         self.asked: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)  # by the method's name
 
     def lend(self, tower: Backbone, part: str, method: Method) -> None:
-        """Note that a method uses a part of a backbone, to check the part after the method's work."""
+        """Note that a method uses a part of a backbone, so that ``work`` checks this part afterwards."""
         key = id(tower), part
         if key not in self.towers:
             with suppress(BenchError):  # not every model has a causal text tower
@@ -52,11 +52,11 @@ class Guard:
 
     @contextmanager
     def work(self, fit: Planned, doing: str) -> Iterator[None]:
-        """Run the block as work of a fit's method, of which nothing stays but its result.
+        """Run the block as a method's work and undo every side effect.
 
-        Raises BenchError if the method changed what everybody uses, which is then put back, or if it tried to
-        end the program. Ctrl-C stays KeyboardInterrupt, even if a method raises it. Checks that take longer
-        are made for plugins alone: the tests hold the program's own methods to the rule.
+        Raises BenchError if the method changed something that other methods use, which is then restored, or
+        if it tried to end the program. KeyboardInterrupt is passed on, even if a method raises it. Checks
+        that take longer are made for plugins alone, because tests make them for the program's own methods.
         """
         method, plugin = fit.method, bool(fit.parts.source)
         before = process.held(plugin), self.names.held() if plugin else None
@@ -79,7 +79,7 @@ class Guard:
             )
 
     def _put_back(self, method: Method, before: tuple[process.Held, replaced.Held | None]) -> list[str]:
-        """Put back what a method changed of what everybody uses, and return what that was."""
+        """Restore everything shared that a method changed, and return the names of the changed things."""
         changed = [] if before[1] is None else replaced.put_back(before[1])
         for key in sorted(self.asked.get(method.name, ())):
             tower, known = self.towers[key]
@@ -87,13 +87,13 @@ class Guard:
             if other := next((name for name in known if known[name] != now.get(name)), ""):
                 changed.append(f"{key[1]} ({other})")
                 _renew(tower)
-            else:  # with the copies that were made meanwhile
+            else:  # the new fingerprint covers copies of the backbone that were made meanwhile
                 self.towers[key] = tower, now
         return [*changed, *process.put_back(before[0], sources.tops_of(method))]
 
 
 def _of_the_program(trace: TracebackType | None) -> bool:
-    """Return whether an error comes from the program's own code, such as a signal that tells it to end."""
+    """Return whether an error was raised in the program's own code, as when a signal tells it to end."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
@@ -104,7 +104,7 @@ def _of_the_program(trace: TracebackType | None) -> bool:
 
 
 def _tensors(tower: Backbone, part: str) -> dict[str, Tensor]:
-    """Return the tensors of a part of a backbone, by name; of the whole backbone also those of its copies."""
+    """Return the tensors of a part of a backbone by name. The whole backbone includes its copies."""
     head = {f"head.{name}": x for name, x in tower._head.params.items()} if tower._head else {}
     if part == HEAD:
         return head
@@ -119,7 +119,7 @@ def _tensors(tower: Backbone, part: str) -> dict[str, Tensor]:
 
 
 def _fingerprint(tower: Backbone, part: str) -> Print:
-    """Return the fingerprint of a part of a backbone, with the modes and the hooks of its modules."""
+    """Return the fingerprint of a part of a backbone. For the whole it includes modules' modes and hooks."""
     seen: dict[int, object] = {}
     made: Print = {}
     for name, x in _tensors(tower, part).items():
@@ -135,7 +135,7 @@ def _fingerprint(tower: Backbone, part: str) -> Print:
 
 
 def _checksum(x: Tensor) -> object:
-    """Return a checksum of a tensor's bytes; on a GPU the sums of its rows and of its columns, made there."""
+    """Return a checksum of a tensor's bytes. On a GPU it is the sums of rows and of columns, made there."""
     if x.device.type == "cpu":
         flat = x.contiguous().reshape(-1).view(torch.uint8)
         return zlib.crc32(flat.numpy().data)
@@ -144,8 +144,8 @@ def _checksum(x: Tensor) -> object:
 
 
 def _renew(tower: Backbone) -> None:
-    """Load a backbone's weights again, into the tensors that others hold."""
-    with torch.random.fork_rng():  # a new model draws its first weights; other draws must not notice
+    """Load a backbone's weights again, into the same tensors, because others hold references to them."""
+    with torch.random.fork_rng():  # a new model draws random weights, which must not move other draws
         fresh = backbones.load(tower.spec, tower.device, tower.dtype)
         for name in ("text", "_trunk"):
             if name in tower.__dict__:
@@ -156,6 +156,6 @@ def _renew(tower: Backbone) -> None:
             if name in new and x.shape == new[name].shape:
                 x.data.copy_(new[name])
     mended, right = _fingerprint(tower, WHOLE), _fingerprint(fresh, WHOLE)
-    if mended != right:  # more than tensors changed: a module is another one, or has hooks
+    if mended != right:  # not only tensors changed: a module was replaced, or has hooks
         tower.__dict__.clear()
         tower.__dict__.update(fresh.__dict__)

@@ -1,4 +1,4 @@
-"""Measure what the device of a run can do at most. torch is loaded for a GPU alone."""
+"""Measure the most operations and bytes per second of a run's device. torch is loaded only for a GPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bench.plan import cost
 
 _REPEATS = 5
 _SIDE = 4096  # rows of the matrices; one product takes 0.14 TFLOP
-_NUMBERS = 1 << 27  # floats that are copied, at most
-_SHARE = 32  # a matrix, or what is copied, takes at most 1/32 of the free memory
-_LEAST = 512  # smaller matrices measure how fast a device gets work, not how fast it computes
+_NUMBERS = 1 << 27  # most floats that are copied
+_SHARE = 32  # a matrix, or the copied numbers, take at most 1/32 of the free memory
+_LEAST = 512  # fewest rows: the time for smaller matrices is that of launching work, not of computing
 
 
 def of(device: str) -> cost.Device:
     """Measure the roofline of ``cpu``, ``cuda`` or ``cuda:N``.
 
     Products are in single precision without TF32, as in training. On a GPU this takes about a tenth of a
-    second, and the memory is given back. Raises BenchError if too little memory is free.
+    second, and the memory is freed. Raises BenchError if too little memory is free.
     """
     if not device.startswith("cuda"):
         return cost.this_processor()
@@ -36,7 +36,7 @@ def of(device: str) -> cost.Device:
             raise BenchError(f"{device} cannot be measured: only {free / 1e6:,.0f} MB of its memory are free")
         name = torch.cuda.get_device_name(device)
         limits = measured(name, device, lambda: torch.cuda.synchronize(device), side, min(_NUMBERS, numbers))
-    except RuntimeError as error:  # even the start of CUDA takes memory, and cuBLAS takes its own
+    except RuntimeError as error:  # for example: starting CUDA or cuBLAS needs memory that is not free
         said = str(error).partition("\n")[0]
         raise BenchError(f"{device} cannot be measured: {said}") from error
     torch.cuda.empty_cache()
@@ -44,7 +44,7 @@ def of(device: str) -> cost.Device:
 
 
 def measured(name: str, device: str, wait: Callable[[], object], side: int, numbers: int) -> cost.Device:
-    """Measure the best of five products of matrices and of five copies of ``numbers`` floats.
+    """Measure a device by the best of five products of matrices and of five copies of ``numbers`` floats.
 
     The matrices have ``side`` rows. ``wait`` returns when the device has finished its work.
     """

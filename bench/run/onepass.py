@@ -1,4 +1,4 @@
-"""Evaluate without stored dense features: one pass over a test set serves all states that wait for it."""
+"""Evaluate without stored dense features: one pass over a test set serves all fits that wait for it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ HELD_BYTES = 2 << 30  # memory that waiting states may hold before a pass is mad
 
 @dataclass(frozen=True)
 class Job:
-    """An evaluation that waits: the fit's state and constants, and the values chosen for it.
+    """An evaluation that waits for a pass, with its fit's tensors, constants and chosen values.
 
-    Jobs of one fit may share state and constants.
+    Jobs of one fit may share tensors and constants.
     """
 
     fit: Planned
@@ -37,25 +37,25 @@ class Job:
 
 
 def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
-    """Return whether an evaluation reads features that are not stored, neither by this session nor before."""
+    """Return whether an evaluation reads features that are not in the store and will not be."""
     if session.dense_cache or not needs.HEAVY.intersection(fit.method.taps):
         return False
     return session.lacks(fit.backbone, evaluation.target, evaluation.target.test.paths, EVAL, fit.method.taps)
 
 
 def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exception]:
-    """Return for each job what ``evaluate.evaluate`` returns, or the error that ended this job.
+    """Return for each job the result of ``evaluate.evaluate``, or the error that ended the job.
 
-    All jobs share the backbone and the test set. ``seconds`` of a record is an equal share of the pass. If a
-    job fails and wrote into tensors that other jobs read, these jobs fail too. Memory holds the states and
-    one batch of features. Raises whatever reading the images raises.
+    All jobs have one backbone and one test set. ``seconds`` of a record is an equal share of the pass. If a
+    job fails after it wrote into tensors that other jobs read, these jobs fail too. Memory holds the states
+    of all jobs and one batch of features. Raises whatever reading the images raises.
     """
     first = jobs[0]
     target, began = first.evaluation.target, time.perf_counter()
     taps = sorted({tap for job in jobs for tap in job.fit.method.taps})
     values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
-    # Filled in place: small arrays kept from every batch would lie between the large freed ones, and the C
-    # library could not use that memory again for the next batch.
+    # The arrays are made first and filled in place. Small arrays made for every batch would lie between large
+    # freed ones, so that the C library could not use that memory again for the next batch.
     width = min(evaluate.TOP, len(target.classnames))
     ranked_all = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
     errors: dict[int, Exception] = {}
@@ -73,7 +73,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                         session.guard.work(job.fit, "its evaluation"),
                     ):
                         ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
-                except Exception as error:  # it fails this job alone; the pass goes on for the others
+                except Exception as error:  # only this job fails, and the pass goes on for the others
                     errors |= dict.fromkeys(_sharing(jobs, pure.written(given)), _spoilt(error)) | {i: error}
                 else:
                     ranked_all[i][start : start + len(ranked)] = ranked

@@ -1,4 +1,7 @@
-"""The outcome of a run: what it did, counted as it goes."""
+"""Count what a run does, and describe what it is doing now.
+
+``Outcome`` is the count, ``Now`` the present work, and ``Ended`` one cell that is done or has failed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from bench.records.conditions import Conditions
 
 @dataclass(frozen=True)
 class Now:
-    """The present work of a process in words; for work on images also how many are done, of how many."""
+    """What a process does now, in words. While it encodes: images done, and images in all."""
 
     what: str
     done: int = 0
@@ -21,10 +24,10 @@ class Now:
 
 @dataclass(frozen=True)
 class Ended:
-    """A cell that is done or has failed: its fit key, what to say of it, and the seconds that it took.
+    """A cell that is done or has failed: its fit key, a line about it, and the seconds that it took.
 
-    ``seconds`` is None if it says nothing about the next cells. That is so for a cell that never began, and
-    for the first cell of a process, which pays for what is loaded then. ``failed``: whether the cell, or an
+    ``seconds`` is None if the time of the next cells cannot be judged by it: for a cell that never began, and
+    for the first cell of a process, whose time includes loading. ``failed``: whether the cell, or an
     evaluation of it, failed.
     """
 
@@ -39,7 +42,7 @@ Progress = Callable[[Ended, int, int], None]  # (a cell, cells done, cells in al
 
 
 def unwatched(now: Now) -> None:
-    """Ignore what a process does."""
+    """Do nothing with the news of what a process does."""
 
 
 class Failed(NamedTuple):
@@ -52,11 +55,11 @@ class Failed(NamedTuple):
 
 @dataclass
 class Outcome:
-    """Counts of what was done, the failures, and the conditions of what was recorded, by backbone.
+    """Counts of what was done, the failures, and the conditions of the new records, by backbone.
 
     ``cells``: how many were asked for. ``resumed``: how many were recorded before. ``left``: how many did not
-    begin or did not end. ``stopped``: by fit key the work that was going on when the grace after a time
-    budget was over.
+    begin or did not end. ``stopped``: by fit key, the work that was going on when the grace period after a
+    time budget was over.
     """
 
     cells: int = 0
@@ -72,7 +75,7 @@ class Outcome:
     stopped: dict[str, str] = field(default_factory=dict)
 
     def take(self) -> Outcome:
-        """Return what was counted since the last call, and start counting anew."""
+        """Return what was counted since the last call, and begin to count again from zero."""
         part = Outcome()
         part.add(self)
         self.fits = self.evaluations = self.encodes = self.steps = 0

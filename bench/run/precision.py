@@ -1,9 +1,9 @@
-"""``--precision auto``: choose the precision in which the image tower encodes fastest, if its features agree.
+"""Choose the precision for ``--precision auto``: the fastest in which the image tower's features agree.
 
-The choice is made before a run is planned, because fit keys hold the precision. Noise must not change it, or
-a resumed run would begin anew. So it is kept beside the feature store, for these weights on this device, and
-measured only if none is kept. Precisions are then timed in turns, the median of ratios counts, and a lower
-one has to win clearly.
+The choice is made before a run is planned, because fit keys hold the precision. If noise changed the choice,
+a resumed run would begin again from the start. So the choice for these weights on this device is kept beside
+the feature store, and precisions are measured only if there is no kept choice. To measure, precisions are
+timed in turns, and the median of the ratios decides. A lower precision must be clearly faster.
 """
 
 from __future__ import annotations
@@ -41,19 +41,22 @@ from bench.run.session import repeatable
 
 FOLDER = "precision"  # below the feature store
 AGREES = 0.999  # least cosine similarity of an image's features to those in single precision
-_WORTH = 1.25  # a lower precision must be so many times as fast as single precision
-_CLEARLY = 1.1  # it must be so many times as fast as a more exact one, or that is taken
-_ROUNDS, _HOPELESS = 5, 2.0  # turns of each; one that takes so many times as long in the first gets no more
-_ROWS = 8  # images on a processor, which takes seconds for them with a large tower
-_WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # x86: half precision comes with AVX-512 and AMX
+# A lower precision is taken only if it is 1.25 times as fast as single precision, and 1.1 times as fast as
+# the next more exact one that would be taken.
+_WORTH = 1.25
+_CLEARLY = 1.1
+# A precision is timed once, and 5 times more unless the first time is 2 times that of single precision.
+_ROUNDS, _HOPELESS = 5, 2.0
+_ROWS = 8  # images that are encoded on a processor, where they take seconds with a large tower
+_WITHOUT_HALVES = {"DEFAULT", "NO AVX", "AVX", "AVX2"}  # on x86 half precision comes with AVX-512 and AMX
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement of one precision on a device.
+    """The measurement of one precision on a device.
 
-    ``times``: its speed as a multiple of single precision's. ``cosine``: the least similarity to single
-    precision.
+    ``times``: its speed divided by that of single precision. ``cosine``: the least cosine similarity of an
+    image's features to those in single precision.
     """
 
     precision: str
@@ -63,7 +66,7 @@ class Measured:
 
 
 class Kept(msgspec.Struct):
-    """A choice on disk: the precision, what it was made for, and the line that says why."""
+    """A choice on disk: the precision, what it holds for, and the line that says why."""
 
     precision: Literal["fp32", "fp16", "bf16"]
     made_for: dict[str, str]
@@ -73,9 +76,9 @@ class Kept(msgspec.Struct):
 def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[str, str]:
     """Return the precision, one of ``PRECISIONS``, and one line that says why.
 
-    ``store``: the feature store beside whose features the choice is kept (None: the default one). If none is
-    kept, the model is loaded and timed in every precision, unless the device surely has no half precision.
-    Raises BenchError as ``backbones.load`` does, and if the kept choice cannot be read.
+    ``store``: the feature store beside whose features the choice is kept (None: the default one). If there is
+    no kept choice, the model is loaded and timed in every precision, unless the device surely has no half
+    precision. Raises BenchError as ``backbones.load`` does, and if the kept choice cannot be read.
     """
     device = devices.pick(device)
     if device == "cpu" and _without_halves():
@@ -92,11 +95,11 @@ def auto(spec: BackboneSpec, device: str, store: Path | None = None) -> tuple[st
         return kept.precision, f"precision: {kept.precision} for {spec.name} on {device}, {why}"
     measured = _measured(spec, device)
     if device != "cpu":
-        torch.cuda.empty_cache()  # gives back the memory of the towers
+        torch.cuda.empty_cache()  # frees the memory of the towers
     found, line = choose(measured), told(measured, spec.name, device)
     try:
         write_json(file, {"precision": found, "made_for": made_for, "said": line})
-    except OSError as error:  # a dry run works with a store that cannot be written, too
+    except OSError as error:  # a dry run must also work with a store that cannot be written
         line += f"; not kept for later runs ({error})"
     return found, line
 
@@ -122,7 +125,7 @@ def _measured(spec: BackboneSpec, device: str) -> list[Measured]:
 
 
 def choose(measured: Sequence[Measured]) -> str:
-    """Return the precision to take; single precision is among what was measured."""
+    """Return the precision to take. Single precision is taken if no lower one agrees and is fast enough."""
     fit = [m for m in measured if m.precision != SINGLE and m.cosine >= AGREES and m.times >= _WORTH]
     best = SINGLE
     speed = 0.0
@@ -133,7 +136,7 @@ def choose(measured: Sequence[Measured]) -> str:
 
 
 def told(measured: Sequence[Measured], backbone: str, device: str) -> str:
-    """Return one line that says what was chosen, and what was measured of each precision."""
+    """Return one line with the choice and the measurements of all precisions."""
     found = [
         f"{m.precision} {m.images_per_second:,.0f} images/s"
         + ("" if m.precision == SINGLE else f" (agrees to {m.cosine:.5f})")
@@ -150,9 +153,10 @@ def told(measured: Sequence[Measured], backbone: str, device: str) -> str:
 def measure(
     towers: Mapping[str, Tower], pixels_BHWC: np.ndarray, clock: Callable[[], float]
 ) -> list[Measured]:
-    """Measure every precision that the device has, single precision first, timed in turns.
+    """Measure every precision that the device has. They are timed in turns, single precision first.
 
-    ``towers``: by precision. ``clock``: returns seconds once the device has finished its work.
+    ``towers``: the loaded towers by precision. ``clock`` waits until the device has finished its work and
+    returns seconds.
     """
     single = towers[SINGLE]
     taps = [tap for tap in (DENSE, POOLED) if tap == POOLED or single.spec.family != "other"]
@@ -167,7 +171,7 @@ def measure(
     want: dict[str, Tensor] = {}
     for name in sorted(towers, key=lambda name: name != SINGLE):
         try:
-            found = raw_features(towers[name], x_BCHW, taps)  # not timed: some things are made on first use
+            found = raw_features(towers[name], x_BCHW, taps)  # not timed, because a first call sets things up
         except BenchError:  # the device lacks this precision
             if name == SINGLE:
                 raise
@@ -191,7 +195,7 @@ def measure(
 
 
 def probe(spec: BackboneSpec, rows: int) -> np.ndarray:
-    """Return uint8 (rows, S, S, 3): noise of several grains, always the same, prepared as images are."""
+    """Return fixed noise images, uint8 (rows, S, S, 3), of several grain sizes, preprocessed like images."""
     draw, side, how = np.random.default_rng(0), spec.image_size * 5 // 4, spec.preprocess
     pixels = []
     for i in range(rows):
@@ -204,7 +208,7 @@ def probe(spec: BackboneSpec, rows: int) -> np.ndarray:
 
 
 def _cosine(x_BF: Tensor, y_BF: Tensor) -> float:
-    """Return the least cosine similarity of all rows; minus infinity if one is not finite."""
+    """Return the least cosine similarity of all rows, or minus infinity if one is not finite."""
     least = float(cosine_similarity(x_BF.double().flatten(1), y_BF.double().flatten(1)).min())
     return -math.inf if math.isnan(least) else least
 

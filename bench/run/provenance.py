@@ -1,4 +1,4 @@
-"""The provenance of a number: versions, device, flags and commit."""
+"""Collect the provenance of a number: versions, device, flags and commit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def libraries() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def commit() -> dict[str, Any]:
-    """Return the git commit of the checkout that the program runs from, with None if it is no checkout."""
+    """Return the commit of the git checkout that the program runs from, or None values outside of one."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return {"commit": None, "dirty": None}
@@ -74,7 +74,7 @@ def device_name(device: str) -> str:
 
 
 def of_run(device: str, method: Method, streamed: bool = False) -> Provenance:
-    """Return what a record says of the machine, the program and the method's code.
+    """Return the machine, the program and the method's code, as a record states them.
 
     ``streamed``: whether dense features were streamed instead of stored.
     """

@@ -1,4 +1,4 @@
-"""Write the records of fits, evaluations and failures the moment they are known, and count them."""
+"""Write the records of fits, evaluations and failures as soon as they are known, and count them."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Recorder:
         self.outcome = Outcome()
 
     def facts(self, fit: Planned) -> Provenance:
-        """Return where a number that is made now comes from, and count its conditions in."""
+        """Return the provenance of a number that is made now, and add its conditions to the outcome."""
         streamed = not self.session.dense_cache and bool(needs.HEAVY.intersection(fit.method.taps))
         facts = provenance.of_run(self.session.device, fit.method, streamed)
         self.outcome.conditions.add((fit.backbone.name, conditions(facts)))
         return facts
 
     def fit(self, fit: Planned, fitted: Fitted, seconds: dict[str, float], first: bool) -> None:
-        """Record a fit, after its state if that is kept. ``first``: as in its record."""
+        """Write a fit's state, if it is kept, and then its record. ``first``: as in the record."""
         state = fitting.state_bytes(fitted) if self.keep(fit) else b""
         if state:
             write_bytes(places.state_path(self.results, fit.key), state)
@@ -71,7 +71,7 @@ class Recorder:
         self.outcome.steps += fitted.budget["steps"]
 
     def evaluation(self, fit: Planned, evaluation: Evaluation, facts: Provenance, result: Evaluated) -> None:
-        """Record an evaluation, after its predictions."""
+        """Write an evaluation's predictions, and then its record."""
         path = places.evaluation_path(fit.where, fit.key, evaluation.key)
         record, arrays = result
         checksums = store.write_predictions(path, arrays)
@@ -81,14 +81,14 @@ class Recorder:
         self.outcome.evaluations += 1
 
     def stopped(self, fit: Planned) -> None:
-        """Remember that a fit, or an evaluation of it, was stopped; the next run does all others first."""
+        """Mark a fit, or an evaluation of it, as stopped, so that the next run does all other cells first."""
         write_bytes(places.stopped_path(fit.where, fit.key), b"")
 
     def failure(self, t: Todo, error: Exception) -> str:
         """Record a failed cell and return one line about it, with the path of its record.
 
-        The record is one of the fit, or one for each evaluation that the cell lacks; tables print ERR for it.
-        No success is overwritten, except one that ``fresh`` does not count.
+        One record is written for the fit, or else one for each evaluation that the cell lacks. Tables print
+        ERR for it. The record of a success is overwritten only if ``fresh`` does not count it.
         """
         fit, message = t.fit, stages.message(error)
         written: list[Path] = []
@@ -135,15 +135,15 @@ class Recorder:
         return f"FAILED {label(fit)} ({head.stage}){where}"
 
     def _at_home(self, path: Path) -> Path:
-        """Return where the user finds a record that is written to ``path``."""
+        """Return the path in the user's results folder of a record that is written to ``path``."""
         return self.home / path.relative_to(self.results) if self.home else path
 
     def _ended(self, fit: Planned) -> None:
-        """Forget that the fit was stopped."""
+        """Remove the mark that the fit was stopped."""
         places.stopped_path(fit.where, fit.key).unlink(missing_ok=True)
 
     def _fresh(self, key: str) -> Fresh:
-        """Return which records of that key do not count; one that was written here does."""
+        """Return which records of that key do not count. A record that was written here always counts."""
         return False if key in self.made else self.fresh
 
 

@@ -1,4 +1,4 @@
-"""The session: what the fits of one command share, such as backbone, feature store and text classifiers."""
+"""Hold what the fits of one command share: device, backbones, feature store and text classifiers."""
 
 from __future__ import annotations
 
@@ -34,32 +34,33 @@ SMALL = 10_000_000  # parameters without the token table; RN50 has 77 million
 
 
 def repeatable() -> None:
-    """Set how a process rounds numbers. Every process that computes calls it before anything else of torch.
+    """Make the arithmetic of this process repeatable. Every process that computes calls it first.
 
     TF32 is off and deterministic algorithms are on, so that a repeated command gives the same numbers.
-    Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero if the processor can do that: once
-    training saturates, gradients are full of them, and some processors take several times as long for a
-    product with them. A thread gets this last setting from the thread that starts it, so threads that exist
-    already do not have it.
+    Numbers below 2^-126 in float32 (2^-1022 in float64) count as zero if the processor can do that. Gradients
+    are full of them once training saturates, and some processors take several times as long for a product
+    with them. A thread inherits this setting from the thread that starts it, so threads that exist already do
+    not have it.
     """
     torch.set_flush_denormal(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    # The same as `use_deterministic_algorithms(True)`, which imports torch's compiler to tell it: seconds
-    # in every process. If a method imports the compiler, it reads the variable.
+    # These two lines do what `use_deterministic_algorithms(True)` does. That function would import torch's
+    # compiler to set it, which takes seconds in every process. If a method imports the compiler, it reads the
+    # variable.
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     torch.set_deterministic_debug_mode("error")
-    # Nothing here reads memory before writing it, and filling every fresh tensor costs a kernel each.
+    # No code here reads memory before writing it, and filling every new tensor would launch one more kernel.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class Session:
     """The backbones, features and text classifiers of one command, each made once.
 
-    ``report`` is told lines for the user, and ``watch`` what this process is doing. ``dense_cache``: whether
-    dense features are stored. ``sharers``: how many processes use the device, this one included; each takes
-    an equal part of the memory.
+    ``report`` is called with lines for the user, and ``watch`` with what this process is doing.
+    ``dense_cache``: whether dense features are stored. ``sharers``: how many processes use the device,
+    including this one. Each takes an equal part of the memory.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Session:
         self.dense_cache = dense_cache
         self.device = devices.pick(device)
         if self.device.startswith("cuda:"):
-            # streams and memory figures that name no device mean the current one
+            # Streams and memory figures without a device are those of the current one.
             torch.cuda.set_device(self.device)
         self.store = FeatureStore(cache, report)
         self.report = report
@@ -97,10 +98,10 @@ class Session:
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:
-        """Use one thread in the block if the model is small: its methods' work is too little to share.
+        """Use one thread in the block if the model is small, because its work is too little to divide.
 
-        The size of the model decides, not the clock, because the number of threads can change the last bits
-        of a product.
+        The size of the model decides this and not a measured time, because the number of threads can change
+        the last bits of a product.
         """
         before = torch.get_num_threads()
         model = self.backbone(spec).model
@@ -120,16 +121,16 @@ class Session:
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
     ) -> tuple[Tensor, TextSide]:
-        """Return W and the text side of all strings of a prompt set, each encoded once.
+        """Return W and the text side of a prompt set. Each string is encoded once in a session.
 
-        Raises BenchError for classes of equal text features, with the reason if it is known.
+        Raises BenchError, with the reason if it is known, if two classes have equal text features.
         """
         key = (spec.digest, prompts.digest, classnames)
         if key not in self._texts:
             self.watch(Now(f"encoding the texts of {len(classnames)} classes"))
             flat = [p for group in prompts.prompts for p in group]
             class_of = [k for k, group in enumerate(prompts.prompts) for _ in group]
-            with warnings.catch_warnings(record=True) as cut:  # about texts longer than the context
+            with warnings.catch_warnings(record=True) as cut:  # warnings about texts that are too long
                 warnings.simplefilter("always")
                 raw_PC = self.backbone(spec).encode_text(flat).float()
             for warning in cut:
@@ -149,7 +150,7 @@ class Session:
         return self._texts[key]
 
     def encode(self, spec: BackboneSpec, dataset: Dataset, wanted: Sequence[Wanted]) -> EncodeReport:
-        """Bring features into the store, with stamps of their images, and return what was encoded."""
+        """Encode features into the store, together with stamps of their images; return what was encoded."""
 
         def progress(done: int, total: int) -> None:
             self.watch(Now(f"encoding {dataset.name}", done, total))
@@ -169,7 +170,7 @@ class Session:
             return encode(tower, dataset, wanted, self.store, workers=self.workers, progress=progress)
 
     def release(self, models: bool = True) -> None:
-        """Free the memory that encoding left on the device, with ``models`` that of the backbones too.
+        """Free the memory that encoding left on the device and, with ``models``, that of the backbones.
 
         A backbone that is needed later is loaded again.
         """
@@ -193,7 +194,7 @@ class Session:
         """Return by path the errors of wanted images that the store lacks and that cannot be read."""
         pieces = outstanding(wanted, self.store, keys(self.backbone(spec), dataset))
         workers = self.workers
-        if workers is None:  # as many as ``encode`` took, although few passes may be left
+        if workers is None:  # as many as ``encode`` used, even if few passes are left
             passes = sum(len(w.paths) * len(w.views) for w in wanted)
             workers, _ = default_workers(passes, self.backbone(spec).device.type)
         paths = dict.fromkeys(path for piece in pieces for path in piece.paths)
@@ -232,7 +233,7 @@ class Session:
     def features(
         self, spec: BackboneSpec, dataset: Dataset, paths: Sequence[str], view: str, tap: str
     ) -> Tensor:
-        """Return all features of ``slices`` in one tensor."""
+        """Return all features that ``slices`` yields in one tensor."""
         return filled(len(paths), self.slices(spec, dataset, paths, view, tap))
 
     def labels(self, items: Items) -> Tensor:
@@ -243,8 +244,8 @@ class Session:
 def filled(rows: int, pieces: Iterable[tuple[int, Tensor]], dtype: torch.dtype | None = None) -> Tensor:
     """Return one tensor of ``rows`` rows from its pieces (start, (n, ...)).
 
-    ``dtype``: its type (None: the first piece's). Its memory is taken once and filled piece by piece; joining
-    all pieces at the end would take twice as much.
+    ``dtype``: its type (None: the first piece's). It is allocated once and filled piece by piece, because
+    joining all pieces at the end would take twice the memory.
     """
     whole: Tensor | None = None
     done = 0

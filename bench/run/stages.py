@@ -1,4 +1,4 @@
-"""The parts of an error that are recorded: the stage of a cell that raised it, its message, its traceback."""
+"""Note in which stage of a cell an error was raised, and prepare its message and traceback for the record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STAGE = "bench_stage"  # attribute of an exception that has passed through a st
 
 @contextmanager
 def stage(name: Stage) -> Iterator[None]:
-    """Mark the errors that leave the block with a stage; the innermost block counts."""
+    """Mark the errors that leave the block with a stage. An inner block's mark is kept."""
     try:
         yield
     except Exception as error:
@@ -27,7 +27,7 @@ def stage(name: Stage) -> Iterator[None]:
 
 
 def of(error: BaseException) -> Stage:
-    """Return the stage that an error was marked with, or ``fit`` if none was, as when a worker dies."""
+    """Return the stage that an error was marked with, or ``fit`` if it has no mark, as when a worker dies."""
     if isinstance(error, UnreadableImage):
         return "read"
     marked: Stage = getattr(error, _STAGE, "fit")
@@ -35,12 +35,12 @@ def of(error: BaseException) -> Stage:
 
 
 def message(error: BaseException) -> str:
-    """Return an error's message in one line, with its type if it is no error that a user can mend."""
+    """Return an error's message in one line, with the error's type unless it is one that a user can mend."""
     return printable(out_of_memory(error) or said(error))
 
 
 def trace(error: BaseException) -> str:
-    """Return the traceback of an error; of a long one, the beginning and the end."""
+    """Return the traceback of an error. A long one is cut to its beginning and end."""
     try:
         text = printable("".join(traceback.format_exception(error)))
     except Exception as other:

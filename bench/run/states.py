@@ -1,4 +1,4 @@
-"""The fitted states of a round, and the constants that belong to them."""
+"""Provide the fitted states of a portion, and the constants that belong to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bench.run.together import Joiner
 
 
 class States:
-    """The source of fitted states: each comes from this round or from disk, or is fitted now.
+    """The source of fitted states: each is held already, loaded from disk, or fitted now.
 
-    A state is held until its last reader is done. ``join``: whether seeds and shots of the same work train
-    together; states that did are held side by side.
+    A state is held until its last reader is done. ``join``: whether seeds and shots with equal steps train
+    together. The states of fits that did are held at the same time.
     """
 
     def __init__(self, session: Session, recorder: Recorder, join: bool) -> None:
@@ -29,10 +29,10 @@ class States:
         self.warm: set[str] = set()  # names of the methods with which this process has fitted something
         self.held: dict[str, State] = {}  # by fit key
         self.ready: dict[str, Consts] = {}  # constants of fits that were just made, by fit key
-        self.readers: Counter[str] = Counter()  # fit key -> cells of the round that have yet to read it
+        self.readers: Counter[str] = Counter()  # fit key -> cells that have yet to read it
 
     def begin(self, group: Iterable[Todo]) -> None:
-        """Begin a round, and drop the states of the last one."""
+        """Begin a portion, and drop the states of the last one."""
         group = list(group)
         self.held.clear()
         self.ready.clear()
@@ -67,7 +67,7 @@ class States:
     def constants(self, fit: Planned) -> Consts:
         """Return what the method prepared for the fit's task.
 
-        After the fit itself the constants are there, for one call; any other call prepares them anew.
+        The first call after the fit returns the constants of the fit. Every other call prepares them again.
         """
         consts = self.ready.pop(fit.key, None)
         if consts is None:
@@ -77,7 +77,7 @@ class States:
         return consts
 
     def release(self, t: Todo) -> None:
-        """Drop the states and constants that only this cell, which is done, still read."""
+        """Drop the states and constants that no cell but this one, which is done, had yet to read."""
         read = _read(t)
         self.readers.subtract(read)
         for key in read:
@@ -86,7 +86,7 @@ class States:
                 self.ready.pop(key, None)
 
     def _open(self, fit: Planned) -> bool:
-        """Return whether a fit has yet to be made for a cell of this round."""
+        """Return whether a fit has yet to be made for a cell of this portion."""
         if fit.key in self.held or not self.readers[fit.key]:
             return False
         return recorded(fit, fresh=self.recorder.fresh) is None

@@ -1,4 +1,7 @@
-"""Make what the method of a planned fit may learn from, out of the session's features and texts."""
+"""Make the task of a planned fit, which holds everything that its method may learn from.
+
+Its features and texts come from the session.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from bench.train.loop import Pool
 
 @dataclass(frozen=True)
 class Lent(Task):
-    """A task that lends its backbone: if the method asks for it, the guard checks it after its work."""
+    """A task that lends its backbone. If the method asks for it, the guard checks it afterwards."""
 
     lend: Callable[[str], None] = lambda part: None
 
@@ -45,10 +48,10 @@ class Lent(Task):
 
 
 def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
-    """Return the task of a fit, which holds nothing that is not in the fit's key.
+    """Return the task of a fit. Everything in it is covered by the fit's key.
 
-    ``states``: the states that it reads, by role. The task owns its tensors: texts and states are copied,
-    because other cells use them, and features and labels are made for it. The backbone is lent.
+    ``states``: the states that the fit reads, by role. The task owns its tensors: texts and states are
+    copied, because other cells use them, and features and labels are made for it. The backbone is lent.
     """
     spec, dataset, train = fit.backbone, fit.dataset, fit.draw.train
     tower = session.backbone(spec)
@@ -83,7 +86,7 @@ def make(session: Session, fit: Planned, states: Mapping[str, State]) -> Task:
 
 
 def own(state: State) -> State:
-    """Return a copy of a fitted state, which its reader may write into."""
+    """Return a copy of a fitted state, so that a reader that writes into it harms nobody."""
     return State({name: p.clone() for name, p in state.params.items()}, deepcopy(state.values))
 
 
@@ -99,8 +102,8 @@ def text(session: Session, fit: Planned, states: Mapping[str, State]) -> tuple[T
 def pools(session: Session, fit: Planned, task: Task, recipe: Recipe, consts: Consts) -> dict[str, Pool]:
     """Return the rows of every stream of a recipe for the fit's task.
 
-    Raises BenchError for labels that name no class: ``interface.cross_entropy`` would take them as a class of
-    logit 0.
+    Raises BenchError for labels that name no class, because ``interface.cross_entropy`` would treat them as a
+    class with logit 0.
     """
     pools: dict[str, Pool] = {}
     for name, stream in recipe.streams.items():
@@ -127,7 +130,7 @@ def _require_classes(fit: Planned, stream: str, y_N: Tensor) -> None:
 
 
 def _support(session: Session, fit: Planned, task: Task, tap: str, views: Sequence[str]) -> Pool:
-    """Return the support features of a stream, in half precision as stored; batches are cast one by one."""
+    """Return the support features of a stream in half precision, as stored. Each batch is cast when drawn."""
     paths = fit.draw.train.paths
     pieces = (
         (v * len(paths) + start, x)

@@ -1,10 +1,10 @@
-"""Fits that train together: decide which fits of a round may join, and fit those that do.
+"""Decide which fits of a portion may train together (join), and fit them.
 
-Seeds join, and so do shots whose steps are alike, as many as memory holds. If that fails, the seeds of one
-number of shots join, and if that fails too, each is fitted alone.
+Seeds join, and so do shots with equal steps, as many as memory holds. If that fails, only the seeds of one
+number of shots join. If that fails too, each is fitted alone.
 
-Joining is always recorded. The record of a joined fit names all that trained with it (``budget.joined``) and
-counts an equal share of the seconds. The record of a fit that could not join says why (``budget.apart``).
+The record of a joined fit names all fits that trained together (``budget.joined``) and has an equal share of
+the seconds. The record of a fit that could not join says why (``budget.apart``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sizes(fit: Planned) -> dict[str, span.Size]:
 
 
 def alike(one: Planned, other: Planned) -> bool:
-    """Return whether two fits make the same steps on different rows, and can be mapped over replicas."""
+    """Return whether two fits make equal steps on different rows, and may be mapped as one stack."""
     return (
         one.recipe.optim is not None
         and one.method.fuse
@@ -47,9 +47,9 @@ def alike(one: Planned, other: Planned) -> bool:
 
 
 class Joiner:
-    """The maker of a round's fits, which joins them if it can. The session reports those that could not join.
+    """The maker of a portion's fits, which joins them if it can and reports those that cannot join.
 
-    ``across`` means over shots too; otherwise only the seeds of one number of shots join.
+    ``across`` says that fits of different shots may join. Otherwise only seeds of one number of shots join.
     """
 
     def __init__(self, session: Session) -> None:
@@ -57,16 +57,16 @@ class Joiner:
         self.round: dict[str, Planned] = {}
         # (fit key, across) -> why it did not join others in this way.
         self.apart: dict[tuple[str, bool], str] = {}
-        # (method, across) -> why its tasks never join, in any round.
+        # (method, across) -> why its tasks never join, in any portion.
         self.never: dict[tuple[str, bool], str] = {}
 
     def begin(self, fits: Iterable[Planned]) -> None:
-        """Begin a round with these fits, dependencies included."""
+        """Begin a portion with these fits, including the fits that they read."""
         self.round = {fit.key: fit for fit in fits}
         self.apart = {}
 
     def fit(self, fit: Planned, open_: Callable[[Planned], bool], states_of: StatesOf) -> Results:
-        """Fit ``fit`` and whatever trains with it; ``open_`` returns whether a fit has yet to be made."""
+        """Fit ``fit`` and the fits that join it. ``open_`` returns whether a fit has yet to be made."""
         results: Results = []
         others = [f for f in self.round.values() if f.key != fit.key and alike(fit, f) and open_(f)]
         seeds = [f for f in others if f.cell.shots == fit.cell.shots]
@@ -83,14 +83,14 @@ class Joiner:
         return results
 
     def _together(self, group: list[Planned], across: bool, states_of: StatesOf) -> Results:
-        """Fit a group together, or return nothing and note why that failed."""
+        """Fit a group together. If that fails, note why and return no results."""
         name = group[0].method.name
         if (name, across) not in self.never:
             try:
                 return fitting.run_joined(self.session, group, states_of)
             except Apart as error:
                 reason = self.never[name, across] = str(error)
-            except Exception as error:  # any error: fitted alone, it hits its own cell only, or goes away
+            except Exception as error:  # if it comes again when each is fitted alone, only its cell fails
                 reason = stages.message(error).splitlines()[0]
             what = "shots" if across else "seeds"
             self.session.report(f"{name} {group[0].dataset.name}: {what} are fitted one by one ({reason})")

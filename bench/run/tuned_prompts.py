@@ -1,7 +1,7 @@
-"""Prompt sets that depend on the draw: mined templates, and text weights tuned on the support set.
+"""Make the prompt sets that depend on the draw: mined templates, and text weights tuned on the support set.
 
-Both use labels, so they belong to one (dataset, shots, seed). Validation here is the few-shot one under every
-protocol.
+Both use labels, so they belong to one (dataset, shots, seed). Templates are chosen on the few-shot validation
+images under every protocol.
 
 Legend: K classes, M templates, P prompts, C embedding width, n validation images.
 """
@@ -19,7 +19,7 @@ from bench.run.session import Session
 
 
 def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
-    """Rank templates by the zero-shot accuracy of each, best first; of equals the earlier (datasets 5.5)."""
+    """Rank templates by their zero-shot accuracy, best first. Equal ones keep their order (datasets 5.5)."""
     hits = [
         int(((unit(f_nC) @ unit(raw_KMC[:, m]).T).argmax(-1) == y_n).sum()) for m in range(raw_KMC.shape[1])
     ]
@@ -27,7 +27,10 @@ def ranking(raw_KMC: Tensor, f_nC: Tensor, y_n: Tensor) -> list[int]:
 
 
 def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
-    """Return W and the text side of the best templates of the set's pool."""
+    """Return W and the text side of the best templates of the prompt set's pool.
+
+    Raises BenchError if there are no validation images to choose on.
+    """
     items, names, prompts = fit.draw.val, fit.dataset.classnames, fit.prompts
     if not len(items):
         raise BenchError(
@@ -44,11 +47,12 @@ def mined(session: Session, fit: Planned) -> tuple[Tensor, TextSide]:
 
 
 def tuned(session: Session, fit: Planned, head: State) -> tuple[Tensor, TextSide]:
-    """Return W from the class rows of a fitted head, divided by their mean length; one text row a class.
+    """Return W from the class rows of a fitted head, divided by their mean length, and one text row a class.
 
-    The rows keep their proportions, so zero-shot prediction is the head's. Their mean length is one, so what
-    a method adds to s cos keeps its weight. Some methods start from the raw rows: these get the lengths of
-    the raw class means of the untuned texts.
+    The rows keep their proportions, so that zero-shot prediction with W is the head's. Their mean length is
+    one, so that terms which a method adds to s cos keep their weight. The text side's raw rows have the
+    directions of W and the lengths of the raw class means before tuning. TaskRes, for example, starts from
+    raw rows, and their length decides how fast its residual turns them.
     """
     rows_KC = head.params["W_KC"].float()
     W_KC = rows_KC / rows_KC.norm(dim=-1).mean()

@@ -1,4 +1,4 @@
-"""Evaluations that wait for one pass over a test set, because their dense features are not stored."""
+"""Hold evaluations whose dense features are not stored, and make them with few passes over the test sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.train import waves
 
 
 class Waiting:
-    """A queue of evaluations, made with as few passes over the images as memory allows."""
+    """A queue of evaluations that wait for a pass over their test images."""
 
     def __init__(self, session: Session, recorder: Recorder) -> None:
         self.session, self.recorder = session, recorder
@@ -33,7 +33,7 @@ class Waiting:
         return {t.fit.key: t for t, _, _ in self.jobs}
 
     def full(self) -> bool:
-        """Return whether the waiting states hold so much memory that they must not wait any longer."""
+        """Return whether the waiting states hold more memory than they may (``onepass.HELD_BYTES``)."""
         kept = [x for _, job, _ in self.jobs for x in (*job.params.values(), *job.consts.values())]
         return bool(kept) and waves.held(kept) > onepass.HELD_BYTES
 

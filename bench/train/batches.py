@@ -1,7 +1,8 @@
 """Decide which rows enter which step, and in what order, by the batch rules of ``bench.recipe``.
 
 The rules are those of protocol 3.1, 12.3, 13.1, 15.2 and 18.4. Orders come from CPU streams keyed by (seed,
-purpose, epoch), so any epoch can be rebuilt on its own and no order depends on the device. No torch here.
+purpose, epoch), so any epoch can be rebuilt on its own and no order depends on the device. This module
+imports no torch.
 
 Legend: N images, V views of each, B batch.
 """
@@ -16,15 +17,15 @@ import numpy as np
 from bench.recipe import check_legal, layout_named, rule_named, steps_per_epoch
 from bench.train import rng
 
-FEW = 1024  # up to so many rows, sorting all is faster than finding the first ones
+FEW = 1024  # up to this many rows, sorting all is faster than finding the first ones
 
 
 def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tuple[int, ...]:
-    """Return the numbers of rows that the steps go through.
+    """Return the sizes of batches that repeat from epoch to epoch.
 
-    The result is (size,) if all steps have equal sizes, else (size, last size of an epoch, steps of an
-    epoch). Runs with equal cycles have batches of equal size at every step, whatever the number of rows
-    behind them.
+    The result is (size,) if all batches have one size, else (size, size of an epoch's last batch, steps of an
+    epoch). Two runs with equal cycles have batches of equal size at every step, even if they draw from
+    different numbers of rows.
     """
     each = steps_per_epoch(rule, n_rows, batch, n_images)
     rule = rule_named(rule)
@@ -38,10 +39,10 @@ def cycle(rule: str, n_rows: int, batch: int, n_images: int | None = None) -> tu
 def order(
     seed: int, purpose: Sequence[str | int], epoch: int, n_rows: int, take: int | None = None
 ) -> np.ndarray:
-    """Return the first ``take`` entries, int64, of an epoch's random permutation of ``n_rows`` rows.
+    """Return the first ``take`` entries (None: all), int64, of an epoch's random order of ``n_rows`` rows.
 
-    ``take`` None means all. Rows are sorted by raw PCG64 words. These are fixed by the definition of PCG64;
-    shuffling routines are not.
+    Rows are sorted by raw PCG64 words. The definition of PCG64 fixes these words for every version of NumPy,
+    while shuffling routines may change.
     """
     words = np.random.PCG64(rng.key(seed, *purpose, "epoch", epoch)).random_raw(n_rows)
     if take is None or take >= n_rows or n_rows <= FEW:
@@ -118,9 +119,10 @@ class Drawing:
 
 
 class Order:
-    """The positions of one stream at many steps at once: the batches of ``index_batches``, located.
+    """The positions of one stream's batches in its pool, for many steps at once.
 
-    Raises BenchError for an unknown rule or an illegal batch.
+    Tests compare them with those of ``index_batches`` and ``locate``. Raises BenchError for an unknown rule
+    or an illegal batch.
     """
 
     def __init__(self, drawing: Drawing) -> None:
@@ -137,7 +139,7 @@ class Order:
         return np.minimum(self.batch, self.most - at)
 
     def positions(self, first: int, last: int) -> np.ndarray:
-        """Return the positions (int64) of the steps from ``first`` to before ``last``, step after step."""
+        """Return the positions (int64) of the steps from ``first`` to before ``last``, in their order."""
         parts = []
         while first < last:
             epoch, b = divmod(first, self.each)

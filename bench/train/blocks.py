@@ -1,10 +1,9 @@
 """Draw the rows of many steps at once, and move them to the device in one transfer.
 
-A transfer brings what a run needs until its next validation check. A step is microseconds of work on a GPU,
-and a transfer costs as much. So positions are drawn and moved in blocks, and features are gathered where they
-lie.
+A step takes microseconds on a GPU, and so does a transfer. So the positions of all steps until the next
+validation check are drawn and moved together, as a block. Features are gathered where they lie.
 
-Legend: B rows of one step, all streams one after the other; S steps of a block, O orders.
+Legend: B rows of one step, of all streams one after the other; S steps of a block; O orders.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from bench.train.batches import Order
 
 Sizes = tuple[int, ...]  # rows of each stream in one step
 
-# A block ends after so many rows (8 MB of positions) even before a check, as for full batches of a large set.
+# A block ends after this many rows (8 MB of positions), even before a check: full batches can be large.
 MOST = 1 << 20
 
 
@@ -47,7 +46,7 @@ def _moved(
 ) -> list[tuple[Tensor, Sizes]]:
     """Return the steps of a block, moved to the device."""
     ends_SO = sizes_SO.cumsum().reshape(sizes_SO.shape)
-    # From pinned memory a GPU copies by itself; other memory would make this wait for all earlier steps.
+    # A GPU copies from pinned memory by itself. With other memory the call would wait for all earlier steps.
     held = torch.empty(int(ends_SO[-1, -1]), dtype=torch.int64, pin_memory=device.type == "cuda")
     every = held.numpy()
     rows_of = {order: order.positions(first, first + len(sizes_SO)) for order in dict.fromkeys(orders)}

@@ -1,10 +1,11 @@
-"""Training steps on a GPU as CUDA graphs: recorded once per shape of batch, then replayed with one launch.
+"""Run training steps on a GPU as CUDA graphs: recorded once per shape of batch, then replayed in one launch.
 
-A step is the same function everywhere; a processor calls it. It can be recorded if all that it reads are
-tensors. The losses ask the batch for rows, and for random bytes, which lie in memory that is filled before
-each step. A step that asks for the step number or for a generator is found out while it warms up, and so is
-one that waits for the device. Such steps are launched operation by operation, as is a step whose recording
-fails. The record names the reason, and no step is lost.
+A processor calls the same step function directly. A step can be recorded if it reads nothing but tensors.
+Those are the batch's rows and its random bytes (``batch.bytes``), which lie in memory that is filled before
+each step. The first steps of each shape are not recorded but watched. If one of them asks for the step number
+or for a generator, or waits for the device, nothing more is recorded, and steps of all shapes without a
+recording are launched operation by operation. If a recording fails, all recordings are dropped and every step
+is launched so. The fit's record names the reason, and no step is lost.
 
 Legend: R replicas, B rows of one step.
 """
@@ -25,17 +26,18 @@ from bench.interface import Batch, Rows, random_bytes
 from bench.train.blocks import Sizes
 from bench.train.capture import Capturer, CudaCapturer, Recording
 
-# (positions (B,), rates (R,), rows of each stream, step number) -> losses (R,); parameters change in place.
+# (positions (B,), rates (R,), rows of each stream, step number) -> losses (R,). Parameters change in place.
 StepFn = Callable[[Tensor, Tensor, Sizes, int], Tensor]
 
-WARM = 3  # launches before a recording, as PyTorch's notes on CUDA graphs ask; they count as steps of the run
-# A run with so many steps is recorded: several are then left to replay. The number is estimated, until
-# somebody measures it by `python -m tests.benchmarks.gpu --only bounds`.
+# Steps of a shape before its recording, as PyTorch's notes on CUDA graphs ask. They are steps of the run.
+WARM = 3
+# A run is recorded if it has at least this many steps, so that several are left to replay. The number is an
+# estimate: `python -m tests.benchmarks.gpu --only bounds` can measure it.
 WORTH = 8
 
 
 class Uncapturable(RuntimeError):
-    """The error of a step that asked for something which a recording would freeze."""
+    """The error of a step that asks, while it is recorded, for something that every replay would repeat."""
 
 
 def _no_noise(step: int) -> Generator:
@@ -43,10 +45,11 @@ def _no_noise(step: int) -> Generator:
 
 
 class Host:
-    """The record of what steps ask of the program rather than of tensors.
+    """A record of what steps ask for besides tensors: their number, a generator, random bytes.
 
-    While ``closed``, asking is an error. ``noise(step)``: returns a fresh generator for a step. ``drawn``:
-    the random bytes of the present step, if they lie in memory that steps share.
+    While ``closed`` (a step is being recorded), such a request raises Uncapturable. ``noise(step)`` returns a
+    fresh generator for a step. ``drawn``: the random bytes of the present step, if they lie in memory that
+    steps share.
     """
 
     def __init__(self, noise: Callable[[int], Generator] = _no_noise) -> None:
@@ -56,16 +59,16 @@ class Host:
         self.drawn: Drawn | None = None
 
     def ask(self, name: str) -> None:
-        """Note that a step asks for ``name``. Raises Uncapturable while a step is recorded."""
+        """Note that a step asks for ``batch.<name>``. Raises Uncapturable while a step is recorded."""
         self.asked.add(name)
         if self.closed:
             raise Uncapturable(f"the losses read batch.{name}")
 
 
 class Drawn:
-    """The random bytes of a step on the device, request after request. Every replica gets the same.
+    """The random bytes of a step on the device, one tensor for each request. Every replica gets the same.
 
-    When ``begin`` draws those of another step, each request keeps its place in memory.
+    ``begin`` fills the same memory with the bytes of another step, so that a recording can read them.
     """
 
     def __init__(self, host: Host, step: int, device: torch.device) -> None:
@@ -74,13 +77,13 @@ class Drawn:
         self.generator: Generator | None = None
 
     def at(self, i: int, n: int) -> Tensor:
-        """Return the ``n`` bytes (n,) of request ``i``: an earlier one, or the next."""
+        """Return the ``n`` bytes (n,) of request ``i``, which was made before or is the next new one."""
         if i == len(self.kept):
             if self.host.closed:
                 raise Uncapturable("the losses ask for more bytes than at the first step")
             self.generator = self.generator or self.host.noise(self.step)
             made = random_bytes(n, self.generator, self.pinned)
-            # Not blocking, because a copy that waits would count as a step that cannot be recorded.
+            # A blocking copy would make the step count as one that waits for the device.
             self.kept.append(made.to(self.device, non_blocking=True))
         if len(self.kept[i]) != n:
             raise BenchError(
@@ -90,18 +93,21 @@ class Drawn:
 
     @property
     def pinned(self) -> bool:
-        """Return whether bytes are drawn into memory from which the device copies by itself."""
+        """Return whether bytes are drawn into pinned memory, from which a GPU copies by itself."""
         return self.device.type == "cuda"
 
     def ahead(self, step: int) -> tuple[int, Generator, list[Tensor]]:
-        """Draw for ``step`` all that was asked for. This changes nothing here, and may run in a thread."""
+        """Draw the bytes of ``step`` for all requests so far.
+
+        This changes nothing in the object, so it may run in a thread.
+        """
         generator = self.host.noise(step)
         return step, generator, [random_bytes(len(x), generator, self.pinned) for x in self.kept]
 
     def begin(self, step: int, ready: tuple[int, Generator, list[Tensor]] | None = None) -> None:
-        """Replace the bytes by those of ``step``, if there are any.
+        """Replace the bytes of all requests so far by those of ``step``.
 
-        ``ready`` is what ``ahead`` drew; it is ignored if it was drawn for another step.
+        ``ready`` is the result of ``ahead``. It is ignored if it is for another step or other requests.
         """
         self.step, self.generator = step, None
         if self.kept:
@@ -113,9 +119,9 @@ class Drawn:
 
 
 class WatchedBatch(Batch):
-    """The batch that the engine gives to methods. It makes randomness on demand, and notes what is asked.
+    """The batch that the engine gives to methods. It makes randomness on demand and notes each request.
 
-    ``piece``: whether it is a part of a step's batch; a part has no randomness.
+    ``piece``: whether it is only a part of a step's batch. A part has no randomness.
     """
 
     _number: int
@@ -136,7 +142,7 @@ class WatchedBatch(Batch):
         if drawn is None:
             device = next((r.y.device for r in rows.values()), torch.device("cpu"))
             drawn = host.drawn or Drawn(host, step, device)
-        # a frozen dataclass sets nothing
+        # The dataclass is frozen, so attributes are set through its dictionary.
         self.__dict__.update(
             rows=rows, _number=step, _host=host, _made=None, _drawn=drawn, _requests=0, _piece=piece
         )
@@ -164,18 +170,18 @@ class WatchedBatch(Batch):
         return self._drawn.at(i, math.prod(shape)).view(shape)
 
     def _random(self, name: str) -> None:
-        """Raise BenchError if this is a piece of a batch."""
+        """Raise BenchError if this is a piece of a batch, which has no randomness."""
         if self._piece:
             raise BenchError(f"the losses read batch.{name} of a batch in pieces; set micro = None")
 
     def again(self) -> WatchedBatch:
-        """Return the same batch as it was before anyone drew from its randomness."""
+        """Return the same batch with its randomness at the beginning."""
         return WatchedBatch(self.rows, self._number, self._host, self._drawn, self._piece)
 
     def pieces(self, most: int | None) -> list[tuple[float, WatchedBatch]]:
-        """Return the batch in pieces of at most ``most`` rows, each with its share of the rows.
+        """Return pieces of at most ``most`` rows, each behind its share of the batch's rows.
 
-        If it is not larger, this is the batch itself. It must have one stream.
+        A batch that is not larger is the only piece. A larger one must have one stream.
         """
         if most is None or all(len(rows.y) <= most for rows in self.rows.values()):
             return [(1.0, self)]
@@ -191,29 +197,29 @@ class WatchedBatch(Batch):
 
 
 def watched(batch: Batch) -> WatchedBatch:
-    """Return a batch whose noise can be drawn again and again from where it stands now."""
+    """Return a batch whose noise can be drawn repeatedly, each time from its present state."""
     if isinstance(batch, WatchedBatch):
         return batch
     return WatchedBatch(batch.rows, batch.step, Host(lambda step: batch.noise.clone_state()))
 
 
 def capturer(device: torch.device) -> Capturer | None:
-    """Return the recorder of steps for a device, or None if its steps are simply called."""
+    """Return the recorder of steps for a device, or None if steps are only called there."""
     return CudaCapturer(device) if device.type == "cuda" else None
 
 
 def obstacle(resident: bool, steps: int) -> str:
-    """Return why a run is not recorded, or "", as far as that is known before it starts."""
+    """Return the reason, known before the run starts, why its steps are not recorded, or ""."""
     if not resident:
         return "features are gathered from another device"
     return f"fewer than {WORTH} steps" if steps < WORTH else ""
 
 
 class Launcher:
-    """The maker of steps: recorded ones by replay, others by call. Its ``with`` block ends with the run.
+    """The caller of a run's steps, which records them and replays the recordings. Use it as a ``with`` block.
 
-    ``eager`` says why some steps were not recorded, or is "". ``graphs`` counts recordings. The step's
-    batches report to ``host``. Without a ``recorder`` every step is a plain call.
+    ``eager``: why some steps were not recorded, or "". ``graphs``: the number of recordings. ``host`` notes
+    the requests of the step's batches. Without a ``recorder`` every step is a plain call.
     """
 
     def __init__(self, step: StepFn, host: Host, recorder: Capturer | None, eager: str = "") -> None:
@@ -234,10 +240,10 @@ class Launcher:
             self.thread.shutdown(cancel_futures=True)
         self._release()
         self.drawn.clear()
-        self.host.drawn = None  # breaks the circle: the two refer to each other
+        self.host.drawn = None  # breaks a reference cycle
 
     def __call__(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> Tensor:
-        """Make one step and return its losses (R,), which are valid until the next one."""
+        """Make one step and return its losses (R,), which are valid until the next step."""
         if self.recorder is None or (self.eager and sizes not in self.recorded):
             self.host.drawn = None
             return self.step(index_B, lr_R, sizes, number)
@@ -255,21 +261,21 @@ class Launcher:
             return self.step(index_B, lr_R, sizes, number)
         self.seen[sizes] += 1
         loss_R, waits = self.recorder.warm(lambda: self.step(index_B, lr_R, sizes, number))
-        # The first step of a shape may also wait for things that are set up once.
+        # The first step of a shape may wait for something that is set up once, so its waits do not count.
         self.eager = waits if self.seen[sizes] > 1 else ""
         if self.host.asked:
             self.eager = f"the losses read batch.{' and batch.'.join(sorted(self.host.asked))}"
         return loss_R
 
     def _record(self, index_B: Tensor, lr_R: Tensor, sizes: Sizes, number: int) -> None:
-        """Record the step for batches of this shape, or note why that failed. Neither computes anything.
+        """Record the step for batches of this shape, or note why that failed. The step itself is not made.
 
-        Raises an error that says that memory is short, unless there is one replica: a wave of several then
+        If memory is too short and there are several replicas, the error is raised, because their wave then
         begins again with half of them.
         """
         assert self.recorder is not None
         fixed_B, fixed_R = index_B.clone(), lr_R.clone()
-        own: list[BaseException] = []  # what the step itself raised
+        own: list[BaseException] = []  # the errors that the step itself raised
 
         def step() -> Tensor:
             try:
@@ -290,27 +296,30 @@ class Launcher:
         finally:
             self.host.closed = False
             own.clear()
-        # Outside the handler: an error that refers to this frame, or to the errors on top of it, would keep
-        # alive all that the step held until Python collects circles.
+        # This stands outside the handler: an error that refers to this frame, or to later errors, would keep
+        # the step's tensors alive until Python collects reference cycles.
         try:
             if short_of_memory(first) and len(lr_R) > 1:
                 raise first
             self.eager = f"recording failed: {_first_line(first)}"
         finally:
             first = None
-        # Earlier recordings are on the same stream, whose workspaces PyTorch drops with a broken one.
+        # Earlier recordings use workspaces of the same stream, which PyTorch frees with a broken recording.
         self._release()
         if index_B.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _draw(self, device: torch.device, sizes: Sizes, number: int) -> None:
-        """Bring the bytes of this step to where steps of this shape read them."""
+        """Draw the bytes of this step into the memory from which steps of this shape read them."""
         drawn = self.host.drawn = self.drawn.setdefault(sizes, Drawn(self.host, number, device))
         ready, self.ahead = self.ahead, None
         drawn.begin(number, ready.result() if ready else None)
 
     def _draw_ahead(self, sizes: Sizes, number: int) -> None:
-        """Draw the bytes of the next step, probably of the same shape, while the device works."""
+        """Draw the bytes of the next step in a thread, while the device works.
+
+        The next step probably has the same shape. If not, its bytes are drawn again.
+        """
         if self.drawn[sizes].kept:
             self.thread = self.thread or ThreadPoolExecutor(1)
             self.ahead = self.thread.submit(self.drawn[sizes].ahead, number)
@@ -325,15 +334,16 @@ class Launcher:
 def _root_error(
     error: BaseException, own: Sequence[BaseException], outer: BaseException | None = None
 ) -> BaseException:
-    """Return the step's ``own`` error, or else the first one: ending a broken recording raises others on top.
+    """Return the error that made a recording fail. Ending a broken recording raises further errors after it.
 
-    An error on top counts as the first if it says that memory is short. Errors that the step met and handled
-    do not count, nor does ``outer``, which a caller is handling.
+    The chain of contexts is followed from ``error``, the latest, to an error that the step itself raised
+    (``own``) or that says that memory is short, or else to the earliest. Errors that the step raised and
+    handled are not returned, nor is ``outer``, which a caller is handling.
     """
-    first, met = error, error.__context__
-    while first not in own and not short_of_memory(first) and met is not None and met is not outer:
-        first, met = met, met.__context__
-    return first
+    found, earlier = error, error.__context__
+    while found not in own and not short_of_memory(found) and earlier is not None and earlier is not outer:
+        found, earlier = earlier, earlier.__context__
+    return found
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,9 +1,9 @@
 """Keep freed memory for the next training step instead of returning it to the system.
 
-glibc asks the system for each block of 32 MB or more and returns it when it is freed, and the system fills
-fresh pages with zeros when they are first touched. Gradients and temporaries of large stacks live for one
-step, so this may cost half of it: twelve of the embedded attention pools stay below that size, and with
-sixteen a replica's step takes 1.6 times as long (measured).
+glibc requests each block of 32 MB or more from the system and returns it when it is freed. The system fills
+new pages with zeros when they are first touched. Gradients and temporaries of large stacks live for one step,
+so this may take half of the step's time. Example: twelve replicas of the embedded attention pool stay below
+that size, and with sixteen a replica's step takes 1.6 times as long (measured).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-FROM = 16 << 20  # bytes of a block from which keeping is worth it: temporaries may be a few times as large
+# Bytes of the largest tensor from which keeping is worth it, because temporaries may be a few times as large.
+FROM = 16 << 20
 # glibc's malloc.h: the names of mallopt's parameters.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
@@ -34,7 +35,10 @@ def _library() -> Any:
 
 @contextmanager
 def kept(largest: int) -> Iterator[None]:
-    """Keep what the block frees if the ``largest`` tensor (bytes) is worth it; return it all at the end."""
+    """Keep the memory that the block frees, and return it to the system at the end.
+
+    Nothing changes if the ``largest`` tensor has fewer than ``FROM`` bytes.
+    """
     library = _library() if largest >= FROM else None
     if library is None:
         yield

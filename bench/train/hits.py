@@ -14,17 +14,20 @@ from bench.interface import Lines
 
 
 def count(piece: Tensor | Lines, y_B: Tensor) -> Tensor:
-    """Return (G,) images whose largest logit is that of their class ``y_B``; of equals the first counts."""
+    """Return for each search point how many images have their largest logit at their class ``y_B`` (G,).
+
+    Among equal logits the first class counts.
+    """
     return _on_lines(piece, y_B) if isinstance(piece, Lines) else (piece.argmax(-1) == y_B).sum(-1)
 
 
 def _on_lines(lines: Lines, y_B: Tensor) -> Tensor:
-    """Count without forming the (G, B, K) logits.
+    """Count as ``count`` does, without forming the (G, B, K) logits base + factor * slope.
 
-    Class y beats k if factor * d > g, with d the lead of y in slope and g its lag in base. So each image is
-    right on one open interval of the factor. The logits themselves decide where the interval says nothing
-    (equal lines, logits that are not numbers) and where a factor lies on an end of it, that is where logits
-    are equal.
+    Class y beats class k if factor * d > g, where d = slope of y - slope of k, and g = base of k - base of y.
+    So each image is right for the factors in one open interval. For some images the interval does not decide:
+    two lines are equal, a logit is not a number, or a factor lies on an end of the interval, so that two
+    logits are equal. For these the logits themselves are formed.
     """
     y_B1 = y_B[:, None]
     g_BK = lines.base_BK - lines.base_BK.gather(1, y_B1)

@@ -1,9 +1,9 @@
-"""Tasks that join: seeds and shots of one recipe train as lanes of one stack.
+"""Train several tasks together: seeds and shots of one recipe become lanes of one stack.
 
-The stack is mapped over lanes outside and over replicas inside. Orders, starts, checkpoints and choices stay
-each lane's own, so a lane ends as it would alone, except for rounding. Support sets may differ in size if no
-step differs. What the lanes' constants share is used once, and tensors of one shape that differ are stacked.
-Anything else that differs keeps tasks apart.
+The stack is mapped over lanes on the outside and over replicas on the inside. Each lane has its own orders,
+starts, checkpoints and choices, so it ends as it would alone, except for rounding. Support sets may differ in
+size if all steps have batches of equal shape. Constants that are equal in all lanes are used once, and
+tensors of one shape that differ are stacked. With any other difference tasks cannot join.
 
 Legend: G lanes, R replicas, B batch.
 """
@@ -30,7 +30,7 @@ Path = tuple[Any, ...]  # the keys and positions that lead to a constant
 
 
 class Apart(Exception):
-    """The error of tasks that cannot join; it says why."""
+    """The error of tasks that cannot join. Its message says why."""
 
 
 def train(
@@ -43,8 +43,7 @@ def train(
 ) -> list[Trained]:
     """Train every lane as ``loop.train`` does, all in one loop.
 
-    ``most``: bytes of validation features that are scored at once. Raises Apart if more than tensors tells
-    lanes apart.
+    ``most``: bytes of validation features that are scored at once. Raises Apart if the lanes cannot join.
     """
     if not method.fuse:
         raise Apart("replicas are trained one after the other")
@@ -103,9 +102,11 @@ def scorer(
     settings: Values,
     most: int,
 ) -> LaneScorer | None:
-    """Return ``score.scorer`` for lanes, or None if there are no validation images.
+    """Return a scorer of lanes, or None if there are no validation images.
 
-    Lanes with equally many validation images are scored in one call if that is faster (``slices.together``).
+    It scores each lane as ``score.scorer`` does. Lanes whose validation features have equal shapes are scored
+    in one call if these are small enough (``slices.together``). Raises Apart if only some lanes have
+    validation images.
     """
     vals = [lane.val for lane in lanes if lane.val is not None]
     if not vals:
@@ -140,10 +141,11 @@ def scorer(
 
 @dataclass(frozen=True)
 class Checked:
-    """The parts of a validation check of lanes.
+    """What a validation check of lanes needs.
 
-    ``base``: values of ``logits`` except those of the grid. ``shared``, ``varying``: as ``merged`` returns
-    them. ``limit``: bytes of features in a slice, times replicas and lanes.
+    ``base``: the values for ``logits`` except those of the grid. ``vals``: the lanes' validation images.
+    ``shared``, ``varying``: the constants, as ``merged`` returns them. ``limit``: bytes of features in a
+    slice, times replicas and lanes.
     """
 
     method: Method
@@ -158,7 +160,7 @@ class Checked:
 def _in_one_call(
     of: Checked, params: Params, values: Sequence[Values], group: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return accuracy and negative loss (g, R) of lanes whose validation features have one shape."""
+    """Return accuracy and negative loss, (g, R) each, of g lanes whose validation features have one shape."""
     first, G, R = of.vals[group[0]], len(of.vals), len(values)
     params = {name: torch.unflatten(p.detach(), 0, (G, R)) for name, p in params.items()}
     own: dict[Path, Tensor] = dict(of.varying)
@@ -190,17 +192,17 @@ def _in_one_call(
 
 
 def _first(losses: Mapping[str, Tensor]) -> Tensor:
-    """Return the first of the named losses, over all lanes and replicas."""
+    """Return the first of the named losses for all lanes and replicas (G * R,)."""
     return next(iter(losses.values())).detach().flatten()
 
 
 def _no_noise(step: int) -> Generator:
-    """Refuse noise: it would come from each lane's own seed."""
+    """Raise Apart, because each lane would need noise of its own seed."""
     raise Apart("the losses draw noise of their own seed")
 
 
 def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
-    """Raise Apart unless the starts of all lanes have one shape, and so have their batches at each step."""
+    """Raise Apart unless the lanes have equal shapes of start tensors and, at each step, of batches."""
     if reason := span.apart(recipe, [loop.sizes(lane.pools) for lane in lanes]):
         raise Apart(reason)
     for name in recipe.streams:
@@ -215,10 +217,10 @@ def check(recipe: Recipe, lanes: Sequence[Lane]) -> None:
 
 
 def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Tensor]]:
-    """Merge the lanes' constants: return what they share, and the tensors that differ, stacked to (G, ...).
+    """Merge the lanes' constants: return those that are equal, and the tensors that differ, stacked (G, ...).
 
-    The stacked tensors are named by their place. Mappings, tuples and lists are searched. Raises Apart unless
-    dataclasses hold the same, plain values are equal, and other objects are identical.
+    Mappings, tuples and lists are searched, and a stacked tensor is named by its path in them. Raises Apart
+    if a dataclass, a plain value or a tensor's shape differs, or if another object is not the same one.
     """
     first = consts_G[0]
     where = ".".join(map(str, path))
@@ -243,7 +245,7 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
         items = [merged([c[i] for c in consts_G], (*path, i)) for i in range(len(first))]
         return type(first)(s for s, _ in items), {k: v for _, more in items for k, v in more.items()}
     if is_dataclass(first) and not all(c is first for c in consts_G):
-        # Each task made its own instance; they count as one if all that they hold is equal.
+        # Each task made its own instance. They may join if the instances hold equal values.
         fields = [{f.name: getattr(c, f.name) for f in dataclasses.fields(c)} for c in consts_G]
         if merged(fields, path)[1]:
             raise Apart(f"the constants '{where}' hold tensors that differ")
@@ -255,7 +257,7 @@ def merged(consts_G: Sequence[Any], path: Path = ()) -> tuple[Any, dict[Path, Te
 
 
 def placed(shared: Any, own: Mapping[Path, Any], path: Path = ()) -> Any:
-    """Return the constants of one lane: ``shared`` with its ``own`` tensors in their places."""
+    """Return the constants of one lane: ``shared``, with its ``own`` tensors put in at their paths."""
     if path in own:
         return own[path]
     if not any(k[: len(path)] == path for k in own):

@@ -18,7 +18,7 @@ from bench.recipe import Recipe
 
 # (stacked replicas, their values) -> validation accuracy and negative loss, (R,) each.
 Scorer = Callable[[Params, Sequence[Values]], tuple[Tensor, Tensor]]
-# The same for the lanes of these numbers, from the whole stack (G * R, ...).
+# (the whole stack (G * R, ...), the replicas' values, lanes) -> the same for each of these lanes.
 LaneScorer = Callable[[Params, Sequence[Values], Sequence[int]], list[tuple[Tensor, Tensor]]]
 
 
@@ -32,13 +32,13 @@ class Labelled:
 
 @dataclass
 class Trained:
-    """The outcome of a group of replicas.
+    """The result of training R replicas.
 
-    ``params``: the chosen checkpoint of every replica, (R, ...). ``score``: its criterion, larger is better
-    (R,). ``step``: the 0-based step after which it was taken. ``curve``: (step, accuracy per replica) of
-    every check; ``losses``: (step, training loss per replica). ``steps``: how many were made. ``graphs``: how
-    many shapes of batches had their step recorded and replayed; ``eager``: why others had not, on a device
-    that can record.
+    ``params``: the chosen checkpoint of every replica, (R, ...). ``score``: the value of the criterion for
+    it, larger is better (R,). ``step``: the 0-based step after which it was taken (R,). ``curve``: for every
+    check (step, accuracy of each replica). ``losses``: for every check (step, training loss of each replica).
+    ``steps``: the number of steps that were made. ``graphs``: for how many shapes of batches the step was
+    recorded and replayed. ``eager``: on a device that can record, why other steps were not.
     """
 
     params: Params
@@ -52,15 +52,16 @@ class Trained:
 
 
 def read(lanes: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """Move what a check found of several lanes, tensors (R,) each, to the processor in one transfer."""
+    """Move the results of a check, several tensors (R,) for each lane, to the processor in one transfer."""
     found = torch.stack([torch.stack([x.detach().double() for x in lane]) for lane in lanes]).cpu()
     return [list(lane) for lane in found]
 
 
 class Track:
-    """The checks, the kept checkpoints and the end of one lane while its parameters move.
+    """The state of one lane during training: its checks, its best checkpoints and whether it has ended.
 
-    ``checked``: whether it has validation images to choose by.
+    ``params``: the lane's live parameters, which training changes in place. ``checked``: whether the lane has
+    validation images to choose by.
     """
 
     def __init__(self, params: Params, checked: bool, recipe: Recipe) -> None:
@@ -70,17 +71,23 @@ class Track:
 
     @property
     def over(self) -> bool:
-        """Return whether further steps change nothing that is kept."""
+        """Return whether no further step can change what is kept."""
         return self.best and self.keeper.over
 
     def check(self, step: int, accuracy_R: Tensor, gain_R: Tensor, loss_R: Tensor) -> None:
-        """Keep those live parameters that improved. The tensors given lie on the processor."""
+        """Note a check and keep the live parameters of the replicas that improved.
+
+        The tensors lie on the processor.
+        """
         self.out.curve.append((step, accuracy_R.tolist()))
         self.out.losses.append((step, loss_R.tolist()))
         self.keeper.offer(step, accuracy_R, gain_R)
 
     def finish(self, recorded: int, eager: str, accuracy_R: Tensor, gain_R: Tensor) -> Trained:
-        """Return the outcome; without best checkpoints, that of the last step with the scores given."""
+        """Return the result of the lane.
+
+        If the recipe keeps the last step, its checkpoint is that step's, with the scores given here.
+        """
         out, keeper = self.out, self.keeper
         if not self.best:
             keeper.offer(out.steps - 1, accuracy_R, gain_R)
@@ -93,8 +100,8 @@ class Track:
 class Keeper:
     """The best checkpoint of every replica.
 
-    Only strict improvement counts, so ties keep the earliest (protocol 6.2). A replica whose ``patience`` ran
-    out improves no more, so what it keeps does not depend on the other replicas.
+    Only strict improvement counts, so ties keep the earliest (protocol 6.2). A replica whose ``patience`` has
+    run out keeps its checkpoint, so its result does not depend on how long the other replicas go on.
     """
 
     def __init__(self, params: Params, criterion: str, patience: int | None) -> None:
@@ -108,13 +115,13 @@ class Keeper:
 
     @property
     def over(self) -> bool:
-        """Return whether no replica can improve any more."""
+        """Return whether the patience of all replicas has run out."""
         return bool((self.stale >= self.patience).all())
 
     def offer(self, step: int, accuracy_R: Tensor, gain_R: Tensor) -> None:
-        """Take the live tensors of the replicas that improved."""
+        """Copy the live parameters of the replicas that improved."""
         now = (gain_R if self.criterion == "loss" else accuracy_R).double().cpu()
-        # A diverged replica never wins: if logits are not numbers, the arg-max is right by chance.
+        # A diverged replica never wins: the arg-max of logits that are not numbers is right by chance.
         now = torch.where(now.isnan() | gain_R.isnan().cpu(), -math.inf, now)
         improved = (now > self.score) & (self.stale < self.patience)
         better = improved.nonzero()[:, 0].tolist()

@@ -1,7 +1,7 @@
-"""The training loop: all replicas of a fit together, with one batch for all and learning rates of their own.
+"""Train all replicas of a fit together. All get the same batches, and each has its own learning rate.
 
-Each replica keeps its best checkpoint. The loop knows no method by name: it calls ``losses`` and ``combine``
-on one replica's tensors and maps them over the stack.
+Each replica keeps its best checkpoint. The loop calls a method's ``losses`` and ``combine`` on the tensors of
+one replica and maps them over the stack of all replicas.
 
 Legend: R replicas, V views, N support images, B batch.
 """
@@ -46,9 +46,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Lane:
-    """One task's part of a run: constants, its replicas' first tensors, a pool per stream and the seed.
+    """One task of a run: its constants, its replicas' first tensors, a pool for each stream, and its seed.
 
-    ``val``: what checks score, if lanes join.
+    ``val``: the validation images, which checks score if lanes join.
     """
 
     consts: Consts
@@ -117,8 +117,8 @@ def orders(
 ) -> tuple[int, Iterator[dict[str, Any]]]:
     """Return the steps per epoch of the longest stream, and the pool positions of every step.
 
-    A step has positions (B,) for each stream. They are drawn step after step; tests compare them with what
-    ``all_orders`` draws at once.
+    A step has positions (B,) for each stream. They are drawn one step at a time. Tests compare them with
+    those that ``all_orders`` draws for many steps at once.
     """
     sequences = {}
     for name, stream in streams.items():
@@ -143,7 +143,7 @@ def _zipped(
 
 
 def all_orders(streams: Mapping[str, Stream], lanes: Sequence[Lane]) -> list[batches.Order]:
-    """Return the orders of all lanes' streams, lane after lane; streams that draw alike share one object."""
+    """Return the orders of all lanes' streams, lane by lane. Streams that draw alike share one object."""
     known: dict[batches.Drawing, batches.Order] = {}
 
     def of_stream(lane: Lane, name: str, s: Stream) -> batches.Order:
@@ -156,7 +156,7 @@ def all_orders(streams: Mapping[str, Stream], lanes: Sequence[Lane]) -> list[bat
 
 
 def epoch_length(streams: Mapping[str, Stream], pools: Mapping[str, Pool]) -> int:
-    """Return the steps of one epoch, which is the longest stream's."""
+    """Return the steps of one epoch of the longest stream."""
     return span.epoch(streams, sizes(pools))
 
 
@@ -171,7 +171,7 @@ def gather(pool: Pool, positions: Any, device: torch.device, dtype: torch.dtype)
 
 
 def rows_at(pool: Pool, index_B: Tensor, dtype: torch.dtype) -> Rows:
-    """Return the rows at ``index_B``, on its device: gathered where the pool lies, and moved if needed."""
+    """Gather the rows at ``index_B`` where the pool lies, and return them on the device of ``index_B``."""
     x = pool.x[index_B.to(pool.x.device)].to(device=index_B.device, dtype=dtype)
     y = pool.y[(index_B % pool.images).to(pool.y.device)].to(index_B.device)
     return Rows(x, y, index_B)
@@ -316,8 +316,8 @@ def advance(
 ) -> list[Trained]:
     """Train the replicas of all lanes, step by step. Each lane is checked, kept and ended as if alone.
 
-    Lanes have batches of one shape and the same number of steps. Epochs are each lane's own, and so are the
-    rates and checks that follow epochs.
+    All lanes have batches of one shape and the same number of steps. Epochs may differ between lanes, and so
+    may the rates and checks that follow epochs.
     """
     assert recipe.optim is not None
     G, R = len(lanes), len(values)

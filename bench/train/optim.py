@@ -1,9 +1,9 @@
-"""Optimisers for stacked replicas: one update moves R parameter sets, each with its own rate and decay.
+"""Update stacked replicas: one step of an optimiser changes R sets of parameters, each with its own rate.
 
 Every tensor carries the replica axis first, (R, ...); learning rates and decays are (R,). Per replica the
 arithmetic is that of ``torch.optim`` (AdamW, Adam with coupled decay, SGD with momentum). Updates are in
-place. No step reads a tensor back from a device, so a step can be captured in a CUDA graph; the step counter
-therefore lies beside the parameters.
+place. No step reads a tensor back from a device, so that a step can be recorded in a CUDA graph. Therefore
+the step counter lies on the device of the parameters.
 
 Importing this module does not import torch.
 """
@@ -18,12 +18,13 @@ from bench.recipe import OptimSpec
 # Half precision keeps no second moment below this (protocol 12.4): half of the smallest fp16 number, 2^-24.
 HALF_FLUSH = 3e-8
 
-# Elements of one replica from which a step is bound by memory traffic, so that one fused pass per replica
-# beats several passes over all replicas; below, the calls per replica cost more than they save. CPU:
-# measured. CUDA: where 20 passes over a replica take an H100 as long as one launch in a graph (data sheet).
+# From this many elements of one replica, memory traffic limits a step, so one fused pass over each replica is
+# faster than several passes over all replicas. For smaller replicas the calls cost more than they save. The
+# CPU's number is measured. CUDA's is where 20 passes over a replica take an H100 as long as one launch in a
+# graph, by its data sheet.
 _FUSE_FROM = {"cpu": 1 << 12, "cuda": 1 << 16}
 
-# List kernels take tensors of at most so many elements together, which bounds their temporaries.
+# List kernels get tensors of at most this many elements together, which bounds their temporaries.
 _GROUP = 1 << 22
 
 
@@ -39,8 +40,8 @@ class Optimiser:
 
     ``params``: name -> (R, ...) contiguous float tensors of one dtype and device, kept by reference and
     changed in place. ``wd``: the replicas' decays. ``step`` takes gradients of the same names and shapes,
-    which it leaves alone, and the rates ``lr_R`` (R,) on the parameters' device. These are best in float64,
-    because products such as rate times decay are formed before they take the parameters' dtype.
+    which it does not change, and the rates ``lr_R`` (R,) on the parameters' device. Give the rates in
+    float64, because products such as rate times decay are formed before rounding to the parameters' dtype.
     """
 
     def __init__(self, spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float]) -> None:
@@ -137,7 +138,7 @@ class AdamW(Optimiser):
                 p.addcmul_(torch.div(m, d, out=d), _along(rate_R, p), value=-1.0)
 
     def _fusible(self) -> bool:
-        """Return whether replicas are large enough for PyTorch's fused kernels, and these give the same."""
+        """Return whether replicas are large enough for PyTorch's fused kernels, and these agree."""
         kind, dtype = self.t.device.type, self.params[0].dtype
         if self.spec.half_state or kind not in _FUSE_FROM:
             return False
@@ -146,9 +147,9 @@ class AdamW(Optimiser):
         return fine and sum(p[0].numel() for p in self.params) >= _FUSE_FROM[kind]
 
     def _fused(self, grads: list[torch.Tensor], lr_R: torch.Tensor) -> None:
-        """Update with one pass over memory per replica: weights, gradients and both moments are touched once.
+        """Update with one pass per replica, which touches weights, gradients and both moments once.
 
-        Rates and the step number stay tensors, so that a recorded step follows them.
+        Rates and the step number are passed as tensors, so that a recorded step reads their present values.
         """
         kernel = torch._fused_adam_ if self.coupled else torch._fused_adamw_
         beta1, beta2 = self.spec.betas
@@ -173,7 +174,7 @@ class AdamW(Optimiser):
 
 
 class Adam(AdamW):
-    """Adam with L2-coupled decay, as ``torch.optim.Adam``: wd p joins the gradient before the moments."""
+    """Adam with L2-coupled decay, as ``torch.optim.Adam``: the moments are those of gradient + wd p."""
 
     coupled = True
 
@@ -185,7 +186,7 @@ def make(spec: OptimSpec, params: Mapping[str, torch.Tensor], wd: Sequence[float
 
 
 def clip(grads: list[torch.Tensor], bound: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Scale each replica's gradients to a global norm of at most ``bound``; also return the norms (R,).
+    """Return each replica's gradients, scaled to a global norm of at most ``bound``, and the norms (R,).
 
     The norms are those before scaling. As in ``torch.nn.utils.clip_grad_norm_``, the factor over all tensors
     is min(1, bound / (norm + 1e-6)).
@@ -209,9 +210,9 @@ def _by_replica(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _groups(sizes: list[int]) -> list[list[int]]:
-    """Group the positions in ``sizes`` that share list kernels, in order.
+    """Divide the positions in ``sizes``, in order, into groups that go to a list kernel together.
 
-    Only a lone tensor may exceed ``_GROUP``.
+    A group has at most ``_GROUP`` elements, unless it is a single tensor.
     """
     groups: list[list[int]] = []
     room = 0

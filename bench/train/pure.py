@@ -1,7 +1,7 @@
-"""Notice a method's function that writes into what it was given, by the counters that tensors keep.
+"""Detect that a function of a method writes into tensors that it was given, by their version counters.
 
-The counters see every in-place operation of torch. They do not see writes through ``.data`` or NumPy. What
-several methods share is therefore copied for each, or compared in full (``bench.run.guard``), and ``bench
+The counters see every in-place operation of torch, but no writes through ``.data`` or NumPy. Therefore
+tensors that several methods share are copied for each, or compared in full (``bench.run.guard``), and ``bench
 check-method`` compares contents.
 """
 
@@ -21,14 +21,14 @@ Watched = list[tuple[str, Tensor, int]]  # (a tensor's name, the tensor, how oft
 
 
 def wrote(function: str, method: str, name: str) -> BenchError:
-    """Return the error that tells the author of a method what it wrote into."""
+    """Return the error for a function of a method that wrote into the tensor ``name``."""
     return BenchError(
         f"{function} of {method} wrote into {name}; methods are pure functions: clone before writing"
     )
 
 
 def watch(**given: Any) -> Watched:
-    """Return the tensors in what is given, by name, with their present counters."""
+    """Return all tensors in ``given``, with their names and present counters."""
     tensors = ((name, x) for name, x in leaves(given) if isinstance(x, Tensor))
     return [(name, x, x._version) for name, x in tensors if not x.is_inference()]
 
@@ -47,19 +47,19 @@ def written(watched: Watched) -> list[Tensor]:
 
 @contextmanager
 def call(method: Method, function: str, **given: Any) -> Iterator[None]:
-    """Run the block as a call of a method's function; raise BenchError if it wrote into what it got."""
+    """Run the block, a call of a method's function. Raises BenchError if it wrote into ``given``."""
     watched = watch(**given)
     yield
     check(watched, function, method)
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what mappings, lists, tuples and data classes finally hold, by dotted name.
+    """Yield (dotted name, value) of everything in nested mappings, lists, tuples and dataclasses.
 
-    Of a task these are only the parts that need not be read first.
+    For a task these are only its labels, W, text side and states.
     """
     if isinstance(tree, Task):
-        # without its backbone, because asking for that means reading it
+        # A task notes when its backbone is asked for, so the backbone is left out here.
         tree = {key: getattr(tree, key) for key in ("labels_N", "W_KC", "text", "states")}
     elif is_dataclass(tree) and not isinstance(tree, type):
         tree = {f.name: getattr(tree, f.name) for f in fields(tree)}

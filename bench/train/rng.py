@@ -1,6 +1,6 @@
-"""Random streams keyed by their purpose: one (seed, purpose) gives the same numbers everywhere.
+"""Make random generators that are keyed by a seed and a purpose, and give the same numbers everywhere.
 
-Every generator lives on the CPU, so that draws do not depend on the device; its numbers move there
+Every generator is on the CPU, so that its numbers do not depend on the device. They are moved to the device
 afterwards. Importing this module does not import torch.
 """
 

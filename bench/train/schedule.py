@@ -1,7 +1,7 @@
-"""Learning-rate schedules in closed form: the rates of a whole run as one array (protocol 3).
+"""Compute the learning rates of a whole run as one array, in closed form (protocol 3).
 
 ``rates`` turns a ``Schedule`` (``bench.recipe``) into the absolute rate of every step. It returns no
-multipliers, because some warm-ups start at 1e-5 whatever the base rate is. No torch here.
+multipliers, because some warm-ups start at 1e-5 whatever the base rate is. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.recipe import Schedule
 
 
 def _half_cosine(position: np.ndarray, period: float) -> np.ndarray:
-    """Return a half cosine: 1 at position 0, 0 at ``period``. Positions count from 0."""
+    """Return half a cosine wave at 0-based positions: 1 at position 0, and 0 at ``period``."""
     return 0.5 * (1.0 + np.cos(np.pi * position / period))
 
 
@@ -39,7 +39,7 @@ def _cosine(
 
 def _dassl(lr: float, steps: int, per_epoch: int, *, warmup_epochs: int, warmup_rate: float) -> np.ndarray:
     epoch, epochs = _epochs(steps, per_epoch)
-    # The cosine's period is the whole run, warm-up included, so the last epoch never reaches zero.
+    # The cosine's period is the whole run, warm-up included, so the rate never reaches zero.
     return np.where(epoch < warmup_epochs, warmup_rate, lr * _half_cosine(epoch - warmup_epochs, epochs))
 
 
@@ -51,7 +51,7 @@ def _warmup_cosine_cm(
     fall = lr * _half_cosine(i - warmup_steps, _period("warmup-cosine-cm", period, steps))
     rate = np.where(i < warmup_steps, warm, fall)
     if warmup_steps > 0:
-        rate[0] = warmup_rate  # absolute: it is above the base rate if that is smaller than 1e-5
+        rate[0] = warmup_rate  # absolute, so it may be above a base rate that is smaller than 1e-5
     return rate
 
 

@@ -16,7 +16,7 @@ from bench.recipe import Recipe
 from bench.train import hits, loop, pure, slices
 from bench.train.keep import Labelled, Scorer
 
-# For a slice of the images: how many are right and the sum of their losses, for every replica.
+# A slice of the images -> how many of them are right and the sum of their losses, for every replica.
 OfSlice = Callable[[slice], tuple[Tensor, Tensor]]
 
 
@@ -36,7 +36,7 @@ def scorer(
     """Return a scorer of stacked replicas: validation accuracy and negative loss, (R,) each.
 
     It scores at the recipe's check values. ``most``: bytes of features in a slice, times replicas. This is a
-    number, or a limit that several scorers share; a shared limit falls for all of them.
+    number or a limit. If several scorers share a limit and memory runs out, it falls for all of them.
     """
     base = checked_at(method, recipe, settings)
     limit = slices.Limit(most) if isinstance(most, int) else most
@@ -95,9 +95,9 @@ def search(
     val: Labelled,
     most: int = slices.PROCESSOR,
 ) -> tuple[dict[str, Any], float]:
-    """Return the first of the search points with the highest validation accuracy, and that accuracy.
+    """Return the search point with the highest validation accuracy, and that accuracy.
 
-    ``most``: bytes of features in a slice.
+    Among equal points the first is chosen. ``most``: bytes of features in a slice.
     """
 
     def of_slice(at: slice) -> Tensor:

@@ -1,7 +1,7 @@
-"""Fit one task: train or solve every grid point, keep validation's best, then search inference-time values.
+"""Fit one task: train or solve every grid point, keep the best on validation, and search inference values.
 
-Only the engine sees validation; a method never does. Ties keep the first: the earliest check, the first grid
-point in sweep order, the first search point (protocol 6.2, 12.3, 15.2).
+Only the engine sees validation images. A method never does. Ties keep the first: the earliest check, the
+first grid point in sweep order, the first search point (protocol 6.2, 12.3, 15.2).
 
 Legend: R replicas.
 """
@@ -37,10 +37,11 @@ from bench.train.score import scorer, search
 class Fitted:
     """A fitted task.
 
-    ``values``: the chosen grid point and searched values. ``curve``: (point, [(step, accuracy)]) of every
-    grid point. ``budget``: the numbers of configurations and search points scored on validation, of optimiser
-    steps and of validation images; waves and halvings if memory made more than one; on a GPU ``graphs``, the
-    recorded steps, and ``eager``, why others were not.
+    ``values``: the chosen grid point and searched values. ``curve``: every grid point with (step, accuracy)
+    of all its checks. ``budget``: the numbers of configurations, checks and search points on validation, of
+    optimiser steps and of validation images. If memory split the grid, it also has ``waves`` and
+    ``halvings``. On a GPU it also has ``graphs``, the number of recorded steps, and ``eager``, the reasons
+    why others were not recorded.
     """
 
     params: Params
@@ -53,7 +54,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Case:
-    """A task to fit: its constants, a pool for every stream, and what selection scores on (None: nothing)."""
+    """A task to fit, its constants, a pool for every stream, and the images that selection scores on."""
 
     task: Task
     consts: Consts
@@ -72,7 +73,7 @@ def fit(
 ) -> Fitted:
     """Fit a task under its recipe.
 
-    ``pools`` has one entry per stream. If ``val`` is None nothing is scored, and the recipe must leave
+    ``pools`` has one entry per stream. If ``val`` is None, nothing is scored, and the recipe must leave
     nothing to choose. ``sharers``: how many processes use the device. Raises BenchError if a batch is larger
     than its stream allows.
     """
@@ -80,7 +81,7 @@ def fit(
 
 
 def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: int = 1) -> list[Fitted]:
-    """Fit tasks that share recipe and settings. Training joins, and each task chooses on its own.
+    """Fit tasks that share recipe and settings. They train together, and each task chooses on its own.
 
     Raises ``join.Apart`` if several tasks cannot join, and whatever ``fit`` raises.
     """
@@ -99,7 +100,7 @@ def fit_joined(method: Method, recipe: Recipe, cases: Sequence[Case], sharers: i
 
 
 def _slice_bytes(cases: Sequence[Case], sharers: int) -> int:
-    """Return the bytes of features that are scored at once: one size for the whole fit."""
+    """Return the bytes of features that are scored at once, for the whole fit."""
     devices = [case.val.y.device for case in cases if case.val]
     return slices.most(devices[0], waves.own_part(devices[0], sharers)) if devices else slices.PROCESSOR
 
@@ -107,9 +108,10 @@ def _slice_bytes(cases: Sequence[Case], sharers: int) -> int:
 def _chosen(
     method: Method, recipe: Recipe, case: Case, done: dict[Any, _Point], tally: waves.Tally, most: int
 ) -> Fitted:
-    """Choose the grid point, the halved value and the searched values of one task."""
+    """Choose the grid point of one task, refine it by halving, and search the inference-time values."""
     task, consts, val = case.task, case.consts, case.val
-    # One static value's points train together, but the choice goes by sweep order: static axes vary fastest.
+    # The points of one static value train together, but ties are decided in sweep order, in which static axes
+    # vary fastest.
     ordered = [done[_key(point)] for point in points({**recipe.grid, **recipe.static})]
     best = max(ordered, key=lambda d: d.score)  # max keeps the first of equals
     if recipe.optim and val is not None and best.score == -math.inf:
@@ -145,7 +147,7 @@ def _chosen(
 
 
 def _memory_entries(tally: waves.Tally, groups: int) -> dict[str, Any]:
-    """Return how memory and the device split the groups; nothing if each was one wave of plain calls."""
+    """Return the entries of ``budget`` about waves and recorded steps, if there is something to say."""
     entries: dict[str, Any] = {}
     if tally.waves > groups:
         entries |= {"waves": tally.waves, "halvings": tally.halvings}
@@ -193,7 +195,7 @@ def _trained(
                     mine[_key(point)] = _Point(
                         point, params, out.score[r], accuracy, out.step[r], curve, out.steps
                     )
-                # What can no longer win is not held during the next wave; ties wait for the sweep order.
+                # Parameters that can no longer win are freed before the next wave. Ties are decided later.
                 top = max(d.score for d in mine.values())
                 for d in mine.values():
                     if d.score < top:
@@ -203,7 +205,7 @@ def _trained(
 
 
 def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) -> waves.Entrant:
-    """Return a case as what ``waves.train`` trains."""
+    """Return the task of a case in the form that ``waves.train`` takes."""
 
     def start(v: Values) -> Params:
         with pure.call(method, "init", task=case.task, constants=case.consts):
@@ -216,7 +218,7 @@ def _entrant(method: Method, recipe: Recipe, case: Case, settings: FitValues) ->
 
 
 def _tensors(made: object, function: str, method: Method) -> Params:
-    """Return what a function made if it is tensors by name. Raises BenchError for anything else."""
+    """Return the result of a method's function. Raises BenchError if it is not tensors by name."""
     if not isinstance(made, dict):
         raise BenchError(f"{function} of {method.name} gives {type(made).__name__}, not tensors by name")
     for name, p in made.items():
@@ -236,7 +238,7 @@ def bytes_per_replica(method: Method, recipe: Recipe, case: Case) -> int:
 
 
 def _solved(method: Method, recipe: Recipe, case: Case, most: int) -> dict[Any, _Point]:
-    """Solve every grid point, and return the outcomes; one point alone is not scored."""
+    """Solve every grid point and return the outcomes. If there is only one point, it is not scored."""
     every = points({**recipe.grid, **recipe.static})
     judge = case if len(every) > 1 else replace(case, val=None)
     return {_key(point): _solve(method, recipe, judge, point, most) for point in every}
@@ -260,10 +262,11 @@ def _solve(method: Method, recipe: Recipe, case: Case, point: dict[str, Any], mo
 def _halved(
     method: Method, recipe: Recipe, case: Case, best: _Point, most: int
 ) -> tuple[_Point, list[_Point]]:
-    """Halve an interval around the best point; return the last round's better end and all points tried.
+    """Refine the best point on each axis of ``recipe.halving``; return the refined point and all tried.
 
-    Both ends are fitted, and the half on the side of the better end is next; equal ends keep the lower one.
-    Midpoints are those of the logarithms.
+    The interval goes from a tenth to ten times the best value. In each round both ends are solved and scored,
+    and the half on the side of the better end is kept. If both are equal, it is the lower half. Midpoints are
+    taken between logarithms. The result is the better end of the last round.
     """
     tried: dict[float, _Point] = {}
     for axis, rounds in recipe.halving.items():

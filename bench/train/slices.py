@@ -1,7 +1,8 @@
-"""Decide how many images are scored at once, by what their device holds.
+"""Decide how many images are scored at once, by the memory of their device.
 
-On a processor a slice is small, whatever memory is free: products of one size give the same last digits
-everywhere. On a GPU small slices leave most of it idle, so a slice there takes a share of the free memory.
+On a processor a slice is small, whatever memory is free, because products of one size give the same last
+digits everywhere. Small slices would leave most of a GPU idle, so a slice there takes a share of the free
+memory.
 """
 
 from __future__ import annotations
@@ -18,32 +19,35 @@ from bench.errors import short_of_memory
 T = TypeVar("T")
 
 PROCESSOR = 64 << 20  # bytes of features in a slice on a processor
-GPU = 1 << 30  # the most on a GPU; 16 times the above took a tenth of the time (H200, SAFE at RN50's size)
-# Part of the free memory for a slice. By count, a tower that runs on a slice of pixels holds up to 16 times
-# its bytes: three tensors of 64 x 112 x 112 an image in RN50's stem, of 197 x 3072 in a ViT-B/16's last
-# products.
+# Most bytes of features in a slice on a GPU. With such slices, SAFE on features of RN50's size took a tenth
+# of the time that it took with the processor's slices (measured on an H200).
+GPU = 1 << 30
+# Part of a GPU's free memory that a slice takes. A tower that runs on a slice of pixels holds up to 16 times
+# the slice's bytes (calculated): for each image three tensors of 64 x 112 x 112 in RN50's stem, or of
+# 197 x 3072 in the last products of a ViT-B/16.
 SHARE = 1 / 32
-# Bytes of a lane's features, times replicas, up to which joined lanes are scored in one call. This saves
-# calls, but copies for each replica what replicas share. On a processor 0.1 MB took 0.6 of the time and 4 MB
-# twice as much (measured). On a GPU a call costs what moving some tens of megabytes does (estimated, until
-# somebody measures it by `python -m tests.benchmarks.gpu --only bounds`).
+# Joined lanes are scored in one call if a lane's features, times replicas, have at most this many bytes. One
+# call saves launches, but copies the features that replicas share for each replica. On a processor one call
+# took 0.6 times as long as separate calls for 0.1 MB, and twice as long for 4 MB (measured). On a GPU a call
+# costs as much as moving some tens of megabytes. That is an estimate, which
+# `python -m tests.benchmarks.gpu --only bounds` can replace.
 TOGETHER = {"cpu": 256 << 10, "cuda": 64 << 20}
 
 
 @dataclass
 class Limit:
-    """The most bytes of features in a slice. It falls when memory does not hold as many.
+    """The most bytes of features in a slice. ``over`` lowers it when memory runs out.
 
-    A caller that slices again and again keeps one limit, so that memory runs out only once.
+    A caller that slices repeatedly keeps one limit, so that memory runs out only once.
     """
 
     most: int
 
 
 def most(device: torch.device, free: int | None) -> int:
-    """Return how many bytes of features a slice has at most on a device with ``free`` bytes (None: unknown).
+    """Return the most bytes of features in a slice on a device with ``free`` bytes (None: unknown).
 
-    On a GPU this is a power of two, so that runs slice alike although they find a little more or less memory.
+    On a GPU this is a power of two, so that runs use equal slices even if their free memory differs a little.
     """
     if device.type != "cuda":
         return PROCESSOR
@@ -52,7 +56,7 @@ def most(device: torch.device, free: int | None) -> int:
 
 
 def together(device: torch.device) -> int:
-    """Return how many bytes of a lane's features, times replicas, lanes may have to be scored in one call."""
+    """Return up to how many bytes of a lane's features, times replicas, lanes are scored in one call."""
     return TOGETHER.get(device.type, TOGETHER["cpu"])
 
 
@@ -64,9 +68,9 @@ def row_bytes(shapes: Sequence[Sequence[int]]) -> int:
 def over(rows: int, each: int, limit: Limit, work: Callable[[slice], T]) -> Iterator[T]:
     """Yield what ``work`` returns for consecutive slices of ``rows`` images, none larger than ``limit``.
 
-    ``each``: bytes of an image. A slice that memory does not hold is tried again with half as many images. So
-    are the slices after it and those of later calls with this ``limit``, down to the size of a processor's
-    slice. A slice of that size raises its error.
+    ``each``: bytes of an image. If memory runs out, the slice is tried again with half as many images. The
+    slices after it and those of later calls with this ``limit`` are as small. Slices are not halved below the
+    size of a processor's slice. If one of that size does not fit, its error is raised.
     """
     each = max(each, 1)
     size, least = (max(1, most // each) for most in (limit.most, PROCESSOR))
@@ -79,7 +83,7 @@ def over(rows: int, each: int, limit: Limit, work: Callable[[slice], T]) -> Iter
         except (MemoryError, RuntimeError) as error:
             if size <= least or not short_of_memory(error):
                 raise
-        # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
+        # This stands outside the handler, because the error's traceback holds the tensors that did not fit.
         if done is None:
             size = max(least, -(-size // 2))
             limit.most = size * each

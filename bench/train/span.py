@@ -1,6 +1,7 @@
-"""Say how long a recipe runs on pools of given sizes, and how many rows each step has, from numbers alone.
+"""Compute from numbers alone how many steps a recipe takes on pools of given sizes, and their batches.
 
-This decides whether tasks can join: pools may differ in size if no step shows it. No torch here.
+This decides whether tasks can join: pools may differ in size if the batches of all steps have equal sizes.
+This module imports no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def epoch(streams: Mapping[str, Stream], sizes: Mapping[str, Size]) -> int:
 def apart(recipe: Recipe, sizes: Sequence[Mapping[str, Size]]) -> str:
     """Return why runs on pools of these sizes cannot join, or "" if all steps have batches of one shape.
 
-    Epochs may differ in length: the rates and checks that follow them are each run's own.
+    Epochs may differ in length, because each run has its own rates and checks.
     """
     for name, stream in recipe.streams.items():
         asked = [(*drawn(stream, *of[name]), of[name][0]) for of in sizes]

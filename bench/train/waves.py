@@ -1,6 +1,7 @@
-"""Train replicas in waves that fit in memory: a large grid trains in parts, halved when memory runs out.
+"""Train replicas in waves that fit in memory. A wave that does not fit is halved.
 
-Waves change nothing but the peak: starts, orders and noise depend on the seed alone (``bench.train.loop``).
+Waves change only the peak of memory, because starts, orders and noise depend on the seed alone
+(``bench.train.loop``).
 
 Legend: R replicas.
 """
@@ -21,13 +22,13 @@ from bench.train.keep import Labelled, Trained
 from bench.train.loop import Pool
 from bench.train.score import scorer
 
-# Part of the memory that this process may take: the rest is for activations, validation features and others.
+# Part of the memory that replicas may take. The rest is for activations, validation features and the like.
 SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Replicas that trained together: those from ``first`` on, and their outcome in each task."""
+    """Replicas that trained together: the position of the first one, and their result in each task."""
 
     first: int
     trained: list[Trained]
@@ -35,9 +36,9 @@ class Wave:
 
 @dataclass
 class Tally:
-    """The course of a group's training: waves, halvings for lack of memory, recorded steps.
+    """Counts of a fit's training: waves, halvings for lack of memory, recorded steps.
 
-    ``eager``: why other steps were not recorded.
+    ``eager``: the reasons why other steps were not recorded.
     """
 
     waves: int = 0
@@ -46,7 +47,7 @@ class Tally:
     eager: set[str] = field(default_factory=set)
 
     def add(self, trained: Trained) -> None:
-        """Count a wave in."""
+        """Add a wave to the counts."""
         self.waves += 1
         self.graphs += trained.graphs
         if trained.eager:
@@ -77,8 +78,8 @@ def free_bytes(device: torch.device) -> int | None:
 def own_part(device: torch.device, sharers: int = 1) -> int | None:
     """Return the bytes that this process may allocate if ``sharers`` processes use the device; None: unknown.
 
-    On a GPU this is an equal part of all memory, less what this process holds there, so that a process that
-    begins later finds as much as the first. It is never more than what is free.
+    On a GPU this is an equal part of all memory, less what this process holds already. So a process that
+    begins later may take as much as the first. The result is never more than the free memory.
     """
     free = free_bytes(device)
     if free is None or sharers == 1:
@@ -96,9 +97,9 @@ def held(things: Iterable[object]) -> int:
 
 
 def fitting(R: int, each: int, free: int | None) -> int:
-    """Return how many of ``R`` replicas of ``each`` bytes train together, in nearly equal waves.
+    """Return how many of ``R`` replicas of ``each`` bytes train together, at least one.
 
-    This is at least one.
+    The waves are of nearly equal size.
     """
     most = R if free is None else max(1, min(R, int(SHARE * free) // max(each, 1)))
     return -(-R // -(-R // most))
@@ -120,7 +121,7 @@ def settled(pools: Mapping[str, Pool], device: torch.device, sharers: int = 1) -
 
 @dataclass(frozen=True)
 class Entrant:
-    """A task that trains: ``start`` makes a replica's first tensors; the rest as in ``loop.Lane``."""
+    """A task to train. ``start`` makes a replica's first tensors. Other fields are as in ``loop.Lane``."""
 
     consts: Consts
     start: Callable[[Values], Params]
@@ -161,7 +162,7 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not short_of_memory(error) or len(part) == 1:
                 raise
-        # Outside the handler: while the error is alive, its traceback holds the tensors that did not fit.
+        # This stands outside the handler, because the error's traceback holds the tensors that did not fit.
         if trained is None:
             size = -(-len(part) // 2)
             tally.halvings += 1
@@ -181,7 +182,7 @@ def _trained(
     settings: Values,
     most: int,
 ) -> list[Trained]:
-    """Train one wave: alone, or joined if there are several tasks."""
+    """Train one wave of one task, or of several tasks that join."""
     if len(entrants) == 1:
         e = entrants[0]
         start = [e.start(v) for v in part]
