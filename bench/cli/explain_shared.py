@@ -1,4 +1,4 @@
-"""Here is what the verbs of ``bench explain`` share: options, the models and images they name, figures."""
+"""Share options, models, images and figures among the verbs of ``bench explain``."""
 
 from __future__ import annotations
 

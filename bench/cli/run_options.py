@@ -186,8 +186,8 @@ FreshDevice = Annotated[
 TimeBudget = Annotated[
     float | None,
     typer.Option(
-        help="Minutes after which no cell starts. A cell that runs on for a tenth of them more, and at "
-        "least 30 seconds more, is stopped. The same command goes on later.",
+        help="Minutes after which no new cell starts. A cell still running after another tenth of that "
+        "time (at least 30 seconds) is stopped. The same command goes on later.",
         rich_help_panel=PLAN,
     ),
 ]
