@@ -127,7 +127,8 @@ def verify(
     max_pixels: Annotated[
         str | None,
         typer.Option(
-            help="Refuse images with more pixels than this, as in 500M (default: by memory).",
+            help="Refuse images with more pixels than this, as in 500M (default: as many as fit into "
+            "half of the memory).",
             show_default=False,
         ),
     ] = None,

@@ -73,7 +73,8 @@ Png = Annotated[
 ValueKind = Annotated[
     str,
     typer.Option(
-        help="Score that the parts share: margin (the class's logit minus the largest other) or probability."
+        help="Score that is divided among the parts: margin (the class's logit minus the largest other) or "
+        "probability."
     ),
 ]
 Fill = Annotated[

@@ -56,7 +56,9 @@ def records(
     _tell(found.findings, verbose)
     if found.unjudged:
         names = few(found.unjudged)
-        say.echo(f"not compared with today's methods, because they are not loaded: {names} (see --plugin)")
+        say.echo(
+            f"not checked, because these methods are not loaded: {names}; name their files with --plugin"
+        )
     chosen = [one for one in found.findings if one.kind in kinds]
     if kinds and chosen:
         _remove(chosen, yes)

@@ -1,4 +1,4 @@
-"""The room that turns records into what people read.
+"""This room turns records into what people read.
 
 It makes tables, figures (``figures/``), the HTML report (``html/``), comparisons of two methods, the
 regression gate (``gate/``) and comparisons with published numbers (``paper/``).

@@ -83,10 +83,9 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     of other content of a test set, and of older settings. ``attrs["notes"]`` says what was left out, and
     ``attrs["folders"]`` names the folders.
 
-    Every accuracy is counted again from its predictions. Records that cannot be believed (``believed``) are
+    Every accuracy is counted again from its predictions. Damaged or incomplete records (``believed``) are
     left out too: ``attrs["bad"]`` is a line about them, empty if there are none, and the first of the notes.
-    Raises BenchError if a folder has no records, or none that can be believed, or if packed ones do not
-    unpack.
+    Raises BenchError if a folder has no records or only damaged ones, or if packed ones do not unpack.
     """
     folders = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
     bad: list[Bad] = []
