@@ -57,7 +57,8 @@ def records(
     if found.unjudged:
         names = few(found.unjudged)
         say.echo(
-            f"not checked, because these methods are not loaded: {names}; name their files with --plugin"
+            f"not compared with today's code, because these methods are not loaded: {names}; "
+            "name their files with --plugin"
         )
     chosen = [one for one in found.findings if one.kind in kinds]
     if kinds and chosen:

@@ -161,7 +161,7 @@ def test_axes_follow_the_values(values: list[Any], kind: str, order: list[str]) 
             {"setting": "beta"},
             r"--sweep safe\.beta=0\.05,0\.5,5 --results \S+` makes one, without fitting again",
         ),
-        ("beta", {"setting": "lr"}, r"the fit of safe reads lr.*bench plot sweep --setting safe\.lr"),
+        ("beta", {"setting": "lr"}, r"lr changes the fit of safe, .*bench plot sweep --setting safe\.lr"),
         ("beta", {"setting": "safe.betta"}, r"did you mean 'beta'"),
         ("time", {"setting": "lr"}, r"plot time has no setting; --setting is for sweep and beta"),
     ],

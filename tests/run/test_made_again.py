@@ -76,7 +76,7 @@ def test_exchanged_predictions_cost_themselves_only(bench: Bench, tmp_path: Path
     shown = bench("table", "--results", results, "--out", out)
     assert shown.exit_code == Code.INCOMPLETE, shown.output
     text = out.read_text()
-    assert "left out: 2 damaged or incomplete records" in text and "Zero-shot" in text
+    assert "left out: 2 records that are damaged or incomplete" in text and "Zero-shot" in text
     packed = bench("pack", "--results", results, "--out", tmp_path / "packed")
     assert packed.exit_code == Code.INCOMPLETE and "left out: 2 records" in packed.output
     assert "2 cells to do, 1 done" in bench("run", *arguments).output
