@@ -29,7 +29,7 @@ _MENDS = {
     **dict.fromkeys(_FULL, "make room there, or name another place (--results, --cache, --out)"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR),
-        "there is something else than a folder; name another place (--results, --cache, --out)",
+        "something there is not a folder; name another place (--results, --cache, --out)",
     ),
     errno.ENAMETOOLONG: "choose a shorter name (--results, --cache, --out)",
     errno.ELOOP: "its links lead round in a circle; name another place (--results, --cache, --out)",

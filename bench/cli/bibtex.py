@@ -1,4 +1,4 @@
-"""Files of BibTeX entries whose field ``keywords`` names the methods or datasets that an entry belongs to."""
+"""Read BibTeX files. The field ``keywords`` of an entry names the methods or datasets that it belongs to."""
 
 from __future__ import annotations
 

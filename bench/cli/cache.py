@@ -83,7 +83,7 @@ def clear(
         return
     if not yes:
         total = _size(sum(stored.bytes for stored in sets))
-        if not _confirmed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
+        if not say.confirmed(f"Delete {len(sets)} feature sets ({total}) in {store.root}?"):
             say.echo("nothing was deleted")
             return
     cleared = store.clear(pattern)
@@ -99,17 +99,6 @@ def clear(
             "the same command deletes them when those have ended"
         )
         raise typer.Exit(Code.INCOMPLETE)
-
-
-def _confirmed(question: str) -> bool:
-    """Ask the user for confirmation and return whether the answer is yes.
-
-    Raises BenchError if nobody answers, as where standard input is no terminal.
-    """
-    try:
-        return typer.confirm(question)
-    except typer.Abort as error:
-        raise BenchError("nobody answered; add --yes to delete without asking") from error
 
 
 def _size(count: int) -> str:

@@ -32,7 +32,8 @@ def check(
         bool, typer.Option("--rerun", help="Run the baseline's cells now, instead of reading records.")
     ] = False,
     keep: Annotated[
-        Path | None, typer.Option(help="With --rerun: keep the new records in this folder, which is empty.")
+        Path | None,
+        typer.Option(help="With --rerun: keep the new records in this folder, which must be empty."),
     ] = None,
     update: Annotated[
         bool,
@@ -187,7 +188,8 @@ def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
     from bench.errors import BenchError
 
     if lone := [flag for flag, value in given.items() if value and not rerun]:
-        raise BenchError(f"{' and '.join(lone)}: read with --rerun alone; add it, or leave {lone[0]} out")
+        works, these = ("work", "them") if lone[1:] else ("works", lone[0])
+        raise BenchError(f"{' and '.join(lone)} {works} only with --rerun: add --rerun, or leave {these} out")
 
 
 def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:

@@ -40,5 +40,5 @@ def check_method(
                     say.secho(f"  FAIL {line}: {result.problem}", fg="red")
                 else:
                     say.echo(f"  ok   {line}")
-    say.echo("keeps the contract" if not bad else f"{bad} of its rules are broken")
+    say.echo(f"breaks the contract in {bad} of the checks above" if bad else "keeps the contract")
     raise typer.Exit(Code.FAILED if bad else Code.GOOD)

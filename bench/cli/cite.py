@@ -1,4 +1,4 @@
-"""``bench cite``: BibTeX entries of methods, datasets and this benchmark.
+"""``bench cite``: print BibTeX entries of methods, datasets and this benchmark.
 
 The entries stand in files ``papers.bib``: in ``methods/``, in ``datasets/``, and beside the file of a plugin.
 The field ``keywords`` of an entry names the methods or datasets that it belongs to.

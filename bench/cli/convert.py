@@ -1,4 +1,4 @@
-"""``bench convert``: bring records of an older schema to today's, without a fit."""
+"""``bench convert``: convert records of an older schema to today's, without fitting again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def convert(
 
     done = upgrade(results)
     say.echo(
-        f"{done.records} records brought over in {results}"
-        if done.records
-        else f"{results}: nothing to bring over"
+        f"{done.records} records converted in {results}" if done.records else f"{results}: nothing to convert"
     )
     for what, count in sorted(done.unmatched.items()):
         say.echo(f"  {count} {what}: tables read them, and a run makes them again")

@@ -127,7 +127,8 @@ def verify(
     max_pixels: Annotated[
         str | None,
         typer.Option(
-            help="Refuse images with more pixels than this, as in 500M (default: by memory).",
+            help="Refuse images with more pixels than this, as in 500M (default: as many as fit into "
+            "half of the memory).",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +140,8 @@ def verify(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="And with those of this feature store (default: $BENCH_CACHE, else the user's cache)."
+            help="Compare the images also with those that this feature store used (default: $BENCH_CACHE, "
+            "else the user's cache)."
         ),
     ] = None,
 ) -> None:
@@ -181,10 +183,13 @@ def verify(
             say.echo(f"note: {remark}")
         say.echo(f"contents: {result.contents}")
         if result.exchanged:
-            say.echo(
-                f"{len(result.exchanged)} images are not those that were used before, "
-                f"first {shown(result.exchanged[0])}: a run takes them as another dataset"
+            first, *more = result.exchanged
+            what = (
+                f"{len(more) + 1} images are not those that an earlier run used (first: {shown(first)})"
+                if more
+                else f"1 image is not the one that an earlier run used ({shown(first)})"
             )
+            say.echo(f"{what}; the next run treats this dataset as another one")
     if result.failed:
         raise typer.Exit(Code.FAILED)
     if result.exchanged:

@@ -118,7 +118,10 @@ def maps(
     ] = 16,
     noise: Annotated[
         float,
-        typer.Option(help="Standard deviation of their noise, as a share of the image's range.", min=0),
+        typer.Option(
+            help="Standard deviation of the noise in the copies (--copies), as a share of the image's range.",
+            min=0,
+        ),
     ] = 0.1,
     backbone: BackboneName = None,
     set_: Set = None,

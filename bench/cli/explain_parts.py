@@ -59,7 +59,10 @@ def shapley(
     class_: ClassName = None,
     value: ValueKind = "probability",
     fill: Fill = "mean",
-    permutations: Annotated[int, typer.Option(help="Random orders for more than 10 parts.", min=2)] = 200,
+    permutations: Annotated[
+        int,
+        typer.Option(help="Number of random orders to average, if there are more than 10 parts.", min=2),
+    ] = 200,
     backbone: BackboneName = None,
     set_: Set = None,
     results: Results = Path("results"),
@@ -192,9 +195,9 @@ def _print_values(picture: Picture, name: str, values: Shapley, value: str) -> N
     """Print a heading, and for each part what it adds to class ``name`` before and after the fit."""
     how = f"sampled, {values.orders} orders, +- standard error" if values.orders else "exact"
     say.echo(
-        f"{picture.name}, {value} of {quoted([name])} ({how}; all parts, none): "
-        f"before {values.all[0]:.3f}, {values.none[0]:.3f}; "
-        f"after {values.all[1]:.3f}, {values.none[1]:.3f}"
+        f"{picture.name}, {value} of {quoted([name])} ({how}): "
+        f"with all parts, before {values.all[0]:.3f}, after {values.all[1]:.3f}; "
+        f"with none, before {values.none[0]:.3f}, after {values.none[1]:.3f}"
     )
     for i, part in enumerate(picture.masks):
         said = [

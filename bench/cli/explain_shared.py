@@ -1,4 +1,4 @@
-"""Here is what the verbs of ``bench explain`` share: options, the models and images they name, figures."""
+"""Share options, models, images and figures among the verbs of ``bench explain``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ Png = Annotated[
 ValueKind = Annotated[
     str,
     typer.Option(
-        help="Score that the parts share: margin (the class's logit minus the largest other) or probability."
+        help="Score that is divided among the parts: margin (the class's logit minus the largest other) or "
+        "probability."
     ),
 ]
 Fill = Annotated[

@@ -1,4 +1,4 @@
-"""``bench list``: methods and their settings, datasets, backbones, suites and prompt sets to choose from."""
+"""``bench list``: list methods and their settings, datasets, backbones, suites and prompt sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bench.measure``: a run from Python.
+"""Run ``bench run`` from Python (``bench.measure``).
 
 Keywords become the flags of the same name, and ``bench run`` itself parses and follows them: there is no
 second way to measure.
@@ -138,7 +138,7 @@ def _process() -> Iterator[None]:
 
 
 def _asked(results: str | Path, plan: Plan, blocked: list[str]) -> pd.DataFrame:
-    """Return the rows of the plan's own cells: fits that others alone read are left out."""
+    """Return the rows that the user asked for, without fits made only because others read them."""
     from bench.report.frame import load_results
 
     fits = [fit for fit in plan.fits if fit.asked]

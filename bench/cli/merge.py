@@ -1,4 +1,4 @@
-"""``bench merge``: several results folders as one."""
+"""``bench merge``: join several results folders into one."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _tell(done: Merge, verbose: bool) -> None:
 def _mend(done: Merge, prefer: Path | None) -> str:
     """Return how the conflicts can be decided."""
     if prefer is None:
-        return "name the folder whose results count with --prefer FOLDER"
+        return "add --prefer FOLDER to name the folder whose results count"
     return (
         f"--prefer {prefer} decides only where {prefer} has a result, and replaces nothing that {done.out} "
         f"holds: prefer another folder, or write to a new one with {done.out} among the inputs"

@@ -1,4 +1,4 @@
-"""What a method's docstring says, part by part, and its settings, as lists and pages show them.
+"""Read the parts of a method's docstring and the meanings of its settings, for lists and pages.
 
 A method says in the docstring of its class what it does, and then, each at the start of a line:
 

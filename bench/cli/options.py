@@ -118,7 +118,7 @@ def folders(given: list[Path] | None) -> list[Path]:
 def records(given: list[Path] | None) -> pd.DataFrame:
     """Return the records of the named results folders as one frame.
 
-    Records that cannot be believed are left out and named at once; call ``complete`` at the verb's end, so
+    Damaged or incomplete records are left out and named at once; call ``complete`` at the verb's end, so
     that its exit code says so too. The frame stays in memory until the program ends.
     """
     import gc
@@ -133,7 +133,7 @@ def records(given: list[Path] | None) -> pd.DataFrame:
 
 
 def complete(frame: pd.DataFrame) -> None:
-    """End a verb that shows records: exit with INCOMPLETE if some of them could not be believed."""
+    """End a verb that shows records: exit with INCOMPLETE if damaged ones were left out."""
     from bench.cli.codes import Code
 
     if frame.attrs.get("bad"):

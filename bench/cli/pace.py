@@ -1,4 +1,8 @@
-"""Estimate how much longer a run takes: images by their rate, cells by what like cells took or their cost."""
+"""Estimate how much longer a run takes.
+
+Images are estimated by the rate of those encoded so far. Cells are estimated by the mean time of finished
+cells of the same kind or, without any, by their guessed cost.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,18 @@ from statistics import mean
 
 from bench.plan.estimate import Guess, Kind
 
-_ENOUGH = 0.01  # share of all guessed work that must be done before the rest is estimated
-_KNOWN, _LEARNT = 3, 0.05  # cells, and share of all guessed work, after which the plan's estimate is judged
-_FAR, _MATTERS = 3.0, 30.0  # factor and seconds from which a wrong estimate is worth a line
-_TRUST = 0.05  # weight of the guesses beside measured times, as a share of all guessed work
+# The time left is estimated when this share of all guessed work is done.
+_ENOUGH = 0.01
+# The plan's estimate is judged only after this many cells.
+_KNOWN = 3
+# It is judged only after this share of all guessed work.
+_LEARNT = 0.05
+# A correction is printed only if the plan's estimate is wrong by this factor.
+_FAR = 3.0
+# It is printed only if the estimate is wrong by this many seconds.
+_MATTERS = 30.0
+# The guesses weigh as much as measured times of this share of all guessed work.
+_TRUST = 0.05
 
 
 @dataclass(frozen=True)

@@ -49,17 +49,16 @@ def show(
     if todo:
         say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
-        say.echo(f"  features on disk: at most {_size(size)}; fitted states beside the records")
+        say.echo(f"  features take at most {_size(size)} on disk; fitted states are kept beside the records")
         expected = estimate.seconds(earlier, todo, on)
         if expected is not None:
-            say.echo(f"  estimate from earlier records: {duration(expected)} without encoding")
+            say.echo(f"  estimate from earlier records: {duration(expected)}, encoding not counted")
         elif roof := _limits(device):
             expected = estimate.least(todo, roof)
             say.echo(
-                f"  no records to judge from on {on}; the cost model says at least {duration(expected)} "
-                "of training without encoding "
-                f"at the {roof.flops / 1e9:,.0f} GFLOP/s and {roof.bytes / 1e9:,.0f} GB/s "
-                f"of {roof.name}, measured now"
+                f"  estimate: at least {duration(expected)} of training, encoding not counted. There are no "
+                f"{on} records yet, so this lower bound comes from the measured speed of {roof.name} "
+                f"({roof.flops / 1e9:,.0f} GFLOP/s, {roof.bytes / 1e9:,.0f} GB/s)"
             )
     read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
     datasets = {d.digest: d for d in read}.values()
@@ -87,14 +86,15 @@ def show(
         )
     if older := shadowed(plan, earlier):
         say.secho(
-            f"  {older} recorded cells are older than records of the same cells that were made otherwise "
-            "(from another source, say); tables show the newer ones, and --fresh runs the older ones again",
+            f"  tables hide {older} of these cells, because newer records have the same coordinates and "
+            "settings (made with other weights, for example); --fresh runs them again",
             fg="yellow",
         )
     if changed := drifted(plan):
         names = ", ".join(line.partition(":")[0] for line in changed)
         say.secho(
-            f"  drifted since they were recorded, under the same version: {names} (see --dry-run --why)",
+            f"  drifted since they were recorded: the code of {names} changed, the version did not "
+            "(--dry-run --why says more)",
             fg="yellow",
         )
     tiny = sorted(
@@ -124,7 +124,7 @@ def _limits(device: str) -> Device | None:
     try:
         return limits.of(device)
     except BenchError as error:
-        say.secho(f"  no estimate: no records to judge from on {device}; {error}", fg="yellow")
+        say.secho(f"  no estimate, because there are no {device} records yet and {error}", fg="yellow")
         return None
 
 
@@ -155,16 +155,16 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier, fresh: Fresh) -> No
 
 
 def show_bad(bad: list[Bad]) -> None:
-    """Print which records cannot be believed; their cells are to do again."""
+    """Print which records are damaged or incomplete; their cells are to do again."""
     from bench.records.whole import said
 
     if bad:
         many = (
-            f"{len(bad)} records cannot be believed and count"
+            f"{len(bad)} records are damaged or incomplete, so their cells run again"
             if bad[1:]
-            else "a record cannot be believed and counts"
+            else "a record is damaged or incomplete, so its cell runs again"
         )
-        say.secho(f"  note: {many} as not there: {said(bad)}", fg="yellow")
+        say.secho(f"  note: {many}: {said(bad)}", fg="yellow")
 
 
 def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
@@ -181,8 +181,8 @@ def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
         }
         if precision != chosen and (found := asked & recorded):
             say.secho(
-                f"  note: none of these cells is recorded in {chosen}, {len(found)} in {precision}: "
-                f"--precision {precision} goes on from there",
+                f"  note: none of these cells is recorded in {chosen}, but {len(found)} in {precision}: "
+                f"--precision {precision} continues with those",
                 fg="yellow",
             )
 
@@ -230,7 +230,7 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
     if differing := [f"{differs} ({backbone})" for backbone, differs in every.items() if differs]:
         what = "; ".join(differing)
         say.secho(
-            f"mixed conditions, which may move numbers by rounding: {what} (--fresh makes all anew)",
+            f"mixed conditions, which may change numbers by rounding: {what} (--fresh runs all cells again)",
             fg="yellow",
         )
     for cell, message, record in outcome.failures[:_SHOWN]:

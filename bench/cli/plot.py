@@ -1,4 +1,4 @@
-"""``bench plot``: the records as the paper's figures."""
+"""``bench plot``: draw the records as the paper's figures."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from bench.cli.pace import Learnt, Pace
 from bench.cli.plan_view import duration
 from bench.run.outcome import Ended, Now
 
-_EVERY, _AT_MOST = 10.0, 60.0  # least and, where a stage is slow, most seconds between its lines
+_EVERY = 10.0  # least seconds between two lines of a stage
+_AT_MOST = 60.0  # most seconds between two lines of a stage, however slow it is
 
 
 class Board(Live):

@@ -1,4 +1,4 @@
-"""``bench records``: what is stale, drifted, orphaned, failed or damaged in a results folder."""
+"""``bench records``: list what is stale, drifted, orphaned, failed or damaged in a results folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def records(
         str | None, typer.Option(help="Delete what is 'stale', 'orphaned' or both ('stale,orphaned').")
     ] = None,
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            help="Python file with a method, to compare its records with. Give the option again to name more."
+        ),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="List the path of everything found.")
@@ -53,7 +56,10 @@ def records(
     _tell(found.findings, verbose)
     if found.unjudged:
         names = few(found.unjudged)
-        say.echo(f"not compared with today's methods, because they are not loaded: {names} (see --plugin)")
+        say.echo(
+            f"not compared with today's code, because these methods are not loaded: {names}; "
+            "name their files with --plugin"
+        )
     chosen = [one for one in found.findings if one.kind in kinds]
     if kinds and chosen:
         _remove(chosen, yes)
@@ -129,18 +135,10 @@ def _remove(chosen: list[Finding], yes: bool) -> None:
     from bench.report.survey import remove
 
     files = [one for one in chosen if one.files]
-    if not yes and files and not _confirmed(f"Delete {_many(files)}?"):
+    if not yes and files and not say.confirmed(f"Delete {_many(files)}?"):
         say.echo("nothing was deleted")
         return
     left = remove(chosen)
     say.echo(f"deleted {_many(files)}" if files else "nothing was deleted")
     if left:
         say.echo(f"{len(left)} packed records stay; `bench pack` writes a folder without replaced ones")
-
-
-def _confirmed(question: str) -> bool:
-    """Ask the user and return whether the answer is yes. Raises BenchError if nobody is there to answer."""
-    try:
-        return typer.confirm(question)
-    except typer.Abort as error:
-        raise BenchError("no answer; --yes deletes without asking") from error

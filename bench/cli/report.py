@@ -1,4 +1,4 @@
-"""``bench report``: all results in one HTML file."""
+"""``bench report``: write all results into one HTML file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def report(
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Python file of a recorded plugin, for the page's commands. Give the option again to name "
-            "more."
+            help="File of a plugin that made some of the records, so that the commands in the report name "
+            "it. Give the option again to name more."
         ),
     ] = None,
     datasets: Annotated[
         str | None,
         typer.Option(
-            help="Your own recorded datasets by path, as in ./pets: the page's commands name them.",
+            help="Paths of your own datasets among the records, as in ./pets, so that the commands in the "
+            "report name them.",
             autocompletion=complete.datasets,
         ),
     ] = None,

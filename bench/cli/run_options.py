@@ -148,7 +148,8 @@ SkipBad = Annotated[
 MaxPixels = Annotated[
     str | None,
     typer.Option(
-        help="Refuse images with more pixels than this, as in 500M (default: by memory).",
+        help="Refuse images with more pixels than this, as in 500M (default: as many as fit into half "
+        "of the memory).",
         rich_help_panel=WHERE,
     ),
 ]
@@ -186,8 +187,8 @@ FreshDevice = Annotated[
 TimeBudget = Annotated[
     float | None,
     typer.Option(
-        help="Minutes after which no cell starts. A cell that runs on for a tenth of them more, and at "
-        "least 30 seconds more, is stopped. The same command goes on later.",
+        help="Minutes after which no new cell starts. A cell still running after another tenth of that "
+        "time (at least 30 seconds) is stopped. The same command goes on later.",
         rich_help_panel=PLAN,
     ),
 ]
@@ -221,7 +222,8 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Number of processes that fit side by side (default: by GPUs, or by cores and work).",
+        help="Number of processes that fit side by side (default: one per GPU; on a CPU 1 to 4, "
+        "by cores and amount of work).",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -235,7 +237,7 @@ Join = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Number of processes that decode images (default: by amount of work).",
+        help="Number of processes that decode images (default: chosen by device, cores and amount of work).",
         min=0,
         rich_help_panel=MACHINE,
     ),

@@ -1,4 +1,4 @@
-"""Print what a verb has to say; verbs print in no other way.
+"""Print what a verb has to say, and ask the user before it deletes; verbs print and ask in no other way.
 
 Texts hold names of files, classes and methods, and such a name must not steer the terminal. Everything that
 is not printable therefore becomes an escape here (``bench.names``), except line breaks, and square brackets
@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from bench.errors import BenchError
 from bench.names import in_json, shown
 
 
@@ -33,3 +34,17 @@ def made(text: str) -> None:
 def data(value: Any, indent: int = 1) -> None:
     """Print JSON. Strings keep their content: what is not printable is written as an escape of JSON."""
     typer.echo(in_json(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def confirmed(question: str) -> bool:
+    """Ask the user whether to delete something, and return whether the answer is yes.
+
+    Raises BenchError if nobody answers, as where standard input is no terminal, and KeyboardInterrupt on
+    Ctrl-C.
+    """
+    try:
+        return typer.confirm(shown(question))
+    except typer.Abort as error:  # what click raises instead of the two errors that it catches
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise BenchError("nobody answered: add --yes to delete without asking") from error

@@ -1,4 +1,4 @@
-"""``bench table``: the records as the paper's tables."""
+"""``bench table``: print the records as the paper's tables."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def table(
     ] = False,
     bold: Annotated[bool, typer.Option(help="Print the best of each column in bold.")] = True,
     underline: Annotated[
-        bool, typer.Option(help="Underline what the test images do not tell from the best of its column.")
+        bool,
+        typer.Option(
+            help="Underline numbers that do not differ significantly from the best of their column."
+        ),
     ] = True,
     data_root: Annotated[
         Path | None,

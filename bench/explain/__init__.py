@@ -1,4 +1,4 @@
-"""The room that explains what a CLIP looks at, before and after a fit.
+"""This room explains what a CLIP looks at, before and after a fit.
 
 It computes the correspondence of two images, heat maps, and the importance of image parts (Shapley values),
 and draws them. It may import torch and the rooms ``executors``, ``run``, ``plan``, ``records``, ``pocket``,

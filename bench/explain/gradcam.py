@@ -13,7 +13,8 @@ from torch import Tensor
 
 from bench.clip.backbone import Backbone
 
-COPIES, NOISE = 16, 0.1
+COPIES = 16  # noisy copies that the gradients are averaged over
+NOISE = 0.1  # standard deviation of their noise, as a share of the image's range
 
 
 def noisy(

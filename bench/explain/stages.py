@@ -21,7 +21,8 @@ def stages(tower: Backbone, x_BCHW: Tensor, every: int | None = None) -> dict[st
 
     The stages are ``layer1`` to ``layer4`` of a ResNet, or ``block k`` of a ViT (patch tokens, without CLS).
 
-    ``every``: take each how-many-th block, counted from the end; by default so that there are at most four.
+    ``every``: take every N-th block, where ``every`` is N, counted from the last one. By default N is the
+    smallest that gives at most four blocks.
     Raises BenchError for a tower that is neither.
     """
     if tower.family not in ("rn", "vit"):

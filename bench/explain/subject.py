@@ -1,4 +1,4 @@
-"""A CLIP before and after a fit, as functions of the dense tokens: the subject of every explanation.
+"""Hold a CLIP before and after a fit, as functions of the dense tokens: the subject of every explanation.
 
 Fits come from the records and states of ``bench run`` if these are there. Otherwise they are made in the same
 way and kept.
@@ -38,7 +38,7 @@ _ROWS = 64  # images in one forward pass
 
 @dataclass(frozen=True)
 class Model:
-    """A model.
+    """A classifier on dense tokens, before or after a fit.
 
     ``head``: the pooling head's parameters. ``logits``: dense (B, T, D) to (B, K), differentiable.
     """

@@ -1,4 +1,7 @@
-"""The ablation table: rows that differ in settings or prompt sets, and their change from a starting row."""
+"""Make the ablation table.
+
+Its rows differ in settings or prompt sets. Each shows how accuracy changes from a starting row.
+"""
 
 from __future__ import annotations
 

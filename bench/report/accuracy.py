@@ -1,4 +1,4 @@
-"""Table I (dataset x shots x method) and Table III (a source and its shifted test sets, by backbone)."""
+"""Make Table I (dataset x shots x method) and Table III (a source and its shifted test sets, by backbone)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def table_1(
     """
     own, notes = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     own = one_backbone(own)
-    _require_rows(own, "its own test images")
+    if not len(own):
+        raise BenchError(
+            "no records match the options: choose others, leave some out, or make the records with "
+            f"`{run_command(choice, '')}`"
+        )
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
     averages = averages_of(AVERAGE, columns)
     rows = [*lines(own, columns, averages, partial, choice.methods)]
@@ -278,8 +282,3 @@ def seeds_text(frame: pd.DataFrame) -> str:
     return "each the mean over " + ", ".join(
         f"{text} at {shots_list(some)}" for text, some in zip(each, numbers.values(), strict=True)
     )
-
-
-def _require_rows(frame: pd.DataFrame, what: str) -> None:
-    if not len(frame):
-        raise BenchError(f"no records on {what} match the options")

@@ -75,5 +75,8 @@ def left_out(bad: list[Bad]) -> str:
     """Describe the records that are not trusted in one line, which is empty if all are."""
     if not bad:
         return ""
-    many = f"{len(bad)} records that cannot be believed" if bad[1:] else "a record that cannot be believed"
-    return f"left out: {many}: {said(bad)}; repeat the `bench run` of these cells to make them again"
+    many = f"{len(bad)} records that are" if bad[1:] else "a record that is"
+    return (
+        f"left out: {many} damaged or incomplete: {said(bad)}; "
+        "repeat the `bench run` of these cells to make them again"
+    )

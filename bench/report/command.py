@@ -1,4 +1,4 @@
-"""Commands as messages, notes and the HTML report print them: complete, and quoted for a shell."""
+"""Write commands as messages, notes and the HTML report print them: complete, and quoted for a shell."""
 
 from __future__ import annotations
 

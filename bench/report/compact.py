@@ -15,7 +15,7 @@ from bench.report.frame import load_results
 class Packed:
     """The outcome of ``pack``: counts of fits, evaluations and records left out, and bytes of the two files.
 
-    ``bad``: a line about the records that cannot be believed, which are not counted; empty if there are none.
+    ``bad``: a line about damaged or incomplete records, which are not counted; empty if there are none.
     """
 
     fits: int
@@ -29,7 +29,7 @@ def pack(results: Path, out: Path, limit: int | None = None) -> Packed:
     """Pack the records that count (``load_results``) and the fits behind them from ``results`` into ``out``.
 
     Top-5 predictions, tracebacks and fitted states are left out. ``out`` can then be read like ``results``;
-    the same records give the same bytes. Raises BenchError if no record can be believed, or if the files
+    the same records give the same bytes. Raises BenchError if all records are damaged, or if the files
     would exceed ``limit`` bytes; nothing is written then. Records of an older schema are refused, because
     their keys differ from those in their file names.
     """

@@ -121,7 +121,7 @@ def _over_shots(shared: Sequence[Pair]) -> list[NDArray[np.float64]]:
             gaps = [difference(c.first, c.second)[[c.seeds.index(s) for s in seeds]] for c in cells]
             tables.append(np.asarray(np.mean(gaps, axis=0)))
     if not tables:
-        raise BenchError("no seed has records at all numbers of shots: compare at one of them with --shots")
+        raise BenchError("no seed was run at every number of shots: choose one number with --shots")
     return tables
 
 

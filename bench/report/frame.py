@@ -1,4 +1,4 @@
-"""Records as a DataFrame: one row per evaluation, failed fits included, each cell once."""
+"""Turn records into a DataFrame, which has one row per evaluation and per failed fit, and each cell once."""
 
 from __future__ import annotations
 
@@ -83,10 +83,9 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     of other content of a test set, and of older settings. ``attrs["notes"]`` says what was left out, and
     ``attrs["folders"]`` names the folders.
 
-    Every accuracy is counted again from its predictions. Records that cannot be believed (``believed``) are
+    Every accuracy is counted again from its predictions. Damaged or incomplete records (``believed``) are
     left out too: ``attrs["bad"]`` is a line about them, empty if there are none, and the first of the notes.
-    Raises BenchError if a folder has no records, or none that can be believed, or if packed ones do not
-    unpack.
+    Raises BenchError if a folder has no records or only damaged ones, or if packed ones do not unpack.
     """
     folders = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
     bad: list[Bad] = []
@@ -95,7 +94,9 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
         named = apart(believed(read, bad))
         rows = rows_of(named)
         if bad and not rows:
-            raise BenchError(f"no record can be believed: {said(bad)}; repeat the `bench run` of these cells")
+            raise BenchError(
+                f"all records are damaged or incomplete: {said(bad)}; repeat the `bench run` of these cells"
+            )
         kept, notes = current.only(rows)
         kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
@@ -171,7 +172,7 @@ def _correct(name: str, stamps: tuple[Stamp | None, ...]) -> NDArray[np.bool_]:
 def _right(path: Path) -> NDArray[np.bool_]:
     record = store.read(path)
     if not isinstance(record, EvaluationRecord):
-        raise BenchError(f"{path}: the record has gone; load the results again")
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
     return store.outcome(path, record).right
 
 

@@ -31,10 +31,12 @@ def outcomes(entry: Score) -> NDArray[np.bool_]:
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     """Return the table with the best entry of each column and block marked, and those that are tied with it.
 
-    Only rows with the same seeds are compared: those with the seeds that most rows of the block have and, in
-    each column, those with the seeds that most of these have there. Test-oracle rows and partial averages
-    take no part. Best is the highest printed value. An entry is tied if the interval of its paired difference
-    to the best, over seeds and images, contains 0 after Holm's correction within the column
+    Only numbers over the same seeds are compared. Of a block, the rows with its most common seeds are taken.
+    Of these, each column takes the entries with its most common seeds. Example: four rows have the seeds 1,
+    2 and 3, and a fifth has only seed 1, so the fifth is left out everywhere. On one dataset, one of the four
+    lacks seed 3, so it is left out of that column. Test-oracle rows and partial averages take no part. The
+    best entry is the one with the highest printed value. An entry is tied if the interval of its paired
+    difference to the best, over seeds and images, contains 0 after Holm's correction within the column
     (``bench.stats.not_told_from_best``).
     """
     blocks: dict[tuple[object, ...], list[int]] = {}

@@ -12,8 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.names import shown
 from bench.report.pairs import Pair
 
-SIDE, GAP, LINE = 128, 10, 14  # pixels
-PER_ROW = 8
+# Sizes in pixels.
+SIDE = 128  # longest side of an image
+GAP = 10  # space between images
+LINE = 14  # height of a line of text
+PER_ROW = 8  # images in a row
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Table II: classes and images of the datasets, ours beside the published ones."""
+"""Make Table II: classes and images of the datasets, ours beside the published ones."""
 
 from __future__ import annotations
 

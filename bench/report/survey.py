@@ -1,4 +1,4 @@
-"""What is wrong in a results folder: stale, drifted, orphaned, failed and damaged records.
+"""Find what is wrong in a results folder: stale, drifted, orphaned, failed and damaged records.
 
 Which records count is decided where tables decide it (``believed``, ``current``), so that removing replaced
 records changes no table. What a method is today comes from the caller, because this room knows no methods.
@@ -28,7 +28,7 @@ KINDS = {
     DRIFTED: "the code of its method has changed since, under the same version",
     ORPHANED: "what it belongs to is gone",
     FAILED: "the cell failed; a run tries it again",
-    DAMAGED: "it cannot be believed; a run makes it again",
+    DAMAGED: "it, or something that it needs, is missing or changed; a run makes it again",
 }
 REMOVABLE = (STALE, ORPHANED)
 

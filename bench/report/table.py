@@ -1,4 +1,4 @@
-"""Tables as data: which number stands where, what is best, what is missing.
+"""Hold tables as data: which number stands where, what is best, what is missing.
 
 Builders (``accuracy``, ``ablation``, ``sizes``, ``paper``, ``compare``) make tables, ``marks`` marks the best
 numbers, and ``render`` turns tables into text. ``tables`` puts these together.

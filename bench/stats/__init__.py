@@ -1,4 +1,4 @@
-"""The room of statistics for repeated few-shot runs: intervals, paired tests, ranks.
+"""This room computes statistics of repeated few-shot runs: intervals, paired tests, ranks.
 
 It holds pure functions of numpy arrays and DataFrames. It imports no other part of bench and knows nothing of
 runs, records or tables. It never reads or writes a file.

@@ -15,7 +15,8 @@ import pytest
 import typer
 
 from bench.cli import app as apps
-from bench.cli import main, streams
+from bench.cli import main, say, streams
+from bench.errors import BenchError
 from bench.files import read_text, write_bytes
 
 MAIN = "from bench.cli import main; main()"
@@ -44,7 +45,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "choose a shorter name"),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "/a/loop"), "round in a circle"),
         (OSError(errno.EACCES, "Permission denied", "/a/mine"), "/a/mine: permission denied"),
-        (OSError(errno.ENOTDIR, "Not a directory", "/a/file"), "something else than a folder"),
+        (OSError(errno.ENOTDIR, "Not a directory", "/a/file"), "something there is not a folder"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room"),
         (OSError(errno.EIO, "Input/output error", b"/a/disk"), "/a/disk: input/output error; check the disk"),
         (OSError(errno.EIO, "Input/output error"), "input/output error; check the disk"),
@@ -171,3 +172,22 @@ def test_files_are_named_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_bytes(tmp_path / "table.tex", b"rows")
     assert caught.value.filename == str(tmp_path / "table.tex")
     assert [p.name for p in tmp_path.iterdir()] == ["suite.toml"]
+
+
+class Interrupted(io.StringIO):
+    """A standard input at which the user presses Ctrl-C."""
+
+    def readline(self, *_: Any) -> str:
+        raise KeyboardInterrupt
+
+
+def test_a_question_that_nobody_answers_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line, answer in (("y\n", True), ("n\n", False)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+        assert say.confirmed("Delete it?") is answer
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with pytest.raises(BenchError, match="nobody answered: add --yes"):
+        say.confirmed("Delete it?")
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        say.confirmed("Delete it?")

@@ -71,14 +71,12 @@ def test_no_run_takes_them_for_its_own(old: Path) -> None:
 def test_brought_over_nothing_is_run_again(old: Path) -> None:
     done = bench("convert", "--results", old)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("17 records brought over") or done.output.startswith(
-        "18 records brought over"
-    )
+    assert done.output.startswith("17 records converted") or done.output.startswith("18 records converted")
     assert table(old) == TABLE
     for arguments in RUNS:
         assert "plan: 0 cells to do" in (shown := planned(old, *arguments).output), shown
     again = bench("convert", "--results", old)
-    assert "nothing to bring over" in again.output
+    assert "nothing to convert" in again.output
 
 
 def test_keys_links_and_checksums_are_those_of_a_run(old: Path) -> None:

@@ -46,7 +46,9 @@ def test_two_files_hold_everything(runs: Path, packed: Path) -> None:
     for a, b in zip(one["path"], two["path"], strict=True):
         if Path(a).with_suffix(".npz").is_file():
             np.testing.assert_array_equal(correct(a), correct(b))
-    assert table(one).text("json") == table(two).text("json")
+    # Notes on failed cells name their records, which lie in two folders.
+    texts = [table(f).text("json").replace(str(at), "") for f, at in ((one, runs), (two, packed))]
+    assert texts[0] == texts[1]
 
 
 def test_predictions_are_the_same_classes(runs: Path, packed: Path) -> None:

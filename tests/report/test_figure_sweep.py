@@ -154,14 +154,14 @@ def test_axes_follow_the_values(values: list[Any], kind: str, order: list[str]) 
         (
             "sweep",
             {"setting": "steps"},
-            r"--sweep safe\.steps=50,100,200 --results \S+` makes one, by a fit for every value",
+            r"--sweep safe\.steps=50,100,200 --results \S+` makes one, with a fit for every value",
         ),
         (
             "sweep",
             {"setting": "beta"},
-            r"--sweep safe\.beta=0\.05,0\.5,5 --results \S+` makes one, by evaluations without refits",
+            r"--sweep safe\.beta=0\.05,0\.5,5 --results \S+` makes one, without fitting again",
         ),
-        ("beta", {"setting": "lr"}, r"the fit of safe reads lr.*bench plot sweep --setting safe\.lr"),
+        ("beta", {"setting": "lr"}, r"lr changes the fit of safe, .*bench plot sweep --setting safe\.lr"),
         ("beta", {"setting": "safe.betta"}, r"did you mean 'beta'"),
         ("time", {"setting": "lr"}, r"plot time has no setting; --setting is for sweep and beta"),
     ],

@@ -251,7 +251,7 @@ def test_exit_codes(results: Path, old: Baseline, tmp_path: Path, capsys: pytest
     )
     for flag in ("--keep", "--device", "--plugin"):
         assert bench("check", "--baseline", file, "--results", results, flag, "cpu") == 2
-        assert f"{flag}: read with --rerun alone" in capsys.readouterr().err
+        assert f"{flag} works only with --rerun" in capsys.readouterr().err
     baselines.save(file, changed(old, "safe", 0.02, lift=False))
     assert bench("check", "--baseline", file, "--results", results) == 5
     baselines.save(file, changed(old, "safe", 0.3, lift=True))

@@ -113,7 +113,7 @@ def damaged_state(results: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "kind", "count", "says", "code"),
     [
-        (replaced, "stale", 6, "settings that are not the method's own any more", 5),
+        (replaced, "stale", 6, "of safe from before its default settings changed", 5),
         (older_version, "stale", 4, "of tip-adapter version 0; the program has version", 5),
         (without_fit, "orphaned", 1, "there is no record of its fit", 5),
         (without_record, "orphaned", 3, "a fitted state without a record", 5),

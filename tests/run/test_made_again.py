@@ -36,10 +36,10 @@ def test_damaged_records_and_predictions_are_made_again(bench: Bench, tmp_path: 
     named = [zero, tip, fitted]
 
     shown = bench("table", "--results", results)
-    assert "no record can be believed" in str(shown.exception)
+    assert "all records are damaged or incomplete" in str(shown.exception)
     dry = bench("run", *arguments, "--dry-run", "--why")
     assert "3 cells to do, 0 done" in dry.output and dry.exit_code == 0
-    assert "3 records cannot be believed" in dry.output
+    assert "3 records are damaged or incomplete" in dry.output
     assert all(file.name in dry.output for file in named), dry.output
     again = bench("run", *arguments)
     assert again.exit_code == 0, again.output
@@ -60,7 +60,7 @@ def test_what_tables_leave_out_is_made_again(bench: Bench, tmp_path: Path) -> No
     store.put(file, replace(record, cell=replace(record.cell, seed=7)))
     assert "not those of its fit" in str(bench("table", "--results", results).exception)
     done = bench("run", *arguments)
-    assert "a record cannot be believed and counts as not there" in done.output
+    assert "a record is damaged or incomplete, so its cell runs again" in done.output
     assert "1 cells to do, 0 done" in done.output and records(results) == whole
     assert bench("table", "--results", results).exit_code == 0
 
@@ -76,13 +76,13 @@ def test_exchanged_predictions_cost_themselves_only(bench: Bench, tmp_path: Path
     shown = bench("table", "--results", results, "--out", out)
     assert shown.exit_code == Code.INCOMPLETE, shown.output
     text = out.read_text()
-    assert "left out: 2 records that cannot be believed" in text and "Zero-shot" in text
+    assert "left out: 2 records that are damaged or incomplete" in text and "Zero-shot" in text
     packed = bench("pack", "--results", results, "--out", tmp_path / "packed")
     assert packed.exit_code == Code.INCOMPLETE and "left out: 2 records" in packed.output
     assert "2 cells to do, 1 done" in bench("run", *arguments).output
     assert records(results) == whole
     assert bench("table", "--results", results, "--out", out).exit_code == 0
-    assert "cannot be believed" not in out.read_text()
+    assert "damaged or incomplete" not in out.read_text()
 
 
 @pytest.mark.parametrize("kind", ["cut", "exchanged", "gone"])

@@ -168,7 +168,7 @@ def test_a_run_keeps_what_auto_came_to(bench: Bench, monkeypatch: pytest.MonkeyP
     assert bench("run", *cell).exit_code == 0
     done = bench("run", *cell, "--precision", "auto", "--dry-run")
     assert (
-        "none of these cells is recorded in bf16, 2 in fp32: --precision fp32 goes on from there"
+        "none of these cells is recorded in bf16, but 2 in fp32: --precision fp32 continues with those"
         in done.output
     )
     refused = bench("run", *cell, "--precision", "auto", "--backbone", "pocket-rn,pocket-vit", "--dry-run")

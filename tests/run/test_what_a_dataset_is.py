@@ -305,7 +305,7 @@ def test_verify_hashes_every_file(bench: Bench, published: Published, tmp_path: 
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert "all 1 cells were recorded before" in bench(*run, data=None).output
     changed = bench("data", *verify)
-    assert "1 images are not those that were used before, first test/apple/0.png" in changed.output
+    assert "1 image is not the one that an earlier run used (test/apple/0.png)" in changed.output
     assert changed.exit_code == 5
     digests = [line for text in (whole, changed) for line in text.output.splitlines() if "contents:" in line]
     assert len(set(digests)) == 2

@@ -32,8 +32,8 @@ def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
 
     Any setting that acts at evaluation only can take the place of beta, as ``named``. The number of shots is
     the largest that the sweep has, unless one is chosen. Hollow markers are changes that the paper states for
-    the same method, backbone, test set and shots. Raises BenchError for a setting that a fit reads, which has
-    no such differences.
+    the same method, backbone, test set and shots. Raises BenchError for a setting that changes the fit,
+    because then no fit is common to two of its values.
     """
     setting, owner = setting_of(named, frame)
     if owner:
@@ -126,17 +126,17 @@ def _swept(frame: pd.DataFrame, choice: Choice, setting: str) -> tuple[pd.DataFr
         method, acts, value = kind(frame, choice, Setting(setting))
         if acts == "fit":
             raise BenchError(
-                f"the fit of {method} reads {setting}, so that its values share no fits: "
+                f"{setting} changes the fit of {method}, so this figure cannot pair its values; "
                 f"`{_sweep(choice, setting, method)}` draws them"
             )
         if isinstance(value, bool | str):
             raise BenchError(
-                f"{setting} of {method} is no number: "
-                f"`{_sweep(choice, setting, method)}` draws its values side by side"
+                f"{setting} of {method} is not a number, so this figure cannot place its values on an axis; "
+                f"`{_sweep(choice, setting, method)}` draws them side by side"
             )
         raise BenchError(
             f"no records of a sweep of {setting} that starts at 0; "
-            f"`{_command(choice, setting, method)}` makes one, by evaluations without refits"
+            f"`{_command(choice, setting, method)}` makes them, without fitting again"
         )
     return own[whole], notes
 

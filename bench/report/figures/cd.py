@@ -19,10 +19,13 @@ from bench.report.select import Choice
 from bench.report.wording import p_equation, shots_text
 from bench.stats import MAX_METHODS, Friedman, friedman, not_separated
 
-# Inches: the heights of a label, of a bar and of everything above the axis; the width of a letter and the
-# least width of one rank.
-_ROW, _BAR, _TOP, _LETTER, _RANK = 0.16, 0.09, 0.82, 0.054, 0.15
-_LINE = 0.13  # inches, the height of a line of the text below
+# All sizes are in inches.
+_ROW = 0.16  # height of a label
+_BAR = 0.09  # height of a bar
+_TOP = 0.82  # height of everything above the axis
+_LETTER = 0.054  # width of a letter
+_RANK = 0.15  # least width of one rank
+_LINE = 0.13  # height of a line of the text below
 
 _BARS = "A bar joins methods whose average ranks differ by less than the critical difference."
 _NO_BARS = "There are no bars: any two average ranks differ by the critical difference or more."

@@ -37,7 +37,10 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     method = own.iloc[0]["method"]
     if not len(points):
         command = select.run_command(choice, shlex.join(["--methods", method]))
-        raise BenchError(f"nothing is complete. {' '.join(gaps)} `{command}` runs what is missing")
+        raise BenchError(
+            f"no prompt set has all results that the figure needs. {' '.join(gaps)} "
+            f"`{command}` runs what is missing"
+        )
     equal = _equal(own[own["dataset"].isin(datasets)], sets)
     labelled = set(own[own["label_prompts"].astype(bool)]["prompts"])
     shots = sorted(own["shots"].unique())

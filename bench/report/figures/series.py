@@ -1,4 +1,4 @@
-"""The series of a figure: their titles, which of them have a colour, and which are left out."""
+"""Choose the series of a figure: their titles, which of them have a colour, and which are left out."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     few = points[points["shots"] > 0]
     if not len(few):
         raise BenchError(
-            f"nothing is complete. {' '.join(remarks)} "
+            f"no method has all results that the figure needs. {' '.join(remarks)} "
             f"`{select.run_command(choice, '')}` runs what is missing"
         )
     chosen, others = series.coloured(own[own["method"].isin(few["series"])], choice)

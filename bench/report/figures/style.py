@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the whole width
+COLUMN = 3.4  # inches, the width of one column of a paper
+PAGE = 7.0  # inches, the width of the whole page
 SHOTS = "shots (images per class)"  # the axis of shots
 GREY = "0.35"
 # Series that are drawn for comparison only.

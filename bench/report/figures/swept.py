@@ -1,4 +1,4 @@
-"""Settings that were swept: the value that each record has, the rows of a sweep, and how to make one.
+"""Find sweeps of a setting in the records: the value in each record, the rows, and the command for more.
 
 The rows of a sweep differ in one setting. Rows whose variant names the setting have another value than the
 method's own. The plain rows have the method's own value, which their records say.
@@ -112,7 +112,7 @@ def values(path: str, owner: str) -> dict[str, Any]:
 
 
 def one(value: Any) -> Any:
-    """Return the single value of a setting, also of a grid of one, or None if there are several or none."""
+    """Return a setting's value if it has exactly one, as ``0.1`` or the grid ``[0.1]`` does; else None."""
     if isinstance(value, list | tuple):
         return value[0] if len(value) == 1 else None
     return None if isinstance(value, dict) else value
@@ -145,9 +145,9 @@ def kind(frame: pd.DataFrame, choice: Choice, setting: Setting) -> tuple[str, Ki
 def advice(frame: pd.DataFrame, choice: Choice, setting: Setting) -> str:
     """Name the command that makes a sweep, and what it costs: a value of a trained setting costs a fit."""
     method, acts, value = kind(frame, choice, setting)
-    cost = "evaluations without refits" if acts == "inference" else "a fit for every value"
+    cost = "without fitting again" if acts == "inference" else "with a fit for every value"
     sweep = shlex.join(["--methods", method, "--sweep", f"{method}.{setting.name}={_others(value)}"])
-    return f"`{select.run_command(choice, sweep)}` makes one, by {cost}"
+    return f"`{select.run_command(choice, sweep)}` makes one, {cost}"
 
 
 def _others(value: Any) -> str:

@@ -55,7 +55,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         command = select.run_command(choice, "")
         lacking = " ".join(series.gaps(gaps))
         raise BenchError(
-            f"nothing is complete. {lacking} `{command}` runs what is missing; --datasets narrows the average"
+            f"no method has all results that the figure needs. {lacking} `{command}` runs what is missing; "
+            "--datasets narrows the average"
         )
     apart = series.of_other_seeds(seeds)
     alike = [pair not in apart for pair in zip(points["series"], points["shots"], strict=True)]
@@ -116,7 +117,7 @@ def cost(path: str) -> Cost:
     file = Path(path)
     evaluation = store.read(file)
     if not isinstance(evaluation, EvaluationRecord):
-        raise BenchError(f"{path}: the record has gone; load the results again")
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
     fits = store.behind(file, evaluation)
     fitting = sum(sum(fit.seconds.values()) for fit in fits)
     machine = evaluation.provenance.device_name or "an unnamed machine"

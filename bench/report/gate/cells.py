@@ -1,4 +1,4 @@
-"""The cells of a baseline: take them from records, narrow them down, find them again in a frame."""
+"""Take the cells of a baseline from records, narrow them down, and find them again in a frame."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _keep(row: Mapping[Hashable, Any]) -> Kept:
     path = Path(row["path"])
     record = store.read(path)
     if not isinstance(record, EvaluationRecord):
-        raise BenchError(f"{path}: the record has gone; load the results again")
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
     fits = store.behind(path, record)
     overrides = {f.cell.method: dict(f.changed) for f in fits}
     overrides.setdefault(record.cell.method, {}).update(record.changed)

@@ -28,7 +28,9 @@ from bench.report.gate.verdict import Group, Verdict
 from bench.report.wording import shots_text
 from bench.stats import NonInferiority, non_inferiority
 
-AGREEMENT, MARGIN, SLOWER = 0.995, 0.01, 1.5
+AGREEMENT = 0.995  # least share of equal predictions
+MARGIN = 0.01  # largest drop of accuracy to accept, as a fraction
+SLOWER = 1.5  # ratio of calibrated seconds to the baseline's from which the check warns
 RULES = ("auto", "agreement", "accuracy")
 _SHORTEST = 0.01  # seconds; shorter times of a cell are not compared
 
@@ -160,7 +162,7 @@ def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInf
         few = (
             ""
             if test.enough
-            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points, so take more"
+            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points: take more"
         )
         return f"{moved}, which is below the margin of -{100 * test.margin:g}{few}"
     return (

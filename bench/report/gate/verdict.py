@@ -1,4 +1,4 @@
-"""The verdicts of the gate: on each method at a number of shots, and on the whole check."""
+"""Define the verdicts of the gate: on each method at a number of shots, and on the whole check."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Details:
     def _seed(self, path: str) -> dict[str, Any]:
         record = store.read(Path(path))
         if not isinstance(record, EvaluationRecord):
-            raise BenchError(f"{path}: the record has gone; load the results again")
+            raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
         fit = store.fit_of(Path(path), record)
         row = self.rows[path]  # its dataset's name is distinct, the record's may not be
         cell = msgspec.to_builtins(record.cell) | {name: row[name] for name in CELL}

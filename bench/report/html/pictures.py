@@ -31,7 +31,8 @@ _CAPTIONS = {
     "A bar joins methods whose average ranks differ by less than the critical difference.",
     "time": "The seconds of one cell cover preparing, training every configuration, searching, evaluating. "
     "Bars are 95 % intervals. A ring marks a method that no other beats in both speed and accuracy.",
-    "prompts": "The figure shows the same method and draws with different prompts. Bars are 95 % intervals.",
+    "prompts": "The figure compares prompt sets for one method on the same support sets. "
+    "Bars are 95 % intervals.",
     "beta": "The same fits are evaluated with different weights of the frozen head. "
     "Bands are 95 % intervals of the paired change.",
 }

@@ -30,7 +30,8 @@ def against(frame: pd.DataFrame, choice: Choice, source: str = "paper") -> Table
     quoted = [a for a in anchors(source) if _wanted(a, choice)]
     if not quoted:
         raise BenchError(
-            f"--against {source}: it has no numbers for swept settings or prompt sets that match the options"
+            f"--against {source}: it has no numbers for swept settings or prompt sets that match the "
+            "options; leave out --methods, --datasets, --shots, --backbone or --prompts"
         )
     chosen, notes = for_tables(frame, choice)
     namer = Namer(chosen)

@@ -30,7 +30,9 @@ def against(frame: pd.DataFrame, which: str, choice: Choice, source: str = "pape
     numbers = published(source).dropna(subset=["value", "shots"])
     numbers = numbers[numbers["table"].isin([which, ""])]
     if not len(numbers):
-        raise BenchError(f"--against {source}: it has no numbers for table {which}")
+        raise BenchError(
+            f"--against {source}: it has no numbers for table {which}; name another source or table"
+        )
     chosen, notes = for_tables(frame, choice)
     if which == "1":
         chosen = chosen[chosen["target"] == chosen["dataset"]]

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 
 from bench.report.table import AVERAGE, Row, Score
 
-ZERO_SHOT, AVERAGES, SHIFTS, FEW, MANY = 0.4, 0.5, 0.8, 1.5, 1.0  # points; FEW: up to 2 shots (protocol 20)
+# Tolerances in points (protocol 20).
+ZERO_SHOT = 0.4  # zero-shot accuracies
+AVERAGES = 0.5  # averages over datasets
+SHIFTS = 0.8  # shifted test sets
+FEW = 1.5  # one dataset, up to 2 shots
+MANY = 1.0  # one dataset, more shots
 FULL = "paper"  # the preset with the published budgets
 COLUMNS = ["ours", "published", "difference", "tolerance", "verdict"]
 
