@@ -70,7 +70,8 @@ def check(
         str,
         typer.Option(
             help="What must hold: agreement of predictions, accuracy, or auto: agreement on the same kind of "
-            "machine and accuracy elsewhere."
+            "machine and accuracy elsewhere.",
+            autocompletion=complete.rules,
         ),
     ] = "auto",
     slower: Annotated[
@@ -80,7 +81,11 @@ def check(
         bool, typer.Option("--strict-speed", help="Fail where --slower would warn. Needs --rerun.")
     ] = False,
     format: Annotated[
-        str, typer.Option(help="Format: text, json, or github (job summary and annotations).")
+        str,
+        typer.Option(
+            help="Format: text, json, or github (job summary and annotations).",
+            autocompletion=complete.check_formats,
+        ),
     ] = "text",
     plugin: Annotated[
         list[Path] | None,
@@ -109,7 +114,8 @@ def check(
         str | None,
         typer.Option(
             help="Precision of the image tower in the checked cells: fp32, fp16 or bf16 (default: the "
-            "baseline's)."
+            "baseline's).",
+            autocompletion=complete.precisions,
         ),
     ] = None,
 ) -> None:

@@ -23,13 +23,13 @@ def compare(
         typer.Argument(
             help="A method, as in safe. safe:beta=0.5 means the rows with that setting, and safe@hand those "
             "of one prompt set.",
-            autocompletion=complete.method,
+            autocompletion=complete.row,
         ),
     ],
     second: Annotated[
         str,
         typer.Argument(
-            help="The method to compare it with, written in the same way.", autocompletion=complete.method
+            help="The method to compare it with, written in the same way.", autocompletion=complete.row
         ),
     ],
     results: options.Folders = None,

@@ -73,13 +73,15 @@ Png = Annotated[
 ValueKind = Annotated[
     str,
     typer.Option(
-        help="Score that the parts share: margin (the class's logit minus the largest other) or probability."
+        help="Score that the parts share: margin (the class's logit minus the largest other) or probability.",
+        autocompletion=complete.part_values,
     ),
 ]
 Fill = Annotated[
     str,
     typer.Option(
-        help="What replaces absent parts: mean, the image's mean colour, or background, the background's."
+        help="What replaces absent parts: mean, the image's mean colour, or background, the background's.",
+        autocompletion=complete.part_fills,
     ),
 ]
 Image = Annotated[

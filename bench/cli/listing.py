@@ -24,7 +24,12 @@ app = typer.Typer(
 )
 
 Format = Annotated[
-    str, typer.Option("--format", help="Format: text, or json for a list of objects with a name.")
+    str,
+    typer.Option(
+        "--format",
+        help="Format: text, or json for a list of objects with a name.",
+        autocompletion=complete.text_formats,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.options import examples
 
 app = typer.Typer(help="Write the first files of a method of your own.", no_args_is_help=True)
@@ -30,7 +30,8 @@ def method(
     kind: Annotated[
         str,
         typer.Option(
-            help="solved (in closed form), trained (by gradients) or prompt (vectors learned in the text)."
+            help="solved (in closed form), trained (by gradients) or prompt (vectors learned in the text).",
+            autocompletion=complete.kinds,
         ),
     ] = "trained",
     folder: Annotated[

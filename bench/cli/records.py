@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.codes import Code, first
 from bench.errors import BenchError
 from bench.names import few, short
@@ -23,7 +23,11 @@ def records(
         "results"
     ),
     remove: Annotated[
-        str | None, typer.Option(help="Delete what is 'stale', 'orphaned' or both ('stale,orphaned').")
+        str | None,
+        typer.Option(
+            help="Delete what is 'stale', 'orphaned' or both ('stale,orphaned').",
+            autocompletion=complete.removable,
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="A Python file with a method; may be repeated.")
