@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.names import nearest, shown
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer has it from click, or from its own copy
+_NEVER_MEANT = ("--remove", "--yes", "--fresh", "--update")  # they delete, or write over what is there
 _PATH = "bench.path"  # in a context: the command that was parsed
 _NO_VERB = re.compile(r"No such command '(.*?)'")
 
@@ -82,12 +83,29 @@ def line(error: Any, path: str) -> str:
     """
     context = error.ctx
     if type(error).__name__ == "NoSuchOption":
-        known = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
-        options = [name for name in (*known, "--help") if name.startswith("--")]
-        said = f"{path} has no option {shown(error.option_name)}{nearest(error.option_name, options)}"
-        return f"{said}; `{path} --help` shows all"
+        hint = _near_option(error.option_name, context.command) or _of_bench(error.option_name, context)
+        return f"{path} has no option {shown(error.option_name)}{hint}; `{path} --help` shows all"
     if found := _NO_VERB.match(error.message):
-        said = f"there is no `{path} {shown(found[1])}`{nearest(found[1], context.command.commands)}"
-        return f"{said}; `{path} --help` shows all"
+        hint = nearest(found[1], context.command.commands) or _of_bench(f"--{found[1]}", context)
+        return f"there is no `{path} {shown(found[1])}`{hint}; `{path} --help` shows all"
     said = " ".join(shown(error.format_message(), keep="\n").split()).removesuffix(".")
     return f"{said[:1].lower()}{said[1:]}; see `{path} --help`"
+
+
+def _near_option(name: str, command: Any) -> str:
+    """Return the hint at the option that is meant: the nearest, or the only one that begins with ``-V``'s v.
+
+    It is never one that deletes or repeats work, because that one might be tried unread.
+    """
+    known = [flag for p in command.params for flag in (*p.opts, *p.secondary_opts)]
+    options = [flag for flag in (*known, "--help") if flag.startswith("--") and flag not in _NEVER_MEANT]
+    if len(name) == 2:  # a letter
+        options = [flag for flag in options if flag[2] == name[1].lower()]
+        return f" (did you mean '{options[0]}'?)" if len(options) == 1 else ""
+    return nearest(name, options)
+
+
+def _of_bench(option: str, context: Any) -> str:
+    """Return the hint at an option that stands before the verb, as in ``bench --version``."""
+    before = [flag for parameter in context.find_root().command.params for flag in parameter.opts]
+    return f" (did you mean `bench {option}`?)" if option in before else ""
