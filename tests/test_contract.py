@@ -180,6 +180,8 @@ def test_new_method_writes_a_test_that_passes(tmp_path: Path, monkeypatch: pytes
     assert isinstance(again.exception, BenchError) and "exists" in str(again.exception)
     odd = invoke("new", "method", "my-cache", "--kind", "sovled")
     assert isinstance(odd.exception, BenchError) and "did you mean 'solved'" in str(odd.exception)
+    both = invoke("new", "method", "my-cache", "--kind", "solved,trained")
+    assert str(both.exception) == "--kind solved,trained: one kind at a time, as in --kind solved"
     assert sorted(p.name for p in tmp_path.glob("*.py")) == ["my_probe.py", "test_my_probe.py"]
 
 

@@ -147,16 +147,12 @@ def _presets() -> Iterable[str]:
 
 def _settings() -> dict[str, str]:
     """Return the defaults of all settings, as ``--set`` reads them, by METHOD.KEY."""
+    from bench.cli.method_docs import value_text
     from bench.registry import builtin
-
-    def text(value: object) -> str:
-        if isinstance(value, tuple):
-            return ",".join(map(text, value))
-        return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
     registry = builtin()
     every = [(name, registry.get(name).settings) for name in registry.names()]
-    return {f"{name}.{key}": text(value) for name, of in every for key, value in of.items()}
+    return {f"{name}.{key}": value_text(value) for name, of in every for key, value in of.items()}
 
 
 def _sources() -> Iterable[str]:

@@ -78,7 +78,7 @@ def show(
     for dataset, first, same in sorted(plan.equal):
         say.echo(
             f"  note on {dataset}: prompt sets {first} and {same} have the same texts; "
-            f"recorded once, as {first}"
+            f"a method that uses both is recorded once, as {first}"
         )
     for kind, first, same in sorted(plan.twins):
         say.secho(

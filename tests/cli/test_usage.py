@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import typer
@@ -57,14 +58,33 @@ def test_usage_errors_are_one_line(
     assert said.out == "" and said.err.replace("(s)", "") == f"bench: {line.replace('...', 'shows all')}\n"
 
 
-@pytest.mark.parametrize("words", ["run --jobs x", "run --workers -1", "data status --format yaml"])
-def test_a_value_of_another_kind_is_one_line(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("run --jobs two", "--jobs two: write a whole number"),
+        ("run --jobs=2.5", "--jobs 2.5: write a whole number"),
+        ("run --workers -1", "--workers -1: write a number from 0 on"),
+        ("run --time-budget long", "--time-budget long: write a number"),
+        ("data draw digits --shots x", "--shots x: write a whole number"),
+    ],
+)
+def test_a_value_that_is_no_number_is_one_line(
+    words: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ended(monkeypatch, *words.split()) == 2
-    said, path = capsys.readouterr().err, words.partition(" --")[0]
-    assert said.startswith(f"bench: invalid value for '{words.split()[-2]}'") and said.count("\n") == 1
-    assert said.endswith(f"see `bench {path} --help`\n")
+    said, path = capsys.readouterr().err, words.partition(" --")[0].removesuffix(" digits")
+    assert said == f"bench: {line}; see `bench {path} --help`\n"
+
+
+def test_a_folder_without_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "laptop").mkdir()
+    assert ended(monkeypatch, "records", "laptop") == 2
+    assert capsys.readouterr().err == "bench: bench records takes no folder by itself: use --results laptop\n"
+    assert ended(monkeypatch, "data", "status", "--format", "yaml") == 2
+    assert capsys.readouterr().err.startswith("bench: invalid value for '--format'")
 
 
 def test_names_in_usage_errors_do_not_steer_the_terminal(
