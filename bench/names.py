@@ -114,8 +114,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun: ``1 record``, ``2,000 records``; ``plural`` where an s does not do."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    """Return a number and its noun: ``1 record``, ``2 records``; ``plural`` where an s does not do."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def told_apart(name: str, identity: str) -> str:

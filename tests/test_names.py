@@ -109,5 +109,5 @@ def test_only_a_name_that_is_much_alike_is_meant(name: str, known: str, hint: st
 
 
 def test_one_thing_has_no_plural() -> None:
-    assert [counted(n, "fit") for n in (0, 1, 2, 1234)] == ["0 fits", "1 fit", "2 fits", "1,234 fits"]
+    assert [counted(n, "fit") for n in (0, 1, 2, 1234)] == ["0 fits", "1 fit", "2 fits", "1234 fits"]
     assert counted(2, "entry", "entries") == "2 entries" and counted(1, "entry", "entries") == "1 entry"

@@ -247,11 +247,8 @@ def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
 
 def test_git_ignores_what_the_verbs_write_in_a_checkout() -> None:
     """A run, a report and a figure with default places change nothing that git would commit."""
-    written = [f"results/{name}" for name in (*store.PARTS, store.FOLDER)] + [
-        "report.html",
-        "shots.pdf",
-        "maps.png",
-    ]
+    folders = [f"results/{name}/x" for name in store.PARTS]
+    written = [*folders, f"results/{store.FOLDER}", "report.html", "shots.pdf", "maps.png"]
     command = ["git", "check-ignore", "--no-index", *written, "results/pocket"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode == 128:

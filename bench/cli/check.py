@@ -216,10 +216,12 @@ def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
 
 def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
     """Write a baseline and print what is in it."""
+    from bench.names import counted
     from bench.report.gate import baseline as baselines
 
+    methods = len({k.cell["method"] for k in kept})
     baselines.save(file, baselines.Baseline(tuple(kept), calibration))
-    say.echo(f"{file}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+    say.echo(f"{file}: {counted(len(kept), 'evaluation')} of {counted(methods, 'method')}")
 
 
 def _code(verdict: Verdict, strict_speed: bool) -> Code:

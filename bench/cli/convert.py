@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import say
+from bench.names import counted
 
 
 def convert(
@@ -23,7 +24,7 @@ def convert(
 
     done = upgrade(results)
     say.echo(
-        f"{done.records} records brought over in {results}"
+        f"{counted(done.records, 'record')} brought over in {results}"
         if done.records
         else f"{results}: nothing to bring over"
     )

@@ -12,6 +12,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.options import examples
+from bench.names import counted
 
 app = typer.Typer(
     help="Look for datasets on this machine, check their images, and draw few-shot sets.",
@@ -85,7 +86,9 @@ def draw(
         say.data(fewshot.export_index(opened, drawn), indent=4)
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
-            say.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+            say.echo(
+                f"{part}: {counted(len(items), 'image')}, SHA-256 of the paths {path_digest(items.paths)}"
+            )
     if line := reading.line(opened):
         say.echo(line, err=True)
     for note in filter(None, (*opened.notes, drawn.note)):
@@ -182,7 +185,8 @@ def verify(
         say.echo(f"contents: {result.contents}")
         if result.exchanged:
             say.echo(
-                f"{len(result.exchanged)} images are not those that were used before, "
+                f"{counted(len(result.exchanged), 'image is not the one', 'images are not those')} "
+                f"that {'was' if len(result.exchanged) == 1 else 'were'} used before, "
                 f"first {shown(result.exchanged[0])}: a run takes them as another dataset"
             )
     if result.failed:

@@ -14,6 +14,7 @@ import typer
 from bench.cli import complete, say
 from bench.cli.options import examples
 from bench.errors import BenchError
+from bench.names import counted
 
 if TYPE_CHECKING:
     from bench.interface import Method
@@ -235,7 +236,7 @@ def datasets(format: Format = "text") -> None:
                 "name": r["name"],
                 "kind": f"{r['kind']:<16}",
                 "title": r["title"],
-                "classes": f"({r['classes']} classes)",
+                "classes": f"({counted(r['classes'], 'class', 'classes')})",
             }
             for r in rows
         ]

@@ -10,7 +10,7 @@ import typer
 from bench.cli import complete, say
 from bench.cli.codes import Code, first
 from bench.errors import BenchError
-from bench.names import few, short
+from bench.names import counted, few, short
 
 if TYPE_CHECKING:
     from bench.report.survey import Finding, Survey
@@ -53,7 +53,7 @@ def records(
     found = _look(results, plugin)
     if not found.records and not found.findings:
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
-    say.echo(f"{results}: {found.records} records")
+    say.echo(f"{results}: {counted(found.records, 'record')}")
     _tell(found.findings, verbose)
     if found.unjudged:
         names = few(found.unjudged)
@@ -139,7 +139,8 @@ def _remove(chosen: list[Finding], yes: bool) -> None:
     left = remove(chosen)
     say.echo(f"deleted {_many(files)}" if files else "nothing was deleted")
     if left:
-        say.echo(f"{len(left)} packed records stay; `bench pack` writes a folder without replaced ones")
+        stay = counted(len(left), "packed record stays", "packed records stay")
+        say.echo(f"{stay}; `bench pack` writes a folder without replaced ones")
 
 
 def _confirmed(question: str) -> bool:

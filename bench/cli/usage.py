@@ -44,6 +44,13 @@ class Verbs(TyperGroup):
         with _one_line(*ctx.meta[_PATH]):
             return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the verb, whose help then wraps at the width of the terminal, not as the docstring does."""
+        found = super().resolve_command(ctx, args)
+        for command in (found[1], *getattr(found[1], "commands", {}).values()):
+            command.help = "\n\n".join(" ".join(p.split("\n")) for p in (command.help or "").split("\n\n"))
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         """Parse the words of the chosen verb and run it. Raises BenchError for a usage error."""
         with _one_line(*ctx.meta[_PATH]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,20 @@ def test_h_is_short_for_help_everywhere(
         short = capsys.readouterr().out
         assert ended(monkeypatch, *words, "--help") == 0
         assert capsys.readouterr().out == short and "Usage: bench" in short
+
+
+@pytest.mark.parametrize("words", ["merge", "records", "check", "data verify"])
+def test_help_is_wrapped_once(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    assert ended(monkeypatch, *words.split(), "-h") == 0
+    said = capsys.readouterr().out
+    lines = [line.strip() for line in said.partition(chr(0x256D))[0].splitlines()]
+    assert max(map(len, lines)) > 60, "the description stands before the first box"
+    for line, after in pairwise(lines):
+        assert not line or not after or len(line) + 1 + len(after.split()[0]) > 78, line
 
 
 def test_the_version_loads_no_torch() -> None:
