@@ -46,7 +46,8 @@ def method(
     inside = file.parent != test.parent
     called = file.stem.replace("_", "-")
     say.echo(f"wrote {file} and {test}; next:")
-    say.echo(f"  1. change {file}; docs/adding-a-method.md says what is there to use")
+    page = "docs/adding-a-method.md" if inside else "the page 'Adding a method'"
+    say.echo(f"  1. change {file}; {page} says what is there to use")
     say.echo(f"  2. check it:  bench check-method {called if inside else file}")
     plugin = "" if inside else f"--plugin {file} "
     say.echo(f"  3. run it:    bench run {plugin}--methods zero-shot,{called} --shots 16")

@@ -101,7 +101,8 @@ def _correction(learnt: Learnt) -> str:
     """Return in words how the first cells correct the plan's estimate."""
     return (
         f"the first {counted(learnt.cells, 'cell')} took {duration(learnt.spent)}: "
-        f"fitting and evaluating take about {duration(learnt.whole)}, {learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
+        f"fitting and evaluating take about {duration(learnt.whole)}, "
+        f"{learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
         f"about {duration(learnt.left)} of it left"
     )
 
