@@ -53,6 +53,8 @@ def rejoin(environment: MutableMapping[str, str]) -> None:
         else:
             words.append(piece)
             joins = False
+    if words[-1].removesuffix(last).endswith("@"):
+        last = f"@{last}"  # this sign bash replaces too
     environment[_BEFORE] = words[-1].removesuffix(last)
     environment["COMP_WORDS"] = "\n".join([*words[:-1], last])
     environment["COMP_CWORD"] = str(len(words) - 1)

@@ -110,7 +110,7 @@ def test_what_bash_offers(words: list[str], names: list[str], offered: Any) -> N
         ("run --set safe.beta =", [BETA]),
         ("run --set = safe.beta = 9", []),
         ("compare safe : be", ["beta=", f"beta={BETA}"]),
-        ("compare safe @ ha", ["hand"]),
+        ("compare safe @ ha", ["@hand"]),
         ("compare safe@ha", ["safe@hand"]),  # where COMP_WORDBREAKS has no "@"
     ],
 )
