@@ -14,7 +14,6 @@ import typer
 from bench.cli import complete, say
 from bench.cli.options import examples
 from bench.errors import BenchError
-from bench.names import counted
 
 if TYPE_CHECKING:
     from bench.interface import Method
@@ -236,7 +235,7 @@ def datasets(format: Format = "text") -> None:
                 "name": r["name"],
                 "kind": f"{r['kind']:<16}",
                 "title": r["title"],
-                "classes": f"({counted(r['classes'], 'class', 'classes')})",
+                "classes": f"({r['classes']} classes)",
             }
             for r in rows
         ]

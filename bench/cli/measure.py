@@ -114,7 +114,7 @@ def _words(parameters: Iterable[Any], options: Mapping[str, Any]) -> list[str]:
 
 def _unfit(error: typer.BadParameter, options: Mapping[str, Any]) -> str:
     """Return the line for a value that is no number, though its option takes one; else Typer's own."""
-    name = getattr(error.param, "name", None)
+    name = str(getattr(error.param, "name", ""))
     kind = number_wanted(error)
     return f"{name}={options[name]!r}: {kind}" if kind and name in options else error.format_message()
 
