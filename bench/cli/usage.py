@@ -47,7 +47,8 @@ class Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the verb, whose help then wraps at the width of the terminal, not as the docstring does."""
         found = super().resolve_command(ctx, args)
-        for command in (found[1], *getattr(found[1], "commands", {}).values()):
+        verbs = getattr(found[1], "commands", {}).values()
+        for command in filter(None, (found[1], *verbs)):  # none of a misspelt word that a shell completes
             command.help = "\n\n".join(" ".join(p.split("\n")) for p in (command.help or "").split("\n\n"))
         return found
 

@@ -147,7 +147,11 @@ def _summary(frame: pd.DataFrame) -> str:
     words = [f"{n} {name if n != 1 else name.removesuffix('s')}" for n, name in counts]
     last = max((str(w) for w in frame["written"]), default="")[:10]
     bad = int((frame["status"] == "failed").sum())
-    more = f" {counted(bad, 'cell')} failed; the tables show ERR in such places." if bad else ""
+    more = (
+        f" {counted(bad, 'cell')} failed; the tables show {'it' if bad == 1 else 'them'} as ERR."
+        if bad
+        else ""
+    )
     return escape(f"{', '.join(words)}. The last record was written on {last}." + more)
 
 
