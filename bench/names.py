@@ -21,6 +21,7 @@ from collections.abc import Iterable
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
 PROTOCOLS = (RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE)
 KEEP_STATES = ("needed", "all", "none")  # which fitted states a run leaves on disk
+_LIKENESS = 0.65  # of 1, by difflib: enough for "tabel" and "gad", too little for "all" and "calip"
 _JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner
 
 
@@ -107,9 +108,14 @@ def by_reason(reasons: Iterable[tuple[str, str]], most: int = 10) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the hint `` (did you mean 'x'?)`` for a misspelt name, or an empty string if none is near."""
-    known = {canonical(n): n for n in names}
-    close = difflib.get_close_matches(canonical(name), known, n=1, cutoff=0.5)
+    known = {canonical(n).lstrip("-"): n for n in names}
+    close = difflib.get_close_matches(canonical(name).lstrip("-"), known, n=1, cutoff=_LIKENESS)
     return f" (did you mean '{shown(known[close[0]])}'?)" if close else ""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: ``1 record``, ``2 records``; ``plural`` where an s does not do."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def told_apart(name: str, identity: str) -> str:

@@ -62,7 +62,8 @@ def load(name_or_path: str) -> Suite:
     known = {canonical(n): n for n in names()}
     if canonical(name_or_path) not in known:
         raise BenchError(
-            f"unknown suite '{name_or_path}'{nearest(name_or_path, names())}; `bench list suites` shows all"
+            f"unknown suite '{name_or_path}'{nearest(name_or_path, names())}; `bench list suites` shows all, "
+            "and a path to a TOML file works too"
         )
     return _read(_FOLDER / f"{known[canonical(name_or_path)]}.toml")
 

@@ -170,7 +170,7 @@ def test_new_method_writes_a_test_that_passes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     done = invoke("new", "method", "my-probe", "--kind", "solved")
     assert done.exit_code == 0 and "bench check-method my_probe.py" in done.output, done.output
-    assert "adding-a-method.md" in done.output and "papers.bib" in done.output
+    assert "the page 'Adding a method' says" in done.output and "papers.bib" in done.output
     written = importlib.util.spec_from_file_location("test_my_probe", tmp_path / "test_my_probe.py")
     assert written is not None and written.loader is not None
     module = importlib.util.module_from_spec(written)
@@ -180,6 +180,8 @@ def test_new_method_writes_a_test_that_passes(tmp_path: Path, monkeypatch: pytes
     assert isinstance(again.exception, BenchError) and "exists" in str(again.exception)
     odd = invoke("new", "method", "my-cache", "--kind", "sovled")
     assert isinstance(odd.exception, BenchError) and "did you mean 'solved'" in str(odd.exception)
+    both = invoke("new", "method", "my-cache", "--kind", "solved,trained")
+    assert str(both.exception) == "--kind solved,trained: one kind at a time, as in --kind solved"
     assert sorted(p.name for p in tmp_path.glob("*.py")) == ["my_probe.py", "test_my_probe.py"]
 
 

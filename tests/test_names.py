@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench.names import by_reason, few, harmless, in_json, nearest, quoted, short, shown
+from bench.names import by_reason, counted, few, harmless, in_json, nearest, quoted, short, shown
 
 ESCAPE = "\x1b[31mred\nline\x1b[0m"
 SHOWN = r"\x1b[31mred\nline\x1b[0m"
@@ -89,3 +89,25 @@ def test_lines_stay_lines_and_json_keeps_its_content() -> None:
     text = in_json(json.dumps(value, indent=1, ensure_ascii=False))
     assert json.loads(text) == value
     assert all(c.isprintable() or c == "\n" for c in text) and "é 犬" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("gad", "gda", "gda"),
+        ("saef", "safe", "safe"),
+        ("beta_step", "beta_steps", "beta_steps"),
+        ("--shotz", "--shots", "--shots"),
+        ("--version", "--precision", ""),
+        ("--format", "--remove", ""),
+        ("all", "calip", ""),
+        ("bnech", "new", ""),
+    ],
+)
+def test_only_a_name_that_is_much_alike_is_meant(name: str, known: str, hint: str) -> None:
+    assert nearest(name, [known]) == (f" (did you mean '{hint}'?)" if hint else "")
+
+
+def test_one_thing_has_no_plural() -> None:
+    assert [counted(n, "fit") for n in (0, 1, 2, 1234)] == ["0 fits", "1 fit", "2 fits", "1234 fits"]
+    assert counted(2, "entry", "entries") == "2 entries" and counted(1, "entry", "entries") == "1 entry"

@@ -18,6 +18,7 @@ import pytest
 
 from bench import paths
 from bench.errors import BenchError
+from bench.records import store
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = ("methods/", "datasets/", "results/paper/", "results/pocket/", "results/baselines/")
@@ -242,6 +243,17 @@ def test_type_checkers_see_the_methods(checkout: Path, tmp_path: Path) -> None:
     for line, words in ((2, "bench.methods.coop.CoOp"), (3, '"str"'), (4, "recipe"), (5, "no_such_thing")):
         assert any(text.startswith(f"tiny.py:{line}:") and words in text for text in said), done.stdout
     assert not any(text.startswith("tiny.py:1:") for text in said), done.stdout
+
+
+def test_git_ignores_what_the_verbs_write_in_a_checkout() -> None:
+    """A run, a report and a figure with default places change nothing that git would commit."""
+    folders = [f"results/{name}/x" for name in store.PARTS]
+    written = [*folders, f"results/{store.FOLDER}", "report.html", "shots.pdf", "maps.png"]
+    command = ["git", "check-ignore", "--no-index", *written, "results/pocket"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert done.stdout.split() == written
 
 
 def test_nothing_at_the_root_shadows_other_packages(tmp_path: Path) -> None:

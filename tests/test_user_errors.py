@@ -35,6 +35,9 @@ def bench(*args: object) -> int:
     [
         (("--preset", "quik"), "unknown preset 'quik' (did you mean 'quick'?); one of: paper, quick"),
         (("--set", "safe.steps=-5"), "--set safe.steps=-5: not a whole number from 0 on"),
+        (("--set", "tip-adapter.beta_step=50"), "(did you mean 'beta_steps'?)"),
+        (("--set", "safe.beta="), "--set safe.beta=: no value after =; write one"),
+        (("--suite", "nosuch"), "`bench list suites` shows all, and a path to a TOML file works too"),
         (("--jobs", "0"), "--jobs"),
         (("--keep-states", "x"), "--keep-states x: choose needed, all or none"),
         (("--device", "foo"), "--device foo: choose auto, cpu, cuda or cuda:N"),

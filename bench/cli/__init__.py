@@ -91,8 +91,10 @@ def _run() -> int:
     """
     completes = "_BENCH_COMPLETE" in os.environ
     try:
+        from bench.cli import complete
         from bench.cli.app import app
 
+        complete.rejoin(os.environ)
         app(prog_name="bench")
     except Exception:
         if completes:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.codes import Code
 from bench.cli.options import examples
 from bench.errors import BenchError
@@ -28,7 +28,9 @@ CacheDir = Annotated[
 @app.command("list", epilog=examples("bench cache list", "bench cache list --verify --format json"))
 def list_(
     cache: CacheDir = None,
-    format: Annotated[str, typer.Option(help="Format: text or json.")] = "text",
+    format: Annotated[
+        str, typer.Option(help="Format: text or json.", autocompletion=complete.text_formats)
+    ] = "text",
     verify: Annotated[
         bool, typer.Option("--verify", help="First read every stored feature, and delete what is damaged.")
     ] = False,

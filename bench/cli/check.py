@@ -71,7 +71,8 @@ def check(
         str,
         typer.Option(
             help="What must hold: agreement of predictions, accuracy, or auto: agreement on the same kind of "
-            "machine and accuracy elsewhere."
+            "machine and accuracy elsewhere.",
+            autocompletion=complete.rules,
         ),
     ] = "auto",
     slower: Annotated[
@@ -81,7 +82,11 @@ def check(
         bool, typer.Option("--strict-speed", help="Fail where --slower would warn. Needs --rerun.")
     ] = False,
     format: Annotated[
-        str, typer.Option(help="Format: text, json, or github (job summary and annotations).")
+        str,
+        typer.Option(
+            help="Format: text, json, or github (job summary and annotations).",
+            autocompletion=complete.check_formats,
+        ),
     ] = "text",
     plugin: Annotated[
         list[Path] | None,
@@ -110,7 +115,8 @@ def check(
         str | None,
         typer.Option(
             help="Precision of the image tower in the checked cells: fp32, fp16 or bf16 (default: the "
-            "baseline's)."
+            "baseline's).",
+            autocompletion=complete.precisions,
         ),
     ] = None,
 ) -> None:
@@ -212,10 +218,12 @@ def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
 
 def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
     """Write a baseline and print what is in it."""
+    from bench.names import counted
     from bench.report.gate import baseline as baselines
 
+    methods = len({k.cell["method"] for k in kept})
     baselines.save(file, baselines.Baseline(tuple(kept), calibration))
-    say.echo(f"{file}: {len(kept)} evaluations of {len({k.cell['method'] for k in kept})} methods")
+    say.echo(f"{file}: {counted(len(kept), 'evaluation')} of {counted(methods, 'method')}")
 
 
 def _code(verdict: Verdict, strict_speed: bool) -> Code:

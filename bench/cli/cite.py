@@ -74,6 +74,8 @@ def cite(
 
     registry = with_plugins(tuple(plugin or ()))
     asked = [name for text in methods or () for name in names(text)]
+    if methods and not asked:
+        raise BenchError("no method is named: write one, as in `bench cite safe`, or leave the argument out")
     if not asked and not datasets:
         frame = records(results)
         measured_on = {*frame["dataset"], *frame["target"]}
@@ -115,12 +117,15 @@ def _of_methods(
     registry: Registry, names: Iterable[str], strict: bool, missing: list[str]
 ) -> Iterator[Entry]:
     """Yield the entries of methods, and add a line to ``missing`` for each that has none."""
+    from bench.data import catalog
     from bench.names import canonical
 
     for name in names:
         if not strict and canonical(name) not in registry.methods:
             missing.append(f"{name}: no such method here; name its file with --plugin")
             continue
+        if canonical(name) not in registry.methods and name in catalog.names():
+            raise BenchError(f"{name} is a dataset: --datasets {name}")
         method = registry.get(name)
         papers = papers_of(method)
         if not papers and not is_ours(method):

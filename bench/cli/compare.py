@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import complete, options, say
+from bench.names import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,13 +24,13 @@ def compare(
         typer.Argument(
             help="A method, as in safe. safe:beta=0.5 means the rows with that setting, and safe@hand those "
             "of one prompt set.",
-            autocompletion=complete.method,
+            autocompletion=complete.row,
         ),
     ],
     second: Annotated[
         str,
         typer.Argument(
-            help="The method to compare it with, written in the same way.", autocompletion=complete.method
+            help="The method to compare it with, written in the same way.", autocompletion=complete.row
         ),
     ],
     results: options.Folders = None,
@@ -73,7 +74,8 @@ def compare(
     from bench.cli.show import form_of, show
     from bench.files import write_bytes
     from bench.report import compare as comparing
-    from bench.report.sheet import encoded
+    from bench.report.sheet import Flips, encoded, flips
+    from bench.report.wording import shots_text
 
     form = form_of(format, out)
     if images is not None:
@@ -95,6 +97,11 @@ def compare(
     if images is not None:
         for pair in comparison.pairs:
             name = safe(pair.dataset)
+            if flips(pair) == Flips((), ()):
+                say.echo(
+                    f"{name}, {shots_text(pair.shots)}: 0 images differ, so no sheet is written", err=True
+                )
+                continue
             path = images / f"{name}-{pair.shots}-shots.png"
             dataset = catalog_find(where.get(name, name), data_root, options.folders(results)[0])
             write_bytes(path, encoded(contact_sheet(pair, comparison, dataset, most)))
@@ -153,7 +160,7 @@ def contact_sheet(pair: Pair, comparison: Comparison, dataset: Dataset, most: in
 
     changed = flips(pair)
     groups = [
-        (f"only {name} is right: {len(positions)} images", [picture(i) for i in positions[:most]])
+        (f"only {name} is right: {counted(len(positions), 'image')}", [picture(i) for i in positions[:most]])
         for name, positions in (
             (comparison.first, changed.only_first),
             (comparison.second, changed.only_second),

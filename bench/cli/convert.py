@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import say
+from bench.names import counted
 
 
 def convert(
@@ -23,7 +24,9 @@ def convert(
 
     done = upgrade(results)
     say.echo(
-        f"{done.records} records converted in {results}" if done.records else f"{results}: nothing to convert"
+        f"{counted(done.records, 'record')} converted in {results}"
+        if done.records
+        else f"{results}: nothing to convert"
     )
     for what, count in sorted(done.unmatched.items()):
         say.echo(f"  {count} {what}: tables read them, and a run makes them again")

@@ -12,6 +12,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.options import examples
+from bench.names import counted
 
 app = typer.Typer(
     help="Look for datasets on this machine, check their images, and draw few-shot sets.",
@@ -85,7 +86,9 @@ def draw(
         say.data(fewshot.export_index(opened, drawn), indent=4)
     else:
         for part, items in (("train", drawn.train), ("val", drawn.val)):
-            say.echo(f"{part}: {len(items)} images, SHA-256 of the paths {path_digest(items.paths)}")
+            say.echo(
+                f"{part}: {counted(len(items), 'image')}, SHA-256 of the paths {path_digest(items.paths)}"
+            )
     if line := reading.line(opened):
         say.echo(line, err=True)
     for note in filter(None, (*opened.notes, drawn.note)):

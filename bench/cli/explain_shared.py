@@ -74,13 +74,15 @@ ValueKind = Annotated[
     str,
     typer.Option(
         help="Score that is divided among the parts: margin (the class's logit minus the largest other) or "
-        "probability."
+        "probability.",
+        autocompletion=complete.part_values,
     ),
 ]
 Fill = Annotated[
     str,
     typer.Option(
-        help="What replaces absent parts: mean, the image's mean colour, or background, the background's."
+        help="What replaces absent parts: mean, the image's mean colour, or background, the background's.",
+        autocompletion=complete.part_fills,
     ),
 ]
 Image = Annotated[

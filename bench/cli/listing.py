@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.options import examples
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.interface import Method
@@ -24,7 +26,12 @@ app = typer.Typer(
 )
 
 Format = Annotated[
-    str, typer.Option("--format", help="Format: text, or json for a list of objects with a name.")
+    str,
+    typer.Option(
+        "--format",
+        help="Format: text, or json for a list of objects with a name.",
+        autocompletion=complete.text_formats,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
@@ -48,8 +55,6 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
 
 
 def _check_text(form: str) -> None:
-    from bench.errors import BenchError
-
     if form != "text":
         raise BenchError(f"--format {form}: choose text or json")
 
@@ -149,6 +154,9 @@ def settings(
     from bench.cli import method_docs
     from bench.registry import with_plugins
 
+    if "," in method:
+        first = method.partition(",")[0].strip() or "safe"
+        raise BenchError(f"{method}: one method at a time, as in `bench list settings {first}`")
     chosen = with_plugins(tuple(plugin or ())).get(method)
     if format == "json":
         say.data(method_docs.settings(chosen))
@@ -158,6 +166,7 @@ def settings(
         say.echo(line)
 
 
+_ITEM = re.compile(r"\([A-Z]\d+\)")  # as in "(A25)"
 LONG = 20  # characters of a default that fit into its column
 
 
@@ -192,6 +201,11 @@ def _settings_text(method: Method, width: int) -> Iterator[str]:
         "without a new fit.",
         max(width, 40),
     )
+    if items := [item for *_, texts in rows for text in texts for item in _ITEM.findall(text)]:
+        yield from textwrap.wrap(
+            f"{items[0]} and the like: docs/protocol/ in the program's repository has these items.",
+            max(width, 40),
+        )
 
 
 @app.command(epilog=examples("bench list datasets", "bench list datasets --format json"))

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import typer
 
 from bench import process
 from bench.cli.codes import Code
+from bench.cli.usage import number_wanted
 from bench.errors import BenchError
 from bench.names import nearest
 
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from bench.plan.cells import Plan
 
 # They end the process, or measure nothing.
+_NUMBERS = ("shots", "seeds")
 _COMMAND_ONLY = ("time_budget", "dry_run", "why", "help")
 
 
 def measure(
-    *,
+    *positional: Never,
     methods: str | Sequence[str] | None = None,
     datasets: str | Path | Sequence[str | Path] | None = None,
     shots: int | Sequence[int] | None = None,
@@ -51,6 +53,8 @@ def measure(
 
     Raises BenchError where the command would end with 2, and for an unknown keyword.
     """
+    if positional:
+        raise BenchError("measure takes keywords only, as in measure(methods='zero-shot', datasets='digits')")
     asked = {"methods": methods, "datasets": datasets, "shots": shots, "seeds": seeds, "results": results}
     code, plan = _run({**asked, **more})
     blocked = [f"{b.method} on {b.dataset}: {b.reason}" for b in plan.blocked]
@@ -74,7 +78,7 @@ def _run(options: Mapping[str, Any]) -> tuple[int, Plan]:
             with run.make_context("run", words) as context:
                 run.invoke(context)
         except typer.BadParameter as error:
-            raise BenchError(error.format_message()) from error
+            raise BenchError(_unfit(error, options)) from error
         except Ended as end:
             return end.exit_code, end.plan
     raise AssertionError("bench run ends with Ended")
@@ -96,6 +100,7 @@ def _words(parameters: Iterable[Any], options: Mapping[str, Any]) -> list[str]:
         flag, parameter = known[name]
         if value is None:
             continue
+        _check(name, value)
         if parameter.is_flag:
             if not isinstance(value, bool):
                 raise BenchError(f"{name}={value!r}: write True or False")
@@ -105,6 +110,27 @@ def _words(parameters: Iterable[Any], options: Mapping[str, Any]) -> list[str]:
         else:
             words.append(f"{flag}={','.join(_texts(value))}")
     return words
+
+
+def _unfit(error: typer.BadParameter, options: Mapping[str, Any]) -> str:
+    """Return the line for a value that is no number, though its option takes one; else Typer's own."""
+    name = str(getattr(error.param, "name", ""))
+    kind = number_wanted(error)
+    return f"{name}={options[name]!r}: {kind}" if kind and name in options else error.format_message()
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise BenchError for a value that the command's own messages would not name as it was written."""
+    if name in _NUMBERS:
+        for item in [value] if isinstance(value, str) or not isinstance(value, Iterable) else value:
+            if not all(part.strip().isdigit() for part in str(item).split(",")):
+                raise BenchError(f"{name}={value!r}: write a whole number or a list, as in {name}=[1, 16]")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if inner is None:
+                raise BenchError(
+                    f"{name}: '{key}' is None: leave it out for its default, or write 'none' to switch it off"
+                )
 
 
 def _texts(value: Any) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import say
+from bench.names import counted
 
 if TYPE_CHECKING:
     from bench.records.merge import Merge
@@ -44,10 +46,10 @@ def merge(
     if done.conflicts:
         say.secho(f"bench: nothing was written; {_mend(done, prefer)}", err=True, fg="red")
     elif dry_run:
-        say.echo("nothing was written (--dry-run)")
+        say.echo(f"nothing was written (--dry-run); {counted(done.records, 'record')} would be")
     else:
         done.write()
-        say.echo(f"merged into {out}")
+        say.echo(f"merged into {out}: {counted(done.records, 'record')} written")
     raise typer.Exit(
         first(
             Code.FAILED if done.conflicts else Code.GOOD,
@@ -84,9 +86,13 @@ def _tell(done: Merge, verbose: bool) -> None:
 
 def _mend(done: Merge, prefer: Path | None) -> str:
     """Return how the conflicts can be decided."""
+    if any(conflict.one.is_relative_to(done.out) for conflict in done.conflicts):
+        folder = prefer if prefer is not None and prefer.resolve() != done.out.resolve() else "FOLDER"
+        command = shlex.join(["bench", "merge", *map(str, (done.out, *done.new))])
+        return (
+            f"`{done.out}` already holds another result, and --prefer never replaces what --out holds. Write "
+            f"to a new folder: `{command} --out NEW --prefer {shlex.quote(str(folder))}`"
+        )
     if prefer is None:
-        return "add --prefer FOLDER to name the folder whose results count"
-    return (
-        f"--prefer {prefer} decides only where {prefer} has a result, and replaces nothing that {done.out} "
-        f"holds: prefer another folder, or write to a new one with {done.out} among the inputs"
-    )
+        return "name the folder whose results count with --prefer FOLDER"
+    return f"`{prefer}` has no result of these cells, so --prefer {prefer} does not decide: prefer another"

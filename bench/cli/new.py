@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.options import examples
 
 app = typer.Typer(help="Write the first files of a method of your own.", no_args_is_help=True)
@@ -30,7 +30,8 @@ def method(
     kind: Annotated[
         str,
         typer.Option(
-            help="solved (in closed form), trained (by gradients) or prompt (vectors learned in the text)."
+            help="solved (in closed form), trained (by gradients) or prompt (vectors learned in the text).",
+            autocompletion=complete.kinds,
         ),
     ] = "trained",
     folder: Annotated[
@@ -45,7 +46,8 @@ def method(
     inside = file.parent != test.parent
     called = file.stem.replace("_", "-")
     say.echo(f"wrote {file} and {test}; next:")
-    say.echo(f"  1. change {file}; docs/adding-a-method.md says what is there to use")
+    page = "docs/adding-a-method.md" if inside else "the page 'Adding a method'"
+    say.echo(f"  1. change {file}; {page} says what is there to use")
     say.echo(f"  2. check it:  bench check-method {called if inside else file}")
     plugin = "" if inside else f"--plugin {file} "
     say.echo(f"  3. run it:    bench run {plugin}--methods zero-shot,{called} --shots 16")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import say
+from bench.names import counted
 
 
 def pack(
@@ -30,9 +31,9 @@ def pack(
     done = packing(results, out, None if limit is None else int(limit * 1e6))
     if done.bad:
         say.secho(f"bench: {done.bad}", err=True, fg="yellow")
-    rest = f"; {done.left_out} replaced or unused records left out" if done.left_out else ""
+    rest = f"; {counted(done.left_out, 'replaced or unused record')} left out" if done.left_out else ""
     say.echo(
-        f"packed {done.fits} fits and {done.evaluations} evaluations into {out}: "
+        f"packed {counted(done.fits, 'fit')} and {counted(done.evaluations, 'evaluation')} into {out}: "
         f"{done.size / 1e6:.2f} MB{rest}"
     )
     if done.bad:

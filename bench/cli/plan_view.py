@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli import say
 from bench.cli.codes import Code
-from bench.names import few
+from bench.names import counted, few
 
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
@@ -43,13 +43,14 @@ def show(
     recorded = ", ".join(f"{n} of them on {on}" for on, n in sorted(others.items()))
     done = f"{complete} done" + (f" ({recorded})" if recorded else "")
     say.echo(
-        f"plan: {len(todo)} cells to do, {done}, {len(plan.blocked)} blocked; "
+        f"plan: {counted(len(todo), 'cell')} to do, {done}, {len(plan.blocked)} blocked; "
         f"records in {earlier.results / 'runs'}"
     )
     if todo:
         say.echo("  to do: " + ", ".join(f"{name} {n}" for name, n in fits.items()))
         size = estimate.disk(todo, dense_cache)
-        say.echo(f"  features take at most {_size(size)} on disk; fitted states are kept beside the records")
+        disk = f"at most {_size(size)}" if size else "no space"
+        say.echo(f"  features take {disk} on disk; fitted states are kept beside the records")
         expected = estimate.seconds(earlier, todo, on)
         if expected is not None:
             say.echo(f"  estimate from earlier records: {duration(expected)}, encoding not counted")
@@ -77,7 +78,7 @@ def show(
     for dataset, first, same in sorted(plan.equal):
         say.echo(
             f"  note on {dataset}: prompt sets {first} and {same} have the same texts; "
-            f"recorded once, as {first}"
+            f"a method that uses both is recorded once, as {first}"
         )
     for kind, first, same in sorted(plan.twins):
         say.secho(
@@ -129,6 +130,8 @@ def _limits(device: str) -> Device | None:
 
 
 def _size(count: int) -> str:
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
@@ -190,7 +193,8 @@ def show_precisions(plan: Plan, earlier: Earlier, chosen: str) -> None:
 def show_idle(plan: Plan, complete: int) -> Code:
     """Print why there is nothing to do, all recorded or all blocked, and return the exit code."""
     if complete:
-        say.echo(f"done: all {complete} cells were recorded before; 0 encodes, 0 steps" + _blocked(plan))
+        those = f"all {complete} cells were" if complete > 1 else "1 cell was"
+        say.echo(f"done: {those} recorded before; 0 encodes, 0 steps" + _blocked(plan))
         return Code.FAILED if any(b.failed for b in plan.blocked) else Code.GOOD
     reason = (
         "see the reasons above" if plan.blocked else "no cell has these methods, shots, seeds and prompts"
@@ -211,13 +215,13 @@ def show_outcome(outcome: Outcome, before: set[tuple[str, Conditions]], plan: Pl
     """
     from bench.records.conditions import mixed
 
-    cells = f"{outcome.cells} cells, {outcome.resumed} of them recorded before"
+    cells = f"{counted(outcome.cells, 'cell')}, {outcome.resumed} of them recorded before"
     if outcome.left:
-        ended = f"{outcome.cells - outcome.left} of {outcome.cells} cells, {outcome.left} left"
+        ended = f"{outcome.cells - outcome.left} of {counted(outcome.cells, 'cell')}, {outcome.left} left"
         cells = f"{ended}, {outcome.resumed} recorded before"
     say.echo(
-        f"done: {cells}; {outcome.fits} fits, "
-        f"{outcome.evaluations} evaluations, {outcome.encodes} encodes, {outcome.steps} steps"
+        f"done: {cells}; {counted(outcome.fits, 'fit')}, {counted(outcome.evaluations, 'evaluation')}, "
+        f"{counted(outcome.encodes, 'encode')}, {counted(outcome.steps, 'step')}"
         + (f"; {len(outcome.failures)} failed" if outcome.failures else "")
         + _blocked(plan)
     )

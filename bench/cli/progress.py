@@ -12,6 +12,7 @@ from rich.text import Text
 from bench.cli.live import Doing, Live
 from bench.cli.pace import Learnt, Pace
 from bench.cli.plan_view import duration
+from bench.names import counted
 from bench.run.outcome import Ended, Now
 
 _EVERY = 10.0  # least seconds between two lines of a stage
@@ -100,8 +101,9 @@ class Board(Live):
 def _correction(learnt: Learnt) -> str:
     """Return in words how the first cells correct the plan's estimate."""
     return (
-        f"the first {learnt.cells} cells took {duration(learnt.spent)}: fitting and evaluating take about "
-        f"{duration(learnt.whole)}, {learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
+        f"the first {counted(learnt.cells, 'cell')} took {duration(learnt.spent)}: "
+        f"fitting and evaluating take about {duration(learnt.whole)}, "
+        f"{learnt.whole / max(learnt.told, 1e-9):.2g} times what the plan says; "
         f"about {duration(learnt.left)} of it left"
     )
 

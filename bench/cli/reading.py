@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bench.data.reading import HIDDEN
-from bench.names import by_reason, few, shown
+from bench.names import by_reason, counted, few, shown
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -31,7 +31,7 @@ def line(dataset: Dataset) -> str:
     names = few(dataset.classnames, SHOWN)
     text = (
         f"read {shown(dataset.name)} from {shown(_near(dataset.spec.place))}{inside}: "
-        f"{len(dataset.classnames)} classes ({names}); "
+        f"{counted(len(dataset.classnames), 'class', 'classes')} ({names}); "
         f"{', '.join(sizes)} images"
     )
     if reading and reading.outside:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import say
+from bench.cli import complete, say
 from bench.cli.codes import Code, first
 from bench.errors import BenchError
-from bench.names import few, short
+from bench.names import counted, few, short
 
 if TYPE_CHECKING:
     from bench.report.survey import Finding, Survey
@@ -23,7 +23,11 @@ def records(
         "results"
     ),
     remove: Annotated[
-        str | None, typer.Option(help="Delete what is 'stale', 'orphaned' or both ('stale,orphaned').")
+        str | None,
+        typer.Option(
+            help="Delete what is 'stale', 'orphaned' or both ('stale,orphaned').",
+            autocompletion=complete.removable,
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
@@ -52,7 +56,7 @@ def records(
     found = _look(results, plugin)
     if not found.records and not found.findings:
         raise BenchError(f"{results}: no records there; name the folder that `bench run --results` wrote to")
-    say.echo(f"{results}: {found.records} records")
+    say.echo(f"{results}: {counted(found.records, 'record')}")
     _tell(found.findings, verbose)
     if found.unjudged:
         names = few(found.unjudged)
@@ -141,4 +145,5 @@ def _remove(chosen: list[Finding], yes: bool) -> None:
     left = remove(chosen)
     say.echo(f"deleted {_many(files)}" if files else "nothing was deleted")
     if left:
-        say.echo(f"{len(left)} packed records stay; `bench pack` writes a folder without replaced ones")
+        stay = counted(len(left), "packed record stays", "packed records stay")
+        say.echo(f"{stay}; `bench pack` writes a folder without replaced ones")

@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import complete, options, say
 from bench.cli.options import Folders
+from bench.names import counted
 
 
 def report(
@@ -61,5 +62,6 @@ def report(
             say=lambda what, done, total: steps.step(what, done + 1, total + 1),
         )
     write_bytes(out, text.encode())
-    say.echo(f"{out}: {len(frame)} records, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")
+    many = counted(len(frame), "record")
+    say.echo(f"{out}: {many}, {len(text) / 1e6:.1f} MB; opens in a browser, without a network")
     options.complete(frame)

@@ -135,6 +135,7 @@ KeepStates = Annotated[
         help=f"Which fitted tensors stay on disk: {', '.join(KEEP_STATES[:-1])} or {KEEP_STATES[-1]}. "
         "needed keeps those that other fits build on.",
         rich_help_panel=WHERE,
+        autocompletion=complete.keep_states,
     ),
 ]
 SkipBad = Annotated[
@@ -205,11 +206,16 @@ Precision = Annotated[
     typer.Option(
         help="Precision of the image tower: fp32, fp16, bf16, or auto, the fastest that agrees with fp32.",
         rich_help_panel=MACHINE,
+        autocompletion=complete.run_precisions,
     ),
 ]
 Executor = Annotated[
     str,
-    typer.Option(help="local: processes of this machine. ray: a Ray cluster.", rich_help_panel=MACHINE),
+    typer.Option(
+        help="local: processes of this machine. ray: a Ray cluster.",
+        rich_help_panel=MACHINE,
+        autocompletion=complete.executors,
+    ),
 ]
 RayAddress = Annotated[
     str | None,

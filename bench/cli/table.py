@@ -46,7 +46,10 @@ def table(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Show published numbers beside ours: paper, or the name of another source."),
+        typer.Option(
+            help="Show published numbers beside ours: paper, or the name of another source.",
+            autocompletion=complete.sources,
+        ),
     ] = None,
     format: options.TableFormat = None,
     partial: Annotated[

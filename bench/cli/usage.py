@@ -7,8 +7,10 @@ prints. Typer's own sentences are kept where they are clear; misspelt options an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,7 +21,12 @@ from bench.errors import BenchError
 from bench.names import nearest, shown
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer has it from click, or from its own copy
-_PATH = "bench.path"  # in a context: the command that was parsed
+_NEVER_MEANT = ("--remove", "--yes", "--fresh", "--update")  # they delete, or write over what is there
+_PATH = "bench.path"  # in a context: the command that was parsed, and all words
+# Of Typer's own words and of pydantic's, which Typer takes them from since 0.29:
+_NO_NUMBER = re.compile(r"a valid (integer|number|float)")
+_TOO_SMALL = re.compile(r"(?:greater than or equal to |range x>=)(\d+)")
+_EXTRA = re.compile(r"Got unexpected extra argument(?:s|\(s\))? \(([^ )]+)\)")
 _NO_VERB = re.compile(r"No such command '(.*?)'")
 
 
@@ -33,13 +40,21 @@ class Verbs(TyperGroup):
         """
         if not ctx.resilient_parsing:  # a shell that completes an unfinished command gets no errors
             self._refuse_twice(args)
-        ctx.meta[_PATH] = self._path(args)
-        with _one_line(ctx.meta[_PATH]):
+        ctx.meta[_PATH] = self._path(args), tuple(args)
+        with _one_line(*ctx.meta[_PATH]):
             return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the verb, whose help then wraps at the width of the terminal, not as the docstring does."""
+        found = super().resolve_command(ctx, args)
+        verbs = getattr(found[1], "commands", {}).values()
+        for command in filter(None, (found[1], *verbs)):  # none of a misspelt word that a shell completes
+            command.help = "\n\n".join(" ".join(p.split("\n")) for p in (command.help or "").split("\n\n"))
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Parse the words of the chosen verb and run it. Raises BenchError for a usage error."""
-        with _one_line(ctx.meta[_PATH]):
+        with _one_line(*ctx.meta[_PATH]):
             return super().invoke(ctx)
 
     def _refuse_twice(self, args: list[str]) -> None:
@@ -66,28 +81,72 @@ class Verbs(TyperGroup):
 
 
 @contextmanager
-def _one_line(path: str) -> Iterator[None]:
+def _one_line(path: str, words: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # Typer prints the help
             raise
-        raise BenchError(line(error, path)) from error
+        raise BenchError(line(error, path, words)) from error
 
 
-def line(error: Any, path: str) -> str:
+def line(error: Any, path: str, words: Sequence[str]) -> str:
     """Return what a usage error says as one line, with the nearest name and the help to read.
 
-    ``path``: the command that was parsed, as in ``bench data draw``.
+    ``path``: the command that was parsed, as in ``bench data draw``. ``words``: what the user wrote.
     """
     context = error.ctx
     if type(error).__name__ == "NoSuchOption":
-        known = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
-        options = [name for name in (*known, "--help") if name.startswith("--")]
-        said = f"{path} has no option {shown(error.option_name)}{nearest(error.option_name, options)}"
-        return f"{said}; `{path} --help` shows all"
+        hint = _near_option(error.option_name, context.command) or _of_bench(error.option_name, context)
+        return f"{path} has no option {shown(error.option_name)}{hint}; `{path} --help` shows all"
     if found := _NO_VERB.match(error.message):
-        said = f"there is no `{path} {shown(found[1])}`{nearest(found[1], context.command.commands)}"
-        return f"{said}; `{path} --help` shows all"
+        hint = nearest(found[1], context.command.commands) or _of_bench(f"--{found[1]}", context)
+        return f"there is no `{path} {shown(found[1])}`{hint}; `{path} --help` shows all"
+    if kind := number_wanted(error):
+        flag = next(flag for flag in error.param.opts if flag.startswith("--"))
+        return f"{flag} {shown(_value(flag, words))}: {kind}; see `{path} --help`"
+    if found := _EXTRA.match(error.message):
+        there = Path(found[1]).is_dir() and any("--results" in p.opts for p in context.command.params)
+        if there:
+            return f"{path} takes no folder by itself: use --results {shown(found[1])}"
     said = " ".join(shown(error.format_message(), keep="\n").split()).removesuffix(".")
     return f"{said[:1].lower()}{said[1:]}; see `{path} --help`"
+
+
+def number_wanted(error: Any) -> str:
+    """Return what to write for an option whose value is no number of its kind; empty for another error."""
+    if type(error).__name__ != "BadParameter" or not getattr(error.param, "opts", [""])[0].startswith("-"):
+        return ""
+    if found := _TOO_SMALL.search(error.message):
+        return f"write a number from {found[1]} on"
+    found = _NO_NUMBER.search(error.message)
+    return "" if found is None else f"write a {'whole ' if found[1] == 'integer' else ''}number"
+
+
+def _value(flag: str, words: Sequence[str]) -> str:
+    """Return the value that the words give to an option."""
+    for word, following in pairwise((*words, "")):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return ""
+
+
+def _near_option(name: str, command: Any) -> str:
+    """Return the hint at the option that is meant: the nearest, or the only one that begins with ``-V``'s v.
+
+    It is never one that deletes or repeats work, because that one might be tried unread.
+    """
+    known = [flag for p in command.params for flag in (*p.opts, *p.secondary_opts)]
+    options = [flag for flag in (*known, "--help") if flag.startswith("--") and flag not in _NEVER_MEANT]
+    if len(name) == 2:  # a letter
+        options = [flag for flag in options if flag[2] == name[1].lower()]
+        return f" (did you mean '{options[0]}'?)" if len(options) == 1 else ""
+    return nearest(name, options)
+
+
+def _of_bench(option: str, context: Any) -> str:
+    """Return the hint at an option that stands before the verb, as in ``bench --version``."""
+    before = [flag for parameter in context.find_root().command.params for flag in parameter.opts]
+    return f" (did you mean `bench {option}`?)" if option in before else ""

@@ -12,7 +12,7 @@ import torch
 from bench.clip.backbone import Backbone
 from bench.clip.text import is_causal
 from bench.clip.tokens import tokenizer
-from bench.names import few
+from bench.names import counted, few
 
 
 def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
@@ -24,11 +24,12 @@ def untrained_tokens(backbone: Backbone, names: Sequence[str]) -> str:
         return ""
     trained_V = (backbone.text.params["token_embedding.weight"] != 0).any(-1).cpu()
     encode = backbone.text.tokenize.encode
-    bad = [name for name in names if not trained_V[torch.tensor(encode(name), dtype=torch.long)].all()]
+    read = [name.replace("_", " ") for name in names]  # as prompts have them
+    bad = [name for name in read if not trained_V[torch.tensor(encode(name), dtype=torch.long)].all()]
     if not bad:
         return ""
-    counted = f"{len(bad)} of {len(names)} class names"
-    return f"{backbone.spec.name} never saw some words of {counted}: {few(bad, 10)}"
+    many = f"{len(bad)} of {counted(len(names), 'class name')}"
+    return f"{backbone.spec.name} never saw some words of {many}: {few(bad, 10)}"
 
 
 def why_equal(backbone: Backbone, first: Sequence[str], second: Sequence[str]) -> str:

@@ -291,6 +291,8 @@ def write(name: str, folder: Path, kind: str = "trained") -> list[Path]:
     by side into ``folder``. Raises BenchError if the kind is unknown, if the name is taken or cannot name a
     method, or if one of the files exists; then nothing is written.
     """
+    if "," in kind:
+        raise BenchError(f"--kind {kind}: one kind at a time, as in --kind {kind.split(',')[0].strip()}")
     if kind not in KINDS:
         raise BenchError(f"unknown kind '{kind}'{nearest(kind, KINDS)}; one of: {', '.join(KINDS)}")
     name = canonical(name)

@@ -118,9 +118,21 @@ def describe(name_or_path: str) -> DatasetSpec:
         raise BenchError(
             f"{shown(name_or_path)}: this file is no TOML file; name the folder of images, or a TOML file"
         )
-    if path.suffix == ".toml" or len(path.parts) > 1:
-        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file; check the path")
+    if path.suffix == ".toml" or os.sep in name_or_path:
+        raise BenchError(f"{shown(name_or_path)}: no such folder or TOML file{_near_path(path)}")
     return spec(name_or_path)
+
+
+def _near_path(path: Path) -> str:
+    """Return the hint at the entry beside a missing path whose name is nearest; empty if none is near."""
+    beside = path.parent
+    try:
+        names = os.listdir(beside)
+    except OSError:  # no folder, or one that may not be read
+        return ""
+    hint = nearest(path.name, names)
+    # An entry of the folder itself, ``./pets``, is shown as a path too: ``pets`` alone would be a name.
+    return hint.replace("mean '", f"mean '{shown(str(beside))}/", 1)
 
 
 def reader(name: str) -> Reader:

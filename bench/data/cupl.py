@@ -16,9 +16,10 @@ from bench import typed
 from bench.data.layout import first_existing
 from bench.data.spec import CuplRule, DatasetSpec
 from bench.errors import BenchError, MissingData
-from bench.names import nearest, quoted, shown
+from bench.names import counted, few, nearest, shown
 from bench.paths import datasets_dir
 
+_MOST = 50  # classes without sentences that one line names
 _Sentences = Annotated[tuple[Annotated[str, Meta(max_length=100_000)], ...], Meta(min_length=1)]
 OWN = "pocket-cupl.json"  # lies beside the mined templates; maps dataset name to class name to sentences
 
@@ -62,9 +63,16 @@ def _by_class(
     rule: CuplRule, classnames: tuple[str, ...], content: Mapping[str, Any], file: str
 ) -> tuple[tuple[str, ...], ...]:
     """Return the sentences of each class from the content of a file."""
+    keys = [find_key(rule, classname, content) for classname in classnames]
+    pairs = zip(classnames, keys, strict=True)
+    if lacking := [cupl_key(rule, classname) for classname, key in pairs if key is None]:
+        which = few((f"'{key}'{nearest(key, content)}" for key in lacking), _MOST)
+        raise BenchError(
+            f"{shown(file)}: no sentences for {len(lacking)} of {counted(len(keys), 'class', 'classes')}; "
+            f"add each as a key with a list of sentences: {which}"
+        )
     sentences = []
-    for classname in classnames:
-        key = find_key(rule, classname, content)
+    for key in (key for key in keys if key is not None):
         try:
             sentences.append(typed.converted(content[key], _Sentences, f"{file}: '{shown(key)}'"))
         except typed.Odd as error:
@@ -105,18 +113,7 @@ def cupl_key(rule: CuplRule, classname: str) -> str:
     return rule.keys.get(classname) or RULES[rule.rule](classname).replace("_", " ")
 
 
-def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str:
-    """Return the key of ``classname`` among a file's keys, whatever its case.
-
-    Raises BenchError if none fits.
-    """
+def find_key(rule: CuplRule, classname: str, available: Collection[str]) -> str | None:
+    """Return the key of ``classname`` among a file's keys, whatever its case; None if the file lacks it."""
     wanted = cupl_key(rule, classname)
-    if wanted in available:
-        return wanted
-    keys = {key.lower(): key for key in available}
-    if wanted.lower() not in keys:
-        hint = nearest(wanted, keys.values())
-        raise BenchError(
-            f"class {quoted([classname])}: no key {quoted([wanted])} among the CuPL prompts{hint}"
-        )
-    return keys[wanted.lower()]
+    return wanted if wanted in available else {key.lower(): key for key in available}.get(wanted.lower())

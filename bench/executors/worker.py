@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.executors import serial
 from bench.executors.loop import Done
+from bench.names import counted
 from bench.plan import planner
 from bench.plan.cells import Plan, label
 from bench.plan.request import Request
@@ -124,6 +125,6 @@ def check_plan(plan: Plan, keys: frozenset[str]) -> None:
     """
     if lost := keys - {fit.key for fit in plan.fits}:
         raise BenchError(
-            f"the keys of {len(lost)} cells have changed: "
+            f"the keys of {counted(len(lost), 'cell')} have changed: "
             "a plugin or a dataset was changed during the run; run the same command again"
         )

@@ -89,9 +89,11 @@ def _split(text: str, option: str, methods: Mapping[str, Method]) -> tuple[Metho
     known = {canonical(s): s for s in method.settings}
     if canonical(setting) not in known:
         raise BenchError(
-            f"{option} {text}: {method.name} has no setting '{setting}'{nearest(setting, known)}; "
+            f"{option} {text}: {method.name} has no setting '{setting}'{nearest(setting, known.values())}; "
             f"its settings: {', '.join(method.settings) or 'none'}"
         )
+    if not value.strip() and not isinstance(method.settings[known[canonical(setting)]], str):
+        raise BenchError(f"{option} {text}: no value after =; write one, as in {option} safe.beta=0.7")
     return method, known[canonical(setting)], value
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.names import short
+from bench.names import counted, short
 from bench.plan.cells import Plan, Planned, label
 from bench.plan.earlier import Earlier
 from bench.plan.todo import Fresh, Todo, kind, recorded
@@ -90,8 +90,10 @@ def _evaluations(t: Todo, records: list[Record], fresh: Fresh) -> str:
     anew = Counter(kind(r) for r in records if isinstance(r, EvaluationRecord) and r.key in keys and fresh)
     rest = len(t.evaluations) - len(failures) - anew.total()
     lines = [f"{'; '.join(failures)}; the evaluation is tried again"] if failures else []
-    lines += [f"{n} evaluations recorded{_why_anew(on, fresh)}" for on, n in anew.items()]
-    return "; ".join([*lines, *([f"fitted, {rest} evaluations are missing"] if rest else [])])
+    lines += [f"{counted(n, 'evaluation')} recorded{_why_anew(on, fresh)}" for on, n in anew.items()]
+    return "; ".join(
+        [*lines, *([f"fitted, {counted(rest, 'evaluation is', 'evaluations are')} missing"] if rest else [])]
+    )
 
 
 def _failed(failure: Failure, path: Path, on: str = "") -> str:

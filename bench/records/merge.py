@@ -82,6 +82,12 @@ class Merge:
     copies: dict[Path, Path] = field(default_factory=dict)  # target to source, in the order of writing
     packed: dict[str, Held] = field(default_factory=dict)  # by path below ``runs/``
 
+    @property
+    def records(self) -> int:
+        """Return how many records ``write`` writes."""
+        runs = places.runs(self.out)
+        return len(self.packed) + sum(t.suffix == ".json" and t.is_relative_to(runs) for t in self.copies)
+
     def write(self) -> None:
         """Copy what the output folder lacks.
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.files import Stamp, digest, stamp_if_there, write_bytes, write_together
-from bench.names import short, shown
+from bench.names import counted, short, shown
 from bench.records import codec, convert, places
 from bench.records.codec import Unreadable
 from bench.records.convert import SCHEMA as OLD
@@ -88,7 +88,7 @@ def write(
     size = len(squeezed) + len(buffer.getvalue())
     if limit is not None and size > limit:
         raise BenchError(
-            f"{len(records)} records take {size / 1e6:.1f} MB packed, "
+            f"{counted(len(records), 'record takes', 'records take')} {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
     # Both files are written before either takes its place: on a full disk the earlier pair stays.

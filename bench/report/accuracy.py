@@ -22,7 +22,8 @@ _MOST = 5  # most causes of errors that notes name
 # What a reader has to know about numbers made with these budgets.
 PRESETS = {
     "quick": "The preset 'quick' trains briefly, with budgets for the embedded backbones instead of the "
-    "published recipes. A method may therefore end below zero-shot; docs/protocols.md says why."
+    "published recipes. A method may therefore end below zero-shot; the page 'Protocols and presets' says "
+    "why."
 }
 
 

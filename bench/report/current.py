@@ -195,8 +195,8 @@ def _note_merged(names: list[str], notes: list[str]) -> None:
     if names:
         which = few(sorted(set(names)), _MOST, between="; ")
         notes.append(
-            f"The merged folders disagree on {which}. The record with the higher order number counts; "
-            "`bench pack` writes a folder without the others."
+            f"The merged folders disagree on {which}. The later-written record counts; "
+            "`bench merge ... --prefer FOLDER` lets you choose."
         )
 
 

@@ -13,6 +13,7 @@ from bench.data import seen
 from bench.data.dataset import Dataset
 from bench.errors import UnreadableImage
 from bench.features.wanted import Wanted
+from bench.names import counted
 from bench.plan import needs
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.needs import Need, Taps
@@ -146,7 +147,7 @@ class Encoder:
             for one in list(bad.values())[:_NAMED]:
                 self.session.report(f"{dataset.name}: {one}")
             self.session.report(
-                f"{len(bad)} images of {dataset.name} cannot be read so far; "
+                f"{counted(len(bad), 'image')} of {dataset.name} cannot be read so far; "
                 "`bench data verify` finds damaged images before a run"
             )
             return count, bad

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bench.names import counted
 from bench.plan.todo import Todo
 from bench.records.types import Provenance
 from bench.run import onepass, stages
@@ -45,7 +46,7 @@ class Waiting:
         for group in groups.values():
             results: Sequence[Evaluated | Exception]
             name = group[0][1].evaluation.target.name
-            self.session.watch(Now(f"evaluating {len(group)} fits in one pass over {name}"))
+            self.session.watch(Now(f"evaluating {counted(len(group), 'fit')} in one pass over {name}"))
             try:
                 with stages.stage("evaluate"):
                     results = onepass.run(self.session, [job for _, job, _ in group])

@@ -107,6 +107,10 @@ def test_methods_of_records() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(BenchError, match="did you mean 'taskres'"):
         cited("taskre")
+    with pytest.raises(BenchError, match=r"^digits is a dataset: --datasets digits$"):
+        cited("digits")
+    with pytest.raises(BenchError, match="no method is named"):
+        cited("")
     with pytest.raises(BenchError, match="unknown dataset"):
         cited("--datasets", "no-such")
     with pytest.raises(BenchError, match="leave one of the two out"):

@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 
 from bench.cli import complete, main
+from bench.cli.asked import EXECUTORS
 from bench.data import catalog
+from bench.explain import parts
+from bench.names import KEEP_STATES
 from bench.prompts import SETS
+from bench.records.keys import PRECISIONS
 from bench.registry import builtin
+from bench.report import render
+from bench.report.gate import view
+from bench.report.gate.check import RULES
 
+BETA = str(builtin().get("safe").settings["beta"])
 MAIN = "import sys; sys.argv[0] = 'bench'; from bench.cli import main; main()"
 
 
@@ -57,13 +65,30 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["run", "--suite", "pocket-s"], ["pocket-slow"]),
         (["run", "--protocol", "eq"], ["equal-budget"]),
         (["run", "--preset", "q"], ["quick"]),
-        (["run", "--set", "safe.bet"], ["safe.beta="]),
-        (["run", "--sweep", "safe.bet"], ["safe.beta="]),
+        # Two words that begin alike: with one alone, the shell would put a blank behind the "=".
+        (["run", "--set", "safe.bet"], ["safe.beta=", f"safe.beta={BETA}"]),
+        (["run", "--sweep", "safe.bet"], ["safe.beta=", f"safe.beta={BETA}"]),
+        (["run", "--set", "gda.nope"], []),
         (["run", "--shots", "1", "--shots", "2", "--preset", "q"], ["quick"]),  # a usage error, were it run
         (["plot", "c"], ["cd"]),
         (["plot", "sweep", "--setting", "safe.bet"], ["safe.beta"]),
         (["table", "--against", "x", "--methods", "gd"], ["gda"]),
         (["compare", "safe", "tip-adapter-"], ["tip-adapter-f"]),
+        (["new", "method", "x", "--kind", "so"], ["solved"]),
+        (["records", "--remove", "stale,"], ["stale,orphaned"]),
+        (["run", "--keep-states", ""], list(KEEP_STATES)),
+        (["run", "--precision", ""], ["auto", *PRECISIONS]),
+        (["run", "--executor", ""], list(EXECUTORS)),
+        (["check", "--precision", ""], list(PRECISIONS)),
+        (["check", "--rule", ""], list(RULES)),
+        (["check", "--format", ""], list(view.FORMATS)),
+        (["list", "settings", "safe", "--format", ""], ["text", "json"]),
+        (["cache", "list", "--format", "j"], ["json"]),
+        (["table", "--format", ""], list(render.FORMATS)),
+        (["table", "--against", "p"], ["paper"]),
+        (["table", "--against", "gda"], ["gda-log"]),
+        (["explain", "shapley", "--value", ""], list(parts.VALUES)),
+        (["explain", "shapley", "--fill", ""], list(parts.FILLS)),
         (["check-method", "tip-adapter-"], ["tip-adapter-f"]),
         (["data", "status", "digits", "emoji-s"], ["emoji-sketch"]),
         (["nope", "tab"], ["table"]),  # as if the misspelt word were not there
@@ -73,6 +98,32 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 )
 def test_what_bash_offers(words: list[str], names: list[str], offered: Any) -> None:
     assert sorted(offered(*words)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("run --methods = saf", ["safe", "safe-a", "safe-layer4"]),
+        ("run --methods = safe-a,safe-", ["safe-a,safe-layer4"]),
+        ("run --methods = safe --datasets = digi", ["digits"]),
+        ("run --methods =", builtin().names()),
+        ("run --set safe.beta =", [BETA]),
+        ("run --set = safe.beta = 9", []),
+        ("compare safe : be", ["beta=", f"beta={BETA}"]),
+        ("compare safe @ ha", ["@hand"]),
+        ("compare safe@ha", ["safe@hand"]),  # where COMP_WORDBREAKS has no "@"
+    ],
+)
+def test_words_that_bash_splits(words: str, names: list[str], offered: Any) -> None:
+    """Bash makes words of their own of ``=``, ``:`` and ``@``, and replaces what stands behind them."""
+    assert sorted(offered(*words.split())) == sorted(names)
+
+
+def test_the_words_of_fixed_choices_are_those_that_the_verbs_take() -> None:
+    from bench.contract.starter import KINDS
+    from bench.report.survey import REMOVABLE
+
+    assert complete.kinds("") == list(KINDS) and complete.removable("") == list(REMOVABLE)
 
 
 def test_whatever_is_broken_offers_nothing_and_says_nothing(

@@ -53,7 +53,7 @@ def test_the_page_has_the_order_in_which_codes_count() -> None:
 def test_a_spent_budget_is_3_and_a_failure_comes_before_it(bench: Bench, tmp_path: Path) -> None:
     spent = bench("run", "--methods", "zero-shot", "--time-budget", "0", "--results", tmp_path / "a")
     assert spent.exit_code == 3
-    assert "done: 0 of 1 cells, 1 left, 0 recorded before; 0 fits, 0 evaluations" in spent.output
+    assert "done: 0 of 1 cell, 1 left, 0 recorded before; 0 fits, 0 evaluations" in spent.output
     plugin = tmp_path / "broken.py"
     plugin.write_text(BROKEN)
     failing = ("--methods", "broken", "--plugin", plugin, "--seeds", "1,2", "--jobs", "1")
@@ -78,11 +78,11 @@ def test_blocked_cells_are_good_beside_others_and_2_alone(bench: Bench, tmp_path
     missing = ("--methods", "zero-shot", "--results", tmp_path, "--prompts")
     some = bench("run", *missing, "mined,vanilla")
     assert some.exit_code == 0, some.output
-    assert some.output.splitlines()[-1].startswith("done: 1 cells") and some.output.rstrip().endswith(
+    assert some.output.splitlines()[-1].startswith("done: 1 cell,") and some.output.rstrip().endswith(
         "; 1 blocked"
     )
     again = bench("run", *missing, "mined,vanilla")
-    assert again.exit_code == 0 and "done: all 1 cells were recorded before" in again.output
+    assert again.exit_code == 0 and "done: 1 cell was recorded before" in again.output
     alone = bench("run", *missing, "mined", "--shots", "1")
     assert alone.exit_code == 2 and "nothing can run; see the reasons above" in alone.output
     assert bench("run", *missing, "mined", "--shots", "1", "--dry-run").exit_code == 0

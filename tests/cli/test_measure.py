@@ -56,8 +56,12 @@ def test_what_cannot_run_is_said(cell: dict[str, Any]) -> None:
         ({"shotz": 1}, "does not know 'shotz' .did you mean 'shots'"),
         ({"dry_run": True}, "use the command"),
         ({"time_budget": 1}, "use the command"),
-        ({"jobs": 0}, "'--jobs'"),
-        ({"shots": "one"}, "--shots"),
+        ({"jobs": 0}, "^jobs=0: write a number from 1 on$"),
+        ({"jobs": "two"}, "^jobs='two': write a whole number$"),
+        ({"shots": "one"}, r"^shots='one': write a whole number or a list, as in shots=\[1, 16\]$"),
+        ({"seeds": [1, "two"]}, "^seeds="),
+        ({"shots": 1.5}, "^shots=1.5: write a whole number"),
+        ({"set": {"tip-adapter.beta_steps": None}}, "'tip-adapter.beta_steps' is None: leave it out"),
         ({"join": "yes"}, "True or False"),
         ({"methods": []}, "names nothing"),
         ({"methods": "zero-shut"}, "zero-shot"),
@@ -70,6 +74,13 @@ def test_wrong_keywords_are_refused(
     with pytest.raises(BenchError, match=says):
         bench.measure(**{**cell, **keywords})
     assert not (tmp_path / "results").exists()
+
+
+def test_keywords_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchError, match="keywords only, as in measure"):
+        bench.measure("zero-shot", "digits")  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

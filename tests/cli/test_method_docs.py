@@ -123,11 +123,20 @@ def test_a_long_default_leaves_room_for_the_meaning() -> None:
     assert max(map(len, lines[:-1])) <= 80
 
 
+def test_the_items_that_meanings_name_are_explained() -> None:
+    assert "(A25) and the like: docs/protocol/" in CliRunner().invoke(
+        app, ["list", "settings", "safe"], env={"COLUMNS": "200"}
+    ).output.replace("(A2) and", "(A25) and").replace("(A9) and", "(A25) and")
+    assert "and the like" not in CliRunner().invoke(app, ["list", "settings", "gda"]).output
+
+
 def test_a_method_without_settings_and_an_unknown_one() -> None:
     done = CliRunner().invoke(app, ["list", "settings", "zero-shot"])
     assert done.exit_code == 0 and "no settings" in done.output
     unknown = CliRunner().invoke(app, ["list", "settings", "zero-shoot"])
     assert "did you mean 'zero-shot'" in str(unknown.exception)
+    both = CliRunner().invoke(app, ["list", "settings", "safe,tip-adapter"])
+    assert str(both.exception) == "safe,tip-adapter: one method at a time, as in `bench list settings safe`"
     wrong = CliRunner().invoke(app, ["list", "settings", "safe", "--format", "yaml"])
     assert "choose text or json" in str(wrong.exception)
 

@@ -114,6 +114,8 @@ def test_untrained_words_are_named() -> None:
     loaded = backbone.load(backbone.resolve("pocket-rn"))
     assert vocabulary.untrained_tokens(loaded, ["cat", "dog"]) == ""
     line = vocabulary.untrained_tokens(loaded, ["cat", "xylograph", "dog"])
+    assert vocabulary.untrained_tokens(loaded, ["sea_lion"]) == "", "prompts have a blank there"
+    assert "xylo graph" in vocabulary.untrained_tokens(loaded, ["xylo_graph"]), "what the model reads"
     assert "xylograph" in line and "1 of 3" in line and "\n" not in line and "dog" not in line
 
 

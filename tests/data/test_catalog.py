@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,16 @@ def test_names_fold_hyphen_underscore_and_case() -> None:
         catalog.find("./nowhere/at/all", None)
 
 
+def test_a_misspelt_path_gets_the_nearest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for written, meant in (("./petz", "./pets"), (tmp_path / "petz", tmp_path / "pets")):
+        with pytest.raises(BenchError, match=re.escape(f"(did you mean '{meant}'?)")):
+            catalog.describe(str(written))
+    with pytest.raises(BenchError, match=r"no such folder or TOML file$"):
+        catalog.describe("./quite-another")
+
+
 def test_templates_are_the_published_ones() -> None:
     for name in (*TABLE_II, *SHIFTS):
         templates = catalog.spec(name).templates
@@ -128,8 +139,21 @@ def test_cupl_rules() -> None:
     rule = catalog.spec("oxford_pets").cupl
     assert rule is not None
     assert cupl.find_key(rule, "russian_blue", ["Russian Blue"]) == "Russian Blue"
-    with pytest.raises(BenchError, match="did you mean 'Russian Blue'"):
-        cupl.find_key(rule, "russian_blu", ["Russian Blue"])
+    assert cupl.find_key(rule, "russian_blu", ["Russian Blue"]) is None
+
+
+def test_all_classes_without_sentences_are_named_with_the_file(tmp_path: Path) -> None:
+    spec = catalog.spec("digits")
+    file = tmp_path / "digits.json"
+    file.write_text('{"cat": ["A cat."], "goldfish": ["A fish."]}', encoding="utf-8")
+    with pytest.raises(BenchError) as error:
+        cupl.sentences(spec, ("cat", "gold_fish", "hamster"), tmp_path)
+    assert str(error.value) == (
+        f"{file}: no sentences for 2 of 3 classes; add each as a key with a list of sentences: "
+        "'gold fish' (did you mean 'goldfish'?), 'hamster'"
+    )
+    file.write_text('{"Cat": ["A cat."], "gold fish": ["A fish."]}', encoding="utf-8")
+    assert cupl.sentences(spec, ("cat", "gold_fish"), tmp_path) == (("A cat.",), ("A fish.",))
 
 
 def test_published_cupl_sentences(published_files: Path) -> None:

@@ -66,7 +66,7 @@ def test_shapley_values_have_a_colour_bar_and_a_unit() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("maps", "mammals", "--class", "foks"), r"mammals has no class 'foks' \(did you mean 'fox'\?\)"),
+        (("maps", "mammals", "--class", "foxx"), r"mammals has no class 'foxx' \(did you mean 'fox'\?\)"),
         (("shapley", "mammals:0", "--value", "logit"), "margin or probability"),
         (("share", "--scenes", "2", "--fill", "black"), "mean or background"),
         (("maps", "mammals", "--out", "maps.jpg"), "name it maps.png"),

@@ -69,6 +69,8 @@ def test_equal_and_new_records_are_joined_and_the_inputs_stay(two: tuple[Path, P
     assert done.exit_code == 0, done.output
     assert "equal: 2 (2 of them measured more than once, with the same result)" in done.output
     assert f"new: 4 (2 from {two[0]}, 2 from {two[1]})" in done.output
+    assert "nothing was written (--dry-run); 6 records would be" in dry.output
+    assert f"merged into {out}: 6 records written" in done.output
     assert [contents(folder) for folder in two] == before
     names = {name for folder in before for name in folder}
     merged = contents(out)
@@ -78,7 +80,7 @@ def test_equal_and_new_records_are_joined_and_the_inputs_stay(two: tuple[Path, P
         f.name for folder in two for f in (folder / "states").iterdir()
     }
     again = call(*two, "--out", out)
-    assert again.exit_code == 0 and "new: 0" in again.output and contents(out) == merged
+    assert again.exit_code == 0 and ": 0 records written" in again.output and contents(out) == merged
 
 
 def test_an_interrupted_merge_goes_on(
@@ -121,6 +123,9 @@ def test_a_conflict_is_listed_and_decided(tmp_path: Path) -> None:
     assert "in conflict: 1" in done.output and str(path) in done.output.replace("\n", "")
     assert "top1 (0.6000) and (0.8000)" in done.output and "predictions" in done.output
     assert isinstance(call(a, b, "--out", out, "--prefer", tmp_path / "d").exception, BenchError)
+    write_cell(tmp_path / "other", "coop", "ants", 1, 1, 0.5)
+    done = call(a, b, tmp_path / "other", "--out", out, "--prefer", tmp_path / "other")
+    assert done.exit_code == 1 and "has no result of these cells" in done.output
     for folder in (a, b):
         chosen = tmp_path / f"by {folder.name}"
         done = call(a, b, "--out", chosen, "--prefer", folder)
@@ -135,7 +140,11 @@ def test_what_the_output_holds_stays(tmp_path: Path) -> None:
     write_cell(out, "safe", "ants", 1, 2, 0.8)
     before = contents(out)
     done = call(a, "--out", out, "--prefer", a)
-    assert done.exit_code == 1 and "among the inputs" in done.output.replace("\n", " ")
+    assert done.exit_code == 1
+    line = f"Write to a new folder: `bench merge {out} {a} --out NEW --prefer {a}`"
+    assert line in " ".join(done.output.split()) and f"`{out}` already holds another result" in done.output
+    undecided = call(a, "--out", out)
+    assert undecided.exit_code == 1 and "--out NEW --prefer FOLDER`" in undecided.output
     assert call(a, "--out", out, "--prefer", out).exit_code == 0
     assert contents(out) == before
     assert call(a, out, "--out", tmp_path / "d", "--prefer", a).exit_code == 0
@@ -196,6 +205,8 @@ def test_packed_folders_are_joined(tmp_path: Path) -> None:
         out = tmp_path / f"{first.name}{second.name}"
         done = call(first, second, "--out", out)
         assert done.exit_code == 0 and "in conflict: 0" in done.output, done.output
+        written = len(list(store.every(out, [])))
+        assert f": {written} records written" in done.output, "those in files and those packed"
         assert shown(out) == sorted({*shown(loose), *shown(packed)})
         assert (out / "runs").is_dir() and (out / "records.jsonl.xz").is_file()
     path, record = next((p, r) for p, r in store.every(packed) if isinstance(r, EvaluationRecord))

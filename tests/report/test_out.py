@@ -101,8 +101,8 @@ def test_folders_that_disagree_are_named(tmp_path: Path) -> None:
         frame = load_results([tmp_path / name for name in order])
         assert list(frame["accuracy"]) == [pytest.approx(80.0)], "the later one, in whatever order"
         assert frame.attrs["notes"] == [
-            "The merged folders disagree on safe on ants. The record with the higher order number counts; "
-            "`bench pack` writes a folder without the others.",
+            "The merged folders disagree on safe on ants. The later-written record counts; "
+            "`bench merge ... --prefer FOLDER` lets you choose.",
             "Left out: 1 record of cells that were run again.",
         ]
 

@@ -116,6 +116,11 @@ def test_images_of_your_own_that_flipped(bench: Bench, tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheets" / "pets-1-shots.png") as sheet:
         assert sheet.width > 1000
     assert isinstance(bench(*arguments).exception, BenchError), "by its name alone it cannot be found"
+    (tmp_path / "sheets" / "pets-1-shots.png").unlink()
+    write_cell(tmp_path / "r", "gda", "pets", 1, 1, 0.75, n=n, target_digest=dataset.digest, classes=3)
+    same = bench(*arguments[:2], "gda", *arguments[3:], "--datasets", tmp_path / "pets")
+    assert same.exit_code == 0 and "pets, 1 shot: 0 images differ" in same.output
+    assert not any((tmp_path / "sheets").iterdir()), "no blank sheet"
 
 
 def test_reading_records_imports_no_torch(runs: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_run_alone_is_not_mixed(bench: Bench, tmp_path: Path) -> None:
     more = bench(*COMMAND, tmp_path, "--seeds", "1,2")
     assert "1 of them recorded before" in more.output and not lines(more.output)
     idle = bench(*COMMAND, tmp_path)
-    assert "all 1 cells were recorded before" in idle.output and not lines(idle.output)
+    assert "1 cell was recorded before" in idle.output and not lines(idle.output)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_fit_of_elsewhere_that_is_evaluated_here(bench: Bench, tmp_path: Path)
     assert bench(*COMMAND, tmp_path).exit_code == 0
     elsewhere(tmp_path, other_device)
     more = bench(*COMMAND, tmp_path, "--set", "tip-adapter.alpha=1")
-    assert "0 fits, 1 evaluations" in more.output and len(lines(more.output)) == 1
+    assert "0 fits, 1 evaluation," in more.output and len(lines(more.output)) == 1
 
 
 @pytest.mark.slow

@@ -334,7 +334,7 @@ def test_old_records_that_newer_ones_hide_are_said(bench: Bench, tmp_path: Path)
     for sign in ("", "-"):
         plugin.write_text(text.replace("{sign}", sign))
         done = bench("run", *arguments)
-        assert done.exit_code == 0 and "1 fits" in done.output and "tables hide" not in done.output
+        assert done.exit_code == 0 and "1 fit," in done.output and "tables hide" not in done.output
     plugin.write_text(text.replace("{sign}", ""))
     done = bench("run", *arguments)
     assert "0 cells to do, 1 done" in done.output and "tables hide 1 of these cells" in done.output
@@ -361,9 +361,9 @@ def test_equal_datasets_are_said(bench: Bench, tmp_path: Path, images: Path) -> 
 def test_time_budget_stops_and_resumes(bench: Bench, tmp_path: Path) -> None:
     spent = bench("run", "--methods", "zero-shot", "--time-budget", "0", "--results", tmp_path)
     assert spent.exit_code == 3
-    assert "done: 0 of 1 cells, 1 left" in spent.output and "time budget is spent" in spent.output
+    assert "done: 0 of 1 cell, 1 left" in spent.output and "time budget is spent" in spent.output
     assert not list(tmp_path.rglob("*.npz"))
-    assert "1 evaluations" in bench("run", "--methods", "zero-shot", "--results", tmp_path).output
+    assert "1 evaluation," in bench("run", "--methods", "zero-shot", "--results", tmp_path).output
 
 
 def test_same_command_twice_gives_the_same_predictions(bench: Bench, tmp_path: Path) -> None:
@@ -371,5 +371,5 @@ def test_same_command_twice_gives_the_same_predictions(bench: Bench, tmp_path: P
         assert bench("run", "--methods", FOUR, "--results", tmp_path / name).exit_code == 0
     assert records(tmp_path / "a") == records(tmp_path / "b")
     again = bench("run", "--methods", "safe", "--fresh", "--results", tmp_path / "a")
-    assert "1 fits" in again.output
+    assert "1 fit," in again.output
     assert records(tmp_path / "a") == records(tmp_path / "b")

@@ -44,10 +44,10 @@ def test_what_was_recorded_elsewhere_is_made_anew(bench: Bench, tmp_path: Path, 
     assert moved(tmp_path, "tip-adapter") == 2
     assert "0 cells to do, 2 done (1 of them on cuda), 0 blocked" in bench("run", *words, "--dry-run").output
     plan = bench("run", *words, FRESH, "--dry-run", "--why").output
-    assert "1 cells to do, 1 done, 0 blocked" in plan
+    assert "1 cell to do, 1 done, 0 blocked" in plan
     assert "recorded on cuda, and made anew (--fresh-device)" in plan
     run = bench("run", *words, FRESH)
-    assert run.exit_code == 0 and "1 fits, 1 evaluations" in run.output, run.output
+    assert run.exit_code == 0 and "1 fit, 1 evaluation," in run.output, run.output
     assert "mixed conditions" not in run.output
     assert set(kinds(tmp_path).values()) == {"cpu"}
     assert "0 cells to do, 2 done, 0 blocked" in bench("run", *words, FRESH, "--dry-run").output
@@ -58,8 +58,8 @@ def test_an_evaluation_alone_and_an_evaluation_of_an_older_fit(bench: Bench, tmp
     assert bench("run", *words).exit_code == 0
     moved(tmp_path, "tip-adapter", parts=("evaluation",))
     plan = bench("run", *words, FRESH, "--dry-run", "--why").output
-    assert "1 evaluations recorded on cuda, and made anew (--fresh-device)" in plan
-    assert "0 fits, 1 evaluations" in bench("run", *words, FRESH).output
+    assert "1 evaluation recorded on cuda, and made anew (--fresh-device)" in plan
+    assert "0 fits, 1 evaluation," in bench("run", *words, FRESH).output
     (path, evaluation), (_, fit) = sorted(store.every(tmp_path), key=lambda p: isinstance(p[1], FitRecord))
     assert evaluation.provenance.order > fit.provenance.order
     # as after a run that was stopped between a fit that it made anew and the fit's evaluation
@@ -67,7 +67,7 @@ def test_an_evaluation_alone_and_an_evaluation_of_an_older_fit(bench: Bench, tmp
     later = replace(fit.provenance, order=9)
     store.put(places.fit_path(path.parent, fit.key), replace(fit, provenance=later))
     assert "0 cells to do" in bench("run", *words, "--dry-run").output
-    assert "0 fits, 1 evaluations" in bench("run", *words, FRESH).output
+    assert "0 fits, 1 evaluation," in bench("run", *words, FRESH).output
 
 
 def test_what_builds_on_a_fit_of_another_device_is_made_anew(bench: Bench, tmp_path: Path) -> None:

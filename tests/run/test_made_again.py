@@ -61,7 +61,7 @@ def test_what_tables_leave_out_is_made_again(bench: Bench, tmp_path: Path) -> No
     assert "not those of its fit" in str(bench("table", "--results", results).exception)
     done = bench("run", *arguments)
     assert "a record is damaged or incomplete, so its cell runs again" in done.output
-    assert "1 cells to do, 0 done" in done.output and records(results) == whole
+    assert "1 cell to do, 0 done" in done.output and records(results) == whole
     assert bench("table", "--results", results).exit_code == 0
 
 
@@ -120,6 +120,6 @@ def test_a_record_that_others_build_on_is_made_again(bench: Bench, tmp_path: Pat
     below.write_bytes(below.read_bytes()[:-9])
     shown = bench("table", "--results", results)
     assert shown.exit_code == Code.INCOMPLETE and "one that it builds on" in shown.output
-    assert "1 cells to do, 2 done" in bench("run", *arguments).output
+    assert "1 cell to do, 2 done" in bench("run", *arguments).output
     assert records(results) == whole
     assert bench("table", "--results", results).exit_code == 0

@@ -101,8 +101,8 @@ def test_an_edited_plugin_is_measured_anew(bench: Bench, tmp_path: Path) -> None
     arguments = ("--methods", "edited", "--plugin", plugin, "--results", results, "--jobs", "1")
     first = ALONE.format(cls="Edited", name="edited", chosen=0)
     plugin.write_text(first)
-    assert "1 fits, 1 evaluations" in bench("run", *arguments).output
-    assert "all 1 cells were recorded before" in bench("run", *arguments).output
+    assert "1 fit, 1 evaluation," in bench("run", *arguments).output
+    assert "1 cell was recorded before" in bench("run", *arguments).output
 
     plugin.write_text(first.replace("CHOSEN = 0", "CHOSEN = 2  # edited"))
     why = bench("run", *arguments, "--dry-run", "--why").output
@@ -111,15 +111,15 @@ def test_an_edited_plugin_is_measured_anew(bench: Bench, tmp_path: Path) -> None
         "nothing else has changed"
     )
     edited = bench("run", *arguments)
-    assert "1 fits, 1 evaluations" in edited.output and "recorded before" in edited.output
-    assert "all 1 cells were recorded before" not in edited.output
-    assert "all 1 cells were recorded before" in bench("run", *arguments).output
+    assert "1 fit, 1 evaluation," in edited.output and "recorded before" in edited.output
+    assert "1 cell was recorded before" not in edited.output
+    assert "1 cell was recorded before" in bench("run", *arguments).output
     assert chosen(results) == [0, 2]
     fits = of_type(results, FitRecord)
     assert len({f.parts.source for f in fits}) == 2 and {f.parts.version for f in fits} == {1}
 
     plugin.write_text(first)
-    assert "all 1 cells were recorded before" in bench("run", *arguments).output
+    assert "1 cell was recorded before" in bench("run", *arguments).output
 
 
 def test_the_table_shows_the_edited_plugin(bench: Bench, tmp_path: Path) -> None:
@@ -155,18 +155,18 @@ def test_an_edited_helper_is_what_runs(bench: Bench, tmp_path: Path, text: str) 
     plugin.write_text(text.format(cls="Helped", name="helped", helper=name))
     arguments = ("--methods", "helped", "--plugin", plugin, "--results", results, "--jobs", "1")
     helper.write_text(HELPER.format(chosen=0))
-    assert "1 fits" in bench("run", *arguments).output
-    assert "all 1 cells were recorded before" in bench("run", *arguments).output
+    assert "1 fit," in bench("run", *arguments).output
+    assert "1 cell was recorded before" in bench("run", *arguments).output
 
     helper.write_text("# edited\n" + HELPER.format(chosen=1))
     assert re.search(
         r"stale: source \w+\.\.\. -> \w+\.\.\.\n", bench("run", *arguments, "--dry-run", "--why").output
     )
-    assert "1 fits" in bench("run", *arguments).output
+    assert "1 fit," in bench("run", *arguments).output
     assert chosen(results) == [0, 1]
 
     (tmp_path / "unrelated.py").write_text("x = 1\n")
-    assert "all 1 cells were recorded before" in bench("run", *arguments).output
+    assert "1 cell was recorded before" in bench("run", *arguments).output
 
 
 def test_a_helper_of_a_helper(bench: Bench, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_helper_of_a_helper(bench: Bench, tmp_path: Path) -> None:
     arguments = ("--methods", "of-three", "--plugin", plugin, "--results", results, "--jobs", "1")
     for i in range(3):
         (tmp_path / "helper_inner.py").write_text("#" * i + HELPER.format(chosen=i))
-        assert "1 fits" in bench("run", *arguments).output
+        assert "1 fit," in bench("run", *arguments).output
     assert chosen(results) == [0, 1, 2]
 
 
@@ -194,7 +194,7 @@ def test_workers_run_the_edited_helper(bench: Bench, tmp_path: Path) -> None:
     assert bench("run", *arguments, "--jobs", "1").exit_code == 0
     helper.write_text("# edited\n" + HELPER.format(chosen=1))
     done = bench("run", *arguments, "--jobs", "2")
-    assert done.exit_code == 0 and "1 fits" in done.output, done.output
+    assert done.exit_code == 0 and "1 fit," in done.output, done.output
     assert chosen(results) == [0, 1]
 
 
@@ -342,10 +342,10 @@ def test_cells_that_no_plan_has_any_more(images: Path, tmp_path: Path) -> None:
     plugin.write_text(ALONE.format(cls="Raced", name="raced", chosen=1))
     after = planned(images, tmp_path, "raced", plugin)
     with pytest.raises(
-        BenchError, match="the keys of 1 cells have changed: a plugin or a dataset was changed during the run"
+        BenchError, match="the keys of 1 cell have changed: a plugin or a dataset was changed during the run"
     ):
         check_plan(after, keys)
-    with pytest.raises(BenchError, match="1 cells"):
+    with pytest.raises(BenchError, match="1 cell"):
         check_plan(after, keys | {fit.key for fit in after.fits})
 
 

@@ -206,7 +206,7 @@ def test_one_of_two_test_sets(bench: Bench, tmp_path: Path) -> None:
         "1",
     )
     run = bench(*command, data=description)
-    assert run.exit_code == 1 and "1 fits, 1 evaluations" in run.output
+    assert run.exit_code == 1 and "1 fit, 1 evaluation," in run.output
     failure = failures(results)["zero-shot"]
     assert (failure.of, failure.stage, failure.target) == ("evaluation", "read", "shifted") and str(
         file

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.names import canonical
+from bench.names import canonical, counted
 from bench.records import keys, store
 from bench.records.types import EvaluationRecord
 from bench.report.coordinates import CELL, EVALUATION
@@ -106,7 +106,11 @@ def chosen(
     lost = {k.identity for k in old.kept} - {k.identity for k in kept} if old is not None else set()
     if lost or not kept or len(kept) < len(rows):
         what = (
-            f"{len(lost) or len(rows) - len(kept)} cells failed or have no record"
+            counted(
+                len(lost) or len(rows) - len(kept),
+                "cell failed or has no record",
+                "cells failed or have no record",
+            )
             if lost or len(rows)
             else "no such records"
         )

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.names import few
+from bench.names import counted, few
 from bench.report.coordinates import CELL, ROW
 from bench.report.gate.baseline import Baseline, Kept
 from bench.report.gate.cells import collect, select
@@ -125,7 +125,13 @@ def _judge(
     if lost:
         reason = failed[lost[0].identity[: len(CELL)]]
         return Group(
-            name, len(old), False, False, 0.0, None, f"{len(lost)} of {len(old)} cells failed: {reason}"
+            name,
+            len(old),
+            False,
+            False,
+            0.0,
+            None,
+            f"{len(lost)} of {counted(len(old), 'cell')} failed: {reason}",
         )
     shares: list[float] = []
     outcomes: dict[tuple[str, str], list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}

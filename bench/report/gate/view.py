@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from bench.names import in_json, shown
+from bench.names import counted, in_json, shown
 from bench.report.gate.verdict import Finding, Group, Verdict
 from bench.report.render_markdown import escape
 
@@ -34,7 +34,7 @@ def headline(verdict: Verdict) -> str:
         for one, (words, _) in _WORDS.items()
         if found[one]
     ]
-    head = ", ".join(bad) or f"no method got worse: {cells} cells"
+    head = ", ".join(bad) or f"no method got worse: {counted(cells, 'cell')}"
     seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
     could = f"; every group would have shown a drop of {100 * max(seen):.2f} points" if seen else ""
     speed = (

@@ -10,7 +10,7 @@ from string import Template
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.names import shown
+from bench.names import counted, shown
 from bench.report.coordinates import ROW
 from bench.report.html import grids, pictures, reproduce, standing
 from bench.report.html.details import Details
@@ -147,7 +147,11 @@ def _summary(frame: pd.DataFrame) -> str:
     words = [f"{n} {name if n != 1 else name.removesuffix('s')}" for n, name in counts]
     last = max((str(w) for w in frame["written"]), default="")[:10]
     bad = int((frame["status"] == "failed").sum())
-    more = f" {bad} cells failed; the tables show them as ERR." if bad else ""
+    more = (
+        f" {counted(bad, 'cell')} failed; the tables show {'it' if bad == 1 else 'them'} as ERR."
+        if bad
+        else ""
+    )
     return escape(f"{', '.join(words)}. The last record was written on {last}." + more)
 
 
