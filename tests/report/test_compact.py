@@ -46,7 +46,8 @@ def test_two_files_hold_everything(runs: Path, packed: Path) -> None:
     for a, b in zip(one["path"], two["path"], strict=True):
         if Path(a).with_suffix(".npz").is_file():
             np.testing.assert_array_equal(correct(a), correct(b))
-    assert table(one).text("json") == table(two).text("json")
+    texts = [table(one).text("json").replace(str(runs), ""), table(two).text("json").replace(str(packed), "")]
+    assert texts[0] == texts[1], "but for the paths of failed records"
 
 
 def test_predictions_are_the_same_classes(runs: Path, packed: Path) -> None:
