@@ -339,6 +339,7 @@ def test_the_public_face(full: pd.DataFrame) -> None:
 
     assert bench.table is table
     assert bench.load_results is load_results
+    assert "<html" in bench.html_report(full), "now that bench.report is loaded, which is a package"
     assert "| safe" in bench.table(full, "1").text("md")
     assert "safe is better than coop" in bench.compare(full, "safe", "coop").verdict
 
