@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import say
 from bench.cli.options import examples
+from bench.names import canonical
 
 app = typer.Typer(help="Write the first files of a method of your own.", no_args_is_help=True)
 
@@ -43,7 +44,7 @@ def method(
 
     file, test = starter.write(name, folder, kind)
     inside = file.parent != test.parent
-    called = file.stem.replace("_", "-")
+    called = canonical(name)
     say.echo(f"wrote {file} and {test}; next:")
     say.echo(f"  1. change {file}; docs/adding-a-method.md says what is there to use")
     say.echo(f"  2. check it:  bench check-method {called if inside else file}")
