@@ -139,7 +139,7 @@ def _remove(chosen: list[Finding], yes: bool, look: Callable[[], Survey]) -> Non
             f"orphaned, but younger than {YOUNG} minutes: {_many(young)}; they stay, because a run may be "
             "about to write their records"
         )
-    chosen = [one for one in chosen if one not in young]
+    chosen = [one for one in chosen if not one.is_young()]
     files = [one for one in chosen if one.files]
     if not yes and files and not _confirmed(f"Delete {_many(files)}?"):
         say.echo("nothing was deleted")

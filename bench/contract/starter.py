@@ -331,7 +331,7 @@ def write(name: str, folder: Path, kind: str = "trained") -> list[Path]:
         if path.exists():
             raise BenchError(f"{path} exists; move it away, or choose another name")
     if why := _unsuitable(stem):
-        raise BenchError(f"'{name}': its file {stem}.py would {why}; choose another name, such as my-{name}")
+        raise BenchError(f"'{name}': its file {stem}.py would {why}; choose another name, as in my-probe")
     for path, text in ((test, TEST), (method, KINDS[kind])):
         for word, value in words.items():
             text = text.replace(word, value)

@@ -36,9 +36,9 @@ def matched(target: Dataset, source: Dataset) -> Dataset:
     if shared := [name for name in names[0] if max(names[0][name], names[1][name]) > 1]:
         where = target.name if names[0][shared[0]] > 1 else source.name
         raise Unmatched(
-            f"{target.name}: several classes of {where} are called {few(shared)}, "
-            f"so they cannot be matched by name; give each class a name of its own in both "
-            "sets, for example by [classnames] rename in the TOML file"
+            f"{target.name}: several classes of {where} are called {few(shared)}, so they "
+            "cannot be matched by name; give each class a name of its own in both sets, for example by "
+            "[classnames] rename in the TOML file"
         )
     classes = tuple(rows[name] for name in target.classnames)
     return replace(target, classes=classes, digest=digest([target.digest, classes]))

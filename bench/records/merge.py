@@ -224,12 +224,16 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
 
 
 def _note_removed(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
-    """Note the records of the output folder whose own fits are gone and would come from another folder."""
+    """Note the records of the output folder whose own fits are gone and would come from another folder.
+
+    Those that another folder's record replaces are among them: between the fit and that record, an
+    interruption would leave the old record beside the fit.
+    """
     coming = _fits({at: way[0] for at, way in chosen.items() if way[0].folder != merge.out}).keys()
     there = _fits(merge.rootless)
-    for at, held in merge.rootless.items():
-        if at not in chosen and not coming.isdisjoint(_built_on(held.record, there)):
-            merge.removed.append(at)
+    merge.removed += [
+        at for at, held in merge.rootless.items() if not coming.isdisjoint(_built_on(held.record, there))
+    ]
 
 
 def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> int | None:

@@ -287,6 +287,45 @@ def test_an_evaluation_joins_no_fit_of_another_folder(how: str, into: str, tmp_p
     assert not again.bad and not again.copies, "the evaluation is gone, not waiting for the next merge"
 
 
+@pytest.mark.parametrize("form", ["loose", "packed"])
+def test_an_interruption_leaves_no_evaluation_beside_a_fit_of_another_folder(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both folders have an evaluation of the key; the fit of the one in the output is damaged."""
+    a, made = tmp_path / "a", tmp_path / "made"
+    for folder, accuracy in ((a, 0.6), (made, 0.8)):
+        write_cell(folder, "safe", "ants", 1, 1, accuracy)
+    write_cell(made, "coop", "ants", 1, 1, 0.5)
+    store.put(fit_file(a), replace(store.read(fit_file(a)), values={"lr": 0.9}))  # type: ignore[type-var]
+    if form == "packed":
+        pack(made, tmp_path / "packed")
+    source = tmp_path / "packed" if form == "packed" else made
+    rename, stop = os.replace, 0
+    while stop < 9:
+        out, calls = shutil.copytree(source, tmp_path / f"out {stop}"), 0
+        write_bytes(out / fit_file(a).relative_to(a), b"{}")
+
+        def interrupted(source: Any, target: Any, stop: int = stop) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > stop:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", interrupted)
+            try:
+                merge.plan([a], out).write()
+                break
+            except KeyboardInterrupt:
+                there = load_results(out).set_index("method")["accuracy"]
+                assert there.get("safe", 60.0) == pytest.approx(60.0) and there["coop"] == 50.0
+        merge.plan([a], out).write()
+        assert set(shown(a)) <= set(shown(out))
+        stop += 1
+    assert 3 <= stop < 9 and set(shown(a)) <= set(shown(out))
+
+
 def test_an_interrupted_merge_into_packed_records_damages_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
