@@ -132,4 +132,5 @@ def value_text(value: Any, typed: bool = False) -> str:
         return value or '""'
     if not isinstance(value, float) or typed:
         return str(value)
-    return short if float(short := f"{value:g}") == value else repr(value)
+    brief = f"{value:g}"
+    return brief if float(brief) == value else repr(value)
