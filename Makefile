@@ -70,7 +70,7 @@ rooms: $(STAMP)
 
 # The variable keeps MkDocs from advertising its successor in every build.
 docs: $(STAMP)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "the site is at build/docs/index.html"
 
 test: lint

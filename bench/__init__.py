@@ -13,14 +13,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+# No name here is a module's: importing ``bench.report``, say, makes that package an attribute of ``bench``.
 _FACE = {
     "Method": ("bench.interface", "Method"),
     "check": ("bench.report.gate.check", "check"),
     "compare": ("bench.report.compare", "compare"),
+    "html_report": ("bench.report.html.page", "report"),
     "load_results": ("bench.report.frame", "load_results"),
     "measure": ("bench.cli.measure", "measure"),
     "plot": ("bench.report.figures.plot", "plot"),
-    "report": ("bench.report.html.page", "report"),
     "table": ("bench.report.tables", "table"),
 }
 __all__ = sorted(_FACE)

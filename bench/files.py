@@ -80,12 +80,12 @@ def _link(temporary: str, path: Path) -> None:
     os.unlink(temporary)
 
 
-def _write(path: Path, data: bytes, put: Callable[[str, Path], None] = os.replace) -> None:
+def _write(path: Path, data: bytes, put: Callable[[str, Path], None] | None = None) -> None:
     file, temporary = _begun(path)
     try:
         with file:
             _fill(file, temporary, data)
-            put(temporary, path)
+            (put or os.replace)(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

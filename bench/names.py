@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 # A protocol says what may choose hyper-parameters and the step; bench.plan.protocols explains each.
 RECIPE, NO_VAL, EQUAL_BUDGET, TEST_ORACLE = "recipe", "no-val", "equal-budget", "test-oracle"
@@ -121,3 +122,21 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def told_apart(name: str, identity: str) -> str:
     """Return a name with the first six digits of an identity, as in ``birds-4f1c2a``."""
     return f"{name}-{identity[:6]}"
+
+
+def value_text(value: Any, typed: bool = False) -> str:
+    """Return a setting's value as `--set` takes it, as in ``0.001,0.0001``, ``none`` or ``true``.
+
+    With ``typed`` a float shows that it is one: ``1.0``, not ``1``. A setting without a default needs this,
+    or its value would come back as an integer and give another key.
+    """
+    if isinstance(value, tuple | list):
+        return ",".join(value_text(one, typed) for one in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value or '""'
+    if not isinstance(value, float) or typed:
+        return str(value)
+    brief = f"{value:g}"
+    return brief if float(brief) == value else repr(value)

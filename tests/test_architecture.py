@@ -357,3 +357,11 @@ def test_every_file_that_the_page_names_is_there() -> None:
         file = next((place for place in places if place.is_file()), None)
         assert file is not None, f"docs/architecture.md names {name}"
         folder = file.parent
+
+
+def test_no_name_of_the_public_face_is_a_module() -> None:
+    """Importing a module ``bench.x`` sets the attribute ``x`` of the package, in place of a function."""
+    import bench
+
+    modules = {path.stem for path in (ROOT / "bench").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert not modules & set(bench.__all__)

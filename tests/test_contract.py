@@ -210,11 +210,31 @@ def test_in_a_checkout_the_two_files_go_where_methods_and_tests_are(
     assert done.exit_code == 0 and all(step in done.output for step in steps), done.output
 
 
-@pytest.mark.parametrize(("name", "word"), [("zero-shot", "already"), ("2 much", "cannot name a method")])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("zero-shot", "already"),
+        *((name, "cannot name a method") for name in ("2 much", "-a", "a-", "a--b", "a__b", "é", "a" * 65)),
+        ("Class", "nothing could import it"),
+        *((name, "hide the module") for name in ("json", "torch", "bench", "open-clip", "test")),
+        *((name, "a test by pytest") for name in ("test-mine", "mine-test", "conftest")),
+    ],
+)
 def test_a_name_that_cannot_be_is_refused(name: str, word: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=word):
         starter.write(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plus_in_a_name_is_spelled_out_in_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("new", "method", "x+y")
+    assert done.exit_code == 0 and "--methods zero-shot,x+y" in done.output, done.output
+    assert sorted(p.name for p in tmp_path.glob("*.py")) == ["test_x_plus_y.py", "x_plus_y.py"]
+    _, (method,) = checks.find("x_plus_y.py")
+    assert method.name == "x+y"
 
 
 def test_check_method_reports_and_fails(tmp_path: Path) -> None:

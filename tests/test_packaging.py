@@ -179,14 +179,30 @@ def test_a_method_is_one_class_in_a_plain_checkout(checkout: Path) -> None:
     assert coop(Path(sys.executable), checkout) == checkout / "methods" / "coop.py"
 
 
-@pytest.mark.slow
-def test_a_source_archive_is_as_good_as_the_checkout(checkout: Path, wheel: Path, tmp_path: Path) -> None:
-    """It gives the same wheel, and an editable install of it has the link that archives leave out."""
-    (tmp_path / "out").mkdir()
-    with tarfile.open(build("sdist", checkout, tmp_path / "out")) as archive:
+@pytest.fixture(scope="module")
+def source(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source archive."""
+    folder = tmp_path_factory.mktemp("source")
+    with tarfile.open(build("sdist", checkout, tmp_path_factory.mktemp("sdist"))) as archive:
         assert len(archive.getnames()) == len(set(archive.getnames())), "each file once"
-        archive.extractall(tmp_path, filter="data")
-    (source,) = tmp_path.glob("fewshot_clip_bench-*")
+        archive.extractall(folder, filter="data")
+    (unpacked,) = folder.iterdir()
+    return unpacked
+
+
+@pytest.mark.slow
+def test_the_site_is_built_from_a_source_archive(source: Path, tmp_path: Path) -> None:
+    """A page or a file that the site links to and the archive lacks is a warning, which ends the build."""
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site")
+    call(*command, cwd=source)
+    assert (tmp_path / "site/project/results/benchmarks/index.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_source_archive_is_as_good_as_the_checkout(
+    checkout: Path, wheel: Path, source: Path, tmp_path: Path
+) -> None:
+    """It gives the same wheel, and an editable install of it has the link that archives leave out."""
     (tmp_path / "again").mkdir()
     assert build("wheel", source, tmp_path / "again").read_bytes() == wheel.read_bytes()
     python, _ = fresh_environment(tmp_path / "env", "--no-build-isolation", "--editable", source)

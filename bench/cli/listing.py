@@ -14,6 +14,7 @@ import typer
 from bench.cli import complete, say
 from bench.cli.options import examples
 from bench.errors import BenchError
+from bench.names import value_text
 
 if TYPE_CHECKING:
     from bench.interface import Method
@@ -180,7 +181,7 @@ def _settings_text(method: Method, width: int) -> Iterator[str]:
     yield f"{method.name}: {method.title}" + (f" ({method.cite})" if method.cite else "")
     rows = [("setting", "default", "a change", ["meaning"])]
     for row in method_docs.settings(method):
-        default, texts = method_docs.value_text(row["default"]), [row["meaning"]]
+        default, texts = value_text(row["default"]), [row["meaning"]]
         if isinstance(row["default"], tuple) and len(default) > LONG:
             texts.append(f"default: {default}")
             default = f"{len(row['default'])} values"

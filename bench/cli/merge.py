@@ -21,7 +21,12 @@ def merge(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders that `bench run` wrote to, or packed ones. None is changed.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write to. What it holds already stays.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write to. What it holds already stays, but for failed and damaged records."
+        ),
+    ],
     prefer: Annotated[
         Path | None,
         typer.Option(help="The folder whose results count where results differ."),

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.interface import Method
+from bench.names import value_text
 
 PARTS = ("Source", "Trains", "Deviates", "Settings")
 _HEAD = re.compile(rf"({'|'.join(PARTS)}):(?: (.*))?")
@@ -111,15 +112,3 @@ def changes(row: Mapping[str, Any]) -> list[str]:
     if groups:
         lines.append("datasets " + "; ".join(f"{', '.join(names)}: {v}" for v, names in groups.items()))
     return lines
-
-
-def value_text(value: Any) -> str:
-    """Return a setting's value as `--set` takes it, as in ``0.001,0.0001``, ``none`` or ``true``."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(value_text, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value or '""'
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)

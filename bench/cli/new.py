@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import complete, say
 from bench.cli.options import examples
+from bench.names import canonical
 
 app = typer.Typer(help="Write the first files of a method of your own.", no_args_is_help=True)
 
@@ -44,7 +45,7 @@ def method(
 
     file, test = starter.write(name, folder, kind)
     inside = file.parent != test.parent
-    called = file.stem.replace("_", "-")
+    called = canonical(name)
     say.echo(f"wrote {file} and {test}; next:")
     page = "docs/adding-a-method.md" if inside else "the page 'Adding a method'"
     say.echo(f"  1. change {file}; {page} says what is there to use")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,12 @@ def records(
         )
     chosen = [one for one in found.findings if one.kind in kinds]
     if kinds and chosen:
-        _remove(chosen, yes)
+        if not found.records and any(one.is_state for one in chosen):
+            raise BenchError(
+                f"--remove: {results} holds no record that can be read, so every fitted state looks "
+                "orphaned: bring the records back, or delete the folder yourself"
+            )
+        _remove(chosen, yes, lambda: _look(results, plugin))
         found = _look(results, plugin)
     elif kinds:
         say.echo(f"nothing is {' or '.join(kinds)}; nothing was deleted")
@@ -134,16 +140,25 @@ def _many(findings: list[Finding]) -> str:
     return f"{len(findings)} ({', '.join(parts) or 'empty'})"
 
 
-def _remove(chosen: list[Finding], yes: bool) -> None:
-    """Delete what was chosen, after asking."""
-    from bench.report.survey import remove
+def _remove(chosen: list[Finding], yes: bool, look: Callable[[], Survey]) -> None:
+    """Delete what was chosen, after asking, as far as another look still finds it."""
+    from bench.report.survey import YOUNG, remove
 
+    if young := [one for one in chosen if one.is_young()]:
+        say.echo(
+            f"orphaned, but younger than {YOUNG} minutes: {_many(young)}; they stay, because a run may be "
+            "about to write their records"
+        )
+    chosen = [one for one in chosen if not one.is_young()]
     files = [one for one in chosen if one.files]
     if not yes and files and not say.confirmed(f"Delete {_many(files)}?"):
         say.echo("nothing was deleted")
         return
-    left = remove(chosen)
-    say.echo(f"deleted {_many(files)}" if files else "nothing was deleted")
+    there = {(one.kind, one.what) for one in look().findings} if files else set()
+    files = [one for one in files if (one.kind, one.what) in there]
+    deleted = _many(files)  # with the size that the files have now
+    left = remove([*files, *(one for one in chosen if not one.files)])
+    say.echo(f"deleted {deleted}" if files else "nothing was deleted")
     if left:
         stay = counted(len(left), "packed record stays", "packed records stay")
         say.echo(f"{stay}; `bench pack` writes a folder without replaced ones")

@@ -6,6 +6,10 @@ a test beside it. This module writes text files; it imports no torch and runs no
 
 from __future__ import annotations
 
+import importlib.util
+import keyword
+import re
+import sys
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -284,6 +288,21 @@ def test_the_contract() -> None:
 KINDS = {"solved": SOLVED, "trained": TRAINED, "prompt": PROMPT}
 
 
+# The names that the registry takes, without those that begin with a digit, which no module's name does.
+_NAME = re.compile("(?=.{1,64}$)[a-z][a-z0-9+]*(-[a-z0-9+]+)*")
+
+
+def _unsuitable(stem: str) -> str:
+    """Return what a file of this name would do to imports or to its own test; empty if nothing."""
+    if keyword.iskeyword(stem):
+        return "have the name of a word of Python's, so that nothing could import it"
+    if stem.startswith("test_") or stem.endswith("_test") or stem == "conftest":
+        return "be taken for a test by pytest"
+    if stem in sys.stdlib_module_names or importlib.util.find_spec(stem) is not None:
+        return f"hide the module {stem} from every import beside it"
+    return ""
+
+
 def write(name: str, folder: Path, kind: str = "trained") -> list[Path]:
     """Write a method of the given kind and its test, and return their two paths.
 
@@ -296,9 +315,12 @@ def write(name: str, folder: Path, kind: str = "trained") -> list[Path]:
     if kind not in KINDS:
         raise BenchError(f"unknown kind '{kind}'{nearest(kind, KINDS)}; one of: {', '.join(KINDS)}")
     name = canonical(name)
-    stem = name.replace("-", "_")
-    if not stem.isidentifier():
-        raise BenchError(f"'{name}' cannot name a method: use letters, digits and hyphens, as in my-probe")
+    if not _NAME.fullmatch(name):
+        raise BenchError(
+            f"'{name}' cannot name a method: use letters and digits, with single hyphens between words, "
+            "as in my-probe"
+        )
+    stem = "_".join(name.replace("-", " ").replace("+", " plus ").split())
     if name in builtin().methods:
         raise BenchError(f"there is a method '{name}' already; choose another name")
     inside = (folder / "methods").resolve() == methods_dir().resolve() and (folder / "tests").is_dir()
@@ -310,6 +332,8 @@ def write(name: str, folder: Path, kind: str = "trained") -> list[Path]:
     for path in (method, test):
         if path.exists():
             raise BenchError(f"{path} exists; move it away, or choose another name")
+    if why := _unsuitable(stem):
+        raise BenchError(f"'{name}': its file {stem}.py would {why}; choose another name, as in my-probe")
     for path, text in ((test, TEST), (method, KINDS[kind])):
         for word, value in words.items():
             text = text.replace(word, value)

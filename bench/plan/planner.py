@@ -14,7 +14,7 @@ from bench.clip.backbone import BackboneSpec, resolve
 from bench.data import catalog, fewshot, seen
 from bench.data.dataset import Dataset, Draw
 from bench.data.imagefile import opening_of
-from bench.data.targets import matched
+from bench.data.targets import Unmatched, matched
 from bench.errors import BenchError, MissingData
 from bench.features.key import prepared
 from bench.features.store import default_root
@@ -347,7 +347,7 @@ class _Planner:
     ) -> list[Evaluation]:
         """Return the fit's evaluations: on its own test set and, if asked for, on shifted ones.
 
-        A shifted test set whose files are not here is blocked.
+        A shifted test set is blocked if its files are not here or its classes are not those of the dataset.
         """
         names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
         evaluations = []
@@ -356,7 +356,7 @@ class _Planner:
                 target = (
                     fit.dataset if name == fit.dataset.name else matched(self._dataset(name), fit.dataset)
                 )
-            except MissingData as error:
+            except (MissingData, Unmatched) as error:
                 self._block(fit.cell.method, name, str(error))
                 continue
             parts = EvaluationKey(

@@ -42,8 +42,9 @@ def check_preset(name: str | None, methods: Iterable[Method]) -> None:
 def parse_value(text: str, default: Any, name: str) -> Any:
     """Return a value from the command line in the type of the setting's default.
 
-    A tuple is written with commas. ``none`` gives None, unless the setting takes words, for which it is a
-    word like any other. Raises BenchError, which names what the setting takes, for any other text.
+    ``names.value_text`` writes values in this form. A tuple is written with commas, an empty word as ``""``.
+    ``none`` gives None, unless the setting takes words, for which it is a word like any other. Raises
+    BenchError, which names what the setting takes, for any other text.
     """
     if isinstance(default, tuple):
         like = default[0] if default else 0.0
@@ -63,7 +64,7 @@ def parse_value(text: str, default: Any, name: str) -> Any:
                 raise ValueError
             return number
         if isinstance(default, str):
-            return text.strip()
+            return "" if text.strip() == '""' else text.strip()
         if isinstance(number := json.loads(lowered), float) and not math.isfinite(number):
             raise ValueError
         return number

@@ -1,16 +1,20 @@
 """Join results folders, so that what several machines measured becomes one folder.
 
 ``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
-``Merge.write`` then copies what the output folder lacks. Three rules keep every number true:
+``Merge.write`` then copies what the output folder lacks. Four rules keep every number true:
 
 - Two records of one key are equal if their numbers and predictions are. It does not matter when, where and
   how fast they were made.
 - A record of the output folder is never replaced, unless it is damaged or says that a cell failed.
+- A record comes only with the fits that it was made with. Example: if the fit of an evaluation is damaged in
+  its folder, the evaluation is left out, because another folder may have a different fit of the same key. If
+  the evaluation lies in the output folder, it is deleted before such a fit arrives.
 - If two results differ, the user chooses a folder. Records of the other folders that build on a rejected fit
   are left out too. Example: if two fits of ``safe`` differ, an evaluation that only the rejected folder has
   is left out, because it is about a fit that the output does not hold.
 
-Records in files stay files, and packed records stay packed, because those have no top-5 predictions.
+Records in files stay files, and packed records stay packed, because those have no top-5 predictions. Lines
+of the output's packed records that cannot be believed stay there, unless their replacement is packed too.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from bench.errors import BenchError
 from bench.files import read_bytes, write_bytes
 from bench.records import codec, packed, places, states, store
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
-from bench.records.whole import Bad
+from bench.records.whole import Bad, fault_of_fits, lacking
 
 # The results of a fit and of an evaluation. The other fields say what was asked, or how and when it was made.
 _FIT = ("values", "step", "val_accuracy", "curve", "has_state", "temperature")
@@ -66,7 +70,7 @@ class Merge:
     - ``conflicts``: pairs of files that differ, where neither ``out`` nor the preferred folder decides.
     - ``decided``: records that differ, where the preferred folder decides. ``dropped``: records left out
       because they build on a fit that was not chosen.
-    - ``bad``: damaged files and lines, which are left out.
+    - ``bad``: what is damaged and left out, and records whose fits are not beside them.
     """
 
     out: Path
@@ -79,6 +83,8 @@ class Merge:
     decided: int = 0
     dropped: int = 0
     bad: list[Bad] = field(default_factory=list)
+    rootless: dict[str, Held] = field(default_factory=dict)  # of ``out``, without their fits, by path
+    removed: list[str] = field(default_factory=list)  # those of them whose fits come from elsewhere
     copies: dict[Path, Path] = field(default_factory=dict)  # target to source, in the order of writing
     packed: dict[str, Held] = field(default_factory=dict)  # by path below ``runs/``
 
@@ -95,14 +101,19 @@ class Merge:
         interruption the same call writes the files that are still missing.
         """
         assert not self.conflicts
+        root = places.runs(self.out)
+        # These go before other folders' fits of their keys come, which they were not made with.
+        for at in self.removed:
+            _unlink(root / at)
+        if not packed.rows(self.out).keys().isdisjoint(self.removed):
+            packed.add(self.out, {}, {}, self.removed)
         for target, source in self.copies.items():
             write_bytes(target, read_bytes(source))
         if self.packed:
             _write_packed(self.out, self.packed)
         # A file in the place of a packed record is damaged or of a failed cell, and would hide the record.
-        for file in (places.runs(self.out) / at for at in self.packed):
-            file.unlink(missing_ok=True)
-            file.with_suffix(".npz").unlink(missing_ok=True)
+        for at in self.packed:
+            _unlink(root / at)
 
 
 def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge:
@@ -122,11 +133,11 @@ def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge
     if prefer is not None and prefer.resolve() not in named:
         raise BenchError(f"--prefer {prefer}: is none of the folders; name {' or '.join(map(str, inputs))}")
     merge = Merge(out)
-    folders = {out: _read(out, merge.bad)}
+    folders = {out: _read(out, merge.bad, merge.rootless)}
     for folder in (named[one] for one in given):
         merge.new[folder] = 0
         before = len(merge.bad)
-        folders[folder] = _read(folder, merge.bad)
+        folders[folder] = _read(folder, merge.bad, {})
         if not folders[folder] and len(merge.bad) == before:
             raise BenchError(
                 f"{folder}: no records there; name the folder that `bench run --results` wrote to"
@@ -137,8 +148,11 @@ def plan(inputs: Sequence[Path], out: Path, prefer: Path | None = None) -> Merge
     return merge
 
 
-def _read(folder: Path, bad: list[Bad]) -> dict[str, Held]:
-    """Return the records of a folder by their paths below ``runs/``; add damaged ones to ``bad``."""
+def _read(folder: Path, bad: list[Bad], rootless: dict[str, Held]) -> dict[str, Held]:
+    """Return the believed records of a folder by their paths below ``runs/``; add the others to ``bad``.
+
+    Those of them whose fits are not in the folder are added to ``rootless`` too.
+    """
     store.require_present(folder)
     found = {}
     with codec.many():
@@ -153,7 +167,24 @@ def _read(folder: Path, bad: list[Bad]) -> dict[str, Held]:
                 state = places.state_path(folder, record.key)
                 bad.append(Bad(str(state), "not the state that the record of its fit speaks of"))
             found[path.relative_to(places.runs(folder)).as_posix()] = Held(folder, path, record)
+    # Another folder may have a different fit of the same key, so a record must come with its own fits.
+    fits = _fits(found)
+    for at, held in list(found.items()):
+        if why := fault_of_fits(held.record, fits):
+            bad.append(Bad(str(held.path), why))
+            del found[at]
+            if _missing(held.record, fits):
+                rootless[at] = held
     return found
+
+
+def _missing(record: Record, fits: Mapping[str, FitRecord]) -> str:
+    """Return the key of a fit that a record is built on and that has no record in ``fits``; empty if none."""
+    return "" if isinstance(record, Failure) else lacking(_fit_key(record), fits)
+
+
+def _fit_key(record: Record) -> str:
+    return record.key if isinstance(record, FitRecord) else record.fit
 
 
 def _state_is_whole(folder: Path, fit: FitRecord) -> bool:
@@ -194,7 +225,21 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
             merge.decided += 1
         else:
             _count(merge, [held[at] for held in folders.values() if at in held])
+    _note_removed(merge, chosen)
     _note_copies(merge, chosen)
+
+
+def _note_removed(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
+    """Note the records of the output folder whose own fits are gone and would come from another folder.
+
+    Those that another folder's record replaces are among them: between the fit and that record, an
+    interruption would leave the old record beside the fit.
+    """
+    coming = _fits({at: way[0] for at, way in chosen.items() if way[0].folder != merge.out}).keys()
+    there = _fits(merge.rootless)
+    merge.removed += [
+        at for at, held in merge.rootless.items() if not coming.isdisjoint(_built_on(held.record, there))
+    ]
 
 
 def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> int | None:
@@ -268,8 +313,8 @@ def _fits(held: Mapping[str, Held]) -> dict[str, FitRecord]:
 
 
 def _built_on(record: Record, fits: Mapping[str, FitRecord]) -> Iterator[str]:
-    """Yield the key of a record's fit and those of the fits that it builds on, if in ``fits``."""
-    waiting = [record.key if isinstance(record, FitRecord) else record.fit]
+    """Yield the keys of a record's fit and of all fits that it builds on, as far as ``fits`` has them."""
+    waiting = [_fit_key(record)]
     while waiting:
         key = waiting.pop()
         yield key
@@ -333,20 +378,17 @@ def _equal(one: Path, other: Path) -> bool:
     return read_bytes(one) == read_bytes(other)
 
 
+def _unlink(file: Path) -> None:
+    """Delete a record and, if it has some, its predictions."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(".npz").unlink(missing_ok=True)
+
+
 def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
-    """Write the packed records of ``out`` again, together with ``new``."""
-    records: dict[str, Record] = {}
-    top1: dict[str, packed.Top1] = {}
-    there: dict[Path, Record] = {}
-    for path, record in packed.records(out):
-        if isinstance(record, Bad):
-            raise BenchError(f"{record.line}; nothing was added to the packed records of {out}")
-        there[path] = record
-    root = places.runs(out)
-    every = [(path.relative_to(root).as_posix(), path, record) for path, record in there.items()]
-    for at, path, record in (*every, *((at, held.path, held.record) for at, held in new.items())):
-        records[at] = record
-        top1.pop(at, None)
-        if isinstance(record, EvaluationRecord) and (arrays := packed.top1(path)) is not None:
-            top1[at] = arrays
-    packed.write(out, records, top1)
+    """Add records with their predictions to the packed records of ``out``."""
+    arrays = {
+        at: packed.top1(held.path) for at, held in new.items() if isinstance(held.record, EvaluationRecord)
+    }
+    packed.add(
+        out, {at: h.record for at, h in new.items()}, {at: x for at, x in arrays.items() if x is not None}, ()
+    )

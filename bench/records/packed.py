@@ -11,8 +11,11 @@ from __future__ import annotations
 import io
 import lzma
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -67,32 +70,18 @@ def write(
     The same input gives the same bytes. Returns the size of the two files in bytes. Raises BenchError, and
     writes nothing, if that exceeds ``limit``.
     """
-    columns: dict[str, list[str]] = {}
-    for at in sorted(top1):
-        classes, labels = top1[at]
-        evaluation = records[at]
-        assert isinstance(evaluation, EvaluationRecord)
-        test_set = f"{evaluation.target}-{digest([len(classes), labels.tolist()])[:8]}"
-        columns.setdefault(test_set, []).append(at)
-    arrays: dict[str, Any] = {}
-    spots: dict[str, Place] = {}
-    for name, runs in columns.items():
-        labels = top1[runs[0]][1]
-        stacked = np.stack([top1[at][0] for at in runs], 1)
-        kind = np.uint8 if max(stacked.max(initial=0), labels.max(initial=0)) < 256 else np.uint16
-        arrays[name], arrays[f"{name}-labels"] = stacked.astype(kind), labels.astype(kind)
-        spots |= {at: (name, i) for i, at in enumerate(runs)}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    squeezed = _squeezed([Line(at, records[at], spots.get(at)) for at in sorted(records)])
-    size = len(squeezed) + len(buffer.getvalue())
+    arrays: dict[str, NDArray[Any]] = {}
+    spots = _append(arrays, {}, records, top1)
+    predictions = _archive(arrays)
+    squeezed = _squeezed(Line(at, records[at], spots.get(at)) for at in sorted(records))
+    size = len(squeezed) + len(predictions)
     if limit is not None and size > limit:
         raise BenchError(
             f"{counted(len(records), 'record takes', 'records take')} {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
     # Both files are written before either takes its place: on a full disk the earlier pair stays.
-    write_together({folder / RECORDS: squeezed, folder / PREDICTIONS: buffer.getvalue()})
+    write_together({folder / RECORDS: squeezed, folder / PREDICTIONS: predictions})
     return size
 
 
@@ -101,8 +90,84 @@ def write_lines(folder: Path, lines: Iterable[Line]) -> None:
     write_bytes(folder / RECORDS, _squeezed(sorted(lines, key=lambda line: line.at)))
 
 
+def add(folder: Path, new: Mapping[str, Record], top1: Mapping[str, Top1], without: Collection[str]) -> None:
+    """Add records to the packed ones of ``folder``, in place of those of the same paths; omit ``without``.
+
+    ``top1``: the predictions of the new evaluations. All three are by path below ``runs/``. Lines whose
+    record cannot be read stay as they are, but for what is no line at all.
+
+    An interrupted call loses nothing: the predictions are written first, and every column in them that an
+    old line names keeps its place there. So the old lines are true of the new file too.
+    """
+    old = rows(folder)
+    named: dict[str, int] = {}
+    for name, column in (row.place for row in old.values() if row.place):
+        named[name] = max(column, named.get(name, 0))
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in sorted(named):
+        with suppress(Torn, FileNotFoundError):
+            arrays |= npz(folder / PREDICTIONS, (name, f"{name}-labels"))
+    spots = _append(arrays, named, new, top1)
+    kept = {at: row for at, row in old.items() if at not in without}
+    kept |= {at: _row(Line(at, record, spots.get(at))) for at, record in new.items()}
+    write_bytes(folder / PREDICTIONS, _archive(arrays))
+    write_bytes(folder / RECORDS, _compressed(kept[at] for at in sorted(kept)))
+
+
+def _append(
+    arrays: dict[str, NDArray[Any]],
+    named: Mapping[str, int],
+    records: Mapping[str, Record],
+    top1: Mapping[str, Top1],
+) -> dict[str, Place]:
+    """Add predictions to the arrays of their test sets, and return their places by path.
+
+    ``named``: by array, the last column that a line names already. If an array lacks that column, the
+    predictions go to another array, so that the line does not get those of another record.
+    """
+    runs: dict[str, list[str]] = {}
+    for at in sorted(top1):
+        record, (classes, labels) = records[at], top1[at]
+        assert isinstance(record, EvaluationRecord)
+        runs.setdefault(f"{record.target}-{digest([len(classes), labels.tolist()])[:8]}", []).append(at)
+    spots: dict[str, Place] = {}
+    for test_set, those in runs.items():
+        labels = top1[those[0]][1]
+        fresh = np.empty((len(labels), 0), np.uint8)
+        for name in chain([test_set], (f"{test_set}-{number}" for number in count(2))):
+            columns, its_labels = arrays.get(name, fresh), arrays.get(f"{name}-labels", labels)
+            whole = (
+                columns.ndim == 2 and len(columns) == len(labels) and named.get(name, -1) < _width(columns)
+            )
+            if whole and np.array_equal(its_labels, labels):
+                break
+        stacked = np.concatenate([columns, np.stack([top1[at][0] for at in those], 1)], 1)
+        kind = np.uint8 if max(stacked.max(initial=0), labels.max(initial=0)) < 256 else np.uint16
+        arrays[name], arrays[f"{name}-labels"] = stacked.astype(kind), labels.astype(kind)
+        spots |= {at: (name, _width(columns) + i) for i, at in enumerate(those)}
+    return spots
+
+
+def _archive(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of a compressed npz file; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, x in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, x, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
 def _squeezed(lines: Iterable[Line]) -> bytes:
-    rows = [Row(line.at, msgspec.Raw(codec.encode(_for_packing(line.record))), line.place) for line in lines]
+    return _compressed(map(_row, lines))
+
+
+def _row(line: Line) -> Row:
+    return Row(line.at, msgspec.Raw(codec.encode(_for_packing(line.record))), line.place)
+
+
+def _compressed(rows: Iterable[Row]) -> bytes:
     return lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
 
 

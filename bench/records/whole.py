@@ -88,6 +88,18 @@ def lacking(key: str, fits: Mapping[str, FitRecord]) -> str:
     return next(filter(None, (lacking(below, fits) for below in fits[key].parts.after.values())), "")
 
 
+def fault_of_fits(record: Record, fits: Mapping[str, FitRecord]) -> str:
+    """Return what is wrong between a record and the fits that it is built on; empty if nothing is.
+
+    ``fits``: all fits of its results folder by key. Nothing is wrong with a failure.
+    """
+    if isinstance(record, Failure):
+        return ""
+    if lacking(record.key if isinstance(record, FitRecord) else record.fit, fits):
+        return "there is no record of its fit, or of one that it builds on"
+    return "" if isinstance(record, FitRecord) else fault_beside(record, fits[record.fit].parts)
+
+
 _coordinates = attrgetter("method", "shots", "seed", "protocol")
 
 

@@ -164,7 +164,8 @@ def preset_notes(frame: pd.DataFrame) -> list[str]:
 def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[str]:
     """Return notes on results that ``columns`` lack or that failed, and on the marks and warnings in rows."""
     notes = _missing_entry_notes(table, columns) + _partial_notes(table, columns)
-    if notes and table.averages:
+    failures = any(row.entries[c].text == FAILED for row in table.rows for c in columns)
+    if (notes or failures) and table.averages:
         hint = "Rows with gaps have no average; --partial shows it over what is there, marked with *."
         notes.append("* marks an average over only those entries that are there." if partial else hint)
     notes += _absent_seed_notes(table)
@@ -179,7 +180,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     for text, cells in list(errors.items())[:_MOST]:
         first, *more = records[text]
         which = f"the first of {len(more) + 1} records is" if more else "the record is"
-        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} {first})")
+        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} `{first}`)")
     if len(errors) > _MOST:
         notes.append(f"ERR: there are {len(errors) - _MOST} more causes; the failed records name them.")
     if any(r.oracle for r in table.rows):
@@ -201,10 +202,10 @@ def _name(row: Row) -> str:
 
 
 def _missing_entry_notes(table: Table, columns: Sequence[str]) -> list[str]:
-    """Name the entries that rows lack. Rows that lack the same entries share a note."""
+    """Name the entries that rows lack, but not those that failed. Rows that lack the same share a note."""
     lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for row in table.rows:
-        lacking = tuple(c for c in columns if row.entries[c].value is None)
+        lacking = tuple(c for c in columns if row.entries[c].value is None and row.entries[c].text != FAILED)
         if lacking:
             lists.setdefault((row.shots, lacking), []).append(_name(row))
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}

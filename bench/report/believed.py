@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord, Record
-from bench.records.whole import Bad, fault_beside, lacking, said
+from bench.records.whole import Bad, fault_of_fits, said
 
 Located = tuple[Path, Record]
 
@@ -29,7 +29,7 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
             bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
         elif not isinstance(record, EvaluationRecord):
             kept.append((path, record))
-        elif why := _fault(record, fits):
+        elif why := fault_of_fits(record, fits):
             bad.append(Bad(str(path), why))
         else:
             try:
@@ -42,17 +42,6 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     others = _other_labels(labels)
     bad += [Bad(str(path), "its labels are not those of other records of the test set") for path in others]
     return [one for one in kept if one[0] not in others] if others else kept
-
-
-def _fault(record: EvaluationRecord, fits: Mapping[str, FitRecord]) -> str:
-    """Say what is wrong between an evaluation and its fit.
-
-    The text is empty if nothing is wrong. The records of the fits below are looked at too.
-    """
-    fit = fits.get(record.fit)
-    if fit is None or lacking(fit.key, fits):
-        return "there is no record of its fit, or of one that it builds on"
-    return fault_beside(record, fit.parts)
 
 
 def _other_labels(labels: Mapping[Path, tuple[str, str]]) -> dict[Path, None]:

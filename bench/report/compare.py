@@ -76,7 +76,7 @@ def compare(
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
-    choice = Choice((), tuple(datasets), tuple(shots), backbone, preset=preset, variants=True)
+    choice = Choice.of(frame, datasets=datasets, shots=shots, backbone=backbone, preset=preset, variants=True)
     notes = list(frame.attrs.get("notes", ()))
     frame, _ = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)

@@ -41,6 +41,35 @@ class Choice:
     first: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        methods: Sequence[str] = (),
+        datasets: Sequence[str] = (),
+        shots: Sequence[int] = (),
+        backbone: str | None = None,
+        prompts: Sequence[str] = (),
+        protocol: str | None = None,
+        preset: str | None = None,
+        variants: bool = False,
+        first: Sequence[str] = (),
+    ) -> Choice:
+        """Return what to show of a DataFrame from ``load_results``, which knows its results folders."""
+        return cls(
+            tuple(methods),
+            tuple(datasets),
+            tuple(shots),
+            backbone,
+            tuple(prompts),
+            protocol,
+            preset,
+            variants,
+            tuple(first),
+            tuple(frame.attrs.get("folders", ())),
+        )
+
 
 def only(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
     """Return the rows whose ``column`` is one of ``names``, or all rows for no names.

@@ -6,6 +6,7 @@ records changes no table. What a method is today comes from the caller, because 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ KINDS = {
     DAMAGED: "it, or something that it needs, is missing or changed; a run makes it again",
 }
 REMOVABLE = (STALE, ORPHANED)
+YOUNG = 10  # minutes
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,21 @@ class Finding:
     def size(self) -> int:
         """The bytes of its files."""
         return sum(stamp.size for file in self.files if (stamp := files.stamp_if_there(file)))
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it is a fitted state without a record of its fit."""
+        return self.kind == ORPHANED and self.what.endswith(".safetensors")
+
+    def is_young(self) -> bool:
+        """Return whether a run may be about to write the record of this state or of these predictions.
+
+        A run writes them first. Files younger than ``YOUNG`` minutes count as young.
+        """
+        if self.kind != ORPHANED or not self.what.endswith((".safetensors", ".npz")):
+            return False
+        stamp = files.stamp_if_there(self.what)
+        return stamp is not None and time.time() - stamp.mtime_ns / 1e9 < 60 * YOUNG
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,16 @@ def table(
     BenchError for unknown names, and for mixed backbones where the table needs one.
     """
     check(which)
-    choice = Choice(
-        tuple(methods),
-        tuple(datasets),
-        tuple(shots),
-        backbone,
-        tuple(prompts),
-        protocol,
-        preset,
-        variants or which == "ablation",
-        results=tuple(frame.attrs.get("folders", ())),
+    choice = Choice.of(
+        frame,
+        methods=methods,
+        datasets=datasets,
+        shots=shots,
+        backbone=backbone,
+        prompts=prompts,
+        protocol=protocol,
+        preset=preset,
+        variants=variants or which == "ablation",
     )
     # Each builder is imported where it is called, so that a table does not wait for the others.
     if which == "2":

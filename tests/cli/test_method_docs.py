@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from bench.cli import method_docs
 from bench.cli.app import app
 from bench.interface import Method
+from bench.names import value_text
 
 PLUGIN = '''
 from bench.interface import Method
@@ -141,8 +142,31 @@ def test_a_method_without_settings_and_an_unknown_one() -> None:
     assert "choose text or json" in str(wrong.exception)
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 0.5, 1e-7, 0.123456789, "word", (1e-3, 1e-4), (8, 32)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        0.5,
+        1.0,
+        1e22,
+        1e-7,
+        0.123456789,
+        "word",
+        "",
+        "none",
+        (1e-3, 1e-4),
+        (8, 32),
+        ("", "a"),
+        (True, False),
+        (None,),
+    ],
+)
 def test_a_value_is_shown_as_set_takes_it(value: object) -> None:
     from bench.plan.settings import parse_value
 
-    assert parse_value(method_docs.value_text(value), value, "toy.x") == value
+    assert parse_value(value_text(value), value, "toy.x") == value
+    for default in (value, *([None] if isinstance(value, int | float) else [])):
+        again = parse_value(value_text(value, typed=True), default, "toy.x")
+        assert again == value and type(again) is type(value)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.cli import method_docs
 from bench.interface import Facts, Method
+from bench.names import value_text
 from bench.recipe import PIXELS, POOLED, PREPROJ, Recipe, points
 from bench.registry import builtin
 
@@ -190,7 +191,7 @@ def section(method: Method) -> Iterator[str]:
         yield "|---|---|---|---|---|"
     for row in settings:
         yield (
-            f"| `{row['name']}` | {cell(method_docs.value_text(row['default']))} "
+            f"| `{row['name']}` | {cell(value_text(row['default']))} "
             f"| {'a refit' if row['refits'] else 'no refit'} | {cell(row['meaning'])} "
             f"| {cell('; '.join(method_docs.changes(row)))} |"
         )

@@ -39,6 +39,12 @@ def listed(nav: list[object]) -> Iterator[str]:
                 yield from listed(inside if isinstance(inside, list) else [inside])
 
 
+def test_make_docs_is_as_strict() -> None:
+    """Asked to be quiet, MkDocs hears no warnings either, and ``--strict`` does nothing."""
+    recipe = next(x for x in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "mkdocs" in x)
+    assert "build --strict" in recipe and not re.search(r"\s(--quiet|-q)\b", recipe)
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     nav = list(listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     assert sorted(path for path in nav if not path.startswith("project/")) == PAGES

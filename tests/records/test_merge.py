@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 from bench.errors import BenchError
 from bench.files import write_bytes
 from bench.records import codec, merge, places, store
+from bench.records.packed import PREDICTIONS, RECORDS
 from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.compact import pack
 from bench.report.frame import load_results
@@ -249,3 +252,155 @@ def test_another_device_is_no_conflict_and_other_numbers_are(two: tuple[Path, Pa
     store.put(path, replace(record, values={"lr": 0.2}))
     conflicts = merge.plan(two, tmp_path / "c").conflicts
     assert [(c.other, c.what) for c in conflicts] == [(path, "values")]
+
+
+def fit_file(folder: Path) -> Path:
+    return next(path for path in (folder / "runs").rglob("*.json") if "-" not in path.stem)
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing", "failed"])
+@pytest.mark.parametrize("into", ["new", "loose", "packed"])
+def test_an_evaluation_joins_no_fit_of_another_folder(how: str, into: str, tmp_path: Path) -> None:
+    """Folder a has one fit and no evaluation of it, folder b an evaluation of another fit of the same key."""
+    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "out"
+    for folder in (a, b):
+        write_cell(folder, "safe", "ants", 1, 1, 0.6)
+        write_cell(folder, "safe", "ants", 1, 2, 0.6)
+    own = fit_file(a)
+    fit = store.read(own)
+    assert isinstance(fit, FitRecord)
+    store.put(own, replace(fit, values={"lr": 0.9}))
+    for file in own.parent.glob(f"{own.stem}-*"):
+        file.unlink()
+    other = b / own.relative_to(a)
+    if into == "packed":
+        pack(b, tmp_path / "p")
+        b = tmp_path / "p"
+        other = b / own.relative_to(a)
+    if how == "missing" and into == "packed":
+        file = b / RECORDS
+        lines = lzma.decompress(file.read_bytes()).splitlines(keepends=True)
+        file.write_bytes(lzma.compress(b"".join(x for x in lines if f"{own.stem}.json".encode() not in x)))
+    elif how == "missing":
+        other.unlink()
+    elif how == "damaged":
+        write_bytes(other, b"{}")
+    else:
+        write_cell(tmp_path / "f", "safe", "ants", 1, fit.cell.seed, 0.6, fail="no memory")
+        write_bytes(other, fit_file(tmp_path / "f").read_bytes())
+    plan = merge.plan([a, b], out) if into == "new" else merge.plan([a], out := b)
+    assert plan.bad and not plan.conflicts
+    plan.write()
+    frame = load_results(out)
+    assert len(frame[frame["accuracy"].notna()]) == 1, "the sound cell of the other seed alone"
+    assert store.read(out / own.relative_to(a)) == store.read(own)
+    again = merge.plan([a], out)
+    assert not again.bad and not again.copies, "the evaluation is gone, not waiting for the next merge"
+
+
+@pytest.mark.parametrize("form", ["loose", "packed"])
+def test_an_interruption_leaves_no_evaluation_beside_a_fit_of_another_folder(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both folders have an evaluation of the key; the fit of the one in the output is damaged."""
+    a, made = tmp_path / "a", tmp_path / "made"
+    for folder, accuracy in ((a, 0.6), (made, 0.8)):
+        write_cell(folder, "safe", "ants", 1, 1, accuracy)
+    write_cell(made, "coop", "ants", 1, 1, 0.5)
+    store.put(fit_file(a), replace(store.read(fit_file(a)), values={"lr": 0.9}))  # type: ignore[type-var]
+    if form == "packed":
+        pack(made, tmp_path / "packed")
+    source = tmp_path / "packed" if form == "packed" else made
+    rename, stop = os.replace, 0
+    while stop < 9:
+        out, calls = shutil.copytree(source, tmp_path / f"out {stop}"), 0
+        write_bytes(out / fit_file(a).relative_to(a), b"{}")
+
+        def interrupted(source: Any, target: Any, stop: int = stop) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > stop:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", interrupted)
+            try:
+                merge.plan([a], out).write()
+                break
+            except KeyboardInterrupt:
+                there = load_results(out).set_index("method")["accuracy"]
+                assert there.get("safe", 60.0) == pytest.approx(60.0) and there["coop"] == 50.0
+        merge.plan([a], out).write()
+        assert set(shown(a)) <= set(shown(out))
+        stop += 1
+    assert 3 <= stop < 9 and set(shown(a)) <= set(shown(out))
+
+
+def test_an_interrupted_merge_into_packed_records_damages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seeds in (("a", (1, 2)), ("b", (3,))):
+        grid(tmp_path / name, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(1,), seeds=seeds)
+        pack(tmp_path / name, tmp_path / f"packed {name}")
+    write_cell(tmp_path / "c", "tip", "ants", 1, 1, 0.6)
+    inputs = [tmp_path / "packed b", tmp_path / "c"]
+    held, rename = shown(tmp_path / "packed a"), os.replace
+    merge.plan(inputs, shutil.copytree(tmp_path / "packed a", tmp_path / "whole")).write()
+    stop = 0
+    while True:
+        out, calls = shutil.copytree(tmp_path / "packed a", tmp_path / f"out {stop}"), 0
+
+        def interrupted(source: Any, target: Any, stop: int = stop) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > stop:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", interrupted)
+            try:
+                merge.plan(inputs, out).write()
+                break
+            except KeyboardInterrupt:
+                assert set(held) <= set(shown(out)), "what the output alone holds is as sound as before"
+        again = merge.plan(inputs, out)
+        assert not again.bad
+        again.write()
+        assert shown(out) == shown(tmp_path / "whole")
+        stop += 1
+    assert stop == 5, "a fit, an evaluation with its predictions, and both packed files"
+
+
+def test_damage_in_the_packed_output_is_mended(tmp_path: Path) -> None:
+    for name, seeds in (("a", (1, 2)), ("b", (3,)), ("c", (4,))):
+        grid(tmp_path / name, {"safe": 0.6}, datasets=("ants",), shots=(1,), seeds=seeds)
+    sound, out, more = tmp_path / "sound", tmp_path / "out", tmp_path / "more"
+    pack(tmp_path / "a", sound)
+    pack(tmp_path / "b", more)
+    pack(tmp_path / "a", out)
+    lines = lzma.decompress((out / RECORDS).read_bytes()).splitlines(keepends=True)
+    broken = lines[0].replace(b'"lr":0.1', b'"lr":0.2').replace(b'"n":100', b'"n":99')
+    assert broken != lines[0]
+    (out / RECORDS).write_bytes(lzma.compress(b"".join([broken, *lines[1:], b"no line\n"])))
+    partly = merge.plan([more, tmp_path / "c"], out)
+    assert len(partly.bad) >= 2
+    partly.write()
+    assert len(load_results(out)) == 3, "the damaged line alone is left out"
+    merge.plan([sound], out).write()
+    assert shown(out) == sorted({*shown(sound), *shown(more), *shown(tmp_path / "c")})
+
+
+def test_damaged_packed_predictions_are_mended(tmp_path: Path) -> None:
+    for name, seeds in (("a", (1, 2)), ("b", (3,))):
+        grid(tmp_path / name, {"safe": 0.6}, datasets=("ants",), shots=(1,), seeds=seeds)
+    sound, out, more = tmp_path / "sound", tmp_path / "out", tmp_path / "more"
+    pack(tmp_path / "a", sound)
+    pack(tmp_path / "a", out)
+    pack(tmp_path / "b", more)
+    (out / PREDICTIONS).write_bytes(b"torn")
+    merge.plan([more], out).write()
+    assert len(load_results(out)) == 1, "no old line got the new predictions"
+    merge.plan([sound], out).write()
+    assert shown(out) == sorted({*shown(sound), *shown(more)})

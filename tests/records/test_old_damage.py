@@ -39,7 +39,8 @@ def test_packing_them_is_refused_and_spoils_no_earlier_pack(old: Path, tmp_path:
     assert not out.exists()
     upgrade(old)
     pack(old, out)
-    assert table(load_results(out)).text("json") == table(load_results(old)).text("json")
+    texts = [table(load_results(folder)).text("json").replace(str(folder), "") for folder in (out, old)]
+    assert texts[0] == texts[1], "but for the paths of failed records"
 
 
 def test_their_top5_is_counted_again(old: Path) -> None:

@@ -21,7 +21,7 @@ from bench.report import tables
 from bench.report.command import command
 from bench.report.figures import plot
 from bench.report.frame import load_results
-from bench.report.html import reproduce
+from bench.report.html import pictures, reproduce
 from tests.report import made
 from tests.report.synthetic import write_cell
 from tests.test_readme import parse, write_photos
@@ -150,6 +150,15 @@ def test_commands_in_errors_of_figures_parse(spaced: pd.DataFrame, kind: str) ->
     for words in found:
         parse(words)
         assert words[words.index("--results") + 1].endswith("/of mine")
+
+
+def test_commands_for_missing_pictures_of_the_report_name_the_folder(spaced: pd.DataFrame) -> None:
+    _, missing = pictures.all_of(spaced[spaced["shots"] == 0])
+    found = quoted("\n".join(missing))
+    assert any(line.startswith("Average ranks") for line in missing) and found
+    for words in found:
+        parse(words)
+        assert words[words.index("--results") + 1].endswith("/of mine"), words
 
 
 def test_commands_in_notes_and_errors_of_tables_run(spaced: pd.DataFrame) -> None:

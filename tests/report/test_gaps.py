@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from bench.records import store
@@ -80,6 +81,7 @@ def test_an_interrupted_run_shows_what_is_there(tmp_path: Path) -> None:
 
 
 def test_one_failed_seed_stays_an_error(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "a folder of many words" / "and of some more, so that its path fills lines"
     grid(tmp_path, {"safe": 0.6}, shots=(1,))
     write_cell(tmp_path, "safe", "cats", 1, 1, 0.6)
     write_cell(tmp_path, "safe", "cats", 1, 2, 0.6, fail="it broke")
@@ -87,7 +89,12 @@ def test_one_failed_seed_stays_an_error(tmp_path: Path) -> None:
     printed = table(load_results(tmp_path))
     assert row(printed, "safe", 1).entries["cats"].text == FAILED
     start = "ERR: coop and safe at 1 shot failed: it broke (the first of 2 records is "
-    assert any(note.startswith(start) for note in printed.notes)
+    (note,) = [n for n in printed.notes if n.startswith(start)]
+    assert not any(n.startswith("Incomplete at 1 shot") and "cats" in n for n in printed.notes)
+    assert any("Rows with gaps have no average" in n for n in printed.notes)
+    words = re.search("`(.+)`", note)
+    assert words and store.read(Path(words[1])), "the path can be copied out of the terminal"
+    assert words[1] in printed.text("console")
 
 
 def test_only_failures(tmp_path: Path) -> None:
@@ -97,7 +104,7 @@ def test_only_failures(tmp_path: Path) -> None:
     assert [r.entries["ants"].text for r in printed.rows] == [FAILED, FAILED]
     (note,) = [n for n in printed.notes if n.startswith("ERR")]
     assert note.startswith("ERR: coop and safe at 1 shot failed: out of memory (the first of 2 records is ")
-    failure = store.read(Path(note.removesuffix(")").rpartition(" is ")[2]))
+    failure = store.read(Path(note.split("`")[1]))
     assert isinstance(failure, Failure) and failure.error == "out of memory"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ from typer.testing import CliRunner, Result
 from bench import files
 from bench.errors import BenchError
 from bench.files import write_bytes
-from bench.records import places, store
+from bench.records import codec, places, store
 from bench.records.types import FitRecord
 from bench.report.compact import pack
 from bench.report.frame import load_results
 from tests.report.synthetic import write_cell
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+HOUR_AGO = time.time() - 3600
 LATER = "2026-03-01T00:00:00.000+00:00"
 
 
@@ -78,6 +81,8 @@ def without_fit(results: Path) -> None:
 def without_record(results: Path) -> None:
     write_bytes(places.state_path(results, "ab" * 32), b"state")
     write_bytes(results / "runs" / "a" / "b" / "c" / f"{'c' * 20}-{'d' * 20}.npz", b"npz")
+    for file in (*results.rglob("ab*.safetensors"), *results.rglob("cc*.npz")):
+        os.utime(file, (HOUR_AGO, HOUR_AGO))
     write_bytes(results / "runs" / "a" / ".x.json.abcd1234.tmp", b"{")
 
 
@@ -187,6 +192,49 @@ def test_what_a_living_process_writes_is_left_alone(sound: Path) -> None:
         files.lock(living)
         assert call(sound).exit_code == 0
     assert call(sound, "--remove", "orphaned", "--yes").exit_code == 0 and not half.exists()
+
+
+def test_what_a_run_has_just_written_stays(sound: Path) -> None:
+    """A run writes a state and predictions before the records that speak of them."""
+    without_record(sound)
+    written = [*sound.rglob("ab*.safetensors"), *sound.rglob("cc*.npz")]
+    for file in written:
+        os.utime(file)
+    done = call(sound, "--remove", "orphaned", "--yes")
+    assert done.exit_code == 5 and "younger than 10 minutes: 2 (" in done.output, done.output
+    assert "deleted 1 (" in done.output and all(file.is_file() for file in written)
+
+
+def test_what_got_its_record_while_the_user_thought_stays(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cell(sound, 7, "prolip")
+    record = record_of(sound, key)
+    fit = store.read(record)
+    assert isinstance(fit, FitRecord)
+    evaluations = {f: f.read_bytes() for f in record.parent.glob(f"{record.stem}-*.*")}
+    for file in (record, *evaluations):
+        file.unlink()
+    state = places.state_path(sound, key)
+    write_bytes(state, b"state")
+    os.utime(state, (HOUR_AGO, HOUR_AGO))
+
+    def answer(question: str) -> bool:
+        store.put(record, replace(fit, has_state=True, state=codec.checksum_bytes(b"state")))
+        return True
+
+    monkeypatch.setattr("bench.cli.records._confirmed", answer)
+    assert "orphaned: 1 (" in call(sound).output
+    done = call(sound, "--remove", "orphaned")
+    assert done.exit_code == 0 and state.is_file(), done.output
+
+
+def test_states_of_a_folder_without_records_are_not_removed(sound: Path) -> None:
+    without_record(sound)
+    shutil.move(sound / "runs", sound / "elsewhere")
+    refused = call(sound, "--remove", "orphaned", "--yes").exception
+    assert isinstance(refused, BenchError) and "every fitted state looks orphaned" in str(refused)
+    assert list(sound.rglob("*.safetensors"))
 
 
 def test_packed_records_are_listed_and_stay(sound: Path, tmp_path: Path) -> None:

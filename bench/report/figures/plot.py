@@ -58,16 +58,16 @@ def plot(
     from bench.report.figures import shots as shots_figure
     from bench.report.select import Choice
 
-    choice = Choice(
-        tuple(changed.get(name, name) for name in methods),
-        tuple(changed.get(name, name) for name in datasets),
-        tuple(shots),
-        backbone,
-        tuple(prompts),
-        protocol,
-        preset,
-        first=tuple(first),
-        results=tuple(frame.attrs.get("folders", ())),
+    choice = Choice.of(
+        frame,
+        methods=[changed.get(name, name) for name in methods],
+        datasets=[changed.get(name, name) for name in datasets],
+        shots=shots,
+        backbone=backbone,
+        prompts=prompts,
+        protocol=protocol,
+        preset=preset,
+        first=first,
     )
     if which == "sweep":
         return sweep.draw(frame, choice, setting)

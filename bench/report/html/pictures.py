@@ -77,8 +77,8 @@ def _ranked(
     frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Choose the methods for the diagram of ranks if there are too many, and return a note on the others."""
-    own, _ = select.own_tests(frame, Choice(backbone=backbone, first=first))
-    chosen, others = series.coloured(own, Choice(first=first))
+    own, _ = select.own_tests(frame, Choice.of(frame, backbone=backbone, first=first))
+    chosen, others = series.coloured(own, Choice.of(frame, first=first))
     if not others:
         return (), []
     flat = sorted(set(own["method"]) - {*chosen, *others})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.data import catalog
-from bench.names import RECIPE
+from bench.names import RECIPE, value_text
 from bench.records import store
 from bench.records.keys import SINGLE
 from bench.records.types import Failure, FitRecord
@@ -155,7 +155,7 @@ def _made(row: pd.Series) -> _Made:
         word
         for method, values in changed.items()
         for name, value in sorted(values.items())
-        for word in ("--set", f"{method}.{name}={_value(value)}")
+        for word in ("--set", f"{method}.{name}={value_text(value, typed=True)}")
     ]
     encoded = precision(fits[0].parts if fits else failed)
     flags += ["--precision", encoded] if encoded != SINGLE else []
@@ -164,10 +164,6 @@ def _made(row: pd.Series) -> _Made:
     identity = fits[0].dataset_identity if fits else getattr(record, "dataset_identity", "")
     place = (fits[0].dataset_place if fits else "") if identity else None
     return _Made(tuple(flags), tuple(own), place)
-
-
-def _value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _usual(method: Any, sets: tuple[str, ...], prompts: Mapping[str, Any]) -> bool:
