@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import redirect_stderr, redirect_stdout
 
-from bench.names import KEEP_STATES, PROTOCOLS, canonical
+from bench.names import KEEP_STATES, PROTOCOLS, canonical, value_text
 
 Completer = Callable[[str], list[str]]
 Find = Callable[[], Iterable[str]]
@@ -149,7 +149,6 @@ def _presets() -> Iterable[str]:
 
 def _settings() -> dict[str, str]:
     """Return the defaults of all settings, as ``--set`` reads them, by METHOD.KEY."""
-    from bench.cli.method_docs import value_text
     from bench.registry import builtin
 
     registry = builtin()

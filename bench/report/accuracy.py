@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import BenchError
 from bench.names import TEST_ORACLE
+from bench.records import packed
 from bench.report import marks
 from bench.report.coordinates import ROW
 from bench.report.means import average, by_row, by_target, mean_over_seeds
@@ -180,7 +182,7 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     for text, cells in list(errors.items())[:_MOST]:
         first, *more = records[text]
         which = f"the first of {len(more) + 1} records is" if more else "the record is"
-        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} `{first}`)")
+        notes.append(f"ERR: {_named_cells(cells)} failed: {text} ({which} {_place(first)})")
     if len(errors) > _MOST:
         notes.append(f"ERR: there are {len(errors) - _MOST} more causes; the failed records name them.")
     if any(r.oracle for r in table.rows):
@@ -190,6 +192,16 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     if any("uses labels" in r.label for r in table.rows):
         notes.append("Prompts marked 'uses labels' were chosen or trained with labelled images.")
     return notes
+
+
+def _place(record: str) -> str:
+    """Return where a record lies: its path, or the packed file that holds it and its path below ``runs/``."""
+    path = Path(record)
+    if not path.is_file():
+        for folder in path.parents:
+            if (folder / packed.RECORDS).is_file():
+                return f"`{path.relative_to(folder)}` in `{folder / packed.RECORDS}`"
+    return f"`{record}`"
 
 
 def _named_cells(cells: Sequence[tuple[str, int]]) -> str:
