@@ -18,7 +18,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SPECIFICATION = {"protocol": sorted((DOCS / "protocol").glob("*.md")), "datasets": [DOCS / "datasets.md"]}
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), ROOT / "tests/fixtures/parity/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(DOCS.rglob("*.md")),
+    ROOT / "tests/fixtures/parity/README.md",
+]
 CITING = [
     ROOT / "README.md",
     *(f for room in ("bench", "methods", "datasets", "tests", "docs") for f in (ROOT / room).rglob("*.*")),

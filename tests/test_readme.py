@@ -87,7 +87,7 @@ def write_photos(folder: Path, seed: int = 0) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = [command for file in PAGES for command in commands(file.read_text(encoding="utf-8"))]
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
 DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
