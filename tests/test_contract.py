@@ -166,6 +166,7 @@ def test_a_starter_documents_itself(kind: str, tmp_path: Path) -> None:
     assert re.findall(r"^        (\w+): ", text, re.M) == list(method.settings)
 
 
+@pytest.mark.slow
 def test_new_method_writes_a_test_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = invoke("new", "method", "my-probe", "--kind", "solved")

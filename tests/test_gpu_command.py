@@ -78,6 +78,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_step_costs_itself_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a step found before it failed, hung or died is kept, and those behind it run."""
     listed = [made("good-1"), made("fails"), made("good-2"), made("dies"), made("late", 2), made("lacks")]
@@ -108,6 +109,7 @@ def test_a_step_costs_itself_only(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(json.loads((tmp_path / "summary.json").read_text())["steps"]) == {*known, "good-3"}
 
 
+@pytest.mark.slow
 def test_the_time_left_is_kept_to(tmp_path: Path) -> None:
     """A limit is cut to the time left, less what is kept for closing steps; the rest is left out and said."""
     listed = [made("late", 600), made("good-1"), made("good-2", closing=True)]

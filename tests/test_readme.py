@@ -263,6 +263,7 @@ def test_ratios_shown_are_those_measured() -> None:
         assert page.block(file) in text, f"run: python -m tests.benchmarks.page {file.relative_to(ROOT)}"
 
 
+@pytest.mark.slow
 def test_projection_shown_is_what_the_script_prints() -> None:
     args = [sys.executable, "-m", "tests.benchmarks.projection"]
     printed = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=True).stdout

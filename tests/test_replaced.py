@@ -89,6 +89,7 @@ for file in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_patch_by_the_first_that_imports_a_module(tmp_path: Path) -> None:
     """A library is looked at when it is there, before whoever asked for it can replace anything."""
     lines = [*PATCHES][:7]

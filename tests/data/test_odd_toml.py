@@ -201,6 +201,7 @@ def test_a_name_with_slashes_stays_a_name(tmp_path: Path) -> None:
     assert catalog.find(str(file), None).name == "a-b"
 
 
+@pytest.mark.slow
 def test_reading_again_and_again_leaves_the_memory_whole(tmp_path: Path) -> None:
     for _ in range(5):
         suite._read.cache_clear()

@@ -150,6 +150,7 @@ class Deaf(Method):
 """
 
 
+@pytest.mark.slow
 def test_the_end_itself_stops_a_method(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin, results = tmp_path / "deaf.py", tmp_path / "r"
     plugin.write_text(DEAF)

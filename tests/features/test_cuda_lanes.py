@@ -136,6 +136,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 1, 6])
 def test_every_batch_comes_home_as_it_was_however_late_everything_is(gpu: Gpu, ahead: int) -> None:
     lane: Any = lanes.Cuda(torch.device("cuda:0"))

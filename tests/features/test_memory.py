@@ -62,6 +62,7 @@ def test_four_gigabytes_are_written_within_two_gigabytes_of_memory(tmp_path: Pat
     assert after < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_run_leaves_no_worker_behind(tmp_path: Path) -> None:
     code = f"""

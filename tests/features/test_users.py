@@ -130,6 +130,7 @@ def test_a_store_of_several_users_lets_all_of_them_lock(store: FeatureStore) -> 
         os.umask(before)
 
 
+@pytest.mark.slow
 def test_a_file_of_locks_that_is_read_only_still_says_what_is_in_use(
     store: FeatureStore, other: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-from bench.contract.checks import problems
 from bench.interface import POOLED, Method, Task, Tensor, points, torch, unit
 from bench.methods.ape import WIDTH, criterion, similarity, views
 from bench.train import select
@@ -42,10 +41,6 @@ def data_task(ape: Method, data: Arrays, **overrides: object) -> Task:
 
 def accuracy(logits_BK: Tensor, y_B: Tensor) -> float:
     return 100 * int((logits_BK.argmax(1) == y_B).sum()) / len(y_B)
-
-
-def test_the_contract() -> None:
-    assert problems(METHOD) == []
 
 
 def test_the_fit_equals_the_reference() -> None:

@@ -223,7 +223,7 @@ def test_what_got_its_record_while_the_user_thought_stays(
         store.put(record, replace(fit, has_state=True, state=codec.checksum_bytes(b"state")))
         return True
 
-    monkeypatch.setattr("bench.cli.records._confirmed", answer)
+    monkeypatch.setattr("bench.cli.say.confirmed", answer)
     assert "orphaned: 1 (" in call(sound).output
     done = call(sound, "--remove", "orphaned")
     assert done.exit_code == 0 and state.is_file(), done.output

@@ -40,6 +40,7 @@ def flushing() -> None:
         pytest.skip("this processor cannot take denormal numbers for zero")
 
 
+@pytest.mark.slow
 def test_threads_inherit_it(flushing: None) -> None:
     args = [sys.executable, "-c", CHILD]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)

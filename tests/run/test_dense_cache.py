@@ -98,6 +98,7 @@ def test_seeds_and_shots_of_a_dataset_share_a_pass(
         np.testing.assert_array_equal(one["top5"], found[key]["top5"])
 
 
+@pytest.mark.slow
 def test_interrupted_evaluations_are_made_again(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[tuple[int, tuple[str, ...]]]
 ) -> None:

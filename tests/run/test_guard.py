@@ -111,6 +111,7 @@ def everybodys() -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", [False, True])
 def test_a_rogue_spoils_only_itself(join: bool, bench: Bench, tmp_path: Path) -> None:
     """One by one, and where those that train are fitted with the other seed."""

@@ -119,6 +119,7 @@ def plugin(tmp_path: Path, base: str, do: str = "pass", more: str = "0.0") -> tu
     return "--plugin", file, "--set", f"own.{length}", "--methods", "own", "--jobs", "1"
 
 
+@pytest.mark.slow
 def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Path) -> None:
     arguments = (*plugin(tmp_path, "TipAdapterF", more="Mark()"), "--seeds", "1,2,3", "--shots", "1,2")
     done = bench("run", *arguments, "--join", "--results", tmp_path / "a")
@@ -132,6 +133,7 @@ def test_what_cannot_join_is_fitted_alone_and_says_so(bench: Bench, tmp_path: Pa
     same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_where_shots_cannot_join_seeds_do(bench: Bench, tmp_path: Path) -> None:
     """Constants with a number for every support image."""
     arguments = (*plugin(tmp_path, "Safe", more="task.labels_N.float()"), *GRID)

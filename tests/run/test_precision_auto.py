@@ -159,6 +159,7 @@ def test_without_halves_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_auto_came_to(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision, "auto", lambda spec, *_: ("bf16", f"precision: bf16 for {spec.name}"))
     cell = ("--methods", "zero-shot", "--datasets", "digits", "--shots", "1", "--results", tmp_path)

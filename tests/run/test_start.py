@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from bench import process
@@ -34,6 +35,7 @@ def _run(code: str, tmp_path: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_run_loads_neither_the_compiler_nor_other_libraries(images: Path, tmp_path: Path) -> None:
     arguments = ["run", "--methods", "zero-shot,tip-adapter", "--datasets", str(images), "--shots", "1"]
     arguments += ["--backbone", "pocket-rn", "--seeds", "1", "--workers", "0", "--jobs", "1"]
@@ -42,6 +44,7 @@ def test_a_run_loads_neither_the_compiler_nor_other_libraries(images: Path, tmp_
     assert said == "loaded [] True (True, False)"
 
 
+@pytest.mark.slow
 def test_putting_modes_back_loads_no_compiler(tmp_path: Path) -> None:
     code = """
 import sys, torch
