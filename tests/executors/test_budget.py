@@ -194,7 +194,7 @@ def test_a_worker_that_hangs_is_ended(bench: Bench, tmp_path: Path) -> None:
     plugin, results = tmp_path / "hangs.py", tmp_path / "r"
     plugin.write_text(HANGS)
     words = ("run", "--methods", "tip-adapter,hangs", "--plugin", plugin, "--results", results)
-    ended = bench(*words, "--time-budget", "10", "--jobs", "2")
+    ended = bench(*words, "--time-budget", "20", "--jobs", "2")
     assert ended.exit_code == 3, ended.output
     assert "stopped, because it ran on after the budget's end: hangs shapes 2-shot seed 1" in ended.output
     assert not of_type(results, Failure)
