@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from bench.plan.cells import Plan
 
-# They end the process, or measure nothing.
 _NUMBERS = ("shots", "seeds")
+# Options that end the process or measure nothing.
 _COMMAND_ONLY = ("time_budget", "dry_run", "why", "help")
 
 
