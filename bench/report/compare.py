@@ -18,7 +18,6 @@ from bench.report.table import AVERAGE, Row, Score
 from bench.report.verdict import DATASETS, DRAWS, Averaged
 from bench.report.wording import p_text, shots_text
 from bench.stats import (
-    DatasetInterval,
     Interval,
     average_interval,
     dataset_interval,
@@ -50,7 +49,7 @@ class Tested:
     ``p`` and ``resolves`` are None where one seed drew the images, because they would speak of other draws.
     """
 
-    interval: Interval | DatasetInterval
+    interval: Interval
     p: float | None
     resolves: float | None
 
@@ -68,7 +67,7 @@ class Comparison:
     first: str
     second: str
     verdict: str
-    difference: Interval | DatasetInterval
+    difference: Interval
     p: float | None
     resolves: float | None
     pairs: tuple[Pair, ...]
@@ -167,11 +166,11 @@ def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
 def _average(cells: Sequence[Averaged], over: str) -> Tested:
     """Return the average of the cells' differences, over draws and images or over datasets."""
     if over == DATASETS:
-        sample = dataset_interval([cell.gaps.mean() for cell in cells])
-        return Tested(sample, sample.p, sample.resolvable())
-    interval = average_interval([cell.gaps for cell in cells], bounds=BOUNDS)
-    if any(cell.one_draw for cell in cells):
-        return Tested(interval, None, None)
+        interval = dataset_interval([cell.gaps.mean() for cell in cells])
+    else:
+        interval = average_interval([cell.gaps for cell in cells], bounds=BOUNDS)
+        if any(cell.one_draw for cell in cells):
+            return Tested(interval, None, None)
     return Tested(interval, p_value(interval), resolvable(interval))
 
 

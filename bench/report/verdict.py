@@ -13,7 +13,7 @@ from bench.names import counted
 from bench.report.command import command
 from bench.report.pairs import Lost, Pair
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
-from bench.stats import DatasetInterval, Interval
+from bench.stats import Interval
 
 DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
@@ -44,7 +44,7 @@ def sentence(
     names: tuple[str, str],
     shots: Sequence[int],
     cells: Sequence[Averaged],
-    whole: Interval | DatasetInterval,
+    whole: Interval,
     resolves: float | None,
     over: str,
 ) -> str:
@@ -65,7 +65,7 @@ def sentence(
     )
 
 
-def span(interval: Interval | DatasetInterval) -> str:
+def span(interval: Interval) -> str:
     """Write the ends of an interval of a difference, in points."""
     return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
 

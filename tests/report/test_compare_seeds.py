@@ -12,7 +12,14 @@ from bench.errors import BenchError
 from bench.report.compare import Comparison, compare
 from bench.report.frame import load_results
 from bench.report.table import MISSING, Score
-from bench.stats import average_difference_interval, difference_interval, holm, p_value, resolvable
+from bench.stats import (
+    average_difference_interval,
+    dataset_interval,
+    difference_interval,
+    holm,
+    p_value,
+    resolvable,
+)
 from tests.report.synthetic import grid, write_cell
 
 FOUR = ("ants", "bees", "cats", "dogs")
@@ -163,10 +170,8 @@ def test_over_datasets_is_a_t_test_over_their_differences(four: pd.DataFrame) ->
     ours, theirs = entries(comparison, 16), entries(plain, 16)
     assert {name: ours[name] for name in FOUR} == {name: theirs[name] for name in FOUR}
     assert ours["average"]["p"].value == pytest.approx(test.pvalue)
-    # A repetition with other datasets finds a difference of this size in 80 of 100 cases.
-    assert comparison.resolves is not None
-    shift = comparison.resolves / stats.sem(gaps)
-    assert stats.nct.sf(stats.t.isf(0.025, 3), 3, shift) == pytest.approx(0.8, abs=0.01)
+    assert comparison.resolves == pytest.approx(resolvable(dataset_interval(gaps)))
+    assert ours["average"]["resolves"].value == pytest.approx(100 * comparison.resolves)
 
 
 def test_over_datasets_one_seed_is_enough(tmp_path: Path) -> None:
