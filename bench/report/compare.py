@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.report import verdict
-from bench.report.pairs import Pair, numbers, pairs, sides
+from bench.report.pairs import Averaged, Pair, numbers, pairs, sides
 from bench.report.render import PrintedTable
 from bench.report.select import Choice, for_tables, one_backbone
 from bench.report.table import AVERAGE, Row, Score
-from bench.report.verdict import DATASETS, DRAWS, Averaged
+from bench.report.verdict import DATASETS, DRAWS
 from bench.report.wording import p_text, shots_text
 from bench.stats import (
     Interval,

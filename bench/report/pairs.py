@@ -58,6 +58,25 @@ class Lost:
         return all(self.seeds) and not any(self.failed)
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """The differences of two methods on one dataset, averaged over its numbers of shots.
+
+    ``seeds``: the seeds that both methods have at every number of shots. ``gaps``: first - second by seed and
+    test image (S, n). ``draws``: whether the seeds drew support images.
+    """
+
+    dataset: str
+    seeds: tuple[int, ...]
+    gaps: NDArray[np.float64]
+    draws: bool
+
+    @property
+    def one_draw(self) -> bool:
+        """Return whether images were drawn with one seed only, so that other draws are unknown."""
+        return self.draws and len(self.seeds) == 1
+
+
 def sides(
     frame: pd.DataFrame, specs: tuple[str, str], prompts: str | None, protocol: str | None
 ) -> list[pd.DataFrame]:

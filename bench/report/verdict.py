@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.names import counted
 from bench.report.command import command
-from bench.report.pairs import Lost, Pair
+from bench.report.pairs import Averaged, Lost, Pair
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 from bench.stats import Interval
 
@@ -19,25 +17,6 @@ DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, a
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
 MEND = "`bench run` with --seeds 1,2,3 mends that"
-
-
-@dataclass(frozen=True)
-class Averaged:
-    """The differences of two methods on one dataset, averaged over its numbers of shots.
-
-    ``seeds``: the seeds that both methods have at every number of shots. ``gaps``: first - second by seed and
-    test image (S, n). ``draws``: whether the seeds drew support images.
-    """
-
-    dataset: str
-    seeds: tuple[int, ...]
-    gaps: NDArray
-    draws: bool
-
-    @property
-    def one_draw(self) -> bool:
-        """Return whether images were drawn with one seed only, so that other draws are unknown."""
-        return self.draws and len(self.seeds) == 1
 
 
 def sentence(
@@ -240,20 +219,26 @@ def nothing_in_common(
     lost: Sequence[Lost],
     results: Sequence[str],
 ) -> str:
-    """Say why no cell of two methods can be compared and, if they only differ in their seeds, the mend."""
+    """Say why no cell of two methods can be compared, and the mend."""
     first, second = names
     if all(numbers) and not set(numbers[0]) & set(numbers[1]):
         return (
-            f"{first} and {second} have no number of shots in common: "
-            f"{first} has {shots_list(numbers[0])}, {second} has {shots_list(numbers[1])}"
+            f"{first} and {second} have no number of shots in common: {first} has {shots_list(numbers[0])}, "
+            f"{second} has {shots_list(numbers[1])}; run one of them with the --shots of the other"
         )
-    if not lost or not lost[0].other_seeds or len({one.seeds for one in lost}) > 1:
-        return f"{first} and {second} have no complete cell in common. {' '.join(left_out(names, lost))}"
-    where = cells_text((one.dataset, one.shots) for one in lost)
-    return (
-        f"{first} and {second} have no seed in common on {where}: {_own_seeds(names, lost[0])}; "
-        f"{_mend(names, sides, lost, results)}"
+    apart = next((one for one in lost if one.other_seeds), None)
+    if apart is None:
+        return (
+            f"{first} and {second} have no complete cell in common; run the missing ones with `bench run`. "
+            f"{' '.join(left_out(names, lost))}"
+        )
+    alike = [one for one in lost if one.other_seeds and one.seeds == apart.seeds]
+    where = cells_text((one.dataset, one.shots) for one in alike)
+    said = (
+        f"{first} and {second} have no seed in common on {where}: {_own_seeds(names, apart)}; "
+        f"{_mend(names, sides, alike, results)}"
     )
+    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike])])
 
 
 def _mend(

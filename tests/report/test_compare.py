@@ -134,7 +134,7 @@ def test_errors_name_the_mend(frame: pd.DataFrame, names: tuple[str, str], word:
 def test_nothing_in_common(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.5)
     write_cell(tmp_path, "coop", "bees", 1, 1, 0.5)
-    says = r"no complete cell in common. Left out: ants at 1 shot \(coop has no records\); bees at 1 shot"
+    says = r"with `bench run`. Left out: ants at 1 shot \(coop has no records\); bees at 1 shot"
     with pytest.raises(BenchError, match=says):
         compare(load_results(tmp_path), "safe", "coop")
 

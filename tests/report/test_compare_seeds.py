@@ -116,11 +116,15 @@ def test_disjoint_seeds_say_the_command_that_mends_it(tmp_path: Path) -> None:
         "coop has seed 3; run `bench run --methods coop --datasets ants,bees --shots 1 --seeds 1,2 "
         f"--backbone toy-rn --prompts hand --protocol recipe --preset quick --results {tmp_path}`"
     )
+    grid(tmp_path, {"coop": 0.5}, datasets=("cats",), shots=(1,), seeds=(3,))
+    with pytest.raises(BenchError, match=r"`. Left out: cats at 1 shot \(safe has no records\)\.$"):
+        compare(load_results(tmp_path), "safe", "coop")
     write_cell(tmp_path, "coop", "bees", 1, 2, 0.5)
     comparison = compare(load_results(tmp_path), "safe", "coop")
     assert [pair.dataset for pair in comparison.pairs] == ["bees"]
     assert comparison.table.notes[-1] == (
-        "Left out: ants at 1 shot (no seed in common: safe has seeds 1 and 2, coop has seed 3)."
+        "Left out: ants at 1 shot (no seed in common: safe has seeds 1 and 2, coop has seed 3); "
+        "cats at 1 shot (safe has no records)."
     )
 
 

@@ -147,8 +147,8 @@ def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("verb", "says"),
     [
-        (("compare", "safe", "coop"), "safe and coop have no complete cell in common. "
-         "Left out: ants at 1 shot (safe and coop failed)."),
+        (("compare", "safe", "coop"), "safe and coop have no complete cell in common; "
+         "run the missing ones with `bench run`. Left out: ants at 1 shot (safe and coop failed)."),
         (("plot", "shots"), "no method has all results that the figure needs. "
          "Left out, because seeds or datasets are missing or failed: coop and safe at 1 shot. "
          "`bench run --results {results}` runs what is missing"),
