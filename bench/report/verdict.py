@@ -39,9 +39,7 @@ def sentence(
             f"{first} and {second} cannot be told apart {at}: "
             f"the difference is {100 * whole.estimate:+.2f} points"
         )
-    return (
-        f"{says} (95 % interval {span(whole)}). {_reach(cells, resolves, over)} {_limits(len(cells), over)}"
-    )
+    return f"{says} (95 % interval {span(whole)}). {_reach(cells, resolves, over)} {_limits(cells, over)}"
 
 
 def span(interval: Interval) -> str:
@@ -67,11 +65,12 @@ def _reach(cells: Sequence[Averaged], resolves: float | None, over: str) -> str:
     return f"{with_}, the interval does not cover other draws of the support images on every dataset."
 
 
-def _limits(datasets: int, over: str) -> str:
+def _limits(cells: Sequence[Averaged], over: str) -> str:
     if over == DATASETS:
+        own = "draws and test images" if any(c.draws for c in cells) else "test images"
         return (
-            f"The interval covers other datasets of the same kind as these {datasets}, with draws and test "
-            "images of their own. This says nothing about datasets of another kind."
+            f"The interval covers other datasets of the same kind as these {len(cells)}, with {own} of their "
+            "own. This says nothing about datasets of another kind."
         )
     return "This says nothing about other datasets or other classes."
 

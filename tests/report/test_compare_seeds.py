@@ -188,6 +188,14 @@ def test_over_datasets_one_seed_is_enough(tmp_path: Path) -> None:
     assert "There is no 'p' and no 'resolves' on single datasets, because one seed" in notes(comparison)
 
 
+def test_over_datasets_without_draws_speaks_of_none(tmp_path: Path) -> None:
+    for i, name in enumerate(FOUR):
+        write_cell(tmp_path, "zero-shot", name, 0, 0, 0.5)
+        write_cell(tmp_path, "cupl", name, 0, 0, 0.5 + 0.01 * i)
+    said = compare(load_results(tmp_path), "cupl", "zero-shot", over="datasets").verdict
+    assert "as these 4, with test images of their own." in said
+
+
 def test_over_datasets_needs_three(four: pd.DataFrame) -> None:
     with pytest.raises(
         BenchError, match="needs at least 3 datasets, and the two methods share 2 at 1 shot: "
