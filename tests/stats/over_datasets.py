@@ -57,7 +57,7 @@ def line(name: str, results: Sequence[tuple[float, float, float, float]]) -> str
     lost = int((found & (p_datasets >= LEVEL)).sum())
     return (
         f"| {name} | {len(results):,} | {np.median(wide / narrow):.1f} | {found.sum():,} | {lost:,} "
-        f"({lost / found.sum():.0%}) |"
+        f"({100 * lost / found.sum():.0f} %) |"
     )
 
 
