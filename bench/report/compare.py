@@ -60,8 +60,8 @@ class Comparison:
 
     ``difference``: first - second, averaged over all datasets and numbers of shots, as a fraction. ``p``: the
     p-value of that difference. ``resolves``: the smallest true difference that at least 4 of 5 repetitions
-    with as many seeds and images would find at the 5 % level, as a fraction. Both are None where one seed
-    drew the images. ``table``: the cells.
+    with as many seeds and images would find at the 5 % level, as a fraction (above 1 if none would be found
+    so often). Both are None where one seed drew the images. ``table``: the cells.
     """
 
     first: str
@@ -126,7 +126,8 @@ def compare(
     table = PrintedTable(
         f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,)
     )
-    table.notes = [said, *verdict.notes(names, shared, cells, ranks, lost, over), *notes]
+    beyond = any(row.entries[RESOLVES].text == verdict.NONE for row in lines)
+    table.notes = [said, *verdict.notes(names, shared, cells, ranks, lost, over, beyond), *notes]
     return Comparison(first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table)
 
 
@@ -216,12 +217,16 @@ def _line(name: str, shots: int, cells: Sequence[Pair], tested: Tested, more: Ma
         P: Score() if tested.p is None else Score(tested.p, p_text(tested.p)),
         MCNEMAR: Score(),
         WILCOXON: Score(),
-        RESOLVES: Score(),
+        RESOLVES: _resolves(tested.resolves),
         **more,
     }
-    if tested.resolves is not None:
-        entries[RESOLVES] = Score(100 * tested.resolves, f"{100 * tested.resolves:.2f}")
     return Row((name, str(shots)), entries, shots=shots, block=(shots,))
+
+
+def _resolves(size: float | None) -> Score:
+    if size is None:
+        return Score()
+    return Score(100 * size, f"{100 * size:.2f}") if size <= 1 else Score(text=verdict.NONE)
 
 
 def _named(row: Row, first: str, second: str) -> Row:

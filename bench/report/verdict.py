@@ -16,6 +16,7 @@ from bench.stats import Interval
 DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
+NONE = ">100"  # points: "resolves" where not even the largest difference would be found so often
 MEND = "`bench run` with --seeds 1,2,3 mends that"
 
 
@@ -56,10 +57,8 @@ def _reach(cells: Sequence[Averaged], resolves: float | None, over: str) -> str:
     if over == DATASETS:
         with_ = f"With {len(cells)} datasets"
     if resolves is not None:
-        return (
-            f"{with_}, a true difference of {100 * resolves:.2f} points would be found {FOUND}, "
-            "tested at the 5 % level."
-        )
+        which = "no true difference" if resolves > 1 else f"a true difference of {100 * resolves:.2f} points"
+        return f"{with_}, {which} would be found {FOUND}, tested at the 5 % level."
     if most == 1:
         return f"{with_}, the interval covers other test images, but no other draws of the support images."
     return f"{with_}, the interval does not cover other draws of the support images on every dataset."
@@ -82,12 +81,16 @@ def notes(
     ranks: Mapping[int, float],
     lost: Sequence[Lost],
     over: str,
+    beyond: bool,
 ) -> list[str]:
-    """Write the lines below the table: what each column means, and what was left out."""
+    """Write the lines below the table: what each column means, and what was left out.
+
+    ``ranks``: the Wilcoxon p-values by number of shots. ``beyond``: whether "resolves" is ``NONE`` in a row.
+    """
     said = [
         f"Differences and 95 % intervals are in points, paired by seed and image. {_covers(shared, over)}",
         *_on_averages(over),
-        *_on_tests(shared, over),
+        *_on_tests(shared, over, beyond),
         "'McNemar' is the mid-p of McNemar's test for each seed on its own.",
     ]
     if ranks:
@@ -136,16 +139,18 @@ def _on_averages(over: str) -> list[str]:
     ]
 
 
-def _on_tests(shared: Sequence[Pair], over: str) -> list[str]:
+def _on_tests(shared: Sequence[Pair], over: str, beyond: bool) -> list[str]:
     """Explain p and "resolves", and say where they are missing."""
+    hint = f" '{NONE}' means that no difference would be found so often." if beyond else ""
     single = [(p.dataset, p.shots) for p in shared if p.one_draw]
     said = []
-    if len(single) < len(shared):
+    if len(single) < len(shared) or over == DATASETS:
         said = [
             "'p' tests the difference, with Holm's correction over the datasets of one number of shots; "
             "the average has no correction.",
             f"'resolves' is the smallest true difference that would be found {FOUND} with as many seeds and "
-            "images. It is tested as 'p' is: at the 5 % level, with Holm's correction on single datasets.",
+            "images. It is tested as 'p' is: at the 5 % level, with Holm's correction on single datasets."
+            f"{hint}",
         ]
     if single:
         if len(single) < len(shared):

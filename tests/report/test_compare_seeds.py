@@ -87,11 +87,24 @@ def test_resolves_is_at_the_level_of_p(tmp_path: Path) -> None:
     rows = entries(comparison)
     for pair in comparison.pairs:
         interval = difference_interval(pair.first, pair.second)
+        assert resolvable(interval, rows=4) < 1
         assert rows[pair.dataset]["resolves"].value == pytest.approx(100 * resolvable(interval, rows=4))
         assert resolvable(interval, rows=4) > resolvable(interval)
     whole = average_difference_interval([(p.first, p.second) for p in comparison.pairs])
     assert rows["average"]["resolves"].value == pytest.approx(100 * resolvable(whole))
     assert comparison.resolves == resolvable(whole) and comparison.p == p_value(whole)
+    assert ">100" not in notes(comparison)
+
+
+def test_a_difference_beyond_100_points_is_none(tmp_path: Path) -> None:
+    for shots, seed, accuracy in ((1, 1, 0.95), (1, 2, 0.35), (16, 1, 0.9), (16, 2, 0.4)):
+        write_cell(tmp_path, "safe", "ants", shots, seed, accuracy)
+        write_cell(tmp_path, "coop", "ants", shots, seed, 0.5, noise=1)
+    comparison = compare(load_results(tmp_path), "safe", "coop")
+    assert comparison.resolves is not None and comparison.resolves > 1
+    assert entries(comparison)["ants"]["resolves"] == Score(text=">100")
+    assert "no true difference would be found in at least 4 of 5 repetitions" in comparison.verdict
+    assert "'>100' means that no difference would be found so often." in notes(comparison)
 
 
 def test_seeds_without_a_partner_are_named(tmp_path: Path) -> None:
