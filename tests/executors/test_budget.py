@@ -16,8 +16,8 @@ from bench.executors import budget
 from bench.records.types import EvaluationRecord, Failure
 from tests.run.conftest import Bench, of_type
 
-# Hangs, and lets the alarm of the budget ring, in its own process or in that of its parent. With a folder of results
-# it first waits until another cell has its record, however slow the machine is.
+# Hangs, and lets the alarm of the budget ring, in its own process or in that of its parent. With a folder of
+# results it first waits until another cell has its record, however slow the machine is.
 HANGS = """
 import os, signal, time
 from pathlib import Path
