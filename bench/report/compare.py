@@ -165,9 +165,18 @@ def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
 
 
 def _average(cells: Sequence[Averaged], over: str) -> Tested:
-    """Return the average of the cells' differences, over draws and images or over datasets."""
+    """Return the average of the cells' differences, over draws and images or over datasets.
+
+    Raises BenchError over datasets if all differences are equal, as those of two identical methods.
+    """
     if over == DATASETS:
-        interval = dataset_interval([cell.gaps.mean() for cell in cells])
+        means = [float(cell.gaps.mean()) for cell in cells]
+        if max(means) - min(means) < 1e-9:
+            raise BenchError(
+                f"--over {DATASETS}: the methods differ by {100 * means[0]:+.2f} points on every dataset, so "
+                f"nothing is known about how datasets vary; take --over {DRAWS}"
+            )
+        interval = dataset_interval(means)
     else:
         interval = average_interval([cell.gaps for cell in cells], bounds=BOUNDS)
         if any(cell.one_draw for cell in cells):

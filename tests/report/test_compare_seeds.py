@@ -165,6 +165,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("four")
     for i, name in enumerate(FOUR):
         grid(folder, {"safe": 0.5 + 0.03 * i, "coop": 0.5}, datasets=(name,), seeds=(1, 2))
+        grid(folder, {"copy": 0.5}, datasets=(name,), seeds=(1, 2))
     return load_results(folder)
 
 
@@ -214,5 +215,7 @@ def test_over_datasets_needs_three(four: pd.DataFrame) -> None:
         BenchError, match="needs at least 3 datasets, and the two methods share 2 at 1 shot: "
     ):
         compare(four, "safe", "coop", datasets=["ants", "bees"], over="datasets")
+    with pytest.raises(BenchError, match=r"differ by \+0.00 points on every dataset, so nothing is known"):
+        compare(four, "coop", "copy", over="datasets")
     with pytest.raises(BenchError, match="--over images: choose one of draws, datasets"):
         compare(four, "safe", "coop", over="images")
