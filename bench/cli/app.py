@@ -84,6 +84,7 @@ app.command(
         "bench compare safe tip-adapter-f",
         "bench compare safe:beta=0.5 safe --datasets emoji --shots 16",
         "bench compare zero-shot@hand zero-shot@vanilla --out compare.md",
+        "bench compare safe tip-adapter-f --over datasets",
     ),
 )(compare)
 app.command(
