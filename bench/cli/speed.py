@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import msgspec
 from bench.cli import say
 from bench.errors import BenchError
 from bench.lazy import torch
+from bench.names import counted
 from bench.registry import with_plugins
 from bench.report.gate import speed
 from bench.report.gate.baseline import Kept, Timing
@@ -47,14 +48,15 @@ class Times:
 
 @dataclass
 class _Subject:
-    """A cell that is timed: its fit, the states that the fit reads, and what was spent by repeat."""
+    """A cell that is timed: its fit, the states that the fit reads, and its repeats so far.
+
+    A repeat is what the work, the reference before it and the reference after it spent.
+    """
 
     kept: Kept
     fit: Planned
-    below: Mapping[str, State]
-    before: list[Spent] = field(default_factory=list)
-    work: list[Spent] = field(default_factory=list)
-    after: list[Spent] = field(default_factory=list)
+    below: dict[str, State]
+    repeats: list[tuple[Spent, Spent, Spent]] = field(default_factory=list)
 
 
 def compared(
@@ -68,8 +70,9 @@ def compared(
 def with_times(kept: Sequence[Kept], plugins: tuple[Path, ...], where: Where, repeats: int) -> list[Kept]:
     """Return cells that run here, one of each group with its times. Raises BenchError if one fails."""
     times = measure(speed.chosen(kept), with_plugins(plugins), where, repeats, _say)
-    for identity, why in times.why_not.items():
-        raise BenchError(f"the baseline is not written: {identity[0]} on {identity[1]}: {why}")
+    if times.why_not:
+        (method, dataset, *_), why = next(iter(times.why_not.items()))
+        raise BenchError(f"the baseline is not written: {method} on {dataset}: {why}")
     return [replace(k, timing=times.new[k.identity].timing) if k.identity in times.new else k for k in kept]
 
 
@@ -93,106 +96,78 @@ def measure(
     from bench.run.session import Session
 
     session, times = Session(where.device, where.cache, say, where.workers), Times()
-    # Each precision runs by itself, because an encoder tells backbones apart by their weights alone.
-    for precision in sorted({where.precision or k.precision for k in kept}):
-        some = [k for k in kept if precision == (where.precision or k.precision)]
-        with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
-            elsewhere = replace(where, results=Path(folder))
-            _measure(session, some, registry, elsewhere, repeats, unlike, precision, times)
-    return times
-
-
-def _measure(
-    session: Session,
-    kept: Sequence[Kept],
-    registry: Registry,
-    where: Where,
-    repeats: int,
-    unlike: Callable[[Kept, Kept], str],
-    precision: str,
-    times: Times,
-) -> None:
-    """Time cells of one precision, and add the results to ``times``."""
-    subjects = _prepared(session, kept, registry, where, unlike, precision, times)
-    reference = _reference(session.device)
-    for turn in range(repeats):
-        session.report(f"timing {len(subjects)} cells, repeat {turn + 1} of {repeats}")
-        before = _spent(session, reference, _REFERENCE)
-        for subject in list(subjects):
-            if (work := _tried(session, subject, _WORK, times)) is None:
-                subjects.remove(subject)
-                continue
-            after = _spent(session, reference, _REFERENCE)
-            subject.before.append(before)
-            subject.work.append(work)
-            subject.after.append(after)
-            before = after
+    with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
+        elsewhere = replace(where, results=Path(folder))
+        prepared = (_prepared(session, k, registry, elsewhere, unlike, times) for k in kept)
+        # The first fit of a process imports and compiles, so it is not counted.
+        subjects = [s for s in prepared if s is not None and _tried(session, s, 0, times) is not None]
+        reference = _reference(session.device)
+        for turn in range(repeats if subjects else 0):
+            say(f"timing {counted(len(subjects), 'cell')}, repeat {turn + 1} of {repeats}")
+            before = _spent(session, reference, _REFERENCE)
+            for subject in list(subjects):
+                work = _tried(session, subject, _WORK, times)
+                if work is None:
+                    subjects.remove(subject)
+                    continue
+                after = _spent(session, reference, _REFERENCE)
+                subject.repeats.append((work, before, after))
+                before = after
+    session.close()
     for subject in subjects:
-        timing = _timing(subject, on_gpu=session.device.startswith("cuda"))
-        times.new[subject.kept.identity] = replace(subject.kept, timing=timing)
+        times.new[subject.kept.identity] = replace(subject.kept, timing=_timing(subject, session))
+    return times
 
 
 def _prepared(
     session: Session,
-    kept: Sequence[Kept],
+    old: Kept,
     registry: Registry,
     where: Where,
     unlike: Callable[[Kept, Kept], str],
-    precision: str,
     times: Times,
-) -> list[_Subject]:
-    """Encode what the cells read, fit each once, and return those that can be timed.
-
-    The first fit of a process imports and compiles, so its time says nothing.
-    """
+) -> _Subject | None:
+    """Encode what a cell reads and make the states that it builds on; None if it is not timed."""
     from bench.cli.rerun import plan_of
     from bench.plan.todo import remaining
-    from bench.report.coordinates import CELL
-    from bench.run import provenance, stages
+    from bench.run import provenance
     from bench.run.desk import Desk
 
-    desk = Desk(session, registry, where.results, "none")
-    todo, _ = remaining(plan_of(kept, registry, where))
-    by_cell = {tuple(getattr(t.fit.cell, name) for name in CELL): t for t in todo if t.evaluations}
-    subjects = []
-    for old in kept:
-        t = by_cell[old.identity[: len(CELL)]]
-        with session.threads(t.fit.backbone):
-            facts = provenance.of_run(session.device, t.fit.method)
-        now = replace(old, machine=msgspec.to_builtins(facts), precision=precision)
+    todo, _ = remaining(plan_of([old], registry, where))
+    t = next(t for t in todo if t.evaluations)
+    with session.threads(t.fit.backbone):
+        machine = msgspec.to_builtins(provenance.of_run(session.device, t.fit.method))
+        now = replace(old, machine=machine, precision=where.precision or old.precision)
         if why := unlike(old, now):
             times.why_not[old.identity] = why
-            continue
-        desk.encoder.begin([t])
-        encoded = desk.encoder.encode([t])
-        try:
-            for _, error in encoded.stopped:
-                raise error
-            desk.states.begin([t])
-            with session.threads(t.fit.backbone):
-                subject = _Subject(now, t.fit, desk.states.below(t.fit))
-        except Exception as error:
-            times.why_not[old.identity] = f"it failed when it was timed: {stages.message(error)}"
-            continue
-        if _tried(session, subject, 0, times) is not None:
-            subjects.append(subject)
-    return subjects
+            return None
+    desk = Desk(session, registry, where.results, "none")
+    desk.encoder.begin([t])
+    try:
+        for _, error in desk.encoder.encode([t]).stopped:
+            raise error
+        desk.states.begin([t])
+        with session.threads(t.fit.backbone):
+            return _Subject(now, t.fit, desk.states.below(t.fit))
+    except Exception as error:
+        times.why_not[old.identity] = _failed(error)
+        return None
 
 
 def _tried(session: Session, subject: _Subject, least: float, times: Times) -> Spent | None:
     """Return what fitting and evaluating a cell takes; None if it fails, with the reason in ``times``."""
-    from bench.run import stages
-
-    def work() -> None:
-        _fit_and_evaluate(session, subject)
-
     try:
         with session.threads(subject.fit.backbone):
-            return _spent(session, work, least)
+            return _spent(session, lambda: _fit_and_evaluate(session, subject), least)
     except Exception as error:
-        why = f"it failed when it was timed: {stages.message(error)}"
-        times.why_not[subject.kept.identity] = why
+        times.why_not[subject.kept.identity] = _failed(error)
         return None
+
+
+def _failed(error: Exception) -> str:
+    from bench.run import stages
+
+    return f"it failed when it was timed: {stages.message(error)}"
 
 
 def _fit_and_evaluate(session: Session, subject: _Subject) -> None:
@@ -200,24 +175,30 @@ def _fit_and_evaluate(session: Session, subject: _Subject) -> None:
     from bench.run import fit as fitting
 
     fit = subject.fit
-    fitted, consts, _ = fitting.run_fit(session, fit, dict(subject.below))
+    fitted, consts, _ = fitting.run_fit(session, fit, subject.below)
     state = fitting.state_of(fit, fitted.params, fitted.values)
     for evaluation in fit.evaluations:
         evaluate.evaluate(session, fit, evaluation, task.own(state).params, consts, state.values)
 
 
 def _reference(device: str) -> Callable[[], None]:
-    """Return a fixed workload of the kind of a small fit: products of matrices and elementwise work."""
+    """Return a fixed workload of the kind of a small fit: products and elementwise work on one thread.
+
+    If it changes, the times of every baseline become useless.
+    """
     generator = torch.Generator().manual_seed(0)
     x, weight, wide = (
         torch.randn(shape, generator=generator).to(device) for shape in ((64, 256), (256, 256), (4096, 256))
     )
 
     def work() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         y = x
         for _ in range(20):
-            y = x + (torch.nn.functional.gelu(y @ weight / 16)).softmax(1)
+            y = x + torch.nn.functional.gelu(y @ weight / 16).softmax(1)
         (wide @ weight).mul_(0.01).exp_().sum()
+        torch.set_num_threads(threads)
 
     return work
 
@@ -241,11 +222,9 @@ def _spent(session: Session, work: Callable[[], None], least: float) -> Spent:
     return (min(cpu), min(wall)) if on_gpu else (sum(cpu) / len(cpu), sum(wall) / len(wall))
 
 
-def _timing(subject: _Subject, on_gpu: bool) -> Timing:
+def _timing(subject: _Subject, session: Session) -> Timing:
     """Return the repeats of a cell. On a GPU the processor's seconds are left out: it mostly waits."""
-    triples = list(zip(subject.work, subject.before, subject.after, strict=True))
-
-    def repeats(clock: int) -> tuple[Repeat, ...]:
-        return tuple(Repeat(w[clock], b[clock], a[clock]) for w, b, a in triples)
-
-    return Timing(repeats(1), () if on_gpu else repeats(0))
+    cpu, wall = (
+        tuple(Repeat(*(spent[clock] for spent in repeat)) for repeat in subject.repeats) for clock in (0, 1)
+    )
+    return Timing(wall, () if session.device.startswith("cuda") else cpu)

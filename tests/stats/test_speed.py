@@ -1,4 +1,4 @@
-"""The comparison of speed errs as rarely as it says, on a machine that swings, and still finds slow methods."""
+"""The comparison of speed errs as rarely as it claims on a machine that swings, and finds slow methods."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def rates(slower: float, load: float, bursts: float, checks: int) -> Counter[str
 
 
 # How much the machine swings and how often it bursts, and the least share of checks that find a method which
-# takes 10 times as long, and one which takes twice as long. On two cores shared by ten busy jobs the repeats of
-# the pocket suite swung as in the second row.
+# takes 10 times as long, and one which takes twice as long. The second row is like two cores that ten busy
+# jobs share.
 SWINGS = [(0.05, 0.0, 1.0, 0.9), (0.3, 0.02, 1.0, 0.5), (0.6, 0.1, 1.0, 0.0), (1.0, 0.3, 0.8, 0.0)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("load", "bursts", "tenfold", "twofold"), SWINGS)
 def test_rates_on_a_machine_that_swings(load: float, bursts: float, tenfold: float, twofold: float) -> None:
-    """Unchanged code fails in fewer than 1 of 100 checks, and a method that is 10 times slower always does."""
+    """Unchanged code fails in fewer than 1 of 100 checks, and a method that takes 10 times as long fails."""
     same, ten, two = (rates(slower, load, bursts, n) for slower, n in ((1, 800), (10, 100), (2, 150)))
     print(f"load {load}, bursts {bursts}: same {dict(same)}, tenfold {dict(ten)}, twofold {dict(two)}")
     assert same["caught"] + same["false"] < 0.01 * 800
