@@ -184,7 +184,7 @@ def _fit_and_evaluate(session: Session, subject: _Subject) -> None:
 def _reference(device: str) -> Callable[[], None]:
     """Return a fixed workload of the kind of a small fit: products and elementwise work on one thread.
 
-    If it changes, the times of every baseline become useless.
+    Raise ``REFERENCE`` when it changes, because times beside another workload cannot be compared.
     """
     generator = torch.Generator().manual_seed(0)
     x, weight, wide = (

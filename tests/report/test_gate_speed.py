@@ -104,6 +104,9 @@ def test_groups_without_a_comparison_are_named_with_the_reason(old: Baseline) ->
         "the baseline's times come from another machine (cpu, Example CPU, 1 thread, torch 2.9.0, "
         "here cpu, Another CPU, 1 thread, torch 2.9.0)"
     )
+    assert zero.timing is not None
+    former = replace(zero, timing=replace(zero.timing, reference=0))
+    assert "another reference workload" in speed.unlike(former, zero)
     assert not speed.unlike(zero, zero) and "fp16" in speed.unlike(zero, replace(zero, precision="fp16"))
     assert speed.compare(some, {}, {zero.identity: why}).lines == [
         "speed of safe 1 shot (pocket-rn, hand), safe 4 shots (pocket-rn, hand) was not compared: "
@@ -112,6 +115,14 @@ def test_groups_without_a_comparison_are_named_with_the_reason(old: Baseline) ->
     ]
     alone = speed.compare([zero], {}, {zero.identity: why})
     assert alone.lines == [f"speed was not compared: {why}"] and not alone.slower and not alone.tail
+
+
+def test_groups_of_one_name_are_compared_each(old: Baseline) -> None:
+    """Names say nothing of protocol and preset."""
+    one = next(k for k in old.kept if k.timing)
+    other = replace(one, cell={**one.cell, "protocol": "no-val"})
+    both = speed.compare([one, other], {k.identity: k for k in (one, other)}, {})
+    assert len(both.paces) == 2 and both.paces[0].name == both.paces[1].name
 
 
 def test_every_format_says_who_got_slower(old: Baseline, results: Path) -> None:

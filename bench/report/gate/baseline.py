@@ -32,6 +32,7 @@ from bench.stats.speed import Repeat
 from bench.unpack import GIB
 
 SCHEMA = 1
+REFERENCE = 1  # version of the reference workload (bench.cli.speed); raise it when the workload changes
 _Positive = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
 
 
@@ -39,11 +40,13 @@ _Positive = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
 class Timing:
     """The repeats of fitting and evaluating a cell, in seconds: on the clock, and of the processor.
 
-    ``cpu``: seconds that the process spent on a processor. It is empty for a run on a GPU.
+    ``cpu``: seconds that the process spent on a processor. It is empty for a run on a GPU. ``reference``: the
+    version of the reference workload.
     """
 
     wall: tuple[Repeat, ...]
     cpu: tuple[Repeat, ...] = ()
+    reference: int = REFERENCE
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ class _Timing(Struct, forbid_unknown_fields=True):
     """The repeats of a cell as ``Timing`` names them."""
 
     wall: Annotated[tuple[_Repeat, ...], Meta(min_length=2, max_length=1000)]
-    cpu: Annotated[tuple[_Repeat, ...], Meta(max_length=1000)] = ()
+    cpu: Annotated[tuple[_Repeat, ...], Meta(max_length=1000)]
+    reference: keys.Count
 
 
 class _Row(Struct):
@@ -224,7 +228,7 @@ def _timing(stored: _Timing) -> Timing:
     if len(stored.cpu) == 1:
         raise ValueError("a timing of one repeat")
     wall, cpu = (tuple(Repeat(**asdict(one)) for one in clock) for clock in (stored.wall, stored.cpu))
-    return Timing(wall, cpu)
+    return Timing(wall, cpu, stored.reference)
 
 
 def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:

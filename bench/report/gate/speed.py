@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.names import counted, few
 from bench.report.coordinates import ROW
-from bench.report.gate.baseline import Kept
+from bench.report.gate.baseline import REFERENCE, Kept
 from bench.report.wording import shots_text
 from bench.stats.speed import Finding, Ratio, Repeat, ratio
 
@@ -22,6 +22,8 @@ NO_TIMES = "the baseline has no times to compare with; add them with --update --
 NOT_ASKED = "add --rerun --speed"
 _ORDER: tuple[Finding, ...] = ("slower", "cannot be said", "not slower")
 _CLOCKS = {"cpu": "processor time", "wall": "time on the clock"}
+
+Clocks = dict[str, tuple[Sequence[Repeat], Sequence[Repeat]]]  # old and new repeats by clock
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def unlike(old: Kept, new: Kept) -> str:
 
     ``new``: the cell as it is timed here; its machine and precision count.
     """
+    if old.timing is not None and old.timing.reference != REFERENCE:
+        return "another reference workload was timed beside the baseline; use --update --rerun --speed"
     if old.precision != new.precision:
         return f"the baseline's times are of {old.precision} features, these would be of {new.precision}"
     then, now = _machine(old), _machine(new)
@@ -142,26 +146,25 @@ def compare(
     ``new``: the cells with their new times, by identity. ``why_not``: the reasons of cells that have times in
     the baseline and no new ones. The intervals hold for all groups and clocks together.
     """
-    pairs: dict[str, tuple[Kept, Kept]] = {}
+    pairs: list[tuple[str, Clocks]] = []
     missing: dict[str, list[str]] = {}
     for group in _groups(old).values():
         name, ours = _name(group[0]), timed(group)
         if not ours:
             missing.setdefault(NO_TIMES, []).append(name)
         elif ours[0].identity in new:
-            pairs[name] = ours[0], new[ours[0].identity]
+            pairs.append((name, _by_clock(ours[0], new[ours[0].identity])))
         else:
             missing.setdefault(why_not[ours[0].identity], []).append(name)
-    clocks = {name: _by_clock(then, now) for name, (then, now) in pairs.items()}
-    total = sum(map(len, clocks.values()))
+    total = sum(len(clocks) for _, clocks in pairs)
     paces = tuple(
-        Pace(name, {clock: ratio(now, then, limit, total) for clock, (then, now) in both.items()})
-        for name, both in clocks.items()
+        Pace(name, {clock: ratio(now, then, limit, total) for clock, (then, now) in clocks.items()})
+        for name, clocks in pairs
     )
     return Speed(paces, missing, limit=limit)
 
 
-def _by_clock(old: Kept, new: Kept) -> dict[str, tuple[Sequence[Repeat], Sequence[Repeat]]]:
+def _by_clock(old: Kept, new: Kept) -> Clocks:
     """Return the old and the new repeats by clock."""
     then, now = old.timing, new.timing
     assert then is not None and now is not None
