@@ -72,8 +72,8 @@ def rates(slower: float, load: float, bursts: float, checks: int) -> Counter[str
 
 
 # How much the machine swings and how often it bursts, and the least share of checks that find a method which
-# takes 10 times as long, and one which takes twice as long. The second row is like two cores that ten busy
-# jobs share.
+# takes 10 times as long, and one which takes twice as long. The second row is like two cores that ten or
+# more busy jobs share.
 SWINGS = [(0.05, 0.0, 1.0, 0.9), (0.3, 0.02, 1.0, 0.5), (0.6, 0.1, 1.0, 0.0), (1.0, 0.3, 0.8, 0.0)]
 
 
