@@ -43,15 +43,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on a whole check.
-
-    ``speed``: the median ratio of calibrated seconds to the baseline's, None if not measured.
-    """
+    """The verdict on a whole check, speed aside."""
 
     groups: tuple[Group, ...]
-    speed: float | None
     warnings: tuple[str, ...]
-    slow: bool
 
     @property
     def passed(self) -> bool:
