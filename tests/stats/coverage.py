@@ -1,0 +1,105 @@
+"""Print how often intervals, p-values, marks and "resolves" are wrong, as Markdown for docs/statistics.md.
+
+``python -m tests.stats.coverage`` prints all tables. With names (``coverage tails marks power targets``) it
+prints these only. With R repetitions a share of 5 % has a standard error of 22 / sqrt(R) points.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from tests.stats import questions
+from tests.stats.simulated import REGIMES, Regime
+
+Rows = Iterator[list[str]]
+SEEDS = (2, 3, 5, 10)
+IMAGES = (60, 200, 1000)
+
+
+def _percent(shares: Iterable[float], digits: int = 1) -> str:
+    return " / ".join(f"{100 * share:.{digits}f}" for share in shares)
+
+
+def _regimes() -> Iterator[tuple[str, Regime]]:
+    """Yield all regimes, and typical and very accurate methods with other numbers of images too."""
+    for name, regime in REGIMES.items():
+        several = IMAGES if name in ("typical", "accuracy 97 %") else (regime.images,)
+        if name != "few images":
+            yield from ((f"{name}, {n} images", replace(regime, images=n)) for n in several)
+
+
+def coverage(repetitions: int, rng: np.random.Generator) -> Rows:
+    """Coverage of 95 % intervals, %: an accuracy / a paired difference."""
+    yield ["", "1 seed", *(f"{seeds} seeds" for seeds in SEEDS)]
+    for name, regime in _regimes():
+        found = (questions.coverage(rng, regime, seeds, repetitions) for seeds in (1, *SEEDS))
+        yield [name, *map(_percent, found)]
+
+
+def tails(repetitions: int, rng: np.random.Generator) -> Rows:
+    """p-values of equal methods, %: p below 5 / 1 / 0.1 %, and Holm errs in any of 11 rows."""
+    yield ["", *(f"{seeds} seeds" for seeds in SEEDS)]
+    for name, regime in _regimes():
+        found = [questions.tails(rng, regime, seeds, repetitions) for seeds in SEEDS]
+        yield [name, *(f"{_percent(p, 2)}, {_percent([family])}" for p, family in found)]
+
+
+def marks(repetitions: int, rng: np.random.Generator) -> Rows:
+    """Columns of equal best methods and one 5 points worse, %: an equal method unmarked / the worse unmarked."""
+    several = (2, 3, 5)
+    yield ["", "datasets", "equal methods", *(f"{seeds} seeds" for seeds in several)]
+    for name in ("typical", "seeds dominate"):
+        for datasets in (1, 5, 11):
+            for equal in (3, 10, 30):
+                found = (
+                    questions.marks(rng, REGIMES[name], equal, seeds, repetitions, datasets)
+                    for seeds in several
+                )
+                yield [name, str(datasets), str(equal), *map(_percent, found)]
+
+
+def power(repetitions: int, rng: np.random.Generator) -> Rows:
+    """ "Resolves": the median claim in points / the percentage of repetitions that find this difference."""
+    yield ["", "row", *(f"{seeds} seeds" for seeds in SEEDS)]
+    for name, regime in REGIMES.items():
+        for row, sizes in (
+            ("one", {}),
+            ("one of 5", {"rows": 5}),
+            ("one of 11", {"rows": 11}),
+            ("average of 5", {"datasets": 5}),
+            ("average of 11", {"datasets": 11}),
+        ):
+            found = (questions.power(rng, regime, seeds, repetitions, **sizes) for seeds in SEEDS)
+            yield [name, row, *map(_percent, found)]
+
+
+def targets(repetitions: int, rng: np.random.Generator) -> Rows:
+    """Coverage of the average of 4 targets of one fit, %: an accuracy / a paired difference."""
+    yield ["", *(f"{seeds} seeds" for seeds in SEEDS)]
+    for name, regime in REGIMES.items():
+        found = (questions.targets_of_one_fit(rng, regime, seeds, repetitions) for seeds in SEEDS)
+        yield [name, *map(_percent, found)]
+
+
+TABLES: dict[str, Callable[[int, np.random.Generator], Rows]] = {
+    one.__name__: one for one in (coverage, tails, marks, power, targets)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tables", nargs="*", choices=[[], *TABLES], metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--repetitions", type=int, default=2000, help="of every experiment (default: 2000)")
+    asked = parser.parse_args()
+    for name in asked.tables or TABLES:
+        print(f"\n### {TABLES[name].__doc__}\n")
+        for i, row in enumerate(TABLES[name](asked.repetitions, np.random.default_rng(17))):
+            print(f"| {' | '.join(row)} |", flush=True)
+            if not i:
+                print("|" + "--:|" * len(row))
+
+
+if __name__ == "__main__":
+    main()
