@@ -31,7 +31,7 @@ def _regimes() -> Iterator[tuple[str, Regime]]:
 
 
 def coverage(repetitions: int, rng: np.random.Generator) -> Rows:
-    """Coverage of 95 % intervals, %: an accuracy / a paired difference."""
+    """Yield the coverage of the intervals of an accuracy and of a paired difference."""
     yield ["", "1 seed", *(f"{seeds} seeds" for seeds in SEEDS)]
     for name, regime in _regimes():
         found = (questions.coverage(rng, regime, seeds, repetitions) for seeds in (1, *SEEDS))
@@ -39,7 +39,7 @@ def coverage(repetitions: int, rng: np.random.Generator) -> Rows:
 
 
 def tails(repetitions: int, rng: np.random.Generator) -> Rows:
-    """p-values of equal methods, %: p below 5 / 1 / 0.1 %, and Holm errs in any of 11 rows."""
+    """Yield how often p-values of equal methods are small."""
     yield ["", *(f"{seeds} seeds" for seeds in SEEDS)]
     for name, regime in _regimes():
         found = [questions.tails(rng, regime, seeds, repetitions) for seeds in SEEDS]
@@ -47,7 +47,7 @@ def tails(repetitions: int, rng: np.random.Generator) -> Rows:
 
 
 def marks(repetitions: int, rng: np.random.Generator) -> Rows:
-    """Columns of equal best methods and one 5 points worse, %: an equal method unmarked / the worse unmarked."""
+    """Yield how often columns leave an equal best method, and a worse method, unmarked."""
     several = (2, 3, 5)
     yield ["", "datasets", "equal methods", *(f"{seeds} seeds" for seeds in several)]
     for name in ("typical", "seeds dominate"):
@@ -61,7 +61,7 @@ def marks(repetitions: int, rng: np.random.Generator) -> Rows:
 
 
 def power(repetitions: int, rng: np.random.Generator) -> Rows:
-    """ "Resolves": the median claim in points / the percentage of repetitions that find this difference."""
+    """Yield what data claim to resolve, and how often they find a difference of this size."""
     yield ["", "row", *(f"{seeds} seeds" for seeds in SEEDS)]
     for name, regime in REGIMES.items():
         for row, sizes in (
@@ -76,15 +76,19 @@ def power(repetitions: int, rng: np.random.Generator) -> Rows:
 
 
 def targets(repetitions: int, rng: np.random.Generator) -> Rows:
-    """Coverage of the average of 4 targets of one fit, %: an accuracy / a paired difference."""
+    """Yield the coverage of averages over targets of one fit."""
     yield ["", *(f"{seeds} seeds" for seeds in SEEDS)]
     for name, regime in REGIMES.items():
         found = (questions.targets_of_one_fit(rng, regime, seeds, repetitions) for seeds in SEEDS)
         yield [name, *map(_percent, found)]
 
 
-TABLES: dict[str, Callable[[int, np.random.Generator], Rows]] = {
-    one.__name__: one for one in (coverage, tails, marks, power, targets)
+TABLES: dict[str, tuple[str, Callable[[int, np.random.Generator], Rows]]] = {
+    "coverage": ("Coverage of 95 % intervals: an accuracy / a paired difference", coverage),
+    "tails": ("Equal methods: p below 5 / 1 / 0.1 %, and Holm errs in any of 11 rows", tails),
+    "marks": ("Equal best methods and one 5 points worse: an equal one unmarked / the worse unmarked", marks),
+    "power": ("Resolves: the median claim in points / how often such a difference is found", power),
+    "targets": ("Coverage of averages over 4 targets of one fit: an accuracy / a paired difference", targets),
 }
 
 
@@ -94,11 +98,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=2000, help="of every experiment (default: 2000)")
     asked = parser.parse_args()
     for name in asked.tables or TABLES:
-        print(f"\n### {TABLES[name].__doc__}\n")
-        for i, row in enumerate(TABLES[name](asked.repetitions, np.random.default_rng(17))):
+        title, rows = TABLES[name]
+        print(f"\n{title} (percent)\n")
+        for i, row in enumerate(rows(asked.repetitions, np.random.default_rng(17))):
             print(f"| {' | '.join(row)} |", flush=True)
             if not i:
-                print("|" + "--:|" * len(row))
+                print("|---" + "|--:" * (len(row) - 1) + "|")
 
 
 if __name__ == "__main__":
