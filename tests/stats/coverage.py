@@ -19,7 +19,7 @@ IMAGES = (60, 200, 1000)
 
 
 def _percent(shares: Iterable[float], digits: int = 1) -> str:
-    return " / ".join(f"{100 * share:.{digits}f}" for share in shares)
+    return " / ".join("-" if np.isnan(share) else f"{100 * share:.{digits}f}" for share in shares)
 
 
 def _regimes() -> Iterator[tuple[str, Regime]]:

@@ -83,6 +83,17 @@ def coverage(
     return float(np.mean(own)), float(np.mean(paired))
 
 
+def _p_of_equal(
+    rng: np.random.Generator, regime: Regime, seeds: int, repetitions: int, rows: int
+) -> NDArray[np.float64]:
+    """Return the p-values (R, rows) of comparisons of two equal methods, each row on a dataset of its own."""
+    found: list[NDArray[np.float64]] = []
+    for block in blocks(rng, regime, (regime.accuracy, regime.accuracy), seeds, repetitions, rows):
+        by_row = [[p_value(one) for one in _intervals(gap[None])] for gap in _gaps(block.right)]
+        found.append(np.array(by_row).T)
+    return np.concatenate(found)
+
+
 def tails(
     rng: np.random.Generator,
     regime: Regime,
@@ -92,13 +103,9 @@ def tails(
     rows: int = 11,
 ) -> tuple[list[float], float]:
     """Return how often p is below each level without a difference, and how often Holm errs in any row."""
-    p: list[list[float]] = []
-    for block in blocks(rng, regime, (regime.accuracy, regime.accuracy), seeds, repetitions, rows):
-        by_row = [[p_value(one) for one in _intervals(gap[None])] for gap in _gaps(block.right)]
-        p += list(map(list, zip(*by_row, strict=True)))
-    found = np.array(p)
-    families = np.mean([(holm(one) <= 0.05).any() for one in found])
-    return [float((found <= level).mean()) for level in levels], float(families)
+    p = _p_of_equal(rng, regime, seeds, repetitions, rows)
+    families = np.mean([(holm(of_rows) <= 0.05).any() for of_rows in p])
+    return [float((p <= level).mean()) for level in levels], float(families)
 
 
 def marks(
@@ -125,31 +132,30 @@ def power(
 ) -> tuple[float, float]:
     """Return the median difference that data claim to resolve, and how often data find one of this size.
 
-    ``rows``: the rows of Holm's correction. Only the first has a difference. ``datasets``: how many a row
-    averages.
+    ``rows``: the rows of Holm's correction, of which only the first has a difference. ``datasets``: how many
+    datasets a row averages. The second number is NaN if two accuracies cannot differ as much as is claimed.
     """
-
-    def claim(gap: float, repeats: int) -> tuple[float, float]:
-        claims, found = [], []
-        accuracies = (regime.accuracy + gap / 2, regime.accuracy - gap / 2)
-        nulls = (regime.accuracy, regime.accuracy)
-        blank = blocks(rng, regime, nulls, seeds, repeats, rows - 1) if rows > 1 else iter(())
-        others: list[list[float]] = []
-        for other in blank:
-            by_row = [[p_value(one) for one in _intervals(g[None])] for g in _gaps(other.right)]
-            others += list(map(list, zip(*by_row, strict=True)))
-        for block in blocks(rng, regime, accuracies, seeds, repeats, datasets):
-            for one in _intervals(_gaps(block.right)):
-                claims.append(resolvable(one, rows=rows) if rows > 1 else resolvable(one))
-                p = [p_value(one), *(others[len(found)] if rows > 1 else ())]
-                found.append(float(holm(p)[0]) <= 0.05)
-        return float(np.median(claims)), float(np.mean(found))
-
     largest = 1.9 * min(regime.accuracy, 1 - regime.accuracy)
-    gap = 0.1
-    for _ in range(3):  # the claim depends a little on the accuracies, so it is found by iteration
-        gap = min(claim(gap, max(200, repetitions // 8))[0], largest)
-    return gap, claim(gap, repetitions)[1]
+    claim = 0.1
+    for _ in range(3):  # the claim depends a little on the true difference, so it is found by iteration
+        some = _with_difference(rng, regime, claim, seeds, max(200, repetitions // 8), datasets)
+        claim = float(np.median([resolvable(one, rows=rows) for one in some]))
+        if claim > largest:
+            return claim, float("nan")
+    p = [p_value(one) for one in _with_difference(rng, regime, claim, seeds, repetitions, datasets)]
+    if rows > 1:
+        others = _p_of_equal(rng, regime, seeds, repetitions, rows - 1)
+        p = [float(holm([first, *rest])[0]) for first, rest in zip(p, others, strict=True)]
+    return claim, float(np.mean(np.array(p) <= 0.05))
+
+
+def _with_difference(
+    rng: np.random.Generator, regime: Regime, gap: float, seeds: int, repetitions: int, datasets: int
+) -> list[Interval]:
+    """Return intervals for the difference of two methods, averaged over datasets."""
+    accuracies = (regime.accuracy + gap / 2, regime.accuracy - gap / 2)
+    made = blocks(rng, regime, accuracies, seeds, repetitions, datasets)
+    return [one for block in made for one in _intervals(_gaps(block.right))]
 
 
 def targets_of_one_fit(
@@ -157,13 +163,17 @@ def targets_of_one_fit(
 ) -> tuple[float, float]:
     """Return the coverage of the average over test sets of one fit, of an accuracy and of a difference."""
     accuracies = (regime.accuracy, regime.accuracy - 0.02)
-    own, paired = [], []
+    own: list[Interval] = []
+    paired: list[Interval] = []
     for block in blocks(rng, regime, accuracies, seeds, repetitions, targets, one_fit=True):
-        own += _contain(
-            _intervals(block.right[:, :, 0], (0.0, 1.0)), np.full(block.right.shape[1], accuracies[0])
-        )
-        paired += _contain(_intervals(_gaps(block.right)), np.full(block.right.shape[1], 0.02))
-    return float(np.mean(own)), float(np.mean(paired))
+        own += _intervals(block.right[:, :, 0], (0.0, 1.0))
+        paired += _intervals(_gaps(block.right))
+    truths = (accuracies[0], accuracies[0] - accuracies[1])
+    both = [
+        np.mean(_contain(some, np.full(repetitions, truth)))
+        for some, truth in zip((own, paired), truths, strict=True)
+    ]
+    return float(both[0]), float(both[1])
 
 
 def gate(
