@@ -72,7 +72,7 @@ def power(repetitions: int, rng: np.random.Generator) -> Rows:
             ("average of 11", {"datasets": 11}),
         ):
             found = (questions.power(rng, regime, seeds, repetitions, **sizes) for seeds in SEEDS)
-            yield [name, row, *map(_percent, found)]
+            yield [name, row, *(_percent((one.claim, one.at_median)) for one in found)]
 
 
 def targets(repetitions: int, rng: np.random.Generator) -> Rows:
@@ -87,7 +87,7 @@ TABLES: dict[str, tuple[str, Callable[[int, np.random.Generator], Rows]]] = {
     "coverage": ("Coverage of 95 % intervals: an accuracy / a paired difference", coverage),
     "tails": ("Equal methods: p below 5 / 1 / 0.1 %, and Holm errs in any of 11 rows", tails),
     "marks": ("Equal best methods and one 5 points worse: an equal one unmarked / the worse unmarked", marks),
-    "power": ("Resolves: the median claim in points / how often such a difference is found", power),
+    "power": ("Resolves: the median claim in points / how often a difference of this size is found", power),
     "targets": ("Coverage of averages over 4 targets of one fit: an accuracy / a paired difference", targets),
 }
 

@@ -8,6 +8,7 @@ Legend: D datasets, R repetitions, M methods, S seeds, n images.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,13 @@ from bench.stats import (
     average_intervals,
     holm,
     not_told_from_best,
-    p_value,
     resolvable,
 )
+from bench.stats.variance import Parts, p_of
 from tests.stats.simulated import Change, Regime, Rerun, Simulated, rerun, simulate
 
 BOUNDS = (-1.0, 1.0)  # of a difference of accuracies
+SHARES = (0.0, 1.0)
 WORSE = 0.05
 _BLOCK = 4_000_000  # outcomes that are simulated at a time
 
@@ -58,9 +60,17 @@ def _gaps(right_DRMSn: NDArray[np.bool_]) -> NDArray[np.int8]:
     return right_DRMSn[:, :, 0].astype(np.int8) - right_DRMSn[:, :, 1]
 
 
-def _intervals(cells_DRSn: NDArray[np.generic], bounds: tuple[float, float] = BOUNDS) -> list[Interval]:
+def _intervals(
+    cells_DRSn: NDArray[np.generic], bounds: tuple[float, float] = BOUNDS, one_fit: bool = False
+) -> list[Interval]:
     """Return the interval of the average over datasets in each repetition."""
-    return average_intervals(list(cells_DRSn.swapaxes(0, 1)), bounds=bounds)
+    sources = ["one fit"] * len(cells_DRSn) if one_fit else None
+    return average_intervals(list(cells_DRSn.swapaxes(0, 1)), bounds=bounds, sources=sources)
+
+
+def _p(intervals: Sequence[Interval]) -> NDArray[np.float64]:
+    """Return the p-value of each interval for a value of 0, all at once."""
+    return p_of(Parts(*np.array([one.parts for one in intervals]).T))
 
 
 def _contain(intervals: Sequence[Interval], truths: NDArray[np.float64]) -> list[bool]:
@@ -78,7 +88,7 @@ def coverage(
     own, paired = [], []
     for block in blocks(rng, regime, accuracies, seeds, repetitions):
         truths_RM = block.of_draws[0] if seeds == 1 else np.broadcast_to(accuracies, block.of_draws[0].shape)
-        own += _contain(_intervals(block.right[:, :, 0], (0.0, 1.0)), truths_RM[:, 0])
+        own += _contain(_intervals(block.right[:, :, 0], SHARES), truths_RM[:, 0])
         paired += _contain(_intervals(_gaps(block.right)), truths_RM[:, 0] - truths_RM[:, 1])
     return float(np.mean(own)), float(np.mean(paired))
 
@@ -89,8 +99,7 @@ def _p_of_equal(
     """Return the p-values (R, rows) of comparisons of two equal methods, each row on a dataset of its own."""
     found: list[NDArray[np.float64]] = []
     for block in blocks(rng, regime, (regime.accuracy, regime.accuracy), seeds, repetitions, rows):
-        by_row = [[p_value(one) for one in _intervals(gap[None])] for gap in _gaps(block.right)]
-        found.append(np.array(by_row).T)
+        found.append(np.stack([_p(_intervals(gap[None])) for gap in _gaps(block.right)], -1))
     return np.concatenate(found)
 
 
@@ -127,26 +136,53 @@ def marks(
     return float(np.mean(missed)), float(np.mean(rightly))
 
 
+class Power(NamedTuple):
+    """What data claim to resolve, and how often they do.
+
+    ``claim``: the median of the differences that repetitions claim to resolve, a fraction. ``at_median``: how
+    often a repetition finds a true difference of this size; NaN if two accuracies cannot differ as much.
+    ``on_average``: how often another repetition finds a difference of the size that one repetition claims.
+    """
+
+    claim: float
+    at_median: float
+    on_average: float
+
+
 def power(
     rng: np.random.Generator, regime: Regime, seeds: int, repetitions: int, rows: int = 1, datasets: int = 1
-) -> tuple[float, float]:
-    """Return the median difference that data claim to resolve, and how often data find one of this size.
+) -> Power:
+    """Measure the power at the differences that data claim to resolve.
 
     ``rows``: the rows of Holm's correction, of which only the first has a difference. ``datasets``: how many
-    datasets a row averages. The second number is NaN if two accuracies cannot differ as much as is claimed.
+    datasets a row averages.
     """
-    largest = 1.9 * min(regime.accuracy, 1 - regime.accuracy)
-    claim = 0.1
-    for _ in range(3):  # the claim depends a little on the true difference, so it is found by iteration
-        some = _with_difference(rng, regime, claim, seeds, max(200, repetitions // 8), datasets)
-        claim = float(np.median([resolvable(one, rows=rows) for one in some]))
+    others = (
+        _p_of_equal(rng, regime, seeds, repetitions, rows - 1) if rows > 1 else np.empty((repetitions, 0))
+    )
+
+    def found(p: NDArray[np.float64]) -> float:
+        first = [holm([one, *rest])[0] for one, rest in zip(p, others, strict=True)]
+        return float((np.array(first) <= 0.05).mean())
+
+    equal = _with_difference(rng, regime, 0.0, seeds, repetitions, datasets)
+    claims = np.array([resolvable(one, rows=rows) for one in equal])
+    # A repetition is moved by the claim of the one before, which is independent of it.
+    moved = [
+        one.parts._replace(estimate=one.estimate + c)
+        for one, c in zip(equal, np.roll(claims, 1), strict=True)
+    ]
+    on_average = found(p_of(Parts(*np.array(moved).T)))
+    claim, largest = float(np.median(claims)), 1.9 * min(regime.accuracy, 1 - regime.accuracy)
+    for _ in range(2):  # the claim depends a little on the true difference, so it is found by iteration
         if claim > largest:
-            return claim, float("nan")
-    p = [p_value(one) for one in _with_difference(rng, regime, claim, seeds, repetitions, datasets)]
-    if rows > 1:
-        others = _p_of_equal(rng, regime, seeds, repetitions, rows - 1)
-        p = [float(holm([first, *rest])[0]) for first, rest in zip(p, others, strict=True)]
-    return claim, float(np.mean(np.array(p) <= 0.05))
+            return Power(claim, float("nan"), on_average)
+        some = _with_difference(rng, regime, claim, seeds, repetitions, datasets)
+        claim = float(np.median([resolvable(one, rows=rows) for one in some]))
+    if claim > largest:
+        return Power(claim, float("nan"), on_average)
+    at_median = found(_p(_with_difference(rng, regime, claim, seeds, repetitions, datasets)))
+    return Power(claim, at_median, on_average)
 
 
 def _with_difference(
@@ -166,8 +202,8 @@ def targets_of_one_fit(
     own: list[Interval] = []
     paired: list[Interval] = []
     for block in blocks(rng, regime, accuracies, seeds, repetitions, targets, one_fit=True):
-        own += _intervals(block.right[:, :, 0], (0.0, 1.0))
-        paired += _intervals(_gaps(block.right))
+        own += _intervals(block.right[:, :, 0], SHARES, one_fit=True)
+        paired += _intervals(_gaps(block.right), one_fit=True)
     truths = (accuracies[0], accuracies[0] - accuracies[1])
     both = [
         np.mean(_contain(some, np.full(repetitions, truth)))
