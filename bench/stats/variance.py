@@ -13,6 +13,10 @@ Independent noise alone makes MS_S as large as MS_R on average. If MS_S is below
 luck, and the missing amount is added to the image part. Otherwise two seeds of equal accuracy would make an
 interval of no width.
 
+Means by seed are multiples of 1 / n. Two seeds of a few hundred images therefore agree exactly in 2 to 10 %
+of simulated cells. So the seed part is at least the variance of this rounding, 1 / (12 n^2 S). Otherwise
+p-values below 0.1 % come 2 to 5 times too often at two seeds.
+
 The half-width of an interval adds up the two parts, each with the quantile of its own degrees of freedom
 (after Graybill and Wang 1980):
 
@@ -39,6 +43,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 Array = NDArray[np.float64]
+_NO_NOISE = 1e-15  # the interaction of seeds that agree on every image, apart from the rounding of floats
 
 
 class Parts(NamedTuple):
@@ -94,8 +99,9 @@ def source_parts(tables: Sequence[NDArray[Any]], level: float = 0.95) -> Parts:
     if s == 1:
         seeds = np.zeros_like(images)
     else:
-        seeds = by_seed.var(-1, ddof=1) / s
         noise = np.sum([one.interaction for one in found], axis=0) / several**2
+        rounding = sum(1 / y.shape[-1] ** 2 for y in tables) / (12 * s * several**2)
+        seeds = np.maximum(by_seed.var(-1, ddof=1) / s, np.where(noise > _NO_NOISE, rounding, 0.0))
         images = images + np.maximum(noise / 4 - seeds, 0.0)
     mean = by_seed.mean(-1)
     return Parts(mean, seeds, images, np.full_like(mean, s - 1), images_df)
