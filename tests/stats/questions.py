@@ -24,8 +24,8 @@ from bench.stats.variance import Parts, p_of
 from tests.stats.simulated import Change, Regime, Rerun, Simulated, rerun, simulate
 
 BOUNDS = (-1.0, 1.0)  # of a difference of accuracies
-SHARES = (0.0, 1.0)
-WORSE = 0.05
+SHARES = (0.0, 1.0)  # of an accuracy
+WORSE = 0.05  # how much lower the accuracy of the worse method of a column is
 _BLOCK = 4_000_000  # outcomes that are simulated at a time
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.stats import simulated
 from tests.stats.components import TERMS, terms
-from tests.stats.simulated import REGIMES, Change, Shares, rerun, simulate
+from tests.stats.questions import gate
+from tests.stats.simulated import REGIMES, Change, Rerun, Shares, rerun, simulate
 
 
 def test_it_imports_nothing_of_the_program() -> None:
@@ -72,3 +73,12 @@ def test_a_rerun_flips_what_it_was_told_and_keeps_the_accuracy() -> None:
     for method, true in enumerate((0.0, 0.0, -0.03)):
         of_run = gap[:, method].mean((1, 2))
         assert of_run.mean() == pytest.approx(true, abs=4 * of_run.std() / np.sqrt(len(runs))), method
+
+
+def test_verdicts_of_the_gate_are_counted() -> None:
+    def verdict(runs: list[list[Rerun]]) -> tuple[bool, ...]:
+        return tuple(all(np.array_equal(one.old, one.new) for one in method) for method in runs)
+
+    change = Change(flips=0.0, drops={1: 0.1})
+    counted = gate(np.random.default_rng(9), verdict, REGIMES["typical"], change, 5, methods=3)
+    assert counted == {(True, False, True): 1.0}
