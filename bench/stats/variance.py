@@ -13,10 +13,10 @@ Independent noise alone makes MS_S as large as MS_R on average. If MS_S is below
 luck, and the missing amount is added to the image part. Otherwise two seeds of equal accuracy would make an
 interval of no width.
 
-Means by seed of right and wrong answers are multiples of 1 / n. Two seeds of a few hundred images agree
-exactly in 2 to 10 % of cells, and their seed part would be 0. The variance of this rounding, 1 / (12 n^2) in
-each mean (Sheppard's correction), is therefore added to the seed part. Without it p-values below 0.1 % come 2
-to 5 times too often at two seeds.
+Means by seed of right and wrong answers are multiples of 1 / n. Two seeds of a few hundred images therefore
+agree exactly in 2 to 10 % of simulated cells. So the seed part is at least the variance of this rounding,
+1 / (12 n^2 S), unless the seeds agree on every image. Otherwise
+p-values below 0.1 % come 2 to 5 times too often at two seeds.
 
 The half-width of an interval adds up the two parts, each with the quantile of its own degrees of freedom
 (after Graybill and Wang 1980):
@@ -44,6 +44,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 Array = NDArray[np.float64]
+_NO_NOISE = 1e-15  # the interaction of seeds that agree on every image, apart from the rounding of floats
 
 
 class Parts(NamedTuple):
@@ -99,8 +100,9 @@ def source_parts(tables: Sequence[NDArray[Any]], level: float = 0.95) -> Parts:
     if s == 1:
         seeds = np.zeros_like(images)
     else:
-        seeds = by_seed.var(-1, ddof=1) / s + np.sum([one.rounding for one in found], axis=0) / several**2
         noise = np.sum([one.interaction for one in found], axis=0) / several**2
+        rounding = np.sum([one.rounding for one in found], axis=0) / several**2
+        seeds = np.maximum(by_seed.var(-1, ddof=1) / s, np.where(noise > _NO_NOISE, rounding, 0.0))
         images = images + np.maximum(noise / 4 - seeds, 0.0)
     mean = by_seed.mean(-1)
     return Parts(mean, seeds, images, np.full_like(mean, s - 1), images_df)
@@ -131,8 +133,7 @@ def _squares(y: NDArray[Any], level: float) -> _Squares:
     exact = 1 - ((1 - level) / 2) ** (1 / n)
     constant = (y == y[..., :1, :1]).all((-2, -1))
     images = np.where(constant, (exact / special.stdtrit(n - 1, (1 + level) / 2)) ** 2, images)
-    counts = (y == np.rint(y)).all((-2, -1)) & ~constant
-    rounding = np.where(counts, 1 / (12 * n**2 * s), 0.0)
+    rounding = np.where((y == np.rint(y)).all((-2, -1)), 1 / (12 * n**2 * s), 0.0)
     return _Squares(by_seed, images, np.full_like(mean, n - 1), interaction, rounding)
 
 
