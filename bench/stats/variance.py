@@ -15,8 +15,8 @@ interval of no width.
 
 Means by seed of right and wrong answers are multiples of 1 / n. Two seeds of a few hundred images therefore
 agree exactly in 2 to 10 % of simulated cells. So the seed part is at least the variance of this rounding,
-1 / (12 n^2 S), unless the seeds agree on every image. Otherwise
-p-values below 0.1 % come 2 to 5 times too often at two seeds.
+1 / (12 n^2 S), unless the seeds agree on every image. Otherwise p-values below 0.1 % come 2 to 5 times too
+often at two seeds.
 
 The half-width of an interval adds up the two parts, each with the quantile of its own degrees of freedom
 (after Graybill and Wang 1980):

@@ -143,6 +143,7 @@ def test_stats_imports_nothing_else_of_the_package() -> None:
                     "numpy",
                     "scipy",
                     "pandas",
+                    "__future__",
                     "collections",
                     "dataclasses",
                     "functools",
