@@ -122,8 +122,8 @@ def check(
 ) -> None:
     """Compare predictions with a baseline, to see whether a method got worse.
 
-    The exit code is 0 if all methods hold, 1 if one got worse, 4 if there are too few images to tell, and 5
-    if predictions changed but the accuracy held.
+    The exit code is 0 if all methods hold, 1 if one got worse or failed, 4 if the data cannot say whether
+    one did, and 5 if predictions changed on the same kind of machine and no method is known to be worse.
     """
     from bench.cli.options import names, numbers, recorded, writable, writable_folder
     from bench.cli.rerun import Where
@@ -167,8 +167,8 @@ def check(
         if rerun:
             assert old is not None
             results = keep or Path(folder)
-            where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
-            calibration = _run_again(old, where, tuple(plugin or ()))
+            where = Where(results, data_root, prompt_dir, cache, device, None, precision, tuple(plugin or ()))
+            calibration = _run_again(old, where)
         frame = load_results(results)
         if bad := frame.attrs["bad"]:
             say.secho(f"bench: {bad}", err=True, fg="yellow")
@@ -198,7 +198,7 @@ def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
         raise BenchError(f"{' and '.join(lone)} {works} only with --rerun: add --rerun, or leave {these} out")
 
 
-def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
+def _run_again(old: Baseline, where: Where) -> float:
     """Run a baseline's cells into an empty folder.
 
     Return the seconds of a fixed piece of work, which say how fast this machine was meanwhile.
@@ -212,7 +212,7 @@ def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> float:
     if any((where.results / "runs").glob("*")):
         raise BenchError(f"--keep {where.results}: the folder holds records, and a rerun needs an empty one")
     before = calibrate()
-    rerun(old.kept, with_plugins(plugins), where, lambda line: say.echo(line, err=True))
+    rerun(old.kept, with_plugins(where.plugins), where, lambda line: say.echo(line, err=True))
     return (before + calibrate()) / 2
 
 
@@ -228,7 +228,13 @@ def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
 
 def _code(verdict: Verdict, strict_speed: bool) -> Code:
     """Return the exit code of a verdict."""
-    codes = {"held": Code.GOOD, "worse": Code.FAILED, "undecided": Code.UNDECIDED, "changed": Code.CHANGED}
+    codes = {
+        "held": Code.GOOD,
+        "failed": Code.FAILED,
+        "worse": Code.FAILED,
+        "undecided": Code.UNDECIDED,
+        "changed": Code.CHANGED,
+    }
     return Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding]
 
 

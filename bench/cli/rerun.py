@@ -13,14 +13,20 @@ from bench.report.coordinates import CELL
 from bench.report.gate.baseline import Kept
 
 if TYPE_CHECKING:
+    from bench.executors.loop import Way
     from bench.plan.cells import Plan, Planned
     from bench.plan.request import Request
+    from bench.plan.todo import Todo
     from bench.registry import Registry
+    from bench.run.desk import Desk
 
 
 @dataclass(frozen=True)
 class Where:
-    """The places and the device of a rerun; the fields are the options of ``bench run``."""
+    """The places and the device of a rerun; the fields are the options of ``bench run``.
+
+    ``precision``: the precision of the image tower; None: each cell's own.
+    """
 
     results: Path
     data_root: Path | None = None
@@ -28,7 +34,8 @@ class Where:
     cache: Path | None = None
     device: str = "auto"
     workers: int | None = None
-    precision: str | None = None  # None: each cell's own
+    precision: str | None = None
+    plugins: tuple[Path, ...] = ()
 
 
 def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[[str], None]) -> None:
@@ -36,7 +43,7 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
 
     Raises BenchError if a cell cannot run here.
     """
-    from bench.executors import serial
+    from bench.executors import loop
     from bench.plan.todo import remaining
     from bench.run.desk import Desk
     from bench.run.session import Session
@@ -44,10 +51,49 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     session = Session(where.device, where.cache, say, where.workers)
     # Each precision runs by itself, because an encoder tells backbones apart by their weights alone.
     for precision in sorted({where.precision or k.precision for k in kept}):
-        plan = plan_of([k for k in kept if precision == (where.precision or k.precision)], registry, where)
+        some = [k for k in kept if precision == (where.precision or k.precision)]
+        plan = plan_of(some, registry, where)
         todo, _ = remaining(plan)
         desk = Desk(session, registry, where.results, "none")
-        serial.run(desk, plan, todo, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
+        way = _way(desk, plan, todo, _requests(some, where), where, say)
+        loop.run(desk, plan, todo, way, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
+
+
+def _way(
+    desk: Desk,
+    plan: Plan,
+    todo: list[Todo],
+    requests: Sequence[tuple[Request, object]],
+    where: Where,
+    say: Callable[[str], None],
+) -> Way:
+    """Return the executor: as many processes as ``bench run`` would use, if one request covers the cells.
+
+    A worker process makes its plan from one request. Cells of several requests run in this process.
+    """
+    from bench.executors import processes
+    from bench.executors.serial import Serial
+    from bench.executors.worker import Setup
+    from bench.plan import estimate, rounds
+
+    seconds = estimate.usual(todo)
+    parts = rounds.apart(todo, not desk.session.dense_cache, desk.join, seconds)
+    jobs = processes.default_jobs(desk.session.device, parts)
+    if jobs == 1 or len(requests) > 1:
+        return Serial(desk)
+    say(f"{jobs} processes fit side by side")
+    setup = Setup(
+        request=replace(requests[0][0], contents=plan.contents),
+        plugins=where.plugins,
+        device=desk.session.device,
+        cache=where.cache,
+        keep_states="none",
+        fresh=False,
+        dense_cache=desk.session.dense_cache,
+        join=desk.join,
+        clock=replace(desk.recorder.clock),
+    )
+    return processes.Processes(setup, jobs, seconds=seconds)
 
 
 def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
@@ -56,11 +102,13 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
     from bench.plan.cells import Plan
 
     fits: dict[str, Planned] = {}
+    contents: dict[str, str] = {}
     for request, wanted in _requests(kept, where):
         made = planner.make(request, registry)
         if made.blocked:
             first = made.blocked[0]
             raise BenchError(f"cannot run {first.method} on {first.dataset} again: {first.reason}")
+        contents |= made.contents
         for fit in made.fits:
             cell = tuple(getattr(fit.cell, name) for name in CELL)
             evaluations = tuple(e for e in fit.evaluations if (*cell, e.target.name) in wanted)
@@ -68,7 +116,7 @@ def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
             if known is not None:
                 evaluations = tuple({e.key: e for e in (*known.evaluations, *evaluations)}.values())
             fits[fit.key] = replace(fit, evaluations=evaluations, asked=bool(evaluations))
-    return Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [])
+    return Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [], contents=contents)
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
