@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,24 +53,75 @@ def rerun(kept: Sequence[Kept], registry: Registry, where: Where, say: Callable[
     # Each precision runs by itself, because an encoder tells backbones apart by their weights alone.
     for precision in sorted({where.precision or k.precision for k in kept}):
         some = [k for k in kept if precision == (where.precision or k.precision)]
-        plan = plan_of(some, registry, where)
-        todo, _ = remaining(plan)
-        desk = Desk(session, registry, where.results, "none")
-        way = _way(desk, plan, todo, _requests(some, where), where, say)
-        loop.run(desk, plan, todo, way, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
+        for request, plan in _shares(_plans(some, registry, where)):
+            todo, _ = remaining(plan)
+            desk = Desk(session, registry, where.results, "none")
+            way = _way(desk, todo, request, where, say)
+            loop.run(desk, plan, todo, way, lambda ended, done, total: say(f"[{done}/{total}] {ended.said}"))
+
+
+def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
+    """Return a plan of exactly these evaluations. Raises BenchError if one cannot run here."""
+    return _joined([plan for _, plan in _plans(kept, registry, where)])
+
+
+def _plans(kept: Sequence[Kept], registry: Registry, where: Where) -> list[tuple[Request, Plan]]:
+    """Return plans that together have exactly these evaluations, and the request behind each."""
+    from bench.plan import planner
+
+    plans = []
+    for request, wanted in _requests(kept, where):
+        made = planner.make(request, registry)
+        if made.blocked:
+            first = made.blocked[0]
+            raise BenchError(f"cannot run {first.method} on {first.dataset} again: {first.reason}")
+        fits = []
+        for fit in made.fits:
+            cell = tuple(getattr(fit.cell, name) for name in CELL)
+            evaluations = tuple(e for e in fit.evaluations if (*cell, e.target.name) in wanted)
+            fits.append(replace(fit, evaluations=evaluations, asked=bool(evaluations)))
+        plans.append((replace(request, contents=made.contents), replace(made, fits=fits)))
+    return plans
+
+
+def _joined(plans: Sequence[Plan]) -> Plan:
+    """Return one plan of several, in which a fit has its evaluations of all of them."""
+    from bench.plan.cells import Plan
+
+    fits: dict[str, Planned] = {}
+    for fit in (fit for plan in plans for fit in plan.fits):
+        known = fits[fit.key].evaluations if fit.key in fits else ()
+        evaluations = tuple({e.key: e for e in (*known, *fit.evaluations)}.values())
+        fits[fit.key] = replace(fit, evaluations=evaluations, asked=bool(evaluations))
+    contents = {name: digest for plan in plans for name, digest in plan.contents.items()}
+    return Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [], contents=contents)
+
+
+def _shares(plans: Sequence[tuple[Request, Plan]]) -> list[tuple[Request | None, Plan]]:
+    """Return the plans that are run one after the other, each with its request.
+
+    Plans that need the same fit are joined, so that it is made once. A joined plan has no request.
+    """
+    from bench.plan.cells import chain
+
+    needs = [
+        {below.key for fit in plan.fits if fit.asked for below in (fit, *chain(fit))} for _, plan in plans
+    ]
+    count = Counter(key for keys in needs for key in keys)
+    alone = [all(count[key] == 1 for key in keys) for keys in needs]
+    shares: list[tuple[Request | None, Plan]] = [
+        (request, _joined([plan])) for (request, plan), single in zip(plans, alone, strict=True) if single
+    ]
+    rest = [plan for (_, plan), single in zip(plans, alone, strict=True) if not single]
+    return [*shares, (None, _joined(rest))] if rest else shares
 
 
 def _way(
-    desk: Desk,
-    plan: Plan,
-    todo: list[Todo],
-    requests: Sequence[tuple[Request, object]],
-    where: Where,
-    say: Callable[[str], None],
+    desk: Desk, todo: list[Todo], request: Request | None, where: Where, say: Callable[[str], None]
 ) -> Way:
-    """Return the executor: as many processes as ``bench run`` would use, if one request covers the cells.
+    """Return the executor: as many processes as ``bench run`` would use, or this process without a request.
 
-    A worker process makes its plan from one request. Cells of several requests run in this process.
+    A worker process makes its plan from one request.
     """
     from bench.executors import processes
     from bench.executors.serial import Serial
@@ -78,12 +130,12 @@ def _way(
 
     seconds = estimate.usual(todo)
     parts = rounds.apart(todo, not desk.session.dense_cache, desk.join, seconds)
-    jobs = processes.default_jobs(desk.session.device, parts)
-    if jobs == 1 or len(requests) > 1:
+    jobs = processes.default_jobs(desk.session.device, parts) if request is not None else 1
+    if request is None or jobs == 1:
         return Serial(desk)
     say(f"{jobs} processes fit side by side")
     setup = Setup(
-        request=replace(requests[0][0], contents=plan.contents),
+        request=request,
         plugins=where.plugins,
         device=desk.session.device,
         cache=where.cache,
@@ -94,29 +146,6 @@ def _way(
         clock=replace(desk.recorder.clock),
     )
     return processes.Processes(setup, jobs, seconds=seconds)
-
-
-def plan_of(kept: Sequence[Kept], registry: Registry, where: Where) -> Plan:
-    """Return a plan of exactly these evaluations. Raises BenchError if one cannot run here."""
-    from bench.plan import planner
-    from bench.plan.cells import Plan
-
-    fits: dict[str, Planned] = {}
-    contents: dict[str, str] = {}
-    for request, wanted in _requests(kept, where):
-        made = planner.make(request, registry)
-        if made.blocked:
-            first = made.blocked[0]
-            raise BenchError(f"cannot run {first.method} on {first.dataset} again: {first.reason}")
-        contents |= made.contents
-        for fit in made.fits:
-            cell = tuple(getattr(fit.cell, name) for name in CELL)
-            evaluations = tuple(e for e in fit.evaluations if (*cell, e.target.name) in wanted)
-            known = fits.get(fit.key)
-            if known is not None:
-                evaluations = tuple({e.key: e for e in (*known.evaluations, *evaluations)}.values())
-            fits[fit.key] = replace(fit, evaluations=evaluations, asked=bool(evaluations))
-    return Plan(sorted(fits.values(), key=lambda f: f.cell.seed), [], contents=contents)
 
 
 def _requests(kept: Sequence[Kept], where: Where) -> list[tuple[Request, set[tuple[Any, ...]]]]:
