@@ -126,6 +126,6 @@ def _tied(
                 known[i, part] = outcomes(table.rows[i].entries[part])
     cells = {str(i): [known[i, part] for part in parts] for i in positions}
     try:
-        return {int(i) for i in not_told_from_best(cells, LEVEL)}
+        return {int(i) for i in not_told_from_best(cells)}
     except ValueError as error:
         raise BenchError(f"column {column}: {error}") from error

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.html.text import escape
-from bench.report.marks import LEVEL, most_common, outcomes
+from bench.report.marks import most_common, outcomes
 from bench.report.table import AVERAGE, Row, Table
 from bench.report.wording import listed, p_text, seeds_list, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
@@ -14,7 +14,6 @@ from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 _TEXT = (
     "The 95 % intervals cover other draws of the support sets and other test images of these datasets, "
     "but no other datasets. Differences are paired: they compare the same draws and the same images. "
-    "p is two-sided, with Holm\u2019s correction within a block. "
     "The signed-rank p treats the datasets as the sample, so it cannot be small with few of them. "
     "The best method was picked from the same data, so a method that cannot be told from it need not be "
     "as good."
@@ -51,7 +50,7 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
     datasets = _datasets(table)
     try:
         cells = {str(i): [outcomes(row.entries[d]) for d in datasets] for i, row in enumerate(rows)}
-        marks = column_marks(cells, LEVEL)
+        marks = column_marks(cells)
     except (BenchError, ValueError) as error:
         return f"<p>{escape(str(error))}</p>"
     best = next(i for i, m in marks.items() if m.best)
@@ -63,7 +62,7 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
         f"{shots_text(rows[0].shots)}{where}, "
         f"average over {len(datasets)} dataset{'s' if len(datasets) > 1 else ''}"
     )
-    names = ("method", "average", "interval", "difference to best", "p", "signed-rank p")
+    names = ("method", "average", "interval", "difference to best", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     rest = (
         f"<p>{escape(f'Left out, because they have other seeds: {listed(left_out)}.')}</p>"
@@ -92,7 +91,6 @@ def _line(label: str, mark: Mark, rank: float | None) -> str:
     cells = (
         f'<td class="{classes}">{100 * own.estimate:.2f}</td><td>{_span(own)}</td>'
         f"<td>{'best' if diff is None else f'{_signed(diff.estimate)} ({_span(diff, sign=True)})'}</td>"
-        f"<td>{'' if diff is None else escape(p_text(mark.p_holm))}</td>"
         f"<td>{'' if rank is None or diff is None else escape(p_text(rank))}</td>"
     )
     return f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
