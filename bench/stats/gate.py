@@ -83,8 +83,8 @@ def _smallest_drop(interval: Interval, images: Sequence[int], margin: float, pow
     `images`: the number of images of each test set.
     """
     per_image = sum(1 / n for n in images) / len(images) ** 2
-    drop = margin
-    for _ in range(60):  # rises to the smallest solution of drop = margin + resolvable(drop)
+    drop, before = margin, -1.0
+    while drop - before > 1e-6:  # rises to the smallest solution of drop = margin + resolvable(drop)
         parts = interval.parts._replace(images=interval.parts.images + drop * (1 - drop) * per_image)
-        drop = min(1.0, margin + resolvable(replace(interval, parts=parts), power))
+        before, drop = drop, min(1.0, margin + resolvable(replace(interval, parts=parts), power))
     return drop
