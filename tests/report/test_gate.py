@@ -341,7 +341,7 @@ def test_commands_of_the_workflow_parse() -> None:
     from tests.test_readme import ROOT, parse
 
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
-    commands = re.findall(r"^[ #]*(bench [a-z].*?)(?: (?:>>|[|] tee) .*)?$", text, re.M)
+    commands = re.findall(r"^[ #]*(bench [a-z].*?)(?: (?:>>|[|]{2}) .*)?$", text, re.M)
     assert {c.split()[1] for c in commands} == {"run", "check", "table", "report"}
     for command in commands:
         parse(tuple(command.split()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +72,18 @@ def test_targets_of_one_fit_share_their_seeds(tmp_path: Path) -> None:
     fewer = tuple(k for k in moved if (k.target, k.cell["seed"]) != ("birds-sketch", 2))
     with pytest.raises(BenchError, match=r"other seeds on some test sets of birds.*--seeds 1,3"):
         gate.check(replace(old, kept=fewer), frame)
+
+
+@pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml"])
+@pytest.mark.parametrize(
+    ("code", "passes"), [(0, True), (1, False), (2, False), (3, False), (4, True), (5, True)]
+)
+def test_ci_takes_each_exit_code_as_documented(file: str, code: int, passes: bool) -> None:
+    """It passes with one plain line what is undecided or changed, and it fails the rest."""
+    text = (Path(__file__).resolve().parents[2] / file).read_text(encoding="utf-8")
+    (step,) = re.findall(r"status=0\n.*?\besac\b", text, re.S)
+    script = f"bench() {{ return {code}; }}\n" + step.replace('"$VENV/bin/bench"', "bench")
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True)
+    assert done.returncode == (0 if passes else code), done.stderr
+    words = {0: "held", 4: "undecided", 5: "changed"}.get(code)
+    assert (done.stdout.count("\n") == 1 and words in done.stdout) if words else not done.stdout
