@@ -20,7 +20,7 @@ class NonInferiority:
     """The outcome of a test of one group, in fractions.
 
     `interval`: the interval of new - old. `margin`: the largest drop to accept. `smallest_drop`: the smallest
-    true drop that this test calls worse with probability `power`.
+    true drop that this test calls worse with probability `power`, or 1 if there is none.
     """
 
     interval: Interval

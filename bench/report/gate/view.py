@@ -38,13 +38,16 @@ def headline(verdict: Verdict) -> str:
         if found[one]
     ]
     head = ", ".join(bad) or f"no method got worse: {counted(cells, 'cell')}"
-    tests = [g.test for g in verdict.groups if g.test is not None]
-    could = (
-        f"; a drop of {100 * max(t.smallest_drop for t in tests):.2f} points in any group "
-        f"is called worse in {100 * tests[0].power:g} % of checks"
-        if tests
-        else ""
-    )
+    drops = [(g.test.smallest_drop, g.test.power) for g in verdict.groups if g.test is not None]
+    could = ""
+    if drops:
+        drop, power = max(drops)
+        could = (
+            f"; a true drop of {100 * drop:.2f} points in any group is called worse "
+            f"in {100 * power:g} % of checks"
+            if drop < 1
+            else "; in some groups these data can prove no drop, so take more seeds or datasets"
+        )
     speed = (
         f"; the cells took {verdict.speed:.2f} times the baseline's calibrated seconds"
         if verdict.speed is not None
