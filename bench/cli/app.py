@@ -84,6 +84,7 @@ app.command(
         "bench compare safe tip-adapter-f",
         "bench compare safe:beta=0.5 safe --datasets emoji --shots 16",
         "bench compare zero-shot@hand zero-shot@vanilla --out compare.md",
+        "bench compare safe tip-adapter-f --over datasets",
     ),
 )(compare)
 app.command(
@@ -116,6 +117,7 @@ app.command(
     "check",
     epilog=examples(
         "bench check --rerun",
+        "bench check --rerun --speed",
         "bench check --methods safe --datasets digits",
         "bench check --update --baseline mine.json",
     ),

@@ -16,6 +16,7 @@ from bench.cli.codes import Code, first
 if TYPE_CHECKING:
     from bench.cli.rerun import Where
     from bench.report.gate.baseline import Baseline, Kept
+    from bench.report.gate.speed import Speed
     from bench.report.gate.verdict import Verdict
 
 BASELINE = Path("results/baselines/pocket.json")
@@ -75,12 +76,23 @@ def check(
             autocompletion=complete.rules,
         ),
     ] = "auto",
-    slower: Annotated[
-        float, typer.Option(help="Warn if a method takes this many times as long as in the baseline.", min=1)
-    ] = 1.5,
-    strict_speed: Annotated[
-        bool, typer.Option("--strict-speed", help="Fail where --slower would warn. Needs --rerun.")
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="With --rerun: also time one cell of each method and number of shots, and fail if one got "
+            "slower; with --update: write the times into the baseline.",
+        ),
     ] = False,
+    slower: Annotated[
+        float | None,
+        typer.Option(
+            help="With --speed: how many times the baseline's time a method may take (default: 1.5).", min=1
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="With --speed: repeats of each timed cell (default: 5).", min=3)
+    ] = None,
     format: Annotated[
         str,
         typer.Option(
@@ -122,21 +134,25 @@ def check(
 ) -> None:
     """Compare predictions with a baseline, to see whether a method got worse.
 
-    The exit code is 0 if all methods hold, 1 if one got worse or failed, 4 if the data cannot say whether
-    one did, and 5 if predictions changed on the same kind of machine and no method is known to be worse.
+    The exit code is 0 if all methods hold, 1 if one failed, got worse or got slower, 4 if the data cannot say
+    whether one got worse, and 5 if predictions changed on the same kind of machine and no method is known to
+    be worse.
     """
     from bench.cli.options import names, numbers, recorded, writable, writable_folder
     from bench.cli.rerun import Where
+    from bench.cli.speed import compared, with_times
     from bench.errors import BenchError
     from bench.records.keys import SINGLE
     from bench.report.frame import load_results
     from bench.report.gate import baseline as baselines
     from bench.report.gate import cells, view
+    from bench.report.gate import speed as speeds
     from bench.report.gate.check import check as compare
     from bench.run import devices
 
     given = {"--keep": keep, "--plugin": plugin, "--prompt-dir": prompt_dir, "--cache": cache}
-    _refuse_unheeded(rerun, {**given, "--device": None if device == "auto" else device})
+    _refuse_unheeded(rerun, {**given, "--device": None if device == "auto" else device, "--speed": speed})
+    _refuse_unheeded(speed, {"--slower": slower, "--repeats": repeats}, needs="--speed")
     devices.check(device)
     if format not in view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(view.FORMATS)}")
@@ -162,71 +178,71 @@ def check(
         every = baselines.load(baseline)
         old = cells.narrow(every, chosen(k.cell["dataset"] for k in every.kept))
         old = cells.in_precision(old, precision) if precision else old
-    calibration = None
+    if speed and not update and old is not None and not speeds.timed(old.kept):
+        raise BenchError(f"--speed: {speeds.NO_TIMES}")
+    plugins, turns = tuple(plugin or ()), repeats or speeds.REPEATS
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+        results = (keep or Path(folder)) if rerun else results
+        where = Where(results, data_root, prompt_dir, cache, device, precision=precision, plugins=plugins)
         if rerun:
             assert old is not None
-            results = keep or Path(folder)
-            where = Where(results, data_root, prompt_dir, cache, device, None, precision, tuple(plugin or ()))
-            calibration = _run_again(old, where)
+            _run_again(old, where)
         frame = load_results(results)
         if bad := frame.attrs["bad"]:
             say.secho(f"bench: {bad}", err=True, fg="yellow")
         if update:
             kept = cells.chosen(frame, old, chosen(frame["dataset"]), precision or SINGLE)
-            _write(baseline, kept, calibration)
+            _write(baseline, with_times(kept, plugins, where, turns) if speed else kept)
             raise typer.Exit(Code.INCOMPLETE if bad else Code.GOOD)
         assert old is not None
-        verdict = compare(old, frame, margin / 100, agreement / 100, rule, calibration, slower)
-    if strict_speed and verdict.speed is None:
-        raise BenchError(
-            "--strict-speed: no seconds to compare; take --rerun, and a baseline written by --update --rerun"
+        verdict = compare(old, frame, margin / 100, agreement / 100, rule)
+        pace = (
+            compared(old.kept, plugins, where, turns, slower or speeds.LIMIT)
+            if speed
+            else speeds.unasked(old.kept)
         )
-    _tell(verdict, format, strict_speed)
-    raise typer.Exit(first(_code(verdict, strict_speed), Code.INCOMPLETE if bad else Code.GOOD))
+    _tell(verdict, pace, format)
+    slowed = Code.FAILED if pace.slower else Code.GOOD
+    raise typer.Exit(first(_code(verdict), slowed, Code.INCOMPLETE if bad else Code.GOOD))
 
 
-def _refuse_unheeded(rerun: bool, given: Mapping[str, object]) -> None:
-    """Raise BenchError if options that only a rerun reads are given without --rerun.
+def _refuse_unheeded(asked: bool, given: Mapping[str, object], needs: str = "--rerun") -> None:
+    """Raise BenchError if options are given without the option that they need.
 
-    ``given``: the options' values by flag; None for an option that was not given.
+    ``asked``: whether that option is given. ``given``: the options' values by flag; None for an option that
+    was not given.
     """
     from bench.errors import BenchError
 
-    if lone := [flag for flag, value in given.items() if value and not rerun]:
+    if lone := [flag for flag, value in given.items() if value and not asked]:
         works, these = ("work", "them") if lone[1:] else ("works", lone[0])
-        raise BenchError(f"{' and '.join(lone)} {works} only with --rerun: add --rerun, or leave {these} out")
+        raise BenchError(f"{' and '.join(lone)} {works} only with {needs}: add {needs}, or leave {these} out")
 
 
-def _run_again(old: Baseline, where: Where) -> float:
-    """Run a baseline's cells into an empty folder.
-
-    Return the seconds of a fixed piece of work, which say how fast this machine was meanwhile.
-    Raises BenchError if the folder holds records.
-    """
+def _run_again(old: Baseline, where: Where) -> None:
+    """Run a baseline's cells into an empty folder. Raises BenchError if the folder holds records."""
     from bench.cli.rerun import rerun
     from bench.errors import BenchError
     from bench.registry import with_plugins
-    from bench.report.gate.check import calibrate
 
     if any((where.results / "runs").glob("*")):
         raise BenchError(f"--keep {where.results}: the folder holds records, and a rerun needs an empty one")
-    before = calibrate()
     rerun(old.kept, with_plugins(where.plugins), where, lambda line: say.echo(line, err=True))
-    return (before + calibrate()) / 2
 
 
-def _write(file: Path, kept: Sequence[Kept], calibration: float | None) -> None:
+def _write(file: Path, kept: Sequence[Kept]) -> None:
     """Write a baseline and print what is in it."""
     from bench.names import counted
     from bench.report.gate import baseline as baselines
 
     methods = len({k.cell["method"] for k in kept})
-    baselines.save(file, baselines.Baseline(tuple(kept), calibration))
-    say.echo(f"{file}: {counted(len(kept), 'evaluation')} of {counted(methods, 'method')}")
+    timed = sum(k.timing is not None for k in kept)
+    times = f"times of {counted(timed, 'cell')}" if timed else "no times"
+    baselines.save(file, baselines.Baseline(tuple(kept)))
+    say.echo(f"{file}: {counted(len(kept), 'evaluation')} of {counted(methods, 'method')}, {times}")
 
 
-def _code(verdict: Verdict, strict_speed: bool) -> Code:
+def _code(verdict: Verdict) -> Code:
     """Return the exit code of a verdict."""
     codes = {
         "held": Code.GOOD,
@@ -235,10 +251,10 @@ def _code(verdict: Verdict, strict_speed: bool) -> Code:
         "undecided": Code.UNDECIDED,
         "changed": Code.CHANGED,
     }
-    return Code.FAILED if strict_speed and verdict.slow else codes[verdict.finding]
+    return codes[verdict.finding]
 
 
-def _tell(verdict: Verdict, format: str, strict_speed: bool) -> None:
+def _tell(verdict: Verdict, speed: Speed, format: str) -> None:
     """Print the verdict; for GitHub print annotations too, and append the summary to the runner's file.
 
     The summary is written last, because writing its file may fail.
@@ -246,12 +262,12 @@ def _tell(verdict: Verdict, format: str, strict_speed: bool) -> None:
     from bench.report.gate import view
 
     if format == "github":
-        say.echo(view.commands(verdict, strict_speed), nl=False)
+        say.echo(view.commands(verdict, speed), nl=False)
     if format == "json":
-        say.made(view.as_json(verdict))
+        say.made(view.as_json(verdict, speed))
     else:
-        say.echo(view.text(verdict), nl=False)
+        say.echo(view.text(verdict, speed), nl=False)
     file = os.environ.get("GITHUB_STEP_SUMMARY") if format == "github" else None
     if file:
         with open(file, "a", encoding="utf-8") as summary:
-            summary.write(view.summary(verdict))
+            summary.write(view.summary(verdict, speed))

@@ -50,6 +50,15 @@ def compare(
     ] = None,
     protocol: options.OneProtocol = None,
     preset: options.OnePreset = None,
+    over: Annotated[
+        str,
+        typer.Option(
+            help="What the average must hold for. draws: these datasets, with other draws of the support "
+            "images and other test images. datasets: also other datasets of the same kind, as in 'is safe "
+            "better on a dataset that I have not tried?'; this needs at least 3 datasets.",
+            autocompletion=complete.over,
+        ),
+    ] = "draws",
     format: options.TableFormat = None,
     images: Annotated[
         Path | None,
@@ -92,6 +101,7 @@ def compare(
         prompts=prompts,
         protocol=protocol,
         preset=preset,
+        over=over,
     )
     show(comparison.table, form, out)
     if images is not None:

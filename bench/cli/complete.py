@@ -200,5 +200,6 @@ precisions, run_precisions = _choice("fp32", "fp16", "bf16"), _choice("auto", "f
 keep_states, rules = _choice(*KEEP_STATES), _choice("auto", "agreement", "accuracy")
 removable = _several(lambda: ("stale", "orphaned"))
 kinds = _choice("solved", "trained", "prompt")
+over = _choice("draws", "datasets")
 sources = _one(_sources)
 part_values, part_fills = _choice("margin", "probability"), _choice("mean", "background")

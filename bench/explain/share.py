@@ -8,7 +8,6 @@ Legend: P parts, V models (before, then one a seed), n scenes, R seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from bench.explain.picture import BACKGROUND, Picture, of_dataset, spread
 from bench.explain.shapley import absolute_shares
 from bench.explain.subject import Subject
 from bench.pocket.scenes import SceneSource
-from bench.stats.intervals import mean_interval, p_value
+from bench.stats.intervals import Interval, mean_interval, p_value
 
 MEASURES = {"attention": "the attention map", "shapley": "|Shapley|"}
 # "distractors" are all those of a scene together, "each distractor" is one of them. Scenes without
@@ -96,7 +95,8 @@ def measure(
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return mean shares before and after, by measure and group.
 
-    Each has the paired interval of the change and the mean area too.
+    Each has the paired interval of the change and the mean area too. The p-value of a change is None for one
+    seed, whose interval covers other scenes alone.
     """
     shares: dict[str, Any] = {}
     for m in MEASURES:
@@ -115,18 +115,22 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 ),
                 "before": float(before_n.mean()),
                 "after": float(after_Rn.mean()),
-                "change": {
-                    **{k: v for k, v in asdict(change).items() if k != "parts"},
-                    "se": change.se,
-                    # One fit is one draw of the support set: it cannot say what other draws would do.
-                    "p": p_value(change) if len(after_Rn) > 1 else None,
-                },
+                "change": _described(change, several=len(after_Rn) > 1),
             }
     return shares
 
 
+def _described(change: Interval, several: bool) -> dict[str, Any]:
+    """Return an interval as JSON values, with its p-value; one seed has none, as other draws are unknown."""
+    kept = {name: getattr(change, name) for name in ("estimate", "low", "high", "varies", "se", "level")}
+    return {**kept, "p": p_value(change) if several else None}
+
+
 def verdict(title: str, shares: dict[str, Any]) -> str:
-    """Say in one line whether the fit moves importance to the object, and by how many points of share."""
+    """Say in one line whether the fit moves importance to the object, and by how many points of share.
+
+    With one seed, the line says that it does not speak of other draws of the support images.
+    """
     directions = {_sign(shares[m]["main"]["change"]) for m in MEASURES}
     changes = "; ".join(
         f"share of {words} {100 * c['estimate']:+.1f} points [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]"
@@ -144,7 +148,9 @@ def verdict(title: str, shares: dict[str, Any]) -> str:
         ): f"{title} moves importance away from the object by one measure; the other cannot tell",
         frozenset({-1, 1}): f"for {title} the two measures disagree",
     }
-    return f"{heads[frozenset(directions)]}: main glyph, {changes}"
+    one_seed = shares[next(iter(MEASURES))]["main"]["change"]["p"] is None
+    limit = "; one seed says nothing about other draws of the support images" if one_seed else ""
+    return f"{heads[frozenset(directions)]}: main glyph, {changes}{limit}"
 
 
 def _sign(change: dict[str, Any]) -> int:

@@ -10,14 +10,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.pairs import Pair, pairs, sides
+from bench.report import verdict
+from bench.report.pairs import Averaged, Pair, numbers, pairs, sides
 from bench.report.render import PrintedTable
 from bench.report.select import Choice, for_tables, one_backbone
 from bench.report.table import AVERAGE, Row, Score
-from bench.report.wording import cells_text, p_text, shots_list
+from bench.report.verdict import DATASETS, DRAWS
+from bench.report.wording import p_text, shots_text
 from bench.stats import (
     Interval,
     average_interval,
+    dataset_interval,
     difference,
     holm,
     mcnemar,
@@ -35,23 +38,38 @@ DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = (
     "resolves",
 )
 BOUNDS = (-1.0, 1.0)
-ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
+OVER = (DRAWS, DATASETS)
+FEWEST = 3  # datasets that --over datasets needs
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The interval of a difference with its tests.
+
+    ``p`` and ``resolves`` are None where one seed drew the images, because they would speak of other draws.
+    """
+
+    interval: Interval
+    p: float | None
+    resolves: float | None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The comparison of two methods.
 
-    ``difference``: first - second, averaged over all datasets and numbers of shots, as a fraction.
-    ``resolves``: the smallest true difference that this many seeds and images show in 4 of 5 repetitions, as
-    a fraction. ``table``: the cells.
+    ``difference``: first - second, averaged over all datasets and numbers of shots, as a fraction. ``p``: the
+    p-value of that difference. ``resolves``: the smallest true difference that at least 4 of 5 repetitions
+    with as many seeds and images would find at the 5 % level, as a fraction (above 1 if none would be found
+    so often). Both are None where one seed drew the images. ``table``: the cells.
     """
 
     first: str
     second: str
     verdict: str
     difference: Interval
-    resolves: float
+    p: float | None
+    resolves: float | None
     pairs: tuple[Pair, ...]
     table: PrintedTable
 
@@ -67,78 +85,128 @@ def compare(
     prompts: str | None = None,
     protocol: str | None = None,
     preset: str | None = None,
+    over: str = DRAWS,
 ) -> Comparison:
     """Compare two methods of a DataFrame from ``load_results``, seed by seed and image by image.
 
     Only cells that both methods have are compared. A method is named ``name``, ``name:key=value`` (a variant,
-    as tables print it) or ``name@prompts``. Raises BenchError for unknown names, for choices that are left
-    open, and if the two methods have no cell in common.
+    as tables print it) or ``name@prompts``. ``over`` says what averages treat as a sample: with ``draws``,
+    they speak of these datasets, with other draws and test images; with ``datasets``, they speak of other
+    datasets of the same kind. Raises BenchError for unknown names, for choices that are left open, if the
+    two methods have no cell in common, and if there are fewer than 3 datasets for ``over="datasets"``.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
+    if over not in OVER:
+        raise BenchError(f"--over {over}: choose one of {', '.join(OVER)}")
     choice = Choice.of(frame, datasets=datasets, shots=shots, backbone=backbone, preset=preset, variants=True)
     notes = list(frame.attrs.get("notes", ()))
     frame, _ = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
+    names = (first, second)
     shared, lost = pairs(rows[0], rows[1])
     if not shared:
-        raise BenchError(
-            f"{first} and {second} have no complete cell in common"
-            + (f"; one of the two lacks a seed or failed on {cells_text(lost)}" if lost else "")
-        )
+        drawn = numbers(rows[0], rows[1])
+        raise BenchError(verdict.nothing_in_common(names, rows, drawn, lost, choice.results))
     by_shots: dict[int, list[Pair]] = {}
     for pair in shared:
         by_shots.setdefault(pair.shots, []).append(pair)
+    cells = _over_shots(shared)
+    if over == DATASETS:
+        _enough(by_shots, cells)
     ranks = _ranks(by_shots)
     lines = [
-        _named(row, first, second) for n, cells in by_shots.items() for row in _block(n, cells, ranks.get(n))
+        _named(row, first, second)
+        for n, some in by_shots.items()
+        for row in _block(n, some, ranks.get(n), over)
     ]
-    whole = average_interval(_over_shots(shared), bounds=BOUNDS)
-    verdict = _verdict(first, second, shared, whole)
+    whole = _average(cells, over)
+    said = verdict.sentence(names, list(by_shots), cells, whole.interval, whole.resolves, over)
     columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
     table = PrintedTable(
         f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,)
     )
-    table.notes = [verdict, *_notes(shared, ranks, lost), *notes]
-    return Comparison(first, second, verdict, whole, resolvable(whole), tuple(shared), table)
+    beyond = any(row.entries[RESOLVES].text == verdict.NONE for row in lines)
+    table.notes = [said, *verdict.notes(names, shared, cells, ranks, lost, over, beyond), *notes]
+    return Comparison(first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table)
 
 
-def _over_shots(shared: Sequence[Pair]) -> list[NDArray[np.float64]]:
+def _enough(by_shots: Mapping[int, Sequence[Pair]], cells: Sequence[Averaged]) -> None:
+    """Raise BenchError if an average would treat fewer than 3 datasets as a sample."""
+    counts = {shots_text(n): len(some) for n, some in by_shots.items()} | {"all numbers of shots": len(cells)}
+    for where, count in counts.items():
+        if count < FEWEST:
+            raise BenchError(
+                f"--over {DATASETS} needs at least {FEWEST} datasets, and the two methods share {count} at "
+                f"{where}: run more datasets, choose other numbers of shots with --shots, "
+                f"or take --over {DRAWS}"
+            )
+
+
+def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
     """Return each dataset's differences (S, n), averaged over its numbers of shots.
 
-    All numbers of shots have the same test images.
-
-    Only seeds that a dataset has at every number of shots can be averaged. Raises BenchError if there are
-    none.
+    All numbers of shots have the same test images. Only seeds that a dataset has at every number of shots can
+    be averaged, and a dataset without such a seed is left out. Raises BenchError if none is left.
     """
     datasets: dict[str, list[Pair]] = {}
     for pair in shared:
         datasets.setdefault(pair.dataset, []).append(pair)
-    tables = []
-    for cells in datasets.values():
+    averaged = []
+    for name, cells in datasets.items():
         seeds = sorted(set.intersection(*(set(c.seeds) for c in cells)))
         if seeds:
             gaps = [difference(c.first, c.second)[[c.seeds.index(s) for s in seeds]] for c in cells]
-            tables.append(np.asarray(np.mean(gaps, axis=0)))
-    if not tables:
+            drew = any(c.shots for c in cells)
+            averaged.append(Averaged(name, tuple(seeds), np.asarray(np.mean(gaps, axis=0)), drew))
+    if not averaged:
         raise BenchError("no seed was run at every number of shots: choose one number with --shots")
-    return tables
+    return averaged
 
 
-def _block(shots: int, cells: Sequence[Pair], rank: float | None) -> list[Row]:
+def _average(cells: Sequence[Averaged], over: str) -> Tested:
+    """Return the average of the cells' differences, over draws and images or over datasets.
+
+    Raises BenchError over datasets if all differences are equal, as those of two identical methods.
+    """
+    if over == DATASETS:
+        means = [float(cell.gaps.mean()) for cell in cells]
+        if max(means) - min(means) < 1e-9:
+            raise BenchError(
+                f"--over {DATASETS}: the methods differ by {100 * means[0]:+.2f} points on every dataset, so "
+                f"nothing is known about how datasets vary; take --over {DRAWS}"
+            )
+        interval = dataset_interval(means)
+    else:
+        interval = average_interval([cell.gaps for cell in cells], bounds=BOUNDS)
+        if any(cell.one_draw for cell in cells):
+            return Tested(interval, None, None)
+    return Tested(interval, p_value(interval), resolvable(interval))
+
+
+def _block(shots: int, some: Sequence[Pair], rank: float | None, over: str) -> list[Row]:
     """Build one line per dataset and, if there are several datasets, one for their average."""
-    gaps = [difference(c.first, c.second) for c in cells]
-    intervals = [average_interval([gap], bounds=BOUNDS) for gap in gaps]
+    cells = [Averaged(c.dataset, c.seeds, difference(c.first, c.second), shots > 0) for c in some]
     rows = []
-    for cell, interval, p in zip(cells, intervals, holm([p_value(i) for i in intervals]), strict=True):
-        tests = [mcnemar(_of_seed(cell.first, i), _of_seed(cell.second, i)) for i in range(len(cell.seeds))]
+    for pair, alone in zip(some, _together(cells), strict=True):
+        tests = [mcnemar(_of_seed(pair.first, i), _of_seed(pair.second, i)) for i in range(len(pair.seeds))]
         each = Score(text="  ".join(p_text(t.p_mid) for t in tests))
-        rows.append(_line(cell.dataset, shots, [cell], interval, float(p), {MCNEMAR: each}))
+        rows.append(_line(pair.dataset, shots, [pair], alone, {MCNEMAR: each}))
     if len(cells) > 1:
-        whole = average_interval(gaps, bounds=BOUNDS)
         ranks = {} if rank is None else {WILCOXON: Score(rank, p_text(rank))}
-        rows.append(_line(AVERAGE, shots, cells, whole, p_value(whole), ranks))
+        rows.append(_line(AVERAGE, shots, some, _average(cells, over), ranks))
     return rows
+
+
+def _together(cells: Sequence[Averaged]) -> list[Tested]:
+    """Return the difference of each cell. Holm's correction is over those that have a p-value."""
+    alone = [_average([cell], DRAWS) for cell in cells]
+    p = [one.p for one in alone if one.p is not None]
+    corrected = iter(holm(p).tolist())
+    return [
+        one if one.p is None else Tested(one.interval, next(corrected), resolvable(one.interval, rows=len(p)))
+        for one in alone
+    ]
 
 
 def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
@@ -146,33 +214,33 @@ def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
     return right_n
 
 
-def _line(
-    name: str, shots: int, cells: Sequence[Pair], interval: Interval, p: float, more: Mapping[str, Score]
-) -> Row:
+def _line(name: str, shots: int, cells: Sequence[Pair], tested: Tested, more: Mapping[str, Score]) -> Row:
     means = {
         side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")
     }
     entries = {side: Score(value, f"{value:.2f}") for side, value in means.items()}
-    gap, reach = 100 * interval.estimate, 100 * resolvable(interval)
+    gap = 100 * tested.interval.estimate
     entries |= {
         DIFFERENCE: Score(gap, f"{gap:+.2f}"),
-        INTERVAL: Score(text=_span(interval)),
-        P: Score(p, p_text(p)),
+        INTERVAL: Score(text=verdict.span(tested.interval)),
+        P: Score() if tested.p is None else Score(tested.p, p_text(tested.p)),
         MCNEMAR: Score(),
         WILCOXON: Score(),
-        RESOLVES: Score(reach, f"{reach:.2f}"),
+        RESOLVES: _resolves(tested.resolves),
         **more,
     }
     return Row((name, str(shots)), entries, shots=shots, block=(shots,))
 
 
+def _resolves(size: float | None) -> Score:
+    if size is None:
+        return Score()
+    return Score(100 * size, f"{100 * size:.2f}") if size <= 1 else Score(text=verdict.NONE)
+
+
 def _named(row: Row, first: str, second: str) -> Row:
     entries = dict(row.entries)
     return replace(row, entries={first: entries.pop("first"), second: entries.pop("second"), **entries})
-
-
-def _span(interval: Interval) -> str:
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
 
 
 def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
@@ -190,66 +258,3 @@ def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
     if not by_number:
         return {}
     return dict(zip(by_number, map(float, holm(list(by_number.values()))), strict=True))
-
-
-def _verdict(first: str, second: str, shared: Sequence[Pair], whole: Interval) -> str:
-    """Say which method is better, by how much, how sure that is, and what could have been seen."""
-    names = list(dict.fromkeys(p.dataset for p in shared))
-    numbers = shots_list(p.shots for p in shared)
-    where = f"on average over {len(names)} datasets" if len(names) > 1 else f"on {names[0]}"
-    size = f"{abs(100 * whole.estimate):.2f} points"
-    if whole.low > 0 or whole.high < 0:
-        word = "better" if whole.estimate > 0 else "worse"
-        says = f"{first} is {word} than {second} by {size} {where} at {numbers}"
-    else:
-        says = (
-            f"{first} and {second} cannot be told apart {where} at {numbers}: "
-            f"the difference is {100 * whole.estimate:+.2f} points"
-        )
-    seeds = max(max(len(p.first), len(p.second)) for p in shared)
-    images = sum({p.dataset: p.first.shape[1] for p in shared}.values())
-    return (
-        f"{says} (95 % interval {_span(whole)}). With {seeds} seed{'s' if seeds > 1 else ''} "
-        f"and {images} test images, 4 of 5 repetitions would show "
-        f"a true difference of {100 * resolvable(whole):.2f} points."
-    )
-
-
-def _notes(shared: Sequence[Pair], ranks: Mapping[int, float], lost: Sequence[tuple[str, int]]) -> list[str]:
-    counts = sorted({max(len(p.first), len(p.second)) for p in shared})
-    varies = (
-        "They cover other test images of these datasets, but no other seeds."
-        if counts == [1]
-        else "They cover other seeds and other test images of these datasets, but no other datasets."
-    )
-    notes = [
-        f"Differences and 95 % intervals are in points, paired by seed and image. {varies}",
-        "'p' tests the difference, with Holm's correction over the datasets of one number of shots.",
-        "'McNemar' is the mid-p of McNemar's test for each seed on its own.",
-        "'resolves' is the smallest true difference that this many seeds and images "
-        "show in 4 of 5 repetitions.",
-    ]
-    if ranks:
-        few = len({p.dataset for p in shared}) < ENOUGH
-        hint = f" With fewer than {ENOUGH} datasets it cannot be below 0.05." if few else ""
-        notes.append(
-            "'Wilcoxon' is the p-value of the signed ranks over datasets, "
-            f"with Holm's correction over the numbers of shots.{hint}"
-        )
-    if _unbalanced(shared):
-        notes.append(
-            "The first sentence averages each dataset over the numbers of shots that both methods have "
-            "there, on the seeds that it has at all of them; --shots compares at one number."
-        )
-    return notes + (
-        [f"Left out, because one of the two methods lacks a seed or failed: {cells_text(lost)}."]
-        if lost
-        else []
-    )
-
-
-def _unbalanced(shared: Sequence[Pair]) -> bool:
-    """Return whether datasets differ in their numbers of shots, or numbers of shots in their seeds."""
-    shots = {name: {p.shots for p in shared if p.dataset == name} for name in {p.dataset for p in shared}}
-    several = len({p.shots for p in shared}) > 1
-    return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)

@@ -21,7 +21,8 @@ from bench.report.select import called, require_one, usual_protocol
 class Pair:
     """Two methods in one cell: the paths of their records, and what they got right.
 
-    ``first`` and ``second`` are (S, n), or (1, n) for a method that draws no images.
+    ``seeds``: the seeds that both have. ``first`` and ``second`` are (S, n), or (1, n) for a method that
+    draws no images. ``alone``: the seeds that only the first method has, and those that only the second has.
     """
 
     dataset: str
@@ -30,6 +31,50 @@ class Pair:
     paths: tuple[tuple[str, ...], tuple[str, ...]]
     first: NDArray[np.bool_]
     second: NDArray[np.bool_]
+    alone: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+    @property
+    def one_draw(self) -> bool:
+        """Return whether images were drawn with one seed only, so that other draws are unknown."""
+        return self.shots > 0 and len(self.seeds) == 1
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A cell in which two methods cannot be compared.
+
+    ``seeds``: the seeds of the first and of the second method. ``failed``: whether a seed of theirs failed.
+    If both have seeds and none failed, no seed is common to both.
+    """
+
+    dataset: str
+    shots: int
+    seeds: tuple[tuple[int, ...], tuple[int, ...]]
+    failed: tuple[bool, bool]
+
+    @property
+    def other_seeds(self) -> bool:
+        """Return whether both methods are complete here, but with different seeds."""
+        return all(self.seeds) and not any(self.failed)
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The differences of two methods on one dataset, averaged over its numbers of shots.
+
+    ``seeds``: the seeds that both methods have at every number of shots. ``gaps``: first - second by seed and
+    test image (S, n). ``draws``: whether the seeds drew support images.
+    """
+
+    dataset: str
+    seeds: tuple[int, ...]
+    gaps: NDArray[np.float64]
+    draws: bool
+
+    @property
+    def one_draw(self) -> bool:
+        """Return whether images were drawn with one seed only, so that other draws are unknown."""
+        return self.draws and len(self.seeds) == 1
 
 
 def sides(
@@ -79,26 +124,36 @@ def _side(frame: pd.DataFrame, spec: str, prompts: str | None, protocol: str | N
     return rows
 
 
-def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[tuple[str, int]]]:
-    """List the cells that both methods have complete, and (dataset, shots) of those that are not.
+def numbers(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """Return the numbers of shots of each method, without 0; a method that draws no images has none."""
+    one, other = (sorted(set(map(int, r["shots"])) - {0}) for r in (first, second))
+    return one, other
+
+
+def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[Lost]]:
+    """List the cells in which two methods can be compared, and those in which they cannot.
 
     A method that draws no images is paired with every number of shots of the other. Otherwise both need the
     number of shots, and the seeds that both have count.
     """
-    drawn = [sorted(set(r["shots"]) - {0}) for r in (first, second)]
-    numbers = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
+    drawn = numbers(first, second)
+    shared = sorted(set(drawn[0]) & set(drawn[1])) if all(drawn) else drawn[0] or drawn[1] or [0]
     complete: list[Pair] = []
-    lost: list[tuple[str, int]] = []
-    for shots in numbers:
+    lost: list[Lost] = []
+    for shots in shared:
         for dataset in sorted(set(first["dataset"]) | set(second["dataset"])):
-            here = [
-                _cell(r[r["dataset"] == dataset], shots if d else 0)
+            rows = [
+                r[(r["dataset"] == dataset) & (r["shots"] == (shots if d else 0))]
                 for r, d in zip((first, second), drawn, strict=True)
             ]
+            failed = [bool((r["status"] != "ok").any()) for r in rows]
+            here = [dict(zip(r["seed"].astype(int), r["path"], strict=True)) for r in rows]
             both = [set(cell) for cell, d in zip(here, drawn, strict=True) if d]
             seeds = sorted(set.intersection(*both)) if both else [0]
-            if not seeds or not all(here):
-                lost.append((dataset, shots))
+            # Without the failed seeds a mean would be over survivors, so the whole cell is left out.
+            if any(failed) or not seeds or not all(here):
+                sets = (tuple(sorted(here[0])), tuple(sorted(here[1])))
+                lost.append(Lost(dataset, shots, sets, (failed[0], failed[1])))
                 continue
             paths = [
                 tuple(cell[s] for s in (seeds if d else [0])) for cell, d in zip(here, drawn, strict=True)
@@ -108,13 +163,16 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[t
                 raise BenchError(
                     f"{dataset}: the two were measured on different test images; run the older one again"
                 )
-            complete.append(Pair(dataset, shots, tuple(seeds), (paths[0], paths[1]), right[0], right[1]))
+            alone = [tuple(sorted(set(cell) - set(seeds))) if all(drawn) else () for cell in here]
+            complete.append(
+                Pair(
+                    dataset=dataset,
+                    shots=shots,
+                    seeds=tuple(seeds),
+                    paths=(paths[0], paths[1]),
+                    first=right[0],
+                    second=right[1],
+                    alone=(alone[0], alone[1]),
+                )
+            )
     return complete, lost
-
-
-def _cell(rows: pd.DataFrame, shots: int) -> dict[int, str]:
-    """Return the record of each seed, or nothing if a seed failed: survivors alone are never compared."""
-    rows = rows[rows["shots"] == shots]
-    if (rows["status"] != "ok").any():
-        return {}
-    return dict(zip(rows["seed"].astype(int), rows["path"], strict=True))

@@ -135,7 +135,7 @@ def _to_best(
             float(max(BOUNDS[0], parts.estimate[i] - reach[i])),
             float(min(BOUNDS[1], parts.estimate[i] + reach[i])),
             ("seeds", "images") if all(len(one) > 1 for one in tables[i]) else ("images",),
-            Parts(*(float(kind[i]) for kind in parts)),
+            Parts(*(kind[i] for kind in parts)),
             LEVEL,
         )
         for i, name in enumerate(rest)

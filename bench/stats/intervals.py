@@ -87,7 +87,7 @@ def average_intervals(
             float(low[i]),
             float(high[i]),
             ("seeds", "images") if all(len(a) > 1 for a in arrays[i]) else ("images",),
-            Parts(*(float(kind[i]) for kind in parts)),
+            Parts(*(kind[i] for kind in parts)),
             level,
         )
         for i in range(len(rows))
@@ -160,7 +160,7 @@ def dataset_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
         raise ValueError("an interval over datasets needs one finite number for each of two or more datasets")
     # The datasets take the place of the images: they are what a repetition draws anew.
-    parts = Parts(float(x.mean()), 0.0, float(x.var(ddof=1) / len(x)), 0.0, float(len(x) - 1))
+    parts = Parts(*map(np.asarray, (x.mean(), 0.0, x.var(ddof=1) / len(x), 0.0, len(x) - 1.0)))
     reach = float(half_width(parts, level))
     mean = float(x.mean())
     return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach), ("datasets",), parts, level)
@@ -186,13 +186,15 @@ def resolvable(interval: Interval, power: float = 0.8, rows: int = 1) -> float:
         raise ValueError(f"power is a probability between 0 and 1, not {power}")
     tail = (1 - interval.level) / rows / 2
     p = interval.parts
-    seeds = _resolving(_rounded(p.seeds_df), tail, power) ** 2 * p.seeds if p.seeds else 0.0
-    return float(np.sqrt(seeds + _resolving(_rounded(p.images_df), tail, power) ** 2 * p.images))
+    square = _resolving(_rounded(p.images_df), tail, power) ** 2 * float(p.images)
+    if p.seeds > 0:
+        square += _resolving(_rounded(p.seeds_df), tail, power) ** 2 * float(p.seeds)
+    return float(np.sqrt(square))
 
 
-def _rounded(df: float) -> float:
+def _rounded(df: NDArray[np.float64]) -> float:
     """Return degrees of freedom to two digits, so that few multipliers are computed."""
-    return float(f"{max(df, 1.0):.2g}")
+    return float(f"{max(float(df), 1.0):.2g}")
 
 
 @lru_cache(maxsize=512)

@@ -90,7 +90,7 @@ def test_values_of_a_class() -> None:
         parts.class_value(logits, 0, "logit")
 
 
-def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
+def rows(gain: float, count: int = 40, seeds: int = 3) -> list[dict[str, object]]:
     """Scenes whose main glyph takes ``gain`` of share, with noise, from the background.
 
     Every other one has distractors.
@@ -98,9 +98,9 @@ def rows(gain: float, count: int = 40) -> list[dict[str, object]]:
     generator, rows = np.random.default_rng(0), []
     for i in range(count):
         main = 0.4 + 0.05 * generator.normal()
-        after = main + gain + 0.02 * generator.normal(size=3)
+        after = main + gain + 0.02 * generator.normal(size=seeds)
         names = ["main", "other0", "other1", "background"] if i % 2 else ["main", "background"]
-        table = np.zeros((len(names), 4))
+        table = np.zeros((len(names), 1 + seeds))
         table[0] = [main, *after]
         table[1:-1] = 0.1
         table[-1] = 1 - table[:-1].sum(0)
@@ -147,6 +147,16 @@ def test_the_verdict_follows_the_intervals(gains: tuple[float, float], words: st
     made = [{**a, "shapley": b["shapley"]} for a, b in zip(first, second, strict=True)]
     said = share.verdict("SAFE", share.summary(made))
     assert words in said and "\n" not in said
+
+
+def test_one_seed_has_no_p_and_says_so() -> None:
+    several, one = share.summary(rows(0.05)), share.summary(rows(0.05, seeds=1))
+    assert several["attention"]["main"]["change"]["p"] < 0.05
+    assert one["attention"]["main"]["change"]["p"] is None
+    assert one["attention"]["main"]["change"]["varies"] == ("images",)
+    says = "; one seed says nothing about other draws of the support images"
+    assert share.verdict("SAFE", one).endswith(says) and says not in share.verdict("SAFE", several)
+    json.dumps(one, allow_nan=False)
 
 
 @pytest.fixture

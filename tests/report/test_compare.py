@@ -31,7 +31,7 @@ def test_unequal_cells_are_said(tmp_path: Path) -> None:
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants", "bees", "cats"), shots=(1, 16))
     grid(tmp_path, {"safe": 0.6, "coop": 0.4}, datasets=("ants",), shots=(4, 8), seeds=(1,))
     notes = " | ".join(compare(load_results(tmp_path), "safe", "coop").table.notes)
-    assert "one of the two methods lacks a seed or failed: bees and cats at 4 and 8 shots." in notes
+    assert "Left out: bees and cats at 4 and 8 shots (neither has records there)." in notes
     assert "averages each dataset over the numbers of shots that both methods have there" in notes
     even = " | ".join(compare(load_results(tmp_path), "safe", "coop", shots=[1, 16]).table.notes)
     assert "averages each dataset" not in even
@@ -46,8 +46,13 @@ def test_verdicts(frame: pd.DataFrame) -> None:
     open_ = compare(frame, "safe", "tip-adapter-f")
     assert open_.difference.low < 0 < open_.difference.high
     assert "cannot be told apart" in open_.verdict
-    assert f"would show a true difference of {100 * open_.resolves:.2f} points." in open_.verdict
+    assert open_.resolves is not None
+    assert (
+        f"With 3 seeds and 700 test images, a true difference of {100 * open_.resolves:.2f} points would be "
+        "found in at least 4 of 5 repetitions, tested at the 5 % level." in open_.verdict
+    )
     for comparison in (better, open_):
+        assert comparison.verdict.endswith("This says nothing about other datasets or other classes.")
         assert comparison.verdict.count(".  ") == 0 and comparison.table.notes[0] == comparison.verdict
 
 
@@ -82,7 +87,9 @@ def test_two_methods_without_seeds(tmp_path: Path) -> None:
     write_cell(tmp_path, "cupl", "ants", 0, 0, 0.7)
     comparison = compare(load_results(tmp_path), "cupl", "zero-shot")
     assert "on ants at zero-shot" in comparison.verdict
-    assert "but no other seeds" in " ".join(comparison.table.notes)
+    assert comparison.p is not None and comparison.p < 0.05 and comparison.resolves is not None
+    assert "With 100 test images, a true difference" in comparison.verdict  # no seed took part
+    assert "They cover other test images of these datasets. |" in " | ".join(comparison.table.notes)
 
 
 def test_only_common_seeds_and_complete_cells(tmp_path: Path) -> None:
@@ -93,7 +100,11 @@ def test_only_common_seeds_and_complete_cells(tmp_path: Path) -> None:
     comparison = compare(load_results(tmp_path), "safe", "coop")
     (pair,) = comparison.pairs
     assert (pair.dataset, pair.shots, pair.seeds) == ("ants", 1, (2, 3))
-    assert "bees at 1 shot" in comparison.table.notes[-1]
+    assert comparison.table.notes[-3:] == [
+        "Left out: seed 1 of safe on ants at 1 shot, because coop has no such seed there.",
+        "Left out: seed 4 of coop on ants at 1 shot, because safe has no such seed there.",
+        "Left out: bees at 1 shot (coop failed).",
+    ]
 
 
 def test_variants_and_prompt_sets(tmp_path: Path) -> None:
@@ -123,7 +134,8 @@ def test_errors_name_the_mend(frame: pd.DataFrame, names: tuple[str, str], word:
 def test_nothing_in_common(tmp_path: Path) -> None:
     write_cell(tmp_path, "safe", "ants", 1, 1, 0.5)
     write_cell(tmp_path, "coop", "bees", 1, 1, 0.5)
-    with pytest.raises(BenchError, match="no complete cell in common"):
+    says = r"with `bench run`. Left out: ants at 1 shot \(coop has no records\); bees at 1 shot"
+    with pytest.raises(BenchError, match=says):
         compare(load_results(tmp_path), "safe", "coop")
 
 

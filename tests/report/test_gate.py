@@ -171,19 +171,6 @@ def test_another_test_set_is_no_answer(results: Path, old: Baseline) -> None:
         gate.check(moved, load_results(results))
 
 
-def test_speed_is_relative_to_the_calibration(results: Path, old: Baseline) -> None:
-    """Twice the seconds on a machine half as fast is the same speed."""
-    frame = load_results(results)
-    half = replace(old, calibration=0.1, kept=tuple(replace(k, seconds=k.seconds / 2) for k in old.kept))
-    even = gate.check(half, frame, calibration=0.2)
-    assert even.speed == pytest.approx(1.0) and not even.slow and not even.warnings
-    slow = gate.check(half, frame, calibration=0.1)
-    assert slow.speed == pytest.approx(2.0) and slow.slow and slow.passed
-    assert "slower: the cells took 2.00 times" in slow.warnings[0]
-    assert gate.check(old, frame, calibration=0.1).speed is None
-    assert 0 < gate.calibrate(rounds=1) < 60
-
-
 def test_a_new_version_is_mentioned(results: Path, old: Baseline) -> None:
     before = replace(
         old, kept=tuple(replace(k, version=0) if k.cell["method"] == "safe" else k for k in old.kept)
@@ -202,9 +189,9 @@ def test_predictions_survive_the_file(top1: list[int], small: bool) -> None:
 
 def test_a_baseline_survives_the_file(old: Baseline, tmp_path: Path) -> None:
     file = tmp_path / "b.json"
-    baselines.save(file, replace(old, calibration=0.5))
+    baselines.save(file, old)
     back = baselines.load(file)
-    assert back.calibration == 0.5 and len(back.kept) == len(old.kept)
+    assert len(back.kept) == len(old.kept)
     by_identity = {k.identity: k for k in old.kept}
     for k in back.kept:
         assert np.array_equal(k.top1, by_identity[k.identity].top1)
@@ -312,27 +299,23 @@ def test_github_format(
     assert str(tmp_path) in again.err and "is a directory" in again.err
 
 
-def test_json_format_and_speed_that_was_not_measured(
-    results: Path, old: Baseline, tmp_path: Path, capsys: Any
-) -> None:
+def test_json_format(results: Path, old: Baseline, tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "b.json"
     baselines.save(file, changed(old, "safe", 0.3, lift=True))
     check = ("check", "--baseline", file, "--results", results, "--format", "json")
     assert bench(*check) == 1
     said = json.loads(capsys.readouterr().out)
-    assert said["passed"] is False and said["speed"] is None
+    assert said["passed"] is False
     failed = [g for g in said["groups"] if not g["passed"]]
     assert {g["name"].split()[0] for g in failed} == {"safe"} and all(
         g["agreement"] < 99.5 and g["at_worst"] < g["change"] < g["at_best"] < -1 for g in failed
     )
     assert len(said["notes"]) == 1 and said["finding"] == "worse"
-    assert bench(*check, "--strict-speed") == 2
-    assert "--strict-speed: no seconds to compare; take --rerun" in capsys.readouterr().err
 
 
 def test_markdown_and_commands_cannot_be_broken_by_names() -> None:
     group = Group("a|b<script>\n", 1, "worse", True, 0.5, None, "100 %\n::error::x")
-    verdict = Verdict((group,), None, (), False)
+    verdict = Verdict((group,), ())
     assert view.commands(verdict) == "::error title=a|b<script>%0A got worse::100 %25%0A::error::x\n"
     assert "<script>" not in view.summary(verdict) and "a\\|b" in view.summary(verdict)
 

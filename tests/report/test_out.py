@@ -148,7 +148,7 @@ def test_failed_cells_alone_are_shown(bench: Bench, failed: Path, tmp_path: Path
     ("verb", "says"),
     [
         (("compare", "safe", "coop"), "safe and coop have no complete cell in common; "
-         "one of the two lacks a seed or failed on ants at 1 shot"),
+         "run the missing ones with `bench run`. Left out: ants at 1 shot (safe and coop failed)."),
         (("plot", "shots"), "no method has all results that the figure needs. "
          "Left out, because seeds or datasets are missing or failed: coop and safe at 1 shot. "
          "`bench run --results {results}` runs what is missing"),

@@ -28,9 +28,25 @@ from bench.names import shown
 from bench.records import keys
 from bench.records.types import Seconds
 from bench.report.coordinates import CELL
+from bench.stats.speed import Repeat
 from bench.unpack import GIB
 
 SCHEMA = 1
+REFERENCE = 1  # version of the reference workload (bench.cli.speed); raise it when the workload changes
+_Positive = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The repeats of fitting and evaluating a cell, in seconds: on the clock, and of the processor.
+
+    ``cpu``: seconds that the process spent on a processor. It is empty for a run on a GPU. ``reference``: the
+    version of the reference workload.
+    """
+
+    wall: tuple[Repeat, ...]
+    cpu: tuple[Repeat, ...] = ()
+    reference: int = REFERENCE
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Kept:
     ``overrides``: settings that were changed, by method, with those of the fits below. ``top1``: predicted
     classes (n,). ``seconds``: time of fitting and evaluating, without the fits below. ``machine``: where it
     ran. ``labels``: true classes (n,); only records have them, a baseline does not. ``precision``: precision
-    of the image tower.
+    of the image tower. ``timing``: the repeats of ``bench check --speed``; one cell of each group has them.
     """
 
     cell: Mapping[str, Any]
@@ -54,6 +70,7 @@ class Kept:
     machine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: NDArray[np.uint16] | None = None
     precision: str = keys.SINGLE
+    timing: Timing | None = None
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -73,10 +90,9 @@ class Kept:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Kept evaluations, and the seconds of the calibration workload in their run (None: not measured)."""
+    """The kept evaluations."""
 
     kept: tuple[Kept, ...]
-    calibration: float | None = None
 
 
 def save(path: Path, baseline: Baseline) -> None:
@@ -86,9 +102,12 @@ def save(path: Path, baseline: Baseline) -> None:
     for kept in sorted(baseline.kept, key=lambda k: tuple(map(str, k.identity))):
         if kept.machine not in machines:
             machines.append(kept.machine)
-        row = {k: v for k, v in dataclasses.asdict(kept).items() if k not in ("top1", "machine", "labels")}
+        own = ("top1", "machine", "labels", "timing")
+        row = {k: v for k, v in dataclasses.asdict(kept).items() if k not in own}
+        if kept.timing is not None:
+            row["timing"] = dataclasses.asdict(kept.timing)
         cells.append({**row, "machine": machines.index(kept.machine), "top1": _packed(kept.top1)})
-    head = {"kind": "baseline", "schema": SCHEMA, "calibration": baseline.calibration, "machines": machines}
+    head = {"kind": "baseline", "schema": SCHEMA, "machines": machines}
     write_json(path, {**head, "cells": cells})
 
 
@@ -109,7 +128,7 @@ def load(path: Path) -> Baseline:
         raise BenchError(
             f"{path}: not a baseline of this program ({reason}); write one with --update"
         ) from error
-    return Baseline(kept, whole.calibration)
+    return Baseline(kept)
 
 
 class _Top1(Struct):
@@ -133,8 +152,24 @@ class _Cell(Struct, forbid_unknown_fields=True):
     preset: str
 
 
+class _Repeat(Struct, forbid_unknown_fields=True):
+    """The seconds of one repeat as ``Repeat`` names them."""
+
+    work: _Positive
+    before: _Positive
+    after: _Positive
+
+
+class _Timing(Struct, forbid_unknown_fields=True):
+    """The repeats of a cell as ``Timing`` names them."""
+
+    wall: Annotated[tuple[_Repeat, ...], Meta(min_length=2, max_length=1000)]
+    cpu: Annotated[tuple[_Repeat, ...], Meta(max_length=1000)]
+    reference: keys.Count
+
+
 class _Row(Struct):
-    """A kept evaluation as it is written. Old files do not have the precision."""
+    """A kept evaluation as it is written. Old files have neither precision nor timing."""
 
     cell: _Cell
     target: str
@@ -146,22 +181,23 @@ class _Row(Struct):
     machine: keys.Count
     top1: _Top1
     precision: str = keys.SINGLE
+    timing: _Timing | None = None
 
 
 class _Machine(Struct):
-    """The facts that ``Kept.kind`` reads of a machine. The others are kept as they are."""
+    """The facts of a machine that decide on a comparison. The others are kept as they are."""
 
     device: str = ""
     device_name: str = ""
     libraries: dict[str, str] = {}
+    threads: keys.Count = 0
 
 
 class _Whole(Struct):
-    """A baseline as it is written."""
+    """A baseline as it is written. Old files also have ``calibration``, which nothing reads."""
 
     kind: Literal["baseline"]
     schema: Literal[1]
-    calibration: Seconds | None
     machines: list[dict[str, Any]]
     cells: list[_Row]
 
@@ -184,7 +220,15 @@ def _kept(row: _Row, machines: Sequence[Mapping[str, Any]]) -> Kept:
         top1=_unpacked(row.top1),
         machine=machine,
         precision=row.precision,
+        timing=_timing(row.timing) if row.timing else None,
     )
+
+
+def _timing(stored: _Timing) -> Timing:
+    if len(stored.cpu) == 1:
+        raise ValueError("a timing of one repeat")
+    wall, cpu = (tuple(Repeat(**asdict(one)) for one in clock) for clock in (stored.wall, stored.cpu))
+    return Timing(wall, cpu, stored.reference)
 
 
 def _packed(top1: NDArray[np.uint16]) -> dict[str, Any]:

@@ -6,15 +6,13 @@ and it held if no part of it does. Otherwise the data cannot say. The intervals 
 
 On the same kind of machine (processor or accelerator, torch version) and in the same precision, a method
 predicts the same classes. There a group has changed if the predictions agree less than a limit, unless the
-interval says worse. Seconds are compared relative to a calibration workload of the same run.
+interval says worse.
 
 Legend: S seeds, n test images.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,9 +32,7 @@ from bench.stats import NonInferiority, non_inferiority
 AGREEMENT = 0.995  # least share of equal predictions
 MARGIN = 0.01  # largest drop of accuracy to accept, as a fraction
 LEVEL = 0.95  # probability, on each side, that the intervals of all groups hold together
-SLOWER = 1.5  # ratio of calibrated seconds to the baseline's from which the check warns
 RULES = ("auto", "agreement", "accuracy")
-_SHORTEST = 0.01  # seconds; shorter times of a cell are not compared
 
 
 def check(
@@ -45,8 +41,6 @@ def check(
     margin: float = MARGIN,
     agreement: float = AGREEMENT,
     rule: str = "auto",
-    calibration: float | None = None,
-    slower: float = SLOWER,
 ) -> Verdict:
     """Compare the records of a frame with a baseline. ``margin`` and ``agreement`` are fractions.
 
@@ -70,10 +64,7 @@ def check(
         )
     judged = [kept for _, kept in sorted(groups.items(), key=_order)]
     verdicts = tuple(_judge(old, new, failed, margin, agreement, rule, len(groups)) for old in judged)
-    speed = _speed(baseline, new, calibration)
-    slow = speed is not None and speed > slower
-    notes = tuple(_notes(judged, verdicts))
-    return Verdict(verdicts, speed, tuple(_warnings(baseline, new, speed, slower)), slow, notes)
+    return Verdict(verdicts, tuple(_warnings(baseline, new)), tuple(_notes(judged, verdicts)))
 
 
 def label(kept: Kept) -> str:
@@ -85,22 +76,6 @@ def label(kept: Kept) -> str:
         f"{c['method']} {where}{draw} "
         f"({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
     )
-
-
-def calibrate(rounds: int = 7) -> float:
-    """Return the seconds of a fixed workload here and now, as the median of ``rounds``.
-
-    The workload multiplies matrices, takes exponentials and sorts.
-    """
-    x = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float32)
-    spent = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(8):
-            y = x @ x / 384
-        np.sort(np.exp(y - y.max()), axis=1).sum()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
 
 
 def _order(item: tuple[tuple[Any, ...], list[Kept]]) -> tuple[str, str, int, str]:
@@ -222,31 +197,13 @@ def _notes(groups: list[list[Kept]], verdicts: tuple[Group, ...]) -> list[str]:
     return notes
 
 
-def _speed(
-    baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], calibration: float | None
-) -> float | None:
-    if not calibration or not baseline.calibration:
-        return None
-    pairs = [(new[k.identity].seconds, k.seconds) for k in baseline.kept if k.identity in new]
-    ratios = [now / calibration / (then / baseline.calibration) for now, then in pairs if then >= _SHORTEST]
-    return statistics.median(ratios) if ratios else None
-
-
-def _warnings(
-    baseline: Baseline, new: Mapping[tuple[Any, ...], Kept], speed: float | None, slower: float
-) -> list[str]:
-    warnings = []
-    if speed is not None and speed > slower:
-        warnings.append(
-            f"slower: the cells took {speed:.2f} times the baseline's calibrated seconds (limit {slower:g})"
-        )
+def _warnings(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept]) -> list[str]:
     versions = {
         (k.cell["method"], k.version, new[k.identity].version)
         for k in baseline.kept
         if k.identity in new and new[k.identity].version != k.version
     }
-    warnings += [
+    return [
         f"{name} has version {now}, but the baseline has version {then}"
         for name, then, now in sorted(versions, key=str)
     ]
-    return warnings

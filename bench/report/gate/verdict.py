@@ -54,16 +54,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on a whole check.
+    """The verdict on a whole check, speed aside.
 
-    ``speed``: the median ratio of calibrated seconds to the baseline's, None if not measured. ``notes``: what
-    the intervals mean and what they do not cover, in sentences.
+    ``notes``: what the intervals mean and what they do not cover, in sentences.
     """
 
     groups: tuple[Group, ...]
-    speed: float | None
     warnings: tuple[str, ...]
-    slow: bool
     notes: tuple[str, ...] = ()
 
     @property

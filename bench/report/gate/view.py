@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 from bench.names import counted, in_json, shown
+from bench.report.gate.speed import Speed
 from bench.report.gate.verdict import Finding, Group, Verdict
 from bench.report.render_markdown import escape
 
@@ -19,17 +20,18 @@ _WORDS: dict[Finding, tuple[str, str]] = {  # verbs for several groups and for o
 }
 
 
-def text(verdict: Verdict) -> str:
-    """Write one line per method and shots, then notes, warnings and the outcome."""
+def text(verdict: Verdict, speed: Speed | None = None) -> str:
+    """Write one line per method and shots, then notes, warnings, what is known of speed, and the outcome."""
     width = max(len(group.name) for group in verdict.groups)
     marks: dict[str, str] = {"held": "ok", "worse": "FAIL", "failed": "FAIL"}
     lines = [f"{marks.get(g.finding, g.finding):<9}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
     lines += [f"note: {note}" for note in verdict.notes]
     lines += [f"warning: {warning}" for warning in verdict.warnings]
-    return "\n".join([*lines, headline(verdict)]) + "\n"
+    lines += speed.lines if speed else []
+    return "\n".join([*lines, headline(verdict, speed)]) + "\n"
 
 
-def headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict, speed: Speed | None = None) -> str:
     """Write the outcome in one line, with the smallest drop that the check finds in every group."""
     cells, found = sum(g.cells for g in verdict.groups), Counter(g.finding for g in verdict.groups)
     bad = [
@@ -48,17 +50,12 @@ def headline(verdict: Verdict) -> str:
             if drop < 1
             else "; in some groups these data can prove no drop, so take more seeds or datasets"
         )
-    speed = (
-        f"; the cells took {verdict.speed:.2f} times the baseline's calibrated seconds"
-        if verdict.speed is not None
-        else ""
-    )
-    return f"{head}{could}{speed}"
+    return f"{head}{could}{speed.tail if speed else ''}"
 
 
-def summary(verdict: Verdict) -> str:
+def summary(verdict: Verdict, speed: Speed | None = None) -> str:
     """Write Markdown for $GITHUB_STEP_SUMMARY."""
-    rows = ["## bench check", "", f"**{_cell(headline(verdict))}**", ""]
+    rows = ["## bench check", "", f"**{_cell(headline(verdict, speed))}**", ""]
     rows += [
         "| | method | cells | agreement | change | interval | finds a drop of |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -67,13 +64,14 @@ def summary(verdict: Verdict) -> str:
     rows += ["", *(f"- {_cell(f'{g.name}: {g.reason}')}" for g in verdict.groups if not g.passed)]
     rows += [f"- {_cell(note)}" for note in verdict.notes]
     rows += [f"- warning: {_cell(warning)}" for warning in verdict.warnings]
+    rows += [f"- {_cell(line)}" for line in (speed.lines if speed else ())]
     return "\n".join(rows) + "\n"
 
 
-def as_json(verdict: Verdict) -> str:
+def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
     """Write the verdict as JSON.
 
-    Accuracies are in points, agreement is in percent, speed is a ratio; null means not measured.
+    Accuracies are in points, agreement is in percent; ``speed`` is as ``Speed.as_dict`` has it.
     """
     groups = []
     for g in verdict.groups:
@@ -100,11 +98,10 @@ def as_json(verdict: Verdict) -> str:
             }
         )
     head = {
-        "passed": verdict.passed,
+        "passed": verdict.passed and not (speed and speed.slower),
         "finding": verdict.finding,
-        "slow": verdict.slow,
-        "speed": verdict.speed,
-        "headline": headline(verdict),
+        "speed": speed.as_dict() if speed else None,
+        "headline": headline(verdict, speed),
     }
     return (
         in_json(
@@ -118,11 +115,10 @@ def as_json(verdict: Verdict) -> str:
     )
 
 
-def commands(verdict: Verdict, strict_speed: bool = False) -> str:
-    """Write GitHub workflow commands: an error for each group that failed or got worse.
+def commands(verdict: Verdict, speed: Speed | None = None) -> str:
+    """Write GitHub workflow commands: an error for each group that failed, got worse or got slower.
 
-    Groups that are undecided or changed, and warnings, get a warning each. If ``strict_speed``, a warning
-    about speed is an error.
+    Groups that are undecided or changed, and warnings, get a warning each.
     """
     lines = [
         _command(
@@ -133,9 +129,8 @@ def commands(verdict: Verdict, strict_speed: bool = False) -> str:
         for g in verdict.groups
         if not g.passed
     ]
-    for warning in verdict.warnings:
-        level = "error" if strict_speed and warning.startswith("slower") else "warning"
-        lines.append(_command(level, "bench check", warning))
+    lines += [_command("warning", "bench check", warning) for warning in verdict.warnings]
+    lines += [_command("error", f"{p.name} got slower", p.reason) for p in (speed.slower if speed else ())]
     return "".join(f"{line}\n" for line in lines)
 
 

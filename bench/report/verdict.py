@@ -1,0 +1,264 @@
+"""Put a comparison of two methods into words: its first sentence, and the notes below its table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from bench.names import counted
+from bench.report.command import command
+from bench.report.pairs import Averaged, Lost, Pair
+from bench.report.wording import cells_text, listed, seeds_list, shots_list
+from bench.stats import Interval
+
+DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
+ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
+FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
+NONE = ">100"  # points: "resolves" where not even the largest difference would be found so often
+MEND = "`bench run` with --seeds 1,2,3 mends that"
+
+
+def sentence(
+    names: tuple[str, str],
+    shots: Sequence[int],
+    cells: Sequence[Averaged],
+    whole: Interval,
+    resolves: float | None,
+    over: str,
+) -> str:
+    """Say which method is better, by how much, how sure that is, and what the statement does not cover."""
+    first, second = names
+    where = f"on average over {len(cells)} datasets" if len(cells) > 1 else f"on {cells[0].dataset}"
+    at = f"{where} at {shots_list(shots)}{' with one seed' if all(c.one_draw for c in cells) else ''}"
+    if whole.low > 0 or whole.high < 0:
+        word = "better" if whole.estimate > 0 else "worse"
+        says = f"{first} is {word} than {second} by {abs(100 * whole.estimate):.2f} points {at}"
+    else:
+        says = (
+            f"{first} and {second} cannot be told apart {at}: "
+            f"the difference is {100 * whole.estimate:+.2f} points"
+        )
+    return f"{says} (95 % interval {span(whole)}). {_reach(cells, resolves, over)} {_limits(cells, over)}"
+
+
+def span(interval: Interval) -> str:
+    """Write the ends of an interval of a difference, in points."""
+    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+
+
+def _reach(cells: Sequence[Averaged], resolves: float | None, over: str) -> str:
+    """Say which difference could be found, or why that is not known."""
+    images = counted(sum(c.gaps.shape[1] for c in cells), "test image")
+    fewest, most = min(len(c.seeds) for c in cells), max(len(c.seeds) for c in cells)
+    seeds = f"{counted(fewest, 'seed')} and " if fewest == most else f"{fewest} to {most} seeds and "
+    with_ = f"With {seeds if any(c.draws for c in cells) else ''}{images}"
+    if over == DATASETS:
+        with_ = f"With {len(cells)} datasets"
+    if resolves is not None:
+        which = "no true difference" if resolves > 1 else f"a true difference of {100 * resolves:.2f} points"
+        return f"{with_}, {which} would be found {FOUND}, tested at the 5 % level."
+    if most == 1:
+        return f"{with_}, the interval covers other test images, but no other draws of the support images."
+    return f"{with_}, the interval does not cover other draws of the support images on every dataset."
+
+
+def _limits(cells: Sequence[Averaged], over: str) -> str:
+    if over == DATASETS:
+        own = "draws and test images" if any(c.draws for c in cells) else "test images"
+        return (
+            f"The interval covers other datasets of the same kind as these {len(cells)}, with {own} of their "
+            "own. This says nothing about datasets of another kind."
+        )
+    return "This says nothing about other datasets or other classes."
+
+
+def notes(
+    names: tuple[str, str],
+    shared: Sequence[Pair],
+    cells: Sequence[Averaged],
+    ranks: Mapping[int, float],
+    lost: Sequence[Lost],
+    over: str,
+    beyond: bool,
+) -> list[str]:
+    """Write the lines below the table: what each column means, and what was left out.
+
+    ``ranks``: the Wilcoxon p-values by number of shots. ``beyond``: whether "resolves" is ``NONE`` in a row.
+    """
+    said = [
+        f"Differences and 95 % intervals are in points, paired by seed and image. {_covers(shared, over)}",
+        *_on_averages(over),
+        *_on_tests(shared, over, beyond),
+        "'McNemar' is the mid-p of McNemar's test for each seed on its own.",
+    ]
+    if ranks:
+        few = len({p.dataset for p in shared}) < ENOUGH
+        hint = f" With fewer than {ENOUGH} datasets it cannot be below 0.05." if few else ""
+        said.append(
+            "'Wilcoxon' is the p-value of the signed ranks over datasets, "
+            f"with Holm's correction over the numbers of shots.{hint}"
+        )
+    if _unbalanced(shared):
+        said.append(
+            "The first sentence averages each dataset over the numbers of shots that both methods have "
+            "there, on the seeds that it has at all of them; --shots compares at one number."
+        )
+    dropped = [name for name in dict.fromkeys(p.dataset for p in shared) if name not in _names(cells)]
+    if dropped:
+        said.append(
+            f"The first sentence leaves out {listed(dropped, len(dropped))}: "
+            "no seed was run there at every number of shots."
+        )
+    return [*said, *_without_partner(names, shared), *left_out(names, lost)]
+
+
+def _names(cells: Sequence[Averaged]) -> set[str]:
+    return {cell.dataset for cell in cells}
+
+
+def _covers(shared: Sequence[Pair], over: str) -> str:
+    """Say what the intervals cover; over datasets this is said of single datasets only."""
+    they = "Those of single datasets" if over == DATASETS else "They"
+    if not any(p.shots for p in shared):
+        return f"{they} cover other test images of these datasets."
+    single = [p.one_draw for p in shared]
+    if all(single):
+        return f"{they} cover other test images of these datasets, but no other draws of the support images."
+    rest = " Rows with one seed cover other test images alone." if any(single) else ""
+    return f"{they} cover other draws of the support images and other test images of these datasets.{rest}"
+
+
+def _on_averages(over: str) -> list[str]:
+    if over != DATASETS:
+        return []
+    return [
+        "Averages treat the datasets as a sample: their interval, 'p' and 'resolves' come from Student's t "
+        "over the differences of the datasets."
+    ]
+
+
+def _on_tests(shared: Sequence[Pair], over: str, beyond: bool) -> list[str]:
+    """Explain p and "resolves", and say where they are missing."""
+    hint = f" '{NONE}' means that no difference would be found so often." if beyond else ""
+    single = [(p.dataset, p.shots) for p in shared if p.one_draw]
+    said = []
+    if len(single) < len(shared) or over == DATASETS:
+        said = [
+            "'p' tests the difference, with Holm's correction over the datasets of one number of shots; "
+            "the average has no correction.",
+            f"'resolves' is the smallest true difference that would be found {FOUND} with as many seeds and "
+            "images. It is tested as 'p' is: at the 5 % level, with Holm's correction on single datasets."
+            f"{hint}",
+        ]
+    if single:
+        if len(single) < len(shared):
+            where = f" on {cells_text(single)}"
+            where += "" if over == DATASETS else ", nor for an average that contains it"
+        else:
+            where = " on single datasets" if over == DATASETS else ""
+        said.append(
+            f"There is no 'p' and no 'resolves'{where}, because one seed says nothing about other draws of "
+            f"the support images; {MEND}."
+        )
+    return said
+
+
+def _without_partner(names: tuple[str, str], shared: Sequence[Pair]) -> list[str]:
+    """Name the seeds that only one of the two methods has, by method and seeds."""
+    cells: dict[tuple[int, tuple[int, ...]], list[tuple[str, int]]] = {}
+    for pair in shared:
+        for side, seeds in enumerate(pair.alone):
+            if seeds:
+                cells.setdefault((side, seeds), []).append((pair.dataset, pair.shots))
+    return [
+        f"Left out: {seeds_list(seeds)} of {names[side]} on {cells_text(where)}, because {names[1 - side]} "
+        f"has no such seed{'' if len(seeds) == 1 else 's'} there."
+        for (side, seeds), where in sorted(cells.items())
+    ]
+
+
+def _unbalanced(shared: Sequence[Pair]) -> bool:
+    """Return whether datasets differ in their numbers of shots, or numbers of shots in their seeds."""
+    shots = {name: {p.shots for p in shared if p.dataset == name} for name in {p.dataset for p in shared}}
+    several = len({p.shots for p in shared}) > 1
+    return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)
+
+
+def left_out(names: tuple[str, str], lost: Sequence[Lost]) -> list[str]:
+    """Say which cells are not compared, and why; nothing if all are."""
+    reasons: dict[str, list[tuple[str, int]]] = {}
+    for one in lost:
+        reasons.setdefault(_reason(names, one), []).append((one.dataset, one.shots))
+    if not reasons:
+        return []
+    return [f"Left out: {'; '.join(f'{cells_text(cells)} ({why})' for why, cells in reasons.items())}."]
+
+
+def _reason(names: tuple[str, str], lost: Lost) -> str:
+    if lost.other_seeds:
+        return f"no seed in common: {_own_seeds(names, lost)}"
+    failed = [name for name, has in zip(names, lost.failed, strict=True) if has]
+    absent = [
+        name for name, has, bad in zip(names, lost.seeds, lost.failed, strict=True) if not has and not bad
+    ]
+    if len(absent) == len(names):
+        return "neither has records there"
+    said = [
+        f"{' and '.join(failed)} failed" if failed else "",
+        *(f"{name} has no records" for name in absent),
+    ]
+    return ", ".join(filter(None, said))
+
+
+def _own_seeds(names: tuple[str, str], lost: Lost) -> str:
+    return ", ".join(f"{name} has {seeds_list(seeds)}" for name, seeds in zip(names, lost.seeds, strict=True))
+
+
+def nothing_in_common(
+    names: tuple[str, str],
+    sides: Sequence[pd.DataFrame],
+    numbers: Sequence[Sequence[int]],
+    lost: Sequence[Lost],
+    results: Sequence[str],
+) -> str:
+    """Say why no cell of two methods can be compared, and the mend."""
+    first, second = names
+    if all(numbers) and not set(numbers[0]) & set(numbers[1]):
+        return (
+            f"{first} and {second} have no number of shots in common: {first} has {shots_list(numbers[0])}, "
+            f"{second} has {shots_list(numbers[1])}; run one of them with the --shots of the other"
+        )
+    apart = next((one for one in lost if one.other_seeds), None)
+    if apart is None:
+        return (
+            f"{first} and {second} have no complete cell in common; run the missing ones with `bench run`. "
+            f"{' '.join(left_out(names, lost))}"
+        )
+    alike = [one for one in lost if one.other_seeds and one.seeds == apart.seeds]
+    where = cells_text((one.dataset, one.shots) for one in alike)
+    said = (
+        f"{first} and {second} have no seed in common on {where}: {_own_seeds(names, apart)}; "
+        f"{_mend(names, sides, alike, results)}"
+    )
+    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike])])
+
+
+def _mend(
+    names: tuple[str, str], sides: Sequence[pd.DataFrame], lost: Sequence[Lost], results: Sequence[str]
+) -> str:
+    """Name the command that runs the method of fewer seeds with the seeds of the other one."""
+    late = 0 if len(lost[0].seeds[0]) < len(lost[0].seeds[1]) else 1
+    rows = sides[late][sides[late]["dataset"].isin([one.dataset for one in lost])]
+    row = rows.iloc[0]
+    lists = {
+        "methods": [row["method"]],
+        "datasets": sorted({one.dataset for one in lost}),
+        "shots": sorted({one.shots for one in lost}),
+        "seeds": lost[0].seeds[1 - late],
+        **{column: [row[column]] for column in ("backbone", "prompts", "protocol", "preset")},
+    }
+    flags = " ".join(f"--{name} {shlex.quote(','.join(map(str, values)))}" for name, values in lists.items())
+    settings = f" with the settings of {names[late]} (--set)" if row["variant"] else ""
+    return f"run `{command('run', flags, results)}`{settings}"
