@@ -134,8 +134,9 @@ def check(
 ) -> None:
     """Compare predictions with a baseline, to see whether a method got worse.
 
-    The exit code is 0 if all methods hold, 1 if one got worse or slower, 4 if there are too few images to
-    tell, and 5 if predictions changed but the accuracy held.
+    The exit code is 0 if all methods hold, 1 if one failed, got worse or got slower, 4 if the data cannot say
+    whether one got worse, and 5 if predictions changed on the same kind of machine and no method is known to
+    be worse.
     """
     from bench.cli.options import names, numbers, recorded, writable, writable_folder
     from bench.cli.rerun import Where
@@ -182,10 +183,10 @@ def check(
     plugins, turns = tuple(plugin or ()), repeats or speeds.REPEATS
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         results = (keep or Path(folder)) if rerun else results
-        where = Where(results, data_root, prompt_dir, cache, device, precision=precision)
+        where = Where(results, data_root, prompt_dir, cache, device, precision=precision, plugins=plugins)
         if rerun:
             assert old is not None
-            _run_again(old, where, plugins)
+            _run_again(old, where)
         frame = load_results(results)
         if bad := frame.attrs["bad"]:
             say.secho(f"bench: {bad}", err=True, fg="yellow")
@@ -218,7 +219,7 @@ def _refuse_unheeded(asked: bool, given: Mapping[str, object], needs: str = "--r
         raise BenchError(f"{' and '.join(lone)} {works} only with {needs}: add {needs}, or leave {these} out")
 
 
-def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> None:
+def _run_again(old: Baseline, where: Where) -> None:
     """Run a baseline's cells into an empty folder. Raises BenchError if the folder holds records."""
     from bench.cli.rerun import rerun
     from bench.errors import BenchError
@@ -226,7 +227,7 @@ def _run_again(old: Baseline, where: Where, plugins: tuple[Path, ...]) -> None:
 
     if any((where.results / "runs").glob("*")):
         raise BenchError(f"--keep {where.results}: the folder holds records, and a rerun needs an empty one")
-    rerun(old.kept, with_plugins(plugins), where, lambda line: say.echo(line, err=True))
+    rerun(old.kept, with_plugins(where.plugins), where, lambda line: say.echo(line, err=True))
 
 
 def _write(file: Path, kept: Sequence[Kept]) -> None:
@@ -243,7 +244,13 @@ def _write(file: Path, kept: Sequence[Kept]) -> None:
 
 def _code(verdict: Verdict) -> Code:
     """Return the exit code of a verdict."""
-    codes = {"held": Code.GOOD, "worse": Code.FAILED, "undecided": Code.UNDECIDED, "changed": Code.CHANGED}
+    codes = {
+        "held": Code.GOOD,
+        "failed": Code.FAILED,
+        "worse": Code.FAILED,
+        "undecided": Code.UNDECIDED,
+        "changed": Code.CHANGED,
+    }
     return codes[verdict.finding]
 
 

@@ -1,4 +1,4 @@
-"""Intervals for means and paired differences, p-values, McNemar and the gate."""
+"""Intervals for means and paired differences, p-values, McNemar."""
 
 from math import comb
 
@@ -21,7 +21,6 @@ from bench.stats import (
     difference_interval,
     mcnemar,
     mean_interval,
-    non_inferiority,
     not_told_from_best,
     p_value,
     resolvable,
@@ -179,32 +178,6 @@ def test_resolvable_difference_is_found_with_the_stated_power(seeds: int, rows: 
     assert resolvable(one, power=0.9) > resolvable(one) and resolvable(one, rows=11) > resolvable(one)
     with pytest.raises(ValueError, match="power"):
         resolvable(one, power=1)
-
-
-def test_gate_passes_noise_and_fails_a_drop() -> None:
-    rng = np.random.default_rng(12)
-    old = rng.random((3, 3000)) < 0.7
-    flipped = old ^ (rng.random(old.shape) < 0.005)
-    worse = old & ~(rng.random(old.shape) < 0.05)
-    steady, drop = non_inferiority([(flipped, old)]), non_inferiority([(worse, old)])
-    assert steady.passed
-    assert steady.enough
-    assert not drop.passed
-    assert drop.lower < drop.interval.estimate < -0.02
-    assert drop.interval.level == pytest.approx(0.90)
-    few = non_inferiority([(flipped[:, :60], old[:, :60] ^ (rng.random((3, 60)) < 0.2))])
-    assert not few.enough
-    assert few.smallest_drop > 0.01
-    with pytest.raises(ValueError, match="margin"):
-        non_inferiority([(old, old)], margin=-1)
-
-
-def test_gate_of_identical_outcomes_states_what_it_could_see() -> None:
-    old = outcomes(0, 0.7, (1, 1000))
-    same = non_inferiority([(old, old)])
-    assert same.passed
-    assert 0 < same.smallest_drop < 0.01
-    assert same.lower == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
 
 
 def test_column_marks() -> None:

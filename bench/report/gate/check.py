@@ -1,9 +1,12 @@
 """Check whether a method has got worse than its baseline.
 
+A group is a method at a number of shots, over all its test sets and seeds. The paired difference of accuracy,
+over seeds and images, decides with its interval: a group got worse if the whole interval lies below -margin,
+and it held if no part of it does. Otherwise the data cannot say. The intervals of all groups hold together.
+
 On the same kind of machine (processor or accelerator, torch version) and in the same precision, a method
-predicts the same classes, so that an agreement below a limit fails. On other machines rounding flips some
-images. There a method fails if the lower bound of the paired accuracy difference, over seeds and images, lies
-below -margin.
+predicts the same classes. There a group has changed if the predictions agree less than a limit, unless the
+interval says worse.
 
 Legend: S seeds, n test images.
 """
@@ -22,12 +25,13 @@ from bench.names import counted, few
 from bench.report.coordinates import CELL, ROW
 from bench.report.gate.baseline import Baseline, Kept
 from bench.report.gate.cells import collect, select
-from bench.report.gate.verdict import Group, Verdict
+from bench.report.gate.verdict import Finding, Group, Verdict, finding
 from bench.report.wording import shots_text
 from bench.stats import NonInferiority, non_inferiority
 
 AGREEMENT = 0.995  # least share of equal predictions
 MARGIN = 0.01  # largest drop of accuracy to accept, as a fraction
+LEVEL = 0.95  # probability, on each side, that the intervals of all groups hold together
 RULES = ("auto", "agreement", "accuracy")
 
 
@@ -58,10 +62,9 @@ def check(
         groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in ROW), []).append(
             kept
         )
-    verdicts = tuple(
-        _judge(old, new, failed, margin, agreement, rule) for _, old in sorted(groups.items(), key=_order)
-    )
-    return Verdict(verdicts, tuple(_warnings(baseline, new)))
+    judged = [kept for _, kept in sorted(groups.items(), key=_order)]
+    verdicts = tuple(_judge(old, new, failed, margin, agreement, rule, len(groups)) for old in judged)
+    return Verdict(verdicts, tuple(_warnings(baseline, new)), tuple(_notes(judged, verdicts)))
 
 
 def label(kept: Kept) -> str:
@@ -93,22 +96,15 @@ def _judge(
     margin: float,
     limit: float,
     rule: str,
+    groups: int,
 ) -> Group:
-    c = old[0].cell
-    shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
-    name = f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], old[0].variant)))})"
+    """Return the verdict on one of so many groups."""
+    name = _name(old[0])
     lost = [k for k in old if k.identity not in new]
     if lost:
-        reason = failed[lost[0].identity[: len(CELL)]]
-        return Group(
-            name,
-            len(old),
-            False,
-            False,
-            0.0,
-            None,
-            f"{len(lost)} of {counted(len(old), 'cell')} failed: {reason}",
-        )
+        error = failed[lost[0].identity[: len(CELL)]]
+        reason = f"{len(lost)} of {counted(len(old), 'cell')} failed: {error}"
+        return Group(name, len(old), "failed", False, 0.0, None, reason)
     shares: list[float] = []
     outcomes: dict[tuple[str, str], list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
     for kept in sorted(old, key=lambda k: k.cell["seed"]):
@@ -120,37 +116,85 @@ def _judge(
         shares.append(float((now.top1 == kept.top1).mean()))
         cell = (now.top1 == now.labels, kept.top1 == now.labels)
         outcomes.setdefault((kept.cell["dataset"], kept.target), []).append(cell)
+    _check_seeds(name, old)
     pairs = [
         (np.stack([a for a, _ in cells]), np.stack([b for _, b in cells])) for cells in outcomes.values()
     ]
-    test = non_inferiority(pairs, margin)
-    strict = rule == "agreement" or (rule == "auto" and all(new[k.identity].kind == k.kind for k in old))
+    test = non_inferiority(pairs, margin, LEVEL, groups=groups, sources=[source for source, _ in outcomes])
+    same = all(new[k.identity].kind == k.kind for k in old)
+    strict = rule == "agreement" or (rule == "auto" and same)
     share = min(shares)
-    # Equal predictions cannot have got worse, even if there are too few images for a test.
-    passed = share >= limit if strict else test.passed or share == 1.0
-    return Group(name, len(old), passed, strict, share, test, _reason(passed, strict, share, limit, test))
+    found = finding(test, share, limit if strict else None)
+    return Group(name, len(old), found, strict, share, test, _reason(found, same, share, limit, test))
 
 
-def _reason(passed: bool, strict: bool, share: float, limit: float, test: NonInferiority) -> str:
-    change, lower = 100 * test.interval.estimate, 100 * test.lower
-    moved = f"accuracy changed by {change:+.2f} points, at worst by {lower:+.2f}"
-    if strict and not passed:
-        held = "; the accuracy has held, so use --update if the change is intended" if test.passed else ""
+def _name(kept: Kept) -> str:
+    """Return the name of the group of a kept evaluation."""
+    c = kept.cell
+    shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
+    return f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
+
+
+def _check_seeds(name: str, group: list[Kept]) -> None:
+    """Raise BenchError if the test sets of one fit have different seeds in a group.
+
+    Such test sets share the luck of a draw, so the interval needs them in the same seeds.
+    """
+    seeds: dict[str, dict[str, set[int]]] = {}
+    for k in group:
+        seeds.setdefault(k.cell["dataset"], {}).setdefault(k.target, set()).add(k.cell["seed"])
+    for dataset, by_target in seeds.items():
+        common = set.intersection(*by_target.values())
+        if any(some != common for some in by_target.values()):
+            mend = f"check with --seeds {','.join(map(str, sorted(common)))}" if common else "write another"
+            raise BenchError(
+                f"{name}: the baseline has other seeds on some test sets of {dataset} than on others; {mend}"
+            )
+
+
+def _reason(found: Finding, same: bool, share: float, limit: float, test: NonInferiority) -> str:
+    """Describe the finding on a group whose cells all ran.
+
+    ``same``: whether the machines are of one kind.
+    """
+    if share == 1:
+        return "equal predictions"
+    margin, agreement = f"the margin of -{100 * test.margin:g}", f"agreement {100 * share:.2f} %"
+    low, high = 100 * test.interval.low, 100 * test.interval.high
+    moved = f"accuracy changed by {100 * test.interval.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
+    if found == "changed":
+        held = "the accuracy has held" if test.passed else f"a drop beyond {margin} is not ruled out"
+        where = " on the same kind of machine" if same else ""
         return (
-            "predicts other classes on the same kind of machine: "
-            f"agreement {100 * share:.2f} % is below {100 * limit:g} %; {moved}{held}"
+            f"{agreement} is below {100 * limit:g} %{where}; {moved}; {held}; "
+            "if the change is intended, use --update"
         )
-    if not passed:
-        few = (
-            ""
-            if test.enough
-            else f"; so few images show only drops above {100 * test.smallest_drop:.1f} points: take more"
+    said: dict[Finding, str] = {
+        "worse": f"all of this interval is below {margin}",
+        "undecided": f"this interval reaches below {margin}, so this may be a drop, or rounding",
+    }
+    return f"{moved}{': ' if found in said else ''}{said.get(found, '')}; {agreement}"
+
+
+def _notes(groups: list[list[Kept]], verdicts: tuple[Group, ...]) -> list[str]:
+    """Return sentences about what the intervals mean and what they do not cover."""
+    if not any(group.test for group in verdicts):
+        return []
+    together = "all intervals hold together" if len(groups) > 1 else "the interval holds"
+    notes = [f"{together} with {100 * LEVEL:g} % confidence on each side"]
+    one_seed = [
+        verdict.name
+        for kept, verdict in zip(groups, verdicts, strict=True)
+        if kept[0].cell["shots"] and verdict.test and "seeds" not in verdict.test.interval.varies
+    ]
+    if one_seed:
+        notes.append(
+            f"{few(one_seed, 1)}: with one seed the interval covers other test images, "
+            "but no other draw of support images; a baseline with several seeds does"
         )
-        return f"{moved}, which is below the margin of -{100 * test.margin:g}{few}"
-    return (
-        f"agreement {100 * share:.2f} %; {moved}; "
-        f"a drop of {100 * test.smallest_drop:.2f} points would have been seen"
-    )
+    if len(datasets := {k.cell["dataset"] for kept in groups for k in kept}) == 1:
+        notes.append(f"{datasets.pop()} is the only dataset, so changes that show on others are not seen")
+    return notes
 
 
 def _warnings(baseline: Baseline, new: Mapping[tuple[Any, ...], Kept]) -> list[str]:

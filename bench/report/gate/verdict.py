@@ -7,46 +7,61 @@ from typing import Literal
 
 from bench.stats import NonInferiority
 
-Finding = Literal["held", "worse", "undecided", "changed"]
+Finding = Literal["held", "failed", "worse", "undecided", "changed"]
+
+
+def finding(test: NonInferiority, agreement: float, limit: float | None) -> Finding:
+    """Return what happened to a group whose cells all ran.
+
+    ``agreement``: the lowest share of equal predictions of any evaluation. ``limit``: the lowest share that
+    is accepted, or None if the accuracy alone decides, as on another kind of machine.
+
+    ``held``: the predictions are equal, or agree as they must, or the interval rules out a drop beyond the
+    margin. ``worse``: the whole interval lies beyond the margin. ``changed``: too few predictions agree, and
+    the interval does not say worse. ``undecided``: the interval holds drops within the margin and beyond it.
+    """
+    if agreement == 1:
+        return "held"
+    if test.outcome == "worse":
+        return "worse"
+    if limit is None:
+        return test.outcome
+    return "held" if agreement >= limit else "changed"
 
 
 @dataclass(frozen=True)
 class Group:
     """The verdict on one method at one number of shots, over all its test sets and seeds.
 
-    ``agreement``: the lowest share of equal predictions of any evaluation. ``test``: the paired comparison,
-    None if cells failed. ``by_agreement``: whether the rule of agreement decided.
+    ``finding``: ``failed`` if cells failed, otherwise what the function ``finding`` returns. ``agreement``:
+    the lowest share of equal predictions of any evaluation. ``test``: the paired comparison, None if cells
+    failed. ``by_agreement``: whether predictions must agree, as on the same kind of machine.
     """
 
     name: str
     cells: int
-    passed: bool
+    finding: Finding
     by_agreement: bool
     agreement: float
     test: NonInferiority | None
     reason: str
 
     @property
-    def finding(self) -> Finding:
-        """Return what happened to the group.
-
-        ``changed``: the predictions differ on the same kind of machine, but the accuracy has held. ``worse``:
-        cells failed, or the whole interval of the accuracy's change is below 0. ``undecided``: there are too
-        few images to tell. ``held``: none of these.
-        """
-        if self.passed:
-            return "held"
-        if self.by_agreement and self.test is not None and self.test.passed:
-            return "changed"
-        return "worse" if self.test is None or self.test.interval.high < 0 else "undecided"
+    def passed(self) -> bool:
+        """Return whether the group held."""
+        return self.finding == "held"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on a whole check, speed aside."""
+    """The verdict on a whole check, speed aside.
+
+    ``notes``: what the intervals mean and what they do not cover, in sentences.
+    """
 
     groups: tuple[Group, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -57,5 +72,5 @@ class Verdict:
     def finding(self) -> Finding:
         """Return the most serious of the findings of the groups."""
         found = {group.finding for group in self.groups}
-        order: tuple[Finding, ...] = ("worse", "undecided", "changed")
+        order: tuple[Finding, ...] = ("failed", "worse", "undecided", "changed")
         return next((one for one in order if one in found), "held")

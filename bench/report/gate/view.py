@@ -11,7 +11,9 @@ from bench.report.gate.verdict import Finding, Group, Verdict
 from bench.report.render_markdown import escape
 
 FORMATS = ("text", "github", "json")
+_MARKS: dict[Finding, str] = {"held": "✅", "failed": "❌", "worse": "❌", "undecided": "❔", "changed": "❗"}
 _WORDS: dict[Finding, tuple[str, str]] = {  # verbs for several groups and for one
+    "failed": ("failed", "failed"),
     "worse": ("got worse", "got worse"),
     "undecided": ("are undecided", "is undecided"),
     "changed": ("changed", "changed"),
@@ -19,26 +21,35 @@ _WORDS: dict[Finding, tuple[str, str]] = {  # verbs for several groups and for o
 
 
 def text(verdict: Verdict, speed: Speed | None = None) -> str:
-    """Write one line per method and shots, then warnings, what is known of speed, and the outcome."""
+    """Write one line per method and shots, then notes, warnings, what is known of speed, and the outcome."""
     width = max(len(group.name) for group in verdict.groups)
-    marks: dict[str, str] = {"held": "ok", "worse": "FAIL"}
+    marks: dict[str, str] = {"held": "ok", "worse": "FAIL", "failed": "FAIL"}
     lines = [f"{marks.get(g.finding, g.finding):<9}  {g.name:<{width}}  {g.reason}" for g in verdict.groups]
+    lines += [f"note: {note}" for note in verdict.notes]
     lines += [f"warning: {warning}" for warning in verdict.warnings]
     lines += speed.lines if speed else []
     return "\n".join([*lines, headline(verdict, speed)]) + "\n"
 
 
 def headline(verdict: Verdict, speed: Speed | None = None) -> str:
-    """Write the outcome in one line, with the smallest drop that the check could have seen."""
+    """Write the outcome in one line, with the smallest drop that the check finds in every group."""
     cells, found = sum(g.cells for g in verdict.groups), Counter(g.finding for g in verdict.groups)
     bad = [
-        f"{found[one]} of {len(verdict.groups)} groups {words}"
-        for one, (words, _) in _WORDS.items()
+        f"{found[one]} of {counted(len(verdict.groups), 'group')} {words[found[one] == 1]}"
+        for one, words in _WORDS.items()
         if found[one]
     ]
     head = ", ".join(bad) or f"no method got worse: {counted(cells, 'cell')}"
-    seen = [g.test.smallest_drop for g in verdict.groups if g.test is not None]
-    could = f"; every group would have shown a drop of {100 * max(seen):.2f} points" if seen else ""
+    drops = [(g.test.smallest_drop, g.test.power) for g in verdict.groups if g.test is not None]
+    could = ""
+    if drops:
+        drop, power = max(drops)
+        could = (
+            f"; a true drop of {100 * drop:.2f} points in any group is called worse "
+            f"in {100 * power:g} % of checks"
+            if drop < 1
+            else "; in some groups these data can prove no drop, so take more seeds or datasets"
+        )
     return f"{head}{could}{speed.tail if speed else ''}"
 
 
@@ -46,11 +57,12 @@ def summary(verdict: Verdict, speed: Speed | None = None) -> str:
     """Write Markdown for $GITHUB_STEP_SUMMARY."""
     rows = ["## bench check", "", f"**{_cell(headline(verdict, speed))}**", ""]
     rows += [
-        "| | method | cells | agreement | change | at worst | would see |",
+        "| | method | cells | agreement | change | interval | finds a drop of |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     rows += [_row(group) for group in verdict.groups]
     rows += ["", *(f"- {_cell(f'{g.name}: {g.reason}')}" for g in verdict.groups if not g.passed)]
+    rows += [f"- {_cell(note)}" for note in verdict.notes]
     rows += [f"- warning: {_cell(warning)}" for warning in verdict.warnings]
     rows += [f"- {_cell(line)}" for line in (speed.lines if speed else ())]
     return "\n".join(rows) + "\n"
@@ -67,7 +79,12 @@ def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
         points = (
             {}
             if t is None
-            else {"change": t.interval.estimate, "at_worst": t.lower, "smallest_drop_seen": t.smallest_drop}
+            else {
+                "change": t.interval.estimate,
+                "at_worst": t.interval.low,
+                "at_best": t.interval.high,
+                "smallest_drop_seen": t.smallest_drop,
+            }
         )
         numbers = {name: round(100 * x, 4) for name, x in ({"agreement": g.agreement} | points).items()}
         groups.append(
@@ -89,7 +106,9 @@ def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
     return (
         in_json(
             json.dumps(
-                {**head, "warnings": list(verdict.warnings), "groups": groups}, indent=1, ensure_ascii=False
+                {**head, "notes": verdict.notes, "warnings": verdict.warnings, "groups": groups},
+                indent=1,
+                ensure_ascii=False,
             )
         )
         + "\n"
@@ -97,9 +116,16 @@ def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
 
 
 def commands(verdict: Verdict, speed: Speed | None = None) -> str:
-    """Write GitHub workflow commands: an error per failed or slower group, and a warning per warning."""
+    """Write GitHub workflow commands: an error for each group that failed, got worse or got slower.
+
+    Groups that are undecided or changed, and warnings, get a warning each.
+    """
     lines = [
-        _command("error", f"{g.name} {_WORDS[g.finding][1]}", g.reason)
+        _command(
+            "error" if g.finding in ("failed", "worse") else "warning",
+            f"{g.name} {_WORDS[g.finding][1]}",
+            g.reason,
+        )
         for g in verdict.groups
         if not g.passed
     ]
@@ -109,15 +135,13 @@ def commands(verdict: Verdict, speed: Speed | None = None) -> str:
 
 
 def _row(g: Group) -> str:
-    mark = "✅" if g.passed else "❌"
+    head = f"| {_MARKS[g.finding]} | {_cell(g.name)} | {g.cells} |"
     if g.test is None:
-        return f"| {mark} | {_cell(g.name)} | {g.cells} | ERR | | | |"
-    points = (100 * x for x in (g.test.interval.estimate, g.test.lower, g.test.smallest_drop))
-    change, lower, drop = points
-    return (
-        f"| {mark} | {_cell(g.name)} | {g.cells} | {100 * g.agreement:.2f} % "
-        f"| {change:+.2f} | {lower:+.2f} | {drop:.2f} |"
-    )
+        return f"{head} ERR | | | |"
+    interval = g.test.interval
+    change, low, high = (f"{100 * x:+.2f}" for x in (interval.estimate, interval.low, interval.high))
+    drop = f"{100 * g.test.smallest_drop:.2f}"
+    return f"{head} {100 * g.agreement:.2f} % | {change} | {low} to {high} | {drop} |"
 
 
 def _cell(line: str) -> str:
