@@ -16,7 +16,6 @@ from bench.report.table import Score, Table
 from bench.report.wording import listed, shots_list
 from bench.stats import not_told_from_best
 
-LEVEL = 0.95
 UNDERLINED = (
     "Underlined: the data cannot tell this number from the best, because the 95 % interval of their paired "
     "difference contains 0; the interval is wide enough to hold for all methods of the column together. "
@@ -163,6 +162,6 @@ def _tied(
     cells = {str(i): [known[i, part] for part in parts] for i in positions}
     sources = [table.sources.get(part, part) for part in parts]
     try:
-        return {int(i) for i in not_told_from_best(cells, LEVEL, sources)}
+        return {int(i) for i in not_told_from_best(cells, sources)}
     except ValueError as error:
         raise BenchError(f"column {column}: {error}") from error

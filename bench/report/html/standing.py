@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.html.text import escape
-from bench.report.marks import LEVEL, ONE_SEED, drawn_once, most_common, outcomes
+from bench.report.marks import ONE_SEED, drawn_once, most_common, outcomes
 from bench.report.table import AVERAGE, Row, Table
 from bench.report.wording import listed, p_text, seeds_list, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
@@ -53,7 +53,7 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
     datasets = _datasets(table)
     try:
         cells = {str(i): [outcomes(row.entries[d]) for d in datasets] for i, row in enumerate(rows)}
-        marks = column_marks(cells, LEVEL)
+        marks = column_marks(cells)
     except (BenchError, ValueError) as error:
         return f"<p>{escape(str(error))}</p>"
     best = next(i for i, m in marks.items() if m.best)
