@@ -115,7 +115,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 ),
                 "before": float(before_n.mean()),
                 "after": float(after_Rn.mean()),
-                "change": {**asdict(change), "p": p_value(change)},
+                "change": {
+                    **{k: v for k, v in asdict(change).items() if k != "parts"},
+                    "se": change.se,
+                    # One fit is one draw of the support set: it cannot say what other draws would do.
+                    "p": p_value(change) if len(after_Rn) > 1 else None,
+                },
             }
     return shares
 

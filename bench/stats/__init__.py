@@ -5,16 +5,17 @@ runs, records or tables. It never reads or writes a file.
 
 Accuracies and differences are fractions (0.01 is one point). The outcomes of a cell are an array of S seeds x
 n images. Every method sees the same test images in every seed, so images are crossed with seeds. Both are
-samples, and an interval has to account for both. Datasets are no sample: an average speaks about these
-datasets only.
+samples, and an interval has to account for both. Datasets are no sample, but for ``dataset_interval`` and the
+ranks: an average speaks about these datasets only.
 """
 
-from bench.stats.best import Mark, column_marks, not_told_from_best
+from bench.stats.best import Mark, column_marks, critical_value, not_told_from_best
 from bench.stats.gate import NonInferiority, non_inferiority
 from bench.stats.intervals import (
     Interval,
     average_interval,
     average_intervals,
+    dataset_interval,
     mean_interval,
     p_value,
     resolvable,
@@ -42,6 +43,8 @@ __all__ = [
     "average_intervals",
     "column_marks",
     "critical_difference",
+    "critical_value",
+    "dataset_interval",
     "difference",
     "difference_interval",
     "friedman",

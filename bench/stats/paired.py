@@ -1,6 +1,6 @@
 """Compare two methods on the same images and seeds: paired differences and McNemar's test (fractions)."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,17 +36,25 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
     return average_difference_interval([(first, second)], level)
 
 
-def average_difference_interval(pairs: Sequence[Pair], level: float = 0.95) -> Interval:
-    """Return the interval for the difference of averages over datasets, from a (first, second) pair each."""
-    return average_difference_intervals([pairs], level)[0]
+def average_difference_interval(
+    pairs: Sequence[Pair], level: float = 0.95, sources: Sequence[Hashable] | None = None
+) -> Interval:
+    """Return the interval for the difference of averages over test sets, from a (first, second) pair each.
+
+    `sources` labels the test sets that are scored with the same fits, as in ``average_interval``.
+    """
+    return average_difference_intervals([pairs], level, sources)[0]
 
 
-def average_difference_intervals(rows: Sequence[Sequence[Pair]], level: float = 0.95) -> list[Interval]:
+def average_difference_intervals(
+    rows: Sequence[Sequence[Pair]], level: float = 0.95, sources: Sequence[Hashable] | None = None
+) -> list[Interval]:
     """Return ``average_difference_interval`` of each row of pairs.
 
-    Every row has the same datasets in the same order.
+    Every row has the same test sets in the same order.
     """
-    return average_intervals([[difference(a, b) for a, b in pairs] for pairs in rows], level, BOUNDS)
+    gaps = [[difference(a, b) for a, b in pairs] for pairs in rows]
+    return average_intervals(gaps, level, BOUNDS, sources)
 
 
 class McNemar(NamedTuple):
@@ -55,7 +63,8 @@ class McNemar(NamedTuple):
     only_first: int
     only_second: int
     p_exact: float
-    # The exact p minus half the probability of the observed split. It is less conservative, so use it.
+    # The exact p less the probability of the observed split, or half of it where the split is even, which
+    # both tails hold (Fagerland, Lydersen and Laake 2013). It is less conservative, so use it.
     p_mid: float
 
 
@@ -75,4 +84,5 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     if n == 0:
         return McNemar(0, 0, 1.0, 1.0)
     exact = float(scipy.stats.binomtest(only_a, n, 0.5).pvalue)
-    return McNemar(only_a, only_b, exact, min(1.0, exact - float(scipy.stats.binom.pmf(only_a, n, 0.5))))
+    here = float(scipy.stats.binom.pmf(only_a, n, 0.5))
+    return McNemar(only_a, only_b, exact, exact - (here / 2 if only_a == only_b else here))

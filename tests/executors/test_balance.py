@@ -68,7 +68,7 @@ def test_two_workers_halve_the_time_of_fits_that_sleep(
         assert len(slept) == 12 == len(of_type(results, EvaluationRecord))
         assert len({pid for pid, *_ in slept}) == jobs
         walls[jobs] = max(float(end) for *_, end in slept) - min(float(began) for _, began, _ in slept)
-    assert walls[2] <= 1.1 * walls[1] / 2, walls
+    assert walls[2] <= 1.3 * walls[1] / 2, walls  # a busy machine adds to what does not sleep
 
 
 def cell(key: str) -> Any:

@@ -16,9 +16,11 @@ from bench.executors import budget
 from bench.records.types import EvaluationRecord, Failure
 from tests.run.conftest import Bench, of_type
 
-# Hangs, and lets the alarm of the budget ring at once, in its own process or in that of its parent.
+# Hangs, and lets the alarm of the budget ring, in its own process or in that of its parent. With a folder of
+# results it first waits until another cell has its record, however slow the machine is.
 HANGS = """
 import os, signal, time
+from pathlib import Path
 from bench.interface import Method
 
 
@@ -27,6 +29,8 @@ class Hangs(Method):
     title = "Hangs"
 
     def prepare(self, task):
+        while RESULTS and not list(Path(RESULTS).glob("runs/*/*/tip-adapter/*-*.json")):
+            time.sleep(0.05)
         if signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
         else:
@@ -121,7 +125,7 @@ def test_the_last_resort_comes_only_where_nothing_else_helped(monkeypatch: pytes
 
 def test_a_method_that_hangs_is_stopped_and_left_to_the_next_run(bench: Bench, tmp_path: Path) -> None:
     plugin, results = tmp_path / "hangs.py", tmp_path / "r"
-    plugin.write_text(HANGS)
+    plugin.write_text(HANGS + "RESULTS = None\n")
     words = ("run", "--methods", "tip-adapter,hangs,zero-shot", "--plugin", plugin, "--results", results)
     for _ in range(2):
         ended = bench(*words, "--time-budget", "10", "--jobs", "1")
@@ -192,9 +196,9 @@ def test_a_method_that_hangs_at_planning_fails_there(
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(bench: Bench, tmp_path: Path) -> None:
     plugin, results = tmp_path / "hangs.py", tmp_path / "r"
-    plugin.write_text(HANGS)
+    plugin.write_text(HANGS + f"RESULTS = {str(results)!r}\n")
     words = ("run", "--methods", "tip-adapter,hangs", "--plugin", plugin, "--results", results)
-    ended = bench(*words, "--time-budget", "20", "--jobs", "2")
+    ended = bench(*words, "--time-budget", "600", "--jobs", "2")
     assert ended.exit_code == 3, ended.output
     assert "stopped, because it ran on after the budget's end: hangs shapes 2-shot seed 1" in ended.output
     assert not of_type(results, Failure)

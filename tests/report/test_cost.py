@@ -86,7 +86,7 @@ def test_statistics_of_a_column_are_taken_together(tmp_path: Path, monkeypatch: 
         results = grid(tmp_path / str(methods), {f"m{i}": 0.4 + 0.02 * i for i in range(methods)}, shots=(1,))
         frame = load_results(results)
         with monkeypatch.context() as patch:
-            calls = counting(patch, intervals, "mean_parts", lambda outcomes, level: outcomes.shape[1:])
+            calls = counting(patch, intervals, "source_parts", lambda tables, level: tables[0].shape[1:])
             table(frame)
         counts.append(sum(calls.values()))
     assert counts[0] == counts[1] == 4, "two datasets, and the same two for the average"

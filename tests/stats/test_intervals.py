@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy import stats
 
 from bench.stats import (
@@ -14,6 +15,8 @@ from bench.stats import (
     average_interval,
     average_intervals,
     column_marks,
+    critical_value,
+    dataset_interval,
     difference,
     difference_interval,
     mcnemar,
@@ -23,7 +26,9 @@ from bench.stats import (
     p_value,
     resolvable,
 )
+from bench.stats.variance import half_width, mean_parts, p_of
 
+WIDE = (-9.0, 9.0)
 PAIRS = arrays(np.bool_, (2, 3, 12))
 
 
@@ -35,21 +40,33 @@ def test_one_seed_names_images_only() -> None:
     y = outcomes(0, 0.7, (1, 300))
     interval = mean_interval(y)
     assert interval.varies == ("images",)
-    assert interval.df == 299
-    low, high = stats.t.interval(0.95, 299, y.mean(), stats.sem(y[0].astype(float)))
-    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.parts.seeds == 0
+    # Wilson's interval at Student's t with the variance over n - 1
+    t2 = stats.t.isf(0.025, 299) ** 2 / 299
+    wilson = np.roots([1 + t2, -2 * y.mean() - t2, y.mean() ** 2])
+    assert sorted(wilson) == pytest.approx([interval.low, interval.high])
     assert mean_interval(y[0]) == interval
     assert mean_interval(outcomes(0, 0.7)).varies == ("seeds", "images")
 
 
-def test_degrees_of_freedom_give_back_the_interval() -> None:
-    for seed in range(5):
-        interval = mean_interval(outcomes(seed, 0.6))
-        assert 2 <= interval.df <= 399
-        half = stats.t.isf(0.025, interval.df) * interval.se
-        assert (interval.low, interval.high) == pytest.approx(
-            (interval.estimate - half, interval.estimate + half)
-        )
+@pytest.mark.parametrize("n", [20, 60, 500])
+def test_ends_are_in_order_near_the_extremes(n: int) -> None:
+    wrong = [mean_interval(np.arange(n) >= k) for k in range(4)]
+    assert [w.low for w in wrong] == sorted((w.low for w in wrong), reverse=True)
+    assert wrong[0].high == 1 > wrong[1].high > wrong[2].high > wrong[3].high
+    mirrored = mean_interval(np.arange(n) < 1)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - wrong[1].high, 1 - wrong[1].low))
+
+
+def test_datasets_as_the_sample() -> None:
+    values = [0.03, 0.01, -0.02, 0.05, 0.02]
+    interval = dataset_interval(values)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.varies == ("datasets",)
+    assert p_value(interval) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    with pytest.raises(ValueError, match="two or more datasets"):
+        dataset_interval([0.1])
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
@@ -67,8 +84,11 @@ def test_average_over_fixed_datasets() -> None:
     assert average.estimate == pytest.approx(np.mean([s.estimate for s in singles]))
     assert average.se == pytest.approx(np.sqrt(sum(s.se**2 for s in singles)) / 4)
     assert average.se < 0.7 * max(s.se for s in singles)
-    assert average.df > min(s.df for s in singles)
-    assert average_interval([cells[0], outcomes(9, 0.5, (1, 100))]).varies == ("seeds", "images")
+    assert average.parts.seeds_df > min(s.parts.seeds_df for s in singles)
+    assert average_interval([cells[0], outcomes(9, 0.5, (1, 100))]).varies == ("images",), "the fewest count"
+    shared = average_interval(cells, sources=["a", "a", "b", "b"])
+    assert shared.estimate == pytest.approx(average.estimate)
+    assert shared.parts.seeds != average.parts.seeds
 
 
 @pytest.mark.parametrize("n", [20, 500])
@@ -90,8 +110,7 @@ def test_paired_difference_is_antisymmetric_and_consistent(pair: np.ndarray) -> 
     assert forth.estimate == pytest.approx(a.mean() - b.mean())
     assert forth.low <= forth.estimate <= forth.high
     if abs(p_value(forth) - 0.05) > 1e-6:
-        uncut = abs(forth.estimate) <= stats.t.isf(0.025, forth.df) * forth.se
-        assert (p_value(forth) > 0.05) == uncut
+        assert (p_value(forth) > 0.05) == (abs(forth.estimate) <= half_width(forth.parts))
     wide = difference_interval(a, b, level=0.99)
     assert wide.low <= forth.low + 1e-12
     assert wide.high >= forth.high - 1e-12
@@ -126,7 +145,10 @@ def test_mcnemar_against_binomial_sums() -> None:
     assert result.p_mid == pytest.approx(2 * tail - comb(11, 2) / 2**11)
     assert mcnemar(a, a) == (0, 0, 1.0, 1.0)
     even = mcnemar([1, 0, 1], [0, 1, 1])
-    assert even.p_exact == 1
+    assert (even.p_exact, even.p_mid) == (1, pytest.approx(0.75))
+    uneven = mcnemar(np.arange(8) < 2, np.arange(8) >= 2)
+    one_side = (comb(8, 0) + comb(8, 1) + comb(8, 2) / 2) / 2**8  # the split itself counts half
+    assert uneven.p_mid == pytest.approx(2 * one_side)
     with pytest.raises(ValueError, match="two vectors"):
         mcnemar(np.ones((3, 5)), np.ones((3, 5)))
 
@@ -138,16 +160,23 @@ def test_mcnemar_against_statsmodels() -> None:
     assert mcnemar(a, b).p_exact == pytest.approx(contingency.mcnemar(table, exact=True).pvalue)
 
 
-def test_resolvable_difference_is_found_with_the_stated_power() -> None:
+@pytest.mark.parametrize(("seeds", "rows"), [(1, 1), (2, 1), (3, 1), (3, 5)])
+def test_resolvable_difference_is_found_with_the_stated_power(seeds: int, rows: int) -> None:
+    """Normal outcomes whose variance is that of the seeds; for one seed, of the images."""
     rng = np.random.default_rng(8)
-    reference = difference_interval(rng.random((1, 400)) < 0.5, rng.random((1, 400)) < 0.5)
-    size = resolvable(reference, power=0.8)
-    detected = 0
-    for _ in range(1000):
-        a, b = rng.random((1, 400)) < 0.5 + size, rng.random((1, 400)) < 0.5
-        detected += p_value(difference_interval(a, b)) < 0.05
-    assert 0.76 <= detected / 1000 <= 0.86
-    assert resolvable(reference, power=0.9) > size
+
+    def tables(count: int) -> NDArray[np.float64]:
+        effects = rng.standard_normal((count, seeds, 1)) if seeds > 1 else 0.0
+        return 0.02 * effects + 0.02 * rng.standard_normal((count, seeds, 100))
+
+    claimed = [resolvable(i, rows=rows) for i in average_intervals([[y] for y in tables(3000)], bounds=WIDE)]
+    again = mean_parts(tables(3000) + np.array(claimed)[:, None, None])
+    found = np.mean(p_of(again) < 0.05 / rows)
+    assert 0.77 <= found <= 0.84
+    one = mean_interval(tables(1)[0], bounds=WIDE)
+    assert resolvable(one, power=0.9) > resolvable(one) and resolvable(one, rows=11) > resolvable(one)
+    with pytest.raises(ValueError, match="power"):
+        resolvable(one, power=1)
 
 
 def test_gate_passes_noise_and_fails_a_drop() -> None:
@@ -186,15 +215,31 @@ def test_column_marks() -> None:
     assert [marks[m].best for m in marks] == [False, True, False]
     assert list(marks) == ["bad", "good", "near"]
     assert not marks["bad"].tied
-    assert marks["bad"].p_holm < 1e-4
     assert marks["good"].to_best is None
     close = column_marks({"a": [good], "b": [near]})
     other = close["b"] if close["a"].best else close["a"]
     assert other.tied
     assert other.to_best is not None
     assert other.to_best.contains(0)
+    plain = average_difference_interval([(near, good)])
+    assert other.to_best.high - other.to_best.low == pytest.approx(plain.high - plain.low, rel=0.01)
     with pytest.raises(ValueError, match="same datasets"):
         column_marks({"a": [good], "b": [good, good]})
+
+
+@pytest.mark.parametrize(("k", "df"), [(2, 2), (3, 2.67), (5, 1.6), (11, 3.7), (30, 7.5), (70, 250), (22, 4)])
+def test_critical_values_are_those_of_the_studentised_range(k: int, df: float) -> None:
+    want = stats.studentized_range.ppf(0.95, k, df) / np.sqrt(2)
+    assert float(critical_value(k, df)) == pytest.approx(want, rel=0.01)
+
+
+def test_critical_values_of_two_methods_are_those_of_student() -> None:
+    degrees = np.array([1, 2, 4, 20, 1e6])
+    assert critical_value(2, degrees) == pytest.approx(stats.t.isf(0.025, degrees), rel=1e-3)
+    bound = float(critical_value(150, 10))
+    assert float(critical_value(100, 10)) < bound == pytest.approx(stats.t.isf(0.025 / (150 * 149 / 2), 10))
+    with pytest.raises(ValueError, match="two methods"):
+        critical_value(1, 10)
 
 
 @given(st.integers(1, 4), st.integers(2, 30), st.integers(0, 99))
