@@ -13,6 +13,11 @@ Independent noise alone makes MS_S as large as MS_R on average. If MS_S is below
 luck, and the missing amount is added to the image part. Otherwise two seeds of equal accuracy would make an
 interval of no width.
 
+Means by seed of right and wrong answers are multiples of 1 / n. Two seeds of a few hundred images agree
+exactly in 2 to 10 % of cells, and their seed part would be 0. The variance of this rounding, 1 / (12 n^2) in
+each mean (Sheppard's correction), is therefore added to the seed part. Without it p-values below 0.1 % come 2
+to 5 times too often at two seeds.
+
 The half-width of an interval adds up the two parts, each with the quantile of its own degrees of freedom
 (after Graybill and Wang 1980):
 
@@ -94,7 +99,7 @@ def source_parts(tables: Sequence[NDArray[Any]], level: float = 0.95) -> Parts:
     if s == 1:
         seeds = np.zeros_like(images)
     else:
-        seeds = by_seed.var(-1, ddof=1) / s
+        seeds = by_seed.var(-1, ddof=1) / s + np.sum([one.rounding for one in found], axis=0) / several**2
         noise = np.sum([one.interaction for one in found], axis=0) / several**2
         images = images + np.maximum(noise / 4 - seeds, 0.0)
     mean = by_seed.mean(-1)
@@ -102,15 +107,13 @@ def source_parts(tables: Sequence[NDArray[Any]], level: float = 0.95) -> Parts:
 
 
 class _Squares(NamedTuple):
-    """What a table contributes to its source: means by seed (..., S), and its variances (...).
-
-    ``interaction`` is the share of the interaction in the variance of the mean, MS_R / (S n).
-    """
+    """What a table contributes to its source: means by seed (..., S), and its variances (...)."""
 
     by_seed: Array
     images: Array
     images_df: Array
     interaction: Array
+    rounding: Array
 
 
 def _squares(y: NDArray[Any], level: float) -> _Squares:
@@ -128,7 +131,9 @@ def _squares(y: NDArray[Any], level: float) -> _Squares:
     exact = 1 - ((1 - level) / 2) ** (1 / n)
     constant = (y == y[..., :1, :1]).all((-2, -1))
     images = np.where(constant, (exact / special.stdtrit(n - 1, (1 + level) / 2)) ** 2, images)
-    return _Squares(by_seed, images, np.full_like(mean, n - 1), interaction)
+    counts = (y == np.rint(y)).all((-2, -1)) & ~constant
+    rounding = np.where(counts, 1 / (12 * n**2 * s), 0.0)
+    return _Squares(by_seed, images, np.full_like(mean, n - 1), interaction, rounding)
 
 
 def pool(sources: Sequence[Parts], weights: Sequence[float] | None = None) -> Parts:

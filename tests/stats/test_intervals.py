@@ -74,7 +74,9 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     apart = same.copy()
     apart[0, :40], apart[1, :40] = True, False
     assert mean_interval(apart).se > 1.5 * mean_interval(same).se
-    assert mean_interval(same).se == pytest.approx(mean_interval(same[:1]).se)  # copies of a seed add nothing
+    assert mean_interval(same).se == pytest.approx(
+        mean_interval(same[:1]).se, rel=1e-3
+    )  # copies of a seed add nothing
 
 
 def test_average_over_fixed_datasets() -> None:
