@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     other: dict[str, dict[int, None]] = {}
     lost: dict[str, None] = {}
     once: dict[tuple[str, int], list[str]] = {}  # the columns with one seed, by backbone and shots
+    told: set[tuple[str, int]] = set()  # where other columns have several seeds
     for (backbone, *_), positions in blocks.items():
         rivals, others = most_common({i: table.rows[i].seeds for i in positions})
         for i in others:
@@ -80,6 +81,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
             if drawn_once(first.shots, first.entries[column].seeds or first.seeds):
                 once.setdefault((str(backbone), first.shots), []).append(column)
                 continue
+            told.add((str(backbone), first.shots))
             try:
                 tied = _tied(table, column, compared, outcomes_at)
             except BenchError as error:  # the numbers are shown without the comparison
@@ -96,7 +98,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     if other and (bold or underline):
         who = "; ".join(f"{name} at {shots_list(shots)}" for name, shots in other.items())
         notes.append(f"Neither bold nor underlined, because the other rows have other seeds: {who}.")
-    notes += _once_notes(once, table.columns, len({block[0] for block in blocks}) > 1)
+    notes += _once_notes(once, told, len({block[0] for block in blocks}) > 1)
     notes += [f"Nothing is underlined here: {reason}" for reason in lost]
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
@@ -110,17 +112,17 @@ def drawn_once(shots: int, seeds: Sequence[int]) -> bool:
 
 
 def _once_notes(
-    once: Mapping[tuple[str, int], Sequence[str]], columns: Sequence[str], backbones: bool
+    once: Mapping[tuple[str, int], Sequence[str]], told: Collection[tuple[str, int]], backbones: bool
 ) -> list[str]:
-    """Say where nothing is underlined because of one seed. Columns are named if there are others."""
-    alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    """Say where nothing is underlined because of one seed. Columns are named if others are underlined."""
+    alike: dict[tuple[str, str], list[int]] = {}
     for (backbone, shots), some in once.items():
-        alike.setdefault((backbone, tuple(some)), []).append(shots)
+        where = f" with {backbone}" if backbones else ""
+        columns = f" on {listed(some, len(some))}" if (backbone, shots) in told else ""
+        alike.setdefault((where, columns), []).append(shots)
     return [
-        f"Nothing is underlined at {shots_list(numbers)}"
-        f"{f' with {backbone}' if backbones else ''}"
-        f"{'' if len(some) == len(columns) else f' on {listed(some, len(some))}'}: {ONE_SEED}"
-        for (backbone, some), numbers in alike.items()
+        f"Nothing is underlined at {shots_list(numbers)}{where}{columns}: {ONE_SEED}"
+        for (where, columns), numbers in alike.items()
     ]
 
 

@@ -58,6 +58,12 @@ def test_a_column_of_one_seed_is_named(tmp_path: Path) -> None:
     assert said(printed)[1:] == [f"Nothing is underlined at 1 shot on cats: {ONE_SEED}"]
 
 
+def test_a_block_of_one_seed_names_no_columns(tmp_path: Path) -> None:
+    grid(tmp_path, NEAR, shots=(1,), seeds=(1,))
+    grid(tmp_path, {"safe": 0.6}, datasets=("cats",), shots=(1,), seeds=(1,))
+    assert said(table(load_results(tmp_path))) == [f"Nothing is underlined at 1 shot: {ONE_SEED}"]
+
+
 def test_methods_that_draw_nothing_keep_their_underlines(tmp_path: Path) -> None:
     for method, accuracy in (("zero-shot", 0.6), ("cupl", 0.59)):
         for dataset in ("ants", "bees"):
