@@ -59,9 +59,7 @@ def table(
     bold: Annotated[bool, typer.Option(help="Print the best of each column in bold.")] = True,
     underline: Annotated[
         bool,
-        typer.Option(
-            help="Underline numbers that do not differ significantly from the best of their column."
-        ),
+        typer.Option(help="Underline numbers that the data cannot tell from the best of their column."),
     ] = True,
     data_root: Annotated[
         Path | None,

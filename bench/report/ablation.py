@@ -5,7 +5,7 @@ Its rows differ in settings or prompt sets. Each shows how accuracy changes from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from bench.records.types import EvaluationRecord
 from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text
 from bench.report.command import command
 from bench.report.frame import short
-from bench.report.marks import outcomes
+from bench.report.marks import ONE_SEED, outcomes
 from bench.report.select import Choice, for_tables, in_order
-from bench.report.table import AVERAGE, Row, Score, Table
-from bench.report.wording import p_text
+from bench.report.table import AVERAGE, MISSING, Row, Score, Table
+from bench.report.wording import cells_text, p_text
 from bench.stats import Interval, average_difference_interval, holm, p_value
 
 Block = tuple[str, int, str]  # method, shots, backbone
@@ -44,7 +44,8 @@ def table_ablation(
 
     ``base`` names another starting row: a method (all rows are measured from its plain row) or a prompt set.
     ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method, number of shots
-    and backbone. Raises BenchError if no method has variants, or if ``base`` has no records.
+    and backbone. A change over one draw of the support set has no p. Raises BenchError if no method has
+    variants, or if ``base`` has no records.
     """
     chosen, _ = for_tables(frame, replace(choice, variants=True))
     shown = {canonical(t) for t in targets}
@@ -59,6 +60,7 @@ def table_ablation(
     columns = list(chosen["target"].unique() if choice.datasets else _varied(chosen, "target", axis))
     columns = in_order(columns, [*choice.datasets, *chosen["dataset"].unique(), *targets])
     averages = averages_of(AVERAGE, columns)
+    sources = dict(zip(chosen["target"], chosen["dataset"], strict=True))
     groups: dict[Block, list[Row]] = {}
     for row in lines(
         chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True
@@ -69,7 +71,7 @@ def table_ablation(
         if len(rows) < 2 and canonical(block[0]) not in asked:
             continue
         start = _start(groups.get((base_method or block[0], *block[1:]), []), prompts)
-        kept += _measured(rows, start, columns, block)
+        kept += _measured(rows, start, {c: sources[c] for c in columns}, block)
     if not kept:
         raise BenchError(
             "no method among these records has variants: "
@@ -90,10 +92,7 @@ def table_ablation(
         "'change' is the difference in points from the row marked 'start'.",
         *_plain_values(kept),
     ]
-    table.notes += [
-        "'interval' is the 95 % interval of the change, paired on the seeds that both rows have. "
-        "'p' is its p-value after Holm's correction over the variants of one method."
-    ]
+    table.notes += _change_notes(kept)
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial)]
     table.notes += frame.attrs.get("notes", ())
     return table
@@ -169,7 +168,25 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
     return [f"Rows without changed settings use {values}."] if values else []
 
 
-def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], block: Block) -> list[Row]:
+def _change_notes(rows: Sequence[Row]) -> list[str]:
+    """Say what the intervals and p-values of the changes mean, and which rows have no p."""
+    changed = [row for row in rows if row.entries[INTERVAL].text != MISSING]
+    once = [row for row in changed if row.entries[P].value is None]
+    notes = [
+        "'interval' is the 95 % interval of the change, paired on the seeds that both rows have. "
+        "It says nothing about other datasets or other classes."
+    ]
+    if len(once) < len(changed):
+        notes.append(
+            "'p' is the p-value of the change after Holm's correction over the variants of a method."
+        )
+    if once:
+        where = "" if len(once) == len(changed) else cells_text((row.names[0], row.shots) for row in once)
+        notes.append(f"There is no p{f' for {where}' if where else ''}: {ONE_SEED}")
+    return notes
+
+
+def _measured(rows: Sequence[Row], start: Row | None, sources: Mapping[str, str], block: Block) -> list[Row]:
     """Add to each row its change from ``start``, with interval and Holm's p.
 
     Rows that cannot be paired get dashes.
@@ -177,12 +194,11 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
     changes: dict[int, Interval] = {}
     for i, row in enumerate(rows):
         if start is not None and row is not start:
-            change = paired(row, start, columns)
+            change = paired(row, start, sources)
             if change is not None:
                 changes[i] = change
-    adjusted = (
-        dict(zip(changes, holm([p_value(c) for c in changes.values()]), strict=True)) if changes else {}
-    )
+    tested = [i for i, change in changes.items() if "seeds" in change.varies or not block[1]]
+    adjusted = dict(zip(tested, holm([p_value(changes[i]) for i in tested]), strict=True))
     measured = []
     for i, row in sorted(enumerate(rows), key=lambda numbered: numbered[1] is not start):
         extra = {CHANGE: Score(), INTERVAL: Score(), P: Score()}
@@ -192,24 +208,26 @@ def _measured(rows: Sequence[Row], start: Row | None, columns: Sequence[str], bl
             change = changes[i]
             extra[CHANGE] = Score(100 * change.estimate, f"{100 * change.estimate:+.2f}")
             extra[INTERVAL] = Score(text=f"{100 * change.low:+.2f} to {100 * change.high:+.2f}")
+        if i in adjusted:
             extra[P] = Score(float(adjusted[i]), p_text(float(adjusted[i])))
         measured.append(replace(row, entries={**row.entries, **extra}, block=block))
     return measured
 
 
-def paired(row: Row, start: Row, columns: Sequence[str]) -> Interval | None:
-    """Return the interval of row - start, averaged over ``columns``, on the seeds that both have.
+def paired(row: Row, start: Row, sources: Mapping[str, str]) -> Interval | None:
+    """Return the interval of row - start, averaged over the columns, on the seeds that both have.
 
-    Returns None if one of the two has no complete value in a column.
+    ``sources``: by column, the dataset that the fits were trained on. Returns None if one of the two rows
+    has no complete value in a column.
     """
     seeds = sorted(set(row.seeds) & set(start.seeds))
-    both_rows = [r.entries[c] for r in (row, start) for c in columns]
+    both_rows = [r.entries[c] for r in (row, start) for c in sources]
     if not seeds or any(e.value is None or e.partial for e in both_rows):
         return None
     pairs = []
-    for c in columns:
+    for c in sources:
         both = [outcomes(r.entries[c])[[r.seeds.index(s) for s in seeds]] for r in (row, start)]
         if both[0].shape != both[1].shape:
             return None
         pairs.append((np.asarray(both[0]), np.asarray(both[1])))
-    return average_difference_interval(pairs)
+    return average_difference_interval(pairs, sources=list(sources.values()))

@@ -97,6 +97,7 @@ def table_3(
         rows,
         heads=("method", "shots", "backbone"),
         averages=averages,
+        sources=dict.fromkeys([source, *shifts], source),
     )
     table.notes = [
         f"The numbers are test accuracies in %, {seeds_text(chosen)}. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,10 +13,18 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.report.frame import stacked
 from bench.report.table import Score, Table
-from bench.report.wording import shots_list
+from bench.report.wording import listed, shots_list
 from bench.stats import not_told_from_best
 
-LEVEL = 0.95
+UNDERLINED = (
+    "Underlined: the data cannot tell this number from the best, because the 95 % interval of their paired "
+    "difference contains 0; the interval is wide enough to hold for all methods of the column together. "
+    "This says nothing about other datasets or other classes."
+)
+ONE_SEED = (
+    "with one seed, nothing can be said about other draws of the support set; run more seeds, as in "
+    "--seeds 1,2,3."
+)
 K = TypeVar("K")
 
 
@@ -35,9 +43,9 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     Of these, each column takes the entries with its most common seeds. Example: four rows have the seeds 1,
     2 and 3, and a fifth has only seed 1, so the fifth is left out everywhere. On one dataset, one of the four
     lacks seed 3, so it is left out of that column. Test-oracle rows and partial averages take no part. The
-    best entry is the one with the highest printed value. An entry is tied if the interval of its paired
-    difference to the best, over seeds and images, contains 0 after Holm's correction within the column
-    (``bench.stats.not_told_from_best``).
+    best entry is the one with the highest printed value. An entry is tied if
+    ``bench.stats.not_told_from_best`` cannot tell it from the best. Nothing is tied where methods drew a
+    support set and have one seed, because one draw says nothing about others.
     """
     blocks: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(table.rows):
@@ -46,7 +54,9 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     rows: list[dict[str, Score]] = [dict(row.entries) for row in table.rows]
     other: dict[str, dict[int, None]] = {}
     lost: dict[str, None] = {}
-    for positions in blocks.values():
+    once: dict[tuple[str, int], list[str]] = {}  # the columns with one seed, by backbone and shots
+    told: set[tuple[str, int]] = set()  # where other columns have several seeds
+    for (backbone, *_), positions in blocks.items():
         rivals, others = most_common({i: table.rows[i].seeds for i in positions})
         for i in others:
             if any(e.value is not None for e in table.rows[i].entries.values()):
@@ -65,8 +75,15 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
             top = [i for i in compared if printed[i] == max(printed.values())]
             for i in top if bold else ():
                 rows[i][column] = replace(rows[i][column], best=True)
+            if not underline:
+                continue
+            first = table.rows[compared[0]]
+            if drawn_once(first.shots, first.entries[column].seeds or first.seeds):
+                once.setdefault((str(backbone), first.shots), []).append(column)
+                continue
+            told.add((str(backbone), first.shots))
             try:
-                tied = _tied(table, column, compared, outcomes_at) if underline else set()
+                tied = _tied(table, column, compared, outcomes_at)
             except BenchError as error:  # the numbers are shown without the comparison
                 lost.setdefault(str(error))
                 continue
@@ -76,17 +93,37 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     notes = []
     if bold and any(e.best for r in marked for e in r.entries.values()):
         notes.append("Bold: the best number of its column among rows with the same shots and backbone.")
-    if underline and any(e.tied for r in marked for e in r.entries.values()):
-        notes.append(
-            "Underlined: the data cannot tell this number from the best, because the 95 % interval of their "
-            "paired difference contains 0 after Holm's correction in the column. The interval covers other "
-            "seeds and other test images of these datasets, but no other datasets."
-        )
+    if any(e.tied for r in marked for e in r.entries.values()):
+        notes.append(UNDERLINED)
     if other and (bold or underline):
         who = "; ".join(f"{name} at {shots_list(shots)}" for name, shots in other.items())
         notes.append(f"Neither bold nor underlined, because the other rows have other seeds: {who}.")
+    notes += _once_notes(once, told, len({block[0] for block in blocks}) > 1)
     notes += [f"Nothing is underlined here: {reason}" for reason in lost]
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
+
+
+def drawn_once(shots: int, seeds: Sequence[int]) -> bool:
+    """Return whether a number rests on a single draw of the support set.
+
+    A method with 0 shots draws nothing, so its one seed is all there is.
+    """
+    return shots > 0 and len(seeds) == 1
+
+
+def _once_notes(
+    once: Mapping[tuple[str, int], Sequence[str]], told: Collection[tuple[str, int]], backbones: bool
+) -> list[str]:
+    """Say where nothing is underlined because of one seed. Columns are named if others are underlined."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for (backbone, shots), some in once.items():
+        where = f" with {backbone}" if backbones else ""
+        columns = f" on {listed(some, len(some))}" if (backbone, shots) in told else ""
+        alike.setdefault((where, columns), []).append(shots)
+    return [
+        f"Nothing is underlined at {shots_list(numbers)}{where}{columns}: {ONE_SEED}"
+        for (where, columns), numbers in alike.items()
+    ]
 
 
 def most_common(seeds: Mapping[K, tuple[int, ...]]) -> tuple[list[K], list[K]]:
@@ -125,7 +162,8 @@ def _tied(
             if (i, part) not in known:
                 known[i, part] = outcomes(table.rows[i].entries[part])
     cells = {str(i): [known[i, part] for part in parts] for i in positions}
+    sources = [table.sources.get(part, part) for part in parts]
     try:
-        return {int(i) for i in not_told_from_best(cells)}
+        return {int(i) for i in not_told_from_best(cells, sources)}
     except ValueError as error:
         raise BenchError(f"column {column}: {error}") from error

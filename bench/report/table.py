@@ -71,7 +71,8 @@ class Table:
     ``heads``: the names of the leading columns; ``columns``: those of the others. ``notes``: the lines below
     the table. ``averages``: the columns that average others, with these others. ``left``: columns of text,
     which are aligned left. ``styles``: the notes that explain bold and underlined numbers, for forms that
-    print neither.
+    print neither. ``sources``: the dataset that the fits behind a column were trained on, where it is not
+    the column's own; columns of one source share its draws.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Table:
     averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     styles: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def shown(table: Table) -> Table:
@@ -113,6 +115,7 @@ def shown(table: Table) -> Table:
         {columns.get(c, c): of(d) for c, d in table.averages.items()},
         of(table.left),
         list(of(table.styles)),
+        {columns.get(c, c): names.shown(d) for c, d in table.sources.items()},
     )
 
 

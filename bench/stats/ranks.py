@@ -15,8 +15,8 @@ import pandas as pd
 import scipy  # loads its parts at their first use, because scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
-# Nemenyi's critical difference grows with every added method; beyond this number it separates hardly any.
-MAX_METHODS = 12
+# Up to this many methods a test checks the critical difference against an integral of its definition.
+MAX_METHODS = 100
 # Up to this many differences with ties SciPy goes through all signs; beyond, it uses a normal approximation.
 _ALL_SIGNS = 13
 
@@ -113,14 +113,13 @@ class Friedman:
 def friedman(scores: pd.DataFrame, level: float = 0.95) -> Friedman:
     """Run Friedman's test on average ranks.
 
-    Raises ValueError unless 3 to 12 methods have all scores on 2 or more datasets.
+    The ranks and the critical difference are those among all columns. So a diagram that shows only some
+    methods gives all of them here. Raises ValueError unless 3 to 100 methods have all scores on 2 or more
+    datasets.
     """
     _checked(scores, 3)
     if len(scores.columns) > MAX_METHODS:
-        raise ValueError(
-            f"{len(scores.columns)} methods are too many for one critical difference; "
-            f"choose at most {MAX_METHODS}"
-        )
+        raise ValueError(f"{len(scores.columns)} methods are too many to rank; choose at most {MAX_METHODS}")
     values = scores.round(12)
     ranks = values.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     ties_everywhere = (values.nunique(axis=1) == 1).all()

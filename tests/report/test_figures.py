@@ -261,14 +261,21 @@ def test_datasets_without_few_shot_results_have_no_panel(results: Path) -> None:
     assert [ax.get_title() for ax in figures.plot(kept, "shots", prompts=["hand"]).figure.axes] == ["fish"]
 
 
-def test_too_many_methods_for_ranks_names_a_choice(many: Path) -> None:
-    with pytest.raises(
-        BenchError, match=r"15 methods.*at most 12 with --methods; the best are --methods ([\w,-]+)"
-    ) as caught:
-        figures.plot(load_results(many), "cd", shots=[4])
-    names = str(caught.value).rpartition(" ")[2].split(",")
-    assert len(names) == 12 and "safe" not in names
-    assert len(figures.plot(load_results(many), "cd", shots=[4], methods=names).points) == 12
+def test_of_many_methods_the_best_are_drawn_with_their_ranks_among_all(many: Path) -> None:
+    frame = load_results(many)
+    drawn = figures.plot(frame, "cd", shots=[4])
+    own = frame[frame["shots"].isin([0, 4])]
+    every = friedman(own.pivot_table(index="dataset", columns="method", values="accuracy"))
+    assert len(every.ranks) == 15
+    drawn_ranks = dict(zip(drawn.points["series"], drawn.points["y"], strict=True))
+    assert drawn_ranks == pytest.approx(dict(every.ranks.iloc[:12])) and "safe" not in drawn_ranks
+    assert "The best 12 are drawn, ranked among all 15 methods." in drawn.notes
+    assert f"is {every.critical_difference:.2f}." in drawn.notes[-1]
+    texts = [text.get_text() for text in drawn.figure.axes[0].texts]
+    assert "average rank among all 15 methods over 3 datasets, 4 shots (1 = best)" in texts
+    few = figures.plot(frame, "cd", shots=[4], methods=list(drawn_ranks))
+    assert few.points["y"].sum() == pytest.approx(12 * 13 / 2), "12 methods alone are ranked from 1 to 12"
+    assert not any("among all" in note for note in few.notes)
 
 
 def test_published_anchors_are_marked_where_they_belong(tmp_path: Path) -> None:

@@ -34,9 +34,16 @@ def test_most_common_prefers_more_seeds() -> None:
     assert most_common({}) == ([], [])
 
 
-@pytest.mark.parametrize("kind", ["shots", "cd"])
-def test_figures_name_them(results: Path, kind: str) -> None:
-    assert NOTE in plot.plot(load_results(results), kind).notes
+def test_figures_name_them(results: Path) -> None:
+    assert NOTE in plot.plot(load_results(results), "shots").notes
+
+
+def test_they_are_not_ranked(results: Path) -> None:
+    """As in tables, where they are neither bold nor underlined."""
+    drawn = plot.plot(load_results(results), "cd")
+    assert "safe" not in set(drawn.points["series"])
+    assert sorted(drawn.points["y"])[0] >= 1 and drawn.points["y"].sum() == 1 + 2 + 3 + 4
+    assert "Not ranked, because they have other seeds than most: safe at 1 shot (seed 1)." in drawn.notes
 
 
 def test_they_are_never_a_best_trade_off(results: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.stats import critical_difference, friedman, holm, not_separated, wilcoxon_holm
+from bench.stats import MAX_METHODS, critical_difference, friedman, holm, not_separated, wilcoxon_holm
 
 
 def scores(seed: int = 0, datasets: int = 11, methods: int = 5) -> pd.DataFrame:
@@ -80,6 +80,15 @@ def test_critical_difference_against_demsars_table() -> None:
     assert critical_difference(4, 14, level=0.90) == pytest.approx(2.291 * np.sqrt(20 / 84), abs=2e-3)
 
 
+@pytest.mark.parametrize("k", [12, 27, 60, MAX_METHODS])
+def test_the_critical_difference_of_many_methods(k: int) -> None:
+    """The range of k standard normal values is at most q with a probability that one integral gives."""
+    q = critical_difference(k, 11) / np.sqrt(k * (k + 1) / (6 * 11)) * np.sqrt(2)
+    z = np.linspace(-9, 9 + q, 20001)
+    density = k * stats.norm.pdf(z) * (stats.norm.cdf(z) - stats.norm.cdf(z - q)) ** (k - 1)
+    assert np.trapezoid(density, z) == pytest.approx(0.95, abs=1e-8)
+
+
 def test_friedman_against_scipy_and_the_oracle() -> None:
     posthocs = pytest.importorskip("scikit_posthocs")
     frame = scores(3, datasets=11, methods=6)
@@ -107,9 +116,9 @@ def test_groups_are_the_bars_of_a_diagram() -> None:
 
 
 def test_refusals() -> None:
-    friedman(scores(methods=12))
-    with pytest.raises(ValueError, match="at most 12"):
-        friedman(scores(methods=13))
+    friedman(pd.DataFrame(np.random.default_rng(0).random((3, MAX_METHODS))))
+    with pytest.raises(ValueError, match=f"at most {MAX_METHODS}"):
+        friedman(pd.DataFrame(np.random.default_rng(0).random((3, MAX_METHODS + 1))))
     with pytest.raises(ValueError, match="at least 3 methods"):
         friedman(scores(methods=2))
     gap = scores()

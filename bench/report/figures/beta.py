@@ -81,7 +81,11 @@ def draw(frame: pd.DataFrame, choice: Choice, named: str = "beta") -> Drawn:
         style.key(figure, appearances, {}, 5 if wide > 1 else 3, style.published_key(any(drawn)))
     alt = f"Change of accuracy with {setting}: {what}, on {', '.join(appearances)}"
     pairing = f"{what}: each difference is paired with the same fit at {setting} = 0."
-    return Drawn(figure, points, alt, (*notes, *gaps, pairing))
+    seeds = {
+        (f"{target} with {backbone}", shots): outcomes.seeds_of(some)
+        for (backbone, target), some in swept.groupby(["backbone", "target"])
+    }
+    return Drawn(figure, points, alt, (*notes, *series.one_seed(seeds), *gaps, pairing))
 
 
 def _mark(ax: Axes, anchor: Anchor, appearances: dict[str, style.Appearance]) -> bool:

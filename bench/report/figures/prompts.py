@@ -125,7 +125,7 @@ def _table(own: pd.DataFrame, sets: list[str], datasets: list[str]) -> tuple[pd.
             seeds[name, int(shots)] = outcomes.seeds_of(group)
             rows.append(("", name, shots, float(x), 100 * i.estimate, 100 * i.low, 100 * i.high))
     points = pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high"])
-    return points, [*series.other_seeds(seeds), *series.gaps(gaps)]
+    return points, [*series.one_seed(seeds), *series.other_seeds(seeds), *series.gaps(gaps)]
 
 
 def _quality(own: pd.DataFrame, prompts: str) -> tuple[float, str]:

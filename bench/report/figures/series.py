@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench.names import canonical
-from bench.report.marks import most_common
+from bench.report.marks import ONE_SEED, drawn_once, most_common
 from bench.report.select import Choice
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 
@@ -55,11 +55,27 @@ def other_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[str]:
 
     ``seeds`` has the seeds of each drawn point.
     """
+    which = with_seeds(seeds, of_other_seeds(seeds))
+    return [f"These have other seeds than most at the same shots: {which}."] if which else []
+
+
+def with_seeds(seeds: Mapping[tuple[str, int], tuple[int, ...]], points: Sequence[tuple[str, int]]) -> str:
+    """Name points with their seeds: ``safe at 1 shot (seed 1)``."""
     apart: dict[tuple[int, ...], list[tuple[str, int]]] = {}
-    for point in of_other_seeds(seeds):
+    for point in points:
         apart.setdefault(seeds[point], []).append(point)
-    which = [f"{cells_text(points)} ({seeds_list(some)})" for some, points in apart.items()]
-    return [f"These have other seeds than most at the same shots: {'; '.join(which)}."] if which else []
+    return "; ".join(f"{cells_text(some)} ({seeds_list(numbers)})" for numbers, some in apart.items())
+
+
+def one_seed(seeds: Mapping[tuple[str, int], tuple[int, ...]]) -> list[str]:
+    """Return the note on points whose intervals say nothing about other draws, because of one seed.
+
+    ``seeds`` has the seeds of each drawn point. A method with 0 shots draws nothing.
+    """
+    drawn = [point for point in seeds if point[1]]
+    once = [(name, shots) for name, shots in drawn if drawn_once(shots, seeds[name, shots])]
+    which = "" if len(once) == len(drawn) else f" of {cells_text(once)}"
+    return [f"The intervals{which} cover other test images alone: {ONE_SEED}"] if once else []
 
 
 def gaps(points: Mapping[tuple[str, int], Sequence[str]], panels: Sequence[str] = ()) -> list[str]:

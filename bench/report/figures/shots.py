@@ -24,8 +24,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
     If there are many methods, some have colours (``series.coloured``) and the others are thin grey lines.
 
-    An interval covers other draws of the support set and other test images of these datasets, but no other
-    datasets.
+    An interval covers other test images of these datasets and, if there are several seeds, other draws of the
+    support set. It says nothing about other datasets or other classes.
     """
     own, notes = select.own_tests(frame, choice)
     points, remarks = table(own)
@@ -65,7 +65,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
 
 
 def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return (panel, series, shots, x, y, low, high) in percent, and notes on other seeds and on gaps."""
+    """Return (panel, series, shots, x, y, low, high) in percent, and notes on seeds and on gaps."""
     datasets = sorted(own["dataset"].unique())
     panels = [(AVERAGE, datasets), *((d, [d]) for d in datasets)]
     drawn: dict[str, dict[tuple[str, int], list[Outcomes]]] = {panel: {} for panel, _ in panels}
@@ -88,7 +88,8 @@ def table(own: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for point, i in zip(points, average_intervals(list(points.values())), strict=True)
     ]
     columns = ["panel", "series", "shots", "x", "y", "low", "high"]
-    notes = [*series.other_seeds(seeds), *series.gaps(gaps, [AVERAGE, *datasets])]
+    notes = [*series.one_seed(seeds), *series.other_seeds(seeds)]
+    notes += series.gaps(gaps, [AVERAGE, *datasets])
     return pd.DataFrame(rows, columns=columns), notes
 
 

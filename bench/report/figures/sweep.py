@@ -21,7 +21,7 @@ _TICKS = 7  # values that an axis of a column's width can name
 
 
 def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
-    """Draw lines with 95 % intervals over seeds and test images. Rings mark the method's own value.
+    """Draw lines with 95 % intervals. Rings mark the method's own value.
 
     If the method chooses the value itself, its accuracy is a dotted line. The panels are the average of
     several datasets and then every dataset. Raises BenchError for an unknown setting and for fewer than two
@@ -81,7 +81,10 @@ def draw(frame: pd.DataFrame, choice: Choice, setting: str | None) -> Drawn:
     values = ", ".join(place.at)
     alt = f"Accuracy against {which.name} ({values}): {', '.join(labels.values())}, {where}"
     alt = f"{alt}, {method}" if method else alt
-    return Drawn(figure, points, alt, (*notes, *gaps))
+    seeds = {
+        (str(m), int(str(n))): outcomes.seeds_of(some) for (m, n), some in rows.groupby(["method", "shots"])
+    }
+    return Drawn(figure, points, alt, (*notes, *series.one_seed(seeds), *gaps))
 
 
 def table(rows: pd.DataFrame, order: Sequence[str], name: str) -> tuple[pd.DataFrame, list[str]]:

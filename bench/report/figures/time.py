@@ -84,6 +84,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     at = shots_text(int(points["shots"].max()))
     trade = f"Best trade-offs at {at}, where no other is both faster and more accurate: {which}."
     unequal = [f"{note} They are never a best trade-off." for note in series.other_seeds(seeds)]
+    unequal += series.one_seed(seeds)
     return Drawn(figure, points, alt, (trade, *notes, *unequal, *series.others(others), *series.gaps(gaps)))
 
 

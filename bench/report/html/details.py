@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.records import store
 from bench.records.types import EvaluationRecord, FitRecord
 from bench.report.coordinates import CELL
-from bench.report.marks import LEVEL, outcomes
+from bench.report.marks import outcomes
 from bench.report.table import Row, Score
 from bench.report.wording import shots_text
 from bench.stats import average_intervals
@@ -139,5 +139,5 @@ def _intervals(entries: Mapping[int, Score]) -> tuple[dict[int, list[float]], di
             known[number] = [outcomes(entry)]
         except BenchError as error:
             lost[number] = str(error)
-    intervals = average_intervals(list(known.values()), LEVEL) if known else []
+    intervals = average_intervals(list(known.values())) if known else []
     return {n: [100 * i.low, 100 * i.high] for n, i in zip(known, intervals, strict=True)}, lost

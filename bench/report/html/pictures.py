@@ -7,12 +7,8 @@ import re
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report import select
-from bench.report.figures import series
 from bench.report.figures.plot import KINDS, encode, plot
 from bench.report.html.text import escape
-from bench.report.select import Choice
-from bench.stats import MAX_METHODS
 
 _PER_BACKBONE = ("shots", "cd", "time", "prompts")
 _ZOOM = 1.2 / 0.75  # CSS pixels per point; the figure is a fifth larger than in print
@@ -25,8 +21,9 @@ _HEADINGS = {
 }
 
 _CAPTIONS = {
-    "shots": "Lines are means over seeds with 95 % intervals, which cover other draws of the support set and "
-    "other test images. Dashed grey lines are methods that use no labels.",
+    "shots": "Lines are means over seeds with 95 % intervals. These cover other test images of the datasets "
+    "and, where there are several seeds, other draws of the support set. Dashed grey lines are methods that "
+    "use no labels.",
     "cd": "Rank 1 is best. "
     "A bar joins methods whose average ranks differ by less than the critical difference.",
     "time": "The seconds of one cell cover preparing, training every configuration, searching, evaluating. "
@@ -55,15 +52,12 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
                 f", {name}" for name in (backbone if len(backbones) > 1 else "", *datasets) if name
             )
             try:
-                methods, more = _ranked(frame, backbone, first) if kind == "cd" else ((), [])
-                drawn = plot(frame, kind, methods=methods, backbone=backbone, datasets=datasets, first=first)
+                drawn = plot(frame, kind, backbone=backbone, datasets=datasets, first=first)
             except BenchError as error:
                 missing.append(f"{_HEADINGS[kind]}{where}: {error}")
                 continue
             picture = inline(encode(drawn, "svg").decode(), f"figure-{len(shown)}", drawn.alt)
-            notes = "".join(
-                f"<li>{escape(note)}</li>" for note in (*more, *drawn.notes) if note not in general
-            )
+            notes = "".join(f"<li>{escape(note)}</li>" for note in drawn.notes if note not in general)
             below = f'<figcaption>{escape(_CAPTIONS[kind])}<ul class="notes">{notes}</ul></figcaption>'
             wide = " wide" if drawn.figure.get_figwidth() > 5 else ""
             shown.append(
@@ -71,19 +65,6 @@ def all_of(frame: pd.DataFrame, first: tuple[str, ...] = ()) -> tuple[list[str],
                 f'<div class="scroll">{picture}</div>{below}</figure>\n'
             )
     return shown, missing
-
-
-def _ranked(
-    frame: pd.DataFrame, backbone: str | None, first: tuple[str, ...]
-) -> tuple[tuple[str, ...], list[str]]:
-    """Choose the methods for the diagram of ranks if there are too many, and return a note on the others."""
-    own, _ = select.own_tests(frame, Choice.of(frame, backbone=backbone, first=first))
-    chosen, others = series.coloured(own, Choice.of(frame, first=first))
-    if not others:
-        return (), []
-    flat = sorted(set(own["method"]) - {*chosen, *others})
-    note = "Only methods with a colour in the other figures, and methods without labels, are ranked here."
-    return (*flat, *chosen)[:MAX_METHODS], [note]
 
 
 def inline(svg: str, name: str, alt: str) -> str:

@@ -140,7 +140,8 @@ function content(cell) {
   if (cell.note) parts.push(el("p", { class: "wrong" }, cell.note));
   if (!cell.seeds) return parts;
   parts.push(el("p", { class: "big" }, `${cell.text} %`));
-  if (cell.interval) parts.push(el("p", {}, `95 % interval ${fixed(cell.interval[0], 2)} to ${fixed(cell.interval[1], 2)}`));
+  const varies = cell.seeds.length > 1 ? "other draws of the support set and other test images" : "other test images alone";
+  if (cell.interval) parts.push(el("p", {}, `95 % interval ${fixed(cell.interval[0], 2)} to ${fixed(cell.interval[1], 2)}; it covers ${varies}`));
   if (cell.no_interval) parts.push(el("p", {}, `There is no 95 % interval: ${cell.no_interval}`));
   const heads = ["seed", "accuracy", "top 5", "validation", "images"].map((name) => el("th", { scope: "col" }, name));
   const rows = cell.seeds.map((s) =>

@@ -6,17 +6,20 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.html.text import escape
-from bench.report.marks import most_common, outcomes
+from bench.report.marks import ONE_SEED, drawn_once, most_common, outcomes
 from bench.report.table import AVERAGE, Row, Table
 from bench.report.wording import listed, p_text, seeds_list, shots_text
 from bench.stats import Interval, Mark, column_marks, wilcoxon_holm
 
 _TEXT = (
-    "The 95 % intervals cover other draws of the support sets and other test images of these datasets, "
-    "but no other datasets. Differences are paired: they compare the same draws and the same images. "
-    "The signed-rank p treats the datasets as the sample, so it cannot be small with few of them. "
-    "The best method was picked from the same data, so a method that cannot be told from it need not be "
-    "as good."
+    "Each block compares methods with the same number of shots. The 95 % interval of an average covers other "
+    "test images of these datasets and, with several seeds, other draws of the support set. Differences are "
+    "paired: they compare the same draws and the same images. The intervals of the differences to the best "
+    "hold for all methods of a block together. A method whose interval contains 0 is underlined: the data "
+    "cannot tell it from the best. The best was picked from the same data, so such a method need not be as "
+    "good. All this says nothing about other datasets or other classes. Only the signed-rank p treats the "
+    "datasets as the sample, so it cannot be small with few of them. It has Holm\u2019s correction within a "
+    "block."
 )
 
 
@@ -56,7 +59,8 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
     best = next(i for i, m in marks.items() if m.best)
     ranks = _signed_ranks(rows, datasets, best)
     lines = sorted(marks, key=lambda i: -marks[i].interval.estimate)
-    body = "".join(_line(rows[int(i)].label, marks[i], ranks.get(i)) for i in lines)
+    once = drawn_once(rows[0].shots, rows[0].seeds)
+    body = "".join(_line(rows[int(i)].label, marks[i], ranks.get(i), not once) for i in lines)
     where = f", {rows[0].block[0]}" if several else ""
     head = (
         f"{shots_text(rows[0].shots)}{where}, "
@@ -64,11 +68,10 @@ def _block(table: Table, rows: list[Row], left_out: list[str], several: bool) ->
     )
     names = ("method", "average", "interval", "difference to best", "signed-rank p")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rest = (
-        f"<p>{escape(f'Left out, because they have other seeds: {listed(left_out)}.')}</p>"
-        if left_out
-        else ""
-    )
+    remarks = [f"Left out, because they have other seeds: {listed(left_out)}."] if left_out else []
+    if once:
+        remarks.append(f"Nothing is underlined, and the intervals cover other test images alone: {ONE_SEED}")
+    rest = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     return (
         f'<div class="standing"><h3>{escape(head)}</h3>'
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
@@ -85,8 +88,8 @@ def _signed_ranks(rows: list[Row], datasets: tuple[str, ...], best: str) -> dict
     return dict(zip(tests["second"], tests["p_holm"], strict=True))
 
 
-def _line(label: str, mark: Mark, rank: float | None) -> str:
-    classes = "best" if mark.best else "tied" if mark.tied else ""
+def _line(label: str, mark: Mark, rank: float | None, underline: bool) -> str:
+    classes = "best" if mark.best else "tied" if mark.tied and underline else ""
     own, diff = mark.interval, mark.to_best
     cells = (
         f'<td class="{classes}">{100 * own.estimate:.2f}</td><td>{_span(own)}</td>'
