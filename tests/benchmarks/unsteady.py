@@ -312,6 +312,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--draws", type=int, default=3, help="draws with noise, beside the one without")
     asked = parser.parse_args()
+    if asked.draws < 1:
+        parser.error("--draws: write 1 or more, because a spread needs two fits")
     numbers = {name: tuple(int(n) for n in getattr(asked, name).split(",")) for name in ("shots", "seeds")}
     with TemporaryDirectory() as folder:
         for shots in numbers["shots"]:
