@@ -50,9 +50,9 @@ BY_ACCURACY, TIES_BY_LOSS, BY_LOSS, LOW_RATE = CHOICES = (
     "accuracy, smallest rate",
 )
 HELD = "accuracy, that of draw 0"  # so noise acts on SAFE-A alone
+SAFE = "SAFE"  # without a cache
 # How SAFE-A's alpha and gamma are chosen: the first of equals (as published), the nearest to the recommended
 # values among equals or among all points within one validation image of the best, and without validation.
-SAFE = "SAFE"
 RULES = (
     "SAFE-A: first of equals",
     "SAFE-A: nearest of equals",
