@@ -38,7 +38,7 @@ def verdict(runs: list[list[Rerun]]) -> Verdict:
         test = non_inferiority(pairs, MARGIN, LEVEL, groups=len(GROUPS), sources=range(len(pairs)))
         agreement = min(float((c.new == c.old)[seeds].mean(1).min()) for c in cells)
         groups.append(Group(name, 1, finding(test, agreement, None), False, agreement, test, ""))
-    return Verdict(tuple(groups), None, (), False)
+    return Verdict(tuple(groups), ())
 
 
 def verdicts(change: Change, repetitions: int, seed: int) -> list[Verdict]:
