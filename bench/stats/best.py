@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from bench.stats.intervals import Interval, average_intervals, parts_by_source
+from bench.stats.intervals import Interval, average_intervals, intervals_of, parts_by_source
 from bench.stats.paired import BOUNDS, difference
-from bench.stats.variance import Parts, pool, table
+from bench.stats.variance import pool, table
 
 LEVEL = 0.95  # the level of the stored critical values
 
@@ -129,14 +129,6 @@ def _to_best(
         critical_value(k, parts.seeds_df) ** 2 * parts.seeds
         + critical_value(k, parts.images_df) ** 2 * parts.images
     )
-    return {
-        name: Interval(
-            float(parts.estimate[i]),
-            float(max(BOUNDS[0], parts.estimate[i] - reach[i])),
-            float(min(BOUNDS[1], parts.estimate[i] + reach[i])),
-            ("seeds", "images") if all(len(one) > 1 for one in tables[i]) else ("images",),
-            Parts(*(kind[i] for kind in parts)),
-            LEVEL,
-        )
-        for i, name in enumerate(rest)
-    }
+    low = np.maximum(BOUNDS[0], parts.estimate - reach)
+    high = np.minimum(BOUNDS[1], parts.estimate + reach)
+    return dict(zip(rest, intervals_of(parts, low, high, tables, LEVEL), strict=True))

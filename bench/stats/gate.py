@@ -29,11 +29,6 @@ class NonInferiority:
     power: float
 
     @property
-    def lower(self) -> float:
-        """Return the lower end of the interval."""
-        return self.interval.low
-
-    @property
     def outcome(self) -> Literal["held", "worse", "undecided"]:
         """Return what the interval says.
 

@@ -80,17 +80,28 @@ def average_intervals(
         raise ValueError(f"level is a probability between 0 and 1, not {level}")
     by_source, weights, arrays = parts_by_source(rows, level, sources)
     parts = pool(by_source, weights)
-    low, high = _ends(parts, half_width(parts, level), arrays, bounds)
+    low, high = _ends(parts, half_width(parts, level), bounds)
+    return intervals_of(parts, low, high, arrays, level)
+
+
+def intervals_of(
+    parts: Parts,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    rows: Sequence[Sequence[NDArray[Any]]],
+    level: float,
+) -> list[Interval]:
+    """Return an interval for each row of tables, from arrays of the parts and of the ends."""
     return [
         Interval(
             float(parts.estimate[i]),
             float(low[i]),
             float(high[i]),
-            ("seeds", "images") if all(len(a) > 1 for a in arrays[i]) else ("images",),
+            ("seeds", "images") if all(len(one) > 1 for one in tables) else ("images",),
             Parts(*(kind[i] for kind in parts)),
             level,
         )
-        for i in range(len(rows))
+        for i, tables in enumerate(rows)
     ]
 
 
@@ -127,10 +138,7 @@ def _together(rows: Sequence[Sequence[NDArray[Any]]], level: float) -> Parts:
 
 
 def _ends(
-    parts: Parts,
-    reach: NDArray[np.float64],
-    arrays: Sequence[Sequence[NDArray[Any]]],
-    bounds: tuple[float, float],
+    parts: Parts, reach: NDArray[np.float64], bounds: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and upper ends of intervals.
 

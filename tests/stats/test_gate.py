@@ -21,7 +21,7 @@ def test_noise_holds_and_a_drop_is_worse() -> None:
     steady, drop = non_inferiority([(flipped, old)]), non_inferiority([(worse, old)])
     assert steady.outcome == "held" and steady.passed
     assert drop.outcome == "worse" and not drop.passed
-    assert drop.lower < drop.interval.estimate < drop.interval.high < -0.01
+    assert drop.interval.low < drop.interval.estimate < drop.interval.high < -0.01
     assert drop.interval.level == pytest.approx(0.90)
 
 
@@ -47,7 +47,7 @@ def test_identical_outcomes_hold_and_find_drops_beyond_the_margin_only() -> None
     old = table(0, 0.7, (1, 1000))
     same = non_inferiority([(old, old)])
     assert same.passed
-    assert same.lower == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
+    assert same.interval.low == pytest.approx(-(1 - 0.05 ** (1 / 1000)))
     assert 0.02 < same.smallest_drop < 0.03, "an interval below -1 point needs a drop of more than 1 point"
     assert non_inferiority([(old, old)], margin=0.0).smallest_drop < 0.012
 

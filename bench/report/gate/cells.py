@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from bench.errors import BenchError
 from bench.names import canonical, counted
 from bench.records import keys, store
 from bench.records.types import EvaluationRecord
-from bench.report.coordinates import CELL, EVALUATION
+from bench.report.coordinates import CELL, EVALUATION, ROW
 from bench.report.frame import precision, with_precision
 from bench.report.gate.baseline import Baseline, Kept
+from bench.report.wording import shots_text
 
 # The fields of a record's provenance that do not describe its machine.
 _PER_RECORD = ("written", "order", "folder", "source")
@@ -55,6 +56,21 @@ def _keep(row: Mapping[Hashable, Any]) -> Kept:
         labels=arrays["labels"],
         precision=precision(fit.parts if fit else None),
     )
+
+
+def groups(kept: Iterable[Kept]) -> dict[tuple[Any, ...], list[Kept]]:
+    """Return the evaluations by group: a method at a number of shots, over all its test sets and seeds."""
+    found: dict[tuple[Any, ...], list[Kept]] = {}
+    for k in kept:
+        found.setdefault(tuple({**k.cell, "variant": k.variant}[name] for name in ROW), []).append(k)
+    return found
+
+
+def group_name(kept: Kept) -> str:
+    """Return the name of the group of an evaluation."""
+    c = kept.cell
+    shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
+    return f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
 
 
 def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import counted, few
-from bench.report.coordinates import CELL, ROW
+from bench.report.coordinates import CELL
 from bench.report.gate.baseline import Baseline, Kept
-from bench.report.gate.cells import collect, select
+from bench.report.gate.cells import collect, group_name, groups, select
 from bench.report.gate.verdict import Finding, Group, Verdict, finding
 from bench.report.wording import shots_text
 from bench.stats import NonInferiority, non_inferiority
@@ -57,13 +57,8 @@ def check(
     if missing:
         which = few(map(label, missing), 1)
         raise BenchError(f"there is no record of {which}: run the cells first, or check with --rerun")
-    groups: dict[tuple[Any, ...], list[Kept]] = {}
-    for kept in baseline.kept:
-        groups.setdefault(tuple({**kept.cell, "variant": kept.variant}[name] for name in ROW), []).append(
-            kept
-        )
-    judged = [kept for _, kept in sorted(groups.items(), key=_order)]
-    verdicts = tuple(_judge(old, new, failed, margin, agreement, rule, len(groups)) for old in judged)
+    judged = [kept for _, kept in sorted(groups(baseline.kept).items(), key=_order)]
+    verdicts = tuple(_judge(old, new, failed, margin, agreement, rule, len(judged)) for old in judged)
     return Verdict(verdicts, tuple(_warnings(baseline, new)), tuple(_notes(judged, verdicts)))
 
 
@@ -96,10 +91,10 @@ def _judge(
     margin: float,
     limit: float,
     rule: str,
-    groups: int,
+    family: int,
 ) -> Group:
-    """Return the verdict on one of so many groups."""
-    name = _name(old[0])
+    """Return the verdict on one group of a family of so many."""
+    name = group_name(old[0])
     lost = [k for k in old if k.identity not in new]
     if lost:
         error = failed[lost[0].identity[: len(CELL)]]
@@ -120,19 +115,12 @@ def _judge(
     pairs = [
         (np.stack([a for a, _ in cells]), np.stack([b for _, b in cells])) for cells in outcomes.values()
     ]
-    test = non_inferiority(pairs, margin, LEVEL, groups=groups, sources=[source for source, _ in outcomes])
+    test = non_inferiority(pairs, margin, LEVEL, groups=family, sources=[source for source, _ in outcomes])
     same = all(new[k.identity].kind == k.kind for k in old)
     strict = rule == "agreement" or (rule == "auto" and same)
     share = min(shares)
     found = finding(test, share, limit if strict else None)
     return Group(name, len(old), found, strict, share, test, _reason(found, same, share, limit, test))
-
-
-def _name(kept: Kept) -> str:
-    """Return the name of the group of a kept evaluation."""
-    c = kept.cell
-    shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
-    return f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
 
 
 def _check_seeds(name: str, group: list[Kept]) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.names import counted, few
-from bench.report.coordinates import ROW
 from bench.report.gate.baseline import REFERENCE, Kept
-from bench.report.wording import shots_text
+from bench.report.gate.cells import group_name, groups
 from bench.stats.speed import Finding, Ratio, Repeat, ratio
 
 LIMIT = 1.5  # ratio of seconds up to which a method counts as equally fast
@@ -114,7 +113,7 @@ def chosen(kept: Iterable[Kept]) -> list[Kept]:
         other = k.target != k.cell["dataset"]
         return other, len(k.top1), k.cell["dataset"], k.target, k.cell["seed"]
 
-    return [min(group, key=size) for group in _groups(kept).values()]
+    return [min(group, key=size) for group in groups(kept).values()]
 
 
 def timed(kept: Iterable[Kept]) -> list[Kept]:
@@ -148,8 +147,8 @@ def compare(
     """
     pairs: list[tuple[str, Clocks]] = []
     missing: dict[str, list[str]] = {}
-    for group in _groups(old).values():
-        name, ours = _name(group[0]), timed(group)
+    for group in groups(old).values():
+        name, ours = group_name(group[0]), timed(group)
         if not ours:
             missing.setdefault(NO_TIMES, []).append(name)
         elif ours[0].identity in new:
@@ -174,20 +173,6 @@ def _by_clock(old: Kept, new: Kept) -> Clocks:
 
 def _rounded(one: Ratio) -> dict[str, Any]:
     return {"ratio": round(one.estimate, 4), "interval": [round(one.low, 4), round(one.high, 4)]}
-
-
-def _groups(kept: Iterable[Kept]) -> dict[tuple[Any, ...], list[Kept]]:
-    groups: dict[tuple[Any, ...], list[Kept]] = {}
-    for k in kept:
-        groups.setdefault(tuple({**k.cell, "variant": k.variant}[name] for name in ROW), []).append(k)
-    return groups
-
-
-def _name(kept: Kept) -> str:
-    """Return the name of a cell's group, as the verdicts print it."""
-    c = kept.cell
-    shots = f" {shots_text(c['shots'])}" if c["shots"] else ""
-    return f"{c['method']}{shots} ({', '.join(filter(None, (c['backbone'], c['prompts'], kept.variant)))})"
 
 
 def _machine(kept: Kept) -> str:
