@@ -117,7 +117,7 @@ app.command(
     "check",
     epilog=examples(
         "bench check --rerun",
-        "bench check --rerun --speed",
+        "bench check --rerun --speed --baseline mine.json",
         "bench check --methods safe --datasets digits",
         "bench check --update --baseline mine.json",
     ),

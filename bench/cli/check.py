@@ -27,8 +27,11 @@ def check(
         Path, typer.Option(help="JSON file with the predictions to compare with.")
     ] = BASELINE,
     results: Annotated[
-        Path, typer.Option(help="Folder that `bench run` or `bench pack` wrote; its records are checked.")
-    ] = Path("results"),
+        Path | None,
+        typer.Option(
+            help="Folder that `bench run` or `bench pack` wrote; its records are checked (default: results)."
+        ),
+    ] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Run the baseline's cells now, instead of reading records.")
     ] = False,
@@ -60,7 +63,8 @@ def check(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Check only these seeds, as in 1,2.")] = None,
     margin: Annotated[
-        float, typer.Option(help="Largest drop of accuracy to accept, in percentage points.", min=0)
+        float,
+        typer.Option(help="Largest drop of accuracy to accept, in percentage points.", min=0, max=99),
     ] = 1.0,
     agreement: Annotated[
         float,
@@ -153,6 +157,11 @@ def check(
     given = {"--keep": keep, "--plugin": plugin, "--prompt-dir": prompt_dir, "--cache": cache}
     _refuse_unheeded(rerun, {**given, "--device": None if device == "auto" else device, "--speed": speed})
     _refuse_unheeded(speed, {"--slower": slower, "--repeats": repeats}, needs="--speed")
+    if rerun and results is not None:
+        raise BenchError(
+            "--results is not read with --rerun: leave out one of the two (--keep FOLDER keeps "
+            "the new records)"
+        )
     devices.check(device)
     if format not in view.FORMATS:
         raise BenchError(f"--format {format}: choose one of {', '.join(view.FORMATS)}")
@@ -182,12 +191,12 @@ def check(
         raise BenchError(f"--speed: {speeds.NO_TIMES}")
     plugins, turns = tuple(plugin or ()), repeats or speeds.REPEATS
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
-        results = (keep or Path(folder)) if rerun else results
-        where = Where(results, data_root, prompt_dir, cache, device, precision=precision, plugins=plugins)
+        source = (keep or Path(folder)) if rerun else results or Path("results")
+        where = Where(source, data_root, prompt_dir, cache, device, precision=precision, plugins=plugins)
         if rerun:
             assert old is not None
             _run_again(old, where)
-        frame = load_results(results)
+        frame = load_results(source)
         if bad := frame.attrs["bad"]:
             say.secho(f"bench: {bad}", err=True, fg="yellow")
         if update:

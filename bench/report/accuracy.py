@@ -285,7 +285,7 @@ def seeds_text(frame: pd.DataFrame) -> str:
     if not len(few):
         return "each from one run, because these methods draw no images"
     counts: Any = (
-        few.groupby(["shots", "method", "backbone"])["seed"].nunique().groupby("shots").agg(["min", "max"])
+        few.groupby([*ROW, "dataset", "target"])["seed"].nunique().groupby("shots").agg(["min", "max"])
     )
     numbers: dict[tuple[int, int], list[int]] = {}
     for n, low, high in counts.itertuples():

@@ -92,7 +92,9 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     marked = [replace(row, entries=entries) for row, entries in zip(table.rows, rows, strict=True)]
     notes = []
     if bold and any(e.best for r in marked for e in r.entries.values()):
-        notes.append("Bold: the best number of its column among rows with the same shots and backbone.")
+        notes.append(
+            "Bold: the best number of its column among rows with the same shots, backbone and seeds."
+        )
     if any(e.tied for r in marked for e in r.entries.values()):
         notes.append(UNDERLINED)
     if other and (bold or underline):

@@ -142,15 +142,22 @@ def _on_averages(over: str) -> list[str]:
 def _on_tests(shared: Sequence[Pair], over: str, beyond: bool) -> list[str]:
     """Explain p and "resolves", and say where they are missing."""
     hint = f" '{NONE}' means that no difference would be found so often." if beyond else ""
+    several = len({p.dataset for p in shared}) > 1
+    corrected = (
+        ", with Holm's correction over the datasets of one number of shots; the average of each number of "
+        "shots is tested alone"
+    )
+    size = "as many datasets, seeds and images" if over == DATASETS else "as many seeds and images"
+    level = "It is tested as 'p' is: at the 5 % level" + (
+        ", with Holm's correction on single datasets." if several else "."
+    )
     single = [(p.dataset, p.shots) for p in shared if p.one_draw]
     said = []
     if len(single) < len(shared) or over == DATASETS:
         said = [
-            "'p' tests the difference, with Holm's correction over the datasets of one number of shots; "
-            "the average has no correction.",
-            f"'resolves' is the smallest true difference that would be found {FOUND} with as many seeds and "
-            "images. It is tested as 'p' is: at the 5 % level, with Holm's correction on single datasets."
-            f"{hint}",
+            f"'p' tests the difference{corrected if several else ''}.",
+            f"'resolves' is the smallest true difference that would be found {FOUND} with {size}. "
+            f"{level}{hint}",
         ]
     if single:
         if len(single) < len(shared):

@@ -19,7 +19,6 @@ from importlib import resources
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from bench.stats.intervals import Interval, average_intervals, intervals_of, parts_by_source
 from bench.stats.paired import BOUNDS, difference
@@ -79,16 +78,14 @@ def critical_value(methods: int, df: ArrayLike) -> NDArray[np.float64]:
     """Return the 95 % point of the studentised range of `methods` means, over sqrt 2.
 
     It takes the place of Student's t where the best of several methods is compared with the others. Stored
-    values are interpolated, the logarithm over 1 / df. Raises ValueError for fewer than two methods.
+    values are interpolated, the logarithm over 1 / df and over the logarithm of the number of methods. Beyond
+    the largest stored number it is extrapolated. Raises ValueError for fewer than two methods.
     """
     if methods < 2:
         raise ValueError("a critical value for the best needs at least two methods")
     counts, degrees, points = _points()
     at = 1 / np.maximum(np.asarray(df, dtype=np.float64), degrees[0])
-    if methods > counts[-1]:  # Bonferroni's bound over all pairs is a little wider, and needs no table
-        tail = (1 - LEVEL) / (methods * (methods - 1))
-        return np.asarray(-special.stdtrit(1 / np.maximum(at, 1e-9), tail))
-    above = int(np.searchsorted(counts, methods))
+    above = min(int(np.searchsorted(counts, methods)), len(counts) - 1)
     rows = [above] if counts[above] == methods else [above - 1, above]
     of_rows = [np.interp(at, 1 / degrees[::-1], np.log(points[row, ::-1])) for row in rows]
     share = np.log(methods / counts[rows[0]]) / np.log(counts[above] / counts[rows[0]]) if rows[1:] else 0.0

@@ -20,7 +20,8 @@ class NonInferiority:
     """The outcome of a test of one group, in fractions.
 
     `interval`: the interval of new - old. `margin`: the largest drop to accept. `smallest_drop`: the smallest
-    true drop that this test calls worse with probability `power`, or 1 if there is none.
+    true drop, the same in every draw, that this test calls worse with probability `power` or more; 1 if
+    there is none.
     """
 
     interval: Interval
@@ -57,29 +58,37 @@ def non_inferiority(
 
     `level`: the probability, on each side, that the intervals of all `groups` hold together. `sources`:
     labels of test sets that are scored with the same fits, as in ``average_interval``. Raises ValueError for
-    a negative margin, a level that is not between 0.5 and 1, or fewer than one group.
+    a margin outside [0, 1), a level that is not between 0.5 and 1, or fewer than one group.
     """
-    if margin < 0:
-        raise ValueError(f"the margin is the largest drop to accept, at least 0, not {margin}")
+    if not 0 <= margin < 1:
+        raise ValueError(f"the margin is the largest drop to accept, from 0 to below 1, not {margin}")
     if not 0.5 < level < 1:
         raise ValueError(f"a level of one side lies between 0.5 and 1, not {level}")
     if groups < 1:
         raise ValueError(f"a family has at least one group, not {groups}")
     interval = average_difference_interval(pairs, 1 - 2 * (1 - level) / groups, sources)
-    images = [np.shape(new)[-1] for new, _ in pairs]
-    return NonInferiority(interval, margin, _smallest_drop(interval, images, margin, power), power)
+    drop = _smallest_drop(interval, [np.shape(np.atleast_2d(new)) for new, _ in pairs], margin, power)
+    return NonInferiority(interval, margin, drop, power)
 
 
-def _smallest_drop(interval: Interval, images: Sequence[int], margin: float, power: float) -> float:
-    """Return the smallest true drop whose whole interval lies below -margin with probability `power`.
+def _smallest_drop(
+    interval: Interval, shapes: Sequence[tuple[int, ...]], margin: float, power: float
+) -> float:
+    """Return the smallest true drop whose whole interval lies below -margin with at least this probability.
 
     A drop brings variance of its own, which an unchanged run does not show: some images are lost and others
-    are not. At worst the same images are lost in every seed. This variance is added to that of the interval.
-    `images`: the number of images of each test set.
+    are not. If the same images are lost in every seed, this adds to the image part. If every seed loses other
+    images, it adds to the seed part, which few seeds measure badly. The lost images are not known beforehand,
+    so both are added. The drop itself is taken to be the same in every draw. `shapes`: the numbers of seeds
+    and images of each test set.
     """
-    per_image = sum(1 / n for n in images) / len(images) ** 2
+    several = len(shapes) ** 2
+    images = sum(1 / n for _, n in shapes) / several
+    seeds = sum(1 / (s * n) for s, n in shapes if s > 1) / several
     drop, before = margin, -1.0
     while drop - before > 1e-6:  # rises to the smallest solution of drop = margin + resolvable(drop)
-        parts = interval.parts._replace(images=interval.parts.images + drop * (1 - drop) * per_image)
+        share = min(drop, 0.5)  # beyond a half the variance falls again, and the search would turn back
+        own, kept = share * (1 - share), interval.parts
+        parts = kept._replace(seeds=kept.seeds + own * seeds, images=kept.images + own * images)
         before, drop = drop, min(1.0, margin + resolvable(replace(interval, parts=parts), power))
     return drop

@@ -89,7 +89,7 @@ def test_the_same_records_pass(results: Path, old: Baseline) -> None:
     ]
     assert {g.reason for g in verdict.groups} == {"equal predictions"}
     largest = max(100 * g.test.smallest_drop for g in verdict.groups if g.test)
-    said = f"a true drop of {largest:.2f} points in any group is called worse in 80 % of checks"
+    said = f"a true drop of {largest:.2f} points in any group is called worse in at least 80 % of checks"
     assert largest > 1 and said in view.headline(verdict), "a drop within the margin is never called worse"
 
 

@@ -1,8 +1,8 @@
 """The gate on simulated reruns of the committed baseline: how often it fails, and what it finds.
 
 The generator (tests/stats/simulated.py) is independent of the code that is tested. On another machine
-rounding flips 0.1 to 0.5 % of the predictions. One group, SAFE-A with 4 shots, also chooses other
-hyper-parameters there: each of its cells moves by 2 points (standard deviation) in either direction.
+rounding flips 0.1 to 0.5 % of the predictions. SAFE's training with 4 shots amplifies this, and SAFE-A builds
+on it: each cell of these two groups moves by 2 points (standard deviation) in either direction.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUPS = (
     *("zero-shot coop", "zero-shot hand"),
     *("tip-adapter-f 1", "tip-adapter-f 4", "gda 1", "gda 4", "safe 1", "safe 4", "safe-a 1", "safe-a 4"),
 )
-CHAOTIC = GROUPS.index("safe-a 4")
+CHAOTIC = (GROUPS.index("safe 4"), GROUPS.index("safe-a 4"))
 REGIME = Regime(REGIMES["typical"].shares, accuracy=0.45, images=IMAGES)
 
 
@@ -52,19 +52,19 @@ def verdicts(change: Change, repetitions: int, seed: int) -> list[Verdict]:
 def test_unchanged_code_on_another_machine_fails_in_fewer_than_1_of_100_runs(
     flips: float, repetitions: int
 ) -> None:
-    found = verdicts(Change(flips=flips, chaotic=(CHAOTIC,), chaos=0.02), repetitions, seed=1)
+    found = verdicts(Change(flips=flips, chaotic=CHAOTIC, chaos=0.02), repetitions, seed=1)
     shares = {name: n / len(found) for name, n in Counter(v.finding for v in found).items()}
     print(f"{flips:.1%} flipped: {shares}")
     assert shares.get("worse", 0.0) < 0.01
-    steady = [g.finding for v in found for g in v.groups if g.name != GROUPS[CHAOTIC]]
-    assert set(steady) == {"held"}, "only the group that chooses anew may be undecided"
+    steady = [g.finding for v in found for g in v.groups if GROUPS.index(g.name) not in CHAOTIC]
+    assert set(steady) == {"held"}, "only a group that moves may be undecided"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["tip-adapter-f", "safe", "safe-a"])
 def test_a_drop_of_3_points_in_one_method_is_caught(method: str) -> None:
     dropped = {i: 0.03 for i, name in enumerate(GROUPS) if name.split()[0] == method}
-    found = verdicts(Change(flips=0.003, chaotic=(CHAOTIC,), chaos=0.02, drops=dropped), 100, seed=2)
+    found = verdicts(Change(flips=0.003, chaotic=CHAOTIC, chaos=0.02, drops=dropped), 100, seed=2)
     caught = np.mean([any(v.groups[i].finding == "worse" for i in dropped) for v in found])
     others = np.mean(
         [any(g.finding == "worse" for g in v.groups if g.name.split()[0] != method) for v in found]

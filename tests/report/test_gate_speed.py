@@ -110,7 +110,7 @@ def test_groups_without_a_comparison_are_named_with_the_reason(old: Baseline) ->
     assert not speed.unlike(zero, zero) and "fp16" in speed.unlike(zero, replace(zero, precision="fp16"))
     assert speed.compare(some, {}, {zero.identity: why}).lines == [
         "speed of safe 1 shot (pocket-rn, hand), safe 4 shots (pocket-rn, hand) was not compared: "
-        "the baseline has no times to compare with; add them with --update --rerun --speed",
+        + speed.NO_TIMES,
         f"speed of zero-shot (pocket-rn, hand) was not compared: {why}",
     ]
     alone = speed.compare([zero], {}, {zero.identity: why})
@@ -151,7 +151,7 @@ def test_a_check_without_times_says_so_in_one_line(
     baselines.save(file, plain)
     write_json(tmp_path / "former.json", {**read_json(file), "calibration": 0.5})
     baselines.save(tmp_path / "timed.json", old)
-    add = "the baseline has no times to compare with; add them with --update --rerun --speed"
+    add = speed.NO_TIMES
     for name, reason in (("b.json", add), ("former.json", add), ("timed.json", "add --rerun --speed")):
         ask = ("check", "--baseline", tmp_path / name, "--results", results, "--format")
         line = f"speed was not compared: {reason}"
@@ -206,7 +206,7 @@ def test_what_needs_another_option_is_refused(
         (("--rerun", "--slower", 2), "--slower works only with --speed"),
         (
             ("--rerun", "--speed"),
-            "--speed: the baseline has no times to compare with; add them with --update",
+            "--speed: the baseline has no times to compare with",
         ),
     ):
         assert bench(*ask, *given) == 2

@@ -52,23 +52,35 @@ def test_identical_outcomes_hold_and_find_drops_beyond_the_margin_only() -> None
     assert non_inferiority([(old, old)], margin=0.0).smallest_drop < 0.012
 
 
-@pytest.mark.parametrize(("datasets", "seeds", "images"), [(1, 1, 700), (4, 5, 700)])
-def test_the_stated_drop_is_found_with_the_stated_probability(datasets: int, seeds: int, images: int) -> None:
-    """Also if the lost images are the same in every seed, where drops are hardest to find."""
+@pytest.mark.parametrize("shared", [True, False], ids=["same images", "other images"])
+@pytest.mark.parametrize(("datasets", "seeds"), [(1, 1), (1, 2), (1, 3), (1, 5), (4, 5)])
+def test_the_stated_drop_is_found_with_the_stated_probability(
+    datasets: int, seeds: int, shared: bool
+) -> None:
+    """It is found whether every seed loses the same images or images of its own.
+
+    The run itself shows too small a seed part if few seeds agree. So the drop states more than 80 % there.
+    """
     rng = np.random.default_rng(5)
+    images = 700
 
     def test(drop: float) -> NonInferiority:
         pairs = []
         for _ in range(datasets):
             old = np.broadcast_to(rng.random(images) < 0.6, (seeds, images))
-            new = old & ~(rng.random(images) < drop / 0.6) ^ (rng.random((seeds, images)) < 0.002)
+            lost = rng.random(images if shared else (seeds, images)) < drop / 0.6
+            new = old & ~lost ^ (rng.random((seeds, images)) < 0.002)
             pairs.append((new, old))
         return non_inferiority(pairs, groups=9)
 
     stated = float(np.median([test(0.0).smallest_drop for _ in range(20)]))
+    if seeds == 2:
+        assert stated == 1.0, "two seeds of one dataset prove no drop"
+        return
     found = np.mean([test(stated).outcome == "worse" for _ in range(200)])
-    assert 0.75 <= found <= 0.95
-    assert np.mean([test(stated / 2).outcome == "worse" for _ in range(100)]) < 0.5
+    assert found >= 0.75
+    if seeds == 1 or datasets > 1:  # fewer draws may find much smaller drops by luck
+        assert np.mean([test(stated / 2).outcome == "worse" for _ in range(100)]) < 0.5
 
 
 @pytest.mark.parametrize(

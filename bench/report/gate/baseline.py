@@ -115,7 +115,10 @@ def load(path: Path) -> Baseline:
     """Read a baseline. Raises BenchError if there is none or if the file is something else."""
     if not path.is_file():
         update = shlex.join(["bench", "check", "--baseline", str(path), "--update"])
-        raise BenchError(f"{path}: no such baseline; write it with `{update}`")
+        raise BenchError(
+            f"{path}: no such baseline; `{update}` writes it from the records of --results, of all their "
+            "cells or of those that --methods, --datasets, --shots and --seeds choose"
+        )
     try:
         whole = typed.json(path, _Whole)
         if 2 * sum(row.top1.n for row in whole.cells) > GIB:

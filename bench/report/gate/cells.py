@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.names import canonical, counted
+from bench.names import canonical, counted, nearest
 from bench.records import keys, store
 from bench.records.types import EvaluationRecord
 from bench.report.coordinates import CELL, EVALUATION, ROW
@@ -77,11 +77,22 @@ def narrow(baseline: Baseline, chosen: Mapping[str, Sequence[Any]]) -> Baseline:
     """Return the baseline with only the cells of these methods, datasets, shots and seeds.
 
     The keys are those of a cell; an empty value means all. Cells without labels count for all shots and
-    seeds. Raises BenchError if no cell is left.
+    seeds. Raises BenchError if a chosen value is in no cell of the baseline, or if no cell is left.
     """
+    for name, values in chosen.items():
+        flag = f"--{name}{'' if name == 'shots' else 's'}"
+        there = sorted({k.cell[name] for k in baseline.kept} - {0})
+        for value in values:
+            if not any(_wanted(k.cell, {name: [value]}) and k.cell[name] != 0 for k in baseline.kept):
+                near = nearest(str(value), list(map(str, there)))
+                raise BenchError(
+                    f"{flag}: the baseline has no {name} {value}{near}; it has {', '.join(map(str, there))}"
+                )
     kept = tuple(k for k in baseline.kept if _wanted(k.cell, chosen))
     if not kept:
-        raise BenchError("the baseline has no such cell; leave out --methods, --datasets, --shots or --seeds")
+        raise BenchError(
+            "the baseline has no cell with all of these; leave out --methods, --datasets, --shots or --seeds"
+        )
     return replace(baseline, kept=kept)
 
 

@@ -56,7 +56,10 @@ def check(
     missing = [k for k in baseline.kept if k.identity not in new and k.identity[: len(CELL)] not in failed]
     if missing:
         which = few(map(label, missing), 1)
-        raise BenchError(f"there is no record of {which}: run the cells first, or check with --rerun")
+        raise BenchError(
+            f"there is no record of {which}: run the cells first, check with --rerun, or compare with a "
+            "baseline of your own (--baseline FILE; --update writes it)"
+        )
     judged = [kept for _, kept in sorted(groups(baseline.kept).items(), key=_order)]
     verdicts = tuple(_judge(old, new, failed, margin, agreement, rule, len(judged)) for old in judged)
     return Verdict(verdicts, tuple(_warnings(baseline, new)), tuple(_notes(judged, verdicts)))
@@ -147,7 +150,8 @@ def _reason(found: Finding, same: bool, share: float, limit: float, test: NonInf
     """
     if share == 1:
         return "equal predictions"
-    margin, agreement = f"the margin of -{100 * test.margin:g}", f"agreement {100 * share:.2f} %"
+    points = f"{100 * test.margin:g} {'point' if test.margin == 0.01 else 'points'}"
+    margin, agreement = f"the margin of -{points}", f"agreement {100 * share:.2f} %"
     low, high = 100 * test.interval.low, 100 * test.interval.high
     moved = f"accuracy changed by {100 * test.interval.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
     if found == "changed":

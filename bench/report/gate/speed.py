@@ -17,7 +17,10 @@ from bench.stats.speed import Finding, Ratio, Repeat, ratio
 
 LIMIT = 1.5  # ratio of seconds up to which a method counts as equally fast
 REPEATS = 5  # repeats of each timed cell
-NO_TIMES = "the baseline has no times to compare with; add them with --update --rerun --speed"
+NO_TIMES = (
+    "the baseline has no times to compare with; copy it, and write times of this machine into the copy with "
+    "--baseline COPY --update --rerun --speed (this writes its predictions anew too)"
+)
 NOT_ASKED = "add --rerun --speed"
 _ORDER: tuple[Finding, ...] = ("slower", "cannot be said", "not slower")
 _CLOCKS = {"cpu": "processor time", "wall": "time on the clock"}

@@ -46,7 +46,7 @@ def headline(verdict: Verdict, speed: Speed | None = None) -> str:
         drop, power = max(drops)
         could = (
             f"; a true drop of {100 * drop:.2f} points in any group is called worse "
-            f"in {100 * power:g} % of checks"
+            f"in at least {100 * power:g} % of checks"
             if drop < 1
             else "; in some groups these data can prove no drop, so take more seeds or datasets"
         )
@@ -72,6 +72,7 @@ def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
     """Write the verdict as JSON.
 
     Accuracies are in points, agreement is in percent; ``speed`` is as ``Speed.as_dict`` has it.
+    ``smallest_drop_found`` is null where the data can prove no drop.
     """
     groups = []
     for g in verdict.groups:
@@ -83,10 +84,13 @@ def as_json(verdict: Verdict, speed: Speed | None = None) -> str:
                 "change": t.interval.estimate,
                 "at_worst": t.interval.low,
                 "at_best": t.interval.high,
-                "smallest_drop_seen": t.smallest_drop,
+                "smallest_drop_found": t.smallest_drop if t.smallest_drop < 1 else None,
             }
         )
-        numbers = {name: round(100 * x, 4) for name, x in ({"agreement": g.agreement} | points).items()}
+        numbers = {
+            name: None if x is None else round(100 * x, 4)
+            for name, x in {"agreement": g.agreement, **points}.items()
+        }
         groups.append(
             {
                 "name": g.name,
@@ -140,7 +144,7 @@ def _row(g: Group) -> str:
         return f"{head} ERR | | | |"
     interval = g.test.interval
     change, low, high = (f"{100 * x:+.2f}" for x in (interval.estimate, interval.low, interval.high))
-    drop = f"{100 * g.test.smallest_drop:.2f}"
+    drop = f"{100 * g.test.smallest_drop:.2f}" if g.test.smallest_drop < 1 else "-"
     return f"{head} {100 * g.agreement:.2f} % | {change} | {low} to {high} | {drop} |"
 
 
