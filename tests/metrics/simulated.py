@@ -1,18 +1,19 @@
 """Simulate few-shot classifiers whose true metrics are known. It imports nothing of the program.
 
-An image of class c is x = centre[c] + noise, normal in d dimensions, so the probability of each class given x is
-known. A draw of support images gives each fit centres of its own, centre + ``draw_sd`` x normal. The fit's
-logits are ``scale`` times those of the true posterior, with its own centres in place of the true ones. Without
-draws and at scale 1 it is perfectly calibrated; at a larger scale it is overconfident.
+An image of class c is x = centre[c] + noise, normal in d dimensions, so the probability of each class given x
+is known. A draw of support images gives each fit centres of its own, centre + ``draw_sd`` x normal. The fit's
+logits are ``scale`` times those of the true posterior, with its own centres in place of the true ones.
+Without draws and at scale 1 it is perfectly calibrated; at a larger scale it is overconfident.
 
-Truths are means over many draws, each over many images. There the known probability that a prediction is right
-stands in place of right and wrong, so a perfectly calibrated fit has an error of exactly 0.
+Truths are means over many draws, each over many images. There the known probability that a prediction is
+right stands in place of right and wrong, so a perfectly calibrated fit has an error of exactly 0.
 
 Legend: S seeds, n images, K classes, d dimensions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +74,11 @@ class World:
         return Answers(self.logp(x_nd, fit, self.scale), np.eye(self.K)[labels])
 
     def truths(
-        self, metrics: "dict[str, Formula]", fits: int, images: int, one: Array | None = None
+        self,
+        metrics: Mapping[str, Callable[[Answers], float]],
+        fits: int,
+        images: int,
+        one: Array | None = None,
     ) -> Array:
         """The true value of each metric: the mean over draws, or that of one given fit."""
         rng = np.random.default_rng([self.key, 1])
@@ -96,12 +101,11 @@ def _best(a: Answers) -> tuple[Array, Array, Array]:
     return best, np.exp(a.logp_nK[places, best]), a.weight_nK[places, best]
 
 
-def ece(a: Answers, edges: Array | None = None) -> float:
+def ece(a: Answers) -> float:
     """Calibration error over bins (lo, hi], one after the other."""
     _, confidence, right = _best(a)
-    cuts = np.arange(16) / 15 if edges is None else edges
     total = 0.0
-    for lo, hi in zip(cuts, cuts[1:], strict=False):
+    for lo, hi in pairwise(np.arange(16) / 15):
         here = (confidence > lo) & (confidence <= hi)
         total += abs(confidence[here].sum() - right[here].sum())
     return float(total / len(right))
