@@ -116,9 +116,10 @@ def excess(confidence: Array, right: NDArray[np.bool_], binned: Binned) -> float
     shown = hits * (1 - np.divide(hits, count, out=np.ones_like(hits), where=count > 0))
     spread = np.sqrt(np.maximum(shown, stated))  # of the sum of gaps, in images
     size = np.maximum(gap - spread, 0.0)
-    z = np.divide(np.minimum(size, 40 * spread), spread, out=np.zeros_like(size), where=spread > 0)
+    # Beyond 40 standard errors, and where nothing is uncertain, chance adds nothing.
+    z = np.divide(np.minimum(size, 40 * spread), spread, out=np.full_like(size, 40.0), where=spread > 0)
     folded = spread * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) + size * (1 - 2 * special.ndtr(-z))
-    return float((folded - size).sum() / len(confidence))
+    return float(np.maximum(folded - size, 0.0).sum() / len(confidence))
 
 
 @dataclass(frozen=True, eq=False)

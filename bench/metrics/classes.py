@@ -81,7 +81,7 @@ def macro_f1(outputs: Outputs) -> Array:
 
 def _ratio(top: NDArray[Any], below: NDArray[Any]) -> Array:
     """Return top / below, and 0 where below is 0."""
-    return np.divide(top, below, out=np.zeros(len(below)), where=below > 0)
+    return np.asarray(np.divide(top, below, out=np.zeros(len(below)), where=below > 0))
 
 
 def _unbiased(number: Any) -> Array:

@@ -61,7 +61,7 @@ class World:
 
     def fit(self, rng: np.random.Generator) -> Array:
         """The centres of a fit (K, d)."""
-        return self.centres + self.draw_sd * rng.standard_normal((self.K, self.d))
+        return np.asarray(self.centres + self.draw_sd * rng.standard_normal((self.K, self.d)))
 
     def logp(self, x_nd: Array, centres_Kd: Array, scale: float) -> Array:
         """Log-probabilities (n, K) of images under given centres."""
@@ -89,7 +89,7 @@ class World:
             fit = self.fit(rng) if one is None else one
             answers = Answers(self.logp(x, fit, self.scale), known)
             rows.append([formula(answers) for formula in metrics.values()])
-        return np.mean(rows, axis=0)
+        return np.asarray(np.mean(rows, axis=0))
 
 
 Formula = Callable[[Answers], float]

@@ -85,6 +85,7 @@ def test_excess_is_large_for_calibrated_and_small_for_wrong_confidences() -> Non
     sure = np.full(400, 0.99)
     assert excess(sure, right, bins(sure)) < 1e-4 < error(sure, right, bins(sure))
     always = np.ones(10)
+    assert excess(always, always < 0, bins(always)) == 0.0
     assert excess(always, always > 0, bins(always)) == 0.0
 
 

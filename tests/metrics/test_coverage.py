@@ -42,7 +42,7 @@ def test_95_percent_intervals_contain_the_truth(name: str, seeds: int, n: int) -
             interval = mean_interval(table, bounds=METRICS[metric].bounds)
             found[metric].append((interval, lowered(interval, excess)))
     for (metric, rows), truth in zip(found.items(), truths, strict=True):
-        expected = np.mean([interval.estimate for interval, _ in rows])
+        expected = float(np.mean([interval.estimate for interval, _ in rows]))
         same_size = np.mean([interval.contains(expected) for interval, _ in rows])
         true = np.mean([wide.contains(truth) for _, wide in rows])
         print(f"{name}, {seeds} seeds, {n}: {metric} {truth:.3f} {expected:.3f} {same_size:.1%} {true:.1%}")

@@ -100,7 +100,7 @@ def without(formula: Callable[[Answers], float], logp: Array, labels: Array) -> 
     n, K = logp.shape
     kept = ~np.eye(n, dtype=bool)
     each = np.array([formula(Answers(logp[k], np.eye(K)[labels[k]])) for k in kept])
-    return (n - 1) * (each.mean() - each)
+    return np.asarray((n - 1) * (each.mean() - each))
 
 
 @pytest.mark.parametrize("name", ["balanced", "macro-f1", "ece", "aurc", "nll", "brier"])
