@@ -44,6 +44,7 @@ def table(
             autocompletion=complete.method,
         ),
     ] = None,
+    metric: options.Metric = "top1",
     against: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +97,7 @@ def table(
         base=base,
         targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(where, frame, data_root) if which == "2" else None,
+        metric=metric,
     )
     show(made, form, out)
     options.complete(frame)

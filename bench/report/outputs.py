@@ -64,15 +64,27 @@ def _read(path: Path) -> Outputs:
     fit = store.fit_of(path, record)
     labels = arrays["labels"].astype(np.int64)
     top1 = arrays["top1"].astype(np.int64)
-    return Outputs(
-        labels=labels,
-        top1=top1,
-        K=len(record.per_class.images) if record.per_class else _classes(labels, top1, arrays.get("classes")),
-        **{name: arrays.get(name) for name in OPTIONAL},
-        temperature=fit.temperature if fit else None,
-    )
+    kept = {name: arrays.get(name) for name in OPTIONAL}
+    if kept["classes"] is None and "top5" in arrays:
+        kept["classes"] = _without_repeats(arrays["top5"])
+    K = len(record.per_class.images) if record.per_class else _number(labels, top1, kept["classes"])
+    try:
+        return Outputs(labels, top1, K, **kept, temperature=fit.temperature if fit else None)
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged ({error}); run the cell again") from error
 
 
-def _classes(*numbers: NDArray[np.integer] | None) -> int:
+def _without_repeats(top5: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the best five classes (n, 5) of an older record, padded as in newer ones.
+
+    Older records repeat the last class where a test set has fewer than five.
+    """
+    classes = top5.astype(np.int64)
+    again = classes[:, 1:] == classes[:, :-1]
+    classes[:, 1:][again] = -1
+    return classes
+
+
+def _number(*numbers: NDArray[np.integer] | None) -> int:
     """Return one more than the largest class that occurs."""
     return 1 + max(int(some.max()) for some in numbers if some is not None)
