@@ -191,8 +191,10 @@ def _choice(*words: str) -> Completer:
     return _one(lambda: words)
 
 
-tables = _choice("1", "2", "3", "ablation")
-figures = _choice("shots", "sweep", "beta", "prompts", "cd", "time")
+tables = _choice("1", "2", "3", "ablation", "classes")
+figures = _choice(
+    "shots", "sweep", "beta", "prompts", "cd", "time", "reliability", "confusion", "risk-coverage"
+)
 table_formats = _choice("console", "md", "latex", "csv", "html", "json")
 text_formats, check_formats = _choice("text", "json"), _choice("text", "json", "github")
 devices, executors = _choice("auto", "cpu", "cuda"), _choice("local", "ray")

@@ -1,12 +1,13 @@
 """Make the paper's tables from a DataFrame of records.
 
 ``table`` makes 1 (dataset x shots x method), 3 (shifts), ``ablation`` (settings and prompt sets), and each of
-them beside published numbers. Table 2 (sizes) needs no records.
+them beside published numbers; and ``classes`` (the classes of one test set). Table 2 (sizes) needs no records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from bench.report.render import PrintedTable, printed
 from bench.report.select import Choice
 from bench.report.table import Table
 
-WHICH = ("1", "2", "3", "ablation")
+WHICH = ("1", "2", "3", "ablation", "classes")
 MEASURED = ("1", "3", "ablation")  # those that show any metric
 
 
@@ -58,8 +59,12 @@ def table(
     targets: Sequence[str] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
     metric: str = "top1",
+    target: str | None = None,
+    top: int | None = None,
+    written: Mapping[str, str] | None = None,
+    data_root: Path | None = None,
 ) -> PrintedTable:
-    """Make table ``which`` ('1', '2', '3' or 'ablation') of a DataFrame from ``load_results``.
+    """Make table ``which`` ('1', '2', '3', 'ablation' or 'classes') of a DataFrame from ``load_results``.
 
     ``metric`` names what the numbers are (``bench.metrics``): accuracy, or for tables 1, 3 and ablation any
     other. They are means over seeds, in the unit that the title says; accuracies are in percent. Names narrow
@@ -69,6 +74,11 @@ def table(
     ``base`` is the method or prompt set from which an ablation measures changes. ``targets`` lists shifted
     test sets, in the wanted order (table 3) or to show them at all (ablation). ``counts`` has the sizes of
     datasets by name (table 2).
+
+    Table ``classes`` has a row for each class of one test set, the hardest first: of the dataset's own, or of
+    ``target``, a shifted one. ``top``: how many classes it shows. ``written`` has the path of a user's own
+    dataset by its name, and ``data_root`` is the folder of downloaded datasets: the class names are read
+    there.
 
     Raises BenchError for unknown names, for mixed backbones where the table needs one, and for a metric that
     the table does not have.
@@ -93,6 +103,14 @@ def table(
         from bench.report import sizes
 
         made: Table = sizes.table_2(counts or {}, frame, against)
+    elif which == "classes":
+        from bench.report import classes
+
+        if against is not None:
+            raise BenchError(
+                "table classes: no published numbers are known for single classes; leave --against out"
+            )
+        made = classes.table_classes(frame, choice, target, top, written, data_root)
     elif against is not None and which == "ablation":
         from bench.report.paper import ablation as paper_ablation
 
