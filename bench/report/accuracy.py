@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,25 +209,36 @@ def untold_notes(table: Table, columns: Sequence[str], choice: Choice) -> list[s
     """Name the entries of which some records cannot tell the table's metric, and the run that mends it."""
     if table.metric is None:
         return []
-    alike: dict[tuple[str, ...], list[tuple[str, int]]] = {}
-    methods: dict[str, None] = {}
-    for row in table.rows:
-        lacking = tuple(c for c in columns if row.entries[c].untold)
-        if lacking:
-            alike.setdefault(lacking, []).append((_name(row), row.shots))
-            methods.setdefault(row.method)
-    if not alike:
-        return []
-    everywhere = tuple(columns) if len(columns) > 1 else None
-    where = "; ".join(
-        f"{cells_text(cells)} on {'all test sets' if some == everywhere else listed(some, len(some))}"
-        for some, cells in alike.items()
-    )
-    again = run_command(choice, f"--methods {','.join(methods)} --fresh")
-    return [
-        f"Some records cannot tell the {table.metric.title}, because they do not keep what it needs: {where}."
-        f" `{again}` makes them again."
+    where = [
+        f"{_rows(table, names, shots)}{f' at {shots_list(shots)}' if any(shots) else ''} "
+        f"on {listed(untold, len(untold))}"
+        for names, shots, untold in _alike(table, lambda row: [c for c in columns if row.entries[c].untold])
     ]
+    again = run_command(choice, "--fresh")
+    if not where:
+        return []
+    return [
+        f"Some records do not keep what the {table.metric.title} needs: those of {'; '.join(where)}. "
+        f"`{again}` makes them again, with the methods, shots and seeds of the first run."
+    ]
+
+
+def _alike(
+    table: Table, columns: Callable[[Row], Sequence[str]]
+) -> list[tuple[tuple[str, ...], list[int], tuple[str, ...]]]:
+    """Return names of rows, numbers of shots and columns, for each set of ``columns(row)`` that is not empty.
+
+    Rows of one number of shots with the same columns stand together, and so do numbers of shots at which the
+    same rows have the same columns.
+    """
+    lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for row in table.rows:
+        if some := tuple(columns(row)):
+            lists.setdefault((row.shots, some), []).append(_name(row))
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    for (shots, some), names in lists.items():
+        alike.setdefault((tuple(names), some), []).append(shots)
+    return [(names, shots, some) for (names, some), shots in alike.items()]
 
 
 def _place(record: str) -> str:
@@ -250,20 +261,19 @@ def _name(row: Row) -> str:
 
 
 def _missing_entry_notes(table: Table, columns: Sequence[str]) -> list[str]:
-    """Name the entries that rows lack, but not those that failed. Rows that lack the same share a note."""
-    lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
-    for row in table.rows:
-        gaps = [c for c in columns if row.entries[c].value is None and not row.entries[c].untold]
-        lacking = tuple(c for c in gaps if row.entries[c].text != FAILED)
-        if lacking:
-            lists.setdefault((row.shots, lacking), []).append(_name(row))
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
-    for (shots, lacking), names in lists.items():
-        alike.setdefault((tuple(names), lacking), []).append(shots)
+    """Name the entries that rows lack, but not those that failed or cannot be told.
+
+    Rows that lack the same share a note.
+    """
+
+    def lacking(row: Row) -> list[str]:
+        gaps = [c for c in columns if row.entries[c].value is None and row.entries[c].text != FAILED]
+        return [c for c in gaps if not row.entries[c].untold]
+
     return [
         f"Incomplete at {shots_list(numbers)}: {_rows(table, some, numbers)} "
-        f"{'has' if len(some) == 1 else 'have'} no result on {listed(lacking, len(lacking))}."
-        for (some, lacking), numbers in alike.items()
+        f"{'has' if len(some) == 1 else 'have'} no result on {listed(gaps, len(gaps))}."
+        for some, numbers, gaps in _alike(table, lacking)
     ]
 
 
