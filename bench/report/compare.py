@@ -155,8 +155,8 @@ def compare(
     right = _over_shots(shared, lambda pair: (pair.first, pair.second)) if classes else []
     paths = {pair.dataset: pair.paths[0][0] for pair in shared}
     moved = moves.moves(right, paths, classes, written, data_root)
-    table.notes = [said, *verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown)]
-    table.notes += [*moves.notes(names, moved), *notes]
+    table.notes = [said, *moves.notes(names, moved)]
+    table.notes += [*verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown), *notes]
     return Comparison(
         first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table, moved
     )
