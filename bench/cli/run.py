@@ -70,6 +70,7 @@ def run(
     join: given.Join = None,
     workers: given.Workers = None,
     dense_cache: given.DenseCache = True,
+    keep_logits: given.KeepLogits = False,
 ) -> None:
     """Measure every combination of method, dataset, shots and seed, and record the accuracies.
 
@@ -142,6 +143,7 @@ def run(
         plugins=tuple(plugin or ()),
         workers=workers,
         dense_cache=dense_cache,
+        keep_logits=keep_logits,
         keep_states=keep_states,
         executor=executor,
         ray_address=ray_address,
