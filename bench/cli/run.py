@@ -188,6 +188,8 @@ def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targe
     device = how.kind if how.device == "auto" else how.device
     expected, roof = plan_view.show(planned, todo, complete, earlier, device, how.dense_cache)
     plan_view.show_bad(bad)
+    if how.keep_logits:
+        plan_view.show_logits(planned, todo)
     if auto and not complete:
         plan_view.show_precisions(planned, earlier, request.precision)
     if asks_targets and not any(fit.dataset.spec.targets for fit in planned.fits):

@@ -1,8 +1,8 @@
 """Tell in which results two records of one key differ.
 
-Predictions and what is counted from them must agree exactly. Two numbers that rounding moves, a temperature
-and a metric of probabilities, are equal if they agree to a thousandth, and the probabilities themselves are
-not compared, because every machine rounds them in its own way. If one of two records is older and has fewer
+Predictions and what is counted from them must agree exactly. Temperatures, likelihoods and Brier scores are
+equal if they agree to a thousandth, and the probabilities themselves are not compared, because every machine
+rounds them in its own way. If one of two records is older and has fewer
 fields, the fields that it lacks differ in nothing.
 """
 
@@ -16,8 +16,11 @@ from bench.records.types import EvaluationRecord, FitRecord, Record
 # The results of a fit and of an evaluation. The other fields say what was asked, or how and when it was made.
 _FIT = ("values", "step", "val_accuracy", "curve", "has_state")
 _EVALUATION = ("n", "top1", "top5", "values")
-_CLASSES = ("top1", "labels", "top5", "classes", "rank")  # arrays of whole numbers
+_CLASSES = ("top1", "labels", "top5", "classes")
 _COUNTED = ("top1", "top5", "balanced", "macro-f1")  # metrics that are counted from predictions
+# Metrics in which rounding makes a small step. In the others, which put images into bins or in order, it may
+# make a large one.
+_SMOOTH = ("nll", "nll-after", "brier", "brier-after")
 _ROUNDING = 1e-3  # between two temperatures or metrics of probabilities of equal results
 
 
@@ -39,7 +42,7 @@ def _metrics(one: EvaluationRecord, other: EvaluationRecord) -> list[str]:
         name
         for name in one.metrics.keys() & other.metrics.keys()
         if (name in _COUNTED and one.metrics[name] != other.metrics[name])
-        or _apart(one.metrics[name], other.metrics[name])
+        or (name in _SMOOTH and _apart(one.metrics[name], other.metrics[name]))
     ]
     counts = one.per_class and other.per_class and one.per_class != other.per_class
     return [*sorted(differ), *(["per_class"] if counts else [])]

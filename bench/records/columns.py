@@ -1,4 +1,4 @@
-"""Place packed predictions in columns: for every test set one array (n images, evaluations), and the labels."""
+"""Place packed predictions in columns: for every test set one array (n images, evaluations)."""
 
 from __future__ import annotations
 

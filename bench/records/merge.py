@@ -3,8 +3,8 @@
 ``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
 ``Merge.write`` then copies what the output folder lacks. Four rules keep every number true:
 
-- Two records of one key are equal if their numbers and predictions are (bench.records.alike). It does not matter when, where and
-  how fast they were made.
+- Two records of one key are equal if their numbers and predictions are (bench.records.alike). It does not
+  matter when, where and how fast they were made.
 - A record of the output folder is never replaced, unless it is damaged or says that a cell failed.
 - A record comes only with the fits that it was made with. Example: if the fit of an evaluation is damaged in
   its folder, the evaluation is left out, because another folder may have a different fit of the same key. If
