@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import TEST_ORACLE, canonical, counted
-from bench.records import store
-from bench.records.types import EvaluationRecord
 from bench.report import classnames
 from bench.report.accuracy import preset_notes
 from bench.report.classnames import ClassNames
@@ -56,7 +54,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a class is most often taken for, and in which share of its images (0 to 1), averaged over seeds."""
+    """What a class is most often taken for, and in which share of its images (0 to 1)."""
 
     other: int
     share: float
@@ -93,7 +91,7 @@ def table_classes(
     labels = there[0].labels
     if any(not np.array_equal(one.labels, labels) for one in there):
         raise BenchError(f"{name}: methods were measured on different test images; run the cells again")
-    names = classnames.of(name, _digest(rows), labels, written=(written or {}).get(name), data_root=data_root)
+    names = classnames.of_rows(rows, written, data_root)
     numbers, images = np.unique(labels, return_counts=True)
     intervals = [by_class(one.top1 == labels, labels) for one in there]
     means = np.mean([[i.estimate for i in some] for some in intervals], axis=0)
@@ -203,12 +201,6 @@ def _chosen(frame: pd.DataFrame, choice: Choice, target: str | None) -> tuple[pd
     return rows, notes
 
 
-def _digest(rows: pd.DataFrame) -> str:
-    """Return the digest of the test set behind the first of the rows."""
-    record = store.read(Path(rows[rows["status"] == "ok"]["path"].iloc[0]))
-    return record.parts.target if isinstance(record, EvaluationRecord) else ""
-
-
 def _columns(there: Sequence[Predictions]) -> list[tuple[str, str]]:
     """Return the names of the columns of accuracy and of interval, for each row of predictions."""
     if len(there) == 1:
@@ -258,8 +250,8 @@ def _notes(there: Sequence[Predictions], backbone: str, shown: int, classes: int
         notes.append(f"These are the {shown} hardest of {classes} classes; --top {classes} shows all.")
     whose = "over the methods and their seeds" if len(there) > 1 else "over seeds"
     notes.append(
-        f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is the share of the class's "
-        f"test images that it is predicted for, in %, averaged {whose}."
+        f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is for which share of the "
+        f"class's test images it is predicted, in %, averaged {whose}."
     )
     if any(one.key["protocol"] == TEST_ORACLE for one in there):
         notes.append(f"Protocol {TEST_ORACLE}: hyper-parameters were chosen on the test images.")
@@ -267,7 +259,7 @@ def _notes(there: Sequence[Predictions], backbone: str, shown: int, classes: int
 
 
 def _seed_notes(few: Sequence[Predictions]) -> list[str]:
-    """Say over which seeds the methods with labels are averaged, and which of them have one seed or others."""
+    """Say over which seeds the methods with labels are averaged, and which of them have others."""
     if not few:
         return []
     seeds = {one.name: one.seeds for one in few}
@@ -288,6 +280,5 @@ def _empty(names: ClassNames, numbers: NDArray[np.int64]) -> list[str]:
     lacking = len(names.names) - len(numbers)
     if not names.names or not lacking:
         return []
-    return [
-        f"{counted(lacking, 'class', 'classes')} without test images {'has' if lacking == 1 else 'have'} no row."
-    ]
+    have = "has" if lacking == 1 else "have"
+    return [f"{counted(lacking, 'class', 'classes')} without test images {have} no row."]
