@@ -85,7 +85,7 @@ def of(
 
 def _reason(error: str, name: str, where: str) -> str:
     if where == name and error.startswith("unknown dataset"):
-        return "it is not in the catalog: name it by its path, as in --datasets path/to/it"
+        return "it is not in the catalog; name it by its path, as in --datasets path/to/it"
     return error.splitlines()[0].rstrip(".")
 
 

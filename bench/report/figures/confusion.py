@@ -24,7 +24,8 @@ from bench.report.select import Choice
 from bench.stats import Interval, mean_interval
 
 MOST = 4  # methods beside one another
-PAIRS = 15  # pairs that are drawn
+PAIRS = 15  # pairs that are drawn of one method
+_OF_SEVERAL = 10  # pairs that are drawn of several methods
 _ROW = 0.17  # inches, the height of a bar, and of the least row
 _LETTER = 0.052  # inches, the width of a letter
 _LONGEST = 44  # letters of a pair
@@ -83,7 +84,7 @@ def draw(
 
 
 def most_confused(methods: Sequence[Kept]) -> list[Pair]:
-    """Return the pairs with the most wrong predictions per seed, averaged over methods, at most ``PAIRS``.
+    """Return the pairs with the most wrong predictions per seed, averaged over methods.
 
     Of pairs with as many, that of the lower classes stands first.
     """
@@ -92,7 +93,9 @@ def most_confused(methods: Sequence[Kept]) -> list[Pair]:
         for row in confusions(one.outputs):
             pair = (row.label, row.taken_for)
             counts[pair] = counts.get(pair, 0.0) + row.times / len(one.outputs)
-    return sorted(counts, key=lambda pair: (-round(counts[pair], 9), pair))[:PAIRS]
+    return sorted(counts, key=lambda pair: (-round(counts[pair], 9), pair))[
+        : PAIRS if len(methods) == 1 else _OF_SEVERAL
+    ]
 
 
 def interval_of(one: Kept, pair: Pair) -> Interval:

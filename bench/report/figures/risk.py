@@ -21,6 +21,7 @@ from bench.stats import Interval, mean_interval
 
 MOST = 8  # methods that one panel can tell apart
 GRID = np.arange(1, 41) / 40  # coverages at which the curve is drawn
+_BAND = 10  # least coverage with a band, in percent: few images below it tell little
 _EVERY = 8  # coverages from one marker to the next
 _AREA = METRICS["aurc"]
 
@@ -37,7 +38,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     points = pd.concat([_table(one) for one in methods], ignore_index=True)
     areas = {one.method: _area(one) for one in methods}
     appearances = style.appearances([one.method for one in methods])
-    titles = {one.method: f"{one.title} (AURC {areas[one.method]:.{_AREA.digits}f} %)" for one in methods}
+    titles = {one.method: f"{one.title} (AURC\u00a0{_text(areas[one.method])}\u00a0%)" for one in methods}
     where = kept.place(own, methods)
     band = len(methods) <= style.BANDS
     with style.context():
@@ -47,16 +48,19 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         ax.set(
             title=where,
             xlabel="coverage: share of images answered, surest first (%)",
-            ylabel="risk: wrong among those answered (%)",
+            ylabel="risk: wrong answers (%)",
             xlim=(0, 100),
         )
         ax.set_ylim(bottom=0)
         style.key(figure, appearances, titles, 2)
-    listed = ", ".join(f"{name} {area:.{_AREA.digits}f} %" for name, area in areas.items())
+    listed = ", ".join(f"{name} {_text(area)} %" for name, area in areas.items())
     alt = f"Risk against coverage on {where}; area under the curve: {listed}"
     lines = ["AURC is the mean of the risk over all coverages, averaged over seeds: less is better."]
     if band:
-        lines.append("Bands are 95 % intervals at one coverage each, not paired between methods.")
+        lines.append(
+            f"Bands, drawn from a coverage of {_BAND} % on, are 95 % intervals at one coverage each. They are not "
+            "paired: two methods may differ though their bands overlap."
+        )
     else:
         lines.append(f"More than {style.BANDS} methods are drawn without bands.")
     return Drawn(figure, points, alt, (*notes, *remarks, *lines))
@@ -95,6 +99,10 @@ def _area(one: Kept) -> float:
     return float(np.mean([_AREA.value(outputs) for outputs in one.outputs])) * _AREA.scale
 
 
+def _text(area: float) -> str:
+    return f"{area:.{_AREA.digits}f}"
+
+
 def _table(one: Kept) -> pd.DataFrame:
     """Return the curve (panel, series, shots, x, y, low, high) in percent, at the coverages of ``GRID``."""
     rows = []
@@ -119,6 +127,7 @@ def _curve(ax: Axes, points: pd.DataFrame, appearance: style.Appearance, place: 
         zorder=3,
     )
     if band:
+        wide = points[points["x"] >= _BAND]
         ax.fill_between(
-            points["x"], points["low"], points["high"], color=appearance.colour, alpha=0.15, linewidth=0
+            wide["x"], wide["low"], wide["high"], color=appearance.colour, alpha=0.15, linewidth=0
         )
