@@ -24,7 +24,7 @@ from bench.report.marks import ONE_SEED, drawn_once, most_common
 from bench.report.naming import Namer
 from bench.report.outputs import stacked_outputs
 from bench.report.select import Choice, for_tables, in_order, one_backbone, require_one, run_command
-from bench.report.table import Row, Score, Table
+from bench.report.table import MISSING, Row, Score, Table
 from bench.report.wording import listed, seeds_list, shots_list, shots_text
 from bench.stats import Interval, average_intervals
 
@@ -33,6 +33,7 @@ NO_MARKS = (
     "Nothing is marked as best, and each interval holds for one class at a time: among many classes some lie "
     "far off by chance."
 )
+ONE_IMAGE = "A class of one test image has no interval, because one image says nothing about others."
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def table_classes(
     names = classnames.of_rows(rows, written, data_root)
     numbers, images = np.unique(labels, return_counts=True)
     intervals = [by_class(one.top1 == labels, labels) for one in there]
-    means = np.mean([[i.estimate for i in some] for some in intervals], axis=0)
+    means = np.mean([[mean for mean, _ in some] for some in intervals], axis=0)
     taken = most_taken([one.top1 for one in there], labels)
     order = [int(i) for i in np.lexsort((numbers, means))][:top]
     columns = _columns(there)
@@ -114,17 +115,22 @@ def table_classes(
     title += f", {there[0].label}" if len(there) == 1 else ""
     table = Table(title, [*shown, IMAGES, TAKEN, SHARE], lines, heads=("class",), left=(TAKEN,))
     table.notes = [*_notes(there, str(rows["backbone"].iloc[0]), len(order), len(numbers)), NO_MARKS]
+    table.notes += [ONE_IMAGE] if images.min() == 1 else []
     table.notes += [*filter(None, [names.why]), *_empty(names, numbers)]
     table.notes += [*gaps, *preset_notes(rows), *notes, *frame.attrs.get("notes", ())]
     return table
 
 
-def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[Interval]:
-    """Return the interval of each class that has images, in the order of classes.
+def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[tuple[float, Interval | None]]:
+    """Return the accuracy (0 to 1) of each class that has images, in the order of classes, and its interval.
 
-    ``right`` is (S, n), ``labels`` (n,).
+    ``right`` is (S, n), ``labels`` (n,). A single image says nothing about others, so a class of one image
+    has no interval.
     """
-    return average_intervals([[right[:, labels == k]] for k in np.unique(labels)])
+    tables = [right[:, labels == k] for k in np.unique(labels)]
+    several = [one for one in tables if one.shape[1] > 1]
+    intervals = iter(average_intervals([[one] for one in several]) if several else [])
+    return [(float(one.mean()), next(intervals) if one.shape[1] > 1 else None) for one in tables]
 
 
 def most_taken(top1: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]) -> list[Taken | None]:
@@ -213,15 +219,15 @@ def _columns(there: Sequence[Predictions]) -> list[tuple[str, str]]:
 def _row(
     label: str,
     there: Sequence[Predictions],
-    intervals: Mapping[tuple[str, str], Interval],
+    intervals: Mapping[tuple[str, str], tuple[float, Interval | None]],
     images: int,
     taken: tuple[str, float] | None,
 ) -> Row:
     entries = {}
-    for one, ((accuracy, interval), found) in zip(there, intervals.items(), strict=True):
-        value, low, high = (100 * x for x in (found.estimate, found.low, found.high))
-        entries[accuracy] = Score(value, f"{value:.2f}", seeds=one.seeds)
-        entries[interval] = Score(text=f"{low:.2f} to {high:.2f}", seeds=one.seeds)
+    for one, ((accuracy, interval), (mean, found)) in zip(there, intervals.items(), strict=True):
+        span = f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found else MISSING
+        entries[accuracy] = Score(100 * mean, f"{100 * mean:.2f}", seeds=one.seeds)
+        entries[interval] = Score(text=span, seeds=one.seeds)
     entries[IMAGES] = Score(float(images), str(images))
     entries[TAKEN] = Score(text=taken[0]) if taken else Score()
     entries[SHARE] = Score(100 * taken[1], f"{100 * taken[1]:.2f}") if taken else Score()

@@ -44,7 +44,7 @@ def logits(
 
 def arrays(labels: np.ndarray, z: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
     """The arrays of an evaluation, by their definition: from all K probabilities in double precision."""
-    n, k = z.shape
+    n = len(z)
     logp = log_softmax(z.astype(np.float64), axis=1)
     order = np.argsort(-logp, axis=1, kind="stable")[:, :5]
     scaled = logp / temperature
@@ -70,10 +70,12 @@ def one(
     temperature: float = 2.0,
     scaled: bool = True,
     alike: float = 0.0,
+    probabilities: bool = True,
 ) -> Path:
     """A fit, and an evaluation that keeps its outputs; returns the evaluation's path.
 
     Logits are ``temperature`` times too large. ``scaled``: whether the fit has that temperature on record.
+    ``probabilities``: whether the evaluation keeps more than its predictions.
     """
     parts = key_of(where, dataset=digest(where["dataset"]))
     folder = places.folder(results, where["backbone"], where["dataset"], where["method"])
@@ -90,9 +92,9 @@ def one(
     )
     store.write(places.fit_path(folder, fit.key), fit, clock)
     labels, z = logits(n, where["seed"], sharp, temperature, alike)
-    kept = arrays(labels, z, temperature)
-    if not scaled:
-        kept = {name: x for name, x in kept.items() if not name.endswith("_t")}
+    every = arrays(labels, z, temperature)
+    names = [name for name in every if scaled or not name.endswith("_t")]
+    kept = {name: every[name] for name in (names if probabilities else ("top1", "labels"))}
     key = EvaluationKey(fit=fit.key, target=digest(where["dataset"]))
     path = places.evaluation_path(folder, fit.key, key.digest())
     right = kept["top1"] == kept["labels"]
@@ -105,9 +107,9 @@ def one(
         parts=key,
         n=n,
         top1=float(right.mean()),
-        top5=float((kept["classes"] == labels[:, None]).any(1).mean()),
+        top5=float((every["classes"] == labels[:, None]).any(1).mean()),
         predictions=store.write_predictions(path, kept),
-        temperature=temperature if scaled else None,
+        temperature=temperature if scaled and probabilities else None,
         per_class=PerClass(images=counts[0], right=counts[1], predicted=counts[2]),
         outputs=[name for name in kept if name not in ("top1", "labels")],
     )

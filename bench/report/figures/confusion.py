@@ -21,7 +21,7 @@ from bench.report.figures import kept, style
 from bench.report.figures.kept import Kept
 from bench.report.figures.style import Drawn
 from bench.report.select import Choice
-from bench.stats import Interval, mean_interval
+from bench.stats import mean_interval
 
 MOST = 4  # methods beside one another
 PAIRS = 15  # pairs that are drawn of one method
@@ -98,11 +98,19 @@ def most_confused(methods: Sequence[Kept]) -> list[Pair]:
     ]
 
 
-def interval_of(one: Kept, pair: Pair) -> Interval:
-    """Return the interval of the share of the true class's images that are taken for the other class."""
+def share_of(one: Kept, pair: Pair) -> tuple[float, float, float]:
+    """Return the share of the true class's images that are taken for the other class, and its interval.
+
+    They are in percent. The ends of the interval are NaN for a class of one image, which says nothing about
+    others.
+    """
     label, other = pair
     mine = one.outputs[0].labels == label
-    return mean_interval(np.stack([outputs.top1[mine] == other for outputs in one.outputs]))
+    taken = np.stack([outputs.top1[mine] == other for outputs in one.outputs])
+    if taken.shape[1] < 2:
+        return 100 * float(taken.mean()), float("nan"), float("nan")
+    interval = mean_interval(taken)
+    return 100 * interval.estimate, 100 * interval.low, 100 * interval.high
 
 
 def _text(names: ClassNames, pair: Pair) -> str:
@@ -118,9 +126,7 @@ def _table(methods: Sequence[Kept], pairs: Sequence[Pair], texts: Sequence[str])
     rows = []
     for one in methods:
         for place, (pair, text) in enumerate(zip(pairs, texts, strict=True)):
-            interval = interval_of(one, pair)
-            ends = (100 * interval.estimate, 100 * interval.low, 100 * interval.high)
-            rows.append(("", one.method, one.shots, float(place), *ends, text))
+            rows.append(("", one.method, one.shots, float(place), *share_of(one, pair), text))
     return pd.DataFrame(rows, columns=["panel", "series", "shots", "x", "y", "low", "high", "pair"])
 
 
@@ -136,7 +142,10 @@ def _bars(
         )
         ax.hlines(at, own["low"], own["high"], color="black", linewidth=0.8, zorder=3)
     ax.set_yticks(range(len(texts)), texts)
-    ax.set(ylim=(len(texts) - 0.5, -0.5), xlim=(0, min(100.0, 1.05 * float(points["high"].max()))))
+    ax.set(
+        ylim=(len(texts) - 0.5, -0.5),
+        xlim=(0, min(100.0, 1.05 * float(points[["y", "high"]].max(axis=None)))),
+    )
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
 

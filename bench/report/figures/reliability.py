@@ -44,6 +44,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     with style.context():
         wide = 2 if len(stages) <= 2 else 4
         figure, axes = style.canvas(len(stages), wide, style.COLUMN if wide == 2 else style.PAGE, 2.15)
+        if len(stages) > wide:  # titles stay clear of the numbers above them
+            figure.set_layout_engine("constrained", h_pad=0.07, w_pad=0.03)
         for i, (ax, (one, after)) in enumerate(zip(axes, stages, strict=True)):
             _panel(ax, points[(points["panel"] == one.method) & (points["series"] == _stage(after))])
             ax.set_title(_title(one, after))
@@ -51,7 +53,6 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
                 xlabel="confidence (%)" if i + wide >= len(stages) else "",
                 ylabel="accuracy or share (%)" if i % wide == 0 else "",
             )
-        figure.get_layout_engine().set(h_pad=0.07)  # titles of a row stay clear of the numbers above
         figure.suptitle(where, fontsize=7.5, fontweight="bold")
         style.below(figure, _key(), 4 if wide == 4 else 2)
     errors = "; ".join(f"{one.method} {_stage(after)} {_ece(one, after):.2f} %" for one, after in stages)

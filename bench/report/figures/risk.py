@@ -58,8 +58,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     lines = ["AURC is the mean of the risk over all coverages, averaged over seeds: less is better."]
     if band:
         lines.append(
-            f"Bands, drawn from a coverage of {_BAND} % on, are 95 % intervals at one coverage each. They are not "
-            "paired: two methods may differ though their bands overlap."
+            f"Bands, drawn from a coverage of {_BAND} % on, are 95 % intervals at one coverage each. They "
+            "are not paired: two methods may differ though their bands overlap."
         )
     else:
         lines.append(f"More than {style.BANDS} methods are drawn without bands.")
@@ -106,7 +106,7 @@ def _text(area: float) -> str:
 def _table(one: Kept) -> pd.DataFrame:
     """Return the curve (panel, series, shots, x, y, low, high) in percent, at the coverages of ``GRID``."""
     rows = []
-    for coverage in GRID[np.round(GRID * one.outputs[0].n) >= 1]:
+    for coverage in GRID[np.round(GRID * one.outputs[0].n) >= 2]:  # one answer has no interval
         interval = interval_at(one.outputs, float(coverage))
         ends = (100 * interval.estimate, 100 * interval.low, 100 * interval.high)
         rows.append(("", one.method, one.shots, 100 * float(coverage), *ends))
