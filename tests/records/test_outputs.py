@@ -212,10 +212,8 @@ def test_probabilities_that_rounding_moved_are_no_conflict(whole: Path, tmp_path
     tell(path, classes(path), temperature=1.5 + 1e-6)
     assert not plan([whole, other], tmp_path / "out").conflicts
     tell(path, classes(path), temperature=2.5)
-    assert {c.what.partition(" ")[0] for c in plan([whole, other], tmp_path / "out").conflicts} == {
-        "temperature",
-        "brier-after",
-    }
+    conflicts = plan([whole, other], tmp_path / "out").conflicts
+    assert ["temperature" in c.what or "brier-after" in c.what for c in conflicts] == [True, True]
 
 
 def test_records_older_than_outputs_are_equal(whole: Path, old: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Give a written evaluation what is kept of every image, as the program would: drawn logits of its predictions."""
+"""Give a written evaluation what is kept of every image, as the program would, from drawn logits."""
 
 from __future__ import annotations
 

@@ -90,9 +90,23 @@ def test_permuted_test_labels_change_nothing(
     assert set(permuted) == set(METHODS)
     before, after = temperatures(tmp_path / "plain"), temperatures(tmp_path / "permuted")
     assert before == after and before["zero-shot"] == 1.0
-    assert len(set(before.values())) > 2, "no temperature was fitted: the canary cannot fail"
     for method, top1 in plain.items():
         np.testing.assert_array_equal(permuted[method], top1, err_msg=method)
+
+
+def test_wrong_validation_labels_do_change_temperatures(
+    plain: dict[str, np.ndarray],
+    shapes: Dataset,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The positive control of the temperatures."""
+    labels = tuple((y + 1) % len(shapes.classnames) for y in shapes.val.labels)
+    wrong = replace(shapes, val=Items(shapes.val.paths, labels))
+    measure(wrong, tmp_path / "wrong", cache, monkeypatch)
+    before, after = temperatures(tmp_path / "plain"), temperatures(tmp_path / "wrong")
+    assert {method for method in METHODS if before[method] != after[method]} == {*METHODS} - {"zero-shot"}
 
 
 def test_shuffled_and_single_test_images_change_nothing(
