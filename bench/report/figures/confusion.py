@@ -144,7 +144,7 @@ def _bars(
     ax.set_yticks(range(len(texts)), texts)
     ax.set(
         ylim=(len(texts) - 0.5, -0.5),
-        xlim=(0, min(100.0, 1.05 * float(points[["y", "high"]].max(axis=None)))),
+        xlim=(0, min(100.0, 1.05 * float(np.nanmax(points[["y", "high"]])))),
     )
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
