@@ -118,7 +118,8 @@ def _table(one: Kept, after: bool) -> pd.DataFrame:
             "share": 100 * count / count.sum(),
         }
     )
-    return bins.loc[count > 0]
+    filled: pd.DataFrame = bins[count > 0]
+    return filled
 
 
 def _panel(ax: Axes, bins: pd.DataFrame) -> None:
