@@ -203,5 +203,9 @@ keep_states, rules = _choice(*KEEP_STATES), _choice("auto", "agreement", "accura
 removable = _several(lambda: ("stale", "orphaned"))
 kinds = _choice("solved", "trained", "prompt")
 over = _choice("draws", "datasets")
+metrics = _choice(
+    *("top1", "top5", "balanced", "macro-f1", "nll", "nll-after", "brier", "brier-after"),
+    *("ece", "ece-after", "ece-cal", "ece-mass", "aurc"),
+)
 sources = _one(_sources)
 part_values, part_fills = _choice("margin", "probability"), _choice("mean", "background")

@@ -64,6 +64,7 @@ def table(
             autocompletion=complete.method,
         ),
     ] = None,
+    metric: options.Metric = "top1",
     against: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +121,7 @@ def table(
         base=base,
         targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(where, frame, data_root) if which == "2" else None,
+        metric=metric,
         target=target,
         top=HARDEST if top is None and form == "console" else top,
         written=where,
