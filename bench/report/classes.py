@@ -105,7 +105,8 @@ def table_classes(
             there,
             dict(zip(columns, (some[i] for some in intervals), strict=True)),
             int(images[i]),
-            (names[taken[i].other], taken[i].share) if taken[i] else None,
+            taken[i],
+            names,
         )
         for i in order
     ]
@@ -162,7 +163,7 @@ def predictions_of(rows: pd.DataFrame, methods: Sequence[str] = ()) -> tuple[lis
     rank = {m: i for i, m in enumerate(in_order(list(rows["method"].unique()), methods))}
     found, failed = [], []
     for values, group in rows.groupby(list(ROW), sort=True):
-        key = dict(zip(ROW, values, strict=True))
+        key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         label, name = namer(key)
         if (group["status"] != "ok").any():
             failed.append(label)
@@ -221,7 +222,8 @@ def _row(
     there: Sequence[Predictions],
     intervals: Mapping[tuple[str, str], tuple[float, Interval | None]],
     images: int,
-    taken: tuple[str, float] | None,
+    taken: Taken | None,
+    names: ClassNames,
 ) -> Row:
     entries = {}
     for one, ((accuracy, interval), (mean, found)) in zip(there, intervals.items(), strict=True):
@@ -229,8 +231,8 @@ def _row(
         entries[accuracy] = Score(100 * mean, f"{100 * mean:.2f}", seeds=one.seeds)
         entries[interval] = Score(text=span, seeds=one.seeds)
     entries[IMAGES] = Score(float(images), str(images))
-    entries[TAKEN] = Score(text=taken[0]) if taken else Score()
-    entries[SHARE] = Score(100 * taken[1], f"{100 * taken[1]:.2f}") if taken else Score()
+    entries[TAKEN] = Score(text=names[taken.other]) if taken else Score()
+    entries[SHARE] = Score(100 * taken.share, f"{100 * taken.share:.2f}") if taken else Score()
     only = there[0] if len(there) == 1 else None
     return Row(
         (label,),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from bench.data import catalog
 from bench.errors import BenchError
@@ -19,7 +20,7 @@ from bench.report.classes import by_class, most_taken
 from bench.report.frame import load_results
 from bench.report.tables import table
 from bench.stats import mean_interval
-from tests.report import confident, made
+from tests.report import confident, made, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,23 @@ def test_a_choice_that_is_left_open_is_refused_in_one_line(results: Path, tmp_pa
     shifted = table(frame, "classes", datasets=["birds"], target="birds-v2", methods=["safe"])
     assert shifted.title == "Classes of birds-v2, 4 shots, SAFE"
     assert any("one seed" in note for note in shifted.notes)
+
+
+def test_the_command_line_shows_thirty_classes_on_a_terminal_and_all_in_a_file(tmp_path: Path) -> None:
+    from bench.cli.app import app
+
+    def bench(*words: str) -> Any:
+        return CliRunner().invoke(app, ["table", *words, "--results", str(tmp_path)])
+
+    synthetic.write_cell(tmp_path, "safe", "ants", 4, 1, 0.5, n=120, classes=40)
+    shown = bench("classes", "--dataset", "ants")
+    assert shown.output.count("\n class ") == 1 + 30 and "30 hardest of 40" in shown.output, shown.output
+    whole = bench("classes", "--dataset", "ants", "--format", "csv").output
+    assert len(whole.splitlines()) == 1 + 40
+    assert len(bench("classes", "--top", "5", "--format", "csv").output.splitlines()) == 1 + 5
+    for words in (("--top", "5"), ("--target", "ants")):
+        refused = bench("1", *words)
+        assert isinstance(refused.exception, BenchError) and "is for table classes" in str(refused.exception)
 
 
 def test_a_failed_seed_leaves_its_method_out(results: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from bench.errors import BenchError
 from bench.metrics import confusions
+from bench.names import counted
 from bench.report import classnames
 from bench.report.classnames import ClassNames
 from bench.report.figures import kept, style
@@ -75,9 +76,9 @@ def draw(
         f"Most confused pairs of classes on {where}, {', '.join(appearances)}; "
         f"the first is {first['pair']} with {first['y']:.1f} % by {first['series']}"
     )
+    drawn = counted(len(pairs), "pair")
     lines = [
-        f"These are the {len(pairs)} pairs with the most wrong predictions. The lines are 95 % intervals "
-        "of one pair each."
+        f"Drawn: {drawn} with the most wrong predictions. The lines are 95 % intervals of one pair each."
     ]
     lines += [found.why] if found.why else []
     return Drawn(figure, points, alt, (*notes, *remarks, *lines))
@@ -144,7 +145,7 @@ def _bars(
     ax.set_yticks(range(len(texts)), texts)
     ax.set(
         ylim=(len(texts) - 0.5, -0.5),
-        xlim=(0, min(100.0, 1.05 * float(points[["y", "high"]].max(axis=None)))),
+        xlim=(0, min(100.0, 1.05 * float(np.nanmax(points[["y", "high"]])))),
     )
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")

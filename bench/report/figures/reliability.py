@@ -106,7 +106,7 @@ def _table(one: Kept, after: bool) -> pd.DataFrame:
         for name in ("accuracy", "confidence")
     )
     middle = (every[0].edges[:-1] + every[0].edges[1:]) / 2
-    table = pd.DataFrame(
+    bins = pd.DataFrame(
         {
             "panel": one.method,
             "series": _stage(after),
@@ -118,7 +118,8 @@ def _table(one: Kept, after: bool) -> pd.DataFrame:
             "share": 100 * count / count.sum(),
         }
     )
-    return table[count > 0]
+    filled: pd.DataFrame = bins[count > 0]
+    return filled
 
 
 def _panel(ax: Axes, bins: pd.DataFrame) -> None:
