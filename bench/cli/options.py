@@ -44,6 +44,15 @@ Datasets = Annotated[
         autocompletion=complete_names.datasets,
     ),
 ]
+DatasetsToo = Annotated[  # where one dataset is often meant, so that both spellings are typed
+    str | None,
+    typer.Option(
+        "--datasets",
+        "--dataset",
+        help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
+        autocompletion=complete_names.datasets,
+    ),
+]
 ShotNumbers = Annotated[
     str | None, typer.Option(help="Show only these numbers of images per class, as in 1,16.")
 ]
@@ -86,6 +95,16 @@ OnePreset = Annotated[
         "--preset",
         help="Show this preset: paper or quick. Needed where the folder has records of several.",
         autocompletion=complete_names.presets,
+    ),
+]
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="What the numbers are: top1 (accuracy), top5, balanced, macro-f1, nll, brier, ece (expected "
+        "calibration error) or aurc; nll-after, brier-after and ece-after are after temperature scaling. "
+        "docs/metrics.md defines them.",
+        autocompletion=complete_names.metrics,
     ),
 ]
 TableFormat = Annotated[
