@@ -101,7 +101,7 @@ def test_a_child_answers_and_ends() -> None:
         (kill, signal.SIGSEGV, "SIGSEGV"),
         (kill, signal.SIGKILL, "SIGKILL: out of memory?"),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_a_death_says_how(target: Callable[..., None], how: int, says: str) -> None:
     with pytest.raises(Died) as died:
