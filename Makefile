@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
 # A worker for each core (tests/conftest.py says how many at most); a file's tests stay together, since they share what they made.
-PARALLEL := -n auto --dist loadfile
+PARALLEL := -n auto --dist loadfile --benchmark-disable
 MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
 .PHONY: help run test test-slow lint rooms docs clean
