@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -22,3 +24,12 @@ def test_a_worker_computes_with_one_thread() -> None:
     import torch
 
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_flags_of_whoever_calls_come_last_and_win() -> None:
+    """``-n 0`` after ``-n auto`` is what pytest heeds; no worker takes the debugger's place."""
+    words = ["make", "--dry-run", "test", "PYTEST_ARGS=tests/stats -n 0 --pdb"]
+    done = subprocess.run(words, cwd=conftest.ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if "-m pytest" in line]
+    assert "-n auto --dist loadfile" in line and line.endswith(" tests/stats -n 0 --pdb")
