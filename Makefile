@@ -2,7 +2,7 @@
 # behind, but neither $(VENV) nor results.
 #
 #   make run ARGS="--methods zero-shot --shots 1"     flags for `bench run`; its table follows, but for --dry-run
-#   make test PYTEST_ARGS="tests/stats -x"            flags for pytest; -m replaces the choice by `slow`
+#   make test PYTEST_ARGS="tests/stats -x"            flags for pytest; -m replaces the choice by `slow`, -n 0 has no workers
 #   make PYTHON=python3.12 ...                        another interpreter (3.11 or newer)
 #   make PIP_ARGS="--extra-index-url INDEX" ...       more flags for the installer, such as an index of CPU builds
 #   make VENV_ARGS=--system-site-packages CONSTRAINTS= ...   use a torch that is already there
@@ -18,6 +18,8 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INSTALL := -e '.[dev]' $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
+# A worker for each core (tests/conftest.py says how many at most); a file's tests stay together, since they share what they made.
+PARALLEL := -n auto --dist loadfile --benchmark-disable
 MAIN_JOB := --methods zero-shot,tip-adapter-f,safe,safe-a --shots 1,16
 
 .PHONY: help run test test-slow lint rooms docs clean
@@ -74,7 +76,7 @@ docs: $(STAMP)
 	@echo "the site is at build/docs/index.html"
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -9,12 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from bench import process
+from bench import children, process
 
-# Read when torch's OpenMP starts: threads that wait in a loop starve whatever else runs on the machine.
+MOST_WORKERS = 4  # each holds torch and what it computes: about a gigabyte
+
+# Both are read when torch's OpenMP starts. Threads that wait in a loop starve whatever else runs on the
+# machine, and the threads of one worker take the cores of another.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers ``-n auto`` starts: one for each core, and none on a single core."""
+    found = children.cores()
+    return min(found, MOST_WORKERS) if found > 1 else 0
 
 
 @pytest.fixture(autouse=True)

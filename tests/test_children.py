@@ -101,7 +101,7 @@ def test_a_child_answers_and_ends() -> None:
         (kill, signal.SIGSEGV, "SIGSEGV"),
         (kill, signal.SIGKILL, "SIGKILL: out of memory?"),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_a_death_says_how(target: Callable[..., None], how: int, says: str) -> None:
     with pytest.raises(Died) as died:
@@ -138,13 +138,21 @@ def test_errors_travel() -> None:
     assert type(other) is RuntimeError and str(other) == "Odd: 1 and 2" and "Odd" in other.__notes__[0]
 
 
+def heed_signals() -> None:
+    """What ``nohup`` starts ignores SIGHUP, and so do its children unless told otherwise."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)
 def test_children_end_with_their_parent(tmp_path: Path, sent: signal.Signals) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=env, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env=env, text=True, preexec_fn=heed_signals
+    ) as parent:
         assert parent.stdout
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2 and all(map(alive, pids))

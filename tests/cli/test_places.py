@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.report import frame
+from bench.report import compact, frame
 from tests.test_user_errors import bench
 
 CELL = ("--methods", "zero-shot", "--datasets", "digits", "--prompts", "vanilla")
@@ -37,7 +37,8 @@ CELL = ("--methods", "zero-shot", "--datasets", "digits", "--prompts", "vanilla"
 def test_a_place_that_cannot_be_is_refused_first(
     words: tuple[str, ...], flag: str, file: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr(frame, "load_results", lambda *_: pytest.fail("records were read"))
+    for module in (frame, compact):  # `compact` has the name from its import, which must come before this
+        monkeypatch.setattr(module, "load_results", lambda *_: pytest.fail("records were read"))
     monkeypatch.setattr("bench.records.store.every", lambda *_: pytest.fail("records were read"))
     monkeypatch.setattr("bench.plan.planner.make", lambda *_: pytest.fail("planned"))
     monkeypatch.chdir(tmp_path)

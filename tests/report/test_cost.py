@@ -96,7 +96,7 @@ def test_predictions_behind_an_average_are_put_together_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = load_results(grid(tmp_path, METHODS))
-    calls = counting(monkeypatch, marks, "outcomes", lambda entry: entry.paths)
+    calls = counting(monkeypatch, marks, "outcomes", lambda entry, metric: (entry.paths, metric))
     table(frame)
     assert calls and set(calls.values()) == {1}
 
