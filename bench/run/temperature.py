@@ -19,7 +19,7 @@ from bench.interface import EVAL, Features, fit_values, scored_values
 from bench.plan import needs
 from bench.plan.cells import Planned
 from bench.plan.estimate import row_shape
-from bench.run import logits
+from bench.run import logits, stages
 from bench.run.session import Session
 from bench.train import slices, waves
 from bench.train.select import Case, Fitted
@@ -69,10 +69,13 @@ def of_fit(session: Session, fit: Planned, fitted: Fitted, case: Case) -> float:
     if not needs.calibrates(fit):
         return 1.0
     values = scored_values(fit.method, fit_values(fit.method, case.task.settings).with_(fitted.values))
+    # A copy, because a logits that writes into what it is given must not change the state that others read.
+    params = {name: p.detach().clone() for name, p in fitted.params.items()}
     pieces: list[Tensor] = []
-    with torch.no_grad():
+    # The stage is that of other calls of logits after a fit, so that an error in them has one name.
+    with torch.no_grad(), stages.stage("evaluate"), session.guard.work(fit, "its fit"):
         for features in _features(session, fit, case):
-            piece = logits.of(fit, fitted.params, case.consts, features, values)
+            piece = logits.of(fit, params, case.consts, features, values)
             pieces.append(piece.double().cpu())
     return optimal(torch.cat(pieces).numpy(), np.asarray(fit.draw.val.labels))
 
