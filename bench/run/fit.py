@@ -84,7 +84,7 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
         fitted = select.fit(
             fit.method, fit.recipe, case.task, case.consts, case.pools, case.val, session.sharers
         )
-        fitted.temperature = temperature.of_fit(session, fit, fitted, case)
+    fitted.temperature, fitted.note = temperature.of_fit(session, fit, fitted, case)
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
 
@@ -105,8 +105,8 @@ def run_joined(
     with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
         side_by_side = [case for case, _ in cases]
         fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, side_by_side, session.sharers)
-        for fit, case, fitted in zip(fits, side_by_side, fitted_all, strict=False):
-            fitted.temperature = temperature.of_fit(session, fit, fitted, case)
+    for fit, case, fitted in zip(fits, side_by_side, fitted_all, strict=False):
+        fitted.temperature, fitted.note = temperature.of_fit(session, fit, fitted, case)
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
@@ -173,7 +173,11 @@ def fit_record(
         seconds=dict(seconds),
         first=first,
         peak_memory=peak,
-        notes=[note for note in (*fit.dataset.notes, fit.draw.note, *fit.notes, fit.method.note) if note],
+        notes=[
+            note
+            for note in (*fit.dataset.notes, fit.draw.note, *fit.notes, fit.method.note, fitted.note)
+            if note
+        ],
         prompts_use_labels=fit.prompts.uses_labels,
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
         has_state=bool(fitted.params),

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.errors import short_of_memory
 from bench.interface import EVAL, Features, fit_values, scored_values
 from bench.plan import needs
-from bench.plan.cells import Planned
+from bench.plan.cells import Planned, label
 from bench.plan.estimate import row_shape
-from bench.run import logits
+from bench.run import logits, stages
 from bench.run.session import Session
 from bench.train import slices, waves
 from bench.train.select import Case, Fitted
@@ -59,22 +60,43 @@ def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> f
     return float(1.0 / brentq(slope, low, high, xtol=1e-14, rtol=1e-14, maxiter=500))
 
 
-def of_fit(session: Session, fit: Planned, fitted: Fitted, case: Case) -> float:
-    """Return the temperature of a fit that was just made; 1 if its protocol has no validation images for it.
+def of_fit(session: Session, fit: Planned, fitted: Fitted, case: Case) -> tuple[float | None, str]:
+    """Return the temperature of a fit that was just made, and a note, which is empty if all went well.
+
+    It is 1 if the protocol has no validation images for it, and None, with the reason in the note, if the
+    method's logits fail on them. Then the fit is good all the same: its evaluations show the error, or use
+    inference-time values with which it does not come. Raises whatever reading features raises, and errors of
+    memory.
 
     The fit's key covers everything that is read here: the draw, the settings, and the values that validation
     chose. Values that act at inference only have the defaults of the method's class, or what validation
     chose, so that a user's sweep over them cannot move T: all evaluations of a fit share one T.
     """
     if not needs.calibrates(fit):
-        return 1.0
+        return 1.0, ""
+    try:
+        logits_NK = _logits(session, fit, fitted, case)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of the method; its evaluations meet it again
+        if short_of_memory(error):
+            raise
+        note = f"no temperature could be fitted: {stages.message(error)}"
+        session.report(f"{label(fit)}: {note}")
+        return None, note
+    return optimal(logits_NK, np.asarray(fit.draw.val.labels)), ""
+
+
+def _logits(session: Session, fit: Planned, fitted: Fitted, case: Case) -> NDArray[np.floating]:
+    """Return the logits (n, K) of the validation images."""
     values = scored_values(fit.method, fit_values(fit.method, case.task.settings).with_(fitted.values))
+    # A copy, because a logits that writes into what it is given must not change the state that others read.
+    params = {name: p.detach().clone() for name, p in fitted.params.items()}
     pieces: list[Tensor] = []
-    with torch.no_grad():
+    with torch.no_grad(), session.guard.work(fit, "its temperature"):
         for features in _features(session, fit, case):
-            piece = logits.of(fit, fitted.params, case.consts, features, values)
-            pieces.append(piece.double().cpu())
-    return optimal(torch.cat(pieces).numpy(), np.asarray(fit.draw.val.labels))
+            pieces.append(logits.of(fit, params, case.consts, features, values).double().cpu())
+    return torch.cat(pieces).numpy()
 
 
 def _features(session: Session, fit: Planned, case: Case) -> Iterator[Features]:

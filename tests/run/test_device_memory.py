@@ -153,7 +153,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(fitting, "forget_peak", lambda at: calls.append(("forget", at)))
     monkeypatch.setattr(fitting, "prepared", lambda *_: (calls.append("prepared"), (case, 0.0))[1])
     monkeypatch.setattr(select, "fit", lambda *given: fitted(*given)[0])
-    monkeypatch.setattr(fitting.temperature, "of_fit", lambda *_: 1.0)
+    monkeypatch.setattr(fitting.temperature, "of_fit", lambda *_: (1.0, ""))
     monkeypatch.setattr(select, "fit_joined", fitted)
     monkeypatch.setattr(select, "bytes_per_replica", lambda *_: 1)
     monkeypatch.setattr(fitting, "held", lambda cases: 0)

@@ -15,7 +15,7 @@ from bench.cli.plan_view import show_outcome
 from bench.data.dataset import Dataset
 from bench.errors import BenchError, UnreadableImage
 from bench.plan.cells import Plan
-from bench.records.types import EvaluationRecord, Failure
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.run import stages
 from bench.run.outcome import Failed, Outcome
 from bench.run.session import Session
@@ -109,6 +109,10 @@ def test_the_stage_of_an_error_of_a_method(bench: Bench, tmp_path: Path) -> None
         failure = found[f"wrong-{place}"]
         assert failure.error == f"RuntimeError: wrong in {place}" and "Traceback" in failure.traceback
         assert failure.of == ("evaluation" if stage == "evaluate" else "fit")
+        if stage == "evaluate":  # its fit is kept, and says why it has no temperature
+            fit = next(r for r in of_type(results, FitRecord) if r.key == failure.fit)
+            assert fit.temperature is None
+            assert fit.notes[-1].endswith(f"no temperature could be fitted: {failure.error}")
         assert f"wrong-{place},2,ERR" in table
         assert re.search(
             rf"wrong-{place} .*: failed before \({stage}\): RuntimeError: wrong in {place}\b.*tried again",
