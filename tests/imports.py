@@ -47,6 +47,7 @@ _ROOMS = {
     "registry": "interface sources",
     "features": "data clip",
     "records": "features clip registry",
+    "imported": "records metrics features data clip.spec",
     "plan": "records features data clip recipe interface prompts sources registry",
     "train": "recipe interface",
     "run": "plan records train features data clip interface prompts sources registry",

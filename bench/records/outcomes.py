@@ -44,12 +44,12 @@ class Outcome(NamedTuple):
         return np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.n).astype(bool)
 
 
-def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
+def _arrays(file: Path, n: int, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Return the arrays of an evaluation's own file.
 
     Raises Torn if the file is damaged, or larger than predictions for n images can be.
     """
-    read = npz(file, ("top1", "top5", "labels"), min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
+    read = npz(file, names, min(GIB, 2 * n * (_TOP + 2) + _HEADERS))
     for name, x in read.items():
         if not _of_classes(x) or x.shape != ((n, _TOP) if name == "top5" else (n,)):
             raise Torn(f"{file}: damaged ({name} is not of {n} images)")
@@ -58,17 +58,20 @@ def _arrays(file: Path, n: int) -> dict[str, NDArray[Any]]:
 
 def of_file(file: Path, record: EvaluationRecord) -> Outcome:
     """Return the outcome of an evaluation by its own file. Raises Torn if the file is damaged."""
-    return _of_file(file, stamp_if_there(file), record.n)
+    names = ("top1", "labels") if record.imported else ("top1", "top5", "labels")
+    return _of_file(file, stamp_if_there(file), record.n, names)
 
 
 @lru_cache(maxsize=65536)
-def _of_file(file: Path, stamped: Stamp | None, n: int) -> Outcome:
-    arrays = _arrays(file, n)
-    top1, top5, labels = arrays["top1"], arrays["top5"], arrays["labels"]
-    if not np.array_equal(top5[:, 0], top1):
-        raise Torn(f"{file}: damaged (top5 does not begin with top1)")
+def _of_file(file: Path, stamped: Stamp | None, n: int, names: tuple[str, ...]) -> Outcome:
+    arrays = _arrays(file, n, names)
+    top1, top5, labels = arrays["top1"], arrays.get("top5"), arrays["labels"]
     right = top1 == labels
-    shares = {"top1": float(right.mean()), "top5": float((top5 == labels[:, None]).any(1).mean())}
+    shares = {"top1": float(right.mean())}
+    if top5 is not None:
+        if not np.array_equal(top5[:, 0], top1):
+            raise Torn(f"{file}: damaged (top5 does not begin with top1)")
+        shares["top5"] = float((top5 == labels[:, None]).any(1).mean())
     sums = {name: codec.checksum_of(x) for name, x in arrays.items()}
     return Outcome(sums, shares, len(right), np.packbits(right).tobytes())
 

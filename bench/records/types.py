@@ -125,6 +125,8 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     - ``dataset_identity``: digits that tell datasets of one name apart (``DatasetSpec.identity``).
       ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
       ``parts.dataset`` was taken of.
+    - ``imported``: whether the fit was made elsewhere, and only its predictions came here (``bench import``).
+      What is not known of it is empty.
     """
 
     schema: Literal[2]
@@ -151,6 +153,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     dataset_identity: str = ""
     dataset_place: str = ""
     dataset_covers: Covers = "lists"
+    imported: bool = False
     provenance: Provenance = Provenance()
     checksum: str = ""
 
@@ -161,10 +164,11 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     - ``key``: the digest of ``parts``. ``fit``: the key of the fit.
     - ``target``: the name of the test set. ``n``: the number of test images.
     - ``values``: the inference-time values that were used. ``changed``: those that the user set.
-    - ``top1``, ``top5``: shares of right images, from 0 to 1.
+    - ``top1``, ``top5``: shares of right images, from 0 to 1. ``top5`` is None if only the best class is known.
     - ``predictions``: the checksum of each array beside the record, by name.
     - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
       test set.
+    - ``imported``: for predictions that were made elsewhere, the name of the file that they came from.
     - Reserved: ``metrics`` by name, ``per_class``, and ``outputs``, the names of further arrays with a row
       for each image.
     """
@@ -177,7 +181,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     parts: EvaluationKey
     n: Count
     top1: Share
-    top5: Share
+    top5: Share | None
     values: dict[str, Any] = {}
     changed: dict[str, Any] = {}
     seconds: Seconds = 0.0
@@ -187,6 +191,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     outputs: list[str] = []
     target_identity: str = ""
     target_covers: Covers = "lists"
+    imported: str = ""
     provenance: Provenance = Provenance()
     checksum: str = ""
 

@@ -151,6 +151,6 @@ def _numbers_fault(record: Record) -> str:
     if isinstance(record, EvaluationRecord):
         if record.n < 1:
             return "it is of no test image"
-        if record.top5 < record.top1 - _ROUNDING:
+        if record.top5 is not None and record.top5 < record.top1 - _ROUNDING:
             return "its top-5 accuracy is below its top-1 accuracy"
     return ""

@@ -193,7 +193,8 @@ def _row(
     fit, cell = fits.get(r.fit), r.cell
     key = fit.parts if fit else r.parts if isinstance(r, Failure) else None
     if isinstance(r, EvaluationRecord):
-        outcome = {"accuracy": 100.0 * r.top1, "top5": 100.0 * r.top5, "n": r.n, "status": "ok", "error": ""}
+        top5 = float("nan") if r.top5 is None else 100.0 * r.top5
+        outcome = {"accuracy": 100.0 * r.top1, "top5": top5, "n": r.n, "status": "ok", "error": ""}
     else:
         outcome = {
             "accuracy": float("nan"),
