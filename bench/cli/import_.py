@@ -86,7 +86,8 @@ def import_(
         many = counted(done.packed, "packed record stays", "packed records stay")
         say.echo(f"{many}, of other predictions of the same cell; this one counts")
     if done.floored:
+        many = counted(done.floored, "image")
         say.echo(
-            f"note: the true class of {counted(done.floored, 'image')} has a probability below {LEAST:g}, which "
-            f"counts as {LEAST:g} in likelihoods"
+            f"note: the true class of {many} has a probability below {LEAST:g}, which counts as {LEAST:g} in "
+            "likelihoods"
         )

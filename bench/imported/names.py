@@ -13,10 +13,10 @@ SHARED = -1  # what several classes have in place of a number
 
 
 class Images:
-    """The test images of a dataset by name: by path, with or without folders before it, or by base name.
+    """The test images of a dataset by path, with or without folders before it, or by base name.
 
-    Example: ``test/three/0013.png`` is also found as ``/data/digits/test/three/0013.png``, and as ``0013.png``
-    if no other test image has this base name.
+    Example: ``test/three/0013.png`` is also found as ``/data/digits/test/three/0013.png``, and as
+    ``0013.png`` if no other test image has this base name.
     """
 
     def __init__(self, target: Dataset) -> None:

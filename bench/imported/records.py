@@ -132,8 +132,8 @@ def _checked(asked: Asked, methods: Collection[str]) -> Asked:
     name = asked.name
     if not _NAME.fullmatch(name):
         raise BenchError(
-            f"--name '{short(name)}': use letters, digits, '-', '_', '+' and '.', at most 64, and begin with a "
-            "letter or digit"
+            f"--name '{short(name)}': use letters, digits, '-', '_', '+' and '.', at most 64, and begin with "
+            "a letter or digit"
         )
     if canonical(name) in map(canonical, methods):
         raise BenchError(
@@ -220,10 +220,10 @@ def _evaluation(
     labels, top1 = np.asarray(target.test.labels), predictions.top1
     K = len(target.classnames)
     key = EvaluationKey(fit=fit.key, target=target.digest, imported=predictions.digest)
-    more = {}
+    more: dict[str, np.ndarray] = {}
     if predictions.probabilities is not None:
         more = outputs.arrays(predictions.probabilities, top1, labels)
-    told = Outputs(labels=labels, top1=top1, K=K, **more)
+    told = replace(Outputs(labels=labels, top1=top1, K=K), **more)
     counts = per_class(top1, labels, K)
     record = EvaluationRecord(
         schema=SCHEMA,

@@ -119,7 +119,7 @@ class _Reader:
                 yield [cell.strip() for cell in row]
 
     def _columns(self, head: Sequence[str]) -> tuple[int, int | None, list[int]]:
-        """Return the columns of images, of predicted classes, and of probabilities in the order of classes."""
+        """Return the columns of images, predicted classes, and probabilities in the order of classes."""
         if len(head) == 1 and any(sign in head[0] for sign in ";\t"):
             raise self._bad("the columns are not divided by commas: save the file as CSV with commas")
         if twice := [name for name, count in Counter(head).items() if count > 1]:
@@ -133,8 +133,8 @@ class _Reader:
             k = self.classes.column(name)
             if k is None:
                 raise self._bad(
-                    f"column '{_cut(name)}' is neither 'image' nor 'predicted' nor the probability of a class "
-                    f"of {self.target.name}{self.classes.hint(name)}: rename it or leave it out"
+                    f"column '{_cut(name)}' is neither 'image' nor 'predicted' nor the probability of a "
+                    f"class of {self.target.name}{self.classes.hint(name)}: rename it or leave it out"
                 )
             if k in columns:
                 raise self._bad(
@@ -165,12 +165,12 @@ class _Reader:
     def _distribution(self, cells: Sequence[str]) -> NDArray[np.float64]:
         """Return the probabilities (K,) of one image, which sum to 1 exactly."""
         try:
-            p = np.array(cells, np.float64)
+            p: NDArray[np.float64] = np.array(cells, np.float64)
         except ValueError:
             k = next(k for k, cell in enumerate(cells) if not _is_number(cell))
             raise self._bad(
-                f"'{_cut(cells[k])}' as the probability of {self._named(k)} is no number: write one from 0 to 1, "
-                "with a point before the decimals"
+                f"'{_cut(cells[k])}' as the probability of {self._named(k)} is no number: write one from 0 "
+                "to 1, with a point before the decimals"
             ) from None
         if (wrong := np.flatnonzero(~((p >= 0) & (p <= 1 + SUM_WITHIN)))).size:
             k = int(wrong[0])
@@ -180,10 +180,10 @@ class _Reader:
             )
         if abs(p.sum() - 1) > SUM_WITHIN:
             raise self._bad(
-                f"the probabilities sum to {p.sum():.4f}, not to 1: write those of a softmax over all classes, "
-                "with four decimals or more"
+                f"the probabilities sum to {p.sum():.4f}, not to 1: write those of a softmax over all "
+                "classes, with four decimals or more"
             )
-        return p / p.sum()
+        return np.asarray(p / p.sum())
 
     def _predicted(self, row: Sequence[str], column: int | None, p: NDArray[np.float64] | None) -> int:
         """Return the predicted class of a line, after comparing it with the probabilities."""
@@ -192,10 +192,10 @@ class _Reader:
             return int(p.argmax())
         k = self.classes.find(row[column])
         if k is None:
-            known = "; numbers begin with 0" if row[column].isdecimal() else self.classes.hint(row[column])
+            numbers = f", or its number from 0 to {len(self.target.classnames) - 1}"
             raise self._bad(
-                f"'{_cut(row[column])}' is no class of {self.target.name}{known}: write the name of a class, or "
-                f"its number from 0 to {len(self.target.classnames) - 1}"
+                f"'{_cut(row[column])}' is no class of {self.target.name}{self.classes.hint(row[column])}: "
+                f"write the name of a class{numbers if self.classes.by_number else ''}"
             )
         if k < 0:
             raise self._bad(f"several classes are called '{_cut(row[column])}': write the class's number")

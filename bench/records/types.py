@@ -164,7 +164,8 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     - ``key``: the digest of ``parts``. ``fit``: the key of the fit.
     - ``target``: the name of the test set. ``n``: the number of test images.
     - ``values``: the inference-time values that were used. ``changed``: those that the user set.
-    - ``top1``, ``top5``: shares of right images, from 0 to 1. ``top5`` is None if only the best class is known.
+    - ``top1``, ``top5``: shares of right images, from 0 to 1. ``top5`` is None if only the best class of each
+      image is known.
     - ``predictions``: the checksum of each array beside the record, by name.
     - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
       test set.

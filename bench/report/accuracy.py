@@ -192,8 +192,8 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
         )
     if any("(imported" in r.label for r in table.rows):
         notes.append(
-            "Rows marked 'imported' were fitted elsewhere. Their predictions came here by `bench import`; how "
-            "they were made is not known."
+            "Rows marked 'imported' were fitted elsewhere. Their predictions came here by `bench import`, "
+            "and how they were made is not known."
         )
     if any("uses labels" in r.label for r in table.rows):
         notes.append("Prompts marked 'uses labels' were chosen or trained with labelled images.")
