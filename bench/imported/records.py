@@ -221,7 +221,9 @@ def _evaluation(
     K = len(target.classnames)
     key = EvaluationKey(fit=fit.key, target=target.digest, imported=predictions.digest)
     more: dict[str, np.ndarray] = {}
+    floored = 0
     if predictions.probabilities is not None:
+        floored = int((predictions.probabilities[np.arange(len(labels)), labels] < outputs.LEAST).sum())
         more = outputs.arrays(predictions.probabilities, top1, labels)
     told = replace(Outputs(labels=labels, top1=top1, K=K), **more)
     counts = per_class(top1, labels, K)
@@ -242,5 +244,4 @@ def _evaluation(
         target_covers=target.covers,
         imported=source,
     )
-    floored = int((more["true_logp"] <= np.log(outputs.LEAST)).sum()) if more else 0
-    return record, {"top1": top1, "labels": labels}, floored
+    return record, {"top1": top1, "labels": labels, **more}, floored
