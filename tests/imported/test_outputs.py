@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from bench.imported import outputs
+from bench.run import outputs as of_run
 
 
 def test_three_classes_by_hand() -> None:
@@ -30,3 +32,15 @@ def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(np.array_equal(whole[name], pieces[name]) for name in whole)
     assert np.array_equal(whole["rank"], (p > p[np.arange(50), labels][:, None]).sum(1))
     assert np.array_equal(whole["classes"], np.argsort(-p, 1)[:, :5])
+
+
+def test_it_is_what_a_run_keeps_of_the_same_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = torch.from_numpy(rng.normal(0, 3, (40, 7))), rng.integers(0, 7, 40)
+    run = of_run.empty(40, 7, scaled=False)
+    of_run.fill(run, 0, logits, labels.tolist(), None)
+    p = logits.softmax(1).numpy()
+    kept = outputs.arrays(p, p.argmax(1), labels)
+    assert set(kept) == set(run) - {"top1"}
+    for name, x in kept.items():
+        assert x.dtype == run[name].dtype and np.allclose(x, run[name], rtol=1e-6), name
