@@ -59,6 +59,14 @@ def compare(
             autocompletion=complete.over,
         ),
     ] = "draws",
+    metric: options.Metric = "top1",
+    classes: Annotated[
+        int,
+        typer.Option(
+            help="How many classes to name on which the first method gains most accuracy, and how many on "
+            "which it loses most; 0 for none."
+        ),
+    ] = 3,
     format: options.TableFormat = None,
     images: Annotated[
         Path | None,
@@ -72,7 +80,10 @@ def compare(
     ] = 16,
     data_root: Annotated[
         Path | None,
-        typer.Option(envvar="BENCH_DATA", help="With --images: folder that holds the datasets' folders."),
+        typer.Option(
+            envvar="BENCH_DATA",
+            help="Folder that holds the datasets' folders: for --images, and for the names of classes.",
+        ),
     ] = None,
     out: options.TableFile = None,
 ) -> None:
@@ -102,6 +113,10 @@ def compare(
         protocol=protocol,
         preset=preset,
         over=over,
+        metric=metric,
+        classes=classes,
+        written=where,
+        data_root=data_root,
     )
     show(comparison.table, form, out)
     if images is not None:

@@ -191,8 +191,10 @@ def _choice(*words: str) -> Completer:
     return _one(lambda: words)
 
 
-tables = _choice("1", "2", "3", "ablation")
-figures = _choice("shots", "sweep", "beta", "prompts", "cd", "time")
+tables = _choice("1", "2", "3", "ablation", "classes")
+figures = _choice(
+    "shots", "sweep", "beta", "prompts", "cd", "time", "reliability", "confusion", "risk-coverage"
+)
 table_formats = _choice("console", "md", "latex", "csv", "html", "json")
 text_formats, check_formats = _choice("text", "json"), _choice("text", "json", "github")
 devices, executors = _choice("auto", "cpu", "cuda"), _choice("local", "ray")
@@ -201,5 +203,9 @@ keep_states, rules = _choice(*KEEP_STATES), _choice("auto", "agreement", "accura
 removable = _several(lambda: ("stale", "orphaned"))
 kinds = _choice("solved", "trained", "prompt")
 over = _choice("draws", "datasets")
+metrics = _choice(
+    *("top1", "top5", "balanced", "macro-f1", "nll", "nll-after", "brier", "brier-after"),
+    *("ece", "ece-after", "ece-cal", "ece-mass", "aurc"),
+)
 sources = _one(_sources)
 part_values, part_fills = _choice("margin", "probability"), _choice("mean", "background")

@@ -88,6 +88,16 @@ OnePreset = Annotated[
         autocompletion=complete_names.presets,
     ),
 ]
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="What the numbers are: top1 (accuracy), top5, balanced, macro-f1, nll, brier, ece (expected "
+        "calibration error) or aurc; nll-after, brier-after and ece-after are after temperature scaling. "
+        "docs/metrics.md defines them.",
+        autocompletion=complete_names.metrics,
+    ),
+]
 TableFormat = Annotated[
     str | None,
     typer.Option(

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import complete, options
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+HARDEST = 30  # classes that table classes shows on a terminal
 
 
 def table(
@@ -19,13 +23,22 @@ def table(
         str,
         typer.Argument(
             help="1: accuracy by dataset, shots and method. 2: sizes of the datasets. 3: accuracy on shifted "
-            "test sets. ablation: what changed settings change.",
+            "test sets. ablation: what changed settings change. classes: accuracy on each class of one dataset, "
+            "and what it is taken for.",
             autocompletion=complete.tables,
         ),
     ] = "1",
     results: options.Folders = None,
     methods: options.Methods = None,
-    datasets: options.Datasets = None,
+    datasets: Annotated[
+        str | None,
+        typer.Option(
+            "--datasets",
+            "--dataset",
+            help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
+            autocompletion=complete.datasets,
+        ),
+    ] = None,
     shots: options.ShotNumbers = None,
     backbone: options.Backbone = None,
     prompts: options.Prompts = None,
@@ -37,6 +50,21 @@ def table(
     targets: Annotated[
         bool, typer.Option("--targets", help="In table ablation: show shifted test sets too.")
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="In table classes: show this shifted test set of the dataset instead of its own.",
+            autocompletion=complete.dataset,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="In table classes: show this many classes, the hardest ones (default: 30 on a terminal, and "
+            "all in other formats).",
+            min=1,
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -44,6 +72,7 @@ def table(
             autocompletion=complete.method,
         ),
     ] = None,
+    metric: options.Metric = "top1",
     against: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +94,8 @@ def table(
         Path | None,
         typer.Option(
             envvar="BENCH_DATA",
-            help="In table 2: count the images in this folder of datasets; otherwise sizes are as published.",
+            help="In table 2: count the images in this folder of datasets; otherwise sizes are as published. "
+            "In table classes: read the class names there.",
         ),
     ] = None,
     out: options.TableFile = None,
@@ -76,6 +106,9 @@ def table(
 
     form = form_of(format, out)
     tables.check(which)
+    if which != "classes" and (target is not None or top is not None):
+        flag = "--target" if target is not None else "--top"
+        raise BenchError(f"{flag} is for table classes, not for table {which}: leave it out")
     frame = with_titles(load(results, which))
     where = options.recorded(datasets, {*frame["dataset"], *frame["target"]})
     made = tables.table(
@@ -96,6 +129,11 @@ def table(
         base=base,
         targets=shifts(frame) if which == "3" or targets else (),
         counts=sizes(where, frame, data_root) if which == "2" else None,
+        metric=metric,
+        target=target,
+        top=HARDEST if top is None and form == "console" else top,
+        written=where,
+        data_root=data_root,
     )
     show(made, form, out)
     options.complete(frame)

@@ -15,6 +15,7 @@ Example: of 100 images all have confidence 0.9 and 80 are right. Every conventio
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -98,25 +99,27 @@ def error(confidence: Array, right: NDArray[np.bool_], binned: Binned) -> float:
     return float(influence(confidence, right, binned).mean())
 
 
-def bias(confidence: Array, right: NDArray[np.bool_], binned: Binned) -> float:
-    """Return by how much the error is expected to exceed that of endless images, at the same confidences.
+def excess(confidence: Array, right: NDArray[np.bool_], binned: Binned) -> float:
+    """Return by how much, at most, the error is expected to exceed that of endless images.
 
     A gap d that is known with the standard error s looks like |d + s z|, whose mean exceeds |d|. Example: a
-    perfectly calibrated bin of 100 images at confidence 0.5 shows a gap of 4 points on average. In place of
-    the unknown d^2 stands its unbiased estimate, observed gap^2 - s^2, or 0 where that is negative. The
-    variance of right predictions is taken at the bin's share of right predictions, with half an image added
-    on each side, because a bin of three images that are all right is not known to be perfect.
+    perfectly calibrated bin of 100 images at confidence 0.5 shows a gap of 4 points on average. The smaller
+    d, the larger the excess. Therefore |observed gap| - s stands in place of the unknown |d|, or 0 where
+    that is negative. s^2 is the larger of two variances of right predictions: that at their share in the bin,
+    and that at the stated confidences, because a bin of three images that are all right may not be perfect.
     """
     inside = binned.inside
-    count = np.bincount(binned.bin, inside, binned.number)
-    gap = np.bincount(binned.bin, np.where(inside, confidence - right, 0.0), binned.number)
-    hits = np.bincount(binned.bin, inside & right, binned.number)
-    share = (hits + 0.5) / (count + 1)
-    spread = np.sqrt(count * share * (1 - share))  # of the sum of gaps, in images
-    size = np.sqrt(np.maximum(gap**2 - spread**2, 0.0))
-    z = np.divide(size, spread, out=np.zeros_like(size), where=spread > 0)
+    sum_of = partial(np.bincount, binned.bin, minlength=binned.number)
+    count, hits = sum_of(weights=inside), sum_of(weights=inside & right)
+    gap = np.abs(sum_of(weights=np.where(inside, confidence - right, 0.0)))
+    stated = sum_of(weights=np.where(inside, confidence * (1 - confidence), 0.0))
+    shown = hits * (1 - np.divide(hits, count, out=np.ones_like(hits), where=count > 0))
+    spread = np.sqrt(np.maximum(shown, stated))  # of the sum of gaps, in images
+    size = np.maximum(gap - spread, 0.0)
+    # Beyond 40 standard errors, and where nothing is uncertain, chance adds nothing.
+    z = np.divide(np.minimum(size, 40 * spread), spread, out=np.full_like(size, 40.0), where=spread > 0)
     folded = spread * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) + size * (1 - 2 * special.ndtr(-z))
-    return float((folded - size).sum() / len(confidence))
+    return float(np.maximum(folded - size, 0.0).sum() / len(confidence))
 
 
 @dataclass(frozen=True, eq=False)

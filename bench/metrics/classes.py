@@ -56,17 +56,32 @@ def balanced(outputs: Outputs) -> Array:
 def macro_f1(outputs: Outputs) -> Array:
     """Return values (n,) whose mean is macro-F1: the mean over classes of 2 right / (images + predictions).
 
-    As in scikit-learn, the classes are those that occur among labels or predictions. The value of an image is
-    macro-F1 plus n times the derivative by its weight. A wrong prediction lowers F1 of two classes: of the
-    true one and of the predicted one.
+    As in scikit-learn, the classes are those that occur among labels or predictions. With M_i, macro-F1
+    without image i, the value of image i is
+
+        macro-F1 + (n - 1) x (mean of all M_i - M_i)
+
+    so the variance is that of the jackknife (Efron and Stein 1981). Derivatives by weights give nearly the
+    same with 20 images per class, and too small a variance with 5. A wrong prediction counts in two classes:
+    in the true one and in the predicted one.
     """
     images, hits, predicted = per_class(outputs.top1, outputs.labels, outputs.K)
-    size = (images + predicted).astype(np.float64)
-    f1 = np.divide(2.0 * hits, size, out=np.zeros(outputs.K), where=size > 0)
+    size = images + predicted
+    f1 = _ratio(2.0 * hits, size)
     there = int((size > 0).sum())
-    y, p = outputs.labels, outputs.top1
-    move = 2.0 * outputs.right / size[y] - f1[y] / size[y] - f1[p] / size[p]
-    return np.asarray(f1.sum() / there + outputs.n / there * move)
+    y, p, right = outputs.labels, outputs.top1, outputs.right
+    # Without the image a class has one label or one prediction less; if the image is right, one of both.
+    less_y, less_p = size[y] - 1 - right, size[p] - 1 - right
+    moved = _ratio(2.0 * (hits[y] - right), less_y) - f1[y]
+    moved += np.where(right, 0.0, _ratio(2.0 * hits[p], less_p) - f1[p])
+    gone = (less_y == 0).astype(np.int64) + (~right & (less_p == 0))
+    without = (f1.sum() + moved) / np.maximum(there - gone, 1)
+    return np.asarray(f1.sum() / there + (outputs.n - 1) * (without.mean() - without))
+
+
+def _ratio(top: NDArray[Any], below: NDArray[Any]) -> Array:
+    """Return top / below, and 0 where below is 0."""
+    return np.asarray(np.divide(top, below, out=np.zeros(len(below)), where=below > 0))
 
 
 def _unbiased(number: Any) -> Array:

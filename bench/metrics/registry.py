@@ -16,7 +16,7 @@ from bench.metrics.outputs import Array, Outputs, checked
 PerImage = Callable[[Outputs], NDArray[Any]]
 
 
-def _no_bias(_: Outputs) -> float:
+def _no_excess(_: Outputs) -> float:
     return 0.0
 
 
@@ -39,7 +39,7 @@ class Metric:
     needs: tuple[str, ...]
     bounds: tuple[float, float]
     image_values: PerImage
-    bias_of: Callable[[Outputs], float] = _no_bias
+    excess_of: Callable[[Outputs], float] = _no_excess
     convention: str = ""
 
     @property
@@ -69,13 +69,15 @@ class Metric:
         """
         return np.stack([self._values(one) for one in checked(outputs)])
 
-    def bias(self, outputs: Sequence[Outputs]) -> float:
-        """Return by how much the mean of ``value`` over seeds is expected to exceed that on endless images.
+    def excess(self, outputs: Sequence[Outputs]) -> float:
+        """Return by how much, at most, the mean of ``value`` over seeds is expected to exceed the truth.
 
-        It is 0 but for calibration errors, which chance makes larger the fewer images there are. An interval
-        for the true error has to reach this much lower than one for the printed number.
+        The truth is the metric on endless test images. The excess is 0 but for calibration errors, which
+        chance makes the larger the fewer images there are. An interval of ``per_image`` says what other
+        images of the same number would give. With its lower end that much further down
+        (``bench.stats.lowered``) it contains the true error too.
         """
-        return float(np.mean([self.bias_of(one) for one in checked(outputs)]))
+        return float(np.mean([self.excess_of(one) for one in checked(outputs)]))
 
     def _values(self, outputs: Outputs) -> NDArray[Any]:
         missing = [name for name in self.needs if getattr(outputs, name) is None]
@@ -94,9 +96,9 @@ def _ece(outputs: Outputs, binning: Binning, after: bool = False) -> Array:
     return calibration.influence(confidence, outputs.right, binning(confidence))
 
 
-def _ece_bias(outputs: Outputs, binning: Binning, after: bool = False) -> float:
+def _ece_excess(outputs: Outputs, binning: Binning, after: bool = False) -> float:
     confidence = outputs.confidence(after)
-    return calibration.bias(confidence, outputs.right, binning(confidence))
+    return calibration.excess(confidence, outputs.right, binning(confidence))
 
 
 _CAL: Binning = partial(calibration.bins, number=calibration.CAL_BINS, closed="left")
@@ -117,7 +119,7 @@ def _calibration(name: str, title: str, heading: str, binning: Binning, said: st
         ("logp", *_T) if after else ("logp",),
         _SHARE,
         partial(_ece, binning=binning, after=after),
-        partial(_ece_bias, binning=binning, after=after),
+        partial(_ece_excess, binning=binning, after=after),
         f"{said}{_AFTER if after else ''} Fewer test images make it larger by chance.",
     )
 

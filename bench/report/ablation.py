@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.metrics import Metric
 from bench.names import canonical, nearest
 from bench.records import store
 from bench.records.types import EvaluationRecord
-from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text
+from bench.report import measures
+from bench.report.accuracy import averages_of, lines, missing_notes, preset_notes, seeds_text, untold_notes
 from bench.report.command import command
 from bench.report.frame import short
 from bench.report.marks import ONE_SEED, outcomes
+from bench.report.measures import ACCURACY, Untold
 from bench.report.select import Choice, for_tables, in_order
 from bench.report.table import AVERAGE, MISSING, Row, Score, Table
 from bench.report.wording import cells_text, p_text
@@ -27,6 +30,7 @@ from bench.stats import Interval, average_difference_interval, holm, p_value
 
 Block = tuple[str, int, str]  # method, shots, backbone
 CHANGE, INTERVAL, P = "change", "interval", "p"
+_ALONE = "a number alone"  # the note of a change that is not known, because single images are not
 
 
 def table_ablation(
@@ -35,12 +39,14 @@ def table_ablation(
     targets: Sequence[str] = (),
     base: str | None = None,
     partial: bool = False,
+    metric: Metric = ACCURACY,
 ) -> Table:
     """Return a table with the accuracy of each method's variants and the paired change from its plain row.
 
-    Accuracies and changes are averages over the test sets shown. The table varies one thing: settings; where
-    none differ, prompt sets (also when ``choice.prompts`` names several); else the protocol. Methods and
-    datasets in which it does not vary are left out unless they are asked for by name.
+    ``metric`` may be another one than accuracy. Numbers and changes are averages over the test sets shown.
+    The table varies one thing: settings; where none differ, prompt sets (also when ``choice.prompts`` names
+    several); else the protocol. Methods and datasets in which it does not vary are left out unless they are
+    asked for by name.
 
     ``base`` names another starting row: a method (all rows are measured from its plain row) or a prompt set.
     ``targets`` adds shifted test sets. Holm's correction runs over the rows of one method, number of shots
@@ -63,7 +69,7 @@ def table_ablation(
     sources = dict(zip(chosen["target"], chosen["dataset"], strict=True))
     groups: dict[Block, list[Row]] = {}
     for row in lines(
-        chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, backbones=True
+        chosen[chosen["target"].isin(columns)], columns, averages, partial, choice.methods, True, metric
     ):
         groups.setdefault((row.method, row.shots, row.heads[2]), []).append(row)
     kept: list[Row] = []
@@ -71,7 +77,7 @@ def table_ablation(
         if len(rows) < 2 and canonical(block[0]) not in asked:
             continue
         start = _start(groups.get((base_method or block[0], *block[1:]), []), prompts)
-        kept += _measured(rows, start, {c: sources[c] for c in columns}, block)
+        kept += _measured(rows, start, {c: sources[c] for c in columns}, block, metric)
     if not kept:
         raise BenchError(
             "no method among these records has variants: "
@@ -83,17 +89,24 @@ def table_ablation(
         kept = [replace(row, heads=row.heads[:2], names=row.names[:2]) for row in kept]
     heads = ("method", "shots", "backbone") if several else ("method", "shots")
     table = Table(
-        "Ablation", [*columns, *averages, CHANGE, INTERVAL, P], kept, heads=heads, averages=averages
+        measures.titled("Ablation", metric),
+        [*columns, *averages, CHANGE, INTERVAL, P],
+        kept,
+        heads=heads,
+        averages=averages,
+        metric=measures.named(metric),
     )
     shown_rows = {(row.method, row.shots) for row in kept}
     own = chosen[[pair in shown_rows for pair in zip(chosen["method"], chosen["shots"], strict=True)]]
     table.notes = [
-        f"The numbers are test accuracies in %, {seeds_text(own)}.",
-        "'change' is the difference in points from the row marked 'start'.",
+        measures.numbers_note(metric, seeds_text(own)),
+        *measures.conventions(metric),
+        f"'change' is the difference{_in(metric)} from the row marked 'start'.",
         *_plain_values(kept),
     ]
-    table.notes += _change_notes(kept)
+    table.notes += [*_change_notes(kept), *_unpaired_notes(kept, metric)]
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial)]
+    table.notes += untold_notes(table, columns, choice)
     table.notes += frame.attrs.get("notes", ())
     return table
 
@@ -168,6 +181,22 @@ def _plain_values(rows: Sequence[Row]) -> list[str]:
     return [f"Rows without changed settings use {values}."] if values else []
 
 
+def _in(metric: Metric) -> str:
+    """Return the unit of changes with its preposition: `` in points``."""
+    return f" in {measures.points(metric)}" if measures.points(metric) else ""
+
+
+def _unpaired_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
+    """Name the rows whose records give the metric as a number alone, so that their change is not known."""
+    cells = [(row.names[0], row.shots) for row in rows if row.entries[CHANGE].note == _ALONE]
+    if not cells:
+        return []
+    return [
+        f"No change for {cells_text(cells)}: the records give the {metric.title} as a number, without the "
+        "values of single images, which pairs need. `bench run --fresh` makes them again with these."
+    ]
+
+
 def _change_notes(rows: Sequence[Row]) -> list[str]:
     """Say what the intervals and p-values of the changes mean, and which rows have no p."""
     changed = [row for row in rows if row.entries[INTERVAL].text != MISSING]
@@ -186,39 +215,46 @@ def _change_notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _measured(rows: Sequence[Row], start: Row | None, sources: Mapping[str, str], block: Block) -> list[Row]:
+def _measured(
+    rows: Sequence[Row], start: Row | None, sources: Mapping[str, str], block: Block, metric: Metric
+) -> list[Row]:
     """Add to each row its change from ``start``, with interval and Holm's p.
 
     Rows that cannot be paired get dashes.
     """
     changes: dict[int, Interval] = {}
+    alone: set[int] = set()
     for i, row in enumerate(rows):
         if start is not None and row is not start:
-            change = paired(row, start, sources)
+            try:
+                change = paired(row, start, sources, metric)
+            except Untold:
+                alone.add(i)
+                continue
             if change is not None:
                 changes[i] = change
     tested = [i for i, change in changes.items() if "seeds" in change.varies or not block[1]]
     adjusted = dict(zip(tested, holm([p_value(changes[i]) for i in tested]), strict=True))
     measured = []
     for i, row in sorted(enumerate(rows), key=lambda numbered: numbered[1] is not start):
-        extra = {CHANGE: Score(), INTERVAL: Score(), P: Score()}
+        extra = {CHANGE: Score(note=_ALONE if i in alone else ""), INTERVAL: Score(), P: Score()}
         if row is start:
             extra[CHANGE] = Score(text="start")
         elif i in changes:
             change = changes[i]
-            extra[CHANGE] = Score(100 * change.estimate, f"{100 * change.estimate:+.2f}")
-            extra[INTERVAL] = Score(text=f"{100 * change.low:+.2f} to {100 * change.high:+.2f}")
+            extra[CHANGE] = Score(metric.scale * change.estimate, measures.gap(metric, change.estimate))
+            extra[INTERVAL] = Score(text=measures.span(metric, change))
         if i in adjusted:
             extra[P] = Score(float(adjusted[i]), p_text(float(adjusted[i])))
         measured.append(replace(row, entries={**row.entries, **extra}, block=block))
     return measured
 
 
-def paired(row: Row, start: Row, sources: Mapping[str, str]) -> Interval | None:
+def paired(row: Row, start: Row, sources: Mapping[str, str], metric: Metric = ACCURACY) -> Interval | None:
     """Return the interval of row - start, averaged over the columns, on the seeds that both have.
 
     ``sources``: by column, the dataset that the fits were trained on. Returns None if one of the two rows
-    has no complete value in a column.
+    has no complete value in a column. Raises Untold if records give the metric as a number alone.
     """
     seeds = sorted(set(row.seeds) & set(start.seeds))
     both_rows = [r.entries[c] for r in (row, start) for c in sources]
@@ -226,8 +262,8 @@ def paired(row: Row, start: Row, sources: Mapping[str, str]) -> Interval | None:
         return None
     pairs = []
     for c in sources:
-        both = [outcomes(r.entries[c])[[r.seeds.index(s) for s in seeds]] for r in (row, start)]
+        both = [outcomes(r.entries[c], metric)[[r.seeds.index(s) for s in seeds]] for r in (row, start)]
         if both[0].shape != both[1].shape:
             return None
         pairs.append((np.asarray(both[0]), np.asarray(both[1])))
-    return average_difference_interval(pairs, sources=list(sources.values()))
+    return average_difference_interval(pairs, sources=list(sources.values()), bounds=metric.bounds)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.metrics import Metric
 from bench.names import TEST_ORACLE
 from bench.records import packed
-from bench.report import marks
+from bench.report import marks, measures
 from bench.report.coordinates import ROW
 from bench.report.means import average, by_row, by_target, mean_over_seeds
+from bench.report.measures import ACCURACY
 from bench.report.naming import Namer
 from bench.report.select import Choice, for_tables, in_order, one_backbone, run_command
 from bench.report.table import AVERAGE, FAILED, Row, Table
@@ -36,8 +38,9 @@ def table_1(
     partial: bool = False,
     bold: bool = True,
     underline: bool = True,
+    metric: Metric = ACCURACY,
 ) -> Table:
-    """Return test accuracy as means over seeds, with a row per method and shots.
+    """Return test accuracy, or another metric, as means over seeds, with a row per method and shots.
 
     The columns are the datasets and, last, their average.
 
@@ -55,12 +58,13 @@ def table_1(
         )
     columns = in_order(list(own["dataset"].unique()), choice.datasets)
     averages = averages_of(AVERAGE, columns)
-    rows = [*lines(own, columns, averages, partial, choice.methods)]
-    table = Table("Few-shot accuracy", [*columns, *averages], rows, averages=averages)
-    table.notes = [
-        f"The numbers are test accuracies in %, {seeds_text(own)}. The backbone is {own['backbone'].iloc[0]}."
-    ]
+    rows = [*lines(own, columns, averages, partial, choice.methods, metric=metric)]
+    title = "Few-shot accuracy" if metric is ACCURACY else f"Few-shot {measures.heading(metric)}"
+    table = Table(title, [*columns, *averages], rows, averages=averages, metric=measures.named(metric))
+    said = measures.numbers_note(metric, seeds_text(own))
+    table.notes = [f"{said} The backbone is {own['backbone'].iloc[0]}.", *measures.conventions(metric)]
     table.notes += [*preset_notes(own), *missing_notes(table, columns, partial), *notes]
+    table.notes += untold_notes(table, columns, choice)
     table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
 
@@ -72,10 +76,11 @@ def table_3(
     partial: bool = False,
     bold: bool = True,
     underline: bool = True,
+    metric: Metric = ACCURACY,
 ) -> Table:
     """Return the accuracy of models fitted on one source, on its own and on shifted test sets.
 
-    The rows are grouped by backbone and shots.
+    The rows are grouped by backbone and shots. ``metric`` may be another one than accuracy.
     """
     chosen, notes = for_tables(frame, choice)
     sources = sorted(chosen[chosen["target"] != chosen["dataset"]]["dataset"].unique())
@@ -90,20 +95,20 @@ def table_3(
     chosen = chosen[chosen["dataset"] == source]
     shifts = in_order([t for t in chosen["target"].unique() if t != source], targets)
     averages = averages_of(TARGETS_AVERAGE, shifts)
-    rows = [*lines(chosen, [source, *shifts], averages, partial, choice.methods, backbones=True)]
+    rows = [*lines(chosen, [source, *shifts], averages, partial, choice.methods, True, metric)]
     table = Table(
-        f"Shifted test sets of {source}",
+        measures.titled(f"Shifted test sets of {source}", metric),
         [source, *shifts, *averages],
         rows,
         heads=("method", "shots", "backbone"),
         averages=averages,
         sources=dict.fromkeys([source, *shifts], source),
+        metric=measures.named(metric),
     )
-    table.notes = [
-        f"The numbers are test accuracies in %, {seeds_text(chosen)}. "
-        f"The models were fitted on {source} alone."
-    ]
+    said = measures.numbers_note(metric, seeds_text(chosen))
+    table.notes = [f"{said} The models were fitted on {source} alone.", *measures.conventions(metric)]
     table.notes += [*preset_notes(chosen), *missing_notes(table, [source, *shifts], partial), *notes]
+    table.notes += untold_notes(table, [source, *shifts], choice)
     table.notes += frame.attrs.get("notes", ())
     return marks.mark(table, bold, underline)
 
@@ -115,21 +120,26 @@ def lines(
     partial: bool,
     methods: Sequence[str] = (),
     backbones: bool = False,
+    metric: Metric = ACCURACY,
 ) -> list[Row]:
-    """Build one row per coordinates of ``ROW``, with an entry per test set and per average."""
+    """Build one row per coordinates of ``ROW``, with an entry per test set and per average.
+
+    Raises BenchError if the metric has to be computed from predictions and these are gone.
+    """
+    frame = measures.filled(frame, metric)
     namer = Namer(frame)
     rank = {m: i for i, m in enumerate(in_order(list(frame["method"].unique()), methods))}
     rows = []
     everywhere = frame.groupby(["backbone", "shots"])["seed"].unique().to_dict()
-    for values, outcomes in by_row(frame):
+    for values, outcomes in by_row(frame, "value"):
         key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         seeds = tuple(sorted({o.seed for o in outcomes}))
         absent = tuple(sorted(set(everywhere[key["backbone"], key["shots"]].tolist()) - set(seeds)))
         here = by_target(outcomes)
         lost = [o for o in outcomes if o.lost] if backbones else []
-        entries = {c: mean_over_seeds(here.get(c, ()), seeds, lost, absent) for c in columns}
+        entries = {c: mean_over_seeds(here.get(c, ()), seeds, lost, absent, metric.digits) for c in columns}
         entries |= {
-            name: average([entries[c] for c in parts], partial, seeds, absent)
+            name: average([entries[c] for c in parts], partial, seeds, absent, metric.digits)
             for name, parts in averages.items()
         }
         label, name = namer(key)
@@ -200,6 +210,42 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
     return notes
 
 
+def untold_notes(table: Table, columns: Sequence[str], choice: Choice) -> list[str]:
+    """Name the entries of which some records cannot tell the table's metric, and the run that mends it."""
+    if table.metric is None:
+        return []
+    where = [
+        f"{_rows(table, names, shots)}{f' at {shots_list(shots)}' if any(shots) else ''} "
+        f"on {listed(untold, len(untold))}"
+        for names, shots, untold in _alike(table, lambda row: [c for c in columns if row.entries[c].untold])
+    ]
+    again = run_command(choice, "--fresh")
+    if not where:
+        return []
+    return [
+        f"Some records do not keep what the {table.metric.title} needs: those of {'; '.join(where)}. "
+        f"`{again}` makes them again, with the methods, shots and seeds of the first run."
+    ]
+
+
+def _alike(
+    table: Table, columns: Callable[[Row], Sequence[str]]
+) -> list[tuple[tuple[str, ...], list[int], tuple[str, ...]]]:
+    """Return names of rows, numbers of shots and columns, for each set of ``columns(row)`` that is not empty.
+
+    Rows of one number of shots with the same columns stand together, and so do numbers of shots at which the
+    same rows have the same columns.
+    """
+    lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for row in table.rows:
+        if some := tuple(columns(row)):
+            lists.setdefault((row.shots, some), []).append(_name(row))
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    for (shots, some), names in lists.items():
+        alike.setdefault((tuple(names), some), []).append(shots)
+    return [(names, shots, some) for (names, some), shots in alike.items()]
+
+
 def _place(record: str) -> str:
     """Return where a record lies: its path, or the packed file that holds it and its path below ``runs/``."""
     path = Path(record)
@@ -220,19 +266,19 @@ def _name(row: Row) -> str:
 
 
 def _missing_entry_notes(table: Table, columns: Sequence[str]) -> list[str]:
-    """Name the entries that rows lack, but not those that failed. Rows that lack the same share a note."""
-    lists: dict[tuple[int, tuple[str, ...]], list[str]] = {}
-    for row in table.rows:
-        lacking = tuple(c for c in columns if row.entries[c].value is None and row.entries[c].text != FAILED)
-        if lacking:
-            lists.setdefault((row.shots, lacking), []).append(_name(row))
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
-    for (shots, lacking), names in lists.items():
-        alike.setdefault((tuple(names), lacking), []).append(shots)
+    """Name the entries that rows lack, but not those that failed or cannot be told.
+
+    Rows that lack the same share a note.
+    """
+
+    def lacking(row: Row) -> list[str]:
+        gaps = [c for c in columns if row.entries[c].value is None and row.entries[c].text != FAILED]
+        return [c for c in gaps if not row.entries[c].untold]
+
     return [
         f"Incomplete at {shots_list(numbers)}: {_rows(table, some, numbers)} "
-        f"{'has' if len(some) == 1 else 'have'} no result on {listed(lacking, len(lacking))}."
-        for (some, lacking), numbers in alike.items()
+        f"{'has' if len(some) == 1 else 'have'} no result on {listed(gaps, len(gaps))}."
+        for some, numbers, gaps in _alike(table, lacking)
     ]
 
 

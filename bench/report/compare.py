@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report import verdict
+from bench.metrics import Metric
+from bench.report import measures, moves, verdict
+from bench.report.measures import ACCURACY
+from bench.report.moves import MOST, Moves
 from bench.report.pairs import Averaged, Pair, numbers, pairs, sides
 from bench.report.render import PrintedTable
 from bench.report.select import Choice, for_tables, one_backbone
@@ -22,6 +27,7 @@ from bench.stats import (
     average_interval,
     dataset_interval,
     difference,
+    difference_bounds,
     holm,
     mcnemar,
     p_value,
@@ -37,7 +43,6 @@ DIFFERENCE, INTERVAL, P, MCNEMAR, WILCOXON, RESOLVES = (
     "Wilcoxon",
     "resolves",
 )
-BOUNDS = (-1.0, 1.0)
 OVER = (DRAWS, DATASETS)
 FEWEST = 3  # datasets that --over datasets needs
 
@@ -58,10 +63,12 @@ class Tested:
 class Comparison:
     """The comparison of two methods.
 
-    ``difference``: first - second, averaged over all datasets and numbers of shots, as a fraction. ``p``: the
-    p-value of that difference. ``resolves``: the smallest true difference that at least 4 of 5 repetitions
-    with as many seeds and images would find at the 5 % level, as a fraction (above 1 if none would be found
-    so often). Both are None where one seed drew the images. ``table``: the cells.
+    ``difference``: first - second, averaged over all datasets and numbers of shots, in natural units: a
+    fraction for accuracy, nats for a log-likelihood. ``p``: the p-value of that difference. ``resolves``: the
+    smallest true difference that at least 4 of 5 repetitions with as many seeds and images would find at the
+    5 % level, in the same units (above 1 for accuracies if none would be found so often). Both are None where
+    one seed drew the images. ``table``: the cells. ``classes``: the classes on which the first method gains
+    and loses most, by accuracy.
     """
 
     first: str
@@ -72,6 +79,7 @@ class Comparison:
     resolves: float | None
     pairs: tuple[Pair, ...]
     table: PrintedTable
+    classes: Moves
 
 
 def compare(
@@ -86,49 +94,72 @@ def compare(
     protocol: str | None = None,
     preset: str | None = None,
     over: str = DRAWS,
+    metric: str = "top1",
+    classes: int = MOST,
+    written: Mapping[str, str] | None = None,
+    data_root: Path | None = None,
 ) -> Comparison:
     """Compare two methods of a DataFrame from ``load_results``, seed by seed and image by image.
 
     Only cells that both methods have are compared. A method is named ``name``, ``name:key=value`` (a variant,
     as tables print it) or ``name@prompts``. ``over`` says what averages treat as a sample: with ``draws``,
     they speak of these datasets, with other draws and test images; with ``datasets``, they speak of other
-    datasets of the same kind. Raises BenchError for unknown names, for choices that are left open, if the
+    datasets of the same kind. ``metric``: what is compared (``bench.metrics``). ``classes``: how many classes
+    to name on which the first method gains most, and how many on which it loses most; 0 names none.
+    ``written`` and ``data_root``: where datasets lie whose class names the catalog does not know, as in
+    ``bench.table``.
+
+    Cells whose records do not keep what the metric needs are left out, and a note says so. Raises BenchError for unknown names, for choices that are left open, if the
     two methods have no cell in common, and if there are fewer than 3 datasets for ``over="datasets"``.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
     if over not in OVER:
         raise BenchError(f"--over {over}: choose one of {', '.join(OVER)}")
+    if classes < 0:
+        raise BenchError(f"--classes {classes}: a number of classes is 0 or more")
+    shown = measures.chosen(metric)
     choice = Choice.of(frame, datasets=datasets, shots=shots, backbone=backbone, preset=preset, variants=True)
     notes = list(frame.attrs.get("notes", ()))
     frame, _ = for_tables(frame[frame["target"] == frame["dataset"]], choice)
     rows = sides(one_backbone(frame), (first, second), prompts, protocol)
     names = (first, second)
-    shared, lost = pairs(rows[0], rows[1])
+    shared, lost = pairs(rows[0], rows[1], shown)
     if not shared:
         drawn = numbers(rows[0], rows[1])
-        raise BenchError(verdict.nothing_in_common(names, rows, drawn, lost, choice.results))
+        raise BenchError(verdict.nothing_in_common(names, rows, drawn, lost, choice.results, shown))
     by_shots: dict[int, list[Pair]] = {}
     for pair in shared:
         by_shots.setdefault(pair.shots, []).append(pair)
-    cells = _over_shots(shared)
+    cells = _over_shots(shared, lambda pair: pair.values)
     if over == DATASETS:
         _enough(by_shots, cells)
     ranks = _ranks(by_shots)
     lines = [
         _named(row, first, second)
         for n, some in by_shots.items()
-        for row in _block(n, some, ranks.get(n), over)
+        for row in _block(n, some, ranks.get(n), over, shown)
     ]
-    whole = _average(cells, over)
-    said = verdict.sentence(names, list(by_shots), cells, whole.interval, whole.resolves, over)
+    whole = _average(cells, over, shown)
+    said = verdict.sentence(names, list(by_shots), cells, whole.interval, whole.resolves, over, shown)
     columns = [first, second, DIFFERENCE, INTERVAL, P, MCNEMAR, *([WILCOXON] if ranks else []), RESOLVES]
     table = PrintedTable(
-        f"{first} against {second}", columns, lines, heads=("dataset", "shots"), left=(MCNEMAR,)
+        measures.titled(f"{first} against {second}", shown),
+        columns,
+        lines,
+        heads=("dataset", "shots"),
+        left=(MCNEMAR,),
+        metric=measures.named(shown),
     )
-    beyond = any(row.entries[RESOLVES].text == verdict.NONE for row in lines)
-    table.notes = [said, *verdict.notes(names, shared, cells, ranks, lost, over, beyond), *notes]
-    return Comparison(first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table)
+    beyond = any(row.entries[RESOLVES].text == verdict.none(shown) for row in lines)
+    right = _over_shots(shared, lambda pair: (pair.first, pair.second)) if classes else []
+    paths = {pair.dataset: pair.paths[0][0] for pair in shared}
+    moved = moves.moves(right, paths, classes, written, data_root)
+    table.notes = [said, *moves.notes(names, moved)]
+    table.notes += [*verdict.notes(names, shared, cells, ranks, lost, over, beyond, shown), *notes]
+    return Comparison(
+        first, second, said, whole.interval, whole.p, whole.resolves, tuple(shared), table, moved
+    )
 
 
 def _enough(by_shots: Mapping[int, Sequence[Pair]], cells: Sequence[Averaged]) -> None:
@@ -143,10 +174,12 @@ def _enough(by_shots: Mapping[int, Sequence[Pair]], cells: Sequence[Averaged]) -
             )
 
 
-def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
+def _over_shots(
+    shared: Sequence[Pair], of: Callable[[Pair], tuple[NDArray[Any], NDArray[Any]]]
+) -> list[Averaged]:
     """Return each dataset's differences (S, n), averaged over its numbers of shots.
 
-    All numbers of shots have the same test images. Only seeds that a dataset has at every number of shots can
+    ``of`` gives the two arrays of a pair whose difference is taken. All numbers of shots have the same test images. Only seeds that a dataset has at every number of shots can
     be averaged, and a dataset without such a seed is left out. Raises BenchError if none is left.
     """
     datasets: dict[str, list[Pair]] = {}
@@ -156,7 +189,7 @@ def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
     for name, cells in datasets.items():
         seeds = sorted(set.intersection(*(set(c.seeds) for c in cells)))
         if seeds:
-            gaps = [difference(c.first, c.second)[[c.seeds.index(s) for s in seeds]] for c in cells]
+            gaps = [difference(*of(c))[[c.seeds.index(s) for s in seeds]] for c in cells]
             drew = any(c.shots for c in cells)
             averaged.append(Averaged(name, tuple(seeds), np.asarray(np.mean(gaps, axis=0)), drew))
     if not averaged:
@@ -164,7 +197,7 @@ def _over_shots(shared: Sequence[Pair]) -> list[Averaged]:
     return averaged
 
 
-def _average(cells: Sequence[Averaged], over: str) -> Tested:
+def _average(cells: Sequence[Averaged], over: str, metric: Metric) -> Tested:
     """Return the average of the cells' differences, over draws and images or over datasets.
 
     Raises BenchError over datasets if all differences are equal, as those of two identical methods.
@@ -173,34 +206,40 @@ def _average(cells: Sequence[Averaged], over: str) -> Tested:
         means = [float(cell.gaps.mean()) for cell in cells]
         if max(means) - min(means) < 1e-9:
             raise BenchError(
-                f"--over {DATASETS}: the methods differ by {100 * means[0]:+.2f} points on every dataset, so "
+                f"--over {DATASETS}: the methods differ by "
+                f"{measures.with_unit(metric, measures.gap(metric, means[0]))} on every dataset, so "
                 f"nothing is known about how datasets vary; take --over {DRAWS}"
             )
-        interval = dataset_interval(means)
+        interval = dataset_interval(means, bounds=difference_bounds(metric.bounds))
     else:
-        interval = average_interval([cell.gaps for cell in cells], bounds=BOUNDS)
+        interval = average_interval([cell.gaps for cell in cells], bounds=difference_bounds(metric.bounds))
         if any(cell.one_draw for cell in cells):
             return Tested(interval, None, None)
     return Tested(interval, p_value(interval), resolvable(interval))
 
 
-def _block(shots: int, some: Sequence[Pair], rank: float | None, over: str) -> list[Row]:
+def _block(shots: int, some: Sequence[Pair], rank: float | None, over: str, metric: Metric) -> list[Row]:
     """Build one line per dataset and, if there are several datasets, one for their average."""
-    cells = [Averaged(c.dataset, c.seeds, difference(c.first, c.second), shots > 0) for c in some]
+    cells = [Averaged(c.dataset, c.seeds, difference(*c.values), shots > 0) for c in some]
     rows = []
-    for pair, alone in zip(some, _together(cells), strict=True):
-        tests = [mcnemar(_of_seed(pair.first, i), _of_seed(pair.second, i)) for i in range(len(pair.seeds))]
-        each = Score(text="  ".join(p_text(t.p_mid) for t in tests))
-        rows.append(_line(pair.dataset, shots, [pair], alone, {MCNEMAR: each}))
+    for pair, alone in zip(some, _together(cells, metric), strict=True):
+        tests = {MCNEMAR: _mcnemar(pair)} if metric is ACCURACY else {}  # it compares right and wrong alone
+        rows.append(_line(pair.dataset, shots, [pair], alone, tests, metric))
     if len(cells) > 1:
         ranks = {} if rank is None else {WILCOXON: Score(rank, p_text(rank))}
-        rows.append(_line(AVERAGE, shots, some, _average(cells, over), ranks))
+        rows.append(_line(AVERAGE, shots, some, _average(cells, over, metric), ranks, metric))
     return rows
 
 
-def _together(cells: Sequence[Averaged]) -> list[Tested]:
+def _mcnemar(pair: Pair) -> Score:
+    """Return McNemar's p for each seed on its own."""
+    tests = [mcnemar(_of_seed(pair.first, i), _of_seed(pair.second, i)) for i in range(len(pair.seeds))]
+    return Score(text="  ".join(p_text(t.p_mid) for t in tests))
+
+
+def _together(cells: Sequence[Averaged], metric: Metric) -> list[Tested]:
     """Return the difference of each cell. Holm's correction is over those that have a p-value."""
-    alone = [_average([cell], DRAWS) for cell in cells]
+    alone = [_average([cell], DRAWS, metric) for cell in cells]
     p = [one.p for one in alone if one.p is not None]
     corrected = iter(holm(p).tolist())
     return [
@@ -214,28 +253,32 @@ def _of_seed(right_Sn: NDArray[np.bool_], i: int) -> NDArray[np.bool_]:
     return right_n
 
 
-def _line(name: str, shots: int, cells: Sequence[Pair], tested: Tested, more: Mapping[str, Score]) -> Row:
-    means = {
-        side: 100 * float(np.mean([getattr(c, side).mean() for c in cells])) for side in ("first", "second")
-    }
-    entries = {side: Score(value, f"{value:.2f}") for side, value in means.items()}
-    gap = 100 * tested.interval.estimate
+def _line(
+    name: str, shots: int, cells: Sequence[Pair], tested: Tested, more: Mapping[str, Score], metric: Metric
+) -> Row:
+    entries = {}
+    for i, side in enumerate(("first", "second")):
+        value = metric.scale * float(np.mean([c.values[i].mean() for c in cells]))
+        entries[side] = Score(value, measures.text(metric, value))
+    estimate = tested.interval.estimate
     entries |= {
-        DIFFERENCE: Score(gap, f"{gap:+.2f}"),
-        INTERVAL: Score(text=verdict.span(tested.interval)),
+        DIFFERENCE: Score(metric.scale * estimate, measures.gap(metric, estimate)),
+        INTERVAL: Score(text=measures.span(metric, tested.interval)),
         P: Score() if tested.p is None else Score(tested.p, p_text(tested.p)),
         MCNEMAR: Score(),
         WILCOXON: Score(),
-        RESOLVES: _resolves(tested.resolves),
+        RESOLVES: _resolves(tested.resolves, metric),
         **more,
     }
     return Row((name, str(shots)), entries, shots=shots, block=(shots,))
 
 
-def _resolves(size: float | None) -> Score:
+def _resolves(size: float | None, metric: Metric) -> Score:
     if size is None:
         return Score()
-    return Score(100 * size, f"{100 * size:.2f}") if size <= 1 else Score(text=verdict.NONE)
+    if size > measures.widest(metric):
+        return Score(text=verdict.none(metric))
+    return Score(metric.scale * size, measures.text(metric, metric.scale * size))
 
 
 def _named(row: Row, first: str, second: str) -> Row:
@@ -252,7 +295,7 @@ def _ranks(by_shots: Mapping[int, Sequence[Pair]]) -> dict[int, float]:
     for shots, cells in by_shots.items():
         if len(cells) > 1:
             scores = pd.DataFrame(
-                {"a": [c.first.mean() for c in cells], "b": [c.second.mean() for c in cells]}
+                {"a": [c.values[0].mean() for c in cells], "b": [c.values[1].mean() for c in cells]}
             )
             by_number[shots] = float(wilcoxon_holm(scores)["p"].iloc[0])
     if not by_number:

@@ -17,6 +17,7 @@ from bench import prompts as prompt_sets
 from bench.data import catalog
 from bench.errors import BenchError
 from bench.files import Stamp, stamp_if_there
+from bench.metrics import METRICS
 from bench.names import told_apart
 from bench.paths import results_dir
 from bench.records import codec, store
@@ -57,11 +58,15 @@ COLUMNS = (
     "label_prompts",
     "also",
     "written",
+    "temperature",
+    *(name for name in METRICS if name != "top5"),
+    "per_class",
 )
 # Prompt sets that were chosen or trained with labels. Records say so themselves. This list is for a set that
 # has failed cells only, because these never got as far as having texts.
 LABEL_PROMPTS = frozenset({"mined", "mined-val", "linear"})
 
+_NAN = float("nan")
 _PRECISION = {dtype: name for name, dtype in PRECISIONS.items()}
 _coordinates = attrgetter(*CELL)
 
@@ -71,12 +76,17 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
 
     Several folders are read as if one had been copied into the other.
 
-    Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent. ``seconds`` is the time of
-    fitting and evaluating. ``values`` holds the inference-time values. ``variant`` holds the settings that a
-    user set away from the method's own, and the precision; it is empty for the plain method in single
-    precision. ``path`` is the file of the record. ``written`` is the time of writing (ISO, UTC).
-    ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets with the
-    same texts: only one of several sets with equal texts is recorded, and tables find it by every name.
+    Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent. Each metric of ``bench.metrics``
+    has a column of its name, in the unit and the scale in which tables print it (``top1`` repeats
+    ``accuracy``). It is NaN where the record does not say it; ``measures.filled`` computes what predictions
+    can tell. ``temperature`` is that of the fit, NaN if none was recorded. ``per_class`` has the lists
+    ``images``, ``right`` and ``predicted`` with a count for each class; it is None in older records.
+    ``seconds`` is the time of fitting and evaluating. ``values`` holds the inference-time values. ``variant``
+    holds the settings that a user set away from the method's own, and the precision; it is empty for the
+    plain method in single precision. ``path`` is the file of the record. ``written`` is the time of writing
+    (ISO, UTC). ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets
+    with the same texts: only one of several sets with equal texts is recorded, and tables find it by every
+    name.
 
     Each evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of a method it builds on, of other weights under the same name,
@@ -192,13 +202,19 @@ def _row(
 ) -> dict[str, Any]:
     fit, cell = fits.get(r.fit), r.cell
     key = fit.parts if fit else r.parts if isinstance(r, Failure) else None
+    outcome: dict[str, Any]
     if isinstance(r, EvaluationRecord):
-        top5 = float("nan") if r.top5 is None else 100.0 * r.top5
-        outcome = {"accuracy": 100.0 * r.top1, "top5": top5, "n": r.n, "status": "ok", "error": ""}
+        shares = {"top1": r.top1, "top5": _NAN if r.top5 is None else r.top5}
+        told = {
+            name: one.scale * shares.get(name, r.metrics.get(name, _NAN)) for name, one in METRICS.items()
+        }
+        outcome = {"accuracy": 100.0 * r.top1, **told, "n": r.n, "status": "ok", "error": ""}
+        outcome["per_class"] = r.per_class
     else:
         outcome = {
-            "accuracy": float("nan"),
-            "top5": float("nan"),
+            "accuracy": _NAN,
+            **dict.fromkeys(METRICS, _NAN),
+            "per_class": None,
             "n": 0,
             "status": "failed",
             "error": r.error,
@@ -223,6 +239,7 @@ def _row(
         "label_prompts": cell.prompts in labelled if uses is None else uses,
         "also": _also(cell.dataset, cell.prompts) if also is None else tuple(also),
         "written": r.provenance.written,
+        "temperature": fit.temperature if fit and fit.temperature is not None else _NAN,
         "order": r.provenance.order,
         "folder": r.provenance.folder,
         "made": current.made(r, fit, fits),

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.frame import stacked
+from bench.metrics import Metric
+from bench.report import measures
+from bench.report.measures import ACCURACY, Untold
 from bench.report.table import Score, Table
-from bench.report.wording import listed, shots_list
+from bench.report.wording import cells_text, listed, shots_list
 from bench.stats import not_told_from_best
 
 UNDERLINED = (
@@ -28,12 +29,13 @@ ONE_SEED = (
 K = TypeVar("K")
 
 
-def outcomes(entry: Score) -> NDArray[np.bool_]:
-    """Return right or wrong by seed and test image (S, n) behind an entry.
+def outcomes(entry: Score, metric: Metric = ACCURACY) -> NDArray[Any]:
+    """Return right or wrong by seed and test image (S, n) behind an entry, or the values of a metric.
 
-    Raises BenchError if the predictions are gone or do not fit together.
+    Raises Untold if the records do not keep what the metric needs, and BenchError if the predictions are gone
+    or do not fit together.
     """
-    return stacked(entry.paths)
+    return measures.outcomes(entry.paths, metric)
 
 
 def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
@@ -43,10 +45,12 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     Of these, each column takes the entries with its most common seeds. Example: four rows have the seeds 1,
     2 and 3, and a fifth has only seed 1, so the fifth is left out everywhere. On one dataset, one of the four
     lacks seed 3, so it is left out of that column. Test-oracle rows and partial averages take no part. The
-    best entry is the one with the highest printed value. An entry is tied if
-    ``bench.stats.not_told_from_best`` cannot tell it from the best. Nothing is tied where methods drew a
-    support set and have one seed, because one draw says nothing about others.
+    best entry is the one with the highest printed value, or the lowest if lower is better. An entry is tied
+    if ``bench.stats.not_told_from_best`` cannot tell it from the best. Nothing is tied where methods drew a
+    support set and have one seed, because one draw says nothing about others. A column has no marks if an
+    entry of it is a number without the values of single images behind it, as packed records may have it.
     """
+    metric = table.metric or ACCURACY
     blocks: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(table.rows):
         if not row.oracle:
@@ -56,13 +60,14 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     lost: dict[str, None] = {}
     once: dict[tuple[str, int], list[str]] = {}  # the columns with one seed, by backbone and shots
     told: set[tuple[str, int]] = set()  # where other columns have several seeds
+    bare: dict[str, dict[tuple[str, int], None]] = {}  # rows of numbers without images, by column
     for (backbone, *_), positions in blocks.items():
         rivals, others = most_common({i: table.rows[i].seeds for i in positions})
         for i in others:
             if any(e.value is not None for e in table.rows[i].entries.values()):
                 other.setdefault(table.rows[i].names[0], {})[table.rows[i].shots] = None
         # The average needs the outcomes of all columns again, so they are kept.
-        outcomes_at: dict[tuple[int, str], NDArray[np.bool_]] = {}
+        outcomes_at: dict[tuple[int, str], NDArray[Any]] = {}
         for column in table.columns:
             compared = _comparable(table, column, rivals)
             apart = _there(table, column, rivals) - set(compared)
@@ -71,8 +76,19 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
                 other.setdefault(f"{row.names[0]} on {column}", {})[row.shots] = None
             if len(compared) < 2:
                 continue
-            printed = {i: round(table.rows[i].entries[column].value or 0.0, 2) for i in compared}
-            top = [i for i in compared if printed[i] == max(printed.values())]
+            alone = (
+                [i for i in compared if _bare(table, column, i, metric, outcomes_at)]
+                if metric.needs and (bold or underline)
+                else []
+            )
+            if alone:
+                rows_there = [(table.rows[i].names[0], table.rows[i].shots) for i in alone]
+                bare.setdefault(column, {}).update(dict.fromkeys(rows_there))
+                continue
+            digits = metric.digits
+            printed = {i: round(table.rows[i].entries[column].value or 0.0, digits) for i in compared}
+            best = (min if metric.lower_is_better else max)(printed.values())
+            top = [i for i in compared if printed[i] == best]
             for i in top if bold else ():
                 rows[i][column] = replace(rows[i][column], best=True)
             if not underline:
@@ -83,7 +99,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
                 continue
             told.add((str(backbone), first.shots))
             try:
-                tied = _tied(table, column, compared, outcomes_at)
+                tied = _tied(table, column, compared, metric, outcomes_at)
             except BenchError as error:  # the numbers are shown without the comparison
                 lost.setdefault(str(error))
                 continue
@@ -92,7 +108,8 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
     marked = [replace(row, entries=entries) for row, entries in zip(table.rows, rows, strict=True)]
     notes = []
     if bold and any(e.best for r in marked for e in r.entries.values()):
-        notes.append("Bold: the best number of its column among rows with the same shots and backbone.")
+        which = "best (lowest)" if metric.lower_is_better else "best"
+        notes.append(f"Bold: the {which} number of its column among rows with the same shots and backbone.")
     if any(e.tied for r in marked for e in r.entries.values()):
         notes.append(UNDERLINED)
     if other and (bold or underline):
@@ -100,6 +117,7 @@ def mark(table: Table, bold: bool = True, underline: bool = True) -> Table:
         notes.append(f"Neither bold nor underlined, because the other rows have other seeds: {who}.")
     notes += _once_notes(once, told, len({block[0] for block in blocks}) > 1)
     notes += [f"Nothing is underlined here: {reason}" for reason in lost]
+    notes += _bare_notes(bare, metric)
     return replace(table, rows=marked, notes=[*table.notes, *notes], styles=[*table.styles, *notes])
 
 
@@ -150,20 +168,54 @@ def _comparable(table: Table, column: str, positions: Sequence[int]) -> list[int
     return most_common(seeds)[0]
 
 
+def _values(
+    table: Table, column: str, i: int, metric: Metric, known: dict[tuple[int, str], NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Return the values behind an entry, one array for each test set that it averages."""
+    parts = table.averages.get(column, (column,))
+    for part in parts:
+        if (i, part) not in known:
+            known[i, part] = outcomes(table.rows[i].entries[part], metric)
+    return [known[i, part] for part in parts]
+
+
+def _bare(
+    table: Table, column: str, i: int, metric: Metric, known: dict[tuple[int, str], NDArray[Any]]
+) -> bool:
+    """Return whether an entry's records keep only its number, and not the values of single images."""
+    try:
+        _values(table, column, i, metric, known)
+    except Untold:
+        return True
+    except BenchError:  # predictions are gone: marks say so where they need them
+        return False
+    return False
+
+
+def _bare_notes(bare: Mapping[str, Mapping[tuple[str, int], None]], metric: Metric) -> list[str]:
+    """Say which columns have no marks, because of which rows."""
+    alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for column, cells in bare.items():
+        alike.setdefault(tuple(cells), []).append(column)
+    return [
+        f"No marks on {listed(columns, len(columns))} beside {cells_text(cells)}: the records there give the "
+        f"{metric.title} as a number, without the values of single images, which marks need. "
+        "`bench run --fresh` makes them again with these."
+        for cells, columns in alike.items()
+    ]
+
+
 def _tied(
     table: Table,
     column: str,
     positions: Sequence[int],
-    known: dict[tuple[int, str], NDArray[np.bool_]],
+    metric: Metric,
+    known: dict[tuple[int, str], NDArray[Any]],
 ) -> set[int]:
     parts = table.averages.get(column, (column,))
-    for i in positions:
-        for part in parts:
-            if (i, part) not in known:
-                known[i, part] = outcomes(table.rows[i].entries[part])
-    cells = {str(i): [known[i, part] for part in parts] for i in positions}
+    cells = {str(i): _values(table, column, i, metric, known) for i in positions}
     sources = [table.sources.get(part, part) for part in parts]
     try:
-        return {int(i) for i in not_told_from_best(cells, sources)}
+        return {int(i) for i in not_told_from_best(cells, sources, metric.bounds, metric.lower_is_better)}
     except ValueError as error:
         raise BenchError(f"column {column}: {error}") from error

@@ -5,15 +5,19 @@ Legend: S seeds, n test images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.metrics import Metric
 from bench.names import canonical, nearest
 from bench.report.frame import correct
+from bench.report.measures import ACCURACY, Untold, outcomes
 from bench.report.select import called, require_one, usual_protocol
 
 
@@ -22,7 +26,8 @@ class Pair:
     """Two methods in one cell: the paths of their records, and what they got right.
 
     ``seeds``: the seeds that both have. ``first`` and ``second`` are (S, n), or (1, n) for a method that
-    draws no images. ``alone``: the seeds that only the first method has, and those that only the second has.
+    draws no images. ``values``: those of the compared metric in the same shapes, natural units; for accuracy
+    they are ``first`` and ``second``. ``alone``: the seeds that only the first method has, and those that only the second has.
     """
 
     dataset: str
@@ -31,6 +36,7 @@ class Pair:
     paths: tuple[tuple[str, ...], tuple[str, ...]]
     first: NDArray[np.bool_]
     second: NDArray[np.bool_]
+    values: tuple[NDArray[Any], NDArray[Any]]
     alone: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
@@ -44,18 +50,20 @@ class Lost:
     """A cell in which two methods cannot be compared.
 
     ``seeds``: the seeds of the first and of the second method. ``failed``: whether a seed of theirs failed.
-    If both have seeds and none failed, no seed is common to both.
+    ``untold``: whether records of theirs do not keep what the metric needs of every image. If both have
+    seeds, none failed and all can tell the metric, no seed is common to both.
     """
 
     dataset: str
     shots: int
     seeds: tuple[tuple[int, ...], tuple[int, ...]]
     failed: tuple[bool, bool]
+    untold: tuple[bool, bool] = (False, False)
 
     @property
     def other_seeds(self) -> bool:
         """Return whether both methods are complete here, but with different seeds."""
-        return all(self.seeds) and not any(self.failed)
+        return all(self.seeds) and not any(self.failed) and not any(self.untold)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Averaged:
     """The differences of two methods on one dataset, averaged over its numbers of shots.
 
     ``seeds``: the seeds that both methods have at every number of shots. ``gaps``: first - second by seed and
-    test image (S, n). ``draws``: whether the seeds drew support images.
+    test image (S, n), in natural units. ``draws``: whether the seeds drew support images.
     """
 
     dataset: str
@@ -130,8 +138,10 @@ def numbers(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[int], list[
     return one, other
 
 
-def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[Lost]]:
-    """List the cells in which two methods can be compared, and those in which they cannot.
+def pairs(
+    first: pd.DataFrame, second: pd.DataFrame, metric: Metric = ACCURACY
+) -> tuple[list[Pair], list[Lost]]:
+    """List the cells in which two methods can be compared by a metric, and those in which they cannot.
 
     A method that draws no images is paired with every number of shots of the other. Otherwise both need the
     number of shots, and the seeds that both have count.
@@ -163,6 +173,12 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[L
                 raise BenchError(
                     f"{dataset}: the two were measured on different test images; run the older one again"
                 )
+            values = [_values(side, metric) for side in paths]
+            if values[0] is None or values[1] is None:
+                sets = (tuple(sorted(here[0])), tuple(sorted(here[1])))
+                untold = (values[0] is None, values[1] is None)
+                lost.append(Lost(dataset, shots, sets, (False, False), untold))
+                continue
             alone = [tuple(sorted(set(cell) - set(seeds))) if all(drawn) else () for cell in here]
             complete.append(
                 Pair(
@@ -172,7 +188,16 @@ def pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[list[Pair], list[L
                     paths=(paths[0], paths[1]),
                     first=right[0],
                     second=right[1],
+                    values=(values[0], values[1]),
                     alone=(alone[0], alone[1]),
                 )
             )
     return complete, lost
+
+
+def _values(paths: Sequence[str], metric: Metric) -> NDArray[Any] | None:
+    """Return the values of a metric (S, n), or None if a record does not keep what it needs."""
+    try:
+        return outcomes(paths, metric)
+    except Untold:
+        return None

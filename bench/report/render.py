@@ -88,9 +88,12 @@ _NUMBER = re.compile(r"[+-][\d.]+( %|\*| \(\d+/\d+\)| to [+-][\d.]+)?|-")
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_text, [*table.heads, *table.columns]))
+    # A table of another metric than accuracy says so in every row, so that files can be joined.
+    metric = {"metric": table.metric.name, "unit": table.metric.unit} if table.metric else {}
+    writer.writerow(map(_text, [*table.heads, *metric, *table.columns]))
     for row in table.rows:
-        cells = [*(row.names or row.heads), *(row.entries[c].text for c in table.columns)]
+        texts = (row.entries[c].text for c in table.columns)
+        cells = [*(row.names or row.heads), *metric.values(), *texts]
         writer.writerow(map(_text, cells))
     return out.getvalue()
 
@@ -128,8 +131,15 @@ def _json(table: Table) -> str:
         }
         for row in table.rows
     ]
+    one = table.metric
+    metric = (
+        {"name": one.name, "title": one.title, "unit": one.unit, "lower_is_better": one.lower_is_better}
+        if one
+        else None
+    )
     whole = {
         "title": table.title,
+        **({"metric": metric} if metric else {}),
         "heads": table.heads,
         "columns": table.columns,
         "rows": rows,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import names
+from bench.metrics import Metric
 
 MISSING, FAILED, AVERAGE = "-", "ERR", "average"
 
@@ -23,7 +24,8 @@ class Score:
     ``value``: in percent, unless the column says otherwise. ``best`` prints bold and ``tied`` underlined.
     ``partial``: the value is a mean over only some of the row's seeds or test sets, and its text says so.
     ``paths``: the records behind the value, one for each of ``seeds``. ``note``: a remark on this entry.
-    ``failed``: the records of the failures because of which there is no value.
+    ``failed``: the records of the failures because of which there is no value. ``untold``: records that
+    cannot tell the table's metric, because they do not keep what it needs.
     """
 
     value: float | None = None
@@ -35,6 +37,7 @@ class Score:
     note: str = ""
     seeds: tuple[int, ...] = ()
     failed: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Table:
     the table. ``averages``: the columns that average others, with these others. ``left``: columns of text,
     which are aligned left. ``styles``: the notes that explain bold and underlined numbers, for forms that
     print neither. ``sources``: the dataset that the fits behind a column were trained on, where it is not
-    the column's own; columns of one source share its draws.
+    the column's own; columns of one source share its draws. ``metric``: what the numbers are; None for
+    accuracies and for tables of other things.
     """
 
     title: str
@@ -84,6 +88,7 @@ class Table:
     left: tuple[str, ...] = ()
     styles: list[str] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
+    metric: Metric | None = None
 
 
 def shown(table: Table) -> Table:
@@ -116,6 +121,7 @@ def shown(table: Table) -> Table:
         of(table.left),
         list(of(table.styles)),
         {columns.get(c, c): names.shown(d) for c, d in table.sources.items()},
+        table.metric,
     )
 
 

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from bench.metrics import Metric
 from bench.names import counted
+from bench.report import measures
 from bench.report.command import command
+from bench.report.measures import ACCURACY
 from bench.report.pairs import Averaged, Lost, Pair
 from bench.report.wording import cells_text, listed, seeds_list, shots_list
 from bench.stats import Interval
@@ -16,8 +19,12 @@ from bench.stats import Interval
 DRAWS, DATASETS = "draws", "datasets"  # what a comparison treats as a sample, as ``--over`` names it
 ENOUGH = 6  # datasets; with fewer, no two-sided signed-rank p can be below 0.05
 FOUND = "in at least 4 of 5 repetitions"  # the power of "resolves"
-NONE = ">100"  # points: "resolves" where not even the largest difference would be found so often
 MEND = "`bench run` with --seeds 1,2,3 mends that"
+
+
+def none(metric: Metric) -> str:
+    """Return what "resolves" says where not even the largest difference would be found so often: ``>100``."""
+    return f">{metric.scale * measures.widest(metric):g}"
 
 
 def sentence(
@@ -27,28 +34,28 @@ def sentence(
     whole: Interval,
     resolves: float | None,
     over: str,
+    metric: Metric = ACCURACY,
 ) -> str:
-    """Say which method is better, by how much, how sure that is, and what the statement does not cover."""
+    """Say which method is better, by how much, how sure that is, and what the statement does not cover.
+
+    A metric other than accuracy is named first, with its direction. Example: "By negative log-likelihood
+    (lower is better), safe is better than coop by 0.120 nats on emoji ...".
+    """
     first, second = names
     where = f"on average over {len(cells)} datasets" if len(cells) > 1 else f"on {cells[0].dataset}"
     at = f"{where} at {shots_list(shots)}{' with one seed' if all(c.one_draw for c in cells) else ''}"
     if whole.low > 0 or whole.high < 0:
-        word = "better" if whole.estimate > 0 else "worse"
-        says = f"{first} is {word} than {second} by {abs(100 * whole.estimate):.2f} points {at}"
+        word = "better" if (whole.estimate > 0) != metric.lower_is_better else "worse"
+        says = f"{first} is {word} than {second} by {measures.size(metric, whole.estimate)} {at}"
     else:
-        says = (
-            f"{first} and {second} cannot be told apart {at}: "
-            f"the difference is {100 * whole.estimate:+.2f} points"
-        )
-    return f"{says} (95 % interval {span(whole)}). {_reach(cells, resolves, over)} {_limits(cells, over)}"
+        gap = measures.with_unit(metric, measures.gap(metric, whole.estimate))
+        says = f"{first} and {second} cannot be told apart {at}: the difference is {gap}"
+    by = "" if metric is ACCURACY else f"By {metric.title} ({measures.direction(metric)}), "
+    reach = _reach(cells, resolves, over, metric)
+    return f"{by}{says} (95 % interval {measures.span(metric, whole)}). {reach} {_limits(cells, over)}"
 
 
-def span(interval: Interval) -> str:
-    """Write the ends of an interval of a difference, in points."""
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-
-
-def _reach(cells: Sequence[Averaged], resolves: float | None, over: str) -> str:
+def _reach(cells: Sequence[Averaged], resolves: float | None, over: str, metric: Metric) -> str:
     """Say which difference could be found, or why that is not known."""
     images = counted(sum(c.gaps.shape[1] for c in cells), "test image")
     fewest, most = min(len(c.seeds) for c in cells), max(len(c.seeds) for c in cells)
@@ -57,7 +64,8 @@ def _reach(cells: Sequence[Averaged], resolves: float | None, over: str) -> str:
     if over == DATASETS:
         with_ = f"With {len(cells)} datasets"
     if resolves is not None:
-        which = "no true difference" if resolves > 1 else f"a true difference of {100 * resolves:.2f} points"
+        beyond = resolves > measures.widest(metric)
+        which = "no true difference" if beyond else f"a true difference of {measures.size(metric, resolves)}"
         return f"{with_}, {which} would be found {FOUND}, tested at the 5 % level."
     if most == 1:
         return f"{with_}, the interval covers other test images, but no other draws of the support images."
@@ -82,16 +90,22 @@ def notes(
     lost: Sequence[Lost],
     over: str,
     beyond: bool,
+    metric: Metric = ACCURACY,
 ) -> list[str]:
     """Write the lines below the table: what each column means, and what was left out.
 
-    ``ranks``: the Wilcoxon p-values by number of shots. ``beyond``: whether "resolves" is ``NONE`` in a row.
+    ``ranks``: the Wilcoxon p-values by number of shots. ``beyond``: whether "resolves" is ``none`` in a row.
     """
+    unit = f"in {measures.points(metric)}, " if measures.points(metric) else ""
+    mcnemar = "is the mid-p of McNemar's test for each seed on its own."
+    if metric is not ACCURACY:
+        mcnemar = "is left out: that test compares right and wrong answers alone."
     said = [
-        f"Differences and 95 % intervals are in points, paired by seed and image. {_covers(shared, over)}",
+        *_on_metric(metric),
+        f"Differences and 95 % intervals are {unit}paired by seed and image. {_covers(shared, over)}",
         *_on_averages(over),
-        *_on_tests(shared, over, beyond),
-        "'McNemar' is the mid-p of McNemar's test for each seed on its own.",
+        *_on_tests(shared, over, none(metric) if beyond else ""),
+        f"'McNemar' {mcnemar}",
     ]
     if ranks:
         few = len({p.dataset for p in shared}) < ENOUGH
@@ -111,7 +125,16 @@ def notes(
             f"The first sentence leaves out {listed(dropped, len(dropped))}: "
             "no seed was run there at every number of shots."
         )
-    return [*said, *_without_partner(names, shared), *left_out(names, lost)]
+    return [*said, *_without_partner(names, shared), *left_out(names, lost, metric)]
+
+
+def _on_metric(metric: Metric) -> list[str]:
+    """Say what numbers of another metric than accuracy are, and how it is defined."""
+    if metric is ACCURACY:
+        return []
+    unit = f" in {metric.unit}" if metric.unit else ""
+    said = f"The numbers are the {metric.title}{unit}; {measures.direction(metric)}."
+    return [" ".join([said, *measures.conventions(metric)])]
 
 
 def _names(cells: Sequence[Averaged]) -> set[str]:
@@ -139,9 +162,9 @@ def _on_averages(over: str) -> list[str]:
     ]
 
 
-def _on_tests(shared: Sequence[Pair], over: str, beyond: bool) -> list[str]:
+def _on_tests(shared: Sequence[Pair], over: str, beyond: str) -> list[str]:
     """Explain p and "resolves", and say where they are missing."""
-    hint = f" '{NONE}' means that no difference would be found so often." if beyond else ""
+    hint = f" '{beyond}' means that no difference would be found so often." if beyond else ""
     single = [(p.dataset, p.shots) for p in shared if p.one_draw]
     said = []
     if len(single) < len(shared) or over == DATASETS:
@@ -186,17 +209,23 @@ def _unbalanced(shared: Sequence[Pair]) -> bool:
     return len(set(map(frozenset, shots.values()))) > 1 or (several and len({p.seeds for p in shared}) > 1)
 
 
-def left_out(names: tuple[str, str], lost: Sequence[Lost]) -> list[str]:
+def left_out(names: tuple[str, str], lost: Sequence[Lost], metric: Metric = ACCURACY) -> list[str]:
     """Say which cells are not compared, and why; nothing if all are."""
     reasons: dict[str, list[tuple[str, int]]] = {}
     for one in lost:
-        reasons.setdefault(_reason(names, one), []).append((one.dataset, one.shots))
+        reasons.setdefault(_reason(names, one, metric), []).append((one.dataset, one.shots))
     if not reasons:
         return []
     return [f"Left out: {'; '.join(f'{cells_text(cells)} ({why})' for why, cells in reasons.items())}."]
 
 
-def _reason(names: tuple[str, str], lost: Lost) -> str:
+def _reason(names: tuple[str, str], lost: Lost, metric: Metric) -> str:
+    if any(lost.untold):
+        whose = [name for name, has in zip(names, lost.untold, strict=True) if has]
+        return (
+            f"records of {' and '.join(whose)} do not keep what the {metric.title} needs of every image; "
+            "`bench run --fresh` makes them again with it"
+        )
     if lost.other_seeds:
         return f"no seed in common: {_own_seeds(names, lost)}"
     failed = [name for name, has in zip(names, lost.failed, strict=True) if has]
@@ -222,6 +251,7 @@ def nothing_in_common(
     numbers: Sequence[Sequence[int]],
     lost: Sequence[Lost],
     results: Sequence[str],
+    metric: Metric = ACCURACY,
 ) -> str:
     """Say why no cell of two methods can be compared, and the mend."""
     first, second = names
@@ -230,11 +260,18 @@ def nothing_in_common(
             f"{first} and {second} have no number of shots in common: {first} has {shots_list(numbers[0])}, "
             f"{second} has {shots_list(numbers[1])}; run one of them with the --shots of the other"
         )
+    if lost and all(any(one.untold) for one in lost):
+        whose = [names[i] for i in (0, 1) if any(one.untold[i] for one in lost)]
+        return (
+            f"{first} and {second} cannot be compared by the {metric.title}: the records of "
+            f"{' and '.join(whose)} do not keep what it needs of every image; `bench run --fresh` makes them "
+            "again with it, or choose another --metric"
+        )
     apart = next((one for one in lost if one.other_seeds), None)
     if apart is None:
         return (
             f"{first} and {second} have no complete cell in common; run the missing ones with `bench run`. "
-            f"{' '.join(left_out(names, lost))}"
+            f"{' '.join(left_out(names, lost, metric))}"
         )
     alike = [one for one in lost if one.other_seeds and one.seeds == apart.seeds]
     where = cells_text((one.dataset, one.shots) for one in alike)
@@ -242,7 +279,7 @@ def nothing_in_common(
         f"{first} and {second} have no seed in common on {where}: {_own_seeds(names, apart)}; "
         f"{_mend(names, sides, alike, results)}"
     )
-    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike])])
+    return ". ".join([said, *left_out(names, [one for one in lost if one not in alike], metric)])
 
 
 def _mend(

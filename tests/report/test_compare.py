@@ -147,7 +147,8 @@ def test_predictions_pair_by_image(tmp_path: Path) -> None:
 
 
 def pair(first: list[list[int]], second: list[list[int]]) -> Pair:
-    return Pair("ants", 1, (1, 2), (("a",), ("b",)), np.array(first, bool), np.array(second, bool))
+    right = np.array(first, bool), np.array(second, bool)
+    return Pair("ants", 1, (1, 2), (("a",), ("b",)), *right, right)
 
 
 def test_flips_are_ordered_by_consistency() -> None:

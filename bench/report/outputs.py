@@ -1,0 +1,90 @@
+"""Read what evaluations keep of every test image, in the form that ``bench.metrics`` takes.
+
+Legend: S seeds, n test images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.files import Stamp, stamp_if_there
+from bench.metrics import Outputs
+from bench.records import store
+from bench.records.types import EvaluationRecord
+
+# The arrays of a record that ``Outputs`` takes by the same names; those that a record lacks are None.
+OPTIONAL = ("classes", "logp", "rank", "true_logp", "squares", "lse_t", "squares_t")
+_KEPT = 512  # most evaluations in memory: at 50,000 images one has 2 MB
+
+
+def outputs_of(path: str | Path) -> Outputs:
+    """Return what the evaluation whose record lies at ``path`` keeps of its n test images.
+
+    Arrays that it does not keep are None: an older record, or a packed one without outputs, has the predicted
+    and the true classes alone. ``K`` is the number of classes of the test set, as the record's counts by
+    class say; for a record without them it is one more than the largest class that occurs. ``temperature``
+    is that of the fit, None if none was recorded. The arrays are compared with the record's checksums.
+
+    Raises BenchError if the record or its predictions are gone, or are not its own.
+    """
+    name = str(path)
+    own = stamp_if_there(name)
+    arrays = own and stamp_if_there(name.removesuffix(".json") + ".npz")
+    # The arrays of packed records lie in one file, which bench.records keeps in memory.
+    return _kept(name, (own, arrays)) if arrays else _read(Path(name))
+
+
+def stacked_outputs(paths: Sequence[str | Path]) -> list[Outputs]:
+    """Return the outputs of these evaluations, one for each seed.
+
+    Raises BenchError as ``outputs_of`` does, and if the evaluations have different test sets.
+    """
+    every = [outputs_of(path) for path in paths]
+    if any(not np.array_equal(one.labels, every[0].labels) for one in every[1:]):
+        raise BenchError(f"{paths[0]}: other seeds were measured on another test set; run the cell again")
+    return every
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept(name: str, stamps: tuple[Stamp | None, ...]) -> Outputs:
+    return _read(Path(name))
+
+
+def _read(path: Path) -> Outputs:
+    record = store.read(path)
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
+    arrays = store.arrays(path, record)
+    fit = store.fit_of(path, record)
+    labels = arrays["labels"].astype(np.int64)
+    top1 = arrays["top1"].astype(np.int64)
+    kept = {name: arrays.get(name) for name in OPTIONAL}
+    if kept["classes"] is None and "top5" in arrays:
+        kept["classes"] = _without_repeats(arrays["top5"])
+    K = len(record.per_class.images) if record.per_class else _number(labels, top1, kept["classes"])
+    try:
+        return Outputs(labels, top1, K, **kept, temperature=fit.temperature if fit else None)
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged ({error}); run the cell again") from error
+
+
+def _without_repeats(top5: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the best five classes (n, 5) of an older record, padded as in newer ones.
+
+    Older records repeat the last class where a test set has fewer than five.
+    """
+    classes = top5.astype(np.int64)
+    again = classes[:, 1:] == classes[:, :-1]
+    classes[:, 1:][again] = -1
+    return classes
+
+
+def _number(*numbers: NDArray[np.integer] | None) -> int:
+    """Return one more than the largest class that occurs."""
+    return 1 + max(int(some.max()) for some in numbers if some is not None)
