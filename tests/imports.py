@@ -52,7 +52,7 @@ _ROOMS = {
     "train": "recipe interface",
     "run": "metrics plan records train features data clip interface prompts sources registry",
     "executors": "run plan records registry",
-    "report": "stats metrics records data.catalog prompts",
+    "report": "stats metrics records data.catalog data.dataset prompts",
     "contract": "executors run plan records train features data clip interface registry",
     "explain": "executors run plan records pocket data clip interface registry stats",
     "methods": "interface clip",
