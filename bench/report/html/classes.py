@@ -1,4 +1,4 @@
-"""Write what the predictions of each dataset say: calibration, hard classes, confusions, confident mistakes."""
+"""Write what the predictions on each dataset say: calibration, hard classes, confusions, sure mistakes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ CALIBRATION = ("nll", "ece", "ece-after")
 _COLUMNS = ("method", "accuracy", "NLL", "ECE", "ECE after temperature")
 _TEXT = (
     "For each dataset: how well the probabilities of each method are calibrated, and, for the method with "
-    "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which mistakes "
-    "it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration error in "
-    "percent; of both, less is better. A dash means that the records do not tell it."
+    "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which "
+    "mistakes it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration "
+    "error in percent; of both, less is better. A dash means that the records do not tell it. Intervals are of one "
+    "class alone; an image counts once in them, however many seeds saw it."
 )
 
 
@@ -127,7 +128,9 @@ def _calibration(name: str, shown: Sequence[Row], rows: Mapping[str, Mapping[Any
         tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
         label = row.label if row.shots else f"{row.label}, {shots_text(0)}"
         lines.append(f'<tr><th scope="row">{escape(label)}</th>{tail}</tr>')
-    return f"<h4>Calibration beside accuracy, {escape(shots_text(most))}</h4>" + _table(_COLUMNS, lines)
+    return f"<h4>Calibration beside accuracy, {escape(shots_text(most))}</h4>" + _table(
+        "Calibration beside accuracy", _COLUMNS, lines
+    )
 
 
 def _mean(which: str, paths: Sequence[str], rows: Mapping[str, Mapping[Any, Any]]) -> str:
@@ -152,7 +155,12 @@ def _hardest(outputs: Sequence[Outputs], names: ClassNames) -> str:
         tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
         lines.append(f'<tr><th scope="row">{escape(names[int(numbers[at])])}</th>{tail}</tr>')
     rest = f"<p>{MOST} of {len(numbers)} classes are shown.</p>" if len(numbers) > MOST else ""
-    return _table(("class", "accuracy", "95 % interval", "images", "most often taken for"), lines) + rest
+    return (
+        _table(
+            "Hardest classes", ("class", "accuracy", "95 % interval", "images", "most often taken for"), lines
+        )
+        + rest
+    )
 
 
 def _pairs(found: Sequence[Confusion], names: ClassNames) -> str:
@@ -165,7 +173,14 @@ def _pairs(found: Sequence[Confusion], names: ClassNames) -> str:
         for one in found[:MOST]
     ]
     rest = f"<p>{MOST} of {len(found)} pairs are shown.</p>" if len(found) > MOST else ""
-    return _table(("class", "taken for", "% of its predictions", "different images"), lines) + rest
+    return (
+        _table(
+            "Most confused pairs",
+            ("class", "taken for", "share of its images (%)", "different images"),
+            lines,
+        )
+        + rest
+    )
 
 
 def _mistakes(name: str, row: Row, gallery: Gallery, names: ClassNames) -> str:
@@ -180,9 +195,9 @@ def _mistakes(name: str, row: Row, gallery: Gallery, names: ClassNames) -> str:
     return head + gallery.mistakes(name, digest, outputs, names.__getitem__)
 
 
-def _table(heads: Sequence[str], lines: Sequence[str]) -> str:
+def _table(label: str, heads: Sequence[str], lines: Sequence[str]) -> str:
     cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     return (
-        f'<div class="scroll standing" tabindex="0"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f'<div class="scroll standing" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
