@@ -23,9 +23,9 @@ from bench.errors import BenchError
 from bench.features.store import default_root
 from bench.imported import outputs, table
 from bench.imported.table import Predictions
-from bench.metrics import Outputs, per_class, values
+from bench.metrics import per_class, values
 from bench.names import PROTOCOLS, RECIPE, canonical, nearest, printable, short
-from bench.records import places, store
+from bench.records import outcomes, places, store
 from bench.records.codec import SCHEMA
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import Cell, EvaluationRecord, Failure, FitRecord, PerClass, Record
@@ -225,7 +225,7 @@ def _evaluation(
     if predictions.probabilities is not None:
         floored = int((predictions.probabilities[np.arange(len(labels)), labels] < outputs.LEAST).sum())
         more = outputs.arrays(predictions.probabilities, top1, labels)
-    told = replace(Outputs(labels=labels, top1=top1, K=K), **more)
+    arrays = {"top1": top1, "labels": labels, **more}
     counts = per_class(top1, labels, K)
     record = EvaluationRecord(
         schema=SCHEMA,
@@ -237,11 +237,11 @@ def _evaluation(
         n=len(labels),
         top1=float((top1 == labels).mean()),
         top5=float((more["classes"] == labels[:, None]).any(1).mean()) if more else None,
-        metrics=values(told),
+        metrics=values(outcomes.outputs(arrays, K, temperature=None)),
         per_class=PerClass(**{name: counted.tolist() for name, counted in counts._asdict().items()}),
         outputs=[*more],
         target_identity=target.spec.identity,
         target_covers=target.covers,
         imported=source,
     )
-    return record, {"top1": top1, "labels": labels, **more}, floored
+    return record, arrays, floored

@@ -30,8 +30,8 @@ _TEXT = (
     "For each dataset: how well the probabilities of each method are calibrated, and, for the method with "
     "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which "
     "mistakes it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration "
-    "error in percent; of both, less is better. A dash means that the records do not tell it. Intervals are of one "
-    "class alone; an image counts once in them, however many seeds saw it."
+    "error in percent; of both, less is better. A dash means that the records do not tell it. Intervals are "
+    "of one class alone; an image counts once in them, however many seeds saw it."
 )
 
 
@@ -145,7 +145,7 @@ def _hardest(outputs: Sequence[Outputs], names: ClassNames) -> str:
     top1 = np.stack([one.top1 for one in outputs]).astype(np.int64)
     numbers, images = np.unique(labels, return_counts=True)
     intervals, taken = by_class(top1 == labels, labels), most_taken([top1], labels)
-    order = np.lexsort((numbers, [i.estimate for i in intervals]))[:MOST]
+    order = np.lexsort((numbers, np.array([i.estimate for i in intervals])))[:MOST]
     lines = []
     for at in map(int, order):
         found, other = intervals[at], taken[at]
