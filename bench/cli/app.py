@@ -76,6 +76,7 @@ app.command(
         "bench table",
         "bench table --methods zero-shot,safe --shots 16",
         "bench table 2",
+        "bench table classes --dataset emoji --methods safe --shots 16",
         "bench table --results results --format latex --out table.tex",
     ),
 )(table)
@@ -114,6 +115,7 @@ app.command(
     epilog=examples(
         "bench plot",
         "bench plot cd --out ranks.svg",
+        "bench plot reliability --dataset emoji --shots 16",
         "bench plot sweep --setting safe.beta --methods safe",
     ),
 )(plot)

@@ -44,6 +44,15 @@ Datasets = Annotated[
         autocompletion=complete_names.datasets,
     ),
 ]
+DatasetsToo = Annotated[  # where one dataset is often meant, so that both spellings are typed
+    str | None,
+    typer.Option(
+        "--datasets",
+        "--dataset",
+        help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
+        autocompletion=complete_names.datasets,
+    ),
+]
 ShotNumbers = Annotated[
     str | None, typer.Option(help="Show only these numbers of images per class, as in 1,16.")
 ]

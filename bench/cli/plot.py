@@ -16,7 +16,9 @@ def plot(
         typer.Argument(
             help="shots: accuracy by images per class. sweep: accuracy by a setting. beta: change of "
             "accuracy by the blending weight. prompts: one method with several prompt sets. cd: critical "
-            "differences of average ranks. time: accuracy by seconds of fitting.",
+            "differences of average ranks. time: accuracy by seconds of fitting. reliability: accuracy by "
+            "confidence. confusion: the most confused pairs of classes. risk-coverage: errors among the "
+            "images that a method is surest of.",
             autocompletion=complete.figures,
         ),
     ] = "shots",
@@ -28,7 +30,7 @@ def plot(
         ),
     ] = None,
     methods: options.Methods = None,
-    datasets: options.Datasets = None,
+    datasets: options.DatasetsToo = None,
     shots: options.ShotNumbers = None,
     backbone: Annotated[
         str | None,
@@ -47,6 +49,12 @@ def plot(
             autocompletion=complete.setting,
         ),
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="BENCH_DATA", help="For confusion: read the class names in this folder of datasets."
+        ),
+    ] = None,
     dpi: Annotated[int, typer.Option(help="Resolution of a PNG file, in dots per inch.", min=50)] = 300,
 ) -> None:
     """Draw a figure of the recorded results.
@@ -61,11 +69,12 @@ def plot(
     figures.check(kind, setting)
     path = options.writable(out or Path(f"{kind}.pdf"), [f".{form}" for form in figures.FORMATS])
     frame = with_titles(options.records(results))
+    where = options.recorded(datasets, {*frame["dataset"], *frame["target"]})
     drawn = figures.plot(
         frame,
         kind,
         methods=options.names(methods),
-        datasets=tuple(options.recorded(datasets, {*frame["dataset"], *frame["target"]})),
+        datasets=tuple(where),
         shots=options.numbers(shots, "--shots"),
         backbone=backbone,
         prompts=options.names(prompts),
@@ -73,6 +82,8 @@ def plot(
         preset=preset,
         setting=setting,
         first=load(SUITE).methods,
+        written=where,
+        data_root=data_root,
     )
     figures.save(drawn, path, dpi)
     say.echo(f"{path}: {drawn.alt}")

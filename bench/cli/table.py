@@ -23,22 +23,14 @@ def table(
         str,
         typer.Argument(
             help="1: accuracy by dataset, shots and method. 2: sizes of the datasets. 3: accuracy on shifted "
-            "test sets. ablation: what changed settings change. classes: accuracy on each class of one dataset, "
-            "and what it is taken for.",
+            "test sets. ablation: what changed settings change. classes: accuracy on each class of one "
+            "dataset, and what it is taken for.",
             autocompletion=complete.tables,
         ),
     ] = "1",
     results: options.Folders = None,
     methods: options.Methods = None,
-    datasets: Annotated[
-        str | None,
-        typer.Option(
-            "--datasets",
-            "--dataset",
-            help="Show only these datasets, in this order, as in digits,emoji; your own by name or path.",
-            autocompletion=complete.datasets,
-        ),
-    ] = None,
+    datasets: options.DatasetsToo = None,
     shots: options.ShotNumbers = None,
     backbone: options.Backbone = None,
     prompts: options.Prompts = None,

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.names import TEST_ORACLE, canonical, counted
-from bench.records import store
-from bench.records.types import EvaluationRecord
 from bench.report import classnames
 from bench.report.accuracy import preset_notes
 from bench.report.classnames import ClassNames
@@ -26,7 +24,7 @@ from bench.report.marks import ONE_SEED, drawn_once, most_common
 from bench.report.naming import Namer
 from bench.report.outputs import stacked_outputs
 from bench.report.select import Choice, for_tables, in_order, one_backbone, require_one, run_command
-from bench.report.table import Row, Score, Table
+from bench.report.table import MISSING, Row, Score, Table
 from bench.report.wording import listed, seeds_list, shots_list, shots_text
 from bench.stats import Interval, average_intervals
 
@@ -35,6 +33,7 @@ NO_MARKS = (
     "Nothing is marked as best, and each interval holds for one class at a time: among many classes some lie "
     "far off by chance."
 )
+ONE_IMAGE = "A class of one test image has no interval, because one image says nothing about others."
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a class is most often taken for, and in which share of its images (0 to 1), averaged over seeds."""
+    """What a class is most often taken for, and in which share of its images (0 to 1)."""
 
     other: int
     share: float
@@ -93,10 +92,10 @@ def table_classes(
     labels = there[0].labels
     if any(not np.array_equal(one.labels, labels) for one in there):
         raise BenchError(f"{name}: methods were measured on different test images; run the cells again")
-    names = classnames.of(name, _digest(rows), labels, written=(written or {}).get(name), data_root=data_root)
+    names = classnames.of_rows(rows, written, data_root)
     numbers, images = np.unique(labels, return_counts=True)
     intervals = [by_class(one.top1 == labels, labels) for one in there]
-    means = np.mean([[i.estimate for i in some] for some in intervals], axis=0)
+    means = np.mean([[mean for mean, _ in some] for some in intervals], axis=0)
     taken = most_taken([one.top1 for one in there], labels)
     order = [int(i) for i in np.lexsort((numbers, means))][:top]
     columns = _columns(there)
@@ -106,7 +105,8 @@ def table_classes(
             there,
             dict(zip(columns, (some[i] for some in intervals), strict=True)),
             int(images[i]),
-            (names[taken[i].other], taken[i].share) if taken[i] else None,
+            taken[i],
+            names,
         )
         for i in order
     ]
@@ -116,17 +116,22 @@ def table_classes(
     title += f", {there[0].label}" if len(there) == 1 else ""
     table = Table(title, [*shown, IMAGES, TAKEN, SHARE], lines, heads=("class",), left=(TAKEN,))
     table.notes = [*_notes(there, str(rows["backbone"].iloc[0]), len(order), len(numbers)), NO_MARKS]
+    table.notes += [ONE_IMAGE] if images.min() == 1 else []
     table.notes += [*filter(None, [names.why]), *_empty(names, numbers)]
     table.notes += [*gaps, *preset_notes(rows), *notes, *frame.attrs.get("notes", ())]
     return table
 
 
-def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[Interval]:
-    """Return the interval of each class that has images, in the order of classes.
+def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[tuple[float, Interval | None]]:
+    """Return the accuracy (0 to 1) of each class that has images, in the order of classes, and its interval.
 
-    ``right`` is (S, n), ``labels`` (n,).
+    ``right`` is (S, n), ``labels`` (n,). A single image says nothing about others, so a class of one image
+    has no interval.
     """
-    return average_intervals([[right[:, labels == k]] for k in np.unique(labels)])
+    tables = [right[:, labels == k] for k in np.unique(labels)]
+    several = [one for one in tables if one.shape[1] > 1]
+    intervals = iter(average_intervals([[one] for one in several]) if several else [])
+    return [(float(one.mean()), next(intervals) if one.shape[1] > 1 else None) for one in tables]
 
 
 def most_taken(top1: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]) -> list[Taken | None]:
@@ -158,7 +163,7 @@ def predictions_of(rows: pd.DataFrame, methods: Sequence[str] = ()) -> tuple[lis
     rank = {m: i for i, m in enumerate(in_order(list(rows["method"].unique()), methods))}
     found, failed = [], []
     for values, group in rows.groupby(list(ROW), sort=True):
-        key = dict(zip(ROW, values, strict=True))
+        key: dict[str, Any] = dict(zip(ROW, values, strict=True))
         label, name = namer(key)
         if (group["status"] != "ok").any():
             failed.append(label)
@@ -203,12 +208,6 @@ def _chosen(frame: pd.DataFrame, choice: Choice, target: str | None) -> tuple[pd
     return rows, notes
 
 
-def _digest(rows: pd.DataFrame) -> str:
-    """Return the digest of the test set behind the first of the rows."""
-    record = store.read(Path(rows[rows["status"] == "ok"]["path"].iloc[0]))
-    return record.parts.target if isinstance(record, EvaluationRecord) else ""
-
-
 def _columns(there: Sequence[Predictions]) -> list[tuple[str, str]]:
     """Return the names of the columns of accuracy and of interval, for each row of predictions."""
     if len(there) == 1:
@@ -221,18 +220,19 @@ def _columns(there: Sequence[Predictions]) -> list[tuple[str, str]]:
 def _row(
     label: str,
     there: Sequence[Predictions],
-    intervals: Mapping[tuple[str, str], Interval],
+    intervals: Mapping[tuple[str, str], tuple[float, Interval | None]],
     images: int,
-    taken: tuple[str, float] | None,
+    taken: Taken | None,
+    names: ClassNames,
 ) -> Row:
     entries = {}
-    for one, ((accuracy, interval), found) in zip(there, intervals.items(), strict=True):
-        value, low, high = (100 * x for x in (found.estimate, found.low, found.high))
-        entries[accuracy] = Score(value, f"{value:.2f}", seeds=one.seeds)
-        entries[interval] = Score(text=f"{low:.2f} to {high:.2f}", seeds=one.seeds)
+    for one, ((accuracy, interval), (mean, found)) in zip(there, intervals.items(), strict=True):
+        span = f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found else MISSING
+        entries[accuracy] = Score(100 * mean, f"{100 * mean:.2f}", seeds=one.seeds)
+        entries[interval] = Score(text=span, seeds=one.seeds)
     entries[IMAGES] = Score(float(images), str(images))
-    entries[TAKEN] = Score(text=taken[0]) if taken else Score()
-    entries[SHARE] = Score(100 * taken[1], f"{100 * taken[1]:.2f}") if taken else Score()
+    entries[TAKEN] = Score(text=names[taken.other]) if taken else Score()
+    entries[SHARE] = Score(100 * taken.share, f"{100 * taken.share:.2f}") if taken else Score()
     only = there[0] if len(there) == 1 else None
     return Row(
         (label,),
@@ -258,8 +258,8 @@ def _notes(there: Sequence[Predictions], backbone: str, shown: int, classes: int
         notes.append(f"These are the {shown} hardest of {classes} classes; --top {classes} shows all.")
     whose = "over the methods and their seeds" if len(there) > 1 else "over seeds"
     notes.append(
-        f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is the share of the class's "
-        f"test images that it is predicted for, in %, averaged {whose}."
+        f"'{TAKEN}' names the wrong class that is predicted most often; '{SHARE}' is for which share of the "
+        f"class's test images it is predicted, in %, averaged {whose}."
     )
     if any(one.key["protocol"] == TEST_ORACLE for one in there):
         notes.append(f"Protocol {TEST_ORACLE}: hyper-parameters were chosen on the test images.")
@@ -267,7 +267,7 @@ def _notes(there: Sequence[Predictions], backbone: str, shown: int, classes: int
 
 
 def _seed_notes(few: Sequence[Predictions]) -> list[str]:
-    """Say over which seeds the methods with labels are averaged, and which of them have one seed or others."""
+    """Say over which seeds the methods with labels are averaged, and which of them have others."""
     if not few:
         return []
     seeds = {one.name: one.seeds for one in few}
@@ -288,6 +288,5 @@ def _empty(names: ClassNames, numbers: NDArray[np.int64]) -> list[str]:
     lacking = len(names.names) - len(numbers)
     if not names.names or not lacking:
         return []
-    return [
-        f"{counted(lacking, 'class', 'classes')} without test images {'has' if lacking == 1 else 'have'} no row."
-    ]
+    have = "has" if lacking == 1 else "have"
+    return [f"{counted(lacking, 'class', 'classes')} without test images {have} no row."]

@@ -6,15 +6,21 @@ printed only if what lies there is what the records were made from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from bench import names
 from bench.data import catalog
 from bench.errors import BenchError
+from bench.records import store
+from bench.records.types import EvaluationRecord
+from bench.report.outputs import outputs_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,26 @@ class ClassNames:
 
     def __getitem__(self, number: int) -> str:
         return self.names[number].replace("_", " ") if number < len(self.names) else f"class {number}"
+
+    def shown(self, number: int) -> str:
+        """Return the name with characters that are not printable escaped."""
+        return names.shown(self[number])
+
+
+def of_rows(
+    rows: pd.DataFrame, written: Mapping[str, str] | None = None, data_root: Path | None = None
+) -> ClassNames:
+    """Return the class names of the one test set of these rows of the frame, as ``of`` does.
+
+    ``written``: the path of a user's own dataset by its name.
+    """
+    row = rows[rows["status"] == "ok"].iloc[0]
+    record = store.read(Path(row["path"]))
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{row['path']}: this record was deleted meanwhile; load the results again")
+    name, labels = str(row["target"]), outputs_of(row["path"]).labels
+    path = (written or {}).get(name)
+    return of(name, record.parts.target, labels, written=path, data_root=data_root)
 
 
 def of(
@@ -59,7 +85,7 @@ def of(
 
 def _reason(error: str, name: str, where: str) -> str:
     if where == name and error.startswith("unknown dataset"):
-        return "it is not in the catalog: name it by its path, as in --datasets path/to/it"
+        return "it is not in the catalog; name it by its path, as in --datasets path/to/it"
     return error.splitlines()[0].rstrip(".")
 
 

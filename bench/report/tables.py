@@ -1,7 +1,7 @@
 """Make the paper's tables from a DataFrame of records.
 
 ``table`` makes 1 (dataset x shots x method), 3 (shifts), ``ablation`` (settings and prompt sets), and each of
-them beside published numbers; and ``classes`` (the classes of one test set). Table 2 (sizes) needs no records.
+them beside published numbers. ``classes`` has the classes of one test set. Table 2 (sizes) needs no records.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["run", "--sweep", "safe.bet"], ["safe.beta=", f"safe.beta={BETA}"]),
         (["run", "--set", "gda.nope"], []),
         (["run", "--shots", "1", "--shots", "2", "--preset", "q"], ["quick"]),  # a usage error, were it run
-        (["plot", "c"], ["cd"]),
+        (["plot", "c"], ["cd", "confusion"]),
         (["plot", "sweep", "--setting", "safe.bet"], ["safe.beta"]),
         (["table", "--against", "x", "--methods", "gd"], ["gda"]),
         (["compare", "safe", "tip-adapter-"], ["tip-adapter-f"]),

@@ -141,6 +141,10 @@ def test_commands_in_errors_of_figures_parse(spaced: pd.DataFrame, kind: str) ->
         which, options = "beta", {"setting": "lr"}
     elif kind == "cd":
         frame = frame[frame["dataset"] == "birds"]
+    elif kind in ("reliability", "risk-coverage"):
+        frame = frame[(frame["dataset"] == "birds") & (frame["shots"] == 0)]
+    elif kind == "confusion":
+        frame = frame[frame["shots"] == 99]
     else:
         which, frame = kind.split()[0], frame[frame["shots"] == 0]
     with pytest.raises(BenchError) as caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ KINDS = {
     "prompts": "one method with several prompt sets against images per class",
     "cd": "critical difference diagram of average ranks over datasets",
     "time": "accuracy against seconds of fitting, tuning included",
+    "reliability": "accuracy against confidence, before and after temperature scaling",
+    "confusion": "the most confused pairs of classes",
+    "risk-coverage": "how often a method errs on the images that it is surest of",
 }
 SETTINGS = ("sweep", "beta")  # kinds with a setting on the x axis
 FORMATS = ("pdf", "png", "svg")
@@ -42,18 +45,22 @@ def plot(
     preset: str | None = None,
     setting: str | None = None,
     first: Sequence[str] = (),
+    written: Mapping[str, str] | None = None,
+    data_root: Path | None = None,
 ) -> Drawn:
     """Draw the figure ``kind`` (a key of ``KINDS``) of a DataFrame from ``load_results``.
 
     Intervals are the 95 % intervals of bench.stats. Names narrow the figure down. ``setting`` is the setting
     that ``sweep`` and ``beta`` have on their x axis, such as ``lr`` or ``safe.lr``. ``first`` names methods
-    that get a colour before others if a figure cannot tell all of them apart. Raises BenchError for an
-    unknown kind or setting. If records are missing, the message names the ``bench run`` that makes them.
+    that get a colour before others if a figure cannot tell all of them apart. ``written`` has the path of a
+    user's own dataset by its name, and ``data_root`` is the folder of downloaded datasets: ``confusion``
+    reads the class names there. Raises BenchError for an unknown kind or setting. If records are missing, the
+    message names the ``bench run`` that makes them.
     """
     which = check(kind, setting)
     frame, changed = _shown(frame)
     # Seaborn and matplotlib take a second to load, so they are imported only here.
-    from bench.report.figures import beta, cd, sweep, time
+    from bench.report.figures import beta, cd, confusion, reliability, risk, sweep, time
     from bench.report.figures import prompts as prompts_figure
     from bench.report.figures import shots as shots_figure
     from bench.report.select import Choice
@@ -73,7 +80,17 @@ def plot(
         return sweep.draw(frame, choice, setting)
     if which == "beta":
         return beta.draw(frame, choice, setting or "beta")
-    draw = {"shots": shots_figure.draw, "prompts": prompts_figure.draw, "cd": cd.draw, "time": time.draw}
+    if which == "confusion":
+        places = {changed.get(name, name): path for name, path in (written or {}).items()}
+        return confusion.draw(frame, choice, places, data_root)
+    draw = {
+        "shots": shots_figure.draw,
+        "prompts": prompts_figure.draw,
+        "cd": cd.draw,
+        "time": time.draw,
+        "reliability": reliability.draw,
+        "risk-coverage": risk.draw,
+    }
     return draw[which](frame, choice)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import matplotlib
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -205,8 +206,8 @@ def key(
     The figure grows by the height that the legend has beyond two lines, so that the panels keep their height.
     A string instead of an appearance is a plain grey line with these dashes.
     """
-    width, height = figure.get_size_inches()
-    handles = []
+    width = figure.get_figwidth()
+    handles: list[Line2D] = []
     for name, appearance in series.items():
         label = titles.get(name, name)
         label = wrapped(label) if width <= COLUMN else label
@@ -220,10 +221,15 @@ def key(
                 "markeredgecolor": "white",
             }
             handles.append(Line2D([], [], label=label, **line))
-    handles += more
+    below(figure, [*handles, *more], columns)
+
+
+def below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Draw one legend of these handles below all panels, as ``key`` does."""
+    width, height = figure.get_size_inches()
     for many in range(min(columns, len(handles)), 0, -1):
         legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=many, handlelength=2.6, columnspacing=1.2
+            handles=list(handles), loc="outside lower center", ncols=many, handlelength=2.6, columnspacing=1.2
         )
         box = legend.get_window_extent()
         if box.width <= width * figure.dpi or many == 1:

@@ -144,14 +144,14 @@ def _hardest(outputs: Sequence[Outputs], names: ClassNames) -> str:
     labels = outputs[0].labels.astype(np.int64)
     top1 = np.stack([one.top1 for one in outputs]).astype(np.int64)
     numbers, images = np.unique(labels, return_counts=True)
-    intervals, taken = by_class(top1 == labels, labels), most_taken([top1], labels)
-    order = np.lexsort((numbers, np.array([i.estimate for i in intervals])))[:MOST]
+    found, taken = by_class(top1 == labels, labels), most_taken([top1], labels)
+    order = np.lexsort((numbers, np.array([accuracy for accuracy, _ in found])))[:MOST]
     lines = []
     for at in map(int, order):
-        found, other = intervals[at], taken[at]
-        span = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+        (accuracy, interval), other = found[at], taken[at]
+        span = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}" if interval else MISSING
         wrong = f"{names[other.other]} ({100 * other.share:.1f} %)" if other else MISSING
-        cells = (f"{100 * found.estimate:.1f}", span, str(images[at]), wrong)
+        cells = (f"{100 * accuracy:.1f}", span, str(images[at]), wrong)
         tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
         lines.append(f'<tr><th scope="row">{escape(names[int(numbers[at])])}</th>{tail}</tr>')
     rest = f"<p>{MOST} of {len(numbers)} classes are shown.</p>" if len(numbers) > MOST else ""

@@ -1,0 +1,123 @@
+"""Read, for figures of one dataset, what the evaluations of each method keep of every test image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.metrics import Outputs
+from bench.names import canonical
+from bench.report import select
+from bench.report.figures import outcomes, series
+from bench.report.outputs import stacked_outputs
+from bench.report.select import Choice
+from bench.report.wording import listed, shots_list, shots_text
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one method keeps of the test images: its outputs by seed, all over the same classes."""
+
+    method: str
+    title: str
+    shots: int
+    seeds: tuple[int, ...]
+    outputs: tuple[Outputs, ...]
+
+
+def rows_of(frame: pd.DataFrame, choice: Choice, what: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows that the figure ``what`` shows, and notes.
+
+    They are default rows with one backbone, on the own test images of one dataset, at one number of shots
+    or at none. Raises BenchError if a choice is left open or nothing is recorded.
+    """
+    own, notes = select.for_figures(frame[frame["target"] == frame["dataset"]], choice)
+    own = select.one_backbone(select.plain(own, choice))
+    if not len(own):
+        raise BenchError(
+            f"plot {what}: no records to draw; make some with `{select.run_command(choice, '')}`"
+        )
+    select.require_one(own, "dataset", f"plot {what} shows one dataset, and there are several", "datasets")
+    numbers = sorted(set(own["shots"]) - {0})
+    if len(numbers) > 1:
+        raise BenchError(f"plot {what}: records of {shots_list(numbers)}: choose one number with --shots")
+    several = own.groupby("method")["prompts"].nunique()
+    if several.max() > 1:
+        raise BenchError(
+            f"{several.idxmax()} has several of the prompt sets {', '.join(choice.prompts)}: "
+            "choose one with --prompts"
+        )
+    return own, notes
+
+
+def read(
+    own: pd.DataFrame, choice: Choice, what: str, needs: Sequence[str], most: int
+) -> tuple[list[Kept], list[str]]:
+    """Return what at most ``most`` methods keep, and notes on methods that are not drawn.
+
+    A method is left out if one of its seeds failed, or if one of its evaluations lacks a field of ``needs``
+    (names of ``Outputs``). Of more than ``most`` methods, those of ``choice.first`` are drawn, then the most
+    accurate ones. Raises BenchError if none is left, or if more than ``most`` were asked for by name.
+    """
+    titles = series.titles(own)
+    failed, without, found = [], [], list[Kept]()
+    for method, group in own.groupby("method"):
+        if not outcomes.complete(group, set(group["seed"])):
+            failed.append(str(method))
+            continue
+        group = group.sort_values("seed")
+        outputs = stacked_outputs(group["path"].tolist())
+        if not all(one.has(needs) for one in outputs):
+            without.append(str(method))
+            continue
+        K = max(one.K for one in outputs)  # older records do not say how many classes there are
+        same = tuple(replace(one, K=K) if one.K < K else one for one in outputs)
+        shots = int(group["shots"].max())
+        found.append(Kept(str(method), titles[str(method)], shots, outcomes.seeds_of(group), same))
+    again = select.run_command(choice, "--fresh")
+    notes = []
+    if without:
+        notes.append(
+            f"Left out, because their records hold no probabilities: {listed(without, len(without))}; "
+            f"`{again}` measures them again."
+        )
+    if failed:
+        notes.append(f"Left out, because a seed failed: {listed(failed, len(failed))}.")
+    if not found:
+        raise BenchError(f"plot {what}: there is nothing to draw. {' '.join(notes)}")
+    drawn, others = _drawn(found, own, choice, what, most)
+    if others:
+        notes.append(f"Not drawn: {', '.join(others)}; --methods chooses what is drawn.")
+    return drawn, [*notes, *seed_notes(drawn)]
+
+
+def place(own: pd.DataFrame, drawn: Sequence[Kept]) -> str:
+    """Return the dataset and the number of shots in words: ``emoji, 16 shots``."""
+    return f"{own['dataset'].iloc[0]}, {shots_text(max(one.shots for one in drawn))}"
+
+
+def seed_notes(drawn: Sequence[Kept]) -> list[str]:
+    """Return notes on methods with other seeds than most, and on intervals over one seed."""
+    seeds = {(one.method, one.shots): one.seeds for one in drawn}
+    return [*series.one_seed(seeds), *series.other_seeds(seeds)]
+
+
+def _drawn(
+    found: Sequence[Kept], own: pd.DataFrame, choice: Choice, what: str, most: int
+) -> tuple[list[Kept], list[str]]:
+    """Return the methods that are drawn, and the names of the others."""
+    if choice.methods:
+        wanted = [canonical(name) for name in choice.methods]
+        if len(found) > most:
+            raise BenchError(f"plot {what} shows at most {most} methods: name fewer with --methods")
+        return sorted(found, key=lambda one: wanted.index(canonical(one.method))), []
+    first = {canonical(name) for name in choice.first}
+    means = own.groupby("method")["accuracy"].mean()
+    order = sorted(
+        found, key=lambda one: (canonical(one.method) not in first, -means[one.method], one.method)
+    )
+    kept = sorted(order[:most], key=lambda one: (one.shots > 0, one.method))
+    return kept, sorted(one.method for one in order[most:])
