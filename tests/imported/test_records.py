@@ -19,6 +19,8 @@ from bench.imported.records import Asked, Done, bring
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.report.compact import pack
+from bench.report.figures import time
+from bench.report.figures.plot import plot
 from bench.report.frame import load_results
 from bench.report.gate.cells import collect
 from bench.report.html import reproduce
@@ -173,3 +175,31 @@ def test_the_verb_says_what_it_did(tmp_path: Path) -> None:
     )
     frame = load_results(tmp_path / "results")
     assert frame[["shots", "seed"]].to_numpy().tolist() == [[0, 0]]
+
+
+def test_a_shifted_test_set_shares_the_fit_and_numbers_its_own_classes(
+    importing: Bring, tmp_path: Path
+) -> None:
+    shift = catalog.find("emoji-r", None)
+    file = tmp_path / "shift.csv"
+    lines = [f"{path},{shift.classnames[y]}" for path, y in zip(*vars(shift.test).values(), strict=True)]
+    file.write_text("\n".join(["image,predicted", *lines, ""]))
+    asked = replace(ASKED, dataset="emoji", target="emoji-r")
+    done = bring(file, asked, tmp_path / "results", [], cache=tmp_path)
+    frame = load_results(tmp_path / "results")
+    assert done.top1 == 1 and frame["target"].tolist() == ["emoji-r"]
+    with pytest.raises(BenchError, match="write --dataset emoji --target emoji-r"):
+        importing(guesses(), asked=replace(ASKED, dataset="emoji-r"))
+
+
+def test_a_figure_of_seconds_leaves_them_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.grid(tmp_path, methods=("safe", "tip-adapter"), datasets=("birds",), shots=(4,), seeds=(1, 2))
+    cost = time.cost
+    monkeypatch.setattr(
+        time,
+        "cost",
+        lambda path: cost(path) if "/safe/" in path else time.Cost(0.0, "an unnamed machine", True),
+    )
+    drawn = plot(load_results(tmp_path), "time")
+    assert set(drawn.points["series"]) == {"safe"}
+    assert any(note.endswith("no times (imported ones): tip-adapter.") for note in drawn.notes)
