@@ -173,6 +173,8 @@ def test_the_verb_says_what_it_did(tmp_path: Path) -> None:
     assert f"note: the true class of {wrong} images has a probability below 1e-07" in " ".join(
         done.output.split()
     )
+    cited = CliRunner().invoke(app, ["cite", "--results", str(tmp_path / "results")])
+    assert cited.exit_code == 0 and "imported, so add their papers yourself: mine" in cited.output
     frame = load_results(tmp_path / "results")
     assert frame[["shots", "seed"]].to_numpy().tolist() == [[0, 0]]
 
