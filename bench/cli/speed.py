@@ -178,7 +178,8 @@ def _fit_and_evaluate(session: Session, subject: _Subject) -> None:
     fitted, consts, _ = fitting.run_fit(session, fit, subject.below)
     state = fitting.state_of(fit, fitted.params, fitted.values)
     for evaluation in fit.evaluations:
-        evaluate.evaluate(session, fit, evaluation, task.own(state).params, consts, state.values)
+        params = task.own(state).params
+        evaluate.evaluate(session, fit, evaluation, params, consts, state.values, fitted.temperature)
 
 
 def _reference(device: str) -> Callable[[], None]:

@@ -58,7 +58,7 @@ def calibrates(fit: Planned) -> bool:
     """
     cell = fit.cell
     validates = protocols.validates(cell.protocol) and cell.protocol != TEST_ORACLE
-    return validates and cell.shots > 0 and len(fit.draw.val) > 0
+    return validates and cell.shots != 0 and len(fit.draw.val) > 0
 
 
 def unvalidated(fit: Planned) -> str:

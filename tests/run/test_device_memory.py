@@ -152,7 +152,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(fitting, "forget_peak", lambda at: calls.append(("forget", at)))
     monkeypatch.setattr(fitting, "prepared", lambda *_: (calls.append("prepared"), (case, 0.0))[1])
-    monkeypatch.setattr(select, "fit", fitted)
+    monkeypatch.setattr(select, "fit", lambda *given: fitted(*given)[0])
+    monkeypatch.setattr(fitting.temperature, "of_fit", lambda *_: 1.0)
     monkeypatch.setattr(select, "fit_joined", fitted)
     monkeypatch.setattr(select, "bytes_per_replica", lambda *_: 1)
     monkeypatch.setattr(fitting, "held", lambda cases: 0)
@@ -213,13 +214,15 @@ def test_evaluation_slices_by_its_part_of_the_device(monkeypatch: pytest.MonkeyP
     fit: Any = SimpleNamespace(backbone=spec, method=SimpleNamespace(taps=("pooled",)))
     test: Any = SimpleNamespace(target=SimpleNamespace(test=SimpleNamespace(paths=[])))
     for sharers in (1, 2):
-        evaluate._slices_ranked(
+        evaluate._fill(
             SimpleNamespace(device="cpu", sharers=sharers, slices=read),
             fit,
             test,
             {},
             {},
-            {},  # type: ignore[arg-type]
+            {},
+            {},
+            None,  # type: ignore[arg-type]
         )
     assert rows == [400 // 32, 200 // 32]
 

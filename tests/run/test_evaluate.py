@@ -94,7 +94,7 @@ def test_fewer_than_five_classes_are_padded() -> None:
 
 @pytest.mark.parametrize("piece", [8 * 9, 64 << 20])
 def test_everything_that_metrics_need(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    """Against scipy, in pieces of one image and of all; a wide gap is no probability of 1 in double precision."""
+    """Against scipy, in pieces of one image and of all."""
     monkeypatch.setattr(outputs, "_PIECE", piece)
     logits = 10 * torch.randn(10, 9, generator=torch.Generator().manual_seed(2))
     labels, T = [i % 9 for i in range(10)], 2.5

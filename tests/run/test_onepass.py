@@ -42,12 +42,12 @@ def test_one_that_spoils_its_constants_fails_all_that_share_them() -> None:
     def job(consts: Any, write: bool = False, fail: bool = False) -> onepass.Job:
         values = {"write": write, "fail": fail}
         return onepass.Job(
-            fit, Made(target=target, values=values, changed={}, key="1", parts=None), {}, consts, {}
+            fit, Made(target=target, values=values, changed={}, key="1", parts=None), {}, consts, {}, None
         )  # type: ignore[arg-type]
 
     one, other = {"W": torch.eye(3)}, {"W": torch.eye(3)}
     jobs = [job(one), job(one, write=True), job(one), job(other), job(other, fail=True)]
-    session: Any = Made(stream=stream, guard=Made(work=lambda fit, doing: nullcontext()))
+    session: Any = Made(stream=stream, keep_logits=False, guard=Made(work=lambda fit, doing: nullcontext()))
     results = onepass.run(session, jobs)
     assert [str(result) for result in results if isinstance(result, Exception)] == [
         shared := "another evaluation of the same fit wrote into what this one reads, and failed: "

@@ -40,7 +40,7 @@ def measure(n):
     fit = Made(backbone=tower.spec, method=Mean(), parts=Made(source=""), settings={{}}, key="0" * 64,
                cell=Made(method="made"), dataset=target)
     evaluation = Made(target=target, values={{}}, changed={{}}, key="1" * 64, parts=None)
-    jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}) for _ in range(3)]
+    jobs = [onepass.Job(fit, evaluation, {{"W": torch.randn(2048, 3)}}, {{}}, {{}}, 1.5) for _ in range(3)]
     ended = onepass.run(session, jobs)
     assert not any(isinstance(one, Exception) for one in ended), ended
     scored = [arrays["top1"].size for _, arrays in ended]
