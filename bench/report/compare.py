@@ -109,8 +109,9 @@ def compare(
     ``written`` and ``data_root``: where datasets lie whose class names the catalog does not know, as in
     ``bench.table``.
 
-    Cells whose records do not keep what the metric needs are left out, and a note says so. Raises BenchError for unknown names, for choices that are left open, if the
-    two methods have no cell in common, and if there are fewer than 3 datasets for ``over="datasets"``.
+    Cells whose records do not keep what the metric needs are left out, and a note says so. Raises BenchError
+    for unknown names, for choices that are left open, if the two methods have no cell in common, and if there
+    are fewer than 3 datasets for ``over="datasets"``.
     """
     if first == second:
         raise BenchError(f"{first} against itself: name two methods, or variants as in {first}:beta=0.7")
@@ -179,8 +180,9 @@ def _over_shots(
 ) -> list[Averaged]:
     """Return each dataset's differences (S, n), averaged over its numbers of shots.
 
-    ``of`` gives the two arrays of a pair whose difference is taken. All numbers of shots have the same test images. Only seeds that a dataset has at every number of shots can
-    be averaged, and a dataset without such a seed is left out. Raises BenchError if none is left.
+    ``of`` gives the two arrays of a pair whose difference is taken. All numbers of shots have the same test
+    images. Only seeds that a dataset has at every number of shots can be averaged, and a dataset without such
+    a seed is left out. Raises BenchError if none is left.
     """
     datasets: dict[str, list[Pair]] = {}
     for pair in shared:

@@ -198,7 +198,7 @@ def _bare_notes(bare: Mapping[str, Mapping[tuple[str, int], None]], metric: Metr
     for column, cells in bare.items():
         alike.setdefault(tuple(cells), []).append(column)
     return [
-        f"No marks on {listed(columns, len(columns))} beside {cells_text(cells)}: the records there give the "
+        f"No marks on {listed(columns, len(columns))}: the records of {cells_text(cells)} give the "
         f"{metric.title} as a number, without the values of single images, which marks need. "
         "`bench run --fresh` makes them again with these."
         for cells, columns in alike.items()

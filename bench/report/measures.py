@@ -36,17 +36,18 @@ def chosen(name: str) -> Metric:
 def filled(frame: pd.DataFrame, shown: Metric) -> pd.DataFrame:
     """Return the frame with a column ``value``: the metric in the unit and the scale of tables.
 
-    Where a record does not say the number, but the metric needs no more than predicted and true classes, it
-    is computed from them; this reads the predictions of these rows. Otherwise it is NaN. Example: a record
-    that is older than metrics has a balanced accuracy, but no calibration error.
+    Where a record does not say the number, it is computed from what is kept of its images; this reads the
+    predictions of these rows. Where they cannot tell it, it is NaN. Example: a record that is older than
+    metrics has a balanced accuracy, but no calibration error.
 
     Raises BenchError if predictions are gone or are not those of their record.
     """
     values = frame[shown.name].to_numpy(dtype=np.float64, copy=True)
-    if not shown.needs:
-        unknown = np.isnan(values) & (frame["status"] == "ok").to_numpy()
-        for i in np.flatnonzero(unknown):
-            values[i] = shown.scale * shown.value(outputs_of(frame["path"].iloc[i]))
+    unknown = np.isnan(values) & (frame["status"] == "ok").to_numpy()
+    for i in np.flatnonzero(unknown):
+        kept = outputs_of(frame["path"].iloc[i])
+        if shown.can(kept):
+            values[i] = shown.scale * shown.value(kept)
     return frame.assign(value=values)
 
 

@@ -109,9 +109,9 @@ def notes(names: tuple[str, str], found: Moves) -> list[str]:
         return []
     return [
         *said,
-        "Differences and 95 % intervals of classes are in points. These classes were picked as the extremes of "
-        f"{counted(found.classes, 'class', 'classes')}, so part of each difference is luck, and each interval "
-        "is that of one class alone. An image counts once, however many seeds saw it.",
+        "Differences and 95 % intervals of classes are in points. These classes were picked as the extremes "
+        f"of {counted(found.classes, 'class', 'classes')}, so part of each difference is luck, and each "
+        "interval is that of one class alone. An image counts once, however many seeds saw it.",
         *found.why,
     ]
 

@@ -5,9 +5,10 @@ Legend: S seeds, n test images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,9 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.files import Stamp, stamp_if_there
 from bench.metrics import Outputs
-from bench.records import store
+from bench.records import outcomes, store
 from bench.records.types import EvaluationRecord
 
-# The arrays of a record that ``Outputs`` takes by the same names; those that a record lacks are None.
-OPTIONAL = ("classes", "logp", "rank", "true_logp", "squares", "lse_t", "squares_t")
 _KEPT = 512  # most evaluations in memory: at 50,000 images one has 2 MB
 
 
@@ -28,8 +27,9 @@ def outputs_of(path: str | Path) -> Outputs:
 
     Arrays that it does not keep are None: an older record, or a packed one without outputs, has the predicted
     and the true classes alone. ``K`` is the number of classes of the test set, as the record's counts by
-    class say; for a record without them it is one more than the largest class that occurs. ``temperature``
-    is that of the fit, None if none was recorded. The arrays are compared with the record's checksums.
+    class say; for a record without them it is one more than the largest class that occurs. ``temperature`` is
+    that of ``lse_t`` and ``squares_t``, None without these. The arrays are compared with the record's
+    checksums.
 
     Raises BenchError if the record or its predictions are gone, or are not its own.
     """
@@ -61,20 +61,16 @@ def _read(path: Path) -> Outputs:
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
     arrays = store.arrays(path, record)
-    fit = store.fit_of(path, record)
-    labels = arrays["labels"].astype(np.int64)
-    top1 = arrays["top1"].astype(np.int64)
-    kept = {name: arrays.get(name) for name in OPTIONAL}
-    if kept["classes"] is None and "top5" in arrays:
-        kept["classes"] = _without_repeats(arrays["top5"])
-    K = len(record.per_class.images) if record.per_class else _number(labels, top1, kept["classes"])
+    if "classes" not in arrays and "top5" in arrays:
+        arrays["classes"] = _without_repeats(arrays["top5"])
+    K = len(record.per_class.images) if record.per_class else _number(arrays)
     try:
-        return Outputs(labels, top1, K, **kept, temperature=fit.temperature if fit else None)
+        return outcomes.outputs(arrays, K, record.temperature)
     except ValueError as error:
         raise BenchError(f"{path}: damaged ({error}); run the cell again") from error
 
 
-def _without_repeats(top5: NDArray[np.integer]) -> NDArray[np.int64]:
+def _without_repeats(top5: NDArray[Any]) -> NDArray[np.int64]:
     """Return the best five classes (n, 5) of an older record, padded as in newer ones.
 
     Older records repeat the last class where a test set has fewer than five.
@@ -85,6 +81,6 @@ def _without_repeats(top5: NDArray[np.integer]) -> NDArray[np.int64]:
     return classes
 
 
-def _number(*numbers: NDArray[np.integer] | None) -> int:
+def _number(arrays: Mapping[str, NDArray[Any]]) -> int:
     """Return one more than the largest class that occurs."""
-    return 1 + max(int(some.max()) for some in numbers if some is not None)
+    return 1 + max(int(arrays[name].max()) for name in ("labels", "top1", "classes") if name in arrays)

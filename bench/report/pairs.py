@@ -27,7 +27,8 @@ class Pair:
 
     ``seeds``: the seeds that both have. ``first`` and ``second`` are (S, n), or (1, n) for a method that
     draws no images. ``values``: those of the compared metric in the same shapes, natural units; for accuracy
-    they are ``first`` and ``second``. ``alone``: the seeds that only the first method has, and those that only the second has.
+    they are ``first`` and ``second``. ``alone``: the seeds that only the first method has, and those that
+    only the second has.
     """
 
     dataset: str

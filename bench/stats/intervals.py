@@ -56,7 +56,8 @@ def lowered(interval: Interval, by: float, least: float = 0.0) -> Interval:
     Chance may raise an estimate on average, as it raises a calibration error: with few images the printed
     number then is above the true one. With `by`, the expected excess, the interval contains both the true
     value and what other images would print. Its lower end is `by` below that of the symmetric interval,
-    because Wilson's never contains 0. Without an excess the interval stays as it is. Raises ValueError for a negative or infinite excess.
+    because Wilson's never contains 0. Without an excess the interval stays as it is. Raises ValueError for a
+    negative or infinite excess.
     """
     if not 0 <= by < np.inf:
         raise ValueError(f"an interval is lowered by a finite number from 0 on, not by {by}")

@@ -121,11 +121,13 @@ def test_words_that_bash_splits(words: str, names: list[str], offered: Any) -> N
 
 def test_the_words_of_fixed_choices_are_those_that_the_verbs_take() -> None:
     from bench.contract.starter import KINDS
+    from bench.metrics import METRICS
     from bench.report.compare import OVER
     from bench.report.survey import REMOVABLE
 
     assert complete.kinds("") == list(KINDS) and complete.removable("") == list(REMOVABLE)
     assert complete.over("") == list(OVER)
+    assert complete.metrics("") == list(METRICS)
 
 
 def test_whatever_is_broken_offers_nothing_and_says_nothing(

@@ -133,3 +133,16 @@ def test_reading_records_imports_no_torch(runs: Path) -> None:
         command = [sys.executable, "-c", code, *arguments, "--results", str(runs)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert "LOADED []" in done.stdout, done.stdout + done.stderr
+
+
+def test_metrics_on_the_command_line(bench: Bench, runs: Path) -> None:
+    done = bench("table", "--results", runs, "--metric", "macro-f1", "--format", "csv")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "method,shots,metric,unit,ants,bees,average"
+    compared = bench("compare", "safe", "coop", "--results", runs, "--metric", "balanced", "--classes", 1)
+    assert compared.exit_code == 0 and "By balanced accuracy (higher is better)" in compared.output
+    assert "safe gains most accuracy against coop on class" in compared.output
+    untold = bench("compare", "safe", "coop", "--results", runs, "--metric", "ece").exception
+    assert isinstance(untold, BenchError) and "do not keep what it needs" in str(untold)
+    for refused in (("--against", "paper", "--metric", "ece"), ("2", "--metric", "ece")):
+        assert isinstance(bench("table", "--results", runs, *refused).exception, BenchError)
