@@ -89,6 +89,7 @@ def write_photos(folder: Path, seed: int = 0) -> None:
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = [command for file in PAGES for command in commands(file.read_text(encoding="utf-8"))]
+SCRIPTS = "".join(body for file in PAGES for body in files(file.read_text(encoding="utf-8")).values())
 RECORDS = (ROOT / "results" / "pocket" / "README.md").read_text(encoding="utf-8")
 DRAWN = [c for c in commands(RECORDS) if c.words[:2] == ("bench", "plot")]
 
@@ -105,8 +106,9 @@ OUTPUTS = [
 
 
 def run(command: Command, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ``bench`` in a folder, as in a terminal of 120 columns."""
-    args = [sys.executable, "-c", "from bench.cli import main; main()", *command.words[1:]]
+    """Run a command of ``bench``, or a script that the page shows, as in a terminal of 120 columns."""
+    verbs = ["-c", "from bench.cli import main; main()"] if command.words[0] == "bench" else []
+    args = [sys.executable, *verbs, *command.words[1:]]
     env = {**os.environ, "COLUMNS": "120", **environment}
     return subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
@@ -156,7 +158,7 @@ def test_command_exists(command: Command) -> None:
             assert re.search(rf"^{variable} \?=", makefile, re.M), f"no variable {variable}"
             if variable == "ARGS":
                 parse(("bench", "run", *shlex.split(value)))
-    else:
+    elif not (program == "python" and f"# {args[0]}\n" in SCRIPTS):
         assert command.reason, f"'{command}' is neither bench nor make: say why it is not run"
 
 
@@ -180,7 +182,7 @@ def test_commands_run(file: Path, tmp_path: Path) -> None:
     text = file.read_text(encoding="utf-8")
     env = prepare(text, tmp_path / "work")
     for command in commands(text):
-        if command.reason or command.words[0] != "bench":
+        if command.reason or command.words[0] == "make":
             continue
         done = run(command, tmp_path / "work", **env)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"

@@ -15,6 +15,7 @@ from bench.cli.compare import compare
 from bench.cli.convert import convert
 from bench.cli.data import app as data
 from bench.cli.explain import app as explain
+from bench.cli.import_ import import_
 from bench.cli.listing import app as listing
 from bench.cli.merge import merge
 from bench.cli.new import app as new
@@ -102,6 +103,13 @@ app.command(
 app.command("records", epilog=examples("bench records --verbose", "bench records --remove stale,orphaned"))(
     records
 )
+app.command(
+    "import",
+    epilog=examples(
+        "bench import mine.csv --name mine --dataset digits --shots 4 --seed 1",
+        "bench import mine.csv --name mine --dataset imagenet --shots 16 --backbone RN50",
+    ),
+)(import_)
 app.command(
     "plot",
     epilog=examples(

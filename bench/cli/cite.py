@@ -70,6 +70,8 @@ def cite(
     from bench.cli.options import complete as ended
     from bench.cli.options import datasets as dataset_names
     from bench.cli.options import names, records
+    from bench.imported.records import PROMPTS
+    from bench.names import few
     from bench.registry import with_plugins
 
     registry = with_plugins(tuple(plugin or ()))
@@ -79,7 +81,10 @@ def cite(
     if not asked and not datasets:
         frame = records(results)
         measured_on = {*frame["dataset"], *frame["target"]}
-        whole = _print(registry, sorted(set(frame["method"])), sorted(measured_on), strict=False)
+        elsewhere = set(frame[frame["prompts"] == PROMPTS]["method"])
+        whole = _print(registry, sorted(set(frame["method"]) - elsewhere), sorted(measured_on), strict=False)
+        if elsewhere:
+            say.echo(f"bench: imported, so add their papers yourself: {few(sorted(elsewhere))}", err=True)
         ended(frame)
     elif results:
         raise BenchError("--results: methods or datasets are named already; leave one of the two out")

@@ -31,6 +31,14 @@ def report(
             autocompletion=complete.datasets,
         ),
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="BENCH_DATA",
+            help="Folder that holds the datasets' folders, for pictures of mistakes.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write all results as one HTML file: tables, figures, statistics, and the records behind every number.
 
@@ -39,6 +47,9 @@ def report(
     from bench.cli.run import SUITE
     from bench.cli.steps import Steps
     from bench.cli.table import shifts, with_titles
+    from bench.data import catalog, seen
+    from bench.data.dataset import Dataset
+    from bench.features.store import default_root
     from bench.files import write_bytes
     from bench.registry import builtin, with_plugins
     from bench.report.html.page import report as make
@@ -51,12 +62,19 @@ def report(
         known, usual = with_plugins(tuple(plugin or ())), builtin().sources
         prompts = {method.name: method.prompts for method in known.methods.values()}
         files = {m.name: "" if key in usual else known.sources[key] for key, m in known.methods.items()}
+        places = options.recorded(datasets, set(frame["dataset"]))
+        used = (*options.folders(results), default_root())
+
+        def images(name: str) -> Dataset:
+            return seen.current(catalog.find(places.get(name, name), data_root, skip_bad=True), used)
+
         text = make(
             frame,
             title=title,
             prompts=prompts,
             plugins=files,
-            places=options.recorded(datasets, set(frame["dataset"])),
+            places=places,
+            images=images,
             targets=shifts(frame),
             first=load(SUITE).methods,
             say=lambda what, done, total: steps.step(what, done + 1, total + 1),

@@ -86,6 +86,21 @@ def resolve(name: str, allow_torchscript: bool = False) -> BackboneSpec:
     return _downloaded(arch, tag or "openai", allow_torchscript)
 
 
+def printed(name: str) -> tuple[str, str]:
+    """Return the name and the preset that records have of a backbone, whether or not its weights are here.
+
+    Raises BenchError for an unknown architecture.
+    """
+    if canonical(name) in POCKET:
+        return canonical(name), "quick"
+    arch, at, path = name.partition("@")
+    if at:
+        return f"{arch}@{from_home(path).name}", "paper"
+    arch, _, tag = name.partition("/")
+    base, tag = weights.architecture(arch).removesuffix(QUICK), (tag or "openai").lower().replace("-", "_")
+    return (base if tag == "openai" else f"{base}/{tag}"), "paper"
+
+
 def _pocket(name: str) -> BackboneSpec:
     """Resolve an embedded backbone."""
     file = weights.ASSETS / f"{name}.safetensors"

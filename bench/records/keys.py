@@ -91,6 +91,7 @@ class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     - ``values``: the inference-time values; None where the fit's own choice counts.
     - ``text``: digest of the test set's own class names and prompts, if it has some.
     - ``opening``: how the test set's image files are opened; empty for the published way.
+    - ``imported``: for predictions that were made elsewhere, their digest.
     """
 
     fit: str
@@ -98,6 +99,7 @@ class EvaluationKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     values: dict[str, Any] = {}
     text: str = ""
     opening: str = ""
+    imported: str = ""
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) that names the evaluation. Raises BenchError if a value has no JSON."""

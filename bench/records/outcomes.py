@@ -242,6 +242,8 @@ def fault(record: EvaluationRecord, outcome: Outcome) -> str:
         return f"{' and '.join(other)} differ"
     for name, share in outcome.shares.items():
         told = getattr(record, name)
+        if told is None:
+            return f"they give a {name} accuracy, it says that none is known"
         if abs(share - told) > _ROUNDING:
             return f"they give a {name} accuracy of {share:.4f}, it says {told:.4f}"
     if record.per_class is not None and outcome.counts != _digest_of(record.per_class):

@@ -127,6 +127,8 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     - ``dataset_identity``: digits that tell datasets of one name apart (``DatasetSpec.identity``).
       ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
       ``parts.dataset`` was taken of.
+    - ``imported``: whether the fit was made elsewhere, and only its predictions came here (``bench import``).
+      What is not known of it is empty.
     """
 
     schema: Literal[2]
@@ -153,6 +155,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     dataset_identity: str = ""
     dataset_place: str = ""
     dataset_covers: Covers = "lists"
+    imported: bool = False
     provenance: Provenance = Provenance()
     checksum: str = ""
 
@@ -163,10 +166,12 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     - ``key``: the digest of ``parts``. ``fit``: the key of the fit.
     - ``target``: the name of the test set. ``n``: the number of test images.
     - ``values``: the inference-time values that were used. ``changed``: those that the user set.
-    - ``top1``, ``top5``: shares of right images, from 0 to 1.
+    - ``top1``, ``top5``: shares of right images, from 0 to 1. ``top5`` is None if only the best class of each
+      image is known.
     - ``predictions``: the checksum of each array beside the record, by name.
     - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
       test set.
+    - ``imported``: for predictions that were made elsewhere, the name of the file that they came from.
     - ``metrics``: the value of each metric that the evaluation can tell, by name and in natural units
       (bench.metrics): shares from 0 to 1, and nats. ``per_class``: counts by class.
     - ``outputs``: the names of the arrays beside ``top1`` and ``labels`` that are kept of each image.
@@ -182,7 +187,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     parts: EvaluationKey
     n: Count
     top1: Share
-    top5: Share
+    top5: Share | None
     values: dict[str, Any] = {}
     changed: dict[str, Any] = {}
     seconds: Seconds = 0.0
@@ -193,6 +198,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     temperature: Temperature | None = None
     target_identity: str = ""
     target_covers: Covers = "lists"
+    imported: str = ""
     provenance: Provenance = Provenance()
     checksum: str = ""
 

@@ -152,7 +152,7 @@ def _numbers_fault(record: Record) -> str:
     if isinstance(record, EvaluationRecord):
         if record.n < 1:
             return "it is of no test image"
-        if record.top5 < record.top1 - _ROUNDING:
+        if record.top5 is not None and record.top5 < record.top1 - _ROUNDING:
             return "its top-5 accuracy is below its top-1 accuracy"
         return _outputs_fault(record)
     return ""
@@ -177,7 +177,7 @@ def _outputs_fault(record: EvaluationRecord) -> str:
     size, there = images + predicted, images > 0
     told = {
         "top1": right.sum() / record.n,
-        "top5": record.top5,
+        **({} if record.top5 is None else {"top5": record.top5}),
         "balanced": (right[there] / images[there]).mean(),
         "macro-f1": (2.0 * right[size > 0] / size[size > 0]).mean(),
     }

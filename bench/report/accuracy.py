@@ -200,6 +200,11 @@ def missing_notes(table: Table, columns: Sequence[str], partial: bool) -> list[s
         notes.append(
             f"Rows marked '{TEST_ORACLE}' chose hyper-parameters on the test images. They are never bold."
         )
+    if any("(imported" in r.label for r in table.rows):
+        notes.append(
+            "Rows marked 'imported' were fitted elsewhere. Their predictions came here by `bench import`, "
+            "and how they were made is not known."
+        )
     if any("uses labels" in r.label for r in table.rows):
         notes.append("Prompts marked 'uses labels' were chosen or trained with labelled images.")
     return notes

@@ -204,7 +204,7 @@ def _row(
     key = fit.parts if fit else r.parts if isinstance(r, Failure) else None
     outcome: dict[str, Any]
     if isinstance(r, EvaluationRecord):
-        shares = {"top1": r.top1, "top5": r.top5}
+        shares = {"top1": r.top1, "top5": _NAN if r.top5 is None else r.top5}
         told = {
             name: one.scale * shares.get(name, r.metrics.get(name, _NAN)) for name, one in METRICS.items()
         }

@@ -194,7 +194,7 @@ class _Surveyor:
             fit = record if isinstance(record, FitRecord) else self.fits.get(record.fit)
             key = fit.parts if fit else record.parts if isinstance(record, Failure) else None
             method, dataset = record.cell.method, record.cell.dataset
-            if canonical(method) not in self.methods:
+            if canonical(method) not in self.methods and not (fit and fit.imported):
                 if (key is not None and key.source) or not self.complete:
                     self.unjudged.add(method)
                 else:

@@ -34,6 +34,7 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     own, notes = select.own_tests(frame, choice)
     datasets = sorted(own["dataset"].unique())
     rows, machines, cold = [], set[str](), list[tuple[str, int]]()
+    untimed: dict[str, None] = {}
     gaps: dict[tuple[str, int], list[str]] = {}
     seeds: dict[tuple[str, int], tuple[int, ...]] = {}
     for (method, shots), group in own.groupby(["method", "shots"]):
@@ -41,10 +42,13 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
         if cells is None:
             gaps[str(method), int(str(shots))] = []
             continue
-        i = average_interval(cells)
-        seeds[str(method), int(str(shots))] = outcomes.seeds_of(group)
         good = group[group["status"] == "ok"]
         costs = [cost(path) for path in good["path"]]
+        if not any(c.seconds for c in costs):
+            untimed[str(method)] = None
+            continue
+        i = average_interval(cells)
+        seeds[str(method), int(str(shots))] = outcomes.seeds_of(group)
         machines |= {c.machine for c in costs}
         seconds, warm = _seconds(list(good["dataset"]), costs)
         if not warm:
@@ -62,6 +66,8 @@ def draw(frame: pd.DataFrame, choice: Choice) -> Drawn:
     alike = [pair not in apart for pair in zip(points["series"], points["shots"], strict=True)]
     best = front(points[alike])
     points["front"] = points.index.isin(best.index)
+    if untimed:
+        notes.append(f"Left out, because their records have no times (imported ones): {', '.join(untimed)}.")
     if len(machines) > 1:
         notes.append(f"Seconds of different machines are mixed: {', '.join(sorted(machines))}.")
     elif machines:

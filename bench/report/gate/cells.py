@@ -27,17 +27,24 @@ _PER_RECORD = ("written", "order", "folder", "source")
 def collect(frame: pd.DataFrame) -> list[Kept]:
     """Return the successful evaluations of a frame with their predictions.
 
+    Imported ones are left out, because the gate asks what the program computes, and it cannot run them.
     Raises BenchError if predictions are gone.
     """
-    return [_keep(row) for row in frame[frame["status"] == "ok"].to_dict("records")]
+    every = (_keep(row) for row in frame[frame["status"] == "ok"].to_dict("records"))
+    return [kept for kept in every if kept is not None]
 
 
-def _keep(row: Mapping[Hashable, Any]) -> Kept:
-    """Return an evaluation under the coordinates of its row, which tell datasets of one name apart."""
+def _keep(row: Mapping[Hashable, Any]) -> Kept | None:
+    """Return an evaluation under the coordinates of its row, which tell datasets of one name apart.
+
+    Return None for an imported one.
+    """
     path = Path(row["path"])
     record = store.read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
+    if record.imported:
+        return None
     fits = store.behind(path, record)
     overrides = {f.cell.method: dict(f.changed) for f in fits}
     overrides.setdefault(record.cell.method, {}).update(record.changed)

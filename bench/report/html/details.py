@@ -81,7 +81,7 @@ class Details:
         return {
             "seed": record.cell.seed,
             "accuracy": 100 * record.top1,
-            "top5": 100 * record.top5,
+            "top5": None if record.top5 is None else 100 * record.top5,
             "images": record.n,
             **_of_fit(fit),
             "chosen": {

@@ -12,8 +12,9 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.names import counted, shown
 from bench.report.coordinates import ROW
-from bench.report.html import grids, pictures, reproduce, standing
+from bench.report.html import classes, grids, pictures, reproduce, standing
 from bench.report.html.details import Details
+from bench.report.html.gallery import Find, Gallery, of_catalog
 from bench.report.html.text import escape
 from bench.report.table import Table
 from bench.report.tables import table
@@ -31,6 +32,7 @@ def report(
     first: Sequence[str] = (),
     plugins: Mapping[str, str] | None = None,
     places: Mapping[str, str] | None = None,
+    images: Find = of_catalog,
     say: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> str:
     """Write the report on a DataFrame from ``load_results`` as HTML. Equal records give equal text.
@@ -38,23 +40,26 @@ def report(
     ``prompts``: the prompt sets that methods use by default, by method, to keep the commands short.
     ``targets``: shifted test sets in the wanted order. ``first``: methods that get a colour before others if
     a figure cannot tell all of them apart. ``plugins``: the files that methods come from, by method, and
-    ``places``: the folders or TOML files of people's own datasets, by name; commands name both. ``say`` is
+    ``places``: the folders or TOML files of people's own datasets, by name; commands name both. ``images``
+    returns the dataset of a name with its images, for pictures of mistakes (``gallery.Gallery``). ``say`` is
     called with the current work, the number of finished steps and of all steps. Raises BenchError if no table
     can be made.
     """
-    say("tables", 0, 5)
+    say("tables", 0, 6)
     details = Details(frame)
     tables, lost = _first_tables(frame)
     if not tables:
         raise BenchError("; ".join(lost) or "no table can be made of these records")
     shifted = _shift_tables(frame, tuple(targets))
-    say("figures", 1, 5)
+    say("figures", 1, 6)
     shown, missing = pictures.all_of(frame, tuple(first))
-    say("statistics", 2, 5)
+    say("statistics", 2, 6)
     statistics = standing.section(tables)
-    say("how to get it again", 3, 5)
+    say("classes and mistakes", 3, 6)
+    by_dataset = classes.section(frame, tables, Gallery(images), places)
+    say("how to get it again", 4, 6)
     again = reproduce.section(frame, prompts or {}, plugins or {}, places or {})
-    say("what stands behind each number", 4, 5)
+    say("what stands behind each number", 5, 6)
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
@@ -65,6 +70,7 @@ def report(
         "shots": grids.shot_boxes([*tables, *shifted]),
         "figures": f'<div class="pictures">{"".join(shown)}</div>' + _absent(missing),
         "statistics": statistics,
+        "classes": by_dataset,
         "reproduce": again,
         "style": _text("style.css"),
         "script": _text("script.js"),

@@ -13,7 +13,7 @@ from bench.data import catalog
 from bench.names import RECIPE, value_text
 from bench.records import store
 from bench.records.keys import SINGLE
-from bench.records.types import Failure, FitRecord
+from bench.records.types import EvaluationRecord, Failure, FitRecord
 from bench.report.command import command
 from bench.report.frame import precision
 from bench.report.html.text import escape
@@ -54,12 +54,13 @@ class _Made(NamedTuple):
 
     ``flags``: changed settings and the precision as options. ``own``: the methods that are plugins, so that
     their source is in the keys. ``place``: the end of the path of a person's own dataset, None for those of
-    the program.
+    the program. ``imported``: whether the predictions were made elsewhere.
     """
 
     flags: tuple[str, ...]
     own: tuple[str, ...]
     place: str | None
+    imported: bool = False
 
 
 def section(
@@ -86,7 +87,8 @@ def _unfinished(some: Sequence[Command]) -> str:
     lines = "\n".join(one.text for one in some)
     return (
         "<p>The following commands need a path that the records do not hold. "
-        "<code>bench report</code> writes it into them if you name it with --plugin or --datasets.</p>"
+        "<code>bench report</code> writes those of plugins and datasets into them if you name them with "
+        "--plugin or --datasets.</p>"
         f"<ul>{reasons}</ul><pre><code>{escape(lines)}</code></pre>"
     )
 
@@ -105,6 +107,7 @@ def commands(
     plugins, places = plugins or {}, places or {}
     folders, catalogue = list(map(str, frame.attrs.get("folders", ()))), set(catalog.names())
     grids: dict[_Grid, list[str]] = {}
+    imports: list[Command] = []
     located = frame.assign(
         folder=[_folder(path, folders) for path in frame["path"]], variant=frame["variant"].astype(str)
     )
@@ -113,6 +116,9 @@ def commands(
         folder, backbone, protocol, preset, method, _ = map(str, values)
         made = {str(name): _made(some.iloc[0]) for name, some in rows.groupby("dataset", sort=True)}
         first = next(iter(made.values()))
+        if first.imported:
+            imports += [_import(row, folder) for _, row in rows.iterrows()]
+            continue
         files = sorted({plugins[name] for name in first.own if plugins.get(name)})
         theirs = {*first.own, *([method] if plugins else [])} - set(plugins)
         lacks = [f"The method {name} is a plugin's: add --plugin FILE." for name in sorted(theirs)]
@@ -134,7 +140,20 @@ def commands(
         shifted = bool((rows["target"] != rows["dataset"]).any())
         grid = _Grid(folder, backbone, protocol, preset, flags, shape, shifted, tuple(lacks))
         grids.setdefault(grid, []).append(method)
-    return [_command(grid, methods) for grid, methods in _merged(grids)]
+    return [*(_command(grid, methods) for grid, methods in _merged(grids)), *imports]
+
+
+def _import(row: pd.Series, folder: str) -> Command:
+    """Return the command that imports predictions again. Records hold the name of the file alone."""
+    record = store.read(Path(row["path"]))
+    file = record.imported if isinstance(record, EvaluationRecord) else ""
+    words = [file, "--name", row["method"], "--dataset", row["dataset"], "--shots", str(row["shots"])]
+    words += ["--seed", str(row["seed"])] if row["shots"] else []
+    words += ["--target", row["target"]] if row["target"] != row["dataset"] else []
+    words += ["--backbone", row["backbone"], "--preset", row["preset"]]
+    words += ["--protocol", row["protocol"]] if row["protocol"] != RECIPE else []
+    lacks = f"The predictions of {row['method']} were imported from files: write the path of each file."
+    return Command(command("import", shlex.join(words), [folder] if folder else []), (lacks,))
 
 
 def _folder(path: str, folders: Sequence[str]) -> str:
@@ -163,7 +182,8 @@ def _made(row: pd.Series) -> _Made:
     own += [record.cell.method] if failed and failed.source and not fits else []
     identity = fits[0].dataset_identity if fits else getattr(record, "dataset_identity", "")
     place = (fits[0].dataset_place if fits else "") if identity else None
-    return _Made(tuple(flags), tuple(own), place)
+    imported = isinstance(record, EvaluationRecord) and bool(record.imported)
+    return _Made(tuple(flags), tuple(own), place, imported)
 
 
 def _usual(method: Any, sets: tuple[str, ...], prompts: Mapping[str, Any]) -> bool:
@@ -237,6 +257,7 @@ def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
             )
         for name, version in facts.libraries.items():
             facts_by_name.setdefault(name, {})[str(version)] = None
-        if fit := store.fit_of(Path(path), record):
+        fit = store.fit_of(Path(path), record)
+        if fit and fit.parts.weights:
             facts_by_name.setdefault(f"weights of {backbone}", {})[f"SHA-256 {fit.parts.weights}"] = None
     return [(name, "; ".join(values)) for name, values in facts_by_name.items()]

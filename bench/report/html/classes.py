@@ -1,0 +1,203 @@
+"""Write what the predictions on each dataset say: calibration, hard classes, confusions, sure mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.metrics import Confusion, Outputs, confusions, metric
+from bench.names import counted
+from bench.records import store
+from bench.records.types import EvaluationRecord
+from bench.report import classnames
+from bench.report.classes import by_class, most_taken
+from bench.report.classnames import ClassNames
+from bench.report.html.gallery import Gallery
+from bench.report.html.text import escape
+from bench.report.outputs import stacked_outputs
+from bench.report.table import MISSING, Row, Score, Table
+from bench.report.wording import seeds_list, shots_text
+
+MOST = 10  # classes and pairs of a dataset that are listed
+CALIBRATION = ("nll", "ece", "ece-after")
+_COLUMNS = ("method", "accuracy", "NLL", "ECE", "ECE after temperature")
+_TEXT = (
+    "For each dataset: how well the probabilities of each method are calibrated, and, for the method with "
+    "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which "
+    "mistakes it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration "
+    "error in percent; of both, less is better. A dash means that the records do not tell it. Intervals are "
+    "of one class alone; an image counts once in them, however many seeds saw it."
+)
+
+
+def section(
+    frame: pd.DataFrame, tables: Sequence[Table], gallery: Gallery, written: Mapping[str, str] | None = None
+) -> str:
+    """Write a part for each dataset of each first table (``tables``).
+
+    ``written``: paths of people's own datasets by name, to find the names of their classes.
+    """
+    rows = {str(row["path"]): row for row in frame.to_dict("records")}
+    parts = []
+    for number, table in enumerate(tables):
+        for i, name in enumerate(c for c in table.columns if c not in table.averages):
+            there = [row for row in table.rows if row.entries[name].paths]
+            if there:
+                where = f", {there[0].block[0]}" if len(tables) > 1 else ""
+                body = _part(name, there, rows, gallery, written or {})
+                parts.append(
+                    f'<section class="dataset" id="classes-{number}-{i}"><h3>{escape(name + where)}</h3>'
+                    f"{body}</section>"
+                )
+    cut = ""
+    if gallery.cut:
+        many = counted(len(gallery.cut), "dataset")
+        cut = f'<p class="absent">Pictures of {many} were left out, because the page would be too large.</p>'
+    return f"<p>{escape(_TEXT)}</p>{cut}{''.join(parts)}"
+
+
+def _part(
+    name: str,
+    there: Sequence[Row],
+    rows: Mapping[str, Mapping[Any, Any]],
+    gallery: Gallery,
+    written: Mapping[str, str],
+) -> str:
+    """Write the part of one dataset. ``there``: the table rows that have results on it."""
+    most = max(row.shots for row in there)
+    best = _best([row for row in there if row.shots == most], name)
+    shown = [row for row in there if row.shots in (0, most)]
+    calibration = _calibration(name, shown, rows, most)
+    try:
+        outputs = stacked_outputs(best.entries[name].paths)
+        digest = _digest(best.entries[name].paths[0])
+    except BenchError as error:
+        return f'{calibration}<p class="absent">{escape(str(error))}</p>'
+    names = classnames.of(name, digest, outputs[0].labels, written=written.get(name))
+    seeds = f", {seeds_list(best.entries[name].seeds)}" if best.shots else ""
+    of = f"<p>{escape(f'{best.label}, {shots_text(best.shots)}{seeds}')}:</p>"
+    why = f'<p class="absent">{escape(names.why)}</p>' if names.why else ""
+    sure = _surest(name, there, most)
+    return (
+        calibration
+        + f"<h4>Hardest classes</h4>{of}{why}{_hardest(outputs, names)}"
+        + f"<h4>Most confused pairs</h4>{of}{_pairs(confusions(outputs), names)}"
+        + "<h4>Most confident mistakes</h4>"
+        + _mistakes(name, sure or best, gallery, names)
+    )
+
+
+def _best(rows: Sequence[Row], name: str) -> Row:
+    """Return the row with the highest accuracy; one that chose on test images only if there is no other."""
+    return max(rows, key=lambda row: (not row.oracle, _value(row.entries[name])))
+
+
+def _value(entry: Score) -> float:
+    return entry.value if entry.value is not None else -1.0
+
+
+def _surest(name: str, there: Sequence[Row], most: int) -> Row | None:
+    """Return the best row, of those at the most shots first, whose first seed keeps probabilities."""
+    order = sorted(there, key=lambda row: (row.shots != most, row.oracle, -_value(row.entries[name])))
+    return next((row for row in order if _keeps(row.entries[name].paths[0])), None)
+
+
+def _keeps(path: str) -> bool:
+    record = store.read(Path(path))
+    return isinstance(record, EvaluationRecord) and "logp" in record.outputs
+
+
+def _digest(path: str) -> str:
+    record = store.read(Path(path))
+    if not isinstance(record, EvaluationRecord):
+        raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
+    return record.parts.target
+
+
+def _calibration(name: str, shown: Sequence[Row], rows: Mapping[str, Mapping[Any, Any]], most: int) -> str:
+    """Write accuracy beside calibration, for rows without labels and for those at the most shots."""
+    lines = []
+    for row in sorted(shown, key=lambda row: -_value(row.entries[name])):
+        entry = row.entries[name]
+        cells = [entry.text, *(_mean(which, entry.paths, rows) for which in CALIBRATION)]
+        tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
+        label = row.label if row.shots else f"{row.label}, {shots_text(0)}"
+        lines.append(f'<tr><th scope="row">{escape(label)}</th>{tail}</tr>')
+    return f"<h4>Calibration beside accuracy, {escape(shots_text(most))}</h4>" + _table(
+        "Calibration beside accuracy", _COLUMNS, lines
+    )
+
+
+def _mean(which: str, paths: Sequence[str], rows: Mapping[str, Mapping[Any, Any]]) -> str:
+    """Return the mean over seeds of a metric; a dash if a record does not tell it."""
+    values = [float(rows[path][which]) for path in paths]
+    return f"{np.mean(values):.{metric(which).digits}f}" if np.isfinite(values).all() else MISSING
+
+
+def _hardest(outputs: Sequence[Outputs], names: ClassNames) -> str:
+    """Write the classes that are recognised least, with intervals and what they are taken for."""
+    labels = outputs[0].labels.astype(np.int64)
+    top1 = np.stack([one.top1 for one in outputs]).astype(np.int64)
+    numbers, images = np.unique(labels, return_counts=True)
+    found, taken = by_class(top1 == labels, labels), most_taken([top1], labels)
+    order = np.lexsort((numbers, np.array([accuracy for accuracy, _ in found])))[:MOST]
+    lines = []
+    for at in map(int, order):
+        (accuracy, interval), other = found[at], taken[at]
+        span = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}" if interval else MISSING
+        wrong = f"{names[other.other]} ({100 * other.share:.1f} %)" if other else MISSING
+        cells = (f"{100 * accuracy:.1f}", span, str(images[at]), wrong)
+        tail = "".join(f"<td>{escape(text)}</td>" for text in cells)
+        lines.append(f'<tr><th scope="row">{escape(names[int(numbers[at])])}</th>{tail}</tr>')
+    rest = f"<p>{MOST} of {len(numbers)} classes are shown.</p>" if len(numbers) > MOST else ""
+    return (
+        _table(
+            "Hardest classes", ("class", "accuracy", "95 % interval", "images", "most often taken for"), lines
+        )
+        + rest
+    )
+
+
+def _pairs(found: Sequence[Confusion], names: ClassNames) -> str:
+    """Write which classes are taken for which, the most frequent first."""
+    if not found:
+        return "<p>No test image is classified wrongly.</p>"
+    lines = [
+        f'<tr><th scope="row">{escape(names[one.label])}</th><td>{escape(names[one.taken_for])}</td>'
+        f"<td>{100 * one.share:.1f}</td><td>{one.images}</td></tr>"
+        for one in found[:MOST]
+    ]
+    rest = f"<p>{MOST} of {len(found)} pairs are shown.</p>" if len(found) > MOST else ""
+    return (
+        _table(
+            "Most confused pairs",
+            ("class", "taken for", "share of its images (%)", "different images"),
+            lines,
+        )
+        + rest
+    )
+
+
+def _mistakes(name: str, row: Row, gallery: Gallery, names: ClassNames) -> str:
+    """Write the surest mistakes of a row's first seed."""
+    entry = row.entries[name]
+    seed = f", seed {entry.seeds[0]}" if row.shots and entry.seeds else ""
+    head = f"<p>{escape(f'{row.label}, {shots_text(row.shots)}{seed}')}:</p>"
+    try:
+        outputs, digest = stacked_outputs(entry.paths[:1])[0], _digest(entry.paths[0])
+    except BenchError as error:
+        return f'<p class="absent">{escape(str(error))}</p>'
+    return head + gallery.mistakes(name, digest, outputs, names.__getitem__)
+
+
+def _table(label: str, heads: Sequence[str], lines: Sequence[str]) -> str:
+    cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    return (
+        f'<div class="scroll standing" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
