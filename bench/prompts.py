@@ -93,7 +93,7 @@ TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, w
 
 @lru_cache
 def pool() -> tuple[str, ...]:
-    """Return the 180 templates that Cross-Modal Adaptation mines in, in this program's order (datasets 5.5)."""
+    """Return the 180 templates that Cross-Modal Adaptation mines in, in a fixed order (datasets 5.5)."""
     table = typed.toml(datasets_dir() / "prompts" / "pool.toml", dict[str, list[str]])
     return tuple(template for group in table.values() for template in group)
 
@@ -132,8 +132,7 @@ SETS: dict[str, tuple[str, Builder]] = {
     ),
     "mined": ("21 published templates per dataset, chosen with labels", _mined),
     "mined-val": (
-        f"{MINED} templates of the published pool of 180 and the dataset's own, chosen on the draw's validation "
-        "images",
+        f"{MINED} of 180 published templates and the dataset's own, chosen on the draw's validation images",
         _mined_val,
     ),
     "cupl": ("sentences of a language model (--prompt-dir; the embedded datasets have their own)", _cupl),
