@@ -285,6 +285,7 @@ def test_harness_knows_no_method_or_dataset_by_name() -> None:
         "features",
         "report",
         "stats",
+        "metrics",
         "suite",
         "interface",
         "registry",

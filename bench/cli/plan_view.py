@@ -157,6 +157,21 @@ def show_why(plan: Plan, todo: list[Todo], earlier: Earlier, fresh: Fresh) -> No
         say.echo(f"  {line}")
 
 
+def show_logits(plan: Plan, todo: list[Todo]) -> None:
+    """Print what ``--keep-logits`` takes on disk, and how many recorded evaluations have no logits."""
+    from bench.plan.estimate import logits_disk
+    from bench.plan.todo import without
+
+    if size := logits_disk(todo):
+        say.echo(f"  logits take at most {_size(size)} on disk beside the records")
+    if lacking := without(plan, todo, "logits"):
+        say.secho(
+            f"  note: {counted(lacking, 'recorded evaluation has', 'recorded evaluations have')} no logits; "
+            "--keep-logits adds none to them: run them again with --fresh",
+            fg="yellow",
+        )
+
+
 def show_bad(bad: list[Bad]) -> None:
     """Print which records are damaged or incomplete; their cells are to do again."""
     from bench.records.whole import said

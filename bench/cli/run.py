@@ -70,6 +70,7 @@ def run(
     join: given.Join = None,
     workers: given.Workers = None,
     dense_cache: given.DenseCache = True,
+    keep_logits: given.KeepLogits = False,
 ) -> None:
     """Measure every combination of method, dataset, shots and seed, and record the accuracies.
 
@@ -142,6 +143,7 @@ def run(
         plugins=tuple(plugin or ()),
         workers=workers,
         dense_cache=dense_cache,
+        keep_logits=keep_logits,
         keep_states=keep_states,
         executor=executor,
         ray_address=ray_address,
@@ -186,6 +188,8 @@ def _plan(request: Request, registry: Registry, how: How, auto: bool, asks_targe
     device = how.kind if how.device == "auto" else how.device
     expected, roof = plan_view.show(planned, todo, complete, earlier, device, how.dense_cache)
     plan_view.show_bad(bad)
+    if how.keep_logits:
+        plan_view.show_logits(planned, todo)
     if auto and not complete:
         plan_view.show_precisions(planned, earlier, request.precision)
     if asks_targets and not any(fit.dataset.spec.targets for fit in planned.fits):

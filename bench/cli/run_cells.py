@@ -63,7 +63,9 @@ def _desk(work: Work, how: How, board: Board) -> Desk:
     from bench.run.session import Session
 
     results = work.request.results
-    session = Session(how.device, how.cache, board.say, how.workers, how.dense_cache)
+    session = Session(
+        how.device, how.cache, board.say, how.workers, how.dense_cache, keep_logits=how.keep_logits
+    )
     session.watch = board.watch
     join = session.device.startswith("cuda") if how.join is None else how.join
     session.store.tidy()

@@ -138,6 +138,14 @@ KeepStates = Annotated[
         autocompletion=complete.keep_states,
     ),
 ]
+KeepLogits = Annotated[
+    bool,
+    typer.Option(
+        "--keep-logits",
+        help="Keep the logits of all classes of every test image too, in half precision.",
+        rich_help_panel=WHERE,
+    ),
+]
 SkipBad = Annotated[
     bool,
     typer.Option(

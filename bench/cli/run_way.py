@@ -33,6 +33,7 @@ class How:
     plugins: tuple[Path, ...]
     workers: int | None
     dense_cache: bool
+    keep_logits: bool
     keep_states: str
     executor: str
     ray_address: str | None
@@ -109,6 +110,7 @@ def _setup(desk: Desk, work: Work, how: How) -> Setup:
         keep_states=how.keep_states,
         fresh=how.anew,
         dense_cache=how.dense_cache,
+        keep_logits=how.keep_logits,
         join=desk.join,
         clock=replace(desk.recorder.clock),
     )

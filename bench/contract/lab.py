@@ -281,7 +281,7 @@ def swept(lab: Lab, short: Registry, name: str, family: str, sweep: Sequence[Val
     task = tasks.make(lab.session, fit, desk.states.below(fit))
     chosen = {
         part: msgspec.to_builtins(getattr(stored, part))
-        for part in ("values", "step", "val_accuracy", "curve")
+        for part in ("values", "step", "val_accuracy", "curve", "temperature")
     }
     return snapshot(
         {"params": desk.states.of(fit).params, "chosen": chosen, "constants": fit.method.prepare(task)}

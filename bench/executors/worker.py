@@ -44,6 +44,7 @@ class Setup:
     join: bool = False
     clock: Clock | None = None
     card: str | None = None
+    keep_logits: bool = False
 
 
 class Worker:
@@ -73,6 +74,7 @@ class Worker:
             workers=0,
             dense_cache=setup.dense_cache,
             sharers=sharers,
+            keep_logits=setup.keep_logits,
         )
         session.watch = watch
         home = setup.request.results  # on a node of a cluster ``results`` is a temporary folder

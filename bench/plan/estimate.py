@@ -74,6 +74,11 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
     )
 
 
+def logits_disk(todo: list[Todo]) -> int:
+    """Return the bytes of the logits (fp16) that ``--keep-logits`` adds for the evaluations that are left."""
+    return sum(2 * len(e.target.test.paths) * len(e.target.classnames) for t in todo for e in t.evaluations)
+
+
 def seconds(earlier: Earlier, todo: list[Todo], on: str) -> float | None:
     """Return the seconds of all fits and evaluations by earlier records, or None if some kind lacks records.
 

@@ -12,6 +12,7 @@ from bench.data.dataset import Dataset
 from bench.features.wanted import Wanted
 from bench.interface import DENSE, EVAL, LAYER3, PIXELS, POOLED, SUPPORT, TOKENS
 from bench.names import TEST_ORACLE
+from bench.plan import protocols
 from bench.plan.cells import Evaluation, Planned, chain
 from bench.plan.todo import Fresh, Todo, has_state
 
@@ -48,6 +49,18 @@ def scores_validation(fit: Planned) -> bool:
     return several or (recipe.optim is not None and recipe.select == "best")
 
 
+def calibrates(fit: Planned) -> bool:
+    """Return whether a temperature is fitted on the validation images of a fit (protocol 24.6).
+
+    It is not, and the temperature is 1, without labels, without validation images, under ``no-val``, and
+    under ``test-oracle``, which selects on test images: a temperature never comes from those. A fit that
+    leaves nothing to choose gets one all the same.
+    """
+    cell = fit.cell
+    validates = protocols.validates(cell.protocol) and cell.protocol != TEST_ORACLE
+    return validates and cell.shots > 0 and len(fit.draw.val) > 0
+
+
 def unvalidated(fit: Planned) -> str:
     """Return one line that says why a fit lacks validation images to choose on, or "" if it lacks none."""
     if not fit.cell.shots or len(fit.draw.val):
@@ -72,7 +85,7 @@ def of_fit(fit: Planned) -> Iterator[Need]:
             yield fit.dataset, "support", fit.draw.train.paths, view, tap
     if fit.prompts.select:
         yield fit.dataset, "val", fit.draw.val.paths, EVAL, POOLED
-    if scores_validation(fit):
+    if scores_validation(fit) or calibrates(fit):
         part, paths = ("test", fit.dataset.test.paths) if oracle else ("val", fit.draw.val.paths)
         for tap in fit.method.taps:
             yield fit.dataset, part, paths, EVAL, tap

@@ -13,7 +13,7 @@ import numpy as np
 from bench.plan.cells import Evaluation, Plan, Planned, chain
 from bench.records import places, states, store
 from bench.records.codec import checksum_of
-from bench.records.types import FitRecord, Record
+from bench.records.types import EvaluationRecord, FitRecord, Record
 from bench.records.whole import Bad
 
 # Which records do not count, so that their cells are done again. False: all records count. True: none counts.
@@ -113,6 +113,19 @@ def evaluated(
         return record is not None
     own = recorded(fit, fresh=fresh)
     return own is not None and kind(record) == fresh and own.provenance.order <= record.provenance.order
+
+
+def without(plan: Plan, todo: list[Todo], array: str) -> int:
+    """Return how many recorded evaluations of a plan, which are not done again, did not keep an array."""
+    left_over = {e.key for t in todo for e in t.evaluations}
+    paths = [
+        places.evaluation_path(fit.where, fit.key, e.key)
+        for fit in plan.fits
+        for e in fit.evaluations
+        if fit.asked and e.key not in left_over
+    ]
+    records = map(store.read, paths)
+    return sum(isinstance(r, EvaluationRecord) and array not in r.outputs for r in records)
 
 
 @lru_cache(maxsize=64)

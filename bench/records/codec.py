@@ -126,8 +126,12 @@ def checksum(record: Record) -> str:
 
 
 def checksum_of(array: NDArray[Any]) -> str:
-    """Return the checksum (hex) of an array's shape and numbers. It is the same for every integer type."""
-    data = np.ascontiguousarray(array, "<u2")
+    """Return the checksum (hex) of an array's shape and numbers.
+
+    It is the same for every integer type; numbers below 0 count as 65536 more.
+    """
+    kind = array.dtype.newbyteorder("<") if array.dtype.kind == "f" else np.dtype("<u2")
+    data = np.ascontiguousarray(array, kind)
     return hashlib.sha256(str(data.shape).encode() + data.tobytes()).hexdigest()[:_LONG]
 
 

@@ -3,8 +3,8 @@
 ``plan`` compares the records of all folders by their places, which their keys give, and changes nothing.
 ``Merge.write`` then copies what the output folder lacks. Four rules keep every number true:
 
-- Two records of one key are equal if their numbers and predictions are. It does not matter when, where and
-  how fast they were made.
+- Two records of one key are equal if their numbers and predictions are (bench.records.alike). It does not
+  matter when, where and how fast they were made.
 - A record of the output folder is never replaced, unless it is damaged or says that a cell failed.
 - A record comes only with the fits that it was made with. Example: if the fit of an evaluation is damaged in
   its folder, the evaluation is left out, because another folder may have a different fit of the same key. If
@@ -13,7 +13,7 @@
   are left out too. Example: if two fits of ``safe`` differ, an evaluation that only the rejected folder has
   is left out, because it is about a fit that the output does not hold.
 
-Records in files stay files, and packed records stay packed, because those have no top-5 predictions. Lines
+Records in files stay files, and packed records stay packed, because those keep fewer arrays. Lines
 of the output's packed records that cannot be believed stay there, unless their replacement is packed too.
 """
 
@@ -21,20 +21,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.errors import BenchError
 from bench.files import read_bytes, write_bytes
 from bench.records import codec, packed, places, states, store
+from bench.records.alike import differing
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import Bad, fault_of_fits, lacking
 
-# The results of a fit and of an evaluation. The other fields say what was asked, or how and when it was made.
-_FIT = ("values", "step", "val_accuracy", "curve", "has_state", "temperature")
-_EVALUATION = ("n", "top1", "top5", "values", "metrics", "per_class", "outputs")
 _DIGITS = 12  # hex digits in the name of a file of image stamps
 
 
@@ -202,7 +200,7 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
         number = _winner([[held.folder for held in way] for way in ways], merge.out, prefer)
         if number is None:
             one, other = ways[0][0], ways[1][0]
-            what = ", ".join(_differing(one.record, other.record))
+            what = ", ".join(differing(one.record, other.record))
             merge.conflicts.append(Conflict(one.path, other.path, what))
             continue
         if ways[1:]:
@@ -267,31 +265,12 @@ def _ways(here: Sequence[Held]) -> list[list[Held]]:
     """
     ways: list[list[Held]] = []
     for held in [h for h in here if not isinstance(h.record, Failure)] or here:
-        same = (way for way in ways if not _differing(way[0].record, held.record))
+        same = (way for way in ways if not differing(way[0].record, held.record))
         if (way := next(same, None)) is not None:
             way.append(held)
         else:
             ways.append([held])
     return ways
-
-
-def _differing(one: Record, other: Record) -> list[str]:
-    """Return the names of the results that differ between two records of one key. Failures have none."""
-    if isinstance(one, FitRecord) and isinstance(other, FitRecord):
-        return _fields(one, other, _FIT)
-    if isinstance(one, EvaluationRecord) and isinstance(other, EvaluationRecord):
-        both = one.predictions.keys() & other.predictions.keys()
-        same = all(one.predictions[name] == other.predictions[name] for name in both)
-        return _fields(one, other, _EVALUATION) + ([] if same else ["predictions"])
-    return []
-
-
-def _fields(one: Record, other: Record, names: Iterable[str]) -> list[str]:
-    def text(value: Any) -> str:
-        return f" ({value:.4f})" if isinstance(value, float) else ""
-
-    pairs = ((name, getattr(one, name), getattr(other, name)) for name in names)
-    return [f"{name}{text(a)} and{text(b)}" if text(a) else name for name, a, b in pairs if a != b]
 
 
 def _count(merge: Merge, here: Sequence[Held]) -> None:
@@ -389,6 +368,10 @@ def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
     arrays = {
         at: packed.top1(held.path) for at, held in new.items() if isinstance(held.record, EvaluationRecord)
     }
-    packed.add(
-        out, {at: h.record for at, h in new.items()}, {at: x for at, x in arrays.items() if x is not None}, ()
-    )
+    top1 = {at: x for at, x in arrays.items() if x is not None}
+    outputs = {
+        at: packed.arrays(held.path)
+        for at, held in new.items()
+        if isinstance(held.record, EvaluationRecord) and held.record.outputs
+    }
+    packed.add(out, {at: h.record for at, h in new.items()}, top1, (), outputs)

@@ -1,38 +1,36 @@
-"""Write and read packed records: a whole results folder in two files, small enough to commit.
+"""Write and read packed records: a whole results folder in a few files, small enough to commit.
 
 ``records.jsonl.xz`` holds one record in each line, with its path below ``runs/`` and, for an evaluation, the
 place of its predictions. ``predictions.npz`` holds, for every test set, the top-1 classes of all evaluations
-on it, (n images, evaluations), and the labels. A packed folder can be read like the folder that it was made
-from, but it has no top-5 predictions and no tracebacks.
+on it, (n images, evaluations), and the labels. ``outputs.npz`` (bench.records.packed_outputs) is there if
+further arrays of some evaluations were kept. A packed folder can be read like the folder that it was made
+from, but it has no tracebacks, and further arrays of those evaluations only.
 """
 
 from __future__ import annotations
 
-import io
 import lzma
 import os
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, count
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Meta
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.files import Stamp, digest, stamp_if_there, write_bytes, write_together
+from bench.files import Stamp, stamp_if_there, write_bytes, write_together
 from bench.names import counted, short, shown
-from bench.records import codec, convert, places
+from bench.records import codec, columns, convert, packed_outputs, places
 from bench.records.codec import Unreadable
+from bench.records.columns import Place, Top1
 from bench.records.convert import SCHEMA as OLD
-from bench.records.outcomes import Outcome, of_columns
-from bench.records.types import EvaluationRecord, Failure, Record
+from bench.records.outcomes import Outcome, of_arrays, of_columns
+from bench.records.packed_outputs import archive, flat, for_packing
+from bench.records.types import EvaluationRecord, Record
 from bench.records.whole import Bad, fault, is_place
 from bench.typed import said
 from bench.unpack import GIB, Torn, npz, xz
@@ -41,9 +39,6 @@ RECORDS, PREDICTIONS = "records.jsonl.xz", "predictions.npz"
 
 MOST = GIB  # bytes that all records of a folder may take
 _SOURCE = "copy the file again from where it came"
-
-Place = tuple[str, Annotated[int, Meta(ge=0, le=2**62)]]  # array, column
-Top1 = tuple[NDArray[Any], NDArray[Any]]  # predicted classes and labels, (n,) each
 
 
 class Line(NamedTuple):
@@ -63,38 +58,54 @@ class Row(msgspec.Struct, array_like=True):
 
 
 def write(
-    folder: Path, records: Mapping[str, Record], top1: Mapping[str, Top1], limit: int | None = None
+    folder: Path,
+    records: Mapping[str, Record],
+    top1: Mapping[str, Top1],
+    limit: int | None = None,
+    outputs: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
 ) -> int:
-    """Pack ``records`` and the predictions ``top1`` of the evaluations, both by path below ``runs/``.
+    """Pack ``records``, the predictions ``top1`` of the evaluations, and further arrays of some of them.
 
-    The same input gives the same bytes. Returns the size of the two files in bytes. Raises BenchError, and
-    writes nothing, if that exceeds ``limit``.
+    All three are by path below ``runs/``. The same input gives the same bytes. Returns the size of the files
+    in bytes. Raises BenchError, and writes nothing, if that exceeds ``limit``.
     """
+    outputs = outputs or {}
     arrays: dict[str, NDArray[Any]] = {}
-    spots = _append(arrays, {}, records, top1)
-    predictions = _archive(arrays)
-    squeezed = _squeezed(Line(at, records[at], spots.get(at)) for at in sorted(records))
-    size = len(squeezed) + len(predictions)
+    spots = columns.append(arrays, {}, records, top1)
+    rows = [_row(Line(at, records[at], spots.get(at)), at in outputs) for at in sorted(records)]
+    files = {folder / RECORDS: _compressed(rows), folder / PREDICTIONS: archive(arrays)}
+    if outputs:
+        files[folder / packed_outputs.FILE] = archive(flat(outputs))
+    size = sum(map(len, files.values()))
     if limit is not None and size > limit:
         raise BenchError(
             f"{counted(len(records), 'record takes', 'records take')} {size / 1e6:.1f} MB packed, "
             f"the limit is {limit / 1e6:.1f}: see --limit"
         )
-    # Both files are written before either takes its place: on a full disk the earlier pair stays.
-    write_together({folder / RECORDS: squeezed, folder / PREDICTIONS: predictions})
+    # All files are written before one takes its place: on a full disk the earlier ones stay.
+    write_together(files)
+    if not outputs:
+        (folder / packed_outputs.FILE).unlink(missing_ok=True)
     return size
 
 
 def write_lines(folder: Path, lines: Iterable[Line]) -> None:
     """Write the records without predictions, which are in the folder already."""
-    write_bytes(folder / RECORDS, _squeezed(sorted(lines, key=lambda line: line.at)))
+    write_bytes(folder / RECORDS, _compressed(map(_row, sorted(lines, key=lambda line: line.at))))
 
 
-def add(folder: Path, new: Mapping[str, Record], top1: Mapping[str, Top1], without: Collection[str]) -> None:
+def add(
+    folder: Path,
+    new: Mapping[str, Record],
+    top1: Mapping[str, Top1],
+    without: Collection[str],
+    outputs: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+) -> None:
     """Add records to the packed ones of ``folder``, in place of those of the same paths; omit ``without``.
 
-    ``top1``: the predictions of the new evaluations. All three are by path below ``runs/``. Lines whose
-    record cannot be read stay as they are, but for what is no line at all.
+    ``top1``: the predictions of the new evaluations; ``outputs``: further arrays of some of them. All of
+    these are by path below ``runs/``. Lines whose record cannot be read stay as they are, but for what is no
+    line at all.
 
     An interrupted call loses nothing: the predictions are written first, and every column in them that an
     old line names keeps its place there. So the old lines are true of the new file too.
@@ -107,82 +118,23 @@ def add(folder: Path, new: Mapping[str, Record], top1: Mapping[str, Top1], witho
     for name in sorted(named):
         with suppress(Torn, FileNotFoundError):
             arrays |= npz(folder / PREDICTIONS, (name, f"{name}-labels"))
-    spots = _append(arrays, named, new, top1)
+    spots = columns.append(arrays, named, new, top1)
     kept = {at: row for at, row in old.items() if at not in without}
-    kept |= {at: _row(Line(at, record, spots.get(at))) for at, record in new.items()}
-    write_bytes(folder / PREDICTIONS, _archive(arrays))
+    outputs = outputs or {}
+    kept |= {at: _row(Line(at, record, spots.get(at)), at in outputs) for at, record in new.items()}
+    further = {**packed_outputs.kept(folder, kept.keys() - outputs.keys()), **flat(outputs)}
+    if further or (folder / packed_outputs.FILE).exists():
+        write_bytes(folder / packed_outputs.FILE, archive(further))
+    write_bytes(folder / PREDICTIONS, archive(arrays))
     write_bytes(folder / RECORDS, _compressed(kept[at] for at in sorted(kept)))
 
 
-def _append(
-    arrays: dict[str, NDArray[Any]],
-    named: Mapping[str, int],
-    records: Mapping[str, Record],
-    top1: Mapping[str, Top1],
-) -> dict[str, Place]:
-    """Add predictions to the arrays of their test sets, and return their places by path.
-
-    ``named``: by array, the last column that a line names already. If an array lacks that column, the
-    predictions go to another array, so that the line does not get those of another record.
-    """
-    runs: dict[str, list[str]] = {}
-    for at in sorted(top1):
-        record, (classes, labels) = records[at], top1[at]
-        assert isinstance(record, EvaluationRecord)
-        runs.setdefault(f"{record.target}-{digest([len(classes), labels.tolist()])[:8]}", []).append(at)
-    spots: dict[str, Place] = {}
-    for test_set, those in runs.items():
-        labels = top1[those[0]][1]
-        fresh = np.empty((len(labels), 0), np.uint8)
-        for name in chain([test_set], (f"{test_set}-{number}" for number in count(2))):
-            columns, its_labels = arrays.get(name, fresh), arrays.get(f"{name}-labels", labels)
-            whole = (
-                columns.ndim == 2 and len(columns) == len(labels) and named.get(name, -1) < _width(columns)
-            )
-            if whole and np.array_equal(its_labels, labels):
-                break
-        stacked = np.concatenate([columns, np.stack([top1[at][0] for at in those], 1)], 1)
-        kind = np.uint8 if max(stacked.max(initial=0), labels.max(initial=0)) < 256 else np.uint16
-        arrays[name], arrays[f"{name}-labels"] = stacked.astype(kind), labels.astype(kind)
-        spots |= {at: (name, _width(columns) + i) for i, at in enumerate(those)}
-    return spots
-
-
-def _archive(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of a compressed npz file; the same arrays give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, x in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, x, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
-
-
-def _squeezed(lines: Iterable[Line]) -> bytes:
-    return _compressed(map(_row, lines))
-
-
-def _row(line: Line) -> Row:
-    return Row(line.at, msgspec.Raw(codec.encode(_for_packing(line.record))), line.place)
+def _row(line: Line, with_outputs: bool = False) -> Row:
+    return Row(line.at, msgspec.Raw(codec.encode(for_packing(line.record, with_outputs))), line.place)
 
 
 def _compressed(rows: Iterable[Row]) -> bytes:
     return lzma.compress(b"".join(msgspec.json.encode(row) + b"\n" for row in rows), preset=9)
-
-
-def _for_packing(record: Record) -> Record:
-    """Return a record without the checksum of its top-5 predictions and without its traceback.
-
-    A packed folder has no top-5 predictions, and a traceback shows paths of somebody's machine.
-    """
-    if isinstance(record, Failure):
-        return replace(record, traceback="")
-    if isinstance(record, EvaluationRecord):
-        return replace(
-            record, predictions={k: v for k, v in record.predictions.items() if k in ("top1", "labels")}
-        )
-    return record
 
 
 def records(results: Path) -> Iterator[tuple[Path, Record | Bad]]:
@@ -234,22 +186,55 @@ def top1(path: Path) -> Top1 | None:
     name, column = found.line.place
     file = _predictions_of(found.file)
     classes, labels = _arrays(file, stamp_if_there(file), name)
-    if column >= _width(classes):
+    if column >= columns.width(classes):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return classes[:, column], labels
 
 
+def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the packed predictions, labels and further arrays of the evaluation for ``path``.
+
+    Raises Unreadable, and names the file, if they are gone or damaged.
+    """
+    kept, found = top1(path), _line_of(path)
+    if kept is None or found is None or not isinstance(found.line, Line):
+        raise Unreadable(f"{path.with_suffix('.npz')}: the predictions are gone; {_SOURCE}")
+    both, record = dict(zip(("top1", "labels"), kept, strict=True)), found.line.record
+    if not isinstance(record, EvaluationRecord) or not record.outputs:
+        return both
+    return {**both, **packed_outputs.read(_beside(found.file, packed_outputs.FILE), found.at, record.outputs)}
+
+
 def outcome(path: Path) -> Outcome | None:
-    """Return the counts from the packed predictions for ``path``, or None. Raises as ``top1`` does."""
+    """Return the counts from the packed predictions for ``path``, or None. Raises as ``arrays`` does."""
     found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
+    if isinstance(record := found.line.record, EvaluationRecord) and record.outputs:
+        files = (
+            found.file,
+            str(_beside(found.file, PREDICTIONS)),
+            str(_beside(found.file, packed_outputs.FILE)),
+        )
+        return _outcome_with_outputs(path, *map(stamp_if_there, files))
     name, column = found.line.place
     file = _predictions_of(found.file)
     counted = _outcomes(file, stamp_if_there(file), name)
     if column >= len(counted):
         raise Unreadable(f"{file}: '{shown(name)}' has no column {column}; {_SOURCE}")
     return counted[column]
+
+
+@lru_cache(maxsize=4096)
+def _outcome_with_outputs(path: Path, *stamped: Stamp | None) -> Outcome:
+    record_ = record(path)
+    assert isinstance(record_, EvaluationRecord) and record_.per_class is not None
+    try:
+        return of_arrays(arrays(path), len(record_.per_class.images), record_.temperature)
+    except ValueError as error:
+        if isinstance(error, BenchError):
+            raise
+        raise Unreadable(f"{path}: its packed outputs contradict each other ({error}); {_SOURCE}") from error
 
 
 class _Located(NamedTuple):
@@ -272,9 +257,13 @@ def _line_of(path: Path) -> _Located | None:
     return _Located(file, at, line) if line is not None else None
 
 
+def _beside(file: str, name: str) -> Path:
+    """Return the file of that name that lies beside a file of packed records."""
+    return Path(file.removesuffix(RECORDS) + name)
+
+
 def _predictions_of(file: str) -> str:
-    """Return the file of predictions that lies beside a file of packed records."""
-    return file.removesuffix(RECORDS) + PREDICTIONS
+    return str(_beside(file, PREDICTIONS))
 
 
 def _bad_line(file: str, at: str, why: str) -> Bad:
@@ -389,7 +378,3 @@ def _outcomes(file: str, stamped: Stamp | None, name: str) -> list[Outcome]:
         raise Unreadable(
             f"{file}: '{shown(name)}' is no array of predictions ({error}); {_SOURCE}"
         ) from error
-
-
-def _width(classes: NDArray[Any]) -> int:
-    return int(classes.shape[1]) if classes.ndim == 2 else 0

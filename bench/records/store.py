@@ -235,10 +235,12 @@ def put(path: Path, record: Record) -> None:
 def write_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     """Write the predictions of the evaluation whose record will lie at ``path``, and return their checksums.
 
-    ``arrays`` are ``top1`` (n,), ``top5`` (n, 5) and ``labels`` (n,): numbers of classes as uint16, a row for
-    each test image in the order of the test list.
+    ``arrays`` have a row for each test image in the order of the test list. ``top1`` and ``labels`` (n,) hold
+    numbers of classes as uint16. ``bench.records.outcomes.OUTPUTS`` lists the further ones, which keep their
+    types; ``run.outputs.empty`` says what they hold.
     """
-    kept = {name: np.asarray(x, np.uint16) for name, x in arrays.items()}
+    further = (*outcomes.OUTPUTS, outcomes.LOGITS)
+    kept = {name: x if name in further else np.asarray(x, np.uint16) for name, x in arrays.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **kept)
     write_bytes(path.with_suffix(".npz"), buffer.getvalue())
@@ -262,17 +264,35 @@ def outcome(path: Path, record: EvaluationRecord) -> Outcome:
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
     """Return the named arrays of the evaluation whose record lies at ``path``.
 
-    Packed predictions have no ``top5``. Raises BenchError as ``outcome`` does.
+    Only those that are kept are returned. Raises BenchError as ``outcome`` does.
     """
     record = read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
     outcome(path, record)
-    return arrays(path, names)
+    there = ("top1", "labels", *outcomes.names_of(record))
+    return named(path, [name for name in names if name in there])
 
 
-def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Return the named arrays as ``predictions`` does, but without comparing them with the record."""
+def arrays(path: Path, record: EvaluationRecord) -> dict[str, NDArray[Any]]:
+    """Return all arrays that are kept of the evaluation at ``path``: predictions, labels, ``record.outputs``.
+
+    They are ``top1`` and ``labels`` (n,), and those of ``bench.records.outcomes.OUTPUTS`` that its record
+    names; a record that is older than these has ``top5`` (n, 5) in their place. Packed evaluations have
+    those that ``bench pack`` kept. Raises BenchError as ``outcome`` does, also for arrays that are not those
+    of the record.
+    """
+    outcome(path, record)
+    file = path.with_suffix(".npz")
+    found = outcomes.read(file, record) if os.path.isfile(file) else packed.arrays(path)
+    for name, x in found.items():
+        if codec.checksum_of(x) != record.predictions.get(name, codec.checksum_of(x)):
+            raise codec.Unreadable(f"{file}: {name} is not the array that its record speaks of; {_FRESH}")
+    return found
+
+
+def named(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return the named arrays of an evaluation without comparing them with its record."""
     file = path.with_suffix(".npz")
     if os.path.isfile(file):
         return npz(file, names)

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from bench.records.keys import Count, EvaluationKey, FitKey, Hex, Shots
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+Temperature = Annotated[float, Meta(gt=0, le=1e6)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Stage = Literal["read", "encode", "prepare", "fit", "evaluate"]
 Covers = Literal["lists", "contents"]  # what the digest of a dataset is taken of
@@ -97,7 +98,7 @@ class Curve(Base, frozen=True, kw_only=True):
 
 
 class PerClass(Base, frozen=True, kw_only=True):
-    """The counts by class (reserved): test images, right ones among them, and predictions of the class."""
+    """The counts by class: test images, right ones among them, and predictions of the class."""
 
     images: list[Count]
     right: list[Count]
@@ -121,7 +122,8 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
       with the same texts.
     - ``has_state``: whether the method has a fitted state. ``state``: checksum of the kept state, empty if
       none was kept.
-    - ``temperature`` (reserved): the number that calibration divides logits by.
+    - ``temperature``: the number that calibration divides logits by, fitted on validation images; 1 where
+      none could be fitted, None in records that are older than temperatures.
     - ``dataset_identity``: digits that tell datasets of one name apart (``DatasetSpec.identity``).
       ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
       ``parts.dataset`` was taken of.
@@ -147,7 +149,7 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     prompts_also: list[str] | None = None
     has_state: bool = False
     state: str = ""
-    temperature: float | None = None
+    temperature: Temperature | None = None
     dataset_identity: str = ""
     dataset_place: str = ""
     dataset_covers: Covers = "lists"
@@ -165,8 +167,11 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     - ``predictions``: the checksum of each array beside the record, by name.
     - ``target_identity``, ``target_covers``: as ``dataset_identity`` and ``dataset_covers`` of a fit, for the
       test set.
-    - Reserved: ``metrics`` by name, ``per_class``, and ``outputs``, the names of further arrays with a row
-      for each image.
+    - ``metrics``: the value of each metric that the evaluation can tell, by name and in natural units
+      (bench.metrics): shares from 0 to 1, and nats. ``per_class``: counts by class.
+    - ``outputs``: the names of the arrays beside ``top1`` and ``labels`` that are kept of each image.
+      ``temperature``: the fit's, at which those that end in ``_t`` are taken; None if there are none.
+      Records that are older have none of the four.
     """
 
     schema: Literal[2]
@@ -185,6 +190,7 @@ class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="e
     metrics: dict[str, float] = {}
     per_class: PerClass | None = None
     outputs: list[str] = []
+    temperature: Temperature | None = None
     target_identity: str = ""
     target_covers: Covers = "lists"
     provenance: Provenance = Provenance()

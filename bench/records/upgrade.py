@@ -80,7 +80,7 @@ def _files(results: Path, files: Mapping[Path, bytes], converter: convert.Conver
         place = _right_place(file, record)
         if isinstance(record, EvaluationRecord) and file.with_suffix(".npz").is_file():
             _check(file, record)
-            arrays = store.arrays(file, ("top1", "top5", "labels"))
+            arrays = store.named(file, ("top1", "top5", "labels"))
             record = replace(record, predictions=store.write_predictions(place, arrays))
         if isinstance(record, FitRecord):
             old, new = places.state_path(results, file.stem), places.state_path(results, record.key)

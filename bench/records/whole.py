@@ -14,9 +14,10 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from bench.names import few, shown
-from bench.records import places
+from bench.records import outcomes, places
 from bench.records.keys import EvaluationKey, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 
@@ -153,4 +154,34 @@ def _numbers_fault(record: Record) -> str:
             return "it is of no test image"
         if record.top5 < record.top1 - _ROUNDING:
             return "its top-5 accuracy is below its top-1 accuracy"
+        return _outputs_fault(record)
+    return ""
+
+
+def _outputs_fault(record: EvaluationRecord) -> str:
+    """Return how a record, its metrics, counts by class and named arrays contradict each other, or ""."""
+    counts, T = record.per_class, record.temperature
+    if odd := [name for name in record.outputs if name not in outcomes.OUTPUTS and name != outcomes.LOGITS]:
+        return f"it names arrays that are not known ({', '.join(map(shown, odd))})"
+    if record.outputs and (counts is None or "classes" not in record.outputs):
+        return "it names arrays without counts by class, or without the best classes"
+    if ("lse_t" in record.outputs) and T is None:
+        return "it names arrays at a temperature, and no temperature"
+    if counts is None:
+        return ""
+    images, right, predicted = (np.array(x) for x in (counts.images, counts.right, counts.predicted))
+    if not len(images) == len(right) == len(predicted) or (right > np.minimum(images, predicted)).any():
+        return "its counts by class are not possible together"
+    if images.sum() != record.n or predicted.sum() != record.n:
+        return "its counts by class are not of its test images"
+    size, there = images + predicted, images > 0
+    told = {
+        "top1": right.sum() / record.n,
+        "top5": record.top5,
+        "balanced": (right[there] / images[there]).mean(),
+        "macro-f1": (2.0 * right[size > 0] / size[size > 0]).mean(),
+    }
+    wrong = [name for name, x in told.items() if abs(record.metrics.get(name, x) - x) > _ROUNDING]
+    if abs(told["top1"] - record.top1) > _ROUNDING or wrong:
+        return f"its counts by class give another {' and '.join(wrong or ['accuracy'])}"
     return ""

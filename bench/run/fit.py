@@ -23,7 +23,7 @@ from bench.prompts import same
 from bench.records import codec, places, states
 from bench.records.codec import SCHEMA
 from bench.records.types import Budget, Curve, FitRecord, Provenance
-from bench.run import stages
+from bench.run import stages, temperature
 from bench.run import task as tasks
 from bench.run.session import Session
 from bench.train import pure, select, waves
@@ -84,6 +84,7 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
         fitted = select.fit(
             fit.method, fit.recipe, case.task, case.consts, case.pools, case.val, session.sharers
         )
+        fitted.temperature = temperature.of_fit(session, fit, fitted, case)
     return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
 
 
@@ -104,6 +105,8 @@ def run_joined(
     with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
         side_by_side = [case for case, _ in cases]
         fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, side_by_side, session.sharers)
+        for fit, case, fitted in zip(fits, side_by_side, fitted_all, strict=False):
+            fitted.temperature = temperature.of_fit(session, fit, fitted, case)
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
@@ -175,6 +178,7 @@ def fit_record(
         prompts_also=list(same(fit.prompts.name, fit.dataset.spec)),
         has_state=bool(fitted.params),
         state=codec.checksum_bytes(state) if state else "",
+        temperature=fitted.temperature,
         dataset_identity=fit.dataset.spec.identity,
         dataset_place=fit.dataset.spec.short_place,
         dataset_covers=fit.dataset.covers,

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ HELD_BYTES = 2 << 30  # memory that waiting states may hold before a pass is mad
 
 @dataclass(frozen=True)
 class Job:
-    """An evaluation that waits for a pass, with its fit's tensors, constants and chosen values.
+    """An evaluation that waits for a pass, with its fit's tensors, constants, chosen values and temperature.
 
     Jobs of one fit may share tensors and constants.
     """
@@ -34,6 +33,7 @@ class Job:
     params: Params
     consts: Consts
     chosen: Mapping[str, Any]
+    temperature: float | None
 
 
 def waits(session: Session, fit: Planned, evaluation: Evaluation) -> bool:
@@ -56,8 +56,7 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
     values = [evaluate.values_of(job.fit, job.evaluation, job.chosen) for job in jobs]
     # The arrays are made first and filled in place. Small arrays made for every batch would lie between large
     # freed ones, so that the C library could not use that memory again for the next batch.
-    width = min(evaluate.TOP, len(target.classnames))
-    ranked_all = [np.empty((len(target.test.paths), width), np.int64) for _ in jobs]
+    arrays = [evaluate.empty(session, job.evaluation, job.temperature) for job in jobs]
     errors: dict[int, Exception] = {}
     with torch.no_grad():
         for start, features in session.stream(first.fit.backbone, target, target.test.paths, EVAL, taps):
@@ -72,16 +71,24 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                         stages.stage("evaluate"),
                         session.guard.work(job.fit, "its evaluation"),
                     ):
-                        ranked = evaluate.ranked(job.fit, target, job.params, job.consts, mine, values[i])
+                        evaluate.tell(
+                            job.fit,
+                            target,
+                            job.params,
+                            job.consts,
+                            mine,
+                            values[i],
+                            arrays[i],
+                            start,
+                            job.temperature,
+                        )
                 except Exception as error:  # only this job fails, and the pass goes on for the others
                     errors |= dict.fromkeys(_sharing(jobs, pure.written(given)), _spoilt(error)) | {i: error}
-                else:
-                    ranked_all[i][start : start + len(ranked)] = ranked
     share = (time.perf_counter() - began) / len(jobs)
     return [
         errors[i]
         if i in errors
-        else evaluate.concluded(job.fit, job.evaluation, values[i], [ranked_all[i]], share)
+        else evaluate.concluded(job.fit, job.evaluation, values[i], arrays[i], job.temperature, share)
         for i, job in enumerate(jobs)
     ]
 

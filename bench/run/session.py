@@ -60,7 +60,8 @@ class Session:
 
     ``report`` is called with lines for the user, and ``watch`` with what this process is doing.
     ``dense_cache``: whether dense features are stored. ``sharers``: how many processes use the device,
-    including this one. Each takes an equal part of the memory.
+    including this one. Each takes an equal part of the memory. ``keep_logits``: whether evaluations keep the
+    logits of all classes.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Session:
         workers: int | None = None,
         dense_cache: bool = True,
         sharers: int = 1,
+        keep_logits: bool = False,
     ) -> None:
         assert sharers >= 1
         repeatable()
         self.dense_cache = dense_cache
+        self.keep_logits = keep_logits
         self.device = devices.pick(device)
         if self.device.startswith("cuda:"):
             # Streams and memory figures without a device are those of the current one.

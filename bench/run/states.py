@@ -28,6 +28,7 @@ class States:
         self.joiner = Joiner(session)
         self.warm: set[str] = set()  # names of the methods with which this process has fitted something
         self.held: dict[str, State] = {}  # by fit key
+        self.temperatures: dict[str, float | None] = {}  # of the states that are held
         self.ready: dict[str, Consts] = {}  # constants of fits that were just made, by fit key
         self.readers: Counter[str] = Counter()  # fit key -> cells that have yet to read it
 
@@ -48,17 +49,27 @@ class States:
         if stored:
             session = self.session
             kept = fitting.load_state(self.recorder.results, fit, stored, session.device, session.report)
-        if kept is not None:
+        if stored is not None and kept is not None:
             self.held[fit.key] = kept
+            self.temperatures[fit.key] = stored.temperature
             return kept
         name = fit.method.name
         for made, (fitted, consts, seconds) in self.joiner.fit(fit, self._open, self.below):
             self.recorder.fit(made, fitted, seconds, name not in self.warm)
             self.held[made.key] = fitting.state_of(made, fitted.params, fitted.values)
+            self.temperatures[made.key] = fitted.temperature
             if made.asked:
                 self.ready[made.key] = consts
         self.warm.add(name)
         return self.held[fit.key]
+
+    def temperature(self, fit: Planned) -> float | None:
+        """Return the temperature of a fit whose state is held.
+
+        It is None if the fit's record is older than temperatures. Its evaluations then tell no metric that
+        needs one, until the cell is run again.
+        """
+        return self.temperatures[fit.key]
 
     def below(self, fit: Planned) -> dict[str, State]:
         """Return the states that a fit reads, by role."""

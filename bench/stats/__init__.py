@@ -4,9 +4,10 @@ It holds pure functions of numpy arrays and DataFrames. It imports no other part
 runs, records or tables. It never reads or writes a file.
 
 Accuracies and differences are fractions (0.01 is one point). The outcomes of a cell are an array of S seeds x
-n images. Every method sees the same test images in every seed, so images are crossed with seeds. Both are
-samples, and an interval has to account for both. Datasets are no sample, but for ``dataset_interval`` and the
-ranks: an average speaks about these datasets only.
+n images: right or wrong, or the values of another metric (``Metric.per_image`` of bench.metrics).
+Every method sees the same test images in every seed, so images are crossed with seeds. Both are samples, and
+an interval has to account for both. Datasets are no sample, but for ``dataset_interval`` and the ranks: an
+average speaks about these datasets only.
 """
 
 from bench.stats.best import Mark, column_marks, critical_value, not_told_from_best
@@ -16,11 +17,19 @@ from bench.stats.intervals import (
     average_interval,
     average_intervals,
     dataset_interval,
+    lowered,
     mean_interval,
     p_value,
     resolvable,
 )
-from bench.stats.paired import McNemar, average_difference_interval, difference, difference_interval, mcnemar
+from bench.stats.paired import (
+    McNemar,
+    average_difference_interval,
+    difference,
+    difference_bounds,
+    difference_interval,
+    mcnemar,
+)
 from bench.stats.ranks import (
     MAX_METHODS,
     Friedman,
@@ -46,9 +55,11 @@ __all__ = [
     "critical_value",
     "dataset_interval",
     "difference",
+    "difference_bounds",
     "difference_interval",
     "friedman",
     "holm",
+    "lowered",
     "mcnemar",
     "mean_interval",
     "non_inferiority",

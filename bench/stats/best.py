@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from bench.stats.intervals import Interval, average_intervals, intervals_of, parts_by_source
-from bench.stats.paired import BOUNDS, difference
+from bench.stats.intervals import SHARES, Interval, average_intervals, intervals_of, parts_by_source
+from bench.stats.paired import difference, difference_bounds
 from bench.stats.variance import pool, table
 
 LEVEL = 0.95  # the level of the stored critical values
@@ -32,7 +32,7 @@ LEVEL = 0.95  # the level of the stored critical values
 class Mark:
     """The standing of one method in a column.
 
-    `interval`: the interval of its own mean. `best`: whether its mean is the highest. `tied`: whether the
+    `interval`: the interval of its own mean. `best`: whether its mean is the best. `tied`: whether the
     data cannot tell it from the best. `to_best`: the simultaneous interval of this method - best, None for
     the best itself. A method is tied exactly if this interval contains 0.
     """
@@ -44,35 +44,49 @@ class Mark:
 
 
 def column_marks(
-    column: Mapping[str, Sequence[ArrayLike]], sources: Sequence[Hashable] | None = None
+    column: Mapping[str, Sequence[ArrayLike]],
+    sources: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] = SHARES,
+    lower_is_better: bool = False,
 ) -> dict[str, Mark]:
     """Return a mark for each method of a column, at 95 %.
 
-    `column` maps a method to its correctness arrays (S, n), one per test set in the same order. `sources`
-    labels test sets that are scored with the same fits, as in ``average_interval``. The first of equal means
-    is the best; the others are then tied with a difference of 0. A tie means "cannot be told apart", never
-    "equal". Raises ValueError if methods lack test sets, images or seeds.
+    `column` maps a method to its correctness arrays (S, n), one per test set in the same order, or to the
+    values of another metric, whose means lie in `bounds`. `lower_is_better` makes the lowest mean the best,
+    as for the calibration error. `sources` labels test sets that are scored with the same fits, as in
+    ``average_interval``. The first of equal means is the best; the others are then tied with a difference of
+    0. A tie means "cannot be told apart", never "equal". Raises ValueError if methods lack test sets, images
+    or seeds.
     """
     _checked(column)
-    own = dict(zip(column, average_intervals(list(column.values()), LEVEL, sources=sources), strict=True))
-    best = max(own, key=lambda name: own[name].estimate)
+    intervals = average_intervals(list(column.values()), LEVEL, bounds, sources)
+    own = dict(zip(column, intervals, strict=True))
+    best = _best({name: interval.estimate for name, interval in own.items()}, lower_is_better)
     marks = {best: Mark(own[best], True, False, None)}
-    for name, interval in _to_best(column, best, sources).items():
+    for name, interval in _to_best(column, best, sources, bounds).items():
         marks[name] = Mark(own[name], False, interval.contains(0.0), interval)
     return {name: marks[name] for name in column}
 
 
 def not_told_from_best(
-    column: Mapping[str, Sequence[ArrayLike]], sources: Sequence[Hashable] | None = None
+    column: Mapping[str, Sequence[ArrayLike]],
+    sources: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] = SHARES,
+    lower_is_better: bool = False,
 ) -> set[str]:
     """Return the methods of a column that ``column_marks`` ties with the best.
 
-    It is faster, because methods need no intervals of their own.
+    The arguments are the same. It is faster, because methods need no intervals of their own.
     """
     _checked(column)
-    means = {name: np.mean([table(cell).mean() for cell in cells]) for name, cells in column.items()}
-    best = max(means, key=lambda name: means[name])
-    return {name for name, interval in _to_best(column, best, sources).items() if interval.contains(0.0)}
+    means = {name: float(np.mean([table(c).mean() for c in cells])) for name, cells in column.items()}
+    to_best = _to_best(column, _best(means, lower_is_better), sources, bounds)
+    return {name for name, interval in to_best.items() if interval.contains(0.0)}
+
+
+def _best(means: Mapping[str, float], lower_is_better: bool) -> str:
+    """Return the first name of the best mean."""
+    return (min if lower_is_better else max)(means, key=lambda name: means[name])
 
 
 def critical_value(methods: int, df: ArrayLike) -> NDArray[np.float64]:
@@ -111,7 +125,10 @@ def _checked(column: Mapping[str, Sequence[ArrayLike]]) -> None:
 
 
 def _to_best(
-    column: Mapping[str, Sequence[ArrayLike]], best: str, sources: Sequence[Hashable] | None
+    column: Mapping[str, Sequence[ArrayLike]],
+    best: str,
+    sources: Sequence[Hashable] | None,
+    bounds: tuple[float, float],
 ) -> dict[str, Interval]:
     """Return the simultaneous interval of each other method's difference to the best."""
     rest = [name for name in column if name != best]
@@ -129,6 +146,6 @@ def _to_best(
         critical_value(k, parts.seeds_df) ** 2 * parts.seeds
         + critical_value(k, parts.images_df) ** 2 * parts.images
     )
-    low = np.maximum(BOUNDS[0], parts.estimate - reach)
-    high = np.minimum(BOUNDS[1], parts.estimate + reach)
+    lowest, highest = difference_bounds(bounds)
+    low, high = np.maximum(lowest, parts.estimate - reach), np.minimum(highest, parts.estimate + reach)
     return dict(zip(rest, intervals_of(parts, low, high, tables, LEVEL), strict=True))

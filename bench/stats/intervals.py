@@ -4,7 +4,7 @@ The variance, and how far an interval reaches, are those of bench.stats.variance
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +48,18 @@ def mean_interval(outcomes: ArrayLike, level: float = 0.95, bounds: tuple[float,
     `outcomes` is (S, n), or (n,) for one seed. Raises ValueError for other shapes.
     """
     return average_interval([outcomes], level, bounds)
+
+
+def lowered(interval: Interval, by: float, least: float = 0.0) -> Interval:
+    """Return an interval whose lower end reaches further down, at most to `least`.
+
+    Chance may raise an estimate on average, as it raises a calibration error: with few images the printed
+    number then is above the true one. With `by`, the expected excess, the interval contains both the true
+    value and what other images would print. Raises ValueError for a negative or infinite excess.
+    """
+    if not 0 <= by < np.inf:
+        raise ValueError(f"an interval is lowered by a finite number from 0 on, not by {by}")
+    return replace(interval, low=min(interval.low, max(least, interval.low - by)))
 
 
 def average_interval(
@@ -158,11 +170,13 @@ def _ends(
     return np.maximum(bounds[0], low), np.minimum(bounds[1], high)
 
 
-def dataset_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+def dataset_interval(
+    values: ArrayLike, level: float = 0.95, bounds: tuple[float, float] = (-1.0, 1.0)
+) -> Interval:
     """Return the interval for a mean over datasets, where the datasets are the sample.
 
     `values` (D,) has one number per dataset, such as the difference of two methods. The interval is Student's
-    t with D - 1 degrees of freedom. Raises ValueError for fewer than two datasets.
+    t with D - 1 degrees of freedom, cut to `bounds`. Raises ValueError for fewer than two datasets.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
@@ -171,7 +185,8 @@ def dataset_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     parts = Parts(*map(np.asarray, (x.mean(), 0.0, x.var(ddof=1) / len(x), 0.0, len(x) - 1.0)))
     reach = float(half_width(parts, level))
     mean = float(x.mean())
-    return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach), ("datasets",), parts, level)
+    low, high = max(bounds[0], mean - reach), min(bounds[1], mean + reach)
+    return Interval(mean, low, high, ("datasets",), parts, level)
 
 
 def p_value(interval: Interval, value: float = 0.0) -> float:

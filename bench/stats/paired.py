@@ -7,11 +7,15 @@ import numpy as np
 import scipy  # loads its parts at their first use, because scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
-from bench.stats.intervals import Interval, average_intervals
+from bench.stats.intervals import SHARES, Interval, average_intervals
 from bench.stats.variance import table
 
 Pair = tuple[ArrayLike, ArrayLike]
-BOUNDS = (-1.0, 1.0)
+
+
+def difference_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return the bounds of a difference of two means that lie in `bounds`: -1 and 1 for two accuracies."""
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
 def difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
@@ -37,24 +41,31 @@ def difference_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95
 
 
 def average_difference_interval(
-    pairs: Sequence[Pair], level: float = 0.95, sources: Sequence[Hashable] | None = None
+    pairs: Sequence[Pair],
+    level: float = 0.95,
+    sources: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] = SHARES,
 ) -> Interval:
     """Return the interval for the difference of averages over test sets, from a (first, second) pair each.
 
-    `sources` labels the test sets that are scored with the same fits, as in ``average_interval``.
+    `sources` labels the test sets that are scored with the same fits, as in ``average_interval``. `bounds`
+    are those of each mean; the interval is cut to what a difference can then be.
     """
-    return average_difference_intervals([pairs], level, sources)[0]
+    return average_difference_intervals([pairs], level, sources, bounds)[0]
 
 
 def average_difference_intervals(
-    rows: Sequence[Sequence[Pair]], level: float = 0.95, sources: Sequence[Hashable] | None = None
+    rows: Sequence[Sequence[Pair]],
+    level: float = 0.95,
+    sources: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] = SHARES,
 ) -> list[Interval]:
     """Return ``average_difference_interval`` of each row of pairs.
 
     Every row has the same test sets in the same order.
     """
     gaps = [[difference(a, b) for a, b in pairs] for pairs in rows]
-    return average_intervals(gaps, level, BOUNDS, sources)
+    return average_intervals(gaps, level, difference_bounds(bounds), sources)
 
 
 class McNemar(NamedTuple):

@@ -41,7 +41,8 @@ class Fitted:
     of all its checks. ``budget``: the numbers of configurations, checks and search points on validation, of
     optimiser steps and of validation images. If memory split the grid, it also has ``waves`` and
     ``halvings``. On a GPU it also has ``graphs``, the number of recorded steps, and ``eager``, the reasons
-    why others were not recorded.
+    why others were not recorded. ``temperature``: the number that calibration divides logits by; the caller
+    sets it.
     """
 
     params: Params
@@ -50,6 +51,7 @@ class Fitted:
     val_accuracy: float | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     budget: dict[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)

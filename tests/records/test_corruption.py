@@ -208,7 +208,7 @@ def test_labels_that_one_vandal_changed_everywhere_in_one_evaluation(
     file = next(results.rglob("*-*.json"))
     record = store.read(file)
     assert isinstance(record, EvaluationRecord)
-    arrays = {**store.arrays(file, ALL), "labels": np.zeros(record.n, np.uint16)}
+    arrays = {**store.named(file, ALL), "labels": np.zeros(record.n, np.uint16)}
     share = {
         "top1": float((arrays["top1"] == 0).mean()),
         "top5": float((arrays["top5"] == 0).any(1).mean()),

@@ -118,5 +118,5 @@ def test_counted_predictions_take_little_memory(old: Path) -> None:
     assert isinstance(record, EvaluationRecord)
     counted = outcomes.of_file(file.with_suffix(".npz"), record)
     assert len(counted.bits) <= record.n // 8 + 1
-    arrays = store.arrays(file, ("top1", "labels"))
+    arrays = store.named(file, ("top1", "labels"))
     assert (correct(file) == (arrays["top1"] == arrays["labels"])).all()
