@@ -23,7 +23,8 @@ PAGE = """
 $ bench run --methods zero-shot --datasets shapes --backbone pocket-rn --prompts hand
 $ bench run --methods zero-shot --datasets shapes --backbone pocket-rn \\
     --prompts hand,class-name
-$ bench pack --out results/pocket --limit 8
+$ bench pack --out results/pocket --limit 8 \\
+    --keep-outputs "methods=zero-shot prompts=hand"
 ```
 
 <!-- not run: a test draws them -->
@@ -122,6 +123,13 @@ def test_goes_on_from_packed_records_but_not_from_old_ones(
 ) -> None:
     assert pocket.main([], here, here_and_now([])) == Code.GOOD
     records = dict(store.every(here / WORK, []))
+    assert pocket.take(here / "results" / "pocket", here / "taken") == 4
+    kept = {
+        record.cell.prompts: "logp" in store.arrays(path, record)
+        for path, record in packed.records(here / "taken")
+        if isinstance(record, EvaluationRecord)
+    }
+    assert kept == {"hand": True, "class-name": False}
     root = places.runs(here / WORK)
 
     def repack(old: str) -> None:
