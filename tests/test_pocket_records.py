@@ -113,6 +113,20 @@ def test_what_does_not_end_well_is_not_packed(code: Code, here: Path) -> None:
     assert real == (["run", "run"] if code == Code.INCOMPLETE else ["run"])
 
 
+def test_a_save_that_fails_stops_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: Calls = []
+
+    def bench(words: Sequence[str], folder: Path, quiet: bool) -> tuple[int, str]:
+        if quiet:
+            return 0, "plan: 1 cell to do, 0 done\n"
+        calls.append(list(words))
+        return (Code.REFUSED if "saved" in " ".join(words) else Code.GOOD), ""
+
+    assert pocket.main(["--save", "saved"], here, bench) == Code.GOOD
+    assert [words[0] for words in calls] == ["run", "pack", "run", "pack", "pack", "plot"]
+    assert capsys.readouterr().out.count("NOT saved: bench pack ended with 2") == 2
+
+
 def test_a_plan_without_a_number_is_no_plan(here: Path) -> None:
     with pytest.raises(BenchError, match="named no number of cells"):
         pocket.main([], here, lambda words, folder, quiet: (0, "something else"))
@@ -151,6 +165,7 @@ def test_goes_on_from_packed_records_but_not_from_old_ones(
         repack(old)
         capsys.readouterr()
         work = f"build/{old}"
+        (here / work / "runs").mkdir(parents=True)  # a run that was stopped at once left it
         assert pocket.main(["--list", "--work", work], here, here_and_now([])) == Code.GOOD
         printed = capsys.readouterr().out
         assert f"{taken} records taken from results/pocket" in printed

@@ -149,7 +149,7 @@ def main(argv: Sequence[str], root: Path = ROOT, bench: Bench = process) -> int:
     if a.only is not None and not 1 <= a.only <= len(todo.runs):
         p.error(f"--only: the page lists {len(todo.runs)} runs")
     work = root / a.work
-    if not places.runs(work).is_dir() and not (work / packed.RECORDS).is_file():
+    if not (work / packed.RECORDS).is_file() and not any(places.runs(work).rglob("*.json")):
         for source in (a.save, todo.out):
             if source is not None and (count := take(root / source, work)):
                 print(f"{counted(count, 'record')} taken from {source}", flush=True)
