@@ -15,6 +15,7 @@ from bench.records import packed, places, store
 from bench.records.types import EvaluationRecord, FitRecord, Record
 from tests.benchmarks import pocket
 from tests.run.conftest import draw_images
+from tests.test_readme import ROOT
 
 WORK = Path("build/pocket")
 PAGE = """
@@ -66,7 +67,7 @@ def here_and_now(calls: Calls, draw: Callable[[Sequence[str]], int] = lambda wor
 
 
 def test_the_committed_page_lists_what_the_command_runs() -> None:
-    todo = pocket.listed((pocket.ROOT / pocket.PAGE).read_text(encoding="utf-8"))
+    todo = pocket.listed((ROOT / pocket.PAGE).read_text(encoding="utf-8"))
     assert todo.runs[0] == ("run", "--suite", "pocket-all") and todo.out == Path("results/pocket")
     assert all(words[1] != "--results" for words in todo.runs) and todo.plots
     with pytest.raises(BenchError, match="one `bench pack"):
@@ -83,7 +84,8 @@ def test_all_runs_then_the_pack_and_the_figures(here: Path, capsys: pytest.Captu
     assert "1 cell left here, at most 3 from here on" in printed  # hand, then hand and class-name
     assert len(list(packed.records(here / "results" / "pocket"))) == 4  # two fits, two evaluations
 
-    assert pocket.main(["--list"], here, here_and_now(again := [])) == Code.GOOD and again == []
+    calls.clear()
+    assert pocket.main(["--list"], here, here_and_now(calls)) == Code.GOOD and calls == []
     assert "0 cells left here, at most 0 from here on" in capsys.readouterr().out
 
 
