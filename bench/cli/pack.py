@@ -16,15 +16,13 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder to write the files to.")] = Path("results/pocket"),
     limit: Annotated[
         float | None,
-        typer.Option(
-            help="Largest size of all files together, in MB. If they are larger, nothing is written."
-        ),
+        typer.Option(help="Largest size of all files, in MB. If they are larger, nothing is written."),
     ] = 6.0,
     keep_outputs: Annotated[
         str | None,
         typer.Option(
             help="Keep the probabilities of every image too: of all evaluations, or of those that a filter "
-            "names, as in 'methods=zero-shot,safe datasets=emoji shots=16 seeds=1'. They go into a third file."
+            "names, as in 'methods=zero-shot,safe datasets=emoji shots=16 seeds=1'. They are a third file."
         ),
     ] = None,
 ) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.names import nearest
 from bench.records import outcomes, packed, places, store
+from bench.records.columns import Top1
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.report import current
 from bench.report.frame import load_results
@@ -22,7 +23,8 @@ from bench.report.frame import load_results
 class Packed:
     """The outcome of ``pack``: counts of fits, evaluations and records left out, and bytes of the files.
 
-    ``with_outputs``: how many of the evaluations keep the outputs of every image. ``bad``: a line about damaged or incomplete records, which are not counted; empty if there are none.
+    ``with_outputs``: how many of the evaluations keep the outputs of every image. ``bad``: a line about
+    damaged or incomplete records, which are not counted; empty if there are none.
     """
 
     fits: int
@@ -89,10 +91,11 @@ def pack(
 
     Metrics, counts by class and top-1 predictions are kept of every evaluation. The other arrays with a row
     for each image are kept of the evaluations that pass the filter ``keep_outputs`` (``parsed``); None:
-    of none. Logits, tracebacks and fitted states are left out. ``out`` can then be read like ``results``; the
-    same records give the same bytes. Raises BenchError if all records are damaged, if the files would exceed
-    ``limit`` bytes, or if no evaluation that passes the filter has outputs; nothing is written then. Records of an older schema are refused, because
-    their keys differ from those in their file names.
+    of none. Logits, tracebacks and fitted states are left out. ``out`` can then be read like ``results``;
+    the same records give the same bytes. Raises BenchError if all records are damaged, if the files would
+    exceed ``limit`` bytes, or if no evaluation that passes the filter has outputs; nothing is written
+    then. Records of an older schema are refused, because their keys differ from those in their file
+    names.
     """
     store.require_present(results)
     frame = load_results(results)
@@ -128,6 +131,6 @@ def pack(
     return Packed(count, len(kept) - count, len(records) - len(kept), size, frame.attrs["bad"], len(outputs))
 
 
-def _top1(path: Path) -> packed.Top1:
+def _top1(path: Path) -> Top1:
     arrays = store.predictions(path)
     return arrays["top1"], arrays["labels"]

@@ -19,6 +19,7 @@ from bench.plan import planner
 from bench.plan.request import Request
 from bench.plan.todo import remaining
 from bench.records import places, store
+from bench.records.types import FitRecord
 from bench.registry import builtin
 from bench.run.desk import Desk
 from bench.run.session import Session
@@ -52,6 +53,12 @@ def measure(
     }
 
 
+def temperatures(results: Path) -> dict[str, float | None]:
+    """Temperatures by method."""
+    fits = (record for _, record in store.every(results) if isinstance(record, FitRecord))
+    return {record.cell.method: record.temperature for record in fits}
+
+
 @pytest.fixture(scope="module")
 def shapes(images: Path) -> Dataset:
     return catalog.find(str(images), None)
@@ -81,8 +88,25 @@ def test_permuted_test_labels_change_nothing(
 ) -> None:
     permuted = measure(relabelled(shapes), tmp_path / "permuted", cache, monkeypatch)
     assert set(permuted) == set(METHODS)
+    before, after = temperatures(tmp_path / "plain"), temperatures(tmp_path / "permuted")
+    assert before == after and before["zero-shot"] == 1.0
     for method, top1 in plain.items():
         np.testing.assert_array_equal(permuted[method], top1, err_msg=method)
+
+
+def test_wrong_validation_labels_do_change_temperatures(
+    plain: dict[str, np.ndarray],
+    shapes: Dataset,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The positive control of the temperatures."""
+    labels = tuple((y + 1) % len(shapes.classnames) for y in shapes.val.labels)
+    wrong = replace(shapes, val=Items(shapes.val.paths, labels))
+    measure(wrong, tmp_path / "wrong", cache, monkeypatch)
+    before, after = temperatures(tmp_path / "plain"), temperatures(tmp_path / "wrong")
+    assert {method for method in METHODS if before[method] != after[method]} == {*METHODS} - {"zero-shot"}
 
 
 def test_shuffled_and_single_test_images_change_nothing(
@@ -108,4 +132,5 @@ def test_the_oracle_does_change(
     permuted = measure(relabelled(shapes), tmp_path / "permuted", cache, monkeypatch, protocol="test-oracle")
     changed = [method for method in METHODS if not np.array_equal(true[method], permuted[method])]
     assert "zero-shot" not in changed
+    assert set(temperatures(tmp_path / "true").values()) == {1.0}, "no temperature comes from test images"
     assert changed, "no method noticed that its selection labels were wrong: the canary cannot fail"

@@ -95,7 +95,7 @@ def test_seeds_and_shots_of_a_dataset_share_a_pass(
     assert bench("run", *SEEDS, "--results", tmp_path / "short").exit_code == 0
     assert [n for n, _ in passes] == [15] * 6, "where memory is short each state has its own"
     for key, one in evaluations(tmp_path / "short").items():
-        np.testing.assert_array_equal(one["top5"], found[key]["top5"])
+        np.testing.assert_array_equal(one["classes"], found[key]["classes"])
 
 
 @pytest.mark.slow
@@ -169,14 +169,14 @@ def test_no_dense_rows_of_test_images_are_stored(
 def test_a_failing_state_costs_only_itself(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = evaluate.ranked
+    original = evaluate.tell
 
     def broken(planned: Any, *rest: Any) -> Any:
         if planned.cell.method == "safe":
             raise RuntimeError("no logits today")
         return original(planned, *rest)
 
-    monkeypatch.setattr(evaluate, "ranked", broken)
+    monkeypatch.setattr(evaluate, "tell", broken)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "d"))
     done = bench("run", *METHODS, "--results", tmp_path / "r", "--no-dense-cache")
     assert done.exit_code == 1 and "no logits today" in done.output

@@ -1,0 +1,236 @@
+"""What is kept of every image: it reads back, whole or packed, and what is damaged in it is found."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from bench.errors import BenchError
+from bench.records import codec, outcomes, packed_outputs, places, store
+from bench.records.merge import plan
+from bench.records.types import EvaluationRecord, PerClass, Record
+from bench.report.compact import pack, parsed
+from bench.report.frame import load_results
+from tests.records.told import tell
+from tests.report.synthetic import grid
+
+K = 5
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records as they were before outputs."""
+    results = tmp_path_factory.mktemp("old")
+    grid(results, {"zero-shot": 0.5, "safe": 0.6}, datasets=("ants", "bees"), shots=(16,), seeds=(1, 2))
+    return results
+
+
+@pytest.fixture(scope="module")
+def whole(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = Path(shutil.copytree(old, tmp_path_factory.mktemp("new") / "results"))
+    for path in evaluations(results):
+        tell(path, classes(path))
+    return results
+
+
+def classes(path: Path) -> int:
+    kept = store.predictions(path)
+    return max(K, int(max(kept["top1"].max(), kept["labels"].max())) + 1)
+
+
+def evaluations(results: Path) -> list[Path]:
+    return sorted(places.runs(results).rglob("*-*.json"))
+
+
+def its(path: Path) -> EvaluationRecord:
+    record = store.read(path)
+    assert isinstance(record, EvaluationRecord)
+    return record
+
+
+def test_all_arrays_read_back(whole: Path) -> None:
+    for path in evaluations(whole):
+        record, found = its(path), store.arrays(path, its(path))
+        assert [*found] == ["top1", "labels", *outcomes.OUTPUTS] and record.outputs == [*outcomes.OUTPUTS]
+        for name, (kind, columns) in outcomes.OUTPUTS.items():
+            assert found[name].dtype == kind
+            assert found[name].shape == ((record.n, columns) if columns else (record.n,))
+        assert codec.checksum_of(found["logp"]) == record.predictions["logp"]
+    assert not load_results(whole).attrs["bad"]
+
+
+def test_older_records_stay_readable(old: Path) -> None:
+    path = evaluations(old)[0]
+    assert {*store.arrays(path, its(path))} == {"top1", "labels", "top5"}
+    assert not load_results(old).attrs["bad"]
+
+
+def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change one array and write the file, its checksums and the record anew, as a careful vandal would."""
+
+    def damage(path: Path) -> None:
+        record = its(path)
+        arrays = store.named(path, ("top1", "labels", *record.outputs))
+        arrays[name] = change(arrays[name].copy())
+        store.put(path, replace(record, predictions=store.write_predictions(path, arrays)))
+
+    return damage
+
+
+def field(change: Callable[[EvaluationRecord], Record]) -> Callable[[Path], None]:
+    """Change a record under a new checksum."""
+
+    def damage(path: Path) -> None:
+        store.put(path, change(its(path)))
+
+    return damage
+
+
+def moved(counts: PerClass | None) -> PerClass:
+    assert counts is not None
+    first, second, *rest = counts.predicted
+    return replace(counts, predicted=[first + 1, second - 1, *rest])
+
+
+def more(name: str) -> Callable[[Path], None]:
+    return field(lambda r: replace(r, metrics={**r.metrics, name: r.metrics[name] + 1e-4}))
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "classes in another order": changed("classes", lambda x: x[:, ::-1].copy()),
+    "a class beyond K": changed("classes", lambda x: np.where(x == x[0, 4], 300, x).astype(x.dtype)),
+    "log-probabilities of others": changed("logp", lambda x: np.roll(x, 1, 0)),
+    "log-probabilities that rise": changed("logp", lambda x: x[:, ::-1].copy()),
+    "log-probabilities above 0": changed("logp", lambda x: x + np.float32(5)),
+    "NaN": changed("squares", lambda x: np.full_like(x, np.nan)),
+    "other ranks": changed("rank", lambda x: ((x + 1) % K).astype(x.dtype)),
+    "another likelihood": changed("true_logp", lambda x: x - np.float32(0.1)),
+    "other squares": changed("squares", lambda x: x * np.float32(0.9)),
+    "another log-sum-exp": changed("lse_t", lambda x: x + np.float32(0.1)),
+    "other squares at T": changed("squares_t", lambda x: x * np.float32(0.9)),
+    "another type": changed("logp", lambda x: x.astype(np.float64)),
+    "fewer columns": changed("logp", lambda x: x[:, :4].copy()),
+    "another temperature": field(lambda r: replace(r, temperature=3.0)),
+    "no temperature": field(lambda r: replace(r, temperature=None)),
+    "other counts": field(lambda r: replace(r, per_class=moved(r.per_class))),
+    "no counts": field(lambda r: replace(r, per_class=None)),
+    "an unknown array": field(lambda r: replace(r, outputs=[*r.outputs, "more"])),
+    "fewer names": field(lambda r: replace(r, outputs=r.outputs[1:])),
+    **{
+        f"another {name}": more(name)
+        for name in ("balanced", "macro-f1", "nll", "brier-after", "ece", "aurc")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found_and_named(whole: Path, tmp_path: Path, kind: str) -> None:
+    results = Path(shutil.copytree(whole, tmp_path / "results"))
+    path = evaluations(results)[0]
+    DAMAGE[kind](path)
+    frame = load_results(results)
+    assert path.stem in frame.attrs["bad"]
+    assert str(path) not in set(frame["path"]) and len(frame) == len(evaluations(results)) - 1
+
+
+def test_logits_are_checked_when_they_are_read(whole: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(whole, tmp_path / "results"))
+    path = evaluations(results)[0]
+    record = tell(path, classes(path), keep_logits=True)
+    found = store.arrays(path, record)["logits"]
+    assert found.shape == (record.n, classes(path)) and found.dtype == np.float16
+    arrays = store.named(path, ("top1", "labels", *record.outputs))
+    store.write_predictions(path, {**arrays, "logits": arrays["logits"] + np.float16(1)})
+    with pytest.raises(BenchError, match="logits is not the array that its record speaks of"):
+        store.arrays(path, record)
+
+
+FILTER = "methods=zero-shot,safe datasets=ants shots=16 seeds=1"
+
+
+@pytest.fixture(scope="module")
+def packed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed")
+    assert pack(whole, out, keep_outputs=parsed(FILTER)).with_outputs == 2
+    return out
+
+
+def test_packed_records_keep_metrics_and_chosen_outputs(whole: Path, packed: Path) -> None:
+    kept = 0
+    for path in evaluations(whole):
+        small = packed / path.relative_to(whole)
+        one, two = its(path), its(small)
+        assert one.metrics == two.metrics and one.per_class == two.per_class
+        assert one.temperature == two.temperature
+        arrays = store.arrays(small, two)
+        assert [*arrays] == ["top1", "labels", *two.outputs]
+        if two.outputs:
+            kept += 1
+            for name, x in store.arrays(path, one).items():
+                np.testing.assert_array_equal(arrays[name], x)
+    assert kept == 2 and not load_results(packed).attrs["bad"]
+
+
+def test_the_same_outputs_give_the_same_bytes(packed: Path, tmp_path: Path) -> None:
+    pack(packed, tmp_path, keep_outputs=parsed("all"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        p.name: p.read_bytes() for p in packed.iterdir()
+    }
+    pack(packed, tmp_path)
+    assert not (tmp_path / packed_outputs.FILE).exists(), "an earlier file is not left beside other records"
+
+
+def test_damaged_packed_outputs_are_found(packed: Path, tmp_path: Path) -> None:
+    for number, damage in enumerate((Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-200]))):
+        results = Path(shutil.copytree(packed, tmp_path / str(number)))
+        damage(results / packed_outputs.FILE)
+        frame = load_results(results)
+        assert packed_outputs.FILE in frame.attrs["bad"] and len(frame) == len(load_results(packed)) - 2
+
+
+def test_outputs_survive_a_merge_of_packed_folders(packed: Path, tmp_path: Path) -> None:
+    merged = plan([packed], tmp_path / "out")
+    merged.write()
+    for path, record in store.every(tmp_path / "out"):
+        if isinstance(record, EvaluationRecord):
+            there = packed / path.relative_to(tmp_path / "out")
+            for name, x in store.arrays(there, its(there)).items():
+                np.testing.assert_array_equal(store.arrays(path, record)[name], x)
+    assert not load_results(tmp_path / "out").attrs["bad"]
+
+
+def test_probabilities_that_rounding_moved_are_no_conflict(whole: Path, tmp_path: Path) -> None:
+    """Neither is a record that is older than outputs; another likelihood is one."""
+    other = Path(shutil.copytree(whole, tmp_path / "other"))
+    path = evaluations(other)[0]
+    tell(path, classes(path), temperature=1.5 + 1e-6)
+    assert not plan([whole, other], tmp_path / "out").conflicts
+    tell(path, classes(path), temperature=2.5)
+    conflicts = plan([whole, other], tmp_path / "out").conflicts
+    assert ["temperature" in c.what or "brier-after" in c.what for c in conflicts] == [True, True]
+
+
+def test_records_older_than_outputs_are_equal(whole: Path, old: Path, tmp_path: Path) -> None:
+    joined = plan([whole, old], tmp_path / "out")
+    # Drawn logits have another top-5 accuracy than the old records, which repeat the best class five times.
+    assert all("top5" in conflict.what for conflict in joined.conflicts)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "safe", "method=safe", "methods=", "shots=1 shots=2", "methods=safe, seeds"]
+)
+def test_filters_that_say_nothing_are_refused(text: str) -> None:
+    with pytest.raises(BenchError, match="--keep-outputs"):
+        parsed(text)
+
+
+def test_a_filter_that_nothing_passes_is_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no evaluation that passes it"):
+        pack(whole, tmp_path / "out", keep_outputs=parsed("methods=coop"))
+    assert not (tmp_path / "out").exists()

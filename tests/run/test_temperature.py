@@ -1,0 +1,70 @@
+"""The temperature of a fit: the optimum of protocol 24.6, within bounds, from validation images alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from bench.plan import needs
+from bench.run.temperature import HIGHEST, LOWEST, optimal
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "parity" / "calibration.npz"
+
+
+def test_the_optimum_of_the_fixture() -> None:
+    """``optimal_log_scale`` is the logarithm of the scale, so T = 100 / exp(it) for logits of scale 100."""
+    with np.load(FIXTURE) as known:
+        x, text, y = known["val_features"].astype(float), known["text_features"], known["val_labels"]
+        best, loss = float(known["optimal_log_scale"]), float(known["optimal_val_nll"])
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    text = text / np.linalg.norm(text, axis=1, keepdims=True)
+    logits = 100.0 * x @ text.T
+    T = optimal(logits, y)
+    assert 100.0 / np.exp(best) == pytest.approx(T, rel=1e-6)
+    assert loss == pytest.approx(-log_softmax(logits / T, 1)[np.arange(len(y)), y].mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
+def test_the_true_temperature_is_found(true: float) -> None:
+    """Labels drawn from softmax(z / T): the estimate lies within four standard errors of T."""
+    draw = np.random.default_rng([9, int(10 * true)])
+    z = draw.normal(0, 2, (4000, 7))
+    p = softmax(z / true, 1)
+    labels = (p.cumsum(1) > draw.random((4000, 1))).argmax(1)
+    information = ((p * z**2).sum(1) - (p * z).sum(1) ** 2).sum()  # Fisher's, of 1 / T
+    assert abs(1 / optimal(z, labels) - 1 / true) < 4 / np.sqrt(information)
+
+
+def test_a_shift_of_an_image_and_a_scale_of_all_are_understood() -> None:
+    draw = np.random.default_rng(4)
+    z, y = draw.normal(0, 2, (50, 5)), draw.integers(0, 5, 50)
+    T = optimal(z, y)
+    assert optimal(z + draw.normal(0, 50, (50, 1)), y) == pytest.approx(T, rel=1e-9)
+    z[:, 0] += 3 * (y == 0)
+    assert optimal(2.0 * z, y) == pytest.approx(2.0 * optimal(z, y), rel=1e-9)
+
+
+def test_without_an_optimum_the_bounds_hold() -> None:
+    eye, right = 5.0 * np.eye(4), np.arange(4)
+    assert optimal(eye, right) == LOWEST, "no mistake: the smaller, the better"
+    assert optimal(eye, (right + 1) % 4) == HIGHEST, "no hit: the larger, the better"
+    assert optimal(np.zeros((4, 4)), right) == 1.0, "equal logits"
+    assert np.isfinite(optimal(1e6 * eye, right))
+
+
+def planned(protocol: str = "recipe", shots: int = 2, val: int = 4) -> Any:
+    return SimpleNamespace(
+        cell=SimpleNamespace(protocol=protocol, shots=shots), draw=SimpleNamespace(val=[0] * val)
+    )
+
+
+def test_which_fits_have_validation_images_to_fit_on() -> None:
+    assert needs.calibrates(planned()) and needs.calibrates(planned("equal-budget"))
+    assert not needs.calibrates(planned("no-val"))
+    assert not needs.calibrates(planned("test-oracle")), "its selection set is the test set"
+    assert not needs.calibrates(planned(shots=0)) and not needs.calibrates(planned(val=0))
