@@ -92,14 +92,16 @@ TUNERS = {"linear": "linear-probe-sgd-zs"}  # prompt sets that a method makes, w
 
 
 @lru_cache
-def _pool() -> tuple[str, ...]:
+def pool() -> tuple[str, ...]:
+    """Return the 180 templates that Cross-Modal Adaptation mines in, in a fixed order (datasets 5.5)."""
     table = typed.toml(datasets_dir() / "prompts" / "pool.toml", dict[str, list[str]])
     return tuple(template for group in table.values() for template in group)
 
 
 def _mined_val(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
-    pool = tuple(dict.fromkeys((*spec.templates["hand"], *spec.templates["coop"], *_pool())))
-    return replace(_from_templates("mined-val", pool, classnames, uses_labels=True), select=MINED)
+    # The published pool knows the published datasets. Others, such as flags, need templates of their own.
+    every = tuple(dict.fromkeys((*spec.templates["hand"], *spec.templates["coop"], *pool())))
+    return replace(_from_templates("mined-val", every, classnames, uses_labels=True), select=MINED)
 
 
 def _linear(spec: DatasetSpec, classnames: tuple[str, ...], folder: Path | None) -> PromptSet:
@@ -129,7 +131,10 @@ SETS: dict[str, tuple[str, Builder]] = {
         lambda s, c, f: _from_templates("hand", s.templates["hand"], c),
     ),
     "mined": ("21 published templates per dataset, chosen with labels", _mined),
-    "mined-val": (f"{MINED} templates of a pool, chosen on the draw's validation images", _mined_val),
+    "mined-val": (
+        f"{MINED} of 180 published templates and the dataset's own, chosen on the draw's validation images",
+        _mined_val,
+    ),
     "cupl": ("sentences of a language model (--prompt-dir; the embedded datasets have their own)", _cupl),
     "linear": (
         "text weights from cupl, fine-tuned on the draw's images as a linear head, then frozen",

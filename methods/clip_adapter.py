@@ -36,7 +36,7 @@ class ClipAdapter(Method):
     rho A(f) + (1 - rho) f and the text features. The last epoch is kept; few-shot validation chooses the
     learning rate and rho.
 
-    Source: Gao et al. 2021 (protocol 11).
+    Source: Gao et al. 2024 (protocol 11).
     Trains: W1 (H, C) and W2 (C, H), with H = C / ``reduction``.
     Deviates: the released code covers ImageNet alone and fixes a learning rate of 0.002 and rho 0.2; the
         paper names a rate of 1e-5 and a search of rho for each dataset. Here validation chooses among both
@@ -55,7 +55,7 @@ class ClipAdapter(Method):
 
     name = "clip-adapter"
     title = "CLIP-Adapter"
-    cite = "Gao et al. 2021"
+    cite = "Gao et al. 2024"
     prompts = ("coop",)
     settings = {
         "rho": (0.2, 0.4, 0.6, 0.8),

@@ -22,6 +22,8 @@ from bench.names import nearest, shown
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer has it from click, or from its own copy
 _NEVER_MEANT = ("--remove", "--yes", "--fresh", "--update")  # they delete, or write over what is there
+_COMPLETION = {"--show-completion", "--install-completion"}
+_SHELLS = ("bash", "zsh", "fish")
 _PATH = "bench.path"  # in a context: the command that was parsed, and all words
 # Of Typer's own words and of pydantic's, which Typer takes them from since 0.29:
 _NO_NUMBER = re.compile(r"a valid (integer|number|float)")
@@ -40,6 +42,7 @@ class Verbs(TyperGroup):
         """
         if not ctx.resilient_parsing:  # a shell that completes an unfinished command gets no errors
             self._refuse_twice(args)
+            self._refuse_shell(args)
         ctx.meta[_PATH] = self._path(args), tuple(args)
         with _one_line(*ctx.meta[_PATH]):
             return super().parse_args(ctx, args)
@@ -61,6 +64,20 @@ class Verbs(TyperGroup):
         command, words = self._found(args)[1:]
         if not hasattr(command, "commands"):
             refuse_twice(command.params, words)
+
+    def _refuse_shell(self, args: list[str]) -> None:
+        """Raise BenchError for ``--show-completion zsh``.
+
+        Typer would pass over the word and print the script of the shell that runs.
+        """
+        flags = {name for param in self.params if getattr(param, "is_flag", False) for name in param.opts}
+        for option, word in pairwise(args):
+            if option in _COMPLETION & flags and not word.startswith("-"):
+                shell = word if word in _SHELLS else "zsh"
+                raise BenchError(
+                    f"{option} takes no value ({shown(word)}): it is for the shell that it runs in; "
+                    f"`_BENCH_COMPLETE=source_{shell} bench` prints the script of {shell}"
+                )
 
     def _path(self, args: list[str]) -> str:
         return " ".join(("bench", *self._found(args)[0]))

@@ -39,18 +39,24 @@ def check_preset(name: str | None, methods: Iterable[Method]) -> None:
         raise BenchError(f"unknown preset '{name}'{nearest(name, known)}; one of: {', '.join(known)}")
 
 
-def parse_value(text: str, default: Any, name: str) -> Any:
+def may_be_none(method: Method, setting: str) -> bool:
+    """Return whether a setting takes ``none``: its default, or its value in a row or a preset, is None."""
+    places = (method.settings, *method.per_dataset.values(), *method.presets.values())
+    return any(setting in values and values[setting] is None for values in places)
+
+
+def parse_value(text: str, default: Any, name: str, none: bool = False) -> Any:
     """Return a value from the command line in the type of the setting's default.
 
     ``names.value_text`` writes values in this form. A tuple is written with commas, an empty word as ``""``.
-    ``none`` gives None, unless the setting takes words, for which it is a word like any other. Raises
-    BenchError, which names what the setting takes, for any other text.
+    ``none`` gives None if the default is None or ``none`` is true; for a setting that takes words it is a
+    word like any other. Raises BenchError, which names what the setting takes, for any other text.
     """
-    if isinstance(default, tuple):
+    if isinstance(default, tuple) and not (none and text.strip().lower() == "none"):
         like = default[0] if default else 0.0
         return tuple(parse_value(part, like, name) for part in text.split(","))
     lowered = text.strip().lower()
-    if lowered == "none" and not isinstance(default, str):
+    if lowered == "none" and (default is None or none) and not isinstance(default, str):
         return None
     try:
         if isinstance(default, bool):
@@ -73,6 +79,7 @@ def parse_value(text: str, default: Any, name: str) -> Any:
         if isinstance(default, int) and default < 0:
             kinds[int] = "a whole number"
         kind = kinds.get(type(default), "a finite number")
+        kind += " or none" if default is None or none else ""
         raise BenchError(f"--set {name}={text}: not {kind}") from error
 
 
@@ -104,7 +111,7 @@ def parse_overrides(items: Iterable[str], methods: Mapping[str, Method]) -> dict
     for text in items:
         method, setting, value = _split(text, "--set", methods)
         overrides.setdefault(canonical(method.name), {})[setting] = parse_value(
-            value, method.settings[setting], f"{method.name}.{setting}"
+            value, method.settings[setting], f"{method.name}.{setting}", may_be_none(method, setting)
         )
     return overrides
 
@@ -119,12 +126,13 @@ def parse_sweeps(items: Iterable[str], methods: Mapping[str, Method]) -> dict[st
         method, setting, value = _split(text, "--sweep", methods)
         default = method.settings[setting]
         like = default[0] if isinstance(default, tuple) else default
+        none = may_be_none(method, setting)
         values = _range(value, text) if ":" in value and not isinstance(like, str) else value.split(",")
         for v in values:
-            parsed = parse_value(str(v), like, f"{method.name}.{setting}")
-            sweeps.setdefault(canonical(method.name), []).append(
-                {setting: (parsed,) if isinstance(default, tuple) else parsed}
-            )
+            parsed = parse_value(str(v), like, f"{method.name}.{setting}", none)
+            whole = not isinstance(default, tuple) or (parsed is None and none)
+            one = parsed if whole else (parsed,)
+            sweeps.setdefault(canonical(method.name), []).append({setting: one})
     return sweeps
 
 

@@ -38,6 +38,20 @@ def test_every_method_has_a_paper_or_is_ours(method: Method) -> None:
     assert cite.papers_of(method) or cite.is_ours(method)
 
 
+@pytest.mark.parametrize("method", OWN, ids=lambda method: method.name)
+def test_a_method_cites_a_paper_of_papers_bib(method: Method) -> None:
+    """First author and year of ``cite`` and of the docstring's source are those of an entry of the method."""
+    papers = [plain(entry.text) for entry in cite.papers_of(method)]
+    cited = re.compile(r"([A-Z][\w-]+(?: [A-Z][\w-]+)*)(?: et al\.| and [A-Z][\w ]+?) (\d{4})")
+    named = {
+        *cited.findall(method.cite),
+        *cited.findall((type(method).__doc__ or "").partition("Trains:")[0]),
+    }
+    assert len(cited.findall(method.cite)) == method.cite.count("; ") + bool(method.cite)
+    for author, year in named:
+        assert any(f"author = {author}," in text and f"year = {year}," in text for text in papers), author
+
+
 def test_keywords_name_what_there_is() -> None:
     methods = {canonical(method.name) for method in OWN} | {cite.ALWAYS}
     for folder, known in ((methods_dir(), methods), (datasets_dir(), set(map(canonical, catalog.names())))):

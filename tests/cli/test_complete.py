@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from bench.cli import complete, main
+from bench.cli.app import app
 from bench.cli.asked import EXECUTORS
 from bench.data import catalog
+from bench.errors import BenchError
 from bench.explain import parts
 from bench.names import KEEP_STATES
 from bench.prompts import SETS
@@ -191,3 +195,35 @@ def test_bash_itself(tmp_path: Path) -> None:
         ["bash", "--norc", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("gda,zero-shot\n", "")
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_a_named_shell_is_refused_with_the_way_to_its_script(option: str) -> None:
+    for word, shell in (("fish", "fish"), ("csh", "zsh")):
+        with pytest.raises(BenchError, match=re.escape(f"{option} takes no value ({word})")) as said:
+            typer.main.get_command(app).main([option, word], prog_name="bench")
+        assert f"`_BENCH_COMPLETE=source_{shell} bench` prints" in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("shell", "begins"), [("zsh", "#compdef bench"), ("fish", "complete --command bench ")]
+)
+def test_other_shells(
+    shell: str, begins: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their scripts name the protocol, and it answers."""
+
+    def answer(instruction: str, words: str = "") -> str:
+        monkeypatch.setattr(sys, "argv", ["bench"])
+        monkeypatch.setenv("_BENCH_COMPLETE", f"{instruction}_{shell}")
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words)
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert end.value.code == 0 and said.err == ""
+        return said.out.strip()
+
+    script = answer("source")
+    assert script.startswith(begins) and f"_BENCH_COMPLETE=complete_{shell}" in script
+    assert "gda,zero-shot" in answer("complete", "bench run --methods gda,zero")

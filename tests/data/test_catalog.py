@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import paths
+from bench import paths, prompts
 from bench.data import catalog, cupl
 from bench.data.dataset import path_digest
 from bench.data.imagenet import class_list
@@ -97,6 +97,17 @@ def test_templates_are_the_published_ones() -> None:
         assert len(templates["mined"]) == 21
 
 
+def test_the_pool_is_the_published_one_and_the_datasets_own_come_first() -> None:
+    assert len(prompts.pool()) == len(set(prompts.pool())) == 180
+    # the published list has no order
+    assert path_digest(sorted(prompts.pool())) == PUBLISHED["pool"]
+    flags = catalog.spec("flags")
+    mined = prompts.build("mined-val", flags, ("France",))
+    own = tuple(dict.fromkeys(flags.templates["hand"] + flags.templates["coop"]))
+    assert mined.templates[: len(own)] == own
+    assert set(mined.templates) == {*own, *prompts.pool()}
+
+
 def test_committed_digests_are_those_of_the_published_templates(published_files: Path) -> None:
     def read(file: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((published_files / "templates" / file).read_text())
@@ -104,6 +115,8 @@ def test_committed_digests_are_those_of_the_published_templates(published_files:
 
     coop, hand = read("coop_custom_single.json"), read("hand_crafted_tip_adapter.json")
     mined = read("xmodal_mined_21.json")
+    pool = json.loads((published_files / "templates" / "xmodal_pool_180.json").read_text())["templates"]
+    assert path_digest(sorted(pool)) == PUBLISHED["pool"]
     for name, digests in PUBLISHED["templates"].items():
         lists = {"coop": [coop[name]], "hand": hand[name], "mined": mined[name]}
         assert digests == {kind: path_digest(templates) for kind, templates in lists.items()}, name

@@ -28,7 +28,8 @@ them. `-h` is short for `--help`. [exit-codes.md](exit-codes.md) says what the e
 
 - An option with several values takes them with commas between them, as in `--shots 1,4,16`.
 - `bench --install-completion` teaches your shell to complete verbs, options and names when you press Tab: the
-  names of methods, datasets, backbones, prompt sets, suites and settings.
+  names of methods, datasets, backbones, prompt sets, suites and settings. `_BENCH_COMPLETE=source_zsh bench`
+  prints the script of a shell by its name: `bash`, `zsh` or `fish`.
 
 <!-- Made from the verbs by `{COMMAND}`: change the help of a verb instead of this page. -->
 """
