@@ -107,7 +107,7 @@ app.command(
     "import",
     epilog=examples(
         "bench import mine.csv --name mine --dataset digits --shots 4 --seed 1",
-        "bench import mine.csv --name mine --dataset imagenet --shots 16 --backbone RN50",
+        "bench import mine.csv --name mine --dataset eurosat --shots 16 --backbone RN50",
     ),
 )(import_)
 app.command(

@@ -169,9 +169,9 @@ def test_the_report_says_where_it_is(bench: Bench, runs: Path, tmp_path: Path) -
     done = bench("report", "--results", runs, "--out", tmp_path / "r.html")
     lines = [line for line in done.stderr.splitlines() if line.startswith("report: ")]
     assert [line.split("  (")[0] for line in lines[:3]] == [
-        "report: records [0/6]",
-        "report: tables [1/6]",
-        "report: figures [2/6]",
+        "report: records [0/7]",
+        "report: tables [1/7]",
+        "report: figures [2/7]",
     ]
 
 
