@@ -52,12 +52,13 @@ def report(
     from bench.features.store import default_root
     from bench.files import write_bytes
     from bench.registry import builtin, with_plugins
+    from bench.report.html.page import STEPS
     from bench.report.html.page import report as make
     from bench.suite import load
 
     options.writable(out, (".html", ".htm"))
     with Steps("report") as steps:
-        steps.step("records", 0, 6)
+        steps.step("records", 0, STEPS + 1)
         frame = with_titles(options.records(results))
         known, usual = with_plugins(tuple(plugin or ())), builtin().sources
         prompts = {method.name: method.prompts for method in known.methods.values()}

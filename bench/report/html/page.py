@@ -22,6 +22,8 @@ from bench.report.tables import table
 # The folder of the page's template, style and script.
 _HERE = Path(__file__).resolve().parent
 
+STEPS = 6  # steps that ``say`` of ``report`` counts
+
 
 def report(
     frame: pd.DataFrame,
@@ -45,21 +47,21 @@ def report(
     called with the current work, the number of finished steps and of all steps. Raises BenchError if no table
     can be made.
     """
-    say("tables", 0, 6)
+    say("tables", 0, STEPS)
     details = Details(frame)
     tables, lost = _first_tables(frame)
     if not tables:
         raise BenchError("; ".join(lost) or "no table can be made of these records")
     shifted = _shift_tables(frame, tuple(targets))
-    say("figures", 1, 6)
+    say("figures", 1, STEPS)
     shown, missing = pictures.all_of(frame, tuple(first))
-    say("statistics", 2, 6)
+    say("statistics", 2, STEPS)
     statistics = standing.section(tables)
-    say("classes and mistakes", 3, 6)
+    say("classes and mistakes", 3, STEPS)
     by_dataset = classes.section(frame, tables, Gallery(images), places)
-    say("how to get it again", 4, 6)
+    say("how to get it again", 4, STEPS)
     again = reproduce.section(frame, prompts or {}, plugins or {}, places or {})
-    say("what stands behind each number", 5, 6)
+    say("what stands behind each number", 5, STEPS)
     parts = {
         "title": escape(title),
         "summary": _summary(frame),
