@@ -62,7 +62,7 @@ def show(
                 f"({roof.flops / 1e9:,.0f} GFLOP/s, {roof.bytes / 1e9:,.0f} GB/s)"
             )
     read = (d for f in plan.fits for d in (f.dataset, *(e.target for e in f.evaluations)))
-    datasets = {d.digest: d for d in read}.values()
+    datasets = {(d.whole or d).digest: d for d in read}.values()  # the folds of a dataset are read once
     for line in filter(None, map(reading.line, datasets)):
         say.echo(f"  {line}")
     said = {

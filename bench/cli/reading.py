@@ -27,12 +27,14 @@ def line(dataset: Dataset) -> str:
         sizes.append(
             f"{part} {len(getattr(dataset, part))}{f' ({shown(folder)}/)' if folder != part else ''}"
         )
+    images = f"{', '.join(sizes)} images"
+    if dataset.whole is not None:
+        images = f"{len(list(dataset.listed()))} labelled images in folds"
     inside = f" in {shown(reading.inside)}/" if reading and reading.inside else ""
     names = few(dataset.classnames, SHOWN)
     text = (
         f"read {shown(dataset.name)} from {shown(_near(dataset.spec.place))}{inside}: "
-        f"{counted(len(dataset.classnames), 'class', 'classes')} ({names}); "
-        f"{', '.join(sizes)} images"
+        f"{counted(len(dataset.classnames), 'class', 'classes')} ({names}); " + images
     )
     if reading and reading.outside:
         text += f", {len(reading.outside)} of them outside it, behind links ({few(reading.outside)})"

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# Notes on a split that the program made.
+NO_SPLIT = "no split given: each class is cut 50/20/30 by the contents of its images"
+NO_VAL = "no val folder: a fifth of train, chosen by content, is set aside for validation"
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 
 

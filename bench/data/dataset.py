@@ -65,7 +65,11 @@ class Dataset:
     is row ``classes[i]`` of the source's class list. None means all classes, in order. ``own_split`` marks
     lists that this program cut because no published ones were found; ``notes`` say how. ``indices`` is a
     folder of few-shot index files, which replace the draw (datasets 4.4), or None. ``reading`` says how a
-    user's own folder was understood.
+    user's own folder was understood. ``same`` holds the groups of paths whose files have equal bytes, as far
+    as the reader looked.
+
+    ``whole`` is for a fold (``bench.data.folds``): the dataset that it was cut from. Its images are those of
+    the whole, so their features and stamps are kept under the whole's names, once for all folds.
     """
 
     name: str
@@ -82,6 +86,8 @@ class Dataset:
     indices: Path | None = None
     lists: str = ""
     reading: Reading | None = None
+    same: tuple[tuple[str, ...], ...] = ()
+    whole: Dataset | None = None
 
     def listed(self) -> Iterator[str]:
         """Yield every path of the three lists, in order."""
@@ -95,17 +101,19 @@ class Dataset:
 
     @property
     def stored_as(self) -> str:
-        """Return the name of this dataset's stored features.
+        """Return the name of this dataset's stored features. All folds of a dataset share its features.
 
         For watched images it differs from ``digest``: features from before image files were watched have that
         name, and must not be found.
         """
+        if self.whole is not None:
+            return self.whole.stored_as
         return digest([self.digest, "watched"]) if self.lists else self.digest
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The images that a few-shot fit may see: a support set and a validation set (datasets 4.1).
+    """The images that a fit may see: a support set and a validation set (datasets 4.1; folds: 4.7).
 
     ``train_indices`` and ``val_indices`` are positions in the dataset's train and val lists. ``digest``
     identifies the two ordered lists of paths. ``note`` says in which way the draw is not the standard one.

@@ -9,22 +9,19 @@ from collections.abc import Mapping, Sequence
 
 from bench.data import layout
 from bench.data.catalog import Place
-from bench.data.cut import SHARES, carved, cut
+from bench.data.cut import NO_SPLIT, NO_VAL, SHARES, carved, cut
 from bench.data.dataset import Dataset, Items, dataset_digest
 from bench.data.gather import ALL, Gathered, gather
 from bench.data.parts import split_folders, unwrap
 from bench.data.reading import HIDDEN, Reading, counted
 from bench.data.remarks import refuse_parts_inside, remarks
-from bench.data.repeats import repeats
+from bench.data.repeats import alike, repeats
 from bench.data.spec import DatasetSpec
 from bench.data.splitfile import Split, split_rows
 from bench.data.walk import look
 from bench.errors import BenchError
 from bench.files import write_json
 from bench.names import by_reason, printable, shown
-
-_NO_SPLIT = "no split given: each class is cut 50/20/30 by the contents of its images"
-_NO_VAL = "no val folder: a fifth of train, chosen by content, is set aside for validation"
 
 Rows = dict[str, list[tuple[str, int]]]  # maps each part to its pairs (path, label)
 
@@ -51,10 +48,10 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
     kept = _usable_classes(found, place.skip_bad)
     if parts:
         rows = _given_rows(found, kept, carve)
-        notes = (_NO_VAL,) if carve else ()
+        notes = (NO_VAL,) if carve else ()
         listed = [path for part in rows.values() for path, _ in part]
     else:
-        rows, notes = _cut_rows(found, kept), (_NO_SPLIT,)
+        rows, notes = _cut_rows(found, kept), (NO_SPLIT,)
         listed = [path for folder in kept for path in found.learnt[folder]]
     split = _split_of(rows, tuple(found.names[folder] for folder in kept))
     contents = "\n".join(f"{path}\t{found.hashes[path]}" for path in listed)
@@ -74,6 +71,7 @@ def class_folders(spec: DatasetSpec, place: Place) -> Dataset:
         own_split=carve or not parts,
         indices=layout.index_folder(spec, place),
         reading=_reading(found, inside, parts),
+        same=alike(listed, found.hashes),
     )
 
 

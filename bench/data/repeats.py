@@ -30,6 +30,14 @@ def repeats(parts: Mapping[str, Rows], hashes: Mapping[str, str], folders: Mappi
     return lines + _several_classes(parts, hashes)
 
 
+def alike(paths: Sequence[str], hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of two or more pictures of equal content, in the order of ``paths``."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(hashes[path], []).append(path)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
 def _several_classes(parts: Mapping[str, Rows], hashes: Mapping[str, str]) -> list[str]:
     """Return one line about pictures that lie in more than one class; no line if there are none."""
     by_content: dict[str, dict[int, str]] = {}

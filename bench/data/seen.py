@@ -112,6 +112,7 @@ def note(place: Path, dataset: Dataset, paths: Iterable[str], beside: Sequence[P
     file that does not exist gets no stamp, and reading it reports the error. Raises OSError if ``place``
     cannot be written to.
     """
+    dataset = dataset.whole or dataset
     asked = list(dict.fromkeys(paths))
     if not asked or not watched(dataset) or dataset.spec.identity:
         return
@@ -127,6 +128,7 @@ def forget(place: Path, dataset: Dataset, paths: Iterable[str]) -> None:
 
     If a damaged file is then replaced by an intact one, the new file does not count as exchanged.
     """
+    dataset = dataset.whole or dataset
     if not watched(dataset):
         return
     file = _own_file(place, dataset, dataset.digest)

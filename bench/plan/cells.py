@@ -17,7 +17,7 @@ from bench.clip.backbone import BackboneSpec
 from bench.data.dataset import Dataset, Draw
 from bench.interface import Facts, LearnedText, Method, Recipe
 from bench.prompts import PromptSet
-from bench.records.keys import EvaluationKey, FitKey
+from bench.records.keys import ALL, EvaluationKey, FitKey
 from bench.records.types import Cell
 
 TUNED = "prompts"  # the role in ``Planned.after`` of the fit whose class rows become W
@@ -111,7 +111,12 @@ def kind(fit: Planned) -> Cell:
 
 
 def label(fit: Planned) -> str:
-    """Return a fit's coordinates in one line, such as "safe digits 1-shot seed 1 (pocket-rn, coop)"."""
+    """Return a fit's coordinates in one line, such as "safe digits 1-shot seed 1 (pocket-rn, coop)".
+
+    A cell of a fold is written "safe digits fold 1 (pocket-rn, coop)".
+    """
     c = fit.cell
     shots = f" {c.shots}-shot seed {c.seed}" if c.shots else ""
+    if c.shots == ALL:
+        shots = f" fold {c.seed}"
     return f"{c.method} {c.dataset}{shots} ({c.backbone}, {c.prompts})"

@@ -67,7 +67,7 @@ def disk(todo: list[Todo], dense_cache: bool = True) -> int:
         reads += [n for e in t.evaluations for n in needs.of_evaluation(t.fit, e, dense_cache)]
         for dataset, part, paths, view, tap in reads:
             if needs.stored(tap, view):
-                key = (t.fit.backbone.digest, dataset.digest, part, view, tap)
+                key = (t.fit.backbone.digest, *needs.pool(dataset, part), view, tap)
                 wanted.setdefault(key, (t.fit.backbone, set()))[1].update(paths)
     return sum(
         2 * math.prod(row_shape(spec, tap)) * len(paths) for (*_, tap), (spec, paths) in wanted.items()

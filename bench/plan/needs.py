@@ -21,7 +21,7 @@ HEAVY = frozenset({DENSE, TOKENS, LAYER3})
 _PLAIN = frozenset({EVAL, "flip"})
 
 Need = tuple[Dataset, str, tuple[str, ...], str, str]  # dataset, part, paths, view, tap
-Taps = dict[tuple[str, str, str], set[str]]  # (dataset's digest, part, view) -> taps
+Taps = dict[tuple[str, str, str], set[str]]  # (name of the stored features, part, view) -> taps
 
 
 def stored(tap: str, view: str) -> bool:
@@ -58,12 +58,12 @@ def calibrates(fit: Planned) -> bool:
     """
     cell = fit.cell
     validates = protocols.validates(cell.protocol) and cell.protocol != TEST_ORACLE
-    return validates and cell.shots != 0 and len(fit.draw.val) > 0
+    return validates and fit.facts.shots > 0 and len(fit.draw.val) > 0
 
 
 def unvalidated(fit: Planned) -> str:
     """Return one line that says why a fit lacks validation images to choose on, or "" if it lacks none."""
-    if not fit.cell.shots or len(fit.draw.val):
+    if not fit.facts.shots or len(fit.draw.val):
         return ""
     if fit.prompts.select:
         return f"{fit.prompts.name} chooses templates on validation images, and there are none: leave it out"
@@ -117,25 +117,34 @@ def of_cell(t: Todo, fresh: Fresh = False, dense_cache: bool = True) -> Iterator
         yield from of_evaluation(t.fit, evaluation, dense_cache)
 
 
+def pool(dataset: Dataset, part: str) -> tuple[str, str]:
+    """Return the name of a dataset's stored features, and the part whose images are encoded together.
+
+    The folds of a dataset share its features, and every image of theirs is at one time a support image and at
+    another time a test image. So their images are one part.
+    """
+    return dataset.stored_as, "all" if dataset.whole is not None else part
+
+
 def taps_by_view(needs: Iterable[Need]) -> Taps:
-    """Return by (dataset's digest, part, view) all taps that are needed, so that one pass serves them."""
+    """Return by (name of the features, part, view) all taps that are needed, so that one pass serves them."""
     taps: Taps = defaultdict(set)
     for dataset, part, _, view, tap in needs:
         if stored(tap, view):
-            taps[dataset.digest, part, view].add(tap)
+            taps[*pool(dataset, part), view].add(tap)
     return taps
 
 
 def wanted(needs: Iterable[Need], taps: Taps) -> dict[str, tuple[Dataset, list[Wanted]]]:
-    """Return what to encode, by the dataset's digest: each image x view, with all taps that the run needs."""
+    """Return what to encode, by the name of its features: each image x view, with all taps of the run."""
     parts: dict[tuple[str, str], tuple[Dataset, dict[str, None], set[str]]] = {}
     for dataset, part, paths, view, tap in needs:
         if stored(tap, view):
-            _, known, views = parts.setdefault((dataset.digest, part), (dataset, {}, set()))
+            _, known, views = parts.setdefault(pool(dataset, part), (dataset, {}, set()))
             known.update(dict.fromkeys(paths))
             views.add(view)
     by_dataset: dict[str, tuple[Dataset, list[Wanted]]] = {}
-    for (digest, part), (dataset, known, views) in parts.items():
-        images = Wanted(tuple(known), {view: frozenset(taps[digest, part, view]) for view in sorted(views)})
-        by_dataset.setdefault(digest, (dataset, []))[1].append(images)
+    for (name, part), (dataset, known, views) in parts.items():
+        images = Wanted(tuple(known), {view: frozenset(taps[name, part, view]) for view in sorted(views)})
+        by_dataset.setdefault(name, (dataset, []))[1].append(images)
     return by_dataset

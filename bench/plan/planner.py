@@ -6,13 +6,13 @@ This module imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from bench import prompts as prompt_sets
 from bench.clip.backbone import BackboneSpec, resolve
-from bench.data import catalog, fewshot, seen
-from bench.data.dataset import Dataset, Draw
+from bench.data import catalog, seen
+from bench.data.dataset import Dataset
 from bench.data.imagefile import opening_of
 from bench.data.targets import Unmatched, matched
 from bench.errors import BenchError, MissingData
@@ -23,10 +23,11 @@ from bench.names import canonical, told_apart
 from bench.plan import asking, batches, classes, needs, protocols, settings
 from bench.plan.asking import Unplanned
 from bench.plan.cells import TUNED, Blocked, Evaluation, Plan, Planned
+from bench.plan.place import Draws, Place, labelled
 from bench.plan.request import Request
 from bench.prompts import PromptSet
 from bench.records import keys, places
-from bench.records.keys import EvaluationKey, FitKey
+from bench.records.keys import ALL, EvaluationKey, FitKey, Shots
 from bench.records.types import Cell
 from bench.registry import Registry
 
@@ -40,19 +41,6 @@ def make(request: Request, registry: Registry, watch: Watch = lambda *_: None) -
     BenchError for unknown names and values. Missing data only blocks the cells that need it.
     """
     return _Planner(request, registry, watch).plan()
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The place of a fit: its coordinates, the name of its prompt set, and the settings that the user set."""
-
-    method: Method
-    dataset: Dataset
-    shots: int
-    seed: int
-    backbone: BackboneSpec
-    prompts: str
-    given: Mapping[str, Any]
 
 
 class _Planner:
@@ -75,7 +63,7 @@ class _Planner:
         # Printed name -> name of the folder of records. A printed name may end in digits of the digest.
         self.homes = {self.backbones[name].name: tower.name for name, tower in towers.items()}
         self.datasets: dict[str, Dataset] = {}
-        self.draws: dict[tuple[str, int, int], Draw] = {}
+        self.draws = Draws(request.folds)
         self.fits: dict[str, Planned] = {}
         self.blocked: dict[tuple[str, str, str], Blocked] = {}
         self.texts: dict[tuple[str, str, str], tuple[str, str]] = {}
@@ -90,14 +78,15 @@ class _Planner:
         methods = [self.registry.get(name) for name in dict.fromkeys(r.methods)]
         datasets = self._datasets(r.datasets)
         for backbone in self.backbones.values():
-            for method in methods:
-                for dataset in datasets:
-                    self._cells(method, dataset, 0, 0, backbone)
-            for seed in r.seeds:
+            if not r.folds:
+                for method in methods:
+                    for dataset in datasets:
+                        self._cells(method, dataset, 0, 0, backbone)
+            for seed in range(1, r.folds + 1) or r.seeds:
                 for dataset in datasets:
                     for shots in r.shots:
                         for method in methods:
-                            self._cells(method, dataset, shots, seed, backbone)
+                            self._cells(method, self.draws.fold(dataset, seed), shots, seed, backbone)
         fits = sorted(self.fits.values(), key=lambda f: f.cell.seed)  # stable: keeps the order within a seed
         contents = {name: dataset.digest for name, dataset in self.datasets.items()}
         return Plan(fits, list(self.blocked.values()), frozenset(self.equal), frozenset(self.twins), contents)
@@ -138,7 +127,9 @@ class _Planner:
     def _block(self, method: str, dataset: str, reason: str, failed: bool = False) -> None:
         self.blocked.setdefault((method, dataset, reason), Blocked(method, dataset, reason, failed))
 
-    def _cells(self, method: Method, dataset: Dataset, shots: int, seed: int, backbone: BackboneSpec) -> None:
+    def _cells(
+        self, method: Method, dataset: Dataset, shots: Shots, seed: int, backbone: BackboneSpec
+    ) -> None:
         """Plan the cells at these coordinates, one for each prompt set and each point of a sweep."""
         if dataset.spec.source:
             raise BenchError(
@@ -147,17 +138,18 @@ class _Planner:
             )
         given = self.request.overrides.get(canonical(method.name), {})
         for prompts in (self.request.prompts if method.uses_prompts else ()) or method.prompts:
-            # A method or prompt set that uses labels has shots and a seed; all others are computed once.
-            if (method.uses_labels or prompt_sets.labelled(prompts)) != (shots > 0):
+            # A method or prompt set that uses labels has shots and a seed; all others are computed once, or
+            # once on every fold, because each fold has test images of its own.
+            if shots != ALL and labelled(method, prompts) != (shots > 0):
                 continue
             for swept in self.request.sweeps.get(canonical(method.name), [{}]):
-                place = _Place(method, dataset, shots, seed, backbone, prompts, {**given, **swept})
+                place = Place(method, dataset, shots, seed, backbone, prompts, {**given, **swept})
                 try:
                     self._fit(place, asked=True)
                 except (MissingData, Unplanned) as error:
                     self._block(method.name, dataset.name, str(error), isinstance(error, Unplanned))
 
-    def _fit(self, place: _Place, asked: bool) -> Planned | None:
+    def _fit(self, place: Place, asked: bool) -> Planned | None:
         """Plan a fit and return it, or block its cells and return None if it cannot run here.
 
         ``asked``: whether the user asked for the fit itself. Only then are its evaluations planned.
@@ -192,7 +184,7 @@ class _Planner:
         self.fits[fit.key] = fit
         return fit
 
-    def _wrong_tower(self, place: _Place) -> str:
+    def _wrong_tower(self, place: Place) -> str:
         """Return why the method cannot work on the backbone, or "" if it can."""
         method, backbone = place.method, place.backbone
         if backbone.family in method.towers:
@@ -209,7 +201,7 @@ class _Planner:
             f"{prompts.name} chooses templates on validation images, which protocol {protocol} never scores"
         )
 
-    def _text_notes(self, place: _Place, prompts: PromptSet) -> tuple[str, str]:
+    def _text_notes(self, place: Place, prompts: PromptSet) -> tuple[str, str]:
         """Return why the prompts cannot tell the classes apart, and a note on class names. Each may be ""."""
         dataset, backbone = place.dataset, place.backbone
         key = (dataset.digest, backbone.name, prompts.digest)
@@ -217,7 +209,7 @@ class _Planner:
             self.texts[key] = classes.alike(prompts, dataset, backbone), classes.note(prompts, dataset)
         return self.texts[key]
 
-    def _dependencies(self, place: _Place, prompts: PromptSet) -> dict[str, Planned] | None:
+    def _dependencies(self, place: Place, prompts: PromptSet) -> dict[str, Planned] | None:
         """Return the fits whose states this one reads, by role, or None if one of them cannot run here."""
         reads = {name: (name, place.prompts) for name in place.method.after}
         if prompts.tuned_by:
@@ -236,7 +228,7 @@ class _Planner:
         return after
 
     def _keyed(
-        self, place: _Place, prompts: PromptSet, after: Mapping[str, Planned]
+        self, place: Place, prompts: PromptSet, after: Mapping[str, Planned]
     ) -> tuple[Planned, dict[str, Any], dict[str, Any]]:
         """Return the fit with its key, the values of its evaluations, and those that the user changed."""
         method, dataset = place.method, place.dataset
@@ -255,7 +247,7 @@ class _Planner:
             recipe=recipe,
             facts=facts,
             dataset=dataset,
-            draw=self._draw(dataset, place.shots, place.seed),
+            draw=self.draws.of(place),
             prompts=prompts,
             backbone=place.backbone,
             after=after,
@@ -270,7 +262,7 @@ class _Planner:
         return fit, late, changed_late
 
     def _settings_and_facts(
-        self, place: _Place, prompts: PromptSet
+        self, place: Place, prompts: PromptSet
     ) -> tuple[dict[str, Any], dict[str, Any], Facts]:
         """Return the settings' values, those that the user changed, and the facts for the recipe."""
         method, backbone, row = place.method, place.backbone, place.dataset.spec.recipe_as
@@ -278,9 +270,9 @@ class _Planner:
         values = settings.resolve(method, preset, row, place.given)
         usual = settings.resolve(method, preset, row, {})
         facts = Facts(
-            shots=place.shots,
+            shots=self.draws.shots(place),
             n_classes=len(place.dataset.classnames),
-            n_support=len(self._draw(place.dataset, place.shots, place.seed).train),
+            n_support=len(self.draws.of(place).train),
             n_prompts=prompts.size,
             recipe_as=row,
             tower=backbone.family,
@@ -290,7 +282,7 @@ class _Planner:
 
     def _parts(
         self,
-        place: _Place,
+        place: Place,
         prompts: PromptSet,
         values: Mapping[str, Any],
         recipe: Recipe,
@@ -307,7 +299,8 @@ class _Planner:
             settings=dict(values),
             recipe=asdict(recipe),
             dataset=dataset.digest,
-            draw=self._draw(dataset, place.shots, place.seed).digest,
+            draw=self.draws.of(place).digest,
+            draw_kind="fold" if place.shots == ALL else "few-shot",
             shots=place.shots,
             seed=place.seed,
             weights=backbone.digest,
@@ -321,7 +314,7 @@ class _Planner:
             engine=keys.ENGINE,
         )
 
-    def _cell(self, place: _Place, prompts: PromptSet, preset: str) -> Cell:
+    def _cell(self, place: Place, prompts: PromptSet, preset: str) -> Cell:
         """Return the coordinates of a fit by name, as records and tables show them."""
         return Cell(
             method=place.method.name,
@@ -349,7 +342,8 @@ class _Planner:
 
         A shifted test set is blocked if its files are not here or its classes are not those of the dataset.
         """
-        names = [fit.dataset.name, *(fit.dataset.spec.targets if self.request.targets else ())]
+        shifted = self.request.targets and fit.dataset.whole is None
+        names = [fit.dataset.name, *(fit.dataset.spec.targets if shifted else ())]
         evaluations = []
         for name in names:
             try:
@@ -364,12 +358,6 @@ class _Planner:
             )
             evaluations.append(Evaluation(target, dict(values), parts, parts.digest(), changed))
         return evaluations
-
-    def _draw(self, dataset: Dataset, shots: int, seed: int) -> Draw:
-        key = (dataset.digest, shots, seed)
-        if key not in self.draws:
-            self.draws[key] = fewshot.draw(dataset, shots, seed)
-        return self.draws[key]
 
 
 def _printed_name(

@@ -16,13 +16,17 @@ from bench.records import keys
 class Request:
     """The request of a ``bench run``. Its fields are named after the flags.
 
+    ``folds``: 0 for few-shot draws. Otherwise the number of folds of all labelled images (``data.folds``);
+    ``shots`` is then ("all",), every method has a cell on each fold, those without labels too, and the number
+    of the fold takes the place of the seed. ``seeds`` and ``targets`` do not count then.
+
     ``contents``: the digests of datasets, by the names that the user gave, as the plan of another process
     found them (``Plan.contents``). None: planning looks at the image files itself.
     """
 
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
-    shots: tuple[int, ...]
+    shots: tuple[keys.Shots, ...]
     seeds: tuple[int, ...]
     backbones: tuple[str, ...]
     prompts: tuple[str, ...] = ()
@@ -40,3 +44,4 @@ class Request:
     contents: Mapping[str, str] | None = None
     skip_bad: bool = False
     max_pixels: int | None = None
+    folds: int = 0

@@ -20,7 +20,7 @@ from bench.plan.earlier import Earlier
 from bench.plan.todo import Fresh, Todo, kind, recorded
 from bench.records import places, store, today
 from bench.records.conditions import Conditions, conditions
-from bench.records.keys import plain
+from bench.records.keys import ALL, plain
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.sources import code_of
 
@@ -122,7 +122,8 @@ def shadowed(plan: Plan, earlier: Earlier) -> int:
             if isinstance(other, FitRecord):
                 here = (other.provenance.order, other.key)
                 newest[_row(other)] = max(newest.get(_row(other), (-1, "")), here)
-    records = [record for fit in plan.fits if (record := recorded(fit))]
+    shown = (fit for fit in plan.fits if fit.cell.shots != ALL)  # no table shows folds
+    records = [record for fit in shown if (record := recorded(fit))]
     return sum(newest.get(_row(record), (0, record.key))[1] != record.key for record in records)
 
 

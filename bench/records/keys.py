@@ -28,6 +28,7 @@ SINGLE = "fp32"
 PRECISIONS = {SINGLE: "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]  # what an array of whole numbers can hold
+ALL: Literal["all"] = "all"  # the shots of a fold: all labelled images but those that it tests
 Shots = Count | Literal["all"]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -46,7 +47,8 @@ class FitKey(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     - ``recipe``: the resolved ``bench.interface.Recipe``.
     - ``dataset``: digest of lists, labels and class names, and of the images' contents where the record's
       ``dataset_covers`` says so. ``classes``: which classes the fit may learn.
-    - ``draw``: digest of the drawn paths. ``draw_kind``: how they were drawn.
+    - ``draw``: digest of the drawn paths. ``draw_kind``: how they were drawn. For a ``fold``, ``shots`` is
+      ``all``, ``seed`` is the number of the fold, and ``dataset`` is the digest of the fold's lists.
     - ``weights``: digest of the backbone's weights and architecture.
     - ``preprocessing``: the steps from an image file to the input of the image tower.
     - ``prompts``: digest of the strings and of how they are averaged. ``sentences``: whether the strings were

@@ -27,6 +27,7 @@ class Base(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 class Cell(Base, frozen=True, kw_only=True):
     """The coordinates of a fit, by the names that tables print.
 
+    ``shots`` is ``all`` for a fold of all labelled images, and ``seed`` is then the number of the fold.
     ``classes``: which of the dataset's classes are learnt (reserved; ``all`` today).
     """
 

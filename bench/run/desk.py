@@ -78,7 +78,7 @@ class Desk:
             for dataset, items in pairs:
                 reads.setdefault(dataset.digest, (dataset, {}))[1].update(dict.fromkeys(items.paths))
         for digest, (dataset, paths) in reads.items():
-            fresh = paths.keys() - self.noted.setdefault(digest, set()) - self.encoder.unreadable(digest)
+            fresh = paths.keys() - self.noted.setdefault(digest, set()) - self.encoder.unreadable(dataset)
             seen.note(self.recorder.results, dataset, sorted(fresh), [self.session.store.root])
             self.noted[digest] |= fresh
 

@@ -22,7 +22,7 @@ from bench.run import stages
 from bench.run.session import Session
 
 _NAMED = 5  # most unreadable images of a dataset that messages name; records name the others
-Place = tuple[str, str]  # (backbone's digest, dataset's digest)
+Place = tuple[str, str]  # (backbone's digest, name of the stored features)
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Encoder:
         for tower, spec in {s.digest: s for s, _ in reads}.items():
             by_dataset = needs.wanted((n for s, n in reads if s.digest == tower), self.taps[tower])
             for dataset, wanted in by_dataset.values():
-                place = tower, dataset.digest
+                place = tower, dataset.stored_as
                 try:
                     with stages.stage("encode"):
                         count, self.bad[place] = self._encode(spec, dataset, wanted)
@@ -104,9 +104,9 @@ class Encoder:
         stopped = [(t, reason) for t, reason in reasons if reason is not None]
         return Encoded(ready, [*unsaid, *stopped], encodes)
 
-    def unreadable(self, digest: str) -> set[str]:
-        """Return the images that could not be encoded for the portion, of the dataset with this digest."""
-        return {path for (_, of), bad in self.bad.items() if of == digest for path in bad}
+    def unreadable(self, dataset: Dataset) -> set[str]:
+        """Return the images of a dataset that could not be encoded for the portion."""
+        return {path for (_, of), bad in self.bad.items() if of == dataset.stored_as for path in bad}
 
     def unread(self, fit: Planned, evaluation: Evaluation) -> UnreadableImage | None:
         """Return the error of the first image that an evaluation reads and the store lacks, or None."""
@@ -162,7 +162,7 @@ class Encoder:
         def error(reads: Iterable[Need]) -> Exception | None:
             wanted = list(reads)
             places = [
-                (spec.digest, dataset.digest)
+                (spec.digest, dataset.stored_as)
                 for dataset, _, _, view, tap in wanted
                 if needs.stored(tap, view)
             ]
@@ -180,7 +180,7 @@ class Encoder:
         An image whose features the store already holds counts as readable.
         """
         for dataset, _, paths, view, tap in reads:
-            bad = self.bad.get((spec.digest, dataset.digest), {})
+            bad = self.bad.get((spec.digest, dataset.stored_as), {})
             for path in paths if bad else ():
                 if path in bad and (
                     not needs.stored(tap, view) or self.session.lacks(spec, dataset, [path], view, [tap])
