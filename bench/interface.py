@@ -90,8 +90,8 @@ def scored_values(method: Method, values: Values) -> dict[str, Any]:
 class Facts:
     """The sizes of one task, known before any image is read. A recipe may depend on them.
 
-    ``shots``: labelled images per class that were asked for; a class that has fewer gives all it has. Where all
-    labelled images are given (folds, datasets 4.7), it is the median of the classes' support images
+    ``shots``: labelled images per class that were asked for; a class that has fewer gives all it has. Where
+    all labelled images are given (folds, datasets 4.7), it is the median of the classes' support images
     (``folds.shots``). It is 0 for a method without labels.
     ``n_classes``: K. ``n_support``: N. ``n_prompts``: P, the prompts of all classes together. ``recipe_as``:
     the name of the row in ``Method.per_dataset`` that applies, usually the dataset's. ``tower``: the family

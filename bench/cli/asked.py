@@ -56,6 +56,34 @@ def check(
     devices.check(device)
 
 
+def folds(count: int | None, shots: str | None, seeds: str | None, targets: bool) -> None:
+    """Raise BenchError if ``--folds`` has a wrong value or stands beside an option that says otherwise.
+
+    ``--shots all`` is what folds mean, and may stand there; without ``--folds`` it means nothing.
+    """
+    everything = shots is not None and shots.strip() == "all"
+    if count is None:
+        if everything:
+            raise BenchError(
+                "--shots all leaves no image to test: add --folds 5, and each fifth is tested by a fit on "
+                "the others"
+            )
+        return
+    if count < 2:
+        raise BenchError(f"--folds {count}: write a number from 2 on, as in --folds 5")
+    if shots is not None and not everything:
+        raise BenchError(
+            f"--shots {shots}: with --folds a fit gets all images of the other folds: write --shots all, or "
+            "leave --shots out"
+        )
+    if seeds is not None:
+        raise BenchError(f"--seeds {seeds}: with --folds the fold takes the seed's place: leave --seeds out")
+    if targets:
+        raise BenchError(
+            "--targets: folds are tested on their own images alone: leave --targets or --folds out"
+        )
+
+
 def places(results: Path, cache: Path | None, executor: str, reads: bool) -> None:
     """Raise BenchError if the results folder or the feature store cannot be written; leave nothing behind.
 

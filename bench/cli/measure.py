@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("shots", "seeds")
 # Options that end the process or measure nothing.
-_COMMAND_ONLY = ("time_budget", "dry_run", "why", "help")
+_COMMAND_ONLY = ("time_budget", "dry_run", "why", "folds", "help")
 
 
 def measure(

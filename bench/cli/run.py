@@ -41,6 +41,7 @@ def run(
     datasets: given.Datasets = None,
     shots: given.Shots = None,
     seeds: given.Seeds = None,
+    folds: given.Folds = None,
     backbone: given.Backbone = None,
     prompts: given.Prompts = None,
     preset: given.Preset = None,
@@ -85,6 +86,7 @@ def run(
     from bench.names import canonical
     from bench.plan import settings
     from bench.plan.request import Request
+    from bench.records.keys import ALL
     from bench.run import devices
     from bench.suite import load
 
@@ -103,6 +105,7 @@ def run(
         why=why,
         dry_run=dry_run,
     )
+    asked.folds(folds, shots, seeds, bool(targets))
     asked.places(results, cache, executor, reads=dry_run)
     chosen = load(suite)
     registry = _in_time(stop, lambda: registries.with_plugins(tuple(plugin or ())))
@@ -116,15 +119,15 @@ def run(
     request = Request(
         methods=names(methods) or chosen.methods,
         datasets=named or chosen.datasets,
-        shots=numbers(shots, "--shots") or chosen.shots,
-        seeds=numbers(seeds, "--seeds") or chosen.seeds,
+        shots=(ALL,) if folds else numbers(shots, "--shots") or chosen.shots,
+        seeds=() if folds else numbers(seeds, "--seeds") or chosen.seeds,
         backbones=backbones,
         prompts=names(prompts) or chosen.prompts,
         preset=preset,
         protocol=protocol,
         overrides=settings.parse_overrides(set_ or (), known),
         sweeps=settings.parse_sweeps(sweep or chosen.sweeps, known),
-        targets=chosen.targets if targets is None else targets,
+        targets=not folds and (chosen.targets if targets is None else targets),
         precision=precision,
         data_root=data_root,
         prompt_dir=prompt_dir,
@@ -133,6 +136,7 @@ def run(
         allow_torchscript=allow_torchscript,
         skip_bad=skip_bad,
         max_pixels=limit.parsed(max_pixels) if max_pixels is not None else None,
+        folds=folds or 0,
     )
     asked.heeded(request, registry, set_ or (), sweep or ())
     asked.plugins(request, registry, plugin or ())

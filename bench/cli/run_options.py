@@ -42,7 +42,17 @@ Datasets = Annotated[
 ]
 Shots = Annotated[
     str | None,
-    typer.Option(help="Numbers of training images per class, as in 1,4,16.", rich_help_panel=WHAT),
+    typer.Option(
+        help="Numbers of training images per class, as in 1,4,16; with --folds: all.", rich_help_panel=WHAT
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Cut all labelled images into so many folds, as in 5. Every fold is tested once, by a fit on "
+        "all images of the others. The number of the fold takes the place of the seed.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Seeds = Annotated[
     str | None,

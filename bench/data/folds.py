@@ -52,7 +52,7 @@ def fold(dataset: Dataset, number: int, of: int = 5, seed: int = SEED) -> Datase
     Images of equal bytes (``Dataset.same``) come into one fold, because whoever learns one knows the other.
 
     Of the other images of a class, a fifth validates, but at most 4 and at least 1, as long as one is left to
-    learn from; the rest is the support set. Where a class has a single different image, every fold learns from
+    learn from; the rest is the support set. If a class has a single different image, every fold learns from
     it and none tests it: its test would ask for a class without a training image. ``notes`` name these
     classes. All lists keep the order of ``everything``.
 

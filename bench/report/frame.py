@@ -18,10 +18,10 @@ from bench.data import catalog
 from bench.errors import BenchError
 from bench.files import Stamp, stamp_if_there
 from bench.metrics import METRICS
-from bench.names import told_apart
+from bench.names import counted, told_apart
 from bench.paths import results_dir
 from bench.records import codec, store
-from bench.records.keys import PRECISIONS, SINGLE, FitKey
+from bench.records.keys import ALL, PRECISIONS, SINGLE, FitKey
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import Bad, said
 from bench.report import current
@@ -101,7 +101,12 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     bad: list[Bad] = []
     with codec.many():
         read = [record for folder in folders for record in _read(folder, bad)]
-        named = apart(believed(read, bad))
+        named, folded = few_shot(apart(believed(read, bad)))
+        if folded and not named:
+            raise BenchError(
+                f"there are only {counted(folded, 'result')} of folds here, which tables and figures do not "
+                "show: run few-shot cells, as in `bench run --shots 1`"
+            )
         rows = rows_of(named)
         if bad and not rows:
             raise BenchError(
@@ -111,9 +116,24 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
         kept.sort(key=itemgetter("dataset", "method", "shots", "seed", "target", "key"))
     frame = pd.DataFrame(kept, columns=list(COLUMNS))
     frame.attrs["bad"] = left_out(bad)
-    frame.attrs["notes"] = [*filter(None, [frame.attrs["bad"]]), *_places(named), *notes]
+    alone = [_without_folds(folded)] if folded else []
+    frame.attrs["notes"] = [*filter(None, [frame.attrs["bad"]]), *_places(named), *alone, *notes]
     frame.attrs["folders"] = [str(folder) for folder in folders]
     return frame
+
+
+def few_shot(named: Sequence[tuple[Path, Record]]) -> tuple[list[tuple[Path, Record]], int]:
+    """Return the records of few-shot cells, and the number of results of folds (``bench run --folds``).
+
+    The test images of a fold are those of no other cell, so no row of a table could hold both.
+    """
+    few = [(path, r) for path, r in named if r.cell.shots != ALL]
+    return few, sum(r.cell.shots == ALL and not isinstance(r, FitRecord) for _, r in named)
+
+
+def _without_folds(count: int) -> str:
+    """Return the note on results of folds that are left out."""
+    return f"Left out: {counted(count, 'result')} of folds (`bench run --folds`), which tables do not show."
 
 
 def _places(named: Sequence[tuple[Path, Record]]) -> list[str]:

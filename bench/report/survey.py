@@ -21,7 +21,7 @@ from bench.records.whole import Bad, lacking
 from bench.report import current
 from bench.report.apart import apart
 from bench.report.believed import believed
-from bench.report.frame import rows_of
+from bench.report.frame import few_shot, rows_of
 
 STALE, DRIFTED, ORPHANED, FAILED, DAMAGED = "stale", "drifted", "orphaned", "failed", "damaged"
 KINDS = {
@@ -208,7 +208,7 @@ class _Surveyor:
     def _replaced(self, records: Sequence[tuple[Path, Record]]) -> None:
         """Look for records that no run would make today, or that newer ones replace in every table."""
         reasons = {key: why for key, fit in self.fits.items() if (why := self._stale(fit))}
-        rows = rows_of(apart(records))
+        rows = rows_of(apart(few_shot(records)[0]))  # no table shows folds
         current.only(rows)
         replaced = {row["path"]: row[current.LEFT_OUT] for row in rows if current.LEFT_OUT in row}
         used: dict[str, bool] = {}  # by fit: whether anything that builds on it counts
