@@ -59,7 +59,8 @@ def grouped(plan: Plan) -> dict[Cell, list[Planned]]:
         numbers = [fit.cell.seed for fit in fits]
         if len(set(numbers)) < len(numbers):
             raise BenchError(
-                f"{fits[0].cell.method} has several cells on one fold: plan one value of each setting, no sweep"
+                f"{fits[0].cell.method} has several cells on one fold: "
+                "plan one value of each setting, no sweep"
             )
     return groups
 
@@ -130,12 +131,12 @@ def _arrays(fit: Planned) -> dict[str, NDArray[Any]]:
         why = f"failed: {failed.error}" if failed else "has no record"
         raise BenchError(f"{label(fit)} {why}: the same `bench run` does it again")
     arrays = store.arrays(path, record)
-    temperature = record.temperature or 1.0
     if "logp" in arrays:
-        logp = arrays["logp"][:, 0].astype(np.float64) / temperature
-        arrays["confidence"] = np.exp(logp - arrays["lse_t"] if "lse_t" in arrays else logp)
+        logp = arrays["logp"][:, 0].astype(np.float64)
+        T = record.temperature
+        arrays["confidence"] = np.exp(logp / T - arrays["lse_t"] if T and "lse_t" in arrays else logp)
     if LOGITS in arrays:
-        z = arrays[LOGITS].astype(np.float64) / temperature
+        z = arrays[LOGITS].astype(np.float64) / (record.temperature or 1.0)
         p = np.exp(z - z.max(1, keepdims=True))
         arrays["probabilities"] = p / p.sum(1, keepdims=True)
     return arrays
