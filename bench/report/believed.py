@@ -25,9 +25,7 @@ def believed(records: Sequence[Located], bad: list[Bad]) -> list[Located]:
     labels: dict[Path, tuple[str, str]] = {}  # by evaluation: its test set, and the checksum of its labels
     kept: list[Located] = []
     for path, record in records:
-        if not isinstance(record.cell.shots, int):
-            bad.append(Bad(str(path), f"shots '{record.cell.shots}', which tables do not have"))
-        elif not isinstance(record, EvaluationRecord):
+        if not isinstance(record, EvaluationRecord):
             kept.append((path, record))
         elif why := fault_of_fits(record, fits):
             bad.append(Bad(str(path), why))
