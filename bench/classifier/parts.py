@@ -128,11 +128,11 @@ class _Packer:
 
     def tensor(self, x: Tensor, where: str) -> Any:
         """Return the node of a tensor: a reference to the backbone's, or its number among those stored."""
+        if x.layout != torch.strided or x.is_complex() or x.is_quantized:
+            raise self.refused(where, f"a tensor of {x.dtype}, {x.layout}")
         place = _place(x)
         if x.numel() and place in self.named:
             return ["weights", self.named[place]]
-        if x.layout != torch.strided or x.is_complex() or x.is_quantized:
-            raise self.refused(where, f"a tensor of {x.dtype}, {x.layout}")
         if not x.numel() or place not in self.numbers:
             number = str(len(self.tensors))
             self.tensors[number] = x.detach().cpu().clone().contiguous()
