@@ -101,11 +101,11 @@ def _arrays(file: Path, form: _Form) -> Arrays:
     Raises Torn if the file is damaged, or larger than the arrays of n images can be.
     """
     n, per_image = form.n, sum(kind.itemsize * max(1, columns) for kind, columns in OUTPUTS.values())
-    most = n * (4 + 2 * TOP + per_image + (2 * form.K if LOGITS in form.names else 0)) + _HEADERS
+    most = n * (4 + 2 * TOP + per_image + (4 * form.K if LOGITS in form.names else 0)) + _HEADERS
     arrays = npz(file, ("top1", "labels", *form.names), min(64 * GIB, most))
     for name, x in arrays.items():
         if name == LOGITS:
-            whole = x.dtype == np.float16 and x.shape == (n, form.K)
+            whole = x.dtype in (np.float16, np.float32) and x.shape == (n, form.K)
         elif name in OUTPUTS:
             kind, columns = OUTPUTS[name]
             whole = x.dtype == kind and x.shape == ((n, columns) if columns else (n,))

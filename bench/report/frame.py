@@ -230,8 +230,7 @@ def _row(
         "version": key.version if key else None,
         "steps": fit.budget.steps if fit else 0,
         "configurations": fit.budget.configurations if fit else 0,
-        "seconds": (sum(fit.seconds.values()) if fit else 0.0)
-        + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
+        "seconds": (fit.cost if fit else 0.0) + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
         "fit": r.fit,
         "key": r.key,
         "path": str(path),

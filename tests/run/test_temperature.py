@@ -54,7 +54,9 @@ def test_without_an_optimum_the_bounds_hold() -> None:
     assert optimal(eye, right) == LOWEST, "no mistake: the smaller, the better"
     assert optimal(eye, (right + 1) % 4) == HIGHEST, "no hit: the larger, the better"
     assert optimal(np.zeros((4, 4)), right) == 1.0, "equal logits"
-    assert np.isfinite(optimal(1e6 * eye, right))
+    assert optimal(1e6 * eye, right) == LOWEST, "the probabilities are exactly 0 and 1"
+    assert optimal(1e6 * eye, (right + 1) % 4) == HIGHEST
+    assert optimal(np.full((4, 4), 3.0), right) == 1.0, "equal logits, shifted"
 
 
 def planned(protocol: str = "recipe", shots: int = 2, val: int = 4) -> Any:
