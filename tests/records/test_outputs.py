@@ -124,6 +124,9 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "no temperature": field(lambda r: replace(r, temperature=None)),
     "other counts": field(lambda r: replace(r, per_class=moved(r.per_class))),
     "no counts": field(lambda r: replace(r, per_class=None)),
+    "no checksum of an array": field(
+        lambda r: replace(r, predictions={k: v for k, v in r.predictions.items() if k != "squares"})
+    ),
     "an unknown array": field(lambda r: replace(r, outputs=[*r.outputs, "more"])),
     "fewer names": field(lambda r: replace(r, outputs=r.outputs[1:])),
     **{f"another {name}": more(name) for name in ("balanced", "macro-f1", "nll", "brier-after")},
@@ -335,6 +338,19 @@ def test_filters_that_say_nothing_are_refused(text: str) -> None:
 
 
 def test_a_filter_that_nothing_passes_is_refused(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="no evaluation that passes it"):
-        pack(whole, tmp_path / "out", keep_outputs=parsed("methods=coop"))
+    with pytest.raises(BenchError, match=r"no evaluation has methods=saef \(did you mean 'safe'\?\)"):
+        pack(whole, tmp_path / "out", keep_outputs=parsed("methods=zero-shot,saef"))
+    with pytest.raises(BenchError, match="no evaluation has shots=8; there are 0, 16"):
+        pack(whole, tmp_path / "out", keep_outputs=parsed("shots=8"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_filter_of_records_without_outputs_is_refused(old: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no evaluation that passes it"):
+        pack(old, tmp_path / "out", keep_outputs=parsed("methods=safe"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_blank_after_a_comma_is_named() -> None:
+    with pytest.raises(BenchError, match="no blank may follow the comma: write 'methods=safe,coop'"):
+        parsed("shots=1 methods=safe, coop")
