@@ -18,7 +18,7 @@ from bench.plan.cells import label
 from bench.plan.todo import Fresh, Todo
 from bench.records.store import Clock
 from bench.registry import Registry
-from bench.run import evaluate, onepass, stages, temperature
+from bench.run import evaluate, onepass, stages
 from bench.run.encoder import Encoder
 from bench.run.outcome import Ended, Now, Outcome
 from bench.run.recorder import Recorder, keeper
@@ -49,7 +49,6 @@ class Desk:
         clock: Clock | None = None,
         home: Path | None = None,
     ) -> None:
-        temperature.warm()
         clock = replace(clock) if clock else Clock.of(results)
         self.session, self.join = session, join
         self.recorder = Recorder(session, results, keeper(registry, keep_states), clock, fresh, home)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq  # not where it is used: no fit's seconds contain the import
 from torch import Tensor
 
 from bench.errors import short_of_memory
@@ -39,8 +40,6 @@ def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> f
     has at most one root, which is found in double precision. The result is 1 if every image has equal logits,
     for T does not matter then.
     """
-    from scipy.optimize import brentq  # a run imports it before its first fit (``warm``)
-
     z_NK = np.asarray(logits_NK, np.float64)
     z_NK = z_NK - z_NK.max(1, keepdims=True)
     true_N = z_NK[np.arange(len(z_NK)), labels_N]
@@ -59,11 +58,6 @@ def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> f
     if slope(low) >= 0.0:
         return HIGHEST
     return float(1.0 / brentq(slope, low, high, xtol=1e-14, rtol=1e-14, maxiter=500))
-
-
-def warm() -> None:
-    """Import what fitting a temperature takes, so that no fit's seconds contain the import."""
-    import scipy.optimize  # noqa: F401
 
 
 def of_fit(session: Session, fit: Planned, fitted: Fitted, case: Case) -> tuple[float | None, str]:

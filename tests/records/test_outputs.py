@@ -18,9 +18,11 @@ from bench.records import codec, outcomes, packed_outputs, places, store
 from bench.records.merge import plan
 from bench.records.packed import add
 from bench.records.types import EvaluationRecord, FitRecord, PerClass, Record
+from bench.report import outputs as report_outputs
 from bench.report.compact import pack, parsed
 from bench.report.frame import load_results
 from bench.report.measures import filled
+from bench.report.outputs import outputs_of
 from tests.records.told import tell
 from tests.report.synthetic import grid
 
@@ -219,6 +221,22 @@ def test_without_packed_outputs_accuracies_stay(
     filled(frame, METRICS["top1"])
     with pytest.raises(BenchError, match=rf"{packed_outputs.FILE}: .*copy the file again"):
         filled(frame, METRICS["ece"])
+
+
+def test_outputs_are_read_once_while_they_and_memory_last(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Path(shutil.copytree(packed, tmp_path / "results"))
+    first, second = [path for path in map(Path, load_results(results)["path"]) if its(path).outputs]
+    kept = outputs_of(first)
+    assert outputs_of(first) is kept, "packed ones too"
+    monkeypatch.setattr(report_outputs, "_MOST", 1)
+    outputs_of(second)
+    again = outputs_of(first)
+    assert again is not kept, "it had to make room"
+    cut(results / packed_outputs.FILE)
+    with pytest.raises(BenchError, match="copy the file again"):
+        outputs_of(first)
 
 
 def with_a_bad_byte(file: Path) -> str:

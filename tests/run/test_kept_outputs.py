@@ -44,6 +44,9 @@ def test_logits_are_kept_and_everything_agrees_with_them(bench: Bench, tmp_path:
         at_T = log_softmax(logits / T, 1)[rows, labels]
         assert record.metrics["nll-after"] == pytest.approx(-at_T.mean(), abs=0.05 / T)
         assert record.metrics["top1"] == record.top1
+        fit = store.fit_of(path, record)
+        assert fit is not None and ("temperature" in fit.seconds) == (method == "tip-adapter")
+        assert fit.cost == pytest.approx(fit.seconds["prepare"] + fit.seconds["fit"])
         assert record.per_class is not None and record.per_class.images == [COUNTS["test"]] * 3
 
 
