@@ -19,6 +19,7 @@ from bench.contract.lab import Lab, open_lab
 from bench.errors import BenchError
 from bench.interface import Facts
 from bench.registry import builtin
+from tests.contract import toys
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,16 @@ def test_a_sweep_that_disagrees_is_noticed(lab: Lab, tmp_path: Path) -> None:
     )
     registry, (method,) = checks.find(str(file))
     assert {f.rule for f in checks.check(method, registry, lab) if f.problem} == {"sweep as logits"}
+
+
+def test_logits_that_fail_on_validation_images_are_noticed(lab: Lab, tmp_path: Path) -> None:
+    """Nothing is chosen on them, so the fit and its evaluation go through."""
+    six = "if len(features[POOLED]) == 6:\n    raise RuntimeError('not six')"
+    file = toys.write(tmp_path / "fussy.py", "fussy", {"recipe": "return Recipe()", "logits": six})
+    registry, (method,) = checks.find(str(file))
+    findings = [f for f in checks.check(method, registry, lab) if f.problem]
+    assert {f.rule for f in findings} == {"logits of validation images"}
+    assert all(f.problem == "no temperature could be fitted: RuntimeError: not six" for f in findings)
 
 
 def invoke(*arguments: object) -> Result:

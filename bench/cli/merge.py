@@ -73,6 +73,8 @@ def _tell(done: Merge, verbose: bool) -> None:
     say.echo(f"new: {done.new.total()}{f' ({by_folder})' if by_folder else ''}")
     if done.kept:
         say.echo(f"only in {done.out}: {done.kept}")
+    if done.richer:
+        say.echo(f"equal, and replaced in {done.out} because the other keeps more: {done.richer}")
     if done.mended:
         say.echo(f"failed in one folder and done in another, where the result counts: {done.mended}")
     if done.decided:

@@ -21,12 +21,16 @@ def pack(
     keep_outputs: Annotated[
         str | None,
         typer.Option(
-            help="Keep the probabilities of every image too: of all evaluations, or of those that a filter "
-            "names, as in 'methods=zero-shot,safe datasets=emoji shots=16 seeds=1'. They are a third file."
+            help="Keep the probabilities of every image too, in a third file: of all evaluations (`all`), or "
+            "of those that pass a filter, as in 'methods=zero-shot,safe shots=16 seeds=1'. A filter names "
+            "methods, datasets, shots, seeds, backbone, prompts or protocol. Rows with changed settings pass "
+            "only `all`."
         ),
     ] = None,
 ) -> None:
     """Pack the records that tables use, with metrics and top-1 predictions, into two small files.
+
+    With --keep-outputs they are three.
 
     The packed folder can be committed to a repository. Every verb that takes --results reads it. Metrics of
     probabilities, like the calibration error, have an interval only where --keep-outputs kept the images.

@@ -33,6 +33,7 @@ from bench.contract.snapshot import differs
 from bench.errors import BenchError, said
 from bench.interface import Lines, Method, Params, Values, points
 from bench.names import PROTOCOLS
+from bench.plan.needs import calibrates
 from bench.plan.protocols import apply
 from bench.plan.todo import recorded
 from bench.registry import Registry, with_plugins
@@ -100,6 +101,7 @@ def _on_tower(method: Method, registry: Registry, lab: Lab, family: str) -> Iter
         "test labels change nothing": lambda: canary(
             measured, measure(lab, method, registry, family, "relabelled")
         ),
+        "logits of validation images": lambda: calibrated(measured),
         "state survives the disk": lambda: saved(measured),
         "replicas together as alone": lambda: replicas(measured),
         "batches in pieces as whole": lambda: pieces(measured),
@@ -164,6 +166,14 @@ def canary(m: Measured, relabelled: Measured) -> str:
         if hits == len(moved)
         else f"{len(moved) - hits} of {len(moved)} predictions changed with the test labels"
     )
+
+
+def calibrated(m: Measured) -> str:
+    """Check that the fit has a temperature, for which ``logits`` is called with validation images."""
+    stored = recorded(m.fit)
+    if stored is None or stored.temperature is not None or not calibrates(m.fit):
+        return ""
+    return next((note for note in stored.notes if "temperature" in note), "no temperature was fitted")
 
 
 def saved(m: Measured) -> str:

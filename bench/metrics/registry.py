@@ -1,7 +1,7 @@
 """List the metrics by name, with what a table and an interval need to know of each."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -241,6 +241,6 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def values(outputs: Outputs) -> dict[str, float]:
-    """Return every metric that the evaluation can tell, in natural units."""
-    return {name: one.value(outputs) for name, one in METRICS.items() if one.can(outputs)}
+def values(outputs: Outputs, names: Iterable[str] = tuple(METRICS)) -> dict[str, float]:
+    """Return every metric, or those of ``names``, that the evaluation can tell, in natural units."""
+    return {name: METRICS[name].value(outputs) for name in names if METRICS[name].can(outputs)}

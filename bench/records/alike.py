@@ -2,8 +2,8 @@
 
 Predictions and what is counted from them must agree exactly. Temperatures, likelihoods and Brier scores are
 equal if they agree to a thousandth, and the probabilities themselves are not compared, because every machine
-rounds them in its own way. If one of two records is older and has fewer
-fields, the fields that it lacks differ in nothing.
+rounds them in its own way. If one of two records is older and has fewer fields, the fields that it lacks
+differ in nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.records.types import EvaluationRecord, FitRecord, Record
+from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 
 # The results of a fit and of an evaluation. The other fields say what was asked, or how and when it was made.
 _FIT = ("values", "step", "val_accuracy", "curve", "has_state")
@@ -34,6 +34,18 @@ def differing(one: Record, other: Record) -> list[str]:
         same = all(one.predictions[name] == other.predictions[name] for name in both & set(_CLASSES))
         return _fields(one, other, _EVALUATION) + _metrics(one, other) + ([] if same else ["predictions"])
     return []
+
+
+def keeps(record: Record) -> set[str]:
+    """Return the names of what a record has and an equal one may lack."""
+    if isinstance(record, Failure):
+        return set()
+    kept = {"temperature"} if record.temperature is not None else set()
+    if isinstance(record, FitRecord):
+        return kept | ({"state"} if record.state else set())
+    top5 = {"classes"} if "top5" in record.predictions else set()  # an older record's best classes
+    counts = {"per_class"} if record.per_class is not None else set()
+    return kept | top5 | counts | {*record.outputs} | {f"metric {name}" for name in record.metrics}
 
 
 def _metrics(one: EvaluationRecord, other: EvaluationRecord) -> list[str]:

@@ -5,7 +5,8 @@
 
 - Two records of one key are equal if their numbers and predictions are (bench.records.alike). It does not
   matter when, where and how fast they were made.
-- A record of the output folder is never replaced, unless it is damaged or says that a cell failed.
+- A record of the output folder is never replaced, unless it is damaged, says that a cell failed, or an equal
+  one keeps more. Example: an evaluation without metrics makes way for an equal one with metrics.
 - A record comes only with the fits that it was made with. Example: if the fit of an evaluation is damaged in
   its folder, the evaluation is left out, because another folder may have a different fit of the same key. If
   the evaluation lies in the output folder, it is deleted before such a fit arrives.
@@ -29,7 +30,7 @@ from typing import NamedTuple
 from bench.errors import BenchError
 from bench.files import read_bytes, write_bytes
 from bench.records import codec, packed, places, states, store
-from bench.records.alike import differing
+from bench.records.alike import differing, keeps
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
 from bench.records.whole import Bad, fault_of_fits, lacking
 
@@ -64,6 +65,7 @@ class Merge:
 
     - ``equal``: records that several folders hold. ``remade`` of them were measured more than once.
     - ``new``: records that one input alone holds, by input. ``kept``: those that ``out`` alone holds.
+    - ``richer``: records of ``out`` that an equal one, which keeps more, replaces.
     - ``mended``: failures in one folder for which another folder has the result.
     - ``conflicts``: pairs of files that differ, where neither ``out`` nor the preferred folder decides.
     - ``decided``: records that differ, where the preferred folder decides. ``dropped``: records left out
@@ -76,6 +78,7 @@ class Merge:
     remade: int = 0
     new: Counter[Path] = field(default_factory=Counter)
     kept: int = 0
+    richer: int = 0
     mended: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
     decided: int = 0
@@ -156,7 +159,9 @@ def _read(folder: Path, bad: list[Bad], rootless: dict[str, Held]) -> dict[str, 
     with codec.many():
         for path, record in store.every(folder, bad):
             try:
-                if isinstance(record, EvaluationRecord):
+                if isinstance(record, EvaluationRecord) and record.outputs and not path.is_file():
+                    store.arrays(path, record)  # packed ones may have lost what their records name
+                elif isinstance(record, EvaluationRecord):
                     store.outcome(path, record)
             except BenchError as error:
                 bad.append(store.bad_of(path, error))
@@ -208,7 +213,7 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
         for held in (held for i, way in enumerate(ways) if i != number for held in way):
             if isinstance(held.record, FitRecord):
                 lost[held.folder].add(held.record.key)
-        chosen[at] = sorted(ways[number], key=lambda held: _rank(held, merge.out))
+        chosen[at] = _ordered(ways[number], merge.out)
     fits = {folder: _fits(held) for folder, held in folders.items()}
     for at in list(chosen):
         chosen[at] = [
@@ -222,7 +227,7 @@ def _decide(merge: Merge, folders: Mapping[Path, Mapping[str, Held]], prefer: Pa
         elif at in decided:
             merge.decided += 1
         else:
-            _count(merge, [held[at] for held in folders.values() if at in held])
+            _count(merge, [held[at] for held in folders.values() if at in held], chosen[at][0])
     _note_removed(merge, chosen)
     _note_copies(merge, chosen)
 
@@ -233,7 +238,8 @@ def _note_removed(merge: Merge, chosen: Mapping[str, Sequence[Held]]) -> None:
     Those that another folder's record replaces are among them: between the fit and that record, an
     interruption would leave the old record beside the fit.
     """
-    coming = _fits({at: way[0] for at, way in chosen.items() if way[0].folder != merge.out}).keys()
+    elsewhere = {at: way[0] for at, way in chosen.items() if all(held.folder != merge.out for held in way)}
+    coming = _fits(elsewhere).keys()
     there = _fits(merge.rootless)
     merge.removed += [
         at for at, held in merge.rootless.items() if not coming.isdisjoint(_built_on(held.record, there))
@@ -253,9 +259,17 @@ def _winner(ways: Sequence[Sequence[Path]], out: Path, prefer: Path | None) -> i
     return wanted if wanted == there else None
 
 
-def _rank(held: Held, out: Path) -> tuple[bool, ...]:
-    """Return a sort key for equal records: the output folder first, then files, then those with a state."""
-    return held.folder != out, not held.loose, not getattr(held.record, "state", "")
+def _ordered(way: Sequence[Held], out: Path) -> list[Held]:
+    """Return the holders of equal records, the one to take first.
+
+    It is the one that keeps most; of several, that of ``out``, or else a file. That of ``out`` is taken even
+    so, unless the other keeps all that it does.
+    """
+    order = sorted(way, key=lambda held: (-len(keeps(held.record)), held.folder != out, not held.loose))
+    own = next((held for held in order if held.folder == out), None)
+    if own is not None and not keeps(own.record) < keeps(order[0].record):
+        order = [own, *(held for held in order if held is not own)]
+    return order
 
 
 def _ways(here: Sequence[Held]) -> list[list[Held]]:
@@ -273,13 +287,14 @@ def _ways(here: Sequence[Held]) -> list[list[Held]]:
     return ways
 
 
-def _count(merge: Merge, here: Sequence[Held]) -> None:
-    """Add one place whose holders agree to the counts of ``merge``."""
+def _count(merge: Merge, here: Sequence[Held], taken: Held) -> None:
+    """Add one place whose holders agree to the counts of ``merge``. ``taken``: the holder that was chosen."""
     failed = [isinstance(held.record, Failure) for held in here]
     if any(failed) and not all(failed):
         merge.mended += 1
     elif here[1:]:
         merge.equal += 1
+        merge.richer += here[0].folder == merge.out != taken.folder
         merge.remade += any(held.record.provenance != here[0].record.provenance for held in here)
     elif here[0].folder == merge.out:
         merge.kept += 1
@@ -370,7 +385,7 @@ def _write_packed(out: Path, new: Mapping[str, Held]) -> None:
     }
     top1 = {at: x for at, x in arrays.items() if x is not None}
     outputs = {
-        at: packed.arrays(held.path)
+        at: store.arrays(held.path, held.record)
         for at, held in new.items()
         if isinstance(held.record, EvaluationRecord) and held.record.outputs
     }

@@ -1,8 +1,9 @@
 """Compute from what is kept of every test image what a record says, and compare the two.
 
-Every recorded accuracy is checked here, image by image, before it is printed, and so are the counts by class
-and the metrics of bench.metrics. ``OUTPUTS`` lists the arrays that an evaluation may keep beside its
-predictions and labels.
+Every recorded accuracy is checked here, image by image, before it is printed, and so are the counts by class,
+likelihoods and Brier scores. The other metrics of bench.metrics take much longer to compute, so they are
+checked when all arrays of an evaluation are read (``of_arrays`` with ``every``). ``OUTPUTS`` lists the arrays
+that an evaluation may keep beside its predictions and labels.
 
 Legend: n test images, K classes, C evaluations whose predictions are columns of one packed array.
 """
@@ -37,6 +38,7 @@ OUTPUTS: Mapping[str, tuple[np.dtype[Any], int]] = {
     "lse_t": (np.dtype(np.float32), 0),
     "squares_t": (np.dtype(np.float32), 0),
 }
+QUICK = ("nll", "nll-after", "brier", "brier-after")  # metrics that are computed at every load
 _ROUNDING = 1e-9
 _HEADERS = 8192  # most bytes of the headers of an npz file's arrays
 
@@ -99,11 +101,11 @@ def _arrays(file: Path, form: _Form) -> Arrays:
     Raises Torn if the file is damaged, or larger than the arrays of n images can be.
     """
     n, per_image = form.n, sum(kind.itemsize * max(1, columns) for kind, columns in OUTPUTS.values())
-    most = n * (4 + 2 * TOP + per_image + (2 * form.K if LOGITS in form.names else 0)) + _HEADERS
+    most = n * (4 + 2 * TOP + per_image + (4 * form.K if LOGITS in form.names else 0)) + _HEADERS
     arrays = npz(file, ("top1", "labels", *form.names), min(64 * GIB, most))
     for name, x in arrays.items():
         if name == LOGITS:
-            whole = x.dtype == np.float16 and x.shape == (n, form.K)
+            whole = x.dtype in (np.float16, np.float32) and x.shape == (n, form.K)
         elif name in OUTPUTS:
             kind, columns = OUTPUTS[name]
             whole = x.dtype == kind and x.shape == ((n, columns) if columns else (n,))
@@ -134,10 +136,20 @@ def _of_file(file: Path, stamped: Stamp | None, form: _Form) -> Outcome:
         raise Torn(f"{file}: damaged ({error})") from error
 
 
-def of_arrays(arrays: Arrays, K: int = 0, temperature: float | None = None) -> Outcome:
+def of_all(arrays: Arrays, record: EvaluationRecord) -> Outcome:
+    """Return the outcome of all arrays of an evaluation, with every metric.
+
+    Raises ValueError if they contradict each other.
+    """
+    form = _form(record)
+    return of_arrays(arrays, form.K, form.temperature, every=True)
+
+
+def of_arrays(arrays: Arrays, K: int = 0, temperature: float | None = None, every: bool = False) -> Outcome:
     """Return the outcome of the arrays of one evaluation; ``K``: the number of classes, 0 if it is unknown.
 
-    Raises ValueError if the arrays contradict each other.
+    ``every``: whether ``told`` has all metrics, and not only those of ``QUICK``. Raises ValueError if the
+    arrays contradict each other.
     """
     top1, labels = arrays["top1"], arrays["labels"]
     name = "classes" if "classes" in arrays else "top5"
@@ -152,7 +164,7 @@ def of_arrays(arrays: Arrays, K: int = 0, temperature: float | None = None) -> O
     if K:
         kept = outputs(arrays, K, temperature)
         _require_agreement(kept)
-        told = metrics.values(kept)
+        told = metrics.values(kept) if every else metrics.values(kept, QUICK)
         counts = counts_digest(*metrics.per_class(top1, labels, K))
     return Outcome(sums, shares, len(right), np.packbits(right).tobytes(), counts, told)
 
@@ -196,14 +208,17 @@ def counts_digest(images: Any, right: Any, predicted: Any) -> str:
     return hashlib.sha256(table.tobytes()).hexdigest()
 
 
-def _counts_of_columns(top1: NDArray[Any], labels: NDArray[Any], right: NDArray[np.bool_]) -> list[str]:
-    """Return the digest of the counts by class of each column (n, C); ``right`` (C, n)."""
-    C, K = top1.shape[1], int(max(top1.max(initial=0), labels.max())) + 1
-    first = np.arange(C)[:, None] * K  # the columns' classes are numbered on, so that one call counts all
-    predicted = np.bincount((top1.T + first).ravel(), minlength=C * K).reshape(C, K)
-    hits = np.bincount((labels + first)[right], minlength=C * K).reshape(C, K)
+def _counts_of_columns(
+    columns: NDArray[np.uint16], labels: NDArray[Any], right: NDArray[np.bool_]
+) -> list[str]:
+    """Return the digest of the counts by class of each evaluation; ``columns`` and ``right`` (C, n)."""
+    K = int(max(columns.max(initial=0), labels.max())) + 1
     images = np.bincount(labels, minlength=K)
-    return [counts_digest(images, hits[i], predicted[i]) for i in range(C)]
+    # bincount makes 64-bit numbers of what it counts, so it gets one evaluation at a time.
+    return [
+        counts_digest(images, np.bincount(labels[hits], minlength=K), np.bincount(predicted, minlength=K))
+        for predicted, hits in zip(columns, right, strict=True)
+    ]
 
 
 def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
@@ -220,7 +235,7 @@ def of_columns(top1: NDArray[Any], labels: NDArray[Any]) -> list[Outcome]:
     bits = np.packbits(right, axis=1)
     columns = np.ascontiguousarray(top1.T, "<u2")  # as checksum_of takes them, made once for all
     of_labels = codec.checksum_of(labels)
-    counts = _counts_of_columns(top1, labels, right)
+    counts = _counts_of_columns(columns, labels, right)
     return [
         Outcome(
             {"top1": codec.checksum_of(column), "labels": of_labels},

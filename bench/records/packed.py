@@ -28,7 +28,7 @@ from bench.records import codec, columns, convert, packed_outputs, places
 from bench.records.codec import Unreadable
 from bench.records.columns import Place, Top1
 from bench.records.convert import SCHEMA as OLD
-from bench.records.outcomes import Outcome, of_arrays, of_columns
+from bench.records.outcomes import Outcome, of_columns
 from bench.records.packed_outputs import archive, flat, for_packing
 from bench.records.types import EvaluationRecord, Record
 from bench.records.whole import Bad, fault, is_place
@@ -73,9 +73,9 @@ def write(
     arrays: dict[str, NDArray[Any]] = {}
     spots = columns.append(arrays, {}, records, top1)
     rows = [_row(Line(at, records[at], spots.get(at)), at in outputs) for at in sorted(records)]
-    files = {folder / RECORDS: _compressed(rows), folder / PREDICTIONS: archive(arrays)}
+    files = {folder / RECORDS: _compressed(rows), folder / PREDICTIONS: archive([arrays])}
     if outputs:
-        files[folder / packed_outputs.FILE] = archive(flat(outputs))
+        files[folder / packed_outputs.FILE] = archive([flat(outputs)])
     size = sum(map(len, files.values()))
     if limit is not None and size > limit:
         raise BenchError(
@@ -105,7 +105,8 @@ def add(
 
     ``top1``: the predictions of the new evaluations; ``outputs``: further arrays of some of them. All of
     these are by path below ``runs/``. Lines whose record cannot be read stay as they are, but for what is no
-    line at all.
+    line at all. Raises Unreadable, and writes nothing, if the list of what ``outputs.npz`` holds is damaged
+    and old lines name arrays there.
 
     An interrupted call loses nothing: the predictions are written first, and every column in them that an
     old line names keeps its place there. So the old lines are true of the new file too.
@@ -122,15 +123,30 @@ def add(
     kept = {at: row for at, row in old.items() if at not in without}
     outputs = outputs or {}
     kept |= {at: _row(Line(at, record, spots.get(at)), at in outputs) for at, record in new.items()}
-    further = {**packed_outputs.kept(folder, kept.keys() - outputs.keys()), **flat(outputs)}
-    if further or (folder / packed_outputs.FILE).exists():
-        write_bytes(folder / packed_outputs.FILE, archive(further))
-    write_bytes(folder / PREDICTIONS, archive(arrays))
+    named_there = [at for at, row in kept.items() if at not in new and _names_outputs(row)]
+    further = packed_outputs.added(folder, named_there, outputs)
+    if further is not None:
+        write_bytes(folder / packed_outputs.FILE, further)
+    write_bytes(folder / PREDICTIONS, archive([arrays]))
     write_bytes(folder / RECORDS, _compressed(kept[at] for at in sorted(kept)))
 
 
 def _row(line: Line, with_outputs: bool = False) -> Row:
     return Row(line.at, msgspec.Raw(codec.encode(for_packing(line.record, with_outputs))), line.place)
+
+
+class _Named(msgspec.Struct):
+    """The field of a record that names its further arrays."""
+
+    outputs: list[str] = []
+
+
+def _names_outputs(row: Row) -> bool:
+    """Return whether the record of a line names further arrays; True if it cannot be read."""
+    try:
+        return bool(msgspec.json.decode(row.record, type=_Named).outputs)
+    except codec.NO_JSON:
+        return True
 
 
 def _compressed(rows: Iterable[Row]) -> bytes:
@@ -191,14 +207,14 @@ def top1(path: Path) -> Top1 | None:
     return classes[:, column], labels
 
 
-def arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the packed predictions, labels and further arrays of the evaluation for ``path``.
+def arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Return the packed predictions, labels and further arrays of the evaluation for ``path``, or None.
 
     Raises Unreadable, and names the file, if they are gone or damaged.
     """
     kept, found = top1(path), _line_of(path)
     if kept is None or found is None or not isinstance(found.line, Line):
-        raise Unreadable(f"{path.with_suffix('.npz')}: the predictions are gone; {_SOURCE}")
+        return None
     both, record = dict(zip(("top1", "labels"), kept, strict=True)), found.line.record
     if not isinstance(record, EvaluationRecord) or not record.outputs:
         return both
@@ -206,17 +222,13 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def outcome(path: Path) -> Outcome | None:
-    """Return the counts from the packed predictions for ``path``, or None. Raises as ``arrays`` does."""
+    """Return the counts from the packed predictions for ``path``, or None. Raises as ``top1`` does.
+
+    Further arrays are not read: an accuracy stays good if these are gone.
+    """
     found = _line_of(path)
     if found is None or not isinstance(found.line, Line) or found.line.place is None:
         return None
-    if isinstance(record := found.line.record, EvaluationRecord) and record.outputs:
-        files = (
-            found.file,
-            str(_beside(found.file, PREDICTIONS)),
-            str(_beside(found.file, packed_outputs.FILE)),
-        )
-        return _outcome_with_outputs(path, *map(stamp_if_there, files))
     name, column = found.line.place
     file = _predictions_of(found.file)
     counted = _outcomes(file, stamp_if_there(file), name)
@@ -225,16 +237,13 @@ def outcome(path: Path) -> Outcome | None:
     return counted[column]
 
 
-@lru_cache(maxsize=4096)
-def _outcome_with_outputs(path: Path, *stamped: Stamp | None) -> Outcome:
-    record_ = record(path)
-    assert isinstance(record_, EvaluationRecord) and record_.per_class is not None
-    try:
-        return of_arrays(arrays(path), len(record_.per_class.images), record_.temperature)
-    except ValueError as error:
-        if isinstance(error, BenchError):
-            raise
-        raise Unreadable(f"{path}: its packed outputs contradict each other ({error}); {_SOURCE}") from error
+def stamps(path: Path) -> tuple[Stamp | None, ...]:
+    """Return the stamps of the files that hold the packed evaluation for ``path``; () if it is not packed."""
+    found = _line_of(path)
+    if found is None:
+        return ()
+    names = (RECORDS, PREDICTIONS, packed_outputs.FILE)
+    return tuple(stamp_if_there(_beside(found.file, name)) for name in names)
 
 
 class _Located(NamedTuple):

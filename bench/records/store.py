@@ -262,16 +262,19 @@ def outcome(path: Path, record: EvaluationRecord) -> Outcome:
 
 
 def predictions(path: Path, names: Iterable[str] = ("top1", "labels")) -> dict[str, NDArray[Any]]:
-    """Return the named arrays of the evaluation whose record lies at ``path``.
+    """Return the named arrays of the evaluation whose record lies at ``path``, loose or packed.
 
-    Only those that are kept are returned. Raises BenchError as ``outcome`` does.
+    Only those that are kept are returned. Raises BenchError as ``outcome`` and ``arrays`` do.
     """
     record = read(path)
     if not isinstance(record, EvaluationRecord):
         raise BenchError(f"{path}: the record has gone; load the results again")
+    wanted = tuple(names)
+    if not {"top1", "labels"}.issuperset(wanted):
+        found = arrays(path, record)
+        return {name: found[name] for name in wanted if name in found}
     outcome(path, record)
-    there = ("top1", "labels", *outcomes.names_of(record))
-    return named(path, [name for name in names if name in there])
+    return named(path, wanted)
 
 
 def arrays(path: Path, record: EvaluationRecord) -> dict[str, NDArray[Any]]:
@@ -279,20 +282,27 @@ def arrays(path: Path, record: EvaluationRecord) -> dict[str, NDArray[Any]]:
 
     They are ``top1`` and ``labels`` (n,), and those of ``bench.records.outcomes.OUTPUTS`` that its record
     names; a record that is older than these has ``top5`` (n, 5) in their place. Packed evaluations have
-    those that ``bench pack`` kept. Raises BenchError as ``outcome`` does, also for arrays that are not those
-    of the record.
+    those that ``bench pack`` kept. All metrics of the record are computed again. Raises BenchError as
+    ``outcome`` does, also for arrays that are not those of the record.
     """
-    outcome(path, record)
     file = path.with_suffix(".npz")
     found = outcomes.read(file, record) if os.path.isfile(file) else packed.arrays(path)
-    for name, x in found.items():
-        if codec.checksum_of(x) != record.predictions.get(name, codec.checksum_of(x)):
-            raise codec.Unreadable(f"{file}: {name} is not the array that its record speaks of; {_FRESH}")
+    if found is None:
+        raise codec.Unreadable(f"{file}: the predictions are gone; {_FRESH}")
+    try:
+        why = outcomes.fault(record, outcomes.of_all(found, record))
+    except ValueError as error:
+        raise codec.Unreadable(f"{file}: damaged ({error}); {_FRESH}") from error
+    if why:
+        raise codec.Unreadable(f"{file}: not the arrays that its record speaks of ({why}); {_FRESH}")
     return found
 
 
 def named(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Return the named arrays of an evaluation without comparing them with its record."""
+    """Return the named arrays of an evaluation's file without comparing them with its record.
+
+    Of a packed evaluation only ``top1`` and ``labels`` are returned.
+    """
     file = path.with_suffix(".npz")
     if os.path.isfile(file):
         return npz(file, names)

@@ -114,8 +114,8 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     - ``changed``: settings that the user set to other values than the method's own.
     - ``values``, ``step``: the hyper-parameters and the optimiser step that were chosen.
     - ``val_accuracy``: share of right validation images of that choice. ``curve``: that of every grid point.
-    - ``seconds``: seconds by phase. ``first``: whether its process had made no fit with the method before, so
-      that the seconds include imports and compilation.
+    - ``seconds``: seconds by phase: ``prepare``, ``fit``, ``temperature``. ``first``: whether its process had
+      made no fit with the method before, so that the seconds include imports and compilation.
     - ``peak_memory``: bytes. On a GPU it is the most that PyTorch held in tensors during the fit, or during
       all fits that joined it. On a processor it is the largest resident memory of the process so far, other
       fits included.
@@ -124,7 +124,8 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     - ``has_state``: whether the method has a fitted state. ``state``: checksum of the kept state, empty if
       none was kept.
     - ``temperature``: the number that calibration divides logits by, fitted on validation images; 1 where
-      none could be fitted, None in records that are older than temperatures.
+      none could be fitted, None in records that are older than temperatures. ``temperature_rule``: the number
+      of the rule by which it was computed.
     - ``dataset_identity``: digits that tell datasets of one name apart (``DatasetSpec.identity``).
       ``dataset_place``: the end of the dataset's path, for people. ``dataset_covers``: what the digest in
       ``parts.dataset`` was taken of.
@@ -153,12 +154,18 @@ class FitRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="fit"):
     has_state: bool = False
     state: str = ""
     temperature: Temperature | None = None
+    temperature_rule: Count = 1
     dataset_identity: str = ""
     dataset_place: str = ""
     dataset_covers: Covers = "lists"
     imported: bool = False
     provenance: Provenance = Provenance()
     checksum: str = ""
+
+    @property
+    def cost(self) -> float:
+        """Return the seconds of preparing and fitting, without the temperature, which no accuracy needs."""
+        return sum(spent for phase, spent in self.seconds.items() if phase != "temperature")
 
 
 class EvaluationRecord(Base, frozen=True, kw_only=True, tag_field="kind", tag="evaluation"):

@@ -163,6 +163,9 @@ def _outputs_fault(record: EvaluationRecord) -> str:
     counts, T = record.per_class, record.temperature
     if odd := [name for name in record.outputs if name not in outcomes.OUTPUTS and name != outcomes.LOGITS]:
         return f"it names arrays that are not known ({', '.join(map(shown, odd))})"
+    arrays = ("top1", "labels", *record.outputs) if record.outputs else ()  # older records name none
+    if unsealed := [name for name in arrays if name not in record.predictions]:
+        return f"it has no checksum of {', '.join(unsealed)}"
     if record.outputs and (counts is None or "classes" not in record.outputs):
         return "it names arrays without counts by class, or without the best classes"
     if ("lse_t" in record.outputs) and T is None:

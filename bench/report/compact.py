@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.names import nearest
+from bench.names import few, nearest, shown
 from bench.records import outcomes, packed, places, store
 from bench.records.columns import Top1
 from bench.records.types import EvaluationRecord, Failure, FitRecord, Record
@@ -54,9 +54,13 @@ def parsed(text: str) -> dict[str, tuple[str, ...]]:
     gives a filter that every record passes. Raises BenchError for anything else.
     """
     found: dict[str, tuple[str, ...]] = {}
+    before = ""
     for word in text.split() if text.strip() != "all" else ():
         name, equal, values = word.partition("=")
         named = tuple(filter(None, values.split(",")))
+        if before.endswith(",") and not equal:
+            raise BenchError(f"--keep-outputs: no blank may follow the comma: write '{before}{word}'")
+        before = word
         if not equal or name not in _FIELDS or not named or name in found:
             hint = nearest(name, _FIELDS)
             raise BenchError(
@@ -67,6 +71,19 @@ def parsed(text: str) -> dict[str, tuple[str, ...]]:
     if not found and text.strip() != "all":
         raise BenchError("--keep-outputs names nothing: write all, or for example 'methods=safe shots=16'")
     return found
+
+
+def _require_values(wanted: Mapping[str, tuple[str, ...]], records: Iterable[EvaluationRecord]) -> None:
+    """Raise BenchError, with the nearest, if a filter names a value that none of these records has."""
+    every = list(records)
+    for name, values in wanted.items():
+        there = sorted({_FIELDS[name](record) for record in every})
+        for value in values:
+            if value not in there:
+                raise BenchError(
+                    f"--keep-outputs: no evaluation has {name}={shown(value)}{nearest(value, there)}; "
+                    f"there are {few(there, 10)}"
+                )
 
 
 def _passes(record: EvaluationRecord, fit: FitRecord | None, wanted: Mapping[str, tuple[str, ...]]) -> bool:
@@ -93,9 +110,9 @@ def pack(
     for each image are kept of the evaluations that pass the filter ``keep_outputs`` (``parsed``); None:
     of none. Logits, tracebacks and fitted states are left out. ``out`` can then be read like ``results``;
     the same records give the same bytes. Raises BenchError if all records are damaged, if the files would
-    exceed ``limit`` bytes, or if no evaluation that passes the filter has outputs; nothing is written
-    then. Records of an older schema are refused, because their keys differ from those in their file
-    names.
+    exceed ``limit`` bytes, if the filter names a value that no evaluation has, or if none that passes it
+    has outputs; nothing is written then. Records of an older schema are refused, because their keys differ
+    from those in their file names.
     """
     store.require_present(results)
     frame = load_results(results)
@@ -107,6 +124,7 @@ def pack(
         kept[path] = records[path]
         chain = [known[fit], *current.below(known[fit], known)] if fit in known else []
         kept |= {fits[r.key][0]: r for r in chain}
+    _require_values(keep_outputs or {}, (r for r in kept.values() if isinstance(r, EvaluationRecord)))
     top1 = {path: _top1(path) for path, r in kept.items() if isinstance(r, EvaluationRecord)}
     outputs: dict[Path, Mapping[str, NDArray[Any]]] = {}
     for path, r in kept.items() if keep_outputs is not None else ():

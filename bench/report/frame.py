@@ -79,14 +79,14 @@ def load_results(results: Path | str | Sequence[Path | str] = Path("results")) -
     Failures have ``status = failed``. ``accuracy`` and ``top5`` are percent. Each metric of ``bench.metrics``
     has a column of its name, in the unit and the scale in which tables print it (``top1`` repeats
     ``accuracy``). It is NaN where the record does not say it; ``measures.filled`` computes what predictions
-    can tell. ``temperature`` is that of the fit, NaN if none was recorded. ``per_class`` has the lists
-    ``images``, ``right`` and ``predicted`` with a count for each class; it is None in older records.
-    ``seconds`` is the time of fitting and evaluating. ``values`` holds the inference-time values. ``variant``
-    holds the settings that a user set away from the method's own, and the precision; it is empty for the
-    plain method in single precision. ``path`` is the file of the record. ``written`` is the time of writing
-    (ISO, UTC). ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets
-    with the same texts: only one of several sets with equal texts is recorded, and tables find it by every
-    name.
+    can tell, and compares the metrics that loading does not (calibration errors, risks) with the images.
+    ``temperature`` is that of the fit, NaN if none was recorded. ``per_class`` has the lists ``images``,
+    ``right`` and ``predicted`` with a count for each class; it is None in older records. ``seconds`` is the
+    time of fitting and evaluating. ``values`` holds the inference-time values. ``variant`` holds the settings
+    that a user set away from the method's own, and the precision; it is empty for the plain method in single
+    precision. ``path`` is the file of the record. ``written`` is the time of writing (ISO, UTC).
+    ``label_prompts`` says whether labels chose the prompts. ``also`` lists the other prompt sets with the
+    same texts: only one of several sets with equal texts is recorded, and tables find it by every name.
 
     Each evaluation (``coordinates.EVALUATION``) has one row. Records that newer ones replace are left out:
     those of an older version of a method or of a method it builds on, of other weights under the same name,
@@ -250,8 +250,7 @@ def _row(
         "version": key.version if key else None,
         "steps": fit.budget.steps if fit else 0,
         "configurations": fit.budget.configurations if fit else 0,
-        "seconds": (sum(fit.seconds.values()) if fit else 0.0)
-        + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
+        "seconds": (fit.cost if fit else 0.0) + (r.seconds if isinstance(r, EvaluationRecord) else 0.0),
         "fit": r.fit,
         "key": r.key,
         "path": str(path),

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.metrics import METRICS, Metric, metric
+from bench.records.outcomes import QUICK
 from bench.report.frame import stacked
 from bench.report.outputs import outputs_of, stacked_outputs
 from bench.stats import Interval, difference_bounds
 
 ACCURACY = METRICS["top1"]  # what tables show unless --metric names another
+
+
+# What is compared with counts by class or with images when records are loaded.
+_CHECKED = ("top1", "top5", "balanced", "macro-f1", *QUICK)
 
 
 class Untold(BenchError):
@@ -38,15 +43,16 @@ def filled(frame: pd.DataFrame, shown: Metric) -> pd.DataFrame:
 
     Where a record does not say the number, it is computed from what is kept of its images; this reads the
     predictions of these rows. Where they cannot tell it, it is NaN. Example: a record that is older than
-    metrics has a balanced accuracy, but no calibration error.
+    metrics has a balanced accuracy, but no calibration error. Calibration errors and risks that records say
+    are compared with what is kept of the images, because loading the records did not do so.
 
     Raises BenchError if predictions are gone or are not those of their record.
     """
     values = frame[shown.name].to_numpy(dtype=np.float64, copy=True)
-    unknown = np.isnan(values) & (frame["status"] == "ok").to_numpy()
-    for i in np.flatnonzero(unknown):
-        kept = outputs_of(frame["path"].iloc[i])
-        if shown.can(kept):
+    good = (frame["status"] == "ok").to_numpy()
+    for i in np.flatnonzero(good if shown.name not in _CHECKED else good & np.isnan(values)):
+        kept = outputs_of(frame["path"].iloc[i])  # this compares every metric of the record with them
+        if np.isnan(values[i]) and shown.can(kept):
             values[i] = shown.scale * shown.value(kept)
     return frame.assign(value=values)
 

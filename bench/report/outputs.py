@@ -5,8 +5,8 @@ Legend: S seeds, n test images, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.files import Stamp, stamp_if_there
 from bench.metrics import Outputs
-from bench.records import outcomes, store
+from bench.records import outcomes, packed, store
 from bench.records.types import EvaluationRecord
 
-_KEPT = 512  # most evaluations in memory: at 50,000 images one has 2 MB
+_MOST = 256 << 20  # bytes of outputs in memory: 128 evaluations on 50,000 images
+_Key = tuple[str, tuple[Stamp | None, ...]]
 
 
 def outputs_of(path: str | Path) -> Outputs:
@@ -36,8 +37,8 @@ def outputs_of(path: str | Path) -> Outputs:
     name = str(path)
     own = stamp_if_there(name)
     arrays = own and stamp_if_there(name.removesuffix(".json") + ".npz")
-    # The arrays of packed records lie in one file, which bench.records keeps in memory.
-    return _kept(name, (own, arrays)) if arrays else _read(Path(name))
+    # The stamps of the files are part of the name under which outputs are kept, so a changed file is read.
+    return _kept.get(Path(name), (own, arrays) if own else packed.stamps(Path(name)))
 
 
 def stacked_outputs(paths: Sequence[str | Path]) -> list[Outputs]:
@@ -51,9 +52,30 @@ def stacked_outputs(paths: Sequence[str | Path]) -> list[Outputs]:
     return every
 
 
-@lru_cache(maxsize=_KEPT)
-def _kept(name: str, stamps: tuple[Stamp | None, ...]) -> Outputs:
-    return _read(Path(name))
+class _Kept:
+    """The outputs that were read last, up to ``_MOST`` bytes of arrays."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.found: OrderedDict[_Key, tuple[Outputs, int]] = OrderedDict()
+
+    def get(self, path: Path, stamps: tuple[Stamp | None, ...]) -> Outputs:
+        """Return the outputs of a record, whose files have these stamps."""
+        key = (str(path), stamps)
+        if key in self.found:
+            self.found.move_to_end(key)
+            return self.found[key][0]
+        read = _read(path)
+        size = sum(x.nbytes for x in vars(read).values() if isinstance(x, np.ndarray))
+        self.found[key] = read, size
+        self.size += size
+        while self.size > _MOST and len(self.found) > 1:
+            _, (_, gone) = self.found.popitem(last=False)
+            self.size -= gone
+        return read
+
+
+_kept = _Kept()
 
 
 def _read(path: Path) -> Outputs:

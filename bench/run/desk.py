@@ -116,7 +116,7 @@ class Desk:
         if t.stored is None:
             self.session.watch(Now(f"fitting {said}"))
         state = self.states.of(fit)
-        temperature = self.states.temperature(fit)
+        T = self.states.temperature(fit)
         if not t.evaluations:
             return said
         self.session.watch(Now(f"evaluating {said}"))
@@ -128,19 +128,17 @@ class Desk:
                 if unread := self.encoder.unread(fit, e):
                     raise unread
                 if waiting is not None and onepass.waits(self.session, fit, e):
-                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values, temperature), facts)
+                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values, T), facts)
                     continue
                 if consts is None:
                     consts = self.states.constants(fit)
                 params = own(state).params  # a copy, because other cells and evaluations read the state
                 if onepass.waits(self.session, fit, e):
                     waiting, consts = (params, consts), None
-                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values, temperature), facts)
+                    self.waiting.add(t, onepass.Job(fit, e, *waiting, state.values, T), facts)
                     continue
                 with stages.stage("evaluate"):
-                    result = evaluate.evaluate(
-                        self.session, fit, e, params, consts, state.values, temperature
-                    )
+                    result = evaluate.evaluate(self.session, fit, e, params, consts, state.values, T)
                 self.recorder.evaluation(fit, e, facts, result)
             except Exception as error:
                 consts = None  # the failed evaluation may have written into them

@@ -14,6 +14,7 @@ import torch
 
 from bench import metrics
 from bench.data.dataset import Dataset
+from bench.errors import BenchError
 from bench.interface import EVAL, Consts, Features, Params
 from bench.plan.cells import Evaluation, Planned
 from bench.plan.estimate import row_shape
@@ -54,6 +55,13 @@ def empty(session: Session, evaluation: Evaluation, temperature: float | None) -
     target = evaluation.target
     n, K = len(target.test.paths), len(target.classnames)
     return outputs.empty(n, K, temperature is not None, session.keep_logits)
+
+
+def size(session: Session, evaluation: Evaluation) -> int:
+    """Return about how many bytes the arrays of an evaluation take."""
+    target = evaluation.target
+    logits_too = 2 * len(target.classnames) if session.keep_logits else 0
+    return len(target.test.paths) * (outputs.BYTES + logits_too)
 
 
 def _fill(
@@ -108,7 +116,10 @@ def tell(
     if target.classes is not None:
         logits_BK = logits_BK[:, torch.tensor(target.classes, device=logits_BK.device)]
     labels = target.test.labels[start : start + len(logits_BK)]
-    outputs.fill(arrays, start, logits_BK, labels, temperature)
+    try:
+        outputs.fill(arrays, start, logits_BK, labels, temperature)
+    except BenchError as error:
+        raise BenchError(f"{fit.cell.method}: {error}") from error
 
 
 def values_of(fit: Planned, evaluation: Evaluation, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,15 @@ def run_fit(session: Session, fit: Planned, states: dict[str, State]) -> Result:
         fitted = select.fit(
             fit.method, fit.recipe, case.task, case.consts, case.pools, case.val, session.sharers
         )
+    spent = {"prepare": before, "fit": time.perf_counter() - began}
+    return fitted, case.consts, {**spent, **_calibrated(session, fit, fitted, case)}
+
+
+def _calibrated(session: Session, fit: Planned, fitted: Fitted, case: select.Case) -> dict[str, float]:
+    """Give a fit its temperature, and return the seconds of that; {} if the protocol has none for it."""
+    began = time.perf_counter()
     fitted.temperature, fitted.note = temperature.of_fit(session, fit, fitted, case)
-    return fitted, case.consts, {"prepare": before, "fit": time.perf_counter() - began}
+    return {"temperature": time.perf_counter() - began} if needs.calibrates(fit) else {}
 
 
 def run_joined(
@@ -105,14 +112,13 @@ def run_joined(
     with stages.stage("fit"), session.guard.work(fits[0], "its fit"):
         side_by_side = [case for case, _ in cases]
         fitted_all = select.fit_joined(fits[0].method, fits[0].recipe, side_by_side, session.sharers)
-    for fit, case, fitted in zip(fits, side_by_side, fitted_all, strict=False):
-        fitted.temperature, fitted.note = temperature.of_fit(session, fit, fitted, case)
     share = (time.perf_counter() - began) / len(cases)
     names = [fit.key for fit in fits[: len(cases)]]
     done = []
     for fit, (case, before), fitted in zip(fits, cases, fitted_all, strict=False):
         fitted.budget["joined"] = names
-        done.append((fit, (fitted, case.consts, {"prepare": before, "fit": share})))
+        calibrated = _calibrated(session, fit, fitted, case)
+        done.append((fit, (fitted, case.consts, {"prepare": before, "fit": share, **calibrated})))
     return done
 
 
@@ -183,6 +189,7 @@ def fit_record(
         has_state=bool(fitted.params),
         state=codec.checksum_bytes(state) if state else "",
         temperature=fitted.temperature,
+        temperature_rule=temperature.RULE,
         dataset_identity=fit.dataset.spec.identity,
         dataset_place=fit.dataset.spec.short_place,
         dataset_covers=fit.dataset.covers,

@@ -18,7 +18,9 @@ from bench.run import evaluate, stages
 from bench.run.session import Session
 from bench.train import pure
 
-HELD_BYTES = 2 << 30  # memory that waiting states may hold before a pass is made: 34 heads of RN50's size
+# Memory that waiting states, and the arrays that their pass fills, may take before it is made: 34 heads of
+# RN50's size.
+HELD_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,20 @@ def run(session: Session, jobs: Sequence[Job]) -> list[evaluate.Evaluated | Exce
                 except Exception as error:  # only this job fails, and the pass goes on for the others
                     errors |= dict.fromkeys(_sharing(jobs, pure.written(given)), _spoilt(error)) | {i: error}
     share = (time.perf_counter() - began) / len(jobs)
-    return [
-        errors[i]
-        if i in errors
-        else evaluate.concluded(job.fit, job.evaluation, values[i], arrays[i], job.temperature, share)
-        for i, job in enumerate(jobs)
-    ]
+    ended: list[evaluate.Evaluated | Exception] = []
+    for i, job in enumerate(jobs):
+        try:
+            if i in errors:
+                raise errors[i]
+            with stages.stage("evaluate"):
+                done = evaluate.concluded(
+                    job.fit, job.evaluation, values[i], arrays[i], job.temperature, share
+                )
+        except Exception as error:
+            ended.append(error)
+        else:
+            ended.append(done)
+    return ended
 
 
 def _sharing(jobs: Sequence[Job], written: Sequence[Tensor]) -> list[int]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq  # not where it is used: no fit's seconds contain the import
 from torch import Tensor
 
 from bench.errors import short_of_memory
@@ -29,20 +30,21 @@ from bench.train.select import Case, Fitted
 # are these bounds for CLIP's scale of 100. A validation set that is classified without an error has no
 # optimum: the smaller T, the better. It gets the lower bound.
 LOWEST, HIGHEST = 0.1, 100.0
+RULE = 1  # the number of this rule, which records name; raise it with every change that moves T
 
 
 def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
     """Return the T within the bounds that minimises the mean negative log-likelihood of softmax(logits / T).
 
     ``logits_NK`` (n, K), ``labels_N`` (n,) from 0 to K - 1. The likelihood is concave in 1 / T, so its slope
-    has at most one root, which is found in double precision. The result is 1 if T does not matter, as for
-    logits that are all equal.
+    has at most one root, which is found in double precision. The result is 1 if every image has equal logits,
+    for T does not matter then.
     """
-    from scipy.optimize import brentq  # it takes a moment to import
-
     z_NK = np.asarray(logits_NK, np.float64)
     z_NK = z_NK - z_NK.max(1, keepdims=True)
     true_N = z_NK[np.arange(len(z_NK)), labels_N]
+    if not z_NK.any():
+        return 1.0
 
     def slope(inverse: float) -> float:
         """Return the derivative of the loss by 1 / T: the expected logit minus the true one."""
@@ -50,13 +52,11 @@ def optimal(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> f
         return float(((weights_NK * z_NK).sum(1) / weights_NK.sum(1) - true_N).mean())
 
     low, high = 1.0 / HIGHEST, 1.0 / LOWEST
-    at_low, at_high = slope(low), slope(high)
-    if at_low == at_high == 0.0:
-        return 1.0
-    if at_low >= 0.0:
-        return HIGHEST
-    if at_high <= 0.0:
+    # The slope rises with 1 / T. Where images are right by very much it is 0 at both ends: T is lowest then.
+    if slope(high) <= 0.0:
         return LOWEST
+    if slope(low) >= 0.0:
+        return HIGHEST
     return float(1.0 / brentq(slope, low, high, xtol=1e-14, rtol=1e-14, maxiter=500))
 
 
@@ -74,29 +74,22 @@ def of_fit(session: Session, fit: Planned, fitted: Fitted, case: Case) -> tuple[
     """
     if not needs.calibrates(fit):
         return 1.0, ""
-    try:
-        logits_NK = _logits(session, fit, fitted, case)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # of the method; its evaluations meet it again
-        if short_of_memory(error):
-            raise
-        note = f"no temperature could be fitted: {stages.message(error)}"
-        session.report(f"{label(fit)}: {note}")
-        return None, note
-    return optimal(logits_NK, np.asarray(fit.draw.val.labels)), ""
-
-
-def _logits(session: Session, fit: Planned, fitted: Fitted, case: Case) -> NDArray[np.floating]:
-    """Return the logits (n, K) of the validation images."""
     values = scored_values(fit.method, fit_values(fit.method, case.task.settings).with_(fitted.values))
     # A copy, because a logits that writes into what it is given must not change the state that others read.
     params = {name: p.detach().clone() for name, p in fitted.params.items()}
     pieces: list[Tensor] = []
-    with torch.no_grad(), session.guard.work(fit, "its temperature"):
+    with torch.no_grad(), stages.stage("fit"):
         for features in _features(session, fit, case):
-            pieces.append(logits.of(fit, params, case.consts, features, values).double().cpu())
-    return torch.cat(pieces).numpy()
+            try:
+                with session.guard.work(fit, "its temperature"):
+                    pieces.append(logits.of(fit, params, case.consts, features, values).double().cpu())
+            except Exception as error:  # of the method; its evaluations meet it again
+                if short_of_memory(error):
+                    raise
+                note = f"no temperature could be fitted: {stages.message(error)}"
+                session.report(f"{label(fit)}: {note}")
+                return None, note
+        return optimal(torch.cat(pieces).numpy(), np.asarray(fit.draw.val.labels)), ""
 
 
 def _features(session: Session, fit: Planned, case: Case) -> Iterator[Features]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from bench.names import counted
 from bench.plan.todo import Todo
 from bench.records.types import Provenance
-from bench.run import onepass, stages
+from bench.run import evaluate, onepass, stages
 from bench.run.evaluate import Evaluated
 from bench.run.onepass import Job
 from bench.run.outcome import Now
@@ -34,9 +34,10 @@ class Waiting:
         return {t.fit.key: t for t, _, _ in self.jobs}
 
     def full(self) -> bool:
-        """Return whether the waiting states hold more memory than they may (``onepass.HELD_BYTES``)."""
+        """Return whether waiting states and the arrays of their pass exceed ``onepass.HELD_BYTES``."""
         kept = [x for _, job, _ in self.jobs for x in (*job.params.values(), *job.consts.values())]
-        return bool(kept) and waves.held(kept) > onepass.HELD_BYTES
+        arrays = sum(evaluate.size(self.session, job.evaluation) for _, job, _ in self.jobs)
+        return (waves.held(kept) if kept else 0) + arrays > onepass.HELD_BYTES
 
     def evaluate(self) -> None:
         """Make all waiting evaluations, with one pass for each backbone and test set."""
@@ -53,10 +54,12 @@ class Waiting:
             except Exception as error:
                 results = [error] * len(group)
             for (t, job, facts), result in zip(group, results, strict=True):
-                if isinstance(result, Exception):
-                    failed = replace(t, evaluations=(job.evaluation,))
-                    self.session.report(self.recorder.failure(failed, result))
-                else:
+                try:
+                    if isinstance(result, Exception):
+                        raise result
                     self.recorder.evaluation(t.fit, job.evaluation, facts, result)
+                except Exception as error:  # others of the pass are recorded all the same
+                    failed = replace(t, evaluations=(job.evaluation,))
+                    self.session.report(self.recorder.failure(failed, error))
             made = {id(job) for _, job, _ in group}
             self.jobs = [entry for entry in self.jobs if id(entry[1]) not in made]

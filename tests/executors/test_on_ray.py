@@ -151,8 +151,8 @@ def test_unknown_executor(bench: Bench, tmp_path: Path) -> None:
 def test_tasks_in_this_process_make_the_records(
     bench: Bench, tmp_path: Path, local: Path, temporary: Path, stand_in: Tasks
 ) -> None:
-    assert bench("run", *GRID, "--results", local).exit_code == 0
-    done = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
+    assert bench("run", *GRID, "--keep-logits", "--results", local).exit_code == 0
+    done = bench("run", *GRID, "--keep-logits", "--results", tmp_path, "--executor", "ray")
     assert done.exit_code == 0, done.output
     assert len(stand_in.sent) == 5, "one task for each seed and number of shots, one for what needs neither"
     assert len(stand_in.actors) == 2 == len(stand_in.killed), "one for each slot, which ends with the run"
@@ -164,9 +164,10 @@ def test_tasks_in_this_process_make_the_records(
     # A lost record is made again from what is there: nothing is trained twice.
     lost = next(p for p in (tmp_path / "runs").rglob("*-*.json") if "safe-a" in str(p))
     lost.unlink()
-    again = bench("run", *GRID, "--results", tmp_path, "--executor", "ray")
+    again = bench("run", *GRID, "--keep-logits", "--results", tmp_path, "--executor", "ray")
     assert again.exit_code == 0 and " 0 steps" in again.output
     assert records(tmp_path) == records(local)
+    assert all("logits" in record.outputs for record in of_type(tmp_path, EvaluationRecord))
     assert not list(temporary.glob("bench-ray-*")), "tasks leave no folders"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ import pytest
 from msgspec.structs import replace
 
 from bench.errors import BenchError
+from bench.metrics import METRICS
 from bench.records import codec, outcomes, packed_outputs, places, store
 from bench.records.merge import plan
-from bench.records.types import EvaluationRecord, PerClass, Record
+from bench.records.packed import add
+from bench.records.types import EvaluationRecord, FitRecord, PerClass, Record
+from bench.report import outputs as report_outputs
 from bench.report.compact import pack, parsed
 from bench.report.frame import load_results
+from bench.report.measures import filled
+from bench.report.outputs import outputs_of
 from tests.records.told import tell
 from tests.report.synthetic import grid
 
@@ -120,12 +126,12 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "no temperature": field(lambda r: replace(r, temperature=None)),
     "other counts": field(lambda r: replace(r, per_class=moved(r.per_class))),
     "no counts": field(lambda r: replace(r, per_class=None)),
+    "no checksum of an array": field(
+        lambda r: replace(r, predictions={k: v for k, v in r.predictions.items() if k != "squares"})
+    ),
     "an unknown array": field(lambda r: replace(r, outputs=[*r.outputs, "more"])),
     "fewer names": field(lambda r: replace(r, outputs=r.outputs[1:])),
-    **{
-        f"another {name}": more(name)
-        for name in ("balanced", "macro-f1", "nll", "brier-after", "ece", "aurc")
-    },
+    **{f"another {name}": more(name) for name in ("balanced", "macro-f1", "nll", "brier-after")},
 }
 
 
@@ -139,6 +145,20 @@ def test_damage_is_found_and_named(whole: Path, tmp_path: Path, kind: str) -> No
     assert str(path) not in set(frame["path"]) and len(frame) == len(evaluations(results)) - 1
 
 
+@pytest.mark.parametrize("name", ["ece", "ece-after", "aurc"])
+def test_metrics_that_take_long_are_checked_when_they_are_shown(
+    whole: Path, tmp_path: Path, name: str
+) -> None:
+    results = Path(shutil.copytree(whole, tmp_path / "results"))
+    filled(load_results(results), METRICS[name])
+    path = evaluations(results)[0]
+    more(name)(path)
+    frame = load_results(results)
+    assert len(frame) == len(evaluations(results))
+    with pytest.raises(BenchError, match=f"{path.stem}.*they give {name} "):
+        filled(frame, METRICS[name])
+
+
 def test_logits_are_checked_when_they_are_read(whole: Path, tmp_path: Path) -> None:
     results = Path(shutil.copytree(whole, tmp_path / "results"))
     path = evaluations(results)[0]
@@ -147,7 +167,7 @@ def test_logits_are_checked_when_they_are_read(whole: Path, tmp_path: Path) -> N
     assert found.shape == (record.n, classes(path)) and found.dtype == np.float16
     arrays = store.named(path, ("top1", "labels", *record.outputs))
     store.write_predictions(path, {**arrays, "logits": arrays["logits"] + np.float16(1)})
-    with pytest.raises(BenchError, match="logits is not the array that its record speaks of"):
+    with pytest.raises(BenchError, match=r"not the arrays that its record speaks of \(logits differ"):
         store.arrays(path, record)
 
 
@@ -186,12 +206,78 @@ def test_the_same_outputs_give_the_same_bytes(packed: Path, tmp_path: Path) -> N
     assert not (tmp_path / packed_outputs.FILE).exists(), "an earlier file is not left beside other records"
 
 
-def test_damaged_packed_outputs_are_found(packed: Path, tmp_path: Path) -> None:
-    for number, damage in enumerate((Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-200]))):
-        results = Path(shutil.copytree(packed, tmp_path / str(number)))
-        damage(results / packed_outputs.FILE)
-        frame = load_results(results)
-        assert packed_outputs.FILE in frame.attrs["bad"] and len(frame) == len(load_results(packed)) - 2
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut])
+def test_without_packed_outputs_accuracies_stay(
+    packed: Path, tmp_path: Path, damage: Callable[[Path], Any]
+) -> None:
+    results = Path(shutil.copytree(packed, tmp_path / "results"))
+    damage(results / packed_outputs.FILE)
+    frame = load_results(results)
+    assert not frame.attrs["bad"] and list(frame["accuracy"]) == list(load_results(packed)["accuracy"])
+    filled(frame, METRICS["top1"])
+    with pytest.raises(BenchError, match=rf"{packed_outputs.FILE}: .*copy the file again"):
+        filled(frame, METRICS["ece"])
+
+
+def test_outputs_are_read_once_while_they_and_memory_last(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Path(shutil.copytree(packed, tmp_path / "results"))
+    first, second = [path for path in map(Path, load_results(results)["path"]) if its(path).outputs]
+    kept = outputs_of(first)
+    assert outputs_of(first) is kept, "packed ones too"
+    monkeypatch.setattr(report_outputs, "_MOST", 1)
+    outputs_of(second)
+    again = outputs_of(first)
+    assert again is not kept, "it had to make room"
+    cut(results / packed_outputs.FILE)
+    with pytest.raises(BenchError, match="copy the file again"):
+        outputs_of(first)
+
+
+def with_a_bad_byte(file: Path) -> str:
+    """Change a byte of the first array in a file, and return the path of its evaluation."""
+    with zipfile.ZipFile(file) as archive:
+        first = archive.infolist()[0]
+    data = bytearray(file.read_bytes())
+    data[first.header_offset + 30 + len(first.filename) + first.compress_size // 2] ^= 0xFF
+    file.write_bytes(data)
+    return f"{first.filename.rpartition('/')[0]}.json"
+
+
+def test_a_bad_byte_costs_one_evaluation_its_outputs(whole: Path, packed: Path, tmp_path: Path) -> None:
+    """What is added later leaves the outputs of the others where they are."""
+    results = Path(shutil.copytree(packed, tmp_path / "results"))
+    lost = places.runs(results) / with_a_bad_byte(results / packed_outputs.FILE)
+    alone = next(path for path in evaluations(whole) if its(path).cell.dataset == "bees")
+    at = alone.relative_to(places.runs(whole)).as_posix()
+    arrays = store.arrays(alone, its(alone))
+    add(results, {at: its(alone)}, {at: (arrays["top1"], arrays["labels"])}, (), {at: arrays})
+    kept = [path for path in map(Path, load_results(results)["path"]) if its(path).outputs]
+    assert lost in kept and places.runs(results) / at in kept and len(kept) == 3
+    for path in kept:
+        if path == lost:
+            with pytest.raises(BenchError, match=rf"{packed_outputs.FILE}: .*copy the file again"):
+                store.arrays(path, its(path))
+        else:
+            there = store.arrays(whole / path.relative_to(results), its(path))
+            np.testing.assert_array_equal(store.arrays(path, its(path))["logp"], there["logp"])
+
+
+def test_a_file_whose_list_is_damaged_is_not_replaced(packed: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(packed, tmp_path / "results"))
+    cut(results / packed_outputs.FILE)
+    before = {file: file.read_bytes() for file in results.iterdir()}
+    one = next(path for path, record in store.every(results) if not getattr(record, "outputs", True))
+    with pytest.raises(BenchError, match="copy the file again"):
+        add(results, {}, {}, [one.relative_to(places.runs(results)).as_posix()])
+    assert before == {file: file.read_bytes() for file in results.iterdir()}
+    plan([packed], results).write()
+    assert (results / packed_outputs.FILE).read_bytes() == (packed / packed_outputs.FILE).read_bytes()
 
 
 def test_outputs_survive_a_merge_of_packed_folders(packed: Path, tmp_path: Path) -> None:
@@ -216,10 +302,49 @@ def test_probabilities_that_rounding_moved_are_no_conflict(whole: Path, tmp_path
     assert ["temperature" in c.what or "brier-after" in c.what for c in conflicts] == [True, True]
 
 
-def test_records_older_than_outputs_are_equal(whole: Path, old: Path, tmp_path: Path) -> None:
-    joined = plan([whole, old], tmp_path / "out")
-    # Drawn logits have another top-5 accuracy than the old records, which repeat the best class five times.
-    assert all("top5" in conflict.what for conflict in joined.conflicts)
+@pytest.fixture
+def older(whole: Path, tmp_path: Path) -> Path:
+    """The same results as they were written before outputs: with ``top5``, without metrics or temperature."""
+    results = Path(shutil.copytree(whole, tmp_path / "older"))
+    for path, record in list(store.every(results)):
+        if isinstance(record, FitRecord):
+            store.put(path, replace(record, temperature=None))
+        elif isinstance(record, EvaluationRecord):
+            arrays = store.arrays(path, record)
+            kept = {"top1": arrays["top1"], "top5": arrays["classes"], "labels": arrays["labels"]}
+            sums = store.write_predictions(path, kept)
+            bare = {"metrics": {}, "per_class": None, "outputs": [], "temperature": None}
+            store.put(path, replace(record, predictions=sums, **bare))
+    return results
+
+
+def shown(results: Path) -> dict[str, Record]:
+    return {path.relative_to(results).as_posix(): record for path, record in store.every(results)}
+
+
+def test_records_older_than_outputs_are_equal_and_make_way(whole: Path, older: Path, tmp_path: Path) -> None:
+    for inputs in ([whole, older], [older, whole]):
+        joined = plan(inputs, tmp_path / f"{inputs[0].name}-first")
+        assert not joined.conflicts and joined.equal == len(shown(whole))
+        joined.write()
+        assert shown(joined.out) == shown(whole)
+    mended = plan([whole], older)
+    assert mended.richer == mended.records == len(shown(whole))
+    mended.write()
+    assert shown(older) == shown(whole) and not load_results(older).attrs["bad"]
+    assert plan([whole], older).records == 0
+
+
+def test_a_packed_record_without_outputs_replaces_none_with_them(whole: Path, tmp_path: Path) -> None:
+    pack(whole, tmp_path / "small")
+    pack(whole, tmp_path / "large", keep_outputs=parsed("all"))
+    assert plan([tmp_path / "small"], tmp_path / "large").records == 0
+    plan([tmp_path / "small", tmp_path / "large"], tmp_path / "out").write()
+    plan([tmp_path / "large"], tmp_path / "small").write()
+    for out in (tmp_path / "out", tmp_path / "small"):
+        assert shown(out) == shown(tmp_path / "large")
+        for path in map(Path, load_results(out)["path"]):
+            assert "logp" in store.arrays(path, its(path))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +356,19 @@ def test_filters_that_say_nothing_are_refused(text: str) -> None:
 
 
 def test_a_filter_that_nothing_passes_is_refused(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="no evaluation that passes it"):
-        pack(whole, tmp_path / "out", keep_outputs=parsed("methods=coop"))
+    with pytest.raises(BenchError, match=r"no evaluation has methods=saef \(did you mean 'safe'\?\)"):
+        pack(whole, tmp_path / "out", keep_outputs=parsed("methods=zero-shot,saef"))
+    with pytest.raises(BenchError, match="no evaluation has shots=8; there are 0, 16"):
+        pack(whole, tmp_path / "out", keep_outputs=parsed("shots=8"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_filter_of_records_without_outputs_is_refused(old: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no evaluation that passes it"):
+        pack(old, tmp_path / "out", keep_outputs=parsed("methods=safe"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_blank_after_a_comma_is_named() -> None:
+    with pytest.raises(BenchError, match="no blank may follow the comma: write 'methods=safe,coop'"):
+        parsed("shots=1 methods=safe, coop")

@@ -125,9 +125,21 @@ def test_without_a_temperature_nothing_is_said_at_one() -> None:
     assert {"lse_t", "squares_t", "logits"}.isdisjoint(told(torch.zeros(3, 7)))
 
 
-def test_logits_beyond_half_precision_are_refused() -> None:
-    with pytest.raises(BenchError, match="without --keep-logits"):
-        told(torch.tensor([[0.0, 1e5]]), keep_logits=True)
+def test_logits_beyond_half_precision_are_kept_in_single() -> None:
+    found = told(torch.tensor([[0.0, 1.0], [0.0, 1e5], [1.0, 2.0]]), keep_logits=True)
+    assert found["logits"].dtype == np.float32
+    assert found["logits"].tolist() == [[0.0, 1.0], [0.0, 1e5], [1.0, 2.0]]
+
+
+def test_logits_too_far_apart_are_an_error_that_names_the_method() -> None:
+    with pytest.raises(BenchError, match=r"^stored: its logits lie too far apart"):
+        told(torch.tensor([[0.0, 3e38]]) - torch.tensor([[3e38, 0.0]]))
+
+
+def test_more_classes_than_records_can_number_are_refused() -> None:
+    outputs.empty(1, 32768, False)
+    with pytest.raises(BenchError, match="32769 classes"):
+        outputs.empty(1, 32769, False)
 
 
 def test_diverged_logits_are_an_error() -> None:

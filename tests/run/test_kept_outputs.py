@@ -44,7 +44,27 @@ def test_logits_are_kept_and_everything_agrees_with_them(bench: Bench, tmp_path:
         at_T = log_softmax(logits / T, 1)[rows, labels]
         assert record.metrics["nll-after"] == pytest.approx(-at_T.mean(), abs=0.05 / T)
         assert record.metrics["top1"] == record.top1
+        fit = store.fit_of(path, record)
+        assert fit is not None and ("temperature" in fit.seconds) == (method == "tip-adapter")
+        assert fit.cost == pytest.approx(fit.seconds["prepare"] + fit.seconds["fit"])
         assert record.per_class is not None and record.per_class.images == [COUNTS["test"]] * 3
+
+
+@pytest.mark.parametrize("how", [("--jobs", "2"), ("--jobs", "1", "--no-dense-cache")])
+def test_logits_are_kept_in_two_processes_and_in_one_pass(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    arguments = ("--methods", "zero-shot,safe", "--keep-logits", "--results")
+    assert bench("run", *arguments, tmp_path / "one").exit_code == 0
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "features"))
+    done = bench("run", *arguments, tmp_path / "other", *how)
+    assert done.exit_code == 0, done.output
+    for method in ("zero-shot", "safe"):
+        path, record = evaluation(tmp_path / "one", method)
+        here, other = store.arrays(path, record), store.arrays(*evaluation(tmp_path / "other", method))
+        assert [*here] == [*other] and "logits" in other
+        for name, x in here.items():
+            np.testing.assert_array_equal(x, other[name])
 
 
 def test_a_run_says_which_records_lack_logits(bench: Bench, tmp_path: Path) -> None:

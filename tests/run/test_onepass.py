@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.plan.todo import Todo
 from bench.run import onepass
 from bench.run.waiting import Waiting
 from tests.run.conftest import Bench
@@ -29,10 +30,7 @@ def test_one_that_spoils_its_constants_fails_all_that_share_them() -> None:
     def stream(*arguments: Any) -> Iterator[Any]:
         yield from ((start, {"dense": torch.eye(3)}) for start in (0, 3))
 
-    target = Made(
-        name="six", classes=None, classnames="abc", test=Made(paths=[*"123456"], labels=[0] * 6), digest="d",
-        covers="", spec=Made(identity=""),
-    )  # fmt: skip
+    target = six()
     made = Made(taps=("dense",), logits=logits, name="made")
     fit = Made(
         backbone=None, method=made, settings={}, key="0", cell=Made(method="made"),
@@ -59,6 +57,47 @@ def test_one_that_spoils_its_constants_fails_all_that_share_them() -> None:
     assert isinstance(results[0], BenchError)
     healthy: Any = results[3]
     assert healthy[1]["top1"].tolist() == [0, 1, 2] * 2
+
+
+def six() -> Any:
+    return Made(
+        name="six", classes=None, classnames="abc", test=Made(paths=[*"123456"], labels=[0] * 6), digest="d",
+        covers="", spec=Made(identity=""),
+    )  # fmt: skip
+
+
+def test_the_arrays_of_a_pass_count_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """52 bytes an image, and two more for each class if logits are kept; states may be empty."""
+    job: Any = Made(params={}, consts={}, evaluation=Made(target=six()))
+    for keep, size in ((False, 6 * 52), (True, 6 * (52 + 2 * 3))):
+        session: Any = Made(keep_logits=keep)
+        waiting = Waiting(session, None)  # type: ignore[arg-type]
+        assert not waiting.full()
+        waiting.jobs = [(None, job, None)] * 2  # type: ignore[list-item]
+        monkeypatch.setattr(onepass, "HELD_BYTES", 2 * size)
+        assert not waiting.full()
+        monkeypatch.setattr(onepass, "HELD_BYTES", 2 * size - 1)
+        assert waiting.full()
+
+
+def test_one_result_that_cannot_be_recorded_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, failed = [], []
+
+    def evaluation(fit: Any, evaluation: Any, facts: Any, result: Any) -> None:
+        if result == "bad":
+            raise BenchError("this result cannot be recorded")
+        recorded.append(result)
+
+    recorder: Any = Made(evaluation=evaluation, failure=lambda t, error: failed.append(str(error)))
+    session: Any = Made(watch=lambda now: None, report=lambda line: None)
+    waiting = Waiting(session, recorder)
+    jobs: list[Any] = [Made(evaluation=Made(target=six())) for _ in range(3)]
+    cell: Any = Todo(Made(backbone=Made(digest="b")), (), None)  # type: ignore[arg-type]
+    for job in jobs:
+        waiting.add(cell, job, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(onepass, "run", lambda session, jobs: ["one", "bad", ValueError("two")])
+    waiting.evaluate()
+    assert recorded == ["one"] and failed == ["this result cannot be recorded", "two"]
 
 
 def test_a_sweep_holds_its_state_once(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import log_softmax, softmax
 
+from bench.data.dataset import Items
+from bench.errors import BenchError
+from bench.interface import POOLED, Method
 from bench.plan import needs
+from bench.run import stages, temperature
+from bench.run.guard import Guard
 from bench.run.temperature import HIGHEST, LOWEST, optimal
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "parity" / "calibration.npz"
@@ -54,7 +61,60 @@ def test_without_an_optimum_the_bounds_hold() -> None:
     assert optimal(eye, right) == LOWEST, "no mistake: the smaller, the better"
     assert optimal(eye, (right + 1) % 4) == HIGHEST, "no hit: the larger, the better"
     assert optimal(np.zeros((4, 4)), right) == 1.0, "equal logits"
-    assert np.isfinite(optimal(1e6 * eye, right))
+    assert optimal(1e6 * eye, right) == LOWEST, "the probabilities are exactly 0 and 1"
+    assert optimal(1e6 * eye, (right + 1) % 4) == HIGHEST
+    assert optimal(np.full((4, 4), 3.0), right) == 1.0, "equal logits, shifted"
+
+
+class Plain(Method):
+    name, title = "plain", "Plain"
+
+    def logits(self, params: Any, consts: Any, features: Any, values: Any) -> torch.Tensor:
+        if values["fail"]:
+            raise OSError("no such answer")
+        return features[POOLED]
+
+    settings: ClassVar[dict[str, Any]] = {"fail": False}
+
+
+def of_fit(slices: Callable[..., Iterator[Any]], fail: bool = False) -> tuple[float | None, str]:
+    """The result for a fit on four validation images of two classes, which the store yields."""
+    backbone = SimpleNamespace(config={"vision_cfg": {}, "embed_dim": 2}, family="other", image_size=8)
+    cell = SimpleNamespace(
+        protocol="recipe", shots=2, method="plain", dataset="d", seed=1, backbone="b", prompts="p", preset=""
+    )
+    fit: Any = SimpleNamespace(
+        cell=cell, backbone=backbone, method=Plain(), parts=SimpleNamespace(source=""), changed={}, after={},
+        draw=SimpleNamespace(val=Items(("a", "b", "c", "d"), (0, 1, 0, 1))),
+        dataset=SimpleNamespace(classnames=("x", "y")),
+    )  # fmt: skip
+    session: Any = SimpleNamespace(
+        device="cpu", sharers=1, guard=Guard(), slices=slices, report=lambda line: None
+    )
+    case: Any = SimpleNamespace(task=SimpleNamespace(settings={"fail": fail}), consts={}, val=None)
+    fitted: Any = SimpleNamespace(params={}, values={})
+    return temperature.of_fit(session, fit, fitted, case)
+
+
+def stored(*_: Any) -> Iterator[Any]:
+    yield 0, torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 2.0]])
+
+
+def damaged(*_: Any) -> Iterator[Any]:
+    yield from ()
+    raise BenchError("the store is damaged")
+
+
+def test_what_reading_features_raises_ends_the_fit() -> None:
+    """A record without a temperature would stay for good, though the features can be mended."""
+    assert of_fit(stored)[0] is not None
+    with pytest.raises(BenchError, match="the store is damaged") as raised:
+        of_fit(damaged)
+    assert stages.of(raised.value) == "fit" and hasattr(raised.value, stages._STAGE)
+
+
+def test_logits_that_fail_leave_the_fit_without_a_temperature() -> None:
+    assert of_fit(stored, fail=True) == (None, "no temperature could be fitted: OSError: no such answer")
 
 
 def planned(protocol: str = "recipe", shots: int = 2, val: int = 4) -> Any:

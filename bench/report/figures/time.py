@@ -126,7 +126,7 @@ def cost(path: str) -> Cost:
     if not isinstance(evaluation, EvaluationRecord):
         raise BenchError(f"{path}: this record was deleted meanwhile; load the results again")
     fits = store.behind(file, evaluation)
-    fitting = sum(sum(fit.seconds.values()) for fit in fits)
+    fitting = sum(fit.cost for fit in fits)
     machine = evaluation.provenance.device_name or "an unnamed machine"
     return Cost(evaluation.seconds + fitting, machine, not any(fit.first for fit in fits))
 

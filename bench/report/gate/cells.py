@@ -56,7 +56,7 @@ def _keep(row: Mapping[Hashable, Any]) -> Kept | None:
         variant=row["variant"],
         target_digest=record.parts.target,
         version=fit.parts.version if fit else None,
-        seconds=(sum(fit.seconds.values()) if fit else 0.0) + record.seconds,
+        seconds=(fit.cost if fit else 0.0) + record.seconds,
         overrides={name: values for name, values in overrides.items() if values},
         top1=arrays["top1"].astype(np.uint16),
         machine={k: v for k, v in msgspec.to_builtins(record.provenance).items() if k not in _PER_RECORD},
