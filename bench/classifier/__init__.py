@@ -1,0 +1,1 @@
+"""A classifier that a person takes home, as one module and as a file for other programs."""
