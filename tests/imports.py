@@ -54,7 +54,7 @@ _ROOMS = {
     "executors": "run plan records registry",
     "report": "stats metrics records data.catalog data.dataset prompts",
     "contract": "executors run plan records train features data clip interface registry",
-    "classifier": "run plan records features data clip interface registry",
+    "classifier": "clip interface",
     "explain": "executors run plan records pocket data clip interface registry stats",
     "methods": "interface clip",
 }
