@@ -3,7 +3,7 @@
 This package holds the program and its public Python functions. ``bench.measure(methods="safe",
 datasets="digits", shots=1)`` measures methods and returns a DataFrame of results; ``bench.load_results()``
 returns one of results on disk. ``bench.table(frame, "1").text("md")`` and ``bench.compare(frame, "safe",
-"tip-adapter-f").verdict`` read such a frame. ``bench.Method`` is the base class of methods. docs/python.md
+"tip-adapter-f").verdict`` read such a frame. ``bench.load("shop.clf").predict(paths)`` uses a saved classifier. ``bench.Method`` is the base class of methods. docs/python.md
 shows each of them. Importing this package imports nothing else: a name loads its module when it is first
 used.
 """
@@ -19,6 +19,7 @@ _FACE = {
     "check": ("bench.report.gate.check", "check"),
     "compare": ("bench.report.compare", "compare"),
     "html_report": ("bench.report.html.page", "report"),
+    "load": ("bench.classifier.model", "load"),
     "load_results": ("bench.report.frame", "load_results"),
     "measure": ("bench.cli.measure", "measure"),
     "plot": ("bench.report.figures.plot", "plot"),

@@ -54,8 +54,8 @@ _ROOMS = {
     "executors": "run plan records registry",
     "report": "stats metrics records data.catalog data.dataset prompts",
     "contract": "executors run plan records train features data clip interface registry",
-    "classifier": "clip interface",
     "explain": "executors run plan records pocket data clip interface registry stats",
+    "classifier": "executors run plan records features data clip interface registry sources",
     "methods": "interface clip",
 }
 ALONE = {"stats", "metrics"}  # they know no other part of bench, the ground included

@@ -23,13 +23,20 @@ def of(fit: Planned, params: Params, consts: Consts, features: Features, values:
 
     Raises BenchError if the method returns no finite logits (B, K), or writes into what it was given.
     """
-    method, B = fit.method, len(next(iter(features.values())))
+    return given(fit.method, len(fit.dataset.classnames), params, consts, features, values)
+
+
+def given(
+    method: Method, K: int, params: Params, consts: Consts, features: Features, values: Mapping[str, Any]
+) -> Tensor:
+    """Return the logits (B, K) of a method with fitted tensors and constants. Raises BenchError as ``of``."""
+    B = len(next(iter(features.values())))
     with pure.call(method, "logits", params=params, constants=consts, features=features):
         logits_BK = method.logits(params, consts, features, deepcopy(dict(values)))
-    _require(method, logits_BK, B, len(fit.dataset.classnames))
+    _require(method, logits_BK, B, K)
     if not torch.isfinite(logits_BK).all():
         why = "its training diverged, or a setting is out of range; try smaller ones"
-        raise BenchError(f"{fit.cell.method} gives logits that are not finite: {why}")
+        raise BenchError(f"{method.name} gives logits that are not finite: {why}")
     return logits_BK
 
 

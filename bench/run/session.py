@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from bench import process
 from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
 from bench.clip.text import EqualTexts, classifier
@@ -53,6 +54,46 @@ def repeatable() -> None:
     torch.set_deterministic_debug_mode("error")
     # No code here reads memory before writing it, and filling every new tensor would launch one more kernel.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Put back after the block what ``repeatable`` sets in it, for callers whose process is not the program's.
+
+    The environment variables stay; CUDA reads them once.
+    """
+    # A thread's handling of tiny numbers, and torch's switches.
+    flushes = process.flushes_denormal()
+    mode = torch.get_deterministic_debug_mode()
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushes)
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
+@contextmanager
+def few_threads(model: torch.nn.Module) -> Iterator[None]:
+    """Use one thread in the block if a model is small, because its work is too little to divide.
+
+    The size of the model decides this and not a measured time, because the number of threads can change the
+    last bits of a product.
+    """
+    before = torch.get_num_threads()
+    size = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding"))
+    if size >= SMALL:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):  # NumPy's and scikit-learn's libraries
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Session:
@@ -101,25 +142,9 @@ class Session:
 
     @contextmanager
     def threads(self, spec: BackboneSpec) -> Iterator[None]:
-        """Use one thread in the block if the model is small, because its work is too little to divide.
-
-        The size of the model decides this and not a measured time, because the number of threads can change
-        the last bits of a product.
-        """
-        before = torch.get_num_threads()
-        model = self.backbone(spec).model
-        size = sum(
-            p.numel() for name, p in model.named_parameters() if not name.startswith("token_embedding")
-        )
-        if size >= SMALL:
+        """Use one thread in the block if the model is small (``few_threads``)."""
+        with few_threads(self.backbone(spec).model):
             yield
-            return
-        torch.set_num_threads(1)
-        try:
-            with threadpool_limits(1):  # NumPy's and scikit-learn's libraries
-                yield
-        finally:
-            torch.set_num_threads(before)
 
     def encoded_text(
         self, spec: BackboneSpec, prompts: PromptSet, classnames: tuple[str, ...]
