@@ -47,7 +47,8 @@ class Whole(nn.Module):
             )
         if backbone.dtype != torch.float32:
             raise BenchError(
-                f"{backbone.spec.name} computes in {backbone.dtype} here: load it with --precision fp32"
+                f"{backbone.spec.name} computes in {str(backbone.dtype).removeprefix('torch.')} here, and an "
+                "export in float32: run the cell with --precision fp32"
             )
         self.method, self.temperature = method, float(temperature)
         self.side, self.device = backbone.image_size, backbone.device

@@ -12,21 +12,21 @@ Legend: n images, S side of the input, K classes.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.classifier.file import About
 from bench.classifier.module import Whole
-from bench.clip.spec import BackboneSpec
 from bench.errors import BenchError, short_of_memory
 from bench.files import write_bytes
 
@@ -57,33 +57,41 @@ def require() -> None:
         )
 
 
-def metadata(
-    backbone: BackboneSpec, classnames: Sequence[str], temperature: float | None, method: Mapping[str, Any]
-) -> dict[str, str]:
+def metadata(about: About) -> dict[str, str]:
     """Return what an exported file says about itself: JSON by key.
 
-    ``classes``: K names, in the order of the outputs. ``preprocessing``: how a picture becomes ``pixels``.
-    ``temperature``: what the logits were divided by; null if none was fitted, and then they were not.
-    ``method``: name, title, version and settings. ``backbone``: its name and the digest of its weights.
+    ``classes``: K names, in the order of the outputs. ``preprocessing``: how an RGB image becomes ``pixels``;
+    ``opening``: how a file becomes an RGB image, null: by Pillow's conversion alone. ``temperature``: what
+    the logits were divided by; null if none was fitted, and then they were not. ``method``: its name, title,
+    version and values. ``backbone``: its name and the digest of its weights and architecture. ``estimate``:
+    the accuracy to expect, null if it is not known. ``made``: where the classifier comes from.
     """
-    how = backbone.preprocess
+    how = about.preprocessing
     said: dict[str, Any] = {
-        "classes": list(classnames),
+        "classes": about.classnames,
         "preprocessing": {
             "colours": "RGB",
-            "resize": how.resize_mode,  # "shortest": the shorter side to ``size``, then the centre
+            "resize_mode": how.resize_mode,  # "shortest": the shorter side becomes ``size``, then the centre
             "interpolation": how.interpolation,
-            "size": backbone.image_size,
+            "size": how.size,
             "rescale": 1 / 255,
-            "mean": list(how.mean),
-            "std": list(how.std),
+            "mean": how.mean,
+            "std": how.std,
             "layout": "NCHW",
         },
-        "temperature": temperature,
-        "method": dict(method),
-        "backbone": {"name": backbone.name, "digest": backbone.digest},
+        "opening": about.opening,
+        "temperature": about.temperature,
+        "method": {
+            "name": about.method,
+            "title": about.title,
+            "version": about.version,
+            "values": about.values,
+        },
+        "backbone": {"name": about.backbone, "digest": about.weights},
+        "estimate": about.estimate,
+        "made": about.made,
     }
-    return {key: json.dumps(value, ensure_ascii=False, default=str) for key, value in said.items()}
+    return {key: msgspec.json.encode(value).decode() for key, value in said.items()}
 
 
 def export(whole: Whole, file: Path, x_nCSS: Tensor, said: Mapping[str, str]) -> Compared:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.classifier.cell import of_fit
+from bench.classifier.file import Classifier
 from bench.classifier.module import Whole
 from bench.contract import lab as labs
 from bench.features.decode import Block, InputFormat, render_block
@@ -39,6 +41,12 @@ def whole_of(m: labs.Measured, temperature: float = 1.0) -> Whole:
     backbone = m.lab.session.backbone(m.fit.backbone)
     consts = m.method.prepare(m.task())
     return Whole(backbone, m.method, m.state.params, consts, m.values(), temperature)
+
+
+def classifier_of(m: labs.Measured, temperature: float = 1.0) -> Classifier:
+    """The fitted method as a person takes it home."""
+    consts, session = m.method.prepare(m.task()), m.lab.session
+    return of_fit(m.fit, m.fit.evaluations[0], m.state, consts, temperature, session, builtin())
 
 
 def pixels_of(m: labs.Measured) -> torch.Tensor:

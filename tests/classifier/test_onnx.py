@@ -16,7 +16,7 @@ from bench.classifier.module import Whole
 from bench.clip import backbone as backbones
 from bench.errors import BenchError
 from bench.interface import POOLED, Method, cosine_logits
-from tests.classifier.conftest import Fitted, pixels_of, whole_of
+from tests.classifier.conftest import Fitted, classifier_of, pixels_of, whole_of
 
 HERE = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HERE, reason="needs onnx, onnxscript and onnxruntime: the extra [onnx]")
@@ -24,8 +24,7 @@ FITTED = [(name, family) for name in ("tip-adapter-f", "gda", "safe") for family
 
 
 def _said(m: Any) -> dict[str, str]:
-    spec = m.lab.session.backbone(m.fit.backbone).spec
-    return exporting.metadata(spec, m.fit.dataset.classnames, 2.0, {"name": m.method.name})
+    return exporting.metadata(classifier_of(m, 2.0).about)
 
 
 def _run(file: Path, x_nCSS: torch.Tensor) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -48,7 +47,7 @@ def _exports(m: Any, file: Path) -> None:
     assert np.abs(logits - wanted.numpy()).max() <= 2e-3 * wanted.abs().max()
     np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-5)
     assert said["classes"] == list(m.fit.dataset.classnames)
-    assert said["temperature"] == 2.0 and said["method"] == {"name": m.method.name}
+    assert said["temperature"] == 2.0 and said["method"]["name"] == m.method.name
     assert said["preprocessing"]["size"] == x.shape[-1]
     assert said["backbone"]["digest"] == m.fit.backbone.digest
     assert [p.name for p in file.parent.iterdir()] == [file.name]
@@ -143,9 +142,7 @@ def test_differences_are_found_at_the_stated_tolerance() -> None:
     wanted = np.array([[0.2, 0.8], [0.6, 0.4]], np.float32)
     assert exporting._difference("probability", wanted, wanted + 9e-5, 1.0) == pytest.approx(9e-5, rel=1e-2)
     assert exporting._difference("logit", 50 * wanted, 50 * wanted + 4e-3, 50.0) <= 1e-4
-    with pytest.raises(
-        BenchError, match=r"image 2 .* class 1 is 0\.6 in PyTorch and 0\.6003"
-    ):
+    with pytest.raises(BenchError, match=r"image 2 .* class 1 is 0\.6 in PyTorch and 0\.6003"):
         exporting._difference("probability", wanted, wanted + np.array([[0, 0], [3e-4, 0]]), 1.0)
     with pytest.raises(BenchError, match="nan in the file"):
         exporting._difference("logit", wanted, wanted * np.nan, 1.0)
