@@ -3,9 +3,9 @@
 This package holds the program and its public Python functions. ``bench.measure(methods="safe",
 datasets="digits", shots=1)`` measures methods and returns a DataFrame of results; ``bench.load_results()``
 returns one of results on disk. ``bench.table(frame, "1").text("md")`` and ``bench.compare(frame, "safe",
-"tip-adapter-f").verdict`` read such a frame. ``bench.load("shop.clf").predict(paths)`` uses a saved classifier. ``bench.Method`` is the base class of methods. docs/python.md
-shows each of them. Importing this package imports nothing else: a name loads its module when it is first
-used.
+"tip-adapter-f").verdict`` read such a frame. ``bench.load("shop.clf").predict(paths)`` uses a saved
+classifier. ``bench.Method`` is the base class of methods. docs/python.md shows each of them. Importing this
+package imports nothing else: a name loads its module when it is first used.
 """
 
 from __future__ import annotations

@@ -40,6 +40,26 @@ def write_bytes(path: Path, data: bytes) -> None:
         _write(path, data)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that gets its name when the block has ended; after an error there is none.
+
+    Raises OSError that names ``path``, or the folder above it that cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path):
+        file, temporary = _begun(path)
+    try:
+        with file:
+            yield file
+            with _naming(path):
+                _fill(file, temporary, b"")
+                os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files as ``write_bytes`` does; all are written whole before the first gets its name."""
     made: dict[Path, str] = {}

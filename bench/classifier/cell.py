@@ -6,7 +6,7 @@ classifier predicts what the record says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,11 +35,17 @@ from bench.run.desk import Desk
 from bench.run.session import Session
 
 
-def of_cell(request: Request, registry: Registry, session: Session) -> Classifier:
+def of_cell(
+    request: Request,
+    registry: Registry,
+    session: Session,
+    place: Callable[[str], None] = lambda digest: None,
+) -> Classifier:
     """Return the classifier of one recorded cell.
 
     ``request`` names one method, dataset, number of shots, seed and backbone. Fitted tensors that were not
-    kept are fitted again and kept; ``session.report`` hears of it. Raises BenchError if the request means no
+    kept are fitted again and kept; ``session.report`` hears of it. ``place`` is called with the dataset's
+    digest before any work is done, and may refuse it. Raises BenchError if the request means no
     cell or several, if the cell is not recorded, and if its method holds constants that no file can hold.
     """
     planned = planner.make(request, registry)
@@ -51,6 +57,7 @@ def of_cell(request: Request, registry: Registry, session: Session) -> Classifie
             f"{request.results} has no record of {label(fit)}, preset {fit.cell.preset}; `bench run` makes "
             "it, with the same options"
         )
+    place(fit.dataset.digest)
     _fit_missing(planned, fit, registry, session, request)
     with session.threads(fit.backbone):
         below = {role: _state(other, session, request) for role, other in fit.after.items()}

@@ -88,7 +88,8 @@ def given(images: Any, opening: Opening | None, max_pixels: int | None) -> tuple
         return Pictures([images], opening), ["0"]
     if not isinstance(images, Iterable) or isinstance(images, bytes):
         raise BenchError(
-            f"cannot read images of type {type(images).__name__}: give paths, PIL images or arrays of {_SHAPES}"
+            f"cannot read images of type {type(images).__name__}: give paths, PIL images or arrays of "
+            f"{_SHAPES}"
         )
     listed = list(images)
     if all(isinstance(one, str | os.PathLike) for one in listed):

@@ -30,10 +30,10 @@ from bench.clip import backbone as backbones
 from bench.clip.backbone import Backbone, BackboneSpec
 from bench.errors import BenchError, MissingWeights, UnreadableImage
 from bench.features.decode import default_workers, unreadable
-from bench.features.encode import in_pieces, stream
+from bench.features.encode import stream
 from bench.features.key import prepared
 from bench.interface import EVAL, LAYER3, PIXELS, Consts, Features, Method, Params
-from bench.names import shown
+from bench.names import canonical, shown
 from bench.registry import Registry
 from bench.run import devices, logits
 from bench.run.session import few_threads, repeatable, restored
@@ -117,8 +117,8 @@ class Model:
     def logits(self, X: Any) -> NDArray[np.float32]:
         """Return the logits (n, K), before the temperature.
 
-        ``X``: a path, a PIL image, an array of pixels (uint8, (H, W), (H, W, 3) or (H, W, 4); (n, H, W, 3) for
-        several), or a list of these. Raises UnreadableImage for an image that cannot be read.
+        ``X``: a path, a PIL image, an array of pixels (uint8, (H, W), (H, W, 3) or (H, W, 4); (n, H, W, 3)
+        for several), or a list of these. Raises UnreadableImage for an image that cannot be read.
         """
         source, names = images.given(X, self.opening, self.max_pixels)
         made = np.empty((len(names), len(self.classes_)), np.float32)
@@ -242,7 +242,7 @@ class Model:
         """Return the logits (B, K) of at most ``rows`` rows, which are filled up with copies of the last."""
         B = len(next(iter(features.values())))
         full = {
-            tap: torch.cat([x, x[-1:].expand(rows - B, *x.shape[1:])]) if B < rows else x
+            tap: torch.cat([x, x[-1:].expand(rows - B, *x.shape[1:])]) if rows > B else x
             for tap, x in features.items()
         }
         with torch.no_grad():
@@ -301,7 +301,7 @@ def method_of(about: About, registry: Registry) -> Method:
         raise BenchError(
             f"this classifier needs the method {shown(about.method)}: {error}; {mend}"
         ) from error
-    here = registry.digests.get(methods.canonical(method.name), "")
+    here = registry.digests.get(canonical(method.name), "")
     if method.version != about.version:
         raise BenchError(
             f"this classifier needs version {about.version} of {method.name}, and here is version "
@@ -340,9 +340,9 @@ def weights_of(about: About, backbone: str | None = None, allow_torchscript: boo
     spec = replace(spec, dtype=about.dtype)
     if prepared(spec) != about.preprocessing.name:
         raise BenchError(
-            f"this classifier was made with other preprocessing of images ({shown(about.preprocessing.name)}; "
-            f"here {prepared(spec)}): use the settings file that lay beside the weights, or make the "
-            "classifier again"
+            "this classifier was made with other preprocessing of images "
+            f"({shown(about.preprocessing.name)}; here {prepared(spec)}): use the settings file that lay "
+            "beside the weights, or make the classifier again"
         )
     return spec
 

@@ -17,15 +17,18 @@ from bench.cli.data import app as data
 from bench.cli.explain import app as explain
 from bench.cli.export import export
 from bench.cli.import_ import import_
+from bench.cli.keep import keep
 from bench.cli.listing import app as listing
 from bench.cli.merge import merge
 from bench.cli.new import app as new
 from bench.cli.options import examples
 from bench.cli.pack import pack
 from bench.cli.plot import plot
+from bench.cli.predict import predict
 from bench.cli.records import records
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.show_classifier import show
 from bench.cli.table import table
 from bench.cli.usage import Verbs
 from bench.cli.version import version
@@ -124,6 +127,22 @@ app.command(
     "report",
     epilog=examples("bench report", "bench report --results results --out report.html"),
 )(report)
+app.command(
+    "keep",
+    epilog=examples(
+        "bench keep --method safe --dataset digits --shots 16 --seed 1 --out digits.clf",
+        "bench keep --method gda --dataset ./photos --shots 8 --out shop.clf",
+    ),
+)(keep)
+app.command(
+    "predict",
+    epilog=examples(
+        "bench predict shop.clf new/",
+        "bench predict shop.clf 'new/*.jpg' --out predictions.csv --top 3",
+        "find new -name '*.png' | bench predict shop.clf - --out predictions.jsonl",
+    ),
+)(predict)
+app.command("show", epilog=examples("bench show shop.clf", "bench show shop.clf --classes"))(show)
 app.command(
     "export",
     epilog=examples(

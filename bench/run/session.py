@@ -58,7 +58,7 @@ def repeatable() -> None:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Put back after the block what ``repeatable`` sets in it, for callers whose process is not the program's.
+    """Put back after the block what ``repeatable`` sets in it, for callers that own their process.
 
     The environment variables stay; CUDA reads them once.
     """
