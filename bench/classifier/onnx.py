@@ -33,6 +33,11 @@ from bench.files import write_bytes
 OPSET = 20  # pinned: a newer opset may need a newer runtime
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# What torch says, in many lines, of a method whose computation is no fixed graph -> what that means.
+_KNOWN = {
+    "Constraints violated": "what it computes depends on the number of images",
+    "data-dependent": "what it computes depends on the numbers in an image",
+}
 _LIMIT = 2**31 - 2**20  # bytes: a file of the format cannot have more than 2 GiB
 
 
@@ -141,8 +146,8 @@ def serialised(whole: Whole, x_nCSS: Tensor, said: Mapping[str, str]) -> bytes:
             if short_of_memory(error):
                 raise
             raise BenchError(
-                f"{whole.method.name} cannot be exported to ONNX: {_reason(error)}; "
-                "choose another method, or keep the classifier for Python"
+                f"{whole.method.name} cannot be exported to ONNX: {_reason(error)}; use it with "
+                "`bench predict`, or choose another method"
             ) from error
     assert program is not None
     model = program.model_proto
@@ -216,12 +221,15 @@ def _require_size(whole: Whole, size: int) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of the error that made an export fail, at most 200 characters."""
+    """Return why an export failed: the meaning if it is known, else the error's first 200 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    first = lines[0].strip().rstrip(".:;") if lines else ""
-    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
+    text = str(error).strip()
+    for words, meaning in _KNOWN.items():
+        if words in text:
+            return meaning
+    first = text.splitlines()[0].strip().rstrip(".:;")[:200] if text else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 @contextmanager

@@ -75,7 +75,9 @@ def test_fitted_methods_are_exported(fitted: Fitted, tmp_path: Path, name: str, 
 @pytest.mark.slow
 def test_a_method_whose_text_depends_on_the_image_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     m, file = fitted("cocoop", "rn"), tmp_path / "f.onnx"
-    with pytest.raises(BenchError, match="cocoop cannot be exported to ONNX: ") as refused:
+    with pytest.raises(
+        BenchError, match=r"cocoop cannot .* depends on the number of images; use it"
+    ) as refused:
         exporting.export(whole_of(m), file, pixels_of(m), _said(m))
     assert len(str(refused.value).splitlines()) == 1 and not file.exists()
 
@@ -87,6 +89,16 @@ class Toy(Method):
 
     def logits(self, params: Any, consts: Any, features: Any, values: Any) -> torch.Tensor:
         return cosine_logits(features[POOLED], consts["W_KC"], consts["scale"])
+
+
+class Unknown(Toy):
+    """The format has no such operation."""
+
+    name = "unknown"
+
+    def logits(self, params: Any, consts: Any, features: Any, values: Any) -> torch.Tensor:
+        logits_BK = super().logits(params, consts, features, values)
+        return logits_BK + torch.linalg.eigvalsh(logits_BK.T @ logits_BK).sum()
 
 
 class Branching(Toy):
@@ -111,7 +123,17 @@ def _toy(method: Method, backbone: Any = None) -> tuple[Whole, torch.Tensor]:
 @needs_onnx
 def test_a_method_that_branches_on_numbers_is_refused(tmp_path: Path) -> None:
     whole, x = _toy(Branching())
-    with pytest.raises(BenchError, match="branching cannot be exported to ONNX: ") as refused:
+    with pytest.raises(
+        BenchError, match=r"branching cannot .* depends on the numbers in an image; use it"
+    ) as refused:
+        exporting.export(whole, tmp_path / "f.onnx", x, {})
+    assert len(str(refused.value).splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@needs_onnx
+def test_an_operation_that_the_format_lacks_is_named(tmp_path: Path) -> None:
+    whole, x = _toy(Unknown())
+    with pytest.raises(BenchError, match=r"unknown cannot be exported to ONNX: .*eigh") as refused:
         exporting.export(whole, tmp_path / "f.onnx", x, {})
     assert len(str(refused.value).splitlines()) == 1 and not list(tmp_path.iterdir())
 
