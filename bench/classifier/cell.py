@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from bench.classifier import parts
 from bench.classifier.file import About, Classifier, Images, Made, Preprocessing
 from bench.clip.backbone import BackboneSpec
@@ -20,19 +22,22 @@ from bench.data.opening import Opening
 from bench.errors import BenchError
 from bench.executors import serial
 from bench.features.key import prepared
-from bench.interface import Consts, State
+from bench.interface import EVAL, Consts, State
 from bench.names import canonical
 from bench.plan import planner
 from bench.plan.cells import Evaluation, Plan, Planned, chain, label
 from bench.plan.request import Request
 from bench.plan.todo import Todo, evaluated, recorded
-from bench.records import states, store
+from bench.records import outcomes, packed, places, states, store
+from bench.records.types import EvaluationRecord
 from bench.registry import Registry
-from bench.run import evaluate, provenance
+from bench.run import evaluate, logits, provenance
 from bench.run import fit as fitting
 from bench.run import task as tasks
 from bench.run.desk import Desk
 from bench.run.session import Session
+
+_COMPARED = 512  # most test images on which a fit that was made again is compared with its record
 
 
 def of_cell(
@@ -58,13 +63,15 @@ def of_cell(
             "it, with the same options"
         )
     place(fit.dataset.digest)
-    _fit_missing(planned, fit, registry, session, request)
+    again = _fit_missing(planned, fit, registry, session, request)
     with session.threads(fit.backbone):
         below = {role: _state(other, session, request) for role, other in fit.after.items()}
         state = _state(fit, session, request)
         consts = fitting.constants(session, fit, tasks.make(session, fit, below))
     made = recorded(fit)
     assert made is not None, "it was there, or was fitted just now"
+    if again:
+        _compare(fit, evaluation, state, consts, session)
     return of_fit(fit, evaluation, state, consts, made.temperature, session, registry)
 
 
@@ -162,14 +169,18 @@ def _only(planned: Plan) -> Planned:
     return fits[0]
 
 
-def _fit_missing(planned: Plan, fit: Planned, registry: Registry, session: Session, request: Request) -> None:
-    """Encode the support images and fit what has no kept state; both are done as by ``bench run``."""
-    todo = []
+def _fit_missing(planned: Plan, fit: Planned, registry: Registry, session: Session, request: Request) -> bool:
+    """Encode the support images, and fit what has no kept state, both as ``bench run`` does.
+
+    Return whether anything with a state was fitted.
+    """
+    todo, again = [], False
     for other in chain(fit):
         record = recorded(other)
         kept = record is not None and states.there(request.results, record)
         if not kept:
-            session.report(f"the fitted tensors of {label(other)} were not kept: fitting again")
+            session.report(f"the fitted tensors of {label(other)} were not kept: fitting it again")
+            again = True
         if other.recipe.support or not kept or other.key == fit.key:
             todo.append(Todo(replace(other, evaluations=()), (), record))
     store.require_present(request.results)
@@ -178,6 +189,33 @@ def _fit_missing(planned: Plan, fit: Planned, registry: Registry, session: Sessi
     if outcome.failures:
         cell, message, where = outcome.failures[0]
         raise BenchError(f"{cell}: {message}" + (f"; its record: {where}" if where else ""))
+    return again
+
+
+def _compare(fit: Planned, evaluation: Evaluation, state: State, consts: Consts, session: Session) -> None:
+    """Compare a fit that was made again with the record, and report test images that differ.
+
+    On the machine of the record a fit gives equal bytes; another one rounds differently, which training
+    amplifies.
+    """
+    target, values = evaluation.target, evaluate.values_of(fit, evaluation, state.values)
+    path = places.evaluation_path(fit.where, fit.key, evaluation.key)
+    record, own = store.read(path), path.with_suffix(".npz")
+    assert isinstance(record, EvaluationRecord), "it was checked before"
+    known = (outcomes.read(own, record) if own.is_file() else packed.arrays(path))["top1"]
+    some = list(range(0, len(known), -(-len(known) // _COMPARED)))
+    paths = [target.test.paths[i] for i in some]
+    differing = 0
+    with torch.no_grad():
+        for start, features in session.stream(fit.backbone, target, paths, EVAL, fit.method.taps):
+            logits_BK = logits.of(fit, state.params, consts, features, values)
+            now = logits_BK.argsort(dim=-1, descending=True, stable=True)[:, 0].cpu().numpy()
+            differing += int((now != known[some[start : start + len(now)]]).sum())
+    if differing:
+        session.report(
+            f"the new fit classifies {differing} of {len(some)} test images otherwise than the record, which "
+            "another machine or program made: the accuracy in tables is not quite that of this classifier"
+        )
 
 
 def _state(fit: Planned, session: Session, request: Request) -> State:

@@ -192,9 +192,8 @@ class Model:
                 waiting = waiting[scored:]
             except UnreadableImage as error:
                 waiting = waiting[scored:]
-                workers, _ = default_workers(len(waiting), self.tower.device.type)
                 bad = unreadable(
-                    source, dict.fromkeys(names[i] for i in waiting), self._workers(workers, source)
+                    source, dict.fromkeys(names[i] for i in waiting), self._openers(source, len(waiting))
                 )
                 # At least the one at which encoding stopped, even if it can be read now.
                 bad.setdefault(error.path, error)
@@ -206,16 +205,22 @@ class Model:
                 waiting = left
         return [found[i] for i in range(len(names))]
 
-    def _workers(self, usual: int | None, source: ImageSource) -> int | None:
-        """Return how many processes decode. Pictures in memory are not sent to other processes."""
-        if isinstance(source, images.Pictures):
-            return 0
-        return usual if self.workers is None else self.workers
+    def _workers(self, source: ImageSource) -> int | None:
+        """Return how many processes decode; None: by the number of images.
+
+        Pictures in memory are not sent to other processes.
+        """
+        return 0 if isinstance(source, images.Pictures) else self.workers
+
+    def _openers(self, source: ImageSource, count: int) -> int:
+        """Return how many processes look for unreadable images among ``count``: as many as decoded them."""
+        workers = self._workers(source)
+        return default_workers(count, self.tower.device.type)[0] if workers is None else workers
 
     def _scored(self, source: ImageSource, names: Sequence[str]) -> Generator[NDArray[np.float32]]:
         """Yield the logits (B, K) of images, in order."""
         taps = self.method.taps
-        passes = stream(self.tower, _Source(source), names, EVAL, taps, workers=self._workers(None, source))
+        passes = stream(self.tower, _Source(source), names, EVAL, taps, workers=self._workers(source))
         with self._computing(), closing(passes):
             rows = None
             held: list[Features] = []

@@ -128,11 +128,11 @@ class _Packer:
 
     def tensor(self, x: Tensor, where: str) -> Any:
         """Return the node of a tensor: a reference to the backbone's, or its number among those stored."""
+        if x.layout != torch.strided or x.is_complex() or x.is_quantized:
+            raise self.refused(where, f"a tensor of {x.dtype}, {x.layout}")
         place = _place(x)
         if x.numel() and place in self.named:
             return ["weights", self.named[place]]
-        if x.layout != torch.strided or x.is_complex() or x.is_quantized:
-            raise self.refused(where, f"a tensor of {x.dtype}, {x.layout}")
         if not x.numel() or place not in self.numbers:
             number = str(len(self.tensors))
             self.tensors[number] = x.detach().cpu().clone().contiguous()
@@ -174,15 +174,20 @@ class _Unpacker:
         return _READ[kind](self, *content)
 
     def part(self, name: str) -> Any:
-        return {_HEAD: lambda: self.tower.head, _TEXT: lambda: self.tower.text}[name]()
+        """Return a part of the backbone that methods call."""
+        if name not in (_HEAD, _TEXT):
+            raise KeyError(name)
+        return self.tower.head if name == _HEAD else self.tower.text
 
     def object(self, module: str, name: str, inside: Mapping[str, Any]) -> Any:
+        """Return a dataclass with its fields."""
         cls = self.found(module, name)
         if not (inspect.isclass(cls) and is_dataclass(cls)):
             raise TypeError(f"{module}.{name} is no dataclass")
         return cls(**{key: self.value(item) for key, item in inside.items()})
 
     def function(self, module: str, name: str) -> Any:
+        """Return a function that a module defines."""
         found = self.found(module, name)
         if not isinstance(found, FunctionType) or found.__module__ != module:
             raise TypeError(f"{module}.{name} is no function")

@@ -1,59 +1,107 @@
-"""Fitted methods on the embedded towers, with recipes of a few steps."""
+"""Cells of many kinds of methods on a tiny folder, recorded once, and the classifiers made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
 
-from bench.classifier.cell import of_fit
-from bench.classifier.file import Classifier
-from bench.classifier.module import Whole
-from bench.contract import lab as labs
-from bench.features.decode import Block, InputFormat, render_block
-from bench.features.forward import normaliser
-from bench.registry import builtin
+from bench.records import store
+from bench.records.types import EvaluationRecord
+from tests.classifier.embedded import fitted  # noqa: F401  # a fixture of this folder
+from tests.run.conftest import draw_images
 
-Fitted = Callable[[str, str], labs.Measured]
+COUNTS = {"train": 4, "val": 3, "test": 8}
+# How each kind is kept short: gradients, closed forms, learned prompts, states of other methods.
+SETTINGS = {
+    "zero-shot": (),
+    "tip-adapter-f": ("tip-adapter-f.epochs=2",),
+    "gda": (),
+    "linear-probe": (),
+    "safe": ("safe.steps=6", "safe.check_every=2"),
+    "safe-a": ("safe.steps=6", "safe.check_every=2"),
+    "coop": ("coop.max_steps=4",),
+    "cross-modal": ("cross-modal.steps=6", "cross-modal.check_every=2", "cross-modal.warmup=1"),
+    "cross-modal-wise": ("cross-modal.steps=6", "cross-modal.check_every=2", "cross-modal.warmup=1"),
+    "prolip": (),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder of images, and the results and features of cells on it."""
+
+    root: Path
+    images: Path
+
+    def call(self, *words: object) -> Result:
+        """Run a command in this process."""
+        from bench.cli.app import app
+
+        return CliRunner().invoke(app, [*map(str, words)])
+
+    def options(self, method: str) -> list[str]:
+        """The options that name a method's cell, the same in ``run`` and in ``keep``."""
+        sets = [word for item in SETTINGS[method] for word in ("--set", item)]
+        places = ["--results", str(self.root / "results"), "--cache", str(self.root / "features")]
+        return [*sets, *places, "--backbone", "pocket-rn", "--shots", "2", "--prompts", "hand"]
+
+    def run(self, method: str) -> None:
+        """Record a method's cell of 2 shots and seed 1."""
+        words = [word for word in self.options(method)]
+        if method == "coop":  # it has its own texts
+            del words[words.index("--prompts") : words.index("--prompts") + 2]
+        done = self.call(
+            "run", "--methods", method, "--datasets", self.images, "--seeds", 1, *words, "--jobs", 1
+        )
+        assert done.exit_code == 0, done.output
+
+    def keep(self, method: str, out: Path, *more: object) -> Result:
+        """Keep the cell as a classifier."""
+        words = self.options(method)
+        if method == "coop":
+            del words[words.index("--prompts") : words.index("--prompts") + 2]
+        return self.call("keep", "--method", method, "--dataset", self.images, "--out", out, *words, *more)
+
+    def recorded(self, method: str) -> tuple[list[str], NDArray[np.integer], tuple[str, ...]]:
+        """The paths of the test images, their recorded predictions, and the class names."""
+        from bench.data import catalog
+
+        dataset = catalog.find(str(self.images), None)
+        (path,) = (
+            path
+            for path, r in store.every(self.root / "results")
+            if isinstance(r, EvaluationRecord) and r.cell.method == method
+        )
+        with np.load(path.with_suffix(".npz")) as arrays:
+            predicted = arrays["top1"]
+        return [str(self.images / p) for p in dataset.test.paths], predicted, dataset.classnames
 
 
 @pytest.fixture(scope="session")
-def fitted() -> Iterator[Fitted]:
-    """A function of a method's name and a tower's family ("rn", "vit"); what it made is made once."""
-    known: dict[tuple[str, str], labs.Measured] = {}
-    registry = builtin()
-    with labs.open_lab() as lab:
-        pocket = replace(lab, towers={"rn": "pocket-rn", "vit": "pocket-vit"})
-
-        def measured(name: str, family: str) -> labs.Measured:
-            if (name, family) not in known:
-                method = registry.get(name)
-                known[name, family] = labs.measure(pocket, method, registry, family, "uneven")
-            return known[name, family]
-
-        yield measured
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The images; nothing is recorded yet."""
+    root = tmp_path_factory.mktemp("classifier")
+    return World(root, draw_images(root / "shapes", COUNTS))
 
 
-def whole_of(m: labs.Measured, temperature: float = 1.0) -> Whole:
-    """The fitted method and its tower as one module."""
-    backbone = m.lab.session.backbone(m.fit.backbone)
-    consts = m.method.prepare(m.task())
-    return Whole(backbone, m.method, m.state.params, consts, m.values(), temperature)
+@pytest.fixture(scope="session")
+def kept(world: World) -> Callable[[str], Path]:
+    """The classifier of a method's cell, recorded and kept at the first call."""
+    known: dict[str, Path] = {}
 
+    def of(method: str) -> Path:
+        if method not in known:
+            world.run(method)
+            out = world.root / f"{method}.clf"
+            done = world.keep(method, out)
+            assert done.exit_code == 0, done.output
+            known[method] = out
+        return known[method]
 
-def classifier_of(m: labs.Measured, temperature: float = 1.0) -> Classifier:
-    """The fitted method as a person takes it home."""
-    consts, session = m.method.prepare(m.task()), m.lab.session
-    return of_fit(m.fit, m.fit.evaluations[0], m.state, consts, temperature, session, builtin())
-
-
-def pixels_of(m: labs.Measured) -> torch.Tensor:
-    """The normalised pixels (n, 3, S, S) of the test images."""
-    backbone = m.lab.session.backbone(m.fit.backbone)
-    how = backbone.spec.preprocess
-    form = InputFormat(backbone.image_size, how.interpolation, how.resize_mode)
-    block = Block(tuple(m.fit.dataset.test.paths), ("eval",))
-    pixels = render_block(m.fit.dataset.source, form, block)[:, 0]
-    return normaliser(backbone)(torch.from_numpy(pixels)).contiguous()
+    return of

@@ -11,7 +11,7 @@ from bench.classifier import export as exporting
 from bench.classifier.file import save
 from bench.classifier.model import Model
 from bench.errors import BenchError, UnreadableImage
-from tests.classifier.conftest import Fitted, classifier_of
+from tests.classifier.embedded import Fitted, classifier_of
 from tests.classifier.test_onnx import needs_onnx
 
 

@@ -10,7 +10,7 @@ import torch
 
 from bench.classifier.module import Whole
 from bench.errors import BenchError
-from tests.classifier.conftest import Fitted, pixels_of, whole_of
+from tests.classifier.embedded import Fitted, pixels_of, whole_of
 
 ALL = [(name, family) for name in ("zero-shot", "tip-adapter-f", "gda", "safe") for family in ("rn", "vit")]
 

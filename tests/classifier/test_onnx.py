@@ -16,7 +16,7 @@ from bench.classifier.module import Whole
 from bench.clip import backbone as backbones
 from bench.errors import BenchError
 from bench.interface import POOLED, Method, cosine_logits
-from tests.classifier.conftest import Fitted, classifier_of, pixels_of, whole_of
+from tests.classifier.embedded import Fitted, classifier_of, pixels_of, whole_of
 
 HERE = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HERE, reason="needs onnx, onnxscript and onnxruntime: the extra [onnx]")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bench.classifier.file import save
 from bench.classifier.model import load
-from tests.classifier.conftest import Fitted, classifier_of
+from tests.classifier.embedded import Fitted, classifier_of
 from tests.classifier.test_onnx import needs_onnx
 from tests.test_readme import ROOT, commands, files
 
@@ -22,7 +22,7 @@ SAME = 1e-3  # features are rounded to half precision on the one side alone
 
 def _shown(beginning: str) -> tuple[str, ...]:
     """The words of the page's command that begins so."""
-    (found,) = (c.words for c in commands(PAGE) if str(c).startswith(beginning))
+    (found,) = [c.words for c in commands(PAGE) if str(c).startswith(beginning)]
     return found
 
 
@@ -35,7 +35,6 @@ def _photos(folder: Path, m: object) -> Path:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be shown a quarter turn clockwise
         image.save(folder / f"{i}.jpg", quality=95, exif=exif if i == 4 else Image.Exif())
-    (folder / "0.jpg").rename(folder / "one.jpg")
     return folder
 
 
@@ -47,15 +46,15 @@ def test_the_page_exports_and_classifies(
 
     m = fitted("tip-adapter-f", "rn")
     monkeypatch.chdir(tmp_path)
-    save(classifier_of(m, 2.0), Path("shop.clf"))
-    photos = sorted(_photos(tmp_path / "photos", m).iterdir())
+    save(classifier_of(m, 2.0), Path("pets.clf"))
+    photos = sorted(_photos(tmp_path / "drawn", m).iterdir())
     done = CliRunner().invoke(app, [*_shown("bench export shop.clf")[1:]])
     assert done.exit_code == 0, done.output
     assert "compared with PyTorch on 6 images" in done.output and "gives 6 of 6" in done.output
     (tmp_path / "classify.py").write_text(files(PAGE)["classify.py"], encoding="utf-8")
     program, script, _ = _shown("python classify.py")
     assert program == "python"
-    wanted = load("shop.clf", "cpu").predict_proba([str(photo) for photo in photos])
+    wanted = load("pets.clf", "cpu").predict_proba([str(photo) for photo in photos])
     for photo, p in zip(photos, wanted, strict=True):
         ran = subprocess.run(
             [sys.executable, script, str(photo)], cwd=tmp_path, capture_output=True, text=True, check=False
