@@ -48,7 +48,7 @@ def test_the_page_exports_and_classifies(
     monkeypatch.chdir(tmp_path)
     save(classifier_of(m, 2.0), Path("pets.clf"))
     photos = sorted(_photos(tmp_path / "drawn", m).iterdir())
-    done = CliRunner().invoke(app, [*_shown("bench export shop.clf")[1:]])
+    done = CliRunner().invoke(app, [*_shown("bench export pets.clf")[1:]])
     assert done.exit_code == 0, done.output
     assert "compared with PyTorch on 6 images" in done.output and "gives 6 of 6" in done.output
     (tmp_path / "classify.py").write_text(files(PAGE)["classify.py"], encoding="utf-8")
