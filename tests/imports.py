@@ -55,7 +55,7 @@ _ROOMS = {
     "report": "stats metrics records data.catalog data.dataset prompts",
     "contract": "executors run plan records train features data clip interface registry",
     "explain": "executors run plan records pocket data clip interface registry stats",
-    "classifier": "executors run plan records features data clip interface registry sources",
+    "classifier": "executors run plan records features data clip interface registry",
     "methods": "interface clip",
 }
 ALONE = {"stats", "metrics"}  # they know no other part of bench, the ground included

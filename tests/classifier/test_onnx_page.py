@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def _photos(folder: Path, m: object) -> Path:
 
 @needs_onnx
 def test_the_page_exports_and_classifies(
-    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from bench.cli.app import app
 
@@ -56,11 +56,9 @@ def test_the_page_exports_and_classifies(
     assert program == "python"
     wanted = load("pets.clf", "cpu").predict_proba([str(photo) for photo in photos])
     for photo, p in zip(photos, wanted, strict=True):
-        ran = subprocess.run(
-            [sys.executable, script, str(photo)], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
-        name, said = ran.stdout.split()
+        monkeypatch.setattr(sys, "argv", [script, str(photo)])
+        runpy.run_path(script)
+        name, said = capsys.readouterr().out.split()
         assert float(said) == pytest.approx(p.max(), abs=SAME)
         assert p[list(m.fit.dataset.classnames).index(name)] == pytest.approx(p.max(), abs=SAME)
 
