@@ -151,12 +151,23 @@ def serialised(whole: Whole, x_nCSS: Tensor, said: Mapping[str, str]) -> bytes:
             ) from error
     assert program is not None
     model = program.model_proto
+    _strip(model)
     onnx.helper.set_model_props(model, dict(said))
     model.producer_name = "fewshot-clip-bench"
     _require_size(whole, model.ByteSize())
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
+
+
+def _strip(model: Any) -> None:
+    """Remove the exporter's notes, which hold paths of this machine and lines of source."""
+    parts = [*model.functions, model.graph, *model.graph.node, *model.graph.initializer]
+    parts += [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    parts += [part for function in model.functions for part in (*function.node, *function.value_info)]
+    for part in parts:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def compare(whole: Whole, data: bytes, x_nCSS: Tensor) -> Compared:

@@ -110,9 +110,9 @@ def export(
         )  # fmt: skip
     if images:
         from bench.classifier.answers import listed
-        from bench.cli.predict import _lines
+        from bench.cli.predict import lines
 
-        done = exporting.to_onnx(model, onnx, listed(images, _lines))
+        done = exporting.to_onnx(model, onnx, listed(images, lines))
     else:
         known = _learned(model, dataset, data_root, classifier)
         done = exporting.to_onnx(model, onnx, known.test.paths, known.source)

@@ -51,6 +51,9 @@ def _exports(m: Any, file: Path) -> None:
     assert said["preprocessing"]["size"] == x.shape[-1]
     assert said["backbone"]["digest"] == m.fit.backbone.digest
     assert [p.name for p in file.parent.iterdir()] == [file.name]
+    data = file.read_bytes()
+    here = str(Path(exporting.__file__).parents[1])
+    assert not [word for word in (here, "site-packages", "stack_trace") if word.encode() in data]
 
 
 @needs_onnx

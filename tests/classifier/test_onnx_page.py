@@ -44,7 +44,7 @@ def test_the_page_exports_and_classifies(
 ) -> None:
     from bench.cli.app import app
 
-    m = fitted("tip-adapter-f", "rn")
+    m = fitted("zero-shot", "rn")
     monkeypatch.chdir(tmp_path)
     save(classifier_of(m, 2.0), Path("pets.clf"))
     photos = sorted(_photos(tmp_path / "drawn", m).iterdir())
