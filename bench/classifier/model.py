@@ -197,6 +197,8 @@ class Model:
                 )
                 # At least the one at which encoding stopped, even if it can be read now.
                 bad.setdefault(error.path, error)
+                if not any(names[i] in bad for i in waiting):
+                    raise  # it names no image, so nothing could be left out
                 for i in waiting:
                     if names[i] in bad:
                         found[i] = Answer(names[i], None, str(bad[names[i]]))

@@ -139,7 +139,7 @@ app.command(
     epilog=examples(
         "bench predict shop.clf new/",
         "bench predict shop.clf 'new/*.jpg' --out predictions.csv --top 3",
-        "find new -name '*.png' | bench predict shop.clf - --out predictions.jsonl",
+        "bench predict shop.clf - --out predictions.jsonl < list.txt",
     ),
 )(predict)
 app.command("show", epilog=examples("bench show shop.clf", "bench show shop.clf --classes"))(show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bench.records import store
 from bench.records.types import EvaluationRecord
+from bench.registry import builtin
 from tests.classifier.embedded import fitted  # noqa: F401  # a fixture of this folder
 from tests.run.conftest import draw_images
 
@@ -38,6 +39,7 @@ class World:
 
     root: Path
     images: Path
+    done: set[str] = field(default_factory=set)
 
     def call(self, *words: object) -> Result:
         """Run a command in this process."""
@@ -49,29 +51,27 @@ class World:
         """The options that name a method's cell, the same in ``run`` and in ``keep``."""
         sets = [word for item in SETTINGS[method] for word in ("--set", item)]
         places = ["--results", str(self.root / "results"), "--cache", str(self.root / "features")]
-        return [*sets, *places, "--backbone", "pocket-rn", "--shots", "2", "--prompts", "hand"]
+        prompts = ["--prompts", "hand"] if builtin().get(method).uses_prompts else []
+        return [*sets, *places, "--backbone", "pocket-rn", "--shots", "2", *prompts]
 
     def run(self, method: str) -> None:
-        """Record a method's cell of 2 shots and seed 1."""
-        words = [word for word in self.options(method)]
-        if method == "coop":  # it has its own texts
-            del words[words.index("--prompts") : words.index("--prompts") + 2]
-        done = self.call(
-            "run", "--methods", method, "--datasets", self.images, "--seeds", 1, *words, "--jobs", 1
-        )
-        assert done.exit_code == 0, done.output
+        """Record a method's cell of 2 shots and seed 1, if it is not recorded yet."""
+        if method not in self.done:
+            words = ["--datasets", str(self.images), "--seeds", "1", "--jobs", "1", *self.options(method)]
+            done = self.call("run", "--methods", method, *words)
+            assert done.exit_code == 0, done.output
+            self.done.add(method)
 
     def keep(self, method: str, out: Path, *more: object) -> Result:
         """Keep the cell as a classifier."""
-        words = self.options(method)
-        if method == "coop":
-            del words[words.index("--prompts") : words.index("--prompts") + 2]
-        return self.call("keep", "--method", method, "--dataset", self.images, "--out", out, *words, *more)
+        words = ["--dataset", self.images, "--out", out, *self.options(method), *more]
+        return self.call("keep", "--method", method, *words)
 
     def recorded(self, method: str) -> tuple[list[str], NDArray[np.integer], tuple[str, ...]]:
         """The paths of the test images, their recorded predictions, and the class names."""
         from bench.data import catalog
 
+        self.run(method)
         dataset = catalog.find(str(self.images), None)
         (path,) = (
             path
