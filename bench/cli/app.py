@@ -15,6 +15,7 @@ from bench.cli.compare import compare
 from bench.cli.convert import convert
 from bench.cli.data import app as data
 from bench.cli.explain import app as explain
+from bench.cli.export import export
 from bench.cli.import_ import import_
 from bench.cli.keep import keep
 from bench.cli.listing import app as listing
@@ -142,6 +143,14 @@ app.command(
     ),
 )(predict)
 app.command("show", epilog=examples("bench show shop.clf", "bench show shop.clf --classes"))(show)
+app.command(
+    "export",
+    epilog=examples(
+        "bench export shop.clf --onnx shop.onnx",
+        "bench export shop.clf photos/ --onnx shop.onnx",
+        "bench export --results results --method safe --dataset digits --shots 16 --seed 1 --onnx f.onnx",
+    ),
+)(export)
 app.command(
     "check",
     epilog=examples(

@@ -90,7 +90,7 @@ def predict(
         writable(out, (".csv", ".jsonl"))
     about = file.told(classifier)
     least = answers.least(about, min_confidence, abstain_at_error)
-    names = answers.listed(paths, _lines)
+    names = answers.listed(paths, lines)
     model = load(
         classifier,
         device,
@@ -130,7 +130,7 @@ class _Counts:
         return f"{counted(total, 'image')}: {', '.join([f'{self.given} classified', *rest])}; {rate}"
 
 
-def _lines() -> Iterator[str]:
+def lines() -> Iterator[str]:
     """Yield the lines of standard input as paths; empty ones are left out."""
     for line in sys.stdin.buffer:
         if path := os.fsdecode(line).rstrip("\r\n"):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from bench.records import store
 from bench.records.types import EvaluationRecord
 from bench.registry import builtin
+from tests.classifier.embedded import fitted  # noqa: F401  # a fixture of this folder
 from tests.run.conftest import draw_images
 
 COUNTS = {"train": 4, "val": 3, "test": 8}
