@@ -280,7 +280,7 @@ def _resolves(size: float | None, metric: Metric) -> Score:
         return Score()
     if size > measures.widest(metric):
         return Score(text=verdict.none(metric))
-    return Score(metric.scale * size, measures.text(metric, metric.scale * size))
+    return Score(metric.scale * size, measures.gap(metric, size).lstrip("+"))
 
 
 def _named(row: Row, first: str, second: str) -> Row:

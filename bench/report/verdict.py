@@ -132,8 +132,7 @@ def _on_metric(metric: Metric) -> list[str]:
     """Say what numbers of another metric than accuracy are, and how it is defined."""
     if metric is ACCURACY:
         return []
-    unit = f" in {metric.unit}" if metric.unit else ""
-    said = f"The numbers are the {metric.title}{unit}; {measures.direction(metric)}."
+    said = f"{measures.of_metric(metric)}; {measures.direction(metric)}."
     return [" ".join([said, *measures.conventions(metric)])]
 
 
