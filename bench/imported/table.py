@@ -175,8 +175,8 @@ class _Reader:
         if (wrong := np.flatnonzero(~((p >= 0) & (p <= 1 + SUM_WITHIN)))).size:
             k = int(wrong[0])
             raise self._bad(
-                f"{_cut(cells[k])} as the probability of {self._named(k)} is not from 0 to 1: write probabilities, "
-                "not logits or percent"
+                f"{_cut(cells[k])} as the probability of {self._named(k)} is not from 0 to 1: write "
+                "probabilities, not logits or percent"
             )
         if abs(p.sum() - 1) > SUM_WITHIN:
             raise self._bad(

@@ -31,9 +31,10 @@ _TEXT = (
     "the highest accuracy at the most shots, which classes are hard, what they are taken for, and which "
     "mistakes it is surest of. NLL is the negative log-likelihood in nats, ECE the expected calibration "
     "error in percent; of both, less is better. "
-    f"{METRICS['ece'].convention} So the interval of an ECE reaches further down, and contains the true error "
-    f"too. {SCALING} A dash means that the records do not tell it. Intervals are 95 % confidence intervals, "
-    "those of classes of one class alone; an image counts once in them, however many seeds saw it."
+    f"{METRICS['ece'].convention} So the interval of an ECE reaches further down, and contains the true "
+    f"error too. {SCALING} A dash means that the records do not tell it. Intervals are 95 % confidence "
+    "intervals. One of a class holds for that class alone, and an image counts once in it, however many seeds "
+    "saw it."
 )
 
 

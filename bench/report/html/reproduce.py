@@ -24,7 +24,9 @@ _READY = (
     "are not run again. Datasets with files of their own are looked for in $BENCH_DATA or --data-root.</p>"
 )
 
-_IMPORTED = "Predictions of methods that live elsewhere were imported from files: write the path of each file."
+_IMPORTED = (
+    "Predictions of methods that live elsewhere were imported from files: write the path of each file."
+)
 
 
 class Command(NamedTuple):
