@@ -33,8 +33,8 @@ _TEXT = (
     "error in percent; of both, less is better. "
     f"{METRICS['ece'].convention} So the interval of an ECE reaches further down, and contains the true "
     f"error too. {SCALING} A dash means that the records do not tell it. Intervals are 95 % confidence "
-    "intervals. One of a class holds for that class alone, and an image counts once in it, however many seeds "
-    "saw it."
+    "intervals. One of a class holds for that class alone, and an image counts once in it, however many "
+    "seeds saw it."
 )
 
 
